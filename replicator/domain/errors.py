@@ -1,0 +1,136 @@
+"""The errors of the program: each says what happened, what becomes of the work, and what an operator can do.
+
+Invariant: every exception that crosses a module boundary derives from `ReplicatorError`. The class decides the
+disposition, so no caller has to know which client raised it. Messages never carry item values; keys may appear.
+"""
+
+from __future__ import annotations
+
+import enum
+
+
+class Disposition(enum.Enum):
+    """What the engine does with the unit of work that raised."""
+
+    RETRY = "retry"  # the same request again, later
+    PARK = "park"  # this key cannot be applied as it is
+    RELINQUISH = "relinquish"  # give the shard up, quietly
+    STOP = "stop"  # nothing can go on until somebody acts
+
+
+EXIT_STOPPED = 0
+EXIT_FAULT = 1
+EXIT_USAGE = 2
+EXIT_UNREACHABLE = 69
+EXIT_DRAIN_TIMED_OUT = 75
+EXIT_WRONG_WORLD = 78
+
+
+class ReplicatorError(Exception):
+    """Something went wrong."""
+
+    disposition = Disposition.STOP
+    advice = "Read the message; if it does not say enough, report it as a bug."
+    exit_code = EXIT_FAULT
+
+    def __init__(self, message: str, *, advice: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        if advice is not None:
+            self.advice = advice
+
+    @property
+    def sentence(self) -> str:
+        """What happened and what to do, in one line for a terminal or a log."""
+        return f"{self.message} {self.advice}".strip()
+
+
+class ConfigurationInvalid(ReplicatorError):
+    """The configuration cannot be used as it is written."""
+
+    advice = "Correct the file; `replicator check --offline` validates it without touching the network."
+    exit_code = EXIT_WRONG_WORLD
+
+
+class WorldMismatch(ReplicatorError):
+    """A table, stream, side table or cache is not what the configuration says."""
+
+    advice = "`replicator check` lists every fact and what to do about it."
+    exit_code = EXIT_WRONG_WORLD
+
+
+class Unreachable(ReplicatorError):
+    """A service did not answer."""
+
+    disposition = Disposition.RETRY
+    advice = "Check the endpoint, the network and the service's health; the work goes on by itself when it answers."
+    exit_code = EXIT_UNREACHABLE
+
+
+class Throttled(ReplicatorError):
+    """A service asked for fewer requests."""
+
+    disposition = Disposition.RETRY
+    advice = "Raise the capacity of the table or lower the load; the request is repeated with backoff."
+    exit_code = EXIT_UNREACHABLE
+
+
+class AccessRefused(ReplicatorError):
+    """A service refused the credentials or the permission."""
+
+    disposition = Disposition.RETRY
+    advice = "Grant the action named, or correct profile, role_arn or external_id of the region; it is tried again."
+    exit_code = EXIT_WRONG_WORLD
+
+
+class TableMissing(ReplicatorError):
+    """A table that is needed does not exist."""
+
+    disposition = Disposition.RETRY
+    advice = "Create it (`replicator init` makes coordination and side tables), or correct its name in the rule."
+    exit_code = EXIT_WRONG_WORLD
+
+
+class PoisonRecord(ReplicatorError):
+    """The replica refuses this item for good."""
+
+    disposition = Disposition.PARK
+    advice = "Correct the item at the source, or the replica's schema; the record is tried again until it fits."
+
+
+class UnstampedItem(ReplicatorError):
+    """An item that replicator did not write stands in the way and the rule says stop."""
+
+    disposition = Disposition.PARK
+    advice = "Remove the item from the replica, or set `unstamped: adopt` for the rule."
+
+
+class MalformedRecord(ReplicatorError):
+    """A stream record cannot be understood."""
+
+    disposition = Disposition.PARK
+    advice = "Check that the stream's view type is NEW_AND_OLD_IMAGES and that the endpoint is a real one."
+
+
+class LeaseLost(ReplicatorError):
+    """The lease on this shard is no longer ours."""
+
+    disposition = Disposition.RELINQUISH
+    advice = "Nothing to do: another worker owns the shard, or this one claims it again."
+
+
+class IteratorExpired(ReplicatorError):
+    """A shard iterator outlived its fifteen minutes."""
+
+    disposition = Disposition.RETRY
+    advice = "Nothing to do: a new iterator is derived from the last position read."
+
+
+class RecordsTrimmed(ReplicatorError):
+    """Records left the stream's retention before they were read."""
+
+    advice = "Compare the tables for the interval named; set `on_gap: skip` to go on from the oldest record left."
+
+
+class ShardGone(RecordsTrimmed):
+    """A shard vanished from the stream before it was read to its end."""

@@ -1,0 +1,133 @@
+"""An item image as the opaque wire JSON it arrived in.
+
+Invariant: attribute values are never decoded and encoded again on their way from stream to table, so numbers of 38
+digits, sets, binary and nested values arrive byte for byte. Reading an attribute decodes a copy.
+"""
+
+from __future__ import annotations
+
+from decimal import Context, Decimal
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from replicator.domain.versions import RESERVED_PREFIX, STAMP
+
+_RAW_ATTRIBUTES = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ATTRIBUTES = msgspec.json.Decoder(dict[str, dict[str, Any]])
+_ENCODE = msgspec.json.Encoder().encode
+_SUSPECTS = (STAMP.encode(), RESERVED_PREFIX.encode(), b"\\u")
+_EXACT = Context(prec=60, Emin=-400, Emax=400)
+
+
+class Image:
+    """One item, as DynamoDB-typed wire JSON (`{"pk":{"S":"a"}, ...}`)."""
+
+    __slots__ = ("_attributes", "wire")
+
+    def __init__(self, wire: bytes) -> None:
+        self.wire = wire
+        self._attributes: dict[str, dict[str, Any]] | None = None
+
+    @property
+    def attributes(self) -> dict[str, dict[str, Any]]:
+        """The item decoded (DynamoDB JSON, values still typed); computed once, only when somebody asks."""
+        if self._attributes is None:
+            self._attributes = _ATTRIBUTES.decode(self.wire)
+        return self._attributes
+
+    @property
+    def stamp(self) -> str | None:
+        """The version stamp this item carries, None when it has none that could be ours."""
+        if STAMP.encode() not in self.wire:
+            return None
+        value = self.attributes.get(STAMP, {}).get("S")
+        return value if isinstance(value, str) else None
+
+    def __repr__(self) -> str:
+        """Size only: item values never reach a log."""
+        return f"Image({len(self.wire)} bytes)"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Image) and self.wire == other.wire
+
+    def __hash__(self) -> int:
+        return hash(self.wire)
+
+
+def unreserved(image: Image) -> Image:
+    """The image without version stamp and `aws:rep:*` attributes; the same object when there are none."""
+    if not any(suspect in image.wire for suspect in _SUSPECTS):
+        return image
+    raw = _RAW_ATTRIBUTES.decode(image.wire)
+    kept = {name: value for name, value in raw.items() if name != STAMP and not name.startswith(RESERVED_PREFIX)}
+    return image if len(kept) == len(raw) else Image(_ENCODE(kept))
+
+
+def stamped(image: Image, version: str) -> bytes:
+    """Wire JSON of the image with its version stamp spliced in behind the last attribute; it must be `unreserved`."""
+    return b'%b,"%b":{"S":"%b"}}' % (image.wire[:-1], STAMP.encode(), version.encode())
+
+
+def canonical(image: Image) -> bytes:
+    """Bytes that are equal exactly when two images hold the same content, whatever their stamp.
+
+    Map keys and sets are sorted, numbers take the normal form in which DynamoDB returns them, binary stays base64.
+    """
+    return _ENCODE(_canonical_map(unreserved(image).attributes))
+
+
+def content_hash(image: Image) -> str:
+    """SHA-256 of the canonical content, in hex."""
+    return sha256(canonical(image)).hexdigest()
+
+
+def _canonical_map(attributes: dict[str, dict[str, Any]]) -> list[Any]:
+    return [[name, _canonical_value(attributes[name])] for name in sorted(attributes)]
+
+
+def _canonical_value(typed: dict[str, Any]) -> list[Any]:
+    ((kind, value),) = typed.items()
+    match kind:
+        case "N":
+            return [kind, normal_number(value)]
+        case "NS":
+            return [kind, sorted(normal_number(number) for number in value)]
+        case "SS" | "BS":
+            return [kind, sorted(value)]
+        case "L":
+            return [kind, [_canonical_value(element) for element in value]]
+        case "M":
+            return [kind, _canonical_map(value)]
+        case _:
+            return [kind, value]
+
+
+def normal_number(text: str) -> str:
+    """A DynamoDB number in a form that is the same for equal numbers (`1.10` and `1.1`, `-0` and `0`)."""
+    number = _EXACT.create_decimal(text).normalize(_EXACT)
+    return "0" if number == 0 else str(number)
+
+
+def plain(typed: dict[str, Any]) -> Any:
+    """A typed attribute value as plain JSON (`{"N": "1"}` -> 1), for predicates; numbers may lose digits."""
+    ((kind, value),) = typed.items()
+    match kind:
+        case "N":
+            return _plain_number(value)
+        case "NS":
+            return [_plain_number(number) for number in value]
+        case "L":
+            return [plain(element) for element in value]
+        case "M":
+            return {name: plain(element) for name, element in value.items()}
+        case "NULL":
+            return None
+        case _:
+            return value
+
+
+def _plain_number(text: str) -> int | float:
+    number = Decimal(text)
+    return int(number) if number == number.to_integral_value() and abs(number) < 10**18 else float(number)

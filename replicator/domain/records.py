@@ -1,0 +1,124 @@
+"""Change records: one write to one item, as a stream tells it.
+
+Invariant: a `ChangeRecord` is complete and consistent (event and images agree, the key is known), or it does not exist:
+`change_record` is total and strict.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import NewType
+
+import msgspec
+
+from replicator.domain.errors import MalformedRecord
+from replicator.domain.image import Image
+
+TableName = NewType("TableName", str)
+ShardId = NewType("ShardId", str)
+RegionId = NewType("RegionId", str)
+RuleName = NewType("RuleName", str)
+WorkerId = NewType("WorkerId", str)
+SequenceNumber = NewType("SequenceNumber", str)
+"""As the source wrote it; compare with `int()`, never as text."""
+
+_LONGEST_SIDE_KEY = 1024
+_ENCODE = msgspec.json.Encoder().encode
+_KEY = msgspec.json.Decoder(dict[str, dict[str, str]])
+
+
+class Event(enum.Enum):
+    """What a record says happened to the item."""
+
+    INSERT = "INSERT"
+    MODIFY = "MODIFY"
+    REMOVE = "REMOVE"
+
+
+@dataclass(frozen=True, slots=True)
+class ItemKey:
+    """The primary key of an item: (attribute name, type, value) per key attribute, sorted by name."""
+
+    parts: tuple[tuple[str, str, str], ...]
+
+    @property
+    def wire(self) -> bytes:
+        """DynamoDB JSON of the key."""
+        return _ENCODE({name: {kind: value} for name, kind, value in self.parts})
+
+    @property
+    def shown(self) -> str:
+        """The key for people: `pk=a, sk=1`."""
+        return ", ".join(f"{name}={value}" for name, _, value in self.parts)
+
+    def side_key(self, table: str) -> str:
+        """Key of this item's side row: table and canonical key; long keys by their digest, to fit DynamoDB's bound."""
+        text = f"{table}|{_ENCODE(self.parts).decode()}"
+        if len(text.encode()) <= _LONGEST_SIDE_KEY:
+            return text
+        return f"{table}|sha256:{sha256(text.encode()).hexdigest()}"
+
+
+def item_key(wire: bytes) -> ItemKey:
+    """The key from its DynamoDB JSON; equal keys give equal values, however they were written."""
+    try:
+        decoded = _KEY.decode(wire)
+        return ItemKey(tuple((name, *_only(typed)) for name, typed in sorted(decoded.items())))
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MalformedRecord(f"A key is not DynamoDB JSON ({error}).") from error
+
+
+def _only(typed: dict[str, str]) -> tuple[str, str]:
+    ((kind, value),) = typed.items()
+    return kind, value
+
+
+@dataclass(frozen=True, slots=True)
+class ChangeRecord:
+    """One stream record. `created_at` is in whole seconds since 1970, rounded down by the source."""
+
+    event: Event
+    key: ItemKey
+    old: Image | None
+    new: Image | None
+    sequence: SequenceNumber
+    created_at: float
+    by_ttl: bool = False
+
+    @property
+    def number(self) -> int:
+        """The sequence number as the integer it is."""
+        return int(self.sequence)
+
+
+def change_record(  # noqa: PLR0913 - one parameter per field of a stream record
+    *,
+    event: str,
+    key: bytes,
+    old: bytes | None,
+    new: bytes | None,
+    sequence: str,
+    created_at: float,
+    by_ttl: bool = False,
+) -> ChangeRecord:
+    """A stream record's parts as a `ChangeRecord`, or `MalformedRecord` with the reason."""
+    try:
+        kind = Event(event)
+    except ValueError as error:
+        raise MalformedRecord(f"Record {sequence} has the unknown event {event!r}.") from error
+    if not sequence.isdecimal():
+        raise MalformedRecord(f"Record has the sequence number {sequence!r}, which is not an integer.")
+    expected = {Event.INSERT: (False, True), Event.MODIFY: (True, True), Event.REMOVE: (True, False)}[kind]
+    if (old is not None, new is not None) != expected:
+        raise MalformedRecord(f"Record {sequence} is a {event} but its images do not agree with that.")
+    return ChangeRecord(
+        event=kind,
+        key=item_key(key),
+        old=None if old is None else Image(old),
+        new=None if new is None else Image(new),
+        sequence=SequenceNumber(sequence),
+        created_at=created_at,
+        by_ttl=by_ttl,
+    )

@@ -1,0 +1,62 @@
+"""Versions: what orders two writes to one item.
+
+Invariant: versions are fixed-width ASCII, so that byte order, DynamoDB's `<` on strings and Lua's `<` all agree with
+the order of the numbers inside.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from replicator.domain.errors import WorldMismatch
+
+STAMP = "_rep"
+"""Name of the attribute that carries an item's version on a replica."""
+
+RESERVED_PREFIX = "aws:rep:"
+"""Attributes of the 2017 Global Tables; they describe another replication and are never copied."""
+
+EPOCH_DIGITS = 3
+GENERATION_DIGITS = 13
+SEQUENCE_DIGITS = 40
+ORDERED_WIDTH = EPOCH_DIGITS + GENERATION_DIGITS + SEQUENCE_DIGITS
+UNSTAMPED = "0" * ORDERED_WIDTH
+"""The version that caches give an item without a stamp: below every real one."""
+
+MAX_EPOCH = 10**EPOCH_DIGITS - 1
+
+
+def generation_of(stream_label: str) -> int:
+    """Milliseconds since 1970 of a stream's creation, from its label (AWS: ISO time, unique per table and rising)."""
+    try:
+        created = datetime.fromisoformat(stream_label)
+    except ValueError:
+        created = None
+    if created is None:
+        raise WorldMismatch(
+            f"The stream label {stream_label!r} is not an ISO time, so versions of two streams could not be compared.",
+            advice="Use an endpoint whose stream labels are creation times, as on AWS.",
+        )
+    if created.tzinfo is None:
+        created = created.replace(tzinfo=UTC)
+    delta = created - datetime.fromtimestamp(0, UTC)
+    milliseconds = (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
+    if not 0 <= milliseconds < 10**GENERATION_DIGITS:
+        raise WorldMismatch(f"The stream label {stream_label!r} lies outside the years that a version can hold.")
+    return milliseconds
+
+
+def ordered_version(epoch: int, generation: int, sequence: int) -> str:
+    """The version of a write in mode `ordered`: epoch, stream generation, sequence number; 56 digits.
+
+    Source: `docs/protocol.md`, Versions. Raises ValueError when a part does not fit its field.
+    """
+    version = f"{epoch:0{EPOCH_DIGITS}d}{generation:0{GENERATION_DIGITS}d}{sequence:0{SEQUENCE_DIGITS}d}"
+    if len(version) != ORDERED_WIDTH or min(epoch, generation, sequence) < 0:
+        raise ValueError(f"epoch {epoch}, generation {generation} or sequence {sequence} does not fit a version")
+    return version
+
+
+def is_ordered_version(text: str) -> bool:
+    """Whether a stamp is a version of mode `ordered`."""
+    return len(text) == ORDERED_WIDTH and text.isascii() and text.isdecimal()

@@ -1,0 +1,263 @@
+"""Ports: what the engine needs of the outside, one small Protocol each.
+
+Every effect is at-least-once and every write is conditional, so a port may be asked the same thing twice. A method that
+returns has made its effect durable; one that raises a `ReplicatorError` may or may not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicator.domain.assignment import LeaseRow
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.lineage import Shard
+from replicator.domain.ordered import Effect
+from replicator.domain.progress import Position
+from replicator.domain.records import ChangeRecord, RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.requests import LogConflict, Request, Response
+from replicator.domain.rules import CacheAction, Target
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRef:
+    """One stream of one source table. The region id is part of its identity: ARNs alone may collide."""
+
+    region: RegionId
+    table: TableName
+    arn: str
+    generation: int
+    """Milliseconds since 1970 of its creation (versions.generation_of)."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordPage:
+    """One answer of a shard. `next_iterator` None: the shard is closed and this was its last page."""
+
+    records: tuple[ChangeRecord, ...]
+    next_iterator: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A shard that is ours for now: `epoch` fences every checkpoint."""
+
+    stream: StreamRef
+    shard_id: ShardId
+    owner: WorkerId
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStart:
+    """When a target first started on a stream: `started_at` is the server's time then, in seconds since 1970."""
+
+    rule: RuleName
+    target_id: str
+    started_at: float
+
+
+class Fence(Protocol):
+    """Stands before every send."""
+
+    def check(self) -> None:
+        """Raise `LeaseLost` when the lease's deadline has passed; suspended time counts."""
+
+
+class Clock(Protocol):
+    """Time, as far as the engine needs it."""
+
+    def now(self) -> float:
+        """Seconds since 1970; for lags only."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never jumps and counts suspended time."""
+
+
+class Stream(Protocol):
+    """The streams of one region."""
+
+    async def current(self, table: TableName) -> StreamRef:
+        """The table's present stream; `WorldMismatch` when there is none that can be used."""
+
+    async def shards(self, stream: StreamRef) -> list[Shard]:
+        """Every shard that is listed now."""
+
+    async def iterator(self, stream: StreamRef, shard_id: ShardId, position: Position) -> str:
+        """A shard iterator right behind `position`; `RecordsTrimmed` when that place is gone."""
+
+    async def read(self, iterator: str, limit: int) -> RecordPage:
+        """The next page; may be empty long before the end. `IteratorExpired`, `RecordsTrimmed`."""
+
+
+class Region(Protocol):
+    """One region's table and its side rows."""
+
+    async def execute(self, request: Request, fence: Fence) -> Response:
+        """Carry a request out; the fence is checked right before the send."""
+
+
+class Cache(Protocol):
+    """One cache beside a region's table."""
+
+    async def apply(self, actions: Sequence[CacheAction], fence: Fence) -> int:
+        """Carry the actions out; returns how many entries changed."""
+
+
+class ConflictLog(Protocol):
+    """Conflict entries: data, durable before the checkpoint passes the record."""
+
+    async def write(self, target: Target, entry: LogConflict) -> None:
+        """Make the entry durable; the same entry again changes nothing."""
+
+
+class Coordination(Protocol):
+    """Leases and progress: one row per shard, because a checkpoint is conditional on the lease's epoch."""
+
+    async def rows(self, stream: StreamRef) -> dict[ShardId, LeaseRow]:
+        """Every shard row of a stream."""
+
+    async def claim(self, stream: StreamRef, shard_id: ShardId, seen: LeaseRow | None, owner: WorkerId) -> LeaseRow | None:
+        """Take a shard if its row still is as `seen`; None when somebody was faster."""
+
+    async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
+        """Store positions by target id; `LeaseLost` unless owner and epoch still are ours."""
+
+    async def release(self, lease: Lease) -> None:
+        """Give the shard back; quiet when it is no longer ours."""
+
+    async def forget(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """Delete the row of a finished shard that the stream no longer lists."""
+
+
+class Membership(Protocol):
+    """Workers and their heartbeats: one write per worker, not one per shard."""
+
+    async def beat(self, worker: WorkerId, counter: int) -> None:
+        """Show a sign of life."""
+
+    async def members(self) -> dict[WorkerId, int]:
+        """Every worker's last counter."""
+
+    async def leave(self, worker: WorkerId) -> None:
+        """Remove a worker's row."""
+
+
+class Registry(Protocol):
+    """What is known about streams beside their shards: targets' starts, and gaps."""
+
+    async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
+        """Targets that ever started on this stream, by target id."""
+
+    async def start(self, stream: StreamRef, target: Target) -> TargetStart:
+        """Store the start of a target, unless it is stored already; returns what is stored."""
+
+    async def record_gap(self, gap: Gap) -> None:
+        """Store a loss interval; the same gap again changes nothing."""
+
+    async def streams(self, region: RegionId, table: TableName) -> list[StreamRef]:
+        """Streams of this table that were read before and not yet drained, oldest first."""
+
+    async def remember_stream(self, stream: StreamRef, *, drained: bool) -> None:
+        """Note that a stream is being read, or that it was read to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Records of a shard that were lost to one target before they were read."""
+
+    stream: StreamRef
+    shard_id: ShardId
+    target_id: str
+    after: Position
+    found_at: float
+    why: str
+
+
+# -- observation ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something happened: a target of a rule on a shard."""
+
+    stream: StreamRef
+    shard_id: ShardId
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One page of records, applied at one target."""
+
+    place: Place
+    records: int
+    changes: int
+    skipped: int
+    effects: Mapping[Effect, int]
+    adopted: int
+    conflicts: int
+    cache_actions: int
+    cache_entries: int
+    keyless: int
+    retries: int
+    position: Position
+    lag_seconds: float | None
+    took_seconds: float
+
+
+class Observer(Protocol):
+    """Told what happened; may lose things, never decides anything."""
+
+    def polled(self, stream: StreamRef, shard_id: ShardId, records: int) -> None:
+        """A page was read."""
+
+    def batch_applied(self, report: BatchReport) -> None:
+        """A page is durable at a target."""
+
+    def retrying(self, place: Place, error: ReplicatorError, attempt: int) -> None:
+        """A request failed and will be repeated."""
+
+    def blocked(self, place: Place, error: ReplicatorError, key: str | None) -> None:
+        """A target cannot go on; `key` names the item that stands in the way."""
+
+    def unblocked(self, place: Place) -> None:
+        """A blocked target goes on."""
+
+    def moved(self, place: Place, position: Position) -> None:
+        """A target's frontier moved."""
+
+    def checkpoint_saved(self, lease: Lease, positions: Mapping[str, Position]) -> None:
+        """Positions were stored."""
+
+    def shard_started(self, lease: Lease, rule: RuleName) -> None:
+        """A rule started to read a shard."""
+
+    def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
+        """A rule no longer reads a shard: finished, drained, or lease lost."""
+
+    def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
+        """A shard's worker met an error that nobody expected."""
+
+    def lease_claimed(self, lease: Lease) -> None:
+        """A shard is ours."""
+
+    def lease_ended(self, lease: Lease, why: str) -> None:
+        """A shard is no longer ours: released, lost, finished."""
+
+    def gap_found(self, gap: Gap) -> None:
+        """Records were lost before they were read."""
+
+    def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """An iterator was derived anew."""
+
+    def cycle(self, stream: StreamRef | None, shards: int, owned: int) -> None:
+        """A discovery cycle was attempted."""
+
+    def service_failed(self, what: str, error: ReplicatorError) -> None:
+        """A background service (discovery, heartbeat) failed and will be repeated."""
+
+    def service_recovered(self, what: str) -> None:
+        """The service works again."""
+

@@ -1,0 +1,414 @@
+"""The configuration: one frozen model of everything an operator may say.
+
+Precedence: YAML file < secrets directory < `REPLICATOR_...` environment. Unknown keys are refused. This module checks
+what the file alone can show; `replicator check` compares it with the world.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import jmespath
+import jmespath.exceptions
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    HttpUrl,
+    PlainSerializer,
+    SecretStr,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from replicator.domain.rules import KeyTemplate
+from replicator.domain.versions import MAX_EPOCH
+
+ENV_PREFIX = "REPLICATOR_"
+NESTED = "__"
+DEFAULT_PATH = Path("/etc/replicator/replicator.yaml")
+DEFAULT_SECRETS = Path("/run/secrets/replicator")
+LEAST_TOMBSTONE_TTL = timedelta(hours=48)
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+def _duration(value: object) -> object:
+    """`250ms`, `10s`, `1h30m`, `7d`, or a number of seconds."""
+    if isinstance(value, str):
+        text = value.replace(" ", "")
+        if text and not _DURATION.sub("", text):
+            return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
+        try:
+            return timedelta(seconds=float(text))
+        except ValueError:
+            raise ValueError("is not a duration; write for example 250ms, 10s, 5m, 1h or 7d") from None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return timedelta(seconds=value)
+    return value
+
+
+def _positive(value: timedelta) -> timedelta:
+    if value <= timedelta(0):
+        raise ValueError("must be longer than zero")
+    return value
+
+
+def format_duration(value: timedelta) -> str:
+    """A duration as the configuration writes it: `250ms`, `10s`, `1h`, `7d`."""
+    milliseconds = round(value.total_seconds() * 1000)
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms"
+
+
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(_duration),
+    AfterValidator(_positive),
+    PlainSerializer(format_duration, return_type=str),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]}
+    ),
+]
+RegionName = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Group = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
+Table = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", min_length=3, max_length=255)]
+AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Endpoints(_Frozen):
+    """Endpoints of one region, when they differ by service."""
+
+    dynamodb: HttpUrl | None = None
+    streams: HttpUrl | None = None
+    sts: HttpUrl | None = None
+
+
+class Region(_Frozen):
+    """A place: account, AWS region and endpoints."""
+
+    region: str = Field(min_length=1, description="AWS region, for example us-east-1")
+    endpoint_url: HttpUrl | None = Field(default=None, description="one endpoint for every service of this region")
+    endpoints: Endpoints = Field(default=Endpoints(), description="endpoints by service; they win over endpoint_url")
+    profile: str | None = Field(default=None, description="profile of the shared AWS configuration")
+    role_arn: str | None = Field(default=None, pattern=r"^arn:", description="role to assume for this region")
+    external_id: str | None = Field(default=None, description="external id for role_arn")
+
+    @model_validator(mode="after")
+    def _external_id_needs_role(self) -> Self:
+        if self.external_id is not None and self.role_arn is None:
+            raise ValueError("external_id is set but role_arn is not")
+        return self
+
+    @property
+    def place(self) -> tuple[str | None, ...]:
+        """What tells two places apart, as far as the file shows."""
+        endpoint = self.endpoints.dynamodb or self.endpoint_url
+        return (self.region, None if endpoint is None else str(endpoint), self.profile, self.role_arn)
+
+
+class CoordinationSettings(_Frozen):
+    """Where leases and progress live, and their times."""
+
+    region: RegionName
+    table: Table = "replicator-coordination"
+    lease: Duration = Field(default=timedelta(seconds=10), description="a worker silent for so long has lost its shards")
+    heartbeat: Duration = Field(default=timedelta(seconds=3), description="time between two signs of life")
+    checkpoint: Duration = Field(default=timedelta(seconds=1), description="least time between two saves of a shard")
+    discovery: Duration = Field(default=timedelta(seconds=10), description="time between two listings of a stream")
+
+    @model_validator(mode="after")
+    def _heartbeat_fits_lease(self) -> Self:
+        if self.heartbeat * 2 > self.lease:
+            raise ValueError("heartbeat must be at most half of lease, or one lost request loses every shard")
+        return self
+
+
+class Admin(_Frozen):
+    """The admin HTTP server: /healthz /readyz /metrics /status."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=9464, ge=0, le=65535, description="0 takes a free port, which the log names")
+
+
+class Polling(_Frozen):
+    """How a shard is read."""
+
+    interval: Duration = Field(default=timedelta(milliseconds=250), description="least time between two reads of a shard")
+    idle_max: Duration = Field(default=timedelta(seconds=1), description="longest wait of an idle shard")
+    page: int = Field(default=1000, ge=1, le=1000, description="records per read")
+
+
+class Apply(_Frozen):
+    """How replicas are written."""
+
+    concurrency: int = Field(default=64, ge=1, le=1000, description="requests in flight per region")
+    connect_timeout: Duration = timedelta(seconds=3)
+    read_timeout: Duration = timedelta(seconds=10)
+    backoff_max: Duration = Field(default=timedelta(seconds=20), description="longest wait between two tries")
+
+
+class Log(_Frozen):
+    """Logging to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = Field(default="auto", description="auto: console on a terminal")
+
+
+class ConflictSettings(_Frozen):
+    """Where conflict entries go, in the coordination region: a DynamoDB table."""
+
+    table: Table | None = Field(default=None, description="default: replicator-conflicts-<group>")
+    ttl: Duration = Field(default=timedelta(days=30), description="how long an entry is kept")
+
+
+class Cache(_Frozen):
+    """A Redis or Valkey beside a region's table."""
+
+    region: RegionName
+    url: str = Field(pattern=r"^(rediss?|unix)://", description="rediss://host:port/db; redis:// without TLS")
+    username: str | None = None
+    password: SecretStr | None = None
+
+
+class CacheAction(_Frozen):
+    """What happens to a cache entry when its item changed."""
+
+    cache: Name
+    key: str = Field(min_length=1, description="template over attributes, for example order:{pk}")
+    action: Literal["invalidate", "refresh"] = "invalidate"
+    ttl: Duration | None = Field(default=None, description="refresh only: life of an entry, default 1h")
+
+    @model_validator(mode="after")
+    def _template_and_ttl(self) -> Self:
+        try:
+            KeyTemplate(self.key)
+        except ValueError as error:
+            raise ValueError(f"key template {self.key!r} {error}") from error
+        if self.ttl is not None and self.action == "invalidate":
+            raise ValueError("ttl belongs to action refresh")
+        return self
+
+
+class FilterSettings(_Frozen):
+    """Which items are replicated: all conditions must hold on an item's image."""
+
+    events: list[Literal["INSERT", "MODIFY", "REMOVE"]] | None = Field(default=None, min_length=1)
+    key_prefix: dict[AttributeName, str] = Field(default={}, description="string key attribute: prefix")
+    equals: dict[AttributeName, str | bool | int | float | None] = Field(default={}, description="attribute: scalar")
+    exists: list[AttributeName] = Field(default=[], description="attributes that must be there")
+    where: str | None = Field(default=None, description="JMESPath over the item as plain JSON")
+
+    @model_validator(mode="after")
+    def _where_compiles(self) -> Self:
+        if self.where is not None:
+            try:
+                jmespath.compile(self.where)
+            except jmespath.exceptions.JMESPathError as error:
+                raise ValueError(f"where is not a JMESPath expression: {str(error).splitlines()[0]}") from error
+        return self
+
+
+class Replica(_Frozen):
+    """A region that receives the rule's items."""
+
+    region: RegionName
+    table: Table | None = Field(default=None, description="default: the rule's table name")
+
+
+def _replica(value: object) -> object:
+    return {"region": value} if isinstance(value, str) else value
+
+
+class RuleSettings(_Frozen):
+    """One source table, its replicas and the caches beside them."""
+
+    name: Name
+    table: Table
+    mode: Literal["ordered"] = "ordered"
+    source: RegionName = Field(description="the writer region")
+    replicas: list[Annotated[Replica, BeforeValidator(_replica, json_schema_input_type=RegionName | Replica)]] = Field(
+        default=[]
+    )
+    start: Literal["trim_horizon", "latest"] = "trim_horizon"
+    ttl_deletes: Literal["replicate", "skip"] = "replicate"
+    unstamped: Literal["adopt", "stop"] = "adopt"
+    insert_guard: Literal["transact", "probe"] = "transact"
+    on_gap: Literal["stop", "skip"] = "stop"
+    epoch: int = Field(default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer")
+    filter: FilterSettings = FilterSettings()
+    cache: list[CacheAction] = []
+
+    @property
+    def replica_tables(self) -> list[tuple[str, str]]:
+        """(region id, table name) of every replica."""
+        return [(replica.region, replica.table or self.table) for replica in self.replicas]
+
+
+class Settings(BaseSettings):
+    """Everything replicator is told."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=NESTED,
+        secrets_dir_missing="ok",
+        title="replicator configuration",
+    )
+
+    group: Group = Field(description="names this deployment in every coordination key")
+    regions: dict[RegionName, Region] = Field(min_length=1)
+    coordination: CoordinationSettings
+    side_table: Table | None = Field(default=None, description="default: replicator-side-<group>")
+    tombstone_ttl: Duration = Field(default=timedelta(days=7), description="at least 48h")
+    admin: Admin = Admin()
+    polling: Polling = Polling()
+    apply: Apply = Apply()
+    log: Log = Log()
+    conflicts: ConflictSettings = ConflictSettings()
+    drain: Duration = Field(default=timedelta(seconds=20), description="time to finish after SIGTERM")
+    caches: dict[Name, Cache] = {}
+    rules: list[RuleSettings] = Field(min_length=1)
+
+    @property
+    def side_table_name(self) -> str:
+        """The side table's name, the same in every region."""
+        return self.side_table or f"replicator-side-{self.group}"
+
+    @property
+    def conflict_table_name(self) -> str:
+        """The conflict table's name, in the coordination region."""
+        return self.conflicts.table or f"replicator-conflicts-{self.group}"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        problems = [*_region_problems(self), *_rule_problems(self), *_target_problems(self)]
+        if self.tombstone_ttl < LEAST_TOMBSTONE_TTL:
+            problems.append("tombstone_ttl: must be at least 48h, or a late write could resurrect a deleted item")
+        if problems:
+            raise ValueError("\n".join(problems))
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - there is no dotenv file
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - replaced by the nested one
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over secrets over the file, which is handed over as init arguments."""
+        assert isinstance(init_settings, InitSettingsSource)
+        secrets = NestedSecretsSettingsSource(settings_cls, secrets_dir=secrets_directory(), env_prefix="")
+        return env_settings, secrets, init_settings
+
+
+def secrets_directory() -> Path | None:
+    """Where secrets are read from: REPLICATOR_SECRETS_DIR, systemd's credentials, or /run/secrets/replicator."""
+    for variable in (f"{ENV_PREFIX}SECRETS_DIR", "CREDENTIALS_DIRECTORY"):
+        if value := os.environ.get(variable):
+            return Path(value)
+    return DEFAULT_SECRETS if DEFAULT_SECRETS.is_dir() else None
+
+
+# -- what several keys must agree on -------------------------------------------------------------------------------
+
+
+def _region_problems(settings: Settings) -> list[str]:
+    used = [("coordination.region", settings.coordination.region)]
+    used += [(f"caches.{name}.region", cache.region) for name, cache in settings.caches.items()]
+    for index, rule in enumerate(settings.rules):
+        used.append((f"rules[{index}].source", rule.source))
+        used += [(f"rules[{index}].replicas[{n}].region", replica.region) for n, replica in enumerate(rule.replicas)]
+    known = ", ".join(settings.regions)
+    return [f"{path}: region {name!r} is not one of regions ({known})" for path, name in used if name not in settings.regions]
+
+
+def _rule_problems(settings: Settings) -> list[str]:
+    problems = []
+    seen: set[str] = set()
+    for index, rule in enumerate(settings.rules):
+        path = f"rules[{index}]"
+        if rule.name in seen:
+            problems.append(f"{path}.name: rule {rule.name!r} is there twice; a rule's name is its identity")
+        seen.add(rule.name)
+        if not rule.replicas and not rule.cache:
+            problems.append(f"{path}.replicas: rule {rule.name!r} has neither replicas nor caches, so it does nothing")
+        regions = [replica.region for replica in rule.replicas]
+        problems += [
+            f"{path}.replicas[{n}].region: region {region!r} is there twice"
+            for n, region in enumerate(regions)
+            if region in regions[:n]
+        ]
+        problems += _cache_problems(settings, rule, path)
+    return problems
+
+
+def _cache_problems(settings: Settings, rule: RuleSettings, path: str) -> list[str]:
+    problems = []
+    replicas = {replica.region for replica in rule.replicas}
+    for n, action in enumerate(rule.cache):
+        where = f"{path}.cache[{n}]"
+        cache = settings.caches.get(action.cache)
+        if cache is None:
+            known = ", ".join(settings.caches) or "none is configured"
+            problems.append(f"{where}.cache: {action.cache!r} is not one of caches ({known})")
+        elif cache.region not in replicas | {rule.source}:
+            problems.append(
+                f"{where}.cache: cache {action.cache!r} stands in region {cache.region!r}, which rule {rule.name!r} does not use"
+            )
+        elif action.action == "refresh" and cache.region not in replicas:
+            problems.append(f"{where}.action: a cache beside the source table can only be invalidated")
+    return problems
+
+
+def _target_problems(settings: Settings) -> list[str]:
+    def place(region: str, table: str) -> tuple[object, ...] | None:
+        known = settings.regions.get(region)
+        return None if known is None else (known.place, table)
+
+    sources = {place(rule.source, rule.table): rule.name for rule in settings.rules}
+    writers: dict[tuple[object, ...] | None, str] = {}
+    problems = []
+    for index, rule in enumerate(settings.rules):
+        for n, (region, table) in enumerate(rule.replica_tables):
+            where = place(region, table)
+            path = f"rules[{index}].replicas[{n}]"
+            if where is None:
+                continue
+            if where in sources:
+                problems.append(
+                    f"{path}: table {table!r} in region {region!r} is the source of rule {sources[where]!r};"
+                    " a source cannot be a replica"
+                )
+            elif where in writers:
+                problems.append(
+                    f"{path}: table {table!r} in region {region!r} is already written by rule {writers[where]!r}"
+                )
+            writers[where] = rule.name
+    return problems
