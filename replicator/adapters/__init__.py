@@ -1,0 +1,1 @@
+"""One module per outside thing. Adapters answer requests and translate errors; they decide nothing."""

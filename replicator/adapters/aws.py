@@ -1,0 +1,225 @@
+"""AWS sessions and clients per region, and the one place where client errors become ours.
+
+Invariant: endpoint, credentials and role belong to one region of the configuration; nothing process-wide is inherited
+but the default credential chain, as the base from which a role is assumed. Clients never retry: every send is decided,
+fenced and counted by the caller.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioRefreshableCredentials
+from aiobotocore.session import AioSession
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+)
+
+from replicator import __version__
+from replicator.domain.errors import (
+    AccessRefused,
+    ConfigurationInvalid,
+    IteratorExpired,
+    PoisonRecord,
+    RecordsTrimmed,
+    ReplicatorError,
+    TableMissing,
+    Throttled,
+    Unreachable,
+)
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.client import DynamoDBClient
+    from types_aiobotocore_dynamodbstreams.client import DynamoDBStreamsClient
+    from types_aiobotocore_sts.client import STSClient
+
+    from replicator.settings import Region
+
+_THROTTLES = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "ProvisionedThroughputExceeded",
+        "ThrottlingException",
+        "ThrottlingError",
+        "Throttling",
+        "RequestLimitExceeded",
+        "LimitExceededException",
+        "TooManyRequestsException",
+    }
+)
+_REFUSALS = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "OptInRequired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_POISONS = frozenset(
+    {"ValidationException", "ValidationError", "ItemCollectionSizeLimitExceededException", "ItemCollectionSizeLimitExceeded"}
+)
+_BY_CODE: dict[str, type[ReplicatorError]] = {
+    **dict.fromkeys(_THROTTLES, Throttled),
+    **dict.fromkeys(_REFUSALS, AccessRefused),
+    **dict.fromkeys(_POISONS, PoisonRecord),
+    "ResourceNotFoundException": TableMissing,
+    "ExpiredIteratorException": IteratorExpired,
+    "TrimmedDataAccessException": RecordsTrimmed,
+}
+_LONGEST_REASON = 300
+
+
+def error_code(error: ClientError) -> str:
+    """The service's code of a client error."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def translate(error: Exception, what: str) -> ReplicatorError:
+    """A client's error as ours. `what` names the deed and its object, for example `PutItem on orders in eu`."""
+    if isinstance(error, ClientError):
+        code = error_code(error)
+        reason = str(error.response.get("Error", {}).get("Message", ""))[:_LONGEST_REASON]
+        return _BY_CODE.get(code, Unreachable)(f"{what} failed: {code}: {reason}")
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | TokenRetrievalError):
+        return AccessRefused(f"{what} has no usable credentials: {error}.")
+    if isinstance(error, EndpointConnectionError | HTTPClientError | OSError | TimeoutError):
+        return Unreachable(f"{what} got no answer: {str(error)[:_LONGEST_REASON]}.")
+    return Unreachable(f"{what} failed: {type(error).__name__}: {str(error)[:_LONGEST_REASON]}.")
+
+
+CLIENT_ERRORS = (ClientError, BotoCoreError, OSError, TimeoutError)
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTimes:
+    """Bounds of one HTTP exchange, in seconds."""
+
+    connect_seconds: float = 3.0
+    read_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The clients of one configured region."""
+
+    region_id: str
+    settings: Region
+    dynamodb: DynamoDBClient
+    streams: DynamoDBStreamsClient
+    sts: Callable[[], Any]
+    """Opens an STS client of this region's identity, for `check`."""
+
+
+@asynccontextmanager
+async def open_place(
+    region_id: str, settings: Region, times: ClientTimes, *, connections: int
+) -> AsyncIterator[Place]:
+    """Clients for a region; closed together. Nothing is sent before the first call."""
+    session = _session(region_id, settings, times)
+    config = _config(times, connections)
+    async with AsyncExitStack() as stack:
+
+        def client(service: str, endpoint: object) -> Any:
+            url = endpoint or settings.endpoint_url
+            return session.create_client(
+                service,  # type: ignore[call-overload]
+                region_name=settings.region,
+                endpoint_url=None if url is None else str(url).rstrip("/"),
+                config=config,
+            )
+
+        yield Place(
+            region_id=region_id,
+            settings=settings,
+            dynamodb=await stack.enter_async_context(client("dynamodb", settings.endpoints.dynamodb)),
+            streams=await stack.enter_async_context(client("dynamodbstreams", settings.endpoints.streams)),
+            sts=lambda: client("sts", settings.endpoints.sts),
+        )
+
+
+def _config(times: ClientTimes, connections: int) -> AioConfig:
+    return AioConfig(
+        connect_timeout=times.connect_seconds,
+        read_timeout=times.read_seconds,
+        max_pool_connections=connections,
+        parameter_validation=False,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        ignore_configured_endpoint_urls=True,
+        user_agent=f"replicator/{__version__}",
+        tcp_keepalive=True,
+    )
+
+
+def _session(region_id: str, settings: Region, times: ClientTimes) -> AioSession:
+    session = AioSession(profile=settings.profile)
+    if settings.profile is not None and settings.profile not in session.available_profiles:
+        raise ConfigurationInvalid(
+            f"regions.{region_id}.profile: {settings.profile!r} is not in the shared AWS configuration.",
+            advice="Add the profile to ~/.aws/config, or name another one.",
+        )
+    if settings.role_arn is not None:
+        session = _role_session(session, settings, times)
+    return session
+
+
+def _role_session(base: AioSession, settings: Region, times: ClientTimes) -> AioSession:
+    """A session whose credentials come from assuming the region's role; refreshed before they expire."""
+
+    async def assume() -> dict[str, str]:
+        endpoint = settings.endpoints.sts or settings.endpoint_url
+        sts: STSClient
+        async with base.create_client(
+            "sts",
+            region_name=settings.region,
+            endpoint_url=None if endpoint is None else str(endpoint).rstrip("/"),
+            config=_config(times, 1),
+        ) as sts:
+            external = {} if settings.external_id is None else {"ExternalId": settings.external_id}
+            answer = await sts.assume_role(
+                RoleArn=str(settings.role_arn), RoleSessionName=f"replicator-{os.getpid()}", **external
+            )
+        credentials = answer["Credentials"]
+        return {
+            "access_key": credentials["AccessKeyId"],
+            "secret_key": credentials["SecretAccessKey"],
+            "token": credentials["SessionToken"],
+            "expiry_time": credentials["Expiration"].isoformat(),
+        }
+
+    session = AioSession()
+    session._credentials = _LazyRole(assume, method="sts-assume-role")  # noqa: SLF001 - botocore offers no other way
+    return session
+
+
+class _LazyRole(AioRefreshableCredentials):
+    """Role credentials that are fetched at the first request, so that opening a client sends nothing."""
+
+    def __init__(self, refresh_using: Callable[[], Any], method: str) -> None:
+        super().__init__(
+            access_key=None, secret_key=None, token=None, expiry_time=None, refresh_using=refresh_using, method=method
+        )
+
+    def refresh_needed(self, refresh_in: int | None = None) -> bool:
+        return self._expiry_time is None or super().refresh_needed(refresh_in)

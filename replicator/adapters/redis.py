@@ -1,0 +1,147 @@
+"""Redis or Valkey beside a replica: versioned refresh and invalidation.
+
+Invariant: a refresh never lowers an entry's version and never creates one; readers' leases (`L:`) are dropped, so a
+reader that read before the write cannot fill behind it. Entry format: `V:version|payload`, `T:version`, `L:token`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import redis.asyncio as redis_asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
+
+from replicator.domain.errors import AccessRefused, Throttled, Unreachable, WorldMismatch
+from replicator.domain.rules import CacheAction, Invalidate, Refresh
+from replicator.ports import Fence
+
+_KEYS_PER_CALL = 256
+
+APPLY = """
+local changed = 0
+for i, key in ipairs(KEYS) do
+  local version, payload, life = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
+  local entry = redis.pcall('GET', key)
+  if entry then
+    local kind = type(entry) == 'string' and entry:sub(1, 2)
+    if kind ~= 'V:' and kind ~= 'T:' then
+      redis.call('UNLINK', key)
+      changed = changed + 1
+    elseif entry:sub(3, 2 + #version) < version then
+      local fresh = 'T:' .. version
+      if payload ~= '' then fresh = 'V:' .. version .. '|' .. payload end
+      redis.call('SET', key, fresh, 'PX', life)
+      changed = changed + 1
+    end
+  end
+end
+return changed
+"""
+"""For every key: absent -> nothing, lease or foreign entry -> dropped, older entry -> the value or the deletion marker."""
+
+
+def safe_url(url: str) -> str:
+    """A cache's URL without user and password."""
+    parts = urlsplit(url)
+    host = parts.hostname or parts.path
+    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+
+
+class RedisCache:
+    """One standalone Redis or Valkey."""
+
+    def __init__(
+        self,
+        name: str,
+        url: str,
+        *,
+        username: str | None,
+        password: str | None,
+        connect_seconds: float,
+        read_seconds: float,
+    ) -> None:
+        self._what = f"cache {name} at {safe_url(url)}"
+        credentials = {key: value for key, value in (("username", username), ("password", password)) if value}
+        self._client = redis_asyncio.Redis.from_url(
+            url,
+            socket_connect_timeout=connect_seconds,
+            socket_timeout=read_seconds,
+            retry=Retry(NoBackoff(), 0),
+            **credentials,
+        )
+        self._sha: str | None = None
+
+    async def apply(self, actions: Sequence[CacheAction], fence: Fence) -> int:
+        """Carry the actions out in their order, a few hundred keys per round trip; returns how many entries changed."""
+        changed = 0
+        for start in range(0, len(actions), _KEYS_PER_CALL):
+            changed += await self._apply(actions[start : start + _KEYS_PER_CALL], fence)
+        return changed
+
+    async def _apply(self, actions: Sequence[CacheAction], fence: Fence) -> int:
+        unlinks = [action.key for action in actions if isinstance(action, Invalidate)]
+        refreshes = [action for action in actions if isinstance(action, Refresh)]
+        changed = 0
+        try:
+            if refreshes:
+                changed += await self._refresh(refreshes, fence)
+            if unlinks:
+                fence.check()
+                changed += int(await self._client.unlink(*unlinks))
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._translated(error) from error
+        return changed
+
+    async def _refresh(self, refreshes: Sequence[Refresh], fence: Fence) -> int:
+        keys = [action.key for action in refreshes]
+        arguments: list[Any] = []
+        for action in refreshes:
+            arguments += [action.version, action.payload or b"", action.ttl_ms]
+        if self._sha is None:
+            self._sha = str(await self._client.script_load(APPLY))
+        fence.check()
+        try:
+            return int(await self._client.evalsha(self._sha, len(keys), *keys, *arguments))
+        except NoScriptError:
+            fence.check()
+            return int(await self._client.eval(APPLY, len(keys), *keys, *arguments))
+
+    async def probe(self) -> None:
+        """Prove that the cache answers and is one that can be used."""
+        try:
+            information = await self._client.info()
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._translated(error) from error
+        if information.get("cluster_enabled") == 1 or information.get("redis_mode") == "cluster":
+            raise WorldMismatch(
+                f"The {self._what} is a Redis Cluster, which is not supported yet.",
+                advice="Name a standalone Redis or Valkey (a primary with replicas is one).",
+            )
+        if information.get("role") in {"slave", "replica"}:
+            raise WorldMismatch(f"The {self._what} is a read-only replica.", advice="Name its primary.")
+
+    async def get(self, key: str) -> bytes | None:
+        """An entry as it stands, for `inspect`."""
+        try:
+            value: bytes | None = await self._client.get(key)
+        except (RedisError, OSError, TimeoutError) as error:
+            raise self._translated(error) from error
+        return value
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    def _translated(self, error: Exception) -> AccessRefused | Throttled | Unreachable | WorldMismatch:
+        reason = str(error)[:200] or type(error).__name__
+        if isinstance(error, AuthenticationError | NoPermissionError):
+            return AccessRefused(
+                f"The {self._what} refused us: {reason}.", advice="Correct the cache's username and password."
+            )
+        if isinstance(error, ResponseError) and reason.startswith("OOM"):
+            return Throttled(f"The {self._what} is out of memory.", advice="Raise maxmemory or set an eviction policy.")
+        return Unreachable(f"The {self._what} got no answer: {reason}.")

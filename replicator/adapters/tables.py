@@ -1,0 +1,211 @@
+"""A region's table and its side table: requests carried out on DynamoDB.
+
+Invariant: one request is one call, sent only while the fence stands; a refusal carries what stands under the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import TYPE_CHECKING, assert_never
+from uuid import uuid4
+
+import msgspec
+
+from replicator.adapters import wire
+from replicator.adapters.expressions import TOMBSTONE_KEY, TOMBSTONE_VERSION, condition, raise_tombstone
+from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled, Unreachable
+from replicator.domain.image import Image
+from replicator.domain.records import ItemKey
+from replicator.domain.requests import (
+    Condition,
+    Delete,
+    Done,
+    Found,
+    GetItem,
+    GetTombstone,
+    GuardedPut,
+    LogConflict,
+    Put,
+    RaiseTombstone,
+    Refused,
+    Request,
+    Response,
+)
+from replicator.domain.versions import stamped
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.client import DynamoDBClient
+
+    from replicator.ports import Clock, Fence
+
+SIDE_SCHEMA = 1
+"""Version of the layout of side rows."""
+
+_ENCODE = msgspec.json.Encoder().encode
+_ALL_OLD = b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"'
+_DONE = Done()
+
+
+class _Reason(msgspec.Struct):
+    Code: str = "None"
+    Message: str | None = None
+    Item: msgspec.Raw = msgspec.Raw()
+
+
+class _Answer(msgspec.Struct):
+    Item: msgspec.Raw = msgspec.Raw()
+    CancellationReasons: list[_Reason] = []
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+_EMPTY = (b"", b"null", b"{}")
+
+
+def _item(raw: msgspec.Raw) -> Image | None:
+    wire_json = bytes(raw)
+    return None if wire_json in _EMPTY else Image(wire_json)
+
+
+class DynamoRegion:
+    """One replica table with the side table of its region, for one target."""
+
+    def __init__(  # noqa: PLR0913 - a composition root fills it once
+        self,
+        client: DynamoDBClient,
+        *,
+        region_id: str,
+        table: str,
+        side_table: str,
+        tombstone_ttl: timedelta,
+        concurrency: int,
+        clock: Clock,
+    ) -> None:
+        self._client = client
+        self._where = f"{table} in {region_id}"
+        self._side_where = f"{side_table} in {region_id}"
+        self._table = table
+        self._side_table = side_table
+        self._table_json = b'"TableName":' + _ENCODE(table)
+        self._side_json = b'"TableName":' + _ENCODE(side_table)
+        self._ttl_seconds = int(tombstone_ttl.total_seconds())
+        self._slots = asyncio.Semaphore(concurrency)
+        self._clock = clock
+
+    async def execute(self, request: Request, fence: Fence) -> Response:
+        """Carry a request out; waits for a free connection first, so that the fence is checked right at the send."""
+        async with self._slots:
+            match request:
+                case Put():
+                    return await self._put(request, fence)
+                case GuardedPut():
+                    return await self._guarded_put(request, fence)
+                case Delete(key, when):
+                    return await self._delete(key, when, fence)
+                case RaiseTombstone(key, version):
+                    return await self._raise_tombstone(key, version, fence)
+                case GetItem(key):
+                    return await self._get_item(key, fence)
+                case GetTombstone(key):
+                    return await self._get_tombstone(key, fence)
+                case LogConflict():
+                    raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
+                case _:
+                    assert_never(request)
+
+    async def _put(self, put: Put, fence: Fence) -> Response:
+        body = b"{%b,%b}" % (self._put_json(put), b'"ReturnConsumedCapacity":"NONE"')
+        try:
+            await wire.call(
+                self._client.put_item, body, fence, f"PutItem on {self._where}", TableName=self._table
+            )
+        except wire.Refusal as refusal:
+            return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
+        return _DONE
+
+    def _put_json(self, put: Put) -> bytes:
+        return b'%b,"Item":%b,%b,%b' % (
+            self._table_json,
+            stamped(put.image, put.version),
+            condition(put.when, put.key.parts[0][0]),
+            _ALL_OLD,
+        )
+
+    async def _guarded_put(self, request: GuardedPut, fence: Fence) -> Response:
+        check = b'%b,"Key":%b,%b' % (
+            self._side_json,
+            self._side_key(request.put.key),
+            condition(request.guard, TOMBSTONE_KEY),
+        )
+        body = b'{"ClientRequestToken":"%b","TransactItems":[{"ConditionCheck":{%b}},{"Put":{%b}}]}' % (
+            str(uuid4()).encode(),
+            check,
+            self._put_json(request.put),
+        )
+        what = f"TransactWriteItems on {self._where}"
+        try:
+            await wire.call(self._client.transact_write_items, body, fence, what)
+        except wire.Refusal as refusal:
+            return _cancelled(_ANSWER.decode(refusal.body).CancellationReasons, what)
+        return _DONE
+
+    async def _delete(self, key: ItemKey, when: Condition, fence: Fence) -> Response:
+        body = b'{%b,"Key":%b,%b,%b}' % (self._table_json, key.wire, condition(when, key.parts[0][0]), _ALL_OLD)
+        try:
+            await wire.call(
+                self._client.delete_item, body, fence, f"DeleteItem on {self._where}", TableName=self._table
+            )
+        except wire.Refusal as refusal:
+            return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
+        return _DONE
+
+    async def _raise_tombstone(self, key: ItemKey, version: str, fence: Fence) -> Response:
+        expires_at = int(self._clock.now()) + self._ttl_seconds
+        body = b'{%b,"Key":%b,%b}' % (
+            self._side_json,
+            self._side_key(key),
+            raise_tombstone(version, expires_at, SIDE_SCHEMA),
+        )
+        try:
+            await wire.call(
+                self._client.update_item, body, fence, f"UpdateItem on {self._side_where}", TableName=self._side_table
+            )
+        except wire.Refusal:
+            return Refused(by_tombstone=True)
+        return _DONE
+
+    async def _get_item(self, key: ItemKey, fence: Fence) -> Found:
+        body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, key.wire)
+        answer = await wire.call(
+            self._client.get_item, body, fence, f"GetItem on {self._where}", TableName=self._table
+        )
+        return Found(item=_item(_ANSWER.decode(answer).Item))
+
+    async def _get_tombstone(self, key: ItemKey, fence: Fence) -> Found:
+        body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._side_json, self._side_key(key))
+        answer = await wire.call(
+            self._client.get_item, body, fence, f"GetItem on {self._side_where}", TableName=self._side_table
+        )
+        row = _item(_ANSWER.decode(answer).Item)
+        return Found(tombstone=None if row is None else row.attributes.get(TOMBSTONE_VERSION, {}).get("S"))
+
+    def _side_key(self, key: ItemKey) -> bytes:
+        return _ENCODE({TOMBSTONE_KEY: {"S": key.side_key(self._table)}})
+
+
+_HARMLESS = {"None", "ConditionalCheckFailed"}
+_TRANSACTION_POISON = {"ValidationError", "ItemCollectionSizeLimitExceeded"}
+_TRANSACTION_THROTTLE = {"ThrottlingError", "ProvisionedThroughputExceeded"}
+
+
+def _cancelled(reasons: list[_Reason], what: str) -> Refused:
+    """A cancelled transaction as a refusal, or the error that cancelled it; reasons: tombstone check, put."""
+    codes = [reason.Code for reason in reasons]
+    told = "; ".join(reason.Message or reason.Code for reason in reasons if reason.Code not in _HARMLESS)
+    if any(code in _TRANSACTION_POISON for code in codes):
+        raise PoisonRecord(f"{what} failed: {told}.")
+    if any(code in _TRANSACTION_THROTTLE for code in codes):
+        raise Throttled(f"{what} failed: {told}.")
+    if told or not codes:
+        raise Unreachable(f"{what} was cancelled: {told or 'no reason given'}.", advice="It is repeated by itself.")
+    return Refused(item=_item(reasons[-1].Item), by_tombstone=codes[0] != "None")
