@@ -1,0 +1,50 @@
+# Everything starts here: `make help`. Each target does the set-up it needs by itself and does it once.
+
+PYTHON = $(or $(shell for python in python3.11 python3 python3.14 python3.13 python3.12; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done), \
+	$(error Python 3.11 or newer is needed, and none was found on PATH))
+BIN := .venv/bin
+WORKERS ?= auto
+ARGS ?=
+
+# Coverage is judged after a whole run only.
+COVERAGE = $(if $(ARGS),,--cov=replicator/domain --cov=replicator/engine --cov-branch --cov-report=)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint format lock schema
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo "  ARGS=... goes to the program behind demo, test and lock, for example: make demo ARGS=--duration=10"
+
+setup: ## make .venv with the program, the demo's servers and the test tools
+	@$(PYTHON) requirements/environment.py
+
+demo: setup ## replicate real traffic between local servers, then compare every item
+	@$(BIN)/replicator demo $(ARGS)
+
+test: setup ## run every test, in parallel and in random order
+	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal $(COVERAGE) $(ARGS)
+	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/domain/*' --fail-under=100)
+	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/engine/*' --fail-under=95)
+
+lint: setup ## check style, types, layers, spelling, dependencies, lock files and the schema
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/codespell
+	$(BIN)/deptry .
+	$(BIN)/python requirements/lock.py --check
+	@$(BIN)/replicator schema | diff -u config/replicator.schema.json - \
+		|| { echo "config/replicator.schema.json is stale: run \`make schema\` and commit the result."; exit 1; }
+
+format: setup ## format the code and apply safe corrections
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+lock: setup ## compile requirements/*.txt from pyproject.toml (ARGS=--upgrade moves the pins)
+	$(BIN)/python requirements/lock.py $(ARGS)
+
+schema: setup ## export the configuration's JSON schema
+	$(BIN)/replicator schema > config/replicator.schema.json
