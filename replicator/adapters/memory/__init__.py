@@ -1,0 +1,38 @@
+"""Every port in memory: the world that tests, the simulator and the explorer run the engine in.
+
+Each module holds one thing: `faults` (failures on demand), `region` (tables), `source` (a table that is written, and
+its records), `stream`, `cache`, `conflicts`, `coordination` (leases, members, registry). Invariant: no module here waits by
+itself, reads a clock or draws a number that its seed does not decide.
+"""
+
+from __future__ import annotations
+
+from replicator.adapters.memory.cache import MemoryCache, acted, filled, leased, value_entry
+from replicator.adapters.memory.conflicts import MemoryConflictLog
+from replicator.adapters.memory.coordination import MemoryCoordination, MemoryMembership, MemoryRegistry
+from replicator.adapters.memory.faults import Fault, Faults, OpenFence
+from replicator.adapters.memory.region import EMPTY, MemoryRegion, Slot, answer, holds
+from replicator.adapters.memory.source import MemorySource
+from replicator.adapters.memory.stream import MemoryStream
+
+__all__ = [
+    "EMPTY",
+    "Fault",
+    "Faults",
+    "MemoryCache",
+    "MemoryConflictLog",
+    "MemoryCoordination",
+    "MemoryMembership",
+    "MemoryRegion",
+    "MemoryRegistry",
+    "MemorySource",
+    "MemoryStream",
+    "OpenFence",
+    "Slot",
+    "acted",
+    "answer",
+    "filled",
+    "holds",
+    "leased",
+    "value_entry",
+]

@@ -1,0 +1,170 @@
+"""One region's table and its side rows in memory.
+
+`answer` is the whole of it: a pure function from what stands under one key and a request to what stands there
+afterwards and the response. `MemoryRegion` keeps many keys and adds faults. Invariant: conditions mean exactly what
+DynamoDB makes of their rendered expressions, above all that a comparison with a missing attribute, or with one of
+another type, is false; the contract suite holds both against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import assert_never
+
+from replicator.adapters.memory.faults import Faults
+from replicator.domain.errors import PoisonRecord, ReplicatorError
+from replicator.domain.image import Image, stamped
+from replicator.domain.records import ItemKey
+from replicator.domain.requests import (
+    AbsentOrStampBelow,
+    Condition,
+    Delete,
+    Done,
+    Found,
+    GetItem,
+    GetTombstone,
+    GuardedPut,
+    LogConflict,
+    Put,
+    RaiseTombstone,
+    Refused,
+    Request,
+    Response,
+    StampBelow,
+    TombstoneBelow,
+    UnstampedOrStampBelow,
+)
+from replicator.domain.versions import STAMP
+from replicator.ports import Fence
+
+_DONE = Done()
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """What stands under one key: the item, and the version of its tombstone."""
+
+    item: Image | None = None
+    tombstone: str | None = None
+
+
+EMPTY = Slot()
+
+
+def answer(slot: Slot, request: Request) -> tuple[Slot, Response]:  # noqa: PLR0911 - one per kind of request
+    """Carry a request out on one key."""
+    match request:
+        case Put():
+            return _put(slot, request)
+        case GuardedPut(put, guard):
+            return _guarded_put(slot, put, guard)
+        case Delete(_, when):
+            if not holds(when, slot.item):
+                return slot, Refused(item=slot.item)
+            return Slot(None, slot.tombstone), _DONE
+        case RaiseTombstone(_, version):
+            if not _tombstone_below(slot, version):
+                return slot, Refused(by_tombstone=True)
+            return Slot(slot.item, version), _DONE
+        case GetItem():
+            return slot, Found(item=slot.item)
+        case GetTombstone():
+            return slot, Found(tombstone=slot.tombstone)
+        case LogConflict():
+            raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
+        case _:
+            assert_never(request)
+
+
+def _put(slot: Slot, put: Put) -> tuple[Slot, Response]:
+    if not holds(put.when, slot.item):
+        return slot, Refused(item=slot.item)
+    return Slot(Image(stamped(put.image, put.version)), slot.tombstone), _DONE
+
+
+def _guarded_put(slot: Slot, put: Put, guard: TombstoneBelow) -> tuple[Slot, Response]:
+    allowed = _tombstone_below(slot, guard.version)
+    after, response = _put(slot, put)
+    if allowed:
+        return after, response
+    # A cancelled transaction tells the reason of each of its parts.
+    item = response.item if isinstance(response, Refused) else None
+    return slot, Refused(item=item, by_tombstone=True)
+
+
+def holds(when: Condition, item: Image | None) -> bool:
+    """Whether a condition holds for an item."""
+    match when:
+        case StampBelow(version):
+            return item is not None and _stamp_below(item, version)
+        case AbsentOrStampBelow(version):
+            return item is None or _stamp_below(item, version)
+        case UnstampedOrStampBelow(version):
+            return item is None or STAMP not in item.attributes or _stamp_below(item, version)
+        case _:
+            assert_never(when)
+
+
+def _stamp_below(item: Image, version: str) -> bool:
+    stamp = item.attributes.get(STAMP, {}).get("S")
+    return isinstance(stamp, str) and stamp < version
+
+
+def _tombstone_below(slot: Slot, version: str) -> bool:
+    return slot.tombstone is None or slot.tombstone < version
+
+
+class MemoryRegion:
+    """One replica table with its side table."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.slots: dict[ItemKey, Slot] = {}
+        self.sent: list[Request] = []
+        """Every request that reached the region, in order, whatever became of it."""
+        self._poisoned: dict[ItemKey, str] = {}
+
+    async def execute(self, request: Request, fence: Fence) -> Response:
+        """Carry a request out."""
+        async with self.faults.around(type(request).__name__):
+            fence.check()
+            self.sent.append(request)
+            put = request.put if isinstance(request, GuardedPut) else request
+            if isinstance(put, Put) and put.key in self._poisoned:
+                raise PoisonRecord(f"{type(request).__name__} failed: {self._poisoned[put.key]}")
+            return self.carry_out(request)
+
+    def carry_out(self, request: Request) -> Response:
+        """Carry a request out at once: no faults, no fence."""
+        after, response = answer(self.slot(_key(request)), request)
+        self.slots[_key(request)] = after
+        return response
+
+    def slot(self, key: ItemKey) -> Slot:
+        """What stands under a key."""
+        return self.slots.get(key, EMPTY)
+
+    def item(self, key: ItemKey) -> Image | None:
+        """The item under a key."""
+        return self.slot(key).item
+
+    def items(self) -> Iterator[tuple[ItemKey, Image]]:
+        """Every item."""
+        return ((key, slot.item) for key, slot in self.slots.items() if slot.item is not None)
+
+    def write_foreign(self, key: ItemKey, item: Image | None) -> None:
+        """Put or delete an item as somebody else would: unconditionally, stamped or not."""
+        self.slots[key] = Slot(item, self.slot(key).tombstone)
+
+    def poison(self, key: ItemKey, why: str) -> None:
+        """Refuse every put of this key for good, as DynamoDB does with an item that is too large."""
+        self._poisoned[key] = why
+
+    def cure(self, key: ItemKey) -> None:
+        """Accept puts of this key again."""
+        del self._poisoned[key]
+
+
+def _key(request: Request) -> ItemKey:
+    return request.put.key if isinstance(request, GuardedPut) else request.key
