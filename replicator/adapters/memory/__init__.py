@@ -1,8 +1,8 @@
 """Every port in memory: the world that tests, the simulator and the explorer run the engine in.
 
-Each module holds one thing: `faults` (failures on demand), `region` (tables), `source` (a table that is written, and
-its records), `stream`, `cache`, `conflicts`, `coordination` (leases, members, registry). Invariant: no module here waits by
-itself, reads a clock or draws a number that its seed does not decide.
+One thing per module: `faults` (failures on demand), `region` (tables), `source` (a written table and its records),
+`stream`, `cache`, `conflicts`, `coordination` (leases, members, registry). Invariant: no module here waits by itself,
+reads a clock, or draws a number that its seed does not decide.
 """
 
 from __future__ import annotations
