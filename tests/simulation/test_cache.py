@@ -1,0 +1,49 @@
+"""The cache protocol under every interleaving of writes, replays, evictions and readers."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from replicator.domain.rules import CacheVerb
+from tests.simulation.cache_world import CacheExplorer, CacheScenario
+
+WRITES = ["".join(word) for length in (2, 3) for word in itertools.product("PD", repeat=length) if word[0] == "P"]
+VERBS = pytest.mark.parametrize("verb", CacheVerb, ids=lambda verb: verb.value)
+
+
+def stale(scenarios: list[CacheScenario], *, at_least: int = 1) -> list[str]:
+    """What stays stale; a search that saw fewer states than `at_least` proves nothing."""
+    found = []
+    states = 0
+    for scenario in scenarios:
+        seen, complaint = CacheExplorer(scenario).run()
+        states += seen
+        if complaint is not None:
+            found.append(f"{scenario.kinds}: {complaint}")
+    print(f"{len(scenarios)} scenarios, {states} states, {len(found)} stale")  # noqa: T201 - shown by `pytest -rP`
+    assert states >= at_least
+    return found
+
+
+@VERBS
+@pytest.mark.parametrize(("replays", "evictions"), [(1, 0), (1, 1), (2, 2)])
+def test_lease_readers_never_keep_a_stale_entry(verb: CacheVerb, replays: int, evictions: int) -> None:
+    scenarios = [CacheScenario(kinds, verb, replays=replays, evictions=evictions) for kinds in WRITES]
+    assert stale(scenarios, at_least=4000) == []
+
+
+@VERBS
+def test_readers_that_simply_set_what_they_read_keep_a_stale_entry(verb: CacheVerb) -> None:
+    assert stale([CacheScenario("PP", verb, leases=False, replays=0, evictions=0)])
+
+
+@VERBS
+def test_acting_before_the_replica_holds_the_write_leaves_a_stale_entry(verb: CacheVerb) -> None:
+    assert stale([CacheScenario("PP", verb, after_replica=False)])
+
+
+@VERBS
+def test_readers_that_read_the_replica_without_consistency_keep_a_stale_entry(verb: CacheVerb) -> None:
+    assert stale([CacheScenario("PP", verb, consistent_reads=False)])
