@@ -248,7 +248,7 @@ def free_port() -> int:
 
 
 def clean_environment() -> dict[str, str]:
-    """The environment of this process, without anything that points at a real account, a proxy or another configuration."""
+    """The environment of this process, without what points at a real account, a proxy or another configuration."""
     kept = {
         name: value
         for name, value in os.environ.items()

@@ -1,0 +1,107 @@
+"""A cache reader as an application would write it: through the cache, with a lease on a miss.
+
+Source: `docs/protocol.md`, the cache protocol. Invariant: an entry is filled only under a lease, and only from a
+consistent read of the replica that stands beside the cache; the daemon drops the lease when a newer write passes it.
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final
+
+import redis.asyncio as redis_asyncio
+from redis.commands.core import AsyncScript
+from redis.exceptions import RedisError
+
+from replicator.demo.dynamodb import LocalRegion
+from replicator.demo.items import KeyState
+from replicator.demo.world import DemoCache, DemoTable, World, used_caches
+from replicator.domain.errors import Unreachable
+from replicator.domain.image import unreserved
+from replicator.domain.versions import UNSTAMPED
+
+LEASE_MS: Final = 2_000
+ENTRY_MS: Final = 3_600_000
+
+GETL: Final = """
+local c = redis.call('GET', KEYS[1])
+if not c then redis.call('SET', KEYS[1], 'L:' .. ARGV[1], 'PX', ARGV[2]) return {'lease'} end
+local t = c:sub(1, 2)
+if t == 'L:' then return {'wait'} end
+if t == 'T:' then return {'absent'} end
+return {'hit', c}
+"""
+FILL: Final = """
+if redis.call('GET', KEYS[1]) == 'L:' .. ARGV[1] then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1
+end
+return 0
+"""
+
+
+class Read(enum.StrEnum):
+    """How a read through the cache went."""
+
+    HIT = "hits"
+    ABSENT = "known_absent"
+    FILLED = "fills"
+    WAITED = "waits"
+    MISSING = "misses_without_item"
+    OVERTAKEN = "fills_refused"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheReader:
+    """Reads one table's items in one region through the cache there."""
+
+    table: DemoTable
+    cache: DemoCache
+    region: LocalRegion
+    client: redis_asyncio.Redis
+    getl: AsyncScript
+    fill: AsyncScript
+    counts: Counter[Read] = field(default_factory=Counter)
+
+    def key(self, state: KeyState) -> str:
+        """The cache key of an item."""
+        values = {name: value for name, typed in state.key.items() for value in typed.values()}
+        return self.cache.key.format(**values)
+
+    async def read(self, state: KeyState) -> Read:
+        """Read an item; a miss fills the cache if nobody else does."""
+        try:
+            found = await self._read(state)
+        except RedisError as error:
+            raise Unreachable(f"Cache {self.cache.name} did not answer a reader: {error!r}.") from error
+        self.counts[found] += 1
+        return found
+
+    async def _read(self, state: KeyState) -> Read:
+        key, token = self.key(state), secrets.token_hex(8)
+        said = (await self.getl(keys=[key], args=[token, LEASE_MS]))[0]
+        if said == b"hit":
+            return Read.HIT
+        if said == b"absent":
+            return Read.ABSENT
+        image = await self.region.get(state.table.names[self.cache.region], state.key)
+        if said == b"wait":
+            return Read.WAITED
+        if image is None:
+            return Read.MISSING  # the lease runs out by itself
+        version = image.stamp or UNSTAMPED
+        entry = b"V:%b|%b" % (version.encode(), unreserved(image).wire)
+        filled = await self.fill(keys=[key], args=[token, entry, ENTRY_MS])
+        return Read.FILLED if filled else Read.OVERTAKEN
+
+
+def cache_readers(world: World) -> tuple[CacheReader, ...]:
+    """A reader for every cache of the world; close their clients when done."""
+    readers = []
+    for table, cache in used_caches():
+        client = redis_asyncio.Redis.from_url(world.caches[cache.name].url, socket_timeout=10)
+        getl, fill = client.register_script(GETL), client.register_script(FILL)
+        readers.append(CacheReader(table, cache, world.regions[cache.region], client, getl, fill))
+    return tuple(readers)

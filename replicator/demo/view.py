@@ -1,0 +1,119 @@
+"""What a person sees of the demo: a live table on a terminal, plain lines elsewhere, and the closing report.
+
+Everything goes to one console; with `--json` that is standard error, so standard output carries the result alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from replicator.demo.daemon_figures import DaemonFigures
+from replicator.demo.lag import LagFigures, LagSampler
+from replicator.demo.reader import CacheReader, Read
+from replicator.demo.traffic import Writers
+
+LINE_SECONDS = 2.0
+_RATE_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class Stage:
+    """Everything the view looks at while traffic runs."""
+
+    writers: Writers
+    samplers: Sequence[LagSampler]
+    readers: Sequence[CacheReader]
+    daemon: DaemonFigures = field(default_factory=DaemonFigures)
+    _started_at: float = field(default_factory=time.monotonic)
+    _recent: list[tuple[float, int]] = field(default_factory=list)
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the traffic started."""
+        return time.monotonic() - self._started_at
+
+    def writes_per_second(self) -> float:
+        """Acknowledged writes over the last seconds; call it steadily."""
+        now = time.monotonic()
+        self._recent = [(at, count) for at, count in self._recent if at > now - _RATE_SECONDS]
+        self._recent.append((now, self.writers.writes))
+        (first_at, first), (last_at, last) = self._recent[0], self._recent[-1]
+        return (last - first) / (last_at - first_at) if last_at > first_at else 0.0
+
+
+class View:
+    """The console."""
+
+    def __init__(self, *, json: bool) -> None:
+        self.console = Console(stderr=json, highlight=False)
+        self._started_at = time.monotonic()
+        self._live: Live | None = None
+        self._line_at = 0.0
+
+    def say(self, text: str) -> None:
+        """One line of progress, with the time since the start."""
+        self.console.print(f"[dim]{time.monotonic() - self._started_at:5.1f} s[/dim]  {text}", soft_wrap=True)
+
+    @contextmanager
+    def live(self) -> Iterator[None]:
+        """Show a table that changes, where there is a terminal for it."""
+        if not self.console.is_terminal:
+            yield
+            return
+        with Live(console=self.console, auto_refresh=False, transient=True) as self._live:
+            yield
+        self._live = None
+
+    def show(self, stage: Stage) -> None:
+        """The present state."""
+        if self._live is not None:
+            self._live.update(_table(stage), refresh=True)
+        elif time.monotonic() >= self._line_at:
+            self._line_at = time.monotonic() + LINE_SECONDS
+            self.say(_line(stage))
+
+
+def _line(stage: Stage) -> str:
+    parts = [f"{stage.writers.writes:>5} writes, {stage.writes_per_second():.0f}/s"]
+    parts += [f"{sampler.name} lag {_lag(sampler.recent())}" for sampler in stage.samplers]
+    for reader in stage.readers:
+        counts = reader.counts
+        changed = stage.daemon.cache_changes.get(reader.cache.name)
+        acted = "" if changed is None else f", {changed} {_PAST[reader.cache.action]}"
+        parts.append(f"{reader.cache.name} {counts[Read.HIT]} hits, {counts[Read.FILLED]} fills{acted}")
+    return "  ".join(parts)
+
+
+_PAST = {"refresh": "refreshed", "invalidate": "invalidated"}
+
+
+def _lag(lag: LagFigures) -> str:
+    return "-" if lag.p50_ms is None else f"p50 {lag.p50_ms} ms p99 {lag.p99_ms} ms"
+
+
+def _table(stage: Stage) -> Group:
+    counts = stage.writers.counts
+    kinds = ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
+    head = Text(f"{stage.elapsed:5.1f} s  {stage.writers.writes} writes, {stage.writes_per_second():.0f}/s  ({kinds})")
+    replicas = Table("replica", "applied", "lag p50", "lag p99", "lag max", title_justify="left", box=None)
+    for sampler in stage.samplers:
+        lag = sampler.recent()
+        applied = stage.daemon.applied.get(sampler.name)
+        figures = ["-" if value is None else f"{value} ms" for value in (lag.p50_ms, lag.p99_ms, lag.max_ms)]
+        replicas.add_row(sampler.name, "-" if applied is None else str(applied), *figures)
+    caches = Table("cache", "daemon", "entries changed", "hits", "fills", "waits", "known absent", box=None)
+    for reader in stage.readers:
+        changed = stage.daemon.cache_changes.get(reader.cache.name)
+        shown = [reader.counts[kind] for kind in (Read.HIT, Read.FILLED, Read.WAITED, Read.ABSENT)]
+        caches.add_row(
+            reader.cache.name, reader.cache.action, "-" if changed is None else str(changed), *map(str, shown)
+        )
+    return Group(head, replicas, caches)
