@@ -1,0 +1,66 @@
+"""The systemd unit: understood by systemd, hardened, and in agreement with the program's times and exit codes."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from replicator.domain.errors import EXIT_WRONG_WORLD
+from replicator.settings import Settings
+
+UNIT = Path(__file__).parents[2] / "config" / "systemd" / "replicator.service"
+INSTALLED = "/opt/replicator/bin/replicator"
+MOST_EXPOSURE = 1.5
+analyzed = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+
+
+@pytest.fixture
+def unit(tmp_path: Path) -> Path:
+    """The unit, pointing at a program that exists on this machine."""
+    copy = tmp_path / UNIT.name
+    copy.write_text(UNIT.read_text().replace(INSTALLED, sys.executable))
+    return copy
+
+
+def _options() -> dict[str, str]:
+    lines = [line.partition("=") for line in UNIT.read_text().splitlines() if line and line[0] not in "#["]
+    return {key: value for key, _, value in lines}
+
+
+def _analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["systemd-analyze", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+
+
+@analyzed
+def test_systemd_finds_nothing_to_say_about_it(unit: Path) -> None:
+    result = _analyze("verify", "--man=no", str(unit))
+    assert (result.returncode, result.stderr) == (0, "")  # an unknown key is only a warning to systemd
+
+
+@analyzed
+def test_it_is_hardened(unit: Path) -> None:
+    result = _analyze("security", "--offline=true", f"--threshold={MOST_EXPOSURE * 10:.0f}", str(unit))
+    assert result.returncode == 0, result.stdout[-2000:] + result.stderr
+
+
+def test_it_checks_the_configuration_before_it_runs() -> None:
+    options = _options()
+    assert options["ExecStartPre"] == f"{INSTALLED} check --offline"
+    assert options["ExecStart"] == f"{INSTALLED} run"
+    assert options["Type"] == "notify"
+
+
+def test_it_waits_longer_than_a_drain_takes() -> None:
+    drain = Settings.model_fields["drain"].default.total_seconds()
+    assert int(_options()["TimeoutStopSec"]) >= drain + 10
+    assert _options()["KillMode"] == "mixed"
+
+
+def test_a_wrong_configuration_is_not_tried_again() -> None:
+    assert _options()["Restart"] == "on-failure"
+    assert int(_options()["RestartPreventExitStatus"]) == EXIT_WRONG_WORLD
