@@ -21,7 +21,8 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "made-from.json"
 LOCK = ROOT / "requirements" / "dev.txt"
-PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input")
+# What is imported compiles itself; compiling everything would take longer than the rest of the installation.
+PIP = ("-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-input", "--no-compile")
 
 
 def main() -> int:

@@ -1,0 +1,71 @@
+"""The lock files belong to pyproject.toml, and the check of that notices every way in which they could not."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the declarations and the lock files that a test may spoil."""
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    return tmp_path
+
+
+def _check(root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(root / "requirements" / "lock.py"), "--check"]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+
+
+def _replace(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_they_are_up_to_date() -> None:
+    assert _check(ROOT).stderr == ""
+
+
+def test_a_new_declaration_makes_them_stale(copy: Path) -> None:
+    _replace(copy / "pyproject.toml", '  "redis>=6.0",\n', '  "redis>=6.0",\n  "left-pad>=1",\n')
+    result = _check(copy)
+    assert result.returncode == 1
+    assert "requirements/runtime.txt is stale: pyproject.toml now declares other dependencies." in result.stderr
+    assert "requirements/runtime.txt does not pin left-pad, which pyproject.toml declares." in result.stderr
+    assert "Run `make lock`" in result.stderr
+
+
+def test_a_narrowed_declaration_names_the_pin_that_no_longer_fits(copy: Path) -> None:
+    _replace(copy / "pyproject.toml", '"redis>=6.0"', '"redis<6.0"')
+    assert ", but redis<6.0 is declared." in _check(copy).stderr
+
+
+def test_a_removed_pin_is_noticed_even_if_nobody_declared_it(copy: Path) -> None:
+    _replace(copy / "requirements" / "runtime.txt", "\nbotocore==", "\n# botocore==")
+    assert "requirements/runtime.txt was changed by hand" in _check(copy).stderr
+
+
+def test_a_changed_hash_is_noticed(copy: Path) -> None:
+    _replace(copy / "requirements" / "dev.txt", "--hash=sha256:0", "--hash=sha256:1")
+    assert "requirements/dev.txt was changed by hand" in _check(copy).stderr
+
+
+def test_a_missing_file_is_noticed(copy: Path) -> None:
+    (copy / "requirements" / "build.txt").unlink()
+    assert "requirements/build.txt does not pin hatchling" in _check(copy).stderr
+
+
+@pytest.mark.parametrize("name", ["dev.txt", "demo.txt", "runtime.txt", "build.txt"])
+def test_they_name_no_registry(name: str) -> None:
+    text = (ROOT / "requirements" / name).read_text()
+    assert "://" not in text
+    assert "index-url" not in text
