@@ -1,0 +1,157 @@
+"""Validation errors as sentences: the key path as the file writes it, what is wrong, and what is allowed.
+
+Values never appear: any of them may be a secret.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from replicator.settings import Settings
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+_TYPES = {
+    "string_type": "must be text",
+    "bool_type": "must be true or false",
+    "bool_parsing": "must be true or false",
+    "int_type": "must be an integer",
+    "int_parsing": "must be an integer",
+    "int_from_float": "must be an integer",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "list_type": "must be a list",
+    "dict_type": "must be a mapping of names to settings",
+    "model_type": "must be a mapping of settings",
+    "model_attributes_type": "must be a mapping of settings",
+    "time_delta_type": "must be a duration, for example 250ms, 10s, 5m, 1h or 7d",
+    "time_delta_parsing": "must be a duration, for example 250ms, 10s, 5m, 1h or 7d",
+    "url_type": "must be a URL, for example http://127.0.0.1:4566",
+    "url_parsing": "must be a URL, for example http://127.0.0.1:4566",
+    "url_scheme": "must be an http:// or https:// URL",
+}
+_PATTERNS = {
+    r"^[a-z]{2}$": "must be a region id: two lower-case letters, for example eu",
+    r"^[a-z][a-z0-9_]*$": "must be lower-case letters, digits and _, beginning with a letter",
+    r"^[a-z0-9][a-z0-9_.-]*$": "must be lower-case letters, digits, _, . and -, beginning with a letter or digit",
+    r"^[A-Za-z0-9_.-]+$": "must be a DynamoDB table name: letters, digits, _, . and -",
+    r"^arn:": "must be an ARN, for example arn:aws:iam::123456789012:role/replicator",
+    r"^(rediss?|unix)://": "must begin with rediss://, redis:// or unix://",
+}
+_KEY_MARK = "[key]"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong at one place of the configuration."""
+
+    location: tuple[str | int, ...]
+    text: str
+
+
+def shown(location: tuple[str | int, ...]) -> str:
+    """A location as people write it: `rules[0].replicas[1].region`."""
+    text = ""
+    for step in location:
+        text += f"[{step}]" if isinstance(step, int) else f".{step}"
+    return text.removeprefix(".")
+
+
+def explain(detail: ErrorDetails) -> Problem:
+    """One validation error as a problem with its place."""
+    location = detail["loc"]
+    is_key = bool(location) and location[-1] == _KEY_MARK
+    if is_key:
+        location = location[:-1]
+    path, text = shown(location), _text(detail, location)
+    return Problem(location, f"the name `{path}` {text}" if is_key else f"`{path}` {text}")
+
+
+def _text(detail: ErrorDetails, location: tuple[str | int, ...]) -> str:
+    kind, context = detail["type"], detail.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            text = unknown_key(location)
+        case "missing":
+            described = _description(location)
+            text = f"is missing{f' ({described})' if described else ''}"
+        case "literal_error" | "enum":
+            text = f"must be {context.get('expected', 'one of the documented words')}"
+        case "string_pattern_mismatch":
+            pattern = str(context.get("pattern", ""))
+            text = _PATTERNS.get(pattern, f"must match {pattern}")
+        case "value_error":
+            text = str(context.get("error", "is not allowed"))
+            if not text.startswith(("is ", "must ", "has ")):
+                text = f"is not consistent: {text}"
+        case "too_short":
+            text = f"needs at least {context.get('min_length', 1)} element"
+        case _:
+            text = _TYPES.get(kind, _told(detail["msg"]))
+    return text
+
+
+def _told(message: str) -> str:
+    """The validator's own words as the end of a sentence; they hold limits, never values."""
+    for subject in ("Input ", "String ", "Value ", "Dictionary ", "List "):
+        message = message.removeprefix(subject)
+    return message[:1].lower() + message[1:].replace("should", "must")
+
+
+def unknown_key(location: tuple[str | int, ...]) -> str:
+    """What to say about a key that does not exist: the nearest one that does, and all of them."""
+    allowed = sorted(_allowed(location[:-1]))
+    near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
+    hint = f"; did you mean `{near[0]}`? Allowed" if near else "; allowed"
+    return f"is not a known key{hint} here: {', '.join(allowed) or 'nothing'}"
+
+
+def _description(location: tuple[str | int, ...]) -> str:
+    for schema in _schemas(location[:-1]):
+        found = schema.get("properties", {}).get(str(location[-1]), {}).get("description")
+        if found:
+            return str(found)
+    return ""
+
+
+def _allowed(location: tuple[str | int, ...]) -> set[str]:
+    return {name for schema in _schemas(location) for name in schema.get("properties", {})}
+
+
+def _schemas(location: tuple[str | int, ...]) -> list[dict[str, Any]]:
+    """Every schema that can stand at a place."""
+    found = list(_resolved(_schema()))
+    for step in location:
+        inner = [inner for schema in found for inner in _inner(schema, step)]
+        found = [resolved for schema in inner for resolved in _resolved(schema)]
+    return found
+
+
+def _inner(schema: dict[str, Any], step: str | int) -> Iterator[dict[str, Any]]:
+    if isinstance(step, int):
+        candidates = [schema.get("items")]
+    else:
+        named = schema.get("properties", {}).get(step)
+        others = [schema.get("additionalProperties"), *schema.get("patternProperties", {}).values()]
+        candidates = others if named is None else [named]
+    yield from (candidate for candidate in candidates if isinstance(candidate, dict))
+
+
+def _resolved(schema: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "$ref" in schema:
+        yield from _resolved(_schema()["$defs"][schema["$ref"].rsplit("/", 1)[-1]])
+    for choice in ("anyOf", "allOf", "oneOf"):
+        for inner in schema.get(choice, ()):
+            yield from _resolved(inner)
+    if "$ref" not in schema:
+        yield schema
+
+
+@cache
+def _schema() -> dict[str, Any]:
+    return Settings.model_json_schema()

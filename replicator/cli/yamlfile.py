@@ -1,0 +1,117 @@
+"""A YAML file with the line of every key: read once, strictly, and asked for lines by key path.
+
+Invariant: a mapping never holds a key twice, keys are text, and errors never quote the file's content.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+_BOOLEAN_TAG = "tag:yaml.org,2002:bool"
+_TEXT_TAG = "tag:yaml.org,2002:str"
+_MERGE_TAG = "tag:yaml.org,2002:merge"
+
+
+class NotADocument(Exception):
+    """The text is no mapping of settings; `problems` are parts of sentences, to be put behind a file's name."""
+
+    def __init__(self, *problems: str) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A file's content, and the nodes it was made of."""
+
+    content: dict[str, Any]
+    _root: yaml.MappingNode
+
+    def line(self, location: tuple[str | int, ...]) -> int | None:
+        """Line of the key at a path, or of the nearest one above it; counted from 1, None for an empty path."""
+        line, _ = self._find(location)
+        return line
+
+    def hint(self, location: tuple[str | int, ...]) -> str:
+        """What YAML itself made of the value at a path, when that is surprising."""
+        _, node = self._find(location)
+        if isinstance(node, yaml.ScalarNode) and node.style is None and node.tag == _BOOLEAN_TAG:
+            return f"YAML reads {node.value} as {node.value.lower() in {'yes', 'on', 'true'}}: quote it if it is text"
+        return ""
+
+    def _find(self, location: tuple[str | int, ...]) -> tuple[int | None, yaml.Node | None]:
+        node: yaml.Node | None = self._root
+        line: int | None = None
+        for step in location:
+            if isinstance(node, yaml.MappingNode):
+                pair = next((pair for pair in node.value if pair[0].value == step), None)
+                if pair is None:
+                    return line, None
+                line, node = pair[0].start_mark.line + 1, pair[1]
+            elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
+                node = node.value[step]
+                line = node.start_mark.line + 1
+            else:
+                return line, None
+        return line, node
+
+
+def read_document(text: str) -> Document:
+    """A YAML text as a document; `NotADocument` when it is none."""
+    loader = None
+    try:
+        loader = yaml.SafeLoader(text)
+        root = loader.get_single_node()
+        if root is None:
+            raise NotADocument(": is empty; it needs at least group, regions, coordination and rules.")
+        if not isinstance(root, yaml.MappingNode):
+            raise NotADocument(
+                f":{root.start_mark.line + 1}: is not a mapping; it must begin with keys like `group:` and `regions:`."
+            )
+        problems = list(_key_problems(root, set()))
+        if problems:
+            raise NotADocument(*problems)
+        content = loader.construct_document(root)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = "" if mark is None else f":{mark.line + 1}:{mark.column + 1}"
+        raise NotADocument(f"{where}: is not YAML: {_reason(error)}.") from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise NotADocument(f": is not YAML ({type(error).__name__}).") from None
+    finally:
+        if loader is not None:
+            loader.dispose()
+    return Document(content, root)
+
+
+def _reason(error: yaml.MarkedYAMLError) -> str:
+    parts = [part for part in (error.context, error.problem) if part]
+    return ", ".join(parts) or "it cannot be parsed"
+
+
+def _key_problems(node: yaml.Node, seen: set[int]) -> Iterator[str]:
+    """What is wrong with the keys of all mappings below a node; aliases are visited once."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for child in node.value:
+            yield from _key_problems(child, seen)
+    elif isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, child in node.value:
+            line = key.start_mark.line + 1
+            if key.tag not in {_TEXT_TAG, _MERGE_TAG}:
+                yield f":{line}: a key is not text to YAML (it may mean a number, yes or no): write it in quotes."
+            elif key.value in lines:
+                yield (
+                    f":{line}: key `{key.value}` is there twice (first in line {lines[key.value]});"
+                    " remove one of them, or the first would be lost."
+                )
+            else:
+                lines[key.value] = line
+            yield from _key_problems(child, seen)
