@@ -12,12 +12,14 @@ from typing import Any
 
 import msgspec
 
+from replicator.domain.errors import MalformedRecord
 from replicator.domain.versions import RESERVED_PREFIX, STAMP
 
 _RAW_ATTRIBUTES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ATTRIBUTES = msgspec.json.Decoder(dict[str, dict[str, Any]])
 _ENCODE = msgspec.json.Encoder().encode
-_SUSPECTS = (STAMP.encode(), RESERVED_PREFIX.encode(), b"\\u")
+_ESCAPE = b"\\u"  # a name may be written with escapes
+_SUSPECTS = (STAMP.encode(), RESERVED_PREFIX.encode(), _ESCAPE)
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
 
 
@@ -34,13 +36,16 @@ class Image:
     def attributes(self) -> dict[str, dict[str, Any]]:
         """The item decoded (DynamoDB JSON, values still typed); computed once, only when somebody asks."""
         if self._attributes is None:
-            self._attributes = _ATTRIBUTES.decode(self.wire)
+            try:
+                self._attributes = _ATTRIBUTES.decode(self.wire)
+            except (msgspec.DecodeError, ValueError) as error:
+                raise MalformedRecord(f"An item image is not DynamoDB JSON ({error}).") from error
         return self._attributes
 
     @property
     def stamp(self) -> str | None:
         """The version stamp this item carries, None when it has none that could be ours."""
-        if STAMP.encode() not in self.wire:
+        if STAMP.encode() not in self.wire and _ESCAPE not in self.wire:
             return None
         value = self.attributes.get(STAMP, {}).get("S")
         return value if isinstance(value, str) else None

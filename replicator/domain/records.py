@@ -15,6 +15,7 @@ import msgspec
 
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.image import Image
+from replicator.domain.versions import SEQUENCE_DIGITS
 
 TableName = NewType("TableName", str)
 ShardId = NewType("ShardId", str)
@@ -26,6 +27,7 @@ SequenceNumber = NewType("SequenceNumber", str)
 
 _LONGEST_SIDE_KEY = 1024
 _ENCODE = msgspec.json.Encoder().encode
+_KEY_TYPES = frozenset("SNB")
 _KEY = msgspec.json.Decoder(dict[str, dict[str, str]])
 
 
@@ -65,9 +67,12 @@ def item_key(wire: bytes) -> ItemKey:
     """The key from its DynamoDB JSON; equal keys give equal values, however they were written."""
     try:
         decoded = _KEY.decode(wire)
-        return ItemKey(tuple((name, *_only(typed)) for name, typed in sorted(decoded.items())))
+        parts = tuple((name, *_only(typed)) for name, typed in sorted(decoded.items()))
     except (msgspec.DecodeError, ValueError) as error:
         raise MalformedRecord(f"A key is not DynamoDB JSON ({error}).") from error
+    if not parts or any(kind not in _KEY_TYPES for _, kind, _ in parts):
+        raise MalformedRecord("A key has no attribute, or one that is neither S, N nor B.")
+    return ItemKey(parts)
 
 
 def _only(typed: dict[str, str]) -> tuple[str, str]:
@@ -108,11 +113,15 @@ def change_record(  # noqa: PLR0913 - one parameter per field of a stream record
         kind = Event(event)
     except ValueError as error:
         raise MalformedRecord(f"Record {sequence} has the unknown event {event!r}.") from error
-    if not sequence.isdecimal():
-        raise MalformedRecord(f"Record has the sequence number {sequence!r}, which is not an integer.")
+    if not (sequence.isascii() and sequence.isdecimal() and len(sequence) <= SEQUENCE_DIGITS):
+        raise MalformedRecord(
+            f"Record has the sequence number {sequence!r}, which is not an integer of at most {SEQUENCE_DIGITS} digits."
+        )
     expected = {Event.INSERT: (False, True), Event.MODIFY: (True, True), Event.REMOVE: (True, False)}[kind]
     if (old is not None, new is not None) != expected:
         raise MalformedRecord(f"Record {sequence} is a {event} but its images do not agree with that.")
+    if any(image is not None and not image.startswith(b"{") for image in (old, new)):
+        raise MalformedRecord(f"Record {sequence} has an image that is not an item.")
     return ChangeRecord(
         event=kind,
         key=item_key(key),

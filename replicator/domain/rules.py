@@ -111,9 +111,11 @@ class KeyTemplate:
             raise ValueError("has no {attribute} placeholder, so every item would share one key")
         if any(not name or spec or conversion for _, name, spec, conversion in parts if name is not None):
             raise ValueError("has a placeholder that is not a plain {attribute} name")
-        between = [literal for literal, name, _, _ in parts[1:] if name is not None]
+        between = _between(parts)
         if not all(between):
             raise ValueError("has two placeholders with nothing between them, so two items could share one key")
+        if any("%" in literal for literal in between):
+            raise ValueError("has a % between two placeholders, where it could be taken for an escaped character")
         self._parts = [(literal, name) for literal, name, _, _ in parts]
         self._escaped = frozenset(_ALWAYS_ESCAPED + "".join(between))
 
@@ -133,6 +135,18 @@ class KeyTemplate:
 
     def _escape(self, value: str) -> str:
         return "".join(_percent(char) if char in self._escaped else char for char in value)
+
+
+def _between(parts: list[tuple[str, str | None, str | None, str | None]]) -> list[str]:
+    """The literal texts between placeholders; an escaped brace cuts one of them into several parts."""
+    texts: list[str] = []
+    text = ""
+    for literal, name, _, _ in parts:
+        text += literal
+        if name is not None:
+            texts.append(text)
+            text = ""
+    return texts[1:]
 
 
 def _percent(char: str) -> str:
