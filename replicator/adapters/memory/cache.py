@@ -11,15 +11,14 @@ from typing import assert_never
 
 from replicator.adapters.memory.faults import Faults
 from replicator.domain.rules import CacheAction, Invalidate, Refresh
-from replicator.ports import Fence
 
 _MARK_WIDTH = 2
-_LEASE, _MARKER = b"L:", b"T:"
+_LEASE, _MARKER, _VALUE = b"L:", b"T:", b"V:"
 
 
 def value_entry(version: str, payload: bytes) -> bytes:
     """The entry of an item that exists."""
-    return b"V:%b|%b" % (version.encode(), payload)
+    return _VALUE + version.encode() + b"|" + payload
 
 
 def acted(entry: bytes | None, action: CacheAction) -> bytes | None:
@@ -34,7 +33,8 @@ def acted(entry: bytes | None, action: CacheAction) -> bytes | None:
 
 
 def _refreshed(entry: bytes | None, action: Refresh) -> bytes | None:
-    if entry is None or entry.startswith(_LEASE):
+    """Absent stays absent; a lease, or what somebody else wrote, is dropped; an older entry is replaced."""
+    if entry is None or entry[:_MARK_WIDTH] not in {_VALUE, _MARKER}:
         return None
     version = action.version.encode()
     if entry[_MARK_WIDTH : _MARK_WIDTH + len(version)] >= version:
@@ -61,10 +61,9 @@ class MemoryCache:
         self.lives_ms: dict[str, int] = {}
         """How long an entry that a refresh wrote may live."""
 
-    async def apply(self, actions: Sequence[CacheAction], fence: Fence) -> int:
+    async def apply(self, actions: Sequence[CacheAction]) -> int:
         """Carry the actions out; returns how many entries changed."""
         async with self.faults.around("cache"):
-            fence.check()
             return sum(self._apply(action) for action in actions)
 
     def _apply(self, action: CacheAction) -> bool:
