@@ -36,8 +36,7 @@ lint: setup ## check style, types, layers, spelling, dependencies, lock files an
 	$(BIN)/codespell
 	$(BIN)/deptry .
 	$(BIN)/python requirements/lock.py --check
-	@$(BIN)/replicator schema | diff -u config/replicator.schema.json - \
-		|| { echo "config/replicator.schema.json is stale: run \`make schema\` and commit the result."; exit 1; }
+	$(BIN)/replicator schema --check config/replicator.schema.json
 
 format: setup ## format the code and apply safe corrections
 	$(BIN)/ruff check --fix

@@ -13,6 +13,7 @@ from replicator.domain.errors import EXIT_WRONG_WORLD
 from replicator.settings import Settings
 
 UNIT = Path(__file__).parents[2] / "config" / "systemd" / "replicator.service"
+EXAMPLE = UNIT.parents[1] / "replicator.yaml"
 INSTALLED = "/opt/replicator/bin/replicator"
 MOST_EXPOSURE = 1.5
 analyzed = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
@@ -53,6 +54,16 @@ def test_it_checks_the_configuration_before_it_runs() -> None:
     assert options["ExecStartPre"] == f"{INSTALLED} check --offline"
     assert options["ExecStart"] == f"{INSTALLED} run"
     assert options["Type"] == "notify"
+
+
+def test_the_program_understands_both_commands(tmp_path: Path) -> None:
+    """The unit's own arguments, with the example as configuration and no environment but that."""
+    environment = {"REPLICATOR_CONFIG": str(EXAMPLE), "REPLICATOR_SECRETS_DIR": str(tmp_path)}
+    for option, more in (("ExecStartPre", []), ("ExecStart", ["--help"])):
+        _, *arguments = _options()[option].split()
+        command = [sys.executable, "-m", "replicator", *arguments, *more]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert result.returncode == 0, result.stdout + result.stderr
 
 
 def test_it_waits_longer_than_a_drain_takes() -> None:
