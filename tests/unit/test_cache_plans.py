@@ -1,0 +1,162 @@
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from replicator.domain.ordered import Action, Change
+from replicator.domain.records import ChangeRecord, Event, RegionId, SequenceNumber, item_key
+from replicator.domain.rules import CacheRule, CacheVerb, Invalidate, KeyTemplate, Refresh, plan_cache
+from tests.unit.strategies import Typed, image
+
+# -- key templates -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("template", "item", "key"),
+    [
+        ("order:{pk}", {"pk": {"S": "a b"}}, "order:a b"),
+        ("{pk}:{sk}", {"pk": {"S": "a:b"}, "sk": {"N": "1.5"}}, "a%3Ab:1.5"),
+        ("{pk}:{sk}", {"pk": {"S": "a"}, "sk": {"S": ":"}}, "a:%3A"),
+        ("x{pk}", {"pk": {"B": "AA=="}}, "xAA=="),
+        ("{{{pk}}}", {"pk": {"S": "{}%"}}, "{%7B%7D%25}"),
+        ("k:{pk}", {"pk": {"S": "a\nb\x7f"}}, "k:a%0Ab%7F"),
+        ("{a}-{b}", {"a": {"S": "1-2"}, "b": {"S": "ü"}}, "1%2D2-ü"),
+        ("{a}{{{b}", {"a": {"S": "1"}, "b": {"S": "2"}}, "1{2"),
+        ("{a}/x", {"a": {"S": "1/x"}}, "1/x/x"),
+    ],
+)
+def test_a_template_makes_a_key_of_an_item(template: str, item: dict[str, Typed], key: str) -> None:
+    assert KeyTemplate(template).key(image(item)) == key
+
+
+@pytest.mark.parametrize("typed", [{"BOOL": True}, {"NULL": True}, {"L": []}, {"M": {}}, {"SS": ["a"]}, {"NS": ["1"]}])
+def test_an_attribute_that_is_not_text_number_or_binary_gives_no_key(typed: Typed) -> None:
+    assert KeyTemplate("a:{x}").key(image({"pk": {"S": "k"}, "x": typed})) is None
+
+
+def test_a_missing_attribute_gives_no_key() -> None:
+    assert KeyTemplate("a:{pk}:{x}").key(image({"pk": {"S": "k"}})) is None
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("orders", "no {attribute} placeholder"),
+        ("", "no {attribute} placeholder"),
+        ("{{pk}}", "no {attribute} placeholder"),
+        ("{}", "not a plain"),
+        ("{pk!r}", "not a plain"),
+        ("{pk:>4}", "not a plain"),
+        ("{a}{b}", "nothing between"),
+        ("{a}%{b}", "between two placeholders"),
+        ("{a", "expected"),
+        ("a}", "Single"),
+    ],
+)
+def test_a_template_that_could_not_tell_items_apart_is_refused(template: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        KeyTemplate(template)
+
+
+alphabet = "ab25%{}:-ü\n"
+strings = st.text(alphabet, max_size=4)
+literals = st.text(alphabet, max_size=3).map(lambda text: text.replace("{", "{{").replace("}", "}}"))
+
+
+@given(literals, literals, literals, st.tuples(strings, strings), st.tuples(strings, strings))
+def test_items_with_different_attributes_never_share_a_key(
+    head: str, between: str, tail: str, one: tuple[str, str], two: tuple[str, str]
+) -> None:
+    try:
+        template = KeyTemplate(head + "{a}" + between + "{b}" + tail)
+    except ValueError:
+        assume(False)
+    keys = [template.key(image({"a": {"S": left}, "b": {"S": right}})) for left, right in (one, two)]
+    assert None not in keys
+    assert (keys[0] == keys[1]) == (one == two)
+
+
+@given(literals, literals, st.tuples(strings, strings, strings), st.tuples(strings, strings, strings))
+def test_items_with_different_attributes_never_share_a_key_of_three_parts(
+    first: str, second: str, one: tuple[str, str, str], two: tuple[str, str, str]
+) -> None:
+    try:
+        template = KeyTemplate("{a}" + first + "{b}" + second + "{c}")
+    except ValueError:
+        assume(False)
+    keys = [template.key(image(dict(zip("abc", ({"S": part} for part in parts), strict=True)))) for parts in (one, two)]
+    assert (keys[0] == keys[1]) == (one == two)
+
+
+# -- plans ---------------------------------------------------------------------------------------------------------
+
+VERSION = "1" * 56
+KEY = item_key(b'{"pk":{"S":"k"}}')
+
+
+def item(email: str | None, mark: str = "") -> dict[str, Typed]:
+    return {"pk": {"S": "k"}, "mark": {"S": mark}, **({} if email is None else {"email": {"S": email}})}
+
+
+def record(old: dict[str, Typed] | None, new: dict[str, Typed] | None) -> ChangeRecord:
+    event = Event.REMOVE if new is None else Event.INSERT if old is None else Event.MODIFY
+    return ChangeRecord(
+        event, KEY, None if old is None else image(old), None if new is None else image(new), SequenceNumber("1"), 0.0
+    )
+
+
+def change(new: dict[str, Typed] | None) -> Change:
+    return Change(Action.REMOVE if new is None else Action.PUT, KEY, VERSION, None, None if new is None else image(new))
+
+
+def rule(verb: CacheVerb) -> CacheRule:
+    return CacheRule("main", RegionId("eu"), KeyTemplate("user:{email}"), verb, timedelta(minutes=90))
+
+
+def test_invalidation_drops_the_key_of_every_image_once() -> None:
+    records = [record(item("a"), item("b")), record(item("b"), item("c", "x")), record(item("c", "x"), item("a"))]
+    plan = plan_cache(rule(CacheVerb.INVALIDATE), records, change(item("a")))
+    assert plan.actions == (Invalidate("user:a"), Invalidate("user:b"), Invalidate("user:c"))
+    assert plan.keyless == 0
+
+
+def test_refresh_writes_the_new_image_under_its_key_and_marks_the_keys_it_left() -> None:
+    new = item("b", "new")
+    plan = plan_cache(rule(CacheVerb.REFRESH), [record(item("a"), item("b")), record(item("b"), new)], change(new))
+    assert plan.actions == (
+        Refresh("user:a", VERSION, None, 5_400_000),
+        Refresh("user:b", VERSION, image(new).wire, 5_400_000),
+    )
+
+
+def test_refresh_marks_every_key_of_a_removed_item() -> None:
+    plan = plan_cache(rule(CacheVerb.REFRESH), [record(item("a"), item("b")), record(item("b"), None)], change(None))
+    assert plan.actions == (Refresh("user:a", VERSION, None, 5_400_000), Refresh("user:b", VERSION, None, 5_400_000))
+
+
+@pytest.mark.parametrize("verb", CacheVerb)
+def test_images_without_a_key_are_counted_and_hide_no_other(verb: CacheVerb) -> None:
+    records = [record(item("a"), item(None)), record(item(None), item(None, "x"))]
+    plan = plan_cache(rule(verb), records, change(item(None, "x")))
+    assert [action.key for action in plan.actions] == ["user:a"]
+    assert plan.keyless == 3
+
+
+emails = st.sampled_from([None, "a", "b", "c"])
+
+
+@given(st.lists(st.tuples(st.booleans(), emails), min_size=1, max_size=6), st.sampled_from(CacheVerb))
+def test_coalescing_never_hides_a_cache_key(writes: list[tuple[bool, str | None]], verb: CacheVerb) -> None:
+    records, before = [], None
+    for number, (removes, email) in enumerate(writes):
+        after = None if removes else item(email, str(number))
+        if (before, after) != (None, None):
+            records.append(record(before, after))
+        before = after
+    together = plan_cache(rule(verb), records, change(before))
+    alone = [action.key for one in records for action in plan_cache(rule(verb), [one], change(None)).actions]
+    assert {action.key for action in together.actions} == set(alone)
+    assert len({action.key for action in together.actions}) == len(together.actions)

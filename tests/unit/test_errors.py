@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import pytest
+
+from replicator.domain import errors
+from replicator.domain.errors import Disposition, LeaseLost, RecordsTrimmed, ReplicatorError, ShardGone, Throttled
+
+CLASSES = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, ReplicatorError)]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_every_error_says_what_happened_and_what_to_do(kind: type[ReplicatorError]) -> None:
+    error = kind("Something broke.")
+    assert error.sentence == f"Something broke. {kind.advice}"
+    assert str(error) == "Something broke."
+    assert kind.advice.endswith(".")
+    assert kind.__doc__ is not None
+    assert isinstance(kind.disposition, Disposition)
+    assert kind.exit_code in {1, 69, 75, 78}
+
+
+def test_an_error_may_bring_better_advice() -> None:
+    error = Throttled("Slow down.", advice="Wait.")
+    assert error.sentence == "Slow down. Wait."
+    assert Throttled.advice != "Wait."
+
+
+def test_an_error_without_advice_is_one_sentence() -> None:
+    assert ReplicatorError("Broken.", advice="").sentence == "Broken."
+
+
+def test_a_lost_lease_gives_the_shard_up_and_lost_records_stop_it() -> None:
+    assert LeaseLost.disposition is Disposition.RELINQUISH
+    assert RecordsTrimmed.disposition is Disposition.STOP
+    assert issubclass(ShardGone, RecordsTrimmed)
