@@ -20,17 +20,12 @@ def demo(
 ) -> None:
     """Start local servers, replicate real traffic, and compare every table and cache item by item.
 
-    Needs the extra `demo` (pip install 'replicator[demo]'). Exit code 1 when anything differs or too little was compared.
+    Needs the extra `demo`: pip install 'replicator[demo]'.
+    Exit code 1 when anything differs or too little was compared.
     """
     import asyncio
 
     from replicator.demo.command import DemoOptions
     from replicator.demo.command import demo as run
-    from replicator.domain.errors import ReplicatorError
 
-    try:
-        code = asyncio.run(run(DemoOptions(duration=duration, rate=rate, keep=keep, json=json)))
-    except ReplicatorError as error:
-        typer.echo(f"replicator demo: {error.sentence}", err=True)
-        code = error.exit_code
-    raise typer.Exit(code)
+    raise typer.Exit(asyncio.run(run(DemoOptions(duration=duration, rate=rate, keep=keep, json=json))))

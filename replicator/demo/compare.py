@@ -17,6 +17,7 @@ import msgspec
 from replicator.demo.items import COUNTER, Keyspace, KeyState, shown
 from replicator.demo.reader import CacheReader
 from replicator.demo.world import SIDE_TABLE, SOURCE, DemoTable, World
+from replicator.domain.errors import MalformedRecord
 from replicator.domain.image import Image, canonical
 from replicator.domain.records import item_key
 from replicator.domain.versions import STAMP, UNSTAMPED
@@ -263,7 +264,7 @@ def _wrong_value(versioned: bytes, image: Image | None) -> str | None:
         return "is stale: its version is not the replica's"
     try:
         same = canonical(Image(payload)) == canonical(image) and STAMP not in Image(payload).attributes
-    except (msgspec.DecodeError, ValueError):
+    except MalformedRecord:
         return "is not an item's JSON"
     return None if same else "holds another content than the replica, under the same version"
 

@@ -2,20 +2,39 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 
-from replicator.demo.world import World
+import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+
+from replicator.demo.world import World, used_caches
 
 
 @dataclass(slots=True)
 class DaemonFigures:
     """Counters of the daemon."""
 
-    applied: dict[str, int] = field(default_factory=dict)
+    applied: Counter[str] = field(default_factory=Counter)
     """Records that are durable, by replica region."""
 
-    cache_changes: dict[str, int] = field(default_factory=dict)
-    """Cache entries changed, by cache."""
+    cache_actions: Counter[str] = field(default_factory=Counter)
+    """Entries that it refreshed or invalidated, by cache."""
 
     async def refresh(self, world: World) -> None:
-        """Ask the daemon's metrics."""
+        """Ask its metrics; what they were stays when it does not answer."""
+        try:
+            async with world.session.get(f"{world.daemon.admin_url}/metrics") as response:
+                text = await response.text()
+        except (aiohttp.ClientError, TimeoutError):
+            return
+        cache_of = {(table.rule, cache.region): cache.name for table, cache in used_caches()}
+        self.applied.clear()
+        self.cache_actions.clear()
+        for family in text_string_to_metric_families(text):
+            for sample in family.samples:
+                where = sample.labels.get("rule", ""), sample.labels.get("region", "")
+                if sample.name == "replicator_records_total":
+                    self.applied[where[1]] += int(sample.value)
+                elif sample.name == "replicator_cache_actions_total" and where in cache_of:
+                    self.cache_actions[cache_of[where]] += int(sample.value)

@@ -100,10 +100,8 @@ class Report:
         """The report for people."""
         writers, findings = self.writers, self.findings
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(writers.counts.items()))
-        lines = [
-            f"writes    {writers.writes} in {writers.seconds:.1f} s ({self.writes_per_second:.0f}/s): {kinds};"
-            f" {self.seeded} before the daemon started"
-        ]
+        done = f"{writers.writes} in {writers.seconds:.1f} s ({self.writes_per_second:.0f}/s)"
+        lines = [f"writes    {done}: {kinds}; {self.seeded} before the daemon started"]
         for sampler in self.samplers:
             lag = figures(sampler.lags)
             lines.append(

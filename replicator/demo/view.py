@@ -86,9 +86,8 @@ def _line(stage: Stage) -> str:
     parts += [f"{sampler.name} lag {_lag(sampler.recent())}" for sampler in stage.samplers]
     for reader in stage.readers:
         counts = reader.counts
-        changed = stage.daemon.cache_changes.get(reader.cache.name)
-        acted = "" if changed is None else f", {changed} {_PAST[reader.cache.action]}"
-        parts.append(f"{reader.cache.name} {counts[Read.HIT]} hits, {counts[Read.FILLED]} fills{acted}")
+        acted = f"{stage.daemon.cache_actions[reader.cache.name]} {_PAST[reader.cache.action]}"
+        parts.append(f"{reader.cache.name} {counts[Read.HIT]} hits, {counts[Read.FILLED]} fills, {acted}")
     return "  ".join(parts)
 
 
@@ -106,14 +105,11 @@ def _table(stage: Stage) -> Group:
     replicas = Table("replica", "applied", "lag p50", "lag p99", "lag max", title_justify="left", box=None)
     for sampler in stage.samplers:
         lag = sampler.recent()
-        applied = stage.daemon.applied.get(sampler.name)
         figures = ["-" if value is None else f"{value} ms" for value in (lag.p50_ms, lag.p99_ms, lag.max_ms)]
-        replicas.add_row(sampler.name, "-" if applied is None else str(applied), *figures)
-    caches = Table("cache", "daemon", "entries changed", "hits", "fills", "waits", "known absent", box=None)
+        replicas.add_row(sampler.name, str(stage.daemon.applied[sampler.name]), *figures)
+    caches = Table("cache", "by the daemon", "hits", "fills", "waits", "known absent", box=None)
     for reader in stage.readers:
-        changed = stage.daemon.cache_changes.get(reader.cache.name)
+        actions = stage.daemon.cache_actions[reader.cache.name]
         shown = [reader.counts[kind] for kind in (Read.HIT, Read.FILLED, Read.WAITED, Read.ABSENT)]
-        caches.add_row(
-            reader.cache.name, reader.cache.action, "-" if changed is None else str(changed), *map(str, shown)
-        )
+        caches.add_row(reader.cache.name, f"{actions} {_PAST[reader.cache.action]}", *map(str, shown))
     return Group(head, replicas, caches)
