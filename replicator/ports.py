@@ -101,7 +101,7 @@ class Region(Protocol):
 class Cache(Protocol):
     """One cache beside a region's table."""
 
-    async def apply(self, actions: Sequence[CacheAction], fence: Fence) -> int:
+    async def apply(self, actions: Sequence[CacheAction]) -> int:
         """Carry the actions out; returns how many entries changed."""
 
 
@@ -199,7 +199,6 @@ class BatchReport:
     adopted: int
     conflicts: int
     cache_actions: int
-    cache_entries: int
     keyless: int
     retries: int
     position: Position
@@ -210,8 +209,11 @@ class BatchReport:
 class Observer(Protocol):
     """Told what happened; may lose things, never decides anything."""
 
-    def polled(self, stream: StreamRef, shard_id: ShardId, records: int) -> None:
-        """A page was read."""
+    def polled(self, stream: StreamRef, shard_id: ShardId, position: Position, records: int) -> None:
+        """The records behind a position were asked for."""
+
+    def batch_began(self, place: Place, oldest: float) -> None:
+        """A page is about to be applied; `oldest` is the creation time of its oldest record."""
 
     def batch_applied(self, report: BatchReport) -> None:
         """A page is durable at a target."""
@@ -251,6 +253,9 @@ class Observer(Protocol):
 
     def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
         """An iterator was derived anew."""
+
+    def session_began(self, worker: WorkerId) -> None:
+        """This process lives under a new worker id."""
 
     def cycle(self, stream: StreamRef | None, shards: int, owned: int) -> None:
         """A discovery cycle was attempted."""

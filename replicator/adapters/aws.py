@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
-from aiobotocore.credentials import AioRefreshableCredentials
+from aiobotocore.credentials import AioDeferredRefreshableCredentials
 from aiobotocore.session import AioSession
 from botocore.exceptions import (
     BotoCoreError,
@@ -196,7 +196,7 @@ def _role_session(base: AioSession, settings: Region, times: ClientTimes) -> Aio
             endpoint_url=None if endpoint is None else str(endpoint).rstrip("/"),
             config=_config(times, 1),
         ) as sts:
-            external = {} if settings.external_id is None else {"ExternalId": settings.external_id}
+            external: dict[str, Any] = {} if settings.external_id is None else {"ExternalId": settings.external_id}
             answer = await sts.assume_role(
                 RoleArn=str(settings.role_arn), RoleSessionName=f"replicator-{os.getpid()}", **external
             )
@@ -209,17 +209,6 @@ def _role_session(base: AioSession, settings: Region, times: ClientTimes) -> Aio
         }
 
     session = AioSession()
-    session._credentials = _LazyRole(assume, method="sts-assume-role")  # noqa: SLF001 - botocore offers no other way
+    credentials = AioDeferredRefreshableCredentials(refresh_using=assume, method="sts-assume-role")
+    session._credentials = credentials  # type: ignore[attr-defined]  # noqa: SLF001 - botocore offers no other way
     return session
-
-
-class _LazyRole(AioRefreshableCredentials):
-    """Role credentials that are fetched at the first request, so that opening a client sends nothing."""
-
-    def __init__(self, refresh_using: Callable[[], Any], method: str) -> None:
-        super().__init__(
-            access_key=None, secret_key=None, token=None, expiry_time=None, refresh_using=refresh_using, method=method
-        )
-
-    def refresh_needed(self, refresh_in: int | None = None) -> bool:
-        return self._expiry_time is None or super().refresh_needed(refresh_in)

@@ -49,7 +49,7 @@ class DynamoConflictLog:
             "rule": {"S": target.rule},
             "region": {"S": target.region},
             "table": {"S": str(target.table)},
-            "item": {"S": f"{target.table}|{entry.key.shown}"},
+            "item": {"S": entry.key.side_key(str(target.table))},
             "key": {"S": entry.key.wire.decode()},
             "kind": {"S": entry.kind},
             "detected_at": {"S": datetime.fromtimestamp(now, UTC).isoformat(timespec="milliseconds")},

@@ -197,6 +197,18 @@ class DynamoCoordination:
         assert stored is not None, "an update without a condition is never refused"
         return self._target_start(stored)
 
+    async def note_shape(self, stream: StreamRef, target: Target, shape: str) -> bool:
+        """Store the digest of a target's filter and templates; returns whether another one was stored before."""
+        row = await self._update(
+            self._key(self._names.stream(stream), f"target|{target.target_id}"),
+            "SET #shape = :shape",
+            "attribute_exists(started_at)",
+            {"#shape": "shape"},
+            {":shape": {"S": shape}},
+            returning="ALL_OLD",
+        )
+        return row is not None and "shape" in row and self._text(row, "shape") != shape
+
     async def record_gap(self, gap: Gap) -> None:
         """Store a loss interval; the first finding of the same gap stays."""
         attributes = {
@@ -328,8 +340,10 @@ class DynamoCoordination:
         condition: str | None,
         names: dict[str, str],
         values: dict[str, AttributeValueTypeDef],
+        *,
+        returning: str = "ALL_NEW",
     ) -> Row | None:
-        """The row after the update; None when the condition failed."""
+        """The row after the update, or before it if asked; None when the condition failed."""
         request: dict[str, Any] = {} if condition is None else {"ConditionExpression": condition}
         try:
             answer = await self._client.update_item(
@@ -338,7 +352,7 @@ class DynamoCoordination:
                 UpdateExpression=update,
                 ExpressionAttributeNames=names,
                 ExpressionAttributeValues=values,
-                ReturnValues="ALL_NEW",
+                ReturnValues=returning,
                 **request,
             )
         except ClientError as error:

@@ -7,6 +7,7 @@ reader that read before the write cannot fill behind it. Entry format: `V:versio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from hashlib import sha1
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +18,6 @@ from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptErr
 
 from replicator.domain.errors import AccessRefused, Throttled, Unreachable, WorldMismatch
 from replicator.domain.rules import CacheAction, Invalidate, Refresh
-from replicator.ports import Fence
 
 _KEYS_PER_CALL = 256
 
@@ -43,6 +43,8 @@ return changed
 """
 """For every key: absent -> nothing, lease or foreign entry -> dropped, older entry -> the value or the deletion marker."""
 
+_APPLY_SHA = sha1(APPLY.encode(), usedforsecurity=False).hexdigest()
+
 
 def safe_url(url: str) -> str:
     """A cache's URL without user and password."""
@@ -65,7 +67,9 @@ class RedisCache:
         read_seconds: float,
     ) -> None:
         self._what = f"cache {name} at {safe_url(url)}"
-        credentials = {key: value for key, value in (("username", username), ("password", password)) if value}
+        credentials: dict[str, Any] = {
+            key: value for key, value in (("username", username), ("password", password)) if value
+        }
         self._client = redis_asyncio.Redis.from_url(
             url,
             socket_connect_timeout=connect_seconds,
@@ -73,41 +77,35 @@ class RedisCache:
             retry=Retry(NoBackoff(), 0),
             **credentials,
         )
-        self._sha: str | None = None
 
-    async def apply(self, actions: Sequence[CacheAction], fence: Fence) -> int:
+    async def apply(self, actions: Sequence[CacheAction]) -> int:
         """Carry the actions out in their order, a few hundred keys per round trip; returns how many entries changed."""
         changed = 0
         for start in range(0, len(actions), _KEYS_PER_CALL):
-            changed += await self._apply(actions[start : start + _KEYS_PER_CALL], fence)
+            changed += await self._apply(actions[start : start + _KEYS_PER_CALL])
         return changed
 
-    async def _apply(self, actions: Sequence[CacheAction], fence: Fence) -> int:
+    async def _apply(self, actions: Sequence[CacheAction]) -> int:
         unlinks = [action.key for action in actions if isinstance(action, Invalidate)]
         refreshes = [action for action in actions if isinstance(action, Refresh)]
         changed = 0
         try:
             if refreshes:
-                changed += await self._refresh(refreshes, fence)
+                changed += await self._refresh(refreshes)
             if unlinks:
-                fence.check()
                 changed += int(await self._client.unlink(*unlinks))
         except (RedisError, OSError, TimeoutError) as error:
             raise self._translated(error) from error
         return changed
 
-    async def _refresh(self, refreshes: Sequence[Refresh], fence: Fence) -> int:
+    async def _refresh(self, refreshes: Sequence[Refresh]) -> int:
         keys = [action.key for action in refreshes]
         arguments: list[Any] = []
         for action in refreshes:
             arguments += [action.version, action.payload or b"", action.ttl_ms]
-        if self._sha is None:
-            self._sha = str(await self._client.script_load(APPLY))
-        fence.check()
         try:
-            return int(await self._client.evalsha(self._sha, len(keys), *keys, *arguments))
+            return int(await self._client.evalsha(_APPLY_SHA, len(keys), *keys, *arguments))
         except NoScriptError:
-            fence.check()
             return int(await self._client.eval(APPLY, len(keys), *keys, *arguments))
 
     async def probe(self) -> None:
@@ -127,10 +125,10 @@ class RedisCache:
     async def get(self, key: str) -> bytes | None:
         """An entry as it stands, for `inspect`."""
         try:
-            value: bytes | None = await self._client.get(key)
+            value = await self._client.get(key)
         except (RedisError, OSError, TimeoutError) as error:
             raise self._translated(error) from error
-        return value
+        return value.encode() if isinstance(value, str) else value
 
     async def close(self) -> None:
         """Close the connections."""

@@ -5,7 +5,7 @@ Invariant: a page's records are handed over before its end is told; an error say
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from botocore.exceptions import ClientError
@@ -77,7 +77,7 @@ class DynamoStreams:
 
     async def _shard_page(self, stream: StreamRef, start: str | None) -> tuple[list[Shard], str | None]:
         what = f"DescribeStream on the stream of {stream.table} in {stream.region}"
-        more = {} if start is None else {"ExclusiveStartShardId": start}
+        more: dict[str, Any] = {} if start is None else {"ExclusiveStartShardId": start}
         try:
             answer = await self._client.describe_stream(StreamArn=stream.arn, **more)
         except ClientError as error:

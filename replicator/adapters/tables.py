@@ -7,15 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 from uuid import uuid4
 
 import msgspec
+from botocore.exceptions import ClientError
 
 from replicator.adapters import wire
-from replicator.adapters.expressions import TOMBSTONE_KEY, TOMBSTONE_VERSION, condition, raise_tombstone
-from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled, Unreachable
-from replicator.domain.image import Image
+from replicator.adapters.aws import CLIENT_ERRORS, error_code, translate
+from replicator.adapters.expressions import (
+    SCHEMA_VERSION,
+    TOMBSTONE_KEY,
+    TOMBSTONE_VERSION,
+    condition,
+    raise_tombstone,
+)
+from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled, Unreachable, WorldMismatch
+from replicator.domain.image import Image, stamped
 from replicator.domain.records import ItemKey
 from replicator.domain.requests import (
     Condition,
@@ -32,7 +40,6 @@ from replicator.domain.requests import (
     Request,
     Response,
 )
-from replicator.domain.versions import stamped
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
@@ -209,3 +216,44 @@ def _cancelled(reasons: list[_Reason], what: str) -> Refused:
     if told or not codes:
         raise Unreachable(f"{what} was cancelled: {told or 'no reason given'}.", advice="It is repeated by itself.")
     return Refused(item=_item(reasons[-1].Item), by_tombstone=codes[0] != "None")
+
+
+async def note_epoch(  # noqa: PLR0913 - names everything its error must tell
+    client: DynamoDBClient, *, side_table: str, table: str, region_id: str, epoch: int, rule: str
+) -> None:
+    """Keep the highest epoch seen for a replica table in its side table; a lower one is refused.
+
+    The row also carries the layout's version: an older program that meets a newer one stops.
+    """
+    what = f"UpdateItem on {side_table} in {region_id}"
+    values = {":e": {"N": str(epoch)}, ":s": {"N": str(SIDE_SCHEMA)}}
+    try:
+        await client.update_item(
+            TableName=side_table,
+            Key={TOMBSTONE_KEY: {"S": f"{table}|epoch"}},
+            UpdateExpression="SET #e = :e, #s = :s",
+            ConditionExpression="(attribute_not_exists(#e) OR #e <= :e) AND (attribute_not_exists(#s) OR #s <= :s)",
+            ExpressionAttributeNames={"#e": "epoch", "#s": SCHEMA_VERSION},
+            ExpressionAttributeValues=values,
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except ClientError as error:
+        if error_code(error) != wire.CONDITION_FAILED:
+            raise translate(error, what) from error
+        standing = error.response.get("Item", {})
+        raise _epoch_refusal(standing, table, region_id, epoch, rule) from error
+    except CLIENT_ERRORS as error:
+        raise translate(error, what) from error
+
+
+def _epoch_refusal(standing: Any, table: str, region_id: str, epoch: int, rule: str) -> WorldMismatch:
+    if int(standing.get(SCHEMA_VERSION, {}).get("N", 0)) > SIDE_SCHEMA:
+        return WorldMismatch(
+            f"The side rows of {table} in {region_id} were written by a newer replicator.",
+            advice="Upgrade this program to the version of its newest worker.",
+        )
+    seen = standing.get("epoch", {}).get("N")
+    return WorldMismatch(
+        f"Rule {rule!r} has epoch {epoch}, but {table} in {region_id} has already seen epoch {seen}.",
+        advice=f"An epoch is never lowered: set `epoch: {seen}` or higher for the rule.",
+    )

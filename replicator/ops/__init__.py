@@ -1,0 +1,1 @@
+"""Sight: logs, metrics, the status board, the admin server, systemd."""

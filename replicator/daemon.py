@@ -1,0 +1,48 @@
+"""Lifetimes: signals, the drain and its deadline, exit codes.
+
+The first SIGTERM or SIGINT sets `stop`: what was read is applied, stored and released. The deadline, or a second signal,
+cancels what is left; that loses nothing, because whatever is not stored is read again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable
+
+from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED
+
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+async def live(
+    work: Callable[[asyncio.Event], Awaitable[None]], *, drain_seconds: float, told: Callable[[str], None]
+) -> int:
+    """Run `work` until it ends by itself or is stopped by a signal; returns the exit code.
+
+    `told` hears "stopping", "now" and "drain_timed_out".
+    """
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(None) as deadline:
+
+            def signalled() -> None:
+                again = stop.is_set()
+                told("now" if again else "stopping")
+                stop.set()
+                deadline.reschedule(loop.time() + (0 if again else drain_seconds))
+
+            for number in _SIGNALS:
+                loop.add_signal_handler(number, signalled)
+            try:
+                await work(stop)
+            finally:
+                for number in _SIGNALS:
+                    loop.remove_signal_handler(number)
+    except TimeoutError:
+        if not deadline.expired():
+            raise
+        told("drain_timed_out")
+        return EXIT_DRAIN_TIMED_OUT
+    return EXIT_STOPPED

@@ -1,0 +1,228 @@
+"""Which shards this worker reads: discover, claim, start, and begin anew after a missed deadline.
+
+Every worker claims for itself; no leader stands in the way of a take-over. A shard is read for a rule once all its
+parents are stored as finished for that rule.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from replicator.domain.assignment import LeaseRow, claimable
+from replicator.domain.errors import ReplicatorError, ShardGone, WorldMismatch
+from replicator.domain.lineage import Shard, merged, ready
+from replicator.domain.progress import END, HORIZON
+from replicator.domain.records import RegionId, ShardId, TableName, WorkerId
+from replicator.domain.rules import Rule
+from replicator.engine.leases import Heartbeats, Session, ShardFence
+from replicator.engine.pacing import Limits, backoff, pause, pause_for_any
+from replicator.engine.shard import ShardPorts, ShardWorker
+from replicator.ports import Lease, Membership, StreamRef
+
+_LEAF_SECONDS = 1.0
+"""Time between listings while a finished shard has no listed child."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source table, and the rules that read its stream."""
+
+    region: RegionId
+    table: TableName
+    rules: tuple[Rule, ...]
+    ports: ShardPorts
+
+
+@dataclass(slots=True)
+class _View:
+    """What one cycle knows of a stream."""
+
+    listed: Mapping[ShardId, Shard] = field(default_factory=dict)
+    rows: Mapping[ShardId, LeaseRow] = field(default_factory=dict)
+
+    @property
+    def shards(self) -> Mapping[ShardId, Shard]:
+        """Listed shards, and those that have a row but are listed no more: reading them shows what was lost."""
+        vanished = [Shard(shard_id, closed=True) for shard_id in self.rows if shard_id not in self.listed]
+        return {**self.listed, **{shard.shard_id: shard for shard in vanished}}
+
+
+class StreamCoordinator:
+    """One source's shards, for one session of this worker."""
+
+    def __init__(
+        self, source: Source, membership: Membership, session: Session, *, limits: Limits, stop: asyncio.Event
+    ) -> None:
+        self._source = source
+        self._ports = source.ports
+        self._membership = membership
+        self._session = session
+        self._limits = limits
+        self._stop = stop
+        self._wake = asyncio.Event()
+        self._workers: dict[ShardId, asyncio.Task[None]] = {}
+        self._running: dict[ShardId, ShardWorker] = {}
+        self._heartbeats = Heartbeats(limits.lease_seconds)
+
+    async def run(self) -> None:
+        """Read the table's streams, an old one to its end before its successor, until the program stops."""
+        name = f"stream of {self._source.table} in {self._source.region}"
+        failures = 0
+        while not self._stop.is_set():
+            try:
+                ref = await self._next_stream()
+                await self._ports.registry.remember_stream(ref, drained=False)
+            except ReplicatorError as error:
+                self._ports.observer.cycle(None, 0, 0)
+                self._ports.observer.service_failed(name, error)
+                failures += 1
+                await pause(self._stop, backoff(failures + 2, self._limits.backoff_seconds))
+                continue
+            if failures:
+                self._ports.observer.service_recovered(name)
+            failures = 0
+            await self._follow(ref)
+
+    async def _next_stream(self) -> StreamRef:
+        """The oldest stream of this table that was begun and not drained, else the present one."""
+        current = await self._ports.stream.current(self._source.table)
+        known = await self._ports.registry.streams(self._source.region, self._source.table)
+        older = [ref for ref in known if ref.generation < current.generation]
+        return older[0] if older else current
+
+    # -- one stream ------------------------------------------------------------------------------------------------
+
+    async def _follow(self, ref: StreamRef) -> None:
+        """Claim and read shards until the stream is drained and replaced, or the program stops."""
+        view = _View()
+        failures = 0
+        name = f"shards of {ref.table} in {ref.region}"
+        listed_at = float("-inf")
+        async with asyncio.TaskGroup() as group:
+            while not self._stop.is_set():
+                self._wake.clear()
+                wait = self._limits.heartbeat_seconds
+                try:
+                    if self._ports.clock.monotonic() >= listed_at + self._listing_seconds(view):
+                        asked_at = self._ports.clock.monotonic()
+                        view.listed = await self._list(ref)
+                        listed_at = asked_at
+                        if not self._workers and self._drained(view) and await self._replaced(ref):
+                            return
+                    await self._cycle(ref, view, group)
+                    if failures:
+                        self._ports.observer.service_recovered(name)
+                    failures = 0
+                except ReplicatorError as error:
+                    failures += 1
+                    self._ports.observer.service_failed(name, error)
+                    wait = backoff(failures + 2, self._limits.backoff_seconds)
+                self._ports.observer.cycle(ref, len(view.shards), len(self._workers))
+                await pause_for_any(min(wait, self._listing_seconds(view)), self._wake, self._stop)
+
+    async def _list(self, ref: StreamRef) -> Mapping[ShardId, Shard]:
+        try:
+            return merged(await self._ports.stream.shards(ref))
+        except ShardGone:
+            await self._ports.registry.remember_stream(ref, drained=True)
+            raise WorldMismatch(
+                f"The stream {ref.arn} of {ref.table} in {ref.region} no longer exists.",
+                advice="If the table's stream was disabled more than a day ago, enable it again.",
+            ) from None
+
+    def _listing_seconds(self, view: _View) -> float:
+        """Time between two listings: short while a finished shard's children are awaited."""
+        parents = {shard.parent for shard in view.shards.values()}
+        awaiting = any(
+            shard_id not in parents and all(self._finished(view, rule, shard_id) for rule in self._source.rules)
+            for shard_id in view.shards
+        )
+        return min(_LEAF_SECONDS, self._limits.discovery_seconds) if awaiting else self._limits.discovery_seconds
+
+    async def _cycle(self, ref: StreamRef, view: _View, group: asyncio.TaskGroup) -> None:
+        """Look at the rows, take what is free and ready, and start what may start."""
+        view.rows = await self._ports.coordination.rows(ref)
+        wanted = self._wanted(view)
+        missing = [shard_id for shard_id in wanted if shard_id not in self._workers]
+        if missing:
+            expired = await self._expired(view.rows)
+            for shard_id in claimable(missing, view.rows, expired, at_most=self._limits.claims_per_cycle):
+                await self._claim(ref, shard_id, view.rows.get(shard_id), group)
+        for shard_id, rules in wanted.items():
+            if shard_id in self._running:
+                self._running[shard_id].offer(list(rules))
+        await self._forget_vanished(ref, view)
+
+    def _wanted(self, view: _View) -> dict[ShardId, Sequence[Rule]]:
+        """Shards that some rule may read now, with those rules; parents first."""
+        wanted: dict[ShardId, list[Rule]] = {}
+        for rule in self._source.rules:
+            finished = {shard_id for shard_id in view.shards if self._finished(view, rule, shard_id)}
+            for shard_id in ready(view.shards, finished):
+                wanted.setdefault(shard_id, []).append(rule)
+        return dict(wanted)
+
+    def _finished(self, view: _View, rule: Rule, shard_id: ShardId) -> bool:
+        row = view.rows.get(shard_id)
+        stored = {} if row is None else row.checkpoints
+        return all(stored.get(target.target_id, HORIZON) == END for target in rule.targets)
+
+    async def _expired(self, rows: Mapping[ShardId, LeaseRow]) -> set[WorkerId]:
+        asked_at = self._ports.clock.monotonic()
+        counters = await self._membership.members()
+        owners = {row.owner for row in rows.values() if row.owner is not None}
+        expired = self._heartbeats.observe(
+            counters, owners, asked_at=asked_at, answered_at=self._ports.clock.monotonic()
+        )
+        return expired - {self._session.worker}
+
+    async def _claim(
+        self, ref: StreamRef, shard_id: ShardId, seen: LeaseRow | None, group: asyncio.TaskGroup
+    ) -> None:
+        self._session.check()
+        row = await self._ports.coordination.claim(ref, shard_id, seen, self._session.worker)
+        if row is None:
+            return
+        lease = Lease(ref, shard_id, self._session.worker, row.epoch)
+        worker = ShardWorker(
+            lease,
+            row.checkpoints,
+            self._ports,
+            ShardFence(self._session),
+            limits=self._limits,
+            stop=self._stop,
+            wake=self._wake.set,
+        )
+        self._ports.observer.lease_claimed(lease)
+        self._running[shard_id] = worker
+        self._workers[shard_id] = group.create_task(self._work(worker), name=f"shard {shard_id}")
+
+    async def _work(self, worker: ShardWorker) -> None:
+        try:
+            await worker.run()
+        finally:
+            del self._workers[worker.lease.shard_id], self._running[worker.lease.shard_id]
+            self._wake.set()
+
+    async def _forget_vanished(self, ref: StreamRef, view: _View) -> None:
+        """Drop rows of shards that every target finished and the stream no longer lists."""
+        for shard_id, row in view.rows.items():
+            done = all(self._finished(view, rule, shard_id) for rule in self._source.rules)
+            if shard_id not in view.listed and done and row.owner is None:
+                await self._ports.coordination.forget(ref, shard_id)
+
+    def _drained(self, view: _View) -> bool:
+        """Whether every listed shard is closed and finished for every rule."""
+        return bool(view.rows) and all(
+            shard.closed and all(self._finished(view, rule, shard_id) for rule in self._source.rules)
+            for shard_id, shard in view.shards.items()
+        )
+
+    async def _replaced(self, ref: StreamRef) -> bool:
+        current = await self._ports.stream.current(self._source.table)
+        if current.arn == ref.arn:
+            return False
+        await self._ports.registry.remember_stream(ref, drained=True)
+        return True

@@ -1,0 +1,130 @@
+"""A worker's life: heartbeats, the deadline that fences its sends, and whose lease has expired.
+
+Invariant: nothing is sent after the deadline, and the deadline lies before the moment at which any other worker may take
+a shard over. Wall clocks are never compared between machines: an owner is expired for an observer when its counter stood
+still for the lease time on the observer's own clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping
+
+from replicator.domain.errors import LeaseLost, ReplicatorError
+from replicator.domain.records import WorkerId
+from replicator.engine.pacing import Limits, pause
+from replicator.ports import Clock, Membership, Observer
+
+_SHARE_OF_LEASE = 0.8
+"""The deadline lies this share of the lease after the heartbeat was sent; the rest is for requests on the wire."""
+
+
+class Session:
+    """One worker id from its first heartbeat until it ends or misses its deadline; then a new session begins."""
+
+    def __init__(self, worker: WorkerId, clock: Clock, lease_seconds: float) -> None:
+        self.worker = worker
+        self.begun = asyncio.Event()
+        self.over = asyncio.Event()
+        self._clock = clock
+        self._share = lease_seconds * _SHARE_OF_LEASE
+        self._deadline: float | None = None
+
+    def extend(self, sent_at: float) -> None:
+        """A heartbeat sent at `sent_at` (monotonic) was stored; too late, it changes nothing."""
+        self.expire_if_due()
+        if not self.over.is_set():
+            self._deadline = sent_at + self._share
+            self.begun.set()
+
+    def expire_if_due(self) -> None:
+        """End the session for good when its deadline has passed."""
+        if self._deadline is not None and self._clock.monotonic() >= self._deadline:
+            self.over.set()
+
+    def check(self) -> None:
+        """Raise `LeaseLost` before the first heartbeat and behind the deadline; once behind it, always."""
+        self.expire_if_due()
+        if self._deadline is None or self.over.is_set():
+            raise LeaseLost(f"Worker {self.worker} has no valid heartbeat.")
+
+    @property
+    def seconds_left(self) -> float:
+        """Time until the deadline; endless before the first heartbeat, not positive when it has passed."""
+        return float("inf") if self._deadline is None else self._deadline - self._clock.monotonic()
+
+
+class ShardFence:
+    """The fence of one shard: its session's deadline, and what the coordination table said about this lease."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._revoked = False
+
+    def revoke(self) -> None:
+        """The lease went to somebody else."""
+        self._revoked = True
+
+    def check(self) -> None:
+        """Raise `LeaseLost` when nothing may be sent any more."""
+        if self._revoked:
+            raise LeaseLost("The lease on this shard went to another worker.")
+        self._session.check()
+
+
+async def heartbeat(
+    session: Session, membership: Membership, clock: Clock, observer: Observer, limits: Limits
+) -> None:
+    """Beat until the session is over: the deadline passed, or somebody ended it."""
+    counter = 0
+    failing = False
+    while not session.over.is_set():
+        counter += 1
+        sent_at = clock.monotonic()
+        wait = limits.heartbeat_seconds
+        try:
+            async with asyncio.timeout(limits.lease_seconds):
+                await membership.beat(session.worker, counter)
+            session.extend(sent_at)
+            if failing:
+                observer.service_recovered("heartbeat")
+            failing = False
+        except (ReplicatorError, TimeoutError) as error:
+            failing = True
+            observer.service_failed("heartbeat", _as_ours(error))
+            wait = min(wait, limits.lease_seconds / 10)
+        await pause(session.over, max(0.0, min(wait, session.seconds_left)))
+        session.expire_if_due()
+
+
+def _as_ours(error: ReplicatorError | TimeoutError) -> ReplicatorError:
+    return error if isinstance(error, ReplicatorError) else ReplicatorError("The heartbeat took longer than a lease.")
+
+
+class Heartbeats:
+    """What an observer knows of other workers' counters; expiry by the observer's own clock."""
+
+    def __init__(self, lease_seconds: float) -> None:
+        self._lease_seconds = lease_seconds
+        self._seen: dict[WorkerId, tuple[int | None, float]] = {}
+
+    def observe(
+        self, counters: Mapping[WorkerId, int], owners: Iterable[WorkerId], *, asked_at: float, answered_at: float
+    ) -> set[WorkerId]:
+        """Workers whose counter stood still for the lease time.
+
+        `asked_at` and `answered_at` are monotonic times around the read of `counters`: a value counts as standing still
+        only from the answer that first showed it to the question that last found it, so a suspended observer never
+        takes an old answer for a new one.
+        """
+        expired = set()
+        for worker in {*counters, *owners}:
+            counter = counters.get(worker)
+            known = self._seen.get(worker)
+            if known is None or known[0] != counter:
+                self._seen[worker] = (counter, answered_at)
+            elif asked_at - known[1] >= self._lease_seconds:
+                expired.add(worker)
+        for worker in self._seen.keys() - {*counters, *owners}:
+            del self._seen[worker]
+        return expired

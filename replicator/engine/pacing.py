@@ -1,0 +1,71 @@
+"""Waiting: bounded, jittered, and over at once when the program stops."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass
+
+_JITTER = random.Random()  # noqa: S311 - spreads load, decides nothing
+_FIRST_SECONDS = 0.05
+_MOST_DOUBLINGS = 20
+
+
+class Stopped(Exception):  # noqa: N818 - not an error: the program drains
+    """The program stops, so this work is given up; what is durable stays durable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """The engine's bounds, in seconds and pieces; from the settings."""
+
+    poll_seconds: float = 0.25
+    idle_seconds: float = 1.0
+    page_records: int = 1000
+    concurrency: int = 64
+    backoff_seconds: float = 20.0
+    checkpoint_seconds: float = 1.0
+    discovery_seconds: float = 10.0
+    heartbeat_seconds: float = 3.0
+    lease_seconds: float = 10.0
+    claims_per_cycle: int = 64
+
+
+def backoff(attempt: int, longest: float) -> float:
+    """Seconds to wait before try number `attempt` + 1: doubling, half of it random."""
+    whole: float = min(longest, _FIRST_SECONDS * 2 ** min(attempt, _MOST_DOUBLINGS))
+    return whole * (0.5 + 0.5 * _JITTER.random())
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait, or less when `stop` is set; returns whether it is."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def pause_for_any(seconds: float, *events: asyncio.Event) -> None:
+    """Wait, or less when one of the events is set."""
+    if any(event.is_set() for event in events):
+        return
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(event.wait(), name="wait for an event") for event in events]
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+
+
+async def pause_or_raise(stop: asyncio.Event, seconds: float) -> None:
+    """Wait; raise `Stopped` when the program stops meanwhile."""
+    if await pause(stop, seconds):
+        raise Stopped
+
+
+def found(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether an error is of this kind, or is a group that holds one."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(found(inner, kind) for inner in error.exceptions)
+    return isinstance(error, kind)

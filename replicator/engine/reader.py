@@ -1,0 +1,177 @@
+"""Reading one shard, for all rules that need it.
+
+One reader serves every rule on the shard: pages are shared while rules are at the same place, and a rule that stays
+behind reads its own. Invariant: at most one call is under way per shard, and never more often than the poll interval.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from dataclasses import dataclass
+
+from replicator.domain.errors import Disposition, IteratorExpired, RecordsTrimmed, ReplicatorError, Throttled
+from replicator.domain.progress import END, Position, after
+from replicator.domain.records import ChangeRecord, ShardId
+from replicator.engine.pacing import Limits, Stopped, backoff, pause_or_raise
+from replicator.ports import Clock, Fence, Observer, Stream, StreamRef
+
+_PAGES_KEPT = 2
+_CURSORS_KEPT = 32
+_EXPIRIES_IN_A_ROW = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Records behind a position. `then` is where the next page starts; END when the shard is closed and read."""
+
+    records: tuple[ChangeRecord, ...]
+    then: Position
+
+
+class _Cursor:
+    """One place in the shard that somebody reads from."""
+
+    __slots__ = ("expiries", "idle_seconds", "iterator", "turn")
+
+    def __init__(self) -> None:
+        self.turn = asyncio.Lock()
+        self.iterator: str | None = None
+        self.idle_seconds = 0.0
+        self.expiries = 0
+
+
+class ShardReader:
+    """Pages of one shard by position."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        stream: Stream,
+        ref: StreamRef,
+        shard_id: ShardId,
+        *,
+        limits: Limits,
+        clock: Clock,
+        observer: Observer,
+        fence: Fence,
+        stop: asyncio.Event,
+    ) -> None:
+        self._stream = stream
+        self._ref = ref
+        self._shard_id = shard_id
+        self._limits = limits
+        self._clock = clock
+        self._observer = observer
+        self._fence = fence
+        self._stop = stop
+        self._pages: OrderedDict[Position, Page] = OrderedDict()
+        self._cursors: OrderedDict[Position, _Cursor] = OrderedDict()
+        self._turn = asyncio.Lock()
+        self._next_call_at = 0.0
+
+    async def read(self, position: Position) -> Page:
+        """The next page with records behind `position`, or the end of the shard; waits for either.
+
+        Raises `Stopped` when the program stops, `RecordsTrimmed` when the place is gone, `LeaseLost`. Everything else
+        is repeated with backoff and told to the observer.
+        """
+        cursor = self._cursor(position)
+        async with cursor.turn:  # rules at the same place wait for one poll, not for one each
+            failures = 0
+            while True:
+                page = self._pages.get(position)
+                if page is not None:
+                    return page
+                try:
+                    page = await self._poll(position, cursor)
+                except RecordsTrimmed:
+                    cursor.iterator = None
+                    raise
+                except Throttled as error:
+                    failures = await self._failed(error, failures)
+                    continue
+                except ReplicatorError as error:
+                    if error.disposition is Disposition.RELINQUISH:
+                        raise
+                    cursor.iterator = None
+                    failures = await self._failed(error, failures)
+                    continue
+                if failures:
+                    self._observer.service_recovered(self._what)
+                failures = 0
+                if page is not None:
+                    self._keep(position, page)
+                    return page
+                await pause_or_raise(self._stop, self._idle(cursor))
+
+    @property
+    def _what(self) -> str:
+        return f"reading shard {self._shard_id} of {self._ref.table} in {self._ref.region}"
+
+    async def _failed(self, error: ReplicatorError, failures: int) -> int:
+        self._observer.service_failed(self._what, error)
+        await pause_or_raise(self._stop, backoff(failures + 2, self._limits.backoff_seconds))
+        return failures + 1
+
+    async def _poll(self, position: Position, cursor: _Cursor) -> Page | None:
+        """One call; None when there was nothing behind the position yet."""
+        async with self._turn:
+            await self._pace()
+            self._fence.check()
+            if cursor.iterator is None:
+                cursor.iterator = await self._stream.iterator(self._ref, self._shard_id, position)
+                self._fence.check()
+            try:
+                answer = await self._stream.read(cursor.iterator, self._limits.page_records)
+            except IteratorExpired:
+                self._renew(cursor)
+                return None
+        cursor.expiries = 0
+        self._observer.polled(self._ref, self._shard_id, position, len(answer.records))
+        if answer.next_iterator is None:
+            return Page(answer.records, END)
+        if not answer.records:
+            cursor.iterator = answer.next_iterator
+            return None
+        then = after(answer.records[-1].sequence)
+        self._cursor(then).iterator = answer.next_iterator
+        return Page(answer.records, then)
+
+    def _renew(self, cursor: _Cursor) -> None:
+        """Derive the iterator anew from the position; a clock that always expires them is an error."""
+        cursor.iterator = None
+        cursor.idle_seconds = 0.0
+        cursor.expiries += 1
+        self._observer.iterator_expired(self._ref, self._shard_id)
+        if cursor.expiries > _EXPIRIES_IN_A_ROW:
+            cursor.expiries = 0
+            raise Throttled(f"Every new iterator of shard {self._shard_id} expires at once.")
+
+    async def _pace(self) -> None:
+        wait = self._next_call_at - self._clock.monotonic()
+        if wait > 0:
+            await pause_or_raise(self._stop, wait)
+        if self._stop.is_set():
+            raise Stopped
+        self._next_call_at = self._clock.monotonic() + self._limits.poll_seconds
+
+    def _idle(self, cursor: _Cursor) -> float:
+        """How long to wait behind an empty page: the poll interval at first, doubling to the bound."""
+        cursor.idle_seconds = min(
+            max(cursor.idle_seconds * 2, self._limits.poll_seconds), self._limits.idle_seconds
+        )
+        return max(0.0, cursor.idle_seconds - self._limits.poll_seconds)
+
+    def _cursor(self, position: Position) -> _Cursor:
+        cursor = self._cursors.get(position)
+        if cursor is None:
+            cursor = self._cursors[position] = _Cursor()
+        self._cursors.move_to_end(position)
+        while len(self._cursors) > _CURSORS_KEPT:
+            self._cursors.popitem(last=False)
+        return cursor
+
+    def _keep(self, position: Position, page: Page) -> None:
+        self._pages[position] = page
+        while len(self._pages) > _PAGES_KEPT:
+            self._pages.popitem(last=False)

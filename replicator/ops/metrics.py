@@ -1,0 +1,58 @@
+"""Prometheus metrics, in a registry of their own. Labels are rules, regions and tables; never keys or shards."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+from replicator import __version__
+
+_SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 900, 3600, 21_600, 86_400)
+
+
+class Metrics:
+    """Every metric of the process."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        ProcessCollector(registry=registry)
+        Info("replicator", "Version of the program.", registry=registry).info({"version": __version__})
+        target = ["rule", "region"]
+        table = ["table", "region"]
+
+        def counter(name: str, text: str, labels: list[str]) -> Counter:
+            return Counter(f"replicator_{name}", text, labels, registry=registry)
+
+        def gauge(name: str, text: str, labels: list[str]) -> Gauge:
+            return Gauge(f"replicator_{name}", text, labels, registry=registry)
+
+        self.records = counter("records_total", "Stream records done at a target.", target)
+        self.changes = counter("changes_total", "Changes sent to a replica, by its answer.", [*target, "effect"])
+        self.skipped = counter("skipped_records_total", "Records that the rule did not let pass.", target)
+        self.replica_written = counter("replica_written_total", "Items without a version that were adopted.", target)
+        self.conflicts = counter("conflicts_total", "Conflict entries written.", target)
+        self.cache_actions = counter("cache_actions_total", "Cache entries invalidated or refreshed.", target)
+        self.keyless = counter("cache_keyless_images_total", "Images without an attribute of the key template.", target)
+        self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])
+        self.blocked = gauge("blocked_targets", "Shards on which a target cannot go on.", target)
+        self.lag = gauge("lag_seconds", "Age of the oldest record not yet applied; 0 when caught up (+-1 s).", target)
+        self.idle = gauge("seconds_since_progress", "Time since a target last moved or was caught up.", target)
+        self.record_age = Histogram(
+            "replicator_record_age_seconds",
+            "Age of the newest record of a page when the page was applied (+-1 s).",
+            target,
+            registry=registry,
+            buckets=_SECONDS,
+        )
+        self.batch_seconds = Histogram(
+            "replicator_batch_seconds", "Time to apply a page.", target, registry=registry, buckets=_SECONDS
+        )
+        self.polls = counter("polls_total", "GetRecords calls that were answered.", table)
+        self.polled = counter("polled_records_total", "Records read from streams.", table)
+        self.expired = counter("expired_iterators_total", "Shard iterators derived anew.", table)
+        self.shards = gauge("listed_shards", "Shards that the stream lists.", table)
+        self.owned = gauge("owned_shards", "Shards that this worker reads.", table)
+        self.gaps = counter("gaps_total", "Loss intervals found: records trimmed before they were read.", target)
+        self.leases = counter("leases_total", "Leases claimed and ended.", ["event"])
+        self.checkpoints = counter("checkpoints_total", "Checkpoints stored.", table)
+        self.faults = counter("shard_faults_total", "Unexpected errors of shard workers.", ["rule"])
+        self.failures = counter("service_failures_total", "Failures of discovery, reading and heartbeat.", ["error"])

@@ -1,0 +1,89 @@
+"""Settings as domain values: rules, targets, filters and cache rules."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from hashlib import sha256
+
+from replicator.domain.ordered import InsertGuard, OrderedPolicy, Unstamped
+from replicator.domain.records import Event, RegionId, RuleName, TableName
+from replicator.domain.rules import (
+    CacheRule,
+    CacheVerb,
+    Equals,
+    Filter,
+    KeyTemplate,
+    OnGap,
+    Rule,
+    Start,
+    Target,
+    TtlDeletes,
+    Where,
+)
+from replicator.settings import FilterSettings, RuleSettings, Settings
+
+_DEFAULT_TTL = timedelta(hours=1)
+
+
+def rules_of(settings: Settings) -> list[Rule]:
+    """Every configured rule."""
+    return [rule_of(settings, rule) for rule in settings.rules]
+
+
+def rule_of(settings: Settings, rule: RuleSettings) -> Rule:
+    """One rule; its targets are its replicas, and the source when a cache stands beside it."""
+    caches = [
+        CacheRule(
+            cache=action.cache,
+            region=RegionId(settings.caches[action.cache].region),
+            key=KeyTemplate(action.key),
+            verb=CacheVerb(action.action),
+            ttl=action.ttl or _DEFAULT_TTL,
+        )
+        for action in rule.cache
+    ]
+    tables: dict[str, str | None] = dict(rule.replica_tables)
+    if any(cache.region == rule.source for cache in caches):
+        tables.setdefault(rule.source, None)
+    return Rule(
+        name=RuleName(rule.name),
+        source=RegionId(rule.source),
+        table=TableName(rule.table),
+        targets=tuple(
+            Target(
+                rule=RuleName(rule.name),
+                region=RegionId(region),
+                table=None if table is None else TableName(table),
+                caches=tuple(cache for cache in caches if cache.region == region),
+            )
+            for region, table in tables.items()
+        ),
+        policy=OrderedPolicy(insert_guard=InsertGuard(rule.insert_guard), unstamped=Unstamped(rule.unstamped)),
+        epoch=rule.epoch,
+        start=Start(rule.start),
+        ttl_deletes=TtlDeletes(rule.ttl_deletes),
+        on_gap=OnGap(rule.on_gap),
+        filter=_filter(rule.filter),
+    )
+
+
+def shape_of(rule: RuleSettings) -> str:
+    """Digest of what decides which items a rule lets pass and which cache keys they have; a change of it is worth a warning."""
+    text = rule.filter.model_dump_json() + "".join(f"|{action.cache}|{action.key}" for action in rule.cache)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def _filter(settings: FilterSettings) -> Filter:
+    return Filter(
+        events=frozenset(Event) if settings.events is None else frozenset(Event(name) for name in settings.events),
+        key_prefix=tuple(settings.key_prefix.items()),
+        equals=tuple(_equals(name, value) for name, value in settings.equals.items()),
+        exists=tuple(settings.exists),
+        where=None if settings.where is None else Where(settings.where),
+    )
+
+
+def _equals(attribute: str, value: str | bool | float | None) -> Equals:
+    if value is None or isinstance(value, str | bool):
+        return Equals(attribute, value)
+    return Equals(attribute, str(value), is_number=True)
