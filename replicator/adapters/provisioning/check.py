@@ -27,7 +27,7 @@ class Probed(Protocol):
 async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed]) -> list[Fact]:
     """Every fact, permissions included; nothing is raised and nothing is written."""
     world, cache_facts = await asyncio.gather(look(settings, places, thorough=True), _caches(settings, caches))
-    return [*judge(settings, world, thorough=True), *await prove(settings, places, world), *cache_facts]
+    return _grouped([*judge(settings, world, thorough=True), *await prove(settings, places, world), *cache_facts])
 
 
 async def preflight(settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed]) -> list[Fact]:
@@ -37,6 +37,12 @@ async def preflight(settings: Settings, places: Mapping[str, Place], caches: Map
     """
     world, cache_facts = await asyncio.gather(look(settings, places, thorough=False), _caches(settings, caches))
     return [*judge(settings, world, thorough=False), *cache_facts]
+
+
+def _grouped(facts: list[Fact]) -> list[Fact]:
+    """Facts about one thing together, things in the order in which they were first spoken of."""
+    places = {subject: index for index, subject in enumerate(dict.fromkeys(fact.subject for fact in facts))}
+    return sorted(facts, key=lambda fact: places[fact.subject])
 
 
 async def _caches(settings: Settings, caches: Mapping[str, Probed]) -> list[Fact]:

@@ -1,0 +1,64 @@
+"""`replicator check`: the file, then the world; one row per fact, and an exit code for scripts."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replicator.adapters.provisioning.facts import Fact, Status, exit_code, ok, wrong
+from replicator.cli.configuration import ConfigurationProblems, configuration_path, load
+from replicator.cli.output import print_json, print_rows
+
+if TYPE_CHECKING:
+    from replicator.settings import Settings
+
+
+def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
+    """Check and tell; returns the exit code."""
+    path = configuration_path(config)
+    subject = f"file {path}"
+    try:
+        settings = load(path)
+    except ConfigurationProblems as error:
+        facts = [wrong(subject, "valid", sentence, "") for sentence in error.sentences]
+        return _tell(facts, as_json=as_json)
+    facts = [ok(subject, "valid", f"rules: {', '.join(rule.name for rule in settings.rules)}.")]
+    if not offline:
+        facts += asyncio.run(_look(settings))
+    return _tell(facts, as_json=as_json)
+
+
+async def _look(settings: Settings) -> list[Fact]:
+    from replicator.adapters.provisioning.check import check
+    from replicator.cli.connections import open_caches, open_places
+    from replicator.cli.progress import progress_facts
+
+    async with open_places(settings) as places, open_caches(settings) as caches:
+        facts = await check(settings, places, caches)
+        return [*facts, *await progress_facts(settings, places)]
+
+
+def _tell(facts: list[Fact], *, as_json: bool) -> int:
+    code = exit_code(facts)
+    if as_json:
+        rows = [
+            {
+                "subject": fact.subject,
+                "fact": fact.name,
+                "status": fact.status.value,
+                "found": fact.found,
+                "remedy": fact.remedy,
+                "exit_code": fact.exit_code,
+            }
+            for fact in facts
+        ]
+        print_json({"facts": rows, "exit_code": code})
+        return code
+    print_rows(
+        ("subject", "fact", "status", "found, and what to do"),
+        [(fact.subject, fact.name, fact.status.value, fact.sentence) for fact in facts],
+    )
+    counts = {status: sum(fact.status is status for fact in facts) for status in Status}
+    print_rows((), [(", ".join(f"{count} {status.value}" for status, count in counts.items() if count),)])
+    return code

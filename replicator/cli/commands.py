@@ -1,0 +1,192 @@
+"""The commands and their options; what they do stands in a module each, imported when it is needed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from replicator.cli.demo import demo
+
+app = typer.Typer(
+    name="replicator",
+    help="Cross-region replication and cache-sync daemon for Amazon DynamoDB.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+rules_app = typer.Typer(
+    rich_markup_mode=None,
+)
+
+_CONFIG_HELP = "Configuration file; else REPLICATOR_CONFIG, else /etc/replicator/replicator.yaml."
+Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="PATH", help=_CONFIG_HELP, show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+
+
+@app.callback()
+def everywhere(
+    context: typer.Context,
+    config: Config = None,
+) -> None:
+    """Cross-region replication and cache-sync daemon for Amazon DynamoDB."""
+    context.obj = config
+
+
+@app.command()
+def run(context: typer.Context, config: Config = None) -> None:
+    """Replicate until SIGTERM.
+
+    Then drain, save the positions, release the shards and exit. A second signal ends it at once.
+    """
+    from replicator.cli.configuration import configuration_path, load
+
+    path = configuration_path(config or context.obj)
+    settings = load(path)
+    from replicator.app import run as run_daemon
+
+    raise typer.Exit(run_daemon(settings, config_path=path))
+
+
+@app.command()
+def check(
+    context: typer.Context,
+    config: Config = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Look at the file only, not at the network.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare the configuration with the world.
+
+    One row per fact, and what to do about each failure. Exit code 0: nothing failed; 69: something needed does not
+    answer; 78: configuration or world is wrong.
+    """
+    from replicator.cli.check import check_world
+
+    raise typer.Exit(check_world(config or context.obj, offline=offline, as_json=json))
+
+
+@app.command()
+def init(
+    context: typer.Context,
+    config: Config = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    enable_streams: Annotated[
+        bool, typer.Option("--enable-streams", help="Also enable the stream of source tables that have none.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Create the tables that the rules need.
+
+    Side tables, the coordination table and the conflict table; a second run changes nothing. User tables are not
+    touched, except to enable a missing stream when --enable-streams asks for it.
+    """
+    from replicator.cli.init import initialise_world
+
+    code = initialise_world(config or context.obj, dry_run=dry_run, enable_streams=enable_streams, as_json=json)
+    raise typer.Exit(code)
+
+
+app.command()(demo)
+
+
+@app.command()
+def status(
+    context: typer.Context,
+    config: Config = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
+    json: Json = False,
+) -> None:
+    """Position and lag of every shard and target.
+
+    Reads the coordination table, so it works when every daemon is dead, and the admin server when that answers.
+    """
+    from replicator.cli.status import show_status
+
+    raise typer.Exit(show_status(config or context.obj, watch=watch, as_json=json))
+
+
+@app.command()
+def inspect(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
+    context: typer.Context,
+    rule: Annotated[str, typer.Argument(metavar="RULE", help="Name of the rule.")],
+    key: Annotated[
+        str, typer.Argument(metavar="KEY", help="""Key as JSON ('{"pk":"a","sk":1}'), or the value of a simple key.""")
+    ],
+    config: Config = None,
+    values: Annotated[bool, typer.Option("--values", help="Show the items themselves.")] = False,
+    json: Json = False,
+) -> None:
+    """One item everywhere, side by side.
+
+    Source, replicas, tombstones and cache entries with their versions, and whether they agree.
+    """
+    from replicator.cli.inspect import inspect_item
+
+    raise typer.Exit(inspect_item(config or context.obj, rule, key, values=values, as_json=json))
+
+
+app.add_typer(rules_app, name="rules")
+
+
+@rules_app.callback(invoke_without_command=True)
+def rules(context: typer.Context, config: Config = None, json: Json = False) -> None:
+    """List the rules, or move their progress.
+
+    Without a command: the configured rules, and stored progress of rules that are no longer configured.
+    """
+    context.obj = config or context.obj
+    if context.invoked_subcommand is None:
+        from replicator.cli.rules import list_rules
+
+        raise typer.Exit(list_rules(context.obj, as_json=json))
+
+
+@rules_app.command("rename")
+def rules_rename(
+    context: typer.Context,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The rule's name until now.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name in the configuration.")],
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Hand the stored progress of a rule over to its new name. All daemons of the group must be stopped."""
+    from replicator.cli.rules import rename_rule
+
+    raise typer.Exit(rename_rule(config or context.obj, old, new, as_json=json))
+
+
+@rules_app.command("forget")
+def rules_forget(
+    context: typer.Context,
+    old: Annotated[str, typer.Argument(metavar="OLD", help="Name of the rule.")],
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Delete the stored progress of a rule. All daemons of the group must be stopped."""
+    from replicator.cli.rules import forget_rule
+
+    raise typer.Exit(forget_rule(config or context.obj, old, as_json=json))
+
+
+@app.command()
+def schema(
+    check: Annotated[
+        Path | None, typer.Option("--check", metavar="FILE", help="Exit with 1 when this file is not the schema.")
+    ] = None,
+    json: Json = False,  # noqa: ARG001 - a schema is JSON in any case
+) -> None:
+    """The JSON schema of the configuration."""
+    from replicator.cli.schema import print_schema
+
+    raise typer.Exit(print_schema(check))
+
+
+@app.command()
+def version(json: Json = False) -> None:
+    """The program's version."""
+    from replicator import __version__
+
+    typer.echo(f'{{"version": "{__version__}"}}' if json else f"replicator {__version__}")

@@ -1,0 +1,45 @@
+"""`replicator init`: what the rules need, created once; every step told."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from replicator.cli.configuration import configuration_path, load
+from replicator.cli.output import print_json, print_rows
+from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_WRONG_WORLD
+
+if TYPE_CHECKING:
+    from replicator.adapters.provisioning.creation import Step
+    from replicator.settings import Settings
+
+
+def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool, as_json: bool) -> int:
+    """Create and tell; returns the exit code."""
+    settings = load(configuration_path(config))
+    steps = asyncio.run(_create(settings, dry_run=dry_run, enable_streams=enable_streams))
+    codes = {step.error.exit_code for step in steps if step.error is not None}
+    code = EXIT_STOPPED
+    if codes:
+        code = EXIT_UNREACHABLE if codes == {EXIT_UNREACHABLE} else EXIT_WRONG_WORLD
+    if as_json:
+        rows = [
+            {"subject": step.subject, "action": step.action, "error": step.error and step.error.sentence}
+            for step in steps
+        ]
+        print_json({"steps": rows, "dry_run": dry_run, "exit_code": code})
+    else:
+        print_rows(
+            ("subject", "action", "what to do"),
+            [(step.subject, step.action, step.error.sentence if step.error else "") for step in steps],
+        )
+    return code
+
+
+async def _create(settings: Settings, *, dry_run: bool, enable_streams: bool) -> list[Step]:
+    from replicator.adapters.provisioning.creation import initialise
+    from replicator.cli.connections import open_places
+
+    async with open_places(settings) as places:
+        return await initialise(settings, places, dry_run=dry_run, enable_streams=enable_streams)

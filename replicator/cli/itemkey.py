@@ -1,0 +1,69 @@
+"""The key that an operator types, as the key that DynamoDB knows: typed by the table's key schema."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping
+from decimal import Decimal, DecimalException
+from typing import Any
+
+from replicator.domain.errors import EXIT_USAGE, ReplicatorError
+from replicator.domain.image import normal_number
+from replicator.domain.records import ItemKey
+
+
+class KeyInvalid(ReplicatorError):
+    """The key is not one of this table."""
+
+    exit_code = EXIT_USAGE
+
+
+def parse_key(text: str, schema: tuple[tuple[str, str], ...]) -> ItemKey:
+    """A key from plain JSON, DynamoDB JSON or, for a simple key, its bare value.
+
+    `schema` holds (attribute, type), the hash key first.
+    """
+    wanted = ", ".join(f"{name} ({kind})" for name, kind in schema)
+    advice = f"The key is {wanted}: write it as JSON, for example '{_example(schema)}'."
+    given = _mapping(text, schema, advice)
+    if set(given) != {name for name, _ in schema}:
+        raise KeyInvalid(f"The key {text} has not the attributes of the table's key.", advice=advice)
+    try:
+        parts = [(name, kind, _value(given[name], kind)) for name, kind in schema]
+    except (TypeError, ValueError, DecimalException, binascii.Error) as error:
+        raise KeyInvalid(f"The key {text} has a value of the wrong type.", advice=advice) from error
+    return ItemKey(tuple(sorted(parts)))
+
+
+def _example(schema: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps({name: 1 if kind == "N" else "a" for name, kind in schema})
+
+
+def _mapping(text: str, schema: tuple[tuple[str, str], ...], advice: str) -> Mapping[str, Any]:
+    if text.lstrip().startswith("{"):
+        try:
+            decoded = json.loads(text, parse_int=Decimal, parse_float=Decimal)
+        except ValueError:
+            decoded = None
+        if isinstance(decoded, dict):
+            return decoded
+    if len(schema) != 1:
+        raise KeyInvalid(f"The key {text} is not JSON.", advice=advice)
+    return {schema[0][0]: text}
+
+
+def _value(given: object, kind: str) -> str:
+    """A value as DynamoDB writes it; numbers in normal form, binary as base64."""
+    if isinstance(given, dict):
+        ((typed, given),) = given.items()
+        if typed != kind:
+            raise ValueError(typed)
+    if kind == "N" and isinstance(given, Decimal | str):
+        return f"{Decimal(normal_number(str(given))):f}"
+    if kind == "N" or not isinstance(given, str):
+        raise TypeError(kind)
+    if kind == "B":
+        base64.b64decode(given, validate=True)
+    return given

@@ -1,0 +1,42 @@
+"""How commands answer: a table on a terminal, lines with tabs in a pipe, or one JSON document."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim", "blocked": "red"}
+
+
+def print_json(document: Any) -> None:
+    """The document, indented, as the only thing on standard output."""
+    import json
+
+    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+
+
+def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table for people, or tab-separated lines when nobody looks."""
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(rich_table(columns, rows))
+    else:
+        for row in [columns, *rows] if columns else rows:
+            sys.stdout.write("\t".join(cell.replace("\t", " ") for cell in row) + "\n")
+
+
+def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """A table for a terminal; words that say how something stands are coloured."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+    return table

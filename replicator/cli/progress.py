@@ -1,0 +1,242 @@
+"""Stored progress, rule by rule: what the coordination table holds, handed to another name, or forgotten.
+
+Invariant: nothing changes while a worker of the group is alive, and a change that was interrupted can be repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from replicator.adapters.aws import CLIENT_ERRORS, translate
+from replicator.adapters.coordination import CHECKPOINT, DynamoCoordination, Names
+from replicator.adapters.provisioning.facts import Fact, failed, ok, warning, wrong
+from replicator.domain.errors import ReplicatorError, TableMissing, Unreachable, WorldMismatch
+from replicator.domain.records import RegionId, TableName
+from replicator.ports import StreamRef
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from replicator.adapters.aws import Place
+    from replicator.settings import Settings
+
+_TARGET = "target|"
+_SHARD = "shard|"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamProgress:
+    """One stream that was read, with its rows by sort key."""
+
+    stream: StreamRef
+    drained: bool
+    rows: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def targets(self) -> set[str]:
+        """Ids of the targets that have progress or a start here."""
+        found = {key.removeprefix(_TARGET) for key in self.rows if key.startswith(_TARGET)}
+        for row in self.rows.values():
+            found |= {name.removeprefix(CHECKPOINT) for name in row if name.startswith(CHECKPOINT)}
+        return found
+
+    @property
+    def rules(self) -> set[str]:
+        """Names of the rules that have progress here."""
+        return {rule_of(target) for target in self.targets}
+
+    @property
+    def shards(self) -> dict[str, Mapping[str, Any]]:
+        """Rows by shard id."""
+        return {key.removeprefix(_SHARD): row for key, row in self.rows.items() if key.startswith(_SHARD)}
+
+
+def rule_of(target_id: str) -> str:
+    """The rule that a target belongs to."""
+    return target_id.partition("/")[0]
+
+
+class Ledger:
+    """The coordination rows of one group."""
+
+    def __init__(self, settings: Settings, place: Place) -> None:
+        self._client = place.dynamodb
+        self._settings = settings
+        self._table = settings.coordination.table
+        self._names = Names(settings.group)
+        self._where = f"coordination table {self._table} in {place.region_id}"
+        self._coordination = DynamoCoordination(
+            place.dynamodb, table=self._table, group=settings.group, region_id=place.region_id
+        )
+
+    async def members(self) -> dict[str, int]:
+        """The heartbeat counter of every worker that did not leave."""
+        return {str(worker): counter for worker, counter in (await self._coordination.members()).items()}
+
+    async def gaps(self) -> list[Mapping[str, Any]]:
+        """Loss intervals, as rows."""
+        return [row async for row in self._query(self._names.gaps)]
+
+    async def streams(self) -> list[StreamProgress]:
+        """Every stream that the group ever read, oldest first."""
+        found = []
+        async for row in self._query(self._names.streams):
+            region, table, generation = row["sk"]["S"].split("|")
+            stream = StreamRef(RegionId(region), TableName(table), row["arn"]["S"], int(generation))
+            rows = {inner["sk"]["S"]: inner async for inner in self._query(self._names.stream(stream))}
+            found.append(StreamProgress(stream, "drained" in row, rows))
+        return sorted(found, key=lambda progress: progress.stream.generation)
+
+    async def living(self) -> list[str]:
+        """Workers whose heartbeat moves within a lease time; returns at once when there are none at all."""
+        before = await self.members()
+        if not before:
+            return []
+        await asyncio.sleep(self._settings.coordination.lease.total_seconds())
+        return [worker for worker, counter in (await self.members()).items() if before.get(worker) != counter]
+
+    async def rename(self, old: str, new: str) -> int:
+        """Hand progress over to another name; returns how many rows changed."""
+        streams = [progress for progress in await self.streams() if old in progress.rules]
+        for progress in streams:
+            _refuse_two(progress, old, new)
+        changed = 0
+        for progress in streams:
+            for key, row in progress.rows.items():
+                changed += await self._rename_row(progress, key, row, old, new)
+        return changed
+
+    async def forget(self, old: str) -> int:
+        """Delete the progress of a rule; returns how many rows changed."""
+        changed = 0
+        for progress in await self.streams():
+            for key, row in progress.rows.items():
+                targets = [name for name in row if name.startswith(CHECKPOINT) and _belongs(name, CHECKPOINT, old)]
+                if targets:
+                    removals = {f"#o{index}": name for index, name in enumerate(targets)}
+                    await self._update(progress, key, f"REMOVE {', '.join(removals)}", removals, {})
+                elif _belongs(key, _TARGET, old):
+                    await self._delete(progress, key)
+                else:
+                    continue
+                changed += 1
+        return changed
+
+    async def _rename_row(self, progress: StreamProgress, key: str, row: Mapping[str, Any], old: str, new: str) -> int:
+        if _belongs(key, _TARGET, old):
+            started = {name: value for name, value in row.items() if name not in {"pk", "sk"}}
+            names = {f"#a{index}": name for index, name in enumerate(started)}
+            values = {f":a{index}": value for index, value in enumerate(started.values())}
+            assignments = ", ".join(f"#a{index} = :a{index}" for index in range(len(started)))
+            await self._update(progress, _renamed(key, _TARGET, new), f"SET {assignments}", names, values)
+            await self._delete(progress, key)
+            return 1
+        moved = [name for name in row if _belongs(name, CHECKPOINT, old)]
+        if not moved:
+            return 0
+        names = {f"#o{index}": name for index, name in enumerate(moved)}
+        names |= {f"#n{index}": _renamed(name, CHECKPOINT, new) for index, name in enumerate(moved)}
+        values = {f":v{index}": row[name] for index, name in enumerate(moved)}
+        sets = ", ".join(f"#n{index} = :v{index}" for index in range(len(moved)))
+        removes = ", ".join(f"#o{index}" for index in range(len(moved)))
+        await self._update(progress, key, f"SET {sets} REMOVE {removes}", names, values)
+        return 1
+
+    # -- calls -----------------------------------------------------------------------------------------------------
+
+    async def _query(self, partition: str) -> AsyncIterator[Mapping[str, Any]]:
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "ConsistentRead": True,
+            "KeyConditionExpression": "pk = :pk",
+            "ExpressionAttributeValues": {":pk": {"S": partition}},
+        }
+        while True:
+            answer = await self._call("Query", self._client.query, request)
+            for row in answer["Items"]:
+                yield row
+            if not answer.get("LastEvaluatedKey"):
+                return
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    async def _update(
+        self, progress: StreamProgress, key: str, update: str, names: dict[str, str], values: dict[str, Any]
+    ) -> None:
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "Key": self._key(progress, key),
+            "UpdateExpression": update,
+            "ExpressionAttributeNames": names,
+        }
+        if values:
+            request["ExpressionAttributeValues"] = values
+        await self._call("UpdateItem", self._client.update_item, request)
+
+    async def _delete(self, progress: StreamProgress, key: str) -> None:
+        request = {"TableName": self._table, "Key": self._key(progress, key)}
+        await self._call("DeleteItem", self._client.delete_item, request)
+
+    def _key(self, progress: StreamProgress, key: str) -> dict[str, Any]:
+        return {"pk": {"S": self._names.stream(progress.stream)}, "sk": {"S": key}}
+
+    async def _call(self, action: str, operation: Callable[..., Awaitable[Any]], request: dict[str, Any]) -> Any:
+        try:
+            return await operation(**request)
+        except CLIENT_ERRORS as error:
+            raise translate(error, f"{action} on the {self._where}") from error
+
+
+def _belongs(name: str, prefix: str, rule: str) -> bool:
+    return name.startswith(f"{prefix}{rule}/")
+
+
+def _renamed(name: str, prefix: str, rule: str) -> str:
+    return f"{prefix}{rule}/{name.partition('/')[2]}"
+
+
+def _refuse_two(progress: StreamProgress, old: str, new: str) -> None:
+    """Two positions of one target cannot become one."""
+    for row in progress.rows.values():
+        for name in row:
+            if _belongs(name, CHECKPOINT, old) and _renamed(name, CHECKPOINT, new) in row:
+                raise WorldMismatch(
+                    f"Rule {new} has progress of its own on table {progress.stream.table} in {progress.stream.region}.",
+                    advice=f"Keep it and run `replicator rules forget {old}`.",
+                )
+
+
+# -- facts for `check` ---------------------------------------------------------------------------------------------
+
+
+async def progress_facts(settings: Settings, places: Mapping[str, Place]) -> list[Fact]:
+    """Whether stored progress belongs to rules that are configured."""
+    subject = f"progress of group {settings.group}"
+    try:
+        streams = await Ledger(settings, places[settings.coordination.region]).streams()
+    except (TableMissing, Unreachable):
+        return []  # the rows on the table itself and on its region tell it
+    except ReplicatorError as error:
+        return [failed(subject, "known rules", error)]
+    configured = {rule.name for rule in settings.rules}
+    facts = []
+    for progress in streams:
+        orphans = progress.rules - configured
+        if orphans:
+            facts.append(_orphan_fact(settings, progress, orphans))
+    return facts or [ok(subject, "known rules", f"{len(streams)} streams on record.")]
+
+
+def _orphan_fact(settings: Settings, progress: StreamProgress, orphans: set[str]) -> Fact:
+    stream, names = progress.stream, ", ".join(sorted(orphans))
+    subject = f"progress on table {stream.table} in {stream.region}"
+    here = {rule.name for rule in settings.rules if (rule.source, rule.table) == (stream.region, stream.table)}
+    new = sorted(here - progress.rules)
+    found = f"There is progress of {names}, which is not configured"
+    remedy = f"Run `replicator rules rename {min(orphans)} NEW` or `replicator rules forget {min(orphans)}`."
+    if new:
+        found += f", while {', '.join(new)} has none on the same stream, so a start is refused"
+        return wrong(subject, "known rules", f"{found}.", remedy)
+    return warning(subject, "known rules", f"{found}.", remedy)

@@ -1,0 +1,32 @@
+"""`replicator schema`: the configuration's JSON schema, and whether a file still is it."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
+from replicator.settings import Settings
+
+
+def schema_text() -> str:
+    """The schema as it is stored: sorted and indented."""
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
+    return json.dumps(document, indent=2, sort_keys=True) + "\n"
+
+
+def print_schema(stored: Path | None) -> int:
+    """Print the schema, or compare it with a file."""
+    text = schema_text()
+    if stored is None:
+        sys.stdout.write(text)
+        return EXIT_STOPPED
+    try:
+        same = stored.read_text(encoding="utf-8") == text
+    except (OSError, UnicodeDecodeError):
+        same = False
+    if same:
+        return EXIT_STOPPED
+    sys.stderr.write(f"{stored}: is not the schema of these settings; write it anew: replicator schema > {stored}\n")
+    return EXIT_FAULT

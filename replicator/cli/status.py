@@ -1,0 +1,246 @@
+"""`replicator status`: where every shard and target stands, from the coordination table and a living daemon.
+
+The table tells owners and positions even when every daemon is dead; lag and counts come from the admin server, when it
+answers and speaks of the same group.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+
+from replicator.adapters.coordination import CHECKPOINT
+from replicator.cli.configuration import configuration_path, load
+from replicator.cli.connections import open_places
+from replicator.cli.output import print_json, print_rows, rich_table
+from replicator.cli.progress import Ledger, StreamProgress, rule_of
+from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.settings import RuleSettings, Settings
+
+_ADMIN_SECONDS = 2.0
+_EVERY_SECONDS = 1.0
+_COLUMNS = ("rule", "target", "shard", "owner", "epoch", "position", "lag", "progress", "records", "state")
+_OK = 200
+_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to ask, not where to listen
+
+
+def show_status(config: Path | None, *, watch: bool, as_json: bool) -> int:
+    """Print the status once, or again and again until Ctrl-C."""
+    if watch and as_json:
+        sys.stderr.write("replicator: --watch and --json exclude each other: a script asks again by itself.\n")
+        return EXIT_USAGE
+    settings = load(configuration_path(config))
+    if watch:
+        asyncio.run(_watch(settings))
+        return EXIT_STOPPED
+    document = asyncio.run(_once(settings))
+    if as_json:
+        print_json(document)
+    else:
+        for line in _notes(document):
+            sys.stderr.write(f"replicator: {line}\n")
+        print_rows(_COLUMNS, list(_rows(document)))
+    return EXIT_STOPPED
+
+
+async def _once(settings: Settings) -> dict[str, Any]:
+    home = settings.coordination.region
+    async with open_places(settings, {home}) as places:
+        return await _collect(settings, Ledger(settings, places[home]))
+
+
+async def _watch(settings: Settings) -> None:
+    home = settings.coordination.region
+    async with open_places(settings, {home}) as places:
+        ledger = Ledger(settings, places[home])
+        if not sys.stdout.isatty():
+            while True:
+                print_rows(_COLUMNS, [*_rows(await _collect(settings, ledger)), ()])
+                sys.stdout.flush()
+                await asyncio.sleep(_EVERY_SECONDS)
+        from rich.console import Group
+        from rich.live import Live
+
+        with Live(screen=False, auto_refresh=False) as live:
+            while True:
+                document = await _collect(settings, ledger)
+                notes = [f"{note}" for note in _notes(document)]
+                live.update(Group(rich_table(_COLUMNS, _rows(document)), *notes), refresh=True)
+                await asyncio.sleep(_EVERY_SECONDS)
+
+
+# -- collecting ----------------------------------------------------------------------------------------------------
+
+
+async def _collect(settings: Settings, ledger: Ledger) -> dict[str, Any]:
+    """One document of what both sources tell; an error only when neither tells anything."""
+    admin, stored = await asyncio.gather(_ask_admin(settings), _ask_table(ledger), return_exceptions=False)
+    if isinstance(stored, ReplicatorError):
+        if admin is None:
+            raise stored
+        streams, members, gaps, trouble = [], {}, [], stored.sentence
+    else:
+        (streams, members, gaps), trouble = stored, None
+    configured = {rule.name for rule in settings.rules}
+    return {
+        "group": settings.group,
+        "daemon": None if admin is None else {key: value for key, value in admin.items() if key != "rules"},
+        "coordination_error": trouble,
+        "workers": [{"worker": worker, "heartbeat": counter} for worker, counter in sorted(members.items())],
+        "rules": [_rule(rule, streams, _live(admin, rule.name)) for rule in settings.rules],
+        "gaps": [_plain(gap) for gap in gaps],
+        "unconfigured": sorted({name for progress in streams for name in progress.rules} - configured),
+    }
+
+
+async def _ask_table(
+    ledger: Ledger,
+) -> tuple[list[StreamProgress], dict[str, int], list[Mapping[str, Any]]] | ReplicatorError:
+    try:
+        return await ledger.streams(), await ledger.members(), await ledger.gaps()
+    except ReplicatorError as error:
+        return error
+
+
+async def _ask_admin(settings: Settings) -> dict[str, Any] | None:
+    """What a daemon on this machine says; None when there is none, or one of another group."""
+    if settings.admin.port == 0:
+        return None
+    host = _ANYWHERE.get(settings.admin.host, settings.admin.host)
+    address = f"[{host}]" if ":" in host else host
+    timeout = aiohttp.ClientTimeout(total=_ADMIN_SECONDS)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout) as session,
+            session.get(f"http://{address}:{settings.admin.port}/status") as answer,
+        ):
+            document = await answer.json() if answer.status == _OK else None
+    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
+        return None
+    return document if isinstance(document, dict) and document.get("group") == settings.group else None
+
+
+def _live(admin: Mapping[str, Any] | None, rule: str) -> dict[tuple[str, str], Mapping[str, Any]]:
+    """What the daemon says about a rule, by shard and target."""
+    shards = (
+        (shard["shard"], target)
+        for told in ((admin or {}).get("rules", ()))
+        if told.get("name") == rule
+        for shard in told.get("shards", ())
+        for target in shard.get("targets", ())
+    )
+    return {(shard, target["target"]): target for shard, target in shards}
+
+
+def _rule(
+    rule: RuleSettings, streams: list[StreamProgress], live: Mapping[tuple[str, str], Mapping[str, Any]]
+) -> dict[str, Any]:
+    left = dict(live)
+    shards = []
+    for progress in streams:
+        if (progress.stream.region, progress.stream.table) != (rule.source, rule.table) or progress.drained:
+            continue
+        for shard_id, row in sorted(progress.shards.items()):
+            names = {name.removeprefix(CHECKPOINT) for name in row if name.startswith(CHECKPOINT)}
+            names |= {target for shard, target in live if shard == shard_id}
+            shards.append(
+                {
+                    "shard": shard_id,
+                    "stream": progress.stream.arn,
+                    "owner": row.get("owner", {}).get("S"),
+                    "epoch": int(row.get("epoch", {}).get("N", 0)),
+                    "targets": [
+                        _target(target, row, left.pop((shard_id, target), {}))
+                        for target in sorted(names)
+                        if rule_of(target) == rule.name
+                    ],
+                }
+            )
+    for (shard_id, _), told in left.items():  # seen by the daemon only: the table does not answer
+        shards.append({"shard": shard_id, "stream": None, "owner": None, "epoch": None, "targets": [dict(told)]})
+    return {"name": rule.name, "mode": rule.mode, "source": rule.source, "table": rule.table, "shards": shards}
+
+
+def _target(target: str, row: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    saved = row.get(CHECKPOINT + target, {}).get("S")
+    return {
+        "target": target,
+        "region": target.partition("/")[2],
+        "checkpoint": saved,
+        "position": live.get("position", saved),
+        "lag_seconds": live.get("lag_seconds"),
+        "seconds_since_progress": live.get("seconds_since_progress"),
+        "counts": live.get("counts", {}),
+        "blocked": live.get("blocked"),
+    }
+
+
+def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
+    plain = {name: next(iter(typed.values())) for name, typed in row.items() if name not in {"pk", "sk", "sv"}}
+    return dict(sorted(plain.items()))
+
+
+# -- showing -------------------------------------------------------------------------------------------------------
+
+
+def _notes(document: Mapping[str, Any]) -> Iterator[str]:
+    if document["daemon"] is None:
+        yield "no daemon of this group answers on the admin port: positions are those saved last, lag is unknown."
+    else:
+        yield from (f"not ready: {reason}" for reason in document["daemon"].get("unready", ()))
+    if document["coordination_error"]:
+        yield document["coordination_error"]
+    for name in document["unconfigured"]:
+        yield f"there is progress of rule {name}, which is not configured: `replicator rules` says more."
+    for gap in document["gaps"]:
+        yield f"records were lost: target {gap.get('target')}, shard {gap.get('shard')} after {gap.get('after')}."
+
+
+def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    for rule in document["rules"]:
+        if not rule["shards"]:
+            yield (rule["name"], "", "no shard was read yet", "", "", "", "", "", "", "")
+        for shard in rule["shards"]:
+            for target in shard["targets"]:
+                yield (
+                    rule["name"],
+                    target["target"].partition("/")[2],
+                    _short(shard["shard"]),
+                    shard["owner"] or "nobody",
+                    "" if shard["epoch"] is None else str(shard["epoch"]),
+                    _short(target["position"] or "none"),
+                    _seconds(target["lag_seconds"]),
+                    _seconds(target["seconds_since_progress"]),
+                    _count(target["counts"]),
+                    _state(target["blocked"]),
+                )
+
+
+_LONGEST = 18
+
+
+def _short(text: str) -> str:
+    """The end of a long id, where ids differ."""
+    return text if len(text) <= _LONGEST else f"…{text[1 - _LONGEST :]}"
+
+
+def _seconds(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f} s"
+
+
+def _count(counts: Mapping[str, int]) -> str:
+    return str(counts.get("records", "")) if counts else ""
+
+
+def _state(blocked: Mapping[str, Any] | None) -> str:
+    if blocked is None:
+        return "ok"
+    key = f"key {blocked['key']}: " if blocked.get("key") else ""
+    return f"blocked: {key}{blocked.get('reason', '')} {blocked.get('advice', '')}".strip()
