@@ -148,6 +148,7 @@ class Run:
         """Writers and readers, until all is written and applied; whether it was applied in time."""
         options, view, world, keys = self.options, self.view, self.world, self.keys
         await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
+        view.say("the replicas show all of them; now readers fill the caches and writers write")
         await self._warm()
         stop = asyncio.Event()
         stage = Stage(self.writers, self.samplers, self.readers)

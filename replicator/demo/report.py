@@ -109,8 +109,12 @@ class Report:
                 f" ({lag.samples} writes sampled{_left_out(sampler)})"
             )
         lines.append(f"          {LAG_METHOD}")
-        items = ", ".join(f"{count} in {place}" for place, count in findings.items.items())
-        lines += [f"tables    {items}", f"deleted   {findings.deleted} keys absent, {findings.tombstones} tombstones"]
+        places = [f"{count} in {place}" for place, count in findings.items.items()]
+        per_table = len(places) // len(self.writers.world.tables)
+        for start in range(0, len(places), per_table):
+            title = "          " if start else "tables    "
+            lines.append(title + ", ".join(places[start : start + per_table]))
+        lines.append(f"deleted   {findings.deleted} absences checked, {findings.tombstones} tombstones")
         for reader in self.readers:
             counts = findings.entries[reader.cache.name]
             lines.append(

@@ -73,35 +73,36 @@ class View:
         self._live = None
 
     def show(self, stage: Stage) -> None:
-        """The present state."""
+        """The present state; to be called steadily."""
+        rate = stage.writes_per_second()
         if self._live is not None:
-            self._live.update(_table(stage), refresh=True)
+            self._live.update(_table(stage, rate), refresh=True)
         elif time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_SECONDS
-            self.say(_line(stage))
+            self.say(_line(stage, rate))
 
 
-def _line(stage: Stage) -> str:
-    parts = [f"{stage.writers.writes:>5} writes, {stage.writes_per_second():.0f}/s"]
-    parts += [f"{sampler.name} lag {_lag(sampler.recent())}" for sampler in stage.samplers]
-    for reader in stage.readers:
-        counts = reader.counts
-        acted = f"{stage.daemon.cache_actions[reader.cache.name]} {_PAST[reader.cache.action]}"
-        parts.append(f"{reader.cache.name} {counts[Read.HIT]} hits, {counts[Read.FILLED]} fills, {acted}")
-    return "  ".join(parts)
+def _line(stage: Stage, rate: float) -> str:
+    lags = ", ".join(f"{sampler.name} {_lag(sampler.recent())}" for sampler in stage.samplers)
+    hits = sum(reader.counts[Read.HIT] for reader in stage.readers)
+    fills = sum(reader.counts[Read.FILLED] for reader in stage.readers)
+    actions = stage.daemon.cache_actions.total()
+    caches = f"caches {hits} hits, {fills} fills, {actions} actions"
+    return f"{stage.writers.writes} writes, {rate:.0f}/s | lag {lags} | {caches}"
 
 
-_PAST = {"refresh": "refreshed", "invalidate": "invalidated"}
+_ACTIONS = {"refresh": "refreshes", "invalidate": "invalidations"}
 
 
 def _lag(lag: LagFigures) -> str:
-    return "-" if lag.p50_ms is None else f"p50 {lag.p50_ms} ms p99 {lag.p99_ms} ms"
+    """Median and 99th percentile."""
+    return "-" if lag.p50_ms is None else f"{lag.p50_ms}/{lag.p99_ms} ms"
 
 
-def _table(stage: Stage) -> Group:
+def _table(stage: Stage, rate: float) -> Group:
     counts = stage.writers.counts
     kinds = ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
-    head = Text(f"{stage.elapsed:5.1f} s  {stage.writers.writes} writes, {stage.writes_per_second():.0f}/s  ({kinds})")
+    head = Text(f"{stage.elapsed:5.1f} s  {stage.writers.writes} writes, {rate:.0f}/s  ({kinds})")
     replicas = Table("replica", "applied", "lag p50", "lag p99", "lag max", title_justify="left", box=None)
     for sampler in stage.samplers:
         lag = sampler.recent()
@@ -111,5 +112,5 @@ def _table(stage: Stage) -> Group:
     for reader in stage.readers:
         actions = stage.daemon.cache_actions[reader.cache.name]
         shown = [reader.counts[kind] for kind in (Read.HIT, Read.FILLED, Read.WAITED, Read.ABSENT)]
-        caches.add_row(reader.cache.name, f"{actions} {_PAST[reader.cache.action]}", *map(str, shown))
+        caches.add_row(reader.cache.name, f"{actions} {_ACTIONS[reader.cache.action]}", *map(str, shown))
     return Group(head, replicas, caches)
