@@ -281,7 +281,8 @@ def test_a_newer_item_that_arrives_while_an_unstamped_one_is_adopted_stays(chang
     refusals: list[Response] = [Refused(item=OLD)] if change is INSERT else [Refused(item=OLD), Refused(item=OLD)]
     logs: list[Response] = [Done()] if change is INSERT else []
     newer = Refused(item=item(OTHER, HIGHER))
-    assert told(change, TRANSACT, [*refusals, *logs, newer]) == Outcome(Effect.STALE)
+    answers: list[Response] = [*refusals, *logs, newer]
+    assert told(change, TRANSACT, answers) == Outcome(Effect.STALE)
 
 
 def test_a_tombstone_that_arrives_while_an_unstamped_item_is_adopted_wins() -> None:

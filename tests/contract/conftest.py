@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from replicator.adapters.aws import Place
+from replicator.demo.servers import MiniStack, Valkey, clean_environment
+from tests.contract.worlds import (
+    CacheBench,
+    DynamoRegionBench,
+    MemoryCacheBench,
+    MemoryRegionBench,
+    RegionBench,
+    place,
+    redis_bench,
+)
+
+WORLDS = ["memory", pytest.param("server", marks=pytest.mark.servers)]
+
+
+@pytest.fixture(scope="session")
+def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that speaks DynamoDB and its streams, one per process of the test run."""
+    with MiniStack.start(_directory(tmp_path_factory)) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in clean_environment().items():
+            if name.startswith("AWS_"):
+                patch.setenv(name, value)
+        yield server.endpoint_url
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real Valkey, one per process of the test run."""
+    with Valkey.start(_directory(tmp_path_factory)) as server:
+        yield server.url
+
+
+def _directory(factory: pytest.TempPathFactory) -> Path:
+    return factory.mktemp("server")
+
+
+@pytest.fixture
+async def dynamo_place(dynamodb_url: str) -> AsyncIterator[Place]:
+    """Clients at the local server."""
+    async with place(dynamodb_url) as opened:
+        yield opened
+
+
+@pytest.fixture(params=WORLDS)
+async def region_bench(request: pytest.FixtureRequest) -> AsyncIterator[RegionBench]:
+    """A region in each world."""
+    if request.param == "memory":
+        yield MemoryRegionBench()
+        return
+    async with place(request.getfixturevalue("dynamodb_url")) as opened:
+        bench = DynamoRegionBench(opened.dynamodb, {"pk": "S"})
+        await bench.create()
+        yield bench
+
+
+@pytest.fixture(params=WORLDS)
+async def cache_bench(request: pytest.FixtureRequest) -> AsyncIterator[CacheBench]:
+    """A cache in each world."""
+    if request.param == "memory":
+        yield MemoryCacheBench()
+        return
+    async with redis_bench(request.getfixturevalue("redis_url")) as bench:
+        yield bench

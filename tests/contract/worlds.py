@@ -1,0 +1,254 @@
+"""One bench per port and world: the port under test, and a way to prepare and look at what it works on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from itertools import count
+from typing import Any, Protocol
+
+import redis.asyncio as redis_asyncio
+
+from replicator.adapters.aws import ClientTimes, Place, open_place
+from replicator.adapters.clock import SystemClock
+from replicator.adapters.memory import MemoryCache, MemoryRegion, Slot
+from replicator.adapters.redis import RedisCache
+from replicator.adapters.tables import DynamoRegion
+from replicator.adapters.wire import call, prepare
+from replicator.domain.image import Image
+from replicator.domain.records import ItemKey
+from replicator.ports import Cache, Region
+from replicator.settings import Region as RegionSettings
+
+_BATCH = 25
+_numbers = count(1)
+
+
+def fresh(name: str) -> str:
+    """A name that no other test of this process uses."""
+    return f"{name}-{next(_numbers)}"
+
+
+@asynccontextmanager
+async def place(endpoint_url: str) -> AsyncIterator[Place]:
+    """Clients of a region at a local endpoint."""
+    settings = RegionSettings.model_validate({"region": "eu-west-1", "endpoint_url": endpoint_url})
+    async with open_place("eu", settings, ClientTimes(), connections=32) as opened:
+        prepare(opened.dynamodb)
+        prepare(opened.streams)
+        yield opened
+
+
+async def create_table(dynamodb: Any, name: str, keys: Mapping[str, str], *, stream: bool = False) -> None:
+    """A table; `keys` maps the names of its key attributes to their types, partition key first."""
+    await dynamodb.create_table(
+        TableName=name,
+        AttributeDefinitions=[{"AttributeName": key, "AttributeType": kind} for key, kind in keys.items()],
+        KeySchema=[{"AttributeName": key, "KeyType": role} for key, role in zip(keys, ("HASH", "RANGE"), strict=False)],
+        BillingMode="PAY_PER_REQUEST",
+        **({"StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}} if stream else {}),
+    )
+
+
+# -- regions -------------------------------------------------------------------------------------------------------
+
+
+class RegionBench(Protocol):
+    """A region, and its table seen from the side."""
+
+    @property
+    def region(self) -> Region:
+        """The port."""
+
+    async def seed(self, slots: Mapping[ItemKey, Slot]) -> None:
+        """Let this stand under these keys."""
+
+    async def found(self, keys: Sequence[ItemKey]) -> dict[ItemKey, Slot]:
+        """What stands under these keys."""
+
+    async def refuse(self, key: ItemKey, item: Image) -> Image:
+        """An item that the region can never hold under this key, made of `item`."""
+
+
+class MemoryRegionBench:
+    """The memory region."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryRegion()
+        self.region: Region = self.memory
+
+    async def seed(self, slots: Mapping[ItemKey, Slot]) -> None:
+        self.memory.slots.update(slots)
+
+    async def found(self, keys: Sequence[ItemKey]) -> dict[ItemKey, Slot]:
+        return {key: self.memory.slot(key) for key in keys}
+
+    async def refuse(self, key: ItemKey, item: Image) -> Image:
+        self.memory.poison(key, "the item is too large")
+        return item
+
+
+class DynamoRegionBench:
+    """A table and its side table on a server that speaks DynamoDB."""
+
+    def __init__(self, dynamodb: Any, keys: Mapping[str, str]) -> None:
+        self.table, self.side = fresh("orders"), fresh("side")
+        self._keys = keys
+        self._dynamodb = dynamodb
+        self.region: Region = DynamoRegion(
+            dynamodb,
+            region_id="eu",
+            table=self.table,
+            side_table=self.side,
+            tombstone_ttl=timedelta(days=7),
+            concurrency=32,
+            clock=SystemClock(),
+        )
+
+    async def create(self) -> None:
+        """Create both tables."""
+        await create_table(self._dynamodb, self.table, self._keys)
+        await create_table(self._dynamodb, self.side, {"k": "S"})
+
+    async def seed(self, slots: Mapping[ItemKey, Slot]) -> None:
+        items = [json.loads(slot.item.wire) for slot in slots.values() if slot.item is not None]
+        rows = [
+            {"k": {"S": key.side_key(self.table)}, "v": {"S": slot.tombstone}, "sv": {"N": "1"}}
+            for key, slot in slots.items()
+            if slot.tombstone is not None
+        ]
+        for table, puts in ((self.table, items), (self.side, rows)):
+            for start in range(0, len(puts), _BATCH):
+                requests = [{"PutRequest": {"Item": item}} for item in puts[start : start + _BATCH]]
+                await self._call(self._dynamodb.batch_write_item, RequestItems={table: requests})
+
+    async def found(self, keys: Sequence[ItemKey]) -> dict[ItemKey, Slot]:
+        items = {_key(item, self._keys): _image(item) for item in await self._all(self.table)}
+        rows = {row["k"]["S"]: row["v"]["S"] for row in await self._all(self.side)}
+        return {
+            key: Slot(items.get(_key(json.loads(key.wire), self._keys)), rows.get(key.side_key(self.table)))
+            for key in keys
+        }
+
+    async def _all(self, table: str) -> list[Any]:
+        items: list[Any] = []
+        request: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
+        while True:
+            page = await self._call(self._dynamodb.scan, **request)
+            items += page["Items"]
+            if not page.get("LastEvaluatedKey"):
+                return items
+            request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
+
+    async def _call(self, operation: Any, **body: Any) -> Any:
+        """Call with wire JSON both ways, so that the client converts no value."""
+        return json.loads(await call(operation, json.dumps(body).encode(), None, "the bench", **body))
+
+    async def refuse(self, key: ItemKey, item: Image) -> Image:
+        return Image(item.wire[:-1] + b',"filling":{"S":"' + b"x" * 410_000 + b'"}}')
+
+
+def _image(item: Mapping[str, Any]) -> Image:
+    return Image(json.dumps(item, separators=(",", ":")).encode())
+
+
+def _key(item: Mapping[str, Any], names: Mapping[str, str]) -> str:
+    return json.dumps({name: item[name] for name in sorted(names)})
+
+
+# -- caches --------------------------------------------------------------------------------------------------------
+
+
+class CacheBench(Protocol):
+    """A cache, and its entries seen from the side."""
+
+    @property
+    def cache(self) -> Cache:
+        """The port."""
+
+    async def seed(self, entries: Mapping[str, bytes]) -> None:
+        """Let these entries stand."""
+
+    async def found(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+        """What stands under these keys."""
+
+    async def life_ms(self, key: str) -> int:
+        """How long an entry will live; negative: for ever."""
+
+
+class MemoryCacheBench:
+    """The memory cache."""
+
+    def __init__(self) -> None:
+        self.memory = MemoryCache()
+        self.cache: Cache = self.memory
+
+    async def seed(self, entries: Mapping[str, bytes]) -> None:
+        self.memory.entries.update(entries)
+
+    async def found(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+        return {key: self.memory.entries.get(key) for key in keys}
+
+    async def life_ms(self, key: str) -> int:
+        return self.memory.lives_ms.get(key, -1)
+
+
+@dataclass
+class RedisCacheBench:
+    """A real server."""
+
+    cache: RedisCache
+    client: Any
+
+    async def seed(self, entries: Mapping[str, bytes]) -> None:
+        await self.client.mset(dict(entries))
+
+    async def found(self, keys: Sequence[str]) -> dict[str, bytes | None]:
+        return {key: await self.client.get(key) for key in keys}
+
+    async def life_ms(self, key: str) -> int:
+        return int(await self.client.pttl(key))
+
+
+@asynccontextmanager
+async def redis_bench(url: str) -> AsyncIterator[RedisCacheBench]:
+    """The Redis adapter and a client beside it."""
+    cache = RedisCache("main", url, username=None, password=None, connect_seconds=3, read_seconds=3)
+    client = redis_asyncio.Redis.from_url(url)
+    try:
+        yield RedisCacheBench(cache, client)
+    finally:
+        await client.aclose()
+        await cache.close()
+
+
+# -- fences --------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Turnstile:
+    """A fence that counts, and falls when it is told to."""
+
+    error: Exception | None = None
+    passed: int = field(default=0)
+
+    def check(self) -> None:
+        """Let a send pass, or refuse it."""
+        if self.error is not None:
+            raise self.error
+        self.passed += 1
+
+
+async def gathered(coroutines: Sequence[Any], at_once: int = 32) -> list[Any]:
+    """Results in order, a few at a time."""
+    limit = asyncio.Semaphore(at_once)
+
+    async def bounded(coroutine: Any) -> Any:
+        async with limit:
+            return await coroutine
+
+    return list(await asyncio.gather(*map(bounded, coroutines)))
