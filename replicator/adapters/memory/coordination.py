@@ -110,8 +110,8 @@ class MemoryRegistry:
         self._now = now
         self._starts: dict[tuple[_Stream, str], TargetStart] = {}
         self._gaps: dict[Gap, None] = {}
-        self._streams: dict[_Stream, StreamRef] = {}
-        self._drained: set[_Stream] = set()
+        self._streams: dict[StreamRef, bool] = {}
+        """Streams that were ever read, and whether they are drained."""
 
     async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
         """Targets that ever started on this stream, by target id."""
@@ -141,17 +141,15 @@ class MemoryRegistry:
         async with self.faults.around("streams"):
             left = [
                 stream
-                for identity, stream in self._streams.items()
-                if identity not in self._drained and (stream.region, stream.table) == (region, table)
+                for stream, drained in self._streams.items()
+                if not drained and (stream.region, stream.table) == (region, table)
             ]
             return sorted(left, key=lambda stream: stream.generation)
 
     async def remember_stream(self, stream: StreamRef, *, drained: bool) -> None:
         """Note that a stream is being read, or that it was read to its end."""
         async with self.faults.around("remember_stream"):
-            self._streams[_identity(stream)] = stream
-            if drained:
-                self._drained.add(_identity(stream))
+            self._streams[stream] = drained or self._streams.get(stream, False)
 
 
 def _interval(gap: Gap) -> tuple[_Stream, ShardId, str, Position]:
