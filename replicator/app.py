@@ -72,44 +72,48 @@ async def _run(settings: Settings, config_path: Path) -> int:
     clock, rules, metrics = SystemClock(), rules_of(settings), Metrics()
     board = Board(settings.group, rules, clock)
     observer = LiveObserver(board, metrics, clock)
-    async with AsyncExitStack() as stack:
-        host, port = await stack.enter_async_context(
-            serve_admin(settings.admin.host, settings.admin.port, board, metrics, observer)
-        )
-        log.info("admin_listening", host=host, port=port)
-        parts = _Parts(
-            settings=settings,
-            places=await stack.enter_async_context(
-                open_places(settings, _regions(settings, rules), _connections(settings, rules))
-            ),
-            caches=await stack.enter_async_context(open_caches(settings, _caches(rules))),
-            clock=clock,
-            observer=observer,
-        )
-        for place in parts.places.values():
-            prepare(place.dynamodb)
-            prepare(place.streams)
 
-        async def work(stop: asyncio.Event) -> None:
-            await _start(parts, rules, stop)
-            if stop.is_set():
-                return
-            notify("READY=1")
-            gc.collect()
-            gc.freeze()
-            async with asyncio.TaskGroup() as background:
-                dog = background.create_task(watchdog(lambda: board.health() is None), name="watchdog")
-                await parts.worker(rules, stop).run()
-                dog.cancel()
+    async def work(stop: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            host, port = await stack.enter_async_context(
+                serve_admin(settings.admin.host, settings.admin.port, board, metrics, observer)
+            )
+            log.info("admin_listening", host=host, port=port)
+            regions, connections = _regions(settings, rules), _connections(settings, rules)
+            parts = _Parts(
+                settings=settings,
+                places=await stack.enter_async_context(open_places(settings, regions, connections)),
+                caches=await stack.enter_async_context(open_caches(settings, _caches(rules))),
+                clock=clock,
+                observer=observer,
+            )
+            await _serve(parts, rules, board, stop)
 
-        def told(what: str) -> None:
-            board.draining = True
-            notify("STOPPING=1")
-            log.info(what, drain_seconds=settings.drain.total_seconds())
+    def told(what: str) -> None:
+        board.draining = True
+        notify("STOPPING=1")
+        log.info(what, drain_seconds=settings.drain.total_seconds())
 
-        code = await live(work, drain_seconds=settings.drain.total_seconds(), told=told)
+    code = await live(work, drain_seconds=settings.drain.total_seconds(), told=told)
     log.info("stopped", exit_code=code)
     return code
+
+
+async def _serve(parts: _Parts, rules: Sequence[Rule], board: Board, stop: asyncio.Event) -> None:
+    """Look at the world, then replicate until `stop`."""
+    for place in parts.places.values():
+        prepare(place.dynamodb)
+        prepare(place.streams)
+    await _start(parts, rules, stop)
+    if stop.is_set():
+        return
+    notify("READY=1")
+    gc.collect()
+    gc.freeze()
+    async with asyncio.TaskGroup() as background:
+        dog = background.create_task(watchdog(lambda: board.health() is None), name="watchdog")
+        await parts.worker(rules, stop).run()
+        dog.cancel()
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -42,6 +43,9 @@ def run(context: typer.Context, config: Config = None) -> None:
 
     Then drain, save the positions, release the shards and exit. A second signal ends it at once.
     """
+    import signal
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the daemon takes over: nothing has begun, so this is a stop
     from replicator.cli.configuration import configuration_path, load
 
     path = configuration_path(config or context.obj)

@@ -8,7 +8,8 @@ from typing import Any
 
 import structlog
 
-_QUIET = ("aiohttp.access", "asyncio", "botocore", "aiobotocore", "urllib3")
+_QUIET = ("aiohttp.access", "botocore", "aiobotocore", "urllib3")
+"""Libraries whose warnings repeat, with tracebacks, what our own sentences say."""
 
 
 def configure(level: str, style: str) -> None:
@@ -41,4 +42,4 @@ def configure(level: str, style: str) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for name in _QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.ERROR)
