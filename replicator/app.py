@@ -57,7 +57,7 @@ def run(settings: Settings, *, config_path: Path) -> int:
     """Run the daemon until a signal; returns the exit code."""
     configure(settings.log.level, settings.log.format)
     try:
-        import uvloop  # noqa: PLC0415 - not on every platform
+        import uvloop
 
         factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     except ImportError:
@@ -282,7 +282,7 @@ def _hindered(settings: Settings, rule: Rule, failures: Sequence[Fact]) -> bool:
 
 
 async def _identities(parts: _Parts, rules: Sequence[Rule]) -> None:
-    """A rule's name is the identity of its progress: refuse a start that would silently begin anew under another name."""
+    """A rule's name is the identity of its progress: refuse to begin anew, silently, under another name."""
     log = structlog.get_logger("replicator")
     names = {rule.name for rule in rules}
     shapes = {rule.name: shape_of(rule) for rule in parts.settings.rules}
@@ -313,7 +313,7 @@ async def _identities(parts: _Parts, rules: Sequence[Rule]) -> None:
         except ReplicatorError as error:
             if error.exit_code != EXIT_UNREACHABLE:
                 raise
-            log.error("unreachable", rule=rule.name, reason=error.message, advice=error.advice)
+            log.warning("unreachable", rule=rule.name, reason=error.message, advice=error.advice)
 
 
 async def _epochs(parts: _Parts, rules: Sequence[Rule]) -> None:

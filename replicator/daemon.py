@@ -1,7 +1,7 @@
 """Lifetimes: signals, the drain and its deadline, exit codes.
 
-The first SIGTERM or SIGINT sets `stop`: what was read is applied, stored and released. The deadline, or a second signal,
-cancels what is left; that loses nothing, because whatever is not stored is read again.
+The first SIGTERM or SIGINT sets `stop`: what was read is applied, stored and released. The deadline, or a second
+signal, cancels what is left; nothing is lost by that, because whatever is not stored is read again.
 """
 
 from __future__ import annotations

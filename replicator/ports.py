@@ -118,7 +118,9 @@ class Coordination(Protocol):
     async def rows(self, stream: StreamRef) -> dict[ShardId, LeaseRow]:
         """Every shard row of a stream."""
 
-    async def claim(self, stream: StreamRef, shard_id: ShardId, seen: LeaseRow | None, owner: WorkerId) -> LeaseRow | None:
+    async def claim(
+        self, stream: StreamRef, shard_id: ShardId, seen: LeaseRow | None, owner: WorkerId
+    ) -> LeaseRow | None:
         """Take a shard if its row still is as `seen`; None when somebody was faster."""
 
     async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
@@ -265,4 +267,3 @@ class Observer(Protocol):
 
     def service_recovered(self, what: str) -> None:
         """The service works again."""
-

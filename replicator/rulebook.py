@@ -68,7 +68,7 @@ def rule_of(settings: Settings, rule: RuleSettings) -> Rule:
 
 
 def shape_of(rule: RuleSettings) -> str:
-    """Digest of what decides which items a rule lets pass and which cache keys they have; a change of it is worth a warning."""
+    """Digest of what decides which items a rule lets pass and which cache keys they have."""
     text = rule.filter.model_dump_json() + "".join(f"|{action.cache}|{action.key}" for action in rule.cache)
     return sha256(text.encode()).hexdigest()[:16]
 
@@ -83,7 +83,7 @@ def _filter(settings: FilterSettings) -> Filter:
     )
 
 
-def _equals(attribute: str, value: str | bool | float | None) -> Equals:
+def _equals(attribute: str, value: str | bool | float | None) -> Equals:  # noqa: FBT001 - a scalar of any kind
     if value is None or isinstance(value, str | bool):
         return Equals(attribute, value)
     return Equals(attribute, str(value), is_number=True)

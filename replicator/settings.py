@@ -10,7 +10,7 @@ import os
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import jmespath
 import jmespath.exceptions
@@ -135,7 +135,7 @@ class CoordinationSettings(_Frozen):
 
     region: RegionName
     table: Table = "replicator-coordination"
-    lease: Duration = Field(default=timedelta(seconds=10), description="a worker silent for so long has lost its shards")
+    lease: Duration = Field(default=timedelta(seconds=10), description="a worker silent for so long loses its shards")
     heartbeat: Duration = Field(default=timedelta(seconds=3), description="time between two signs of life")
     checkpoint: Duration = Field(default=timedelta(seconds=1), description="least time between two saves of a shard")
     discovery: Duration = Field(default=timedelta(seconds=10), description="time between two listings of a stream")
@@ -157,7 +157,7 @@ class Admin(_Frozen):
 class Polling(_Frozen):
     """How a shard is read."""
 
-    interval: Duration = Field(default=timedelta(milliseconds=250), description="least time between two reads of a shard")
+    interval: Duration = Field(default=timedelta(milliseconds=250), description="least time between reads of a shard")
     idle_max: Duration = Field(default=timedelta(seconds=1), description="longest wait of an idle shard")
     page: int = Field(default=1000, ge=1, le=1000, description="records per read")
 
@@ -324,7 +324,11 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over secrets over the file, which is handed over as init arguments."""
         assert isinstance(init_settings, InitSettingsSource)
-        secrets = NestedSecretsSettingsSource(settings_cls, secrets_dir=secrets_directory(), env_prefix="")
+        secrets = NestedSecretsSettingsSource(
+            settings_cls,  # type: ignore[arg-type]  # it takes the class as well, and says so
+            secrets_dir=secrets_directory(),
+            env_prefix="",
+        )
         return env_settings, secrets, init_settings
 
 
@@ -346,7 +350,11 @@ def _region_problems(settings: Settings) -> list[str]:
         used.append((f"rules[{index}].source", rule.source))
         used += [(f"rules[{index}].replicas[{n}].region", replica.region) for n, replica in enumerate(rule.replicas)]
     known = ", ".join(settings.regions)
-    return [f"{path}: region {name!r} is not one of regions ({known})" for path, name in used if name not in settings.regions]
+    return [
+        f"{path}: region {name!r} is not one of regions ({known})"
+        for path, name in used
+        if name not in settings.regions
+    ]
 
 
 def _rule_problems(settings: Settings) -> list[str]:
@@ -380,7 +388,8 @@ def _cache_problems(settings: Settings, rule: RuleSettings, path: str) -> list[s
             problems.append(f"{where}.cache: {action.cache!r} is not one of caches ({known})")
         elif cache.region not in replicas | {rule.source}:
             problems.append(
-                f"{where}.cache: cache {action.cache!r} stands in region {cache.region!r}, which rule {rule.name!r} does not use"
+                f"{where}.cache: cache {action.cache!r} stands in region {cache.region!r},"
+                f" which rule {rule.name!r} does not use"
             )
         elif action.action == "refresh" and cache.region not in replicas:
             problems.append(f"{where}.action: a cache beside the source table can only be invalidated")

@@ -78,7 +78,12 @@ _REFUSALS = frozenset(
     }
 )
 _POISONS = frozenset(
-    {"ValidationException", "ValidationError", "ItemCollectionSizeLimitExceededException", "ItemCollectionSizeLimitExceeded"}
+    {
+        "ValidationException",
+        "ValidationError",
+        "ItemCollectionSizeLimitExceededException",
+        "ItemCollectionSizeLimitExceeded",
+    }
 )
 _BY_CODE: dict[str, type[ReplicatorError]] = {
     **dict.fromkeys(_THROTTLES, Throttled),
@@ -133,9 +138,7 @@ class Place:
 
 
 @asynccontextmanager
-async def open_place(
-    region_id: str, settings: Region, times: ClientTimes, *, connections: int
-) -> AsyncIterator[Place]:
+async def open_place(region_id: str, settings: Region, times: ClientTimes, *, connections: int) -> AsyncIterator[Place]:
     """Clients for a region; closed together. Nothing is sent before the first call."""
     session = _session(region_id, settings, times)
     config = _config(times, connections)

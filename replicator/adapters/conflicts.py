@@ -1,6 +1,6 @@
 """Conflict entries in a DynamoDB table.
 
-Invariant: an entry's id depends only on what was in conflict, so that a replay writes the same entry and changes nothing.
+Invariant: an entry's id depends only on what was in conflict, so a replay writes the same entry and changes nothing.
 """
 
 from __future__ import annotations
@@ -31,9 +31,7 @@ _CONDITION_FAILED = "ConditionalCheckFailedException"
 class DynamoConflictLog:
     """The conflict table of one group."""
 
-    def __init__(
-        self, client: DynamoDBClient, *, table: str, region_id: str, ttl: timedelta, clock: Clock
-    ) -> None:
+    def __init__(self, client: DynamoDBClient, *, table: str, region_id: str, ttl: timedelta, clock: Clock) -> None:
         self._client = client
         self._table = table
         self._where = f"conflict table {table} in {region_id}"

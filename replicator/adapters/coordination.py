@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
 
@@ -278,7 +278,8 @@ class DynamoCoordination:
     def _check_schema(self, row: Row) -> None:
         if self._number(row, "sv") > SCHEMA:
             raise WorldMismatch(
-                f"The {self._where} holds rows of a newer replicator (schema {self._number(row, 'sv')}, ours {SCHEMA}).",
+                f"The {self._where} holds rows of a newer replicator"
+                f" (schema {self._number(row, 'sv')}, ours {SCHEMA}).",
                 advice="Upgrade this program to the version of its newest worker.",
             )
 
@@ -333,7 +334,7 @@ class DynamoCoordination:
                 return rows
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    async def _update(
+    async def _update(  # noqa: PLR0913 - the parts of one UpdateItem
         self,
         key: dict[str, AttributeValueTypeDef],
         update: str,
@@ -341,7 +342,7 @@ class DynamoCoordination:
         names: dict[str, str],
         values: dict[str, AttributeValueTypeDef],
         *,
-        returning: str = "ALL_NEW",
+        returning: Literal["ALL_NEW", "ALL_OLD"] = "ALL_NEW",
     ) -> Row | None:
         """The row after the update, or before it if asked; None when the condition failed."""
         request: dict[str, Any] = {} if condition is None else {"ConditionExpression": condition}

@@ -49,8 +49,7 @@ def condition(when: Condition | TombstoneBelow, key_attribute: str) -> bytes:
 _RAISE = (
     b'"UpdateExpression":"SET #v = :v, #e = :e, #s = :s",'
     b'"ConditionExpression":"attribute_not_exists(#v) OR #v < :v",'
-    b'"ExpressionAttributeNames":'
-    + _ENCODE({"#v": TOMBSTONE_VERSION, "#e": TOMBSTONE_EXPIRY, "#s": SCHEMA_VERSION})
+    b'"ExpressionAttributeNames":' + _ENCODE({"#v": TOMBSTONE_VERSION, "#e": TOMBSTONE_EXPIRY, "#s": SCHEMA_VERSION})
 )
 
 

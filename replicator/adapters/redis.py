@@ -41,7 +41,7 @@ for i, key in ipairs(KEYS) do
 end
 return changed
 """
-"""For every key: absent -> nothing, lease or foreign entry -> dropped, older entry -> the value or the deletion marker."""
+"""For every key: absent -> nothing, lease or foreign entry -> dropped, older entry -> the value or the marker."""
 
 _APPLY_SHA = sha1(APPLY.encode(), usedforsecurity=False).hexdigest()
 
@@ -56,7 +56,7 @@ def safe_url(url: str) -> str:
 class RedisCache:
     """One standalone Redis or Valkey."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - a composition root fills it once
         self,
         name: str,
         url: str,

@@ -123,9 +123,7 @@ class DynamoRegion:
     async def _put(self, put: Put, fence: Fence) -> Response:
         body = b"{%b,%b}" % (self._put_json(put), b'"ReturnConsumedCapacity":"NONE"')
         try:
-            await wire.call(
-                self._client.put_item, body, fence, f"PutItem on {self._where}", TableName=self._table
-            )
+            await wire.call(self._client.put_item, body, fence, f"PutItem on {self._where}", TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
         return _DONE
@@ -183,9 +181,7 @@ class DynamoRegion:
 
     async def _get_item(self, key: ItemKey, fence: Fence) -> Found:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, key.wire)
-        answer = await wire.call(
-            self._client.get_item, body, fence, f"GetItem on {self._where}", TableName=self._table
-        )
+        answer = await wire.call(self._client.get_item, body, fence, f"GetItem on {self._where}", TableName=self._table)
         return Found(item=_item(_ANSWER.decode(answer).Item))
 
     async def _get_tombstone(self, key: ItemKey, fence: Fence) -> Found:

@@ -35,7 +35,7 @@ class _Exchange:
 _exchange: ContextVar[_Exchange | None] = ContextVar("replicator_exchange", default=None)
 
 
-class Refusal(Exception):  # noqa: N818 - not an error: a condition said no
+class Refusal(Exception):
     """A conditional write was refused; `body` is the service's answer."""
 
     def __init__(self, code: str, body: bytes) -> None:

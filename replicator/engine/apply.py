@@ -204,9 +204,7 @@ class TargetApplier:
 
     # -- the report ------------------------------------------------------------------------------------------------
 
-    def _report(
-        self, fresh: Sequence[ChangeRecord], window: Window, tally: _Tally, began: float
-    ) -> BatchReport:
+    def _report(self, fresh: Sequence[ChangeRecord], window: Window, tally: _Tally, began: float) -> BatchReport:
         newest = max(record.created_at for record in fresh)
         return BatchReport(
             place=self.place,
@@ -223,4 +221,3 @@ class TargetApplier:
             lag_seconds=max(0.0, self._clock.now() - newest) if newest else None,
             took_seconds=self._clock.monotonic() - began,
         )
-

@@ -178,9 +178,7 @@ class StreamCoordinator:
         )
         return expired - {self._session.worker}
 
-    async def _claim(
-        self, ref: StreamRef, shard_id: ShardId, seen: LeaseRow | None, group: asyncio.TaskGroup
-    ) -> None:
+    async def _claim(self, ref: StreamRef, shard_id: ShardId, seen: LeaseRow | None, group: asyncio.TaskGroup) -> None:
         self._session.check()
         row = await self._ports.coordination.claim(ref, shard_id, seen, self._session.worker)
         if row is None:

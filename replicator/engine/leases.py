@@ -1,8 +1,8 @@
 """A worker's life: heartbeats, the deadline that fences its sends, and whose lease has expired.
 
-Invariant: nothing is sent after the deadline, and the deadline lies before the moment at which any other worker may take
-a shard over. Wall clocks are never compared between machines: an owner is expired for an observer when its counter stood
-still for the lease time on the observer's own clock.
+Invariant: nothing is sent after the deadline, and the deadline lies before the moment at which any other worker may
+take a shard over. Wall clocks are never compared between machines: an owner is expired for an observer when its counter
+stood still for the lease time on the observer's own clock.
 """
 
 from __future__ import annotations
@@ -72,9 +72,7 @@ class ShardFence:
         self._session.check()
 
 
-async def heartbeat(
-    session: Session, membership: Membership, clock: Clock, observer: Observer, limits: Limits
-) -> None:
+async def heartbeat(session: Session, membership: Membership, clock: Clock, observer: Observer, limits: Limits) -> None:
     """Beat until the session is over: the deadline passed, or somebody ended it."""
     counter = 0
     failing = False

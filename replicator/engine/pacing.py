@@ -11,7 +11,7 @@ _FIRST_SECONDS = 0.05
 _MOST_DOUBLINGS = 20
 
 
-class Stopped(Exception):  # noqa: N818 - not an error: the program drains
+class Stopped(Exception):
     """The program stops, so this work is given up; what is durable stays durable."""
 
 

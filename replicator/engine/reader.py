@@ -157,9 +157,7 @@ class ShardReader:
 
     def _idle(self, cursor: _Cursor) -> float:
         """How long to wait behind an empty page: the poll interval at first, doubling to the bound."""
-        cursor.idle_seconds = min(
-            max(cursor.idle_seconds * 2, self._limits.poll_seconds), self._limits.idle_seconds
-        )
+        cursor.idle_seconds = min(max(cursor.idle_seconds * 2, self._limits.poll_seconds), self._limits.idle_seconds)
         return max(0.0, cursor.idle_seconds - self._limits.poll_seconds)
 
     def _cursor(self, position: Position) -> _Cursor:

@@ -1,7 +1,8 @@
 """One shard that is ours: read, decide, apply, cache, checkpoint, hand over to children.
 
-Every rule runs a pipeline of its own, so a rule that cannot go on holds no other rule back; all of them read through one
-reader and store their progress in one row. Invariant: a target's checkpoint never passes an effect that is not durable.
+Every rule runs a pipeline of its own, so a rule that cannot go on holds no other rule back; all of them read through
+one reader and store their progress in one row. Invariant: a target's checkpoint never passes an effect that is not
+durable.
 """
 
 from __future__ import annotations
@@ -83,7 +84,7 @@ class Progress:
                 await asyncio.sleep(backoff(attempt, self._limits.backoff_seconds))
 
     async def flush(self) -> None:
-        """Store what moved since the last time, under our epoch; raises what prevented it, and keeps the rest to store."""
+        """Store what moved since the last time, under our epoch; what could not be stored is kept."""
         if not self._dirty:
             return
         self._changed.clear()
@@ -188,9 +189,7 @@ class ShardWorker:
                 return
 
     def _start(self, group: asyncio.TaskGroup, rule: Rule) -> None:
-        self._running[rule.name] = group.create_task(
-            self._boundary(rule), name=f"{rule.name} on {self.lease.shard_id}"
-        )
+        self._running[rule.name] = group.create_task(self._boundary(rule), name=f"{rule.name} on {self.lease.shard_id}")
 
     async def _boundary(self, rule: Rule) -> None:
         """A rule's pipeline; what nobody expected is told, and the pipeline begins again from its progress."""
@@ -228,7 +227,7 @@ class ShardWorker:
         return f"rule {rule.name} on shard {self.lease.shard_id}"
 
     async def _store_end(self, rule: Rule) -> None:
-        """Children wait for the stored end of their parents, so it is stored at once; if that fails, the keeper repeats it."""
+        """Children wait for the stored end of their parents: store it at once; if that fails, the keeper repeats it."""
         try:
             await self.progress.flush()
         except ReplicatorError as error:
@@ -301,7 +300,7 @@ class ShardWorker:
     # -- records that left the stream unread -----------------------------------------------------------------------
 
     async def _behind_gap(self, rule: Rule, position: Position, error: RecordsTrimmed) -> Position:
-        """Record the loss for every target that needed it; where to go on, once the rule or the end of the program says so."""
+        """Record the loss for every target that needed it; returns where to go on, once something says so."""
         for target in rule.targets:
             if self.progress.position(target).order <= position.order:
                 await self._record_gap(target, position, error)

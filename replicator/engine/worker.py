@@ -59,9 +59,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             coordinators = [
                 group.create_task(
-                    StreamCoordinator(
-                        source, self._membership, session, limits=self._limits, stop=self._stop
-                    ).run(),
+                    StreamCoordinator(source, self._membership, session, limits=self._limits, stop=self._stop).run(),
                     name=f"coordinator of {source.table} in {source.region}",
                 )
                 for source in self._sources

@@ -109,9 +109,11 @@ class Board:
     def unready(self) -> list[str]:
         """Reasons why this worker does not do its work now; empty when it does."""
         reasons = ["draining"] if self.draining else []
-        for rule in self._rules:
-            if (rule.source, rule.table) not in self.cycled:
-                reasons.append(f"rule {rule.name}: the stream of {rule.table} in {rule.source} was not listed yet")
+        reasons += [
+            f"rule {rule.name}: the stream of {rule.table} in {rule.source} was not listed yet"
+            for rule in self._rules
+            if (rule.source, rule.table) not in self.cycled
+        ]
         reasons += [f"{what}: {trouble.error.sentence}" for what, trouble in self.services.items()]
         for state in self.targets.values():
             if state.trouble is not None and state.trouble.error.disposition is Disposition.RETRY:

@@ -168,7 +168,12 @@ class LiveObserver:
         rule, region = gap.target_id.split("/", maxsplit=1)
         self._metrics.gaps.labels(rule, region).inc()
         self._log.error(
-            "gap_found", target=gap.target_id, shard=gap.shard_id, stream=gap.stream.arn, after=gap.after.text, why=gap.why
+            "gap_found",
+            target=gap.target_id,
+            shard=gap.shard_id,
+            stream=gap.stream.arn,
+            after=gap.after.text,
+            why=gap.why,
         )
 
     def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:

@@ -16,7 +16,7 @@ def notify(state: str) -> None:
     if address.startswith("@"):
         address = "\0" + address[1:]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.setblocking(False)
+        manager.settimeout(0)
         try:
             manager.sendto(state.encode(), address)
         except OSError:

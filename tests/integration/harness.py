@@ -116,7 +116,7 @@ class World:
         return f"http://127.0.0.1:{self.dynamodb_port}"
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """A configuration of one rule, quick to fail over; `changes` replace top-level keys, `rule` those of the rule."""
+        """A configuration of one rule, quick to fail over; `changes` replace top-level keys, `rule` the rule's."""
         rule = {
             "name": "orders",
             "table": "orders",
@@ -461,7 +461,8 @@ def _coherent(entry: bytes, item: Item | None) -> bool:
     if item is None:
         return False
     version, payload = entry[2:].split(b"|", 1)
-    return version.decode() == item["_rep"]["S"] and json.loads(payload) == json.loads(json.dumps(wire(plain(item))))
+    shown: Item = json.loads(payload)
+    return version.decode() == item["_rep"]["S"] and shown == wire(plain(item))
 
 
 def wire(value: Any) -> Any:
