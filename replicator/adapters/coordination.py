@@ -171,7 +171,7 @@ class DynamoCoordination:
     async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
         """Targets that ever started on this stream, by target id."""
         found = await self._query(self._names.stream(stream), "target|")
-        starts = (self._target_start(row) for row in found)
+        starts = (self._target_start(row) for row in found if "started_at" in row)
         return {start.target_id: start for start in starts}
 
     async def start(self, stream: StreamRef, target: Target) -> TargetStart:
@@ -181,7 +181,7 @@ class DynamoCoordination:
             answer = await self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         except CLIENT_ERRORS as error:
             raise self._translated("GetItem", error) from error
-        if "Item" in answer:
+        if "started_at" in answer.get("Item", {}):
             return self._target_start(answer["Item"])
         date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
         if date is None:
@@ -201,10 +201,10 @@ class DynamoCoordination:
         """Store the digest of a target's filter and templates; returns whether another one was stored before."""
         row = await self._update(
             self._key(self._names.stream(stream), f"target|{target.target_id}"),
-            "SET #shape = :shape",
-            "attribute_exists(started_at)",
-            {"#shape": "shape"},
-            {":shape": {"S": shape}},
+            "SET #shape = :shape, #sv = :sv",
+            None,
+            {"#shape": "shape", "#sv": "sv"},
+            {":shape": {"S": shape}, ":sv": {"N": str(SCHEMA)}},
             returning="ALL_OLD",
         )
         return row is not None and "shape" in row and self._text(row, "shape") != shape

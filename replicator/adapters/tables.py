@@ -121,7 +121,7 @@ class DynamoRegion:
                     assert_never(request)
 
     async def _put(self, put: Put, fence: Fence) -> Response:
-        body = b"{%b,%b}" % (self._put_json(put), b'"ReturnConsumedCapacity":"NONE"')
+        body = b"{%b}" % self._put_json(put)
         try:
             await wire.call(self._client.put_item, body, fence, f"PutItem on {self._where}", TableName=self._table)
         except wire.Refusal as refusal:

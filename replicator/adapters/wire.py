@@ -105,7 +105,9 @@ async def call(operation: Any, body: bytes, fence: Fence | None, what: str, **hi
 
 
 class _Identity(msgspec.Struct):
-    type: str = ""
+    """Who made a change. The service's model and its documentation spell the names differently; both are read."""
+
+    PrincipalId: str = ""
     principalId: str = ""  # noqa: N815 - the wire's name
 
 
@@ -149,5 +151,5 @@ def _record(record: _Record) -> ChangeRecord:
         new=bytes(change.NewImage) or None,
         sequence=change.SequenceNumber,
         created_at=change.ApproximateCreationDateTime,
-        by_ttl=identity is not None and identity.principalId == _TTL_PRINCIPAL,
+        by_ttl=identity is not None and _TTL_PRINCIPAL in (identity.PrincipalId, identity.principalId),
     )

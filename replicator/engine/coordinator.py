@@ -165,9 +165,11 @@ class StreamCoordinator:
         return dict(wanted)
 
     def _finished(self, view: _View, rule: Rule, shard_id: ShardId) -> bool:
+        """Whether a rule needs nothing more of a shard. One that is listed no more cannot be missed by a new target."""
         row = view.rows.get(shard_id)
         stored = {} if row is None else row.checkpoints
-        return all(stored.get(target.target_id, HORIZON) == END for target in rule.targets)
+        unknown = HORIZON if shard_id in view.listed or not stored else END
+        return all(stored.get(target.target_id, unknown) == END for target in rule.targets)
 
     async def _expired(self, rows: Mapping[ShardId, LeaseRow]) -> set[WorkerId]:
         asked_at = self._ports.clock.monotonic()

@@ -56,6 +56,11 @@ class Progress:
         """Up to where everything is durable at a target."""
         return self._positions.get(target.target_id, HORIZON)
 
+    def begin(self, target: Target) -> None:
+        """Note that a target reads this shard, so that its loss would be noticed even before its first record."""
+        if target.target_id not in self._positions:
+            self.moved(target, HORIZON)
+
     def finished(self, rule: Rule) -> bool:
         """Whether every target of a rule is behind the shard's last record."""
         return all(self.position(target) == END for target in rule.targets)
@@ -282,6 +287,7 @@ class ShardWorker:
     async def _applier(self, rule: Rule, target: Target) -> TargetApplier:
         self._fence.check()
         started = await self._ports.registry.start(self.lease.stream, target)
+        self.progress.begin(target)
         return TargetApplier(
             rule,
             self._place(target),

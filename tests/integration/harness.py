@@ -462,7 +462,7 @@ def _coherent(entry: bytes, item: Item | None) -> bool:
         return False
     version, payload = entry[2:].split(b"|", 1)
     shown: Item = json.loads(payload)
-    return version.decode() == item["_rep"]["S"] and shown == wire(plain(item))
+    return bool(version.decode() == item["_rep"]["S"] and shown == wire(plain(item)))
 
 
 def wire(value: Any) -> Any:
