@@ -286,13 +286,13 @@ def test_a_newer_item_that_arrives_while_an_unstamped_one_is_adopted_stays(chang
 
 
 def test_a_tombstone_that_arrives_while_an_unstamped_item_is_adopted_wins() -> None:
-    answers = [Refused(item=NEW), Refused(by_tombstone=True)]
+    answers: list[Response] = [Refused(item=NEW), Refused(by_tombstone=True)]
     assert told(INSERT, TRANSACT, answers) == Outcome(Effect.STALE)
     assert told(INSERT, PROBE, [Found(), Refused(item=NEW), Found(tombstone=VERSION)]) == Outcome(Effect.STALE)
 
 
 def test_a_newer_item_that_arrives_while_an_unstamped_one_is_deleted_stays() -> None:
-    answers = [Done(), Refused(item=OLD), Refused(item=item(OTHER, HIGHER))]
+    answers: list[Response] = [Done(), Refused(item=OLD), Refused(item=item(OTHER, HIGHER))]
     assert told(REMOVE, TRANSACT, answers) == Outcome(Effect.STALE)
 
 
