@@ -1,32 +1,18 @@
-"""The configuration: one frozen model of everything an operator may say.
+"""The configuration as one frozen model: sections, and `Settings` that holds them.
 
-Precedence: YAML file < secrets directory < `REPLICATOR_...` environment. Unknown keys are refused. This module checks
-what the file alone can show; `replicator check` compares it with the world.
+Precedence: YAML file < secrets directory < `REPLICATOR_...` environment. Unknown keys are refused.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import jmespath
 import jmespath.exceptions
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    HttpUrl,
-    PlainSerializer,
-    SecretStr,
-    StringConstraints,
-    WithJsonSchema,
-    model_validator,
-)
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -37,62 +23,14 @@ from pydantic_settings import (
 
 from replicator.domain.rules import KeyTemplate
 from replicator.domain.versions import MAX_EPOCH
+from replicator.settings.agreement import problems_of
+from replicator.settings.values import AttributeName, Duration, Group, Name, RegionName, Table
 
 ENV_PREFIX = "REPLICATOR_"
 NESTED = "__"
 DEFAULT_PATH = Path("/etc/replicator/replicator.yaml")
 DEFAULT_SECRETS = Path("/run/secrets/replicator")
 LEAST_TOMBSTONE_TTL = timedelta(hours=48)
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-
-
-def _duration(value: object) -> object:
-    """`250ms`, `10s`, `1h30m`, `7d`, or a number of seconds."""
-    if isinstance(value, str):
-        text = value.replace(" ", "")
-        if text and not _DURATION.sub("", text):
-            return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
-        try:
-            return timedelta(seconds=float(text))
-        except ValueError:
-            raise ValueError("is not a duration; write for example 250ms, 10s, 5m, 1h or 7d") from None
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return timedelta(seconds=value)
-    return value
-
-
-def _positive(value: timedelta) -> timedelta:
-    if value <= timedelta(0):
-        raise ValueError("must be longer than zero")
-    return value
-
-
-def format_duration(value: timedelta) -> str:
-    """A duration as the configuration writes it: `250ms`, `10s`, `1h`, `7d`."""
-    milliseconds = round(value.total_seconds() * 1000)
-    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
-        if milliseconds and milliseconds % size == 0:
-            return f"{milliseconds // size}{unit}"
-    return f"{milliseconds}ms"
-
-
-Duration = Annotated[
-    timedelta,
-    BeforeValidator(_duration),
-    AfterValidator(_positive),
-    PlainSerializer(format_duration, return_type=str),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]}
-    ),
-]
-RegionName = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
-Group = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
-Table = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", min_length=3, max_length=255)]
-AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 
 
 class _Frozen(BaseModel):
@@ -306,7 +244,7 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        problems = [*_region_problems(self), *_rule_problems(self), *_target_problems(self)]
+        problems = problems_of(self)
         if self.tombstone_ttl < LEAST_TOMBSTONE_TTL:
             problems.append("tombstone_ttl: must be at least 48h, or a late write could resurrect a deleted item")
         if problems:
@@ -338,86 +276,3 @@ def secrets_directory() -> Path | None:
         if value := os.environ.get(variable):
             return Path(value)
     return DEFAULT_SECRETS if DEFAULT_SECRETS.is_dir() else None
-
-
-# -- what several keys must agree on -------------------------------------------------------------------------------
-
-
-def _region_problems(settings: Settings) -> list[str]:
-    used = [("coordination.region", settings.coordination.region)]
-    used += [(f"caches.{name}.region", cache.region) for name, cache in settings.caches.items()]
-    for index, rule in enumerate(settings.rules):
-        used.append((f"rules[{index}].source", rule.source))
-        used += [(f"rules[{index}].replicas[{n}].region", replica.region) for n, replica in enumerate(rule.replicas)]
-    known = ", ".join(settings.regions)
-    return [
-        f"{path}: region {name!r} is not one of regions ({known})"
-        for path, name in used
-        if name not in settings.regions
-    ]
-
-
-def _rule_problems(settings: Settings) -> list[str]:
-    problems = []
-    seen: set[str] = set()
-    for index, rule in enumerate(settings.rules):
-        path = f"rules[{index}]"
-        if rule.name in seen:
-            problems.append(f"{path}.name: rule {rule.name!r} is there twice; a rule's name is its identity")
-        seen.add(rule.name)
-        if not rule.replicas and not rule.cache:
-            problems.append(f"{path}.replicas: rule {rule.name!r} has neither replicas nor caches, so it does nothing")
-        regions = [replica.region for replica in rule.replicas]
-        problems += [
-            f"{path}.replicas[{n}].region: region {region!r} is there twice"
-            for n, region in enumerate(regions)
-            if region in regions[:n]
-        ]
-        problems += _cache_problems(settings, rule, path)
-    return problems
-
-
-def _cache_problems(settings: Settings, rule: RuleSettings, path: str) -> list[str]:
-    problems = []
-    replicas = {replica.region for replica in rule.replicas}
-    for n, action in enumerate(rule.cache):
-        where = f"{path}.cache[{n}]"
-        cache = settings.caches.get(action.cache)
-        if cache is None:
-            known = ", ".join(settings.caches) or "none is configured"
-            problems.append(f"{where}.cache: {action.cache!r} is not one of caches ({known})")
-        elif cache.region not in replicas | {rule.source}:
-            problems.append(
-                f"{where}.cache: cache {action.cache!r} stands in region {cache.region!r},"
-                f" which rule {rule.name!r} does not use"
-            )
-        elif action.action == "refresh" and cache.region not in replicas:
-            problems.append(f"{where}.action: a cache beside the source table can only be invalidated")
-    return problems
-
-
-def _target_problems(settings: Settings) -> list[str]:
-    def place(region: str, table: str) -> tuple[object, ...] | None:
-        known = settings.regions.get(region)
-        return None if known is None else (known.place, table)
-
-    sources = {place(rule.source, rule.table): rule.name for rule in settings.rules}
-    writers: dict[tuple[object, ...] | None, str] = {}
-    problems = []
-    for index, rule in enumerate(settings.rules):
-        for n, (region, table) in enumerate(rule.replica_tables):
-            where = place(region, table)
-            path = f"rules[{index}].replicas[{n}]"
-            if where is None:
-                continue
-            if where in sources:
-                problems.append(
-                    f"{path}: table {table!r} in region {region!r} is the source of rule {sources[where]!r};"
-                    " a source cannot be a replica"
-                )
-            elif where in writers:
-                problems.append(
-                    f"{path}: table {table!r} in region {region!r} is already written by rule {writers[where]!r}"
-                )
-            writers[where] = rule.name
-    return problems

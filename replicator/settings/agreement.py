@@ -1,0 +1,93 @@
+"""What several keys must agree on, as far as the file alone can show."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicator.settings.model import RuleSettings, Settings
+
+
+def problems_of(settings: Settings) -> list[str]:
+    """One line per contradiction, as `path: sentence`."""
+    return [*_region_problems(settings), *_rule_problems(settings), *_target_problems(settings)]
+
+
+def _region_problems(settings: Settings) -> list[str]:
+    used = [("coordination.region", settings.coordination.region)]
+    used += [(f"caches.{name}.region", cache.region) for name, cache in settings.caches.items()]
+    for index, rule in enumerate(settings.rules):
+        used.append((f"rules[{index}].source", rule.source))
+        used += [(f"rules[{index}].replicas[{n}].region", replica.region) for n, replica in enumerate(rule.replicas)]
+    known = ", ".join(settings.regions)
+    return [
+        f"{path}: region {name!r} is not one of regions ({known})"
+        for path, name in used
+        if name not in settings.regions
+    ]
+
+
+def _rule_problems(settings: Settings) -> list[str]:
+    problems = []
+    seen: set[str] = set()
+    for index, rule in enumerate(settings.rules):
+        path = f"rules[{index}]"
+        if rule.name in seen:
+            problems.append(f"{path}.name: rule {rule.name!r} is there twice; a rule's name is its identity")
+        seen.add(rule.name)
+        if not rule.replicas and not rule.cache:
+            problems.append(f"{path}.replicas: rule {rule.name!r} has neither replicas nor caches, so it does nothing")
+        regions = [replica.region for replica in rule.replicas]
+        problems += [
+            f"{path}.replicas[{n}].region: region {region!r} is there twice"
+            for n, region in enumerate(regions)
+            if region in regions[:n]
+        ]
+        problems += _cache_problems(settings, rule, path)
+    return problems
+
+
+def _cache_problems(settings: Settings, rule: RuleSettings, path: str) -> list[str]:
+    problems = []
+    replicas = {replica.region for replica in rule.replicas}
+    for n, action in enumerate(rule.cache):
+        where = f"{path}.cache[{n}]"
+        cache = settings.caches.get(action.cache)
+        if cache is None:
+            known = ", ".join(settings.caches) or "none is configured"
+            problems.append(f"{where}.cache: {action.cache!r} is not one of caches ({known})")
+        elif cache.region not in replicas | {rule.source}:
+            problems.append(
+                f"{where}.cache: cache {action.cache!r} stands in region {cache.region!r},"
+                f" which rule {rule.name!r} does not use"
+            )
+        elif action.action == "refresh" and cache.region not in replicas:
+            problems.append(f"{where}.action: a cache beside the source table can only be invalidated")
+    return problems
+
+
+def _target_problems(settings: Settings) -> list[str]:
+    def place(region: str, table: str) -> tuple[object, ...] | None:
+        known = settings.regions.get(region)
+        return None if known is None else (known.place, table)
+
+    sources = {place(rule.source, rule.table): rule.name for rule in settings.rules}
+    writers: dict[tuple[object, ...] | None, str] = {}
+    problems = []
+    for index, rule in enumerate(settings.rules):
+        for n, (region, table) in enumerate(rule.replica_tables):
+            where = place(region, table)
+            path = f"rules[{index}].replicas[{n}]"
+            if where is None:
+                continue
+            if where in sources:
+                problems.append(
+                    f"{path}: table {table!r} in region {region!r} is the source of rule {sources[where]!r};"
+                    " a source cannot be a replica"
+                )
+            elif where in writers:
+                problems.append(
+                    f"{path}: table {table!r} in region {region!r} is already written by rule {writers[where]!r}"
+                )
+            writers[where] = rule.name
+    return problems
