@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import structlog
@@ -20,15 +19,12 @@ from replicator.adapters.aws import Place
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.conflicts import DynamoConflictLog
 from replicator.adapters.coordination import DynamoCoordination
-from replicator.adapters.provisioning.check import preflight
-from replicator.adapters.provisioning.facts import Fact, Status, exit_code
 from replicator.adapters.redis import RedisCache
 from replicator.adapters.streams import DynamoStreams
-from replicator.adapters.tables import DynamoRegion, note_epoch
+from replicator.adapters.tables import DynamoRegion
 from replicator.adapters.wire import prepare
 from replicator.connections import open_caches, open_places
 from replicator.daemon import live
-from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
 from replicator.domain.records import WorkerId
 from replicator.domain.rules import Rule, Target
 from replicator.engine.apply import TargetPorts
@@ -43,14 +39,12 @@ from replicator.ops.logs import configure
 from replicator.ops.metrics import Metrics
 from replicator.ops.observer import LiveObserver
 from replicator.ops.systemd import notify, watchdog
-from replicator.rulebook import rules_of, shape_of
+from replicator.rulebook import rules_of
 from replicator.settings import Settings
+from replicator.startup import Premises, prepare_start
 
 _RESERVED_CONNECTIONS = 32
 """Connections per region beside those that write replicas: coordination, streams, conflicts."""
-
-_START_SECONDS = 10.0
-"""How long a start waits for what does not answer."""
 
 
 def run(settings: Settings, *, config_path: Path) -> int:
@@ -104,7 +98,8 @@ async def _serve(parts: _Parts, rules: Sequence[Rule], board: Board, stop: async
     for place in parts.places.values():
         prepare(place.dynamodb)
         prepare(place.streams)
-    await _start(parts, rules, stop)
+    premises = Premises(parts.settings, parts.places, parts.caches, parts.coordination, parts.clock)
+    await prepare_start(premises, rules, stop)
     if stop.is_set():
         return
     notify("READY=1")
@@ -230,104 +225,3 @@ def _connections(settings: Settings, rules: Sequence[Rule]) -> dict[str, int]:
             connections[target.region] = connections.get(target.region, _RESERVED_CONNECTIONS)
             connections[target.region] += settings.apply.concurrency
     return connections
-
-
-# -- before the start ----------------------------------------------------------------------------------------------
-
-
-async def _start(parts: _Parts, rules: Sequence[Rule], stop: asyncio.Event) -> None:
-    """Look at the world; raise what forbids a start, wait a little for what does not answer, tell the rest."""
-    log = structlog.get_logger("replicator")
-    deadline = parts.clock.monotonic() + _START_SECONDS
-    warned = False
-    while not stop.is_set():
-        facts = await preflight(parts.settings, parts.places, parts.caches)
-        failures = [fact for fact in facts if fact.status is Status.FAILED]
-        if exit_code(failures) not in {0, EXIT_UNREACHABLE}:
-            raise _refusal([fact for fact in failures if fact.exit_code != EXIT_UNREACHABLE])
-        usable = [rule for rule in rules if not _hindered(parts.settings, rule, failures)]
-        if not failures or (usable and parts.clock.monotonic() >= deadline):
-            break
-        if parts.clock.monotonic() >= deadline:
-            raise _refusal(failures)
-        if not warned:
-            for fact in failures:
-                log.warning("waiting", subject=fact.subject, reason=fact.found, advice=fact.remedy)
-        warned = True
-        await asyncio.sleep(1)
-    for fact in facts:
-        if fact.status is Status.WARNING:
-            log.warning("noticed", subject=fact.subject, fact=fact.name, found=fact.found, advice=fact.remedy)
-        elif fact.status is Status.FAILED:
-            log.error("unreachable", subject=fact.subject, reason=fact.found, advice=fact.remedy)
-    await _identities(parts, rules)
-    await _epochs(parts, rules)
-
-
-def _refusal(failures: Sequence[Fact]) -> ReplicatorError:
-    first = failures[0]
-    more = f" ({len(failures) - 1} more: see `replicator check`.)" if len(failures) > 1 else ""
-    error = ReplicatorError(first.found, advice=first.remedy + more)
-    error.exit_code = first.exit_code
-    return error
-
-
-def _hindered(settings: Settings, rule: Rule, failures: Sequence[Fact]) -> bool:
-    """Whether a rule needs something that does not answer."""
-    subjects = {f"region {region}" for region in (rule.source, settings.coordination.region)}
-    for target in rule.targets:
-        subjects.add(f"region {target.region}")
-        subjects |= {f"cache {cache.cache}" for cache in target.caches}
-    return any(fact.subject in subjects for fact in failures)
-
-
-async def _identities(parts: _Parts, rules: Sequence[Rule]) -> None:
-    """A rule's name is the identity of its progress: refuse to begin anew, silently, under another name."""
-    log = structlog.get_logger("replicator")
-    names = {rule.name for rule in rules}
-    shapes = {rule.name: shape_of(rule) for rule in parts.settings.rules}
-    coordination = parts.coordination
-    for rule in rules:
-        try:
-            stream = await DynamoStreams(parts.places[rule.source]).current(rule.table)
-            starts = await coordination.starts(stream)
-            orphans = sorted({start.rule for start in starts.values()} - names)
-            if orphans and not any(start.rule == rule.name for start in starts.values()):
-                raise WorldMismatch(
-                    f"Rule {rule.name!r} has no progress on the stream of {rule.table} in {rule.source}, but rule"
-                    f" {orphans[0]!r} has and is no longer configured.",
-                    advice=f"`replicator rules rename {orphans[0]} {rule.name}` keeps its progress,"
-                    f" `replicator rules forget {orphans[0]}` drops it.",
-                )
-            if orphans:
-                log.warning("orphaned_progress", rules=orphans, table=rule.table, region=rule.source)
-            changed = False
-            for target in rule.targets:
-                changed |= await coordination.note_shape(stream, target, shapes[rule.name])
-            if changed:
-                log.warning(
-                    "rule_changed",
-                    rule=rule.name,
-                    reason="The filter or a key template changed; existing items were not evaluated again.",
-                )
-        except ReplicatorError as error:
-            if error.exit_code != EXIT_UNREACHABLE:
-                raise
-            log.warning("unreachable", rule=rule.name, reason=error.message, advice=error.advice)
-
-
-async def _epochs(parts: _Parts, rules: Sequence[Rule]) -> None:
-    """An epoch is never lowered: the highest one seen is kept in the side table."""
-    for rule in rules:
-        for target in rule.targets:
-            if target.table is None:
-                continue
-            place: Any = parts.places[target.region]
-            await note_epoch(
-                place.dynamodb,
-                side_table=parts.settings.side_table_name,
-                table=target.table,
-                region_id=target.region,
-                epoch=rule.epoch,
-                rule=rule.name,
-            )

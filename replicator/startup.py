@@ -1,0 +1,138 @@
+"""Before the start: look at the world, wait a little for what does not answer, refuse what would end badly.
+
+A start is refused (78) when configuration or world is wrong, or when a rule would silently begin anew under another
+name; and (69) when nothing that is configured can work because services do not answer. What does not answer while some
+rule can work is told, and tried again for as long as the daemon runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from replicator.adapters.aws import Place
+from replicator.adapters.coordination import DynamoCoordination
+from replicator.adapters.provisioning.check import Probed, preflight
+from replicator.adapters.provisioning.facts import Fact, Status, exit_code
+from replicator.adapters.streams import DynamoStreams
+from replicator.adapters.tables import note_epoch
+from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
+from replicator.domain.rules import Rule
+from replicator.ports import Clock
+from replicator.rulebook import shape_of
+from replicator.settings import Settings
+
+_PATIENCE_SECONDS = 10.0
+"""How long a start waits for what does not answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Premises:
+    """What the look at the world needs."""
+
+    settings: Settings
+    places: Mapping[str, Place]
+    caches: Mapping[str, Probed]
+    coordination: DynamoCoordination
+    clock: Clock
+
+
+async def prepare_start(premises: Premises, rules: Sequence[Rule], stop: asyncio.Event) -> None:
+    """Return when the engine may start, or when `stop` is set; raise what forbids it."""
+    facts = await _patiently(premises, rules, stop)
+    if stop.is_set():
+        return
+    log = structlog.get_logger("replicator")
+    for fact in facts:
+        if fact.status is Status.WARNING:
+            log.warning("noticed", subject=fact.subject, fact=fact.name, found=fact.found, advice=fact.remedy)
+        elif fact.status is Status.FAILED:
+            log.error("unreachable", subject=fact.subject, reason=fact.found, advice=fact.remedy)
+    for rule in rules:
+        try:
+            await _identity(premises, rule, {other.name for other in rules})
+            await _epoch(premises, rule)
+        except ReplicatorError as error:
+            if error.exit_code != EXIT_UNREACHABLE:
+                raise
+            log.warning("unreachable", rule=rule.name, reason=error.message, advice=error.advice)
+
+
+async def _patiently(premises: Premises, rules: Sequence[Rule], stop: asyncio.Event) -> list[Fact]:
+    """The facts, once every service answered or patience is over and some rule can work."""
+    log = structlog.get_logger("replicator")
+    deadline = premises.clock.monotonic() + _PATIENCE_SECONDS
+    warned = False
+    while True:
+        facts = await preflight(premises.settings, premises.places, premises.caches)
+        failures = [fact for fact in facts if fact.status is Status.FAILED]
+        wrong = [fact for fact in failures if fact.exit_code != EXIT_UNREACHABLE]
+        if wrong:
+            raise _refusal(wrong)
+        if not failures or stop.is_set():
+            return facts
+        if premises.clock.monotonic() >= deadline:
+            if all(_hindered(premises.settings, rule, failures) for rule in rules):
+                raise _refusal(failures)
+            return facts
+        if not warned:
+            for fact in failures:
+                log.warning("waiting", subject=fact.subject, reason=fact.found, advice=fact.remedy)
+        warned = True
+        await asyncio.sleep(1)
+
+
+def _refusal(failures: Sequence[Fact]) -> ReplicatorError:
+    first = failures[0]
+    more = f" ({len(failures) - 1} more: see `replicator check`.)" if len(failures) > 1 else ""
+    error = ReplicatorError(first.found, advice=first.remedy + more)
+    error.exit_code = first.exit_code
+    return error
+
+
+def _hindered(settings: Settings, rule: Rule, failures: Sequence[Fact]) -> bool:
+    """Whether a rule needs something that does not answer."""
+    subjects = {f"region {region}" for region in (rule.source, settings.coordination.region)}
+    for target in rule.targets:
+        subjects.add(f"region {target.region}")
+        subjects |= {f"cache {cache.cache}" for cache in target.caches}
+    return any(fact.subject in subjects for fact in failures)
+
+
+async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> None:
+    """A rule's name is the identity of its progress: refuse to begin anew, silently, under another name."""
+    log = structlog.get_logger("replicator")
+    stream = await DynamoStreams(premises.places[rule.source]).current(rule.table)
+    starts = await premises.coordination.starts(stream)
+    orphans = sorted({start.rule for start in starts.values()} - configured)
+    if orphans and not any(start.rule == rule.name for start in starts.values()):
+        raise WorldMismatch(
+            f"Rule {rule.name!r} has no progress on the stream of {rule.table} in {rule.source}, but rule"
+            f" {orphans[0]!r} has and is no longer configured.",
+            advice=f"`replicator rules rename {orphans[0]} {rule.name}` keeps its progress,"
+            f" `replicator rules forget {orphans[0]}` drops it.",
+        )
+    if orphans:
+        log.warning("orphaned_progress", rules=orphans, table=rule.table, region=rule.source)
+    shape = next(shape_of(other) for other in premises.settings.rules if other.name == rule.name)
+    changed = [target for target in rule.targets if await premises.coordination.note_shape(stream, target, shape)]
+    if changed:
+        reason = "The filter or a key template changed; existing items were not evaluated again."
+        log.warning("rule_changed", rule=rule.name, reason=reason)
+
+
+async def _epoch(premises: Premises, rule: Rule) -> None:
+    """An epoch is never lowered: the highest one seen is kept in the side table."""
+    for target in rule.targets:
+        if target.table is not None:
+            await note_epoch(
+                premises.places[target.region].dynamodb,
+                side_table=premises.settings.side_table_name,
+                table=target.table,
+                region_id=target.region,
+                epoch=rule.epoch,
+                rule=rule.name,
+            )
