@@ -16,7 +16,7 @@ import structlog
 from replicator.adapters.aws import Place
 from replicator.adapters.coordination import DynamoCoordination
 from replicator.adapters.provisioning.check import Probed, preflight
-from replicator.adapters.provisioning.facts import Fact, Status, exit_code
+from replicator.adapters.provisioning.facts import Fact, Status
 from replicator.adapters.streams import DynamoStreams
 from replicator.adapters.tables import note_epoch
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
