@@ -19,7 +19,7 @@ _RAW_ATTRIBUTES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ATTRIBUTES = msgspec.json.Decoder(dict[str, dict[str, Any]])
 _ENCODE = msgspec.json.Encoder().encode
 _ESCAPE = b"\\u"  # a name may be written with escapes
-_SUSPECTS = (STAMP.encode(), RESERVED_PREFIX.encode(), _ESCAPE)
+_SUSPECTS = (RESERVED_PREFIX.encode(), _ESCAPE)
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
 
 
@@ -61,26 +61,29 @@ class Image:
         return hash(self.wire)
 
 
-def unreserved(image: Image) -> Image:
-    """The image without version stamp and `aws:rep:*` attributes; the same object when there are none."""
-    if not any(suspect in image.wire for suspect in _SUSPECTS):
+def unreserved(image: Image, stamp: str = STAMP) -> Image:
+    """The image without version stamp and `aws:rep:*` attributes; the same object when there are none.
+
+    `stamp` is the name of the attribute that carries the stamp.
+    """
+    if not any(suspect in image.wire for suspect in (stamp.encode(), *_SUSPECTS)):
         return image
     raw = _RAW_ATTRIBUTES.decode(image.wire)
-    kept = {name: value for name, value in raw.items() if name != STAMP and not name.startswith(RESERVED_PREFIX)}
+    kept = {name: value for name, value in raw.items() if name != stamp and not name.startswith(RESERVED_PREFIX)}
     return image if len(kept) == len(raw) else Image(_ENCODE(kept))
 
 
-def stamped(image: Image, version: str) -> bytes:
+def stamped(image: Image, version: str, stamp: str = STAMP) -> bytes:
     """Wire JSON of the image with its version stamp spliced in behind the last attribute; it must be `unreserved`."""
-    return b'%b,"%b":{"S":"%b"}}' % (image.wire[:-1], STAMP.encode(), version.encode())
+    return b'%b,"%b":{"S":"%b"}}' % (image.wire[:-1], stamp.encode(), version.encode())
 
 
-def canonical(image: Image) -> bytes:
+def canonical(image: Image, stamp: str = STAMP) -> bytes:
     """Bytes that are equal exactly when two images hold the same content, whatever their stamp.
 
     Map keys and sets are sorted, numbers take the normal form in which DynamoDB returns them, binary stays base64.
     """
-    return _ENCODE(_canonical_map(unreserved(image).attributes))
+    return _ENCODE(_canonical_map(unreserved(image, stamp).attributes))
 
 
 def content_hash(image: Image) -> str:

@@ -1,0 +1,233 @@
+"""Stamps: what mode `active-active` writes into an item, and how two writes of any regions are ordered.
+
+Owns versions, the stamp's text, the content hash and the causal `bump`. Invariant: the text of versions is fixed-width
+ASCII, so byte order, DynamoDB's `<` on strings and the order of `Version` agree; and a stamp's text begins with its
+version's, so a stamp is never below its own version. Nonces are handed in by whoever carries a write out.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from base64 import urlsafe_b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from hashlib import sha256
+
+import msgspec
+
+from replicator.domain.image import Image, canonical
+from replicator.domain.versions import GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP
+
+NO_PARENT = "-"
+"""Stands for the parent of a write that overwrote nothing whose version is known."""
+
+NONCE_LENGTH = 8
+_CONTENT_LENGTH = 16
+_PARENT_LENGTH = 12
+_LARGEST_COUNTER = 999_999
+_VERSION = re.compile(r"([0-9]{16})\.([0-9]{6})\.([a-z]{2})\.([0-9]{53})")
+_TEXT = re.compile(r"([0-9a-z.]{80})!([PD])!([\w-]{16})!([\w-]{12}|-)![\w-]{8}", re.ASCII)
+_ENCODE = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Version:
+    """Orders any two writes: time in microseconds since 1970, counter, region id, generation and sequence number."""
+
+    micros: int
+    counter: int
+    region: str
+    sequence: int
+
+    @property
+    def text(self) -> str:
+        """The version as 80 ASCII characters that sort like it."""
+        return f"{self.micros:016d}.{self.counter:06d}.{self.region}.{self.sequence:053d}"
+
+    def is_write(self, region: str, sequence: int) -> bool:
+        """Whether this is a version of that write; a write may have had two."""
+        return (self.region, self.sequence) == (region, sequence)
+
+
+def write_sequence(generation: int, number: int) -> int:
+    """Where a write stands among all of its table and region, also across streams: generation, then sequence number."""
+    if not (0 <= generation < 10**GENERATION_DIGITS and 0 <= number < 10**SEQUENCE_DIGITS):
+        raise ValueError(f"generation {generation} or sequence number {number} does not fit a version")
+    return generation * 10**SEQUENCE_DIGITS + number
+
+
+def parse_version(text: str) -> Version | None:
+    """The version that a text spells, None when it spells none."""
+    match = _VERSION.fullmatch(text)
+    if match is None:
+        return None
+    micros, counter, region, sequence = match.groups()
+    return Version(int(micros), int(counter), region, int(sequence))
+
+
+def bumped(raw: Version, floors: Iterable[Version | None]) -> Version:
+    """The least version of the write of `raw` that is at least `raw` and above every floor.
+
+    Versions of the write itself are no floors. A function of the greatest floor only, so that a replay which knows
+    more floors of earlier writes never exceeds what a later write of its region was already given.
+    """
+    greatest = max((floor for floor in floors if floor is not None and not _same_write(floor, raw)), default=None)
+    if greatest is None or raw > greatest:
+        return raw
+    least = replace(raw, micros=greatest.micros, counter=greatest.counter)
+    return least if least > greatest else _next_counter(least)
+
+
+def _same_write(one: Version, two: Version) -> bool:
+    return one.is_write(two.region, two.sequence)
+
+
+def _next_counter(version: Version) -> Version:
+    if version.counter < _LARGEST_COUNTER:
+        return replace(version, counter=version.counter + 1)
+    return replace(version, micros=version.micros + 1, counter=0)
+
+
+# -- hashes --------------------------------------------------------------------------------------------------------
+
+
+def content_of(image: Image, attribute: str = STAMP) -> str:
+    """Hash of what an item holds besides its stamp: equal exactly for equal items, however they are spelled."""
+    return _digest(canonical(image, attribute), _CONTENT_LENGTH)
+
+
+def parent_of(version: Version) -> str:
+    """Short hash of the version that a write overwrote; only ever compared for equality."""
+    return _digest(version.text.encode(), _PARENT_LENGTH)
+
+
+def _digest(data: bytes, length: int) -> str:
+    return urlsafe_b64encode(sha256(data).digest())[:length].decode()
+
+
+# -- stamps --------------------------------------------------------------------------------------------------------
+
+
+class Kind(enum.Enum):
+    """What a stamp says about its item."""
+
+    VALUE = "P"
+    MARK = "D"  # marked for deletion by the delete whose version it carries
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """A stamp without its nonce: version, kind, hash of the content, hash of the parent's version."""
+
+    version: Version
+    kind: Kind
+    content: str
+    parent: str
+
+    def sealed(self, nonce: str) -> str:
+        """The attribute's text. `nonce`: 8 characters of base64url, new for every call that writes."""
+        return f"{self.version.text}!{self.kind.value}!{self.content}!{self.parent}!{nonce}"
+
+
+def mark_prefix(version: Version) -> str:
+    """How the stamp of an item that this delete marked begins."""
+    return f"{version.text}!{Kind.MARK.value}"
+
+
+@lru_cache(maxsize=4096)
+def parse_stamp(text: str) -> Stamp | None:
+    """The stamp that a text spells, None when it is no stamp of this mode."""
+    match = _TEXT.fullmatch(text)
+    version = None if match is None else parse_version(match[1])
+    if match is None or version is None:
+        return None
+    return Stamp(version, Kind(match[2]), match[3], match[4])
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An item as the protocol looks at it.
+
+    `seen` is the wire JSON of its stamp attribute exactly as it stands there (None: it has none), `stamp` what that
+    says (None also when it is no stamp of ours), `content` the hash of everything else.
+    """
+
+    image: Image
+    seen: bytes | None
+    stamp: Stamp | None
+    content: str
+
+    @property
+    def version(self) -> Version | None:
+        """The version that the item carries."""
+        return None if self.stamp is None else self.stamp.version
+
+    @property
+    def kind(self) -> Kind | None:
+        """What its stamp says about the item."""
+        return None if self.stamp is None else self.stamp.kind
+
+    @property
+    def intact(self) -> bool:
+        """Whether the item is as it was stamped; else a local write is still ahead in this region's stream."""
+        return self.stamp is not None and self.stamp.content == self.content
+
+
+def held(image: Image | None, attribute: str = STAMP) -> Held | None:
+    """Look at an item; None when there is none. `attribute` is the name of the attribute that carries the stamp."""
+    if image is None:
+        return None
+    typed = image.attributes.get(attribute)
+    text = None if typed is None else typed.get("S")
+    return Held(
+        image=image,
+        seen=None if typed is None else _ENCODE(typed),
+        stamp=parse_stamp(text) if isinstance(text, str) else None,
+        content=content_of(image, attribute),
+    )
+
+
+# -- side rows -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A delete: its version, the hash of its parent's version, the hash of the content that it deleted."""
+
+    version: Version
+    parent: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class SideRow:
+    """What a region remembers beside an item.
+
+    `floor` is a version that was given to a write whose item was gone before it was stamped. `removed` is the version
+    of the delete that last took effect here, and `removed_at` where in this region's stream (`ls`, `lv`).
+    """
+
+    tombstone: Tombstone | None = None
+    floor: Version | None = None
+    removed_at: int | None = None
+    removed: Version | None = None
+
+    @property
+    def deleted(self) -> Version | None:
+        """The tombstone's version."""
+        return None if self.tombstone is None else self.tombstone.version
+
+    def removed_before(self, sequence: int) -> Version | None:
+        """The delete that a local write with this sequence saw taking effect."""
+        return self.removed if self.removed_at is not None and self.removed_at < sequence else None
+
+
+NO_ROW = SideRow()
+
+
+def given_before(version: Version | None, region: str, sequence: int) -> Version | None:
+    """The version if it was given to an earlier write of this region, else None."""
+    earlier = version is not None and version.region == region and version.sequence < sequence
+    return version if earlier else None
