@@ -7,10 +7,12 @@ both agree on a real server.
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
 from replicator.domain.image import Image
-from replicator.domain.records import ItemKey
+from replicator.domain.records import ItemKey, RegionId
+from replicator.domain.stamps import SideRow, Stamp, Tombstone, Version
 
 # -- conditions on an item -----------------------------------------------------------------------------------------
 
@@ -101,16 +103,162 @@ class GetTombstone:
 
 @dataclass(frozen=True, slots=True)
 class LogConflict:
-    """Make a conflict entry durable; answered when it is."""
+    """Make a conflict entry durable; answered when it is.
+
+    Versions are as the mode writes them; a loser that never got one has none. A region or a time that nobody knows is
+    None; times are microseconds since 1970. `winner_op`, `loser_op`: `put` or `delete`. `outcome`: `overwritten`, or
+    `repaired` when the loser was already put back.
+    """
 
     key: ItemKey
     kind: str
     winner_version: str
     winner: Image | None
     loser: Image | None
+    reason: str | None = None
+    loser_version: str | None = None
+    winner_region: str | None = None
+    loser_region: str | None = None
+    winner_micros: int | None = None
+    loser_micros: int | None = None
+    winner_op: str = "put"
+    loser_op: str = "put"
+    outcome: str = "overwritten"
 
 
-Request = Put | GuardedPut | Delete | RaiseTombstone | GetItem | GetTombstone | LogConflict
+# -- requests of mode `active-active` ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """No item stands under the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class StampIs:
+    """An item exists and its stamp attribute is exactly `seen` (wire JSON); None: it exists and has none."""
+
+    seen: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnstampedOrBelow:
+    """An item exists, and it has no stamp or one that sorts below `version`."""
+
+    version: Version
+
+
+StampCondition = Absent | StampIs | UnstampedOrBelow
+
+
+@dataclass(frozen=True, slots=True)
+class StampedPut:
+    """Write `image` with `stamp`, sealed with a new nonce, if `when` holds; a refusal tells what stands there."""
+
+    key: ItemKey
+    image: Image
+    stamp: Stamp
+    when: StampCondition
+
+
+@dataclass(frozen=True, slots=True)
+class Restamp:
+    """Set nothing but the stamp, sealed with a new nonce, if `when` holds; a refusal tells what stands there."""
+
+    key: ItemKey
+    stamp: Stamp
+    when: StampIs
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMarked:
+    """Delete the item if the delete of this version marked it; a refusal tells what stands there."""
+
+    key: ItemKey
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class GetSideRow:
+    """Read the side row, consistently."""
+
+    key: ItemKey
+
+
+@dataclass(frozen=True, slots=True)
+class MergeTombstone:
+    """Record another region's delete, unless a tombstone at or above it is there; a refusal tells the row."""
+
+    key: ItemKey
+    tombstone: Tombstone
+
+
+@dataclass(frozen=True, slots=True)
+class SettleTombstone:
+    """Record a delete of this region, if tombstone and floor are as `seen`; a refusal tells the row.
+
+    `removed_at` is where in this region's stream it took effect; None when a later one is known to have.
+    """
+
+    key: ItemKey
+    seen: SideRow
+    tombstone: Tombstone
+    removed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseFloor:
+    """Record the version of a write whose item is gone, if tombstone and floor are as `seen`; a refusal tells the row."""
+
+    key: ItemKey
+    seen: SideRow
+    floor: Version
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRemoval:
+    """Record that the delete of this version took effect at this place of the region's stream, unless a later did."""
+
+    key: ItemKey
+    removed_at: int
+    removed: Version
+
+
+StampRequest = (
+    StampedPut | Restamp | DeleteMarked | GetSideRow | MergeTombstone | SettleTombstone | RaiseFloor | NoteRemoval
+)
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Carry a request out in one of the mesh's regions."""
+
+    region: RegionId
+    request: GetItem | StampRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Let the time between two looks pass; `attempt` counts from 1."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookAhead:
+    """Find the first removal of this key behind a place in the home region's stream, not fetched records included."""
+
+    key: ItemKey
+    after: int
+
+
+# -- all requests --------------------------------------------------------------------------------------------------
+
+Request = Put | GuardedPut | Delete | RaiseTombstone | GetItem | GetTombstone | LogConflict | StampRequest
+"""What a region may be asked."""
+
+MeshRequest = At | Wait | LookAhead | LogConflict
+"""What mode `active-active` asks of whoever drives it."""
 
 # -- responses -----------------------------------------------------------------------------------------------------
 
@@ -136,4 +284,37 @@ class Found:
     tombstone: str | None = None
 
 
-Response = Done | Refused | Found
+class Remover(enum.Enum):
+    """Who removed an item."""
+
+    USER = "user"  # or its time to live
+    DAEMON = "daemon"  # it finished a marked delete
+    UNKNOWN = "unknown"  # not found in time
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRow:
+    """Answer to `GetSideRow`; a row that is not there is an empty one."""
+
+    row: SideRow
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """The condition of a write to a side row failed; `row` is what stands there."""
+
+    row: SideRow
+
+
+@dataclass(frozen=True, slots=True)
+class FoundAhead:
+    """Answer to `LookAhead`."""
+
+    remover: Remover
+
+
+Response = Done | Refused | Found | FoundRow | RefusedRow
+"""What a region answers."""
+
+MeshResponse = Response | FoundAhead
+"""What mode `active-active` is answered."""
