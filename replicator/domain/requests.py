@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from replicator.domain.conflicts import Conflict
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey, RegionId
 from replicator.domain.stamps import SideRow, Stamp, Tombstone, Version
@@ -208,7 +209,8 @@ class SettleTombstone:
 
 @dataclass(frozen=True, slots=True)
 class RaiseFloor:
-    """Record the version of a write whose item is gone, if tombstone and floor are as `seen`; a refusal tells the row."""
+    """Record the version of a write whose item is gone, if tombstone and floor are as `seen`; a refusal tells the row.
+    """
 
     key: ItemKey
     seen: SideRow
