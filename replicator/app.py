@@ -169,7 +169,6 @@ class _Parts:
             table=settings.conflict_table_name,
             region_id=settings.coordination.region,
             ttl=settings.conflicts.ttl,
-            clock=self.clock,
         )
         return {
             target.target_id: TargetPorts(self._region(target), funnels, conflicts)

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from replicator.domain.assignment import LeaseRow
+from replicator.domain.conflicts import ConflictEntry
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.lineage import Shard
 from replicator.domain.ordered import Effect
 from replicator.domain.progress import Position
 from replicator.domain.records import ChangeRecord, RegionId, RuleName, ShardId, TableName, WorkerId
-from replicator.domain.requests import LogConflict, Request, Response
+from replicator.domain.requests import Request, Response
 from replicator.domain.rules import CacheAction, Target
 
 
@@ -108,8 +109,8 @@ class Cache(Protocol):
 class ConflictLog(Protocol):
     """Conflict entries: data, durable before the checkpoint passes the record."""
 
-    async def write(self, target: Target, entry: LogConflict) -> None:
-        """Make the entry durable; the same entry again changes nothing."""
+    async def write(self, entry: ConflictEntry) -> None:
+        """Make the entry durable; an entry whose id is there already stays as it was."""
 
 
 class Coordination(Protocol):

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replicator.domain.errors import UnstampedItem
 from replicator.domain.image import Image, canonical
-from replicator.domain.records import ItemKey
+from replicator.domain.records import ItemKey, RegionId
 from replicator.domain.requests import (
     AbsentOrStampBelow,
     Condition,
@@ -72,7 +72,7 @@ class Change:
     """One item's change, ready for a replica.
 
     `new` is the image to put (without reserved attributes), None for a removal; `old` is what the source held before,
-    None when the item was created.
+    None when the item was created. `source` and `created_at` (seconds since 1970) tell where and when it was written.
     """
 
     action: Action
@@ -80,6 +80,8 @@ class Change:
     version: str
     old: Image | None
     new: Image | None
+    source: RegionId | None = field(default=None, compare=False)
+    created_at: float | None = field(default=None, compare=False)
 
 
 class Effect(enum.Enum):
@@ -185,7 +187,15 @@ def _adopt(change: Change, policy: OrderedPolicy, item: Image | None) -> Generat
     known = {canonical(image) for image in (change.old, change.new) if image is not None}
     if canonical(item) not in known:
         yield LogConflict(
-            key=change.key, kind="unversioned", winner_version=change.version, winner=change.new, loser=item
+            key=change.key,
+            kind="unversioned",
+            winner_version=change.version,
+            winner=change.new,
+            loser=item,
+            reason="version",
+            winner_region=change.source,
+            winner_micros=None if change.created_at is None else int(change.created_at * 1_000_000),
+            winner_op="delete" if change.new is None else "put",
         )
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from replicator.domain.conflicts import Conflict
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey, RegionId
 from replicator.domain.stamps import SideRow, Stamp, Tombstone, Version
@@ -236,7 +235,7 @@ class At:
     """Carry a request out in one of the mesh's regions."""
 
     region: RegionId
-    request: GetItem | StampRequest
+    request: GetItem | GetTombstone | RaiseTombstone | StampRequest | VersionedRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,9 +253,56 @@ class LookAhead:
     after: int
 
 
+# -- requests of mode `versioned` ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VersionIs:
+    """An item exists and `attribute` is exactly `seen` (wire JSON); None: it exists without that attribute."""
+
+    attribute: str
+    seen: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionAtMost:
+    """`attribute` is missing or not of type `kind` (N or S), or there is no item, or it is at most `value`.
+
+    A `value` of None stands below every value: only the first three are left.
+    """
+
+    attribute: str
+    kind: str
+    value: str | None
+
+
+VersionCondition = Absent | VersionIs | VersionAtMost
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Write `image` as it is if `when` holds; `Done` tells what it replaced, a refusal what stands there."""
+
+    key: ItemKey
+    image: Image
+    when: Absent | VersionIs
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete the item if `when` holds; `Done` tells what it removed, a refusal what stands there."""
+
+    key: ItemKey
+    when: VersionIs | VersionAtMost
+
+
+VersionedRequest = Replace | Remove
+
 # -- all requests --------------------------------------------------------------------------------------------------
 
-Request = Put | GuardedPut | Delete | RaiseTombstone | GetItem | GetTombstone | LogConflict | StampRequest
+OrderedRequest = Put | GuardedPut | Delete | RaiseTombstone | GetItem | GetTombstone
+
+Request = OrderedRequest | StampRequest | VersionedRequest | LogConflict
 """What a region may be asked."""
 
 MeshRequest = At | Wait | LookAhead | LogConflict
@@ -267,7 +313,9 @@ MeshRequest = At | Wait | LookAhead | LogConflict
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The write took effect."""
+    """The write took effect. `item`: what a `Replace` or `Remove` took away, None when nothing stood there."""
+
+    item: Image | None = None
 
 
 @dataclass(frozen=True, slots=True)

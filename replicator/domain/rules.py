@@ -325,6 +325,8 @@ def plan_run(rule: Rule, run: Run, generation: int) -> Change | None:
         version=ordered_version(rule.epoch, generation, record.number),
         old=None if first_old is None else unreserved(first_old),
         new=unreserved(record.new) if action is Action.PUT and record.new is not None else None,
+        source=rule.source,
+        created_at=record.created_at,
     )
 
 

@@ -10,8 +10,9 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from replicator.domain.conflicts import ConflictEntry, Witness
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.ordered import Change, Effect, Outcome, replicate_ordered
 from replicator.domain.progress import Position, Window
@@ -165,14 +166,14 @@ class TargetApplier:
             return
         outcome = None
         if self._ports.region is not None:
-            outcome = await self._replicate(change, self._ports.region, tally)
+            outcome = await self._replicate(run, change, self._ports.region, tally)
         await self._sync_caches(run, change, tally)
         tally.changes += 1
         if outcome is not None:
             tally.effects[outcome.effect] += 1
             tally.adopted += outcome.adopted
 
-    async def _replicate(self, change: Change, region: Region, tally: _Tally) -> Outcome:
+    async def _replicate(self, run: Run, change: Change, region: Region, tally: _Tally) -> Outcome:
         """Drive the mode to its end; one failure ends it, and it is begun anew: every step may be repeated."""
         steps = replicate_ordered(change, self._rule.policy)
         request: Request = next(steps)
@@ -180,7 +181,7 @@ class TargetApplier:
             response: Response
             if isinstance(request, LogConflict):
                 self._fence.check()
-                await self._ports.conflicts.write(self.place.target, request)
+                await self._ports.conflicts.write(self._entry(run, request))
                 tally.conflicts += 1
                 response = Done()
             else:
@@ -190,6 +191,17 @@ class TargetApplier:
             except StopIteration as end:
                 outcome: Outcome = end.value
                 return outcome
+
+    def _entry(self, run: Run, request: LogConflict) -> ConflictEntry:
+        place = self.place
+        return ConflictEntry(
+            conflict=replace(request, loser_region=place.target.region),
+            table=self._rule.table,
+            rule=self._rule.name,
+            mode="ordered",
+            witness=Witness(place.stream.region, place.shard_id, run.records[-1].sequence),
+            detected_at=self._clock.now(),
+        )
 
     async def _sync_caches(self, run: Run, change: Change, tally: _Tally) -> None:
         """Behind every answer of the replica, stale and duplicate included."""

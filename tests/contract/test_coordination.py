@@ -4,21 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
 from replicator.adapters.aws import Place
-from replicator.adapters.clock import SystemClock
-from replicator.adapters.conflicts import DynamoConflictLog
 from replicator.adapters.coordination import DynamoCoordination
-from replicator.adapters.memory import MemoryConflictLog, MemoryCoordination, MemoryMembership, MemoryRegistry
+from replicator.adapters.memory import MemoryCoordination, MemoryMembership, MemoryRegistry
 from replicator.domain.assignment import LeaseRow
 from replicator.domain.errors import LeaseLost, TableMissing, WorldMismatch
-from replicator.domain.image import Image
 from replicator.domain.progress import END, HORIZON, Position
-from replicator.domain.records import ItemKey, RegionId, RuleName, ShardId, TableName, WorkerId
-from replicator.domain.requests import LogConflict
+from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.rules import Target
 from replicator.ports import Coordination, Gap, Lease, Membership, Registry, StreamRef
 from tests.contract.conftest import WORLDS
@@ -293,36 +288,3 @@ async def test_a_missing_coordination_table_is_named(dynamo_place: Place) -> Non
     store = DynamoCoordination(dynamo_place.dynamodb, table="nowhere", group="test", region_id="us")
     with pytest.raises(TableMissing, match="coordination table nowhere in us"):
         await store.rows(STREAM)
-
-
-# -- conflict log --------------------------------------------------------------------------------------------------
-
-ENTRY = LogConflict(
-    ItemKey((("pk", "S", "k"),)), "unversioned", "1" * 56, None, Image(b'{"pk":{"S":"k"},"n":{"N":"1"}}')
-)
-
-
-async def test_a_conflict_that_is_logged_again_is_logged_once_in_memory() -> None:
-    log = MemoryConflictLog()
-    for target, entry in ((EU, ENTRY), (EU, ENTRY), (AP, ENTRY), (EU, replace(ENTRY, winner_version="2" * 56))):
-        await log.write(target, entry)
-    assert log.entries("orders/eu") == [ENTRY, replace(ENTRY, winner_version="2" * 56)]
-    assert log.entries("orders/ap") == [ENTRY]
-
-
-@pytest.mark.servers
-async def test_a_conflict_that_is_logged_again_is_logged_once_in_a_table(dynamo_place: Place) -> None:
-    table = fresh("conflicts")
-    await create_table(dynamo_place.dynamodb, table, {"id": "S"})
-    log = DynamoConflictLog(
-        dynamo_place.dynamodb, table=table, region_id="us", ttl=timedelta(days=30), clock=SystemClock()
-    )
-    for target, entry in ((EU, ENTRY), (EU, ENTRY), (AP, ENTRY), (EU, replace(ENTRY, winner_version="2" * 56))):
-        await log.write(target, entry)
-    found = (await dynamo_place.dynamodb.scan(TableName=table))["Items"]
-    assert sorted((row["region"]["S"], row["winner_version"]["S"][:1]) for row in found) == [
-        ("ap", "1"),
-        ("eu", "1"),
-        ("eu", "2"),
-    ]
-    assert {row["loser_image"]["S"] for row in found} == {'{"pk":{"S":"k"},"n":{"N":"1"}}'}

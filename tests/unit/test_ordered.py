@@ -220,7 +220,8 @@ def test_an_unstamped_item_is_deleted_like_any_other(change: Change) -> None:
 @pytest.mark.parametrize("change", [INSERT, MODIFY, REMOVE], ids=["insert", "modify", "remove"])
 def test_an_unknown_image_is_logged_before_it_is_lost(change: Change) -> None:
     _, _, requests = replicate(Slot(OTHER), change)
-    logged = LogConflict(KEY, "unversioned", VERSION, change.new, OTHER)
+    operation = "delete" if change is REMOVE else "put"
+    logged = LogConflict(KEY, "unversioned", VERSION, change.new, OTHER, reason="version", winner_op=operation)
     assert requests.count(logged) == 1
     assert requests.index(logged) == len(requests) - 2
 

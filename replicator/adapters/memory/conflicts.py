@@ -1,24 +1,24 @@
-"""A conflict log in memory. Invariant: an entry that is written again is there once."""
+"""A conflict log in memory. Invariant: an entry that is written again is there once, as it was first written."""
 
 from __future__ import annotations
 
 from replicator.adapters.memory.faults import Faults
-from replicator.domain.requests import LogConflict
-from replicator.domain.rules import Target
+from replicator.domain.conflicts import ConflictEntry
+from replicator.domain.records import RuleName
 
 
 class MemoryConflictLog:
-    """Entries by target, in the order in which they were first written."""
+    """Entries in the order in which they were first written."""
 
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
-        self._entries: dict[tuple[str, LogConflict], None] = {}
+        self._entries: dict[str, ConflictEntry] = {}
 
-    async def write(self, target: Target, entry: LogConflict) -> None:
+    async def write(self, entry: ConflictEntry) -> None:
         """Make the entry durable."""
         async with self.faults.around("conflict"):
-            self._entries[(target.target_id, entry)] = None
+            self._entries.setdefault(entry.id, entry)
 
-    def entries(self, target_id: str) -> list[LogConflict]:
-        """What was logged for one target."""
-        return [entry for owner, entry in self._entries if owner == target_id]
+    def entries(self, rule: RuleName) -> list[ConflictEntry]:
+        """What was logged for one rule."""
+        return [entry for entry in self._entries.values() if entry.rule == rule]
