@@ -208,8 +208,7 @@ class SettleTombstone:
 
 @dataclass(frozen=True, slots=True)
 class RaiseFloor:
-    """Record the version of a write whose item is gone, if tombstone and floor are as `seen`; a refusal tells the row.
-    """
+    """Record the version of a write whose item is gone, if tombstone and floor are as `seen`."""
 
     key: ItemKey
     seen: SideRow

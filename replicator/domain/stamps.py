@@ -55,7 +55,8 @@ def write_sequence(generation: int, number: int) -> int:
     """Where a write stands among all of its table and region, also across streams: generation, then sequence number."""
     if not (0 <= generation < 10**GENERATION_DIGITS and 0 <= number < 10**SEQUENCE_DIGITS):
         raise ValueError(f"generation {generation} or sequence number {number} does not fit a version")
-    return generation * 10**SEQUENCE_DIGITS + number
+    place: int = generation * 10**SEQUENCE_DIGITS + number
+    return place
 
 
 def parse_version(text: str) -> Version | None:
