@@ -18,13 +18,14 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.provisioning.tables import describe
 from replicator.adapters.tables import DynamoRegion
 from replicator.cli.configuration import configuration_path, load
-from replicator.cli.connections import open_caches, open_places
 from replicator.cli.itemkey import parse_key
 from replicator.cli.output import print_json, print_rows
-from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
+from replicator.connections import open_caches, open_places
+from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, PoisonRecord, ReplicatorError
 from replicator.domain.image import Image, content_hash
 from replicator.domain.requests import Found, GetItem, GetTombstone
 from replicator.domain.rules import KeyTemplate
+from replicator.rulebook import rule_of
 
 if TYPE_CHECKING:
     from replicator.adapters.aws import Place
@@ -99,12 +100,10 @@ def inspect_item(config: Path | None, rule_name: str, key: str, *, values: bool,
 
 
 def _summary(rule: RuleSettings, *, agree: bool) -> str:
+    filtered = " (its filter applied)" if rule.filter.model_fields_set else ""
     if agree:
-        return "All places agree."
-    filtered = (
-        " The rule has a filter, which may keep the item from the replicas." if rule.filter.model_fields_set else ""
-    )
-    return f"Places differ; a change that is still on its way shows so for a moment.{filtered}"
+        return f"All places agree with the source{filtered}."
+    return f"Places differ from the source{filtered}; a change that is still on its way shows so for a moment."
 
 
 def _row(sight: Sight, *, values: bool) -> list[str]:
@@ -135,13 +134,14 @@ async def _look(settings: Settings, rule: RuleSettings, text: str) -> tuple[Item
         source = items[0]
         by_region = {region: item for (region, _), item in zip(where, items, strict=True)}
         sights = [Sight("source", rule.source, rule.table, _presence(source), None, source)]
+        wanted = _wanted(settings, rule, source)
         for (region, table), item, tombstone in zip(rule.replica_tables, items[1:], tombstones, strict=True):
-            sights.append(_replica(region, table, item, source))
+            sights.append(_replica(region, table, item, wanted))
             state = "none" if tombstone is None else "there"
             sights.append(Sight("tombstone", region, settings.side_table_name, state, tombstone))
-        wanted = _keys(settings, rule, key, by_region)
+        keys = _keys(settings, rule, key, by_region)
         entries = await asyncio.gather(
-            *(_entry(settings, caches[name], name, entry, by_region) for name, entry in wanted)
+            *(_entry(settings, caches[name], name, entry, by_region) for name, entry in keys)
         )
         return key, [*sights, *entries]
 
@@ -150,8 +150,16 @@ def _presence(item: Image | None) -> str:
     return "absent" if item is None else "present"
 
 
-def _replica(region: str, table: str, item: Image | None, source: Image | None) -> Sight:
-    same = _digest(item) == _digest(source)
+def _wanted(settings: Settings, rule: RuleSettings, source: Image | None) -> Image | None:
+    """What the replicas should hold: the source's item, unless the rule's filter keeps it out."""
+    try:
+        return source if rule_of(settings, rule).filter.matches(source) else None
+    except PoisonRecord:  # the filter cannot judge it, so its shard stands still
+        return source
+
+
+def _replica(region: str, table: str, item: Image | None, wanted: Image | None) -> Sight:
+    same = _digest(item) == _digest(wanted)
     return Sight("replica", region, table, _presence(item), item.stamp if item else None, item, same)
 
 

@@ -16,9 +16,9 @@ import aiohttp
 
 from replicator.adapters.coordination import CHECKPOINT
 from replicator.cli.configuration import configuration_path, load
-from replicator.cli.connections import open_places
 from replicator.cli.output import print_json, print_rows, rich_table
 from replicator.cli.progress import Ledger, StreamProgress, rule_of
+from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 
 if TYPE_CHECKING:

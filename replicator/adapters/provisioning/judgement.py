@@ -213,8 +213,8 @@ def _rule_facts(world: World, rule: RuleSettings, index: int, *, thorough: bool)
         yield from _distinct(rule, source, replica, subject, f"rules[{index}].replicas[{n}]")
         yield _same_keys(rule, source, replica, subject, region)
         yield _index_fact(rule, source, replica, subject, region)
+        yield _data(rule, source, replica, subject)
         if thorough:
-            yield _data(rule, source, replica, subject)
             yield from _expiry(rule, world[region], name, subject)
     events = rule.filter.events
     if events is not None and len(set(events)) < _EVENTS:

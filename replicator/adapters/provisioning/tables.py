@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from replicator.adapters.aws import CLIENT_ERRORS, translate
 from replicator.adapters.expressions import TOMBSTONE_EXPIRY, TOMBSTONE_KEY
-from replicator.domain.errors import TableMissing, Throttled, Unreachable
+from replicator.domain.errors import TableMissing, Throttled, Unreachable, WorldMismatch
 
 if TYPE_CHECKING:
     from replicator.adapters.aws import Place
@@ -148,7 +148,13 @@ async def describe(place: Place, name: str) -> Table:
         answer = await ask(what, place.dynamodb.describe_table, TableName=name)
     except TableMissing as error:
         raise TableMissing(f"Table {name} in {place.region_id} does not exist.") from error
-    return parse_table(answer["Table"])
+    described = answer.get("Table")
+    if not described:
+        raise WorldMismatch(
+            f"The endpoint of {place.region_id} does not answer as DynamoDB does.",
+            advice=f"Correct endpoint_url or endpoints of regions.{place.region_id}.",
+        )
+    return parse_table(described)
 
 
 async def expiry_attribute(place: Place, name: str) -> str | None:

@@ -10,6 +10,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
 from replicator.adapters.aws import CLIENT_ERRORS, translate
 from replicator.adapters.provisioning.tables import Table, describe, expiry_attribute, own_tables
@@ -130,4 +131,6 @@ async def _identity(place: Place) -> tuple[str | None, ReplicatorError | None]:
             answer = await sts.get_caller_identity()
     except CLIENT_ERRORS as error:
         return None, translate(error, what)
+    except (ResponseParserError, KeyError):  # the client's own, for an answer in another format
+        return None, Unreachable(f"{what} was answered by something that is not STS.")
     return str(answer["Account"]), None
