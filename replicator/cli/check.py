@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,5 +61,5 @@ def _tell(facts: list[Fact], *, as_json: bool) -> int:
         [(fact.subject, fact.name, fact.status.value, fact.sentence) for fact in facts],
     )
     counts = {status: sum(fact.status is status for fact in facts) for status in Status}
-    print_rows((), [(", ".join(f"{count} {status.value}" for status, count in counts.items() if count),)])
+    sys.stdout.write(", ".join(f"{count} {status.value}" for status, count in counts.items() if count) + "\n")
     return code

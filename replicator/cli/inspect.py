@@ -6,6 +6,7 @@ Contents are shown only when asked for; a digest of the content tells whether tw
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, PoisonRecord, Rep
 from replicator.domain.image import Image, content_hash
 from replicator.domain.requests import Found, GetItem, GetTombstone
 from replicator.domain.rules import KeyTemplate
+from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, is_ordered_version
 from replicator.rulebook import rule_of
 
 if TYPE_CHECKING:
@@ -95,7 +97,7 @@ def inspect_item(config: Path | None, rule_name: str, key: str, *, values: bool,
         return EXIT_STOPPED
     columns = ["what", "where", "state", "version", "bytes", "content", "agrees"]
     print_rows(columns + ["item"] * values, [_row(sight, values=values) for sight in sights])
-    print_rows((), [(_summary(rule, agree=agree),)])
+    sys.stdout.write(f"{_summary(rule, agree=agree)}\n")
     return EXIT_STOPPED
 
 
@@ -110,8 +112,17 @@ def _row(sight: Sight, *, values: bool) -> list[str]:
     agrees = {True: "yes", False: "NO", None: ""}[sight.agrees]
     where = f"{sight.name} in {sight.region}" + (f", key {sight.key}" if sight.key else "")
     size = "" if sight.item is None else str(len(sight.item.wire))
-    row = [sight.role, where, sight.state, sight.version or "", size, _digest(sight.item) or "", agrees]
+    row = [sight.role, where, sight.state, _short(sight.version), size, _digest(sight.item) or "", agrees]
     return [*row, sight.item.wire.decode() if sight.item else ""] if values else row
+
+
+def _short(version: str | None) -> str:
+    """A version for people: epoch, stream generation and sequence number without the zeros that pad them."""
+    if version is None or not is_ordered_version(version):
+        return version or ""
+    generation_end = EPOCH_DIGITS + GENERATION_DIGITS
+    parts = (version[:EPOCH_DIGITS], version[EPOCH_DIGITS:generation_end], version[generation_end:])
+    return ".".join(str(int(part)) for part in parts)
 
 
 def _digest(item: Image | None) -> str | None:

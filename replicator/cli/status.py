@@ -206,7 +206,7 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for rule in document["rules"]:
         if not rule["shards"]:
-            yield (rule["name"], "", "no shard was read yet", "", "", "", "", "", "", "")
+            yield (rule["name"], *[""] * (len(_COLUMNS) - 2), "no shard was read yet")
         for shard in rule["shards"]:
             for target in shard["targets"]:
                 yield (
