@@ -7,6 +7,7 @@ answers and speaks of the same group.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -38,7 +39,8 @@ def show_status(config: Path | None, *, watch: bool, as_json: bool) -> int:
         return EXIT_USAGE
     settings = load(configuration_path(config))
     if watch:
-        asyncio.run(_watch(settings))
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            asyncio.run(_watch(settings))
         return EXIT_STOPPED
     document = asyncio.run(_once(settings))
     if as_json:

@@ -53,7 +53,7 @@ def _region_facts(settings: Settings, region: RegionWorld, *, thorough: bool) ->
     subject = f"region {region.region}"
     place = settings.regions[region.region]
     endpoint = place.endpoints.dynamodb or place.endpoint_url
-    where = place.region if endpoint is None else f"{place.region} at {endpoint}"
+    where = place.region if endpoint is None else f"{place.region} at {endpoint.host}:{endpoint.port}"
     if region.down is not None:
         name = "credentials" if isinstance(region.down, AccessRefused) else "answers"
         error = region.down
