@@ -173,7 +173,7 @@ class ShardReader:
     def _idle(self, cursor: _Cursor) -> float:
         """How long to wait behind an empty page: the poll interval at first, doubling to the bound."""
         cursor.idle_seconds = min(max(cursor.idle_seconds * 2, self._limits.poll_seconds), self._limits.idle_seconds)
-        return max(0.0, cursor.idle_seconds - self._limits.poll_seconds)
+        return cursor.idle_seconds
 
     def _cursor(self, position: Position) -> _Cursor:
         cursor = self._cursors.get(position)
