@@ -234,10 +234,10 @@ def test_a_profile_and_a_url_that_cannot_be_used_name_their_key(world: World) ->
 
 @pytest.mark.parametrize("command", ["run", "check", "init", "status", "rules"])
 def test_a_wrong_file_ends_every_command_the_same_way(world: World, command: str) -> None:
-    world.rule["sorce"] = "us"
+    world.rule["sourcex"] = "us"
     answer = world.run(command)
     assert answer.code == 78
-    assert "`rules[0].sorce` is not a known key; did you mean `source`?" in answer.said
+    assert "`rules[0].sourcex` is not a known key; did you mean `source`?" in answer.said
 
 
 # -- what works and may surprise -----------------------------------------------------------------------------------

@@ -55,7 +55,7 @@ def test_help_names_every_command() -> None:
     assert all(f"  {command} " in answer.output for command in COMMANDS)
 
 
-@pytest.mark.parametrize("arguments", [["chekc"], ["check", "--ofline"], ["inspect", "orders"]])
+@pytest.mark.parametrize("arguments", [["checkx"], ["check", "--offlinee"], ["inspect", "orders"]])
 def test_a_wrong_command_line_ends_with_2(arguments: list[str]) -> None:
     assert replicator(*arguments).code == 2
 
@@ -88,10 +88,10 @@ def test_a_stale_schema_is_told(tmp_path: Path) -> None:
 
 def test_check_offline_sends_nothing_and_tells_every_problem(tmp_path: Path) -> None:
     path = tmp_path / "replicator.yaml"
-    path.write_text("group: test\nregions: {us: {region: us-east-1, profil: x}}\n")
+    path.write_text("group: test\nregions: {us: {region: us-east-1, profilee: x}}\n")
     answer = replicator("check", "--offline", "--json", "--config", str(path))
     assert answer.code == 78
-    assert f"{path}:2: `regions.us.profil` is not a known key; did you mean `profile`?" in answer.failures()[0]
+    assert f"{path}:2: `regions.us.profilee` is not a known key; did you mean `profile`?" in answer.failures()[0]
     assert len(answer.failures()) == 3
 
 
@@ -257,9 +257,9 @@ def test_inspect_takes_the_bare_value_of_a_simple_key(world: World) -> None:
 
 @pytest.mark.servers
 def test_inspect_names_the_rules_when_there_is_none_of_that_name(world: World) -> None:
-    answer = world.run("inspect", "ordres", "a")
+    answer = world.run("inspect", "orderss", "a")
     assert answer.code == 2
-    assert "There is no rule ordres. Rules are: orders." in answer.errors
+    assert "There is no rule orderss. Rules are: orders." in answer.errors
 
 
 # -- status and rules ----------------------------------------------------------------------------------------------

@@ -57,8 +57,12 @@ def test_a_good_file_is_settings(path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "line", "parts"),
     [
-        (changed("      - eu\n", "      - {region: eu, tabel: x}\n"), 13, ["`rules[0].replicas[0].tabel`", "`table`?"]),
-        (changed("group: test", "grup: test"), 1, ["`grup` is not a known key", "did you mean `group`?", "rules"]),
+        (
+            changed("      - eu\n", "      - {region: eu, tablee: x}\n"),
+            13,
+            ["`rules[0].replicas[0].tablee`", "`table`?"],
+        ),
+        (changed("group: test", "groupp: test"), 1, ["`groupp` is not a known key", "did you mean `group`?", "rules"]),
         (changed("group: test", "Group: test"), 1, ["`Group` is not a known key", "`group`"]),
         (changed("group: test", "_env_file: x\ngroup: test"), 1, ["`_env_file` is not a known key"]),
         (changed("{region: us}", "{region: us, lease: soon}"), 5, ["`coordination.lease` is not a duration", "10s"]),
@@ -143,10 +147,10 @@ def test_a_directory_or_binary_file_is_told(path: Path, tmp_path: Path) -> None:
 
 def test_a_merged_mapping_keeps_its_lines(path: Path) -> None:
     text = changed("  us: {region: us-east-1}", "  us: &us {region: us-east-1}").replace(
-        "  eu: {region: eu-west-1}", "  eu: {<<: *us, regoin: x}"
+        "  eu: {region: eu-west-1}", "  eu: {<<: *us, regionn: x}"
     )
     (sentence,) = problems(path, text)
-    assert sentence.startswith(f"{path}:4: `regions.eu.regoin` is not a known key; did you mean `region`?")
+    assert sentence.startswith(f"{path}:4: `regions.eu.regionn` is not a known key; did you mean `region`?")
 
 
 # -- environment and secrets ---------------------------------------------------------------------------------------
@@ -197,7 +201,7 @@ def test_a_collection_in_the_environment_that_is_not_json_is_told(path: Path, mo
     assert sentence.startswith("the environment: `rules` must be written as JSON")
 
 
-@pytest.mark.parametrize("name", ["caches__eu_main__passwrod", "cache__eu_main__password"])
+@pytest.mark.parametrize("name", ["caches__eu_main__passwordd", "cache__eu_main__password"])
 def test_a_secret_under_a_wrong_name_is_told_without_its_value(
     path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
@@ -215,7 +219,7 @@ def test_a_secret_under_a_wrong_name_is_told_without_its_value(
     [
         {"url": f"http://user:{SECRET}@cache"},
         {"password": [SECRET]},
-        {"password": SECRET, "pasword": SECRET},
+        {"password": SECRET, "passwordd": SECRET},
         {"username": {"x": SECRET}},
     ],
 )
