@@ -28,7 +28,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or "GetCallerIdentity"
         if operation in self.server.denied:
-            self._answer(*((200, self.server.page) if self.server.page else _refusal(operation)))
+            self._answer(*((self.server.status, self.server.page) if self.server.page else _refusal(operation)))
             return
         headers = {name: value for name, value in self.headers.items() if name.title() in _KEPT}
         request = urllib.request.Request(self.server.upstream + self.path, data=body, headers=headers)
@@ -61,7 +61,7 @@ def _refusal(operation: str) -> tuple[int, bytes]:
 
 
 class DenyingServer(ThreadingHTTPServer):
-    """The endpoint. `ahead_seconds`: its clock is wrong; `page`: what it says instead of refusing."""
+    """The endpoint. `ahead_seconds`: its clock is wrong; `page`, `status`: what it says instead of refusing."""
 
     daemon_threads = True
 
@@ -71,6 +71,7 @@ class DenyingServer(ThreadingHTTPServer):
         self.denied = frozenset(denied)
         self.ahead_seconds = 0.0
         self.page = b""
+        self.status = 200
 
     @property
     def url(self) -> str:
@@ -78,10 +79,12 @@ class DenyingServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def denying(upstream: str, *denied: str, ahead_seconds: float = 0.0, page: bytes = b"") -> Iterator[str]:
+def denying(
+    upstream: str, *denied: str, ahead_seconds: float = 0.0, page: bytes = b"", status: int = 200
+) -> Iterator[str]:
     """Serve in a thread; yields the endpoint."""
     with DenyingServer(upstream, 0, denied) as server:
-        server.ahead_seconds, server.page = ahead_seconds, page
+        server.ahead_seconds, server.page, server.status = ahead_seconds, page, status
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

@@ -147,14 +147,16 @@ def test_credentials_that_nobody_accepts_are_one_failure_and_the_rest_is_skipped
     assert "skipped" in {fact["status"] for fact in answer.json["facts"]}
 
 
-def test_an_endpoint_that_is_something_else_is_told(world: World) -> None:
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_endpoint_that_is_something_else_is_told(world: World, status: int) -> None:
     world.sound()
-    with denying(world.endpoint_url, "DescribeTable", "GetCallerIdentity", page=b"<html>It works!</html>") as url:
+    page = b"<html>It works!</html>"
+    with denying(world.endpoint_url, "DescribeTable", "GetCallerIdentity", page=page, status=status) as url:
         world.config["regions"]["eu"]["endpoint_url"] = url
         answer = world.check()
     assert answer.code == 78
-    assert any("does not answer as DynamoDB does" in sentence for sentence in answer.failures())
-    assert any("the identity is unknown" in sentence for sentence in answer.warnings())
+    told = "The endpoint of eu does not answer as DynamoDB does. Correct endpoint_url or endpoints of regions.eu."
+    assert any(sentence.startswith(told) for sentence in answer.failures()), answer.failures()
 
 
 def test_a_clock_that_is_far_off_is_a_failure_and_one_that_is_off_a_warning(world: World) -> None:

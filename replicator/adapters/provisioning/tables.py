@@ -150,11 +150,16 @@ async def describe(place: Place, name: str) -> Table:
         raise TableMissing(f"Table {name} in {place.region_id} does not exist.") from error
     described = answer.get("Table")
     if not described:
-        raise WorldMismatch(
-            f"The endpoint of {place.region_id} does not answer as DynamoDB does.",
-            advice=f"Correct endpoint_url or endpoints of regions.{place.region_id}.",
-        )
+        raise not_dynamodb(place.region_id)
     return parse_table(described)
+
+
+def not_dynamodb(region: str) -> WorldMismatch:
+    """What to say when an endpoint answers, but is something else."""
+    return WorldMismatch(
+        f"The endpoint of {region} does not answer as DynamoDB does.",
+        advice=f"Correct endpoint_url or endpoints of regions.{region}.",
+    )
 
 
 async def expiry_attribute(place: Place, name: str) -> str | None:
