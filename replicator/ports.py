@@ -153,8 +153,8 @@ class Registry(Protocol):
     async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
         """Targets that ever started on this stream, by target id."""
 
-    async def start(self, stream: StreamRef, target: Target) -> TargetStart:
-        """Store the start of a target, unless it is stored already; returns what is stored."""
+    async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:
+        """Store the start of a target (None: the server's time now) unless one is stored; returns what is stored."""
 
     async def record_gap(self, gap: Gap) -> None:
         """Store a loss interval; the same gap again changes nothing."""

@@ -174,8 +174,8 @@ class DynamoCoordination:
         starts = (self._target_start(row) for row in found if "started_at" in row)
         return {start.target_id: start for start in starts}
 
-    async def start(self, stream: StreamRef, target: Target) -> TargetStart:
-        """Store the start of a target with the server's time, unless it is stored already; returns what is stored."""
+    async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:
+        """Store the start of a target (None: the server's time now) unless one is stored; returns what is stored."""
         key = self._key(self._names.stream(stream), f"target|{target.target_id}")
         try:
             answer = await self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
@@ -183,16 +183,17 @@ class DynamoCoordination:
             raise self._translated("GetItem", error) from error
         if "started_at" in answer.get("Item", {}):
             return self._target_start(answer["Item"])
-        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        if date is None:
-            raise WorldMismatch(f"The {self._where} answers without a Date, so a start cannot be noted.")
-        started_at = int(parsedate_to_datetime(date).timestamp())
+        if started_at is None:
+            date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+            if date is None:
+                raise WorldMismatch(f"The {self._where} answers without a Date, so a start cannot be noted.")
+            started_at = parsedate_to_datetime(date).timestamp()
         stored = await self._update(
             key,
             "SET #at = if_not_exists(#at, :at), #sv = :sv",
             None,
             {"#at": "started_at", "#sv": "sv"},
-            {":at": {"N": str(started_at)}, ":sv": {"N": str(SCHEMA)}},
+            {":at": {"N": str(int(started_at))}, ":sv": {"N": str(SCHEMA)}},
         )
         assert stored is not None, "an update without a condition is never refused"
         return self._target_start(stored)

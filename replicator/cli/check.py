@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,8 +32,8 @@ def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
 
 async def _look(settings: Settings) -> list[Fact]:
     from replicator.adapters.provisioning.check import check
-    from replicator.cli.connections import open_caches, open_places
     from replicator.cli.progress import progress_facts
+    from replicator.connections import open_caches, open_places
 
     async with open_places(settings) as places, open_caches(settings) as caches:
         facts = await check(settings, places, caches)
@@ -60,5 +61,5 @@ def _tell(facts: list[Fact], *, as_json: bool) -> int:
         [(fact.subject, fact.name, fact.status.value, fact.sentence) for fact in facts],
     )
     counts = {status: sum(fact.status is status for fact in facts) for status in Status}
-    print_rows((), [(", ".join(f"{count} {status.value}" for status, count in counts.items() if count),)])
+    sys.stdout.write(", ".join(f"{count} {status.value}" for status, count in counts.items() if count) + "\n")
     return code

@@ -45,7 +45,8 @@ def run(context: typer.Context, config: Config = None) -> None:
     """
     import signal
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the daemon takes over: nothing has begun, so this is a stop
+    # Until the daemon takes over nothing has begun, so a signal simply is a stop.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from replicator.cli.configuration import configuration_path, load
 
     path = configuration_path(config or context.obj)

@@ -39,7 +39,7 @@ def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool
 
 async def _create(settings: Settings, *, dry_run: bool, enable_streams: bool) -> list[Step]:
     from replicator.adapters.provisioning.creation import initialise
-    from replicator.cli.connections import open_places
+    from replicator.connections import open_places
 
     async with open_places(settings) as places:
         return await initialise(settings, places, dry_run=dry_run, enable_streams=enable_streams)

@@ -6,6 +6,7 @@ Contents are shown only when asked for; a digest of the content tells whether tw
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,13 +19,15 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.provisioning.tables import describe
 from replicator.adapters.tables import DynamoRegion
 from replicator.cli.configuration import configuration_path, load
-from replicator.cli.connections import open_caches, open_places
 from replicator.cli.itemkey import parse_key
 from replicator.cli.output import print_json, print_rows
-from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
+from replicator.connections import open_caches, open_places
+from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, PoisonRecord, ReplicatorError
 from replicator.domain.image import Image, content_hash
 from replicator.domain.requests import Found, GetItem, GetTombstone
 from replicator.domain.rules import KeyTemplate
+from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, is_ordered_version
+from replicator.rulebook import rule_of
 
 if TYPE_CHECKING:
     from replicator.adapters.aws import Place
@@ -94,25 +97,32 @@ def inspect_item(config: Path | None, rule_name: str, key: str, *, values: bool,
         return EXIT_STOPPED
     columns = ["what", "where", "state", "version", "bytes", "content", "agrees"]
     print_rows(columns + ["item"] * values, [_row(sight, values=values) for sight in sights])
-    print_rows((), [(_summary(rule, agree=agree),)])
+    sys.stdout.write(f"{_summary(rule, agree=agree)}\n")
     return EXIT_STOPPED
 
 
 def _summary(rule: RuleSettings, *, agree: bool) -> str:
+    filtered = " (its filter applied)" if rule.filter.model_fields_set else ""
     if agree:
-        return "All places agree."
-    filtered = (
-        " The rule has a filter, which may keep the item from the replicas." if rule.filter.model_fields_set else ""
-    )
-    return f"Places differ; a change that is still on its way shows so for a moment.{filtered}"
+        return f"All places agree with the source{filtered}."
+    return f"Places differ from the source{filtered}; a change that is still on its way shows so for a moment."
 
 
 def _row(sight: Sight, *, values: bool) -> list[str]:
     agrees = {True: "yes", False: "NO", None: ""}[sight.agrees]
     where = f"{sight.name} in {sight.region}" + (f", key {sight.key}" if sight.key else "")
     size = "" if sight.item is None else str(len(sight.item.wire))
-    row = [sight.role, where, sight.state, sight.version or "", size, _digest(sight.item) or "", agrees]
+    row = [sight.role, where, sight.state, _short(sight.version), size, _digest(sight.item) or "", agrees]
     return [*row, sight.item.wire.decode() if sight.item else ""] if values else row
+
+
+def _short(version: str | None) -> str:
+    """A version for people: epoch, stream generation and sequence number without the zeros that pad them."""
+    if version is None or not is_ordered_version(version):
+        return version or ""
+    generation_end = EPOCH_DIGITS + GENERATION_DIGITS
+    parts = (version[:EPOCH_DIGITS], version[EPOCH_DIGITS:generation_end], version[generation_end:])
+    return ".".join(str(int(part)) for part in parts)
 
 
 def _digest(item: Image | None) -> str | None:
@@ -135,13 +145,14 @@ async def _look(settings: Settings, rule: RuleSettings, text: str) -> tuple[Item
         source = items[0]
         by_region = {region: item for (region, _), item in zip(where, items, strict=True)}
         sights = [Sight("source", rule.source, rule.table, _presence(source), None, source)]
+        wanted = _wanted(settings, rule, source)
         for (region, table), item, tombstone in zip(rule.replica_tables, items[1:], tombstones, strict=True):
-            sights.append(_replica(region, table, item, source))
+            sights.append(_replica(region, table, item, wanted))
             state = "none" if tombstone is None else "there"
             sights.append(Sight("tombstone", region, settings.side_table_name, state, tombstone))
-        wanted = _keys(settings, rule, key, by_region)
+        keys = _keys(settings, rule, key, by_region)
         entries = await asyncio.gather(
-            *(_entry(settings, caches[name], name, entry, by_region) for name, entry in wanted)
+            *(_entry(settings, caches[name], name, entry, by_region) for name, entry in keys)
         )
         return key, [*sights, *entries]
 
@@ -150,8 +161,16 @@ def _presence(item: Image | None) -> str:
     return "absent" if item is None else "present"
 
 
-def _replica(region: str, table: str, item: Image | None, source: Image | None) -> Sight:
-    same = _digest(item) == _digest(source)
+def _wanted(settings: Settings, rule: RuleSettings, source: Image | None) -> Image | None:
+    """What the replicas should hold: the source's item, unless the rule's filter keeps it out."""
+    try:
+        return source if rule_of(settings, rule).filter.matches(source) else None
+    except PoisonRecord:  # the filter cannot judge it, so its shard stands still
+        return source
+
+
+def _replica(region: str, table: str, item: Image | None, wanted: Image | None) -> Sight:
+    same = _digest(item) == _digest(wanted)
     return Sight("replica", region, table, _presence(item), item.stamp if item else None, item, same)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,23 +20,30 @@ def print_json(document: Any) -> None:
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for people, or tab-separated lines when nobody looks."""
+    """A table for people, where a first cell is told once, or tab-separated lines when nobody looks."""
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(rich_table(columns, rows))
+        Console().print(rich_table(columns, _told_once(rows)))
     else:
-        for row in [columns, *rows] if columns else rows:
+        for row in [columns, *rows]:
             sys.stdout.write("\t".join(cell.replace("\t", " ") for cell in row) + "\n")
+
+
+def _told_once(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+    before = None
+    for first, *rest in rows:
+        yield ["" if first == before else first, *rest]
+        before = first
 
 
 def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
     """A table for a terminal; words that say how something stands are coloured."""
     from rich import box
-    from rich.table import Table
+    from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*columns, box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(*(Column(name, overflow="fold") for name in columns), box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
         table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
     return table

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from replicator.adapters.aws import CLIENT_ERRORS, translate
 from replicator.adapters.coordination import CHECKPOINT, DynamoCoordination, Names
 from replicator.adapters.provisioning.facts import Fact, failed, ok, warning, wrong
-from replicator.domain.errors import ReplicatorError, TableMissing, Unreachable, WorldMismatch
+from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable, WorldMismatch
 from replicator.domain.records import RegionId, TableName
 from replicator.ports import StreamRef
 
@@ -216,7 +216,7 @@ async def progress_facts(settings: Settings, places: Mapping[str, Place]) -> lis
     subject = f"progress of group {settings.group}"
     try:
         streams = await Ledger(settings, places[settings.coordination.region]).streams()
-    except (TableMissing, Unreachable):
+    except (AccessRefused, TableMissing, Unreachable):
         return []  # the rows on the table itself and on its region tell it
     except ReplicatorError as error:
         return [failed(subject, "known rules", error)]

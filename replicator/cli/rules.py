@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from replicator.cli.configuration import configuration_path, load
-from replicator.cli.connections import open_places
 from replicator.cli.output import print_json, print_rows
 from replicator.cli.progress import Ledger
+from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, ReplicatorError, WorldMismatch
 
 if TYPE_CHECKING:

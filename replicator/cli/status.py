@@ -7,6 +7,7 @@ answers and speaks of the same group.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -16,9 +17,9 @@ import aiohttp
 
 from replicator.adapters.coordination import CHECKPOINT
 from replicator.cli.configuration import configuration_path, load
-from replicator.cli.connections import open_places
 from replicator.cli.output import print_json, print_rows, rich_table
 from replicator.cli.progress import Ledger, StreamProgress, rule_of
+from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def show_status(config: Path | None, *, watch: bool, as_json: bool) -> int:
         return EXIT_USAGE
     settings = load(configuration_path(config))
     if watch:
-        asyncio.run(_watch(settings))
+        with contextlib.suppress(KeyboardInterrupt):  # the way to end it
+            asyncio.run(_watch(settings))
         return EXIT_STOPPED
     document = asyncio.run(_once(settings))
     if as_json:
@@ -206,7 +208,7 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
     for rule in document["rules"]:
         if not rule["shards"]:
-            yield (rule["name"], "", "no shard was read yet", "", "", "", "", "", "", "")
+            yield (rule["name"], *[""] * (len(_COLUMNS) - 2), "no shard was read yet")
         for shard in rule["shards"]:
             for target in shard["targets"]:
                 yield (

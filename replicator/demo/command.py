@@ -33,8 +33,8 @@ from replicator.demo.view import Stage, View
 from replicator.demo.world import SOURCE, World, open_world
 from replicator.domain.errors import EXIT_FAULT, ReplicatorError
 
-CATCH_UP_SECONDS: Final = 60.0
-SETTLE_SECONDS: Final = 10.0
+CATCH_UP_SECONDS: Final = 30.0
+SETTLE_SECONDS: Final = 5.0
 _VIEW_SECONDS = 0.25
 
 
@@ -63,13 +63,11 @@ async def demo(options: DemoOptions) -> int:
     try:
         with _interruptible(interruption), _directory(view) as directory:
             return await _demo(options, view, directory, interruption)
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, ReplicatorError, BaseExceptionGroup) as error:
         if not interruption.wanted:
-            raise
-        view.say("interrupted: no verdict")
+            raise _first(error) from error
+        view.say("interrupted")
         return EXIT_FAULT
-    except BaseExceptionGroup as group:
-        raise _first(group) from group
 
 
 @dataclass(slots=True)
@@ -154,18 +152,20 @@ class Run:
         stage = Stage(self.writers, self.samplers, self.readers)
         with view.live():
             async with asyncio.TaskGroup() as group:
-                for sampler in self.samplers:
-                    group.create_task(sampler.run(stop), name=f"lag-{sampler.name}")
-                for reader in self.readers:
-                    for n in range(READERS_PER_CACHE):
-                        reading = read_until(stop, reader, keys, self.writers.random)
-                        group.create_task(reading, name=f"reader-{reader.cache.name}-{n}")
-                group.create_task(self._show(stop, stage), name="view")
-                await self.writers.run(options.rate, options.duration)
-                view.say(f"{self.writers.writes} writes done; draining")
-                await self._warm()
-                caught_up = await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
-                stop.set()
+                try:
+                    for sampler in self.samplers:
+                        group.create_task(sampler.run(stop), name=f"lag-{sampler.name}")
+                    for reader in self.readers:
+                        for n in range(READERS_PER_CACHE):
+                            reading = read_until(stop, reader, keys, self.writers.random)
+                            group.create_task(reading, name=f"reader-{reader.cache.name}-{n}")
+                    group.create_task(self._show(stop, stage), name="view")
+                    await self.writers.run(options.rate, options.duration)
+                    view.say(f"{self.writers.writes} writes done; draining")
+                    await self._warm()
+                    caught_up = await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
+                finally:
+                    stop.set()
         return caught_up
 
     async def _warm(self) -> None:
@@ -268,16 +268,16 @@ def _interruptible(interruption: Interruption) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def _first(error: BaseException) -> BaseException:
     """The error that says most: one of ours if there is one, the daemon's own end first."""
-    leaves = list(_leaves(group))
+    leaves = list(_leaves(error))
     ours = [error for error in leaves if isinstance(error, ReplicatorError)]
     return min(ours or leaves, key=lambda error: not isinstance(error, ServerFailed))
 
 
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if not isinstance(error, BaseExceptionGroup):
+        yield error
+        return
+    for inner in error.exceptions:
+        yield from _leaves(inner)

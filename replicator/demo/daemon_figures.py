@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
 
-from replicator.demo.world import World, used_caches
+from replicator.demo.world import World, heed_cancellation, used_caches
 
 
 @dataclass(slots=True)
@@ -27,6 +27,7 @@ class DaemonFigures:
             async with world.session.get(f"{world.daemon.admin_url}/metrics") as response:
                 text = await response.text()
         except (aiohttp.ClientError, TimeoutError):
+            heed_cancellation()
             return
         cache_of = {(table.rule, cache.region): cache.name for table, cache in used_caches()}
         self.applied.clear()

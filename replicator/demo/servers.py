@@ -38,6 +38,7 @@ _POLL_SECONDS = 0.02
 _PROBE_SECONDS = 2.0
 _PORT_ATTEMPTS = 5
 _LOG_LINES = 15
+_LINE_LENGTH = 500
 
 ACCESS_KEY: Final = "replicator-demo"
 """Any text that is not twelve digits: MiniStack takes those for an account id."""
@@ -114,7 +115,7 @@ class Child:
     def last_lines(self) -> str:
         """The end of its log."""
         lines = self.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-        return "\n".join(f"    {line}" for line in lines)
+        return "\n".join(f"    {line[:_LINE_LENGTH]}" for line in lines)
 
     def failed(self, what: str) -> ServerFailed:
         """The error to raise about this process, with the end of its log."""

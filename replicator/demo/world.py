@@ -158,6 +158,7 @@ class Daemon:
             async with session.get(f"{self.admin_url}/readyz") as response:
                 return response.status == _OK
         except aiohttp.ClientError:
+            heed_cancellation()
             return False
 
 
@@ -241,6 +242,13 @@ def used_caches() -> Iterator[tuple[DemoTable, DemoCache]]:
     for table in TABLES:
         for cache in table.caches:
             yield table, cache
+
+
+def heed_cancellation() -> None:
+    """Be cancelled if that was asked for: a connection that is refused at the same moment would hide it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _ended(child: Child) -> None:

@@ -75,20 +75,16 @@ class ShardFence:
 async def heartbeat(session: Session, membership: Membership, clock: Clock, observer: Observer, limits: Limits) -> None:
     """Beat until the session is over: the deadline passed, or somebody ended it."""
     counter = 0
-    failing = False
     while not session.over.is_set():
         counter += 1
         sent_at = clock.monotonic()
         wait = limits.heartbeat_seconds
         try:
-            async with asyncio.timeout(limits.lease_seconds):
+            async with asyncio.timeout(min(limits.lease_seconds, session.seconds_left)):
                 await membership.beat(session.worker, counter)
             session.extend(sent_at)
-            if failing:
-                observer.service_recovered("heartbeat")
-            failing = False
+            observer.service_recovered("heartbeat")
         except (ReplicatorError, TimeoutError) as error:
-            failing = True
             observer.service_failed("heartbeat", _as_ours(error))
             wait = min(wait, limits.lease_seconds / 10)
         await pause(session.over, max(0.0, min(wait, session.seconds_left)))
@@ -119,7 +115,7 @@ class Heartbeats:
         for worker in {*counters, *owners}:
             counter = counters.get(worker)
             known = self._seen.get(worker)
-            if known is None or known[0] != counter:
+            if known is None or counter not in {None, known[0]}:  # a row that went away is no sign of life
                 self._seen[worker] = (counter, answered_at)
             elif asked_at - known[1] >= self._lease_seconds:
                 expired.add(worker)

@@ -85,7 +85,7 @@ class ShardReader:
                 try:
                     page = await self._poll(position, cursor)
                 except RecordsTrimmed:
-                    cursor.iterator = None
+                    self._forget_places()
                     raise
                 except Throttled as error:
                     failures = await self._failed(error, failures)
@@ -96,13 +96,28 @@ class ShardReader:
                     cursor.iterator = None
                     failures = await self._failed(error, failures)
                     continue
-                if failures:
-                    self._observer.service_recovered(self._what)
+                self._observer.service_recovered(self._what)
                 failures = 0
                 if page is not None:
                     self._keep(position, page)
                     return page
                 await pause_or_raise(self._stop, self._idle(cursor))
+
+    async def reaches(self, position: Position) -> bool:
+        """Whether the records behind a position can still be read; False when they left the stream."""
+        async with self._turn:
+            self._fence.check()
+            try:
+                await self._stream.iterator(self._ref, self._shard_id, position)
+            except RecordsTrimmed:
+                return False
+        return True
+
+    def _forget_places(self) -> None:
+        """Keep no page and no iterator: the horizon moved, so what was read from it before is not what stands there."""
+        self._pages.clear()
+        for cursor in self._cursors.values():
+            cursor.iterator = None
 
     @property
     def _what(self) -> str:
@@ -158,7 +173,7 @@ class ShardReader:
     def _idle(self, cursor: _Cursor) -> float:
         """How long to wait behind an empty page: the poll interval at first, doubling to the bound."""
         cursor.idle_seconds = min(max(cursor.idle_seconds * 2, self._limits.poll_seconds), self._limits.idle_seconds)
-        return max(0.0, cursor.idle_seconds - self._limits.poll_seconds)
+        return cursor.idle_seconds
 
     def _cursor(self, position: Position) -> _Cursor:
         cursor = self._cursors.get(position)

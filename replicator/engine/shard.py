@@ -38,7 +38,7 @@ class ShardPorts:
 
 
 class Progress:
-    """Positions of a shard's targets, and their way into the coordination row: batched in time."""
+    """Positions of a shard's targets, and their way into the coordination row: batched in time, one save at a time."""
 
     def __init__(
         self, lease: Lease, stored: Mapping[str, Position], ports: ShardPorts, fence: ShardFence, limits: Limits
@@ -47,10 +47,11 @@ class Progress:
         self._positions = dict(stored)
         self._dirty: dict[str, Position] = {}
         self._changed = asyncio.Event()
+        self._turn = asyncio.Lock()
         self._ports = ports
         self._fence = fence
         self._limits = limits
-        self._what = f"checkpoint of shard {lease.shard_id}"
+        self.what = f"checkpoint of shard {lease.shard_id}"
 
     def position(self, target: Target) -> Position:
         """Up to where everything is durable at a target."""
@@ -78,32 +79,35 @@ class Progress:
             await asyncio.sleep(self._limits.checkpoint_seconds)
             try:
                 await self.flush()
-                if attempt:
-                    self._ports.observer.service_recovered(self._what)
                 attempt = 0
             except ReplicatorError as error:
                 if error.disposition is Disposition.RELINQUISH:
                     raise
                 attempt += 1
-                self._ports.observer.service_failed(self._what, error)
+                self._ports.observer.service_failed(self.what, error)
                 await asyncio.sleep(backoff(attempt, self._limits.backoff_seconds))
 
     async def flush(self) -> None:
-        """Store what moved since the last time, under our epoch; what could not be stored is kept."""
-        if not self._dirty:
-            return
-        self._changed.clear()
-        saved, self._dirty = self._dirty, {}
-        try:
-            self._fence.check()
-            await self._ports.coordination.save(self._lease, saved)
-        except BaseException as error:
-            self._dirty = {**saved, **self._dirty}
-            self._changed.set()
-            if isinstance(error, LeaseLost):
-                self._fence.revoke()
-            raise
+        """Store what moved since the last time, under our epoch; what could not be stored is kept.
+
+        One save at a time, so that a slow one never brings an older position back.
+        """
+        async with self._turn:
+            if not self._dirty:
+                return
+            self._changed.clear()
+            saved, self._dirty = self._dirty, {}
+            try:
+                self._fence.check()
+                await self._ports.coordination.save(self._lease, saved)
+            except BaseException as error:
+                self._dirty = {**saved, **self._dirty}
+                self._changed.set()
+                if isinstance(error, LeaseLost):
+                    self._fence.revoke()
+                raise
         self._ports.observer.checkpoint_saved(self._lease, saved)
+        self._ports.observer.service_recovered(self.what)
 
 
 class ShardWorker:
@@ -156,13 +160,20 @@ class ShardWorker:
         try:
             await self._run_pipelines()
             why = "stopped" if self._stop.is_set() else "finished"
-        except BaseExceptionGroup as group:
-            if not found(group, LeaseLost):
-                raise
+        except Exception as error:  # noqa: BLE001 - the boundary: a shard's fault ends no other shard
             self._fence.revoke()
+            if not found(error, LeaseLost):
+                why = "failed"
+                await self._tell_failure(error)
         finally:
             self._ports.observer.lease_ended(self.lease, why)
             self._wake()
+
+    async def _tell_failure(self, error: Exception) -> None:
+        """What nobody expected ends the work on this shard, and on no other; it is claimed anew after a pause."""
+        for rule in self._running:
+            self._ports.observer.shard_failed(self.lease, rule, error)
+        await pause(self._stop, backoff(_FAULT_PAUSE, self._limits.backoff_seconds))
 
     async def _run_pipelines(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -188,7 +199,7 @@ class ShardWorker:
                 return
             except ReplicatorError as error:
                 attempt += 1
-                self._ports.observer.service_failed(f"checkpoint of shard {self.lease.shard_id}", error)
+                self._ports.observer.service_failed(self.progress.what, error)
                 await asyncio.sleep(backoff(attempt, self._limits.backoff_seconds))
             else:
                 return
@@ -218,12 +229,16 @@ class ShardWorker:
                     why = "stopped"
                     break
             if why == "finished":
-                await self._store_end(rule)
+                await self._store_end()
         finally:
             observer.shard_stopped(self.lease, rule.name, why)
 
     def _tell(self, rule: Rule, error: Exception) -> None:
-        if isinstance(error, ReplicatorError):
+        """Tell every error inside; those of our own are troubles of the world, all others are faults."""
+        if isinstance(error, ExceptionGroup):
+            for inner in error.exceptions:
+                self._tell(rule, inner)
+        elif isinstance(error, ReplicatorError):
             self._ports.observer.service_failed(self._what(rule), error)
         else:
             self._ports.observer.shard_failed(self.lease, rule.name, error)
@@ -231,14 +246,14 @@ class ShardWorker:
     def _what(self, rule: Rule) -> str:
         return f"rule {rule.name} on shard {self.lease.shard_id}"
 
-    async def _store_end(self, rule: Rule) -> None:
+    async def _store_end(self) -> None:
         """Children wait for the stored end of their parents: store it at once; if that fails, the keeper repeats it."""
         try:
             await self.progress.flush()
         except ReplicatorError as error:
             if error.disposition is Disposition.RELINQUISH:
                 raise
-            self._tell(rule, error)
+            self._ports.observer.service_failed(self.progress.what, error)
         self._wake()
 
     async def _pipeline(self, rule: Rule) -> None:
@@ -308,8 +323,9 @@ class ShardWorker:
     async def _behind_gap(self, rule: Rule, position: Position, error: RecordsTrimmed) -> Position:
         """Record the loss for every target that needed it; returns where to go on, once something says so."""
         for target in rule.targets:
-            if self.progress.position(target).order <= position.order:
-                await self._record_gap(target, position, error)
+            place = max(position, self.progress.position(target), key=lambda place: place.order)
+            if place != END and (place == position or not await self._reader.reaches(place)):
+                await self._record_gap(target, place, error)
         if rule.on_gap is OnGap.SKIP:
             await pause(self._stop, backoff(_FAULT_PAUSE, self._limits.backoff_seconds))
             return END if isinstance(error, ShardGone) else HORIZON

@@ -163,6 +163,14 @@ def test_a_skipped_delete_does_not_hide_the_write_before_it() -> None:
     assert change == Change(Action.PUT, key("k"), ordered_version(0, GENERATION, 7), None, IN1)
 
 
+def test_what_a_skipped_delete_left_behind_goes_when_its_successor_does_not_match_the_filter() -> None:
+    rule = replace(filtered(), ttl_deletes=TtlDeletes.SKIP)
+    change = plan(record(8, None, OUT1), rule=rule)
+    assert change is not None
+    assert change.action is Action.REMOVE_IF_PRESENT
+    assert plan(record(8, None, OUT1), rule=filtered()) is None
+
+
 def test_a_target_is_named_after_rule_and_region() -> None:
     assert Target(RuleName("orders"), RegionId("eu"), TableName("orders")).target_id == "orders/eu"
 

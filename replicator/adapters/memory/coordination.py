@@ -118,10 +118,10 @@ class MemoryRegistry:
         async with self.faults.around("starts"):
             return {target: start for (owner, target), start in self._starts.items() if owner == _identity(stream)}
 
-    async def start(self, stream: StreamRef, target: Target) -> TargetStart:
+    async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:
         """Store the start of a target, unless it is stored already."""
         async with self.faults.around("start"):
-            fresh = TargetStart(target.rule, target.target_id, self._now())
+            fresh = TargetStart(target.rule, target.target_id, self._now() if started_at is None else started_at)
             return self._starts.setdefault((_identity(stream), target.target_id), fresh)
 
     async def record_gap(self, gap: Gap) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.adapters.provisioning.facts import Fact, failed, ok
-from replicator.adapters.provisioning.judgement import cache_encryption, judge
+from replicator.adapters.provisioning.judgement import judge
 from replicator.adapters.provisioning.probes import prove
+from replicator.adapters.provisioning.regions import cache_encryption
 from replicator.adapters.provisioning.world import look
 from replicator.domain.errors import ReplicatorError
 

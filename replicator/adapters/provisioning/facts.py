@@ -58,7 +58,8 @@ def skipped(subject: str, name: str, found: str) -> Fact:
 def failed(subject: str, name: str, error: ReplicatorError) -> Fact:
     """A fact that an error prevents."""
     code = EXIT_UNREACHABLE if error.exit_code == EXIT_UNREACHABLE else EXIT_WRONG_WORLD
-    return Fact(subject, name, Status.FAILED, error.message, error.advice, code)
+    found = f"{error.message.rstrip('. :')}."  # what a client says may end in anything
+    return Fact(subject, name, Status.FAILED, found, error.advice, code)
 
 
 def exit_code(facts: Iterable[Fact]) -> int:

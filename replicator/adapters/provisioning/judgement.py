@@ -5,24 +5,21 @@ Pure: the same world gives the same facts.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from replicator.adapters.provisioning.creation import NEEDED_VIEW
 from replicator.adapters.provisioning.facts import Fact, failed, ok, skipped, warning, wrong
+from replicator.adapters.provisioning.regions import region_facts
 from replicator.adapters.provisioning.tables import OwnTable, Table, own_tables, schema_difference, shown
 from replicator.adapters.provisioning.world import RegionWorld
-from replicator.domain.errors import AccessRefused, ReplicatorError
+from replicator.domain.errors import ReplicatorError
 
 if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings
 
 World = Mapping[str, RegionWorld]
 
-SKEW_WARNING_SECONDS = 5.0
-SKEW_FAILURE_SECONDS = 60.0
 _EVENTS = 3
 
 
@@ -30,7 +27,7 @@ def judge(settings: Settings, world: World, *, thorough: bool) -> list[Fact]:
     """Every fact that can be told without writing."""
     facts: list[Fact] = []
     for region in world.values():
-        facts += _region_facts(settings, region, thorough=thorough)
+        facts += region_facts(settings, region, thorough=thorough)
     for own in own_tables(settings):
         facts += _own_facts(world[own.region], own, thorough=thorough)
     for source in {(rule.source, rule.table): rule for rule in settings.rules}.values():
@@ -44,79 +41,6 @@ def table_at(world: World, region: str, name: str) -> Table | None:
     """A table that was found."""
     table = world[region].tables.get(name)
     return table if isinstance(table, Table) else None
-
-
-# -- regions -------------------------------------------------------------------------------------------------------
-
-
-def _region_facts(settings: Settings, region: RegionWorld, *, thorough: bool) -> Iterator[Fact]:
-    subject = f"region {region.region}"
-    place = settings.regions[region.region]
-    endpoint = place.endpoints.dynamodb or place.endpoint_url
-    where = place.region if endpoint is None else f"{place.region} at {endpoint}"
-    if region.down is not None:
-        name = "credentials" if isinstance(region.down, AccessRefused) else "answers"
-        error = region.down
-        error.advice = f"{error.advice} See regions.{region.region} in the configuration."
-        yield failed(subject, name, error)
-        return
-    yield ok(subject, "answers", f"{where}.")
-    if thorough:
-        yield _credentials(subject, region)
-        yield _clock(subject, region.skew_seconds)
-    if endpoint is not None and endpoint.scheme == "http" and not is_loopback(endpoint.host or ""):
-        yield warning(
-            subject,
-            "encrypted",
-            f"regions.{region.region} has an http:// endpoint on another machine, so items travel unencrypted.",
-            "Use an https:// endpoint.",
-        )
-
-
-def _credentials(subject: str, region: RegionWorld) -> Fact:
-    if region.identity_error is None:
-        return ok(subject, "credentials", f"account {region.account}.")
-    return warning(
-        subject,
-        "credentials",
-        f"DynamoDB answers, but the identity is unknown: {region.identity_error.message}",
-        f"Set regions.{region.region}.endpoints.sts if STS is elsewhere; replicator itself needs it only for roles.",
-    )
-
-
-def _clock(subject: str, skew: float | None) -> Fact:
-    if skew is None:
-        return skipped(subject, "clock", "The endpoint tells no time.")
-    found = f"This machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the region's."
-    remedy = "Synchronise this machine's clock (NTP): tombstones expire by it, and AWS refuses requests beyond 5 min."
-    if abs(skew) > SKEW_FAILURE_SECONDS:
-        return wrong(subject, "clock", found, remedy)
-    if abs(skew) > SKEW_WARNING_SECONDS:
-        return warning(subject, "clock", found, remedy)
-    return ok(subject, "clock", "within a second." if abs(skew) < 1 else found)
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
-
-
-def cache_encryption(name: str, url: str) -> Fact | None:
-    """A warning when a cache is reached in clear text over a network."""
-    parts = urlsplit(url)
-    if parts.scheme != "redis" or is_loopback(parts.hostname or ""):
-        return None
-    return warning(
-        f"cache {name}",
-        "encrypted",
-        f"caches.{name}.url has no TLS and is another machine, so items and password travel unencrypted.",
-        "Use rediss://.",
-    )
 
 
 # -- tables --------------------------------------------------------------------------------------------------------
@@ -213,8 +137,8 @@ def _rule_facts(world: World, rule: RuleSettings, index: int, *, thorough: bool)
         yield from _distinct(rule, source, replica, subject, f"rules[{index}].replicas[{n}]")
         yield _same_keys(rule, source, replica, subject, region)
         yield _index_fact(rule, source, replica, subject, region)
+        yield _data(rule, source, replica, subject)
         if thorough:
-            yield _data(rule, source, replica, subject)
             yield from _expiry(rule, world[region], name, subject)
     events = rule.filter.events
     if events is not None and len(set(events)) < _EVENTS:

@@ -47,8 +47,10 @@ def _works(settings: Settings, places: Mapping[str, Place], world: World) -> Ite
         if table is not None and table.stream_arn is not None:
             yield _stream(places[region], table, table.stream_arn)
     side = settings.side_table_name
-    for region, name in {place: None for rule in settings.rules for place in rule.replica_tables}:
-        table, side_table = table_at(world, region, name), table_at(world, region, side)
+    guards = {place: rule.insert_guard for rule in settings.rules for place in rule.replica_tables}
+    for (region, name), guard in guards.items():
+        table = table_at(world, region, name)
+        side_table = table_at(world, region, side) if guard == "transact" else None
         if table is not None:
             calls = _replica(places[region], table, side_table)
             yield _verdict(places[region], f"table {name} in {region}", table, calls)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from replicator.adapters.aws import CLIENT_ERRORS, translate
 from replicator.adapters.expressions import TOMBSTONE_EXPIRY, TOMBSTONE_KEY
-from replicator.domain.errors import TableMissing, Throttled, Unreachable
+from replicator.domain.errors import TableMissing, Throttled, Unreachable, WorldMismatch
 
 if TYPE_CHECKING:
     from replicator.adapters.aws import Place
@@ -148,7 +148,18 @@ async def describe(place: Place, name: str) -> Table:
         answer = await ask(what, place.dynamodb.describe_table, TableName=name)
     except TableMissing as error:
         raise TableMissing(f"Table {name} in {place.region_id} does not exist.") from error
-    return parse_table(answer["Table"])
+    described = answer.get("Table")
+    if not described:
+        raise not_dynamodb(place.region_id)
+    return parse_table(described)
+
+
+def not_dynamodb(region: str) -> WorldMismatch:
+    """What to say when an endpoint answers, but is something else."""
+    return WorldMismatch(
+        f"The endpoint of {region} does not answer as DynamoDB does.",
+        advice=f"Correct endpoint_url or endpoints of regions.{region}.",
+    )
 
 
 async def expiry_attribute(place: Place, name: str) -> str | None:

@@ -10,16 +10,18 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
+from botocore.parsers import ResponseParserError
 
-from replicator.adapters.aws import CLIENT_ERRORS, translate
-from replicator.adapters.provisioning.tables import Table, describe, expiry_attribute, own_tables
-from replicator.domain.errors import AccessRefused, ReplicatorError, Unreachable
+from replicator.adapters.aws import CLIENT_ERRORS, error_code, translate
+from replicator.adapters.provisioning.tables import Table, describe, expiry_attribute, not_dynamodb, own_tables
+from replicator.domain.errors import AccessRefused, ReplicatorError, Unreachable, WorldMismatch
 
 if TYPE_CHECKING:
     from replicator.adapters.aws import Place
     from replicator.settings import Settings
 
 _AT_ONCE = 16
+_SERVER_ERRORS = 500
 Found = TypeVar("Found")
 
 
@@ -59,7 +61,7 @@ async def look(settings: Settings, places: Mapping[str, Place], *, thorough: boo
 async def _look(place: Place, names: list[str], *, thorough: bool) -> RegionWorld:
     region = place.region_id
     refused, skew = await _greet(place, names[0])
-    if isinstance(refused, Unreachable):
+    if isinstance(refused, Unreachable | WorldMismatch):
         return RegionWorld(region, down=refused)
     account, identity_error = await _identity(place) if thorough else (None, None)
     if isinstance(refused, AccessRefused) and isinstance(identity_error, AccessRefused):
@@ -105,13 +107,21 @@ async def _greet(place: Place, table: str) -> tuple[ReplicatorError | None, floa
     except ClientError as error:
         answer = error.response
         refused = translate(error, what)
-        if isinstance(refused, Unreachable) and answer.get("ResponseMetadata", {}).get("HTTPStatusCode", 500) < 500:  # noqa: PLR2004
-            refused = None  # it answered; what it said about this table is asked again
+        if isinstance(refused, Unreachable):
+            refused = _whose(error, place.region_id, refused)
     except CLIENT_ERRORS as error:
         return translate(error, what), None
     after = time.time()
     date = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     return refused, None if date is None else _skew(date, before, after)
+
+
+def _whose(error: ClientError, region: str, refused: Unreachable) -> ReplicatorError | None:
+    """What an unknown refusal means: DynamoDB troubles, something that is not DynamoDB, or only this table (None)."""
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", _SERVER_ERRORS)
+    if status >= _SERVER_ERRORS:
+        return refused
+    return not_dynamodb(region) if error_code(error) in {"", str(status)} else None
 
 
 def _skew(date: str, before: float, after: float) -> float | None:
@@ -130,4 +140,6 @@ async def _identity(place: Place) -> tuple[str | None, ReplicatorError | None]:
             answer = await sts.get_caller_identity()
     except CLIENT_ERRORS as error:
         return None, translate(error, what)
+    except (ResponseParserError, KeyError):  # the client's own, for an answer in another format
+        return None, Unreachable(f"{what} was answered by something that is not STS.")
     return str(answer["Account"]), None

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from replicator.demo.servers import MiniStack, Valkey
+from replicator.settings import ENV_PREFIX
+from tests.cli.worlds import World
+
+
+@pytest.fixture(autouse=True)
+def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No variable and no secrets directory of this machine reach the settings."""
+    for variable in [name for name in os.environ if name.startswith(ENV_PREFIX) or name == "CREDENTIALS_DIRECTORY"]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv(f"{ENV_PREFIX}SECRETS_DIR", str(tmp_path / "no-secrets"))
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
+    with MiniStack.start(tmp_path_factory.mktemp("ministack")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
+    with Valkey.start(tmp_path_factory.mktemp("valkey")) as server:
+        yield server
+
+
+@pytest.fixture
+def world(ministack: MiniStack, valkey: Valkey, tmp_path: Path) -> World:
+    """A world of its own: an account that nobody else uses."""
+    account = str(secrets.randbelow(9 * 10**11) + 10**11)
+    return World(ministack.endpoint_url, valkey.url, account, tmp_path)

@@ -1,0 +1,301 @@
+"""`check` and `run` on broken worlds: one sentence that names the thing and the remedy, the right exit code."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+
+import pytest
+
+from tests.cli.proxy import WRITES, denying
+from tests.cli.worlds import KEYS, World
+
+pytestmark = pytest.mark.servers
+
+NOWHERE = "http://127.0.0.1:1"
+
+
+def no_source_table(world: World) -> None:
+    world.rule["table"] = "missing"
+    world.rule["replicas"] = [{"region": "eu", "table": "orders"}]
+
+
+def no_replica_table(world: World) -> None:
+    world.rule["replicas"] = [{"region": "eu", "table": "missing"}]
+
+
+def no_stream(world: World) -> None:
+    world.table("us", "silent")
+    world.rule.update(table="silent", replicas=[{"region": "eu", "table": "orders"}])
+
+
+def wrong_view(world: World) -> None:
+    world.table("us", "keys-only", view="KEYS_ONLY")
+    world.rule.update(table="keys-only", replicas=[{"region": "eu", "table": "orders"}])
+
+
+def other_key_type(world: World) -> None:
+    world.table("eu", "other", {"pk": "S", "sk": "S"})
+    world.rule["replicas"] = [{"region": "eu", "table": "other"}]
+
+
+def other_key_name(world: World) -> None:
+    world.table("eu", "other", {"pk": "S"})
+    world.rule["replicas"] = [{"region": "eu", "table": "other"}]
+
+
+def other_index_type(world: World) -> None:
+    world.table("us", "indexed", view="NEW_AND_OLD_IMAGES", index={"total": "N"})
+    world.table("eu", "indexed", index={"total": "S"})
+    world.rule["table"] = "indexed"
+
+
+def no_side_table(world: World) -> None:
+    world.config["side_table"] = "no-side"
+
+
+def no_coordination_table(world: World) -> None:
+    world.config["coordination"]["table"] = "no-coordination"
+
+
+def foreign_side_table(world: World) -> None:
+    world.config["side_table"] = "orders"
+
+
+BROKEN = [
+    (no_source_table, ["Table missing in us does not exist", "rule orders"]),
+    (no_replica_table, ["Table missing in eu does not exist", "rules[0].replicas[0]"]),
+    (no_stream, ["silent in us", "rule orders", "no stream", "init --enable-streams"]),
+    (wrong_view, ["keys-only in us", "KEYS_ONLY", "NEW_AND_OLD_IMAGES", "disable the stream"]),
+    (other_key_type, ["other in eu has the key pk (S), sk (S)", "pk (S), sk (N)", "rule orders"]),
+    (other_key_name, ["other in eu has the key pk (S),", "pk (S), sk (N)"]),
+    (other_index_type, ["by_it of table indexed in eu", "total (S)", "total (N)", "Create the index anew"]),
+    (no_side_table, ["no-side in eu does not exist", "replicator init"]),
+    (no_coordination_table, ["no-coordination in us does not exist", "replicator init"]),
+    (foreign_side_table, ["orders in eu is not a side table", "pk (S), sk (N) instead of k (S)"]),
+]
+
+
+@pytest.mark.parametrize(("breaks", "parts"), BROKEN)
+def test_check_and_run_tell_what_is_broken_and_refuse(
+    world: World, breaks: Callable[[World], None], parts: list[str]
+) -> None:
+    world.sound()
+    breaks(world)
+    checked = world.check()
+    assert checked.code == 78
+    assert any(all(part in sentence for part in parts) for sentence in checked.failures()), checked.failures()
+    started = world.run("run")
+    assert started.code == 78, started.said
+    last = started.errors.strip().splitlines()[-1]
+    assert last.startswith("replicator: ")
+    assert all(part in last for part in parts), last
+
+
+def test_a_sound_world_passes(world: World) -> None:
+    world.sound()
+    answer = world.check()
+    assert answer.code == 0, answer.said
+    assert answer.failures() == answer.warnings() == []
+    statuses = {fact["status"] for fact in answer.json["facts"]}
+    assert statuses == {"ok"}
+
+
+def test_check_writes_nothing(world: World) -> None:
+    world.sound()
+    tables = {(region, name) for region in ("us", "eu") for name in world.tables(region)}
+    world.check()
+    assert {(region, name) for region in ("us", "eu") for name in world.tables(region)} == tables
+    assert [world.items(region, name) for region, name in sorted(tables)] == [[]] * len(tables)
+
+
+@pytest.mark.parametrize("operation", WRITES)
+def test_a_denied_write_is_found_without_writing(world: World, operation: str) -> None:
+    world.sound()
+    with denying(world.endpoint_url, operation) as url:
+        world.config["regions"]["eu"]["endpoint_url"] = url
+        answer = world.check()
+    assert answer.code == 78
+    table = "replicator-side-test in eu" if operation == "UpdateItem" else "orders in eu"
+    action = "ConditionCheckItem" if operation == "TransactWriteItems" else operation
+    (sentence,) = answer.failures()
+    assert sentence.startswith(f"{action} on {table} is denied (AccessDeniedException")
+    assert f"Grant dynamodb:{action} on the table to the identity of regions.eu." in sentence
+    assert world.items("eu", "orders") == []
+
+
+def test_denied_reading_of_the_stream_is_found(world: World) -> None:
+    world.sound()
+    with denying(world.endpoint_url, "GetRecords") as url:
+        world.config["regions"]["us"]["endpoint_url"] = url
+        answer = world.check()
+    assert answer.code == 78
+    (sentence,) = answer.failures()
+    assert "GetRecords on the stream of orders in us" in sentence
+    assert "Grant" in sentence
+
+
+def test_credentials_that_nobody_accepts_are_one_failure_and_the_rest_is_skipped(world: World) -> None:
+    world.sound()
+    with denying(world.endpoint_url, "DescribeTable", "GetCallerIdentity") as url:
+        world.config["regions"]["eu"]["endpoint_url"] = url
+        answer = world.check()
+    assert answer.code == 78
+    (sentence,) = answer.failures()
+    assert "AccessDeniedException" in sentence
+    assert "See regions.eu in the configuration." in sentence
+    assert "skipped" in {fact["status"] for fact in answer.json["facts"]}
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_an_endpoint_that_is_something_else_is_told(world: World, status: int) -> None:
+    world.sound()
+    page = b"<html>It works!</html>"
+    with denying(world.endpoint_url, "DescribeTable", "GetCallerIdentity", page=page, status=status) as url:
+        world.config["regions"]["eu"]["endpoint_url"] = url
+        answer = world.check()
+    assert answer.code == 78
+    told = "The endpoint of eu does not answer as DynamoDB does. Correct endpoint_url or endpoints of regions.eu."
+    assert any(sentence.startswith(told) for sentence in answer.failures()), answer.failures()
+
+
+def test_a_clock_that_is_far_off_is_a_failure_and_one_that_is_off_a_warning(world: World) -> None:
+    world.sound()
+    for ahead, code, words in ((600.0, 78, "600 s behind"), (-20.0, 0, "20 s ahead of")):
+        with denying(world.endpoint_url, ahead_seconds=ahead) as url:
+            world.config["regions"]["eu"]["endpoint_url"] = url
+            answer = world.check()
+        assert answer.code == code
+        told = answer.failures() or answer.warnings()
+        assert any(words in sentence for sentence in told), told
+
+
+# -- what does not answer ------------------------------------------------------------------------------------------
+
+
+def unreachable_region(world: World) -> str:
+    world.config["regions"]["eu"]["endpoint_url"] = NOWHERE
+    return "See regions.eu in the configuration."
+
+
+def unreachable_redis(world: World) -> str:
+    world.config["caches"]["eu_main"]["url"] = "redis://127.0.0.1:1/0"
+    return "See caches.eu_main in the configuration."
+
+
+@pytest.mark.parametrize("breaks", [unreachable_region, unreachable_redis])
+def test_what_does_not_answer_is_told_with_69(world: World, breaks: Callable[[World], str]) -> None:
+    world.sound()
+    part = breaks(world)
+    checked = world.check()
+    assert checked.code == 69
+    (sentence,) = checked.failures()
+    assert "got no answer" in sentence
+    assert part in sentence
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("breaks", [unreachable_region, unreachable_redis])
+def test_run_waits_a_little_for_what_it_needs_then_ends_with_69(world: World, breaks: Callable[[World], str]) -> None:
+    world.sound()
+    part = breaks(world)
+    started = world.run("run")
+    assert started.code == 69, started.said
+    assert part in started.errors.strip().splitlines()[-1]
+
+
+def test_wrong_and_unreachable_together_are_78(world: World) -> None:
+    world.sound()
+    unreachable_redis(world)
+    no_replica_table(world)
+    assert world.check().code == 78
+
+
+def test_a_port_in_use_is_told_with_its_key(world: World) -> None:
+    world.sound()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        world.config["admin"]["port"] = taken.getsockname()[1]
+        started = world.run("run")
+    assert started.code == 78
+    assert "admin.port: cannot listen on 127.0.0.1" in started.errors.strip().splitlines()[-1]
+
+
+def test_a_profile_and_a_url_that_cannot_be_used_name_their_key(world: World) -> None:
+    world.config["regions"]["eu"]["profile"] = "nobody"
+    answer = world.run("check")
+    assert answer.code == 78
+    assert "regions.eu.profile: 'nobody'" in answer.errors
+    del world.config["regions"]["eu"]["profile"]
+    world.config["caches"]["eu_main"]["url"] = "redis://127.0.0.1:port"
+    answer = world.run("check")
+    assert answer.code == 78
+    assert "caches.eu_main.url is not a URL" in answer.errors
+
+
+@pytest.mark.parametrize("command", ["run", "check", "init", "status", "rules"])
+def test_a_wrong_file_ends_every_command_the_same_way(world: World, command: str) -> None:
+    world.rule["sourcex"] = "us"
+    answer = world.run(command)
+    assert answer.code == 78
+    assert "`rules[0].sourcex` is not a known key; did you mean `source`?" in answer.said
+
+
+# -- what works and may surprise -----------------------------------------------------------------------------------
+
+
+def index_over_more(world: World) -> str:
+    world.table("us", "plain", view="NEW_AND_OLD_IMAGES")
+    world.table("eu", "plain", index={"total": "S"})
+    world.rule["table"] = "plain"
+    return "by_it of table plain in eu is over total (S), which no key or index of the source fixes"
+
+
+def expiry_at_the_replica(world: World) -> str:
+    world.expire("eu", "orders", "exp")
+    return "ttl_deletes: replicate"
+
+
+def no_expiry_at_the_replica(world: World) -> str:
+    world.rule["ttl_deletes"] = "skip"
+    return "ttl_deletes: skip"
+
+
+def only_some_events(world: World) -> str:
+    world.rule["filter"] = {"events": ["INSERT", "MODIFY"]}
+    return "rules[0].filter.events lets only INSERT, MODIFY pass"
+
+
+def older_items(world: World) -> str:
+    for number in range(3):
+        world.put("us", "orders", pk={"S": "a"}, sk={"N": str(number)})
+    return "The source orders in us holds about 3 items, this replica 0."
+
+
+@pytest.mark.parametrize(
+    "changes", [index_over_more, expiry_at_the_replica, no_expiry_at_the_replica, only_some_events, older_items]
+)
+def test_what_may_surprise_is_a_warning_and_no_failure(world: World, changes: Callable[[World], str]) -> None:
+    world.sound()
+    words = changes(world)
+    answer = world.check()
+    assert answer.code == 0, answer.failures()
+    assert [words in sentence for sentence in answer.warnings()] == [True], answer.warnings()
+
+
+def test_a_cache_without_tls_on_another_machine_is_a_warning(world: World) -> None:
+    world.config["caches"]["eu_main"]["url"] = "redis://cache.invalid:6379/0"
+    answer = world.check()
+    assert any("caches.eu_main.url has no TLS" in sentence for sentence in answer.warnings())
+
+
+def test_the_same_table_under_two_region_ids_cannot_be_its_own_replica(world: World) -> None:
+    """The file alone cannot tell: the two endpoints are written differently and lead to one table."""
+    world.table("us", view="NEW_AND_OLD_IMAGES", keys=KEYS)
+    with denying(world.endpoint_url) as url:
+        world.config["regions"]["eu"] = {"region": "us-east-1", "endpoint_url": url}
+        world.run("init")
+        answer = world.check()
+    assert answer.code == 78
+    assert any("rules[0].replicas[0] of rule orders is the source table itself" in said for said in answer.failures())

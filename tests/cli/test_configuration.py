@@ -1,0 +1,233 @@
+"""A wrong configuration is told in sentences: the place, the key path, what is allowed; never a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from replicator.cli.configuration import ConfigurationProblems, configuration_path, load
+from replicator.settings import DEFAULT_PATH
+
+GOOD = """\
+group: test
+regions:
+  us: {region: us-east-1}
+  eu: {region: eu-west-1}
+coordination: {region: us}
+caches:
+  eu_main: {region: eu, url: "rediss://cache:6379/0"}
+rules:
+  - name: orders
+    table: orders
+    source: us
+    replicas:
+      - eu
+    cache:
+      - {cache: eu_main, key: "order:{pk}"}
+"""
+SECRET = "correct-horse"
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "replicator.yaml"
+
+
+def problems(path: Path, text: str) -> list[str]:
+    path.write_text(text)
+    with pytest.raises(ConfigurationProblems) as caught:
+        load(path)
+    assert caught.value.exit_code == 78
+    return caught.value.sentences
+
+
+def changed(old: str, new: str) -> str:
+    assert old in GOOD
+    return GOOD.replace(old, new)
+
+
+def test_a_good_file_is_settings(path: Path) -> None:
+    path.write_text(GOOD)
+    assert load(path).rules[0].replica_tables == [("eu", "orders")]
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "parts"),
+    [
+        (
+            changed("      - eu\n", "      - {region: eu, tablee: x}\n"),
+            13,
+            ["`rules[0].replicas[0].tablee`", "`table`?"],
+        ),
+        (changed("group: test", "groupp: test"), 1, ["`groupp` is not a known key", "did you mean `group`?", "rules"]),
+        (changed("group: test", "Group: test"), 1, ["`Group` is not a known key", "`group`"]),
+        (changed("group: test", "_env_file: x\ngroup: test"), 1, ["`_env_file` is not a known key"]),
+        (changed("{region: us}", "{region: us, lease: soon}"), 5, ["`coordination.lease` is not a duration", "10s"]),
+        (changed("group: test", "group: [test]"), 1, ["`group` must be text"]),
+        (changed("source: us", "source: no"), 11, ["`rules[0].source` must be text", "quote it"]),
+        (changed("table: orders", "table: or ders"), 10, ["`rules[0].table` must be a DynamoDB table name"]),
+        (changed("table: orders", "table: xy"), 10, ["`rules[0].table`", "3 characters"]),
+        (changed("source: us", "source: us\n    mode: chaotic"), 12, ["`rules[0].mode` must be 'ordered'"]),
+        (changed("source: us", "source: us\n    epoch: x"), 12, ["`rules[0].epoch` must be an integer"]),
+        (changed("source: us", "source: us\n    epoch: 1000"), 12, ["`rules[0].epoch`", "999"]),
+        (changed("source: us", "source: us\n    filter: {where: '[['}"), 12, ["`rules[0].filter`", "JMESPath"]),
+        (changed("  us: {", "  usa: {"), 3, ["the name `regions.usa`", "two lower-case letters"]),
+        (changed("order:{pk}", "order"), 15, ["`rules[0].cache[0]`", "no {attribute} placeholder"]),
+        (changed("rediss:", "http:"), 7, ["`caches.eu_main.url` must begin with rediss://"]),
+        (changed("eu-west-1}", "eu-west-1, endpoint_url: nowhere}"), 4, ["`regions.eu.endpoint_url` must be a URL"]),
+        (changed("eu-west-1}", "eu-west-1, external_id: x}"), 4, ["`regions.eu`", "role_arn is not"]),
+        (changed("rules:\n", "tombstone_ttl: 1h\nrules:\n"), 8, ["`tombstone_ttl`: must be at least 48h"]),
+        (changed("source: us", "source: ap"), 11, ["`rules[0].source`: region 'ap' is not one of regions (us, eu)"]),
+        (changed("      - eu\n", "      - us\n"), 13, ["`rules[0].replicas[0]`", "is the source of rule 'orders'"]),
+        (
+            GOOD + "  - {name: orders, table: more, source: us, replicas: [eu]}\n",
+            16,
+            ["`rules[1].name`", "there twice"],
+        ),
+    ],
+)
+def test_a_mistake_is_told_with_its_line_its_key_path_and_what_is_allowed(
+    path: Path, text: str, line: int, parts: list[str]
+) -> None:
+    sentences = problems(path, text)
+    told = [sentence for sentence in sentences if sentence.startswith(f"{path}:{line}: ")]
+    assert any(all(part in sentence for part in parts) for sentence in told), sentences
+
+
+@pytest.mark.parametrize(
+    ("text", "part"),
+    [
+        ("", "is empty"),
+        ("# nothing\n", "is empty"),
+        ("group: [a\n", ":2:1: is not YAML"),
+        ("group: {a: *nobody}\n", "undefined alias"),
+        ("group: \x01\n", "is not YAML"),
+        ("- group\n", "is not a mapping"),
+        ("just words\n", "is not a mapping"),
+        ("a: 1\n---\nb: 2\n", "is not YAML"),
+        ("group: a\nregions: {}\ngroup: b\n", ":3: key `group` is there twice (first in line 1)"),
+        ("regions: {no: {region: eu-north-1}}\n", ":1: a key is not text to YAML"),
+        ("group: 2020-13-45\n", "is not YAML"),
+    ],
+)
+def test_a_file_that_is_no_configuration_says_so(path: Path, text: str, part: str) -> None:
+    (sentence,) = problems(path, text)
+    assert sentence.startswith(str(path))
+    assert part in sentence
+
+
+def test_missing_keys_are_named_with_what_they_are(path: Path) -> None:
+    sentences = problems(path, "group: test\n")
+    assert f"{path}: `rules` is missing." in sentences
+    assert f"{path}: `coordination` is missing." in sentences
+
+
+def test_every_problem_is_told_at_once(path: Path) -> None:
+    text = changed("source: us", "source: us\n    epoch: x").replace("group: test", "group: T!")
+    assert len(problems(path, text)) == 2
+
+
+def test_a_file_that_is_not_there_names_the_ways_to_name_one(tmp_path: Path) -> None:
+    with pytest.raises(
+        ConfigurationProblems, match=r"there is no such file; name .* --config PATH or REPLICATOR_CONFIG"
+    ):
+        load(tmp_path / "nowhere.yaml")
+
+
+def test_a_directory_or_binary_file_is_told(path: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationProblems, match="cannot be read"):
+        load(tmp_path)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigurationProblems, match="not UTF-8"):
+        load(path)
+
+
+def test_a_merged_mapping_keeps_its_lines(path: Path) -> None:
+    text = changed("  us: {region: us-east-1}", "  us: &us {region: us-east-1}").replace(
+        "  eu: {region: eu-west-1}", "  eu: {<<: *us, regionn: x}"
+    )
+    (sentence,) = problems(path, text)
+    assert sentence.startswith(f"{path}:4: `regions.eu.regionn` is not a known key; did you mean `region`?")
+
+
+# -- environment and secrets ---------------------------------------------------------------------------------------
+
+
+def test_the_environment_wins_over_secrets_and_these_over_the_file(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path.write_text(GOOD)
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "caches__eu_main__password").write_text(SECRET)
+    (secrets / "drain").write_text("7s")
+    monkeypatch.setenv("REPLICATOR_SECRETS_DIR", str(secrets))
+    monkeypatch.setenv("REPLICATOR_DRAIN", "9s")
+    settings = load(path)
+    password = settings.caches["eu_main"].password
+    assert password is not None
+    assert password.get_secret_value() == SECRET
+    assert settings.drain.total_seconds() == 9
+
+
+def test_a_mistake_in_the_environment_says_that_it_stands_there(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLICATOR_ADMIN__PORT", "seven")
+    assert problems(path, GOOD) == ["the environment (REPLICATOR_...): `admin.port` must be an integer."]
+
+
+def test_a_variable_that_names_no_setting_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLICATOR_CACHE__EU_MAIN__PASSWORD", SECRET)
+    (sentence,) = problems(path, GOOD)
+    assert "REPLICATOR_CACHE__EU_MAIN__PASSWORD names no setting" in sentence
+    assert "REPLICATOR_CACHES" in sentence
+    assert SECRET not in sentence
+
+
+def test_variables_of_the_program_itself_are_no_settings(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path.write_text(GOOD)
+    monkeypatch.setenv("REPLICATOR_CONFIG", str(path))
+    assert load(configuration_path(None)).group == "test"
+    assert configuration_path(Path("other.yaml")) == Path("other.yaml")
+    monkeypatch.delenv("REPLICATOR_CONFIG")
+    assert configuration_path(None) == DEFAULT_PATH
+
+
+def test_a_collection_in_the_environment_that_is_not_json_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REPLICATOR_RULES", SECRET)
+    (sentence,) = problems(path, GOOD)
+    assert sentence.startswith("the environment: `rules` must be written as JSON")
+
+
+@pytest.mark.parametrize("name", ["caches__eu_main__passwordd", "cache__eu_main__password"])
+def test_a_secret_under_a_wrong_name_is_told_without_its_value(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / name).write_text(SECRET)
+    monkeypatch.setenv("REPLICATOR_SECRETS_DIR", str(secrets))
+    (sentence,) = problems(path, GOOD)
+    assert str(secrets) in sentence
+    assert SECRET not in sentence
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"url": f"http://user:{SECRET}@cache"},
+        {"password": [SECRET]},
+        {"password": SECRET, "passwordd": SECRET},
+        {"username": {"x": SECRET}},
+    ],
+)
+def test_no_sentence_holds_a_value(path: Path, broken: dict[str, Any]) -> None:
+    content = yaml.safe_load(GOOD)
+    content["caches"]["eu_main"] |= broken
+    assert SECRET not in "".join(problems(path, yaml.safe_dump(content)))
+
+
+def test_an_error_of_yaml_holds_no_value(path: Path) -> None:
+    assert SECRET not in "".join(problems(path, f"caches: {{eu: {{password: {SECRET}: {SECRET}}}\n"))

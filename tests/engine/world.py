@@ -1,0 +1,380 @@
+"""A small world for the engine: one source table, two replicas with caches, coordination, and processes in it.
+
+Everything stands on the memory adapters and lives in the loop's virtual time. A process can be stopped, killed (nothing
+is stored or released behind its back) and suspended (its clock jumps, as a machine's does that slept).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Self
+from zlib import crc32
+
+from replicator.adapters.memory import (
+    Faults,
+    MemoryCache,
+    MemoryConflictLog,
+    MemoryCoordination,
+    MemoryMembership,
+    MemoryRegion,
+    MemoryRegistry,
+    MemorySource,
+    MemoryStream,
+)
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.image import Image, unreserved
+from replicator.domain.progress import Position
+from replicator.domain.records import ChangeRecord, ItemKey, RegionId, RuleName, ShardId, TableName, WorkerId, item_key
+from replicator.domain.rules import CacheRule, CacheVerb, KeyTemplate, Rule, Target
+from replicator.engine.apply import TargetPorts
+from replicator.engine.cache import CacheFunnel
+from replicator.engine.coordinator import Source
+from replicator.engine.pacing import Limits
+from replicator.engine.shard import ShardPorts
+from replicator.engine.worker import Worker
+from replicator.ports import BatchReport, Gap, Lease, Place, StreamRef
+
+US, EU, AP = RegionId("us"), RegionId("eu"), RegionId("ap")
+ORDERS = TableName("orders")
+EPOCH_SECONDS = 1_700_000_000.0
+"""Wall time at which the loop's time is zero."""
+
+
+class LoopClock:
+    """The loop's virtual time; a jump is time that passed while the process was suspended."""
+
+    def __init__(self) -> None:
+        self.jumped = 0.0
+
+    def now(self) -> float:
+        return EPOCH_SECONDS + self.monotonic()
+
+    def monotonic(self) -> float:
+        return asyncio.get_running_loop().time() + self.jumped
+
+
+@dataclass
+class Recorder:
+    """An observer that remembers what it was told."""
+
+    told: list[tuple[Any, ...]] = field(default_factory=list)
+    reports: list[BatchReport] = field(default_factory=list)
+    faults: list[BaseException] = field(default_factory=list)
+    troubles: dict[str, ReplicatorError] = field(default_factory=dict)
+    """Services that failed and did not recover since."""
+    blocked_keys: dict[str, str | None] = field(default_factory=dict)
+    """Targets that cannot go on now, by `target on shard`, with the key in their way."""
+
+    def of(self, what: str) -> list[tuple[Any, ...]]:
+        return [event[1:] for event in self.told if event[0] == what]
+
+    def polled(self, stream: StreamRef, shard_id: ShardId, position: Position, records: int) -> None:
+        self.told.append(("polled", shard_id, position.text, records))
+
+    def batch_began(self, place: Place, oldest: float) -> None:
+        self.told.append(("batch_began", place.target.target_id, oldest))
+
+    def batch_applied(self, report: BatchReport) -> None:
+        self.reports.append(report)
+        self.told.append(("batch_applied", report.place.target.target_id, report.position.text))
+
+    def retrying(self, place: Place, error: ReplicatorError, attempt: int) -> None:
+        self.told.append(("retrying", place.target.target_id, type(error).__name__, attempt))
+
+    def blocked(self, place: Place, error: ReplicatorError, key: str | None) -> None:
+        self.blocked_keys[f"{place.target.target_id} on {place.shard_id}"] = key
+        self.told.append(("blocked", place.target.target_id, key, error.message))
+
+    def unblocked(self, place: Place) -> None:
+        del self.blocked_keys[f"{place.target.target_id} on {place.shard_id}"]
+        self.told.append(("unblocked", place.target.target_id))
+
+    def moved(self, place: Place, position: Position) -> None:
+        self.told.append(("moved", place.target.target_id, place.shard_id, position.text))
+
+    def checkpoint_saved(self, lease: Lease, positions: Mapping[str, Position]) -> None:
+        self.told.append(
+            ("checkpoint_saved", lease.shard_id, {target: place.text for target, place in positions.items()})
+        )
+
+    def shard_started(self, lease: Lease, rule: RuleName) -> None:
+        self.told.append(("shard_started", lease.shard_id, rule))
+
+    def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
+        self.blocked_keys = {
+            place: key for place, key in self.blocked_keys.items() if not place.endswith(f" on {lease.shard_id}")
+        }
+        self.told.append(("shard_stopped", lease.shard_id, rule, why))
+
+    def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
+        self.faults.append(error)
+        self.told.append(("shard_failed", lease.shard_id, rule))
+
+    def lease_claimed(self, lease: Lease) -> None:
+        self.told.append(("lease_claimed", lease.shard_id, lease.owner, lease.epoch))
+
+    def lease_ended(self, lease: Lease, why: str) -> None:
+        self.told.append(("lease_ended", lease.shard_id, why))
+
+    def gap_found(self, gap: Gap) -> None:
+        self.told.append(("gap_found", gap.target_id, gap.shard_id, gap.after.text))
+
+    def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
+        self.told.append(("iterator_expired", shard_id))
+
+    def session_began(self, worker: WorkerId) -> None:
+        self.told.append(("session_began", worker))
+
+    def cycle(self, stream: StreamRef | None, shards: int, owned: int) -> None:
+        self.told.append(("cycle", stream, shards, owned))
+
+    def service_failed(self, what: str, error: ReplicatorError) -> None:
+        self.troubles[what] = error
+        self.told.append(("service_failed", what, error.message))
+
+    def service_recovered(self, what: str) -> None:
+        if self.troubles.pop(what, None) is not None:
+            self.told.append(("service_recovered", what))
+
+
+def key_of(name: str) -> ItemKey:
+    return item_key(wire({"pk": {"S": name}}))
+
+
+def wire(item: Mapping[str, Any]) -> bytes:
+    return json.dumps(item, separators=(",", ":")).encode()
+
+
+def image(name: str, value: object) -> Image:
+    return Image(wire({"pk": {"S": name}, "value": {"S": str(value)}}))
+
+
+def stream_ref(number: int = 1) -> StreamRef:
+    return StreamRef(US, ORDERS, f"arn:stream/{number}", 1_000_000_000_000 + number)
+
+
+def target(rule: str, region: RegionId, *caches: CacheRule) -> Target:
+    return Target(RuleName(rule), region, ORDERS, caches)
+
+
+def cache_rule(
+    cache: str, region: RegionId, verb: CacheVerb = CacheVerb.INVALIDATE, template: str = "order:{pk}"
+) -> CacheRule:
+    return CacheRule(cache, region, KeyTemplate(template), verb, timedelta(hours=1))
+
+
+def rule(name: str, *targets: Target, **choices: Any) -> Rule:
+    return Rule(name=RuleName(name), source=US, table=ORDERS, targets=targets, **choices)
+
+
+def eu_rule(**choices: Any) -> Rule:
+    return rule("orders", target("orders", EU), **choices)
+
+
+@dataclass
+class Latency:
+    """A pause ahead of every call; the calls that are listed wait until they are let go."""
+
+    seconds: float = 0.0
+    held: dict[str, asyncio.Event] = field(default_factory=dict)
+    under_way: int = 0
+    most_under_way: int = 0
+
+    async def __call__(self, call: str) -> None:
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            if self.seconds:
+                await asyncio.sleep(self.seconds)
+            if call in self.held:
+                await self.held[call].wait()
+        finally:
+            self.under_way -= 1
+
+
+class World:
+    """The outside of every process."""
+
+    def __init__(self, *shards: str, seed: int = 0) -> None:
+        clock = LoopClock()
+        self.now = clock.now
+        self.streams = MemoryStream(Faults(seed))
+        self.coordination = MemoryCoordination(Faults(seed + 1))
+        self.membership = MemoryMembership(Faults(seed + 2))
+        self.registry = MemoryRegistry(clock.now, Faults(seed + 3))
+        self.regions = {region: MemoryRegion(Faults(seed + 4)) for region in (EU, AP)}
+        self.caches = {name: MemoryCache(Faults(seed + 5)) for name in ("eu_main", "ap_main")}
+        self.conflicts = MemoryConflictLog(Faults(seed + 6))
+        self.ref = stream_ref()
+        self.streams.enable(self.ref)
+        self.open_shards = [ShardId(name) for name in shards or ("s0",)]
+        for shard_id in self.open_shards:
+            self.streams.add_shard(self.ref, shard_id)
+        self.source = self.new_source(self.ref)
+        self._ids = itertools.count(1)
+
+    def new_source(self, ref: StreamRef, first_sequence: int = 1) -> MemorySource:
+        return MemorySource(self.streams, ref, shard_of=self.shard_of, now=self.now, first_sequence=first_sequence)
+
+    def shard_of(self, key: ItemKey) -> ShardId:
+        return self.open_shards[crc32(key.wire) % len(self.open_shards)]
+
+    def records(self, shard: str = "s0") -> tuple[ChangeRecord, ...]:
+        """Every record of a shard."""
+        return tuple(self.streams._shards[self.ref.arn][ShardId(shard)].records)
+
+    @property
+    def region(self) -> MemoryRegion:
+        return self.regions[EU]
+
+    def put(self, name: str, value: object) -> None:
+        self.source.put(key_of(name), image(name, value))
+
+    def write(self, names: Iterable[str], value: object = 0) -> None:
+        for name in names:
+            self.put(name, value)
+
+    def delete(self, name: str) -> None:
+        self.source.delete(key_of(name))
+
+    def roll(self, shard: str, *children: str) -> None:
+        """Close an open shard and open its children."""
+        self.streams.close(self.ref, ShardId(shard))
+        self.open_shards.remove(ShardId(shard))
+        for child in children:
+            self.streams.add_shard(self.ref, ShardId(child), ShardId(shard))
+            self.open_shards.append(ShardId(child))
+
+    def holds(self, region: RegionId = EU) -> dict[str, str]:
+        """What a replica's items say, by key."""
+        return {
+            key.parts[0][2]: item.attributes["value"]["S"]
+            for key, item in sorted(self.regions[region].items(), key=lambda pair: pair[0].parts)
+        }
+
+    def truth(self) -> dict[str, str]:
+        """What the source's items say, by key."""
+        return {
+            key.parts[0][2]: item.attributes["value"]["S"]
+            for key, item in sorted(self.source.items.items(), key=lambda pair: pair[0].parts)
+        }
+
+    def same(self, region: RegionId = EU) -> bool:
+        """Whether a replica's items are the source's, byte for byte beside the stamp."""
+        return {key: unreserved(item) for key, item in self.regions[region].items()} == self.source.items
+
+    def stored(self, shard: str = "s0", target_id: str = "orders/eu", ref: StreamRef | None = None) -> str | None:
+        """The stored checkpoint of a target."""
+        row = self.row(shard, ref)
+        position = None if row is None else row.checkpoints.get(target_id)
+        return None if position is None else position.text
+
+    def row(self, shard: str = "s0", ref: StreamRef | None = None) -> Any:
+        return self.coordination._rows.get((((ref or self.ref).region, (ref or self.ref).arn), ShardId(shard)))
+
+    def owner(self, shard: str = "s0") -> WorkerId | None:
+        row = self.row(shard)
+        return None if row is None else row.owner
+
+    def process(self, *rules: Rule, limits: Limits | None = None) -> Process:
+        return Process(self, rules or (eu_rule(),), limits or Limits(), f"p{next(self._ids)}")
+
+
+class Process:
+    """One daemon process: the real worker over this world's ports."""
+
+    def __init__(self, world: World, rules: Sequence[Rule], limits: Limits, name: str) -> None:
+        self.name = name
+        self.clock = LoopClock()
+        self.observer = Recorder()
+        self.stop = asyncio.Event()
+        self.latency = {region: Latency() for region in world.regions}
+        funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
+        ports = ShardPorts(
+            stream=world.streams,
+            coordination=world.coordination,
+            registry=world.registry,
+            targets={
+                place.target_id: TargetPorts(
+                    None if place.table is None else world.regions[place.region], funnels, world.conflicts
+                )
+                for each in rules
+                for place in each.targets
+            },
+            clock=self.clock,
+            observer=self.observer,
+        )
+        sessions = itertools.count(1)
+        self.worker = Worker(
+            [Source(US, ORDERS, tuple(rules), ports)],
+            world.membership,
+            new_id=lambda: WorkerId(f"{name}.{next(sessions)}"),
+            limits=limits,
+            clock=self.clock,
+            observer=self.observer,
+            stop=self.stop,
+        )
+        self.task: asyncio.Task[None] | None = None
+
+    def start(self) -> Self:
+        self.task = asyncio.get_running_loop().create_task(self.worker.run(), name=self.name)
+        return self
+
+    async def drain(self, within: float = 60.0) -> None:
+        """Stop as SIGTERM does, and wait for the end."""
+        assert self.task is not None
+        self.stop.set()
+        async with asyncio.timeout(within):
+            await self.task
+
+    async def kill(self) -> None:
+        """End at once: nothing is stored, released or taken leave of."""
+        assert self.task is not None
+        self.task.cancel()
+        await asyncio.wait([self.task])
+        if not self.task.cancelled():
+            self.task.result()
+
+    def suspend(self, seconds: float) -> None:
+        """Let time pass that the process does not notice until it looks at its clock."""
+        self.clock.jumped += seconds
+
+    async def __aenter__(self) -> Self:
+        return self.start()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self.task is not None and not self.task.done():
+            await self.kill()
+
+
+async def until(condition: Callable[[], bool], within: float = 60.0) -> None:
+    """Wait in virtual time until something holds."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + within
+    while not condition():
+        assert loop.time() < deadline, f"it did not become true within {within} s"
+        await asyncio.sleep(0.05)
+
+
+def hold(faults: Faults, *calls: str) -> asyncio.Event:
+    """Let these calls wait, with their effect still to come, until the event is set."""
+    gate = asyncio.Event()
+
+    async def pause(call: str) -> None:
+        if call in calls:
+            await gate.wait()
+
+    faults.pause = pause
+    return gate
+
+
+def slow(faults: Faults, seconds: float) -> Latency:
+    """Let every call take a while; the latency knows how many are under way."""
+    latency = Latency(seconds)
+    faults.pause = latency
+    return latency
