@@ -38,7 +38,10 @@ async def open_places(
                     open_place(region_id, region, times, connections=most)
                 )
             except (BotoCoreError, ValueError) as error:
-                raise ConfigurationInvalid(f"regions.{region_id} cannot be used: {error}.") from error
+                raise ConfigurationInvalid(
+                    f"regions.{region_id} cannot be used: {str(error).rstrip('.')}.",
+                    advice=f"Correct regions.{region_id}, or the shared AWS configuration that it names.",
+                ) from error
         yield places
 
 
@@ -60,6 +63,9 @@ async def open_caches(settings: Settings, names: Collection[str] | None = None) 
                     read_seconds=settings.apply.read_timeout.total_seconds(),
                 )
             except ValueError as error:
-                raise ConfigurationInvalid(f"caches.{name}.url is not a URL that can be used.") from error
+                raise ConfigurationInvalid(
+                    f"caches.{name}.url is not a URL that can be used.",
+                    advice="Write it as rediss://host:port/db or redis://host:port/db.",
+                ) from error
             stack.push_async_callback(caches[name].close)
         yield caches

@@ -26,6 +26,7 @@ from botocore.exceptions import (
     ProfileNotFound,
     TokenRetrievalError,
 )
+from botocore.parsers import ResponseParserError
 
 from replicator import __version__
 from replicator.domain.errors import (
@@ -108,13 +109,13 @@ def translate(error: Exception, what: str) -> ReplicatorError:
         reason = str(error.response.get("Error", {}).get("Message", ""))[:_LONGEST_REASON]
         return _BY_CODE.get(code, Unreachable)(f"{what} failed: {code}: {reason}")
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | TokenRetrievalError):
-        return AccessRefused(f"{what} has no usable credentials: {error}.")
+        return AccessRefused(f"{what} has no usable credentials: {str(error).rstrip('. ')}.")
     if isinstance(error, EndpointConnectionError | HTTPClientError | OSError | TimeoutError):
-        return Unreachable(f"{what} got no answer: {str(error)[:_LONGEST_REASON]}.")
-    return Unreachable(f"{what} failed: {type(error).__name__}: {str(error)[:_LONGEST_REASON]}.")
+        return Unreachable(f"{what} got no answer: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
+    return Unreachable(f"{what} failed: {type(error).__name__}: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
 
 
-CLIENT_ERRORS = (ClientError, BotoCoreError, OSError, TimeoutError)
+CLIENT_ERRORS = (ClientError, BotoCoreError, ResponseParserError, OSError, TimeoutError)
 
 
 @dataclass(frozen=True, slots=True)

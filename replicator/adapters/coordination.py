@@ -363,7 +363,7 @@ class DynamoCoordination:
             raise self._translated("UpdateItem", error) from error
         except CLIENT_ERRORS as error:
             raise self._translated("UpdateItem", error) from error
-        return answer["Attributes"]
+        return answer.get("Attributes", {})
 
     async def _delete(self, key: dict[str, AttributeValueTypeDef]) -> None:
         try:

@@ -135,7 +135,7 @@ class RedisCache:
         await self._client.aclose()
 
     def _translated(self, error: Exception) -> AccessRefused | Throttled | Unreachable | WorldMismatch:
-        reason = str(error)[:200] or type(error).__name__
+        reason = str(error)[:200].rstrip(". ") or type(error).__name__
         if isinstance(error, AuthenticationError | NoPermissionError):
             return AccessRefused(
                 f"The {self._what} refused us: {reason}.", advice="Correct the cache's username and password."

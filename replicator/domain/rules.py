@@ -339,6 +339,6 @@ def _action(rule: Rule, record: ChangeRecord) -> Action | None:
     removal = Event.REMOVE in rule.filter.events
     if rule.filter.matches(record.old):
         return Action.REMOVE if removal else None
-    # A skipped TTL delete may have left an item on the replica; its successor under the same key must not keep it alive.
+    # A skipped TTL delete may have left an item on the replica; its successor under that key must not keep it alive.
     may_linger = record.event is Event.INSERT and rule.ttl_deletes is TtlDeletes.SKIP
     return Action.REMOVE_IF_PRESENT if removal and (record.event is Event.REMOVE or may_linger) else None

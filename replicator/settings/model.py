@@ -12,7 +12,7 @@ from typing import Annotated, Literal, Self
 
 import jmespath
 import jmespath.exceptions
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, SecretStr, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -37,19 +37,28 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _without_user(url: HttpUrl) -> HttpUrl:
+    if url.username or url.password:
+        raise ValueError("must not contain a user or a password; name a profile or a role instead")
+    return url
+
+
+Endpoint = Annotated[HttpUrl, AfterValidator(_without_user)]
+
+
 class Endpoints(_Frozen):
     """Endpoints of one region, when they differ by service."""
 
-    dynamodb: HttpUrl | None = None
-    streams: HttpUrl | None = None
-    sts: HttpUrl | None = None
+    dynamodb: Endpoint | None = None
+    streams: Endpoint | None = None
+    sts: Endpoint | None = None
 
 
 class Region(_Frozen):
     """A place: account, AWS region and endpoints."""
 
     region: str = Field(min_length=1, description="AWS region, for example us-east-1")
-    endpoint_url: HttpUrl | None = Field(default=None, description="one endpoint for every service of this region")
+    endpoint_url: Endpoint | None = Field(default=None, description="one endpoint for every service of this region")
     endpoints: Endpoints = Field(default=Endpoints(), description="endpoints by service; they win over endpoint_url")
     profile: str | None = Field(default=None, description="profile of the shared AWS configuration")
     role_arn: str | None = Field(default=None, pattern=r"^arn:", description="role to assume for this region")
