@@ -1,7 +1,7 @@
 """Conflicts: two writes to one item of which one had to lose, and the entry that a log keeps of them.
 
-Invariant: an entry's id depends only on what was in conflict, so a replay writes the same entry again. Owns the shape of
-an entry, its masking and its truncation; leaves where entries are kept to the sinks.
+Invariant: an entry's id depends only on what was in conflict, so a replay writes the same entry again. Owns the shape
+of an entry, its masking and its truncation; leaves where entries are kept to the sinks.
 """
 
 from __future__ import annotations
@@ -156,7 +156,7 @@ def _images(images: Mapping[str, Image | None], mask: frozenset[str], bound: int
             continue
         attributes = dict(image.attributes)
         masked = sorted(mask & attributes.keys())
-        attributes |= dict.fromkeys(masked, {"S": MASK})
+        attributes |= {hidden: {"S": MASK} for hidden in masked}
         size = len(msgspec.json.encode(attributes))
         if size > left:
             attributes, size = _cut(attributes, left)

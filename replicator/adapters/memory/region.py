@@ -9,10 +9,11 @@ another type, is false; the contract suite holds both against each other.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from replicator.adapters.memory.faults import Faults
+from replicator.adapters.memory.versioned import answer_versioned
 from replicator.domain.errors import PoisonRecord, ReplicatorError
 from replicator.domain.image import Image, stamped
 from replicator.domain.records import ItemKey
@@ -29,6 +30,8 @@ from replicator.domain.requests import (
     Put,
     RaiseTombstone,
     Refused,
+    Remove,
+    Replace,
     Request,
     Response,
     StampBelow,
@@ -71,6 +74,9 @@ def answer(slot: Slot, request: Request) -> tuple[Slot, Response]:  # noqa: PLR0
             return slot, Found(item=slot.item)
         case GetTombstone():
             return slot, Found(tombstone=slot.tombstone)
+        case Replace() | Remove():
+            item, response = answer_versioned(slot.item, request)
+            return replace(slot, item=item), response
         case LogConflict():
             raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
         case _:
