@@ -10,11 +10,20 @@ from replicator.settings.model import (
     LEAST_TOMBSTONE_TTL,
     NESTED,
     Admin,
-    FilterSettings,
     Region,
-    RuleSettings,
     Settings,
     secrets_directory,
+)
+from replicator.settings.rules import (
+    MODES,
+    ActiveRule,
+    CacheAction,
+    FilterSettings,
+    MeshFilter,
+    MeshRule,
+    OrderedRule,
+    RuleSettings,
+    VersionedRule,
 )
 
 __all__ = [
@@ -22,11 +31,18 @@ __all__ = [
     "DEFAULT_SECRETS",
     "ENV_PREFIX",
     "LEAST_TOMBSTONE_TTL",
+    "MODES",
     "NESTED",
+    "ActiveRule",
     "Admin",
+    "CacheAction",
     "FilterSettings",
+    "MeshFilter",
+    "MeshRule",
+    "OrderedRule",
     "Region",
     "RuleSettings",
     "Settings",
+    "VersionedRule",
     "secrets_directory",
 ]

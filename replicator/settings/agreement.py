@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from replicator.settings.rules import OrderedRule, RuleSettings
+
 if TYPE_CHECKING:
-    from replicator.settings.model import RuleSettings, Settings
+    from replicator.settings.model import Settings
 
 
 def problems_of(settings: Settings) -> list[str]:
@@ -13,12 +15,19 @@ def problems_of(settings: Settings) -> list[str]:
     return [*_region_problems(settings), *_rule_problems(settings), *_target_problems(settings)]
 
 
+def _members(rule: RuleSettings) -> list[tuple[str, str]]:
+    """(path inside the rule, region id) of every region that a rule names."""
+    if isinstance(rule, OrderedRule):
+        replicas = [(f"replicas[{n}].region", replica.region) for n, replica in enumerate(rule.replicas)]
+        return [("source", rule.source), *replicas]
+    return [(f"regions[{n}].region", member.region) for n, member in enumerate(rule.regions)]
+
+
 def _region_problems(settings: Settings) -> list[str]:
     used = [("coordination.region", settings.coordination.region)]
     used += [(f"caches.{name}.region", cache.region) for name, cache in settings.caches.items()]
     for index, rule in enumerate(settings.rules):
-        used.append((f"rules[{index}].source", rule.source))
-        used += [(f"rules[{index}].replicas[{n}].region", replica.region) for n, replica in enumerate(rule.replicas)]
+        used += [(f"rules[{index}].{path}", region) for path, region in _members(rule)]
     known = ", ".join(settings.regions)
     return [
         f"{path}: region {name!r} is not one of regions ({known})"
@@ -35,12 +44,13 @@ def _rule_problems(settings: Settings) -> list[str]:
         if rule.name in seen:
             problems.append(f"{path}.name: rule {rule.name!r} is there twice; a rule's name is its identity")
         seen.add(rule.name)
-        if not rule.replicas and not rule.cache:
+        if isinstance(rule, OrderedRule) and not rule.replicas and not rule.cache:
             problems.append(f"{path}.replicas: rule {rule.name!r} has neither replicas nor caches, so it does nothing")
-        regions = [replica.region for replica in rule.replicas]
+        members = [(at, region) for at, region in _members(rule) if at != "source"]
+        regions = [region for _, region in members]
         problems += [
-            f"{path}.replicas[{n}].region: region {region!r} is there twice"
-            for n, region in enumerate(regions)
+            f"{path}.{at}: region {region!r} is there twice"
+            for n, (at, region) in enumerate(members)
             if region in regions[:n]
         ]
         problems += _cache_problems(settings, rule, path)
@@ -49,35 +59,39 @@ def _rule_problems(settings: Settings) -> list[str]:
 
 def _cache_problems(settings: Settings, rule: RuleSettings, path: str) -> list[str]:
     problems = []
-    replicas = {replica.region for replica in rule.replicas}
+    used = {region for _, region in _members(rule)}
+    refreshable = {replica.region for replica in rule.replicas} if isinstance(rule, OrderedRule) else set()
     for n, action in enumerate(rule.cache):
         where = f"{path}.cache[{n}]"
         cache = settings.caches.get(action.cache)
         if cache is None:
             known = ", ".join(settings.caches) or "none is configured"
             problems.append(f"{where}.cache: {action.cache!r} is not one of caches ({known})")
-        elif cache.region not in replicas | {rule.source}:
+        elif cache.region not in used:
             problems.append(
                 f"{where}.cache: cache {action.cache!r} stands in region {cache.region!r},"
                 f" which rule {rule.name!r} does not use"
             )
-        elif action.action == "refresh" and cache.region not in replicas:
-            problems.append(f"{where}.action: a cache beside the source table can only be invalidated")
+        elif action.action == "refresh" and cache.region not in refreshable:
+            problems.append(f"{where}.action: a cache beside a table that users write can only be invalidated")
     return problems
 
 
 def _target_problems(settings: Settings) -> list[str]:
+    """No table is written by two rules, and what a rule of mode `ordered` reads is written by none."""
+
     def place(region: str, table: str) -> tuple[object, ...] | None:
         known = settings.regions.get(region)
         return None if known is None else (known.place, table)
 
-    sources = {place(rule.source, rule.table): rule.name for rule in settings.rules}
+    sources = {place(rule.source, rule.table): rule.name for rule in settings.rules if isinstance(rule, OrderedRule)}
     writers: dict[tuple[object, ...] | None, str] = {}
     problems = []
     for index, rule in enumerate(settings.rules):
+        key = "replicas" if isinstance(rule, OrderedRule) else "regions"
         for n, (region, table) in enumerate(rule.replica_tables):
             where = place(region, table)
-            path = f"rules[{index}].replicas[{n}]"
+            path = f"rules[{index}].{key}[{n}]"
             if where is None:
                 continue
             if where in sources:

@@ -10,9 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-import jmespath
-import jmespath.exceptions
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, HttpUrl, SecretStr, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,20 +19,15 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from replicator.domain.rules import KeyTemplate
-from replicator.domain.versions import MAX_EPOCH
 from replicator.settings.agreement import problems_of
-from replicator.settings.values import AttributeName, Duration, Group, Name, RegionName, Table
+from replicator.settings.rules import RuleSettings
+from replicator.settings.values import Duration, Frozen, Group, Name, RegionName, Table
 
 ENV_PREFIX = "REPLICATOR_"
 NESTED = "__"
 DEFAULT_PATH = Path("/etc/replicator/replicator.yaml")
 DEFAULT_SECRETS = Path("/run/secrets/replicator")
 LEAST_TOMBSTONE_TTL = timedelta(hours=48)
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _without_user(url: HttpUrl) -> HttpUrl:
@@ -46,7 +39,7 @@ def _without_user(url: HttpUrl) -> HttpUrl:
 Endpoint = Annotated[HttpUrl, AfterValidator(_without_user)]
 
 
-class Endpoints(_Frozen):
+class Endpoints(Frozen):
     """Endpoints of one region, when they differ by service."""
 
     dynamodb: Endpoint | None = None
@@ -54,7 +47,7 @@ class Endpoints(_Frozen):
     sts: Endpoint | None = None
 
 
-class Region(_Frozen):
+class Region(Frozen):
     """A place: account, AWS region and endpoints."""
 
     region: str = Field(min_length=1, description="AWS region, for example us-east-1")
@@ -77,7 +70,7 @@ class Region(_Frozen):
         return (self.region, None if endpoint is None else str(endpoint), self.profile, self.role_arn)
 
 
-class CoordinationSettings(_Frozen):
+class CoordinationSettings(Frozen):
     """Where leases and progress live, and their times."""
 
     region: RegionName
@@ -94,14 +87,14 @@ class CoordinationSettings(_Frozen):
         return self
 
 
-class Admin(_Frozen):
+class Admin(Frozen):
     """The admin HTTP server: /healthz /readyz /metrics /status."""
 
     host: str = "127.0.0.1"
     port: int = Field(default=9464, ge=0, le=65535, description="0 takes a free port, which the log names")
 
 
-class Polling(_Frozen):
+class Polling(Frozen):
     """How a shard is read."""
 
     interval: Duration = Field(default=timedelta(milliseconds=250), description="least time between reads of a shard")
@@ -109,7 +102,7 @@ class Polling(_Frozen):
     page: int = Field(default=1000, ge=1, le=1000, description="records per read")
 
 
-class Apply(_Frozen):
+class Apply(Frozen):
     """How replicas are written."""
 
     concurrency: int = Field(default=64, ge=1, le=1000, description="requests in flight per region")
@@ -118,101 +111,27 @@ class Apply(_Frozen):
     backoff_max: Duration = Field(default=timedelta(seconds=20), description="longest wait between two tries")
 
 
-class Log(_Frozen):
+class Log(Frozen):
     """Logging to standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = Field(default="auto", description="auto: console on a terminal")
 
 
-class ConflictSettings(_Frozen):
+class ConflictSettings(Frozen):
     """Where conflict entries go, in the coordination region: a DynamoDB table."""
 
     table: Table | None = Field(default=None, description="default: replicator-conflicts-<group>")
     ttl: Duration = Field(default=timedelta(days=30), description="how long an entry is kept")
 
 
-class Cache(_Frozen):
+class Cache(Frozen):
     """A Redis or Valkey beside a region's table."""
 
     region: RegionName
     url: str = Field(pattern=r"^(rediss?|unix)://", description="rediss://host:port/db; redis:// without TLS")
     username: str | None = None
     password: SecretStr | None = None
-
-
-class CacheAction(_Frozen):
-    """What happens to a cache entry when its item changed."""
-
-    cache: Name
-    key: str = Field(min_length=1, description="template over attributes, for example order:{pk}")
-    action: Literal["invalidate", "refresh"] = "invalidate"
-    ttl: Duration | None = Field(default=None, description="refresh only: life of an entry, default 1h")
-
-    @model_validator(mode="after")
-    def _template_and_ttl(self) -> Self:
-        try:
-            KeyTemplate(self.key)
-        except ValueError as error:
-            raise ValueError(f"key template {self.key!r} {error}") from error
-        if self.ttl is not None and self.action == "invalidate":
-            raise ValueError("ttl belongs to action refresh")
-        return self
-
-
-class FilterSettings(_Frozen):
-    """Which items are replicated: all conditions must hold on an item's image."""
-
-    events: list[Literal["INSERT", "MODIFY", "REMOVE"]] | None = Field(default=None, min_length=1)
-    key_prefix: dict[AttributeName, str] = Field(default={}, description="string key attribute: prefix")
-    equals: dict[AttributeName, str | bool | int | float | None] = Field(default={}, description="attribute: scalar")
-    exists: list[AttributeName] = Field(default=[], description="attributes that must be there")
-    where: str | None = Field(default=None, description="JMESPath over the item as plain JSON")
-
-    @model_validator(mode="after")
-    def _where_compiles(self) -> Self:
-        if self.where is not None:
-            try:
-                jmespath.compile(self.where)
-            except jmespath.exceptions.JMESPathError as error:
-                raise ValueError(f"where is not a JMESPath expression: {str(error).splitlines()[0]}") from error
-        return self
-
-
-class Replica(_Frozen):
-    """A region that receives the rule's items."""
-
-    region: RegionName
-    table: Table | None = Field(default=None, description="default: the rule's table name")
-
-
-def _replica(value: object) -> object:
-    return {"region": value} if isinstance(value, str) else value
-
-
-class RuleSettings(_Frozen):
-    """One source table, its replicas and the caches beside them."""
-
-    name: Name
-    table: Table
-    mode: Literal["ordered"] = "ordered"
-    source: RegionName = Field(description="the writer region")
-    replicas: list[Annotated[Replica, BeforeValidator(_replica, json_schema_input_type=RegionName | Replica)]] = Field(
-        default=[]
-    )
-    start: Literal["trim_horizon", "latest"] = "trim_horizon"
-    ttl_deletes: Literal["replicate", "skip"] = "replicate"
-    unstamped: Literal["adopt", "stop"] = "adopt"
-    insert_guard: Literal["transact", "probe"] = "transact"
-    on_gap: Literal["stop", "skip"] = "stop"
-    epoch: int = Field(default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer")
-    filter: FilterSettings = FilterSettings()
-    cache: list[CacheAction] = []
-
-    @property
-    def replica_tables(self) -> list[tuple[str, str]]:
-        """(region id, table name) of every replica."""
-        return [(replica.region, replica.table or self.table) for replica in self.replicas]
 
 
 class Settings(BaseSettings):

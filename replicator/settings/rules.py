@@ -1,0 +1,172 @@
+"""Rules as the configuration writes them, one model per mode."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+import jmespath
+import jmespath.exceptions
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+
+from replicator.domain.rules import KeyTemplate
+from replicator.domain.versions import MAX_EPOCH, STAMP
+from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table
+
+
+class CacheAction(Frozen):
+    """What happens to a cache entry when its item changed."""
+
+    cache: Name
+    key: str = Field(min_length=1, description="template over attributes, for example order:{pk}")
+    action: Literal["invalidate", "refresh"] = "invalidate"
+    ttl: Duration | None = Field(default=None, description="refresh only: life of an entry, default 1h")
+
+    @model_validator(mode="after")
+    def _template_and_ttl(self) -> Self:
+        try:
+            KeyTemplate(self.key)
+        except ValueError as error:
+            raise ValueError(f"key template {self.key!r} {error}") from error
+        if self.ttl is not None and self.action == "invalidate":
+            raise ValueError("ttl belongs to action refresh")
+        return self
+
+
+class FilterSettings(Frozen):
+    """Which items are replicated: all conditions must hold on an item's image."""
+
+    events: list[Literal["INSERT", "MODIFY", "REMOVE"]] | None = Field(default=None, min_length=1)
+    key_prefix: dict[AttributeName, str] = Field(default={}, description="string key attribute: prefix")
+    equals: dict[AttributeName, str | bool | int | float | None] = Field(default={}, description="attribute: scalar")
+    exists: list[AttributeName] = Field(default=[], description="attributes that must be there")
+    where: str | None = Field(default=None, description="JMESPath over the item as plain JSON")
+
+    @model_validator(mode="after")
+    def _where_compiles(self) -> Self:
+        if self.where is not None:
+            try:
+                jmespath.compile(self.where)
+            except jmespath.exceptions.JMESPathError as error:
+                raise ValueError(f"where is not a JMESPath expression: {str(error).splitlines()[0]}") from error
+        return self
+
+
+class MeshFilter(Frozen):
+    """Which items are replicated in a mesh: conditions on key attributes alone, so that every region decides alike."""
+
+    key_prefix: dict[AttributeName, str] = Field(default={}, description="string key attribute: prefix")
+    equals: dict[AttributeName, str | int | float] = Field(default={}, description="key attribute: value")
+
+
+class Replica(Frozen):
+    """A region that receives the rule's items."""
+
+    region: RegionName
+    table: Table | None = Field(default=None, description="default: the rule's table name")
+
+
+def _replica(value: object) -> object:
+    return {"region": value} if isinstance(value, str) else value
+
+
+Member = Annotated[Replica, BeforeValidator(_replica, json_schema_input_type=RegionName | Replica)]
+
+
+class _Rule(Frozen):
+    """What rules of every mode say."""
+
+    name: Name
+    table: Table
+    start: Literal["trim_horizon", "latest"] = "trim_horizon"
+    on_gap: Literal["stop", "skip"] = "stop"
+    cache: list[CacheAction] = Field(default=[])
+
+
+class OrderedRule(_Rule):
+    """One writer region, replicas that only replicator writes, and the caches beside them."""
+
+    mode: Literal["ordered"] = "ordered"
+    source: RegionName = Field(description="the writer region")
+    replicas: list[Member] = Field(default=[])
+    ttl_deletes: Literal["replicate", "skip"] = "replicate"
+    unstamped: Literal["adopt", "stop"] = "adopt"
+    insert_guard: Literal["transact", "probe"] = "transact"
+    epoch: int = Field(default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer")
+    filter: FilterSettings = FilterSettings()
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """(region id, table) of every table whose stream is read."""
+        return [(self.source, self.table)]
+
+    @property
+    def replica_tables(self) -> list[tuple[str, str]]:
+        """(region id, table) of every table that is written."""
+        return [(replica.region, replica.table or self.table) for replica in self.replicas]
+
+
+class _MeshRule(_Rule):
+    """Users write in every region."""
+
+    regions: list[Member] = Field(min_length=2, max_length=8, description="every region; users may write in each")
+    filter: MeshFilter = MeshFilter()
+
+    @property
+    def sources(self) -> list[tuple[str, str]]:
+        """(region id, table) of every table whose stream is read."""
+        return [(member.region, member.table or self.table) for member in self.regions]
+
+    @property
+    def replica_tables(self) -> list[tuple[str, str]]:
+        """(region id, table) of every table that is written."""
+        return self.sources
+
+
+class VersionAttribute(Frozen):
+    """The attribute that the application raises with every write."""
+
+    attribute: AttributeName
+    type: Literal["number", "string", "time"] = Field(
+        default="number", description="string and time: one fixed width, so that their bytes sort as they do"
+    )
+
+
+def _version(value: object) -> object:
+    return {"attribute": value} if isinstance(value, str) else value
+
+
+class VersionedRule(_MeshRule):
+    """Users write in every region and raise a version; the greatest version wins."""
+
+    mode: Literal["versioned"]
+    version: Annotated[
+        VersionAttribute, BeforeValidator(_version, json_schema_input_type=AttributeName | VersionAttribute)
+    ]
+
+
+class ActiveRule(_MeshRule):
+    """Users write in every region, as they like; the last writer wins."""
+
+    mode: Literal["active-active"]
+    guard: Literal["read", "optimistic"] = Field(
+        default="read", description="read: give another region's unstamped write a moment before it is overwritten"
+    )
+    stamp: AttributeName = Field(default=STAMP, description="name of the attribute that carries an item's version")
+
+
+MODES = ("ordered", "versioned", "active-active")
+
+
+def _mode(value: object) -> str:
+    mode = value.get("mode", MODES[0]) if isinstance(value, dict) else getattr(value, "mode", MODES[0])
+    return mode if isinstance(mode, str) else ""
+
+
+MeshRule = VersionedRule | ActiveRule
+RuleSettings = Annotated[
+    Annotated[OrderedRule, Tag("ordered")]
+    | Annotated[VersionedRule, Tag("versioned")]
+    | Annotated[ActiveRule, Tag("active-active")],
+    Discriminator(_mode),
+]
+"""One rule; its mode decides which keys it has."""
