@@ -77,7 +77,7 @@ class Report:
                 reader.cache.name: {
                     "region": reader.cache.region,
                     "action": reader.cache.action,
-                    "reads": {kind.value: count for kind, count in sorted(reader.counts.items())},
+                    "readers": {kind.value: count for kind, count in sorted(reader.counts.items())},
                     "compared": dict(sorted(self.findings.entries[reader.cache.name].items())),
                 }
                 for reader in self.readers
