@@ -7,12 +7,15 @@ signal, cancels what is left; nothing is lost by that, because whatever is not s
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 from collections.abc import Awaitable, Callable
 
 from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
+_LAST_RESORT_SECONDS = 5.0
+"""So long after the deadline the process ends even if some library swallowed the cancellation."""
 
 
 async def live(
@@ -31,7 +34,9 @@ async def live(
                 again = stop.is_set()
                 told("now" if again else "stopping")
                 stop.set()
-                deadline.reschedule(loop.time() + (0 if again else drain_seconds))
+                seconds = 0 if again else drain_seconds
+                deadline.reschedule(loop.time() + seconds)
+                loop.call_later(seconds + _LAST_RESORT_SECONDS, os._exit, EXIT_DRAIN_TIMED_OUT)
 
             for number in _SIGNALS:
                 loop.add_signal_handler(number, signalled)

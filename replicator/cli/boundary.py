@@ -71,4 +71,4 @@ def _print(sentences: list[str], code: int) -> None:
     if "--json" in sys.argv[1:]:
         import json
 
-        sys.stdout.write(json.dumps({"errors": sentences, "exit_code": code}, indent=2) + "\n")
+        sys.stdout.write(json.dumps({"errors": sentences, "exit_code": code}) + "\n")

@@ -221,7 +221,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                     _seconds(target["lag_seconds"]),
                     _seconds(target["seconds_since_progress"]),
                     _count(target["counts"]),
-                    _state(target["blocked"]),
+                    _state(target),
                 )
 
 
@@ -241,8 +241,9 @@ def _count(counts: Mapping[str, int]) -> str:
     return str(counts.get("records", "")) if counts else ""
 
 
-def _state(blocked: Mapping[str, Any] | None) -> str:
+def _state(target: Mapping[str, Any]) -> str:
+    blocked: Mapping[str, Any] | None = target["blocked"]
     if blocked is None:
-        return "ok"
+        return "unknown" if target["seconds_since_progress"] is None else "ok"
     key = f"key {blocked['key']}: " if blocked.get("key") else ""
     return f"blocked: {key}{blocked.get('reason', '')} {blocked.get('advice', '')}".strip()

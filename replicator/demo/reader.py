@@ -6,6 +6,7 @@ consistent read of the replica that stands beside the cache; the daemon drops th
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import secrets
 from collections import Counter
@@ -43,7 +44,7 @@ return 0
 
 
 class Read(enum.StrEnum):
-    """How a read through the cache went."""
+    """What happened at the cache."""
 
     HIT = "hits"
     ABSENT = "known_absent"
@@ -51,6 +52,8 @@ class Read(enum.StrEnum):
     WAITED = "waits"
     MISSING = "misses_without_item"
     OVERTAKEN = "fills_refused"
+    EVICTED = "evictions"
+    """Not a read: an entry that was dropped, as a cache does that is short of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,16 +73,30 @@ class CacheReader:
         values = {name: value for name, typed in state.key.items() for value in typed.values()}
         return self.cache.key.format(**values)
 
-    async def read(self, state: KeyState) -> Read:
-        """Read an item; a miss fills the cache if nobody else does."""
+    async def read(self, state: KeyState, *, pause_seconds: float = 0.0) -> Read:
+        """Read an item; a miss fills the cache if nobody else does.
+
+        `pause_seconds` lies between reading the replica and filling: time in which a newer write may pass, as it may in
+        an application that works on what it read.
+        """
         try:
-            found = await self._read(state)
+            found = await self._read(state, pause_seconds)
         except RedisError as error:
-            raise Unreachable(f"Cache {self.cache.name} did not answer a reader: {error!r}.") from error
+            raise self._unreachable(error) from error
         self.counts[found] += 1
         return found
 
-    async def _read(self, state: KeyState) -> Read:
+    async def evict(self, state: KeyState) -> None:
+        """Drop an entry."""
+        try:
+            self.counts[Read.EVICTED] += await self.client.unlink(self.key(state))
+        except RedisError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: RedisError) -> Unreachable:
+        return Unreachable(f"Cache {self.cache.name} did not answer a reader: {error!r}.")
+
+    async def _read(self, state: KeyState, pause_seconds: float) -> Read:
         key, token = self.key(state), secrets.token_hex(8)
         said = (await self.getl(keys=[key], args=[token, LEASE_MS]))[0]
         if said == b"hit":
@@ -91,6 +108,7 @@ class CacheReader:
             return Read.WAITED
         if image is None:
             return Read.MISSING  # the lease runs out by itself
+        await asyncio.sleep(pause_seconds)
         version = image.stamp or UNSTAMPED
         entry = b"V:%b|%b" % (version.encode(), unreserved(image).wire)
         filled = await self.fill(keys=[key], args=[token, entry, ENTRY_MS])

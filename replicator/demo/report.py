@@ -77,7 +77,7 @@ class Report:
                 reader.cache.name: {
                     "region": reader.cache.region,
                     "action": reader.cache.action,
-                    "reads": {kind.value: count for kind, count in sorted(reader.counts.items())},
+                    "readers": {kind.value: count for kind, count in sorted(reader.counts.items())},
                     "compared": dict(sorted(self.findings.entries[reader.cache.name].items())),
                 }
                 for reader in self.readers
@@ -119,8 +119,9 @@ class Report:
             counts = findings.entries[reader.cache.name]
             lines.append(
                 f"cache     {reader.cache.name} ({reader.cache.action}): {counts['values']} values,"
-                f" {counts['deletion_markers']} deletion markers; {reader.counts.total()} reads,"
-                f" {reader.counts[Read.HIT]} hits, {reader.counts[Read.FILLED]} fills"
+                f" {counts['deletion_markers']} deletion markers; {reader.counts[Read.HIT]} hits,"
+                f" {reader.counts[Read.FILLED]} fills, {reader.counts[Read.OVERTAKEN]} fills refused,"
+                f" {reader.counts[Read.EVICTED]} evictions"
             )
         lines.append(f"          {findings.live_entries} live entries compared, {LEAST_CACHE_ENTRIES} required")
         lines += [f"different {difference}" for difference in findings.differences[:MOST_DIFFERENCES]]

@@ -25,6 +25,12 @@ READERS_PER_CACHE: Final = 3
 READS_PER_SECOND: Final = 60.0
 """Of one reader."""
 
+LONGEST_PAUSE_SECONDS: Final = 0.3
+"""Of a reader between its read and its fill; about as long as a write needs to reach the replica."""
+
+EVICTED: Final = 0.05
+"""Share of reads that find the entry evicted."""
+
 WARMERS: Final = 8
 
 _SEEDED = 0.95
@@ -130,7 +136,9 @@ async def read_until(stop: asyncio.Event, reader: CacheReader, keyspace: Keyspac
     while not stop.is_set():
         popular = keyspace.popular(random)
         state = popular if popular.table == reader.table and random.random() < 0.5 else next(walk)  # noqa: PLR2004
-        await reader.read(state)
+        if random.random() < EVICTED:
+            await reader.evict(state)
+        await reader.read(state, pause_seconds=random.random() * LONGEST_PAUSE_SECONDS)
         slot = max(slot + 1 / READS_PER_SECOND, time.monotonic() - 1.0)
         await asyncio.sleep(max(0.0, slot - time.monotonic()))
 

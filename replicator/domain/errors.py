@@ -95,7 +95,7 @@ class PoisonRecord(ReplicatorError):
     """The replica refuses this item for good."""
 
     disposition = Disposition.PARK
-    advice = "Correct the item at the source, or the replica's schema; the record is tried again until it fits."
+    advice = "Correct the item at the source, or the replica's schema; it is tried again until one of them fits."
 
 
 class UnstampedItem(ReplicatorError):

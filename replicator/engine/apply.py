@@ -19,6 +19,7 @@ from replicator.domain.progress import Position, Window
 from replicator.domain.records import ChangeRecord
 from replicator.domain.requests import Done, LogConflict, Request, Response
 from replicator.domain.rules import CacheAction, Rule, Run, coalesce, plan_cache, plan_run
+from replicator.engine.ahead import ReadAhead
 from replicator.engine.cache import CacheFunnel
 from replicator.engine.pacing import Limits, Stopped, backoff, pause_or_raise
 from replicator.ports import BatchReport, Clock, ConflictLog, Fence, Observer, Place, Region
@@ -60,6 +61,7 @@ class TargetApplier:
         rule: Rule,
         place: Place,
         ports: TargetPorts,
+        ahead: ReadAhead,
         *,
         started_at: float | None,
         limits: Limits,
@@ -71,6 +73,7 @@ class TargetApplier:
         self.place = place
         self._rule = rule
         self._ports = ports
+        self._ahead = ahead
         self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS
         self._limits = limits
         self._clock = clock
@@ -131,18 +134,23 @@ class TargetApplier:
     # -- one run ---------------------------------------------------------------------------------------------------
 
     async def _until_applied(self, run: Run, tally: _Tally) -> None:
-        """Apply a run, however often it takes; a refusal that repeats is told to the observer with its key."""
-        attempt, in_trouble = 0, False
+        """Apply a run, however often it takes; a refusal that repeats is told to the observer with its key.
+
+        A record that is refused for good is superseded by a later one of its key, as soon as that was read.
+        """
+        attempt, in_trouble, wanted = 0, False, run
         try:
             while True:
                 try:
-                    await self._apply_run(run, tally)
+                    await self._apply_run(wanted, tally)
                 except ReplicatorError as error:
                     if error.disposition is Disposition.RELINQUISH:
                         raise
                     attempt += 1
                     tally.retries += 1
                     refused = error.disposition is not Disposition.RETRY
+                    if refused:
+                        wanted = Run(run.key, (*run.records, *self._ahead.of(run.key)))
                     if refused or attempt >= _TRIES_BEFORE_TROUBLE:
                         self._troubles += not in_trouble
                         in_trouble = True

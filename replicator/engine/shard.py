@@ -15,6 +15,7 @@ from replicator.domain.errors import Disposition, LeaseLost, RecordsTrimmed, Rep
 from replicator.domain.progress import END, HORIZON, Position, earliest
 from replicator.domain.records import RuleName
 from replicator.domain.rules import OnGap, Rule, Start, Target
+from replicator.engine.ahead import ReadAhead
 from replicator.engine.apply import TargetApplier, TargetPorts
 from replicator.engine.leases import ShardFence
 from replicator.engine.pacing import Limits, Stopped, backoff, found, pause
@@ -257,23 +258,25 @@ class ShardWorker:
         self._wake()
 
     async def _pipeline(self, rule: Rule) -> None:
-        appliers = [await self._applier(rule, target) for target in rule.targets]
+        ahead = ReadAhead()
+        appliers = [await self._applier(rule, target, ahead) for target in rule.targets]
         self._ports.observer.service_recovered(self._what(rule))
         pages: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._read(rule, pages), name=f"read for {rule.name}")
+            group.create_task(self._read(rule, pages, ahead), name=f"read for {rule.name}")
             while True:
                 page = await pages.get()
                 if page is None or self._stop.is_set():
                     raise Stopped
+                ahead.drop(page.records)
                 async with asyncio.TaskGroup() as applying:
                     for applier in appliers:
                         applying.create_task(self._apply(applier, page), name=applier.place.target.target_id)
                 if page.then == END:
                     return
 
-    async def _read(self, rule: Rule, pages: asyncio.Queue[Page | None]) -> None:
-        """Read ahead by one page; None tells that the program stops, so that what was read before is still applied."""
+    async def _read(self, rule: Rule, pages: asyncio.Queue[Page | None], ahead: ReadAhead) -> None:
+        """Read ahead; None tells that the program stops, so that what was read before is still applied."""
         position = earliest(self.progress.position(target) for target in rule.targets)
         while position != END:
             try:
@@ -285,6 +288,7 @@ class ShardWorker:
                     continue
             except Stopped:
                 page = None
+            ahead.add(() if page is None else page.records)
             await pages.put(page)
             if page is None:
                 return
@@ -299,7 +303,7 @@ class ShardWorker:
             self.progress.moved(target, END)
             self._ports.observer.moved(applier.place, END)
 
-    async def _applier(self, rule: Rule, target: Target) -> TargetApplier:
+    async def _applier(self, rule: Rule, target: Target, ahead: ReadAhead) -> TargetApplier:
         self._fence.check()
         started = await self._ports.registry.start(self.lease.stream, target)
         self.progress.begin(target)
@@ -307,6 +311,7 @@ class ShardWorker:
             rule,
             self._place(target),
             self._ports.targets[target.target_id],
+            ahead,
             started_at=started.started_at if rule.start is Start.LATEST else None,
             limits=self._limits,
             clock=self._ports.clock,

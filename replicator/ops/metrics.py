@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
 
 from replicator import __version__
 
@@ -13,6 +21,7 @@ class Metrics:
     """Every metric of the process."""
 
     def __init__(self) -> None:
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter, for nothing
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
         Info("replicator", "Version of the program.", registry=registry).info({"version": __version__})
@@ -30,7 +39,7 @@ class Metrics:
         self.skipped = counter("skipped_records_total", "Records that the rule did not let pass.", target)
         self.replica_written = counter("replica_written_total", "Items without a version that were adopted.", target)
         self.conflicts = counter("conflicts_total", "Conflict entries written.", target)
-        self.cache_actions = counter("cache_actions_total", "Cache entries invalidated or refreshed.", target)
+        self.cache_actions = counter("cache_actions_total", "Invalidations and refreshes sent to caches.", target)
         self.keyless = counter("cache_keyless_images_total", "Images without an attribute of the key template.", target)
         self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])
         self.blocked = gauge("blocked_targets", "Shards on which a target cannot go on.", target)

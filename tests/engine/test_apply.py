@@ -16,6 +16,7 @@ from replicator.domain.records import ChangeRecord, ShardId
 from replicator.domain.requests import GuardedPut, Put
 from replicator.domain.rules import CacheVerb, Filter, Rule, Start, Target
 from replicator.domain.versions import ordered_version
+from replicator.engine.ahead import ReadAhead
 from replicator.engine.apply import TargetApplier, TargetPorts
 from replicator.engine.cache import CacheFunnel
 from replicator.engine.leases import Session, ShardFence
@@ -52,6 +53,7 @@ class Bench:
     observer: Recorder = field(default_factory=Recorder)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     moved: list[str] = field(default_factory=list)
+    ahead: ReadAhead = field(default_factory=ReadAhead)
 
     async def apply(self, position: Position = HORIZON, records: Sequence[ChangeRecord] | None = None) -> None:
         world = self.world
@@ -63,6 +65,7 @@ class Bench:
                 {name: CacheFunnel(cache) for name, cache in world.caches.items()},
                 world.conflicts,
             ),
+            self.ahead,
             started_at=self.started_at,
             limits=self.limits,
             clock=LoopClock(),
@@ -123,6 +126,22 @@ async def test_a_refused_key_holds_the_frontier_while_the_other_keys_of_the_page
     await applying
     assert world.same()
     assert bench.moved[-1] == "5"
+    assert bench.observer.blocked_keys == {}
+
+
+async def test_a_refused_record_is_superseded_by_a_later_one_of_its_key_that_was_read_ahead() -> None:
+    world = World()
+    world.write("abc")
+    page = world.records()
+    world.region.poison(key_of("b"), "it is too large")
+    bench = Bench(world)
+    applying = asyncio.create_task(bench.apply(records=page))
+    await until(lambda: bench.observer.blocked_keys == {"orders/eu on s0": "pk=b"})
+    world.delete("b")
+    bench.ahead.add(world.records()[3:])
+    await applying
+    assert world.same()
+    assert bench.moved[-1] == "3"
     assert bench.observer.blocked_keys == {}
 
 

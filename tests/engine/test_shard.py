@@ -306,7 +306,7 @@ async def test_a_checkpoint_that_could_not_be_stored_is_stored_later() -> None:
     await asyncio.sleep(3)
     world.coordination.faults.outage = None
     await until(lambda: world.stored() == "3")
-    assert process.observer.troubles == {}
+    await until(lambda: process.observer.troubles == {})
     await process.drain()
 
 

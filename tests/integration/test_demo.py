@@ -88,8 +88,8 @@ def test_a_short_run_ends_identical_with_enough_compared(tmp_path: Path) -> None
         assert 0 < lag["p50_ms"] <= lag["p99_ms"] <= lag["max_ms"]
         assert lag["never_seen"] == 0
     for cache in report["caches"].values():
-        assert cache["reads"]["hits"] > 0
-        assert cache["reads"]["fills"] > 0
+        assert cache["readers"]["hits"] > 0
+        assert cache["readers"]["fills"] > 0
 
 
 @pytest.mark.slow
