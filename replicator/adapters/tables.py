@@ -21,6 +21,7 @@ from replicator.adapters.expressions import (
     TOMBSTONE_VERSION,
     condition,
     raise_tombstone,
+    version_condition,
 )
 from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.domain.image import Image, stamped
@@ -37,8 +38,11 @@ from replicator.domain.requests import (
     Put,
     RaiseTombstone,
     Refused,
+    Remove,
+    Replace,
     Request,
     Response,
+    VersionedRequest,
 )
 
 if TYPE_CHECKING:
@@ -62,6 +66,7 @@ class _Reason(msgspec.Struct):
 
 class _Answer(msgspec.Struct):
     Item: msgspec.Raw = msgspec.Raw()
+    Attributes: msgspec.Raw = msgspec.Raw()
     CancellationReasons: list[_Reason] = []
 
 
@@ -115,6 +120,8 @@ class DynamoRegion:
                     return await self._get_item(key, fence)
                 case GetTombstone(key):
                     return await self._get_tombstone(key, fence)
+                case Replace() | Remove():
+                    return await self._write_versioned(request, fence)
                 case LogConflict():
                     raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
                 case _:
@@ -163,6 +170,23 @@ class DynamoRegion:
         except wire.Refusal as refusal:
             return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
         return _DONE
+
+    async def _write_versioned(self, request: VersionedRequest, fence: Fence) -> Response:
+        """A put or delete that tells what it took away."""
+        match request:
+            case Replace(key, image, when):
+                operation, what, subject = self._client.put_item, "PutItem", b'"Item":%b' % image.wire
+            case Remove(key, when):
+                operation, what, subject = self._client.delete_item, "DeleteItem", b'"Key":%b' % key.wire
+            case _:
+                assert_never(request)
+        stated = version_condition(when, key.parts[0][0])
+        body = b'{%b,%b,%b,%b,"ReturnValues":"ALL_OLD"}' % (self._table_json, subject, stated, _ALL_OLD)
+        try:
+            answer = await wire.call(operation, body, fence, f"{what} on {self._where}", TableName=self._table)
+        except wire.Refusal as refusal:
+            return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
+        return Done(_item(_ANSWER.decode(answer).Attributes))
 
     async def _raise_tombstone(self, key: ItemKey, version: str, fence: Fence) -> Response:
         expires_at = int(self._clock.now()) + self._ttl_seconds
