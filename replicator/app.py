@@ -25,11 +25,13 @@ from replicator.adapters.tables import DynamoRegion
 from replicator.adapters.wire import prepare
 from replicator.connections import open_caches, open_places
 from replicator.daemon import live
-from replicator.domain.records import WorkerId
-from replicator.domain.rules import Rule, Target
-from replicator.engine.apply import TargetPorts
+from replicator.domain.ownwrites import OwnWrites
+from replicator.domain.records import RegionId, TableName, WorkerId
+from replicator.domain.rules import ActivePlan, Rule, Target
+from replicator.domain.versions import STAMP
 from replicator.engine.cache import CacheFunnel
 from replicator.engine.coordinator import Source
+from replicator.engine.desk import TargetPorts
 from replicator.engine.pacing import Limits
 from replicator.engine.shard import ShardPorts
 from replicator.engine.worker import Worker
@@ -45,6 +47,9 @@ from replicator.startup import Premises, prepare_start
 
 _RESERVED_CONNECTIONS = 32
 """Connections per region beside those that write replicas: coordination, streams, conflicts."""
+
+_OWN_WRITES_KEPT = 10_000
+"""Keys per rule whose last write of our own is remembered, to save reads when it comes back."""
 
 
 def run(settings: Settings, *, config_path: Path) -> int:
@@ -133,25 +138,25 @@ class _Parts:
         """The engine."""
         coordination = self.coordination
         targets = self._targets(rules)
-        sources: dict[tuple[str, str], list[Rule]] = {}
+        sources: dict[tuple[RegionId, TableName], list[Rule]] = {}
         for rule in rules:
             sources.setdefault((rule.source, rule.table), []).append(rule)
         return Worker(
             [
                 Source(
-                    group[0].source,
-                    group[0].table,
+                    region,
+                    table,
                     tuple(group),
                     ShardPorts(
                         DynamoStreams(self.places[region]),
                         coordination,
                         coordination,
-                        targets,
+                        {target.target_id: targets[target] for rule in group for target in rule.targets},
                         self.clock,
                         self.observer,
                     ),
                 )
-                for (region, _), group in sources.items()
+                for (region, table), group in sources.items()
             ],
             coordination,
             new_id=lambda: WorkerId(f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"),
@@ -161,7 +166,8 @@ class _Parts:
             stop=stop,
         )
 
-    def _targets(self, rules: Sequence[Rule]) -> dict[str, TargetPorts]:
+    def _targets(self, rules: Sequence[Rule]) -> dict[Target, TargetPorts]:
+        """Ports of every target. All streams of a mesh write through the same regions and know each other's writes."""
         settings = self.settings
         funnels = {name: CacheFunnel(cache) for name, cache in self.caches.items()}
         conflicts = DynamoConflictLog(
@@ -170,15 +176,27 @@ class _Parts:
             region_id=settings.coordination.region,
             ttl=settings.conflicts.ttl,
         )
+        regions = {
+            (rule.name, target.region): self._region(rule, target)
+            for rule in rules
+            for target in rule.targets
+            if target.table is not None
+        }
+        own_writes = {rule.name: OwnWrites(_OWN_WRITES_KEPT) for rule in rules}
         return {
-            target.target_id: TargetPorts(self._region(target), funnels, conflicts)
+            target: TargetPorts(
+                regions.get((rule.name, target.region)),
+                funnels,
+                conflicts,
+                {other: regions[rule.name, other] for other in (rule.mesh.others if rule.mesh else ())},
+                own_writes[rule.name],
+            )
             for rule in rules
             for target in rule.targets
         }
 
-    def _region(self, target: Target) -> DynamoRegion | None:
-        if target.table is None:
-            return None
+    def _region(self, rule: Rule, target: Target) -> DynamoRegion:
+        assert target.table is not None, "only tables are regions"
         return DynamoRegion(
             self.places[target.region].dynamodb,
             region_id=target.region,
@@ -187,6 +205,7 @@ class _Parts:
             tombstone_ttl=self.settings.tombstone_ttl,
             concurrency=self.settings.apply.concurrency,
             clock=self.clock,
+            stamp=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
         )
 
 

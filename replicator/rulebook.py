@@ -5,9 +5,12 @@ from __future__ import annotations
 from datetime import timedelta
 from hashlib import sha256
 
+from replicator.domain.mesh import ActivePolicy, Guard
 from replicator.domain.ordered import InsertGuard, OrderedPolicy, Unstamped
+from replicator.domain.ranks import VersionAttribute, VersionType
 from replicator.domain.records import Event, RegionId, RuleName, TableName
 from replicator.domain.rules import (
+    ActivePlan,
     CacheRule,
     CacheVerb,
     Equals,
@@ -18,30 +21,36 @@ from replicator.domain.rules import (
     Start,
     Target,
     TtlDeletes,
+    VersionedPlan,
     Where,
 )
-from replicator.settings import FilterSettings, RuleSettings, Settings
+from replicator.settings import (
+    FilterSettings,
+    MeshFilter,
+    MeshRule,
+    OrderedRule,
+    RuleSettings,
+    Settings,
+    VersionedRule,
+)
 
 _DEFAULT_TTL = timedelta(hours=1)
 
 
 def rules_of(settings: Settings) -> list[Rule]:
-    """Every configured rule."""
-    return [rule_of(settings, rule) for rule in settings.rules]
+    """Every configured rule, once per source that it reads: a mesh is read in each of its regions."""
+    rules: list[Rule] = []
+    for rule in settings.rules:
+        if isinstance(rule, OrderedRule):
+            rules.append(_ordered(settings, rule))
+        else:
+            rules += _mesh(settings, rule)
+    return rules
 
 
-def rule_of(settings: Settings, rule: RuleSettings) -> Rule:
-    """One rule; its targets are its replicas, and the source when a cache stands beside it."""
-    caches = [
-        CacheRule(
-            cache=action.cache,
-            region=RegionId(settings.caches[action.cache].region),
-            key=KeyTemplate(action.key),
-            verb=CacheVerb(action.action),
-            ttl=action.ttl or _DEFAULT_TTL,
-        )
-        for action in rule.cache
-    ]
+def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
+    """One rule of mode `ordered`; its targets are its replicas, and the source when a cache stands beside it."""
+    caches = _caches(settings, rule)
     tables: dict[str, str | None] = dict(rule.replica_tables)
     if any(cache.region == rule.source for cache in caches):
         tables.setdefault(rule.source, None)
@@ -67,6 +76,53 @@ def rule_of(settings: Settings, rule: RuleSettings) -> Rule:
     )
 
 
+def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
+    """One rule of a mesh, seen from each of its regions."""
+    caches = _caches(settings, rule)
+    regions = [RegionId(region) for region, _ in rule.sources]
+    return [
+        Rule(
+            name=RuleName(rule.name),
+            source=RegionId(home),
+            table=TableName(table),
+            targets=(
+                Target(
+                    rule=RuleName(rule.name),
+                    region=RegionId(home),
+                    table=TableName(table),
+                    caches=tuple(cache for cache in caches if cache.region == home),
+                    whole=True,
+                ),
+            ),
+            mesh=_plan(rule, tuple(region for region in regions if region != home)),
+            start=Start(rule.start),
+            on_gap=OnGap(rule.on_gap),
+            filter=_key_filter(rule.filter),
+        )
+        for home, table in rule.sources
+    ]
+
+
+def _plan(rule: MeshRule, others: tuple[RegionId, ...]) -> VersionedPlan | ActivePlan:
+    if isinstance(rule, VersionedRule):
+        version = rule.version
+        return VersionedPlan(others, VersionAttribute(version.attribute, VersionType(version.type), version.width))
+    return ActivePlan(others, ActivePolicy(guard=Guard(rule.guard), attribute=rule.stamp))
+
+
+def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:
+    return [
+        CacheRule(
+            cache=action.cache,
+            region=RegionId(settings.caches[action.cache].region),
+            key=KeyTemplate(action.key),
+            verb=CacheVerb(action.action),
+            ttl=action.ttl or _DEFAULT_TTL,
+        )
+        for action in rule.cache
+    ]
+
+
 def shape_of(rule: RuleSettings) -> str:
     """Digest of what decides which items a rule lets pass and which cache keys they have."""
     text = rule.filter.model_dump_json() + "".join(f"|{action.cache}|{action.key}" for action in rule.cache)
@@ -80,6 +136,13 @@ def _filter(settings: FilterSettings) -> Filter:
         equals=tuple(_equals(name, value) for name, value in settings.equals.items()),
         exists=tuple(settings.exists),
         where=None if settings.where is None else Where(settings.where),
+    )
+
+
+def _key_filter(settings: MeshFilter) -> Filter:
+    return Filter(
+        key_prefix=tuple(settings.key_prefix.items()),
+        equals=tuple(_equals(name, value) for name, value in settings.equals.items()),
     )
 
 

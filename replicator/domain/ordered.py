@@ -91,6 +91,7 @@ class Effect(enum.Enum):
     DELETED = "deleted"
     STALE = "stale"  # the replica already held this version or a newer one
     ABSENT = "absent"  # there was nothing to delete
+    ECHO = "echo"  # a write of our own that came back, verified (meshes only)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,7 +19,9 @@ import jmespath.exceptions
 
 from replicator.domain.errors import PoisonRecord
 from replicator.domain.image import Image, normal_number, plain, unreserved
+from replicator.domain.mesh import ActivePolicy
 from replicator.domain.ordered import Action, Change, OrderedPolicy
+from replicator.domain.ranks import VersionAttribute
 from replicator.domain.records import ChangeRecord, Event, ItemKey, RegionId, RuleName, TableName
 from replicator.domain.versions import ordered_version
 
@@ -202,19 +204,9 @@ class CachePlan:
 
 def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) -> CachePlan:
     """Actions for every key that any image of the coalesced records had."""
-    keys: dict[str, None] = {}
-    keyless = 0
-    for record in records:
-        for image in (record.old, record.new):
-            if image is None:
-                continue
-            key = rule.key.key(image)
-            if key is None:
-                keyless += 1
-            else:
-                keys[key] = None
     if rule.verb is CacheVerb.INVALIDATE:
-        return CachePlan(tuple(Invalidate(key) for key in keys), keyless)
+        return plan_invalidation(rule, records)
+    keys, keyless = _touched_keys(rule, records)
     current = None if change.new is None else rule.key.key(change.new)
     ttl_ms = int(rule.ttl.total_seconds() * 1000)
     return CachePlan(
@@ -226,7 +218,30 @@ def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change)
     )
 
 
+def plan_invalidation(rule: CacheRule, records: Iterable[ChangeRecord]) -> CachePlan:
+    """Drop the entry of every key that any image of the records had."""
+    keys, keyless = _touched_keys(rule, records)
+    return CachePlan(tuple(Invalidate(key) for key in keys), keyless)
+
+
+def _touched_keys(rule: CacheRule, records: Iterable[ChangeRecord]) -> tuple[list[str], int]:
+    """The cache keys of every image, and how many images have none."""
+    keys: dict[str, None] = {}
+    keyless = 0
+    for record in records:
+        for image in (record.old, record.new):
+            key = None if image is None else rule.key.key(image)
+            if key is not None:
+                keys[key] = None
+            elif image is not None:
+                keyless += 1
+    return list(keys), keyless
+
+
 # -- rules ---------------------------------------------------------------------------------------------------------
+
+MESH = "mesh"
+"""Stands for all regions of a rule in the name of its progress; no region id looks like it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,11 +252,13 @@ class Target:
     region: RegionId
     table: TableName | None
     caches: tuple[CacheRule, ...] = ()
+    whole: bool = False
+    """Whether this is all of a mesh: a record is done only when every region has answered."""
 
     @property
     def target_id(self) -> str:
-        """Identity of this target's progress."""
-        return f"{self.rule}/{self.region}"
+        """Identity of this target's progress on a stream."""
+        return f"{self.rule}/{MESH if self.whole else self.region}"
 
 
 class Start(enum.Enum):
@@ -266,19 +283,47 @@ class OnGap(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class VersionedPlan:
+    """Mode `versioned`: the other regions of the mesh, and the attribute that orders images."""
+
+    others: tuple[RegionId, ...]
+    version: VersionAttribute
+
+
+@dataclass(frozen=True, slots=True)
+class ActivePlan:
+    """Mode `active-active`: the other regions of the mesh, and the rule's choices."""
+
+    others: tuple[RegionId, ...]
+    policy: ActivePolicy = field(default_factory=ActivePolicy)
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
-    """One rule of mode `ordered`, in domain values."""
+    """One rule as it reads one source, in domain values.
+
+    Without `mesh` its mode is `ordered`. A mesh is read in each of its regions, by one `Rule` each: `source` is then
+    the home region, and the only target stands for the rule as a whole.
+    """
 
     name: RuleName
     source: RegionId
     table: TableName
     targets: tuple[Target, ...]
     policy: OrderedPolicy = OrderedPolicy()
+    mesh: VersionedPlan | ActivePlan | None = None
     epoch: int = 0
     start: Start = Start.TRIM_HORIZON
     ttl_deletes: TtlDeletes = TtlDeletes.REPLICATE
     on_gap: OnGap = OnGap.STOP
     filter: Filter = field(default_factory=Filter)
+
+    @property
+    def mode(self) -> str:
+        """The mode as the configuration names it."""
+        if self.mesh is None:
+            return "ordered"
+        return "versioned" if isinstance(self.mesh, VersionedPlan) else "active-active"
 
 
 # -- coalescing ----------------------------------------------------------------------------------------------------

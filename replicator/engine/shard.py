@@ -16,7 +16,8 @@ from replicator.domain.progress import END, HORIZON, Position, earliest
 from replicator.domain.records import RuleName
 from replicator.domain.rules import OnGap, Rule, Start, Target
 from replicator.engine.ahead import ReadAhead
-from replicator.engine.apply import TargetApplier, TargetPorts
+from replicator.engine.apply import TargetApplier
+from replicator.engine.desk import TargetPorts
 from replicator.engine.leases import ShardFence
 from replicator.engine.pacing import Limits, Stopped, backoff, found, pause
 from replicator.engine.reader import Page, ShardReader
@@ -268,10 +269,10 @@ class ShardWorker:
                 page = await pages.get()
                 if page is None or self._stop.is_set():
                     raise Stopped
-                ahead.drop(page.records)
                 async with asyncio.TaskGroup() as applying:
                     for applier in appliers:
                         applying.create_task(self._apply(applier, page), name=applier.place.target.target_id)
+                ahead.drop(page.records)
                 if page.then == END:
                     return
 

@@ -141,7 +141,7 @@ class Board:
                 shards.setdefault((arn, shard_id), []).append(state)
         return {
             "name": rule.name,
-            "mode": "ordered",
+            "mode": rule.mode,
             "source": rule.source,
             "table": rule.table,
             "totals": {target.target_id: dict(self.totals.get(target.target_id, {})) for target in rule.targets},

@@ -129,6 +129,17 @@ class VersionAttribute(Frozen):
     type: Literal["number", "string", "time"] = Field(
         default="number", description="string and time: one fixed width, so that their bytes sort as they do"
     )
+    width: int | None = Field(
+        default=None, ge=1, le=255, description="characters of every string or time; another length counts as missing"
+    )
+
+    @model_validator(mode="after")
+    def _width_belongs_to_text(self) -> Self:
+        if self.type == "number" and self.width is not None:
+            raise ValueError("width belongs to type string or time")
+        if self.type == "string" and self.width is None:
+            raise ValueError("width is missing: strings sort as versions only when all have one length")
+        return self
 
 
 def _version(value: object) -> object:

@@ -17,7 +17,8 @@ from replicator.domain.requests import GuardedPut, Put
 from replicator.domain.rules import CacheVerb, Filter, Rule, Start, Target
 from replicator.domain.versions import ordered_version
 from replicator.engine.ahead import ReadAhead
-from replicator.engine.apply import TargetApplier, TargetPorts
+from replicator.engine.apply import TargetApplier
+from replicator.engine.desk import TargetPorts
 from replicator.engine.cache import CacheFunnel
 from replicator.engine.leases import Session, ShardFence
 from replicator.engine.pacing import Limits, Stopped, found

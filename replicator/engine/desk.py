@@ -1,0 +1,102 @@
+"""What the drivers of all modes work with: a target's ports, the conflict log, the caches, the counts of a page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from replicator.domain.conflicts import ConflictEntry, Witness
+from replicator.domain.ordered import Effect
+from replicator.domain.ownwrites import OwnWrites
+from replicator.domain.records import RegionId, SequenceNumber
+from replicator.domain.requests import LogConflict
+from replicator.domain.rules import CacheAction, CachePlan, CacheRule, Rule, Run
+from replicator.engine.ahead import ReadAhead
+from replicator.engine.cache import CacheFunnel
+from replicator.engine.pacing import Limits
+from replicator.ports import Clock, ConflictLog, Fence, Place, Region
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPorts:
+    """What a target needs of the outside.
+
+    `region` is where it writes: its replica, or the home region of a mesh, whose other regions are `others`; None
+    beside the source of a rule of mode `ordered`, where only caches are kept. `own_writes` is shared by all streams of
+    a rule.
+    """
+
+    region: Region | None
+    caches: Mapping[str, CacheFunnel]
+    conflicts: ConflictLog
+    others: Mapping[RegionId, Region] = field(default_factory=dict)
+    own_writes: OwnWrites = field(default_factory=lambda: OwnWrites(0))
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one page."""
+
+    effects: Counter[Effect] = field(default_factory=Counter)
+    changes: int = 0
+    skipped: int = 0
+    adopted: int = 0
+    conflicts: int = 0
+    cache_actions: int = 0
+    keyless: int = 0
+    retries: int = 0
+
+
+class Driver(Protocol):
+    """How a mode applies what was read."""
+
+    def units(self, run: Run) -> Sequence[Run]:
+        """A run in pieces that are applied one after another and repeated by themselves."""
+
+    def superseded(self, unit: Run) -> Run:
+        """What to apply in place of a unit that is refused for good: more of its key, or the same again."""
+
+    async def apply(self, unit: Run, tally: Tally) -> None:
+        """Apply a unit once; raises what prevented it, and may be asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One target of one rule on one shard, as a driver sees it."""
+
+    rule: Rule
+    place: Place
+    ports: TargetPorts
+    ahead: ReadAhead
+    limits: Limits
+    clock: Clock
+    fence: Fence
+    stop: asyncio.Event
+
+    async def log(self, conflict: LogConflict, sequence: SequenceNumber, tally: Tally) -> None:
+        """Make a conflict entry durable."""
+        self.fence.check()
+        await self.ports.conflicts.write(
+            ConflictEntry(
+                conflict=conflict,
+                table=self.rule.table,
+                rule=self.rule.name,
+                mode=self.rule.mode,
+                witness=Witness(self.place.stream.region, self.place.shard_id, sequence),
+                detected_at=self.clock.now(),
+            )
+        )
+        tally.conflicts += 1
+
+    async def sync_caches(self, plans: Iterable[tuple[CacheRule, CachePlan]], tally: Tally) -> None:
+        """Carry cache actions out, gathered by cache."""
+        actions: dict[str, list[CacheAction]] = {}
+        for cache_rule, plan in plans:
+            tally.keyless += plan.keyless
+            tally.cache_actions += len(plan.actions)
+            actions.setdefault(cache_rule.cache, []).extend(plan.actions)
+        for cache, wanted in actions.items():
+            await self.ports.caches[cache].apply(wanted, self.fence)

@@ -1,0 +1,148 @@
+"""Driving the modes of a mesh: one record after another is brought to every region of its rule.
+
+Invariant: a record counts as done when every region has answered, or something newer was seen at home. Records of one
+key are never merged: each carries a write that a conflict log may have to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping, Sequence
+from typing import Any
+
+from replicator.domain import active_active
+from replicator.domain.active_active import Ending, replicate_active
+from replicator.domain.image import canonical, unreserved
+from replicator.domain.mesh import Mesh
+from replicator.domain.ordered import Effect
+from replicator.domain.records import ChangeRecord, Event
+from replicator.domain.requests import At, Done, FoundAhead, LogConflict, LookAhead, MeshResponse, Remover, Wait
+from replicator.domain.rules import ActivePlan, Run, VersionedPlan, plan_invalidation
+from replicator.domain.stamps import Kind, held
+from replicator.domain.versioned import Joined, VersionedMesh, replicate_versioned
+from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
+from replicator.engine.desk import Desk, Tally
+from replicator.engine.pacing import pause_for_any, pause_or_raise
+
+_FIRST_WAIT_SECONDS = 0.05
+_LONGEST_WAIT_SECONDS = 0.5
+_LOOK_AHEAD_SECONDS = 3.0
+"""How long a removal that must be ahead in the stream is waited for."""
+
+_SEQUENCES = 10**SEQUENCE_DIGITS
+"""A place in a region's history modulo this is the sequence number inside its stream."""
+
+_EFFECTS: Mapping[Ending, Effect] = {
+    Ending.PUT: Effect.APPLIED,
+    Ending.DELETED: Effect.DELETED,
+    Ending.SUPERSEDED: Effect.STALE,
+    Ending.BEATEN: Effect.STALE,
+    Ending.GONE: Effect.STALE,
+    Ending.VERIFIED: Effect.ECHO,
+}
+
+
+class MeshDriver:
+    """One region's stream of a mesh."""
+
+    def __init__(self, desk: Desk, plan: VersionedPlan | ActivePlan) -> None:
+        assert desk.ports.region is not None, "a mesh writes in its home region too"
+        home = desk.rule.source
+        self._desk = desk
+        self._plan = plan
+        self._regions = {home: desk.ports.region, **desk.ports.others}
+        self._stamp = plan.policy.attribute if isinstance(plan, ActivePlan) else STAMP
+        if isinstance(plan, ActivePlan):
+            self._active = Mesh(home, plan.others, desk.place.stream.generation, plan.policy)
+        else:
+            self._versioned = VersionedMesh(home, plan.others, plan.version)
+
+    def units(self, run: Run) -> Sequence[Run]:
+        """One record each."""
+        return [Run(run.key, (record,)) for record in run.records]
+
+    def superseded(self, unit: Run) -> Run:
+        """The same again: what a region refuses holds the later records of its key."""
+        return unit
+
+    async def apply(self, unit: Run, tally: Tally) -> None:
+        """Drop the cache entries beside the home table, whose write is durable, then bring records to every region."""
+        for record in unit.records:
+            if not (self._desk.rule.filter.matches(record.new) or self._desk.rule.filter.matches(record.old)):
+                tally.skipped += 1
+                continue
+            await self._drop_cache_entries(record, tally)
+            tally.effects[await self._replicate(record, tally)] += 1
+            tally.changes += 1
+
+    async def _drop_cache_entries(self, record: ChangeRecord, tally: Tally) -> None:
+        caches = self._desk.place.target.caches
+        if caches and self._content(record.old) != self._content(record.new):
+            plans = [(cache_rule, plan_invalidation(cache_rule, (record,))) for cache_rule in caches]
+            await self._desk.sync_caches(plans, tally)
+
+    def _content(self, image: Any) -> bytes | None:
+        return None if image is None else canonical(unreserved(image, self._stamp))
+
+    async def _replicate(self, record: ChangeRecord, tally: Tally) -> Effect:
+        desk = self._desk
+        if isinstance(self._plan, ActivePlan):
+            outcome: active_active.Outcome = await self._drive(replicate_active(record, self._active), record, tally)
+            return _EFFECTS[outcome.ending]
+        own_writes = desk.ports.own_writes
+        known = own_writes.known(record.key, desk.clock.monotonic())
+        joined: Joined = await self._drive(replicate_versioned(record, self._versioned, known), record, tally)
+        own_writes.note(record.key, joined, desk.clock.monotonic())
+        return strongest(joined)
+
+    async def _drive(self, steps: Generator[Any, Any, Any], record: ChangeRecord, tally: Tally) -> Any:
+        """Drive a mode to its end; one failure ends it, and it is begun anew: every step may be repeated."""
+        request = next(steps)
+        while True:
+            response = await self._answer(request, record, tally)
+            try:
+                request = steps.send(response)
+            except StopIteration as end:
+                return end.value
+
+    async def _answer(
+        self, request: At | Wait | LookAhead | LogConflict, record: ChangeRecord, tally: Tally
+    ) -> MeshResponse:
+        desk = self._desk
+        match request:
+            case At(region, inner):
+                return await self._regions[region].execute(inner, desk.fence)
+            case LogConflict():
+                await desk.log(request, record.sequence, tally)
+                return Done()
+            case Wait(attempt):
+                seconds = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
+                await pause_or_raise(desk.stop, seconds)
+                return Done()
+            case LookAhead():
+                return FoundAhead(await self._look_ahead(request))
+
+    async def _look_ahead(self, request: LookAhead) -> Remover:
+        """Who removed the item first behind a record; waits a bounded time for what was not read yet."""
+        desk = self._desk
+        deadline = desk.clock.monotonic() + _LOOK_AHEAD_SECONDS
+        while True:
+            grown = desk.ahead.grown
+            for later in desk.ahead.behind(request.key, request.after % _SEQUENCES):
+                if later.event is Event.REMOVE:
+                    return self._remover(later)
+            left = deadline - desk.clock.monotonic()
+            if left <= 0 or desk.stop.is_set():
+                return Remover.UNKNOWN
+            await pause_for_any(left, grown, desk.stop)
+
+    def _remover(self, record: ChangeRecord) -> Remover:
+        item = held(record.old, self._stamp)
+        return Remover.DAEMON if item is not None and item.kind is Kind.MARK else Remover.USER
+
+
+def strongest(joined: Joined) -> Effect:
+    """What a record did to its mesh, in one word."""
+    for effect in (Effect.APPLIED, Effect.DELETED):
+        if effect in joined.effects.values():
+            return effect
+    return Effect.STALE
