@@ -104,7 +104,7 @@ class DynamoRegion:
         self._slots = asyncio.Semaphore(concurrency)
         self._clock = clock
 
-    async def execute(self, request: Request, fence: Fence) -> Response:
+    async def execute(self, request: Request, fence: Fence) -> Response:  # noqa: PLR0911 - one per kind of request
         """Carry a request out; waits for a free connection first, so that the fence is checked right at the send."""
         async with self._slots:
             match request:

@@ -1,0 +1,484 @@
+"""Every interleaving of users in all regions, workers, crashes and zombies, around the production mode `versioned`.
+
+One key, two or three regions. A step is one request of `replicate_versioned`, answered by the memory region; what it
+changes becomes a record of that region's stream, as a user's write does. A worker's state is the record it took and the
+answers it got: a node of a tree that is built once, by replaying the generator, and shared by all scenarios.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
+from random import Random
+from typing import NamedTuple
+
+from replicator.adapters.memory import Slot, answer
+from replicator.domain.image import Image, content_hash
+from replicator.domain.ranks import LOWEST, Rank, VersionAttribute, rank_of, rank_of_delete
+from replicator.domain.records import ChangeRecord, Event, RegionId, SequenceNumber, item_key
+from replicator.domain.requests import At, Done, Found, GetTombstone, LogConflict, RaiseTombstone, Request, Response
+from replicator.domain.versioned import Joined, VersionedMesh, replicate_versioned
+
+KEY = item_key(b'{"pk":{"S":"k"}}')
+VERSION = VersionAttribute("ver")
+REGIONS = tuple(map(RegionId, ("us", "eu", "ap")))
+LONGEST_STREAM = 40
+"""Records in one region; a run with more is an echo loop."""
+
+Answer = Callable[[Slot, Request], tuple[Slot, Response]]
+NOTHING = -1
+
+
+# -- what users write ----------------------------------------------------------------------------------------------
+
+
+@lru_cache(maxsize=None)
+def image(number: int, version: str | None, *, rising: bool) -> Image:
+    """The item after write `number`; among equal versions its hash is greater (or less) than those written before."""
+    wanted = f"{number if rising else 15 - number:x}"
+    typed = {} if version is None else {"ver": {"S": version[1:]} if version.startswith("!") else {"N": version}}
+    padding = 0
+    while True:
+        attributes = {"pk": {"S": "k"}, "write": {"N": str(number)}, "padding": {"N": str(padding)}, **typed}
+        made = Image(json.dumps(attributes, separators=(",", ":")).encode())
+        if content_hash(made).startswith(wanted):
+            return made
+        padding += 1
+
+
+def written(op: str, number: int, before: Image | None, *, rising: bool) -> Image | None:
+    """The item after a user's write: a version puts it, `!text` puts a mistyped one, X none; U raises it, D deletes."""
+    match op:
+        case "D":
+            return None
+        case "X":
+            return image(number, None, rising=rising)
+        case "U":
+            held = {} if before is None else before.attributes.get("ver", {})
+            return image(number, str(int(held.get("N", "0")) + 1), rising=rising)
+        case _:
+            return image(number, op, rising=rising)
+
+
+def without_tombstones(slot: Slot, request: Request) -> tuple[Slot, Response]:
+    """Remember no deletes."""
+    match request:
+        case RaiseTombstone():
+            return slot, Done()
+        case GetTombstone():
+            return slot, Found()
+        case _:
+            return answer(slot, request)
+
+
+# -- scenarios and states ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """What users write in each region, how all regions start, and how much may go wrong."""
+
+    ops: tuple[tuple[str, ...], ...]
+    start: str = "absent"  # or seeded: version 1 everywhere; or buried: a delete of version 1 was done everywhere
+    crashes: int = 0
+    zombies: int = 0
+    rising: bool = True
+    unordered: bool = False
+    """The source delivers records in any order."""
+    remembers: bool = False
+    """All workers share a memory of own writes, which survives crashes."""
+    logged: bool = False
+    """Every maximal lost put must be logged."""
+
+
+class Write(NamedTuple):
+    """A user's write that took effect: its image, its rank, and the writes that it overwrote knowingly."""
+
+    image: int
+    rank: Rank
+    seen: frozenset[int]
+
+
+class Worker(NamedTuple):
+    """A worker on a region's stream: records done in order, or as a set, and the node of the one in hand."""
+
+    shard: int
+    position: int = 0
+    done: int = 0
+    node: int = NOTHING
+    zombie: bool = False
+
+
+class State(NamedTuple):
+    """A moment in a run."""
+
+    slots: tuple[int, ...]
+    streams: tuple[tuple[int, ...], ...]
+    users: tuple[int, ...]
+    writes: tuple[Write, ...]
+    workers: tuple[Worker, ...]
+    crashes: int
+    zombies: int
+    lost: frozenset[int]
+    known: tuple[tuple[RegionId, Rank], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a search saw; without a violation it is complete."""
+
+    states: int
+    quiescent: int
+    violation: str | None = None
+    trace: tuple[str, ...] = ()
+
+
+class Violation(Exception):
+    """An invariant does not hold."""
+
+
+# -- the production mode as a table of steps -----------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Node:
+    record: int
+    known: tuple[tuple[RegionId, Rank], ...]
+    answers: tuple[Response, ...]
+    request: At | LogConflict | None
+    ended: Joined | None
+    following: dict[Response, int] = field(default_factory=dict)
+
+
+class Machine:
+    """Everything that workers can ever ask, as numbers; shared by scenarios over the same regions."""
+
+    def __init__(self, regions: int, world: Answer = answer) -> None:
+        self.regions = REGIONS[:regions]
+        self._world = world
+        self.images: list[Image | None] = []
+        self._image_numbers: dict[Image | None, int] = {}
+        self._slots: list[Slot] = []
+        self._slot_numbers: dict[tuple[int, str | None], int] = {}
+        self.slot_images: list[int] = []
+        self.records: list[tuple[int, int, int]] = []
+        self._record_numbers: dict[tuple[int, int, int], int] = {}
+        self.nodes: list[_Node] = []
+        self._roots: dict[tuple[int, tuple[tuple[RegionId, Rank], ...]], int] = {}
+        self._steps: dict[tuple[int, int], tuple[int, int]] = {}
+        self.nothing = self.image_number(None)
+
+    def image_number(self, item: Image | None) -> int:
+        if item not in self._image_numbers:
+            self._image_numbers[item] = len(self.images)
+            self.images.append(item)
+        return self._image_numbers[item]
+
+    def slot(self, item: int, tombstone: str | None) -> int:
+        if (item, tombstone) not in self._slot_numbers:
+            self._slot_numbers[item, tombstone] = len(self._slots)
+            self._slots.append(Slot(self.images[item], tombstone))
+            self.slot_images.append(item)
+        return self._slot_numbers[item, tombstone]
+
+    def with_item(self, slot: int, item: int) -> int:
+        return self.slot(item, self._slots[slot].tombstone)
+
+    def record(self, region: int, old: int, new: int) -> int:
+        if (region, old, new) not in self._record_numbers:
+            self._record_numbers[region, old, new] = len(self.records)
+            self.records.append((region, old, new))
+        return self._record_numbers[region, old, new]
+
+    def root(self, record: int, known: tuple[tuple[RegionId, Rank], ...]) -> int:
+        if (record, known) not in self._roots:
+            self._roots[record, known] = self._node(record, known, ())
+        return self._roots[record, known]
+
+    def step(self, slot: int, node: int) -> tuple[int, int]:
+        """Answer a node's request in a region: the slot afterwards, and the node that the answer leads to."""
+        if (slot, node) not in self._steps:
+            request = self.nodes[node].request
+            assert isinstance(request, At)
+            after, response = self._world(self._slots[slot], request.request)
+            number = self.slot(self.image_number(after.item), after.tombstone)
+            self._steps[slot, node] = (number, self.follow(node, response))
+        return self._steps[slot, node]
+
+    def follow(self, node: int, response: Response) -> int:
+        held = self.nodes[node]
+        if response not in held.following:
+            held.following[response] = self._node(held.record, held.known, (*held.answers, response))
+        return held.following[response]
+
+    def _node(self, record: int, known: tuple[tuple[RegionId, Rank], ...], answers: tuple[Response, ...]) -> int:
+        region, old, new = self.records[record]
+        steps = replicate_versioned(
+            _change(self.images[old], self.images[new]), mesh_of(self.regions, region), dict(known)
+        )
+        request, ended = None, None
+        try:
+            request = next(steps)
+            for response in answers:
+                request = steps.send(response)
+        except StopIteration as end:
+            request, ended = None, end.value
+        self.nodes.append(_Node(record, known, answers, request, ended))
+        return len(self.nodes) - 1
+
+
+def mesh_of(regions: tuple[RegionId, ...], home: int) -> VersionedMesh:
+    return VersionedMesh(regions[home], regions[:home] + regions[home + 1 :], VERSION)
+
+
+def _change(old: Image | None, new: Image | None) -> ChangeRecord:
+    event = Event.REMOVE if new is None else Event.INSERT if old is None else Event.MODIFY
+    return ChangeRecord(event, KEY, old, new, SequenceNumber("1"), 0.0)
+
+
+# -- moves ---------------------------------------------------------------------------------------------------------
+
+Move = tuple[str, int, int]
+"""What happens, to which user or worker, and where."""
+
+
+class World:
+    """One scenario: what can happen next, and what must hold in the end."""
+
+    def __init__(self, scenario: Scenario, machine: Machine) -> None:
+        self._scenario = scenario
+        self._machine = machine
+
+    def start(self) -> State:
+        machine, count = self._machine, len(self._scenario.ops)
+        first = image(0, "1", rising=self._scenario.rising)
+        slot, writes = machine.slot(machine.nothing, None), ()
+        if self._scenario.start == "seeded":
+            number = machine.image_number(first)
+            slot, writes = machine.slot(number, None), (Write(number, rank_of(VERSION, first), frozenset()),)
+        elif self._scenario.start == "buried":
+            rank = rank_of_delete(VERSION, first)
+            slot, writes = machine.slot(machine.nothing, rank.version), (Write(machine.nothing, rank, frozenset()),)
+        workers = tuple(Worker(region) for region in range(count))
+        nothing: tuple[int, ...] = ()
+        return State(
+            (slot,) * count,
+            (nothing,) * count,
+            (0,) * count,
+            writes,
+            workers,
+            self._scenario.crashes,
+            self._scenario.zombies,
+            frozenset(),
+            (),
+        )
+
+    def moves(self, state: State) -> Iterator[Move]:
+        """Everything that can happen next; what only ends zombies comes last."""
+        for region, ops in enumerate(self._scenario.ops):
+            if state.users[region] < len(ops):
+                yield "user", region, 0
+        for index, worker in enumerate(state.workers):
+            length = len(state.streams[worker.shard])
+            if worker.node != NOTHING:
+                yield "step", index, worker.position
+            elif self._scenario.unordered:
+                for position in range(length):
+                    if not worker.done >> position & 1:
+                        yield "step", index, position
+            elif worker.position < length:
+                yield "step", index, worker.position
+            yield from self._faults(state, index, worker, length)
+
+    def _faults(self, state: State, index: int, worker: Worker, length: int) -> Iterator[Move]:
+        if worker.zombie:
+            yield "dies", index, 0
+            return
+        if state.crashes and (worker.node != NOTHING or worker.position or worker.done):
+            for position in range(1 if self._scenario.unordered else worker.position + 1):
+                yield "crashes", index, position
+        if state.zombies and length:
+            for position in range(min(worker.position, length - 1) + 1):
+                yield "zombie", index, position
+
+    def after(self, state: State, move: Move) -> State:
+        kind, index, position = move
+        if kind == "user":
+            return self._user(state, index)
+        worker = state.workers[index]
+        if kind == "step":
+            return self._step(state, index, worker, position)
+        if kind == "dies":
+            return state._replace(workers=state.workers[:index] + state.workers[index + 1 :])
+        if kind == "crashes":
+            return self._with(state, index, Worker(worker.shard, position))._replace(crashes=state.crashes - 1)
+        zombie = Worker(worker.shard, position, zombie=True)
+        return state._replace(workers=(*state.workers, zombie), zombies=state.zombies - 1)
+
+    @staticmethod
+    def _with(state: State, index: int, worker: Worker) -> State:
+        return state._replace(workers=state.workers[:index] + (worker,) + state.workers[index + 1 :])
+
+    def _user(self, state: State, region: int) -> State:
+        machine, scenario = self._machine, self._scenario
+        op = scenario.ops[region][state.users[region]]
+        users = state.users[:region] + (state.users[region] + 1,) + state.users[region + 1 :]
+        number = 1 + sum(map(len, scenario.ops[:region])) + state.users[region]
+        held = machine.slot_images[state.slots[region]]
+        before = machine.images[held]
+        new = written(op, number, before, rising=scenario.rising)
+        if new is None and before is None:
+            return state._replace(users=users)
+        seen = frozenset[int]()
+        for write in state.writes:
+            if before is not None and write.image == held:
+                seen = write.seen | {held}
+        if new is None:
+            assert before is not None
+            rank = rank_of_delete(VERSION, before)
+        else:
+            rank = rank_of(VERSION, new)
+        after = self._changed(state, region, machine.image_number(new))
+        return after._replace(users=users, writes=(*state.writes, Write(machine.image_number(new), rank, seen)))
+
+    def _changed(self, state: State, region: int, item: int) -> State:
+        """Let an item stand in a region, and its stream tell of it."""
+        machine = self._machine
+        slot = machine.with_item(state.slots[region], item)
+        return self._told(state, region, slot)
+
+    def _told(self, state: State, region: int, slot: int) -> State:
+        machine = self._machine
+        old, new = machine.slot_images[state.slots[region]], machine.slot_images[slot]
+        slots = state.slots[:region] + (slot,) + state.slots[region + 1 :]
+        if old == new:
+            return state._replace(slots=slots)
+        stream = (*state.streams[region], machine.record(region, old, new))
+        if len(stream) > LONGEST_STREAM:
+            raise Violation("ECHO: writes without end")
+        return state._replace(
+            slots=slots, streams=state.streams[:region] + (stream,) + state.streams[region + 1 :]
+        )
+
+    def _step(self, state: State, index: int, worker: Worker, position: int) -> State:
+        machine = self._machine
+        node = worker.node
+        if node == NOTHING:
+            node = machine.root(state.streams[worker.shard][position], state.known)
+        request = machine.nodes[node].request
+        if isinstance(request, LogConflict):
+            lost = state.lost
+            if self._scenario.logged and request.loser is not None:
+                lost |= {machine.image_number(request.loser)}
+            state, node = state._replace(lost=lost), machine.follow(node, Done())
+        elif request is not None:
+            region = machine.regions.index(request.region)
+            slot, node = machine.step(state.slots[region], node)
+            state = self._told(state, region, slot)
+        ended = machine.nodes[node].ended
+        if ended is None:
+            return self._with(state, index, worker._replace(position=position, node=node))
+        if self._scenario.remembers:
+            state = state._replace(known=tuple((region, ended.rank) for region in ended.regions))
+        if self._scenario.unordered:
+            moved = worker._replace(position=0, node=NOTHING, done=worker.done | 1 << position)
+        else:
+            moved = worker._replace(position=position + 1, node=NOTHING)
+        return self._with(state, index, moved)
+
+    # -- the end ---------------------------------------------------------------------------------------------------
+
+    def quiescent(self, state: State) -> bool:
+        """Whether nothing is left to do."""
+        if any(done < len(ops) for done, ops in zip(state.users, self._scenario.ops, strict=True)):
+            return False
+        return all(
+            worker.node == NOTHING and not worker.zombie and self._idle(worker, len(state.streams[worker.shard]))
+            for worker in state.workers
+        )
+
+    def _idle(self, worker: Worker, length: int) -> bool:
+        return worker.done == (1 << length) - 1 if self._scenario.unordered else worker.position == length
+
+    def check(self, state: State) -> None:
+        """All regions equal, the greatest write won, and what it beat is logged."""
+        machine = self._machine
+        items = [machine.slot_images[slot] for slot in state.slots]
+        if len(set(items)) > 1:
+            raise Violation(f"DIVERGENCE: {[machine.images[item] and machine.images[item].wire for item in items]}")  # type: ignore[union-attr]
+        if not state.writes:
+            return
+        best = max(state.writes, key=lambda write: write.rank)
+        if items[0] != best.image:
+            raise Violation(f"WINNER: {machine.images[items[0]]} instead of {best.rank.shown}")
+        if self._scenario.logged and best.image != machine.nothing:
+            self._check_log(state, best)
+
+    def _check_log(self, state: State, best: Write) -> None:
+        nothing = self._machine.nothing
+        lost = [
+            write
+            for write in state.writes
+            if write.image not in {best.image, nothing} and write.image not in best.seen
+        ]
+        owned = frozenset[int]().union(*(write.seen for write in state.writes))
+        for write in lost:
+            if write.image not in owned and write.image not in state.lost:
+                raise Violation(f"UNLOGGED: {write.rank.shown} lost")
+
+
+# -- searches ------------------------------------------------------------------------------------------------------
+
+
+def explore(scenario: Scenario, machine: Machine) -> Result:
+    """Depth-first search over all states of one scenario, each visited once."""
+    world = World(scenario, machine)
+    start = world.start()
+    seen, quiescent = {start}, 0
+    path: list[tuple[Move | None, State, Iterator[Move]]] = [(None, start, world.moves(start))]
+    try:
+        while path:
+            _, here, moves = path[-1]
+            for move in moves:
+                state = world.after(here, move)
+                if state in seen:
+                    continue
+                seen.add(state)
+                path.append((move, state, world.moves(state)))
+                if world.quiescent(state):
+                    quiescent += 1
+                    world.check(state)
+                break
+            else:
+                path.pop()
+    except Violation as violation:
+        return Result(len(seen), quiescent, str(violation), tuple(f"{move}" for move, _, _ in path[1:]))
+    return Result(len(seen), quiescent)
+
+
+def walk(scenario: Scenario, machine: Machine, dice: Random) -> Result:
+    """One random run to the end; faults are rarer than the rest."""
+    world = World(scenario, machine)
+    state, trace = world.start(), []
+    try:
+        while True:
+            moves = list(world.moves(state))
+            plain = [move for move in moves if move[0] in {"user", "step"}]
+            faults = [move for move in moves if move[0] not in {"user", "step"}]
+            if not plain:
+                faults = [move for move in faults if move[0] == "dies"]
+            if not plain and not faults:
+                break
+            move = dice.choice(plain if plain and (not faults or dice.random() < 0.93) else faults)
+            trace.append(f"{move}")
+            state = world.after(state, move)
+        assert world.quiescent(state)
+        world.check(state)
+    except Violation as violation:
+        return Result(len(trace), 0, str(violation), tuple(trace))
+    return Result(len(trace), 1)
+
+
+assert LOWEST < VERSION.of(image(0, "1", rising=True))
