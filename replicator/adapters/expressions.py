@@ -15,13 +15,21 @@ from replicator.domain.requests import (
     Absent,
     AbsentOrStampBelow,
     Condition,
+    MergeTombstone,
+    NoteRemoval,
+    RaiseFloor,
+    SettleTombstone,
     StampBelow,
+    StampCondition,
+    StampIs,
     TombstoneBelow,
+    UnstampedOrBelow,
     UnstampedOrStampBelow,
     VersionAtMost,
     VersionCondition,
     VersionIs,
 )
+from replicator.domain.stamps import SideRow, Tombstone, Version, mark_prefix
 from replicator.domain.versions import STAMP
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -107,3 +115,110 @@ def raise_tombstone(version: str, expires_at: int, schema: int) -> bytes:
         expires_at,
         schema,
     )
+
+
+# -- mode active-active --------------------------------------------------------------------------------------------
+
+
+def stamp_condition(when: StampCondition, key_attribute: str, stamp: str) -> bytes:
+    """Members of a request body that state a condition on the attribute `stamp`."""
+    return _stated(*_stamp_terms(when, key_attribute, stamp))
+
+
+def restamp(sealed: str, when: StampIs, key_attribute: str, stamp: str) -> bytes:
+    """Members of an UpdateItem body that sets nothing but the stamp."""
+    text, names, values = _stamp_terms(when, key_attribute, stamp)
+    stated = _stated(text, {"#rep": stamp, **names}, {":stamp": {"S": sealed}, **values})
+    return b'"UpdateExpression":"SET #rep = :stamp",%b' % stated
+
+
+def marked_by(version: Version, stamp: str) -> bytes:
+    """Members of a request body that state that the delete of this version marked the item."""
+    return _stated("begins_with(#rep, :mark)", {"#rep": stamp}, {":mark": {"S": mark_prefix(version)}})
+
+
+_Terms = tuple[str, dict[str, str], dict[str, object]]
+
+
+def _stamp_terms(when: StampCondition, key_attribute: str, stamp: str) -> _Terms:
+    key, rep = {"#pk": key_attribute}, {"#rep": stamp}
+    match when:
+        case Absent():
+            return "attribute_not_exists(#pk)", key, {}
+        case StampIs(seen):
+            if seen is None:
+                return "attribute_exists(#pk) AND attribute_not_exists(#rep)", {**key, **rep}, {}
+            return "#rep = :seen", rep, {":seen": msgspec.Raw(seen)}
+        case UnstampedOrBelow(version):
+            text = "attribute_exists(#pk) AND (attribute_not_exists(#rep) OR #rep < :v)"
+            return text, {**key, **rep}, {":v": {"S": version.text}}
+        case _:
+            assert_never(when)
+
+
+SIDE_PARENT = "p"
+SIDE_CONTENT = "h"
+SIDE_REMOVED_AT = "ls"
+SIDE_REMOVED = "lv"
+SIDE_FLOOR = "f"
+
+
+def write_row(
+    request: MergeTombstone | SettleTombstone | RaiseFloor | NoteRemoval, expires_at: int, schema: int
+) -> bytes:
+    """Members of an UpdateItem body that changes a side row; `expires_at` in seconds since 1970."""
+    sets: dict[str, str]
+    match request:
+        case MergeTombstone(_, tombstone):
+            sets, terms = _tombstone(tombstone), _below(TOMBSTONE_VERSION, "<", tombstone.version)
+        case SettleTombstone(_, seen, tombstone, removed_at):
+            sets, terms = _tombstone(tombstone), _row_is(seen)
+            if removed_at is not None:
+                sets |= _removal(removed_at, tombstone.version)
+        case RaiseFloor(_, seen, floor):
+            sets, terms = {SIDE_FLOOR: floor.text}, _row_is(seen)
+        case NoteRemoval(_, removed_at, removed):
+            sets, terms = _removal(removed_at, removed), _below(SIDE_REMOVED, "<=", removed)
+        case _:
+            assert_never(request)
+    text, names, values = terms
+    numbers = {TOMBSTONE_EXPIRY: expires_at, SCHEMA_VERSION: schema}
+    changes: dict[str, object] = {name: {"S": value} for name, value in sets.items()}
+    changes |= {name: {"N": str(value)} for name, value in numbers.items()}
+    stated = _stated(
+        text,
+        {**names, **{f"#{name}": name for name in changes}},
+        {**values, **{f":{name}": value for name, value in changes.items()}},
+    )
+    update = "SET " + ", ".join(f"#{name} = :{name}" for name in changes)
+    return b'"UpdateExpression":%b,%b' % (_ENCODE(update), stated)
+
+
+def _tombstone(tombstone: Tombstone) -> dict[str, str]:
+    return {
+        TOMBSTONE_VERSION: tombstone.version.text,
+        SIDE_PARENT: tombstone.parent,
+        SIDE_CONTENT: tombstone.content,
+    }
+
+
+def _removal(removed_at: int, removed: Version) -> dict[str, str]:
+    return {SIDE_REMOVED_AT: f"{removed_at:053d}", SIDE_REMOVED: removed.text}
+
+
+def _below(name: str, comparison: str, version: Version) -> _Terms:
+    text = f"attribute_not_exists(#{name}) OR #{name} {comparison} :most"
+    return text, {f"#{name}": name}, {":most": {"S": version.text}}
+
+
+def _row_is(seen: SideRow) -> _Terms:
+    """Tombstone and floor are exactly as they were read."""
+    texts: list[str] = []
+    values: dict[str, object] = {}
+    for name, version in ((TOMBSTONE_VERSION, seen.deleted), (SIDE_FLOOR, seen.floor)):
+        if version is None:
+            texts.append(f"attribute_not_exists(#{name})")
+        else:
+            texts.append(f"#{name} = :seen_{name}")
+            values[f":seen_{name}"] = {"S": version.text}
+    return " AND ".join(texts), {f"#{name}": name for name in (TOMBSTONE_VERSION, SIDE_FLOOR)}, values

@@ -6,6 +6,8 @@ Invariant: one request is one call, sent only while the fence stands; a refusal 
 from __future__ import annotations
 
 import asyncio
+import secrets
+from collections.abc import Callable
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, assert_never
 from uuid import uuid4
@@ -17,11 +19,20 @@ from replicator.adapters import wire
 from replicator.adapters.aws import CLIENT_ERRORS, error_code, translate
 from replicator.adapters.expressions import (
     SCHEMA_VERSION,
+    SIDE_CONTENT,
+    SIDE_FLOOR,
+    SIDE_PARENT,
+    SIDE_REMOVED,
+    SIDE_REMOVED_AT,
     TOMBSTONE_KEY,
     TOMBSTONE_VERSION,
     condition,
+    marked_by,
     raise_tombstone,
+    restamp,
+    stamp_condition,
     version_condition,
+    write_row,
 )
 from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.domain.image import Image, stamped
@@ -29,21 +40,33 @@ from replicator.domain.records import ItemKey
 from replicator.domain.requests import (
     Condition,
     Delete,
+    DeleteMarked,
     Done,
     Found,
+    FoundRow,
     GetItem,
+    GetSideRow,
     GetTombstone,
     GuardedPut,
     LogConflict,
+    MergeTombstone,
+    NoteRemoval,
     Put,
+    RaiseFloor,
     RaiseTombstone,
     Refused,
+    RefusedRow,
     Remove,
     Replace,
     Request,
     Response,
+    Restamp,
+    SettleTombstone,
+    StampedPut,
     VersionedRequest,
 )
+from replicator.domain.stamps import NO_ROW, NONCE_BYTES, SideRow, Tombstone, Version, parse_version
+from replicator.domain.versions import STAMP
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
@@ -79,6 +102,11 @@ def _item(raw: msgspec.Raw) -> Image | None:
     return None if wire_json in _EMPTY else Image(wire_json)
 
 
+def fresh_nonce() -> str:
+    """Eight characters that no other write of a stamp carries."""
+    return secrets.token_urlsafe(NONCE_BYTES)
+
+
 class DynamoRegion:
     """One replica table with the side table of its region, for one target."""
 
@@ -92,8 +120,12 @@ class DynamoRegion:
         tombstone_ttl: timedelta,
         concurrency: int,
         clock: Clock,
+        stamp_attribute: str = STAMP,
+        nonce: Callable[[], str] = fresh_nonce,
     ) -> None:
         self._client = client
+        self._stamp = stamp_attribute
+        self._nonce = nonce
         self._where = f"{table} in {region_id}"
         self._side_where = f"{side_table} in {region_id}"
         self._table = table
@@ -104,7 +136,9 @@ class DynamoRegion:
         self._slots = asyncio.Semaphore(concurrency)
         self._clock = clock
 
-    async def execute(self, request: Request, fence: Fence) -> Response:  # noqa: PLR0911 - one per kind of request
+    async def execute(  # noqa: C901, PLR0911 - one per kind of request
+        self, request: Request, fence: Fence
+    ) -> Response:
         """Carry a request out; waits for a free connection first, so that the fence is checked right at the send."""
         async with self._slots:
             match request:
@@ -122,6 +156,12 @@ class DynamoRegion:
                     return await self._get_tombstone(key, fence)
                 case Replace() | Remove():
                     return await self._write_versioned(request, fence)
+                case StampedPut() | Restamp() | DeleteMarked():
+                    return await self._write_stamped(request, fence)
+                case GetSideRow(key):
+                    return FoundRow(_row(await self._get_row(key, fence), self._side_where))
+                case MergeTombstone() | SettleTombstone() | RaiseFloor() | NoteRemoval():
+                    return await self._write_row(request, fence)
                 case LogConflict():
                     raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
                 case _:
@@ -188,6 +228,43 @@ class DynamoRegion:
             return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
         return Done(_item(_ANSWER.decode(answer).Attributes))
 
+    async def _write_stamped(self, request: StampedPut | Restamp | DeleteMarked, fence: Fence) -> Response:
+        """A write that sets, or depends on, a stamp; every call gets a nonce of its own."""
+        some_key = request.key.parts[0][0]
+        operation: Any
+        match request:
+            case StampedPut(_, image, stamp, when):
+                operation, what = self._client.put_item, "PutItem"
+                item = stamped(image, stamp.sealed(self._nonce()), self._stamp)
+                members = b'"Item":%b,%b' % (item, stamp_condition(when, some_key, self._stamp))
+            case Restamp(key, stamp, when):
+                operation, what = self._client.update_item, "UpdateItem"
+                change = restamp(stamp.sealed(self._nonce()), when, some_key, self._stamp)
+                members = b'"Key":%b,%b' % (key.wire, change)
+            case DeleteMarked(key, version):
+                operation, what = self._client.delete_item, "DeleteItem"
+                members = b'"Key":%b,%b' % (key.wire, marked_by(version, self._stamp))
+            case _:
+                assert_never(request)
+        body = b"{%b,%b,%b}" % (self._table_json, members, _ALL_OLD)
+        try:
+            await wire.call(operation, body, fence, f"{what} on {self._where}", TableName=self._table)
+        except wire.Refusal as refusal:
+            return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
+        return _DONE
+
+    async def _write_row(
+        self, request: MergeTombstone | SettleTombstone | RaiseFloor | NoteRemoval, fence: Fence
+    ) -> Response:
+        change = write_row(request, int(self._clock.now()) + self._ttl_seconds, SIDE_SCHEMA)
+        body = b'{%b,"Key":%b,%b,%b}' % (self._side_json, self._side_key(request.key), change, _ALL_OLD)
+        what = f"UpdateItem on {self._side_where}"
+        try:
+            await wire.call(self._client.update_item, body, fence, what, TableName=self._side_table)
+        except wire.Refusal as refusal:
+            return RefusedRow(_row(_item(_ANSWER.decode(refusal.body).Item), self._side_where))
+        return _DONE
+
     async def _raise_tombstone(self, key: ItemKey, version: str, fence: Fence) -> Response:
         expires_at = int(self._clock.now()) + self._ttl_seconds
         body = b'{%b,"Key":%b,%b}' % (
@@ -209,15 +286,43 @@ class DynamoRegion:
         return Found(item=_item(_ANSWER.decode(answer).Item))
 
     async def _get_tombstone(self, key: ItemKey, fence: Fence) -> Found:
+        row = await self._get_row(key, fence)
+        return Found(tombstone=None if row is None else row.attributes.get(TOMBSTONE_VERSION, {}).get("S"))
+
+    async def _get_row(self, key: ItemKey, fence: Fence) -> Image | None:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._side_json, self._side_key(key))
         answer = await wire.call(
             self._client.get_item, body, fence, f"GetItem on {self._side_where}", TableName=self._side_table
         )
-        row = _item(_ANSWER.decode(answer).Item)
-        return Found(tombstone=None if row is None else row.attributes.get(TOMBSTONE_VERSION, {}).get("S"))
+        return _item(_ANSWER.decode(answer).Item)
 
     def _side_key(self, key: ItemKey) -> bytes:
         return _ENCODE({TOMBSTONE_KEY: {"S": key.side_key(self._table)}})
+
+
+def _row(item: Image | None, where: str) -> SideRow:
+    """A side row of mode `active-active`."""
+    if item is None:
+        return NO_ROW
+    texts = {name: str(typed.get("S", "")) for name, typed in item.attributes.items()}
+
+    def version(name: str) -> Version | None:
+        text = texts.get(name)
+        found = None if text is None else parse_version(text)
+        if text is not None and found is None:
+            raise WorldMismatch(
+                f"{where} holds a row whose `{name}` is no version of mode active-active.",
+                advice="Tombstones of another mode stand there: give the rule a side table of its own, or empty it.",
+            )
+        return found
+
+    deleted, removed_at = version(TOMBSTONE_VERSION), texts.get(SIDE_REMOVED_AT)
+    return SideRow(
+        tombstone=None if deleted is None else Tombstone(deleted, texts[SIDE_PARENT], texts[SIDE_CONTENT]),
+        floor=version(SIDE_FLOOR),
+        removed_at=None if removed_at is None else int(removed_at),
+        removed=version(SIDE_REMOVED),
+    )
 
 
 _HARMLESS = {"None", "ConditionalCheckFailed"}

@@ -23,7 +23,9 @@ from replicator.domain.versions import GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP
 NO_PARENT = "-"
 """Stands for the parent of a write that overwrote nothing whose version is known."""
 
-NONCE_LENGTH = 8
+NONCE_BYTES = 6
+"""Randomness of a nonce: 8 characters of base64url."""
+
 _CONTENT_LENGTH = 16
 _PARENT_LENGTH = 12
 _LARGEST_COUNTER = 999_999

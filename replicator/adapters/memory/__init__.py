@@ -13,6 +13,7 @@ from replicator.adapters.memory.coordination import MemoryCoordination, MemoryMe
 from replicator.adapters.memory.faults import Fault, Faults, OpenFence
 from replicator.adapters.memory.region import EMPTY, MemoryRegion, Slot, answer, holds
 from replicator.adapters.memory.source import MemorySource
+from replicator.adapters.memory.stamped import StampedSlot, answer_stamped
 from replicator.adapters.memory.stream import MemoryStream
 
 __all__ = [
@@ -29,8 +30,10 @@ __all__ = [
     "MemoryStream",
     "OpenFence",
     "Slot",
+    "StampedSlot",
     "acted",
     "answer",
+    "answer_stamped",
     "filled",
     "holds",
     "leased",

@@ -8,11 +8,13 @@ another type, is false; the contract suite holds both against each other.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import assert_never
 
 from replicator.adapters.memory.faults import Faults
+from replicator.adapters.memory.stamped import StampedSlot, answer_stamped
 from replicator.adapters.memory.versioned import answer_versioned
 from replicator.domain.errors import PoisonRecord, ReplicatorError
 from replicator.domain.image import Image, stamped
@@ -21,23 +23,32 @@ from replicator.domain.requests import (
     AbsentOrStampBelow,
     Condition,
     Delete,
+    DeleteMarked,
     Done,
     Found,
     GetItem,
+    GetSideRow,
     GetTombstone,
     GuardedPut,
     LogConflict,
+    MergeTombstone,
+    NoteRemoval,
     Put,
+    RaiseFloor,
     RaiseTombstone,
     Refused,
     Remove,
     Replace,
     Request,
     Response,
+    Restamp,
+    SettleTombstone,
     StampBelow,
+    StampedPut,
     TombstoneBelow,
     UnstampedOrStampBelow,
 )
+from replicator.domain.stamps import NO_ROW, SideRow
 from replicator.domain.versions import STAMP
 from replicator.ports import Fence
 
@@ -46,17 +57,20 @@ _DONE = Done()
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What stands under one key: the item, and the version of its tombstone."""
+    """What stands under one key: the item, and the version of its tombstone; in mode `active-active` its side row."""
 
     item: Image | None = None
     tombstone: str | None = None
+    row: SideRow = NO_ROW
 
 
 EMPTY = Slot()
 
 
-def answer(slot: Slot, request: Request) -> tuple[Slot, Response]:  # noqa: C901, PLR0911 - one per kind of request
-    """Carry a request out on one key."""
+def answer(  # noqa: C901, PLR0911 - one per kind of request
+    slot: Slot, request: Request, nonce: str = "--------", attribute: str = STAMP
+) -> tuple[Slot, Response]:
+    """Carry a request out on one key; `nonce` seals a stamp that is written to `attribute`."""
     match request:
         case Put():
             return _put(slot, request)
@@ -77,6 +91,18 @@ def answer(slot: Slot, request: Request) -> tuple[Slot, Response]:  # noqa: C901
         case Replace() | Remove():
             item, response = answer_versioned(slot.item, request)
             return replace(slot, item=item), response
+        case (
+            StampedPut()
+            | Restamp()
+            | DeleteMarked()
+            | GetSideRow()
+            | MergeTombstone()
+            | SettleTombstone()
+            | RaiseFloor()
+            | NoteRemoval()
+        ):
+            after, response = answer_stamped(StampedSlot(slot.item, slot.row), request, nonce, attribute)
+            return replace(slot, item=after.item, row=after.row), response
         case LogConflict():
             raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
         case _:
@@ -122,10 +148,14 @@ def _tombstone_below(slot: Slot, version: str) -> bool:
 
 
 class MemoryRegion:
-    """One replica table with its side table."""
+    """One replica table with its side table; `nonce` seals stamps, which stand in the attribute `stamp_attribute`."""
 
-    def __init__(self, faults: Faults | None = None) -> None:
+    def __init__(
+        self, faults: Faults | None = None, *, nonce: Callable[[], str] | None = None, stamp_attribute: str = STAMP
+    ) -> None:
         self.faults = faults or Faults()
+        self._nonce = nonce or map("{:08d}".format, count()).__next__
+        self._stamp_attribute = stamp_attribute
         self.slots: dict[ItemKey, Slot] = {}
         self.sent: list[Request] = []
         """Every request that reached the region, in order, whatever became of it."""
@@ -137,13 +167,13 @@ class MemoryRegion:
             fence.check()
             self.sent.append(request)
             put = request.put if isinstance(request, GuardedPut) else request
-            if isinstance(put, Put) and put.key in self._poisoned:
+            if isinstance(put, Put | StampedPut | Restamp) and put.key in self._poisoned:
                 raise PoisonRecord(f"{type(request).__name__} failed: {self._poisoned[put.key]}")
             return self.carry_out(request)
 
     def carry_out(self, request: Request) -> Response:
         """Carry a request out at once: no faults, no fence."""
-        after, response = answer(self.slot(_key(request)), request)
+        after, response = answer(self.slot(_key(request)), request, self._nonce(), self._stamp_attribute)
         self.slots[_key(request)] = after
         return response
 
@@ -161,7 +191,7 @@ class MemoryRegion:
 
     def write_foreign(self, key: ItemKey, item: Image | None) -> None:
         """Put or delete an item as somebody else would: unconditionally, stamped or not."""
-        self.slots[key] = Slot(item, self.slot(key).tombstone)
+        self.slots[key] = replace(self.slot(key), item=item)
 
     def poison(self, key: ItemKey, why: str) -> None:
         """Refuse every put of this key for good, as DynamoDB does with an item that is too large."""
