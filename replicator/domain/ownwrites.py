@@ -1,36 +1,42 @@
 """What this process itself brought to regions a moment ago.
 
-Invariant: an entry only ever says "this rank stood here after my write"; forgetting one costs reads, never correctness.
+Invariant: an entry only ever says "this rank, or something greater, has stood there"; forgetting one costs reads, never
+correctness.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
 
 from replicator.domain.ranks import Rank
 from replicator.domain.records import ItemKey, RegionId
-from replicator.domain.versioned import Joined
+from replicator.domain.versioned import Joined, Known
 
 KEEP_SECONDS = 300.0
 """Far below every tombstone's life: what is remembered longer than a tombstone could hide a new item."""
 
+_RANKS_OF_A_KEY = 16
+
 
 class OwnWrites:
-    """The last rank that was joined into every region, of the keys that were written last; `capacity` keys at most."""
+    """The last ranks that were joined, by key and region; of the `capacity` keys that were written last."""
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
-        self._entries: OrderedDict[ItemKey, tuple[float, Mapping[RegionId, Rank]]] = OrderedDict()
+        self._keys: OrderedDict[ItemKey, dict[tuple[RegionId, Rank], float]] = OrderedDict()
 
-    def known(self, key: ItemKey, now: float) -> Mapping[RegionId, Rank]:
-        """What stood in which region after a write of ours; `now` in seconds of a clock that never jumps."""
-        at, ranks = self._entries.get(key, (now, {}))
-        return ranks if now - at < KEEP_SECONDS else {}
+    def known(self, key: ItemKey, now: float) -> Known:
+        """What has stood in which region since; `now` in seconds of a clock that never jumps."""
+        return frozenset(place for place, at in self._keys.get(key, {}).items() if now - at < KEEP_SECONDS)
 
     def note(self, key: ItemKey, joined: Joined, now: float) -> None:
         """Remember how a record ended."""
-        self._entries[key] = (now, dict.fromkeys(joined.regions, joined.rank))
-        self._entries.move_to_end(key)
-        while len(self._entries) > self._capacity:
-            self._entries.popitem(last=False)
+        places = self._keys.pop(key, {})
+        for region in joined.regions:
+            places.pop((region, joined.rank), None)
+            places[region, joined.rank] = now
+        while len(places) > _RANKS_OF_A_KEY:
+            del places[next(iter(places))]
+        self._keys[key] = places
+        if len(self._keys) > self._capacity:
+            self._keys.popitem(last=False)

@@ -9,11 +9,11 @@ records. Leaves retries, fencing and which records pass a rule's filter to whoev
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Collection, Generator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from replicator.domain.conflicts import Kind, Operation, Reason
+from replicator.domain.conflicts import Kind, Operation, Reason, Resolution
 from replicator.domain.image import Image, canonical, unreserved
 from replicator.domain.ordered import Effect
 from replicator.domain.ranks import LOWEST, Rank, VersionAttribute, rank_of, rank_of_delete
@@ -34,6 +34,9 @@ from replicator.domain.requests import (
 )
 
 _MICROS = 1_000_000
+
+Known = Collection[tuple[RegionId, Rank]]
+"""What the caller itself brought to regions a moment ago: this rank, or something greater, has stood there."""
 
 T = TypeVar("T")
 Steps = Generator[At | LogConflict, Response, T]
@@ -82,28 +85,21 @@ class _Write:
     micros: int
 
 
-def replicate_versioned(
-    record: ChangeRecord, mesh: VersionedMesh, known: Mapping[RegionId, Rank] | None = None
-) -> Steps[Joined]:
-    """Bring one record of the home region to all regions.
-
-    `known`: what the caller itself brought to regions a moment ago (`OwnWrites`); the record of such a write need not
-    be looked after again.
-    """
+def replicate_versioned(record: ChangeRecord, mesh: VersionedMesh, known: Known = ()) -> Steps[Joined]:
+    """Bring one record of the home region to all regions; what is `known` (`OwnWrites`) is not looked after again."""
     write = _Write(
         key=record.key,
         old=None if record.old is None else unreserved(record.old),
         new=None if record.new is None else unreserved(record.new),
         micros=round(record.created_at * _MICROS),
     )
-    known = known or {}
     if write.new is None:
         assert write.old is not None, "a record has an image"
         return (yield from _delete(mesh, write, write.old, known))
     if write.old is not None and regressed(mesh, write.old, write.new):
         return (yield from _take_back(mesh, write, write.old, write.new, known))
     if write.old is None:
-        buried = yield from below_tombstone(mesh, write, write.new)
+        buried = yield from below_tombstone(mesh, write, write.new, known)
         if buried is not None:
             return buried
     rank = rank_of(mesh.version, write.new)
@@ -119,30 +115,31 @@ def regressed(mesh: VersionedMesh, old: Image, new: Image) -> bool:
     return rank_of(mesh.version, new) < rank_of(mesh.version, old)
 
 
-def below_tombstone(mesh: VersionedMesh, write: _Write, new: Image) -> Steps[Joined | None]:
+def below_tombstone(mesh: VersionedMesh, write: _Write, new: Image, known: Known) -> Steps[Joined | None]:
     """Delete an item again that was created at or below its tombstone; None when it was not."""
     rank = rank_of(mesh.version, new)
     tombstone = yield from _tombstone(mesh.home, write.key)
     if tombstone is None or tombstone < rank.version:
         return None
     buried = Rank(tombstone, deleted=True, content="")
-    standing = yield from _item(mesh.home, write.key)
-    if standing is not None:
+    created = (mesh.home, rank) not in known
+    if created and tombstone == rank.version:
+        # Most likely this very image was brought here and deleted again since; then nothing was lost.
+        created = (yield from _item(mesh.home, write.key)) is not None
+    if created:
         loser = _Party(rank, new, mesh.home, write.micros)
         yield _conflict(write.key, Kind.STALE_CREATE, _Party(buried, None, None, None), loser)
     effect = yield from _remove(mesh, write, buried, mesh.home, new)
     return Joined(buried, {mesh.home: effect}, (mesh.home,))
 
 
-def _take_back(
-    mesh: VersionedMesh, write: _Write, old: Image, new: Image, known: Mapping[RegionId, Rank]
-) -> Steps[Joined]:
+def _take_back(mesh: VersionedMesh, write: _Write, old: Image, new: Image, known: Known) -> Steps[Joined]:
     """Put the greater image back that a user overwrote with a lesser one."""
     rank = rank_of(mesh.version, old)
     winner = _Party(rank, old, mesh.home, None)
     loser = _Party(rank_of(mesh.version, new), new, mesh.home, write.micros)
     yield _conflict(write.key, Kind.VERSION_REGRESS, winner, loser)
-    effects = {mesh.home: (yield from _join(mesh, write.key, winner, mesh.home, new, {}))}
+    effects = {mesh.home: (yield from _join(mesh, write.key, winner, mesh.home, new, ()))}
     for region in mesh.others:
         effects[region] = yield from _join(mesh, write.key, winner, region, None, known)
     return Joined(rank, effects, mesh.regions)
@@ -157,12 +154,12 @@ def _join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
     joined: _Party,
     region: RegionId,
     parent: Image | None,
-    known: Mapping[RegionId, Rank],
+    known: Known,
 ) -> Steps[Effect]:
     """Let a region hold this image or a greater one. `parent`: what the image replaced where it was written."""
     rank, image = joined.rank, joined.image
     assert image is not None, "a put carries an image"
-    if known.get(region) == rank:
+    if (region, rank) in known:
         return Effect.STALE
     standing = yield from _item(region, key)
     while True:
@@ -174,19 +171,24 @@ def _join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
         else:
             theirs = _Party(rank_of(mesh.version, standing), standing, region, None)
             if theirs.rank >= rank:
-                if theirs.rank != rank and theirs.rank.version == rank.version:
-                    yield _conflict(key, Kind.PUT_PUT, theirs, joined)
+                yield from log_tie(key, theirs, joined)
                 return Effect.STALE
             if not _same(standing, parent):
                 yield _conflict(key, Kind.PUT_PUT, joined, theirs)
             answer = yield At(region, Replace(key, image, mesh.version.exactly(standing)))
         if isinstance(answer, Done):
-            yield from _log_unseen(mesh, key, joined, answer.item, region, (standing, parent))
+            yield from log_unseen(mesh, key, joined, answer.item, region, (standing, parent))
             return Effect.APPLIED
         standing = _in_the_way(answer)
 
 
-def _log_unseen(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
+def log_tie(key: ItemKey, standing: _Party, joined: _Party) -> Steps[None]:
+    """Log an image that was not put because another of the same version stands there."""
+    if standing.rank != joined.rank and standing.rank.version == joined.rank.version:
+        yield _conflict(key, Kind.PUT_PUT, standing, joined)
+
+
+def log_unseen(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
     mesh: VersionedMesh,
     key: ItemKey,
     joined: _Party,
@@ -196,20 +198,20 @@ def _log_unseen(  # noqa: PLR0913, PLR0917 - what, where, and what is known abou
 ) -> Steps[None]:
     """Log an image of the same version that came between the look and the put.
 
-    One that is greater than the image put is not lost: its own record brings it back.
+    One that is greater than the image put is brought back by its own record.
     """
     if replaced is None or any(_same(replaced, image) for image in expected):
         return
     loser = _Party(rank_of(mesh.version, replaced), replaced, region, None)
-    if loser.rank < joined.rank:
-        yield _conflict(key, Kind.PUT_PUT, joined, loser)
+    outcome = Resolution.OVERWRITTEN if loser.rank < joined.rank else Resolution.REPAIRED
+    yield _conflict(key, Kind.PUT_PUT, joined, loser, outcome)
 
 
-def _delete(mesh: VersionedMesh, write: _Write, old: Image, known: Mapping[RegionId, Rank]) -> Steps[Joined]:
+def _delete(mesh: VersionedMesh, write: _Write, old: Image, known: Known) -> Steps[Joined]:
     """Remember the delete and carry it out, everywhere."""
     rank = rank_of_delete(mesh.version, old)
     effects = dict.fromkeys(mesh.regions, Effect.STALE)
-    for region in [region for region in effects if known.get(region) != rank]:
+    for region in [region for region in effects if (region, rank) not in known]:
         yield At(region, RaiseTombstone(write.key, rank.version))
         effects[region] = yield from _remove(mesh, write, rank, region, old)
     return Joined(rank, effects, mesh.regions)
@@ -228,10 +230,17 @@ def _remove(mesh: VersionedMesh, write: _Write, delete: Rank, region: RegionId, 
         answer = yield At(region, Remove(write.key, mesh.version.exactly(standing)))
     if answer.item is None:
         return Effect.ABSENT
-    if not _same(answer.item, expected):
-        loser = _Party(rank_of(mesh.version, answer.item), answer.item, region, None)
-        yield _conflict(write.key, Kind.DELETE_PUT, _Party(delete, None, mesh.home, write.micros), loser)
+    yield from log_removed(mesh, write, delete, region, answer.item, expected)
     return Effect.DELETED
+
+
+def log_removed(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
+    mesh: VersionedMesh, write: _Write, delete: Rank, region: RegionId, removed: Image, expected: Image
+) -> Steps[None]:
+    """Log an image that went with a delete which did not know it."""
+    if not _same(removed, expected):
+        loser = _Party(rank_of(mesh.version, removed), removed, region, None)
+        yield _conflict(write.key, Kind.DELETE_PUT, _Party(delete, None, mesh.home, write.micros), loser)
 
 
 def _item(region: RegionId, key: ItemKey) -> Steps[Image | None]:
@@ -258,7 +267,9 @@ def _same(image: Image, other: Image | None) -> bool:
 # -- conflicts -----------------------------------------------------------------------------------------------------
 
 
-def _conflict(key: ItemKey, kind: Kind, winner: _Party, loser: _Party) -> LogConflict:
+def _conflict(
+    key: ItemKey, kind: Kind, winner: _Party, loser: _Party, outcome: Resolution = Resolution.OVERWRITTEN
+) -> LogConflict:
     unversioned = loser.rank.version == LOWEST
     tie = winner.rank.version == loser.rank.version and not winner.rank.deleted
     return LogConflict(
@@ -274,4 +285,5 @@ def _conflict(key: ItemKey, kind: Kind, winner: _Party, loser: _Party) -> LogCon
         loser=loser.image,
         loser_region=loser.region,
         loser_micros=loser.micros,
+        outcome=outcome,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -23,10 +24,10 @@ from replicator.domain.requests import (
     Refused,
     Remove,
     Replace,
-    Request,
     Response,
     VersionAtMost,
     VersionCondition,
+    VersionedRequest,
     VersionIs,
 )
 from tests.contract.worlds import DynamoRegionBench, RegionBench, Turnstile, gathered
@@ -35,6 +36,7 @@ OPEN = OpenFence()
 K = ItemKey((("pk", "S", "k"),))
 NUMBER = VersionAttribute("ver")
 
+Typed = dict[str, Any]
 BIG = 2**53
 NUMBERS = [
     *("0", "-0", "1", "1.0", "1.5", "-1", "-1.25", "10", "9"),
@@ -42,7 +44,7 @@ NUMBERS = [
     *("9" * 38, "9" * 37 + "8", "-" + "9" * 38, "0." + "0" * 37 + "1", "1E+125", "1E-130", "-1E+125"),
 ]
 TEXTS = ["", "0", "1", "01", "a", "b", "ab", "B", "\u00fc", "\uffee", "\U0001f600", 'quo"te', "back\\slash"]
-OTHERS = [
+OTHERS: list[Typed] = [
     {"BOOL": True},
     {"NULL": True},
     {"B": "AAE="},
@@ -51,10 +53,10 @@ OTHERS = [
     {"NS": ["1", "2"]},
     {"SS": ["a", "b"]},
 ]
-VALUES = [None, *({"N": number} for number in NUMBERS), *({"S": text} for text in TEXTS), *OTHERS]
+VALUES: list[Typed | None] = [None, *({"N": number} for number in NUMBERS), *({"S": text} for text in TEXTS), *OTHERS]
 
 
-def item(name: str, version: dict[str, object] | None, value: str = "a") -> Image:
+def item(name: str, version: Typed | None, value: str = "a") -> Image:
     attributes = {"pk": {"S": name}, "value": {"S": value}, **({} if version is None else {"ver": version})}
     return Image(json.dumps(attributes, separators=(",", ":"), ensure_ascii=False).encode())
 
@@ -64,7 +66,7 @@ def seen(image: Image | None) -> bytes | None:
     return None if image is None else canonical(image)
 
 
-def comparable(response: Response) -> object:
+def comparable(response: Response) -> tuple[str, bytes | None]:
     match response:
         case Done(standing):
             return "done", seen(standing)
@@ -115,7 +117,7 @@ async def test_nothing_is_sent_behind_a_fallen_fence(region_bench: RegionBench) 
 # -- agreement -----------------------------------------------------------------------------------------------------
 
 
-def condition(dice: Random, kind: int, standing: dict[str, object] | None) -> VersionCondition:
+def condition(dice: Random, kind: int, standing: Typed | None) -> VersionCondition:
     """A condition of each kind; often about exactly what stands there."""
     value = standing if dice.random() < 0.4 else dice.choice(VALUES)
     if kind == 0:
@@ -131,9 +133,9 @@ def condition(dice: Random, kind: int, standing: dict[str, object] | None) -> Ve
     return VersionAtMost("ver", "S", text)
 
 
-def cases(dice: Random, rounds: int) -> list[tuple[Slot, Request]]:
+def cases(dice: Random, rounds: int) -> list[tuple[Slot, VersionedRequest]]:
     """Every value under every kind of condition, against random values; one key per case."""
-    made: list[tuple[Slot, Request]] = []
+    made: list[tuple[Slot, VersionedRequest]] = []
     for number, (_, value, kind) in enumerate(itertools.product(range(rounds), [*VALUES, "absent"], range(4))):
         name = f"case {number}"
         where = ItemKey((("pk", "S", name),))
@@ -165,7 +167,7 @@ async def test_conditions_on_versions_evaluated_in_memory_and_rendered_for_a_ser
         if comparable(response) != expected or not same_state:
             differences.append((slot.item and slot.item.wire, request, comparable(response), expected, same_state))
     assert differences == []
-    assert {comparable(response)[0] for response in told} == {"done", "refused"}  # type: ignore[index]
+    assert {comparable(response)[0] for response in told} == {"done", "refused"}
 
 
 @pytest.mark.servers
