@@ -360,6 +360,55 @@ async def test_a_stop_repeats_the_last_checkpoint_until_it_is_stored() -> None:
     assert world.owner() is None
 
 
+async def test_a_save_under_way_at_the_end_is_waited_for_so_that_it_cannot_land_behind_the_next() -> None:
+    world = World()
+    process = world.process(limits=Limits(checkpoint_seconds=0.1)).start()
+    await until(lambda: world.stored() == "TRIM_HORIZON")
+    gate, saves = asyncio.Event(), 0
+
+    async def pause(call: str) -> None:
+        nonlocal saves
+        if call == "save":
+            saves += 1
+            await gate.wait()
+
+    world.coordination.faults.pause = pause
+    world.put("a", 1)
+    await until(world.same)
+    await asyncio.sleep(1)
+    process.stop.set()
+    await asyncio.sleep(5)
+    gate.set()
+    await process.drain()
+    assert (saves, world.stored()) == (1, "1"), "the save was neither given up nor repeated"
+
+
+async def test_no_checkpoint_is_sent_behind_the_deadline_of_the_lease() -> None:
+    world = World()
+    process = world.process(limits=Limits(checkpoint_seconds=2)).start()
+    await until(lambda: world.stored() == "TRIM_HORIZON")
+    world.put("a", 1)
+    await until(world.same)
+    process.suspend(60)
+    await asyncio.sleep(8)
+    assert world.stored() == "TRIM_HORIZON", "the row still names this process, but its lease is over"
+    await process.kill()
+
+
+async def test_an_end_that_comes_too_late_is_not_stored() -> None:
+    world = World()
+    process = world.process(limits=Limits(checkpoint_seconds=60)).start()
+    world.write("abc")
+    await until(world.same)
+    await world.coordination.claim(world.ref, S0, world.row(), WorkerId("other"))
+    world.roll("s0", "s1")
+    await until(lambda: process.observer.of("lease_ended") == [("s0", "lost")])
+    assert world.owner() == "other"
+    assert world.stored() is None
+    assert process.observer.faults == []
+    await process.kill()
+
+
 async def test_a_stop_is_quiet_when_the_shard_went_to_another_worker() -> None:
     world = World()
     process = world.process(limits=Limits(checkpoint_seconds=60)).start()
