@@ -3,8 +3,8 @@
     python -m benchmarks.soak --minutes 10 --workers 2 --kill-every 60 --rate 100
     python -m benchmarks.soak --writes 20000 --workers 1 --kills 5
 
-Prints what was written, replayed and compared, the resident memory of every daemon over time, and a verdict; exits 1 when
-a replica differs from what the users wrote, or a cache entry lies.
+Prints what was written, replayed and compared, the resident memory of every daemon over time, and a verdict; exits 1
+when a replica differs from what the users wrote, or a cache entry lies.
 """
 
 from __future__ import annotations
@@ -128,7 +128,8 @@ async def soak(world: World, options: Options) -> bool:
     for pid, samples in weights.items():
         slope = growth(samples)
         shown = "too short to tell" if slope is None else f"{slope / 1024:+.2f} MiB/min after warm-up"
-        print(f"process {pid}: {samples[0][1] // 1024} -> {samples[-1][1] // 1024} MiB over {len(samples) * 5} s, {shown}")
+        first, last = samples[0][1] // 1024, samples[-1][1] // 1024
+        print(f"process {pid}: {first} -> {last} MiB over {len(samples) * 5} s, {shown}")
     codes = [daemon.terminate() for daemon in daemons]
     print(f"exit codes {codes}; verdict: {'identical' if same and not lies else 'DIFFERENT'}")
     return same and not lies and not any(codes)

@@ -49,7 +49,7 @@ class Progress:
         self._positions = dict(stored)
         self._dirty: dict[str, Position] = {}
         self._changed = asyncio.Event()
-        self._turn = asyncio.Lock()
+        self.saving = asyncio.Lock()
         self._ports = ports
         self._fence = fence
         self._limits = limits
@@ -94,7 +94,7 @@ class Progress:
 
         One save at a time, so that a slow one never brings an older position back.
         """
-        async with self._turn:
+        async with self.saving:
             if not self._dirty:
                 return
             self._changed.clear()
@@ -187,7 +187,8 @@ class ShardWorker:
             while pending := [task for task in self._running.values() if not task.done()]:
                 await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
             self._group = None
-            keeper.cancel()
+            async with self.progress.saving:  # one under way ends first: given up, it could land behind the next
+                keeper.cancel()
         await self._last_flush()
 
     async def _last_flush(self) -> None:

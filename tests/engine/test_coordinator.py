@@ -93,7 +93,7 @@ async def test_a_parent_that_is_listed_open_although_it_has_a_child_is_read_firs
         await asyncio.sleep(60)
         assert claimed(process) == ["s0"]
         world.streams.close(world.ref, S0)
-        world.open_shards = [S1]
+        world.route_to("s1")
         world.write("xyz")
         await until(world.same)
         assert claimed(process) == ["s0", "s1"]
@@ -107,7 +107,7 @@ async def test_a_child_that_is_listed_late_is_found_soon() -> None:
         await until(lambda: world.stored() == "SHARD_END")
         await asyncio.sleep(60)
         world.streams.add_shard(world.ref, S1, S0)
-        world.open_shards = [S1]
+        world.route_to("s1")
         world.write("xyz")
         await until(world.same, within=5)
         assert claimed(process) == ["s0", "s1"]
@@ -116,7 +116,7 @@ async def test_a_child_that_is_listed_late_is_found_soon() -> None:
 async def test_a_shard_whose_parent_is_listed_no_more_is_read() -> None:
     world = World()
     world.streams.add_shard(world.ref, S1, ShardId("trimmed long ago"))
-    world.open_shards = [S1]
+    world.route_to("s1")
     world.write("abc")
     async with world.process():
         await until(world.same)
@@ -175,6 +175,22 @@ async def test_a_claim_whose_answer_was_lost_is_made_again(fault: Fault) -> None
     async with world.process():
         await until(world.same)
     assert claims == 2
+
+
+async def test_nothing_is_claimed_behind_the_deadline_of_the_session() -> None:
+    world = World("s0", "s1", "s2")
+    process = world.process()
+
+    async def fall_asleep(call: str) -> None:
+        if call == "claim":
+            world.coordination.faults.pause = None
+            process.suspend(60)
+
+    world.coordination.faults.pause = fall_asleep
+    async with process:
+        await until(lambda: len(claimed(process)) == 4)
+        owners = [event[1] for event in process.observer.of("lease_claimed")]
+        assert owners == ["p1.1", "p1.2", "p1.2", "p1.2"]
 
 
 async def test_a_shard_that_somebody_else_claims_at_the_same_moment_is_left_to_him() -> None:
@@ -346,12 +362,12 @@ async def test_every_cycle_is_told_whatever_the_world_does() -> None:
 
 def replace_stream(world: World) -> None:
     """Disable the stream and enable another one: the old one stays readable, and writes go to the new one."""
-    for shard_id in world.open_shards:
+    for shard_id in set(world.routes) & world.streams._shards.get(world.ref.arn, {}).keys():
         world.streams.close(world.ref, shard_id)
     world.ref = stream_ref(2)
     world.streams.enable(world.ref)
     world.streams.add_shard(world.ref, ShardId("n0"))
-    world.open_shards = [ShardId("n0")]
+    world.route_to("n0")
     written = world.source.items
     world.source = world.new_source(world.ref)
     world.source.items = written
@@ -415,7 +431,6 @@ async def test_a_child_that_an_old_stream_lists_late_is_read_before_its_successo
         world.write("xyz", 1)
         late = world.streams._shards[old.arn].pop(S1)
         late.closed = True
-        world.open_shards = []
         replace_stream(world)
         world.write("x", 2)
         await until(lambda: world.stored(ref=old) == "SHARD_END")
@@ -467,7 +482,6 @@ async def test_a_stream_that_is_gone_without_a_successor_is_told_until_there_is_
     async with world.process() as process:
         await asyncio.sleep(100)
         assert "no longer exists" in process.observer.troubles["shards of orders in us"].message
-        world.open_shards = []
         replace_stream(world)
         world.put("x", 1)
         await until(world.same)

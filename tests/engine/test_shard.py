@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 
 from replicator.adapters.memory import Fault, Faults
-from replicator.domain.errors import Throttled, Unreachable
+from replicator.domain.errors import LeaseLost, Throttled, Unreachable
 from replicator.domain.progress import Position
 from replicator.domain.records import RegionId, ShardId, WorkerId
 from replicator.domain.requests import GuardedPut, Put
 from replicator.domain.rules import OnGap, Rule, Start
+from replicator.engine.leases import Session, ShardFence
 from replicator.engine.pacing import Limits
+from replicator.engine.shard import Progress
+from replicator.ports import Lease
 from tests.engine.world import (
     AP,
     EU,
@@ -358,6 +361,94 @@ async def test_a_stop_repeats_the_last_checkpoint_until_it_is_stored() -> None:
     await process.drain()
     assert world.stored() == "3"
     assert world.owner() is None
+
+
+async def test_a_save_under_way_at_the_end_is_waited_for_so_that_it_cannot_land_behind_the_next() -> None:
+    world = World()
+    process = world.process(limits=Limits(checkpoint_seconds=0.1)).start()
+    await until(lambda: world.stored() == "TRIM_HORIZON")
+    gate, saves = asyncio.Event(), 0
+
+    async def pause(call: str) -> None:
+        nonlocal saves
+        if call == "save":
+            saves += 1
+            await gate.wait()
+
+    world.coordination.faults.pause = pause
+    world.put("a", 1)
+    await until(world.same)
+    await asyncio.sleep(1)
+    process.stop.set()
+    await asyncio.sleep(5)
+    gate.set()
+    await process.drain()
+    assert (saves, world.stored()) == (1, "1"), "the save was neither given up nor repeated"
+
+
+async def progress_of(world: World) -> tuple[Progress, ShardFence]:
+    """The progress of a shard that was claimed, without anybody who works on it."""
+    process = world.process()
+    me = WorkerId("me")
+    row = await world.coordination.claim(world.ref, S0, None, me)
+    assert row is not None
+    session = Session(me, process.clock, lease_seconds=10)
+    session.extend(process.clock.monotonic())
+    fence = ShardFence(session)
+    lease = Lease(world.ref, S0, me, row.epoch)
+    return Progress(lease, {}, process.worker._sources[0].ports, fence, Limits()), fence
+
+
+async def test_no_checkpoint_is_sent_behind_the_deadline_of_the_lease() -> None:
+    world = World()
+    progress, _ = await progress_of(world)
+    progress.moved(target("orders", EU), Position("1"))
+    await asyncio.sleep(9)
+    with pytest.raises(LeaseLost):
+        await progress.flush()
+    assert world.owner() == "me", "the row would still have taken it"
+    assert world.stored() is None
+
+
+async def test_a_refused_checkpoint_fences_everything_else_of_the_shard_at_once() -> None:
+    world = World()
+    progress, fence = await progress_of(world)
+    await world.coordination.claim(world.ref, S0, world.row(), WorkerId("other"))
+    progress.moved(target("orders", EU), Position("1"))
+    fence.check()
+    with pytest.raises(LeaseLost):
+        await progress.flush()
+    with pytest.raises(LeaseLost):
+        fence.check()
+
+
+async def test_a_flush_that_is_cancelled_keeps_what_it_should_have_stored() -> None:
+    world = World()
+    progress, _ = await progress_of(world)
+    gate = hold(world.coordination.faults, "save")
+    progress.moved(target("orders", EU), Position("1"))
+    flushing = asyncio.create_task(progress.flush())
+    await asyncio.sleep(1)
+    progress.moved(target("orders", AP), Position("2"))
+    flushing.cancel()
+    await asyncio.wait([flushing])
+    gate.set()
+    await progress.flush()
+    assert (world.stored(), world.stored(target_id="orders/ap")) == ("1", "2")
+
+
+async def test_an_end_that_comes_too_late_is_not_stored() -> None:
+    world = World()
+    process = world.process(limits=Limits(checkpoint_seconds=60)).start()
+    world.write("abc")
+    await until(world.same)
+    await world.coordination.claim(world.ref, S0, world.row(), WorkerId("other"))
+    world.roll("s0", "s1")
+    await until(lambda: process.observer.of("lease_ended") == [("s0", "lost")])
+    assert world.owner() == "other"
+    assert world.stored() is None
+    assert process.observer.faults == []
+    await process.kill()
 
 
 async def test_a_stop_is_quiet_when_the_shard_went_to_another_worker() -> None:

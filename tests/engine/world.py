@@ -37,12 +37,15 @@ from replicator.engine.coordinator import Source
 from replicator.engine.pacing import Limits
 from replicator.engine.shard import ShardPorts
 from replicator.engine.worker import Worker
-from replicator.ports import BatchReport, Gap, Lease, Place, StreamRef
+from replicator.ports import BatchReport, Gap, Lease, Place, Region, StreamRef
 
-US, EU, AP = RegionId("us"), RegionId("eu"), RegionId("ap")
+US, EU, AP, CA = RegionId("us"), RegionId("eu"), RegionId("ap"), RegionId("ca")
 ORDERS = TableName("orders")
 EPOCH_SECONDS = 1_700_000_000.0
 """Wall time at which the loop's time is zero."""
+
+
+_SLOTS = 16
 
 
 class LoopClock:
@@ -107,7 +110,9 @@ class Recorder:
 
     def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
         self.blocked_keys = {
-            place: key for place, key in self.blocked_keys.items() if not place.endswith(f" on {lease.shard_id}")
+            place: key
+            for place, key in self.blocked_keys.items()
+            if not (place.startswith(f"{rule}/") and place.endswith(f" on {lease.shard_id}"))
         }
         self.told.append(("shard_stopped", lease.shard_id, rule, why))
 
@@ -178,10 +183,9 @@ def eu_rule(**choices: Any) -> Rule:
 
 @dataclass
 class Latency:
-    """A pause ahead of every call; the calls that are listed wait until they are let go."""
+    """A pause ahead of every call, and how many calls were in it at once."""
 
-    seconds: float = 0.0
-    held: dict[str, asyncio.Event] = field(default_factory=dict)
+    seconds: float
     under_way: int = 0
     most_under_way: int = 0
 
@@ -189,10 +193,7 @@ class Latency:
         self.under_way += 1
         self.most_under_way = max(self.most_under_way, self.under_way)
         try:
-            if self.seconds:
-                await asyncio.sleep(self.seconds)
-            if call in self.held:
-                await self.held[call].wait()
+            await asyncio.sleep(self.seconds)
         finally:
             self.under_way -= 1
 
@@ -207,14 +208,16 @@ class World:
         self.coordination = MemoryCoordination(Faults(seed + 1))
         self.membership = MemoryMembership(Faults(seed + 2))
         self.registry = MemoryRegistry(clock.now, Faults(seed + 3))
-        self.regions = {region: MemoryRegion(Faults(seed + 4)) for region in (EU, AP)}
+        self.regions = {region: MemoryRegion(Faults(seed + 4)) for region in (EU, AP, CA)}
         self.caches = {name: MemoryCache(Faults(seed + 5)) for name in ("eu_main", "ap_main")}
         self.conflicts = MemoryConflictLog(Faults(seed + 6))
         self.ref = stream_ref()
         self.streams.enable(self.ref)
-        self.open_shards = [ShardId(name) for name in shards or ("s0",)]
-        for shard_id in self.open_shards:
-            self.streams.add_shard(self.ref, shard_id)
+        self.routes: list[ShardId] = []
+        """The open shard of every slot of the key space; a key never leaves the line of its shard's children."""
+        for name in shards or ("s0",):
+            self.streams.add_shard(self.ref, ShardId(name))
+        self.route_to(*(shards or ("s0",)))
         self.source = self.new_source(self.ref)
         self._ids = itertools.count(1)
 
@@ -222,7 +225,11 @@ class World:
         return MemorySource(self.streams, ref, shard_of=self.shard_of, now=self.now, first_sequence=first_sequence)
 
     def shard_of(self, key: ItemKey) -> ShardId:
-        return self.open_shards[crc32(key.wire) % len(self.open_shards)]
+        return self.routes[crc32(key.wire) % _SLOTS]
+
+    def route_to(self, *shards: str) -> None:
+        """Divide the key space between these shards."""
+        self.routes = [ShardId(shards[slot % len(shards)]) for slot in range(_SLOTS)]
 
     def records(self, shard: str = "s0") -> tuple[ChangeRecord, ...]:
         """Every record of a shard."""
@@ -243,12 +250,13 @@ class World:
         self.source.delete(key_of(name))
 
     def roll(self, shard: str, *children: str) -> None:
-        """Close an open shard and open its children."""
+        """Close an open shard and divide its part of the key space between its children."""
         self.streams.close(self.ref, ShardId(shard))
-        self.open_shards.remove(ShardId(shard))
         for child in children:
             self.streams.add_shard(self.ref, ShardId(child), ShardId(shard))
-            self.open_shards.append(ShardId(child))
+        slots = [slot for slot, route in enumerate(self.routes) if route == shard]
+        for number, slot in enumerate(slots if children else ()):
+            self.routes[slot] = ShardId(children[number % len(children)])
 
     def holds(self, region: RegionId = EU) -> dict[str, str]:
         """What a replica's items say, by key."""
@@ -281,19 +289,25 @@ class World:
         row = self.row(shard)
         return None if row is None else row.owner
 
-    def process(self, *rules: Rule, limits: Limits | None = None) -> Process:
-        return Process(self, rules or (eu_rule(),), limits or Limits(), f"p{next(self._ids)}")
+    def process(self, *rules: Rule, limits: Limits | None = None, **choices: Any) -> Process:
+        return Process(self, rules or (eu_rule(),), limits or Limits(), f"p{next(self._ids)}", **choices)
 
 
 class Process:
     """One daemon process: the real worker over this world's ports."""
 
-    def __init__(self, world: World, rules: Sequence[Rule], limits: Limits, name: str) -> None:
+    def __init__(
+        self,
+        world: World,
+        rules: Sequence[Rule],
+        limits: Limits,
+        name: str,
+        wire_to: Callable[[MemoryRegion], Region] = lambda region: region,
+    ) -> None:
         self.name = name
         self.clock = LoopClock()
         self.observer = Recorder()
         self.stop = asyncio.Event()
-        self.latency = {region: Latency() for region in world.regions}
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
         ports = ShardPorts(
             stream=world.streams,
@@ -301,7 +315,7 @@ class Process:
             registry=world.registry,
             targets={
                 place.target_id: TargetPorts(
-                    None if place.table is None else world.regions[place.region], funnels, world.conflicts
+                    None if place.table is None else wire_to(world.regions[place.region]), funnels, world.conflicts
                 )
                 for each in rules
                 for place in each.targets
