@@ -17,7 +17,7 @@ import structlog
 from replicator import __version__
 from replicator.adapters.aws import Place
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.conflicts import DynamoConflictLog
+from replicator.adapters.conflicts import conflict_log
 from replicator.adapters.coordination import DynamoCoordination
 from replicator.adapters.redis import RedisCache
 from replicator.adapters.streams import DynamoStreams
@@ -170,12 +170,7 @@ class _Parts:
         """Ports of every target. All streams of a mesh write through the same regions and know each other's writes."""
         settings = self.settings
         funnels = {name: CacheFunnel(cache) for name, cache in self.caches.items()}
-        conflicts = DynamoConflictLog(
-            self.places[settings.coordination.region].dynamodb,
-            table=settings.conflict_table_name,
-            region_id=settings.coordination.region,
-            ttl=settings.conflicts.ttl,
-        )
+        conflicts = conflict_log(self.places[settings.coordination.region].dynamodb, settings)
         regions = {
             (rule.name, target.region): self._region(rule, target)
             for rule in rules
@@ -205,7 +200,7 @@ class _Parts:
             tombstone_ttl=self.settings.tombstone_ttl,
             concurrency=self.settings.apply.concurrency,
             clock=self.clock,
-            stamp=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
+            stamp_attribute=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
         )
 
 

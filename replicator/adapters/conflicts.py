@@ -1,12 +1,17 @@
-"""Conflict entries in a DynamoDB table.
+"""The conflict log: entries in a DynamoDB table, and as JSON lines in a file.
 
-Invariant: an entry's id depends only on what was in conflict, so a replay writes the same entry and changes nothing.
+Invariant: an entry's id depends only on what was in conflict, so a replay writes the same entry and changes nothing;
+`write` returns when the entry is durable in every sink.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+import os
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,14 +19,57 @@ from botocore.exceptions import ClientError
 
 from replicator.adapters.aws import CLIENT_ERRORS, error_code, translate
 from replicator.domain.conflicts import ConflictEntry, document
+from replicator.domain.errors import Unreachable
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
 
+    from replicator.ports import ConflictLog
+    from replicator.settings import Settings
+
+BY_RULE, BY_KEY = "by_rule", "by_key"
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 _IMAGES = {"winner": "winner_image", "loser": "loser_image"}
-_AS_JSON = {"key", *_IMAGES.values()}
+_NAMES = {stored: shown for shown, stored in _IMAGES.items()}
+_AS_JSON = {"key", *_NAMES}
+_OURS = {"item", "exp"}
+"""Attributes that the table needs and an entry does not show."""
+_IDS_REMEMBERED = 100_000
+
+
+def conflict_log(client: DynamoDBClient, settings: Settings) -> ConflictLog:
+    """Every sink that is configured, as one."""
+    mask = frozenset(settings.conflicts.mask)
+    logs: list[ConflictLog] = [
+        DynamoConflictLog(
+            client,
+            table=settings.conflict_table_name,
+            region_id=settings.coordination.region,
+            ttl=settings.conflicts.ttl,
+            mask=mask,
+        )
+    ]
+    conflicts = settings.conflicts
+    if conflicts.file is not None:
+        file = FileConflictLog(conflicts.file, max_bytes=conflicts.file_max_bytes, keep=conflicts.file_keep, mask=mask)
+        logs.append(file)
+    return logs[0] if len(logs) == 1 else ConflictLogs(logs)
+
+
+class ConflictLogs:
+    """Several logs as one."""
+
+    def __init__(self, logs: Sequence[ConflictLog]) -> None:
+        self._logs = logs
+
+    async def write(self, entry: ConflictEntry) -> None:
+        """Make an entry durable in each."""
+        for log in self._logs:
+            await log.write(entry)
+
+
+# -- a table -------------------------------------------------------------------------------------------------------
 
 
 class DynamoConflictLog:
@@ -60,11 +108,8 @@ class DynamoConflictLog:
 
 def stored(shown: Mapping[str, Any]) -> dict[str, AttributeValueTypeDef]:
     """An entry's document as an item: images and key as wire JSON in strings, what is None left out."""
-    return {
-        _IMAGES.get(name, name): _typed(_IMAGES.get(name, name), value)
-        for name, value in shown.items()
-        if value is not None
-    }
+    renamed = ((_IMAGES.get(name, name), value) for name, value in shown.items() if value is not None)
+    return {name: _typed(name, value) for name, value in renamed}
 
 
 def _typed(name: str, value: Any) -> AttributeValueTypeDef:
@@ -77,3 +122,104 @@ def _typed(name: str, value: Any) -> AttributeValueTypeDef:
     if isinstance(value, list):
         return {"SS": value}
     return {"S": value}
+
+
+def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """An item of the table as an entry's document again; `winner` and `loser` are there in any case."""
+    found: dict[str, Any] = {"winner": None, "loser": None}
+    for name, typed in row.items():
+        if name in _OURS:
+            continue
+        ((kind, value),) = typed.items()
+        if name in _AS_JSON:
+            value = msgspec.json.decode(value)
+        found[_NAMES.get(name, name)] = int(value) if kind == "N" else sorted(value) if kind == "SS" else value
+    return found
+
+
+# -- a file --------------------------------------------------------------------------------------------------------
+
+
+class FileConflictLog:
+    """JSON lines in a file that this process alone writes; renamed to `<path>.1` and so on when it has grown.
+
+    A line that a crash cut short stays as it is, closed by a line end, and its entry is written again.
+    """
+
+    def __init__(self, path: Path, *, max_bytes: int, keep: int, mask: frozenset[str] = frozenset()) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._keep = keep
+        self._mask = mask
+        self._ids: OrderedDict[str, None] | None = None
+        self._lock = asyncio.Lock()
+
+    async def write(self, entry: ConflictEntry) -> None:
+        """Append an entry and let it reach the disk, unless it is one of the last that were written."""
+        async with self._lock:
+            try:
+                await asyncio.to_thread(self._append, entry)
+            except OSError as error:
+                raise Unreachable(
+                    f"The conflict file {self._path} cannot be written: {error.strerror or error}.",
+                    advice="Make room for it or correct its permissions; nothing goes on without the entry.",
+                ) from error
+
+    def _append(self, entry: ConflictEntry) -> None:
+        if self._ids is None:
+            self._ids = self._known_ids()
+        if entry.id in self._ids:
+            return
+        line = msgspec.json.encode(document(entry, self._mask)) + b"\n"
+        if self._path.exists() and self._path.stat().st_size + len(line) > self._max_bytes:
+            self._rotate()
+        created = not self._path.exists()
+        with self._path.open("ab+") as file:
+            file.write(self._line_end(file) + line)
+            file.flush()
+            os.fsync(file.fileno())
+        if created:
+            self._sync_directory()
+        self._ids[entry.id] = None
+        while len(self._ids) > _IDS_REMEMBERED:
+            self._ids.popitem(last=False)
+
+    def _known_ids(self) -> OrderedDict[str, None]:
+        """The ids that the file and the one renamed last hold."""
+        ids: OrderedDict[str, None] = OrderedDict()
+        for path in (self._renamed(1), self._path):
+            if not path.exists():
+                continue
+            with path.open("rb") as file:
+                for line in file:
+                    try:
+                        ids[msgspec.json.decode(line)["id"]] = None
+                    except (msgspec.DecodeError, KeyError, TypeError):
+                        continue  # cut short by a crash
+        return ids
+
+    @staticmethod
+    def _line_end(file: Any) -> bytes:
+        """What closes a line that was cut short."""
+        if file.seek(0, os.SEEK_END) == 0:
+            return b""
+        file.seek(-1, os.SEEK_END)
+        return b"" if file.read(1) == b"\n" else b"\n"
+
+    def _rotate(self) -> None:
+        self._renamed(self._keep).unlink(missing_ok=True)
+        for number in range(self._keep - 1, 0, -1):
+            if self._renamed(number).exists():
+                self._renamed(number).rename(self._renamed(number + 1))
+        self._path.rename(self._renamed(1))
+
+    def _renamed(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}")
+
+    def _sync_directory(self) -> None:
+        """Let the file's name reach the disk too."""
+        directory = os.open(self._path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)

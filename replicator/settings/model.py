@@ -21,7 +21,7 @@ from pydantic_settings import (
 
 from replicator.settings.agreement import problems_of
 from replicator.settings.rules import RuleSettings
-from replicator.settings.values import Duration, Frozen, Group, Name, RegionName, Table
+from replicator.settings.values import AttributeName, Duration, Frozen, Group, Name, RegionName, Table
 
 ENV_PREFIX = "REPLICATOR_"
 NESTED = "__"
@@ -119,10 +119,14 @@ class Log(Frozen):
 
 
 class ConflictSettings(Frozen):
-    """Where conflict entries go, in the coordination region: a DynamoDB table."""
+    """Where conflict entries go: a DynamoDB table in the coordination region, and a file if one is named."""
 
     table: Table | None = Field(default=None, description="default: replicator-conflicts-<group>")
     ttl: Duration = Field(default=timedelta(days=30), description="how long an entry is kept")
+    file: Path | None = Field(default=None, description="the same entries as JSON lines, written by one daemon only")
+    file_max_bytes: int = Field(default=100_000_000, ge=1_000_000, description="a longer file is renamed to <file>.1")
+    file_keep: int = Field(default=5, ge=1, le=1000, description="renamed files that are kept")
+    mask: list[AttributeName] = Field(default=[], description="attributes whose values no entry shows")
 
 
 class Cache(Frozen):
