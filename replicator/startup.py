@@ -1,8 +1,8 @@
 """Before the start: look at the world, wait a little for what does not answer, refuse what would end badly.
 
 A start is refused (78) when configuration or world is wrong, or when a rule would silently begin anew under another
-name; and (69) when nothing that is configured can work because services do not answer. What does not answer while some
-rule can work is told, and tried again for as long as the daemon runs.
+name on one of the streams that it reads; and (69) when nothing that is configured can work because services do not
+answer. What does not answer while some rule can work is told, and tried again for as long as the daemon runs.
 """
 
 from __future__ import annotations
@@ -94,7 +94,10 @@ def _refusal(failures: Sequence[Fact]) -> ReplicatorError:
 
 
 def _hindered(settings: Settings, rule: Rule, failures: Sequence[Fact]) -> bool:
-    """Whether a rule needs something that does not answer."""
+    """Whether a rule can do nothing as long as something does not answer.
+
+    A mesh can in each region by itself: it reads on from one region what waits for another one.
+    """
     subjects = {f"region {region}" for region in (rule.source, settings.coordination.region)}
     for target in rule.targets:
         subjects.add(f"region {target.region}")
@@ -125,8 +128,8 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Non
 
 
 async def _epoch(premises: Premises, rule: Rule) -> None:
-    """An epoch is never lowered: the highest one seen is kept in the side table."""
-    for target in rule.targets:
+    """An epoch, which only mode `ordered` has, is never lowered: the highest one seen is kept in the side table."""
+    for target in rule.targets if rule.mesh is None else ():
         if target.table is not None:
             await note_epoch(
                 premises.places[target.region].dynamodb,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from replicator.settings import Settings
+from replicator.settings import MODES, Settings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -44,17 +44,21 @@ _PATTERNS = {
     r"^(rediss?|unix)://": "must begin with rediss://, redis:// or unix://",
 }
 _KEY_MARK = "[key]"
+_TAG_AT = 2
+"""Where the location of something inside a rule names the rule's mode: ("rules", 0, "ordered", "source")."""
+
+Location = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
     """What is wrong at one place of the configuration."""
 
-    location: tuple[str | int, ...]
+    location: Location
     text: str
 
 
-def shown(location: tuple[str | int, ...]) -> str:
+def shown(location: Location) -> str:
     """A location as people write it: `rules[0].replicas[1].region`."""
     text = ""
     for step in location:
@@ -68,11 +72,25 @@ def explain(detail: ErrorDetails) -> Problem:
     is_key = bool(location) and location[-1] == _KEY_MARK
     if is_key:
         location = location[:-1]
-    path, text = shown(location), _text(detail, location)
-    return Problem(location, f"the name `{path}` {text}" if is_key else f"`{path}` {text}")
+    if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
+        location = (*location, "mode")
+    written, text = _written(location), _text(detail, location)
+    path = shown(written)
+    return Problem(written, f"the name `{path}` {text}" if is_key else f"`{path}` {text}")
 
 
-def _text(detail: ErrorDetails, location: tuple[str | int, ...]) -> str:
+def _written(location: Location) -> Location:
+    """A location as the file has it: without the mode that tells which kind of rule was meant."""
+    return location if _mode(location) is None else (*location[:_TAG_AT], *location[_TAG_AT + 1 :])
+
+
+def _mode(location: Location) -> str | None:
+    """The mode of the rule that a location lies in; None outside rules."""
+    inside = len(location) > _TAG_AT and location[0] == "rules" and location[_TAG_AT] in MODES
+    return str(location[_TAG_AT]) if inside else None
+
+
+def _text(detail: ErrorDetails, location: Location) -> str:
     kind, context = detail["type"], detail.get("ctx", {})
     match kind:
         case "extra_forbidden":
@@ -80,6 +98,8 @@ def _text(detail: ErrorDetails, location: tuple[str | int, ...]) -> str:
         case "missing":
             described = _description(location)
             text = f"is missing{f' ({described})' if described else ''}"
+        case "union_tag_invalid" | "union_tag_not_found":
+            text = f"must be one of {', '.join(MODES)}"
         case "literal_error" | "enum":
             text = f"must be {context.get('expected', 'one of the documented words')}"
         case "string_pattern_mismatch":
@@ -90,7 +110,8 @@ def _text(detail: ErrorDetails, location: tuple[str | int, ...]) -> str:
             if not text.startswith(("is ", "must ", "has ")):
                 text = f"is not consistent: {text}"
         case "too_short":
-            text = f"needs at least {context.get('min_length', 1)} element"
+            least = context.get("min_length", 1)
+            text = f"needs at least {least} {'element' if least == 1 else 'elements'}"
         case _:
             text = _TYPES.get(kind, _told(detail["msg"]))
     return text
@@ -103,15 +124,20 @@ def _told(message: str) -> str:
     return message[:1].lower() + message[1:].replace("should", "must")
 
 
-def unknown_key(location: tuple[str | int, ...]) -> str:
-    """What to say about a key that does not exist: the nearest one that does, and all of them."""
+def unknown_key(location: Location) -> str:
+    """What to say about a key that does not exist: whose it is, or the nearest one that does, and all of them."""
     allowed = sorted(_allowed(location[:-1]))
+    mode = _mode(location)
+    owners = [other for other in MODES if mode not in {None, other} and location[-1] in _allowed_in(other, location)]
+    if owners:
+        whose = f"{'mode' if len(owners) == 1 else 'modes'} {' and '.join(owners)}"
+        return f"belongs to {whose}, and this rule's mode is {mode}; allowed here: {', '.join(allowed)}"
     near = difflib.get_close_matches(str(location[-1]), allowed, n=1)
     hint = f"; did you mean `{near[0]}`? Allowed" if near else "; allowed"
     return f"is not a known key{hint} here: {', '.join(allowed) or 'nothing'}"
 
 
-def _description(location: tuple[str | int, ...]) -> str:
+def _description(location: Location) -> str:
     for schema in _schemas(location[:-1]):
         found = schema.get("properties", {}).get(str(location[-1]), {}).get("description")
         if found:
@@ -119,14 +145,22 @@ def _description(location: tuple[str | int, ...]) -> str:
     return ""
 
 
-def _allowed(location: tuple[str | int, ...]) -> set[str]:
+def _allowed(location: Location) -> set[str]:
     return {name for schema in _schemas(location) for name in schema.get("properties", {})}
 
 
-def _schemas(location: tuple[str | int, ...]) -> list[dict[str, Any]]:
-    """Every schema that can stand at a place."""
+def _allowed_in(mode: str, location: Location) -> set[str]:
+    """The keys that another mode has where a location lies."""
+    return _allowed((*location[:_TAG_AT], mode, *location[_TAG_AT + 1 : -1]))
+
+
+def _schemas(location: Location) -> list[dict[str, Any]]:
+    """Every schema that can stand at a place; of a rule the one of its mode."""
     found = list(_resolved(_schema()))
-    for step in location:
+    for n, step in enumerate(location):
+        if n == _TAG_AT and _mode(location) is not None:
+            found = [schema for schema in found if schema.get("properties", {}).get("mode", {}).get("const") == step]
+            continue
         inner = [inner for schema in found for inner in _inner(schema, step)]
         found = [resolved for schema in inner for resolved in _resolved(schema)]
     return found

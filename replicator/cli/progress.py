@@ -232,7 +232,7 @@ async def progress_facts(settings: Settings, places: Mapping[str, Place]) -> lis
 def _orphan_fact(settings: Settings, progress: StreamProgress, orphans: set[str]) -> Fact:
     stream, names = progress.stream, ", ".join(sorted(orphans))
     subject = f"progress on table {stream.table} in {stream.region}"
-    here = {rule.name for rule in settings.rules if (rule.source, rule.table) == (stream.region, stream.table)}
+    here = {rule.name for rule in settings.rules if (stream.region, stream.table) in rule.sources}
     new = sorted(here - progress.rules)
     found = f"There is progress of {names}, which is not configured"
     remedy = f"Run `replicator rules rename {min(orphans)} NEW` or `replicator rules forget {min(orphans)}`."

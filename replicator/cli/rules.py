@@ -34,7 +34,7 @@ def list_rules(config: Path | None, *, as_json: bool) -> int:
             "name": rule.name,
             "configured": True,
             "mode": rule.mode,
-            "source": f"{rule.source}:{rule.table}",
+            "sources": [f"{region}:{table}" for region, table in rule.sources],
             "replicas": [f"{region}:{table}" for region, table in rule.replica_tables],
             "caches": [f"{action.cache} ({action.action})" for action in rule.cache],
             "progress": None if stored is None else stored.get(rule.name, []),
@@ -50,7 +50,7 @@ def list_rules(config: Path | None, *, as_json: bool) -> int:
     if as_json:
         print_json({"group": settings.group, "rules": rows})
     else:
-        print_rows(("rule", "mode", "source", "replicas", "caches", "progress on"), [_cells(row) for row in rows])
+        print_rows(("rule", "mode", "sources", "replicas", "caches", "progress on"), [_cells(row) for row in rows])
     return EXIT_STOPPED
 
 
@@ -58,7 +58,9 @@ def _cells(row: dict[str, Any]) -> list[str]:
     progress = "unknown" if row["progress"] is None else ", ".join(row["progress"]) or "none"
     if not row["configured"]:
         return [row["name"], "not configured", "", "", "", progress]
-    return [row["name"], row["mode"], row["source"], ", ".join(row["replicas"]), ", ".join(row["caches"]), progress]
+    mesh = row["sources"] == row["replicas"]
+    places = [", ".join(row["sources"]), "one another" if mesh else ", ".join(row["replicas"])]
+    return [row["name"], row["mode"], *places, ", ".join(row["caches"]), progress]
 
 
 async def _stored(ledger: Ledger) -> dict[str, list[str]]:

@@ -21,12 +21,16 @@ from replicator.cli.output import print_json, print_rows, rich_table
 from replicator.cli.progress import Ledger, StreamProgress, rule_of
 from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
+from replicator.domain.rules import MESH
 
 if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings
 
 _ADMIN_SECONDS = 2.0
 _EVERY_SECONDS = 1.0
+_Seat = tuple[str | None, str, str, str | None]
+"""What one position belongs to: stream ARN, shard, target, and the target's region."""
+
 _COLUMNS = ("rule", "target", "shard", "owner", "epoch", "position", "lag", "progress", "records", "state")
 _OK = 200
 _ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to ask, not where to listen
@@ -129,52 +133,72 @@ async def _ask_admin(settings: Settings) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and document.get("group") == settings.group else None
 
 
-def _live(admin: Mapping[str, Any] | None, rule: str) -> dict[tuple[str, str], Mapping[str, Any]]:
-    """What the daemon says about a rule, by shard and target."""
+def _live(admin: Mapping[str, Any] | None, rule: str) -> dict[_Seat, Mapping[str, Any]]:
+    """What the daemon says about a rule."""
     shards = (
-        (shard["shard"], target)
+        (shard, target)
         for told in ((admin or {}).get("rules", ()))
         if told.get("name") == rule
         for shard in told.get("shards", ())
         for target in shard.get("targets", ())
     )
-    return {(shard, target["target"]): target for shard, target in shards}
+    return {
+        (shard.get("stream"), shard["shard"], target["target"], target.get("region")): target
+        for shard, target in shards
+    }
 
 
-def _rule(
-    rule: RuleSettings, streams: list[StreamProgress], live: Mapping[tuple[str, str], Mapping[str, Any]]
-) -> dict[str, Any]:
+def _rule(rule: RuleSettings, streams: list[StreamProgress], live: Mapping[_Seat, Mapping[str, Any]]) -> dict[str, Any]:
     left = dict(live)
     shards = []
     for progress in streams:
-        if (progress.stream.region, progress.stream.table) != (rule.source, rule.table) or progress.drained:
+        stream = progress.stream
+        if (stream.region, stream.table) not in rule.sources or progress.drained:
             continue
         for shard_id, row in sorted(progress.shards.items()):
             names = {name.removeprefix(CHECKPOINT) for name in row if name.startswith(CHECKPOINT)}
-            names |= {target for shard, target in live if shard == shard_id}
+            names |= {
+                target for arn, shard, target, region in live
+                if (arn, shard) == (stream.arn, shard_id) and region == _region(target, stream.region)
+            }  # fmt: skip
+            seats = {
+                target: (stream.arn, shard_id, target, _region(target, stream.region))
+                for target in sorted(names)
+                if rule_of(target) == rule.name
+            }
             shards.append(
                 {
                     "shard": shard_id,
-                    "stream": progress.stream.arn,
+                    "region": stream.region,
+                    "stream": stream.arn,
                     "owner": row.get("owner", {}).get("S"),
                     "epoch": int(row.get("epoch", {}).get("N", 0)),
-                    "targets": [
-                        _target(target, row, left.pop((shard_id, target), {}))
-                        for target in sorted(names)
-                        if rule_of(target) == rule.name
-                    ],
+                    "targets": [_target(seat, row, left.pop(seat, {})) for seat in seats.values()],
                 }
             )
-    for (shard_id, _), told in left.items():  # seen by the daemon only: the table does not answer
-        shards.append({"shard": shard_id, "stream": None, "owner": None, "epoch": None, "targets": [dict(told)]})
-    return {"name": rule.name, "mode": rule.mode, "source": rule.source, "table": rule.table, "shards": shards}
+    for (arn, shard_id, _, _), told in left.items():  # seen by the daemon only: the table does not answer
+        unknown = {"region": None, "owner": None, "epoch": None}
+        shards.append({"shard": shard_id, "stream": arn, **unknown, "targets": [dict(told)]})
+    return {
+        "name": rule.name,
+        "mode": rule.mode,
+        "sources": [{"region": region, "table": table} for region, table in rule.sources],
+        "shards": shards,
+    }
 
 
-def _target(target: str, row: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+def _region(target: str, home: str) -> str:
+    """The region that a target's progress is about: its replica, or in a mesh the one whose stream is read."""
+    place = target.partition("/")[2]
+    return home if place == MESH else place
+
+
+def _target(seat: _Seat, row: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+    _, _, target, region = seat
     saved = row.get(CHECKPOINT + target, {}).get("S")
     return {
         "target": target,
-        "region": target.partition("/")[2],
+        "region": region,
         "checkpoint": saved,
         "position": live.get("position", saved),
         "lag_seconds": live.get("lag_seconds"),
@@ -213,7 +237,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
             for target in shard["targets"]:
                 yield (
                     rule["name"],
-                    target["target"].partition("/")[2],
+                    _whither(target),
                     _short(shard["shard"]),
                     shard["owner"] or "nobody",
                     "" if shard["epoch"] is None else str(shard["epoch"]),
@@ -223,6 +247,12 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                     _count(target["counts"]),
                     _state(target),
                 )
+
+
+def _whither(target: Mapping[str, Any]) -> str:
+    """Where records go, for people: a replica, or from one region of a mesh to all others."""
+    place = str(target["target"]).partition("/")[2]
+    return f"all from {target['region']}" if place == MESH else place
 
 
 _LONGEST = 18

@@ -249,7 +249,7 @@ def index_over_more(world: World) -> str:
     world.table("us", "plain", view="NEW_AND_OLD_IMAGES")
     world.table("eu", "plain", index={"total": "S"})
     world.rule["table"] = "plain"
-    return "by_it of table plain in eu is over total (S), which no key or index of the source fixes"
+    return "by_it of table plain in eu is over total (S), which no key or index of the source plain in us fixes"
 
 
 def expiry_at_the_replica(world: World) -> str:

@@ -70,7 +70,11 @@ def test_a_good_file_is_settings(path: Path) -> None:
         (changed("source: us", "source: no"), 11, ["`rules[0].source` must be text", "quote it"]),
         (changed("table: orders", "table: or ders"), 10, ["`rules[0].table` must be a DynamoDB table name"]),
         (changed("table: orders", "table: xy"), 10, ["`rules[0].table`", "3 characters"]),
-        (changed("source: us", "source: us\n    mode: chaotic"), 12, ["`rules[0].mode` must be 'ordered'"]),
+        (
+            changed("source: us", "source: us\n    mode: chaotic"),
+            12,
+            ["`rules[0].mode` must be one of ordered, versioned, active-active."],
+        ),
         (changed("source: us", "source: us\n    epoch: x"), 12, ["`rules[0].epoch` must be an integer"]),
         (changed("source: us", "source: us\n    epoch: 1000"), 12, ["`rules[0].epoch`", "999"]),
         (changed("source: us", "source: us\n    filter: {where: '[['}"), 12, ["`rules[0].filter`", "JMESPath"]),
@@ -95,6 +99,96 @@ def test_a_mistake_is_told_with_its_line_its_key_path_and_what_is_allowed(
     sentences = problems(path, text)
     told = [sentence for sentence in sentences if sentence.startswith(f"{path}:{line}: ")]
     assert any(all(part in sentence for part in parts) for sentence in told), sentences
+
+
+ACTIVE = """\
+group: test
+regions:
+  us: {region: us-east-1}
+  eu: {region: eu-west-1}
+coordination: {region: us}
+rules:
+  - name: orders
+    table: orders
+    mode: active-active
+    regions:
+      - us
+      - eu
+"""
+VERSIONED = ACTIVE.replace("active-active", "versioned") + "    version: revision\n"
+MODE = "`rules[0].mode` must be one of ordered, versioned, active-active"
+OF_ACTIVE = "and this rule's mode is active-active"
+IN_ORDERED = (
+    "allowed here: cache, epoch, filter, insert_guard, mode, name, on_gap, replicas, source, start, table,"
+    " ttl_deletes, unstamped."
+)
+HERE = "allowed here: cache, filter, guard, mode, name, on_gap, regions, stamp, start, table."
+
+
+@pytest.mark.parametrize("text", [GOOD, ACTIVE, VERSIONED])
+def test_every_mode_has_a_good_file(path: Path, text: str) -> None:
+    path.write_text(text)
+    assert load(path).rules[0].name == "orders"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "sentence"),
+    [
+        (
+            ACTIVE + "    source: us\n",
+            13,
+            f"`rules[0].source` belongs to mode ordered, {OF_ACTIVE}; {HERE}",
+        ),
+        (
+            ACTIVE + "    version: ver\n",
+            13,
+            f"`rules[0].version` belongs to mode versioned, {OF_ACTIVE}; {HERE}",
+        ),
+        (
+            ACTIVE + "    filter: {where: 'a'}\n",
+            13,
+            f"`rules[0].filter.where` belongs to mode ordered, {OF_ACTIVE}; allowed here: equals, key_prefix.",
+        ),
+        (
+            GOOD + "    regions: [us, eu]\n",
+            16,
+            f"`rules[0].regions` belongs to modes versioned and active-active, and this rule's mode is ordered; {IN_ORDERED}",
+        ),
+        (ACTIVE + "    stampp: x\n", 13, "`rules[0].stampp` is not a known key; did you mean `stamp`? A" + HERE[1:]),
+        (ACTIVE + "    ordered: x\n", 13, f"`rules[0].ordered` is not a known key; {HERE}"),
+        (ACTIVE + "    guard: none\n", 13, "`rules[0].guard` must be 'read' or 'optimistic'."),
+        (
+            ACTIVE.replace("active-active", "no"),
+            9,
+            f"{MODE}; YAML reads no as False: quote it if it is text.",
+        ),
+        (ACTIVE.replace("      - eu\n", ""), 10, "`rules[0].regions` needs at least 2 elements."),
+        (
+            ACTIVE.split("    regions", maxsplit=1)[0],
+            7,
+            "`rules[0].regions` is missing (every region; users may write in each).",
+        ),
+        (
+            ACTIVE.replace("- eu", "- {region: eu, tabel: x}"),
+            12,
+            "`rules[0].regions[1].tabel` is not a known key; did you mean `table`? Allowed here: region, table.",
+        ),
+        (ACTIVE.replace("- eu", "- us"), 12, "`rules[0].regions[1].region`: region 'us' is there twice."),
+        (
+            ACTIVE.replace("- eu", "- ap"),
+            12,
+            "`rules[0].regions[1].region`: region 'ap' is not one of regions (us, eu).",
+        ),
+        (VERSIONED.replace("version: rev", "versions: rev"), 7, "`rules[0].version` is missing."),
+        (
+            VERSIONED.replace("revision", "{attribute: at, type: uuid}"),
+            13,
+            "`rules[0].version.type` must be 'number', 'string' or 'time'.",
+        ),
+    ],
+)
+def test_a_rule_is_judged_by_the_keys_of_its_own_mode(path: Path, text: str, line: int, sentence: str) -> None:
+    assert f"{path}:{line}: {sentence}" in problems(path, text)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from replicator.settings import ENV_PREFIX, Settings
+from replicator.settings import ENV_PREFIX, MODES, Settings
 
 EXAMPLE = (Path(__file__).parents[2] / "config" / "replicator.yaml").read_text()
 _KEY = re.compile(r"^ *(?:- )?(?:# )?([a-z_]+):(?: |$)")
@@ -33,7 +33,9 @@ def shown() -> Settings:
 
 
 def test_it_is_valid_by_itself(shown: Settings) -> None:
-    assert [rule.name for rule in shown.rules] == ["orders"]
+    modes = {rule.mode: rule.name for rule in shown.rules}
+    assert modes == {"ordered": "orders", "versioned": "profiles", "active-active": "carts"}
+    assert list(modes) == list(MODES)
 
 
 def test_it_stays_valid_with_every_optional_key_in_force() -> None:
@@ -64,8 +66,14 @@ def test_durations_at_the_top_show_the_defaults(shown: Settings) -> None:
     assert shown.tombstone_ttl == Settings.model_fields["tombstone_ttl"].default
 
 
-def test_the_rule_shows_the_default_choices(shown: Settings) -> None:
-    assert _differences(shown.rules[0]) == ["replicas", "filter", "cache"]
+def test_rules_show_the_default_choices(shown: Settings) -> None:
+    differences = {rule.mode: set(_differences(rule)) - {"replicas", "filter", "cache"} for rule in shown.rules}
+    assert differences == {"ordered": set(), "versioned": set(), "active-active": set()}
+
+
+def test_every_rule_shows_every_key_of_its_mode(shown: Settings) -> None:
+    written = {rule["name"]: set(rule) for rule in yaml.safe_load(_with_optional_keys())["rules"]}
+    assert written == {rule.name: set(type(rule).model_fields) for rule in shown.rules}
 
 
 def _with_optional_keys() -> str:

@@ -159,6 +159,16 @@ class World:
         self.table("eu")
         assert self.run("init").code == 0
 
+    def mesh(self, mode: str, **keys: Any) -> None:
+        """Make the rule one of another mode over both regions, with more keys, and everything that it asks for."""
+        cache = [{**action, "action": "invalidate"} for action in self.rule["cache"]]
+        kept = {"name": self.rule["name"], "table": self.rule["table"], "cache": cache}
+        version = {"version": "ver"} if mode == "versioned" else {}
+        self.config["rules"][0] = {**kept, "mode": mode, "regions": list(REGIONS), **version, **keys}
+        for region in REGIONS:
+            self.table(region, view="NEW_AND_OLD_IMAGES")
+        assert self.run("init").code == 0
+
     def run(self, *arguments: str, **environment: str) -> Answer:
         """Run the program on this world."""
         variables = {"AWS_ACCESS_KEY_ID": self.account, "REPLICATOR_CONFIG": str(self.path), **environment}

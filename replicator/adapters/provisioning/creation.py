@@ -48,7 +48,7 @@ async def initialise(
     own = [_step(table.subject, _own(places[table.region], table, dry_run=dry_run)) for table in own_tables(settings)]
     streams = []
     if enable_streams:
-        sources = {(rule.source, rule.table): None for rule in settings.rules}
+        sources = {place: None for rule in settings.rules for place in rule.sources}
         streams = [
             _step(f"stream of {table} in {region}", _stream(places[region], table, dry_run=dry_run))
             for region, table in sources

@@ -15,14 +15,15 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import ClientError
 
 from replicator.adapters.aws import error_code
+from replicator.adapters.provisioning.comparison import World, table_at
 from replicator.adapters.provisioning.facts import Fact, failed, ok, wrong
-from replicator.adapters.provisioning.judgement import World, table_at
 from replicator.adapters.provisioning.tables import Keys, Table, ask, own_tables
 from replicator.domain.errors import AccessRefused, ReplicatorError, WorldMismatch
+from replicator.settings import ActiveRule, OrderedRule
 
 if TYPE_CHECKING:
     from replicator.adapters.aws import Place
-    from replicator.settings import Settings
+    from replicator.settings import RuleSettings, Settings
 
 _AT_ONCE = 8
 _NEVER = "attribute_exists(#never) AND attribute_not_exists(#never)"
@@ -42,17 +43,16 @@ async def prove(settings: Settings, places: Mapping[str, Place], world: World) -
 
 
 def _works(settings: Settings, places: Mapping[str, Place], world: World) -> Iterator[Awaitable[Fact]]:
-    for region, name in {(rule.source, rule.table): None for rule in settings.rules}:
+    for region, name in {place: None for rule in settings.rules for place in rule.sources}:
         table = table_at(world, region, name)
         if table is not None and table.stream_arn is not None:
             yield _stream(places[region], table, table.stream_arn)
-    side = settings.side_table_name
-    guards = {place: rule.insert_guard for rule in settings.rules for place in rule.replica_tables}
-    for (region, name), guard in guards.items():
+    writers = {place: rule for rule in settings.rules for place in rule.replica_tables}
+    for (region, name), writer in writers.items():
         table = table_at(world, region, name)
-        side_table = table_at(world, region, side) if guard == "transact" else None
+        side = table_at(world, region, settings.side_table_name)
         if table is not None:
-            calls = _replica(places[region], table, side_table)
+            calls = _written(places[region], table, writer, side)
             yield _verdict(places[region], f"table {name} in {region}", table, calls)
     for own in own_tables(settings):
         table = table_at(world, own.region, own.name)
@@ -74,14 +74,17 @@ class _Call:
     writes: bool = True
 
 
-def _replica(place: Place, table: Table, side: Table | None) -> list[_Call]:
+def _written(place: Place, table: Table, rule: RuleSettings, side: Table | None) -> list[_Call]:
+    """What a rule asks of a table that it writes."""
     client, never, key = place.dynamodb, _never(table), _key(table.keys)
     calls = [
         _Call("GetItem", client.get_item, {"TableName": table.name, "Key": key}, writes=False),
         _Call("PutItem", client.put_item, {"Item": key, **never}),
         _Call("DeleteItem", client.delete_item, {"Key": key, **never}),
     ]
-    if side is not None:
+    if isinstance(rule, ActiveRule):
+        calls.append(_Call("UpdateItem", client.update_item, {"Key": key, **never}))
+    if isinstance(rule, OrderedRule) and rule.insert_guard == "transact" and side is not None:
         items = [
             {"ConditionCheck": {"Key": _key(side.keys), **_never(side)}},
             {"Put": {"Item": key, **never}},

@@ -42,7 +42,7 @@ def tables_by_region(settings: Settings) -> dict[str, list[str]]:
     """Every table that the configuration speaks of, by region id; regions that nothing uses are left out."""
     names: dict[str, dict[str, None]] = {}
     for rule in settings.rules:
-        for region, table in ((rule.source, rule.table), *rule.replica_tables):
+        for region, table in (*rule.sources, *rule.replica_tables):
             names.setdefault(region, {})[table] = None
     for own in own_tables(settings):
         names.setdefault(own.region, {})[own.name] = None

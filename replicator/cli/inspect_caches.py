@@ -1,0 +1,75 @@
+"""The cache entries of one item, each beside the item of its region."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from replicator.cli.sights import Sight, digest
+from replicator.domain.image import Image
+from replicator.domain.rules import KeyTemplate
+
+if TYPE_CHECKING:
+    from replicator.adapters.redis import RedisCache
+    from replicator.domain.records import ItemKey
+    from replicator.settings import RuleSettings, Settings
+
+
+async def cache_sights(  # noqa: PLR0913, PLR0917 - what is looked for, and what was found so far
+    settings: Settings,
+    rule: RuleSettings,
+    caches: Mapping[str, RedisCache],
+    key: ItemKey,
+    by_region: Mapping[str, Image | None],
+    stamp: str,
+) -> list[Sight]:
+    """Every entry that follows the item; `by_region`: the items found, `stamp`: the attribute that is no content."""
+    keys = dict.fromkeys(_keys(settings, rule, key, by_region))
+    return await asyncio.gather(
+        *(_entry(settings, caches[name], name, entry, by_region, stamp) for name, entry in keys)
+    )
+
+
+def _keys(
+    settings: Settings, rule: RuleSettings, key: ItemKey, by_region: Mapping[str, Image | None]
+) -> Iterator[tuple[str, str]]:
+    """(cache, entry key) for every key that the item has where users write or beside the cache, or by its key alone."""
+    for action in rule.cache:
+        template = KeyTemplate(action.key)
+        regions = [*(region for region, _ in rule.sources), settings.caches[action.cache].region]
+        present = [image for region in regions if (image := by_region.get(region)) is not None] or [Image(key.wire)]
+        found = {template.key(image): None for image in present}
+        yield from ((action.cache, cache_key) for cache_key in found if cache_key is not None)
+
+
+async def _entry(  # noqa: PLR0913, PLR0917 - as above
+    settings: Settings, cache: RedisCache, name: str, key: str, by_region: Mapping[str, Image | None], stamp: str
+) -> Sight:
+    region = settings.caches[name].region
+    raw = await cache.get(key)
+    beside = by_region.get(region)
+    if raw is None:
+        return Sight("cache", region, name, "absent", agrees=True, key=key)
+    kind, rest = raw[:2], raw[2:]
+    if kind == b"V:":
+        version, _, payload = rest.partition(b"|")
+        image = _image(payload)
+        agrees = beside is not None and image is not None and digest(image, stamp) == digest(beside, stamp)
+        return Sight("cache", region, name, "value", version.decode(errors="replace"), image, agrees, key, stamp)
+    if kind == b"T:":
+        return Sight("cache", region, name, "deleted", rest.decode(errors="replace"), None, beside is None, key)
+    if kind == b"L:":
+        return Sight("cache", region, name, "being filled", None, None, None, key)
+    return Sight("cache", region, name, f"foreign entry of {len(raw)} bytes", key=key)
+
+
+def _image(payload: bytes) -> Image | None:
+    image = Image(payload)
+    try:
+        digest(image)
+    except (msgspec.DecodeError, ValueError, ArithmeticError):
+        return None
+    return image
