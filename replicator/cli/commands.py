@@ -23,6 +23,11 @@ rules_app = typer.Typer(
     rich_markup_mode=None,
 )
 
+conflicts_app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+)
+
 _CONFIG_HELP = "Configuration file; else REPLICATOR_CONFIG, else /etc/replicator/replicator.yaml."
 Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="PATH", help=_CONFIG_HELP, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
@@ -174,6 +179,106 @@ def rules_forget(
     from replicator.cli.rules import forget_rule
 
     raise typer.Exit(forget_rule(config or context.obj, old, as_json=json))
+
+
+app.add_typer(conflicts_app, name="conflicts")
+
+Rule = Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Only of this rule.", show_default=False)]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", metavar="KEY", help="Only of this item; written as for `inspect`.", show_default=False),
+]
+Kind = Annotated[
+    str | None, typer.Option("--kind", metavar="KIND", help="Only of this kind, e.g. put_put.", show_default=False)
+]
+Since = Annotated[
+    str | None,
+    typer.Option("--since", metavar="TIME", help="Only since then: a time, or a span such as 2h.", show_default=False),
+]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the newest.", show_default=False)]
+EntryId = Annotated[str, typer.Argument(metavar="ID", help="Id of the entry, or at least four characters of it.")]
+
+
+@conflicts_app.callback()
+def conflicts(context: typer.Context, config: Config = None) -> None:
+    """What lost against what: the conflict log, and how to bring a loser back."""
+    context.obj = config or context.obj
+
+
+@conflicts_app.command("list")
+def conflicts_list(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    config: Config = None,
+    rule: Rule = None,
+    key: Key = None,
+    kind: Kind = None,
+    since: Since = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """Conflict entries, newest first.
+
+    A table shows the newest 50 unless --limit says otherwise; --json shows all, with both images.
+    """
+    from replicator.cli.conflicts import list_conflicts, wanted_entries
+
+    wanted = wanted_entries(rule=rule, key=key, kind=kind, since=since, limit=limit)
+    raise typer.Exit(list_conflicts(config or context.obj, wanted, as_json=json))
+
+
+@conflicts_app.command("show")
+def conflicts_show(context: typer.Context, entry: EntryId, config: Config = None, json: Json = False) -> None:
+    """One entry with both images, attribute by attribute."""
+    from replicator.cli.conflicts import show_conflict
+
+    raise typer.Exit(show_conflict(config or context.obj, entry, as_json=json))
+
+
+@conflicts_app.command("export")
+def conflicts_export(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    config: Config = None,
+    rule: Rule = None,
+    key: Key = None,
+    kind: Kind = None,
+    since: Since = None,
+    limit: Limit = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write there.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Conflict entries as JSON lines; with --json as one document."""
+    from replicator.cli.conflicts import export_conflicts, wanted_entries
+
+    wanted = wanted_entries(rule=rule, key=key, kind=kind, since=since, limit=limit)
+    raise typer.Exit(export_conflicts(config or context.obj, wanted, output, as_json=json))
+
+
+@conflicts_app.command("promote")
+def conflicts_promote(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    entry: EntryId,
+    config: Config = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", help="Where to write; else the source, or where it lost.", show_default=False),
+    ] = None,
+    version: Annotated[
+        str | None,
+        typer.Option("--version", help="Mode versioned: the version to write; else one above.", show_default=False),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Write the loser of a conflict again, as a new local write.
+
+    Shows what would change first, and asks.
+    """
+    from replicator.cli.promotion import Choice, promote_conflict
+
+    choice = Choice(entry, region, version, yes)
+    raise typer.Exit(promote_conflict(config or context.obj, choice, as_json=json))
 
 
 @app.command()
