@@ -13,7 +13,7 @@ from replicator import __version__
 from replicator.cli.schema import schema_text
 from tests.cli.worlds import Answer, World, replicator
 
-COMMANDS = ["run", "check", "init", "demo", "status", "inspect", "rules", "schema", "version"]
+COMMANDS = ["run", "check", "init", "demo", "status", "inspect", "rules", "conflicts", "schema", "version"]
 HEAVY = {
     "aiobotocore",
     "aiohttp",

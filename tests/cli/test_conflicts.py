@@ -1,0 +1,288 @@
+"""`replicator conflicts`, as a script or an operator meets it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicator.adapters.conflicts import stored
+from replicator.domain.conflicts import ConflictEntry, Kind, Reason, Witness, document
+from replicator.domain.image import Image
+from replicator.domain.records import ItemKey, RegionId, RuleName, SequenceNumber, ShardId, TableName
+from replicator.domain.requests import LogConflict
+from tests.cli.worlds import World
+
+TABLE = "replicator-conflicts-test"
+NOON = 1_790_000_000.0
+
+
+def image(pk: str, **attributes: dict[str, Any]) -> Image:
+    return Image(json.dumps({"pk": {"S": pk}, "sk": {"N": "1"}, **attributes}).encode())
+
+
+def entry(
+    pk: str = "a",
+    *,
+    number: int = 1,
+    rule: str = "orders",
+    mode: str = "ordered",
+    kind: Kind = Kind.PUT_PUT,
+    loser: Image | None = None,
+    loser_region: str | None = "eu",
+    loser_op: str = "put",
+) -> ConflictEntry:
+    key = ItemKey((("pk", "S", pk), ("sk", "N", "1")))
+    lost = loser or image(pk, note={"S": "lost"}, ver={"N": "3"})
+    conflict = LogConflict(
+        key=key,
+        kind=kind,
+        winner_version=f"{number}!P!w",
+        winner=image(pk, note={"S": "won"}, ver={"N": "7"}),
+        loser=lost if loser_op == "put" else None,
+        reason=Reason.VERSION,
+        loser_version=f"{number}!P!l",
+        winner_region="us",
+        loser_region=loser_region,
+        loser_op=loser_op,
+    )
+    witness = Witness(RegionId("us"), ShardId("shard-1"), SequenceNumber("17"))
+    return ConflictEntry(conflict, TableName("orders"), RuleName(rule), mode, witness, NOON + number)
+
+
+def log(world: World, *entries: ConflictEntry, mask: frozenset[str] = frozenset(), bound: int = 390_000) -> None:
+    for one in entries:
+        row = stored(document(one, mask, bound))
+        world.call("us", "PutItem", TableName=TABLE, Item={**row, "item": {"S": one.item}, "exp": {"N": "1"}})
+
+
+@pytest.fixture
+def ordered(world: World) -> World:
+    world.sound()
+    return world
+
+
+@pytest.fixture
+def versioned(world: World) -> World:
+    world.mesh("versioned")
+    return world
+
+
+def conflicts(world: World, *arguments: str) -> list[dict[str, Any]]:
+    answer = world.run("conflicts", "list", "--json", *arguments)
+    assert answer.code == 0, answer.said
+    found: list[dict[str, Any]] = answer.json["conflicts"]
+    return found
+
+
+# -- list, show, export --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.servers
+def test_json_lists_every_entry_with_both_images_newest_first(ordered: World) -> None:
+    entries = [entry(f"key {number}", number=number) for number in range(60)]
+    log(ordered, *entries)
+    found = conflicts(ordered)
+    assert [one["id"] for one in found] == [one.id for one in reversed(entries)]
+    assert found[0]["loser"] == {"pk": {"S": "key 59"}, "sk": {"N": "1"}, "note": {"S": "lost"}, "ver": {"N": "3"}}
+    assert found[0]["winner"]["note"] == {"S": "won"}
+    assert (found[0]["kind"], found[0]["reason"], found[0]["outcome"]) == ("put_put", "version", "overwritten")
+    assert found[0]["witness_seq"] == "17"
+    assert len(conflicts(ordered, "--limit", "7")) == 7
+
+
+@pytest.mark.servers
+def test_the_table_shows_the_newest_and_says_so(ordered: World) -> None:
+    log(ordered, *(entry(f"key {number}", number=number) for number in range(60)))
+    answer = ordered.run("conflicts", "list")
+    assert len(answer.output.splitlines()) == 51
+    assert "the newest 50 are shown" in answer.errors
+    assert len(ordered.run("conflicts", "list", "--limit", "3").output.splitlines()) == 4
+    assert "no conflict entry" in ordered.run("conflicts", "list", "--kind", "stale_create").errors
+
+
+@pytest.mark.servers
+def test_entries_are_found_by_rule_key_kind_and_time(ordered: World) -> None:
+    first, second, third = (
+        entry("a", number=1),
+        entry("b", number=2, kind=Kind.DELETE_PUT),
+        entry("a", number=3, rule="other"),
+    )
+    log(ordered, first, second, third)
+    since = "2026-09-21T14:13:22Z"
+    key = '{"pk": "a", "sk": 1}'
+    found = {
+        filters: [one["id"] for one in conflicts(ordered, *filters)]
+        for filters in [
+            ("--rule", "orders"),
+            ("--rule", "orders", "--kind", "delete_put"),
+            ("--rule", "orders", "--since", since),
+            ("--since", since),
+            ("--key", key),
+            ("--key", key, "--rule", "orders"),
+            ("--key", key, "--since", since, "--limit", "1"),
+            ("--rule", "unknown"),
+        ]
+    }
+    assert list(found.values()) == [
+        [second.id, first.id],
+        [second.id],
+        [second.id],
+        [third.id, second.id],
+        [third.id, first.id],
+        [first.id],
+        [third.id],
+        [],
+    ]
+    assert conflicts(ordered, "--since", "1h") == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [(["--kind", "put"], "put_put"), (["--since", "yesterday"], "2026"), (["--limit", "0"], "--limit")],
+)
+def test_a_filter_that_cannot_be_is_refused(arguments: list[str], word: str, tmp_path: Path) -> None:
+    world = World("http://localhost:1", "redis://localhost:1", "1" * 12, tmp_path)
+    answer = world.run("conflicts", "list", *arguments)
+    assert answer.code == 2
+    assert word in answer.errors
+
+
+@pytest.mark.servers
+def test_one_entry_is_shown_by_a_part_of_its_id(ordered: World) -> None:
+    log(ordered, entry("a"), entry("b"))
+    wanted = entry("a").id
+    assert ordered.run("conflicts", "show", wanted[:10], "--json").json["id"] == wanted
+    assert ordered.run("conflicts", "show", wanted, "--json").json["key"] == {"pk": {"S": "a"}, "sk": {"N": "1"}}
+    shown = ordered.run("conflicts", "show", wanted).output
+    assert 'note\t{"S": "won"}\t{"S": "lost"}' in shown
+    for unknown in ("0" * 64, "0000", "xyz!"):
+        assert ordered.run("conflicts", "show", unknown).code == 2
+
+
+@pytest.mark.servers
+def test_export_writes_json_lines(ordered: World) -> None:
+    log(ordered, entry("a", number=1), entry("b", number=2))
+    lines = ordered.run("conflicts", "export").output.splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [entry("b", number=2).id, entry("a", number=1).id]
+    file = ordered.directory / "out.jsonl"
+    assert "2 entries" in ordered.run("conflicts", "export", "--output", str(file)).errors
+    assert file.read_text().splitlines() == lines
+    assert len(ordered.run("conflicts", "export", "--json").json["conflicts"]) == 2
+    assert ordered.run("conflicts", "export", "-o", str(ordered.directory / "no" / "out")).code == 2
+
+
+# -- promote -------------------------------------------------------------------------------------------------------
+
+
+def promote(world: World, one: ConflictEntry, *arguments: str) -> Any:
+    answer = world.run("conflicts", "promote", one.id[:16], "--yes", "--json", *arguments)
+    assert answer.code == 0, answer.said
+    return answer.json
+
+
+def held(world: World, region: str) -> list[dict[str, Any]]:
+    return world.items(region, "orders")
+
+
+@pytest.mark.servers
+def test_in_mode_ordered_a_loser_goes_to_the_source(ordered: World) -> None:
+    one = entry(loser=image("a", note={"S": "lost"}, _rep={"S": "0" * 56}))
+    log(ordered, one)
+    told = promote(ordered, one)
+    assert (told["region"], told["before"]) == ("us", None)
+    assert held(ordered, "us") == [{"pk": {"S": "a"}, "sk": {"N": "1"}, "note": {"S": "lost"}}]
+    assert held(ordered, "eu") == []
+    refused = ordered.run("conflicts", "promote", one.id, "--yes", "--region", "eu")
+    assert refused.code == 2
+    assert "do not write in region eu" in refused.errors
+
+
+@pytest.mark.servers
+def test_in_mode_versioned_a_loser_gets_a_version_above_item_and_tombstone(versioned: World) -> None:
+    one = entry(mode="versioned")
+    log(versioned, one)
+    versioned.put("eu", "orders", pk={"S": "a"}, sk={"N": "1"}, note={"S": "won"}, ver={"N": "7.5"})
+    told = promote(versioned, one)
+    assert told["region"] == "eu"
+    assert told["after"]["ver"] == {"N": "8"}
+    assert held(versioned, "eu")[0]["note"] == {"S": "lost"}
+    promote(versioned, one, "--region", "us", "--version", "20")
+    assert held(versioned, "us")[0]["ver"] == {"N": "20"}
+    too_low = versioned.run("conflicts", "promote", one.id, "--yes", "--region", "us", "--version", "19")
+    assert too_low.code == 2
+    assert "not above" in too_low.errors
+    row = {"k": {"S": one.item}, "v": {"S": "35014"}}  # a delete of version 40
+    versioned.call("eu", "PutItem", TableName="replicator-side-test", Item=row)
+    assert promote(versioned, one)["after"]["ver"] == {"N": "41"}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("version", "standing", "begins"),
+    [
+        ({"attribute": "ver", "type": "time"}, "2026-01-01T00:00:00.123Z", "20"),
+        ({"attribute": "ver", "type": "string", "width": 3}, "abc", None),
+    ],
+)
+def test_text_versions_are_raised_where_anybody_can_know_how(
+    world: World, version: dict[str, Any], standing: str, begins: str | None
+) -> None:
+    world.mesh("versioned", version=version)
+    one = entry(mode="versioned", loser=image("a", ver={"S": standing}))
+    log(world, one)
+    if begins is None:
+        refused = world.run("conflicts", "promote", one.id, "--yes")
+        assert (refused.code, "--version" in refused.errors) == (2, True)
+        assert promote(world, one, "--version", "abd")["after"]["ver"] == {"S": "abd"}
+    else:
+        raised = promote(world, one)["after"]["ver"]["S"]
+        assert raised > standing
+        assert len(raised) == len(standing)
+
+
+@pytest.mark.servers
+def test_in_mode_active_active_a_loser_goes_where_it_lost_without_its_stamp(world: World) -> None:
+    world.mesh("active-active")
+    one = entry(mode="active-active", loser=image("a", note={"S": "lost"}, _rep={"S": "stamp"}))
+    log(world, one)
+    assert promote(world, one)["region"] == "eu"
+    assert held(world, "eu") == [{"pk": {"S": "a"}, "sk": {"N": "1"}, "note": {"S": "lost"}}]
+    assert world.run("conflicts", "promote", one.id, "--yes", "--version", "1").code == 2
+
+
+@pytest.mark.servers
+def test_a_delete_that_lost_is_done_again(ordered: World) -> None:
+    one = entry(loser_op="delete", kind=Kind.PUT_DELETE)
+    log(ordered, one)
+    ordered.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, note={"S": "won"})
+    assert promote(ordered, one)["after"] is None
+    assert held(ordered, "us") == []
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("how", ["masked", "truncated"])
+def test_an_image_that_is_not_whole_is_not_promoted(ordered: World, how: str) -> None:
+    one = entry()
+    log(ordered, one, mask=frozenset({"note"} if how == "masked" else ()), bound=60 if how == "truncated" else 390_000)
+    refused = ordered.run("conflicts", "promote", one.id, "--yes")
+    assert refused.code == 2
+    assert "cannot be written again" in refused.errors
+    assert held(ordered, "us") == []
+
+
+@pytest.mark.servers
+def test_nothing_is_written_without_consent(ordered: World) -> None:
+    one = entry()
+    log(ordered, one, replace(entry("b"), rule=RuleName("gone")))
+    for arguments in ([], ["--json"]):
+        refused = ordered.run("conflicts", "promote", one.id, *arguments)
+        assert refused.code == 2
+        assert "--yes" in refused.said
+    gone = ordered.run("conflicts", "promote", entry("b").id, "--yes")
+    assert "not configured" in gone.errors
+    shown = ordered.run("conflicts", "promote", one.id, "--yes")
+    assert 'note\t\t{"S": "lost"}' in shown.output
