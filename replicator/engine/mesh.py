@@ -96,13 +96,13 @@ class MeshDriver:
 
     async def _drive(self, steps: Generator[Any, Any, Any], record: ChangeRecord, tally: Tally) -> Any:
         """Drive a mode to its end; one failure ends it, and it is begun anew: every step may be repeated."""
-        request = next(steps)
+        response: MeshResponse | None = None
         while True:
-            response = await self._answer(request, record, tally)
             try:
                 request = steps.send(response)
             except StopIteration as end:
                 return end.value
+            response = await self._answer(request, record, tally)
 
     async def _answer(
         self, request: At | Wait | LookAhead | LogConflict, record: ChangeRecord, tally: Tally

@@ -12,7 +12,7 @@ from replicator.adapters.memory import Fault, OpenFence, value_entry
 from replicator.domain.errors import AccessRefused, LeaseLost, Throttled, Unreachable
 from replicator.domain.ordered import Effect, OrderedPolicy, Unstamped
 from replicator.domain.progress import HORIZON, Position
-from replicator.domain.records import ChangeRecord, ShardId
+from replicator.domain.records import ChangeRecord, RuleName, ShardId
 from replicator.domain.requests import GuardedPut, Put
 from replicator.domain.rules import CacheVerb, Filter, Rule, Start, Target
 from replicator.domain.versions import ordered_version
@@ -302,8 +302,8 @@ async def test_an_item_that_is_overwritten_is_logged_first() -> None:
     world.conflicts.faults.outage = None
     await applying
     assert world.same()
-    (entry,) = world.conflicts.entries("orders/eu")
-    assert entry.loser == image("a", "foreign")
+    (entry,) = world.conflicts.entries(RuleName("orders"))
+    assert entry.conflict.loser == image("a", "foreign")
     assert (bench.observer.reports[0].adopted, bench.observer.reports[0].conflicts) == (1, 1)
 
 
@@ -324,7 +324,7 @@ async def test_no_conflict_is_logged_behind_the_deadline_of_the_lease() -> None:
 
     with pytest.raises(ExceptionGroup):
         await Bench(world, fence=FallsLate()).apply()
-    assert world.conflicts.entries("orders/eu") == []
+    assert world.conflicts.entries(RuleName("orders")) == []
 
 
 async def test_a_rule_that_forbids_to_adopt_stops_at_the_item_until_it_is_gone() -> None:
