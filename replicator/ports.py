@@ -200,7 +200,8 @@ class BatchReport:
     skipped: int
     effects: Mapping[Effect, int]
     adopted: int
-    conflicts: int
+    conflicts: Mapping[tuple[str, str], int]
+    """Entries written, by kind and outcome."""
     cache_actions: int
     keyless: int
     retries: int

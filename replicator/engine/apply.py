@@ -147,7 +147,7 @@ class TargetApplier:
             skipped=tally.skipped,
             effects=dict(tally.effects),
             adopted=tally.adopted,
-            conflicts=tally.conflicts,
+            conflicts=dict(tally.conflicts),
             cache_actions=tally.cache_actions,
             keyless=tally.keyless,
             retries=tally.retries,

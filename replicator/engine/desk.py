@@ -44,7 +44,8 @@ class Tally:
     changes: int = 0
     skipped: int = 0
     adopted: int = 0
-    conflicts: int = 0
+    conflicts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Entries written, by kind and outcome."""
     cache_actions: int = 0
     keyless: int = 0
     retries: int = 0
@@ -89,7 +90,7 @@ class Desk:
                 detected_at=self.clock.now(),
             )
         )
-        tally.conflicts += 1
+        tally.conflicts[conflict.kind, conflict.outcome] += 1
 
     async def sync_caches(self, plans: Iterable[tuple[CacheRule, CachePlan]], tally: Tally) -> None:
         """Carry cache actions out, gathered by cache."""

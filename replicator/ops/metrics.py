@@ -38,7 +38,7 @@ class Metrics:
         self.changes = counter("changes_total", "Changes sent to a replica, by its answer.", [*target, "effect"])
         self.skipped = counter("skipped_records_total", "Records that the rule did not let pass.", target)
         self.replica_written = counter("replica_written_total", "Items without a version that were adopted.", target)
-        self.conflicts = counter("conflicts_total", "Conflict entries written.", target)
+        self.conflicts = counter("conflicts_total", "Conflict entries written.", [*target, "kind", "outcome"])
         self.cache_actions = counter("cache_actions_total", "Invalidations and refreshes sent to caches.", target)
         self.keyless = counter("cache_keyless_images_total", "Images without an attribute of the key template.", target)
         self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])

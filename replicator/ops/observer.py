@@ -66,7 +66,8 @@ class LiveObserver:
             metrics.changes.labels(*labels, effect.value).inc(number)
         metrics.skipped.labels(*labels).inc(report.skipped)
         metrics.replica_written.labels(*labels).inc(report.adopted)
-        metrics.conflicts.labels(*labels).inc(report.conflicts)
+        for (kind, outcome), number in report.conflicts.items():
+            metrics.conflicts.labels(*labels, kind, outcome).inc(number)
         metrics.cache_actions.labels(*labels).inc(report.cache_actions)
         metrics.keyless.labels(*labels).inc(report.keyless)
         metrics.batch_seconds.labels(*labels).observe(report.took_seconds)
@@ -250,7 +251,7 @@ def _counts(report: BatchReport) -> dict[str, int]:
         "skipped": report.skipped,
         **effects,
         "adopted": report.adopted,
-        "conflicts": report.conflicts,
+        "conflicts": sum(report.conflicts.values()),
         "cache_actions": report.cache_actions,
         "keyless": report.keyless,
         "retries": report.retries,
