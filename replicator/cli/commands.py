@@ -84,7 +84,7 @@ def init(
     config: Config = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     enable_streams: Annotated[
-        bool, typer.Option("--enable-streams", help="Also enable the stream of source tables that have none.")
+        bool, typer.Option("--enable-streams", help="Also enable the stream of tables that are read and have none.")
     ] = False,
     json: Json = False,
 ) -> None:
@@ -131,7 +131,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
 ) -> None:
     """One item everywhere, side by side.
 
-    Source, replicas, tombstones and cache entries with their versions, and whether they agree.
+    Every region's item with its version, what is remembered of deletes, cache entries, and whether they agree.
     """
     from replicator.cli.inspect import inspect_item
 

@@ -47,6 +47,9 @@ _KEY_MARK = "[key]"
 _TAG_AT = 2
 """Where the location of something inside a rule names the rule's mode: ("rules", 0, "ordered", "source")."""
 
+_EQUALS_FROM_END = 3
+"""Where a location with the type of a scalar has its `equals`: (..., "equals", attribute, "str")."""
+
 Location = tuple[str | int, ...]
 
 
@@ -74,9 +77,21 @@ def explain(detail: ErrorDetails) -> Problem:
         location = location[:-1]
     if detail["type"] in {"union_tag_invalid", "union_tag_not_found"}:
         location = (*location, "mode")
-    written, text = _written(location), _text(detail, location)
+    if _names_a_choice(location):
+        location = location[:-1]
+        text = (
+            "must be text or a number" if _mode(location) != MODES[0] else "must be text, a number, true, false or null"
+        )
+    else:
+        text = _text(detail, location)
+    written = _written(location)
     path = shown(written)
     return Problem(written, f"the name `{path}` {text}" if is_key else f"`{path}` {text}")
+
+
+def _names_a_choice(location: Location) -> bool:
+    """Whether the last step is no key but one of the types that a scalar of a filter may have."""
+    return len(location) > _EQUALS_FROM_END and location[-_EQUALS_FROM_END] == "equals"
 
 
 def _written(location: Location) -> Location:

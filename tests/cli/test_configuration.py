@@ -117,6 +117,7 @@ rules:
 """
 VERSIONED = ACTIVE.replace("active-active", "versioned") + "    version: revision\n"
 MODE = "`rules[0].mode` must be one of ordered, versioned, active-active"
+OF_ORDERED = "and this rule's mode is ordered"
 OF_ACTIVE = "and this rule's mode is active-active"
 IN_ORDERED = (
     "allowed here: cache, epoch, filter, insert_guard, mode, name, on_gap, replicas, source, start, table,"
@@ -152,10 +153,20 @@ def test_every_mode_has_a_good_file(path: Path, text: str) -> None:
         (
             GOOD + "    regions: [us, eu]\n",
             16,
-            f"`rules[0].regions` belongs to modes versioned and active-active, and this rule's mode is ordered; {IN_ORDERED}",
+            f"`rules[0].regions` belongs to modes versioned and active-active, {OF_ORDERED}; {IN_ORDERED}",
         ),
         (ACTIVE + "    stampp: x\n", 13, "`rules[0].stampp` is not a known key; did you mean `stamp`? A" + HERE[1:]),
         (ACTIVE + "    ordered: x\n", 13, f"`rules[0].ordered` is not a known key; {HERE}"),
+        (
+            ACTIVE + "    filter: {equals: {pk: [1]}}\n",
+            13,
+            "`rules[0].filter.equals.pk` must be text or a number.",
+        ),
+        (
+            GOOD + "    filter: {equals: {a: [1]}}\n",
+            16,
+            "`rules[0].filter.equals.a` must be text, a number, true, false or null.",
+        ),
         (ACTIVE + "    guard: none\n", 13, "`rules[0].guard` must be 'read' or 'optimistic'."),
         (
             ACTIVE.replace("active-active", "no"),
@@ -169,9 +180,9 @@ def test_every_mode_has_a_good_file(path: Path, text: str) -> None:
             "`rules[0].regions` is missing (every region; users may write in each).",
         ),
         (
-            ACTIVE.replace("- eu", "- {region: eu, tabel: x}"),
+            ACTIVE.replace("- eu", "- {region: eu, tablee: x}"),
             12,
-            "`rules[0].regions[1].tabel` is not a known key; did you mean `table`? Allowed here: region, table.",
+            "`rules[0].regions[1].tablee` is not a known key; did you mean `table`? Allowed here: region, table.",
         ),
         (ACTIVE.replace("- eu", "- us"), 12, "`rules[0].regions[1].region`: region 'us' is there twice."),
         (

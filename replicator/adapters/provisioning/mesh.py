@@ -40,10 +40,7 @@ class _Member:
 
 
 def mesh_facts(settings: Settings, world: World, rule: MeshRule, index: int, *, thorough: bool) -> Iterator[Fact]:
-    """Everything about the rule's regions beside whether tables and streams are there; `index`: its place in the file.
-
-    Which facts there are does not depend on the order of the regions, only on which of them answer.
-    """
+    """Everything about the rule's tables that are there, and about its filter and attributes; `index`: its place."""
     members = [
         _Member(region, table, f"rules[{index}].regions[{n}]")
         for n, (region, name) in enumerate(rule.sources)
