@@ -174,8 +174,7 @@ def _cut(attributes: Mapping[str, Any], bound: int) -> tuple[dict[str, Any], int
     size = len("{}")
     for name, typed in sorted(attributes.items(), key=lambda pair: len(msgspec.json.encode(dict([pair])))):
         more = len(msgspec.json.encode({name: typed}))
-        if size + more > bound:
-            break
-        kept[name] = typed
-        size += more
+        if size + more <= bound:
+            kept[name] = typed
+            size += more
     return kept, size
