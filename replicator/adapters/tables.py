@@ -213,6 +213,7 @@ class DynamoRegion:
 
     async def _write_versioned(self, request: VersionedRequest, fence: Fence) -> Response:
         """A put or delete that tells what it took away."""
+        operation: Any
         match request:
             case Replace(key, image, when):
                 operation, what, subject = self._client.put_item, "PutItem", b'"Item":%b' % image.wire

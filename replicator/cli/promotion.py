@@ -26,6 +26,7 @@ from replicator.cli.configuration import configuration_path, load
 from replicator.cli.conflict_entries import ConflictEntries
 from replicator.cli.conflicts import differences, shown_key
 from replicator.cli.output import print_json, print_rows
+from replicator.cli.sights import OPEN
 from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 from replicator.domain.image import Image, canonical, unreserved
@@ -47,13 +48,6 @@ class PromotionRefused(ReplicatorError):
     """The loser cannot be written again."""
 
     exit_code = EXIT_USAGE
-
-
-class _Open:
-    """A fence for an operator's own requests, which need none."""
-
-    def check(self) -> None:
-        """Nothing stands in the way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +176,7 @@ async def _planned(  # noqa: PLR0913, PLR0917 - the entry, where it goes, and wh
 
 
 async def _standing(port: DynamoRegion, key: ItemKey) -> Image | None:
-    answer = await port.execute(GetItem(key), _Open())
+    answer = await port.execute(GetItem(key), OPEN)
     assert isinstance(answer, Found), "an item was read"
     return answer.item
 
@@ -192,7 +186,7 @@ async def _raised(  # noqa: PLR0913, PLR0917 - the same
 ) -> Image:
     """The image with a version above everything that it must beat: item, tombstone, and itself."""
     attribute = VersionAttribute(rule.version.attribute, VersionType(rule.version.type), rule.version.width)
-    answer = await port.execute(GetTombstone(key), _Open())
+    answer = await port.execute(GetTombstone(key), OPEN)
     assert isinstance(answer, Found), "a tombstone was read"
     held = [attribute.of(image) for image in (before, item) if image is not None]
     highest = max([*held, answer.tombstone or LOWEST])

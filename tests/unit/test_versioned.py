@@ -111,7 +111,8 @@ def test_the_parent_is_replaced_without_an_entry() -> None:
 
 
 def test_reserved_attributes_do_not_travel() -> None:
-    new = item("2", _rep={"S": "x"}, **{"aws:rep:updateregion": {"S": "us"}})
+    reserved: dict[str, Any] = {"_rep": {"S": "x"}, "aws:rep:updateregion": {"S": "us"}}
+    new = item("2", **reserved)
     run = Run({US: Slot(new), EU: Slot(V1)}, V1, new)
     assert run.slots[EU].item == V2
 
