@@ -1,0 +1,139 @@
+"""Searches through `active_world`: all states, or random walks; a violation comes with the way to it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+from tests.simulation.active_world import LETTERS, PRODUCTION, Move, Scenario, State, Variant, Violation, World
+
+_WORK = 0.93
+"""How often a random walk goes on instead of letting something go wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a search saw; without a violation, and if `complete`, it saw everything."""
+
+    states: int
+    quiescent: int
+    most_writes: int
+    violation: str | None = None
+    way: tuple[Move, ...] = ()
+    complete: bool = True
+
+
+def explore(scenario: Scenario, variant: Variant = PRODUCTION, limit: int | None = None) -> Result:
+    """Depth first through every state; states are remembered by a hash of 64 bits. Stops at the first violation."""
+    world = World(scenario, variant)
+    seen = {hash(world.start)}
+    path: list[tuple[Move, Iterator[tuple[Move, State]]]] = [(("start", 0, 0), world.moves(world.start))]
+    quiescent = most = 0
+
+    def result(violation: str | None = None, *, complete: bool = True) -> Result:
+        way = tuple(move for move, _ in path[1:]) if violation else ()
+        return Result(len(seen), quiescent, most, violation, way, complete)
+
+    try:
+        while path:
+            for move, state in path[-1][1]:
+                mark = hash(state)
+                if mark in seen:
+                    continue
+                seen.add(mark)
+                path.append((move, world.moves(state)))
+                if world.is_quiescent(state):
+                    quiescent += 1
+                    most = max(most, world.daemon_writes(state))
+                    wrong = world.check(state)
+                    if wrong is not None:
+                        return result(wrong)
+                break
+            else:
+                path.pop()
+            if limit is not None and len(seen) >= limit:
+                return result(complete=False)
+    except Violation as violation:
+        return result(str(violation))
+    return result()
+
+
+# -- ways ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A violation, and the shortest way to it."""
+
+    violation: str
+    way: tuple[Move, ...]
+    states: int
+
+
+def shortest(scenario: Scenario, variant: Variant = PRODUCTION, limit: int = 2_000_000) -> Found | None:
+    """Breadth first: the shortest way to a violation, None if there is none (or none within `limit` states)."""
+    world = World(scenario, variant)
+    came: dict[State, tuple[State, Move] | None] = {world.start: None}
+    queue = deque([world.start])
+    while queue and len(came) < limit:
+        state = queue.popleft()
+        for move, after in world.moves(state):
+            if after in came:
+                continue
+            came[after] = (state, move)
+            queue.append(after)
+            wrong = world.check(after) if world.is_quiescent(after) else None
+            if wrong is not None:
+                return Found(wrong, _way(came, after), len(came))
+    return None
+
+
+def _way(came: dict[State, tuple[State, Move] | None], state: State) -> tuple[Move, ...]:
+    moves: list[Move] = []
+    step = came[state]
+    while step is not None:
+        state, move = step
+        moves.append(move)
+        step = came[state]
+    return tuple(reversed(moves))
+
+
+def told(world: World, way: tuple[Move, ...]) -> list[str]:
+    """A way in words, one line per move."""
+    state, lines = world.start, []
+    for number, move in enumerate(way, start=1):
+        after = world.apply(state, move)
+        changes = "  ".join(
+            f"{LETTERS[region]}={world.shown(after, region)}"
+            for region in range(world.regions)
+            if after[region] != state[region]
+        )
+        lines.append(f"{number:4}. {world.described(state, move)}{'  => ' + changes if changes else ''}")
+        state = after
+    return lines
+
+
+def walk(scenario: Scenario, dice: Random, variant: Variant = PRODUCTION, longest: int = 4000) -> Found | None:
+    """A random walk to the end; None when all is well there. Faults are rarer than work."""
+    world = World(scenario, variant)
+    state, way = world.start, []
+    try:
+        for _ in range(longest):
+            choices = list(world.moves(state))
+            work = [choice for choice in choices if choice[0][0] in {"user", "step"}]
+            faults = [choice for choice in choices if choice[0][0] not in {"user", "step"}]
+            deaths = [choice for choice in faults if choice[0][0] == "die"]
+            if work and (not faults or dice.random() < _WORK):
+                chosen = dice.choice(work)
+            elif work or deaths:
+                chosen = dice.choice(faults if work else deaths)
+            else:
+                break
+            state = chosen[1]
+            way.append(chosen[0])
+    except Violation as violation:
+        return Found(str(violation), tuple(way), len(way))
+    wrong = world.check(state) if world.is_quiescent(state) else "NO END"
+    return None if wrong is None else Found(wrong, tuple(way), len(way))

@@ -1,0 +1,262 @@
+"""`python -m tests.simulation.prove`: search mode `active-active` for violations; `make prove` calls it.
+
+A set is searched completely, scenario by scenario over all cores; finished scenarios are kept in a file, so a search
+that was interrupted goes on where it stopped, unless the code has changed since.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from itertools import product
+from pathlib import Path
+from random import Random
+
+from replicator.domain import mesh
+from replicator.domain.mesh import ActivePolicy, Guard
+from tests.simulation import ablations
+from tests.simulation.active_search import explore, told, walk
+from tests.simulation.active_world import Op, Scenario, World
+
+STARTS: dict[str, tuple[str, int] | None] = {
+    "seeded": ("seed", 0),
+    "tombstone in effect": ("tombstone", 1),
+    "stamped ahead": ("ahead", 1),
+    "absent": None,
+}
+
+
+# -- sets ----------------------------------------------------------------------------------------------------------
+
+
+def _scenarios(
+    shape: tuple[int, ...], kinds: str, starts: Iterable[tuple[str, int] | None], *, crashes: int = 0, zombies: int = 0
+) -> Iterator[Scenario]:
+    """Every choice of writes and of seconds 1 and 2, in every region as many writes as `shape` says."""
+    total = sum(shape)
+    for start in starts:
+        for letters, seconds in product(product(kinds, repeat=total), product((1, 2), repeat=total)):
+            writes = iter([Op(kind, second) for kind, second in zip(letters, seconds, strict=True)])
+            yield Scenario(
+                tuple(tuple(next(writes) for _ in range(count)) for count in shape),
+                start,
+                crashes=crashes,
+                zombies=zombies,
+            )
+
+
+def e1c() -> Iterator[Scenario]:
+    """Two regions, one write each, one crash."""
+    return _scenarios((1, 1), "PUDR", (None, ("seed", 0), ("seed", 1)), crashes=1)
+
+
+def one_zombie() -> Iterator[Scenario]:
+    """Two regions, one write each, expiries included, one zombie, all starts."""
+    return _scenarios((1, 1), "PUDRT", STARTS.values(), zombies=1)
+
+
+def crash_and_zombie() -> Iterator[Scenario]:
+    """Two regions, one write each, expiries included, a crash and a zombie, all starts."""
+    return _scenarios((1, 1), "PUDRT", STARTS.values(), crashes=1, zombies=1)
+
+
+def zombie() -> Iterator[Scenario]:
+    """Two regions, two writes and one, one zombie, all starts."""
+    for start in STARTS.values():
+        for shape in ((2, 1), (1, 2)):
+            yield from _scenarios(shape, "PUD", (start,), zombies=1)
+
+
+def crash() -> Iterator[Scenario]:
+    """Two regions, two writes and one, one crash, all starts."""
+    for shape in ((2, 1), (1, 2)):
+        yield from _scenarios(shape, "PUDRT", STARTS.values(), crashes=1)
+
+
+def three_regions() -> Iterator[Scenario]:
+    """Three regions, one write each, no faults."""
+    return _scenarios((1, 1, 1), "PUD", (None, ("seed", 0)))
+
+
+def optimistic() -> Iterator[Scenario]:
+    """As `crash_and_zombie` without stale puts, putting without looking first."""
+    policy = ActivePolicy(guard=Guard.OPTIMISTIC, waits=0)
+    base = _scenarios((1, 1), "PUDT", STARTS.values(), zombies=1)
+    return (replace(scenario, policy=policy) for scenario in base)
+
+
+def waiting() -> Iterator[Scenario]:
+    """Two regions, one write each, a crash, and a daemon that waits twice for a local write to be stamped."""
+    base = _scenarios((1, 1), "PUDT", STARTS.values(), crashes=1)
+    return (replace(scenario, policy=ActivePolicy(waits=2)) for scenario in base)
+
+
+SETS: dict[str, Callable[[], Iterator[Scenario]]] = {
+    "e1c": e1c,
+    "one_zombie": one_zombie,
+    "crash_and_zombie": crash_and_zombie,
+    "zombie": zombie,
+    "crash": crash,
+    "three_regions": three_regions,
+    "optimistic": optimistic,
+    "waiting": waiting,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What is kept of one scenario."""
+
+    scenario: str
+    code: str
+    states: int
+    quiescent: int
+    most_writes: int
+    seconds: float
+    violation: str | None
+
+
+def fingerprint() -> str:
+    """Changes when the mode or the explorer does."""
+    here, domain = Path(__file__).parent, Path(mesh.__file__).parent
+    files = [*sorted(domain.glob("*.py")), here / "active_world.py", here / "active_search.py"]
+    memory = domain.parent / "adapters" / "memory" / "stamped.py"
+    return sha256(b"".join(file.read_bytes() for file in (*files, memory))).hexdigest()[:16]
+
+
+def search(scenario: Scenario) -> Line:
+    """One scenario to its end."""
+    began = time.monotonic()
+    result = explore(scenario)
+    violation = result.violation
+    if violation is not None:
+        violation += "\n" + "\n".join(told(World(scenario), result.way))
+    took = round(time.monotonic() - began, 2)
+    return Line(
+        str(scenario), fingerprint(), result.states, result.quiescent, result.most_writes, took, violation
+    )
+
+
+def prove_set(name: str, results: Path, workers: int) -> bool:
+    """Search a set; True when every scenario is complete and none violates."""
+    scenarios = list(SETS[name]())
+    code = fingerprint()
+    lines = [line for line in _kept(results) if line.code == code]
+    known = {line.scenario for line in lines} & {str(scenario) for scenario in scenarios}
+    lines = [line for line in lines if line.scenario in known]
+    missing = [scenario for scenario in scenarios if str(scenario) not in known]
+    print(f"{name}: {len(scenarios)} scenarios, {len(known)} already searched, {workers} processes", flush=True)
+    with multiprocessing.Pool(workers, maxtasksperchild=8) as pool, results.open("a") as file:
+        for number, line in enumerate(pool.imap_unordered(search, missing), start=1):
+            file.write(json.dumps(asdict(line)) + "\n")
+            file.flush()
+            lines.append(line)
+            if line.violation:
+                print(f"VIOLATION {line.scenario}\n{line.violation}", flush=True)
+            if number % 50 == 0:
+                print(f"  {len(lines)}/{len(scenarios)}, {sum(done.states for done in lines):,} states", flush=True)
+    violations = [line for line in lines if line.violation]
+    print(
+        f"{name}: {len(lines)}/{len(scenarios)} scenarios complete, {sum(line.states for line in lines):,} states "
+        f"(largest {max(line.states for line in lines):,}), {sum(line.quiescent for line in lines):,} quiescent, "
+        f"most daemon item writes {max(line.most_writes for line in lines)}, "
+        f"{sum(line.seconds for line in lines):.0f} s of work, violations {len(violations)}",
+        flush=True,
+    )
+    return len(lines) == len(scenarios) and not violations
+
+
+def _kept(results: Path) -> list[Line]:
+    if not results.exists():
+        return []
+    return [Line(**json.loads(line)) for line in results.read_text().splitlines()]
+
+
+# -- random runs ---------------------------------------------------------------------------------------------------
+
+
+def random_scenario(dice: Random) -> Scenario:
+    """Two or three regions, up to five writes, crashes, zombies, expiries, stale puts, any clocks."""
+    regions = dice.choice((2, 2, 3))
+    writes: list[list[Op]] = [[] for _ in range(regions)]
+    for _ in range(dice.randint(1, 5)):
+        dice.choice(writes).append(Op(dice.choice("PPUUDDRT"), dice.randint(1, 3)))
+    start = dice.choice(list(STARTS.values()))
+    return Scenario(
+        tuple(map(tuple, writes)),
+        None if start is None else (start[0], dice.randrange(regions)),
+        crashes=dice.randint(0, 2),
+        zombies=dice.randint(0, 2),
+        policy=ActivePolicy(guard=dice.choice(list(Guard)), waits=dice.choice((0, 0, 2))),
+    )
+
+
+def random_run(seed: int) -> str | None:
+    """One random walk through one random scenario; None, or the violation and the way to it."""
+    dice = Random(seed)
+    scenario = random_scenario(dice)
+    found = walk(scenario, dice)
+    if found is None:
+        return None
+    return "\n".join([f"seed {seed}: {scenario}: {found.violation}", *told(World(scenario), found.way)])
+
+
+def prove_seeds(count: int, first: int, workers: int) -> bool:
+    """Random runs with the seeds from `first` on."""
+    began, violations = time.monotonic(), 0
+    with multiprocessing.Pool(workers, maxtasksperchild=200) as pool:
+        for wrong in pool.imap_unordered(random_run, range(first, first + count), chunksize=50):
+            if wrong is not None:
+                violations += 1
+                print(f"VIOLATION {wrong}", flush=True)
+    print(f"{count:,} random runs, violations {violations}, {time.monotonic() - began:.0f} s", flush=True)
+    return violations == 0
+
+
+# -- ablations -----------------------------------------------------------------------------------------------------
+
+
+def prove_ablations(names: Iterable[str]) -> bool:
+    """Take each rule out and print how that goes wrong; True when every removal is found."""
+    unfound = []
+    for name in names:
+        shown = ablations.shown(name)
+        print(f"\n== without: {ablations.ABLATIONS[name].removed} ({name})", flush=True)
+        if shown is None:
+            unfound.append(name)
+            print("   NOTHING FOUND")
+        else:
+            print("\n".join(shown), flush=True)
+    total = len(ablations.ABLATIONS)
+    print(f"\n{total - len(unfound)} of {total} removals found{': not ' + ', '.join(unfound) if unfound else ''}")
+    return not unfound
+
+
+def main() -> int:
+    """Parse the command line and search."""
+    parser = argparse.ArgumentParser(prog="prove", description=__doc__)
+    parser.add_argument("--set", choices=SETS, action="append", default=[], help="search a set completely")
+    parser.add_argument("--seeds", type=int, default=0, help="so many random runs")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--ablate", help="take rules out: `all`, or names separated by commas")
+    parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
+    parser.add_argument("--results", type=Path, default=Path(".prove.jsonl"), help="finished scenarios")
+    options = parser.parse_args()
+    fine = True
+    for name in options.set:
+        fine &= prove_set(name, options.results, options.workers)
+    if options.seeds:
+        fine &= prove_seeds(options.seeds, options.first, options.workers)
+    if options.ablate:
+        fine &= prove_ablations(ablations.ABLATIONS if options.ablate == "all" else options.ablate.split(","))
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
