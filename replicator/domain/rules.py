@@ -23,7 +23,7 @@ from replicator.domain.mesh import ActivePolicy
 from replicator.domain.ordered import Action, Change, OrderedPolicy
 from replicator.domain.ranks import VersionAttribute
 from replicator.domain.records import ChangeRecord, Event, ItemKey, RegionId, RuleName, TableName
-from replicator.domain.versions import ordered_version
+from replicator.domain.versions import at_sequence, ordered_version
 
 # -- filters -------------------------------------------------------------------------------------------------------
 
@@ -60,7 +60,7 @@ class Where:
         item = {name: plain(typed) for name, typed in image.attributes.items()}
         try:
             found = self._compiled.search(item)
-        except jmespath.exceptions.JMESPathError as error:
+        except (jmespath.exceptions.JMESPathError, TypeError, ValueError, AttributeError) as error:
             raise PoisonRecord(
                 f"The filter's `where` cannot be evaluated on this item ({type(error).__name__}).",
                 advice="Correct the expression, or the item's attribute types.",
@@ -211,8 +211,10 @@ def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change)
     ttl_ms = int(rule.ttl.total_seconds() * 1000)
     return CachePlan(
         tuple(
-            Refresh(key, change.version, change.new.wire if change.new and key == current else None, ttl_ms)
-            for key in keys
+            Refresh(key, change.version, change.new.wire, ttl_ms)
+            if change.new is not None and key == current
+            else Refresh(key, at_sequence(change.version, last), None, ttl_ms)
+            for key, last in keys.items()
         ),
         keyless,
     )
@@ -224,18 +226,21 @@ def plan_invalidation(rule: CacheRule, records: Iterable[ChangeRecord]) -> Cache
     return CachePlan(tuple(Invalidate(key) for key in keys), keyless)
 
 
-def _touched_keys(rule: CacheRule, records: Iterable[ChangeRecord]) -> tuple[list[str], int]:
-    """The cache keys of every image, and how many images have none."""
-    keys: dict[str, None] = {}
+def _touched_keys(rule: CacheRule, records: Iterable[ChangeRecord]) -> tuple[dict[str, int], int]:
+    """The cache keys of every image with the number of the last record that has them, and how many images have none.
+
+    A key that an item left belongs to another item from then on: no later record of this item speaks for it.
+    """
+    keys: dict[str, int] = {}
     keyless = 0
     for record in records:
         for image in (record.old, record.new):
             key = None if image is None else rule.key.key(image)
             if key is not None:
-                keys[key] = None
+                keys[key] = record.number
             elif image is not None:
                 keyless += 1
-    return list(keys), keyless
+    return keys, keyless
 
 
 # -- rules ---------------------------------------------------------------------------------------------------------

@@ -60,3 +60,8 @@ def ordered_version(epoch: int, generation: int, sequence: int) -> str:
 def is_ordered_version(text: str) -> bool:
     """Whether a stamp is a version of mode `ordered`."""
     return len(text) == ORDERED_WIDTH and text.isascii() and text.isdecimal()
+
+
+def at_sequence(version: str, sequence: int) -> str:
+    """A version of mode `ordered` with another sequence number of the same stream."""
+    return f"{version[:-SEQUENCE_DIGITS]}{sequence:0{SEQUENCE_DIGITS}d}"

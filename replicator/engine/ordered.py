@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from replicator.domain.ordered import Change, Outcome, replicate_ordered
 from replicator.domain.requests import Done, LogConflict, Request, Response
-from replicator.domain.rules import Run, plan_cache, plan_run
+from replicator.domain.rules import Run, plan_cache, plan_invalidation, plan_run
 from replicator.engine.desk import Desk, Tally
 from replicator.ports import Region
 
@@ -29,19 +29,26 @@ class OrderedDriver:
     async def apply(self, unit: Run, tally: Tally) -> None:
         """Bring a run to the replica, then its cache actions: behind every answer, stale and duplicate included."""
         desk = self._desk
+        if desk.ports.region is None:
+            await self._drop_source_entries(unit, tally)
+            return
         change = plan_run(desk.rule, unit, desk.place.stream.generation)
         if change is None:
             tally.skipped += len(unit.records)
             return
-        outcome = None
-        if desk.ports.region is not None:
-            outcome = await self._replicate(unit, change, desk.ports.region, tally)
+        outcome = await self._replicate(unit, change, desk.ports.region, tally)
         plans = [(cache_rule, plan_cache(cache_rule, unit.records, change)) for cache_rule in desk.place.target.caches]
         await desk.sync_caches(plans, tally)
         tally.changes += 1
-        if outcome is not None:
-            tally.effects[outcome.effect] += 1
-            tally.adopted += outcome.adopted
+        tally.effects[outcome.effect] += 1
+        tally.adopted += outcome.adopted
+
+    async def _drop_source_entries(self, unit: Run, tally: Tally) -> None:
+        """Beside the source every change counts, whatever a rule lets pass to replicas."""
+        caches = self._desk.place.target.caches
+        plans = [(cache_rule, plan_invalidation(cache_rule, unit.records)) for cache_rule in caches]
+        await self._desk.sync_caches(plans, tally)
+        tally.changes += 1
 
     async def _replicate(self, unit: Run, change: Change, region: Region, tally: Tally) -> Outcome:
         """Drive the mode to its end; one failure ends it, and it is begun anew: every step may be repeated."""

@@ -10,7 +10,16 @@ import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
 
-from replicator.domain.errors import Disposition, IteratorExpired, RecordsTrimmed, ReplicatorError, Throttled
+from replicator.domain.errors import (
+    Disposition,
+    IteratorExpired,
+    RecordsTrimmed,
+    ReplicatorError,
+    ShardGone,
+    Throttled,
+    Unreachable,
+)
+from replicator.domain.lineage import merged
 from replicator.domain.progress import END, Position, after
 from replicator.domain.records import ChangeRecord, ShardId
 from replicator.engine.pacing import Limits, Stopped, backoff, pause_or_raise
@@ -19,6 +28,7 @@ from replicator.ports import Clock, Fence, Observer, Stream, StreamRef
 _PAGES_KEPT = 2
 _CURSORS_KEPT = 32
 _EXPIRIES_IN_A_ROW = 5
+_LOOKS_BEFORE_LOSS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +94,12 @@ class ShardReader:
                     return page
                 try:
                     page = await self._poll(position, cursor)
-                except RecordsTrimmed:
+                except RecordsTrimmed as error:
                     self._forget_places()
-                    raise
+                    if await self._is_lost(position, error):
+                        raise
+                    failures = await self._failed(error, failures)
+                    continue
                 except Throttled as error:
                     failures = await self._failed(error, failures)
                     continue
@@ -102,6 +115,31 @@ class ShardReader:
                     self._keep(position, page)
                     return page
                 await pause_or_raise(self._stop, self._idle(cursor))
+
+    async def _is_lost(self, position: Position, error: RecordsTrimmed) -> bool:
+        """Whether the records behind a position are gone for good: one answer that says so may be wrong."""
+        for _ in range(_LOOKS_BEFORE_LOSS):
+            self._observer.service_failed(self._what, error)
+            await pause_or_raise(self._stop, self._limits.idle_seconds)
+            try:
+                if await self.reaches(position) or (isinstance(error, ShardGone) and not await self._is_over()):
+                    return False
+            except ReplicatorError as other:
+                if other.disposition is Disposition.RELINQUISH:
+                    raise
+                return False
+        self._observer.service_recovered(self._what)
+        return True
+
+    async def _is_over(self) -> bool:
+        """Whether the stream itself says that this shard gets no more records: closed, succeeded, or not listed."""
+        self._fence.check()
+        try:
+            listed = merged(await self._stream.shards(self._ref))
+        except ShardGone:
+            return True
+        shard = listed.get(self._shard_id)
+        return shard is None or shard.closed
 
     async def reaches(self, position: Position) -> bool:
         """Whether the records behind a position can still be read; False when they left the stream."""
@@ -143,8 +181,10 @@ class ShardReader:
                 return None
         cursor.expiries = 0
         self._observer.polled(self._ref, self._shard_id, position, len(answer.records))
-        if answer.next_iterator is None:
+        if answer.next_iterator is None and await self._is_over():
             return Page(answer.records, END)
+        if answer.next_iterator is None and not answer.records:
+            raise Unreachable(f"Shard {self._shard_id} answered as if it were closed, but its stream lists it as open.")
         if not answer.records:
             cursor.iterator = answer.next_iterator
             return None

@@ -336,10 +336,27 @@ class ShardWorker:
         if rule.on_gap is OnGap.SKIP:
             await pause(self._stop, backoff(_FAULT_PAUSE, self._limits.backoff_seconds))
             return END if isinstance(error, ShardGone) else HORIZON
-        for target in rule.targets:
-            self._ports.observer.blocked(self._place(target), error, None)
-        await self._stop.wait()
+        places = [self._place(target) for target in rule.targets]
+        attempt = _FAULT_PAUSE
+        while True:
+            for blocked in places:
+                self._ports.observer.blocked(blocked, error, None)
+            if await pause(self._stop, backoff(attempt, self._limits.backoff_seconds)):
+                return position
+            attempt += 1
+            if await self._is_back(position):
+                break
+        for blocked in places:
+            self._ports.observer.unblocked(blocked)
         return position
+
+    async def _is_back(self, position: Position) -> bool:
+        try:
+            return await self._reader.reaches(position)
+        except ReplicatorError as error:
+            if error.disposition is Disposition.RELINQUISH:
+                raise
+            return False
 
     async def _record_gap(self, target: Target, position: Position, error: RecordsTrimmed) -> None:
         gap = Gap(

@@ -116,7 +116,7 @@ class Board:
         ]
         reasons += [f"{what}: {trouble.error.sentence}" for what, trouble in self.services.items()]
         for state in self.targets.values():
-            if state.trouble is not None and state.trouble.error.disposition is Disposition.RETRY:
+            if state.trouble is not None and state.trouble.error.disposition is not Disposition.PARK:
                 reasons.append(f"{state.place.target.target_id}: {state.trouble.error.sentence}")
         return list(dict.fromkeys(reasons))
 

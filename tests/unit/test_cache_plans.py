@@ -10,6 +10,7 @@ from replicator.domain.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, RegionId, SequenceNumber, item_key
 from replicator.domain.rules import CacheRule, CacheVerb, Invalidate, KeyTemplate, Refresh, plan_cache
 from tests.unit.strategies import Typed, image
+from replicator.domain.versions import at_sequence
 
 # -- key templates -------------------------------------------------------------------------------------------------
 
@@ -101,11 +102,10 @@ def item(email: str | None, mark: str = "") -> dict[str, Typed]:
     return {"pk": {"S": "k"}, "mark": {"S": mark}, **({} if email is None else {"email": {"S": email}})}
 
 
-def record(old: dict[str, Typed] | None, new: dict[str, Typed] | None) -> ChangeRecord:
+def record(old: dict[str, Typed] | None, new: dict[str, Typed] | None, number: int = 1) -> ChangeRecord:
     event = Event.REMOVE if new is None else Event.INSERT if old is None else Event.MODIFY
-    return ChangeRecord(
-        event, KEY, None if old is None else image(old), None if new is None else image(new), SequenceNumber("1"), 0.0
-    )
+    images = (None if state is None else image(state) for state in (old, new))
+    return ChangeRecord(event, KEY, *images, SequenceNumber(str(number)), 0.0)
 
 
 def change(new: dict[str, Typed] | None) -> Change:
@@ -125,16 +125,28 @@ def test_invalidation_drops_the_key_of_every_image_once() -> None:
 
 def test_refresh_writes_the_new_image_under_its_key_and_marks_the_keys_it_left() -> None:
     new = item("b", "new")
-    plan = plan_cache(rule(CacheVerb.REFRESH), [record(item("a"), item("b")), record(item("b"), new)], change(new))
+    records = [record(item("a"), item("b"), number=7), record(item("b"), new, number=8)]
+    plan = plan_cache(rule(CacheVerb.REFRESH), records, change(new))
     assert plan.actions == (
-        Refresh("user:a", VERSION, None, 5_400_000),
+        Refresh("user:a", at_sequence(VERSION, 7), None, 5_400_000),
         Refresh("user:b", VERSION, image(new).wire, 5_400_000),
     )
 
 
+def test_a_key_that_an_item_left_gets_no_version_of_later_writes_for_it_may_be_another_items_by_then() -> None:
+    moved = record(item("a"), item("b"), number=7)
+    later = record(item("b"), item("b", "new"), number=9)
+    plan = plan_cache(rule(CacheVerb.REFRESH), [moved, later], change(item("b", "new")))
+    assert plan.actions[0] == Refresh("user:a", at_sequence(VERSION, 7), None, 5_400_000)
+
+
 def test_refresh_marks_every_key_of_a_removed_item() -> None:
-    plan = plan_cache(rule(CacheVerb.REFRESH), [record(item("a"), item("b")), record(item("b"), None)], change(None))
-    assert plan.actions == (Refresh("user:a", VERSION, None, 5_400_000), Refresh("user:b", VERSION, None, 5_400_000))
+    records = [record(item("a"), item("b"), number=7), record(item("b"), None, number=8)]
+    plan = plan_cache(rule(CacheVerb.REFRESH), records, change(None))
+    assert plan.actions == (
+        Refresh("user:a", at_sequence(VERSION, 7), None, 5_400_000),
+        Refresh("user:b", at_sequence(VERSION, 8), None, 5_400_000),
+    )
 
 
 @pytest.mark.parametrize("verb", CacheVerb)
