@@ -77,10 +77,10 @@ def version_condition(when: VersionCondition, key_attribute: str) -> bytes:
     match when:
         case Absent():
             return _stated("attribute_not_exists(#pk)", {"#pk": key_attribute}, {})
-        case VersionIs(attribute, None):
-            text = "attribute_exists(#pk) AND attribute_not_exists(#ver)"
-            return _stated(text, {"#pk": key_attribute, "#ver": attribute}, {})
         case VersionIs(attribute, seen):
+            if seen is None:
+                text = "attribute_exists(#pk) AND attribute_not_exists(#ver)"
+                return _stated(text, {"#pk": key_attribute, "#ver": attribute}, {})
             return _stated("#ver = :seen", {"#ver": attribute}, {":seen": msgspec.Raw(seen)})
         case VersionAtMost(attribute, kind, None):
             return _stated(_LOWEST, {"#ver": attribute}, {":type": {"S": kind}})
