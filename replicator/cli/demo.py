@@ -2,14 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+Mode = Literal["ordered", "versioned", "active-active"]
+_RATES: dict[Mode, float] = {"ordered": 150, "versioned": 60, "active-active": 40}
+"""What two cores sustain, servers included."""
 
-def demo(
+
+def demo(  # noqa: PLR0913 - the options of a command
     duration: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds of traffic.")] = 20,
-    rate: Annotated[float, typer.Option(min=1, max=10_000, help="Writes per second on the source tables.")] = 150,
+    rate: Annotated[
+        float | None,
+        typer.Option(
+            min=1,
+            max=10_000,
+            help="User writes per second, in all regions together.",
+            show_default=", ".join(f"{rate:.0f} {mode}" for mode, rate in _RATES.items()),
+        ),
+    ] = None,
+    mode: Annotated[
+        Mode, typer.Option(help="ordered: one writer region. The others: users write in every region.")
+    ] = "ordered",
+    regions: Annotated[int, typer.Option(min=2, max=5, help="How many regions; mode ordered has three.")] = 3,
     *,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave everything running after the verdict, until Ctrl-C.")
@@ -25,7 +41,13 @@ def demo(
     """
     import asyncio
 
-    from replicator.demo.command import DemoOptions
     from replicator.demo.command import demo as run
+    from replicator.demo.layout import ORDERED_REGIONS
+    from replicator.demo.run import DemoOptions
 
-    raise typer.Exit(asyncio.run(run(DemoOptions(duration=duration, rate=rate, keep=keep, json=json))))
+    if mode == "ordered" and regions != ORDERED_REGIONS:
+        raise typer.BadParameter(f"mode ordered has {ORDERED_REGIONS} regions", param_hint="--regions")
+    options = DemoOptions(
+        duration=duration, rate=rate or _RATES[mode], keep=keep, json=json, mode=mode, regions=regions
+    )
+    raise typer.Exit(asyncio.run(run(options)))

@@ -15,8 +15,9 @@ from typing import Final
 import msgspec
 
 from replicator.demo.items import COUNTER, Keyspace, KeyState, shown
+from replicator.demo.layout import SOURCE, DemoTable
 from replicator.demo.reader import CacheReader
-from replicator.demo.world import SIDE_TABLE, SOURCE, DemoTable, World
+from replicator.demo.world import SIDE_TABLE, World
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.image import Image, canonical
 from replicator.domain.records import item_key
@@ -76,18 +77,18 @@ Items = dict[str, Image]
 """The items of one table, by the key as shown."""
 
 
-async def compare(world: World, keyspace: Keyspace, readers: Iterable[CacheReader]) -> Findings:
+async def compare(world: World, keyspace: Keyspace[KeyState], readers: Iterable[CacheReader]) -> Findings:
     """Compare everything, once, as it stands."""
     findings = Findings()
     replicas: dict[tuple[str, str], Items] = {}
     for table in world.tables:
         states = {state.shown: state for state in keyspace.of(table)}
-        source = await _items(world, table, SOURCE)
-        findings.items[_place(table, SOURCE)] = len(source)
+        source = await items_of(world, table, SOURCE)
+        findings.items[place(table, SOURCE)] = len(source)
         findings.differences += _against_truth(table, states, source)
         for region in table.replicas:
-            replica = replicas[region, table.rule] = await _items(world, table, region)
-            findings.items[_place(table, region)] = len(replica)
+            replica = replicas[region, table.rule] = await items_of(world, table, region)
+            findings.items[place(table, region)] = len(replica)
             findings.deleted += sum(state.deleted and state.item is None for state in states.values())
             findings.differences += _against_source(table, region, states, source, replica)
     tombstones = {region: await _tombstones(world, region) for region in world.regions if region != SOURCE}
@@ -104,11 +105,11 @@ async def compare(world: World, keyspace: Keyspace, readers: Iterable[CacheReade
     return findings
 
 
-async def caught_up(world: World, keyspace: Keyspace) -> bool:
+async def caught_up(world: World, keyspace: Keyspace[KeyState]) -> bool:
     """Whether every replica shows the last write of every key; items of other keys are not looked at."""
     for table in world.tables:
         for region in table.replicas:
-            there = await _items(world, table, region)
+            there = await items_of(world, table, region)
             shown_as = {key: image.attributes.get(COUNTER, {}).get("N") for key, image in there.items()}
             for state in keyspace.of(table):
                 if shown_as.get(state.shown) != (None if state.item is None else str(state.counter)):
@@ -116,7 +117,7 @@ async def caught_up(world: World, keyspace: Keyspace) -> bool:
     return True
 
 
-async def wait_until_caught_up(world: World, keyspace: Keyspace, seconds: float) -> bool:
+async def wait_until_caught_up(world: World, keyspace: Keyspace[KeyState], seconds: float) -> bool:
     """Wait for `caught_up`; False when it was not so in time."""
     try:
         async with asyncio.timeout(seconds):
@@ -128,7 +129,7 @@ async def wait_until_caught_up(world: World, keyspace: Keyspace, seconds: float)
 
 
 async def wait_until_settled(
-    world: World, keyspace: Keyspace, readers: tuple[CacheReader, ...], seconds: float
+    world: World, keyspace: Keyspace[KeyState], readers: tuple[CacheReader, ...], seconds: float
 ) -> Findings:
     """Compare until nothing differs or the time is over: cache actions follow the replica's write."""
     loop = asyncio.get_running_loop()
@@ -143,17 +144,19 @@ async def wait_until_settled(
 # -- tables --------------------------------------------------------------------------------------------------------
 
 
-async def _items(world: World, table: DemoTable, region: str) -> Items:
+async def items_of(world: World, table: DemoTable, region: str) -> Items:
+    """The items of a table in a region."""
     scan = world.regions[region].scan(table.names[region])
     return {shown(table, image.attributes): image async for image in scan}
 
 
-def _place(table: DemoTable, region: str) -> str:
+def place(table: DemoTable, region: str) -> str:
+    """A table in a region, for people."""
     return f"{region}/{table.names[region]}"
 
 
 def _against_truth(table: DemoTable, states: dict[str, KeyState], source: Items) -> Iterator[Difference]:
-    where = _place(table, SOURCE)
+    where = place(table, SOURCE)
     for key, state in states.items():
         image = source.get(key)
         if (state.item is None) != (image is None):
@@ -166,7 +169,7 @@ def _against_truth(table: DemoTable, states: dict[str, KeyState], source: Items)
 def _against_source(
     table: DemoTable, region: str, states: dict[str, KeyState], source: Items, replica: Items
 ) -> Iterator[Difference]:
-    where = _place(table, region)
+    where = place(table, region)
     for key in sorted(source.keys() | replica.keys()):
         wanted, there = source.get(key), replica.get(key)
         if there is None:
@@ -197,9 +200,9 @@ async def _tombstones(world: World, region: str) -> dict[str, str]:
 
 
 def _against_tombstones(
-    table: DemoTable, region: str, keyspace: Keyspace, replica: Items, tombstones: dict[str, str]
+    table: DemoTable, region: str, keyspace: Keyspace[KeyState], replica: Items, tombstones: dict[str, str]
 ) -> Iterator[Difference]:
-    where = _place(table, region)
+    where = place(table, region)
     for state in keyspace.of(table):
         buried = tombstones.get(_side_key(table, region, state))
         image = replica.get(state.shown)
@@ -217,14 +220,14 @@ def _side_key(table: DemoTable, region: str, state: KeyState) -> str:
 
 
 async def _cache(
-    reader: CacheReader, keyspace: Keyspace, replica: Items, tombstones: dict[str, str], counts: Counter[str]
+    reader: CacheReader, keyspace: Keyspace[KeyState], replica: Items, tombstones: dict[str, str], counts: Counter[str]
 ) -> list[Difference]:
     states = {reader.key(state): state for state in keyspace.of(reader.table)}
     found: list[Difference] = []
     keys = [key async for key in reader.client.scan_iter(count=_SCAN_PAGE)]
     for start in range(0, len(keys), _SCAN_PAGE):
         some = keys[start : start + _SCAN_PAGE]
-        for key, entry in zip(some, await _values(reader, some), strict=True):
+        for key, entry in zip(some, await values_of(reader, some), strict=True):
             name = key.decode(errors="replace")
             state = states.get(name)
             if entry is None:  # a lease ran out since the scan
@@ -240,7 +243,8 @@ async def _cache(
     return found
 
 
-async def _values(reader: CacheReader, keys: list[bytes]) -> list[bytes | None]:
+async def values_of(reader: CacheReader, keys: list[bytes]) -> list[bytes | None]:
+    """The entries of some keys."""
     return [value if isinstance(value, bytes) else None for value in await reader.client.mget(keys)]
 
 

@@ -43,6 +43,10 @@ class _Batch(msgspec.Struct, frozen=True):
     responses: dict[str, tuple[Typed, ...]] = msgspec.field(default_factory=dict, name="Responses")
 
 
+class _Attributes(msgspec.Struct, frozen=True):
+    attributes: msgspec.Raw = msgspec.field(default=msgspec.Raw(b""), name="Attributes")
+
+
 class _Written(msgspec.Struct, frozen=True):
     left: dict[str, list[dict[str, Any]]] = msgspec.field(default_factory=dict, name="UnprocessedItems")
 
@@ -55,12 +59,12 @@ class LocalRegion:
     endpoint_url: str
     region: str
 
-    async def call(self, operation: str, body: Mapping[str, Any]) -> bytes:
+    async def call(self, operation: str, body: Mapping[str, Any], api: str = "DynamoDB_20120810") -> bytes:
         """One API call; raises `Unreachable` with the service's words when it is not answered with success."""
         scope = f"Credential={ACCESS_KEY}/20200101/{self.region}/dynamodb/aws4_request"
         headers = {
             "Content-Type": "application/x-amz-json-1.0",
-            "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+            "X-Amz-Target": f"{api}.{operation}",
             "Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=none",
         }
         try:
@@ -81,19 +85,35 @@ class LocalRegion:
         item = msgspec.json.decode(await self.call("GetItem", body), type=_Answer).item
         return Image(bytes(item)) if bytes(item) else None
 
-    async def put(self, table: str, item: Typed) -> None:
-        """Write an item as a whole."""
-        await self.call("PutItem", {"TableName": table, "Item": item})
+    async def put(self, table: str, item: Typed) -> Image | None:
+        """Write an item as a whole; returns what it replaced."""
+        return _returned(await self.call("PutItem", {"TableName": table, "Item": item, "ReturnValues": "ALL_OLD"}))
 
-    async def delete(self, table: str, key: Typed) -> None:
-        """Delete an item, if it is there."""
-        await self.call("DeleteItem", {"TableName": table, "Key": key})
+    async def delete(self, table: str, key: Typed) -> Image | None:
+        """Delete an item, if it is there; returns what was."""
+        return _returned(await self.call("DeleteItem", {"TableName": table, "Key": key, "ReturnValues": "ALL_OLD"}))
 
-    async def update(self, table: str, key: Typed, setting: Typed, removing: Iterable[str] = ()) -> None:
-        """Set some attributes and remove others."""
+    async def update(
+        self,
+        table: str,
+        key: Typed,
+        setting: Typed,
+        removing: Iterable[str] = (),
+        copying: Mapping[str, str] | None = None,
+    ) -> Image:
+        """Set some attributes and remove others; returns the item as it is then.
+
+        `copying`: attributes that take over the number of another one, as it was before (0 when it was not there).
+        """
         names = {f"#s{n}": name for n, name in enumerate(setting)}
         gone = {f"#r{n}": name for n, name in enumerate(removing)}
-        expression = "SET " + ", ".join(f"#s{n} = :s{n}" for n in range(len(setting)))
+        values = {f":s{n}": typed for n, typed in enumerate(setting.values())}
+        copied = []
+        for n, (target, origin) in enumerate((copying or {}).items()):
+            names |= {f"#t{n}": target, f"#o{n}": origin}
+            values[":zero"] = {"N": "0"}
+            copied.append(f"#t{n} = if_not_exists(#o{n}, :zero)")
+        expression = "SET " + ", ".join([*copied, *(f"#s{n} = :s{n}" for n in range(len(setting)))])
         if gone:
             expression += " REMOVE " + ", ".join(gone)
         body = {
@@ -101,9 +121,12 @@ class LocalRegion:
             "Key": key,
             "UpdateExpression": expression,
             "ExpressionAttributeNames": names | gone,
-            "ExpressionAttributeValues": {f":s{n}": typed for n, typed in enumerate(setting.values())},
+            "ExpressionAttributeValues": values,
+            "ReturnValues": "ALL_NEW",
         }
-        await self.call("UpdateItem", body)
+        updated = _returned(await self.call("UpdateItem", body))
+        assert updated is not None, "an update leaves an item"
+        return updated
 
     async def put_all(self, table: str, items: list[Typed]) -> None:
         """Write many items, in batches."""
@@ -141,6 +164,11 @@ async def local_regions(endpoint_url: str, regions: Mapping[str, str]) -> AsyncI
     timeout = aiohttp.ClientTimeout(total=TIMEOUT_SECONDS)
     async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
         yield {name: LocalRegion(session, endpoint_url, region) for name, region in regions.items()}
+
+
+def _returned(answer: bytes) -> Image | None:
+    attributes = bytes(msgspec.json.decode(answer, type=_Attributes).attributes)
+    return Image(attributes) if attributes else None
 
 
 def binary(value: bytes) -> dict[str, Any]:

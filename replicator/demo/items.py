@@ -1,6 +1,7 @@
 """What the demo's writers write: items with every kind of attribute value that replication could spoil.
 
-Invariant: `KeyState` is the truth about one key, kept outside the program: what the last acknowledged write left there.
+Invariant: `KeyState` is the truth about one key of mode `ordered`, kept outside the program: what the last acknowledged
+write left there.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ import asyncio
 import itertools
 import time
 from bisect import bisect
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from replicator.demo.dynamodb import Typed, binary
-from replicator.demo.world import ORDERS, SESSIONS, DemoTable
+from replicator.demo.layout import ORDERED, DemoTable, Layout
 
 COUNTER: Final = "counter"
 WRITTEN_AT: Final = "written_at_ms"
@@ -41,11 +43,22 @@ _TEXTS = (
 
 
 @dataclass(slots=True)
-class KeyState:
-    """One key of one table, and what its item should be (None: deleted, or never written)."""
+class DemoKey:
+    """One key of one table."""
 
     table: DemoTable
     key: Typed
+
+    @property
+    def shown(self) -> str:
+        """The key for people."""
+        return shown(self.table, self.key)
+
+
+@dataclass(slots=True)
+class KeyState(DemoKey):
+    """A key of mode `ordered`, and what its item should be (None: deleted, or never written)."""
+
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held for a write, so that the order of writes to one key is known."""
 
@@ -54,37 +67,43 @@ class KeyState:
     deleted: bool = False
     """Whether it was ever deleted: it must never come back by itself."""
 
-    @property
-    def shown(self) -> str:
-        """The key for people."""
-        return shown(self.table, self.key)
+
+Key_co = TypeVar("Key_co", bound=DemoKey, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Keyspace:
+class Keyspace(Generic[Key_co]):
     """All keys, in an order of popularity that has nothing to do with their names."""
 
-    keys: tuple[KeyState, ...]
+    keys: tuple[Key_co, ...]
     weights: tuple[float, ...]
     """Cumulated weights of a Zipf distribution over `keys`."""
 
-    def popular(self, random: Random) -> KeyState:
+    def popular(self, random: Random) -> Key_co:
         """A key, hot ones more often."""
         return self.keys[bisect(self.weights, random.random() * self.weights[-1])]
 
-    def of(self, table: DemoTable) -> tuple[KeyState, ...]:
+    def of(self, table: DemoTable) -> tuple[Key_co, ...]:
         """The keys of one table."""
         return tuple(state for state in self.keys if state.table == table)
 
 
-def keyspace(random: Random) -> Keyspace:
+def keyspace(random: Random) -> Keyspace[KeyState]:
+    """The keys of mode `ordered`."""
+    return popularised([KeyState(table, key) for table, key in table_keys(ORDERED)], random)
+
+
+def table_keys(layout: Layout) -> Iterator[tuple[DemoTable, Typed]]:
     """The demo's keys: customers with some orders each, and sessions."""
-    orders = [
-        KeyState(ORDERS, {"customer": {"S": f"c-{n // 4:04d}"}, "order": {"N": str(n % 4 + 1)}})
-        for n in range(ORDER_KEYS)
-    ]
-    sessions = [KeyState(SESSIONS, {"id": {"S": f"s/{n:04d}"}}) for n in range(SESSION_KEYS)]
-    keys = orders + sessions
+    orders, sessions = layout.tables
+    for n in range(ORDER_KEYS):
+        yield orders, {"customer": {"S": f"c-{n // 4:04d}"}, "order": {"N": str(n % 4 + 1)}}
+    for n in range(SESSION_KEYS):
+        yield sessions, {"id": {"S": f"s/{n:04d}"}}
+
+
+def popularised(keys: list[Key_co], random: Random) -> Keyspace[Key_co]:
+    """These keys, shuffled and weighted."""
     random.shuffle(keys)
     weights = itertools.accumulate(1 / (rank + 1) ** _SKEW for rank in range(len(keys)))
     return Keyspace(tuple(keys), tuple(weights))
@@ -100,7 +119,7 @@ def milliseconds() -> int:
     return time.time_ns() // 1_000_000
 
 
-def new_item(state: KeyState, counter: int, random: Random) -> Typed:
+def new_item(state: DemoKey, counter: int, random: Random) -> Typed:
     """A whole item for this key, with the writer's own time in it."""
     optional = {name: value for name, value in attributes(random).items() if random.random() < 0.7}  # noqa: PLR2004
     return {**state.key, **marks(counter), **optional}

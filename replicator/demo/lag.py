@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
-from typing import Any, Final
+from collections.abc import Iterable
+from dataclasses import InitVar, dataclass, field
+from typing import Any, Final, NamedTuple, Protocol
 
 from replicator.demo.dynamodb import MOST_PER_BATCH_GET, LocalRegion, Typed
-from replicator.demo.items import COUNTER, KeyState, milliseconds
-from replicator.demo.world import DemoTable
+from replicator.demo.items import COUNTER, milliseconds
+from replicator.demo.layout import DemoTable
 
 POLL_SECONDS: Final = 0.02
 SAMPLES_PER_SECOND: Final = 25
@@ -43,42 +44,36 @@ def figures(lags: list[int]) -> LagFigures:
     return LagFigures(len(ordered), ordered[round(last * 0.5)], ordered[round(last * 0.99)], ordered[last])
 
 
-@dataclass(slots=True)
-class LagSampler:
-    """Measures one replica region."""
-
-    name: str
-    region: LocalRegion
-    tables: tuple[DemoTable, ...]
-    lags: list[int] = field(default_factory=list)
-    overtaken_by_delete: int = 0
-    not_sampled: int = 0
-    _pending: dict[tuple[str, str], tuple[KeyState, int, int]] = field(default_factory=dict)
-    _recent: list[tuple[float, int]] = field(default_factory=list)
-    _next_at: float = 0.0
-
-    def offer(self, state: KeyState, counter: int, written_at_ms: int) -> None:
-        """Consider an acknowledged write for sampling."""
-        now = time.monotonic()
-        identity = (state.table.rule, state.shown)
-        if now < self._next_at or identity in self._pending or len(self._pending) >= MOST_PENDING:
-            self.not_sampled += 1
-            return
-        self._next_at = max(self._next_at + 1 / SAMPLES_PER_SECOND, now - 1 / SAMPLES_PER_SECOND)
-        self._pending[identity] = (state, counter, written_at_ms)
+class Sampled(Protocol):
+    """A key that is written in one region only, so that a later write of it stands for every earlier one."""
 
     @property
-    def unseen(self) -> int:
-        """Sampled writes that are still looked for."""
-        return len(self._pending)
+    def table(self) -> DemoTable:
+        """Its table."""
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Measure until `stop` is set."""
-        while not stop.is_set():
-            started = time.monotonic()
-            for batch in self._batches():
-                await self._look(batch)
-            await asyncio.sleep(max(0.0, started + POLL_SECONDS - time.monotonic()))
+    @property
+    def key(self) -> Typed:
+        """The key itself."""
+
+    @property
+    def shown(self) -> str:
+        """The key for people."""
+
+    @property
+    def item(self) -> object | None:
+        """What the last write left; None when that was a delete."""
+
+
+@dataclass(slots=True)
+class Lags:
+    """What was measured on one way, from the region of the writer to the region of the reader."""
+
+    milliseconds: list[int] = field(default_factory=list)
+    overtaken_by_delete: int = 0
+    unseen: int = 0
+    """Sampled writes that are still looked for."""
+
+    _recent: list[tuple[float, int]] = field(default_factory=list)
 
     def recent(self) -> LagFigures:
         """The distribution over the last few seconds."""
@@ -86,13 +81,74 @@ class LagSampler:
         self._recent = [(at, lag) for at, lag in self._recent if at > horizon]
         return figures([lag for _, lag in self._recent])
 
-    def _batches(self) -> list[list[tuple[KeyState, int, int]]]:
+    def seen(self, lag_ms: int) -> None:
+        """Take one lag."""
+        self.unseen -= 1
+        self.milliseconds.append(lag_ms)
+        self._recent.append((time.monotonic(), lag_ms))
+
+    def overtaken(self) -> None:
+        """Count one that a delete overtook."""
+        self.unseen -= 1
+        self.overtaken_by_delete += 1
+
+
+class _Pending(NamedTuple):
+    state: Sampled
+    counter: int
+    written_at_ms: int
+    lags: Lags
+
+
+@dataclass(slots=True)
+class LagSampler:
+    """Measures one region that others write to."""
+
+    name: str
+    region: LocalRegion
+    tables: tuple[DemoTable, ...]
+    origins: InitVar[Iterable[str]]
+    """The regions that its writes come from."""
+
+    poll_seconds: float = POLL_SECONDS
+    lags: dict[str, Lags] = field(init=False)
+    """By origin."""
+
+    _pending: dict[tuple[str, str], _Pending] = field(default_factory=dict)
+    _next_at: dict[str, float] = field(default_factory=dict)
+
+    def __post_init__(self, origins: Iterable[str]) -> None:
+        """Nothing is measured yet."""
+        self.lags = {origin: Lags() for origin in origins}
+
+    def offer(self, state: Sampled, counter: int, written_at_ms: int, origin: str) -> None:
+        """Consider an acknowledged write for sampling."""
+        now = time.monotonic()
+        identity = (state.table.rule, state.shown)
+        next_at = self._next_at.get(origin, 0.0)
+        if now < next_at or identity in self._pending or len(self._pending) >= MOST_PENDING:
+            return
+        pace = len(self.lags) / SAMPLES_PER_SECOND
+        self._next_at[origin] = max(next_at + pace, now - pace)
+        lags = self.lags[origin]
+        lags.unseen += 1
+        self._pending[identity] = _Pending(state, counter, written_at_ms, lags)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Measure until `stop` is set."""
+        while not stop.is_set():
+            started = time.monotonic()
+            for batch in self._batches():
+                await self._look(batch)
+            await asyncio.sleep(max(0.0, started + self.poll_seconds - time.monotonic()))
+
+    def _batches(self) -> list[list[_Pending]]:
         waiting = list(self._pending.values())
         return [waiting[start : start + MOST_PER_BATCH_GET] for start in range(0, len(waiting), MOST_PER_BATCH_GET)]
 
-    async def _look(self, batch: list[tuple[KeyState, int, int]]) -> None:
+    async def _look(self, batch: list[_Pending]) -> None:
         keys: dict[str, list[Typed]] = {}
-        for state, _, _ in batch:
+        for state, *_ in batch:
             keys.setdefault(state.table.names[self.name], []).append(state.key)
         names = {part for table in self.tables for part, _ in table.key} | {COUNTER}
         found = await self.region.get_some(keys, sorted(names))
@@ -100,18 +156,15 @@ class LagSampler:
         counters = {
             (table, _identity(item)): int(item[COUNTER]["N"]) for table, items in found.items() for item in items
         }
-        for state, counter, written_at_ms in batch:
+        for state, counter, written_at_ms, lags in batch:
             there = counters.get((state.table.names[self.name], _identity(state.key)))
             if there is not None and there >= counter:
-                self._seen(state, seen_at - written_at_ms)
+                lags.seen(seen_at - written_at_ms)
             elif there is None and state.item is None:
-                self.overtaken_by_delete += 1
-                del self._pending[state.table.rule, state.shown]
-
-    def _seen(self, state: KeyState, lag_ms: int) -> None:
-        self.lags.append(lag_ms)
-        self._recent.append((time.monotonic(), lag_ms))
-        del self._pending[state.table.rule, state.shown]
+                lags.overtaken()
+            else:
+                continue
+            del self._pending[state.table.rule, state.shown]
 
 
 def _identity(item: Typed) -> tuple[tuple[str, Any], ...]:

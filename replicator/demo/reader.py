@@ -18,8 +18,9 @@ from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
 from replicator.demo.dynamodb import LocalRegion
-from replicator.demo.items import KeyState
-from replicator.demo.world import DemoCache, DemoTable, World, used_caches
+from replicator.demo.items import DemoKey
+from replicator.demo.layout import DemoCache, DemoTable
+from replicator.demo.world import World
 from replicator.domain.errors import Unreachable
 from replicator.domain.image import unreserved
 from replicator.domain.versions import UNSTAMPED
@@ -68,12 +69,12 @@ class CacheReader:
     fill: AsyncScript
     counts: Counter[Read] = field(default_factory=Counter)
 
-    def key(self, state: KeyState) -> str:
+    def key(self, state: DemoKey) -> str:
         """The cache key of an item."""
         values = {name: value for name, typed in state.key.items() for value in typed.values()}
         return self.cache.key.format(**values)
 
-    async def read(self, state: KeyState, *, pause_seconds: float = 0.0) -> Read:
+    async def read(self, state: DemoKey, *, pause_seconds: float = 0.0) -> Read:
         """Read an item; a miss fills the cache if nobody else does.
 
         `pause_seconds` lies between reading the replica and filling: time in which a newer write may pass, as it may in
@@ -86,7 +87,7 @@ class CacheReader:
         self.counts[found] += 1
         return found
 
-    async def evict(self, state: KeyState) -> None:
+    async def evict(self, state: DemoKey) -> None:
         """Drop an entry."""
         try:
             self.counts[Read.EVICTED] += await self.client.unlink(self.key(state))
@@ -96,7 +97,7 @@ class CacheReader:
     def _unreachable(self, error: RedisError) -> Unreachable:
         return Unreachable(f"Cache {self.cache.name} did not answer a reader: {error!r}.")
 
-    async def _read(self, state: KeyState, pause_seconds: float) -> Read:
+    async def _read(self, state: DemoKey, pause_seconds: float) -> Read:
         key, token = self.key(state), secrets.token_hex(8)
         said = (await self.getl(keys=[key], args=[token, LEASE_MS]))[0]
         if said == b"hit":
@@ -118,7 +119,7 @@ class CacheReader:
 def cache_readers(world: World) -> tuple[CacheReader, ...]:
     """A reader for every cache of the world; close their clients when done."""
     readers = []
-    for table, cache in used_caches():
+    for table, cache in world.layout.used_caches():
         client = redis_asyncio.Redis.from_url(world.caches[cache.name].url, socket_timeout=10)
         getl, fill = client.register_script(GETL), client.register_script(FILL)
         readers.append(CacheReader(table, cache, world.regions[cache.region], client, getl, fill))

@@ -1,14 +1,18 @@
-"""The result of a demo run: one value, shown as JSON for scripts or as lines for people."""
+"""The result of a run of mode `ordered`, as JSON or as lines for people; and parts of every mode's result."""
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from replicator.demo.compare import LEAST_CACHE_ENTRIES, Findings
-from replicator.demo.lag import POLL_SECONDS, LagSampler, figures
+from replicator.demo.compare import LEAST_CACHE_ENTRIES, Difference, Findings
+from replicator.demo.lag import POLL_SECONDS, Lags, LagSampler, figures
+from replicator.demo.layout import SOURCE
 from replicator.demo.reader import CacheReader, Read
 from replicator.demo.traffic import Writers
+from replicator.demo.view import ways
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 
 MOST_DIFFERENCES: Final = 10
@@ -71,15 +75,10 @@ class Report:
                 "writes_per_second": self.writes_per_second,
                 "writes_per_second_asked": self.rate,
             },
-            "replicas": {sampler.name: {"lag": _lag(sampler)} for sampler in self.samplers},
+            "replicas": {sampler.name: {"lag": lag_json(sampler.lags[SOURCE])} for sampler in self.samplers},
             "lag_measured": LAG_METHOD,
             "caches": {
-                reader.cache.name: {
-                    "region": reader.cache.region,
-                    "action": reader.cache.action,
-                    "readers": {kind.value: count for kind, count in sorted(reader.counts.items())},
-                    "compared": dict(sorted(self.findings.entries[reader.cache.name].items())),
-                }
+                reader.cache.name: cache_json(reader, self.findings.entries[reader.cache.name])
                 for reader in self.readers
             },
             "compared": {
@@ -102,12 +101,7 @@ class Report:
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(writers.counts.items()))
         done = f"{writers.writes} in {writers.seconds:.1f} s ({self.writes_per_second:.0f}/s)"
         lines = [f"writes    {done}: {kinds}; {self.seeded} before the daemon started"]
-        for sampler in self.samplers:
-            lag = figures(sampler.lags)
-            lines.append(
-                f"lag {sampler.name}    p50 {lag.p50_ms} ms, p99 {lag.p99_ms} ms, max {lag.max_ms} ms"
-                f" ({lag.samples} writes sampled{_left_out(sampler)})"
-            )
+        lines += [lag_line(f"lag {way}", lags) for way, lags in ways(self.samplers)]
         lines.append(f"          {LAG_METHOD}")
         places = [f"{count} in {place}" for place, count in findings.items.items()]
         per_table = len(places) // len(self.writers.world.tables)
@@ -115,37 +109,61 @@ class Report:
             title = "          " if start else "tables    "
             lines.append(title + ", ".join(places[start : start + per_table]))
         lines.append(f"deleted   {findings.deleted} absences checked, {findings.tombstones} tombstones")
-        for reader in self.readers:
-            counts = findings.entries[reader.cache.name]
-            lines.append(
-                f"cache     {reader.cache.name} ({reader.cache.action}): {counts['values']} values,"
-                f" {counts['deletion_markers']} deletion markers; {reader.counts[Read.HIT]} hits,"
-                f" {reader.counts[Read.FILLED]} fills, {reader.counts[Read.OVERTAKEN]} fills refused,"
-                f" {reader.counts[Read.EVICTED]} evictions"
-            )
+        lines += [cache_line(reader, findings.entries[reader.cache.name]) for reader in self.readers]
         lines.append(f"          {findings.live_entries} live entries compared, {LEAST_CACHE_ENTRIES} required")
-        lines += [f"different {difference}" for difference in findings.differences[:MOST_DIFFERENCES]]
-        if len(findings.differences) > MOST_DIFFERENCES:
-            lines.append(f"          and {len(findings.differences) - MOST_DIFFERENCES} more differences")
+        lines += difference_lines(findings.differences)
         if self.daemon_exit is not None:
             lines.append(f"daemon    exit code {self.daemon_exit} after SIGTERM")
         return [*lines, f"verdict   {self.verdict}"]
 
 
-def _lag(sampler: LagSampler) -> dict[str, int | None]:
-    lag = figures(sampler.lags)
+# -- parts of every report -----------------------------------------------------------------------------------------
+
+
+def lag_json(lags: Lags) -> dict[str, int | None]:
+    """The lags of one way."""
+    lag = figures(lags.milliseconds)
     return {
         "p50_ms": lag.p50_ms,
         "p99_ms": lag.p99_ms,
         "max_ms": lag.max_ms,
         "samples": lag.samples,
-        "overtaken_by_delete": sampler.overtaken_by_delete,
-        "never_seen": sampler.unseen,
+        "overtaken_by_delete": lags.overtaken_by_delete,
+        "never_seen": lags.unseen,
     }
 
 
-def _left_out(sampler: LagSampler) -> str:
-    deleted = (
-        f", {sampler.overtaken_by_delete} more deleted before they were seen" if sampler.overtaken_by_delete else ""
+def lag_line(title: str, lags: Lags) -> str:
+    """The lags of one way, for people."""
+    lag = figures(lags.milliseconds)
+    left_out = f", {lags.overtaken_by_delete} more deleted before they were seen" if lags.overtaken_by_delete else ""
+    left_out += f", {lags.unseen} never seen" if lags.unseen else ""
+    times = f"p50 {lag.p50_ms} ms, p99 {lag.p99_ms} ms, max {lag.max_ms} ms"
+    return f"{title:<10}{times} ({lag.samples} writes sampled{left_out})"
+
+
+def cache_json(reader: CacheReader, compared: Counter[str]) -> dict[str, Any]:
+    """What happened at a cache, and what was compared there."""
+    return {
+        "region": reader.cache.region,
+        "action": reader.cache.action,
+        "readers": {kind.value: count for kind, count in sorted(reader.counts.items())},
+        "compared": dict(sorted(compared.items())),
+    }
+
+
+def cache_line(reader: CacheReader, compared: Counter[str]) -> str:
+    """The same, for people."""
+    markers = f" {compared['deletion_markers']} deletion markers;" if reader.cache.action == "refresh" else ""
+    return (
+        f"cache     {reader.cache.name} ({reader.cache.action}): {compared['values']} values;{markers}"
+        f" {reader.counts[Read.HIT]} hits, {reader.counts[Read.FILLED]} fills,"
+        f" {reader.counts[Read.OVERTAKEN]} fills refused, {reader.counts[Read.EVICTED]} evictions"
     )
-    return deleted + (f", {sampler.unseen} never seen" if sampler.unseen else "")
+
+
+def difference_lines(differences: Sequence[Difference]) -> list[str]:
+    """The first differences, and how many more there are."""
+    lines = [f"different {difference}" for difference in differences[:MOST_DIFFERENCES]]
+    more = len(differences) - MOST_DIFFERENCES
+    return [*lines, f"          and {more} more differences"] if more > 0 else lines

@@ -10,15 +10,16 @@ import asyncio
 import itertools
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
-from replicator.demo.items import WRITTEN_AT, Keyspace, KeyState, attributes, marks, new_item
+from replicator.demo.items import WRITTEN_AT, DemoKey, Keyspace, KeyState, attributes, marks, new_item
 from replicator.demo.lag import LagSampler
+from replicator.demo.layout import SOURCE
 from replicator.demo.reader import CacheReader
-from replicator.demo.world import SOURCE, World
+from replicator.demo.world import World
 
 WRITERS: Final = 8
 READERS_PER_CACHE: Final = 3
@@ -44,7 +45,7 @@ class Writers:
     """All writers, on one schedule of writes."""
 
     world: World
-    keyspace: Keyspace
+    keyspace: Keyspace[KeyState]
     random: Random
     samplers: Sequence[LagSampler]
     counts: Counter[str] = field(default_factory=Counter)
@@ -71,19 +72,12 @@ class Writers:
 
     async def run(self, rate: float, duration: float) -> None:
         """Write at `rate` per second for `duration` seconds; slower when the service cannot keep up."""
-        started = time.monotonic()
-        slots = (started + n / rate for n in itertools.count())
-        async with asyncio.TaskGroup() as group:
-            for n in range(WRITERS):
-                group.create_task(self._write_until(started + duration, slots), name=f"writer-{n}")
-        self.seconds = time.monotonic() - started
 
-    async def _write_until(self, end: float, slots: Iterator[float]) -> None:
-        for slot in slots:
-            if max(slot, time.monotonic()) >= end:
-                return
-            await asyncio.sleep(max(0.0, slot - time.monotonic()))
+        async def one() -> int:
             await self.write(self._choose())
+            return 1
+
+        self.seconds = await on_schedule(rate, duration, WRITERS, one)
 
     def _choose(self) -> KeyState:
         if self.random.random() < _POPULAR:
@@ -100,7 +94,7 @@ class Writers:
             if state.item is not None:
                 written_at_ms = int(state.item[WRITTEN_AT]["N"])
                 for sampler in self.samplers:
-                    sampler.offer(state, counter, written_at_ms)
+                    sampler.offer(state, counter, written_at_ms, SOURCE)
 
     async def _write(self, state: KeyState, counter: int) -> str:
         region, table = self.world.regions[SOURCE], state.table.names[SOURCE]
@@ -128,7 +122,30 @@ class Writers:
         return "updates"
 
 
-async def read_until(stop: asyncio.Event, reader: CacheReader, keyspace: Keyspace, random: Random) -> None:
+async def on_schedule(rate: float, duration: float, workers: int, work: Callable[[], Awaitable[int]]) -> float:
+    """Let `workers` work side by side, `rate` writes per second in all; returns the seconds that it took.
+
+    `work` says how many writes it made; when they take too long, there are fewer.
+    """
+    started = time.monotonic()
+    end = started + duration
+    slots = (started + n / rate for n in itertools.count())
+
+    async def until_the_end() -> None:
+        for slot in slots:
+            if max(slot, time.monotonic()) >= end:
+                return
+            await asyncio.sleep(max(0.0, slot - time.monotonic()))
+            for _ in range(await work() - 1):
+                next(slots)
+
+    async with asyncio.TaskGroup() as group:
+        for n in range(workers):
+            group.create_task(until_the_end(), name=f"writer-{n}")
+    return time.monotonic() - started
+
+
+async def read_until(stop: asyncio.Event, reader: CacheReader, keyspace: Keyspace[DemoKey], random: Random) -> None:
     """One reader: half of its reads go to popular keys, the other half walk over all of them."""
     states = keyspace.of(reader.table)
     walk = itertools.cycle(random.sample(states, len(states)))
@@ -143,7 +160,7 @@ async def read_until(stop: asyncio.Event, reader: CacheReader, keyspace: Keyspac
         await asyncio.sleep(max(0.0, slot - time.monotonic()))
 
 
-async def warm(reader: CacheReader, keyspace: Keyspace) -> None:
+async def warm(reader: CacheReader, keyspace: Keyspace[DemoKey]) -> None:
     """Read every key once through the cache, several at a time."""
     states = iter(keyspace.of(reader.table))
 

@@ -6,9 +6,11 @@ Everything goes to one console; with `--json` that is standard error, so standar
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -16,19 +18,30 @@ from rich.table import Table
 from rich.text import Text
 
 from replicator.demo.daemon_figures import DaemonFigures
-from replicator.demo.lag import LagFigures, LagSampler
+from replicator.demo.lag import LagFigures, Lags, LagSampler
 from replicator.demo.reader import CacheReader, Read
-from replicator.demo.traffic import Writers
 
 LINE_SECONDS = 2.0
 _RATE_SECONDS = 2.0
+
+
+class Traffic(Protocol):
+    """What all writers have done."""
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Acknowledged writes, by kind."""
+
+    @property
+    def writes(self) -> int:
+        """Acknowledged writes."""
 
 
 @dataclass(slots=True)
 class Stage:
     """Everything the view looks at while traffic runs."""
 
-    writers: Writers
+    writers: Traffic
     samplers: Sequence[LagSampler]
     readers: Sequence[CacheReader]
     daemon: DaemonFigures = field(default_factory=DaemonFigures)
@@ -83,12 +96,21 @@ class View:
 
 
 def _line(stage: Stage, rate: float) -> str:
-    lags = ", ".join(f"{sampler.name} {_lag(sampler.recent())}" for sampler in stage.samplers)
+    lags = ", ".join(f"{way} {_lag(lags.recent())}" for way, lags in ways(stage.samplers))
     hits = sum(reader.counts[Read.HIT] for reader in stage.readers)
     fills = sum(reader.counts[Read.FILLED] for reader in stage.readers)
     actions = stage.daemon.cache_actions.total()
     caches = f"caches {hits} hits, {fills} fills, {actions} actions"
-    return f"{stage.writers.writes} writes, {rate:.0f}/s | lag {lags} | {caches}"
+    conflicts = f" | {stage.daemon.conflicts} conflicts" if stage.daemon.conflicts else ""
+    return f"{stage.writers.writes} writes, {rate:.0f}/s | lag {lags}{conflicts} | {caches}"
+
+
+def ways(samplers: Sequence[LagSampler]) -> Iterator[tuple[str, Lags]]:
+    """Every measured way, named for people; by its destination alone where all writes have one origin."""
+    one_origin = len({origin for sampler in samplers for origin in sampler.lags}) == 1
+    for sampler in samplers:
+        for origin, lags in sampler.lags.items():
+            yield sampler.name if one_origin else f"{origin}>{sampler.name}", lags
 
 
 _ACTIONS = {"refresh": "refreshes", "invalidate": "invalidations"}
@@ -103,14 +125,15 @@ def _table(stage: Stage, rate: float) -> Group:
     counts = stage.writers.counts
     kinds = ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
     head = Text(f"{stage.elapsed:5.1f} s  {stage.writers.writes} writes, {rate:.0f}/s  ({kinds})")
-    replicas = Table("replica", "applied", "lag p50", "lag p99", "lag max", title_justify="left", box=None)
-    for sampler in stage.samplers:
-        lag = sampler.recent()
+    daemon = Text(f"the daemon: {stage.daemon.records} records done, {stage.daemon.conflicts} conflicts logged")
+    replicas = Table("way", "lag p50", "lag p99", "lag max", title_justify="left", box=None)
+    for way, lags in ways(stage.samplers):
+        lag = lags.recent()
         figures = ["-" if value is None else f"{value} ms" for value in (lag.p50_ms, lag.p99_ms, lag.max_ms)]
-        replicas.add_row(sampler.name, str(stage.daemon.applied[sampler.name]), *figures)
+        replicas.add_row(way, *figures)
     caches = Table("cache", "by the daemon", "hits", "fills", "waits", "known absent", box=None)
     for reader in stage.readers:
         actions = stage.daemon.cache_actions[reader.cache.name]
         shown = [reader.counts[kind] for kind in (Read.HIT, Read.FILLED, Read.WAITED, Read.ABSENT)]
         caches.add_row(reader.cache.name, f"{actions} {_ACTIONS[reader.cache.action]}", *map(str, shown))
-    return Group(head, replicas, caches)
+    return Group(head, daemon, replicas, caches)

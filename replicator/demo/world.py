@@ -1,4 +1,4 @@
-"""The demo's world: three regions and their tables on one MiniStack, a Valkey beside each replica, the real daemon.
+"""The demo's world: all regions and their tables on one MiniStack, a Valkey for each cache, the real daemon.
 
 Invariant: what runs is what an operator runs - `replicator init` and `replicator run` as processes of their own, with a
 configuration file. Credentials are dummies and exist only in the environment of these processes.
@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -18,13 +18,13 @@ import aiohttp
 import yaml
 
 from replicator.demo.dynamodb import LocalRegion, local_regions
+from replicator.demo.layout import ORDERED, SOURCE, DemoTable, Layout
 from replicator.demo.servers import LOOPBACK, Child, MiniStack, ServerFailed, Valkey, clean_environment, free_port
 from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED
 
-SOURCE: Final = "us"
-REGIONS: Final = {"us": "us-east-1", "eu": "eu-west-1", "ap": "ap-northeast-1"}
 GROUP: Final = "demo"
 SIDE_TABLE: Final = f"replicator-side-{GROUP}"
+CONFLICT_TABLE: Final = f"replicator-conflicts-{GROUP}"
 INIT_SECONDS: Final = 30.0
 READY_SECONDS: Final = 30.0
 DRAIN_SECONDS: Final = 10.0
@@ -32,51 +32,6 @@ DRAIN_SECONDS: Final = 10.0
 _START_ATTEMPTS = 3
 _POLL_SECONDS = 0.05
 _OK = 200
-
-
-@dataclass(frozen=True, slots=True)
-class DemoCache:
-    """A cache beside a replica, as one rule uses it."""
-
-    name: str
-    region: str
-    action: str
-    key: str
-    """The template."""
-
-
-@dataclass(frozen=True, slots=True)
-class DemoTable:
-    """A table that is replicated: `key` is (attribute, type) of the hash key and, if there is one, of the range key."""
-
-    rule: str
-    key: tuple[tuple[str, str], ...]
-    names: dict[str, str]
-    """Table name by region id."""
-
-    caches: tuple[DemoCache, ...] = ()
-
-    @property
-    def replicas(self) -> tuple[str, ...]:
-        """Region ids of the replicas."""
-        return tuple(region for region in self.names if region != SOURCE)
-
-
-ORDERS: Final = DemoTable(
-    rule="orders",
-    key=(("customer", "S"), ("order", "N")),
-    names={"us": "orders", "eu": "orders", "ap": "orders-copy"},
-    caches=(
-        DemoCache("eu_cache", "eu", "refresh", "order:{customer}:{order}"),
-        DemoCache("ap_cache", "ap", "invalidate", "order:{customer}:{order}"),
-    ),
-)
-SESSIONS: Final = DemoTable(
-    rule="sessions",
-    key=(("id", "S"),),
-    names={"us": "sessions", "eu": "sessions", "ap": "sessions-copy"},
-)
-TABLES: Final = (ORDERS, SESSIONS)
 
 
 @dataclass(slots=True)
@@ -174,13 +129,19 @@ class World:
     regions: dict[str, LocalRegion]
     daemon: Daemon
     session: aiohttp.ClientSession
-    tables: tuple[DemoTable, ...] = field(default=TABLES)
+    layout: Layout = ORDERED
+
+    @property
+    def tables(self) -> tuple[DemoTable, ...]:
+        """The tables that are replicated."""
+        return self.layout.tables
 
     async def create_tables(self) -> None:
-        """Create the source tables with their streams, and the replicas."""
+        """Create the tables, in every region, with streams where users write."""
+        streamed = self.layout.written
         for table in self.tables:
             for region, name in table.names.items():
-                await self.regions[region].call("CreateTable", _creation(table, name, streamed=region == SOURCE))
+                await self.regions[region].call("CreateTable", _creation(table, name, streamed=region in streamed))
 
     async def start_daemon(self) -> None:
         """`replicator init`, then `replicator run` until it is ready."""
@@ -207,41 +168,36 @@ class World:
             "group": GROUP,
             "regions": {
                 name: {"region": region, "endpoint_url": self.ministack.endpoint_url}
-                for name, region in REGIONS.items()
+                for name, region in self.layout.regions.items()
             },
             "coordination": {"region": SOURCE, "table": "replicator-coordination"},
             "admin": {"host": LOOPBACK, "port": self.daemon.admin_port},
             "log": {"format": "json"},
             "drain": f"{DRAIN_SECONDS:.0f}s",
             "caches": {
-                cache.name: {"region": cache.region, "url": self.caches[cache.name].url} for _, cache in used_caches()
+                cache.name: {"region": cache.region, "url": self.caches[cache.name].url}
+                for _, cache in self.layout.used_caches()
             },
-            "rules": [_rule(table) for table in self.tables],
+            "rules": self.layout.rules(),
         }
 
 
 @asynccontextmanager
-async def open_world(directory: Path) -> AsyncIterator[World]:
+async def open_world(directory: Path, layout: Layout = ORDERED) -> AsyncIterator[World]:
     """Start the servers; everything ends with the block. Logs and the configuration are written to `directory`."""
     with ExitStack() as stack:
         ministack = stack.enter_context(MiniStack.start(directory))
         caches = {
-            cache.name: stack.enter_context(Valkey.start(directory, name=cache.name)) for _, cache in used_caches()
+            cache.name: stack.enter_context(Valkey.start(directory, name=cache.name))
+            for _, cache in layout.used_caches()
         }
         daemon = Daemon(directory / "replicator.yaml", directory, free_port())
         stack.callback(daemon.stop)
-        async with local_regions(ministack.endpoint_url, REGIONS) as regions:
+        async with local_regions(ministack.endpoint_url, layout.regions) as regions:
             session = next(iter(regions.values())).session
-            world = World(directory, ministack, caches, regions, daemon, session)
+            world = World(directory, ministack, caches, regions, daemon, session, layout)
             world.write_config()
             yield world
-
-
-def used_caches() -> Iterator[tuple[DemoTable, DemoCache]]:
-    """Every cache, with the table whose items it holds."""
-    for table in TABLES:
-        for cache in table.caches:
-            yield table, cache
 
 
 def heed_cancellation() -> None:
@@ -254,25 +210,6 @@ def heed_cancellation() -> None:
 async def _ended(child: Child) -> None:
     while child.alive:  # noqa: ASYNC110 - a process that is waited for by polling has no event
         await asyncio.sleep(_POLL_SECONDS)
-
-
-def _rule(table: DemoTable) -> dict[str, Any]:
-    source = table.names[SOURCE]
-    actions = []
-    for cache in table.caches:
-        action = {"cache": cache.name, "key": cache.key, "action": cache.action}
-        actions.append(action | {"ttl": "1h"} if cache.action == "refresh" else action)
-    return {
-        "name": table.rule,
-        "table": source,
-        "mode": "ordered",
-        "source": SOURCE,
-        "replicas": [
-            region if table.names[region] == source else {"region": region, "table": table.names[region]}
-            for region in table.replicas
-        ],
-        "cache": actions,
-    }
 
 
 def _creation(table: DemoTable, name: str, *, streamed: bool) -> dict[str, Any]:

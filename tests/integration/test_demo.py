@@ -26,17 +26,18 @@ from replicator.demo.compare import Findings, caught_up, compare
 from replicator.demo.dynamodb import Typed, local_regions
 from replicator.demo.items import Keyspace, KeyState, keyspace
 from replicator.demo.lag import LagSampler, figures
+from replicator.demo.layout import ORDERED, ORDERS, SOURCE
 from replicator.demo.reader import CacheReader, Read, cache_readers
 from replicator.demo.servers import DemoServersMissing, MiniStack, ServerFailed, Valkey, require_servers
 from replicator.demo.traffic import Writers, warm
-from replicator.demo.world import ORDERS, REGIONS, SIDE_TABLE, SOURCE, World, open_world
+from replicator.demo.world import SIDE_TABLE, World, open_world
 from replicator.domain.errors import Unreachable
 from replicator.domain.records import item_key
 from replicator.domain.versions import STAMP
 
 pytestmark = pytest.mark.servers
 
-REPLICAS = [region for region in REGIONS if region != SOURCE]
+REPLICAS = [region for region in ORDERED.regions if region != SOURCE]
 
 
 # -- the command ---------------------------------------------------------------------------------------------------
@@ -59,7 +60,7 @@ def endpoint(process: subprocess.Popen[str]) -> str:
     """Read the progress of a demo up to the line that names its endpoint."""
     assert process.stderr is not None
     for line in process.stderr:
-        if found := re.search(r"DynamoDB of three regions at (http://\S+);", line):
+        if found := re.search(r"DynamoDB of 3 regions at (http://\S+);", line):
             return found[1]
     raise AssertionError("the demo ended without naming its endpoint")
 
@@ -104,7 +105,7 @@ def test_a_replica_that_somebody_else_wrote_to_ends_with_exit_code_1(tmp_path: P
 
 async def write_to_a_replica(endpoint_url: str) -> None:
     item: Typed = {"customer": {"S": "nobody"}, "order": {"N": "1"}}
-    async with local_regions(endpoint_url, REGIONS) as regions, asyncio.timeout(10):
+    async with local_regions(endpoint_url, ORDERED.regions) as regions, asyncio.timeout(10):
         while ORDERS.names["eu"].encode() not in await regions["eu"].call("ListTables", {}):  # noqa: ASYNC110 - a server
             await asyncio.sleep(0.02)
         await regions["eu"].put(ORDERS.names["eu"], item)
@@ -123,7 +124,7 @@ def test_an_interrupted_run_leaves_no_process_behind(tmp_path: Path) -> None:
 
 
 async def expect_nobody_at(endpoint_url: str) -> None:
-    async with local_regions(endpoint_url, REGIONS) as regions:
+    async with local_regions(endpoint_url, ORDERED.regions) as regions:
         with pytest.raises(Unreachable):
             await regions["us"].call("ListTables", {})
 
@@ -178,7 +179,7 @@ class Scene:
     """A world that was replicated by hand, as the protocol asks."""
 
     world: World
-    keys: Keyspace
+    keys: Keyspace[KeyState]
     readers: tuple[CacheReader, ...]
 
     async def compare(self) -> Findings:
@@ -206,7 +207,7 @@ def version(state: KeyState) -> str:
     return f"{state.counter:056d}"
 
 
-async def replicate_by_hand(world: World, keys: Keyspace) -> None:
+async def replicate_by_hand(world: World, keys: Keyspace[KeyState]) -> None:
     for region in REPLICAS:
         side = {
             "TableName": SIDE_TABLE,
@@ -378,21 +379,22 @@ async def test_the_comparison_sees_each_kind_of_difference_and_no_other(tmp_path
 
 async def test_a_sampled_lag_ends_when_the_write_is_visible(tmp_path: Path) -> None:
     async with replicated(tmp_path) as scene:
-        sampler = LagSampler("eu", scene.world.regions["eu"], scene.world.tables)
+        sampler = LagSampler("eu", scene.world.regions["eu"], scene.world.tables, [SOURCE])
         writers = Writers(scene.world, scene.keys, Random(3), (sampler,))
         state = scene.live()[0]
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as group:
             group.create_task(sampler.run(stop))
-            while state.item is None or sampler.unseen == 0:
+            lags = sampler.lags[SOURCE]
+            while state.item is None or lags.unseen == 0:
                 await writers.write(state)
             await asyncio.sleep(0.3)
-            assert sampler.lags == []
+            assert lags.milliseconds == []
             await scene.world.regions["eu"].put("orders", state.item | {STAMP: {"S": version(state)}})
             await asyncio.sleep(0.2)
             stop.set()
-    assert len(sampler.lags) == 1
-    assert 290 <= sampler.lags[0] < 1_000
+    assert len(lags.milliseconds) == 1
+    assert 290 <= lags.milliseconds[0] < 1_000
 
 
 def test_the_figures_of_a_distribution_are_of_the_nearest_rank() -> None:

@@ -1,0 +1,1 @@
+"""The demonstration of the modes in which users write in every region."""

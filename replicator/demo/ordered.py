@@ -1,0 +1,80 @@
+"""A run of mode `ordered`: writers in one region, replicas and their caches in the others."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import Final, Self
+
+from replicator.demo.compare import compare, wait_until_caught_up, wait_until_settled
+from replicator.demo.items import Keyspace, KeyState, keyspace
+from replicator.demo.lag import LagSampler
+from replicator.demo.layout import SOURCE
+from replicator.demo.reader import CacheReader
+from replicator.demo.report import Report
+from replicator.demo.run import SETTLE_SECONDS, DemoOptions, Run, supervised
+from replicator.demo.traffic import Writers
+from replicator.demo.view import View
+from replicator.demo.world import World
+
+CATCH_UP_SECONDS: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedRun(Run):
+    """One run of mode `ordered`."""
+
+    keys: Keyspace[KeyState]
+    writers: Writers
+
+    @classmethod
+    def of(cls, options: DemoOptions, view: View, world: World, readers: tuple[CacheReader, ...]) -> Self:
+        """Compose a run."""
+        random = SystemRandom()
+        keys = keyspace(random)
+        samplers = tuple(
+            LagSampler(name, region, world.tables, [SOURCE]) for name, region in world.regions.items() if name != SOURCE
+        )
+        writers = Writers(world, keys, random, samplers)
+        return cls(options, view, world, readers, samplers, random, keys, writers)
+
+    async def to_verdict(self, started: float) -> Report:
+        """Traffic, drain, comparison."""
+        world, view = self.world, self.view
+        await world.create_tables()
+        seeded = await self.writers.seed()
+        view.say(f"wrote {seeded} items; now `replicator init` and `replicator run`")
+        await world.start_daemon()
+        view.say("the daemon is ready")
+        async with supervised(world):
+            caught_up = await self._traffic()
+            view.say("comparing")
+            findings = await wait_until_settled(world, self.keys, self.readers, SETTLE_SECONDS)
+        daemon_exit = None
+        if not self.options.keep:
+            daemon_exit = await world.daemon.drain()
+            findings = await compare(world, self.keys, self.readers)
+        return Report(
+            rate=self.options.rate,
+            seconds=time.monotonic() - started,
+            seeded=seeded,
+            writers=self.writers,
+            samplers=self.samplers,
+            readers=self.readers,
+            findings=findings,
+            caught_up=caught_up,
+            daemon_exit=daemon_exit,
+        )
+
+    async def _traffic(self) -> bool:
+        """Writers and readers, until all is written and applied; whether it was applied in time."""
+        options, view, world, keys = self.options, self.view, self.world, self.keys
+        await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
+        view.say("the replicas show all of them; now readers fill the caches and writers write")
+        await self.warm(keys)
+        async with self.busy(self.writers, keys):
+            await self.writers.run(options.rate, options.duration)
+            view.say(f"{self.writers.writes} writes done; draining")
+            await self.warm(keys)
+            return await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)

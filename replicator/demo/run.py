@@ -1,0 +1,147 @@
+"""What runs of every mode have in common: readers and figures while the traffic runs, and the end of `--keep`."""
+
+from __future__ import annotations
+
+import asyncio
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from random import SystemRandom
+from typing import Any, Final, Protocol
+
+from replicator.demo.items import DemoKey, Keyspace
+from replicator.demo.lag import LagSampler
+from replicator.demo.reader import CacheReader
+from replicator.demo.servers import ACCESS_KEY, SECRET_KEY
+from replicator.demo.traffic import READERS_PER_CACHE, read_until, warm
+from replicator.demo.view import Stage, Traffic, View
+from replicator.demo.world import World
+
+SETTLE_SECONDS: Final = 5.0
+_VIEW_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class DemoOptions:
+    """What the command line says."""
+
+    duration: float = 20.0
+    """Seconds of traffic."""
+
+    rate: float = 150.0
+    """Writes per second, in all regions together."""
+
+    keep: bool = False
+    """Leave everything running after the verdict, until interrupted."""
+
+    json: bool = False
+    """One JSON object as the last line of standard output; progress on standard error."""
+
+    mode: str = "ordered"
+    regions: int = 3
+
+
+@dataclass(slots=True)
+class Interruption:
+    """SIGINT and SIGTERM: they cancel the demo, or end the wait of `--keep`."""
+
+    wanted: bool = False
+    wait: asyncio.Event | None = None
+
+
+class Verdict(Protocol):
+    """The result of a run."""
+
+    @property
+    def exit_code(self) -> int:
+        """0 only when everything is identical and enough was compared."""
+
+    def as_json(self) -> dict[str, Any]:
+        """The result as one JSON object."""
+
+    def lines(self) -> list[str]:
+        """The result for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run(ABC):
+    """One run of the demonstration in a world that is open."""
+
+    options: DemoOptions
+    view: View
+    world: World
+    readers: tuple[CacheReader, ...]
+    samplers: tuple[LagSampler, ...]
+    random: SystemRandom
+
+    @abstractmethod
+    async def to_verdict(self, started: float) -> Verdict:
+        """Traffic, drain, comparison. `started`: when the demo did, on the monotonic clock."""
+
+    @asynccontextmanager
+    async def busy(self, traffic: Traffic, keys: Keyspace[DemoKey]) -> AsyncIterator[None]:
+        """Let readers read, samplers measure and the view show, as long as the block runs."""
+        stop = asyncio.Event()
+        stage = Stage(traffic, self.samplers, self.readers)
+        with self.view.live():
+            async with asyncio.TaskGroup() as group:
+                try:
+                    for sampler in self.samplers:
+                        group.create_task(sampler.run(stop), name=f"lag-{sampler.name}")
+                    for reader in self.readers:
+                        for n in range(READERS_PER_CACHE):
+                            reading = read_until(stop, reader, keys, self.random)
+                            group.create_task(reading, name=f"reader-{reader.cache.name}-{n}")
+                    group.create_task(self._show(stop, stage), name="view")
+                    yield
+                finally:
+                    stop.set()
+
+    async def warm(self, keys: Keyspace[DemoKey]) -> None:
+        """Read every key once through every cache."""
+        async with asyncio.TaskGroup() as group:
+            for reader in self.readers:
+                group.create_task(warm(reader, keys), name=f"warm-{reader.cache.name}")
+
+    async def _show(self, stop: asyncio.Event, stage: Stage) -> None:
+        while not stop.is_set():
+            await stage.daemon.refresh(self.world)
+            self.view.show(stage)
+            await asyncio.sleep(_VIEW_SECONDS)
+
+    async def keep(self, interruption: Interruption) -> None:
+        """Leave everything running until SIGINT or SIGTERM, and say how to look at it."""
+        for line in _examples(self.world):
+            self.view.console.print(line, soft_wrap=True, markup=False)
+        interruption.wait = asyncio.Event()
+        async with supervised(self.world):
+            await interruption.wait.wait()
+        self.view.say(f"stopping; the daemon's exit code: {await self.world.daemon.drain()}")
+
+
+@asynccontextmanager
+async def supervised(world: World) -> AsyncIterator[None]:
+    """Fail as soon as the daemon ends by itself."""
+    async with asyncio.TaskGroup() as group:
+        watcher = group.create_task(world.daemon.watch(), name="watch-daemon")
+        yield
+        watcher.cancel()
+
+
+def _examples(world: World) -> Iterator[str]:
+    config = shlex.quote(str(world.daemon.config))
+    yield ""
+    yield "Everything keeps running until Ctrl-C. In another terminal:"
+    yield f"  export AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}"
+    yield f"  replicator status --config {config}"
+    yield f'  replicator inspect --config {config} orders \'{{"customer": "c-0001", "order": 1}}\''
+    if world.layout.mode != "ordered":
+        yield f"  replicator conflicts list --config {config} --limit 10"
+    yield f"  curl -s {world.daemon.admin_url}/status"
+    yield f"  curl -s {world.daemon.admin_url}/metrics"
+    yield f"  aws --endpoint-url {world.ministack.endpoint_url} --region eu-west-1 dynamodb scan --table-name sessions"
+    for name, valkey in world.caches.items():
+        yield f"  redis-cli -p {valkey.port} --scan   # {name}"
+    yield f"  ls {shlex.quote(str(world.directory))}   # configuration and logs"
