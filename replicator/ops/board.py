@@ -137,7 +137,7 @@ class Board:
     def _rule(self, rule: Rule, now: float) -> dict[str, Any]:
         shards: dict[tuple[str, str], list[TargetState]] = {}
         for (arn, shard_id, _), state in self.targets.items():
-            if state.place.target.rule == rule.name:
+            if (state.place.target.rule, state.place.stream.region) == (rule.name, rule.source):
                 shards.setdefault((arn, shard_id), []).append(state)
         return {
             "name": rule.name,

@@ -337,6 +337,23 @@ async def test_a_renamed_rule_is_refused_until_its_progress_is_renamed_too(world
     assert sum(line["stale"] for line in daemon.events("batch_applied")) == 0
 
 
+async def test_a_stream_that_is_enabled_anew_is_drained_and_followed_by_its_successor(world: World) -> None:
+    await world.create_tables()
+    config = world.write_settings(world.settings(coordination={"region": "us", "lease": "2s", "heartbeat": "500ms"}))
+    world.initialise(config)
+    users = Users(world, seed=9)
+    daemon = world.daemon(config)
+    await users.write(80)
+    await eventually("work", lambda: daemon.events("batch_applied"))
+    async with world.client("us") as client:
+        await client.update_table(TableName="orders", StreamSpecification={"StreamEnabled": False})
+        enabled = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+        await client.update_table(TableName="orders", StreamSpecification=enabled)
+    await users.write(80)
+    await eventually("convergence", lambda: converged(world, users))
+    assert daemon.terminate() == 0
+
+
 async def test_a_lower_epoch_than_one_seen_is_refused(world: World) -> None:
     await world.create_tables()
     config = world.write_settings(world.settings(rule={"epoch": 2}))

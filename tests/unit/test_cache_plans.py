@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from replicator.domain.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, RegionId, SequenceNumber, item_key
 from replicator.domain.rules import CacheRule, CacheVerb, Invalidate, KeyTemplate, Refresh, plan_cache
-from tests.unit.strategies import Typed, image
 from replicator.domain.versions import at_sequence
+from tests.unit.strategies import Typed, image
 
 # -- key templates -------------------------------------------------------------------------------------------------
 
@@ -104,8 +104,9 @@ def item(email: str | None, mark: str = "") -> dict[str, Typed]:
 
 def record(old: dict[str, Typed] | None, new: dict[str, Typed] | None, number: int = 1) -> ChangeRecord:
     event = Event.REMOVE if new is None else Event.INSERT if old is None else Event.MODIFY
-    images = (None if state is None else image(state) for state in (old, new))
-    return ChangeRecord(event, KEY, *images, SequenceNumber(str(number)), 0.0)
+    before = None if old is None else image(old)
+    after = None if new is None else image(new)
+    return ChangeRecord(event, KEY, before, after, SequenceNumber(str(number)), 0.0)
 
 
 def change(new: dict[str, Typed] | None) -> Change:
