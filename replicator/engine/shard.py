@@ -19,7 +19,7 @@ from replicator.engine.ahead import ReadAhead
 from replicator.engine.apply import TargetApplier
 from replicator.engine.desk import TargetPorts
 from replicator.engine.leases import ShardFence
-from replicator.engine.pacing import Limits, Stopped, backoff, found, pause
+from replicator.engine.pacing import Limits, Stopped, backoff, found, pause, pause_for_any
 from replicator.engine.reader import Page, ShardReader
 from replicator.ports import Clock, Coordination, Gap, Lease, Observer, Place, Registry, Stream
 
@@ -260,10 +260,10 @@ class ShardWorker:
         self._wake()
 
     async def _pipeline(self, rule: Rule) -> None:
-        ahead = ReadAhead()
+        ahead = ReadAhead(self._limits.page_records)
         appliers = [await self._applier(rule, target, ahead) for target in rule.targets]
         self._ports.observer.service_recovered(self._what(rule))
-        pages: asyncio.Queue[Page | None] = asyncio.Queue(maxsize=1)
+        pages: asyncio.Queue[Page | None] = asyncio.Queue()  # `ahead` bounds it
         async with asyncio.TaskGroup() as group:
             group.create_task(self._read(rule, pages, ahead), name=f"read for {rule.name}")
             while True:
@@ -278,9 +278,10 @@ class ShardWorker:
                     return
 
     async def _read(self, rule: Rule, pages: asyncio.Queue[Page | None], ahead: ReadAhead) -> None:
-        """Read ahead; None tells that the program stops, so that what was read before is still applied."""
+        """Read ahead while there is room; None tells that the program stops, so what was read before is still applied."""
         position = earliest(self.progress.position(target) for target in rule.targets)
         while position != END:
+            await pause_for_any(float("inf"), ahead.room, self._stop)
             try:
                 page: Page | None = await self._reader.read(position)
             except RecordsTrimmed as error:

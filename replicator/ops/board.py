@@ -17,6 +17,10 @@ _HEALTHY_SECONDS = 90.0
 """The coordinator attempts something at least this often, whatever the world does."""
 
 
+_SILENCE_SECONDS = 15.0
+"""A shard that was not read for so long is not taken for caught up."""
+
+
 @dataclass(slots=True)
 class Trouble:
     """Why something does not go on."""
@@ -50,10 +54,15 @@ class TargetState:
     trouble: Trouble | None = None
     counts: Counter[str] = field(default_factory=Counter)
 
-    def lag(self, now: float) -> float | None:
-        """Age of the oldest record in hand, 0 when caught up, None before anything was seen."""
+    def lag(self, now: float, silence: float) -> float | None:
+        """Age of the oldest record in hand; else 0 when caught up, None before anything was seen.
+
+        `silence`: seconds since the shard was last read. What nobody reads is not caught up: its lag grows.
+        """
         if self.pending_since is not None:
             return max(0.0, now - self.pending_since)
+        if silence > _SILENCE_SECONDS:
+            return silence
         return None if self.last_lag is None else 0.0
 
 
@@ -68,6 +77,7 @@ class Board:
         self.cycled: dict[tuple[str, str], int] = {}
         self.totals: dict[str, Counter[str]] = {}
         self.draining = False
+        self._read_at: dict[tuple[str, str], float] = {}
         self._group = group
         self._rules = tuple(rules)
         self._clock = clock
@@ -85,12 +95,23 @@ class Board:
         for key, state in list(self.targets.items()):
             if key[:2] == (lease.stream.arn, lease.shard_id) and state.place.target.rule == rule:
                 del self.targets[key]
+        self._read_at.pop((lease.stream.arn, lease.shard_id), None)
 
     def attempted(self, stream: StreamRef | None, shards: int) -> None:
         """The coordinator did something."""
         self._attempt_at = self._clock.monotonic()
         if stream is not None:
             self.cycled[stream.region, stream.table] = shards
+
+    def read(self, stream: StreamRef, shard_id: str) -> None:
+        """A shard was read."""
+        self._read_at[stream.arn, shard_id] = self._clock.monotonic()
+
+    def lag(self, state: TargetState) -> float | None:
+        """How far a target is behind, in seconds."""
+        place = state.place
+        read_at = self._read_at.setdefault((place.stream.arn, place.shard_id), self._clock.monotonic())
+        return state.lag(self._clock.now(), self._clock.monotonic() - read_at)
 
     def caught_up(self, stream: StreamRef, shard_id: str, position: Position) -> None:
         """Nothing stands behind a position: targets there are up to date."""
@@ -122,7 +143,6 @@ class Board:
 
     def status(self) -> dict[str, Any]:
         """The whole board as JSON."""
-        now = self._clock.now()
         return {
             "group": self._group,
             "worker": self.worker,
@@ -131,10 +151,10 @@ class Board:
             "unready": self.unready(),
             "owned_shards": len(self.leases),
             "services": {what: trouble.shown(self._clock.monotonic()) for what, trouble in self.services.items()},
-            "rules": [self._rule(rule, now) for rule in self._rules],
+            "rules": [self._rule(rule) for rule in self._rules],
         }
 
-    def _rule(self, rule: Rule, now: float) -> dict[str, Any]:
+    def _rule(self, rule: Rule) -> dict[str, Any]:
         shards: dict[tuple[str, str], list[TargetState]] = {}
         for (arn, shard_id, _), state in self.targets.items():
             if (state.place.target.rule, state.place.stream.region) == (rule.name, rule.source):
@@ -150,7 +170,7 @@ class Board:
                     "shard": shard_id,
                     "stream": arn,
                     "epoch": self._epoch(arn, shard_id),
-                    "targets": [self._target(state, now) for state in states],
+                    "targets": [self._target(state) for state in states],
                 }
                 for (arn, shard_id), states in sorted(shards.items())
             ],
@@ -160,8 +180,8 @@ class Board:
         lease = self.leases.get((arn, shard_id))
         return None if lease is None else lease.epoch
 
-    def _target(self, state: TargetState, now: float) -> Mapping[str, Any]:
-        lag = state.lag(now)
+    def _target(self, state: TargetState) -> Mapping[str, Any]:
+        lag = self.lag(state)
         return {
             "target": state.place.target.target_id,
             "region": state.place.target.region,

@@ -43,6 +43,7 @@ class LiveObserver:
     def polled(self, stream: StreamRef, shard_id: ShardId, position: Position, records: int) -> None:
         """The records behind a position were asked for."""
         self._metrics.polls.labels(stream.table, stream.region).inc()
+        self._board.read(stream, shard_id)
         if records:
             self._metrics.polled.labels(stream.table, stream.region).inc(records)
         else:
@@ -148,6 +149,8 @@ class LiveObserver:
     def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
         """A shard's worker met an error that nobody expected."""
         self._metrics.faults.labels(rule).inc()
+        fault = ReplicatorError(f"{type(error).__name__}: an error that nobody expected.")
+        self._board.services[f"rule {rule} on shard {lease.shard_id}"] = Trouble(fault, None, self._clock.monotonic())
         self._log.error("shard_failed", rule=rule, shard=lease.shard_id, exc_info=error)
 
     def lease_claimed(self, lease: Lease) -> None:
@@ -216,12 +219,12 @@ class LiveObserver:
 
     def refresh_gauges(self) -> None:
         """Set the gauges that grow by themselves; called before every scrape."""
-        now, monotonic = self._clock.now(), self._clock.monotonic()
+        monotonic = self._clock.monotonic()
         lags: dict[tuple[str, str], float] = {}
         idles: dict[tuple[str, str], float] = {}
         for state in self._board.targets.values():
             labels: tuple[str, str] = (state.place.target.rule, state.place.target.region)
-            lags[labels] = max(lags.get(labels, 0.0), state.lag(now) or 0.0)
+            lags[labels] = max(lags.get(labels, 0.0), self._board.lag(state) or 0.0)
             idles[labels] = max(idles.get(labels, 0.0), monotonic - state.progress_at)
         self._metrics.lag.clear()
         self._metrics.idle.clear()
