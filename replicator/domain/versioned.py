@@ -122,11 +122,9 @@ def below_tombstone(mesh: VersionedMesh, write: _Write, new: Image, known: Known
     if tombstone is None or tombstone < rank.version:
         return None
     buried = Rank(tombstone, deleted=True, content="")
-    created = (mesh.home, rank) not in known
-    if created and tombstone == rank.version:
-        # Most likely this very image was brought here and deleted again since; then nothing was lost.
-        created = (yield from _item(mesh.home, write.key)) is not None
-    if created:
+    ours = (mesh.home, rank) in known
+    if not ours and (yield from _item(mesh.home, write.key)) is not None:
+        # Where nothing stands any more, the image was brought here and deleted since, or its loss is logged already.
         loser = _Party(rank, new, mesh.home, write.micros)
         yield _conflict(write.key, Kind.STALE_CREATE, _Party(buried, None, None, None), loser)
     effect = yield from _remove(mesh, write, buried, mesh.home, new)
@@ -218,27 +216,38 @@ def _delete(mesh: VersionedMesh, write: _Write, old: Image, known: Known) -> Ste
 
 
 def _remove(mesh: VersionedMesh, write: _Write, delete: Rank, region: RegionId, expected: Image) -> Steps[Effect]:
-    """Delete a region's item if its version is at most the delete's; anything but `expected` is a conflict."""
-    answer = yield At(region, Remove(write.key, mesh.version.at_most(delete.version)))
+    """Delete a region's item if its version is at most the delete's; anything but `expected` is logged first.
+
+    The first try takes only an item of the expected version; what else is told by its refusal. The second takes every
+    lower version, and those behind it what stands there: a text that is no version may sort above one.
+    """
+    seen, when = expected, iter((mesh.version.at_most(delete.version),))
+    answer = yield At(region, Remove(write.key, mesh.version.exactly(expected)))
     while not isinstance(answer, Done):
         standing = _in_the_way(answer)
         if standing is None:
             return Effect.ABSENT
         if mesh.version.of(standing) > delete.version:
             return Effect.STALE
-        # A text that is no version may sort above one, so that only looking at it told.
-        answer = yield At(region, Remove(write.key, mesh.version.exactly(standing)))
+        yield from log_removed(mesh, write, delete, region, standing, (seen,))
+        seen = standing
+        answer = yield At(region, Remove(write.key, next(when, mesh.version.exactly(standing))))
     if answer.item is None:
         return Effect.ABSENT
-    yield from log_removed(mesh, write, delete, region, answer.item, expected)
+    yield from log_removed(mesh, write, delete, region, answer.item, (expected, seen))
     return Effect.DELETED
 
 
 def log_removed(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
-    mesh: VersionedMesh, write: _Write, delete: Rank, region: RegionId, removed: Image, expected: Image
+    mesh: VersionedMesh,
+    write: _Write,
+    delete: Rank,
+    region: RegionId,
+    removed: Image,
+    expected: tuple[Image, ...],
 ) -> Steps[None]:
-    """Log an image that went with a delete which did not know it."""
-    if not _same(removed, expected):
+    """Log an image that goes with a delete which did not know it."""
+    if not any(_same(removed, image) for image in expected):
         loser = _Party(rank_of(mesh.version, removed), removed, region, None)
         yield _conflict(write.key, Kind.DELETE_PUT, _Party(delete, None, mesh.home, write.micros), loser)
 

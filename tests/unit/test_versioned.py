@@ -242,6 +242,22 @@ def test_a_delete_leaves_a_newer_tombstone() -> None:
     assert run.slots[EU].tombstone == NUMBER.of(V3)
 
 
+def test_a_lower_image_is_logged_before_it_goes_with_a_delete() -> None:
+    run = Run({EU: Slot(V1)}, V2, None)
+    assert run.requests[2:] == [("eu", RAISE), ("eu", REMOVE), ("log", "delete_put"), ("eu", REMOVE)]
+    assert run.effects == [Effect.ABSENT, Effect.DELETED]
+
+
+def test_what_comes_between_the_log_and_the_delete_is_logged_too() -> None:
+    def change(number: int, slots: dict[RegionId, Slot]) -> None:
+        if number == 5:
+            slots[EU] = Slot(LESS)
+
+    run = Run({EU: Slot(V1)}, V3, None, before=change)
+    assert [entry.loser for entry in run.logged] == [V1, LESS]
+    assert run.slots[EU].item is None
+
+
 @pytest.mark.parametrize("other", [V1, item("2", "other"), item(None)], ids=["lower", "equal", "none"])
 def test_a_delete_of_an_image_that_it_did_not_know_is_logged(other: Image) -> None:
     run = Run({EU: Slot(other)}, V2, None)
@@ -278,7 +294,7 @@ def test_a_known_delete_is_not_done_again() -> None:
 
 def test_an_item_created_below_its_tombstone_is_logged_and_deleted_and_goes_nowhere() -> None:
     run = Run({US: Slot(V1, NUMBER.of(V2))}, None, V1)
-    assert run.requests == [("us", GET_TOMBSTONE), ("log", "stale_create"), ("us", REMOVE)]
+    assert run.requests == [("us", GET_TOMBSTONE), ("us", GET), ("log", "stale_create"), ("us", REMOVE)]
     assert run.slots == {US: Slot(None, NUMBER.of(V2)), EU: EMPTY}
     (entry,) = run.logged
     assert (entry.winner_version, entry.winner_op, entry.loser) == ("2!D", "delete", V1)
@@ -291,13 +307,14 @@ def test_everything_up_to_the_tombstone_goes_with_it() -> None:
     assert [entry.kind for entry in run.logged] == ["stale_create", "delete_put"]
 
 
-@pytest.mark.parametrize(("standing", "entries"), [(V2, 1), (None, 0)])
-def test_of_the_tombstones_own_version_only_what_still_stands_there_is_lost(
-    standing: Image | None, entries: int
+@pytest.mark.parametrize(("standing", "entries"), [(V1, 1), (None, 0)])
+@pytest.mark.parametrize("tombstone", [V1, V3], ids=["of its own version", "of a higher version"])
+def test_only_what_still_stands_below_its_tombstone_is_lost(
+    tombstone: Image, standing: Image | None, entries: int
 ) -> None:
-    run = Run({US: Slot(standing, NUMBER.of(V2))}, None, V2)
+    run = Run({US: Slot(standing, NUMBER.of(tombstone))}, None, V1)
     assert len(run.logged) == entries
-    assert run.slots[US] == Slot(None, NUMBER.of(V2))
+    assert run.slots[US] == Slot(None, NUMBER.of(tombstone))
 
 
 def test_what_the_daemon_itself_put_there_is_no_users_creation() -> None:
