@@ -15,11 +15,11 @@ from replicator.domain.errors import ReplicatorError, ShardGone, WorldMismatch
 from replicator.domain.lineage import Shard, merged, ready
 from replicator.domain.progress import END, HORIZON
 from replicator.domain.records import RegionId, ShardId, TableName, WorkerId
-from replicator.domain.rules import Rule
+from replicator.domain.rules import Rule, Target
 from replicator.engine.leases import Heartbeats, Session, ShardFence
 from replicator.engine.pacing import Limits, backoff, pause, pause_for_any
 from replicator.engine.shard import ShardPorts, ShardWorker
-from replicator.ports import Lease, Membership, StreamRef
+from replicator.ports import Gap, Lease, Membership, StreamRef
 
 _LEAF_SECONDS = 1.0
 """Time between listings while a finished shard has no listed child."""
@@ -29,6 +29,13 @@ _DRAINED_LISTINGS = 3
 
 _FORGET_SECONDS = 600.0
 """A finished shard's row outlives its listing by this much: no worker then still has a listing that names the shard."""
+
+
+_PATIENCE_SECONDS = 30.0
+"""A new owner has stored where it begins long before."""
+
+_EVERY_SHARD = ShardId("every shard")
+"""Where a gap lies that is behind a whole stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +90,7 @@ class StreamCoordinator:
         self._workers: dict[ShardId, asyncio.Task[None]] = {}
         self._running: dict[ShardId, ShardWorker] = {}
         self._heartbeats = Heartbeats(limits.lease_seconds)
+        self._unread: dict[str, float] = {}
 
     async def run(self) -> None:
         """Read the table's streams, an old one to its end before its successor, until the program stops."""
@@ -182,6 +190,28 @@ class StreamCoordinator:
         }
         for worker in dead - left:
             await self._membership.leave(worker)
+        self._tell_unread(view, {shard_id: wanted[shard_id] for shard_id in missing if shard_id not in self._workers})
+
+    def _tell_unread(self, view: _View, wanted: Mapping[ShardId, list[Rule]]) -> None:
+        """Tell of rules that wait for a shard whose owner does not read it for them: it runs another configuration."""
+        now = self._ports.clock.monotonic()
+        unread = {
+            f"rule {rule.name} on shard {shard_id}": row.owner
+            for shard_id, rules in wanted.items()
+            if (row := view.rows.get(shard_id)) is not None
+            for rule in rules
+            if any(target.target_id not in row.checkpoints for target in rule.targets)
+        }
+        for what in self._unread.keys() - unread.keys():
+            del self._unread[what]
+            self._ports.observer.service_recovered(what)
+        for what, owner in unread.items():
+            if now - self._unread.setdefault(what, now) > _PATIENCE_SECONDS:
+                error = WorldMismatch(
+                    f"Worker {owner} owns the shard and does not read it for this rule.",
+                    advice="Give every worker of the group the same configuration; restart those with an older one.",
+                )
+                self._ports.observer.service_failed(what, error)
 
     def _wanted(self, view: _View) -> dict[ShardId, list[Rule]]:
         """Shards that some rule may read now, with those rules; parents first."""
@@ -245,6 +275,19 @@ class StreamCoordinator:
             del self._workers[worker.lease.shard_id], self._running[worker.lease.shard_id]
             self._wake.set()
 
+    async def _record_break(self, ref: StreamRef, target: Target) -> None:
+        """No stream tells what was written between two streams of a table, so the place is recorded as a gap."""
+        gap = Gap(
+            stream=ref,
+            shard_id=_EVERY_SHARD,
+            target_id=target.target_id,
+            after=END,
+            found_at=self._ports.clock.now(),
+            why="The stream was replaced; what was written while the table had none, or another, was never recorded.",
+        )
+        await self._ports.registry.record_gap(gap)
+        self._ports.observer.gap_found(gap)
+
     async def _forget_vanished(self, ref: StreamRef, view: _View) -> None:
         """Drop rows of shards that every target finished and that the stream listed no more for a while."""
         now = self._ports.clock.monotonic()
@@ -272,5 +315,6 @@ class StreamCoordinator:
                 if target.target_id in starts:
                     started_at = starts[target.target_id].started_at
                     await self._ports.registry.start(current, target, started_at=started_at)
+                    await self._record_break(ref, target)
         await self._ports.registry.remember_stream(ref, drained=True)
         return True

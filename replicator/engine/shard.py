@@ -278,7 +278,7 @@ class ShardWorker:
                     return
 
     async def _read(self, rule: Rule, pages: asyncio.Queue[Page | None], ahead: ReadAhead) -> None:
-        """Read ahead while there is room; None tells that the program stops, so what was read before is still applied."""
+        """Read ahead while there is room; None tells that the program stops: what was read before is still applied."""
         position = earliest(self.progress.position(target) for target in rule.targets)
         while position != END:
             await pause_for_any(float("inf"), ahead.room, self._stop)

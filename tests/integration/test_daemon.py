@@ -351,6 +351,7 @@ async def test_a_stream_that_is_enabled_anew_is_drained_and_followed_by_its_succ
         await client.update_table(TableName="orders", StreamSpecification=enabled)
     await users.write(80)
     await eventually("convergence", lambda: converged(world, users))
+    assert {gap["target"] for gap in daemon.events("gap_found")} == {"orders/eu", "orders/ap"}
     assert daemon.terminate() == 0
 
 
