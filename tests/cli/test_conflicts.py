@@ -237,7 +237,7 @@ def test_text_versions_are_raised_where_anybody_can_know_how(
     if begins is None:
         refused = world.run("conflicts", "promote", one.id, "--yes")
         assert (refused.code, "--version" in refused.errors) == (2, True)
-        assert promote(world, one, "--version", "abd")["after"]["ver"] == {"S": "abd"}
+        assert promote(world, one, "--version", "abz")["after"]["ver"] == {"S": "abz"}
     else:
         raised = promote(world, one)["after"]["ver"]["S"]
         assert raised > standing
