@@ -21,7 +21,6 @@ from replicator.demo.layout import ORDERED, DemoTable, Layout
 COUNTER: Final = "counter"
 WRITTEN_AT: Final = "written_at_ms"
 ORDER_KEYS: Final = 800
-SESSION_KEYS: Final = 200
 _SKEW = 1.1
 
 _NUMBERS = (
@@ -93,12 +92,12 @@ def keyspace(random: Random) -> Keyspace[KeyState]:
     return popularised([KeyState(table, key) for table, key in table_keys(ORDERED)], random)
 
 
-def table_keys(layout: Layout) -> Iterator[tuple[DemoTable, Typed]]:
+def table_keys(layout: Layout, order_keys: int = ORDER_KEYS) -> Iterator[tuple[DemoTable, Typed]]:
     """The demo's keys: customers with some orders each, and sessions."""
     orders, sessions = layout.tables
-    for n in range(ORDER_KEYS):
+    for n in range(order_keys):
         yield orders, {"customer": {"S": f"c-{n // 4:04d}"}, "order": {"N": str(n % 4 + 1)}}
-    for n in range(SESSION_KEYS):
+    for n in range(order_keys // 4):
         yield sessions, {"id": {"S": f"s/{n:04d}"}}
 
 

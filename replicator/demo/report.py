@@ -16,10 +16,6 @@ from replicator.demo.view import ways
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 
 MOST_DIFFERENCES: Final = 10
-LAG_METHOD: Final = (
-    "the writer's own time in the item, until a consistent read of the replica shows it; polled every"
-    f" {POLL_SECONDS * 1000:.0f} ms"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +72,7 @@ class Report:
                 "writes_per_second_asked": self.rate,
             },
             "replicas": {sampler.name: {"lag": lag_json(sampler.lags[SOURCE])} for sampler in self.samplers},
-            "lag_measured": LAG_METHOD,
+            "lag_measured": lag_method(POLL_SECONDS),
             "caches": {
                 reader.cache.name: cache_json(reader, self.findings.entries[reader.cache.name])
                 for reader in self.readers
@@ -102,7 +98,7 @@ class Report:
         done = f"{writers.writes} in {writers.seconds:.1f} s ({self.writes_per_second:.0f}/s)"
         lines = [f"writes    {done}: {kinds}; {self.seeded} before the daemon started"]
         lines += [lag_line(f"lag {way}", lags) for way, lags in ways(self.samplers)]
-        lines.append(f"          {LAG_METHOD}")
+        lines.append(f"          {lag_method(POLL_SECONDS)}")
         places = [f"{count} in {place}" for place, count in findings.items.items()]
         per_table = len(places) // len(self.writers.world.tables)
         for start in range(0, len(places), per_table):
@@ -118,6 +114,14 @@ class Report:
 
 
 # -- parts of every report -----------------------------------------------------------------------------------------
+
+
+def lag_method(poll_seconds: float) -> str:
+    """How lags are measured."""
+    return (
+        "the writer's own time in the item, until a consistent read of the replica shows it; polled every"
+        f" {poll_seconds * 1000:.0f} ms"
+    )
 
 
 def lag_json(lags: Lags) -> dict[str, int | None]:

@@ -16,8 +16,9 @@ import msgspec
 from replicator.demo.dynamodb import LocalRegion
 from replicator.demo.world import World
 
-QUIET_SECONDS: Final = 3.0
-"""Longer than anything after which the daemon repeats a request on servers that answer."""
+QUIET_SECONDS: Final = 5.0
+"""Longer than the daemon ever waits before it writes, where the servers answer: for another region's stamp, or for a
+record further down the stream."""
 
 _POLL_SECONDS = 0.5
 _STREAMS = "DynamoDBStreams_20120810"
@@ -85,8 +86,8 @@ class Streams:
         """All records of all streams."""
         return sum([await counter.count() for counter in self.counters])
 
-    async def wait_for_silence(self, alike: Callable[[], Awaitable[bool]], seconds: float) -> bool:
-        """Wait until nobody has written for `QUIET_SECONDS` and the regions are alike; False when it took longer."""
+    async def wait_for_silence(self, alike: Callable[[], Awaitable[bool]], quiet: float, seconds: float) -> bool:
+        """Wait until nobody has written for `quiet` seconds and the regions are alike; False when it took longer."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         count, since = await self.count(), loop.time()
@@ -95,6 +96,6 @@ class Streams:
             now = await self.count()
             if now != count:
                 count, since = now, loop.time()
-            elif loop.time() - since > QUIET_SECONDS and await alike():
+            elif loop.time() - since > quiet and await alike():
                 return True
         return False

@@ -26,6 +26,10 @@ SHARED: Final = 0.7
 """Share of keys that users write in every region; each of the others belongs to one region."""
 
 _SECOND_MS = 1_000
+_CACHED_ORDERS = 1_650
+"""Over all regions: each order is replicated to all of them, so fewer do for more regions."""
+
+_LEAST_ORDER_KEYS = 350
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +131,8 @@ def mesh_keyspace(layout: Layout, random: Random) -> Keyspace[MeshKey]:
     def writers() -> tuple[str, ...]:
         return regions if random.random() < SHARED else (random.choice(regions),)
 
-    return popularised([MeshKey(table, key, writers()) for table, key in table_keys(layout)], random)
+    order_keys = max(_LEAST_ORDER_KEYS, _CACHED_ORDERS // len(regions))
+    return popularised([MeshKey(table, key, writers()) for table, key in table_keys(layout, order_keys)], random)
 
 
 def content_of(image: Image | None) -> str | None:

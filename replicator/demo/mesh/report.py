@@ -8,16 +8,17 @@ from typing import Any, Final
 
 from replicator.demo.compare import LEAST_CACHE_ENTRIES
 from replicator.demo.mesh.compare import LEAST_CONFLICTS, LEAST_KEYS, MeshFindings
+from replicator.demo.mesh.echo import QUIET_SECONDS
 from replicator.demo.mesh.traffic import MeshWriters
 from replicator.demo.reader import CacheReader
 from replicator.demo.report import (
-    LAG_METHOD,
     MOST_DIFFERENCES,
     cache_json,
     cache_line,
     difference_lines,
     lag_json,
     lag_line,
+    lag_method,
 )
 from replicator.demo.view import ways
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
@@ -56,9 +57,8 @@ class MeshReport:
     readers: tuple[CacheReader, ...]
     findings: MeshFindings
     records: Records
-    silent: bool
-    silent_seconds: float
-    """From the last write of a user until silence was found."""
+    silent_seconds: float | None
+    """From the last write of a user until silence was found; None: it was not, in time."""
 
     daemon_exit: int | None
     """None: left running."""
@@ -68,7 +68,7 @@ class MeshReport:
         """`identical`, or why not."""
         if not self.findings.identical:
             return "different"
-        if not self.silent:
+        if self.silent_seconds is None:
             return "not silent in time"
         if self.records.after_silence:
             return "identical, but not silent"
@@ -92,6 +92,10 @@ class MeshReport:
     def _kinds(self) -> Counter[str]:
         return Counter(f"{conflict.kind}, {conflict.reason}" for conflict in self.findings.conflicts)
 
+    @property
+    def _lag_method(self) -> str:
+        return lag_method(next(iter(self.writers.samplers.values())).poll_seconds) + "; keys of one region only"
+
     def as_json(self) -> dict[str, Any]:
         """The report as one JSON object."""
         writers, findings = self.writers, self.findings
@@ -112,7 +116,7 @@ class MeshReport:
                 "writes_per_second_asked": self.rate,
             },
             "lag": {way: lag_json(lags) for way, lags in ways(list(writers.samplers.values()))},
-            "lag_measured": LAG_METHOD,
+            "lag_measured": self._lag_method,
             "caches": {
                 reader.cache.name: cache_json(reader, findings.entries[reader.cache.name]) for reader in self.readers
             },
@@ -131,7 +135,7 @@ class MeshReport:
                 "by_daemon": self.records.by_daemon,
                 "after_silence": self.records.after_silence,
             },
-            "silent_after_seconds": round(self.silent_seconds, 1) if self.silent else None,
+            "silent_after_seconds": None if self.silent_seconds is None else round(self.silent_seconds, 1),
             "compared": {
                 "items": dict(findings.items),
                 "keys": findings.keys,
@@ -158,7 +162,7 @@ class MeshReport:
         if writers.versions:
             lines.append(f"          {_counts(writers.versions)}")
         lines += [lag_line(f"lag {way}", lags) for way, lags in ways(list(writers.samplers.values()))]
-        lines.append(f"          {LAG_METHOD}")
+        lines.append(f"          {self._lag_method}")
         price = records.by_daemon / records.by_users if records.by_users else 0.0
         lines.append(
             f"records   {records.by_users} by users, {records.by_daemon} by the daemon ({price:.2f} for each),"
@@ -181,8 +185,9 @@ class MeshReport:
             f" their region; {findings.lost_unlogged} others not in the log"
         )
         lines += difference_lines(findings.differences)
-        if self.silent:
-            lines.append(f"silence   {self.silent_seconds:.1f} s after the last user's write")
+        if self.silent_seconds is not None:
+            quiet = f"{QUIET_SECONDS:.0f} s without any record included"
+            lines.append(f"silence   {self.silent_seconds:.1f} s after the last write of a user, {quiet}")
         if self.daemon_exit is not None:
             lines.append(f"daemon    exit code {self.daemon_exit} after SIGTERM")
         identical = self.verdict == "identical"

@@ -10,7 +10,7 @@ from typing import Final, Self
 from replicator.demo.items import Keyspace
 from replicator.demo.lag import LagSampler
 from replicator.demo.mesh.compare import alike, compare_mesh
-from replicator.demo.mesh.echo import Streams
+from replicator.demo.mesh.echo import QUIET_SECONDS, Streams
 from replicator.demo.mesh.keys import MeshKey, mesh_keyspace
 from replicator.demo.mesh.report import MeshReport, Records
 from replicator.demo.mesh.traffic import MeshWriters
@@ -21,6 +21,7 @@ from replicator.demo.world import World
 
 ALIKE_SECONDS: Final = 60.0
 SILENT_SECONDS: Final = 90.0
+_PAUSE_SECONDS = 1.0
 LAG_POLL_SECONDS: Final = 0.05
 """Of each region's sampler: there are more of them than in mode `ordered`."""
 
@@ -56,12 +57,10 @@ class MeshRun(Run):
         view.say("the daemon is ready")
         streams = Streams.of(world)
         async with supervised(world):
-            if not await streams.wait_for_silence(lambda: alike(world), ALIKE_SECONDS):
+            if not await streams.wait_for_silence(lambda: alike(world), _PAUSE_SECONDS, ALIKE_SECONDS):
                 view.say("the regions are still not alike")
-            await self._traffic(len(world.regions))
-            ended = time.monotonic()
-            silent = await streams.wait_for_silence(lambda: alike(world), SILENT_SECONDS)
-            silent_seconds = time.monotonic() - ended
+            silent_seconds = await self._traffic(streams)
+            silent = silent_seconds is not None
             total = await streams.count()
             view.say("silence; comparing" if silent else "no silence in time; comparing")
             findings = await compare_mesh(world, self.keys, self.readers)
@@ -79,16 +78,19 @@ class MeshRun(Run):
             readers=self.readers,
             findings=findings,
             records=Records(total, seeded + writers.writes, await streams.count() - total),
-            silent=silent,
             silent_seconds=silent_seconds,
             daemon_exit=daemon_exit,
         )
 
-    async def _traffic(self, regions: int) -> None:
-        view, writers, keys = self.view, self.writers, self.keys
-        view.say(f"{regions} regions hold the same; now readers fill the caches and writers write in every region")
+    async def _traffic(self, streams: Streams) -> float | None:
+        """Writers and readers, until nobody writes any more; returns how long that took, None: too long."""
+        view, writers, keys, world = self.view, self.writers, self.keys, self.world
+        view.say(f"{len(world.regions)} regions hold the same; now readers and writers begin in every region")
         await self.warm(keys)
         async with self.busy(writers, keys):
             await writers.run(self.options.rate, self.options.duration)
             view.say(f"{writers.writes} writes done, {writers.clashes} clashes; waiting for silence")
+            ended = time.monotonic()
             await self.warm(keys)
+            silent = await streams.wait_for_silence(lambda: alike(world), QUIET_SECONDS, SILENT_SECONDS)
+            return time.monotonic() - ended if silent else None
