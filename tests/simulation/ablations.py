@@ -7,7 +7,7 @@ world, which is answered otherwise here.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,8 +23,7 @@ from replicator.domain.active_active import (
     settle_put,
     version_of_put,
 )
-from replicator.domain.applying import apply_put, remove
-from replicator.domain.image import Image
+from replicator.domain.applying import apply_put
 from replicator.domain.mesh import Mesh, Steps, Write, look, read_row
 from replicator.domain.records import ChangeRecord
 from replicator.domain.requests import (
@@ -46,18 +45,26 @@ from replicator.domain.requests import (
     StampRequest,
 )
 from replicator.domain.stamps import NO_ROW, Held, Kind, SideRow, Stamp, Tombstone, Version, bumped, held
-from tests.simulation.active_world import PRODUCTION, Variant
+from tests.simulation.active_search import Found, play, shortest, told
+from tests.simulation.active_world import PRODUCTION, Scenario, Variant, World, ops
 
 Patch = tuple[Any, str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Ablation:
-    """What is taken out: functions of the mode, and the world around it. `where`: the scenarios that show it."""
+    """What is taken out: functions of the mode (`patches`), or of the world around it (`variant`).
+
+    `scenario` shows what it was for: by `schedule` where the shortest way would take millions of states to find, and
+    where another rule hides it, with that one taken out too (`without`).
+    """
 
     removed: str
+    scenario: Scenario
     patches: tuple[Patch, ...] = ()
     variant: Variant = PRODUCTION
+    schedule: str = ""
+    without: tuple[str, ...] = ()
 
     @contextmanager
     def applied(self) -> Iterator[Variant]:
@@ -127,16 +134,15 @@ def _any_new_stamp_is_ours(old: Held | None, new: Held) -> bool:
 
 
 def _no_verification(_mesh: Mesh, _write: Write, _tombstone: Tombstone) -> Steps[None]:
-    return
-    yield
+    yield from ()
 
 
 # -- rows and looks ------------------------------------------------------------------------------------------------
 
 
 def _no_floor(_mesh: Mesh, _write: Write, _row: SideRow, _version: Version) -> Steps[Ending | None]:
+    yield from ()
     return Ending.GONE
-    yield
 
 
 def _row_first_for_deletes(mesh: Mesh, write: Write) -> Steps[tuple[Held | None, SideRow]]:
@@ -242,39 +248,151 @@ def _world(answer: Callable[[StampedSlot, GetItem | StampRequest, str], tuple[St
     return replace(PRODUCTION, answer=answer)
 
 
+SEED = ("seed", 0)
+
+TRACES = {
+    "V1_monotone": "a A b b B B B B B B *A1 Z Z B A Z A B",
+    "V1_seed": "a a A b B B B *A1 Z Z B A A A A Z Z Z Z Z Z A B",
+    "V2": "a A A A A A b B B b B B B b B B B *B1 Z Z Z B B A B B Z Z Z Z Z B B B",
+    "V2_order": "a a A A A A A b B B B B B A A A A B A B B a A A A A A A *A2 Z Z Z",
+    "V3": "a a b B B B B B B A A A b A A A B B B B A B B *A2 Z Z Z Z Z A A A A A A",
+    "V4": "b b b a *A1 Z Z Z Z Z Z B B B B B B B B B A B a Z Z Z Z B B B B B B A A A Z Z Z A Z Z Z B B B B B B"
+    " A A A Z Z Z A A A A A",
+    "V6": "a A A b B B B B B B B a A A A A A A A A",
+    "V7": "a A A A A A A b b B B B B B B B B B A A",
+}
+"""The schedules of the traces, as `play` follows them."""
+
+
+def _converging(text: str) -> Scenario:
+    """Writes from a seeded start, of which only the convergence is looked at."""
+    return Scenario(ops(text), SEED, checks=frozenset())
+
+
+def _written(text: str, start: tuple[str, int] | None = SEED, *, zombies: int = 0) -> Scenario:
+    return Scenario(ops(text), start, zombies=zombies)
+
+
 ABLATIONS = {
-    "stamp_back": Ablation("stamp-back", ((active_active, "settle_put", _never_settled),)),
-    "stamp_back_first": Ablation("stamp-back before remote writes", ((active_active, "replicate_put", _settled_last),)),
-    "tombstones": Ablation("tombstone rows", variant=_world(no_rows)),
-    "mark": Ablation("delete mark", variant=_world(no_marks)),
-    "verification": Ablation("ECHO-INSERT verification", ((verification, "take_back", _no_verification),)),
-    "bump": Ablation("causal bump", ((active_active, "bumped", _not_bumped),)),
-    "sequence": Ablation("sequence number in the version", ((active_active, "raw_version", _without_sequence),)),
-    "hash": Ablation("content hash in the stamp", ((classification, "_is_echo", _any_new_stamp_is_ours),)),
-    "nonce": Ablation("nonce in the stamp", variant=replace(PRODUCTION, nonces=False)),
-    "floor": Ablation("floor row", ((active_active, "leave_floor", _no_floor),)),
-    "removed_at": Ablation("`ls`: when a delete took effect here", variant=_world(no_removals)),
-    "expiry": Ablation("tombstones outlive every replay"),
-    "side_read": Ablation("side read on MODIFY", ((active_active, "look_home", _no_row_for_a_present_item),)),
-    "V1": Ablation("loop after remove [V1]", ((active_active, "give_way", _removed_and_done),)),
-    "V2_least": Ablation("least version above the floors [V2]", ((active_active, "bumped", _always_counted_up),)),
-    "V2_greatest": Ablation("greatest floor only [V2]", ((active_active, "bumped", _one_floor_after_the_other),)),
-    "V3": Ablation("item first, then row [V3]", ((active_active, "look_home", _row_first_for_deletes),)),
-    "V4": Ablation("`lv`: which delete took effect [V4]", variant=_world(one_removal_per_tombstone)),
+    "stamp_back": Ablation(
+        "stamp-back",
+        _converging("P2 | U1"),
+        ((active_active, "settle_put", _never_settled),),
+    ),
+    "stamp_back_first": Ablation(
+        "stamp-back before remote writes",
+        _converging("P1 U2 | P2"),
+        ((active_active, "replicate_put", _settled_last),),
+    ),
+    "tombstones": Ablation("tombstone rows", _converging("U1 | D2"), variant=_world(no_rows)),
+    "mark": Ablation("delete mark", _written("D2 | P3"), variant=_world(no_marks)),
+    "verification": Ablation(
+        "ECHO-INSERT verification", _converging("P3 | D3"), ((verification, "take_back", _no_verification),)
+    ),
+    "bump": Ablation("causal bump", _converging("U3 | U3"), ((active_active, "bumped", _not_bumped),)),
+    "sequence": Ablation(
+        "sequence number in the version",
+        _converging("U3 U3 | "),
+        ((active_active, "raw_version", _without_sequence),),
+    ),
+    "hash": Ablation(
+        "content hash in the stamp",
+        _converging("U1 R1 | "),
+        ((classification, "_is_echo", _any_new_stamp_is_ours),),
+    ),
+    "nonce": Ablation(
+        "nonce in the stamp",
+        _written("U2 | U1 P2", zombies=1),
+        schedule="",
+        variant=replace(PRODUCTION, nonces=False),
+    ),
+    "floor": Ablation("floor row", _converging("P1 D1 | U2"), ((active_active, "leave_floor", _no_floor),)),
+    "removed_at": Ablation("`ls`: when a delete took effect", _written("P2 | D2"), variant=_world(no_removals)),
+    "expiry": Ablation("tombstones outlive every replay", replace(_converging("U2 | D1"), crashes=1, expiry="any")),
+    "side_read": Ablation(
+        "side read on MODIFY",
+        _converging("D1 P1 U1 | D3"),
+        ((active_active, "look_home", _no_row_for_a_present_item),),
+    ),
+    "V1": Ablation(
+        "loop after remove [V1]",
+        _written("P1 | P2 D2", ("tombstone", 1), zombies=1),
+        ((active_active, "give_way", _removed_and_done),),
+        schedule=TRACES["V1_monotone"],
+        without=("V4",),
+    ),
+    "V2_least": Ablation(
+        "least version above the floors [V2]",
+        _written("U2 | U3 P1 D3", None, zombies=1),
+        ((active_active, "bumped", _always_counted_up),),
+        schedule=TRACES["V2"],
+    ),
+    "V2_greatest": Ablation(
+        "greatest floor only [V2]",
+        _written("U2 | U3 P1 D3", None, zombies=1),
+        ((active_active, "bumped", _one_floor_after_the_other),),
+        schedule=TRACES["V2"],
+    ),
+    "V3": Ablation(
+        "item first, then row [V3]",
+        _written("P1 D1 | P2 D2", ("ahead", 1), zombies=1),
+        ((active_active, "look_home", _row_first_for_deletes),),
+        schedule=TRACES["V3"],
+    ),
+    "V4": Ablation(
+        "`lv`: which delete took effect [V4]",
+        _written("U3 P3 | D3 P3 D3", zombies=1),
+        schedule=TRACES["V4"],
+        variant=_world(one_removal_per_tombstone),
+    ),
     "V5": Ablation(
         "log of a delete that lost unmerged [V5]",
+        _written("P3 R2 T2 | T2 P3", ("ahead", 1)),
         variant=replace(PRODUCTION, mode=_silent_where_a_delete_was_settled),
     ),
     "V6": Ablation(
-        "restored images are no echo, and only intact items are taken back [V6]",
-        (
-            (classification, "stamps_a_restored_image", lambda _old, _new: False),
-            (verification, "remove_intact", remove),
-        ),
+        "a stamp on a restored image is no echo [V6]",
+        _converging("U1 I1 | D1"),
+        ((classification, "stamps_a_restored_image", lambda _old, _new: False),),
+        schedule=TRACES["V6"],
     ),
-    "V7": Ablation("log of an update between mark and delete [V7]", variant=replace(PRODUCTION, mode=_silent_removal)),
+    "V7": Ablation(
+        "log of an update between mark and delete [V7]",
+        replace(_written("D1 | U1 D1"), logged=frozenset({2})),
+        schedule=TRACES["V7"],
+        variant=replace(PRODUCTION, mode=_silent_removal),
+    ),
 }
 
 
+@contextmanager
+def without(*names: str) -> Iterator[Variant]:
+    """Take several rules out at once; at most one of them may be a property of the world."""
+    with ExitStack() as stack:
+        worlds = [stack.enter_context(ABLATIONS[name].applied()) for name in names]
+        changed = [world for world in worlds if world is not PRODUCTION]
+        assert len(changed) <= 1, "worlds cannot be combined"
+        yield changed[0] if changed else PRODUCTION
+
+
+def found(name: str) -> Found | None:
+    """How it goes wrong without a rule: by the schedule that is known to show it, else the shortest way."""
+    ablation = ABLATIONS[name]
+    with without(name, *ablation.without) as variant:
+        if not ablation.schedule:
+            return shortest(ablation.scenario, variant)
+        world = World(ablation.scenario, variant)
+        state, way = play(world, ablation.schedule)
+        wrong = world.check(state)
+        return None if wrong is None else Found(wrong, way, len(way))
+
+
 def shown(name: str) -> list[str] | None:
-    raise NotImplementedError
+    """A counterexample in words, None when there is none."""
+    ablation, wrong = ABLATIONS[name], found(name)
+    if wrong is None:
+        return None
+    others = f", also without {', '.join(ablation.without)}" if ablation.without else ""
+    with without(name, *ablation.without) as variant:
+        lines = told(World(ablation.scenario, variant), wrong.way)
+    return [f"{ablation.scenario}{others}", *lines, f"   => {wrong.violation}"]

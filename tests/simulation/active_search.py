@@ -137,3 +137,58 @@ def walk(scenario: Scenario, dice: Random, variant: Variant = PRODUCTION, longes
         return Found(str(violation), tuple(way), len(way))
     wrong = world.check(state) if world.is_quiescent(state) else "NO END"
     return None if wrong is None else Found(wrong, tuple(way), len(way))
+
+
+# -- schedules -----------------------------------------------------------------------------------------------------
+
+
+def play(world: World, schedule: str) -> tuple[State, tuple[Move, ...]]:
+    """Follow a schedule, then let everything come to rest: zombies die, users and workers finish.
+
+    `a` is a write of region A's user, `A` one step of its worker, `*A2` wakes a zombie of A's shard at record 2, `Z` is
+    one step of the zombie, `!A1` a crash of A's worker that replays from record 1. Whoever has nothing to do is passed.
+    """
+    state, way = world.start, []
+    for token in schedule.split():
+        move, moves = _move(world, token), dict(world.moves(state))
+        if move in moves:
+            state = moves[move]
+            way.append(move)
+    while True:
+        moves = dict(world.moves(state))
+        kinds = {move[0] for move in moves}
+        kind = next((kind for kind in _ENDING if kind in kinds), None)
+        if kind is None:
+            return state, tuple(way)
+        move = next(move for move in moves if move[0] == kind)
+        state = moves[move]
+        way.append(move)
+
+
+_ENDING = ("die", "user", "step")
+
+
+def _move(world: World, token: str) -> Move:
+    if token == "Z":
+        return "step", world.zombie, 0
+    if token[0] in "*!":
+        kind = "zombie" if token[0] == "*" else "crash"
+        return kind, LETTERS.index(token[1]), int(token[2:]) - 1
+    region = LETTERS.index(token.upper())
+    return ("user", region, 0) if token.islower() else ("step", world.worker + region, 0)
+
+
+def schedule_of(world: World, way: tuple[Move, ...]) -> str:
+    """A way as a schedule that `play` follows."""
+    tokens: list[str] = []
+    for kind, whom, position in way:
+        match kind:
+            case "user":
+                tokens.append(LETTERS[whom].lower())
+            case "step":
+                tokens.append("Z" if whom >= world.zombie else LETTERS[whom - world.worker])
+            case "zombie" | "crash":
+                tokens.append(f"{'*' if kind == 'zombie' else '!'}{LETTERS[whom]}{position + 1}")
+            case _:
+                tokens.append("")
+    return " ".join(filter(None, tokens))

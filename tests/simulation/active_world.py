@@ -32,10 +32,16 @@ from replicator.domain.requests import (
     GetItem,
     LogConflict,
     LookAhead,
+    MergeTombstone,
     MeshRequest,
     MeshResponse,
+    NoteRemoval,
+    RaiseFloor,
     Remover,
     Response,
+    Restamp,
+    SettleTombstone,
+    StampedPut,
     StampRequest,
 )
 from replicator.domain.stamps import (
@@ -49,6 +55,7 @@ from replicator.domain.stamps import (
     content_of,
     held,
     parse_stamp,
+    parse_version,
 )
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
@@ -93,6 +100,8 @@ class Scenario:
     policy: ActivePolicy = field(default_factory=lambda: ActivePolicy(waits=0))
     checks: frozenset[str] = frozenset({"winner", "log"})
     """Beyond convergence: `winner` (the greatest version won), `log` (every lost write was logged)."""
+    logged: frozenset[int] = frozenset()
+    """Writes that must be logged in any case, counted from 1 through all regions."""
     bound: int = 40
     """Daemon writes to items, beyond which they count as endless."""
     expiry: str = ""
@@ -175,9 +184,12 @@ def _suspended(steps: Steps[Outcome] | None) -> tuple[object, ...] | None:
     known: list[object] = []
     inner: object = steps
     while isinstance(inner, GeneratorType):
-        known += [inner.gi_code, inner.gi_frame.f_lasti]
-        known += [held for held in gc.get_referents(inner) if not isinstance(held, FrameType | GeneratorType)]
-        inner = inner.gi_yieldfrom
+        frame = inner.gi_frame
+        assert frame is not None
+        known += [inner.gi_code, frame.f_lasti]
+        deeper = inner.gi_yieldfrom
+        known += [held for held in gc.get_referents(inner) if held is not deeper and not isinstance(held, FrameType)]
+        inner = deeper
     moment = tuple(known)
     try:
         hash(moment)
@@ -216,6 +228,18 @@ def _short(version: Version | None) -> str:
         return "-"
     letter = LETTERS[REGIONS.index(RegionId(version.region))]
     return f"({version.micros // 1_000_000},{version.counter},{letter},{version.sequence % 10**40})"
+
+
+def _told_version(request: object) -> str:
+    match request:
+        case StampedPut(stamp=stamp) | Restamp(stamp=stamp):
+            return f" {stamp.kind.value}{_short(stamp.version)}"
+        case MergeTombstone(tombstone=Tombstone(version)) | SettleTombstone(tombstone=Tombstone(version)):
+            return f" {_short(version)}"
+        case RaiseFloor(floor=version) | NoteRemoval(removed=version) | DeleteMarked(version=version):
+            return f" {_short(version)}"
+        case _:
+            return ""
 
 
 def _ahead(stream: Sequence[ChangeRecord], after: int) -> Remover:
@@ -273,8 +297,8 @@ class World:
         self._done = self._response(Done())
         # Layout of a state.
         count = self.regions
-        self._user, self._worker, self._rest = count, 2 * count, 3 * count
-        self._zombie = self._rest + 4
+        self._user, self.worker, self._rest = count, 2 * count, 3 * count
+        self.zombie = self._rest + 4
         self.start = self._first_state()
 
     # -- the start -------------------------------------------------------------------------------------------------
@@ -402,11 +426,12 @@ class World:
             if state[self._user + region] // _SNAPSHOTS < len(self.scenario.ops[region]):
                 yield ("user", region, 0), self.user(state, region)
         for region in range(regions):
-            worker = state[self._worker + region]
+            worker = state[self.worker + region]
             position = worker // _NODES
             length = len(places[state[region]].stream)
             if position < length:
-                yield ("step", region, 0), self.step(state, self._worker + region)
+                index = self.worker + region
+                yield ("step", index, 0), self.step(state, index)
             if state[rest + 2] and worker:
                 for earlier in range(position + 1):
                     if earlier * _NODES != worker:
@@ -414,7 +439,7 @@ class World:
             if state[rest + 3]:
                 for earlier in range(min(position, length - 1) + 1):
                     yield ("zombie", region, earlier), self.wake(state, region, earlier)
-        for index in range(self._zombie, len(state)):
+        for index in range(self.zombie, len(state)):
             zombie = state[index]
             if zombie // _NODES % 256 < len(places[state[zombie // _NODES // 256]].stream):
                 yield ("step", index, 0), self.step(state, index)
@@ -429,22 +454,22 @@ class World:
     def crash(self, state: State, region: int, position: int) -> State:
         """A worker dies and another one begins at an earlier record, or at the same one anew."""
         changed = list(state)
-        changed[self._worker + region] = position * _NODES
+        changed[self.worker + region] = position * _NODES
         changed[self._rest + 2] -= 1
         return tuple(changed)
 
     def wake(self, state: State, region: int, position: int) -> State:
         """A second worker of a shard turns out to be alive."""
-        changed = list(state[: self._zombie])
+        changed = list(state[: self.zombie])
         changed[self._rest + 3] -= 1
-        zombies = sorted((*state[self._zombie :], (region * 256 + position) * _NODES))
+        zombies = sorted((*state[self.zombie :], (region * 256 + position) * _NODES))
         return (*changed, *zombies)
 
     def step(self, state: State, index: int) -> State:
         """One request of a worker; records that ask for nothing are passed on the way."""
         worker = state[index]
-        if index < self._zombie:
-            region, position, node = index - self._worker, worker // _NODES, worker % _NODES
+        if index < self.zombie:
+            region, position, node = index - self.worker, worker // _NODES, worker % _NODES
         else:
             region, position, node = worker // _NODES // 256, worker // _NODES % 256, worker % _NODES
         stream = self._places[state[region]].stream
@@ -470,11 +495,11 @@ class World:
         return self._moved(state, index, region, position, node)
 
     def _moved(self, state: State, index: int, region: int, position: int, node: int) -> State:
-        if index < self._zombie:
+        if index < self.zombie:
             return (*state[:index], position * _NODES + node, *state[index + 1 :])
         zombie = (region * 256 + position) * _NODES + node
-        others = state[self._zombie : index] + state[index + 1 :]
-        return (*state[: self._zombie], *(sorted((*others, zombie)) if others else (zombie,)))
+        others = state[self.zombie : index] + state[index + 1 :]
+        return (*state[: self.zombie], *(sorted((*others, zombie)) if others else (zombie,)))
 
     def _unplaced(self, state: State, node: int, region: int) -> tuple[State, int]:
         """What no region answers takes no step of its own, but is done right before the next that one answers.
@@ -522,6 +547,7 @@ class World:
         place = self._places[number]
         assert isinstance(request, At)
         nonce = f"{len(place.stream):08d}" if self._variant.nonces else "--------"
+        assert isinstance(request.request, GetItem | StampRequest)
         slot, response = self._variant.answer(place.slot, request.request, nonce)
         origin = 0
         if isinstance(request.request, DeleteMarked):
@@ -655,33 +681,39 @@ class World:
     def _told_step(self, state: State, index: int) -> str:
         who, region, position, node = self._at(state, index)
         stream = self._places[state[region]].stream
-        while True:
-            if not node:
-                if position == len(stream):
-                    return f"{who} passes {LETTERS[region]}{position}"
-                node = self._root(region, stream[position])
-            asked = self._nodes[node]
-            assert asked is not None
-            if asked.request is not None:
-                break
-            position, node = position + 1, 0
-        request = asked.request
-        inner = request.request if isinstance(request, At) else request
-        where = f"@{LETTERS[self._index[request.region]]}" if isinstance(request, At) else ""
-        stamp = getattr(inner, "stamp", None)
-        version = getattr(stamp, "version", getattr(inner, "version", getattr(inner, "floor", None)))
-        if version is None and getattr(inner, "tombstone", None) is not None:
-            version = getattr(inner, "tombstone").version
-        more = f" {_short(version)}{stamp.kind.value if stamp is not None else ''}" if version is not None else ""
-        return f"{who} {LETTERS[region]}{position + 1} {type(inner).__name__}{where}{more}"
+        while not node or self._asked[node][0] == -2:
+            if node:
+                position += 1
+            if position == len(stream):
+                return f"{who} passes {LETTERS[region]}{position}"
+            node = self._root(region, stream[position])
+        words = [who, f"{LETTERS[region]}{position + 1}"]
+        while self._asked[node][0] == -1:
+            words.append(f"{self._told_request(node)},")
+            state, node = self._unplaced(state, node, region)
+        return " ".join([*words, self._told_request(node)])
+
+    def _told_request(self, node: int) -> str:
+        known = self._nodes[node]
+        assert known is not None
+        match known.request:
+            case None:
+                return "done"
+            case LogConflict(kind=kind, winner_version=winner, loser_version=loser):
+                lost = "an unversioned write" if loser is None else _short(parse_version(loser))
+                return f"logs {kind}: {_short(parse_version(winner))} beat {lost}"
+            case At(region, request):
+                return f"{type(request).__name__}@{LETTERS[self._index[region]]}{_told_version(request)}"
+            case request:
+                return type(request).__name__
 
     def _at(self, state: State, index: int) -> tuple[str, int, int, int]:
         """Who a worker is, of which region, at which record and node."""
         worker = state[index]
-        if index >= self._zombie:
+        if index >= self.zombie:
             region = worker // _NODES // 256
             return f"zombie {LETTERS[region]}", region, worker // _NODES % 256, worker % _NODES
-        region = index - self._worker
+        region = index - self.worker
         return f"worker {LETTERS[region]}", region, worker // _NODES, worker % _NODES
 
     def shown(self, state: State, region: int) -> str:
@@ -700,8 +732,8 @@ class World:
     # -- tombstones that expire ------------------------------------------------------------------------------------
 
     def _expiries(self, state: State) -> Iterator[tuple[Move, State]]:
-        idle = len(state) == self._zombie and all(
-            state[self._worker + region] == len(self._places[state[region]].stream) * _NODES
+        idle = len(state) == self.zombie and all(
+            state[self.worker + region] == len(self._places[state[region]].stream) * _NODES
             for region in range(self.regions)
         )
         if self.scenario.expiry == "safe" and not idle:
@@ -719,12 +751,12 @@ class World:
 
     def is_quiescent(self, state: State) -> bool:
         """Whether nothing is left to do."""
-        if len(state) > self._zombie:
+        if len(state) > self.zombie:
             return False
         for region in range(self.regions):
             if state[self._user + region] // _SNAPSHOTS < len(self.scenario.ops[region]):
                 return False
-            if state[self._worker + region] != len(self._places[state[region]].stream) * _NODES:
+            if state[self.worker + region] != len(self._places[state[region]].stream) * _NODES:
                 return False
         return True
 
@@ -747,7 +779,24 @@ class World:
         if wrong is None and "log" in self.scenario.checks:
             over = {final} if final is not None else {delete for delete in shown if delete is not None}
             wrong = self._unlogged(truth, final, over, state[self._rest + 1])
+        for write in self.scenario.logged:
+            if wrong is None and not state[self._rest + 1] >> write & 1:
+                wrong = f"UNLOGGED: write {write}"
         return wrong
+
+    def regressions(self, state: State) -> int:
+        """How often a daemon's write showed users something older than what they saw before."""
+        truth, count = self._truths[state[self._rest]], 0
+        for number in state[: self.regions]:
+            place, last = self._places[number], None
+            for record, origin in zip(place.stream, place.origins, strict=True):
+                new = self._resolved(state, origin)
+                old = last if record.old is None else _content(record.old)
+                if record.created_at == DAEMON and old is not None and old != new:
+                    back = truth[new].moment < truth[old].moment and old not in truth[new].seen
+                    count += back or new in truth[old].seen
+                last = new if record.new is None else None
+        return count
 
     def _is_delete(self, write: int) -> bool:
         return self._kinds[write] in "DT"
@@ -791,7 +840,7 @@ class World:
         """Whether a lost delete was merged with a concurrent one, or superseded in its own region."""
         mine = truth[delete]
         for other, its in truth.items():
-            if other == 0 or other == delete:
+            if other in {0, delete}:
                 continue
             concurrent = self._is_delete(other) and other not in mine.seen and delete not in its.seen
             if concurrent and (other in kept or its.moment >= mine.moment):

@@ -18,7 +18,6 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-from replicator.domain import mesh
 from replicator.domain.mesh import ActivePolicy, Guard
 from tests.simulation import ablations
 from tests.simulation.active_search import explore, told, walk
@@ -122,12 +121,18 @@ class Line:
     violation: str | None
 
 
+SEARCHED = (
+    *(f"replicator/domain/{name}.py" for name in ("active_active", "applying", "classification", "losses", "mesh")),
+    *(f"replicator/domain/{name}.py" for name in ("verification", "stamps", "image")),
+    "replicator/adapters/memory/stamped.py",
+    *(f"tests/simulation/{name}.py" for name in ("active_world", "active_search")),
+)
+
+
 def fingerprint() -> str:
     """Changes when the mode or the explorer does."""
-    here, domain = Path(__file__).parent, Path(mesh.__file__).parent
-    files = [*sorted(domain.glob("*.py")), here / "active_world.py", here / "active_search.py"]
-    memory = domain.parent / "adapters" / "memory" / "stamped.py"
-    return sha256(b"".join(file.read_bytes() for file in (*files, memory))).hexdigest()[:16]
+    root = Path(__file__).parents[2]
+    return sha256(b"".join((root / file).read_bytes() for file in SEARCHED)).hexdigest()[:16]
 
 
 def search(scenario: Scenario) -> Line:
@@ -138,9 +143,7 @@ def search(scenario: Scenario) -> Line:
     if violation is not None:
         violation += "\n" + "\n".join(told(World(scenario), result.way))
     took = round(time.monotonic() - began, 2)
-    return Line(
-        str(scenario), fingerprint(), result.states, result.quiescent, result.most_writes, took, violation
-    )
+    return Line(str(scenario), fingerprint(), result.states, result.quiescent, result.most_writes, took, violation)
 
 
 def prove_set(name: str, results: Path, workers: int) -> bool:
