@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import AioDeferredRefreshableCredentials
+from aiobotocore.parsers import AioResponseParserFactory
 from aiobotocore.session import AioSession
 from botocore.exceptions import (
     BotoCoreError,
@@ -95,6 +96,7 @@ _BY_CODE: dict[str, type[ReplicatorError]] = {
     "TrimmedDataAccessException": RecordsTrimmed,
 }
 _LONGEST_REASON = 300
+_HTTP_ERRORS = 300
 
 
 def error_code(error: ClientError) -> str:
@@ -142,6 +144,7 @@ class Place:
 async def open_place(region_id: str, settings: Region, times: ClientTimes, *, connections: int) -> AsyncIterator[Place]:
     """Clients for a region; closed together. Nothing is sent before the first call."""
     session = _session(region_id, settings, times)
+    session.register_component("response_parser_factory", _Parsers())
     config = _config(times, connections)
     async with AsyncExitStack() as stack:
 
@@ -161,6 +164,50 @@ async def open_place(region_id: str, settings: Region, times: ClientTimes, *, co
             streams=await stack.enter_async_context(client("dynamodbstreams", settings.endpoints.streams)),
             sts=lambda: client("sts", settings.endpoints.sts),
         )
+
+
+class _Parsers(AioResponseParserFactory):
+    """Parsers for which only a JSON object is an answer, and that fail in one way.
+
+    The client's own take any text for an empty object, and stumble over an answer like `null` in several ways.
+    """
+
+    def create_parser(self, protocol_name: str) -> Any:
+        """A parser for a protocol; whatever it cannot read is a `ResponseParserError`."""
+        parser: Any = super().create_parser(protocol_name)
+        parse = parser.parse
+
+        async def strictly(response: Any, shape: Any) -> Any:
+            if protocol_name == "json" and response["status_code"] < _HTTP_ERRORS and not is_object(response["body"]):
+                raise _no_answer(response)
+            try:
+                parsed = await parse(response, shape)
+                code = parsed.get("Error", {}).get("Code", "")
+            except (AttributeError, TypeError, LookupError, ValueError) as error:
+                raise _no_answer(response) from error
+            if not isinstance(code, str):
+                raise _no_answer(response)
+            return parsed
+
+        parser.parse = strictly
+        return parser
+
+
+def is_object(body: bytes) -> bool:
+    """Whether a body looks like a JSON object, at no cost."""
+    text = body.strip()
+    return text.startswith(b"{") and text.endswith(b"}")
+
+
+def member(answer: Any, name: str, what: str) -> Any:
+    """What every answer of its kind has; one without it comes from something else."""
+    if not isinstance(answer, dict) or name not in answer:
+        raise Unreachable(f"{what} got an answer without {name}, so it is not DynamoDB's.")
+    return answer[name]
+
+
+def _no_answer(response: Any) -> ResponseParserError:
+    return ResponseParserError(f"an answer with status {response['status_code']} is not one of this service")
 
 
 def _config(times: ClientTimes, connections: int) -> AioConfig:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
 
-from replicator.adapters.aws import CLIENT_ERRORS, error_code, translate
+from replicator.adapters.aws import CLIENT_ERRORS, error_code, member, translate
 from replicator.domain.assignment import LeaseRow
 from replicator.domain.errors import LeaseLost, WorldMismatch
 from replicator.domain.progress import Position, parse_position
@@ -330,7 +330,7 @@ class DynamoCoordination:
                 answer = await self._client.query(**request)
             except CLIENT_ERRORS as error:
                 raise self._translated("Query", error) from error
-            rows += answer["Items"]
+            rows += member(answer, "Items", f"Query on the {self._where}")
             if not answer.get("LastEvaluatedKey"):
                 return rows
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
@@ -363,7 +363,10 @@ class DynamoCoordination:
             raise self._translated("UpdateItem", error) from error
         except CLIENT_ERRORS as error:
             raise self._translated("UpdateItem", error) from error
-        return answer.get("Attributes", {})
+        if returning == "ALL_OLD":
+            return answer.get("Attributes", {})
+        row: Row = member(answer, "Attributes", f"UpdateItem on the {self._where}")
+        return row
 
     async def _delete(self, key: dict[str, AttributeValueTypeDef]) -> None:
         try:

@@ -7,6 +7,7 @@ reader that read before the write cannot fill behind it. Entry format: `V:versio
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from hashlib import sha1
 from typing import Any
 from urllib.parse import urlsplit
@@ -14,12 +15,35 @@ from urllib.parse import urlsplit
 import redis.asyncio as redis_asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError, ResponseError
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    ClusterDownError,
+    InvalidResponse,
+    MasterDownError,
+    NoPermissionError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import ConnectionError as RedisConnectionError
 
-from replicator.domain.errors import AccessRefused, Throttled, Unreachable, WorldMismatch
+from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.domain.rules import CacheAction, Invalidate, Refresh
 
 _KEYS_PER_CALL = 256
+_OTHER_SERVER = (
+    BusyLoadingError,
+    ClusterDownError,
+    InvalidResponse,
+    MasterDownError,
+    ReadOnlyError,
+    RedisConnectionError,
+    OSError,
+)
+"""After these the address may lead to another server, for example to the new primary: connections begin anew."""
 
 APPLY = """
 local changed = 0
@@ -27,8 +51,10 @@ for i, key in ipairs(KEYS) do
   local version, payload, life = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
   local entry = redis.pcall('GET', key)
   if entry then
-    local kind = type(entry) == 'string' and entry:sub(1, 2)
-    if kind ~= 'V:' and kind ~= 'T:' then
+    local text = type(entry) == 'string' and entry or ''
+    local kind, mark = text:sub(1, 2), text:sub(3 + #version, 3 + #version)
+    local ours = #text >= 2 + #version and (kind == 'V:' and mark == '|' or kind == 'T:' and mark == '')
+    if not ours then
       redis.call('UNLINK', key)
       changed = changed + 1
     elseif entry:sub(3, 2 + #version) < version then
@@ -41,7 +67,10 @@ for i, key in ipairs(KEYS) do
 end
 return changed
 """
-"""For every key: absent -> nothing, lease or foreign entry -> dropped, older entry -> the value or the marker."""
+"""For every key: absent -> nothing, lease or foreign entry -> dropped, older entry -> the value or the marker.
+
+An entry whose version is not as long as ours is a foreign one: the two could not be compared.
+"""
 
 _APPLY_SHA = sha1(APPLY.encode(), usedforsecurity=False).hexdigest()
 
@@ -95,7 +124,7 @@ class RedisCache:
             if unlinks:
                 changed += int(await self._client.unlink(*unlinks))
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._translated(error) from error
+            raise await self._failure(error) from error
         return changed
 
     async def _refresh(self, refreshes: Sequence[Refresh]) -> int:
@@ -113,7 +142,7 @@ class RedisCache:
         try:
             information = await self._client.info()
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._translated(error) from error
+            raise await self._failure(error) from error
         if information.get("cluster_enabled") == 1 or information.get("redis_mode") == "cluster":
             raise WorldMismatch(
                 f"The {self._what} is a Redis Cluster, which is not supported yet.",
@@ -127,12 +156,19 @@ class RedisCache:
         try:
             value = await self._client.get(key)
         except (RedisError, OSError, TimeoutError) as error:
-            raise self._translated(error) from error
+            raise await self._failure(error) from error
         return value.encode() if isinstance(value, str) else value
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    async def _failure(self, error: Exception) -> ReplicatorError:
+        """The error as ours. Idle connections that may lead to the wrong server are closed: a retry opens new ones."""
+        if isinstance(error, _OTHER_SERVER):
+            with suppress(RedisError, OSError, TimeoutError):
+                await self._client.connection_pool.disconnect(inuse_connections=False)
+        return self._translated(error)
 
     def _translated(self, error: Exception) -> AccessRefused | Throttled | Unreachable | WorldMismatch:
         reason = str(error)[:200].rstrip(". ") or type(error).__name__
@@ -140,6 +176,6 @@ class RedisCache:
             return AccessRefused(
                 f"The {self._what} refused us: {reason}.", advice="Correct the cache's username and password."
             )
-        if isinstance(error, ResponseError) and reason.startswith("OOM"):
+        if isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and reason.startswith("OOM")):
             return Throttled(f"The {self._what} is out of memory.", advice="Raise maxmemory or set an eviction policy.")
         return Unreachable(f"The {self._what} got no answer: {reason}.")

@@ -11,7 +11,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from replicator.adapters import wire
-from replicator.adapters.aws import CLIENT_ERRORS, error_code, translate
+from replicator.adapters.aws import CLIENT_ERRORS, error_code, member, translate
 from replicator.domain.errors import ShardGone, TableMissing, WorldMismatch
 from replicator.domain.lineage import Shard
 from replicator.domain.progress import END, Position
@@ -40,11 +40,13 @@ class DynamoStreams:
     async def current(self, table: TableName) -> StreamRef:
         """The table's present stream; an error that names the remedy when there is none that can be used."""
         region = self._place.region_id
+        what = f"DescribeTable on {table} in {region}"
         try:
             answer = await self._place.dynamodb.describe_table(TableName=table)
         except CLIENT_ERRORS as error:
-            raise translate(error, f"DescribeTable on {table} in {region}") from error
-        described = answer["Table"]
+            raise translate(error, what) from error
+        described = member(answer, "Table", what)
+        member(described, "TableName", what)
         stream = described.get("StreamSpecification", {})
         if not stream.get("StreamEnabled") or "LatestStreamArn" not in described:
             raise WorldMismatch(
@@ -61,7 +63,7 @@ class DynamoStreams:
             region=RegionId(region),
             table=table,
             arn=described["LatestStreamArn"],
-            generation=generation_of(described["LatestStreamLabel"]),
+            generation=generation_of(member(described, "LatestStreamLabel", what)),
         )
 
     async def shards(self, stream: StreamRef) -> list[Shard]:
@@ -86,10 +88,11 @@ class DynamoStreams:
             raise translate(error, what) from error
         except CLIENT_ERRORS as error:
             raise translate(error, what) from error
-        described = answer["StreamDescription"]
+        described = member(answer, "StreamDescription", what)
+        member(described, "StreamArn", what)
         page = [
             Shard(
-                shard_id=ShardId(shard["ShardId"]),
+                shard_id=ShardId(member(shard, "ShardId", what)),
                 parent=ShardId(shard["ParentShardId"]) if shard.get("ParentShardId") else None,
                 closed="EndingSequenceNumber" in shard.get("SequenceNumberRange", {}),
             )
@@ -117,13 +120,14 @@ class DynamoStreams:
             raise translate(error, what) from error
         except CLIENT_ERRORS as error:
             raise translate(error, what) from error
-        return answer["ShardIterator"]
+        iterator: str = member(answer, "ShardIterator", what)
+        return iterator
 
     async def read(self, iterator: str, limit: int) -> RecordPage:
         """The next page of a shard."""
         body = _ENCODE({"ShardIterator": iterator, "Limit": limit})
         what = f"GetRecords in {self._place.region_id}"
         try:
-            return wire.parse_records(await wire.call(self._client.get_records, body, None, what))
+            return wire.parse_records(await wire.call(self._client.get_records, body, None, what), what)
         except TableMissing as error:
             raise ShardGone(f"{what}: the shard is gone.") from error

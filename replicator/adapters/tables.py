@@ -82,7 +82,7 @@ _DONE = Done()
 
 
 class _Reason(msgspec.Struct):
-    Code: str = "None"
+    Code: str | None = None
     Message: str | None = None
     Item: msgspec.Raw = msgspec.Raw()
 
@@ -99,7 +99,11 @@ _EMPTY = (b"", b"null", b"{}")
 
 def _item(raw: msgspec.Raw) -> Image | None:
     wire_json = bytes(raw)
-    return None if wire_json in _EMPTY else Image(wire_json)
+    if wire_json in _EMPTY:
+        return None
+    if not wire_json.startswith(b"{"):
+        raise Unreachable("An answer holds an item that is none, so it is not DynamoDB's.")
+    return Image(wire_json)
 
 
 def fresh_nonce() -> str:
@@ -169,10 +173,11 @@ class DynamoRegion:
 
     async def _put(self, put: Put, fence: Fence) -> Response:
         body = b"{%b}" % self._put_json(put)
+        what = f"PutItem on {self._where}"
         try:
-            await wire.call(self._client.put_item, body, fence, f"PutItem on {self._where}", TableName=self._table)
+            await wire.call(self._client.put_item, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
-            return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
+            return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
         return _DONE
 
     def _put_json(self, put: Put) -> bytes:
@@ -198,17 +203,16 @@ class DynamoRegion:
         try:
             await wire.call(self._client.transact_write_items, body, fence, what)
         except wire.Refusal as refusal:
-            return _cancelled(_ANSWER.decode(refusal.body).CancellationReasons, what)
+            return _cancelled(wire.decoded(_ANSWER, refusal.body, what).CancellationReasons, what)
         return _DONE
 
     async def _delete(self, key: ItemKey, when: Condition, fence: Fence) -> Response:
         body = b'{%b,"Key":%b,%b,%b}' % (self._table_json, key.wire, condition(when, key.parts[0][0]), _ALL_OLD)
+        what = f"DeleteItem on {self._where}"
         try:
-            await wire.call(
-                self._client.delete_item, body, fence, f"DeleteItem on {self._where}", TableName=self._table
-            )
+            await wire.call(self._client.delete_item, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
-            return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
+            return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
         return _DONE
 
     async def _write_versioned(self, request: VersionedRequest, fence: Fence) -> Response:
@@ -221,13 +225,14 @@ class DynamoRegion:
                 operation, what, subject = self._client.delete_item, "DeleteItem", b'"Key":%b' % key.wire
             case _:
                 assert_never(request)
+        what = f"{what} on {self._where}"
         stated = version_condition(when, key.parts[0][0])
         body = b'{%b,%b,%b,%b,"ReturnValues":"ALL_OLD"}' % (self._table_json, subject, stated, _ALL_OLD)
         try:
-            answer = await wire.call(operation, body, fence, f"{what} on {self._where}", TableName=self._table)
+            answer = await wire.call(operation, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
-            return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
-        return Done(_item(_ANSWER.decode(answer).Attributes))
+            return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
+        return Done(_item(wire.decoded(_ANSWER, answer, what).Attributes))
 
     async def _write_stamped(self, request: StampedPut | Restamp | DeleteMarked, fence: Fence) -> Response:
         """A write that sets, or depends on, a stamp; every call gets a nonce of its own."""
@@ -247,11 +252,12 @@ class DynamoRegion:
                 members = b'"Key":%b,%b' % (key.wire, marked_by(version, self._stamp))
             case _:
                 assert_never(request)
+        what = f"{what} on {self._where}"
         body = b"{%b,%b,%b}" % (self._table_json, members, _ALL_OLD)
         try:
-            await wire.call(operation, body, fence, f"{what} on {self._where}", TableName=self._table)
+            await wire.call(operation, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
-            return Refused(item=_item(_ANSWER.decode(refusal.body).Item))
+            return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
         return _DONE
 
     async def _write_row(
@@ -263,7 +269,7 @@ class DynamoRegion:
         try:
             await wire.call(self._client.update_item, body, fence, what, TableName=self._side_table)
         except wire.Refusal as refusal:
-            return RefusedRow(_row(_item(_ANSWER.decode(refusal.body).Item), self._side_where))
+            return RefusedRow(_row(_item(wire.decoded(_ANSWER, refusal.body, what).Item), self._side_where))
         return _DONE
 
     async def _raise_tombstone(self, key: ItemKey, version: str, fence: Fence) -> Response:
@@ -283,8 +289,9 @@ class DynamoRegion:
 
     async def _get_item(self, key: ItemKey, fence: Fence) -> Found:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, key.wire)
-        answer = await wire.call(self._client.get_item, body, fence, f"GetItem on {self._where}", TableName=self._table)
-        return Found(item=_item(_ANSWER.decode(answer).Item))
+        what = f"GetItem on {self._where}"
+        answer = await wire.call(self._client.get_item, body, fence, what, TableName=self._table)
+        return Found(item=_item(wire.decoded(_ANSWER, answer, what).Item))
 
     async def _get_tombstone(self, key: ItemKey, fence: Fence) -> Found:
         row = await self._get_row(key, fence)
@@ -292,10 +299,9 @@ class DynamoRegion:
 
     async def _get_row(self, key: ItemKey, fence: Fence) -> Image | None:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._side_json, self._side_key(key))
-        answer = await wire.call(
-            self._client.get_item, body, fence, f"GetItem on {self._side_where}", TableName=self._side_table
-        )
-        return _item(_ANSWER.decode(answer).Item)
+        what = f"GetItem on {self._side_where}"
+        answer = await wire.call(self._client.get_item, body, fence, what, TableName=self._side_table)
+        return _item(wire.decoded(_ANSWER, answer, what).Item)
 
     def _side_key(self, key: ItemKey) -> bytes:
         return _ENCODE({TOMBSTONE_KEY: {"S": key.side_key(self._table)}})
@@ -326,20 +332,23 @@ def _row(item: Image | None, where: str) -> SideRow:
     )
 
 
-_HARMLESS = {"None", "ConditionalCheckFailed"}
+_CONDITION = "ConditionalCheckFailed"
+_HARMLESS = {"None", _CONDITION}
 _TRANSACTION_POISON = {"ValidationError", "ItemCollectionSizeLimitExceeded"}
 _TRANSACTION_THROTTLE = {"ThrottlingError", "ProvisionedThroughputExceeded"}
 
 
 def _cancelled(reasons: list[_Reason], what: str) -> Refused:
     """A cancelled transaction as a refusal, or the error that cancelled it; reasons: tombstone check, put."""
-    codes = [reason.Code for reason in reasons]
-    told = "; ".join(reason.Message or reason.Code for reason in reasons if reason.Code not in _HARMLESS)
+    codes = [reason.Code or "None" for reason in reasons]
+    told = "; ".join(
+        reason.Message or code for reason, code in zip(reasons, codes, strict=True) if code not in _HARMLESS
+    )
     if any(code in _TRANSACTION_POISON for code in codes):
         raise PoisonRecord(f"{what} failed: {told}.")
     if any(code in _TRANSACTION_THROTTLE for code in codes):
         raise Throttled(f"{what} failed: {told}.")
-    if told or not codes:
+    if told or _CONDITION not in codes:  # a cancellation that no condition explains says nothing about the item
         raise Unreachable(f"{what} was cancelled: {told or 'no reason given'}.", advice="It is repeated by itself.")
     return Refused(item=_item(reasons[-1].Item), by_tombstone=codes[0] != "None")
 

@@ -6,15 +6,16 @@ parsing, so item images pass as untouched bytes. The fence is checked in the las
 
 from __future__ import annotations
 
+import zlib
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 from botocore.exceptions import ClientError
 
-from replicator.adapters.aws import CLIENT_ERRORS, translate
-from replicator.domain.errors import MalformedRecord, ReplicatorError
+from replicator.adapters.aws import CLIENT_ERRORS, is_object, translate
+from replicator.domain.errors import MalformedRecord, ReplicatorError, Unreachable
 from replicator.domain.records import ChangeRecord, change_record
 from replicator.ports import RecordPage
 
@@ -30,6 +31,7 @@ class _Exchange:
     body: bytes
     fence: Fence | None
     answer: bytes = b""
+    checksum: str | None = None
 
 
 _exchange: ContextVar[_Exchange | None] = ContextVar("replicator_exchange", default=None)
@@ -73,6 +75,7 @@ def _take_answer(response_dict: dict[str, Any], **_: object) -> None:
     exchange = _exchange.get()
     if exchange is not None:
         exchange.answer = response_dict["body"]
+        exchange.checksum = response_dict["headers"].get("x-amz-crc32")
         if response_dict["status_code"] < _HTTP_ERRORS:
             response_dict["body"] = b"{}"
 
@@ -81,7 +84,8 @@ async def call(operation: Any, body: bytes, fence: Fence | None, what: str, **hi
     """Send `body` through a client's method, for example `client.put_item`; returns the answer's body.
 
     `hints` are parameters that the client needs to find its endpoint. Raises `Refusal` for a failed condition and a
-    translated error for everything else; `LeaseLost` before the send when the fence is down.
+    translated error for everything else; `LeaseLost` before the send when the fence is down. What is not a JSON object,
+    or not the one that was sent, is no answer: whatever stands between us and the service may say 200.
     """
     exchange = _Exchange(body, fence)
     token = _exchange.set(exchange)
@@ -92,13 +96,33 @@ async def call(operation: Any, body: bytes, fence: Fence | None, what: str, **hi
     except ClientError as error:
         code = str(error.response.get("Error", {}).get("Code", ""))
         if code in {CONDITION_FAILED, TRANSACTION_CANCELLED}:
+            _verify(exchange, what)
             raise Refusal(code, exchange.answer) from error
         raise translate(error, what) from error
     except CLIENT_ERRORS as error:
         raise translate(error, what) from error
     finally:
         _exchange.reset(token)
+    _verify(exchange, what)
     return exchange.answer
+
+
+def _verify(exchange: _Exchange, what: str) -> None:
+    if not is_object(exchange.answer):
+        raise Unreachable(f"{what} was answered by something that is not DynamoDB.")
+    if exchange.checksum is not None and exchange.checksum != str(zlib.crc32(exchange.answer)):
+        raise Unreachable(f"{what} got an answer that was damaged on its way: its checksum differs.")
+
+
+_Answer = TypeVar("_Answer")
+
+
+def decoded(decoder: msgspec.json.Decoder[_Answer], body: bytes, what: str) -> _Answer:
+    """An answer as what it should be; `Unreachable` when it is something else."""
+    try:
+        return decoder.decode(body)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Unreachable(f"{what} got an answer that is not DynamoDB's ({error}).") from error
 
 
 # -- GetRecords ----------------------------------------------------------------------------------------------------
@@ -126,18 +150,29 @@ class _Record(msgspec.Struct):
 
 
 class _Records(msgspec.Struct):
-    Records: list[_Record] = []
+    Records: list[_Record]
     NextShardIterator: str | None = None
 
 
-_RECORDS = msgspec.json.Decoder(_Records)
+class _Envelope(msgspec.Struct):
+    """The least that makes an answer one of GetRecords: without records it would read as the end of a shard."""
+
+    Records: list[msgspec.Raw]
+    NextShardIterator: str | None = None
 
 
-def parse_records(body: bytes) -> RecordPage:
-    """A GetRecords answer as records with opaque images; `MalformedRecord` when it is not one."""
+_RECORDS, _ENVELOPE = msgspec.json.Decoder(_Records), msgspec.json.Decoder(_Envelope)
+
+
+def parse_records(body: bytes, what: str) -> RecordPage:
+    """A GetRecords answer as records with opaque images.
+
+    `Unreachable` when it is not such an answer at all, `MalformedRecord` when one of its records is wrong.
+    """
     try:
         answer = _RECORDS.decode(body)
     except (msgspec.DecodeError, ValueError) as error:
+        decoded(_ENVELOPE, body, what)
         raise MalformedRecord(f"A GetRecords answer is not what DynamoDB Streams sends ({error}).") from error
     return RecordPage(tuple(_record(record) for record in answer.Records), answer.NextShardIterator or None)
 

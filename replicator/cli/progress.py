@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from replicator.adapters.aws import CLIENT_ERRORS, translate
+from replicator.adapters.aws import CLIENT_ERRORS, member, translate
 from replicator.adapters.coordination import CHECKPOINT, DynamoCoordination, Names
 from replicator.adapters.provisioning.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable, WorldMismatch
@@ -156,7 +156,7 @@ class Ledger:
         }
         while True:
             answer = await self._call("Query", self._client.query, request)
-            for row in answer["Items"]:
+            for row in member(answer, "Items", f"Query on the {self._where}"):
                 yield row
             if not answer.get("LastEvaluatedKey"):
                 return

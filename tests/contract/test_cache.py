@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from random import Random
+from urllib.parse import urlsplit
 
 import pytest
+import redis.asyncio as redis_asyncio
 
 from replicator.adapters.memory import acted, value_entry
+from replicator.demo.servers import Valkey
+from replicator.domain.errors import Throttled, Unreachable
 from replicator.domain.rules import CacheAction, Invalidate, Refresh
 from replicator.domain.versions import UNSTAMPED, ordered_version
 from tests.contract.worlds import CacheBench, fresh, redis_bench
@@ -56,7 +64,8 @@ async def test_a_refresh_keeps_what_is_not_older(cache_bench: CacheBench, versio
 
 
 async def test_a_refresh_drops_what_is_no_entry_of_ours(cache_bench: CacheBench) -> None:
-    for entry in (b"hello", b"", b"V", b'{"json":1}'):
+    other_lengths = (b"V:zzz-unversioned", b"V:" + b"9" * 60 + b"|{}", b"T:" + b"9" * 60, b"V:" + b"9" * 56, b"T:9")
+    for entry in (b"hello", b"", b"V", b'{"json":1}', *other_lengths):
         assert await after(cache_bench, entry, refresh(fresh("k"))) == (None, 1)
 
 
@@ -130,3 +139,72 @@ async def test_a_server_that_forgot_its_scripts_is_taught_again(redis_url: str) 
             await bench.client.script_flush()
             await bench.seed({key: value_entry(V1, b"{}")})
             assert await bench.cache.apply([refresh(key)]) == 1
+
+
+class Address:
+    """An address that leads to one server and then to another, as behind a failover; open connections stay."""
+
+    def __init__(self, port: int) -> None:
+        self.leads_to = port
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def serve(self) -> AsyncIterator[str]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1")
+        try:
+            yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.leads_to)
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            self._tasks.add(asyncio.create_task(_pump(source, sink)))
+
+
+async def _pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    try:
+        while data := await source.read(65536):
+            sink.write(data)
+            await sink.drain()
+    finally:
+        sink.close()
+
+
+@pytest.mark.servers
+async def test_after_a_failover_the_retry_reaches_the_new_primary(redis_url: str, tmp_path: Path) -> None:
+    with Valkey.start(tmp_path) as second:
+        old, new = (redis_asyncio.Redis.from_url(url) for url in (redis_url, second.url))
+        address, key = Address(int(urlsplit(redis_url).port or 0)), fresh("k")
+        try:
+            async with address.serve() as url, redis_bench(url) as bench:
+                assert await bench.cache.apply([refresh(key)]) == 0
+                address.leads_to = int(urlsplit(second.url).port or 0)
+                await new.set(key, value_entry(V1, b"{}"))
+                await old.set(key, value_entry(V1, b"{}"))
+                await old.slaveof("127.0.0.1", 1)
+                with pytest.raises(Unreachable):
+                    await bench.cache.apply([refresh(key)])
+                assert await bench.cache.apply([refresh(key)]) == 1
+                assert await new.get(key) == value_entry(V2, PAYLOAD)
+        finally:
+            await old.slaveof()
+            await old.aclose()
+            await new.aclose()
+
+
+@pytest.mark.servers
+async def test_a_full_cache_asks_for_memory(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        key = fresh("k")
+        await bench.seed({key: value_entry(V1, b"{}")})
+        await bench.client.config_set("maxmemory", "1")
+        try:
+            with pytest.raises(Throttled, match="out of memory") as caught:
+                await bench.cache.apply([refresh(key)])
+        finally:
+            await bench.client.config_set("maxmemory", "0")
+        assert "maxmemory" in caught.value.advice

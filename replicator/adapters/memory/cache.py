@@ -34,12 +34,18 @@ def acted(entry: bytes | None, action: CacheAction) -> bytes | None:
 
 def _refreshed(entry: bytes | None, action: Refresh) -> bytes | None:
     """Absent stays absent; a lease, or what somebody else wrote, is dropped; an older entry is replaced."""
-    if entry is None or entry[:_MARK_WIDTH] not in {_VALUE, _MARKER}:
-        return None
     version = action.version.encode()
+    if entry is None or not _ours(entry, _MARK_WIDTH + len(version)):
+        return None
     if entry[_MARK_WIDTH : _MARK_WIDTH + len(version)] >= version:
         return entry
     return value_entry(action.version, action.payload) if action.payload else _MARKER + version
+
+
+def _ours(entry: bytes, width: int) -> bool:
+    """Whether an entry is a value or a marker whose version is as long as ours."""
+    kind, mark = entry[:_MARK_WIDTH], entry[width : width + 1]
+    return len(entry) >= width and ((kind == _VALUE and mark == b"|") or (kind == _MARKER and not mark))
 
 
 def leased(entry: bytes | None, token: str) -> tuple[bytes, bool]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
 
-from replicator.adapters.aws import error_code
+from replicator.adapters.aws import error_code, member
 from replicator.adapters.provisioning.comparison import World, table_at
 from replicator.adapters.provisioning.facts import Fact, failed, ok, wrong
 from replicator.adapters.provisioning.tables import Keys, Table, ask, own_tables
@@ -199,8 +199,9 @@ async def _stream(place: Place, table: Table, arn: str) -> Fact:
 
 async def _read_stream(place: Place, arn: str, where: str) -> int:
     client = place.streams
-    described = await ask(f"DescribeStream on {where}", client.describe_stream, StreamArn=arn)
-    shards = described["StreamDescription"].get("Shards", [])
+    what = f"DescribeStream on {where}"
+    described = member(await ask(what, client.describe_stream, StreamArn=arn), "StreamDescription", what)
+    shards = described.get("Shards", [])
     if shards:
         answer = await ask(
             f"GetShardIterator on {where}",
@@ -209,5 +210,5 @@ async def _read_stream(place: Place, arn: str, where: str) -> int:
             ShardId=shards[-1]["ShardId"],
             ShardIteratorType="LATEST",
         )
-        await ask(f"GetRecords on {where}", client.get_records, ShardIterator=answer["ShardIterator"], Limit=1)
+        await ask(f"GetRecords on {where}", client.get_records, ShardIterator=answer.get("ShardIterator"), Limit=1)
     return len(shards)

@@ -109,6 +109,8 @@ async def _greet(place: Place, table: str) -> tuple[ReplicatorError | None, floa
         refused = translate(error, what)
         if isinstance(refused, Unreachable):
             refused = _whose(error, place.region_id, refused)
+    except ResponseParserError:
+        return not_dynamodb(place.region_id), None
     except CLIENT_ERRORS as error:
         return translate(error, what), None
     after = time.time()
@@ -138,8 +140,8 @@ async def _identity(place: Place) -> tuple[str | None, ReplicatorError | None]:
     try:
         async with place.sts() as sts:
             answer = await sts.get_caller_identity()
+    except (ResponseParserError, KeyError):  # an answer in another format
+        return None, Unreachable(f"{what} was answered by something that is not STS.")
     except CLIENT_ERRORS as error:
         return None, translate(error, what)
-    except (ResponseParserError, KeyError):  # the client's own, for an answer in another format
-        return None, Unreachable(f"{what} was answered by something that is not STS.")
     return str(answer["Account"]), None

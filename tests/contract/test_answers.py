@@ -1,0 +1,246 @@
+"""Answers that are not the service's: whatever stands in between may say anything, and nothing of it is a fact."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from replicator.adapters.clock import SystemClock
+from replicator.adapters.conflicts import DynamoConflictLog
+from replicator.adapters.coordination import DynamoCoordination
+from replicator.adapters.streams import DynamoStreams
+from replicator.adapters.tables import DynamoRegion
+from replicator.demo.servers import clean_environment
+from replicator.domain.errors import MalformedRecord, PoisonRecord, ReplicatorError, Throttled, Unreachable
+from replicator.domain.image import Image
+from replicator.domain.progress import HORIZON
+from replicator.domain.records import ItemKey, RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.requests import (
+    Delete,
+    Done,
+    Found,
+    GetItem,
+    GetTombstone,
+    GuardedPut,
+    LogConflict,
+    Put,
+    RaiseTombstone,
+    Refused,
+    Request,
+    StampBelow,
+    TombstoneBelow,
+)
+from replicator.domain.rules import Target
+from replicator.domain.versions import ordered_version
+from replicator.ports import Lease, StreamRef
+from tests.contract.worlds import Turnstile, place
+
+KEY = ItemKey((("pk", "S", "a"),))
+VERSION = ordered_version(0, 1, 1)
+ITEM = Image(b'{"pk":{"S":"a"}}')
+ORDERS = TableName("orders")
+STREAM = StreamRef(RegionId("eu"), ORDERS, "arn:aws:dynamodb:eu-west-1:0:table/orders/stream/1", 1)
+SHARD = ShardId("shardId-1")
+JSON = "application/x-amz-json-1.0"
+
+
+@dataclass
+class Answers:
+    """What the endpoint says to everything."""
+
+    body: bytes = b"{}"
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Ports:
+    """Every adapter, at an endpoint that says `answers`."""
+
+    answers: Answers
+    region: DynamoRegion
+    streams: DynamoStreams
+    coordination: DynamoCoordination
+    conflicts: DynamoConflictLog
+
+    async def execute(self, request: Request) -> object:
+        return await self.region.execute(request, Turnstile())
+
+
+@asynccontextmanager
+async def at(answers: Answers) -> AsyncIterator[Ports]:
+    async def handle(_: web.Request) -> web.Response:
+        headers = {"Content-Type": JSON, **answers.headers}
+        return web.Response(body=answers.body, status=answers.status, headers=headers)
+
+    application = web.Application()
+    application.router.add_post("/", handle)
+    clock = SystemClock()
+    async with TestServer(application, host="127.0.0.1") as server, place(str(server.make_url("/"))) as opened:
+        region = DynamoRegion(
+            opened.dynamodb,
+            region_id="eu",
+            table=ORDERS,
+            side_table="side",
+            tombstone_ttl=timedelta(days=7),
+            concurrency=4,
+            clock=clock,
+        )
+        yield Ports(
+            answers,
+            region,
+            DynamoStreams(opened),
+            DynamoCoordination(opened.dynamodb, table="coordination", group="test", region_id="eu"),
+            DynamoConflictLog(opened.dynamodb, table="conflicts", region_id="eu", ttl=timedelta(days=1), clock=clock),
+        )
+
+
+@pytest.fixture
+async def ports(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ports]:
+    for name, value in clean_environment().items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    async with at(Answers()) as opened:
+        yield opened
+
+
+NOT_STALE = StampBelow(VERSION)
+PUT = Put(KEY, ITEM, VERSION, NOT_STALE)
+REQUESTS: list[Request] = [
+    PUT,
+    GuardedPut(PUT, TombstoneBelow(VERSION)),
+    Delete(KEY, NOT_STALE),
+    RaiseTombstone(KEY, VERSION),
+    GetItem(KEY),
+    GetTombstone(KEY),
+]
+NO_ANSWERS = [b"", b"<html>It works!</html>", b"null", b"[]", b'"x"', b"  ", b"{", b"7"]
+
+
+TARGET = Target(RuleName("orders"), RegionId("eu"), ORDERS, ())
+LEASE = Lease(STREAM, SHARD, WorkerId("us"), 1)
+CONFLICT = LogConflict(KEY, "overwrite", VERSION, ITEM, ITEM)
+CALLS: dict[str, Callable[[Ports], Awaitable[object]]] = {
+    "current": lambda ports: ports.streams.current(ORDERS),
+    "shards": lambda ports: ports.streams.shards(STREAM),
+    "iterator": lambda ports: ports.streams.iterator(STREAM, SHARD, HORIZON),
+    "read": lambda ports: ports.streams.read("iterator", 10),
+    "rows": lambda ports: ports.coordination.rows(STREAM),
+    "members": lambda ports: ports.coordination.members(),
+    "streams": lambda ports: ports.coordination.streams(RegionId("eu"), ORDERS),
+    "claim": lambda ports: ports.coordination.claim(STREAM, SHARD, None, WorkerId("us")),
+    "save": lambda ports: ports.coordination.save(LEASE, {"orders/eu": HORIZON}),
+    "beat": lambda ports: ports.coordination.beat(WorkerId("us"), 1),
+    "start": lambda ports: ports.coordination.start(STREAM, TARGET),
+    "remember": lambda ports: ports.coordination.remember_stream(STREAM, drained=True),
+}
+"""Calls whose every answer has members."""
+
+
+async def test_what_is_not_an_object_is_no_answer_to_a_request(ports: Ports) -> None:
+    for request, ports.answers.body in itertools.product(REQUESTS, NO_ANSWERS):
+        with pytest.raises(Unreachable):
+            await ports.execute(request)
+
+
+async def test_a_conflict_entry_or_a_row_is_not_taken_for_written(ports: Ports) -> None:
+    for ports.answers.body in NO_ANSWERS:
+        with pytest.raises(Unreachable):
+            await ports.conflicts.write(TARGET, CONFLICT)
+        with pytest.raises(Unreachable):
+            await ports.coordination.forget(STREAM, SHARD)
+
+
+@pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
+async def test_what_lacks_its_members_is_no_answer(ports: Ports, call: Callable[[Ports], Awaitable[object]]) -> None:
+    for ports.answers.body in [*NO_ANSWERS, b"{}", b'{"message":"Forbidden"}']:
+        with pytest.raises(Unreachable):
+            await call(ports)
+
+
+@pytest.mark.parametrize("status", [400, 404, 503])
+async def test_a_strange_error_is_retried(ports: Ports, status: int) -> None:
+    ports.answers.status = status
+    odd = [b"\xff", b'{"__type":5}', b'{"__type":{}}', b'{"__type":null}', b'{"message":[1]}']
+    for ports.answers.body in [*NO_ANSWERS, *odd]:
+        for name in ("current", "rows", "read", "beat"):
+            with pytest.raises(Unreachable):
+                await CALLS[name](ports)
+        with pytest.raises(Unreachable):
+            await ports.execute(PUT)
+
+
+async def test_a_shard_whose_name_is_missing_is_no_answer(ports: Ports) -> None:
+    ports.answers.body = json.dumps({"StreamDescription": {"StreamArn": STREAM.arn, "Shards": [{}]}}).encode()
+    with pytest.raises(Unreachable, match="without ShardId"):
+        await ports.streams.shards(STREAM)
+
+
+async def test_records_that_are_wrong_are_told_from_an_answer_that_is_none(ports: Ports) -> None:
+    for body in (b'{"Records":null}', b'{"Records":{}}', b'{"Records":[],"NextShardIterator":7}'):
+        ports.answers.body = body
+        with pytest.raises(Unreachable, match="GetRecords in eu got an answer"):
+            await ports.streams.read("iterator", 10)
+    ports.answers.body = b'{"Records":[{"eventName":"INSERT"}]}'
+    with pytest.raises(MalformedRecord):
+        await ports.streams.read("iterator", 10)
+    ports.answers.body = b'{"Records":[]}'
+    assert (await ports.streams.read("iterator", 10)).next_iterator is None
+
+
+async def test_an_answer_that_was_damaged_does_not_count(ports: Ports) -> None:
+    body = b'{"Item":{"pk":{"S":"a"}}}'
+    ports.answers.headers = {"x-amz-crc32": str(zlib.crc32(body))}
+    for request in REQUESTS:
+        ports.answers.body = body
+        assert isinstance(await ports.execute(request), Done | Found)
+        ports.answers.body = body.replace(b"a", b"b")
+        with pytest.raises(Unreachable, match="checksum"):
+            await ports.execute(request)
+
+
+def cancelled(*codes: str | None) -> bytes:
+    reasons = [{"Code": code, "Message": "told"} for code in codes]
+    return json.dumps({"__type": "x#TransactionCanceledException", "CancellationReasons": reasons}).encode()
+
+
+async def test_a_transaction_that_no_condition_cancelled_is_not_stale(ports: Ports) -> None:
+    ports.answers.status = 400
+    cases: list[tuple[bytes, type[ReplicatorError]]] = [
+        (cancelled(), Unreachable),
+        (cancelled("None", "None"), Unreachable),
+        (cancelled(None, None), Unreachable),
+        (cancelled("None", "TransactionConflict"), Unreachable),
+        (b'{"__type":"x#TransactionCanceledException"}', Unreachable),
+        (b'{"__type":"x#TransactionCanceledException","CancellationReasons":null}', Unreachable),
+        (b'{"__type":"x#TransactionCanceledException","CancellationReasons":[null]}', Unreachable),
+        (cancelled("None", "ThrottlingError"), Throttled),
+        (cancelled("None", "ValidationError"), PoisonRecord),
+    ]
+    for ports.answers.body, error in cases:
+        with pytest.raises(error):
+            await ports.execute(GuardedPut(PUT, TombstoneBelow(VERSION)))
+
+
+async def test_a_transaction_that_a_condition_cancelled_is_refused_by_it(ports: Ports) -> None:
+    ports.answers.status = 400
+    for codes, by_tombstone in ((("ConditionalCheckFailed", None), True), (("None", "ConditionalCheckFailed"), False)):
+        ports.answers.body = cancelled(*codes)
+        answer = await ports.execute(GuardedPut(PUT, TombstoneBelow(VERSION)))
+        assert answer == Refused(None, by_tombstone=by_tombstone)
+
+
+async def test_a_refusal_with_an_item_that_is_none_is_no_answer(ports: Ports) -> None:
+    for item in (b"5", b"[]"):
+        ports.answers.body, ports.answers.status = b'{"__type":"ConditionalCheckFailedException","Item":%b}' % item, 400
+        with pytest.raises(Unreachable):
+            await ports.execute(PUT)
