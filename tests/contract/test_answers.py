@@ -20,10 +20,11 @@ from replicator.adapters.coordination import DynamoCoordination
 from replicator.adapters.streams import DynamoStreams
 from replicator.adapters.tables import DynamoRegion
 from replicator.demo.servers import clean_environment
+from replicator.domain.conflicts import ConflictEntry, Witness
 from replicator.domain.errors import MalformedRecord, PoisonRecord, ReplicatorError, Throttled, Unreachable
 from replicator.domain.image import Image
 from replicator.domain.progress import HORIZON
-from replicator.domain.records import ItemKey, RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.records import ItemKey, RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
 from replicator.domain.requests import (
     Delete,
     Done,
@@ -100,7 +101,7 @@ async def at(answers: Answers) -> AsyncIterator[Ports]:
             region,
             DynamoStreams(opened),
             DynamoCoordination(opened.dynamodb, table="coordination", group="test", region_id="eu"),
-            DynamoConflictLog(opened.dynamodb, table="conflicts", region_id="eu", ttl=timedelta(days=1), clock=clock),
+            DynamoConflictLog(opened.dynamodb, table="conflicts", region_id="eu", ttl=timedelta(days=1)),
         )
 
 
@@ -128,7 +129,14 @@ NO_ANSWERS = [b"", b"<html>It works!</html>", b"null", b"[]", b'"x"', b"  ", b"{
 
 TARGET = Target(RuleName("orders"), RegionId("eu"), ORDERS, ())
 LEASE = Lease(STREAM, SHARD, WorkerId("us"), 1)
-CONFLICT = LogConflict(KEY, "overwrite", VERSION, ITEM, ITEM)
+CONFLICT = ConflictEntry(
+    conflict=LogConflict(KEY, "unversioned", VERSION, ITEM, ITEM),
+    table=ORDERS,
+    rule=RuleName("orders"),
+    mode="ordered",
+    witness=Witness(RegionId("us"), ShardId("s0"), SequenceNumber("1")),
+    detected_at=0.0,
+)
 CALLS: dict[str, Callable[[Ports], Awaitable[object]]] = {
     "current": lambda ports: ports.streams.current(ORDERS),
     "shards": lambda ports: ports.streams.shards(STREAM),
@@ -155,7 +163,7 @@ async def test_what_is_not_an_object_is_no_answer_to_a_request(ports: Ports) -> 
 async def test_a_conflict_entry_or_a_row_is_not_taken_for_written(ports: Ports) -> None:
     for ports.answers.body in NO_ANSWERS:
         with pytest.raises(Unreachable):
-            await ports.conflicts.write(TARGET, CONFLICT)
+            await ports.conflicts.write(CONFLICT)
         with pytest.raises(Unreachable):
             await ports.coordination.forget(STREAM, SHARD)
 
