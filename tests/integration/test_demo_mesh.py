@@ -248,17 +248,16 @@ async def replicate_by_hand(world: World, keys: Keyspace[MeshKey]) -> None:
     """Let one of the seeds of every key win, and write the other one to the conflict log."""
     entries: list[Typed] = []
     for table in world.tables:
-        seeds = {}
+        seeds: dict[str | None, Typed] = {}
         for region, name in table.names.items():
             seeds |= {content_of(image): image.attributes async for image in world.regions[region].scan(name)}
         for key in keys.of(table):
-            winner, *losers = [seeds[seed.content] for seed in key.survivors("active-active")] or [None]
-            losers += [
-                seeds[seed.content] for seed, _ in key.losses(None) if seeds[seed.content] not in (winner, *losers)
-            ]
-            for region, name in table.names.items():
-                if winner is not None:
+            standing = [seeds[seed.content] for seed in key.survivors("active-active")]
+            lost = [seeds[seed.content] for seed, _ in key.losses(None)]
+            for winner in standing[:1]:
+                for region, name in table.names.items():
                     await world.regions[region].put(name, stamped(winner))
+            losers = [seed for seed in lost if seed not in standing[:1]]
             entries += [conflict(key, len(entries) + n, loser) for n, loser in enumerate(losers)]
     await world.regions["us"].put_all(CONFLICT_TABLE, entries)
 
