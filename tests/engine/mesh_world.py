@@ -28,6 +28,7 @@ from replicator.adapters.memory import (
     OpenFence,
 )
 from replicator.domain.conflicts import ConflictEntry
+from replicator.domain.errors import ReplicatorError
 from replicator.domain.image import Image, unreserved
 from replicator.domain.ownwrites import OwnWrites
 from replicator.domain.progress import HORIZON, Position, after
@@ -54,7 +55,7 @@ from replicator.engine.desk import TargetPorts
 from replicator.engine.pacing import Limits
 from replicator.engine.shard import ShardPorts
 from replicator.engine.worker import Worker
-from replicator.ports import Fence, Place, Region, StreamRef
+from replicator.ports import Fence, Lease, Place, Region, StreamRef
 from tests.engine.world import AP, CA, EPOCH_SECONDS, EU, ORDERS, US, LoopClock, Process, Recorder, key_of, wire
 
 SA = RegionId("sa")
@@ -430,6 +431,26 @@ class Reader:
 # -- a process -----------------------------------------------------------------------------------------------------
 
 
+class MeshRecorder(Recorder):
+    """An observer of several regions, whose shards may have the same names."""
+
+    def blocked(self, place: Place, error: ReplicatorError, key: str | None) -> None:
+        self.blocked_keys[_shard(place.stream, place.shard_id)] = key
+        self.told.append(("blocked", place.stream.region, key, error.message))
+
+    def unblocked(self, place: Place) -> None:
+        del self.blocked_keys[_shard(place.stream, place.shard_id)]
+        self.told.append(("unblocked", place.stream.region))
+
+    def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
+        self.blocked_keys.pop(_shard(lease.stream, lease.shard_id), None)
+        self.told.append(("shard_stopped", lease.shard_id, rule, why))
+
+
+def _shard(stream: StreamRef, shard_id: ShardId) -> str:
+    return f"{shard_id} in {stream.region}"
+
+
 class MeshProcess(Process):
     """One daemon process: the real worker, which reads the streams of several regions."""
 
@@ -445,7 +466,7 @@ class MeshProcess(Process):
     ) -> None:
         self.name = name
         self.clock = LoopClock()
-        self.observer = Recorder()
+        self.observer = MeshRecorder()
         self.stop = asyncio.Event()
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
         regions = {region: wire_to(table) for region, table in world.tables.items()}

@@ -1,0 +1,253 @@
+"""Meshes in a hostile world, in virtual time: every seed is another history of the whole engine.
+
+Users of every region write the same keys while shards roll; processes are killed (their requests stay on the wire and
+land later), suspended, stopped and started; regions, streams, conflict log and coordination fail before or behind their
+effect and throttle. What users really saw when they wrote is kept beside, where no daemon can read it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import defaultdict
+from dataclasses import dataclass, field
+from random import Random
+
+import pytest
+
+from replicator.adapters.memory import Fault, Faults, MemoryRegion
+from replicator.domain.image import Image
+from replicator.domain.records import RegionId
+from replicator.domain.requests import Response
+from replicator.domain.versions import STAMP
+from replicator.engine import pacing
+from replicator.engine.pacing import Limits
+from tests.engine.mesh_world import ACTIVE, VERSIONED, MeshProcess, MeshWorld, item, value_of
+from tests.engine.world import AP, EU, US, key_of, until
+from tests.simulation.test_engine import LongWire
+
+SEEDS = 10
+SECONDS = 60.0
+KEYS = [f"k{number}" for number in range(6)]
+MOST_WRITES = 4
+"""Item writes of the daemon per write of a user and region, whatever happens."""
+
+pytestmark = pytest.mark.looptime(noop_cycles=0)
+
+
+@dataclass
+class MeshHistory:
+    """One seed's world, its processes, and what goes wrong in it."""
+
+    mode: str
+    regions: list[RegionId]
+    seed: int
+    ends: list[MeshProcess] = field(default_factory=list)
+    versions: dict[str, int] = field(default_factory=dict)
+    """Every value that a user wrote, with the version it carried."""
+    overwrote: dict[str, list[int | None]] = field(default_factory=lambda: defaultdict(list))
+    """Values that stood there when a user wrote, with the versions that were written over them; None: a delete."""
+    expired: set[str] = field(default_factory=set)
+    """Values that only an expiry took away: any change of theirs in another region beats it."""
+    written: int = 0
+
+    def __post_init__(self) -> None:
+        self.dice = Random(f"{self.mode} {self.regions} {self.seed}")
+        self.world = MeshWorld(self.mode, *self.regions, seed=self.seed, shards=("s0", "s1"))
+        self.wires: set[asyncio.Task[Response]] = set()
+        self.shards = itertools.count(2)
+        self.counter = itertools.count(1)
+        for region in self.regions:
+            self.world.skew[region] = self.dice.choice([0.0, 0.0, -7.0, 3.0, 40.0])
+        for port in self.ports():
+            self.trouble(port)
+
+    def ports(self) -> list[Faults]:
+        world = self.world
+        return [
+            *(table.faults for table in world.tables.values()),
+            *(stream.faults for stream in world.streams.values()),
+            world.conflicts.faults,
+            world.registry.faults,
+            world.coordination.faults,
+            world.membership.faults,
+        ]
+
+    def trouble(self, faults: Faults) -> None:
+        chance = self.dice.choice([0.0, 0.02, 0.1])
+        faults._chances = ((Fault.BEFORE, chance), (Fault.AFTER, chance), (Fault.THROTTLE, chance))
+        slowness = self.dice.choice([0.0, 0.01, 0.1, 0.3])
+
+        async def pause(call: str) -> None:
+            await asyncio.sleep(slowness * self.dice.random())
+
+        faults.pause = pause
+
+    def calm(self) -> None:
+        for faults in self.ports():
+            faults._chances = ((Fault.BEFORE, 0.0), (Fault.AFTER, 0.0), (Fault.THROTTLE, 0.0))
+            faults.pause = None
+
+    # -- who does what ---------------------------------------------------------------------------------------------
+
+    async def users(self, region: RegionId) -> None:
+        while True:
+            await asyncio.sleep(self.dice.random() * self.dice.choice([0.05, 0.5, 3.0]))
+            self.write(region, self.dice.choice(KEYS))
+
+    def write(self, region: RegionId, name: str) -> None:
+        table = self.world[region]
+        standing = table.value(name)
+        deed = self.dice.choice(["put", "put", "update", "delete", "expire", "stale"])
+        if deed in {"delete", "expire"} and standing is None:
+            return
+        self.written += 1
+        if deed in {"delete", "expire"}:
+            if deed == "expire" and self.mode == ACTIVE:
+                assert standing is not None
+                self.expired.add(standing)
+            elif standing is not None:
+                self.overwrote[standing].append(None)
+            table.delete(name, by_ttl=deed == "expire")
+            return
+        number = next(self.counter)
+        value = f"{region} {number}"
+        version = {"ver": number} if self.mode == VERSIONED else {}
+        if standing is not None:
+            self.overwrote[standing].append(number)
+        self.versions[value] = number
+        match deed:
+            case "put":
+                table.put(name, value, **version)
+            case "update":
+                table.update(name, value, **version)
+            case _:
+                table.write(name, self.from_a_stale_read(region, name, value, version))
+
+    def from_a_stale_read(self, region: RegionId, name: str, value: str, version: dict[str, int]) -> Image:
+        """A whole image that somebody read earlier, changed, and now puts back together with its old stamp."""
+        seen = [
+            record.new
+            for record in self.world.all_records()[region]
+            if record.key == key_of(name) and record.new is not None
+        ]
+        stamps = [image.attributes[STAMP] for image in seen[-6:] if STAMP in image.attributes]
+        fresh = item(name, value, **version)
+        if not stamps:
+            return fresh
+        return Image(fresh.wire[:-1] + b',"%b":{"S":"%b"}}' % (STAMP.encode(), self.dice.choice(stamps)["S"].encode()))
+
+    async def shards_roll(self) -> None:
+        while True:
+            await asyncio.sleep(self.dice.uniform(3, 20))
+            region = self.dice.choice(self.regions)
+            children = [f"s{next(self.shards)}" for _ in range(self.dice.choice([1, 1, 2]))]
+            self.world.roll(region, self.dice.choice(sorted(set(self.world.routes[region]))), *children)
+
+    async def fate(self) -> None:
+        """One of the processes: what becomes of it, again and again."""
+        while True:
+            limits = Limits(
+                page_records=self.dice.choice([2, 7, 1000]),
+                concurrency=self.dice.choice([1, 4, 64]),
+                checkpoint_seconds=self.dice.choice([0.2, 1.0, 5.0]),
+                backoff_seconds=self.dice.choice([1.0, 5.0]),
+            )
+            process = self.world.process(limits=limits, wire_to=self.wire).start()
+            assert process.task is not None
+            self.ends.append(process)
+            await asyncio.sleep(self.dice.uniform(2, 30))
+            match self.dice.choice(["kill", "kill", "suspend", "drain"]):
+                case "suspend":
+                    process.suspend(self.dice.uniform(1, 60))
+                    await asyncio.sleep(self.dice.uniform(2, 20))
+                case "drain":
+                    process.stop.set()
+                    await asyncio.wait([process.task], timeout=self.dice.uniform(0.1, 20))
+                case _:
+                    pass
+            await process.kill()
+            await asyncio.sleep(self.dice.choice([0.0, 1.0, 10.0]))
+
+    def wire(self, region: MemoryRegion) -> LongWire:
+        return LongWire(region, self.dice, self.wires)
+
+    async def live(self) -> None:
+        """Let everything go wrong for a while."""
+        acts = [*map(self.users, self.regions), self.shards_roll(), self.fate(), self.fate()]
+        tasks = [asyncio.ensure_future(act) for act in acts]
+        done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        for task in done:
+            task.result()
+        for process in self.ends:
+            await process.kill()
+
+    # -- what must hold at the end ---------------------------------------------------------------------------------
+
+    def read_to_the_end(self) -> bool:
+        """Whether every record of every shard is behind a stored checkpoint."""
+        for region, ref in self.world.refs.items():
+            for shard_id, held in self.world.streams[region]._shards[ref.arn].items():
+                ends = {"SHARD_END", held.records[-1].sequence} if held.records else {"SHARD_END", "TRIM_HORIZON", None}
+                if self.world.stored(region, shard_id) not in ends:
+                    return False
+        return True
+
+    def final(self) -> set[str]:
+        return {value for value in self.world.agreed().values() if value is not None}
+
+    def nothing_came_back(self) -> None:
+        """What a user overwrote or deleted knowingly is not there at the end."""
+        for value in self.final():
+            assert value in self.versions, f"{value} was never written"
+            over = self.overwrote[value]
+            assert not over, f"{value} stands at the end, although {over} came over it"
+
+    def lost_writes_are_logged(self) -> None:
+        """What no user ever saw go, and is not there at the end, stands in the log as a loser."""
+        losers = {value_of(entry.conflict.loser) for entry in self.world.entries()}
+        exempt = self.deleted_by_the_daemon() if self.mode == VERSIONED else set()
+        overwritten = {value for value, over in self.overwrote.items() if over}
+        lost = self.versions.keys() - self.final() - self.expired - overwritten
+        assert lost - exempt <= losers, f"{sorted(lost - exempt - losers)} were lost without an entry"
+
+    def deleted_by_the_daemon(self) -> set[str | None]:
+        """Mode versioned logs what went with a delete behind that delete, so that a crash may lose the entry."""
+        return {
+            value_of(record.old)
+            for records in self.world.all_records().values()
+            for record in records
+            if record.new is None
+        }
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+@pytest.mark.parametrize("regions", [[US, EU], [US, EU, AP]], ids=["two", "three"])
+@pytest.mark.parametrize("mode", [ACTIVE, VERSIONED])
+async def test_whatever_happens_all_regions_become_identical_and_the_daemon_silent(
+    mode: str, regions: list[RegionId], seed: int
+) -> None:
+    pacing._JITTER.seed(seed)
+    history = MeshHistory(mode, regions, seed)
+    world = history.world
+    await history.live()
+    history.calm()
+    async with world.process() as first, world.process() as second:
+        await until(history.read_to_the_end, within=600)
+        history.nothing_came_back()
+        history.lost_writes_are_logged()
+        changes = world.changes()
+        await asyncio.sleep(30)
+        assert history.read_to_the_end()
+        assert world.changes() == changes, "the daemon writes although no user did"
+        await asyncio.gather(first.drain(), second.drain())
+        history.ends += [first, second]
+    assert [error for process in history.ends for error in process.observer.faults] == []
+    assert world.registry.gaps == []
+    writes = sum(world[region].item_writes for region in regions)
+    assert writes <= MOST_WRITES * len(regions) * history.written
+    assert history.written > 40, "nothing happened"
+    assert world.entries(), "nothing met"
