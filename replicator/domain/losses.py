@@ -54,7 +54,7 @@ def log_loss(
     assert winner.version is not None, "a winner is always versioned"
     yield LogConflict(
         key=key,
-        kind="unversioned" if loser.version is None else f"{winner.operation}_{loser.operation}",
+        kind=_kind(winner, loser),
         winner_version=winner.version.text,
         winner=winner.image,
         loser=loser.image,
@@ -68,6 +68,14 @@ def log_loss(
         loser_op=loser.operation,
         outcome=outcome,
     )
+
+
+def _kind(winner: Contender, loser: Contender) -> str:
+    if loser.version is None:
+        return "unversioned"
+    if winner.operation == "delete":
+        return "delete_put"  # also where one region's mark replaced another's: `loser_op` tells
+    return f"put_{loser.operation}"
 
 
 def _reason(winner: Version, loser: Version | None) -> str:
