@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from replicator.adapters.provisioning.creation import NEEDED_VIEW
 from replicator.adapters.provisioning.facts import Fact, failed, ok, skipped, warning, wrong
 from replicator.adapters.provisioning.regions import region_facts
-from replicator.adapters.provisioning.tables import OwnTable, Table, own_tables, schema_difference, shown
+from replicator.adapters.provisioning.tables import OwnTable, Table, own_tables, reserved_keys, schema_difference, shown
 from replicator.adapters.provisioning.world import RegionWorld
 from replicator.domain.errors import ReplicatorError
 
@@ -102,6 +102,13 @@ def _source_facts(region: RegionWorld, rule: RuleSettings) -> Iterator[Fact]:
     if table is None:
         return
     name = f"Table {rule.table} in {rule.source}, the source of rule {rule.name},"
+    for attribute in reserved_keys(table):
+        yield wrong(
+            subject,
+            "key schema",
+            f"{name} has the key attribute {attribute}, a name that is kept for replication: items would lose it.",
+            "Copy the items to a table whose key has another name.",
+        )
     if table.stream_view is None:
         yield wrong(
             subject,
