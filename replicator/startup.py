@@ -8,7 +8,8 @@ answer. What does not answer while some rule can work is told, and tried again f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
@@ -18,10 +19,10 @@ from replicator.adapters.coordination import DynamoCoordination
 from replicator.adapters.provisioning.check import Probed, preflight
 from replicator.adapters.provisioning.facts import Fact, Status
 from replicator.adapters.streams import DynamoStreams
-from replicator.adapters.tables import note_epoch
+from replicator.adapters.tables import Claim, note_epoch
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
 from replicator.domain.rules import Rule
-from replicator.ports import Clock
+from replicator.ports import Clock, StreamRef
 from replicator.rulebook import shape_of
 from replicator.settings import Settings
 
@@ -52,13 +53,21 @@ async def prepare_start(premises: Premises, rules: Sequence[Rule], stop: asyncio
         elif fact.status is Status.FAILED:
             log.error("unreachable", subject=fact.subject, reason=fact.found, advice=fact.remedy)
     for rule in rules:
-        try:
-            await _identity(premises, rule, {other.name for other in rules})
-            await _epoch(premises, rule)
-        except ReplicatorError as error:
-            if error.exit_code != EXIT_UNREACHABLE:
-                raise
-            log.warning("unreachable", rule=rule.name, reason=error.message, advice=error.advice)
+        with _tolerant(rule):
+            stream = await _identity(premises, rule, {other.name for other in rules})
+            await _epoch(premises, rule, stream)
+
+
+@contextmanager
+def _tolerant(rule: Rule) -> Iterator[None]:
+    """What does not answer forbids nothing; it is told."""
+    try:
+        yield
+    except ReplicatorError as error:
+        if error.exit_code != EXIT_UNREACHABLE:
+            raise
+        log = structlog.get_logger("replicator")
+        log.warning("unreachable", rule=rule.name, reason=error.message, advice=error.advice)
 
 
 async def _patiently(premises: Premises, rules: Sequence[Rule], stop: asyncio.Event) -> list[Fact]:
@@ -105,8 +114,11 @@ def _hindered(settings: Settings, rule: Rule, failures: Sequence[Fact]) -> bool:
     return any(fact.subject in subjects for fact in failures)
 
 
-async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> None:
-    """A rule's name is the identity of its progress: refuse to begin anew, silently, under another name."""
+async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> StreamRef:
+    """A rule's name is the identity of its progress: refuse to begin anew, silently, under another name.
+
+    Returns the stream that the rule reads.
+    """
     log = structlog.get_logger("replicator")
     stream = await DynamoStreams(premises.places[rule.source]).current(rule.table)
     starts = await premises.coordination.starts(stream)
@@ -125,17 +137,19 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Non
     if changed:
         reason = "The filter or a key template changed; existing items were not evaluated again."
         log.warning("rule_changed", rule=rule.name, reason=reason)
+    return stream
 
 
-async def _epoch(premises: Premises, rule: Rule) -> None:
-    """An epoch, which only mode `ordered` has, is never lowered: the highest one seen is kept in the side table."""
+async def _epoch(premises: Premises, rule: Rule, stream: StreamRef) -> None:
+    """An epoch is never lowered, and another source begins a new one: the side table knows the highest one seen.
+
+    Only mode `ordered` has epochs.
+    """
+    source = f"{stream.region}:{stream.table}"
     for target in rule.targets if rule.mesh is None else ():
         if target.table is not None:
-            await note_epoch(
-                premises.places[target.region].dynamodb,
-                side_table=premises.settings.side_table_name,
-                table=target.table,
-                region_id=target.region,
-                epoch=rule.epoch,
-                rule=rule.name,
-            )
+            claim = Claim(rule.name, target.region, target.table, rule.epoch, source, stream.generation)
+            with _tolerant(rule):
+                await note_epoch(
+                    premises.places[target.region].dynamodb, side_table=premises.settings.side_table_name, claim=claim
+                )

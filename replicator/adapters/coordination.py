@@ -14,6 +14,7 @@ Invariant: a checkpoint is written only by the owner that the row names, under t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +41,14 @@ SCHEMA = 1
 CHECKPOINT = "at:"
 """Prefix of the attributes that hold a target's position."""
 
+_ADVICE_SHARD = "Delete the row: its shard is then read again from the trim horizon, which is safe."
+_ADVICE_TARGET = "Delete the row: the target's start is then noted anew; its stored positions stay."
+_ADVICE_BY_PARTITION = {
+    "workers": "Delete the row: a worker that lives writes it again.",
+    "streams": "Delete the row: the table's present stream is noted again; what is left of an older one is not read.",
+}
+
+_STREAM_PARTS = 3
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 
 
@@ -69,6 +78,10 @@ class Names:
         return f"{self.group}|{stream.region}|{stream.arn}"
 
 
+class CorruptRow(WorldMismatch):
+    """A row of ours that cannot be read."""
+
+
 class DynamoCoordination:
     """Leases, progress, heartbeats, starts and gaps of one group."""
 
@@ -77,14 +90,43 @@ class DynamoCoordination:
         self._table = table
         self._names = Names(group)
         self._where = f"coordination table {table} in {region_id}"
+        self._unreadable: dict[StreamRef, CorruptRow] = {}
 
     # -- leases and progress ---------------------------------------------------------------------------------------
 
     async def rows(self, stream: StreamRef) -> dict[ShardId, LeaseRow]:
-        """Every shard row of a stream, read consistently."""
+        """Every shard row of a stream, read consistently; one that is corrupt does not hide the others.
+
+        `unreadable` tells of it, and so does this when there is no other row. Such a shard cannot be claimed.
+        """
         found = await self._query(self._names.stream(stream), "shard|")
-        rows = (self._lease_row(row) for row in found)
-        return {row.shard_id: row for row in rows}
+        self._unreadable.pop(stream, None)
+        rows: dict[ShardId, LeaseRow] = {}
+        for entry in found:
+            try:
+                row = self._lease_row(entry)
+            except CorruptRow as error:
+                self._unreadable[stream] = error
+            else:
+                rows[row.shard_id] = row
+        if stream in self._unreadable and not rows:
+            raise self._unreadable[stream]
+        return rows
+
+    def unreadable(self, stream: StreamRef) -> WorldMismatch | None:
+        """What was wrong with a shard row that the last `rows` left out."""
+        return self._unreadable.get(stream)
+
+    def problem(self, row: Row) -> WorldMismatch | None:
+        """What is wrong with a row of a stream's partition, for `check`."""
+        try:
+            if self._text(row, "sk").startswith("shard|"):
+                self._lease_row(row)
+            elif "started_at" in row:
+                self._target_start(row)
+        except WorldMismatch as error:
+            return error
+        return None
 
     async def claim(
         self, stream: StreamRef, shard_id: ShardId, seen: LeaseRow | None, owner: WorkerId
@@ -158,9 +200,12 @@ class DynamoCoordination:
         )
 
     async def members(self) -> dict[WorkerId, int]:
-        """Every worker's last counter."""
-        found = await self._query(self._names.workers, "")
-        return {WorkerId(self._text(row, "sk")): self._number(row, "beat") for row in found}
+        """Every worker's last counter; a row without one shows no life, as an absent row."""
+        counters: dict[WorkerId, int] = {}
+        for row in await self._query(self._names.workers, ""):
+            with suppress(CorruptRow):
+                counters[WorkerId(self._text(row, "sk"))] = self._number(row, "beat")
+        return counters
 
     async def leave(self, worker: WorkerId) -> None:
         """Remove a worker's row."""
@@ -237,11 +282,14 @@ class DynamoCoordination:
     async def streams(self, region: RegionId, table: TableName) -> list[StreamRef]:
         """Streams of this table that were read before and not yet drained, oldest first."""
         found = await self._query(self._names.streams, f"{region}|{table}|")
-        return [
-            StreamRef(region, table, self._text(row, "arn"), int(self._text(row, "sk").rsplit("|", 1)[1]))
-            for row in found
-            if "drained" not in row
-        ]
+        return [self.stream_of(row) for row in found if "drained" not in row]
+
+    def stream_of(self, row: Row) -> StreamRef:
+        """The stream that a row of the streams' partition is about."""
+        parts = self._text(row, "sk").split("|")
+        if len(parts) != _STREAM_PARTS:
+            raise self._corrupt(row, "sk")
+        return StreamRef(RegionId(parts[0]), TableName(parts[1]), self._text(row, "arn"), self._generation(row))
 
     async def remember_stream(self, stream: StreamRef, *, drained: bool) -> None:
         """Note that a stream is being read, or that it was read to its end."""
@@ -276,6 +324,12 @@ class DynamoCoordination:
         target_id = self._text(row, "sk").removeprefix("target|")
         return TargetStart(RuleName(target_id.split("/", maxsplit=1)[0]), target_id, self._number(row, "started_at"))
 
+    def _generation(self, row: Row) -> int:
+        text = self._text(row, "sk").rsplit("|", 1)[1]
+        if not (text.isascii() and text.isdecimal()):
+            raise self._corrupt(row, "sk")
+        return int(text)
+
     def _check_schema(self, row: Row) -> None:
         if self._number(row, "sv") > SCHEMA:
             raise WorldMismatch(
@@ -296,11 +350,15 @@ class DynamoCoordination:
             raise self._corrupt(row, name)
         return int(value)
 
-    def _corrupt(self, row: Row, name: str) -> WorldMismatch:
-        where = " / ".join(str(row.get(key, {}).get("S")) for key in ("pk", "sk"))
-        return WorldMismatch(
-            f"The row {where} of the {self._where} is corrupt: attribute {name!r} is missing or unreadable.",
-            advice="Delete the row: its shard is then read again from the trim horizon, which is safe.",
+    def _corrupt(self, row: Row, name: str) -> CorruptRow:
+        partition, sort = (str(row.get(key, {}).get("S")) for key in ("pk", "sk"))
+        advice = _ADVICE_BY_PARTITION.get(partition.removeprefix(f"{self._names.group}|"))
+        if advice is None:
+            advice = _ADVICE_SHARD if sort.startswith("shard|") else _ADVICE_TARGET
+        return CorruptRow(
+            f"The row {partition} / {sort} of the {self._where} is corrupt:"
+            f" attribute {name!r} is missing or unreadable.",
+            advice=advice,
         )
 
     # -- calls -----------------------------------------------------------------------------------------------------

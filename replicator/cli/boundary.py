@@ -47,18 +47,23 @@ def _expected(error: BaseException) -> Iterator[ReplicatorError]:
 
 
 def _tell(errors: list[ReplicatorError]) -> int:
-    sentences = [line for error in errors for line in error.sentence.splitlines()]
+    from replicator.adapters.provisioning.facts import for_the_end
+
+    sentences = [for_the_end(line) for error in errors for line in error.sentence.splitlines()]
     codes = {error.exit_code for error in errors}
     code = next((code for code in (EXIT_WRONG_WORLD, EXIT_UNREACHABLE) if code in codes), min(codes))
     _print(list(dict.fromkeys(sentences)), code)
     return code
 
 
-def _fault(error: Exception) -> int:
+def _fault(error: BaseException) -> int:
     if os.environ.get(DEBUG_VARIABLE):
         import traceback
 
         traceback.print_exception(error)
+    while isinstance(error, BaseExceptionGroup):
+        _, others = error.split(ReplicatorError)
+        error = (others or error).exceptions[0]
     said = str(error).splitlines()
     reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     _print([f"A fault that nobody expected: {reason}. Set {DEBUG_VARIABLE}=1 to see where, and report it."], EXIT_FAULT)

@@ -6,7 +6,7 @@ Invariant: nothing changes while a worker of the group is alive, and a change th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ from replicator.adapters.aws import CLIENT_ERRORS, member, translate
 from replicator.adapters.coordination import CHECKPOINT, DynamoCoordination, Names
 from replicator.adapters.provisioning.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable, WorldMismatch
-from replicator.domain.records import RegionId, TableName
 from replicator.ports import StreamRef
 
 if TYPE_CHECKING:
@@ -38,7 +37,8 @@ class StreamProgress:
     @property
     def targets(self) -> set[str]:
         """Ids of the targets that have progress or a start here."""
-        found = {key.removeprefix(_TARGET) for key in self.rows if key.startswith(_TARGET)}
+        started = (key for key, row in self.rows.items() if key.startswith(_TARGET) and "started_at" in row)
+        found = {key.removeprefix(_TARGET) for key in started}
         for row in self.rows.values():
             found |= {name.removeprefix(CHECKPOINT) for name in row if name.startswith(CHECKPOINT)}
         return found
@@ -84,11 +84,15 @@ class Ledger:
         """Every stream that the group ever read, oldest first."""
         found = []
         async for row in self._query(self._names.streams):
-            region, table, generation = row["sk"]["S"].split("|")
-            stream = StreamRef(RegionId(region), TableName(table), row["arn"]["S"], int(generation))
+            stream = self._coordination.stream_of(row)
             rows = {inner["sk"]["S"]: inner async for inner in self._query(self._names.stream(stream))}
             found.append(StreamProgress(stream, "drained" in row, rows))
         return sorted(found, key=lambda progress: progress.stream.generation)
+
+    def problems(self, streams: Iterable[StreamProgress]) -> list[WorldMismatch]:
+        """What is wrong with rows of these streams."""
+        found = (self._coordination.problem(row) for progress in streams for row in progress.rows.values())
+        return [problem for problem in found if problem is not None]
 
     async def living(self) -> list[str]:
         """Workers whose heartbeat moves within a lease time; returns at once when there are none at all."""
@@ -215,7 +219,8 @@ async def progress_facts(settings: Settings, places: Mapping[str, Place]) -> lis
     """Whether stored progress belongs to rules that are configured."""
     subject = f"progress of group {settings.group}"
     try:
-        streams = await Ledger(settings, places[settings.coordination.region]).streams()
+        ledger = Ledger(settings, places[settings.coordination.region])
+        streams = await ledger.streams()
     except (AccessRefused, TableMissing, Unreachable):
         return []  # the rows on the table itself and on its region tell it
     except ReplicatorError as error:
@@ -226,7 +231,9 @@ async def progress_facts(settings: Settings, places: Mapping[str, Place]) -> lis
         orphans = progress.rules - configured
         if orphans:
             facts.append(_orphan_fact(settings, progress, orphans))
-    return facts or [ok(subject, "known rules", f"{len(streams)} streams on record.")]
+    unreadable = [failed(subject, "rows readable", problem) for problem in ledger.problems(streams)]
+    known = facts or [ok(subject, "known rules", f"{len(streams)} streams on record.")]
+    return [*known, *(unreadable or [ok(subject, "rows readable")])]
 
 
 def _orphan_fact(settings: Settings, progress: StreamProgress, orphans: set[str]) -> Fact:

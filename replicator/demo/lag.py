@@ -75,11 +75,11 @@ class Lags:
 
     _recent: list[tuple[float, int]] = field(default_factory=list)
 
-    def recent(self) -> LagFigures:
-        """The distribution over the last few seconds."""
+    def recent(self) -> list[int]:
+        """The lags of the last few seconds."""
         horizon = time.monotonic() - _RECENT_SECONDS
         self._recent = [(at, lag) for at, lag in self._recent if at > horizon]
-        return figures([lag for _, lag in self._recent])
+        return [lag for _, lag in self._recent]
 
     def seen(self, lag_ms: int) -> None:
         """Take one lag."""

@@ -18,11 +18,13 @@ from rich.table import Table
 from rich.text import Text
 
 from replicator.demo.daemon_figures import DaemonFigures
-from replicator.demo.lag import LagFigures, Lags, LagSampler
+from replicator.demo.lag import LagFigures, Lags, LagSampler, figures
 from replicator.demo.reader import CacheReader, Read
 
 LINE_SECONDS = 2.0
 _RATE_SECONDS = 2.0
+_MOST_WAYS = 2
+"""That a line of progress shows one by one."""
 
 
 class Traffic(Protocol):
@@ -96,7 +98,10 @@ class View:
 
 
 def _line(stage: Stage, rate: float) -> str:
-    lags = ", ".join(f"{way} {_lag(lags.recent())}" for way, lags in ways(stage.samplers))
+    recent = {way: lags.recent() for way, lags in ways(stage.samplers)}
+    if len(recent) > _MOST_WAYS:
+        recent = {f"of {len(recent)} ways": [lag for lags in recent.values() for lag in lags]}
+    lags = ", ".join(f"{way} {_lag(figures(some))}" for way, some in recent.items())
     hits = sum(reader.counts[Read.HIT] for reader in stage.readers)
     fills = sum(reader.counts[Read.FILLED] for reader in stage.readers)
     actions = stage.daemon.cache_actions.total()
@@ -128,9 +133,9 @@ def _table(stage: Stage, rate: float) -> Group:
     daemon = Text(f"the daemon: {stage.daemon.records} records done, {stage.daemon.conflicts} conflicts logged")
     replicas = Table("way", "lag p50", "lag p99", "lag max", title_justify="left", box=None)
     for way, lags in ways(stage.samplers):
-        lag = lags.recent()
-        figures = ["-" if value is None else f"{value} ms" for value in (lag.p50_ms, lag.p99_ms, lag.max_ms)]
-        replicas.add_row(way, *figures)
+        lag = figures(lags.recent())
+        shown = ["-" if value is None else f"{value} ms" for value in (lag.p50_ms, lag.p99_ms, lag.max_ms)]
+        replicas.add_row(way, *shown)
     caches = Table("cache", "by the daemon", "hits", "fills", "waits", "known absent", box=None)
     for reader in stage.readers:
         actions = stage.daemon.cache_actions[reader.cache.name]

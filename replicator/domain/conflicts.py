@@ -34,6 +34,7 @@ class Kind(enum.StrEnum):
     PUT_PUT = "put_put"
     DELETE_PUT = "delete_put"
     PUT_DELETE = "put_delete"
+    DELETE_DELETE = "delete_delete"  # a mark replaced another region's mark
     UNVERSIONED = "unversioned"  # the loser carried no version that could be compared
     VERSION_REGRESS = "version_regress"  # a user lowered the version of an item, or lost it
     STALE_CREATE = "stale_create"  # a user created an item at or below its tombstone

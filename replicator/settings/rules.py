@@ -137,8 +137,6 @@ class VersionAttribute(Frozen):
     def _width_belongs_to_text(self) -> Self:
         if self.type == "number" and self.width is not None:
             raise ValueError("width belongs to type string or time")
-        if self.type == "string" and self.width is None:
-            raise ValueError("width is missing: strings sort as versions only when all have one length")
         return self
 
 

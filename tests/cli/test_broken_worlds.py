@@ -109,6 +109,30 @@ def test_check_writes_nothing(world: World) -> None:
     assert [world.items(region, name) for region, name in sorted(tables)] == [[]] * len(tables)
 
 
+def test_a_promotion_that_does_not_raise_the_epoch_is_refused(world: World) -> None:
+    world.sound()
+    source = {"k": {"S": "orders|epoch"}, "sv": {"N": "1"}, "epoch": {"N": "3"}, "generation": {"N": "1"}}
+    world.put("eu", "replicator-side-test", **source, source={"S": "ap:orders"})
+    world.rule["epoch"] = 3
+    for answer in (world.check(), world.run("run")):
+        assert answer.code == 78
+        assert "copies us:orders to orders in eu in epoch 3, in which ap:orders wrote there." in answer.said
+        assert "set `epoch: 4` or higher" in answer.said
+    world.rule["epoch"] = 4
+    assert world.check().code == 0
+
+
+@pytest.mark.parametrize("name", ["_rep", "aws:rep:region"])
+def test_a_key_attribute_that_is_never_copied_is_refused(world: World, name: str) -> None:
+    keys = {"pk": "S", name: "S"}
+    world.table("us", view="NEW_AND_OLD_IMAGES", keys=keys)
+    world.table("eu", keys=keys)
+    world.run("init")
+    for answer in (world.check(), world.run("run")):
+        assert answer.code == 78
+        assert f"has the key attribute {name}, a name that is kept for replication" in answer.said
+
+
 @pytest.mark.parametrize("operation", WRITES)
 def test_a_denied_write_is_found_without_writing(world: World, operation: str) -> None:
     world.sound()
@@ -140,7 +164,9 @@ def test_credentials_that_nobody_accepts_are_one_failure_and_the_rest_is_skipped
     with denying(world.endpoint_url, "DescribeTable", "GetCallerIdentity") as url:
         world.config["regions"]["eu"]["endpoint_url"] = url
         answer = world.check()
-    assert answer.code == 78
+        started = world.run("run")
+    assert answer.code == started.code == 78
+    assert "tried again" not in answer.said + started.errors.splitlines()[-1]
     (sentence,) = answer.failures()
     assert "AccessDeniedException" in sentence
     assert "See regions.eu in the configuration." in sentence
@@ -201,7 +227,9 @@ def test_run_waits_a_little_for_what_it_needs_then_ends_with_69(world: World, br
     part = breaks(world)
     started = world.run("run")
     assert started.code == 69, started.said
-    assert part in started.errors.strip().splitlines()[-1]
+    last = started.errors.strip().splitlines()[-1]
+    assert part in last
+    assert "by itself" not in last
 
 
 def test_wrong_and_unreachable_together_are_78(world: World) -> None:

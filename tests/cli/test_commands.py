@@ -328,6 +328,32 @@ def test_progress_of_a_rule_that_is_gone_is_reported_and_moves_to_its_new_name(w
 
 
 @pytest.mark.servers
+def test_a_corrupt_row_is_told_with_its_remedy_and_hides_nothing(world: World) -> None:
+    world.sound()
+    progress(world, "orders")
+    world.put("us", "replicator-coordination", **{**SHARD, "sk": {"S": "shard|s2"}}, epoch={"S": "x"})
+    answer = world.check()
+    assert answer.code == 78
+    (sentence,) = answer.failures()
+    assert "shard|s2" in sentence
+    assert "Delete the row: its shard is then read again" in sentence
+    assert world.run("status").code == 0
+
+
+@pytest.mark.servers
+def test_a_rule_that_never_started_on_a_stream_has_no_progress_there(world: World) -> None:
+    """A start that was refused leaves the digest of the rule's filter."""
+    world.sound()
+    progress(world, "orders")
+    digest = {**START, "sk": {"S": "target|other/eu"}, "shape": {"S": "x"}}
+    del digest["started_at"]
+    world.put("us", "replicator-coordination", **digest)
+    listed = world.run("rules", "--json").json["rules"]
+    assert [(rule["name"], rule["progress"]) for rule in listed] == [("orders", ["us:orders"])]
+    assert world.run("status", "--json").json["unconfigured"] == []
+
+
+@pytest.mark.servers
 def test_progress_of_a_rule_that_is_gone_can_be_forgotten(world: World) -> None:
     world.sound()
     progress(world, "before")

@@ -265,6 +265,56 @@ async def test_a_corrupt_row_is_named_with_its_attribute_and_a_remedy(
 
 
 @pytest.mark.servers
+async def test_a_corrupt_row_does_not_hide_the_others_and_is_told(dynamo_place: Place) -> None:
+    store = await dynamo_coordination(dynamo_place)
+    for shard_id in (S1, S2):
+        await claimed(store, shard_id)
+    assert store.unreadable(STREAM) is None
+    await overwrite(dynamo_place, store, "at:orders/eu", {"S": "somewhere"})
+    assert set(await store.rows(STREAM)) == {S2}
+    problem = store.unreadable(STREAM)
+    assert problem is not None
+    assert "shard-1" in problem.message
+    assert await store.claim(STREAM, S1, None, YOU) is None
+    await overwrite(dynamo_place, store, "at:orders/eu", {"S": "5"})
+    assert set(await store.rows(STREAM)) == {S1, S2}
+    assert store.unreadable(STREAM) is None
+
+
+@pytest.mark.servers
+async def test_a_worker_whose_row_is_corrupt_shows_no_life_and_hides_nobody(dynamo_place: Place) -> None:
+    store = await dynamo_coordination(dynamo_place)
+    await store.beat(ME, 1)
+    for name, beat in (("a", {"S": "x"}), ("b", {"N": "1.5"})):
+        row = {"pk": {"S": "test|workers"}, "sk": {"S": name}, "beat": beat}
+        await dynamo_place.dynamodb.put_item(TableName=store._table, Item=row)
+    assert await store.members() == {ME: 1}
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(
+    ("partition", "sort", "words"),
+    [
+        ("test|streams", "us|orders|0000000001000", "present stream is noted again"),
+        ("test|streams", "us|orders|x", "present stream is noted again"),
+        ("test|us|" + STREAM.arn, "target|orders/eu", "start is then noted anew"),
+        ("test|us|" + STREAM.arn, "shard|shard-1", "trim horizon"),
+    ],
+)
+async def test_the_advice_about_a_corrupt_row_fits_its_kind(
+    dynamo_place: Place, partition: str, sort: str, words: str
+) -> None:
+    store = await dynamo_coordination(dynamo_place)
+    row = {"pk": {"S": partition}, "sk": {"S": sort}, "sv": {"N": "1"}, "started_at": {"S": "x"}}
+    await dynamo_place.dynamodb.put_item(TableName=store._table, Item=row)
+    with pytest.raises(WorldMismatch, match="is corrupt") as raised:  # noqa: PT012 - whichever reads this kind
+        await store.rows(STREAM)
+        await store.starts(STREAM)
+        await store.streams(STREAM.region, STREAM.table)
+    assert words in raised.value.advice
+
+
+@pytest.mark.servers
 async def test_rows_of_a_newer_program_stop_an_older_one(dynamo_place: Place) -> None:
     store = await dynamo_coordination(dynamo_place)
     await claimed(store)

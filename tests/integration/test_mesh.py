@@ -51,7 +51,9 @@ class MeshUsers:
         self.written = 0
 
     async def write(self, count: int, *, per_second: float) -> None:
-        await asyncio.gather(*(self._region(region, count // len(self._regions), per_second) for region in self._regions))
+        await asyncio.gather(
+            *(self._region(region, count // len(self._regions), per_second) for region in self._regions)
+        )
 
     async def _region(self, region: str, count: int, per_second: float) -> None:
         async with self._world.client(region) as client:

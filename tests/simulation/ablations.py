@@ -6,7 +6,7 @@ world, which is answered otherwise here.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -45,8 +45,10 @@ from replicator.domain.requests import (
     StampRequest,
 )
 from replicator.domain.stamps import NO_ROW, Held, Kind, SideRow, Stamp, Tombstone, Version, bumped, held
-from tests.simulation.active_search import Found, play, shortest, told
-from tests.simulation.active_world import PRODUCTION, Scenario, Variant, World, ops
+from tests.simulation.active_scenario import PRODUCTION, Answer, Scenario, Variant, ops
+from tests.simulation.active_search import Found, play, shortest
+from tests.simulation.active_words import told
+from tests.simulation.active_world import World
 
 Patch = tuple[Any, str, Any]
 
@@ -244,7 +246,7 @@ def _silent_removal(record: ChangeRecord, mesh: Mesh) -> Steps[Outcome]:
     return (yield from _silent(record, mesh, after=NoteRemoval))
 
 
-def _world(answer: Callable[[StampedSlot, GetItem | StampRequest, str], tuple[StampedSlot, Response]]) -> Variant:
+def _world(answer: Answer) -> Variant:
     return replace(PRODUCTION, answer=answer)
 
 

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from tests.simulation.active_world import LETTERS, PRODUCTION, Move, Scenario, State, Variant, Violation, World
+from tests.simulation.active_scenario import LETTERS, PRODUCTION, Scenario, Variant
+from tests.simulation.active_world import Move, State, Violation, World
 
 _WORK = 0.93
 """How often a random walk goes on instead of letting something go wrong."""
@@ -98,21 +99,6 @@ def _way(came: dict[State, tuple[State, Move] | None], state: State) -> tuple[Mo
         moves.append(move)
         step = came[state]
     return tuple(reversed(moves))
-
-
-def told(world: World, way: tuple[Move, ...]) -> list[str]:
-    """A way in words, one line per move."""
-    state, lines = world.start, []
-    for number, move in enumerate(way, start=1):
-        after = world.apply(state, move)
-        changes = "  ".join(
-            f"{LETTERS[region]}={world.shown(after, region)}"
-            for region in range(world.regions)
-            if after[region] != state[region]
-        )
-        lines.append(f"{number:4}. {world.described(state, move)}{'  => ' + changes if changes else ''}")
-        state = after
-    return lines
 
 
 def walk(scenario: Scenario, dice: Random, variant: Variant = PRODUCTION, longest: int = 4000) -> Found | None:

@@ -2,27 +2,21 @@
 
 One key, two to five regions. A step is one request of the production generators, answered by the memory adapter, so
 that whatever can happen between two requests does happen somewhere in the search. What really happened (which write
-had seen which) is kept beside the state, where no worker can read it.
-
-Generators cannot be copied: a worker's state is its record and the answers it got so far, a node of a decision tree
-that grows as it is met. Everything that states are made of is interned, so a state is a tuple of small integers.
+had seen which) is kept beside the state, where no worker can read it. Everything that states are made of is interned,
+so a state is a tuple of small integers.
 """
 
 from __future__ import annotations
 
-import gc
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from types import FrameType, GeneratorType
 from typing import NamedTuple
 
-from replicator.adapters.memory.stamped import StampedSlot, answer_stamped
+from replicator.adapters.memory.stamped import StampedSlot
 from replicator.domain import mesh as mesh_module
-from replicator.domain.active_active import Outcome, replicate_active
 from replicator.domain.image import Image, stamped, unreserved
-from replicator.domain.mesh import ActivePolicy, Mesh, Steps
+from replicator.domain.mesh import Mesh
 from replicator.domain.records import ChangeRecord, RegionId, change_record, item_key
 from replicator.domain.requests import (
     At,
@@ -32,16 +26,8 @@ from replicator.domain.requests import (
     GetItem,
     LogConflict,
     LookAhead,
-    MergeTombstone,
     MeshRequest,
-    MeshResponse,
-    NoteRemoval,
-    RaiseFloor,
     Remover,
-    Response,
-    Restamp,
-    SettleTombstone,
-    StampedPut,
     StampRequest,
 )
 from replicator.domain.stamps import (
@@ -55,82 +41,18 @@ from replicator.domain.stamps import (
     content_of,
     held,
     parse_stamp,
-    parse_version,
 )
+from tests.simulation.active_scenario import GENERATION, LETTERS, PRODUCTION, REGIONS, Op, Scenario, Variant
+from tests.simulation.active_tree import DONE, Tree
+from tests.simulation.active_truth import Judge, Truth
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
-REGIONS = tuple(RegionId(name) for name in ("aa", "bb", "cc", "dd", "ee"))
-LETTERS = "ABCDE"
-GENERATION = 1_700_000_000_000
 AHEAD_SECONDS = 2
 DAEMON = 99.0
 """When the daemon writes, by a clock of its own that nothing depends on."""
 
-Answer = Callable[[StampedSlot, GetItem | StampRequest, str], tuple[StampedSlot, Response]]
-Mode = Callable[[ChangeRecord, Mesh], Steps[Outcome]]
-
 # A pure function, asked for the same few images all the time.
 vars(mesh_module)["held"] = lru_cache(maxsize=1 << 16)(held)
-
-
-@dataclass(frozen=True, slots=True)
-class Op:
-    """A user's write, at a whole second by the clock of its region.
-
-    P puts, U updates, D deletes, R reads now and puts the whole image later with what has become an old stamp, T is an
-    expiry, N puts what is there already, I puts the image of the start back with its stamp (docs/protocol.md, L3).
-    """
-
-    kind: str
-    second: int
-
-
-@dataclass(frozen=True, slots=True)
-class Scenario:
-    """What users write in each region, what stands there at the start, and how much may go wrong.
-
-    `start`: None (no item), or `seed` (stamped at the beginning of time), `ahead` (stamped in the future), `tombstone`
-    (deleted in the future, in effect everywhere), followed by the region whose version it is: `("seed", 0)`.
-    """
-
-    ops: tuple[tuple[Op, ...], ...]
-    start: tuple[str, int] | None = None
-    crashes: int = 0
-    zombies: int = 0
-    policy: ActivePolicy = field(default_factory=lambda: ActivePolicy(waits=0))
-    checks: frozenset[str] = frozenset({"winner", "log"})
-    """Beyond convergence: `winner` (the greatest version won), `log` (every lost write was logged)."""
-    logged: frozenset[int] = frozenset()
-    """Writes that must be logged in any case, counted from 1 through all regions."""
-    bound: int = 40
-    """Daemon writes to items, beyond which they count as endless."""
-    expiry: str = ""
-    """Tombstones may expire: `` never, `safe` once nothing older can be replayed, `any` at any time."""
-
-    def __str__(self) -> str:
-        writes = " | ".join(
-            f"{letter} {' '.join(f'{op.kind}{op.second}' for op in ops) or '-'}"
-            for letter, ops in zip(LETTERS, self.ops, strict=False)
-        )
-        start = "absent" if self.start is None else f"{self.start[0]} {LETTERS[self.start[1]]}"
-        return f"{writes}  start={start} crashes={self.crashes} zombies={self.zombies}"
-
-
-def ops(text: str) -> tuple[tuple[Op, ...], ...]:
-    """Writes as `A` and `B` separated by `|`, each a letter and a second: `P1 D2 | U1`."""
-    return tuple(tuple(Op(word[0], int(word[1:])) for word in part.split()) for part in text.split("|"))
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """The world and the mode as they run; tests pass others to show what a rule is for."""
-
-    answer: Answer = answer_stamped
-    mode: Mode = replicate_active
-    nonces: bool = True
-
-
-PRODUCTION = Variant()
 
 
 class Violation(Exception):
@@ -153,51 +75,6 @@ class Place(NamedTuple):
     gone: int | None
 
 
-class Truth(NamedTuple):
-    """A user's write as it really was: when it counts as made, and which writes it had seen."""
-
-    moment: int
-    seen: frozenset[int]
-
-
-class Node:
-    """A record and the answers so far: what is asked next, None when the record is done."""
-
-    __slots__ = ("children", "live", "parent", "request", "response", "root")
-
-    def __init__(self, root: tuple[int, ChangeRecord], parent: Node | None, response: MeshResponse | None) -> None:
-        self.root = root
-        self.parent = parent
-        self.response = response
-        self.live: Steps[Outcome] | None = None
-        self.request: MeshRequest | None = None
-        self.children: dict[int, int] = {}
-
-
-def _suspended(steps: Steps[Outcome] | None) -> tuple[object, ...] | None:
-    """Everything that a suspended generator will ever know: where it stands, and all values it holds, by value.
-
-    Generators that agree in this do the same from here on, so their nodes are one. None when a value is no value.
-    """
-    if steps is None:
-        return ("done",)
-    known: list[object] = []
-    inner: object = steps
-    while isinstance(inner, GeneratorType):
-        frame = inner.gi_frame
-        assert frame is not None
-        known += [inner.gi_code, frame.f_lasti]
-        deeper = inner.gi_yieldfrom
-        known += [held for held in gc.get_referents(inner) if held is not deeper and not isinstance(held, FrameType)]
-        inner = deeper
-    moment = tuple(known)
-    try:
-        hash(moment)
-    except TypeError:
-        return None
-    return moment
-
-
 State = tuple[int, ...]
 Move = tuple[str, int, int]
 """What happens (`user`, `step`, `crash`, `zombie`, `die`, `expire`), to whom, and with which position."""
@@ -212,7 +89,7 @@ def _pointer(version: Version) -> int:
 
 
 @lru_cache(maxsize=1 << 16)
-def _content(image: Image) -> int:
+def content_number(image: Image) -> int:
     """Which write an item's content is of."""
     return int(image.attributes["w"]["N"])
 
@@ -220,26 +97,6 @@ def _content(image: Image) -> int:
 def _written(number: int, stamp: str | None) -> Image:
     plain = Image(json.dumps({"pk": {"S": "k"}, "w": {"N": str(number)}}, separators=(",", ":")).encode())
     return plain if stamp is None else Image(stamped(plain, stamp))
-
-
-def _short(version: Version | None) -> str:
-    """A version for people: second, counter, region, sequence number."""
-    if version is None:
-        return "-"
-    letter = LETTERS[REGIONS.index(RegionId(version.region))]
-    return f"({version.micros // 1_000_000},{version.counter},{letter},{version.sequence % 10**40})"
-
-
-def _told_version(request: object) -> str:
-    match request:
-        case StampedPut(stamp=stamp) | Restamp(stamp=stamp):
-            return f" {stamp.kind.value}{_short(stamp.version)}"
-        case MergeTombstone(tombstone=Tombstone(version)) | SettleTombstone(tombstone=Tombstone(version)):
-            return f" {_short(version)}"
-        case RaiseFloor(floor=version) | NoteRemoval(removed=version) | DeleteMarked(version=version):
-            return f" {_short(version)}"
-        case _:
-            return ""
 
 
 def _ahead(stream: Sequence[ChangeRecord], after: int) -> Remover:
@@ -258,6 +115,13 @@ def _event(old: Image | None, new: Image | None) -> str:
     return "INSERT" if old is None else "MODIFY"
 
 
+def _start_kind(scenario: Scenario) -> str:
+    """What write 0, which is there at the start, counts as."""
+    if scenario.start is None:
+        return "-"
+    return "D" if scenario.start[0] == "tombstone" else "P"
+
+
 class World:
     """All states of one scenario and the moves between them."""
 
@@ -267,34 +131,24 @@ class World:
         self.regions = len(scenario.ops)
         names = REGIONS[: self.regions]
         self._index = {name: number for number, name in enumerate(names)}
-        self._meshes = [
+        meshes = [
             Mesh(home, tuple(name for name in names if name != home), GENERATION, scenario.policy) for home in names
         ]
         firsts = [1 + sum(map(len, scenario.ops[:region])) for region in range(self.regions)]
         self._numbers = [range(first, first + len(mine)) for first, mine in zip(firsts, scenario.ops, strict=True)]
-        self._home = {number: region for region, numbers in enumerate(self._numbers) for number in numbers}
-        self._kinds = {
-            number: op.kind
-            for numbers, mine in zip(self._numbers, scenario.ops, strict=True)
-            for number, op in zip(numbers, mine, strict=True)
-        }
+        kinds = dict(enumerate([_start_kind(scenario), *(op.kind for mine in scenario.ops for op in mine)]))
+        homes = {number: region for region, numbers in enumerate(self._numbers) for number in numbers}
+        self._judge = Judge(kinds, {0: 0 if scenario.start is None else scenario.start[1], **homes})
+        self._tree = Tree(variant.mode, meshes)
         self._places: list[Place] = []
         self._place_ids: dict[Place, int] = {}
         self._truths: list[dict[int, Truth]] = []
         self._truth_ids: dict[tuple[tuple[int, Truth], ...], int] = {}
         self._snapshots: list[str | None] = []
         self._initial: list[Image | None] = []
-        self._responses: dict[MeshResponse, int] = {}
-        self._response_list: list[MeshResponse] = []
-        self._request_ids: dict[MeshRequest, int] = {}
-        self._nodes: list[Node | None] = [None]
-        self._moments: dict[tuple[object, ...], int] = {}
-        self._asked: list[tuple[int, int]] = [(-1, -1)]
-        """Per node: which region's place answers (-1: nobody does) and the request's number; (-2, -2): done."""
-        self._roots: dict[tuple[int, ChangeRecord], int] = {}
         self._answered: dict[tuple[int, int], tuple[int, int]] = {}
         self._used: dict[tuple[int | None, ...], tuple[int, int, int]] = {}
-        self._done = self._response(Done())
+        self._done = self._tree.response(Done())
         # Layout of a state.
         count = self.regions
         self._user, self.worker, self._rest = count, 2 * count, 3 * count
@@ -318,9 +172,6 @@ class World:
                 stamp = Stamp(version, Kind.VALUE, content_of(_written(0, None)), NO_PARENT)
                 items = [_written(0, stamp.sealed(f"start--{letter}")) for letter in LETTERS[: self.regions]]
                 places = [Place(StampedSlot(item, NO_ROW), (), (), 0, None) for item in items]
-            self._kinds[0], self._home[0] = ("D" if kind == "tombstone" else "P"), owner
-        else:
-            self._kinds[0], self._home[0] = "-", 0
         self._initial = [place.slot.item for place in places]
         return (
             *(self._place(place) for place in places),
@@ -346,76 +197,6 @@ class World:
         if number == len(self._truths):
             self._truths.append(truth)
         return number
-
-    def _response(self, response: MeshResponse) -> int:
-        number = self._responses.setdefault(response, len(self._response_list))
-        if number == len(self._response_list):
-            self._response_list.append(response)
-        return number
-
-    # -- the decision tree -----------------------------------------------------------------------------------------
-
-    def _root(self, region: int, record: ChangeRecord) -> int:
-        root = (region, record)
-        number = self._roots.get(root)
-        if number is None:
-            node = Node(root, None, None)
-            node.live = self._variant.mode(record, self._meshes[region])
-            number = self._roots[root] = self._grown(node, next)
-        return number
-
-    def _grown(self, node: Node, advance: Callable[[Steps[Outcome]], MeshRequest]) -> int:
-        """Add a node whose generator stands before its request."""
-        assert node.live is not None
-        try:
-            node.request = advance(node.live)
-        except StopIteration:
-            node.live = None
-        moment = _suspended(node.live)
-        if moment is not None:
-            number = self._moments.setdefault(moment, len(self._nodes))
-            if number < len(self._nodes):
-                return number
-        self._nodes.append(node)
-        self._asked.append(self._addressed(node))
-        return len(self._nodes) - 1
-
-    def _addressed(self, node: Node) -> tuple[int, int]:
-        request = node.request
-        if request is None:
-            return -2, -2
-        number = self._request_ids.setdefault(request, len(self._request_ids))
-        if isinstance(request, At):
-            return self._index[request.region], number
-        return -1, number
-
-    def _child(self, number: int, response: int) -> int:
-        """The node behind an answer."""
-        node = self._nodes[number]
-        assert node is not None
-        child = node.children.get(response)
-        if child is None:
-            answer = self._response_list[response]
-            steps = node.live or self._replayed(node)
-            node.live = None
-            grown = Node(node.root, node, answer)
-            grown.live = steps
-            child = node.children[response] = self._grown(grown, lambda live: live.send(answer))
-        return child
-
-    def _replayed(self, node: Node) -> Steps[Outcome]:
-        """The generator once more, up to this node."""
-        answers: list[MeshResponse] = []
-        while node.parent is not None:
-            assert node.response is not None
-            answers.append(node.response)
-            node = node.parent
-        region, record = node.root
-        steps = self._variant.mode(record, self._meshes[region])
-        next(steps)
-        for answer in reversed(answers):
-            steps.send(answer)
-        return steps
 
     # -- moves -----------------------------------------------------------------------------------------------------
 
@@ -467,30 +248,26 @@ class World:
 
     def step(self, state: State, index: int) -> State:
         """One request of a worker; records that ask for nothing are passed on the way."""
-        worker = state[index]
-        if index < self.zombie:
-            region, position, node = index - self.worker, worker // _NODES, worker % _NODES
-        else:
-            region, position, node = worker // _NODES // 256, worker // _NODES % 256, worker % _NODES
-        stream = self._places[state[region]].stream
+        region, position, node = self.at(state, index)
+        stream, asked = self._places[state[region]].stream, self._tree.asked
         if not node:
-            node = self._root(region, stream[position])
-            while self._asked[node][0] == -2:
+            node = self._tree.root(region, stream[position])
+            while asked[node][0] == DONE:
                 position += 1
                 if position == len(stream):
                     return self._moved(state, index, region, position, 0)
-                node = self._root(region, stream[position])
-        where, request = self._asked[node]
+                node = self._tree.root(region, stream[position])
+        where, request = asked[node]
         while where < 0:
-            state, node = self._unplaced(state, node, region)
-            if self._asked[node][0] == -2:
+            state, node = self.unplaced(state, node, region)
+            if asked[node][0] == DONE:
                 return self._moved(state, index, region, position + 1, 0)
-            where, request = self._asked[node]
+            where, request = asked[node]
         place, response = self._answer(state[where], node, request)
         if place != state[where]:
             state = (*state[:where], place, *state[where + 1 :])
-        node = self._child(node, response)
-        if self._asked[node][0] == -2:
+        node = self._tree.child(node, response)
+        if asked[node][0] == DONE:
             position, node = position + 1, 0
         return self._moved(state, index, region, position, node)
 
@@ -501,29 +278,27 @@ class World:
         others = state[self.zombie : index] + state[index + 1 :]
         return (*state[: self.zombie], *(sorted((*others, zombie)) if others else (zombie,)))
 
-    def _unplaced(self, state: State, node: int, region: int) -> tuple[State, int]:
+    def unplaced(self, state: State, node: int, region: int) -> tuple[State, int]:
         """What no region answers takes no step of its own, but is done right before the next that one answers.
 
         Nothing is missed by that: a wait just ends; what a look ahead finds was there before and stays; and a worker
         that dies behind an entry of the log has done more than one that died before it.
         """
-        known = self._nodes[node]
-        assert known is not None
-        match known.request:
+        match self._tree.request(node):
             case LogConflict() as entry:
                 log = state[self._rest + 1] | 1 << self._loser(state, entry)
                 state = (*state[: self._rest + 1], log, *state[self._rest + 2 :])
-                return state, self._child(node, self._done)
+                return state, self._tree.child(node, self._done)
             case LookAhead(_, after):
                 remover = _ahead(self._places[state[region]].stream, after)
-                return state, self._child(node, self._response(FoundAhead(remover)))
+                return state, self._tree.child(node, self._tree.response(FoundAhead(remover)))
             case _:
-                return state, self._child(node, self._done)
+                return state, self._tree.child(node, self._done)
 
     def _loser(self, state: State, entry: LogConflict) -> int:
         if entry.loser_version is None:
             assert entry.loser is not None
-            return _content(entry.loser)
+            return content_number(entry.loser)
         region, sequence = entry.loser_region, int(entry.loser_version[-40:])
         assert region is not None
         return self._resolved(state, -1 - (self._index[RegionId(region)] << 16 | sequence))
@@ -538,9 +313,7 @@ class World:
     def _answer(self, place: int, node: int, request: int) -> tuple[int, int]:
         answered = self._answered.get((place, request))
         if answered is None:
-            known = self._nodes[node]
-            assert known is not None
-            answered = self._answered[place, request] = self._carry_out(place, known.request)
+            answered = self._answered[place, request] = self._carry_out(place, self._tree.request(node))
         return answered
 
     def _carry_out(self, number: int, request: MeshRequest | None) -> tuple[int, int]:
@@ -553,11 +326,11 @@ class World:
         if isinstance(request.request, DeleteMarked):
             origin = _pointer(request.request.version)
         elif slot.item is not None:
-            origin = _content(slot.item)
+            origin = content_number(slot.item)
         after = self._emitted(place, slot, DAEMON, origin)
         if len(after.stream) - after.users > self.scenario.bound:
             raise Violation(f"more than {self.scenario.bound} daemon writes in one region")
-        return self._place(after), self._response(response)
+        return self._place(after), self._tree.response(response)
 
     def _emitted(self, place: Place, slot: StampedSlot, second: float, origin: int, *, by: str = "") -> Place:
         """The place after a physical write; a write that changes nothing leaves no record."""
@@ -612,7 +385,7 @@ class World:
             origin, seen_by_all = mark, False  # it is deleted already: this is no new write
         elif op.kind in "NI":
             assert new is not None
-            origin, seen_by_all = _content(new), False
+            origin, seen_by_all = content_number(new), False
         emitted = self._emitted(place, StampedSlot(new, place.slot.row), op.second, origin, by=op.kind)
         if seen_by_all:
             truth = self._witnessed(truth, region, number, op, {shown, mark} - {None})
@@ -648,7 +421,7 @@ class World:
     def _shown(self, state: State, place: Place) -> int | None:
         """The write that a region shows: the one of its item, or the delete that removed it."""
         if place.slot.item is not None:
-            return _content(place.slot.item)
+            return content_number(place.slot.item)
         return None if place.gone is None else self._resolved(state, place.gone)
 
     def _witnessed(self, truth: int, region: int, number: int, op: Op, parents: set[int | None]) -> int:
@@ -660,74 +433,31 @@ class World:
         moment = max([0 if op.kind == "T" else op.second, *earlier, *(before.moment for before in over)])
         return self._truth({**known, number: Truth(moment, seen)})
 
-    # -- in words --------------------------------------------------------------------------------------------------
+    # -- looking in ------------------------------------------------------------------------------------------------
 
-    def described(self, state: State, move: Move) -> str:
-        """A move for people."""
-        kind, whom, position = move
-        match kind:
-            case "user":
-                op = self.scenario.ops[whom][state[self._user + whom] // _SNAPSHOTS]
-                return f"user {LETTERS[whom]} {op.kind}{op.second}"
-            case "step":
-                return self._told_step(state, whom)
-            case "die":
-                return f"zombie of {LETTERS[state[whom] // _NODES // 256]} dies"
-            case "crash":
-                return f"worker {LETTERS[whom]} crashes, replays from {position + 1}"
-            case _:
-                return f"{kind} {LETTERS[whom]} {position + 1}"
+    def place(self, state: State, region: int) -> Place:
+        """What a region is like."""
+        return self._places[state[region]]
 
-    def _told_step(self, state: State, index: int) -> str:
-        who, region, position, node = self._at(state, index)
-        stream = self._places[state[region]].stream
-        while not node or self._asked[node][0] == -2:
-            if node:
-                position += 1
-            if position == len(stream):
-                return f"{who} passes {LETTERS[region]}{position}"
-            node = self._root(region, stream[position])
-        words = [who, f"{LETTERS[region]}{position + 1}"]
-        while self._asked[node][0] == -1:
-            words.append(f"{self._told_request(node)},")
-            state, node = self._unplaced(state, node, region)
-        return " ".join([*words, self._told_request(node)])
-
-    def _told_request(self, node: int) -> str:
-        known = self._nodes[node]
-        assert known is not None
-        match known.request:
-            case None:
-                return "done"
-            case LogConflict(kind=kind, winner_version=winner, loser_version=loser):
-                lost = "an unversioned write" if loser is None else _short(parse_version(loser))
-                return f"logs {kind}: {_short(parse_version(winner))} beat {lost}"
-            case At(region, request):
-                return f"{type(request).__name__}@{LETTERS[self._index[region]]}{_told_version(request)}"
-            case request:
-                return type(request).__name__
-
-    def _at(self, state: State, index: int) -> tuple[str, int, int, int]:
-        """Who a worker is, of which region, at which record and node."""
+    def at(self, state: State, index: int) -> tuple[int, int, int]:
+        """A worker's region, position, and node of the tree (0: it stands before a record)."""
         worker = state[index]
-        if index >= self.zombie:
-            region = worker // _NODES // 256
-            return f"zombie {LETTERS[region]}", region, worker // _NODES % 256, worker % _NODES
-        region = index - self.worker
-        return f"worker {LETTERS[region]}", region, worker // _NODES, worker % _NODES
+        if index < self.zombie:
+            return index - self.worker, worker // _NODES, worker % _NODES
+        return worker // _NODES // 256, worker // _NODES % 256, worker % _NODES
 
-    def shown(self, state: State, region: int) -> str:
-        """What a region holds, for people."""
-        slot = self._places[state[region]].slot
-        item, row = held(slot.item), slot.row
-        text = "-"
-        if item is not None:
-            stamp = "" if item.stamp is None else f"{{{item.stamp.kind.value}{_short(item.stamp.version)}}}"
-            text = f"c{_content(item.image)}{stamp}{'' if item.intact else '*'}"
-        if row != NO_ROW:
-            removed = f" ls={row.removed_at % 10**40} lv={_short(row.removed)}" if row.removed_at is not None else ""
-            text += f" row[v={_short(row.deleted)} f={_short(row.floor)}{removed}]"
-        return text
+    def next_op(self, state: State, region: int) -> Op:
+        """What the user of a region does next."""
+        return self.scenario.ops[region][state[self._user + region] // _SNAPSHOTS]
+
+    def logged(self, state: State) -> frozenset[int]:
+        """Writes that the conflict log names as lost."""
+        return frozenset(write for write in range(64) if state[self._rest + 1] >> write & 1)
+
+    @property
+    def tree(self) -> Tree:
+        """What workers ask."""
+        return self._tree
 
     # -- tombstones that expire ------------------------------------------------------------------------------------
 
@@ -768,20 +498,20 @@ class World:
     def check(self, state: State) -> str | None:
         """What is wrong at a quiescent state: regions differ, a lesser write won, or a lost one was not logged."""
         places = [self._places[number] for number in state[: self.regions]]
-        contents = [None if place.slot.item is None else _content(place.slot.item) for place in places]
+        contents = [None if place.slot.item is None else content_number(place.slot.item) for place in places]
         if len(set(contents)) > 1:
             return f"DIVERGENCE: regions show {contents}"
         shown = {self._shown(state, place) for place in places}
         truth, final = self._truths[state[self._rest]], contents[0]
         wrong = None
         if "winner" in self.scenario.checks:
-            wrong = self._wrong_winner(truth, final)
+            wrong = self._judge.wrong_winner(truth, final)
         if wrong is None and "log" in self.scenario.checks:
             over = {final} if final is not None else {delete for delete in shown if delete is not None}
-            wrong = self._unlogged(truth, final, over, state[self._rest + 1])
-        for write in self.scenario.logged:
-            if wrong is None and not state[self._rest + 1] >> write & 1:
-                wrong = f"UNLOGGED: write {write}"
+            wrong = self._judge.unlogged(truth, final, over, state[self._rest + 1])
+        missing = self.scenario.logged - self.logged(state)
+        if wrong is None and missing:
+            wrong = f"UNLOGGED: writes {sorted(missing)}"
         return wrong
 
     def regressions(self, state: State) -> int:
@@ -791,60 +521,9 @@ class World:
             place, last = self._places[number], None
             for record, origin in zip(place.stream, place.origins, strict=True):
                 new = self._resolved(state, origin)
-                old = last if record.old is None else _content(record.old)
+                old = last if record.old is None else content_number(record.old)
                 if record.created_at == DAEMON and old is not None and old != new:
                     back = truth[new].moment < truth[old].moment and old not in truth[new].seen
                     count += back or new in truth[old].seen
                 last = new if record.new is None else None
         return count
-
-    def _is_delete(self, write: int) -> bool:
-        return self._kinds[write] in "DT"
-
-    def _wrong_winner(self, truth: dict[int, Truth], final: int | None) -> str | None:
-        writes = [write for write in truth if write]
-        if final is not None:
-            for write in writes:
-                if final in truth[write].seen:
-                    return f"CAUSAL: write {final} won although write {write} overwrote it"
-                later = truth[write].moment > truth[final].moment
-                if write not in {final, *truth[final].seen} and later:
-                    return f"LATER: write {final} won although write {write} was later"
-            return None
-        for delete in filter(self._is_delete, truth):
-            beaten = truth[delete]
-            if all(
-                write in {delete, *beaten.seen}
-                or (delete not in truth[write].seen and truth[write].moment <= beaten.moment)
-                or self._is_delete(write)
-                for write in writes
-            ):
-                return None
-        if all(map(self._is_delete, writes)):
-            return None
-        return "RESURRECTION OR LOSS: nothing is left although no delete was the last write"
-
-    def _unlogged(self, truth: dict[int, Truth], final: int | None, over: set[int], log: int) -> str | None:
-        kept = over.union(*(truth[write].seen for write in over))
-        lost = [write for write in truth if write and write not in kept]
-        for write in lost:
-            if any(write in truth[other].seen for other in lost):
-                continue  # a later writer of the same branch owns it
-            if self._is_delete(write) and (final is None or self._needs_no_entry(truth, write, kept)):
-                continue
-            if not log >> write & 1:
-                return f"UNLOGGED: write {write} ({self._kinds[write]}) was lost"
-        return None
-
-    def _needs_no_entry(self, truth: dict[int, Truth], delete: int, kept: set[int]) -> bool:
-        """Whether a lost delete was merged with a concurrent one, or superseded in its own region."""
-        mine = truth[delete]
-        for other, its in truth.items():
-            if other in {0, delete}:
-                continue
-            concurrent = self._is_delete(other) and other not in mine.seen and delete not in its.seen
-            if concurrent and (other in kept or its.moment >= mine.moment):
-                return True
-            if self._home[other] == self._home[delete] and other > delete:
-                return True
-        return False

@@ -20,8 +20,10 @@ from random import Random
 
 from replicator.domain.mesh import ActivePolicy, Guard
 from tests.simulation import ablations
-from tests.simulation.active_search import explore, told, walk
-from tests.simulation.active_world import Op, Scenario, World
+from tests.simulation.active_scenario import Op, Scenario
+from tests.simulation.active_search import explore, walk
+from tests.simulation.active_words import told
+from tests.simulation.active_world import World
 
 STARTS: dict[str, tuple[str, int] | None] = {
     "seeded": ("seed", 0),
@@ -125,7 +127,7 @@ SEARCHED = (
     *(f"replicator/domain/{name}.py" for name in ("active_active", "applying", "classification", "losses", "mesh")),
     *(f"replicator/domain/{name}.py" for name in ("verification", "stamps", "image")),
     "replicator/adapters/memory/stamped.py",
-    *(f"tests/simulation/{name}.py" for name in ("active_world", "active_search")),
+    *(f"tests/simulation/{name}.py" for name in ("active_tree", "active_truth", "active_world", "active_search")),
 )
 
 

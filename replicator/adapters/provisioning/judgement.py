@@ -14,7 +14,7 @@ from replicator.adapters.provisioning.facts import Fact, failed, ok, wrong
 from replicator.adapters.provisioning.mesh import mesh_facts
 from replicator.adapters.provisioning.ordered import ordered_facts
 from replicator.adapters.provisioning.regions import region_facts
-from replicator.adapters.provisioning.tables import OwnTable, own_tables, schema_difference
+from replicator.adapters.provisioning.tables import OwnTable, own_tables, reserved_keys, schema_difference
 from replicator.adapters.provisioning.world import RegionWorld
 from replicator.domain.errors import ReplicatorError
 from replicator.settings import OrderedRule
@@ -85,6 +85,13 @@ def _stream_facts(region: RegionWorld, name: str, rule: RuleSettings) -> Iterato
         return
     part = "the source" if isinstance(rule, OrderedRule) else "a region"
     named = f"Table {name} in {region.region}, {part} of rule {rule.name},"
+    for attribute in reserved_keys(table):
+        yield wrong(
+            subject,
+            "key schema",
+            f"{named} has the key attribute {attribute}, a name that is kept for replication: items would lose it.",
+            "Copy the items to a table whose key has another name.",
+        )
     if table.stream_view is None:
         yield wrong(
             subject,

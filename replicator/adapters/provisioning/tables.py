@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from replicator.adapters.aws import CLIENT_ERRORS, translate
 from replicator.adapters.expressions import TOMBSTONE_EXPIRY, TOMBSTONE_KEY
 from replicator.domain.errors import TableMissing, Throttled, Unreachable, WorldMismatch
+from replicator.domain.versions import RESERVED_PREFIX, STAMP
 
 if TYPE_CHECKING:
     from replicator.adapters.aws import Place
@@ -176,6 +177,11 @@ async def expiry_attribute(place: Place, name: str) -> str | None:
 def shown(keys: Keys) -> str:
     """A key schema for people: `pk (S), sk (N)`."""
     return ", ".join(f"{name} ({kind})" for name, kind in keys)
+
+
+def reserved_keys(table: Table) -> list[str]:
+    """Key attributes that no image is copied with: our stamp and those of the 2017 Global Tables."""
+    return [name for name, _ in table.keys if name == STAMP or name.startswith(RESERVED_PREFIX)]
 
 
 def schema_difference(table: Table, wanted: OwnTable) -> str | None:
