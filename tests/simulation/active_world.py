@@ -200,7 +200,7 @@ class World:
 
     # -- moves -----------------------------------------------------------------------------------------------------
 
-    def moves(self, state: State) -> Iterator[tuple[Move, State]]:
+    def moves(self, state: State) -> Iterator[tuple[Move, State]]:  # noqa: C901 - the hot loop, in one piece
         """Everything that can happen next."""
         regions, rest, places = self.regions, self._rest, self._places
         for region in range(regions):

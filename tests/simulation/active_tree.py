@@ -1,0 +1,153 @@
+"""The production generators as a decision tree: a record and the answers so far decide what is asked next.
+
+Generators cannot be copied, so a node is reached by a generator that was never asked anything else, or by one that is
+rebuilt from its answers. Invariant: two nodes are one only if their generators hold equal values at the same place.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Callable
+from types import FrameType, GeneratorType
+
+from replicator.domain.active_active import Outcome
+from replicator.domain.mesh import Mesh, Steps
+from replicator.domain.records import ChangeRecord
+from replicator.domain.requests import At, MeshRequest, MeshResponse
+from tests.simulation.active_scenario import Mode
+
+DONE = -2
+NOWHERE = -1
+
+
+class Node:
+    """A record and the answers so far: what is asked next, None when the record is done."""
+
+    __slots__ = ("children", "live", "parent", "request", "response", "root")
+
+    def __init__(self, root: tuple[int, ChangeRecord], parent: Node | None, response: MeshResponse | None) -> None:
+        self.root = root
+        self.parent = parent
+        self.response = response
+        self.live: Steps[Outcome] | None = None
+        self.request: MeshRequest | None = None
+        self.children: dict[int, int] = {}
+
+
+def _suspended(steps: Steps[Outcome] | None) -> tuple[object, ...] | None:
+    """Everything that a suspended generator will ever know: where it stands, and all values it holds, by value.
+
+    Generators that agree in this do the same from here on, so their nodes are one. None when a value is no value.
+    """
+    if steps is None:
+        return ("done",)
+    known: list[object] = []
+    inner: object = steps
+    while isinstance(inner, GeneratorType):
+        frame = inner.gi_frame
+        assert frame is not None
+        known += [inner.gi_code, frame.f_lasti]
+        deeper = inner.gi_yieldfrom
+        known += [held for held in gc.get_referents(inner) if held is not deeper and not isinstance(held, FrameType)]
+        inner = deeper
+    moment = tuple(known)
+    try:
+        hash(moment)
+    except TypeError:
+        return None
+    return moment
+
+
+class Tree:
+    """All moments of all generators of one scenario that were met so far, by number; 0 is none of them.
+
+    `asked` tells of each which region is asked (`NOWHERE`: none is; `DONE`: the record is done), and which request.
+    """
+
+    def __init__(self, mode: Mode, meshes: list[Mesh]) -> None:
+        self._mode = mode
+        self._meshes = meshes
+        self._index = {mesh.home: number for number, mesh in enumerate(meshes)}
+        self._nodes: list[Node | None] = [None]
+        self.asked: list[tuple[int, int]] = [(NOWHERE, NOWHERE)]
+        self._roots: dict[tuple[int, ChangeRecord], int] = {}
+        self._moments: dict[tuple[object, ...], int] = {}
+        self._request_ids: dict[MeshRequest, int] = {}
+        self._response_ids: dict[MeshResponse, int] = {}
+        self._responses: list[MeshResponse] = []
+
+    def response(self, response: MeshResponse) -> int:
+        """The number of an answer."""
+        number = self._response_ids.setdefault(response, len(self._responses))
+        if number == len(self._responses):
+            self._responses.append(response)
+        return number
+
+    def request(self, number: int) -> MeshRequest | None:
+        """What is asked at a node."""
+        node = self._nodes[number]
+        assert node is not None
+        return node.request
+
+    def root(self, region: int, record: ChangeRecord) -> int:
+        """The node at which a record of a region begins."""
+        root = (region, record)
+        number = self._roots.get(root)
+        if number is None:
+            node = Node(root, None, None)
+            node.live = self._mode(record, self._meshes[region])
+            number = self._roots[root] = self._grown(node, next)
+        return number
+
+    def _grown(self, node: Node, advance: Callable[[Steps[Outcome]], MeshRequest]) -> int:
+        """Add a node whose generator stands before its request."""
+        assert node.live is not None
+        try:
+            node.request = advance(node.live)
+        except StopIteration:
+            node.live = None
+        moment = _suspended(node.live)
+        if moment is not None:
+            number = self._moments.setdefault(moment, len(self._nodes))
+            if number < len(self._nodes):
+                return number
+        self._nodes.append(node)
+        self.asked.append(self._addressed(node))
+        return len(self._nodes) - 1
+
+    def _addressed(self, node: Node) -> tuple[int, int]:
+        request = node.request
+        if request is None:
+            return DONE, DONE
+        number = self._request_ids.setdefault(request, len(self._request_ids))
+        if isinstance(request, At):
+            return self._index[request.region], number
+        return NOWHERE, number
+
+    def child(self, number: int, response: int) -> int:
+        """The node behind an answer."""
+        node = self._nodes[number]
+        assert node is not None
+        child = node.children.get(response)
+        if child is None:
+            answer = self._responses[response]
+            steps = node.live or self._replayed(node)
+            node.live = None
+            grown = Node(node.root, node, answer)
+            grown.live = steps
+            child = node.children[response] = self._grown(grown, lambda live: live.send(answer))
+        return child
+
+    def _replayed(self, node: Node) -> Steps[Outcome]:
+        """The generator once more, up to this node."""
+        answers: list[MeshResponse] = []
+        while node.parent is not None:
+            assert node.response is not None
+            answers.append(node.response)
+            node = node.parent
+        region, record = node.root
+        steps = self._mode(record, self._meshes[region])
+        next(steps)
+        for answer in reversed(answers):
+            steps.send(answer)
+        return steps

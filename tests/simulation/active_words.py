@@ -1,0 +1,120 @@
+"""What happens in `active_world`, for people."""
+
+from __future__ import annotations
+
+from replicator.domain.records import RegionId
+from replicator.domain.requests import (
+    At,
+    DeleteMarked,
+    LogConflict,
+    MergeTombstone,
+    NoteRemoval,
+    RaiseFloor,
+    Restamp,
+    SettleTombstone,
+    StampedPut,
+)
+from replicator.domain.stamps import NO_ROW, Tombstone, Version, held, parse_version
+from tests.simulation.active_scenario import LETTERS, REGIONS
+from tests.simulation.active_tree import DONE, NOWHERE
+from tests.simulation.active_world import Move, State, World, content_number
+
+
+def told(world: World, way: tuple[Move, ...]) -> list[str]:
+    """A way in words, one line per move."""
+    state, lines = world.start, []
+    for number, move in enumerate(way, start=1):
+        after = world.apply(state, move)
+        changes = "  ".join(
+            f"{LETTERS[region]}={shown(world, after, region)}"
+            for region in range(world.regions)
+            if after[region] != state[region]
+        )
+        lines.append(f"{number:4}. {described(world, state, move)}{'  => ' + changes if changes else ''}")
+        state = after
+    return lines
+
+
+def described(world: World, state: State, move: Move) -> str:
+    """A move."""
+    kind, whom, position = move
+    match kind:
+        case "user":
+            op = world.next_op(state, whom)
+            return f"user {LETTERS[whom]} {op.kind}{op.second}"
+        case "step":
+            return f"{_who(world, state, whom)} {_step(world, state, whom)}"
+        case "die":
+            return f"{_who(world, state, whom)} dies"
+        case "crash":
+            return f"worker {LETTERS[whom]} crashes, replays from {position + 1}"
+        case _:
+            return f"{kind} {LETTERS[whom]} {position + 1}"
+
+
+def _who(world: World, state: State, index: int) -> str:
+    region, _, _ = world.at(state, index)
+    return f"{'zombie' if index >= world.zombie else 'worker'} {LETTERS[region]}"
+
+
+def _step(world: World, state: State, index: int) -> str:
+    region, position, node = world.at(state, index)
+    stream, tree = world.place(state, region).stream, world.tree
+    while not node or tree.asked[node][0] == DONE:
+        if node:
+            position += 1
+        if position == len(stream):
+            return f"passes {LETTERS[region]}{position}"
+        node = tree.root(region, stream[position])
+    words = [f"{LETTERS[region]}{position + 1}"]
+    while tree.asked[node][0] == NOWHERE:
+        words.append(f"{_request(world, node)},")
+        state, node = world.unplaced(state, node, region)
+    return " ".join([*words, _request(world, node)])
+
+
+def _request(world: World, node: int) -> str:
+    match world.tree.request(node):
+        case None:
+            return "done"
+        case LogConflict(kind=kind, winner_version=winner, loser_version=loser):
+            lost = "an unversioned write" if loser is None else short(parse_version(loser))
+            return f"logs {kind}: {short(parse_version(winner))} beat {lost}"
+        case At(region, request):
+            return f"{type(request).__name__}@{LETTERS[REGIONS.index(region)]}{_version(request)}"
+        case request:
+            return type(request).__name__
+
+
+def _version(request: object) -> str:
+    match request:
+        case StampedPut(stamp=stamp) | Restamp(stamp=stamp):
+            return f" {stamp.kind.value}{short(stamp.version)}"
+        case MergeTombstone(tombstone=Tombstone(version)) | SettleTombstone(tombstone=Tombstone(version)):
+            return f" {short(version)}"
+        case RaiseFloor(floor=version) | NoteRemoval(removed=version) | DeleteMarked(version=version):
+            return f" {short(version)}"
+        case _:
+            return ""
+
+
+def short(version: Version | None) -> str:
+    """A version: second, counter, region, sequence number."""
+    if version is None:
+        return "-"
+    letter = LETTERS[REGIONS.index(RegionId(version.region))]
+    return f"({version.micros // 1_000_000},{version.counter},{letter},{version.sequence % 10**40})"
+
+
+def shown(world: World, state: State, region: int) -> str:
+    """What a region holds."""
+    slot = world.place(state, region).slot
+    item, row = held(slot.item), slot.row
+    text = "-"
+    if item is not None:
+        stamp = "" if item.stamp is None else f"{{{item.stamp.kind.value}{short(item.stamp.version)}}}"
+        text = f"c{content_number(item.image)}{stamp}{'' if item.intact else '*'}"
+    if row != NO_ROW:
+        removed = f" ls={row.removed_at % 10**40} lv={short(row.removed)}" if row.removed_at is not None else ""
+        text += f" row[v={short(row.deleted)} f={short(row.floor)}{removed}]"
+    return text
