@@ -134,8 +134,8 @@ def _table(stage: Stage, rate: float) -> Group:
     replicas = Table("way", "lag p50", "lag p99", "lag max", title_justify="left", box=None)
     for way, lags in ways(stage.samplers):
         lag = figures(lags.recent())
-        shown = ["-" if value is None else f"{value} ms" for value in (lag.p50_ms, lag.p99_ms, lag.max_ms)]
-        replicas.add_row(way, *shown)
+        times = ["-" if value is None else f"{value} ms" for value in (lag.p50_ms, lag.p99_ms, lag.max_ms)]
+        replicas.add_row(way, *times)
     caches = Table("cache", "by the daemon", "hits", "fills", "waits", "known absent", box=None)
     for reader in stage.readers:
         actions = stage.daemon.cache_actions[reader.cache.name]
