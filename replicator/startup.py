@@ -16,10 +16,10 @@ import structlog
 
 from replicator.adapters.aws import Place
 from replicator.adapters.coordination import DynamoCoordination
+from replicator.adapters.epochs import Claim, note_epoch
 from replicator.adapters.provisioning.check import Probed, preflight
 from replicator.adapters.provisioning.facts import Fact, Status
 from replicator.adapters.streams import DynamoStreams
-from replicator.adapters.tables import Claim, note_epoch
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
 from replicator.domain.rules import Rule
 from replicator.ports import Clock, StreamRef

@@ -39,6 +39,9 @@ TOMBSTONE_KEY = "k"
 TOMBSTONE_EXPIRY = "exp"
 SCHEMA_VERSION = "sv"
 
+SIDE_SCHEMA = 1
+"""Version of the layout of side rows."""
+
 
 @lru_cache(maxsize=1024)
 def _condition_json(kind: type[object], key_attribute: str) -> bytes:

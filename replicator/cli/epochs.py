@@ -6,24 +6,27 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from replicator.adapters.epochs import Claim, epoch_problem
 from replicator.adapters.provisioning.facts import Fact, failed, ok
 from replicator.adapters.provisioning.tables import ask, describe
-from replicator.adapters.tables import Claim, epoch_problem
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.versions import generation_of
+from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
     from replicator.adapters.aws import Place
-    from replicator.settings import RuleSettings, Settings
+    from replicator.settings import Settings
 
 
 async def epoch_facts(settings: Settings, places: Mapping[str, Place]) -> list[Fact]:
     """One fact per replica; none where something is missing or does not answer, which other facts tell."""
-    found = await asyncio.gather(*(_of_rule(settings, places, rule) for rule in settings.rules))
+    found = await asyncio.gather(
+        *(_of_rule(settings, places, rule) for rule in settings.rules if isinstance(rule, OrderedRule))
+    )
     return [fact for facts in found for fact in facts]
 
 
-async def _of_rule(settings: Settings, places: Mapping[str, Place], rule: RuleSettings) -> list[Fact]:
+async def _of_rule(settings: Settings, places: Mapping[str, Place], rule: OrderedRule) -> list[Fact]:
     try:
         source = await describe(places[rule.source], rule.table)
         generation = generation_of((source.stream_arn or "").rpartition("/stream/")[2])

@@ -11,17 +11,18 @@ from typing import Any
 
 from replicator.domain import active_active
 from replicator.domain.active_active import Ending, replicate_active
+from replicator.domain.classification import Origin, classify
 from replicator.domain.image import canonical, unreserved
 from replicator.domain.mesh import Mesh
 from replicator.domain.ordered import Effect
 from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.requests import At, Done, FoundAhead, LogConflict, LookAhead, MeshResponse, Remover, Wait
 from replicator.domain.rules import ActivePlan, Run, VersionedPlan, plan_invalidation
-from replicator.domain.stamps import Kind, held
+from replicator.domain.stamps import held
 from replicator.domain.versioned import Joined, VersionedMesh, replicate_versioned
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.desk import Desk, Tally
-from replicator.engine.pacing import pause_for_any, pause_or_raise
+from replicator.engine.pacing import Stopped, pause_for_any, pause_or_raise
 
 _FIRST_WAIT_SECONDS = 0.05
 _LONGEST_WAIT_SECONDS = 0.5
@@ -30,6 +31,8 @@ _LOOK_AHEAD_SECONDS = 3.0
 
 _SEQUENCES = 10**SEQUENCE_DIGITS
 """A place in a region's history modulo this is the sequence number inside its stream."""
+
+_USERS = frozenset({Origin.LOCAL_PUT, Origin.LOCAL_DELETE, Origin.LOCAL_EXPIRY})
 
 _EFFECTS: Mapping[Ending, Effect] = {
     Ending.PUT: Effect.APPLIED,
@@ -61,8 +64,21 @@ class MeshDriver:
         return [Run(run.key, (record,)) for record in run.records]
 
     def superseded(self, unit: Run) -> Run:
-        """The same again: what a region refuses holds the later records of its key."""
-        return unit
+        """Nothing, once a later write of a user here was read, which owns the key; else the same again.
+
+        So a user can shorten or delete an item that left no room for its stamp.
+        """
+        return Run(unit.key, ()) if self._is_overwritten_here(unit) else unit
+
+    def _is_overwritten_here(self, unit: Run) -> bool:
+        if isinstance(self._plan, VersionedPlan):
+            return False  # a later write may be the lesser one
+        later = self._desk.ahead.behind(unit.key, unit.records[-1].number)
+        return any(self._origin(record) in _USERS for record in later)
+
+    def _origin(self, record: ChangeRecord) -> Origin:
+        old, new = held(record.old, self._stamp), held(record.new, self._stamp)
+        return classify(old, new, by_ttl=record.by_ttl)
 
     async def apply(self, unit: Run, tally: Tally) -> None:
         """Drop the cache entries beside the home table, whose write is durable, then bring records to every region."""
@@ -131,13 +147,14 @@ class MeshDriver:
                 if later.event is Event.REMOVE:
                     return self._remover(later)
             left = deadline - desk.clock.monotonic()
-            if left <= 0 or desk.stop.is_set():
+            if left <= 0:
                 return Remover.UNKNOWN
+            if desk.stop.is_set():
+                raise Stopped  # nobody reads on, and an item that was put back would stand there until somebody does
             await pause_for_any(left, grown, desk.stop)
 
     def _remover(self, record: ChangeRecord) -> Remover:
-        item = held(record.old, self._stamp)
-        return Remover.DAEMON if item is not None and item.kind is Kind.MARK else Remover.USER
+        return Remover.USER if self._origin(record) in _USERS else Remover.DAEMON
 
 
 def strongest(joined: Joined) -> Effect:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from replicator.adapters.aws import Place
-from replicator.adapters.tables import Claim, note_epoch
+from replicator.adapters.epochs import Claim, note_epoch
 from replicator.domain.errors import WorldMismatch
 from tests.contract.worlds import create_table, fresh
 

@@ -28,7 +28,7 @@ from replicator.adapters.memory import (
     OpenFence,
 )
 from replicator.domain.conflicts import ConflictEntry
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import PoisonRecord, ReplicatorError
 from replicator.domain.image import Image, unreserved
 from replicator.domain.ownwrites import OwnWrites
 from replicator.domain.progress import HORIZON, Position, after
@@ -43,7 +43,7 @@ from replicator.domain.records import (
     ShardId,
     WorkerId,
 )
-from replicator.domain.requests import Request, Response
+from replicator.domain.requests import Replace, Request, Response, Restamp, StampedPut
 from replicator.domain.rules import ActivePlan, CacheRule, Rule, Target, VersionedPlan
 from replicator.domain.stamps import held
 from replicator.domain.versions import STAMP
@@ -64,6 +64,7 @@ MODES = [ACTIVE, VERSIONED]
 REGIONS = [US, EU, AP, CA, SA]
 NAME = RuleName("orders")
 MESH_ID = "orders/mesh"
+STAMP_BYTES = 130
 _SLOTS = 16
 _MOST_ROUNDS = 40
 
@@ -95,6 +96,17 @@ class Table(MemoryRegion):
         self.effects: list[tuple[str, bool]] = []
         """The daemon's writes that changed something: the request, and whether the item (not the side row) changed."""
         self.reads = Counter[str]()
+        self.longest: int | None = None
+        """How many bytes an item may have."""
+
+    async def execute(self, request: Request, fence: Fence) -> Response:
+        """Carry a request out, unless it would make an item longer than a table takes."""
+        if self.longest is not None and isinstance(request, StampedPut | Restamp | Replace):
+            image = self.item(request.key) if isinstance(request, Restamp) else request.image
+            stamp = 0 if isinstance(request, Replace) else STAMP_BYTES
+            if image is not None and len(unreserved(image).wire) + stamp > self.longest:
+                raise PoisonRecord("Item size has exceeded the maximum allowed size")
+        return await super().execute(request, fence)
 
     def carry_out(self, request: Request) -> Response:
         """Carry the daemon's request out at once."""
@@ -426,6 +438,7 @@ class Reader:
             if (gate.region, gate.call) == (region, call) and not gate.arrived.is_set():
                 gate.arrived.set()
                 await gate.opened.wait()
+                return
 
 
 # -- a process -----------------------------------------------------------------------------------------------------

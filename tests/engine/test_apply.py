@@ -18,8 +18,8 @@ from replicator.domain.rules import CacheVerb, Filter, Rule, Start, Target
 from replicator.domain.versions import ordered_version
 from replicator.engine.ahead import ReadAhead
 from replicator.engine.apply import TargetApplier
-from replicator.engine.desk import TargetPorts
 from replicator.engine.cache import CacheFunnel
+from replicator.engine.desk import TargetPorts
 from replicator.engine.leases import Session, ShardFence
 from replicator.engine.pacing import Limits, Stopped, found
 from replicator.ports import Fence, Place

@@ -31,9 +31,9 @@ from replicator.domain.image import Image, unreserved
 from replicator.domain.progress import Position
 from replicator.domain.records import ChangeRecord, ItemKey, RegionId, RuleName, ShardId, TableName, WorkerId, item_key
 from replicator.domain.rules import CacheRule, CacheVerb, KeyTemplate, Rule, Target
-from replicator.engine.desk import TargetPorts
 from replicator.engine.cache import CacheFunnel
 from replicator.engine.coordinator import Source
+from replicator.engine.desk import TargetPorts
 from replicator.engine.pacing import Limits
 from replicator.engine.shard import ShardPorts
 from replicator.engine.worker import Worker
