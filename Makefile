@@ -11,7 +11,7 @@ ARGS ?=
 COVERAGE = $(if $(ARGS),,--cov=replicator/domain --cov=replicator/engine --cov-branch --cov-report=)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock schema
+.PHONY: help setup demo test prove lint format lock schema
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,10 @@ test: setup ## run every test, in parallel and in random order
 	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal $(COVERAGE) $(ARGS)
 	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/domain/*' --fail-under=100)
 	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/engine/*' --fail-under=95)
+
+prove: setup ## search mode active-active: SET=zombie, SEEDS=100000, ABLATE=all (what is found stays in .prove.jsonl)
+	$(BIN)/python -m tests.simulation.prove $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS)) \
+		$(if $(ABLATE),--ablate $(ABLATE)) $(ARGS)
 
 lint: setup ## check style, types, layers, spelling, dependencies, lock files and the schema
 	$(BIN)/ruff check

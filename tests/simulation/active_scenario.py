@@ -51,7 +51,7 @@ class Scenario:
     bound: int = 40
     """Daemon writes to items, beyond which they count as endless."""
     expiry: str = ""
-    """Tombstones may expire: `` never, `safe` once nothing older can be replayed, `any` at any time."""
+    """Tombstones may expire: `` never, `safe` once nothing older can be replayed or written, `any` at any time."""
 
     def __str__(self) -> str:
         writes = " | ".join(

@@ -101,28 +101,35 @@ def _way(came: dict[State, tuple[State, Move] | None], state: State) -> tuple[Mo
     return tuple(reversed(moves))
 
 
-def walk(scenario: Scenario, dice: Random, variant: Variant = PRODUCTION, longest: int = 4000) -> Found | None:
-    """A random walk to the end; None when all is well there. Faults are rarer than work."""
+def walk(scenario: Scenario, dice: Random, variant: Variant = PRODUCTION) -> Found | None:
+    """A random walk to the end; None when all is well there."""
     world = World(scenario, variant)
-    state, way = world.start, []
+    way: list[Move] = []
     try:
-        for _ in range(longest):
-            choices = list(world.moves(state))
-            work = [choice for choice in choices if choice[0][0] in {"user", "step"}]
-            faults = [choice for choice in choices if choice[0][0] not in {"user", "step"}]
-            deaths = [choice for choice in faults if choice[0][0] == "die"]
-            if work and (not faults or dice.random() < _WORK):
-                chosen = dice.choice(work)
-            elif work or deaths:
-                chosen = dice.choice(faults if work else deaths)
-            else:
-                break
-            state = chosen[1]
-            way.append(chosen[0])
+        state = wander(world, dice, way)
     except Violation as violation:
         return Found(str(violation), tuple(way), len(way))
     wrong = world.check(state) if world.is_quiescent(state) else "NO END"
     return None if wrong is None else Found(wrong, tuple(way), len(way))
+
+
+def wander(world: World, dice: Random, way: list[Move], longest: int = 4000) -> State:
+    """Where a random walk ends; its moves are added to `way`. Faults are rarer than work."""
+    state = world.start
+    for _ in range(longest):
+        choices = list(world.moves(state))
+        work = [choice for choice in choices if choice[0][0] in {"user", "step"}]
+        faults = [choice for choice in choices if choice[0][0] not in {"user", "step"}]
+        deaths = [choice for choice in faults if choice[0][0] == "die"]
+        if work and (not faults or dice.random() < _WORK):
+            move, after = dice.choice(work)
+        elif work or deaths:
+            move, after = dice.choice(faults if work else deaths)
+        else:
+            break
+        way.append(move)
+        state = after
+    return state
 
 
 # -- schedules -----------------------------------------------------------------------------------------------------

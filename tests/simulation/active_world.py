@@ -470,12 +470,23 @@ class World:
             return
         for region in range(self.regions):
             place = self._places[state[region]]
+            deleted = place.slot.row.deleted
+            if self.scenario.expiry == "safe" and deleted is not None and not self._all_later(state, deleted):
+                continue
             if place.slot.row != NO_ROW:
                 changed = list(state)
                 changed[region] = self._place(place._replace(slot=StampedSlot(place.slot.item, NO_ROW)))
                 if self.scenario.expiry == "safe":  # nothing older than the tombstone can be replayed any more
                     changed[self._rest + 2] = changed[self._rest + 3] = 0
                 yield ("expire", region, 0), tuple(changed)
+
+    def _all_later(self, state: State, deleted: Version) -> bool:
+        """Whether no clock is so far behind that a user could still write below this version."""
+        return all(
+            op.second * 1_000_000 > deleted.micros
+            for region, mine in enumerate(self.scenario.ops)
+            for op in mine[state[self._user + region] // _SNAPSHOTS :]
+        )
 
     # -- the end ---------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from random import Random
 from replicator.domain.mesh import ActivePolicy, Guard
 from tests.simulation import ablations
 from tests.simulation.active_scenario import Op, Scenario
-from tests.simulation.active_search import explore, walk
+from tests.simulation.active_search import explore, walk, wander
 from tests.simulation.active_words import told
 from tests.simulation.active_world import World
 
@@ -36,7 +36,7 @@ STARTS: dict[str, tuple[str, int] | None] = {
 # -- sets ----------------------------------------------------------------------------------------------------------
 
 
-def _scenarios(
+def scenarios(
     shape: tuple[int, ...], kinds: str, starts: Iterable[tuple[str, int] | None], *, crashes: int = 0, zombies: int = 0
 ) -> Iterator[Scenario]:
     """Every choice of writes and of seconds 1 and 2, in every region as many writes as `shape` says."""
@@ -54,48 +54,54 @@ def _scenarios(
 
 def e1c() -> Iterator[Scenario]:
     """Two regions, one write each, one crash."""
-    return _scenarios((1, 1), "PUDR", (None, ("seed", 0), ("seed", 1)), crashes=1)
+    return scenarios((1, 1), "PUDR", (None, ("seed", 0), ("seed", 1)), crashes=1)
 
 
 def one_zombie() -> Iterator[Scenario]:
     """Two regions, one write each, expiries included, one zombie, all starts."""
-    return _scenarios((1, 1), "PUDRT", STARTS.values(), zombies=1)
+    return scenarios((1, 1), "PUDRT", STARTS.values(), zombies=1)
 
 
 def crash_and_zombie() -> Iterator[Scenario]:
     """Two regions, one write each, expiries included, a crash and a zombie, all starts."""
-    return _scenarios((1, 1), "PUDRT", STARTS.values(), crashes=1, zombies=1)
+    return scenarios((1, 1), "PUDRT", STARTS.values(), crashes=1, zombies=1)
 
 
 def zombie() -> Iterator[Scenario]:
     """Two regions, two writes and one, one zombie, all starts."""
     for start in STARTS.values():
         for shape in ((2, 1), (1, 2)):
-            yield from _scenarios(shape, "PUD", (start,), zombies=1)
+            yield from scenarios(shape, "PUD", (start,), zombies=1)
 
 
 def crash() -> Iterator[Scenario]:
     """Two regions, two writes and one, one crash, all starts."""
     for shape in ((2, 1), (1, 2)):
-        yield from _scenarios(shape, "PUDRT", STARTS.values(), crashes=1)
+        yield from scenarios(shape, "PUDRT", STARTS.values(), crashes=1)
 
 
 def three_regions() -> Iterator[Scenario]:
     """Three regions, one write each, no faults."""
-    return _scenarios((1, 1, 1), "PUD", (None, ("seed", 0)))
+    return scenarios((1, 1, 1), "PUD", (None, ("seed", 0)))
 
 
 def optimistic() -> Iterator[Scenario]:
     """As `crash_and_zombie` without stale puts, putting without looking first."""
     policy = ActivePolicy(guard=Guard.OPTIMISTIC, waits=0)
-    base = _scenarios((1, 1), "PUDT", STARTS.values(), zombies=1)
+    base = scenarios((1, 1), "PUDT", STARTS.values(), zombies=1)
     return (replace(scenario, policy=policy) for scenario in base)
 
 
 def waiting() -> Iterator[Scenario]:
     """Two regions, one write each, a crash, and a daemon that waits twice for a local write to be stamped."""
-    base = _scenarios((1, 1), "PUDT", STARTS.values(), crashes=1)
+    base = scenarios((1, 1), "PUDT", STARTS.values(), crashes=1)
     return (replace(scenario, policy=ActivePolicy(waits=2)) for scenario in base)
+
+
+def no_look_ahead() -> Iterator[Scenario]:
+    """Two regions, one write each, a crash, and a daemon that never looks ahead, as behind an unordered source."""
+    base = scenarios((1, 1), "PUDT", STARTS.values(), crashes=1)
+    return (replace(scenario, policy=ActivePolicy(waits=0, look_ahead=False)) for scenario in base)
 
 
 SETS: dict[str, Callable[[], Iterator[Scenario]]] = {
@@ -107,6 +113,7 @@ SETS: dict[str, Callable[[], Iterator[Scenario]]] = {
     "three_regions": three_regions,
     "optimistic": optimistic,
     "waiting": waiting,
+    "no_look_ahead": no_look_ahead,
 }
 
 
@@ -150,13 +157,13 @@ def search(scenario: Scenario) -> Line:
 
 def prove_set(name: str, results: Path, workers: int) -> bool:
     """Search a set; True when every scenario is complete and none violates."""
-    scenarios = list(SETS[name]())
+    wanted = list(SETS[name]())
     code = fingerprint()
     lines = [line for line in _kept(results) if line.code == code]
-    known = {line.scenario for line in lines} & {str(scenario) for scenario in scenarios}
+    known = {line.scenario for line in lines} & {str(scenario) for scenario in wanted}
     lines = [line for line in lines if line.scenario in known]
-    missing = [scenario for scenario in scenarios if str(scenario) not in known]
-    print(f"{name}: {len(scenarios)} scenarios, {len(known)} already searched, {workers} processes", flush=True)
+    missing = [scenario for scenario in wanted if str(scenario) not in known]
+    print(f"{name}: {len(wanted)} scenarios, {len(known)} already searched, {workers} processes", flush=True)
     with multiprocessing.Pool(workers, maxtasksperchild=8) as pool, results.open("a") as file:
         for number, line in enumerate(pool.imap_unordered(search, missing), start=1):
             file.write(json.dumps(asdict(line)) + "\n")
@@ -165,16 +172,16 @@ def prove_set(name: str, results: Path, workers: int) -> bool:
             if line.violation:
                 print(f"VIOLATION {line.scenario}\n{line.violation}", flush=True)
             if number % 50 == 0:
-                print(f"  {len(lines)}/{len(scenarios)}, {sum(done.states for done in lines):,} states", flush=True)
+                print(f"  {len(lines)}/{len(wanted)}, {sum(done.states for done in lines):,} states", flush=True)
     violations = [line for line in lines if line.violation]
     print(
-        f"{name}: {len(lines)}/{len(scenarios)} scenarios complete, {sum(line.states for line in lines):,} states "
+        f"{name}: {len(lines)}/{len(wanted)} scenarios complete, {sum(line.states for line in lines):,} states "
         f"(largest {max(line.states for line in lines):,}), {sum(line.quiescent for line in lines):,} quiescent, "
         f"most daemon item writes {max(line.most_writes for line in lines)}, "
         f"{sum(line.seconds for line in lines):.0f} s of work, violations {len(violations)}",
         flush=True,
     )
-    return len(lines) == len(scenarios) and not violations
+    return len(lines) == len(wanted) and not violations
 
 
 def _kept(results: Path) -> list[Line]:
@@ -224,6 +231,36 @@ def prove_seeds(count: int, first: int, workers: int) -> bool:
     return violations == 0
 
 
+# -- what users may see for a moment -------------------------------------------------------------------------------
+
+POLICIES = {
+    "look before the put": ActivePolicy(waits=0),
+    "look, wait up to 10 looks": ActivePolicy(waits=10),
+    "look, wait up to 40 looks": ActivePolicy(waits=40),
+    "put at once": ActivePolicy(guard=Guard.OPTIMISTIC, waits=0),
+    "no look ahead": ActivePolicy(waits=0, look_ahead=False),
+}
+
+
+def regressions(policy: ActivePolicy, runs: int) -> float:
+    """How often per run a daemon showed users something older: 2 to 6 writes in flight, no faults."""
+    dice, count = Random(5), 0
+    for _ in range(runs):
+        writes = [
+            tuple(Op(dice.choice("PUD"), second) for second in sorted(dice.choices((1, 2, 3), k=dice.randint(1, 3))))
+            for _ in range(2)
+        ]
+        world = World(Scenario(tuple(writes), STARTS["seeded"], policy=policy))
+        count += world.regressions(wander(world, dice, []))
+    return count / runs
+
+
+def measure(runs: int) -> None:
+    """Print how visible each policy's repairs are."""
+    for name, policy in POLICIES.items():
+        print(f"{name:28} {regressions(policy, runs):.3f} visible regressions per run of {runs}", flush=True)
+
+
 # -- ablations -----------------------------------------------------------------------------------------------------
 
 
@@ -249,6 +286,7 @@ def main() -> int:
     parser.add_argument("--set", choices=SETS, action="append", default=[], help="search a set completely")
     parser.add_argument("--seeds", type=int, default=0, help="so many random runs")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--regress", type=int, default=0, help="measure visible regressions in so many runs")
     parser.add_argument("--ablate", help="take rules out: `all`, or names separated by commas")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--results", type=Path, default=Path(".prove.jsonl"), help="finished scenarios")
@@ -258,6 +296,8 @@ def main() -> int:
         fine &= prove_set(name, options.results, options.workers)
     if options.seeds:
         fine &= prove_seeds(options.seeds, options.first, options.workers)
+    if options.regress:
+        measure(options.regress)
     if options.ablate:
         fine &= prove_ablations(ablations.ABLATIONS if options.ablate == "all" else options.ablate.split(","))
     return 0 if fine else 1
