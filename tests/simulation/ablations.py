@@ -260,6 +260,7 @@ TRACES = {
     "V3": "a a b B B B B B B A A A b A A A B B B B A B B *A2 Z Z Z Z Z A A A A A A",
     "V4": "b b b a *A1 Z Z Z Z Z Z B B B B B B B B B A B a Z Z Z Z B B B B B B A A A Z Z Z A Z Z Z B B B B B B"
     " A A A Z Z Z A A A A A",
+    "V5": "a a b b B B B B B B B a a A A A B B B A A A A B B A A A A A A A A A B",
     "V6": "a A A b B B B B B B B a A A A A A A A A",
     "V7": "a A A A A A A b b B B B B B B B B B A A",
 }
@@ -305,7 +306,7 @@ ABLATIONS = {
     "nonce": Ablation(
         "nonce in the stamp",
         _written("U2 | U1 P2", zombies=1),
-        schedule="",
+        schedule="a A A A A A b *A1 B b B Z Z Z Z B B B B B",
         variant=replace(PRODUCTION, nonces=False),
     ),
     "floor": Ablation("floor row", _converging("P1 D1 | U2"), ((active_active, "leave_floor", _no_floor),)),
@@ -350,6 +351,7 @@ ABLATIONS = {
     "V5": Ablation(
         "log of a delete that lost unmerged [V5]",
         _written("P3 R2 T2 | T2 P3", ("ahead", 1)),
+        schedule=TRACES["V5"],
         variant=replace(PRODUCTION, mode=_silent_where_a_delete_was_settled),
     ),
     "V6": Ablation(
