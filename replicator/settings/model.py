@@ -24,7 +24,7 @@ from pydantic_settings import (
 from replicator.domain.rules import KeyTemplate
 from replicator.domain.versions import MAX_EPOCH
 from replicator.settings.agreement import problems_of
-from replicator.settings.values import AttributeName, Duration, Group, Name, RegionName, Table
+from replicator.settings.values import AttributeName, CacheUrl, Duration, Group, Name, RegionName, Table
 
 ENV_PREFIX = "REPLICATOR_"
 NESTED = "__"
@@ -136,7 +136,7 @@ class Cache(_Frozen):
     """A Redis or Valkey beside a region's table."""
 
     region: RegionName
-    url: str = Field(pattern=r"^(rediss?|unix)://", description="rediss://host:port/db; redis:// without TLS")
+    url: CacheUrl = Field(pattern=r"^(rediss?|unix)://", description="rediss://host:port/db; redis:// without TLS")
     username: str | None = None
     password: SecretStr | None = None
 
