@@ -34,6 +34,7 @@ from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, 
 from replicator.domain.rules import CacheAction, Invalidate, Refresh
 
 _KEYS_PER_CALL = 256
+_NO_DATABASE = "db index is out of range"
 _OTHER_SERVER = (
     BusyLoadingError,
     ClusterDownError,
@@ -142,6 +143,11 @@ class RedisCache:
         try:
             information = await self._client.info()
         except (RedisError, OSError, TimeoutError) as error:
+            if _NO_DATABASE in str(error).lower():
+                raise WorldMismatch(
+                    f"The {self._what} has no database of this number.",
+                    advice="Correct the number at the end of its URL, or raise `databases` of the server.",
+                ) from error
             raise await self._failure(error) from error
         if information.get("cluster_enabled") == 1 or information.get("redis_mode") == "cluster":
             raise WorldMismatch(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator.adapters.provisioning.facts import Fact, Status, exit_code, ok, wrong
-from replicator.cli.configuration import ConfigurationProblems, configuration_path, load
+from replicator.cli.configuration import ConfigurationProblems, configuration_path, load, surprising_variables
 from replicator.cli.output import print_json, print_rows
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
     """Check and tell; returns the exit code."""
     path = configuration_path(config)
+    for variable in surprising_variables():
+        sys.stderr.write(f"replicator: the variable {variable} is not one of replicator's settings; it is ignored.\n")
     subject = f"file {path}"
     try:
         settings = load(path)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, NestedSecretsSettingsSource, SettingsError
 
+from replicator.cli.boundary import DEBUG_VARIABLE
 from replicator.cli.explanation import Problem, explain, unknown_key
 from replicator.cli.yamlfile import Document, NotADocument, read_document
 from replicator.domain.errors import ConfigurationInvalid
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 PATH_VARIABLE = f"{ENV_PREFIX}CONFIG"
 _SENTENCES = re.compile(r"^(?P<path>[a-z_]+(?:[.\[][^:\s]*)?): (?P<text>.+)$")
+_OTHER_VARIABLES = {PATH_VARIABLE, DEBUG_VARIABLE, f"{ENV_PREFIX}SECRETS_DIR"}
+_KUBERNETES = re.compile(r"_SERVICE_HOST$|_PORT(_.*)?$")
 _STEPS = re.compile(r"[^.\[\]]+")
 
 Location = tuple[str | int, ...]
@@ -165,6 +168,22 @@ def _refuse_unknown_variables() -> None:
                 for name in unknown
             ]
         )
+
+
+def surprising_variables() -> list[str]:
+    """Variables with our prefix that mean nothing to us: a slip of the pen, or another program's.
+
+    Kubernetes makes some for a service that has our name; they are no surprise.
+    """
+    known = {_variable(field) for field in Settings.model_fields} | _OTHER_VARIABLES
+    return [
+        name
+        for name in sorted(os.environ)
+        if name.upper().startswith(ENV_PREFIX)
+        and NESTED not in name
+        and name.upper() not in known
+        and not _KUBERNETES.search(name)
+    ]
 
 
 def _refuse_unknown_secrets(directory: Path | None) -> None:

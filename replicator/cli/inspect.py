@@ -12,16 +12,23 @@ import msgspec
 
 from replicator.adapters import wire
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.provisioning.tables import describe
+from replicator.adapters.provisioning.tables import Table, describe
 from replicator.adapters.tables import DynamoRegion
 from replicator.cli.configuration import configuration_path, load
 from replicator.cli.inspect_caches import cache_sights
 from replicator.cli.inspect_mesh import mesh_sights, stamp_of
 from replicator.cli.itemkey import parse_key
 from replicator.cli.output import print_json, print_rows
-from replicator.cli.sights import COLUMNS, OPEN, Sight, digest
+from replicator.cli.sights import COLUMNS, OPEN, Sight, digest, or_unknown, unreachable
 from replicator.connections import open_caches, open_places
-from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, PoisonRecord, ReplicatorError
+from replicator.domain.errors import (
+    EXIT_STOPPED,
+    EXIT_UNREACHABLE,
+    EXIT_USAGE,
+    PoisonRecord,
+    ReplicatorError,
+    Unreachable,
+)
 from replicator.domain.image import Image
 from replicator.domain.requests import Found, GetItem, GetTombstone
 from replicator.domain.versions import STAMP
@@ -52,18 +59,24 @@ def inspect_item(config: Path | None, rule_name: str, key: str, *, values: bool,
         known = ", ".join(rule.name for rule in settings.rules)
         raise RuleUnknown(f"There is no rule {rule_name}.", advice=f"Rules are: {known}.")
     item_key, sights = asyncio.run(_look(settings, rule, key))
-    agree = all(sight.agrees is not False for sight in sights)
+    troubles = list(dict.fromkeys(sight.trouble for sight in sights if sight.trouble is not None))
+    agree = None if troubles else all(sight.agrees is not False for sight in sights)
+    for trouble in troubles:
+        sys.stderr.write(f"replicator: {trouble}\n")
+    code = EXIT_UNREACHABLE if troubles else EXIT_STOPPED
     if as_json:
         rows = [sight.document(values=values) for sight in sights]
         key_document = msgspec.json.decode(item_key.wire)
         print_json({"rule": rule.name, "mode": rule.mode, "key": key_document, "agree": agree, "places": rows})
-        return EXIT_STOPPED
+        return code
     print_rows([*COLUMNS, *["item"] * values], [sight.row(values=values) for sight in sights])
     sys.stdout.write(f"{_summary(rule, agree=agree)}\n")
-    return EXIT_STOPPED
+    return code
 
 
-def _summary(rule: RuleSettings, *, agree: bool) -> str:
+def _summary(rule: RuleSettings, *, agree: bool | None) -> str:
+    if agree is None:
+        return "Not every place answered, so whether all agree is unknown."
     filtered = " (its filter applied)" if rule.filter.model_fields_set else ""
     whom = "the source" if isinstance(rule, OrderedRule) else "one another"
     if agree:
@@ -78,9 +91,8 @@ def _summary(rule: RuleSettings, *, agree: bool) -> str:
 async def _look(settings: Settings, rule: RuleSettings, text: str) -> tuple[ItemKey, list[Sight]]:
     tables = dict([*rule.replica_tables, *rule.sources])
     names = {action.cache for action in rule.cache}
-    home, home_table = rule.sources[0]
     async with open_places(settings, tables) as places, open_caches(settings, names) as caches:
-        key = parse_key(text, (await describe(places[home], home_table)).keys)
+        key = parse_key(text, (await _described(rule, places)).keys)
         if isinstance(rule, OrderedRule):
             sights, stamp = await _ordered(settings, rule, places, key), STAMP
         else:
@@ -88,24 +100,46 @@ async def _look(settings: Settings, rule: RuleSettings, text: str) -> tuple[Item
             passes = _filter(settings, rule).matches(Image(key.wire))
             sights = await mesh_sights(rule, regions, settings.side_table_name, key, passes=passes)
             stamp = stamp_of(rule)
-        by_region = {sight.region: sight.item for sight in sights if sight.role in _ITEMS}
-        return key, [*sights, *await cache_sights(settings, rule, caches, key, by_region, stamp)]
+        beside = {sight.region: sight for sight in sights if sight.role in _ITEMS}
+        return key, [*sights, *await cache_sights(settings, rule, caches, key, beside, stamp)]
+
+
+async def _described(rule: RuleSettings, places: Mapping[str, Place]) -> Table:
+    """The first of the rule's tables that answers; their keys are the same."""
+    first: Unreachable | None = None
+    for region, table in (*rule.sources, *rule.replica_tables):
+        try:
+            return await describe(places[region], table)
+        except Unreachable as error:
+            first = first or error
+    assert first is not None, "a rule has a source"
+    raise first
 
 
 async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, Place], key: ItemKey) -> list[Sight]:
     """The source, then every replica with its tombstone."""
     where = [(rule.source, rule.table), *rule.replica_tables]
-    items = await asyncio.gather(*(_item(settings, places[region], table, key) for region, table in where))
+    items = await asyncio.gather(*(or_unknown(_item(settings, places[region], table, key)) for region, table in where))
     tombstones = await asyncio.gather(
-        *(_tombstone(settings, places[region], table, key) for region, table in rule.replica_tables)
+        *(or_unknown(_tombstone(settings, places[region], table, key)) for region, table in rule.replica_tables)
     )
     source = items[0]
-    sights = [Sight("source", rule.source, rule.table, _presence(source), None, source)]
-    wanted = _wanted(settings, rule, source)
+    if isinstance(source, Unreachable):
+        sights, wanted = [unreachable("source", rule.source, rule.table, source)], None
+    else:
+        sights = [Sight("source", rule.source, rule.table, _presence(source), None, source)]
+        wanted = _wanted(settings, rule, source)
     for (region, table), item, tombstone in zip(rule.replica_tables, items[1:], tombstones, strict=True):
-        sights.append(_replica(region, table, item, wanted))
-        state = "none" if tombstone is None else "there"
-        sights.append(Sight("tombstone", region, settings.side_table_name, state, tombstone))
+        if isinstance(item, Unreachable):
+            sights.append(unreachable("replica", region, table, item))
+        else:
+            known = not isinstance(source, Unreachable)
+            sights.append(_replica(region, table, item, digest(item) == digest(wanted) if known else None))
+        if isinstance(tombstone, Unreachable):
+            sights.append(unreachable("tombstone", region, settings.side_table_name, tombstone))
+        else:
+            state = "none" if tombstone is None else "there"
+            sights.append(Sight("tombstone", region, settings.side_table_name, state, tombstone))
     return sights
 
 
@@ -125,8 +159,7 @@ def _wanted(settings: Settings, rule: RuleSettings, source: Image | None) -> Ima
         return source
 
 
-def _replica(region: str, table: str, item: Image | None, wanted: Image | None) -> Sight:
-    same = digest(item) == digest(wanted)
+def _replica(region: str, table: str, item: Image | None, same: bool | None) -> Sight:
     return Sight("replica", region, table, _presence(item), item.stamp if item else None, item, same)
 
 

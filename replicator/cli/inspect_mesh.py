@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from replicator.cli.sights import OPEN, Sight, digest, short
+from replicator.cli.sights import OPEN, Sight, digest, or_unknown, short, unreachable
 from replicator.domain.ranks import LOWEST, Rank, VersionAttribute, VersionType, rank_of
 from replicator.domain.requests import Found, FoundRow, GetItem, GetSideRow, GetTombstone
 from replicator.domain.stamps import Held, Kind, SideRow, held
@@ -51,15 +51,22 @@ async def mesh_sights(
     rule: MeshRule, regions: Mapping[str, DynamoRegion], side_table: str, key: ItemKey, *, passes: bool
 ) -> list[Sight]:
     """Item and side row of every region, in the order of the rule. `passes`: whether its filter lets the key pass."""
-    standings = await asyncio.gather(
-        *(_look(rule, regions[region], (region, table, side_table), key) for region, table in rule.sources)
+    answers = await asyncio.gather(
+        *(or_unknown(_look(rule, regions[region], (region, table, side_table), key)) for region, table in rule.sources)
     )
+    standings = [answer for answer in answers if isinstance(answer, _Standing)]
     contents = {standing.item.digest for standing in standings}
     wanted = _wanted(standings)
     sights: list[Sight] = []
-    for standing in standings:
-        agrees = len(contents) == 1 or standing.item.digest == wanted
-        sights += (replace(standing.item, agrees=agrees if passes else None), standing.side)
+    for (region, table), answer in zip(rule.sources, answers, strict=True):
+        if isinstance(answer, _Standing):
+            agrees = len(contents) == 1 or answer.item.digest == wanted
+            sights += (replace(answer.item, agrees=agrees if passes else None), answer.side)
+        else:
+            sights += (
+                unreachable("region", region, table, answer),
+                unreachable("side row", region, side_table, answer),
+            )
     return sights
 
 
@@ -67,7 +74,9 @@ def _wanted(standings: Sequence[_Standing]) -> str | None:
     """The content that all regions are to have, as far as versions show; else that of the first region."""
     candidates = [candidate for standing in standings for candidate in standing.candidates]
     greatest = max(candidates, key=lambda candidate: candidate.order, default=None)
-    return standings[0].item.digest if greatest is None else greatest.content
+    if greatest is not None:
+        return greatest.content
+    return standings[0].item.digest if standings else None
 
 
 async def _look(rule: MeshRule, region: DynamoRegion, where: tuple[str, str, str], key: ItemKey) -> _Standing:

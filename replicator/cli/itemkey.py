@@ -13,6 +13,8 @@ from replicator.domain.errors import EXIT_USAGE, ReplicatorError
 from replicator.domain.image import normal_number
 from replicator.domain.records import ItemKey
 
+_DIGITS, _SMALLEST, _GREATEST = 38, -130, 125  # what a DynamoDB number may have
+
 
 class KeyInvalid(ReplicatorError):
     """The key is not one of this table."""
@@ -61,7 +63,11 @@ def _value(given: object, kind: str) -> str:
         if typed != kind:
             raise ValueError(typed)
     if kind == "N" and isinstance(given, Decimal | str):
-        return f"{Decimal(normal_number(str(given))):f}"
+        number = Decimal(normal_number(str(given)))
+        fits = _SMALLEST <= number.adjusted() <= _GREATEST and len(number.as_tuple().digits) <= _DIGITS
+        if not (number.is_finite() and fits):
+            raise ValueError(kind)
+        return f"{number:f}"
     if kind == "N" or not isinstance(given, str):
         raise TypeError(kind)
     if kind == "B":

@@ -5,20 +5,23 @@ Contents are shown only when asked for; a digest of the content tells whether tw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from replicator.adapters.provisioning.facts import for_the_end
+from replicator.domain.errors import Unreachable
 from replicator.domain.image import Image, canonical
 from replicator.domain.stamps import parse_version
 from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP, is_ordered_version
 
 COLUMNS = ("what", "where", "state", "version", "bytes", "content", "agrees")
 _DIGEST = 16
+Seen = TypeVar("Seen")
 _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
@@ -50,6 +53,8 @@ class Sight:
     key: str | None = None
     stamp: str = STAMP
     details: Mapping[str, Any] = field(default_factory=dict)
+    trouble: str | None = None
+    """Why nothing is known about this place."""
 
     @property
     def digest(self) -> str | None:
@@ -80,6 +85,19 @@ class Sight:
         size = "" if self.item is None else str(len(self.item.wire))
         row = [self.role, where, self.state, short(self.version), size, self.digest or "", agrees]
         return [*row, self.item.wire.decode() if self.item else ""] if values else row
+
+
+def unreachable(role: str, region: str, name: str, error: Unreachable, key: str | None = None) -> Sight:
+    """A place that does not answer."""
+    return Sight(role, region, name, "unreachable", key=key, trouble=for_the_end(error.sentence))
+
+
+async def or_unknown(look: Awaitable[Seen]) -> Seen | Unreachable:
+    """What is seen, or why nothing is: one place that does not answer hides no other."""
+    try:
+        return await look
+    except Unreachable as error:
+        return error
 
 
 def digest(item: Image | None, stamp: str = STAMP) -> str | None:

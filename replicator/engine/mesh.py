@@ -6,6 +6,7 @@ key are never merged: each carries a write that a conflict log may have to show.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
@@ -139,19 +140,22 @@ class MeshDriver:
 
     async def _look_ahead(self, request: LookAhead) -> Remover:
         """Who removed the item first behind a record; waits a bounded time for what was not read yet."""
+        try:
+            async with asyncio.timeout(_LOOK_AHEAD_SECONDS):
+                return await self._first_remover(request)
+        except TimeoutError:
+            return Remover.UNKNOWN
+
+    async def _first_remover(self, request: LookAhead) -> Remover:
         desk = self._desk
-        deadline = desk.clock.monotonic() + _LOOK_AHEAD_SECONDS
         while True:
             grown = desk.ahead.grown
             for later in desk.ahead.behind(request.key, request.after % _SEQUENCES):
                 if later.event is Event.REMOVE:
                     return self._remover(later)
-            left = deadline - desk.clock.monotonic()
-            if left <= 0:
-                return Remover.UNKNOWN
             if desk.stop.is_set():
                 raise Stopped  # nobody reads on, and an item that was put back would stand there until somebody does
-            await pause_for_any(left, grown, desk.stop)
+            await pause_for_any(float("inf"), grown, desk.stop)
 
     def _remover(self, record: ChangeRecord) -> Remover:
         return Remover.USER if self._origin(record) in _USERS else Remover.DAEMON

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -57,6 +58,11 @@ async def serve_admin(
         site = web.TCPSite(runner, host, port, shutdown_timeout=1.0)
         try:
             await site.start()
+        except socket.gaierror as error:
+            raise ConfigurationInvalid(
+                f"admin.host: {host!r} is not an address of this machine ({error.strerror}).",
+                advice="Set admin.host to an address to listen on, for example 127.0.0.1 or 0.0.0.0.",
+            ) from error
         except OSError as error:
             if error.errno in _PORT_TROUBLES or error.errno is None:
                 raise ConfigurationInvalid(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from replicator.settings.rules import OrderedRule, RuleSettings
 
 if TYPE_CHECKING:
     from replicator.settings.model import Settings
+
+
+_LEAST_TTL = timedelta(seconds=1)
 
 
 def problems_of(settings: Settings) -> list[str]:
@@ -72,6 +76,8 @@ def _cache_problems(settings: Settings, rule: RuleSettings, path: str) -> list[s
                 f"{where}.cache: cache {action.cache!r} stands in region {cache.region!r},"
                 f" which rule {rule.name!r} does not use"
             )
+        elif action.ttl is not None and action.ttl < _LEAST_TTL:
+            problems.append(f"{where}.ttl: must be at least 1s")
         elif action.action == "refresh" and cache.region not in refreshable:
             problems.append(f"{where}.action: a cache beside a table that users write can only be invalidated")
     return problems

@@ -21,7 +21,7 @@ from pydantic_settings import (
 
 from replicator.settings.agreement import problems_of
 from replicator.settings.rules import RuleSettings
-from replicator.settings.values import AttributeName, Duration, Frozen, Group, Name, RegionName, Table
+from replicator.settings.values import AttributeName, CacheUrl, Duration, Frozen, Group, Name, RegionName, Table
 
 ENV_PREFIX = "REPLICATOR_"
 NESTED = "__"
@@ -133,7 +133,7 @@ class Cache(Frozen):
     """A Redis or Valkey beside a region's table."""
 
     region: RegionName
-    url: str = Field(pattern=r"^(rediss?|unix)://", description="rediss://host:port/db; redis:// without TLS")
+    url: CacheUrl = Field(pattern=r"^(rediss?|unix)://", description="rediss://host:port/db; redis:// without TLS")
     username: str | None = None
     password: SecretStr | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import Annotated
+from urllib.parse import parse_qs, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -18,6 +19,9 @@ from pydantic import (
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
+_NO_DURATION = "is not a duration; write for example 250ms, 10s, 5m, 1h or 7d"
+_LONGEST = timedelta(days=3650)
+_TOO_LONG, _TOO_SHORT = "must be at most ten years (3650d)", "must be longer than zero"
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -26,19 +30,31 @@ def _duration(value: object) -> object:
     if isinstance(value, str):
         text = value.replace(" ", "")
         if text and not _DURATION.sub("", text):
-            return timedelta(seconds=sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
+            return _seconds(sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
         try:
-            return timedelta(seconds=float(text))
+            seconds = float(text)
         except ValueError:
-            raise ValueError("is not a duration; write for example 250ms, 10s, 5m, 1h or 7d") from None
+            raise ValueError(_NO_DURATION) from None
+        return _seconds(seconds)
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return timedelta(seconds=value)
+        return _seconds(value)
     return value
 
 
-def _positive(value: timedelta) -> timedelta:
+def _seconds(value: float) -> timedelta:
+    if value != value:  # noqa: PLR0124 - only NaN differs from itself
+        raise ValueError(_NO_DURATION)
+    try:
+        return timedelta(seconds=value)
+    except OverflowError:
+        raise ValueError(_TOO_LONG if value > 0 else _TOO_SHORT) from None
+
+
+def _bounded(value: timedelta) -> timedelta:
     if value <= timedelta(0):
-        raise ValueError("must be longer than zero")
+        raise ValueError(_TOO_SHORT)
+    if value > _LONGEST:
+        raise ValueError(_TOO_LONG)
     return value
 
 
@@ -54,12 +70,51 @@ def format_duration(value: timedelta) -> str:
 Duration = Annotated[
     timedelta,
     BeforeValidator(_duration),
-    AfterValidator(_positive),
+    AfterValidator(_bounded),
     PlainSerializer(format_duration, return_type=str),
     WithJsonSchema(
         {"anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]}
     ),
 ]
+_CACHE_OPTIONS = (
+    "client_name",
+    "db",
+    "health_check_interval",
+    "socket_keepalive",
+    "ssl_ca_certs",
+    "ssl_ca_data",
+    "ssl_ca_path",
+    "ssl_cert_reqs",
+    "ssl_certfile",
+    "ssl_check_hostname",
+    "ssl_keyfile",
+)
+
+
+def _cache_url(url: str) -> str:
+    """A cache's URL, as far as the client does not judge it; nothing of it is told, for it may hold a password."""
+    try:
+        parts = urlsplit(url)
+        options = parse_qs(parts.query)
+    except ValueError:
+        return url
+    if parts.scheme not in {"redis", "rediss", "unix"}:
+        return url
+    if any(name not in _CACHE_OPTIONS for name in options):
+        raise ValueError(f"has an unknown option; options are {', '.join(_CACHE_OPTIONS)}")
+    if parts.scheme != "rediss" and any(name.startswith("ssl_") for name in options):
+        raise ValueError("has a TLS option, which only rediss:// takes")
+    numbers = options.get("db", [])
+    if parts.scheme != "unix":
+        if not parts.hostname:
+            raise ValueError("must name a host, for example rediss://host:6379/0")
+        numbers = [*numbers, *([path] if (path := parts.path.strip("/")) else [])]
+    if not all(number.isascii() and number.isdecimal() for number in numbers):
+        raise ValueError("must end in the number of a database, for example rediss://host:6379/0")
+    return url
+
+
+CacheUrl = Annotated[str, AfterValidator(_cache_url)]
 RegionName = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
 Group = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]

@@ -250,6 +250,22 @@ def test_a_port_in_use_is_told_with_its_key(world: World) -> None:
     assert "admin.port: cannot listen on 127.0.0.1" in started.errors.strip().splitlines()[-1]
 
 
+def test_a_host_that_is_none_is_told_with_its_key(world: World) -> None:
+    world.sound()
+    world.config["admin"]["host"] = "nowhere.invalid"
+    started = world.run("run")
+    assert started.code == 78
+    assert "admin.host: 'nowhere.invalid' is not an address of this machine" in started.errors.splitlines()[-1]
+
+
+def test_a_database_that_the_cache_does_not_have_is_a_wrong_configuration(world: World) -> None:
+    world.sound()
+    world.config["caches"]["eu_main"]["url"] = world.redis_url.rpartition("/")[0] + "/99"
+    answer = world.check()
+    assert answer.code == 78
+    assert any("has no database of this number" in sentence for sentence in answer.failures()), answer.failures()
+
+
 def test_a_profile_and_a_url_that_cannot_be_used_name_their_key(world: World) -> None:
     world.config["regions"]["eu"]["profile"] = "nobody"
     answer = world.run("check")

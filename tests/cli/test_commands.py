@@ -107,6 +107,21 @@ def test_an_error_is_one_document_with_json_and_a_line_on_standard_error(tmp_pat
     assert [f"replicator: {said}\n" for said in answer.json["errors"]] == [answer.errors]
 
 
+def test_check_names_variables_that_mean_nothing_and_takes_those_of_kubernetes(tmp_path: Path) -> None:
+    names = ["REPLICATOR_POLING", "REPLICATOR_PORT", "REPLICATOR_SERVICE_HOST", "REPLICATOR_SERVICE_PORT_HTTP"]
+    names += ["REPLICATOR_PORT_9464_TCP_ADDR", "REPLICATOR_SERVICE_PORT", "REPLICATOR_DEBUG"]
+    answer = replicator(
+        "check",
+        "--offline",
+        "--config",
+        str(tmp_path / "none.yaml"),
+        environment=dict.fromkeys(names, "tcp://10.0.0.1"),
+    )
+    assert answer.code == 78
+    (warned,) = answer.errors.splitlines()
+    assert "REPLICATOR_POLING is not one of replicator's settings" in warned
+
+
 # -- init ----------------------------------------------------------------------------------------------------------
 
 
@@ -241,6 +256,49 @@ def test_inspect_says_what_the_key_looks_like(world: World, key: str) -> None:
     answer = look(world, key)
     assert answer.code == 2
     assert "The key is pk (S), sk (N)" in answer.errors
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("key", ["NaN", "Infinity", "abc", "1e126", "1e-131", "9" * 39, '{"id": 1e99999}'])
+def test_inspect_refuses_what_is_no_number(world: World, key: str) -> None:
+    world.table("us", "simple", {"id": "N"}, view="NEW_AND_OLD_IMAGES")
+    world.rule.update(table="simple", cache=[])
+    answer = look(world, key)
+    assert answer.code == 2
+    assert "has a value of the wrong type. The key is id (N)" in answer.errors
+
+
+@pytest.mark.servers
+def test_inspect_shows_the_other_places_when_one_does_not_answer(world: World) -> None:
+    world.sound()
+    world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
+    world.put("eu", "orders", pk={"S": "a"}, sk={"N": "1"}, _rep={"S": VERSIONS[1]})
+
+    def seen() -> dict[str, tuple[str, bool | None]]:
+        answer = look(world, '{"pk": "a", "sk": 1}')
+        assert answer.code == 69
+        assert answer.json["agree"] is None
+        assert "got no answer" in answer.errors
+        return {place["role"]: (place["state"], place["agrees"]) for place in answer.json["places"]}
+
+    world.config["caches"]["eu_main"]["url"] = "redis://127.0.0.1:1/0"
+    assert seen() == {
+        "source": ("present", None),
+        "replica": ("present", True),
+        "tombstone": ("none", None),
+        "cache": ("unreachable", None),
+    }
+    world.config["caches"]["eu_main"]["url"] = world.redis_url
+    world.config["regions"]["eu"]["endpoint_url"] = "http://127.0.0.1:1"
+    assert seen() == {
+        "source": ("present", None),
+        "replica": ("unreachable", None),
+        "tombstone": ("unreachable", None),
+        "cache": ("absent", True),
+    }
+    plain = world.run("inspect", "orders", '{"pk": "a", "sk": 1}')
+    assert plain.code == 69
+    assert "Not every place answered" in plain.output
 
 
 @pytest.mark.servers

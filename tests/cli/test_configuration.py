@@ -66,6 +66,26 @@ def test_a_good_file_is_settings(path: Path) -> None:
         (changed("group: test", "Group: test"), 1, ["`Group` is not a known key", "`group`"]),
         (changed("group: test", "_env_file: x\ngroup: test"), 1, ["`_env_file` is not a known key"]),
         (changed("{region: us}", "{region: us, lease: soon}"), 5, ["`coordination.lease` is not a duration", "10s"]),
+        (changed("{region: us}", "{region: us, lease: .inf}"), 5, ["`coordination.lease` must be at most ten years"]),
+        (changed("{region: us}", "{region: us, lease: -.inf}"), 5, ["`coordination.lease` must be longer than zero"]),
+        (changed("{region: us}", "{region: us, lease: .nan}"), 5, ["`coordination.lease` is not a duration"]),
+        (changed("{region: us}", "{region: us, lease: inf}"), 5, ["`coordination.lease` must be at most ten years"]),
+        (changed("{region: us}", "{region: us, lease: nan}"), 5, ["`coordination.lease` is not a duration"]),
+        (changed("{region: us}", "{region: us, lease: 1e300}"), 5, ["`coordination.lease` must be at most ten years"]),
+        (changed("{region: us}", f"{{region: us, lease: {'9' * 400}d}}"), 5, ["`coordination.lease` must be at most"]),
+        (changed("{region: us}", f"{{region: us, lease: {'9' * 400}}}"), 5, ["`coordination.lease` must be at most"]),
+        (changed("{region: us}", "{region: us, lease: 3651d}"), 5, ["`coordination.lease` must be at most ten years"]),
+        (
+            changed('"order:{pk}"', '"order:{pk}", action: refresh, ttl: 0.4ms'),
+            15,
+            ["`rules[0].cache[0].ttl`: must be at least 1s"],
+        ),
+        (changed("6379/0", "6379/abc"), 7, ["`caches.eu_main.url` must end in the number of a database"]),
+        (changed("6379/0", "6379?db=x"), 7, ["`caches.eu_main.url` must end in the number of a database"]),
+        (changed("6379/0", "6379/0?bogus=1"), 7, ["`caches.eu_main.url` has an unknown option; options are"]),
+        (changed("6379/0", "6379/0?decode_responses=yes"), 7, ["`caches.eu_main.url` has an unknown option"]),
+        (changed("rediss://cache:6379/0", "redis://cache/0?ssl_ca_certs=x"), 7, ["has a TLS option"]),
+        (changed("rediss://cache:6379/0", "rediss://"), 7, ["`caches.eu_main.url` must name a host"]),
         (changed("group: test", "group: [test]"), 1, ["`group` must be text"]),
         (changed("source: us", "source: no"), 11, ["`rules[0].source` must be text", "quote it"]),
         (changed("table: orders", "table: or ders"), 10, ["`rules[0].table` must be a DynamoDB table name"]),
@@ -228,6 +248,20 @@ def test_missing_keys_are_named_with_what_they_are(path: Path) -> None:
     sentences = problems(path, "group: test\n")
     assert f"{path}: `rules` is missing." in sentences
     assert f"{path}: `coordination` is missing." in sentences
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["rediss://cache:6379", "redis://h/7?client_name=x", "unix:///run/x.sock?db=2", "rediss://h/0?ssl_cert_reqs=none"],
+)
+def test_urls_of_caches_with_options_are_taken(path: Path, url: str) -> None:
+    path.write_text(changed("rediss://cache:6379/0", url))
+    assert load(path).caches["eu_main"].url == url
+
+
+def test_a_password_that_breaks_a_url_is_not_told(path: Path) -> None:
+    sentences = problems(path, changed("rediss://cache:6379/0", f"rediss://:x?{SECRET}@cache:6379/0"))
+    assert SECRET not in "".join(sentences)
 
 
 def test_every_problem_is_told_at_once(path: Path) -> None:

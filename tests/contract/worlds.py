@@ -21,6 +21,7 @@ from replicator.adapters.tables import DynamoRegion
 from replicator.adapters.wire import call, prepare
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
+from replicator.domain.stamps import NO_ROW, SideRow, Tombstone, parse_version
 from replicator.ports import Cache, Region
 from replicator.settings import Region as RegionSettings
 
@@ -74,6 +75,33 @@ class RegionBench(Protocol):
         """An item that the region can never hold under this key, made of `item`."""
 
 
+def _row_attributes(slot: Slot) -> dict[str, Any]:
+    """A side row as its table holds it."""
+    row, texts = slot.row, dict[str, str | None]()
+    texts["v"] = slot.tombstone
+    if row.tombstone is not None:
+        texts |= {"v": row.tombstone.version.text, "p": row.tombstone.parent, "h": row.tombstone.content}
+    texts["f"] = None if row.floor is None else row.floor.text
+    texts["lv"] = None if row.removed is None else row.removed.text
+    texts["ls"] = None if row.removed_at is None else f"{row.removed_at:053d}"
+    return {name: {"S": text} for name, text in texts.items() if text is not None}
+
+
+def _row(attributes: Mapping[str, Any]) -> tuple[str | None, SideRow]:
+    """A tombstone of the modes that keep nothing else, and the side row of mode `active-active`."""
+    texts = {name: typed.get("S") for name, typed in attributes.items()}
+    deleted = parse_version(texts.get("v") or "")
+    return (
+        texts.get("v") if deleted is None else None,
+        SideRow(
+            tombstone=None if deleted is None else Tombstone(deleted, texts["p"], texts["h"]),
+            floor=parse_version(texts.get("f") or ""),
+            removed_at=int(texts["ls"]) if "ls" in texts else None,
+            removed=parse_version(texts.get("lv") or ""),
+        ),
+    )
+
+
 class MemoryRegionBench:
     """The memory region."""
 
@@ -117,9 +145,9 @@ class DynamoRegionBench:
     async def seed(self, slots: Mapping[ItemKey, Slot]) -> None:
         items = [json.loads(slot.item.wire) for slot in slots.values() if slot.item is not None]
         rows = [
-            {"k": {"S": key.side_key(self.table)}, "v": {"S": slot.tombstone}, "sv": {"N": "1"}}
+            {"k": {"S": key.side_key(self.table)}, "sv": {"N": "1"}, **_row_attributes(slot)}
             for key, slot in slots.items()
-            if slot.tombstone is not None
+            if slot.tombstone is not None or slot.row != NO_ROW
         ]
         for table, puts in ((self.table, items), (self.side, rows)):
             for start in range(0, len(puts), _BATCH):
@@ -128,11 +156,18 @@ class DynamoRegionBench:
 
     async def found(self, keys: Sequence[ItemKey]) -> dict[ItemKey, Slot]:
         items = {_key(item, self._keys): _image(item) for item in await self._all(self.table)}
-        rows = {row["k"]["S"]: row["v"]["S"] for row in await self._all(self.side)}
+        rows = {row["k"]["S"]: _row(row) for row in await self._all(self.side)}
         return {
-            key: Slot(items.get(_key(json.loads(key.wire), self._keys)), rows.get(key.side_key(self.table)))
+            key: Slot(
+                items.get(_key(json.loads(key.wire), self._keys)), *rows.get(key.side_key(self.table), (None, NO_ROW))
+            )
             for key in keys
         }
+
+    async def side_row(self, key: ItemKey) -> Any:
+        """A side row as it stands in the table."""
+        (row,) = [row for row in await self._all(self.side) if row["k"]["S"] == key.side_key(self.table)]
+        return row
 
     async def _all(self, table: str) -> list[Any]:
         items: list[Any] = []

@@ -226,6 +226,19 @@ async def test_a_removal_in_a_page_that_is_read_later_is_waited_for() -> None:
     assert world.records(EU) == []
 
 
+async def test_a_removal_in_the_page_behind_a_full_one_is_found() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    world[US].put("k", "short-lived")
+    world[US].put("other", "v")
+    world[US].delete("k")
+    async with world.process(limits=Limits(page_records=2)) as process:
+        await until(lambda: world[EU].holds() == {"other": "v"})
+        await asyncio.sleep(10)
+        await process.drain()
+    assert [call for call, _ in world[US].effects] == ["Restamp", "RaiseFloor", "SettleTombstone"]
+    assert len(world.records(EU)) == 1
+
+
 async def test_a_removal_that_is_not_read_in_time_is_waited_for_no_longer() -> None:
     world = MeshWorld(ACTIVE, US, EU)
     reader = Reader(world, US)

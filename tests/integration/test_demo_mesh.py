@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def test_a_region_that_is_altered_after_the_drain_is_found(
         return code
 
     monkeypatch.setattr(Daemon, "drain", altering)
-    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     code = asyncio.run(demo(DemoOptions(duration=2, rate=20, json=True, mode="versioned", regions=2)))
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert code == 1

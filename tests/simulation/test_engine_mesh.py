@@ -19,6 +19,7 @@ from replicator.adapters.memory import Fault, Faults, MemoryRegion
 from replicator.domain.image import Image
 from replicator.domain.records import RegionId
 from replicator.domain.requests import Response
+from replicator.domain.stamps import Kind, held
 from replicator.domain.versions import STAMP
 from replicator.engine import pacing
 from replicator.engine.pacing import Limits
@@ -47,8 +48,8 @@ class MeshHistory:
     """Every value that a user wrote, with the version it carried."""
     overwrote: dict[str, list[int | None]] = field(default_factory=lambda: defaultdict(list))
     """Values that stood there when a user wrote, with the versions that were written over them; None: a delete."""
-    expired: set[str] = field(default_factory=set)
-    """Values that only an expiry took away: any change of theirs in another region beats it."""
+    undecided: set[str] = field(default_factory=set)
+    """Values that may come back: an expiry loses to every change, a delete of a marked item is the mark's (L4)."""
     written: int = 0
 
     def __post_init__(self) -> None:
@@ -103,10 +104,10 @@ class MeshHistory:
             return
         self.written += 1
         if deed in {"delete", "expire"}:
-            if deed == "expire" and self.mode == ACTIVE:
-                assert standing is not None
-                self.expired.add(standing)
-            elif standing is not None:
+            assert standing is not None
+            if self.mode == ACTIVE and (deed == "expire" or self.is_marked(region, name)):
+                self.undecided.add(standing)
+            else:
                 self.overwrote[standing].append(None)
             table.delete(name, by_ttl=deed == "expire")
             return
@@ -123,6 +124,10 @@ class MeshHistory:
                 table.update(name, value, **version)
             case _:
                 table.write(name, self.from_a_stale_read(region, name, value, version))
+
+    def is_marked(self, region: RegionId, name: str) -> bool:
+        looked = held(self.world[region].item(key_of(name)))
+        return looked is not None and looked.kind is Kind.MARK
 
     def from_a_stale_read(self, region: RegionId, name: str, value: str, version: dict[str, int]) -> Image:
         """A whole image that somebody read earlier, changed, and now puts back together with its old stamp."""
@@ -190,9 +195,11 @@ class MeshHistory:
     def read_to_the_end(self) -> bool:
         """Whether every record of every shard is behind a stored checkpoint."""
         for region, ref in self.world.refs.items():
-            for shard_id, held in self.world.streams[region]._shards[ref.arn].items():
-                ends = {"SHARD_END", held.records[-1].sequence} if held.records else {"SHARD_END", "TRIM_HORIZON", None}
-                if self.world.stored(region, shard_id) not in ends:
+            for shard_id, shard in self.world.streams[region]._shards[ref.arn].items():
+                ends = (
+                    {"SHARD_END", shard.records[-1].sequence} if shard.records else {"SHARD_END", "TRIM_HORIZON", None}
+                )
+                if self.world.stored(region, shard_id) not in {"SHARD_END", *ends}:
                     return False
         return True
 
@@ -211,7 +218,7 @@ class MeshHistory:
         losers = {value_of(entry.conflict.loser) for entry in self.world.entries()}
         exempt = self.deleted_by_the_daemon() if self.mode == VERSIONED else set()
         overwritten = {value for value, over in self.overwrote.items() if over}
-        lost = self.versions.keys() - self.final() - self.expired - overwritten
+        lost = self.versions.keys() - self.final() - self.undecided - overwritten
         assert lost - exempt <= losers, f"{sorted(lost - exempt - losers)} were lost without an entry"
 
     def deleted_by_the_daemon(self) -> set[str | None]:
