@@ -137,7 +137,11 @@ def restamp(sealed: str, when: StampIs, key_attribute: str, stamp: str) -> bytes
 
 def marked_by(version: Version, stamp: str) -> bytes:
     """Members of a request body that state that the delete of this version marked the item."""
-    return _stated("begins_with(#rep, :mark)", {"#rep": stamp}, {":mark": {"S": mark_prefix(version)}})
+    # The same as `begins_with`, which some servers refuse on an attribute of another type instead of calling it false.
+    first = mark_prefix(version)
+    behind = first[:-1] + chr(ord(first[-1]) + 1)
+    text = "#rep >= :first AND #rep < :behind"
+    return _stated(text, {"#rep": stamp}, {":first": {"S": first}, ":behind": {"S": behind}})
 
 
 _Terms = tuple[str, dict[str, str], dict[str, object]]
