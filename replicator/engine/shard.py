@@ -260,7 +260,7 @@ class ShardWorker:
         self._wake()
 
     async def _pipeline(self, rule: Rule) -> None:
-        ahead = ReadAhead(self._limits.page_records)
+        ahead = ReadAhead(self._limits.page_records + 1)  # behind a full page the next one is still read
         appliers = [await self._applier(rule, target, ahead) for target in rule.targets]
         self._ports.observer.service_recovered(self._what(rule))
         pages: asyncio.Queue[Page | None] = asyncio.Queue()  # `ahead` bounds it
