@@ -25,8 +25,11 @@ from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.desk import Desk, Tally
 from replicator.engine.pacing import Stopped, pause_for_any, pause_or_raise
 
-_FIRST_WAIT_SECONDS = 0.05
-_LONGEST_WAIT_SECONDS = 0.5
+_WAIT_SECONDS = 0.04
+"""Time between two looks at an item that its region has not stamped yet. Two regions that write one key wait for each
+other, so all looks together stay well below a second.
+"""
+
 _LOOK_AHEAD_SECONDS = 3.0
 """How long a removal that must be ahead in the stream is waited for."""
 
@@ -131,9 +134,8 @@ class MeshDriver:
             case LogConflict():
                 await desk.log(request, record.sequence, tally)
                 return Done()
-            case Wait(attempt):
-                seconds = min(_LONGEST_WAIT_SECONDS, _FIRST_WAIT_SECONDS * 2 ** (attempt - 1))
-                await pause_or_raise(desk.stop, seconds)
+            case Wait():
+                await pause_or_raise(desk.stop, _WAIT_SECONDS)
                 return Done()
             case LookAhead():
                 return FoundAhead(await self._look_ahead(request))

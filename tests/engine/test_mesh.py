@@ -294,7 +294,7 @@ async def test_a_wait_ends_when_the_program_stops() -> None:
     task = reader.start()
     await gate.reached()
     gate.open()
-    await asyncio.sleep(1)
+    await asyncio.sleep(0.1)
     began = asyncio.get_running_loop().time()
     reader.stop.set()
     assert found(await finished(task) or ValueError(), Stopped)

@@ -92,9 +92,19 @@ class MeshHistory:
     # -- who does what ---------------------------------------------------------------------------------------------
 
     async def users(self, region: RegionId) -> None:
+        """Bursts in which regions meet, and pauses behind which users write over what came from elsewhere."""
         while True:
-            await asyncio.sleep(self.dice.random() * self.dice.choice([0.05, 0.5, 3.0]))
-            self.write(region, self.dice.choice(KEYS))
+            for _ in range(self.dice.choice([1, 2, 10])):
+                await asyncio.sleep(self.dice.random() * self.dice.choice([0.05, 0.5]))
+                self.write(region, self.dice.choice(KEYS))
+            await asyncio.sleep(self.dice.choice([0.5, 3.0, 8.0]))
+
+    def write_over_everything(self, region: RegionId) -> dict[str, str | None]:
+        """Knowing what all hold, one region's users write every key once more; returns what they wrote."""
+        for name in KEYS:
+            number = next(self.counter)
+            self.world[region].put(name, number, **({"ver": number} if self.mode == VERSIONED else {}))
+        return self.world[region].holds()
 
     def write(self, region: RegionId, name: str) -> None:
         table = self.world[region]
@@ -250,6 +260,10 @@ async def test_whatever_happens_all_regions_become_identical_and_the_daemon_sile
         await asyncio.sleep(30)
         assert history.read_to_the_end()
         assert world.changes() == changes, "the daemon writes although no user did"
+        entries = len(world.entries())
+        wanted = history.write_over_everything(min(regions, key=lambda region: world.skew[region]))
+        await until(lambda: history.read_to_the_end() and world.agreed() == wanted, within=60)
+        assert len(world.entries()) == entries, "what was seen when it was overwritten is no conflict"
         await asyncio.gather(first.drain(), second.drain())
         history.ends += [first, second]
     assert [error for process in history.ends for error in process.observer.faults] == []

@@ -20,7 +20,7 @@ from replicator.demo.view import View
 from replicator.demo.world import World
 
 ALIKE_SECONDS: Final = 60.0
-SILENT_SECONDS: Final = 120.0
+SILENT_SECONDS: Final = 60.0
 _PAUSE_SECONDS = 1.0
 LAG_POLL_SECONDS: Final = 0.05
 """Of each region's sampler: there are more of them than in mode `ordered`."""
