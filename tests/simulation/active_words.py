@@ -15,9 +15,10 @@ from replicator.domain.requests import (
     StampedPut,
 )
 from replicator.domain.stamps import NO_ROW, Tombstone, Version, held, parse_version
+from tests.simulation.active_places import content_number
 from tests.simulation.active_scenario import LETTERS, REGIONS
 from tests.simulation.active_tree import DONE, NOWHERE
-from tests.simulation.active_world import Move, State, World, content_number
+from tests.simulation.active_world import Move, State, World
 
 
 def told(world: World, way: tuple[Move, ...]) -> list[str]:

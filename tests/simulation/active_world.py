@@ -8,16 +8,14 @@ so a state is a tuple of small integers.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple
 
 from replicator.adapters.memory.stamped import StampedSlot
 from replicator.domain import mesh as mesh_module
-from replicator.domain.image import Image, stamped, unreserved
+from replicator.domain.image import Image, unreserved
 from replicator.domain.mesh import Mesh
-from replicator.domain.records import ChangeRecord, RegionId, change_record, item_key
+from replicator.domain.records import RegionId
 from replicator.domain.requests import (
     At,
     DeleteMarked,
@@ -27,29 +25,23 @@ from replicator.domain.requests import (
     LogConflict,
     LookAhead,
     MeshRequest,
-    Remover,
     StampRequest,
 )
-from replicator.domain.stamps import (
-    NO_PARENT,
-    NO_ROW,
-    Kind,
-    SideRow,
-    Stamp,
-    Tombstone,
-    Version,
-    content_of,
-    held,
-    parse_stamp,
+from replicator.domain.stamps import NO_ROW, Kind, Version, held, parse_stamp
+from tests.simulation.active_places import (
+    DAEMON,
+    Place,
+    ahead,
+    content_number,
+    emitted,
+    pointer,
+    start_places,
+    start_second,
+    written,
 )
-from tests.simulation.active_scenario import GENERATION, LETTERS, PRODUCTION, REGIONS, Op, Scenario, Variant
+from tests.simulation.active_scenario import GENERATION, PRODUCTION, REGIONS, Op, Scenario, Variant
 from tests.simulation.active_tree import DONE, Tree
 from tests.simulation.active_truth import Judge, Truth
-
-KEY = item_key(b'{"pk":{"S":"k"}}')
-AHEAD_SECONDS = 2
-DAEMON = 99.0
-"""When the daemon writes, by a clock of its own that nothing depends on."""
 
 # A pure function, asked for the same few images all the time.
 vars(mesh_module)["held"] = lru_cache(maxsize=1 << 16)(held)
@@ -62,57 +54,12 @@ class Violation(Exception):
 # -- what states are made of ---------------------------------------------------------------------------------------
 
 
-class Place(NamedTuple):
-    """One region. `origins`: which write each record of the stream stands for; `gone`: which one removed the item.
-
-    A write is its number, or, when the daemon carried a delete out, where that delete stands (`_pointer`).
-    """
-
-    slot: StampedSlot
-    stream: tuple[ChangeRecord, ...]
-    origins: tuple[int, ...]
-    users: int
-    gone: int | None
-
-
 State = tuple[int, ...]
 Move = tuple[str, int, int]
 """What happens (`user`, `step`, `crash`, `zombie`, `die`, `expire`), to whom, and with which position."""
 
 _NODES = 1 << 32
 _SNAPSHOTS = 1 << 16
-
-
-def _pointer(version: Version) -> int:
-    """A write by its place in a region's stream: a negative number."""
-    return -1 - (REGIONS.index(RegionId(version.region)) << 16 | version.sequence % 10**40)
-
-
-@lru_cache(maxsize=1 << 16)
-def content_number(image: Image) -> int:
-    """Which write an item's content is of."""
-    return int(image.attributes["w"]["N"])
-
-
-def _written(number: int, stamp: str | None) -> Image:
-    plain = Image(json.dumps({"pk": {"S": "k"}, "w": {"N": str(number)}}, separators=(",", ":")).encode())
-    return plain if stamp is None else Image(stamped(plain, stamp))
-
-
-def _ahead(stream: Sequence[ChangeRecord], after: int) -> Remover:
-    """Who first removed the item behind a record."""
-    for record in stream[after % 10**40 :]:
-        if record.new is None:
-            assert record.old is not None
-            stamp = None if record.old.stamp is None else parse_stamp(record.old.stamp)
-            return Remover.DAEMON if stamp is not None and stamp.kind is Kind.MARK else Remover.USER
-    return Remover.UNKNOWN
-
-
-def _event(old: Image | None, new: Image | None) -> str:
-    if new is None:
-        return "REMOVE"
-    return "INSERT" if old is None else "MODIFY"
 
 
 def _start_kind(scenario: Scenario) -> str:
@@ -145,7 +92,7 @@ class World:
         self._truths: list[dict[int, Truth]] = []
         self._truth_ids: dict[tuple[tuple[int, Truth], ...], int] = {}
         self._snapshots: list[str | None] = []
-        self._initial: list[Image | None] = []
+        self._initial = [place.slot.item for place in start_places(scenario)]
         self._answered: dict[tuple[int, int], tuple[int, int]] = {}
         self._used: dict[tuple[int | None, ...], tuple[int, int, int]] = {}
         self._done = self._tree.response(Done())
@@ -153,34 +100,13 @@ class World:
         count = self.regions
         self._user, self.worker, self._rest = count, 2 * count, 3 * count
         self.zombie = self._rest + 4
-        self.start = self._first_state()
-
-    # -- the start -------------------------------------------------------------------------------------------------
-
-    def _first_state(self) -> State:
-        truth = {0: Truth(-1, frozenset())}
-        places = [Place(StampedSlot(), (), (), 0, None)] * self.regions
-        if self.scenario.start is not None:
-            kind, owner = self.scenario.start
-            second = 0 if kind == "seed" else AHEAD_SECONDS
-            version = Version(second * 1_000_000, 0, REGIONS[owner], 0)
-            truth = {0: Truth(second, frozenset())}
-            if kind == "tombstone":
-                row = SideRow(Tombstone(version, NO_PARENT, content_of(_written(0, None))), None, 0, version)
-                places = [Place(StampedSlot(None, row), (), (), 0, 0)] * self.regions
-            else:
-                stamp = Stamp(version, Kind.VALUE, content_of(_written(0, None)), NO_PARENT)
-                items = [_written(0, stamp.sealed(f"start--{letter}")) for letter in LETTERS[: self.regions]]
-                places = [Place(StampedSlot(item, NO_ROW), (), (), 0, None) for item in items]
-        self._initial = [place.slot.item for place in places]
-        return (
-            *(self._place(place) for place in places),
-            *((0,) * self.regions),
-            *((0,) * self.regions),
-            self._truth(truth),
+        self.start: State = (
+            *map(self._place, start_places(scenario)),
+            *((0,) * (2 * count)),
+            self._truth({0: Truth(start_second(scenario), frozenset())}),
             0,
-            self.scenario.crashes,
-            self.scenario.zombies,
+            scenario.crashes,
+            scenario.zombies,
         )
 
     # -- interning -------------------------------------------------------------------------------------------------
@@ -290,7 +216,7 @@ class World:
                 state = (*state[: self._rest + 1], log, *state[self._rest + 2 :])
                 return state, self._tree.child(node, self._done)
             case LookAhead(_, after):
-                remover = _ahead(self._places[state[region]].stream, after)
+                remover = ahead(self._places[state[region]].stream, after)
                 return state, self._tree.child(node, self._tree.response(FoundAhead(remover)))
             case _:
                 return state, self._tree.child(node, self._done)
@@ -324,35 +250,13 @@ class World:
         slot, response = self._variant.answer(place.slot, request.request, nonce)
         origin = 0
         if isinstance(request.request, DeleteMarked):
-            origin = _pointer(request.request.version)
+            origin = pointer(request.request.version)
         elif slot.item is not None:
             origin = content_number(slot.item)
-        after = self._emitted(place, slot, DAEMON, origin)
+        after = emitted(place, slot, DAEMON, origin)
         if len(after.stream) - after.users > self.scenario.bound:
             raise Violation(f"more than {self.scenario.bound} daemon writes in one region")
         return self._place(after), self._tree.response(response)
-
-    def _emitted(self, place: Place, slot: StampedSlot, second: float, origin: int, *, by: str = "") -> Place:
-        """The place after a physical write; a write that changes nothing leaves no record."""
-        old, new = place.slot.item, slot.item
-        if old == new:
-            return place._replace(slot=slot)
-        record = change_record(
-            event=_event(old, new),
-            key=KEY.wire,
-            old=None if old is None else old.wire,
-            new=None if new is None else new.wire,
-            sequence=str(len(place.stream) + 1),
-            created_at=second,
-            by_ttl=by == "T",
-        )
-        return Place(
-            slot=slot,
-            stream=(*place.stream, record),
-            origins=(*place.origins, origin),
-            users=place.users + bool(by),
-            gone=origin if new is None else None,
-        )
 
     # -- users -----------------------------------------------------------------------------------------------------
 
@@ -386,10 +290,10 @@ class World:
         elif op.kind in "NI":
             assert new is not None
             origin, seen_by_all = content_number(new), False
-        emitted = self._emitted(place, StampedSlot(new, place.slot.row), op.second, origin, by=op.kind)
+        after_write = emitted(place, StampedSlot(new, place.slot.row), op.second, origin, by=op.kind)
         if seen_by_all:
             truth = self._witnessed(truth, region, number, op, {shown, mark} - {None})
-        return self._place(emitted), truth, after
+        return self._place(after_write), truth, after
 
     def _snapshot(self, stamp: str | None) -> int:
         if stamp not in self._snapshots:
@@ -399,11 +303,11 @@ class World:
     def _item(self, kind: str, number: int, old: Image | None, region: int, snapshot: int) -> Image | None:
         match kind:
             case "P":
-                return _written(number, None)
+                return written(number, None)
             case "U":
-                return _written(number, None if old is None else old.stamp)
+                return written(number, None if old is None else old.stamp)
             case "R":
-                return _written(number, self._snapshots[snapshot - 1])
+                return written(number, self._snapshots[snapshot - 1])
             case "N":
                 return None if old is None else unreserved(old)
             case "I":
@@ -416,7 +320,7 @@ class World:
         stamp = None if item is None or item.stamp is None else parse_stamp(item.stamp)
         if stamp is None or stamp.kind is not Kind.MARK:
             return None
-        return self._resolved(state, _pointer(stamp.version))
+        return self._resolved(state, pointer(stamp.version))
 
     def _shown(self, state: State, place: Place) -> int | None:
         """The write that a region shows: the one of its item, or the delete that removed it."""

@@ -134,7 +134,10 @@ SEARCHED = (
     *(f"replicator/domain/{name}.py" for name in ("active_active", "applying", "classification", "losses", "mesh")),
     *(f"replicator/domain/{name}.py" for name in ("verification", "stamps", "image")),
     "replicator/adapters/memory/stamped.py",
-    *(f"tests/simulation/{name}.py" for name in ("active_tree", "active_truth", "active_world", "active_search")),
+    *(
+        f"tests/simulation/{name}.py"
+        for name in ("active_places", "active_tree", "active_truth", "active_world", "active_search")
+    ),
 )
 
 

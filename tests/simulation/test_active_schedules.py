@@ -17,10 +17,11 @@ from replicator.domain.ordered import Action, Change, Effect, OrderedPolicy, Uns
 from replicator.domain.requests import Done, LogConflict
 from replicator.domain.versions import ordered_version
 from tests.simulation.ablations import TRACES, without
+from tests.simulation.active_places import KEY, content_number
 from tests.simulation.active_scenario import LETTERS, Scenario, ops
 from tests.simulation.active_search import play
 from tests.simulation.active_words import shown
-from tests.simulation.active_world import KEY, State, World, content_number
+from tests.simulation.active_world import State, World
 
 TOMBSTONE, AHEAD, SEED = ("tombstone", 1), ("ahead", 1), ("seed", 0)
 
