@@ -193,6 +193,22 @@ async def test_the_daemons_own_record_settles_no_item_that_one_region_refuses() 
     assert world[EU].value("k") == "x" * 300
 
 
+async def test_versioned_a_later_write_settles_nothing_since_it_may_be_the_lesser_one() -> None:
+    world = MeshWorld(VERSIONED, US, EU)
+    world[EU].longest = 200
+    us = Reader(world, US)
+    world[US].put("k", "x" * 300, ver=2)
+    world[US].put("k", "shorter", ver=1)
+    us.start()
+    await asyncio.sleep(60)
+    assert us.position.text == "TRIM_HORIZON"
+    assert world[EU].holds() == {}
+    world[EU].longest = None
+    await us.finish()
+    await settle(us, Reader(world, EU))
+    assert world.agreed() == {"k": "x" * 300}
+
+
 # -- looking ahead -------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +222,17 @@ async def test_a_removal_in_the_page_in_hand_is_found_at_once() -> None:
     assert asyncio.get_running_loop().time() == began
     assert "StampedPut" not in puts(reader, US)
     assert [report.effects for report in reader.observer.reports] == [{Effect.STALE: 1, Effect.DELETED: 1}]
+
+
+async def test_the_first_removal_counts_whatever_was_written_before_it() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    reader = Reader(world, US)
+    world[US].put("k", "one")
+    world[US].put("k", "two")
+    world[US].delete("k")
+    await reader.apply()
+    assert puts(reader, US) == ["RaiseFloor", "RaiseFloor", "SettleTombstone"]
+    assert world.records(EU) == []
 
 
 async def test_a_removal_in_a_page_that_is_read_later_is_waited_for() -> None:
