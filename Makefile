@@ -11,10 +11,10 @@ ARGS ?=
 COVERAGE = $(if $(ARGS),,--cov=replicator/domain --cov=replicator/engine --cov-branch --cov-report=)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test prove lint format lock schema
+.PHONY: help setup demo test test-long prove lint format lock schema
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  ARGS=... goes to the program behind demo, test and lock, for example: make demo ARGS=--duration=10"
 
 setup: ## make .venv with the program, the demo's servers and the test tools
@@ -23,10 +23,13 @@ setup: ## make .venv with the program, the demo's servers and the test tools
 demo: setup ## replicate real traffic between local servers, then compare every item
 	@$(BIN)/replicator demo $(ARGS)
 
-test: setup ## run every test, in parallel and in random order
-	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal $(COVERAGE) $(ARGS)
+test: setup ## run the tests, in parallel and in random order
+	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal -m "not long" $(COVERAGE) $(ARGS)
 	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/domain/*' --fail-under=100)
 	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/engine/*' --fail-under=95)
+
+test-long: setup ## run the explorers of the meshes and the long runs with real processes
+	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal -m long $(ARGS)
 
 prove: setup ## search mode active-active: SET=zombie, SEEDS=100000, ABLATE=all (what is found stays in .prove.jsonl)
 	$(BIN)/python -m tests.simulation.prove $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS)) \

@@ -1,11 +1,31 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 # How long an example takes depends on what else the machine does; it proves nothing about the code.
 settings.register_profile("replicator", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+LONG = {
+    "simulation/test_active.py",
+    "simulation/test_engine_mesh.py",
+    "simulation/test_versioned.py",
+    "integration/test_demo_mesh.py",
+    "integration/test_mesh.py",
+}
+"""Explorers of the meshes, and long runs of real processes: `make test-long`, which CI runs too."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes minutes."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).as_posix() in LONG:
+            item.add_marker(pytest.mark.long)
 
 
 def pytest_configure() -> None:
