@@ -11,13 +11,19 @@ settings.register_profile("replicator", deadline=None, suppress_health_check=[He
 
 
 LONG = {
+    "cli/test_conflicts.py",
+    "cli/test_mesh_commands.py",
+    "cli/test_mesh_worlds.py",
+    "contract/test_stamped_region.py",
+    "contract/test_versioned_region.py",
+    "integration/test_conflicts.py",
     "simulation/test_active.py",
     "simulation/test_engine_mesh.py",
     "simulation/test_versioned.py",
     "integration/test_demo_mesh.py",
     "integration/test_mesh.py",
 }
-"""Explorers of the meshes, and long runs of real processes: `make test-long`, which CI runs too."""
+"""What takes minutes about meshes: explorers, servers, real processes. `make test-long`, which CI runs too."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
