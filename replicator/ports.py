@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import Protocol
 
 from replicator.domain.assignment import LeaseRow
 from replicator.domain.conflicts import ConflictEntry
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import ReplicatorError, WorldMismatch
 from replicator.domain.lineage import Shard
 from replicator.domain.ordered import Effect
 from replicator.domain.progress import Position
-from replicator.domain.records import ChangeRecord, RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.records import ChangeRecord, RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
 from replicator.domain.requests import Request, Response
 from replicator.domain.rules import CacheAction, Target
 
@@ -38,6 +39,14 @@ class RecordPage:
 
     records: tuple[ChangeRecord, ...]
     next_iterator: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPage:
+    """One page of a stream's listing. `last` None: nothing follows; else the next page starts behind it."""
+
+    shards: tuple[Shard, ...]
+    last: ShardId | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +91,22 @@ class Stream(Protocol):
     async def current(self, table: TableName) -> StreamRef:
         """The table's present stream; `WorldMismatch` when there is none that can be used."""
 
-    async def shards(self, stream: StreamRef) -> list[Shard]:
-        """Every shard that is listed now."""
+    async def streams(self, table: TableName) -> list[StreamRef]:
+        """Every stream of a table that can still be read, oldest first; the present one is the last."""
 
-    async def iterator(self, stream: StreamRef, shard_id: ShardId, position: Position) -> str:
-        """A shard iterator right behind `position`; `RecordsTrimmed` when that place is gone."""
+    async def shard_page(self, stream: StreamRef, after: ShardId | None) -> ShardPage:
+        """One page of the listing, behind shard `after`; `ShardGone` when the stream is gone."""
+
+    async def children(self, stream: StreamRef, parent: ShardId) -> list[Shard] | None:
+        """The listed children of a closed shard; None when the endpoint cannot filter (then list instead)."""
+
+    async def iterator(
+        self, stream: StreamRef, shard_id: ShardId, position: Position, first: SequenceNumber | None = None
+    ) -> str:
+        """A shard iterator right behind `position`; `RecordsTrimmed` when that place is gone, `ShardGone`.
+
+        `first` asks, together with the horizon, for the shard's very first record: `RecordsTrimmed` when it is gone.
+        """
 
     async def read(self, iterator: str, limit: int) -> RecordPage:
         """The next page; may be empty long before the end. `IteratorExpired`, `RecordsTrimmed`."""
@@ -113,38 +133,80 @@ class ConflictLog(Protocol):
         """Make the entry durable; an entry whose id is there already stays as it was."""
 
 
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Who discovers a stream's shards. The owner's heartbeat keeps it; an expired owner's may be taken."""
+
+    owner: WorkerId | None
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Everything that is stored about one stream, read consistently."""
+
+    rows: Mapping[ShardId, LeaseRow]
+    seat: Seat | None
+    starts: Mapping[str, TargetStart]
+    unreadable: WorldMismatch | None = None
+    """What is wrong with a row that was left out; such a shard cannot be claimed, and the stream not be drained."""
+
+
 class Coordination(Protocol):
-    """Leases and progress: one row per shard, because a checkpoint is conditional on the lease's epoch."""
+    """Lineage, leases and progress: one row per shard, because a checkpoint is conditional on the lease's epoch."""
 
-    async def rows(self, stream: StreamRef) -> dict[ShardId, LeaseRow]:
-        """Every shard row of a stream."""
+    async def state(self, stream: StreamRef) -> StreamState:
+        """All of a stream's rows."""
 
-    async def claim(
-        self, stream: StreamRef, shard_id: ShardId, seen: LeaseRow | None, owner: WorkerId
-    ) -> LeaseRow | None:
-        """Take a shard if its row still is as `seen`; None when somebody was faster."""
+    async def discover(self, stream: StreamRef, shards: Sequence[Shard], found_at: float) -> None:
+        """Store shards: a new row for an unknown one, what is new about a known one. Knowledge only grows."""
+
+    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """Note that the stream lists a shard no more."""
+
+    async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
+        """Take a shard if its row still has the owner and epoch of `seen`; None when somebody was faster."""
 
     async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
-        """Store positions by target id; `LeaseLost` unless owner and epoch still are ours."""
+        """Store positions by target id; `LeaseLost` unless owner and epoch still are ours.
+
+        A position at or behind the `until` of a target's rewind takes that rewind away.
+        """
 
     async def release(self, lease: Lease) -> None:
         """Give the shard back; quiet when it is no longer ours."""
 
-    async def forget(self, stream: StreamRef, shard_id: ShardId) -> None:
-        """Delete the row of a finished shard that the stream no longer lists."""
+    async def forget(self, stream: StreamRef, row: LeaseRow) -> None:
+        """Delete the row of a finished shard that the stream no longer lists; quiet when it changed meanwhile."""
+
+    async def take_seat(self, stream: StreamRef, seen: Seat | None, owner: WorkerId | None) -> bool:
+        """Take (or, with no owner, leave) the discoverer's seat if it still is as `seen`; False if it is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A worker's sign of life. `news` rises when other workers should look at the rows: shards freed or found."""
+
+    beat: int
+    news: int = 0
+    admin: str = ""
+    """Where its admin server listens, `http://host:port`; for people and `replicator status`."""
 
 
 class Membership(Protocol):
     """Workers and their heartbeats: one write per worker, not one per shard."""
 
-    async def beat(self, worker: WorkerId, counter: int) -> None:
+    async def beat(self, worker: WorkerId, pulse: Pulse) -> None:
         """Show a sign of life."""
 
-    async def members(self) -> dict[WorkerId, int]:
-        """Every worker's last counter."""
+    async def members(self) -> dict[WorkerId, Pulse]:
+        """Every worker's last pulse."""
 
     async def leave(self, worker: WorkerId) -> None:
         """Remove a worker's row."""
+
+    async def paused(self) -> frozenset[RuleName]:
+        """Rules that an operator has paused."""
 
 
 class Registry(Protocol):
@@ -157,7 +219,10 @@ class Registry(Protocol):
         """Store the start of a target (None: the server's time now) unless one is stored; returns what is stored."""
 
     async def record_gap(self, gap: Gap) -> None:
-        """Store a loss interval; the same gap again changes nothing."""
+        """Store a loss interval; the same gap (`Gap.gap_id`) again changes nothing."""
+
+    async def acknowledged(self, gap: Gap) -> bool:
+        """Whether an operator accepted the loss: a stopped target then goes on behind it."""
 
     async def streams(self, region: RegionId, table: TableName) -> list[StreamRef]:
         """Streams of this table that were read before and not yet drained, oldest first."""
@@ -168,14 +233,24 @@ class Registry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Records of a shard that were lost to one target before they were read."""
+    """Records of a shard that were lost to one target before they were read: behind `after`, up to `until`.
+
+    `until` is the first record that can still be read, END when nothing can, None when that is not known.
+    """
 
     stream: StreamRef
     shard_id: ShardId
     target_id: str
     after: Position
+    until: Position | None
     found_at: float
     why: str
+
+    @property
+    def gap_id(self) -> str:
+        """12 hexadecimal digits; the same loss found again has the same id."""
+        text = "|".join((self.stream.region, self.stream.arn, self.shard_id, self.target_id, self.after.text))
+        return sha256(text.encode()).hexdigest()[:12]
 
 
 # -- observation ---------------------------------------------------------------------------------------------------
@@ -254,6 +329,15 @@ class Observer(Protocol):
 
     def gap_found(self, gap: Gap) -> None:
         """Records were lost before they were read."""
+
+    def gap_passed(self, gap: Gap, why: str) -> None:
+        """A target goes on behind a gap: its rule skips, or an operator acknowledged the loss."""
+
+    def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
+        """A shard is leased but does not progress, for longer than the bound; told again while it lasts."""
+
+    def unstalled(self, lease: Lease, rule: RuleName) -> None:
+        """It progresses again."""
 
     def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
         """An iterator was derived anew."""

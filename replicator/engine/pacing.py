@@ -28,7 +28,16 @@ class Limits:
     discovery_seconds: float = 10.0
     heartbeat_seconds: float = 3.0
     lease_seconds: float = 10.0
+    watch_seconds: float = 0.5
+    """Time between two looks at the other workers' pulses."""
     claims_per_cycle: int = 64
+    moves_per_cycle: int = 8
+    describes_per_second: float = 8.0
+    """DescribeStream calls of all workers together, per region; each takes its part."""
+    in_flight_bytes: int = 256 * 1024 * 1024
+    """Records read and not yet applied, over all shards of a process."""
+    stall_seconds: float = 60.0
+    """A shard that is ours and does not progress for so long is reported."""
 
 
 def backoff(attempt: int, longest: float) -> float:
