@@ -58,6 +58,11 @@ class Lease:
     owner: WorkerId
     epoch: int
 
+    @property
+    def shown(self) -> str:
+        """The shard for people, and in the name of every service of it: shard ids alone may collide."""
+        return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
+
 
 @dataclass(frozen=True, slots=True)
 class TargetStart:
@@ -345,8 +350,11 @@ class Observer(Protocol):
     def session_began(self, worker: WorkerId) -> None:
         """This process lives under a new worker id."""
 
-    def cycle(self, stream: StreamRef | None, shards: int, owned: int) -> None:
-        """A discovery cycle was attempted."""
+    def cycle(self, stream: StreamRef | None, shards: int, owned: int, open_shards: int | None = None) -> None:
+        """A cycle over a stream's shards was attempted: how many are known, how many are ours, how many get records."""
+
+    def described(self, stream: StreamRef) -> None:
+        """A stream was asked for shards: one DescribeStream call."""
 
     def service_failed(self, what: str, error: ReplicatorError) -> None:
         """A background service (discovery, heartbeat) failed and will be repeated."""

@@ -53,7 +53,7 @@ class Progress:
         self._ports = ports
         self._fence = fence
         self._limits = limits
-        self.what = f"checkpoint of shard {lease.shard_id}"
+        self.what = f"checkpoint of {lease.shown}"
 
     def position(self, target: Target) -> Position:
         """Up to where everything is durable at a target."""
@@ -247,7 +247,7 @@ class ShardWorker:
             self._ports.observer.shard_failed(self.lease, rule.name, error)
 
     def _what(self, rule: Rule) -> str:
-        return f"rule {rule.name} on shard {self.lease.shard_id}"
+        return f"rule {rule.name} on {self.lease.shown}"
 
     async def _store_end(self) -> None:
         """Children wait for the stored end of their parents: store it at once; if that fails, the keeper repeats it."""

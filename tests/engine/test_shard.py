@@ -581,7 +581,7 @@ async def test_a_gap_that_cannot_be_recorded_is_not_passed() -> None:
     world.registry.faults.pause = refuse
     await asyncio.sleep(60)
     assert world.stored() == "5"
-    await until(lambda: "rule orders on shard s0" in process.observer.troubles)
+    await until(lambda: "rule orders on shard s0 of orders in us" in process.observer.troubles)
     assert process.observer.faults == [], "a service that does not answer is no fault of ours"
     world.registry.faults.pause = None
     await until(lambda: world.stored() == "10")

@@ -129,14 +129,26 @@ class Recorder:
     def gap_found(self, gap: Gap) -> None:
         self.told.append(("gap_found", gap.target_id, gap.shard_id, gap.after.text))
 
+    def gap_passed(self, gap: Gap, why: str) -> None:
+        self.told.append(("gap_passed", gap.target_id, gap.shard_id, gap.after.text, why))
+
+    def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
+        self.told.append(("stalled", lease.shard_id, rule, reason, remedy))
+
+    def unstalled(self, lease: Lease, rule: RuleName) -> None:
+        self.told.append(("unstalled", lease.shard_id, rule))
+
     def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
         self.told.append(("iterator_expired", shard_id))
 
     def session_began(self, worker: WorkerId) -> None:
         self.told.append(("session_began", worker))
 
-    def cycle(self, stream: StreamRef | None, shards: int, owned: int) -> None:
-        self.told.append(("cycle", stream, shards, owned))
+    def cycle(self, stream: StreamRef | None, shards: int, owned: int, open_shards: int | None = None) -> None:
+        self.told.append(("cycle", stream, shards, owned, open_shards))
+
+    def described(self, stream: StreamRef) -> None:
+        self.told.append(("described", stream))
 
     def service_failed(self, what: str, error: ReplicatorError) -> None:
         self.troubles[what] = error
