@@ -188,9 +188,9 @@ class MeshWorld:
             region: Table(region, self._teller(region), Faults(seed + 20 + n)) for n, region in enumerate(self.names)
         }
         self.caches = {f"{region}_main": MemoryCache(Faults(seed + 30 + n)) for n, region in enumerate(self.names)}
-        self.coordination = MemoryCoordination(Faults(seed + 1))
         self.membership = MemoryMembership(Faults(seed + 2))
         self.registry = MemoryRegistry(self.clock.now, Faults(seed + 3))
+        self.coordination = MemoryCoordination(Faults(seed + 1), registry=self.registry)
         self.conflicts = MemoryConflictLog(Faults(seed + 4))
         self._ids = itertools.count(1)
 

@@ -217,9 +217,9 @@ class World:
         clock = LoopClock()
         self.now = clock.now
         self.streams = MemoryStream(Faults(seed))
-        self.coordination = MemoryCoordination(Faults(seed + 1))
         self.membership = MemoryMembership(Faults(seed + 2))
         self.registry = MemoryRegistry(clock.now, Faults(seed + 3))
+        self.coordination = MemoryCoordination(Faults(seed + 1), registry=self.registry)
         self.regions = {region: MemoryRegion(Faults(seed + 4)) for region in (EU, AP, CA)}
         self.caches = {name: MemoryCache(Faults(seed + 5)) for name in ("eu_main", "ap_main")}
         self.conflicts = MemoryConflictLog(Faults(seed + 6))

@@ -1,17 +1,18 @@
 """Every port in memory: the world that tests, the simulator and the explorer run the engine in.
 
 One thing per module: `faults` (failures on demand), `region` (tables), `source` (a written table and its records),
-`stream`, `cache`, `conflicts`, `coordination` (leases, members, registry). Invariant: no module here waits by itself,
-reads a clock, or draws a number that its seed does not decide.
+`stream`, `cache`, `conflicts`, `coordination` (lineage and leases), `registry` (members, starts, gaps, streams).
+Invariant: no module here waits by itself, reads a clock, or draws a number that its seed does not decide.
 """
 
 from __future__ import annotations
 
 from replicator.adapters.memory.cache import MemoryCache, acted, filled, leased, value_entry
 from replicator.adapters.memory.conflicts import MemoryConflictLog
-from replicator.adapters.memory.coordination import MemoryCoordination, MemoryMembership, MemoryRegistry
+from replicator.adapters.memory.coordination import MemoryCoordination
 from replicator.adapters.memory.faults import Fault, Faults, OpenFence
 from replicator.adapters.memory.region import EMPTY, MemoryRegion, Slot, answer, holds
+from replicator.adapters.memory.registry import MemoryMembership, MemoryRegistry
 from replicator.adapters.memory.source import MemorySource
 from replicator.adapters.memory.stamped import StampedSlot, answer_stamped
 from replicator.adapters.memory.stream import MemoryStream
