@@ -29,6 +29,7 @@ from replicator.domain.ownwrites import OwnWrites
 from replicator.domain.records import RegionId, TableName, WorkerId
 from replicator.domain.rules import ActivePlan, Rule, Target
 from replicator.domain.versions import STAMP
+from replicator.engine.ahead import ByteBudget
 from replicator.engine.cache import CacheFunnel
 from replicator.engine.coordinator import Source
 from replicator.engine.desk import TargetPorts
@@ -138,6 +139,8 @@ class _Parts:
         """The engine."""
         coordination = self.coordination
         targets = self._targets(rules)
+        limits = limits_of(self.settings)
+        budget = ByteBudget(limits.in_flight_bytes)
         sources: dict[tuple[RegionId, TableName], list[Rule]] = {}
         for rule in rules:
             sources.setdefault((rule.source, rule.table), []).append(rule)
@@ -154,13 +157,14 @@ class _Parts:
                         {target.target_id: targets[target] for rule in group for target in rule.targets},
                         self.clock,
                         self.observer,
+                        budget,
                     ),
                 )
                 for (region, table), group in sources.items()
             ],
             coordination,
             new_id=lambda: WorkerId(f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"),
-            limits=limits_of(self.settings),
+            limits=limits,
             clock=self.clock,
             observer=self.observer,
             stop=stop,

@@ -57,3 +57,10 @@ class ReadAhead:
     def behind(self, key: ItemKey, number: int) -> tuple[ChangeRecord, ...]:
         """Records of a key behind a sequence number, in stream order."""
         return tuple(record for record in self._by_key.get(key, ()) if record.number > number)
+
+
+class ByteBudget:
+    """Bytes of records that were read and not yet applied, over all shards of a process."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Protocol
 
 from replicator.domain.errors import (
     Disposition,
@@ -19,7 +20,6 @@ from replicator.domain.errors import (
     Throttled,
     Unreachable,
 )
-from replicator.domain.lineage import merged
 from replicator.domain.progress import END, Position, after
 from replicator.domain.records import ChangeRecord, ShardId
 from replicator.engine.pacing import Limits, Stopped, backoff, pause_or_raise
@@ -29,6 +29,16 @@ _PAGES_KEPT = 2
 _CURSORS_KEPT = 32
 _EXPIRIES_IN_A_ROW = 5
 _LOOKS_BEFORE_LOSS = 3
+
+
+class Ends(Protocol):
+    """Who knows whether a shard is over."""
+
+    async def is_over(self, shard_id: ShardId) -> bool:
+        """Whether the stream itself says that the shard gets no more records: closed, has a child, or not listed.
+
+        The answer is taken from a call made after the question was asked. Raises what prevented one.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +70,14 @@ class ShardReader:
         ref: StreamRef,
         shard_id: ShardId,
         *,
+        ends: Ends,
         limits: Limits,
         clock: Clock,
         observer: Observer,
         fence: Fence,
         stop: asyncio.Event,
     ) -> None:
+        self._ends = ends
         self._stream = stream
         self._ref = ref
         self._shard_id = shard_id
@@ -134,12 +146,7 @@ class ShardReader:
     async def _is_over(self) -> bool:
         """Whether the stream itself says that this shard gets no more records: closed, succeeded, or not listed."""
         self._fence.check()
-        try:
-            listed = merged(await self._stream.shards(self._ref))
-        except ShardGone:
-            return True
-        shard = listed.get(self._shard_id)
-        return shard is None or shard.closed
+        return await self._ends.is_over(self._shard_id)
 
     async def reaches(self, position: Position) -> bool:
         """Whether the records behind a position can still be read; False when they left the stream."""

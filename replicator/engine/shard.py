@@ -11,16 +11,17 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from replicator.domain.assignment import LeaseRow
 from replicator.domain.errors import Disposition, LeaseLost, RecordsTrimmed, ReplicatorError, ShardGone
 from replicator.domain.progress import END, HORIZON, Position, earliest
 from replicator.domain.records import RuleName
 from replicator.domain.rules import OnGap, Rule, Start, Target
-from replicator.engine.ahead import ReadAhead
+from replicator.engine.ahead import ByteBudget, ReadAhead
 from replicator.engine.apply import TargetApplier
 from replicator.engine.desk import TargetPorts
 from replicator.engine.leases import ShardFence
 from replicator.engine.pacing import Limits, Stopped, backoff, found, pause, pause_for_any
-from replicator.engine.reader import Page, ShardReader
+from replicator.engine.reader import Ends, Page, ShardReader
 from replicator.ports import Clock, Coordination, Gap, Lease, Observer, Place, Registry, Stream
 
 _FAULT_PAUSE = 6
@@ -37,6 +38,8 @@ class ShardPorts:
     targets: Mapping[str, TargetPorts]
     clock: Clock
     observer: Observer
+    budget: ByteBudget
+    """Shared by every shard of the process."""
 
 
 class Progress:
@@ -118,16 +121,17 @@ class ShardWorker:
     def __init__(  # noqa: PLR0913 - its collaborators, given once
         self,
         lease: Lease,
-        stored: Mapping[str, Position],
+        row: LeaseRow,
         ports: ShardPorts,
         fence: ShardFence,
         *,
         limits: Limits,
         stop: asyncio.Event,
         wake: Callable[[], None],
+        ends: Ends,
     ) -> None:
         self.lease = lease
-        self.progress = Progress(lease, stored, ports, fence, limits)
+        self.progress = Progress(lease, row.checkpoints, ports, fence, limits)
         self._ports = ports
         self._fence = fence
         self._limits = limits
@@ -140,6 +144,7 @@ class ShardWorker:
             ports.stream,
             lease.stream,
             lease.shard_id,
+            ends=ends,
             limits=limits,
             clock=ports.clock,
             observer=ports.observer,

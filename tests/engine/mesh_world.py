@@ -47,7 +47,7 @@ from replicator.domain.requests import Replace, Request, Response, Restamp, Stam
 from replicator.domain.rules import ActivePlan, CacheRule, Rule, Target, VersionedPlan
 from replicator.domain.stamps import held
 from replicator.domain.versions import STAMP
-from replicator.engine.ahead import ReadAhead
+from replicator.engine.ahead import ByteBudget, ReadAhead
 from replicator.engine.apply import TargetApplier
 from replicator.engine.cache import CacheFunnel
 from replicator.engine.coordinator import Source
@@ -484,6 +484,7 @@ class MeshProcess(Process):
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
         regions = {region: wire_to(table) for region, table in world.tables.items()}
         written = OwnWrites(own_writes)
+        budget = ByteBudget((limits or Limits()).in_flight_bytes)
         sources = [
             Source(
                 rule.source,
@@ -504,6 +505,7 @@ class MeshProcess(Process):
                     },
                     clock=self.clock,
                     observer=self.observer,
+                    budget=budget,
                 ),
             )
             for rule in rules

@@ -31,6 +31,7 @@ from replicator.domain.image import Image, unreserved
 from replicator.domain.progress import Position
 from replicator.domain.records import ChangeRecord, ItemKey, RegionId, RuleName, ShardId, TableName, WorkerId, item_key
 from replicator.domain.rules import CacheRule, CacheVerb, KeyTemplate, Rule, Target
+from replicator.engine.ahead import ByteBudget
 from replicator.engine.cache import CacheFunnel
 from replicator.engine.coordinator import Source
 from replicator.engine.desk import TargetPorts
@@ -334,6 +335,7 @@ class Process:
             },
             clock=self.clock,
             observer=self.observer,
+            budget=ByteBudget(limits.in_flight_bytes),
         )
         sessions = itertools.count(1)
         self.worker = Worker(
