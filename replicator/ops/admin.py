@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from replicator.domain.errors import ConfigurationInvalid
+from replicator.ops.shown import shown
 
 if TYPE_CHECKING:
     from replicator.ops.board import Board
@@ -41,7 +42,7 @@ async def serve_admin(
         return web.Response(body=generate_latest(metrics.registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
 
     async def status(_: web.Request) -> web.Response:
-        return web.json_response(board.status())
+        return web.json_response(shown(board))
 
     app = web.Application()
     app.add_routes(

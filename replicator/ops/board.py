@@ -1,24 +1,47 @@
-"""The status board: where every target stands, as /status shows it."""
+"""The status board: where every target on every shard of this worker stands.
+
+Owns what /healthz, /readyz and /metrics are answered from; `shown` draws it as /status. Invariant: everything is keyed
+by region, stream and shard together, since two regions may show the same ARN; and what is told per page touches one
+shard only, so a thousand shards cost no more per page than one.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import NamedTuple
 
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.progress import HORIZON, Position
-from replicator.domain.records import WorkerId
+from replicator.domain.records import RegionId, RuleName, ShardId, WorkerId
 from replicator.domain.rules import Rule
-from replicator.ports import Clock, Lease, Place, StreamRef
+from replicator.ports import Clock, Gap, Lease, Place, StreamRef
 
 _HEALTHY_SECONDS = 90.0
 """The coordinator attempts something at least this often, whatever the world does."""
 
-
 _SILENCE_SECONDS = 15.0
 """A shard that was not read for so long is not taken for caught up."""
+
+_RETENTION_SECONDS = 24 * 3600.0
+"""How long a stream keeps its records."""
+
+_MOST_REASONS = 20
+"""Reasons for not being ready that are written out; an outage may give every shard one of its own."""
+
+
+class Spot(NamedTuple):
+    """One shard of one stream of one region."""
+
+    region: RegionId
+    arn: str
+    shard_id: ShardId
+
+
+def spot_of(stream: StreamRef, shard_id: ShardId) -> Spot:
+    """The key of a shard."""
+    return Spot(stream.region, stream.arn, shard_id)
 
 
 @dataclass(slots=True)
@@ -30,101 +53,168 @@ class Trouble:
     since: float
     times: int = 1
 
-    def shown(self, now: float) -> dict[str, Any]:
-        """As /status shows it."""
-        return {
-            "reason": self.error.message,
-            "advice": self.error.advice,
-            "kind": type(self.error).__name__,
-            "key": self.key,
-            "seconds": round(now - self.since, 1),
-            "times": self.times,
-        }
+
+@dataclass(slots=True)
+class Stall:
+    """A rule that owns a shard and does not progress on it."""
+
+    reason: str
+    remedy: str
+    since: float
 
 
 @dataclass(slots=True)
 class TargetState:
-    """One target on one shard."""
+    """One target on one shard. Wall-clock seconds: `pending_since`, `behind_since`; monotonic: `progress_at`."""
 
     place: Place
     position: Position = HORIZON
     pending_since: float | None = None
+    """Creation of the oldest record of the page in hand."""
+    behind_since: float | None = None
+    """Creation of the newest record that was applied, until a poll finds nothing behind it."""
     last_lag: float | None = None
     progress_at: float = 0.0
     trouble: Trouble | None = None
     counts: Counter[str] = field(default_factory=Counter)
 
     def lag(self, now: float, silence: float) -> float | None:
-        """Age of the oldest record in hand; else 0 when caught up, None before anything was seen.
+        """At most how old the oldest record is that was not applied; 0 when caught up, None before anything was seen.
 
         `silence`: seconds since the shard was last read. What nobody reads is not caught up: its lag grows.
         """
-        if self.pending_since is not None:
-            return max(0.0, now - self.pending_since)
+        since = self.pending_since if self.pending_since is not None else self.behind_since
+        if since is not None:
+            return max(0.0, now - since)
         if silence > _SILENCE_SECONDS:
             return silence
         return None if self.last_lag is None else 0.0
+
+
+@dataclass(slots=True)
+class ShardState:
+    """One shard that this worker holds, or held a moment ago."""
+
+    stream: StreamRef
+    shard_id: ShardId
+    read_at: float
+    """Monotonic seconds of the last answered poll; at first those of the first sight."""
+    lease: Lease | None = None
+    targets: dict[str, TargetState] = field(default_factory=dict)
+    stalls: dict[RuleName, Stall] = field(default_factory=dict)
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    """Losses, by target id, behind which the target did not go on yet."""
+
+    @property
+    def shown(self) -> str:
+        """The shard for people."""
+        return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
 
 
 class Board:
     """Everything /status, /readyz and /healthz know."""
 
     def __init__(self, group: str, rules: Iterable[Rule], clock: Clock) -> None:
+        self.group = group
+        self.rules = tuple(rules)
         self.worker: WorkerId | None = None
-        self.targets: dict[tuple[str, str, str], TargetState] = {}
-        self.leases: dict[tuple[str, str], Lease] = {}
+        self.shards: dict[Spot, ShardState] = {}
         self.services: dict[str, Trouble] = {}
         self.cycled: dict[tuple[str, str], int] = {}
-        self.totals: dict[str, Counter[str]] = {}
+        self.totals: dict[tuple[RegionId, str], Counter[str]] = {}
         self.draining = False
-        self._read_at: dict[tuple[str, str], float] = {}
-        self._group = group
-        self._rules = tuple(rules)
-        self._clock = clock
+        self.clock = clock
         self._attempt_at = clock.monotonic()
+
+    # -- what happened ---------------------------------------------------------------------------------------------
+
+    def shard(self, stream: StreamRef, shard_id: ShardId) -> ShardState:
+        """The state of a shard; made at first sight."""
+        spot = spot_of(stream, shard_id)
+        found = self.shards.get(spot)
+        if found is None:
+            found = self.shards[spot] = ShardState(stream, shard_id, self.clock.monotonic())
+        return found
 
     def state(self, place: Place) -> TargetState:
         """The state of a target on a shard; made at first sight."""
-        key = (place.stream.arn, place.shard_id, place.target.target_id)
-        if key not in self.targets:
-            self.targets[key] = TargetState(place, progress_at=self._clock.monotonic())
-        return self.targets[key]
+        targets = self.shard(place.stream, place.shard_id).targets
+        found = targets.get(place.target.target_id)
+        if found is None:
+            found = targets[place.target.target_id] = TargetState(place, progress_at=self.clock.monotonic())
+        return found
 
-    def forget(self, lease: Lease, rule: str) -> None:
+    def total(self, place: Place) -> Counter[str]:
+        """What a target did on a stream since this process began, over all shards."""
+        return self.totals.setdefault((place.stream.region, place.target.target_id), Counter())
+
+    def claimed(self, lease: Lease) -> None:
+        """A shard is ours."""
+        self.shard(lease.stream, lease.shard_id).lease = lease
+
+    def withdrawn(self, lease: Lease, rule: RuleName) -> None:
         """A rule no longer reads a shard here."""
-        for key, state in list(self.targets.items()):
-            if key[:2] == (lease.stream.arn, lease.shard_id) and state.place.target.rule == rule:
-                del self.targets[key]
-        self._read_at.pop((lease.stream.arn, lease.shard_id), None)
+        shard = self.shards.get(spot_of(lease.stream, lease.shard_id))
+        if shard is None:
+            return
+        shard.stalls.pop(rule, None)
+        shard.gaps = {name: gap for name, gap in shard.gaps.items() if not name.startswith(f"{rule}/")}
+        for target_id in [name for name, state in shard.targets.items() if state.place.target.rule == rule]:
+            del shard.targets[target_id]
+        if shard.lease is None and not shard.targets:
+            del self.shards[spot_of(lease.stream, lease.shard_id)]
+
+    def ended(self, lease: Lease) -> None:
+        """A shard is no longer ours."""
+        self.shards.pop(spot_of(lease.stream, lease.shard_id), None)
 
     def attempted(self, stream: StreamRef | None, shards: int) -> None:
         """The coordinator did something."""
-        self._attempt_at = self._clock.monotonic()
+        self._attempt_at = self.clock.monotonic()
         if stream is not None:
             self.cycled[stream.region, stream.table] = shards
 
-    def read(self, stream: StreamRef, shard_id: str) -> None:
+    def read(self, stream: StreamRef, shard_id: ShardId) -> ShardState:
         """A shard was read."""
-        self._read_at[stream.arn, shard_id] = self._clock.monotonic()
+        shard = self.shard(stream, shard_id)
+        shard.read_at = self.clock.monotonic()
+        return shard
 
-    def lag(self, state: TargetState) -> float | None:
-        """How far a target is behind, in seconds."""
-        place = state.place
-        read_at = self._read_at.setdefault((place.stream.arn, place.shard_id), self._clock.monotonic())
-        return state.lag(self._clock.now(), self._clock.monotonic() - read_at)
-
-    def caught_up(self, stream: StreamRef, shard_id: str, position: Position) -> None:
+    def caught_up(self, shard: ShardState, position: Position) -> None:
         """Nothing stands behind a position: targets there are up to date."""
-        for key, state in self.targets.items():
-            if key[:2] == (stream.arn, shard_id) and state.position == position and state.pending_since is None:
+        for state in shard.targets.values():
+            if state.position == position and state.pending_since is None:
+                state.behind_since = None
                 state.last_lag = 0.0 if state.last_lag is None else state.last_lag
-                state.progress_at = self._clock.monotonic()
+                state.progress_at = shard.read_at
 
-    # -- views -----------------------------------------------------------------------------------------------------
+    # -- how it stands ---------------------------------------------------------------------------------------------
+
+    @property
+    def owned(self) -> int:
+        """How many shards are ours."""
+        return sum(shard.lease is not None for shard in self.shards.values())
+
+    def targets(self) -> Iterator[tuple[ShardState, TargetState]]:
+        """Every target on every shard."""
+        for shard in self.shards.values():
+            for state in shard.targets.values():
+                yield shard, state
+
+    def lag(self, shard: ShardState, state: TargetState) -> float | None:
+        """How far a target is behind, in seconds."""
+        return state.lag(self.clock.now(), self.clock.monotonic() - shard.read_at)
+
+    def retention_left(self, shard: ShardState, state: TargetState) -> float | None:
+        """Seconds until the stream drops a record that was not applied; 0 when it did, None while nothing is known."""
+        if state.place.target.target_id in shard.gaps:
+            return 0.0
+        lag = self.lag(shard, state)
+        return None if lag is None else max(0.0, _RETENTION_SECONDS - lag)
 
     def health(self) -> str | None:
         """None while the coordinator attempts things; else the reason to restart."""
-        silent = self._clock.monotonic() - self._attempt_at
+        silent = self.clock.monotonic() - self._attempt_at
         return f"the coordinator attempted nothing for {silent:.0f} s" if silent > _HEALTHY_SECONDS else None
 
     def unready(self) -> list[str]:
@@ -132,64 +222,22 @@ class Board:
         reasons = ["draining"] if self.draining else []
         reasons += [
             f"rule {rule.name}: the stream of {rule.table} in {rule.source} was not listed yet"
-            for rule in self._rules
+            for rule in self.rules
             if (rule.source, rule.table) not in self.cycled
         ]
         reasons += [f"{what}: {trouble.error.sentence}" for what, trouble in self.services.items()]
-        for state in self.targets.values():
+        for _, state in self.targets():
             if state.trouble is not None and state.trouble.error.disposition is not Disposition.PARK:
                 reasons.append(f"{state.place.target.target_id}: {state.trouble.error.sentence}")
-        return list(dict.fromkeys(reasons))
+        reasons += self._stalls()
+        reasons = list(dict.fromkeys(reasons))
+        more = len(reasons) - _MOST_REASONS
+        return reasons if more <= 0 else [*reasons[:_MOST_REASONS], f"{more} more reasons: see /status"]
 
-    def status(self) -> dict[str, Any]:
-        """The whole board as JSON."""
-        return {
-            "group": self._group,
-            "worker": self.worker,
-            "draining": self.draining,
-            "ready": not self.unready(),
-            "unready": self.unready(),
-            "owned_shards": len(self.leases),
-            "services": {what: trouble.shown(self._clock.monotonic()) for what, trouble in self.services.items()},
-            "rules": [self._rule(rule) for rule in self._rules],
-        }
-
-    def _rule(self, rule: Rule) -> dict[str, Any]:
-        shards: dict[tuple[str, str], list[TargetState]] = {}
-        for (arn, shard_id, _), state in self.targets.items():
-            if (state.place.target.rule, state.place.stream.region) == (rule.name, rule.source):
-                shards.setdefault((arn, shard_id), []).append(state)
-        return {
-            "name": rule.name,
-            "mode": rule.mode,
-            "source": rule.source,
-            "table": rule.table,
-            "totals": {target.target_id: dict(self.totals.get(target.target_id, {})) for target in rule.targets},
-            "shards": [
-                {
-                    "shard": shard_id,
-                    "stream": arn,
-                    "epoch": self._epoch(arn, shard_id),
-                    "targets": [self._target(state) for state in states],
-                }
-                for (arn, shard_id), states in sorted(shards.items())
-            ],
-        }
-
-    def _epoch(self, arn: str, shard_id: str) -> int | None:
-        lease = self.leases.get((arn, shard_id))
-        return None if lease is None else lease.epoch
-
-    def _target(self, state: TargetState) -> Mapping[str, Any]:
-        lag = self.lag(state)
-        return {
-            "target": state.place.target.target_id,
-            "region": state.place.target.region,
-            "table": state.place.target.table,
-            "position": state.position.text,
-            "lag_seconds": None if lag is None else round(lag, 1),
-            "last_lag_seconds": None if state.last_lag is None else round(state.last_lag, 1),
-            "seconds_since_progress": round(self._clock.monotonic() - state.progress_at, 1),
-            "counts": dict(state.counts),
-            "blocked": None if state.trouble is None else state.trouble.shown(self._clock.monotonic()),
-        }
+    def _stalls(self) -> Iterator[str]:
+        """Shards that do not progress for a reason that is not told already."""
+        for shard in self.shards.values():
+            told = {state.place.target.rule for state in shard.targets.values() if state.trouble is not None}
+            for rule, stall in shard.stalls.items():
+                if rule not in told:
+                    yield f"rule {rule} on {shard.shown} does not progress: {stall.reason} {stall.remedy}".rstrip()

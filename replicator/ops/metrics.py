@@ -16,6 +16,9 @@ from replicator import __version__
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 900, 3600, 21_600, 86_400)
 
+LEASE_EVENTS = ("claimed", "finished", "stopped", "handed_over", "lost", "failed", "other")
+"""What happens to leases; a series for each from the start, so that a first loss is an increase."""
+
 
 class Metrics:
     """Every metric of the process."""
@@ -60,8 +63,20 @@ class Metrics:
         self.expired = counter("expired_iterators_total", "Shard iterators derived anew.", table)
         self.shards = gauge("listed_shards", "Shards that the stream lists.", table)
         self.owned = gauge("owned_shards", "Shards that this worker reads.", table)
+        self.open_shards = gauge("open_shards", "Shards that get records: as many workers can be busy.", table)
+        self.backlog = gauge("backlog_seconds", "The greatest lag of this worker's shards of a stream.", table)
+        self.retention_left = gauge(
+            "retention_left_seconds", "Time until the stream drops a record that was not applied; 0: it did.", target
+        )
+        self.stalled = gauge("stalled_shards", "Shards that this worker owns and does not progress on.", target)
+        self.stalls = counter("stalls_total", "Times that a shard did not progress for too long.", target)
         self.gaps = counter("gaps_total", "Loss intervals found: records trimmed before they were read.", target)
+        self.gaps_passed = counter("gaps_passed_total", "Loss intervals behind which a target went on.", target)
+        self.gaps_open = gauge("gaps_open", "Loss intervals at which targets stand now.", target)
+        self.describes = counter("discovery_calls_total", "DescribeStream calls.", table)
         self.leases = counter("leases_total", "Leases claimed and ended.", ["event"])
+        for event in LEASE_EVENTS:
+            self.leases.labels(event)
         self.checkpoints = counter("checkpoints_total", "Checkpoints stored.", table)
         self.faults = counter("shard_faults_total", "Unexpected errors of shard workers.", ["rule"])
         self.failures = counter("service_failures_total", "Failures of discovery, reading and heartbeat.", ["error"])

@@ -1,13 +1,13 @@
 """One event, one call: a log line, metrics, and the status board.
 
-May lose things and decides nothing. Keys appear, item values never do. Repeated troubles are logged once, then once a
-minute, with the number of times.
+May lose things and decides nothing. Keys appear, item values never do. Repeated troubles are logged as `reminders`
+says: once, then once a minute, with the number of times. What is normal with many workers (a lease claimed, handed over
+or lost) is information, once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
 
 import structlog
 
@@ -15,17 +15,14 @@ from replicator.domain.errors import ReplicatorError
 from replicator.domain.ordered import Effect
 from replicator.domain.progress import Position
 from replicator.domain.records import RuleName, ShardId, WorkerId
-from replicator.ops.board import Board, Trouble
-from replicator.ops.metrics import Metrics
+from replicator.ops.board import Board, Stall, Trouble, spot_of
+from replicator.ops.gauges import gap_labels, refresh
+from replicator.ops.metrics import LEASE_EVENTS, Metrics
+from replicator.ops.reminders import Reminders
 from replicator.ports import BatchReport, Clock, Gap, Lease, Place, StreamRef
 
-_AGAIN_SECONDS = 60.0
-
-
-@dataclass(slots=True)
-class _Told:
-    at: float
-    times: int = 0
+LOST, STOPPED = "lost", "stopped"
+"""Words of the engine for the end of a lease."""
 
 
 class LiveObserver:
@@ -36,18 +33,18 @@ class LiveObserver:
         self._metrics = metrics
         self._clock = clock
         self._log = structlog.get_logger("replicator")
-        self._told: dict[str, _Told] = {}
+        self._reminders = Reminders(clock)
 
     # -- reading and applying --------------------------------------------------------------------------------------
 
     def polled(self, stream: StreamRef, shard_id: ShardId, position: Position, records: int) -> None:
         """The records behind a position were asked for."""
         self._metrics.polls.labels(stream.table, stream.region).inc()
-        self._board.read(stream, shard_id)
+        shard = self._board.read(stream, shard_id)
         if records:
             self._metrics.polled.labels(stream.table, stream.region).inc(records)
         else:
-            self._board.caught_up(stream, shard_id, position)
+            self._board.caught_up(shard, position)
 
     def batch_began(self, place: Place, oldest: float) -> None:
         """A page is about to be applied."""
@@ -59,9 +56,10 @@ class LiveObserver:
         labels = (place.target.rule, place.target.region)
         state = self._board.state(place)
         state.pending_since, state.last_lag = None, report.lag_seconds
+        state.behind_since = None if report.lag_seconds is None else self._clock.now() - report.lag_seconds
         counts = _counts(report)
         state.counts.update(counts)
-        self._board.totals.setdefault(place.target.target_id, type(state.counts)()).update(counts)
+        self._board.total(place).update(counts)
         metrics.records.labels(*labels).inc(report.records)
         for effect, number in report.effects.items():
             metrics.changes.labels(*labels, effect.value).inc(number)
@@ -100,17 +98,17 @@ class LiveObserver:
         self._metrics.retries.labels(place.target.rule, place.target.region, type(error).__name__).inc()
         state = self._board.state(place)
         if state.trouble is None:
-            self._metrics.blocked.labels(place.target.rule, place.target.region).inc()
             state.trouble = Trouble(error, key, self._clock.monotonic())
         else:
             state.trouble.error, state.trouble.key = error, key
             state.trouble.times += 1
         self._warn(
-            f"{place.target.target_id} on {place.shard_id}",
+            _topic(place),
             "target_blocked",
             error,
             rule=place.target.rule,
             region=place.target.region,
+            table=place.stream.table,
             shard=place.shard_id,
             key=key,
         )
@@ -119,10 +117,16 @@ class LiveObserver:
         """A blocked target goes on."""
         state = self._board.state(place)
         if state.trouble is not None:
-            self._metrics.blocked.labels(place.target.rule, place.target.region).dec()
+            blocked_seconds = round(self._clock.monotonic() - state.trouble.since, 1)
             state.trouble = None
-            self._told.pop(f"{place.target.target_id} on {place.shard_id}", None)
-            self._log.info("target_unblocked", target=place.target.target_id, shard=place.shard_id)
+            self._reminders.over(_topic(place))
+            self._log.info(
+                "target_unblocked",
+                rule=place.target.rule,
+                region=place.target.region,
+                shard=place.shard_id,
+                blocked_seconds=blocked_seconds,
+            )
 
     # -- shards and leases -----------------------------------------------------------------------------------------
 
@@ -135,50 +139,86 @@ class LiveObserver:
 
     def shard_started(self, lease: Lease, rule: RuleName) -> None:
         """A rule started to read a shard."""
-        self._log.info("shard_started", rule=rule, shard=lease.shard_id, table=lease.stream.table, epoch=lease.epoch)
+        self._log.info("shard_started", rule=rule, **_shard(lease))
 
     def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
         """A rule no longer reads a shard."""
-        for state in self._board.targets.values():
-            on_shard = (state.place.stream.arn, state.place.shard_id) == (lease.stream.arn, lease.shard_id)
-            if on_shard and state.place.target.rule == rule and state.trouble is not None:
-                self._metrics.blocked.labels(rule, state.place.target.region).dec()
-        self._board.forget(lease, rule)
-        self._log.info("shard_stopped", rule=rule, shard=lease.shard_id, table=lease.stream.table, why=why)
+        shard = self._board.shards.get(spot_of(lease.stream, lease.shard_id))
+        if shard is not None:
+            for state in shard.targets.values():
+                if state.place.target.rule == rule:
+                    self._reminders.over(_topic(state.place))
+        self._reminders.over((*spot_of(lease.stream, lease.shard_id), rule))
+        self._board.withdrawn(lease, rule)
+        told = self._log.debug if why == LOST else self._log.info  # the lease's end says it, once
+        told("shard_stopped", rule=rule, why=why, **_shard(lease))
 
     def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
         """A shard's worker met an error that nobody expected."""
         self._metrics.faults.labels(rule).inc()
         fault = ReplicatorError(f"{type(error).__name__}: an error that nobody expected.")
-        self._board.services[f"rule {rule} on shard {lease.shard_id}"] = Trouble(fault, None, self._clock.monotonic())
-        self._log.error("shard_failed", rule=rule, shard=lease.shard_id, exc_info=error)
+        self._board.services[f"rule {rule} on {lease.shown}"] = Trouble(fault, None, self._clock.monotonic())
+        self._log.error("shard_failed", rule=rule, exc_info=error, **_shard(lease))
 
     def lease_claimed(self, lease: Lease) -> None:
         """A shard is ours."""
         self._metrics.leases.labels("claimed").inc()
-        self._board.leases[lease.stream.arn, lease.shard_id] = lease
-        self._log.info("lease_claimed", shard=lease.shard_id, table=lease.stream.table, epoch=lease.epoch)
+        self._board.claimed(lease)
+        self._log.info("lease_claimed", **_shard(lease))
 
     def lease_ended(self, lease: Lease, why: str) -> None:
         """A shard is no longer ours."""
-        self._metrics.leases.labels(why).inc()
-        self._board.leases.pop((lease.stream.arn, lease.shard_id), None)
-        for what in [what for what in self._board.services if lease.shard_id in what]:
-            self.service_recovered(what)
-        self._log.info("lease_ended", shard=lease.shard_id, table=lease.stream.table, epoch=lease.epoch, why=why)
+        event = "handed_over" if why == STOPPED and not self._board.draining else why.replace(" ", "_")
+        self._metrics.leases.labels(event if event in LEASE_EVENTS else "other").inc()
+        self._board.ended(lease)
+        for what in [what for what in self._board.services if what.endswith(lease.shown)]:
+            del self._board.services[what]
+            self._reminders.over(what)
+        self._log.info("lease_ended", why=event.replace("_", " "), **_shard(lease))
 
     def gap_found(self, gap: Gap) -> None:
         """Records were lost before they were read."""
-        rule, region = gap.target_id.split("/", maxsplit=1)
-        self._metrics.gaps.labels(rule, region).inc()
-        self._log.error(
-            "gap_found",
-            target=gap.target_id,
-            shard=gap.shard_id,
-            stream=gap.stream.arn,
-            after=gap.after.text,
-            why=gap.why,
-        )
+        self._metrics.gaps.labels(*gap_labels(gap)).inc()
+        shard = self._board.shards.get(spot_of(gap.stream, gap.shard_id))
+        known = shard is not None and gap.target_id in shard.gaps and shard.gaps[gap.target_id].gap_id == gap.gap_id
+        if shard is not None:
+            shard.gaps[gap.target_id] = gap
+        if not known:
+            self._log.error("gap_found", **_gap(gap), why=gap.why)
+
+    def gap_passed(self, gap: Gap, why: str) -> None:
+        """A target goes on behind a gap."""
+        self._metrics.gaps_passed.labels(*gap_labels(gap)).inc()
+        shard = self._board.shards.get(spot_of(gap.stream, gap.shard_id))
+        if shard is not None:
+            shard.gaps.pop(gap.target_id, None)
+        self._log.warning("gap_passed", **_gap(gap), why=why)
+
+    def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
+        """A shard is ours and does not progress."""
+        shard = self._board.shard(lease.stream, lease.shard_id)
+        standing = shard.stalls.get(rule)
+        if standing is None:
+            self._metrics.stalls.labels(rule, lease.stream.region).inc()
+            shard.stalls[rule] = Stall(reason, remedy, self._clock.monotonic())
+        else:
+            standing.reason, standing.remedy = reason, remedy
+        due = self._reminders.due((*spot_of(lease.stream, lease.shard_id), rule), "shard_stalled")
+        if due is not None:
+            seconds = {} if standing is None else {"seconds": round(self._clock.monotonic() - standing.since)}
+            more = {"withheld": due.withheld} if due.withheld else {}
+            self._log.warning(
+                "shard_stalled", rule=rule, reason=reason, advice=remedy, **_shard(lease), **seconds, **more
+            )
+
+    def unstalled(self, lease: Lease, rule: RuleName) -> None:
+        """It progresses again."""
+        shard = self._board.shard(lease.stream, lease.shard_id)
+        stall = shard.stalls.pop(rule, None)
+        self._reminders.over((*spot_of(lease.stream, lease.shard_id), rule))
+        if stall is not None:
+            seconds = round(self._clock.monotonic() - stall.since, 1)
+            self._log.info("shard_unstalled", rule=rule, stalled_seconds=seconds, **_shard(lease))
 
     def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
         """An iterator was derived anew."""
@@ -192,12 +232,18 @@ class LiveObserver:
         self._board.worker = worker
         self._log.info("session_began", worker=worker)
 
-    def cycle(self, stream: StreamRef | None, shards: int, owned: int) -> None:
-        """A discovery cycle was attempted."""
+    def cycle(self, stream: StreamRef | None, shards: int, owned: int, open_shards: int | None = None) -> None:
+        """A cycle over a stream's shards was attempted."""
         self._board.attempted(stream, shards)
         if stream is not None:
             self._metrics.shards.labels(stream.table, stream.region).set(shards)
             self._metrics.owned.labels(stream.table, stream.region).set(owned)
+            if open_shards is not None:
+                self._metrics.open_shards.labels(stream.table, stream.region).set(open_shards)
+
+    def described(self, stream: StreamRef) -> None:
+        """A DescribeStream call was made."""
+        self._metrics.describes.labels(stream.table, stream.region).inc()
 
     def service_failed(self, what: str, error: ReplicatorError) -> None:
         """A background service failed and will be repeated."""
@@ -214,36 +260,46 @@ class LiveObserver:
     def service_recovered(self, what: str) -> None:
         """The service works again."""
         if self._board.services.pop(what, None) is not None:
-            self._told.pop(what, None)
+            self._reminders.over(what)
             self._log.info("service_recovered", service=what)
 
     def refresh_gauges(self) -> None:
         """Set the gauges that grow by themselves; called before every scrape."""
-        monotonic = self._clock.monotonic()
-        lags: dict[tuple[str, str], float] = {}
-        idles: dict[tuple[str, str], float] = {}
-        for state in self._board.targets.values():
-            labels: tuple[str, str] = (state.place.target.rule, state.place.target.region)
-            lags[labels] = max(lags.get(labels, 0.0), self._board.lag(state) or 0.0)
-            idles[labels] = max(idles.get(labels, 0.0), monotonic - state.progress_at)
-        self._metrics.lag.clear()
-        self._metrics.idle.clear()
-        for labels, lag in lags.items():
-            self._metrics.lag.labels(*labels).set(lag)
-            self._metrics.idle.labels(*labels).set(idles[labels])
+        refresh(self._metrics, self._board)
 
-    def _warn(self, topic: str, event: str, error: ReplicatorError, **fields: object) -> None:
-        """Log a trouble at first sight, and then once a minute."""
-        now = self._clock.monotonic()
-        told = self._told.get(topic)
-        if told is not None:
-            told.times += 1
-            if now - told.at < _AGAIN_SECONDS:
-                return
-        self._log.warning(
-            event, reason=error.message, advice=error.advice, times=1 if told is None else told.times, **fields
-        )
-        self._told[topic] = _Told(now)
+    def _warn(self, topic: Hashable, event: str, error: ReplicatorError, **fields: object) -> None:
+        """Log a trouble if a line is due."""
+        due = self._reminders.due(topic, event)
+        if due is not None:
+            more = {"withheld": due.withheld} if due.withheld else {}
+            self._log.warning(event, reason=error.message, advice=error.advice, times=due.times, **fields, **more)
+
+
+def _topic(place: Place) -> Hashable:
+    return (*spot_of(place.stream, place.shard_id), place.target.target_id)
+
+
+def _shard(lease: Lease) -> dict[str, object]:
+    """Fields of a line about a leased shard."""
+    return {
+        "table": lease.stream.table,
+        "source": lease.stream.region,
+        "shard": lease.shard_id,
+        "epoch": lease.epoch,
+    }
+
+
+def _gap(gap: Gap) -> dict[str, object]:
+    """Fields of a line about a gap."""
+    return {
+        "gap": gap.gap_id,
+        "target": gap.target_id,
+        "table": gap.stream.table,
+        "source": gap.stream.region,
+        "shard": gap.shard_id,
+        "after": gap.after.text,
+        "until": None if gap.until is None else gap.until.text,
+    }
 
 
 def _counts(report: BatchReport) -> dict[str, int]:

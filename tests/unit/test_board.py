@@ -1,0 +1,347 @@
+"""The board and what is drawn from it: /status, /readyz, /metrics."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+import structlog
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
+from structlog.testing import capture_logs
+
+from replicator.domain.errors import PoisonRecord, Unreachable
+from replicator.domain.ordered import Effect
+from replicator.domain.progress import HORIZON, Position
+from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.rules import Rule, Target
+from replicator.ops.board import Board
+from replicator.ops.metrics import Metrics
+from replicator.ops.observer import LiveObserver
+from replicator.ops.reminders import AGAIN_SECONDS, MOST_LINES
+from replicator.ops.shown import shown
+from replicator.ports import BatchReport, Gap, Lease, Place, StreamRef
+
+US, EU = RegionId("us"), RegionId("eu")
+ORDERS, SHARD, RULE = TableName("orders"), ShardId("s0"), RuleName("orders")
+AT_10 = Position("10")
+
+
+class Hands:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.at = 1_000.0
+
+    def now(self) -> float:
+        return self.at
+
+    def monotonic(self) -> float:
+        return self.at
+
+
+class Sight:
+    """An observer with everything behind it; both regions' streams have one ARN, as two accounts' emulators may."""
+
+    def __init__(self) -> None:
+        self.clock = Hands()
+        self.rules = [
+            Rule(RULE, US, ORDERS, (Target(RULE, EU, ORDERS),)),
+            Rule(RuleName("back"), EU, ORDERS, (Target(RuleName("back"), US, ORDERS),)),
+        ]
+        self.metrics, self.board = Metrics(), Board("test", self.rules, self.clock)
+        self.observer = LiveObserver(self.board, self.metrics, self.clock)
+        self.us, self.eu = (StreamRef(region, ORDERS, "arn:one", 1) for region in (US, EU))
+
+    def lease(self, stream: StreamRef, shard_id: ShardId = SHARD, epoch: int = 1) -> Lease:
+        lease = Lease(stream, shard_id, WorkerId("me"), epoch)
+        self.observer.lease_claimed(lease)
+        return lease
+
+    def place(self, stream: StreamRef, shard_id: ShardId = SHARD) -> Place:
+        (target,) = next(rule for rule in self.rules if rule.source == stream.region).targets
+        return Place(stream, shard_id, target)
+
+    def apply(self, place: Place, *, age: float, position: Position = AT_10) -> None:
+        """A page whose newest record is `age` seconds old."""
+        self.observer.batch_began(place, self.clock.at - age)
+        self.observer.batch_applied(
+            BatchReport(place, 3, 3, 0, {Effect.APPLIED: 3}, 0, {}, 0, 0, 0, position, age, 0.01)
+        )
+        self.observer.moved(place, position)
+
+    def samples(self) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+        """The answer of /metrics, parsed."""
+        self.observer.refresh_gauges()
+        text = generate_latest(self.metrics.registry).decode()
+        return {
+            (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+        }
+
+    def value(self, name: str, **labels: str) -> float | None:
+        return self.samples().get((f"replicator_{name}", tuple(sorted(labels.items()))))
+
+    def rule(self, name: str) -> Mapping[str, Any]:
+        return next(rule for rule in self.status()["rules"] if rule["name"] == name)
+
+    def status(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(json.dumps(shown(self.board)))
+        return document
+
+    def ready(self) -> None:
+        for rule, stream in zip(self.rules, (self.us, self.eu), strict=True):
+            self.observer.cycle(stream, 1, 1)
+            assert stream.region == rule.source
+
+
+@pytest.fixture
+def sight() -> Iterator[Sight]:
+    structlog.reset_defaults()
+    yield Sight()
+    structlog.reset_defaults()
+
+
+def gap(stream: StreamRef, target: str, after: Position = AT_10) -> Gap:
+    return Gap(stream, SHARD, target, after, None, 1.0, "The records were trimmed.")
+
+
+# -- two regions with one ARN --------------------------------------------------------------------------------------
+
+
+def test_two_regions_with_one_arn_stand_side_by_side(sight: Sight) -> None:
+    leases = [sight.lease(stream) for stream in (sight.us, sight.eu)]
+    sight.apply(sight.place(sight.us), age=5.0)
+    sight.apply(sight.place(sight.eu), age=50.0, position=Position("20"))
+    assert sight.status()["owned_shards"] == 2
+    assert [shard["targets"][0]["position"] for shard in sight.rule("orders")["shards"]] == ["10"]
+    assert [shard["targets"][0]["position"] for shard in sight.rule("back")["shards"]] == ["20"]
+    sight.observer.polled(sight.us, SHARD, Position("20"), 0)
+    assert sight.rule("back")["shards"][0]["targets"][0]["lag_seconds"] == 50.0
+    sight.observer.shard_stopped(leases[0], RULE, "stopped")
+    sight.observer.lease_ended(leases[0], "stopped")
+    assert sight.rule("orders")["shards"] == []
+    assert [shard["epoch"] for shard in sight.rule("back")["shards"]] == [1]
+
+
+def test_a_trouble_of_one_region_is_told_though_the_other_has_the_same(sight: Sight) -> None:
+    with capture_logs() as lines:
+        for stream in (sight.us, sight.eu):
+            sight.observer.blocked(sight.place(stream), Unreachable("No answer."), None)
+    assert [line["region"] for line in lines] == ["eu", "us"]
+
+
+def test_the_end_of_a_lease_ends_the_troubles_of_its_own_shard_only(sight: Sight) -> None:
+    us, eu = sight.lease(sight.us), sight.lease(sight.eu)
+    for lease in (us, eu):
+        sight.observer.service_failed(f"checkpoint of {lease.shown}", Unreachable("No answer."))
+    sight.observer.lease_ended(us, "lost")
+    assert list(sight.status()["services"]) == [f"checkpoint of {eu.shown}"]
+
+
+# -- lag -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_target_is_not_caught_up_between_two_pages(sight: Sight) -> None:
+    sight.lease(sight.us)
+    sight.apply(sight.place(sight.us), age=3600.0)
+    target = sight.rule("orders")["shards"][0]["targets"][0]
+    assert (target["lag_seconds"], target["retention_left_seconds"]) == (3600.0, 23 * 3600)
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 3600.0
+    assert sight.value("backlog_seconds", table="orders", region="us") == 3600.0
+    assert sight.value("retention_left_seconds", rule="orders", region="eu") == 23 * 3600
+    sight.observer.polled(sight.us, SHARD, AT_10, 0)
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 0.0
+    assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600
+
+
+def test_the_lag_of_a_shard_that_nobody_reads_grows(sight: Sight) -> None:
+    sight.lease(sight.us)
+    sight.apply(sight.place(sight.us), age=1.0)
+    sight.observer.polled(sight.us, SHARD, AT_10, 0)
+    sight.clock.at += 60.0
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 60.0
+
+
+def test_gauges_vanish_with_the_shard_and_totals_stay(sight: Sight) -> None:
+    lease = sight.lease(sight.us)
+    sight.apply(sight.place(sight.us), age=1.0)
+    sight.observer.shard_stopped(lease, RULE, "stopped")
+    sight.observer.lease_ended(lease, "stopped")
+    assert sight.value("lag_seconds", rule="orders", region="eu") is None
+    assert sight.rule("orders")["totals"]["orders/eu"]["records"] == 3
+    assert sight.board.shards == {}
+
+
+# -- gaps and stalls -----------------------------------------------------------------------------------------------
+
+
+def test_a_gap_is_open_until_it_is_passed_and_logged_once(sight: Sight) -> None:
+    sight.lease(sight.us)
+    sight.apply(sight.place(sight.us), age=1.0)
+    lost = gap(sight.us, "orders/eu")
+    with capture_logs() as lines:
+        sight.observer.gap_found(lost)
+        sight.observer.gap_found(lost)
+        assert sight.rule("orders")["shards"][0]["targets"][0]["gap"]["id"] == lost.gap_id
+        assert sight.value("gaps_open", rule="orders", region="eu") == 1.0
+        assert sight.value("retention_left_seconds", rule="orders", region="eu") == 0.0
+        sight.observer.gap_passed(lost, "acknowledged")
+    assert [(line["event"], line["log_level"], line["gap"]) for line in lines] == [
+        ("gap_found", "error", lost.gap_id),
+        ("gap_passed", "warning", lost.gap_id),
+    ]
+    assert sight.rule("orders")["shards"][0]["targets"][0]["gap"] is None
+    assert sight.value("gaps_open", rule="orders", region="eu") == 0.0
+    assert sight.value("gaps_passed_total", rule="orders", region="eu") == 1.0
+
+
+def test_a_gap_of_a_mesh_counts_for_the_region_whose_stream_lost_records(sight: Sight) -> None:
+    sight.observer.gap_found(gap(sight.eu, "sessions/mesh"))
+    assert sight.value("gaps_total", rule="sessions", region="eu") == 1.0
+
+
+def test_a_stall_is_told_once_a_minute_shown_and_makes_the_worker_unready(sight: Sight) -> None:
+    sight.ready()
+    lease = sight.lease(sight.us)
+    with capture_logs() as lines:
+        for _ in range(3):
+            sight.observer.stalled(lease, RULE, "Nothing was read for 61 s.", "Release the shard.")
+            sight.clock.at += 10.0
+        assert [line["event"] for line in lines] == ["shard_stalled"]
+        shard = sight.rule("orders")["shards"][0]
+        assert shard["stalled"] == {
+            "reason": "Nothing was read for 61 s.",
+            "remedy": "Release the shard.",
+            "seconds": 30.0,
+        }
+        assert sight.status()["unready"] == [
+            "rule orders on shard s0 of orders in us does not progress: Nothing was read for 61 s. Release the shard."
+        ]
+        assert sight.value("stalled_shards", rule="orders", region="us") == 1.0
+        sight.clock.at += AGAIN_SECONDS
+        sight.observer.stalled(lease, RULE, "Nothing was read for 161 s.", "Release the shard.")
+        sight.observer.unstalled(lease, RULE)
+    assert [line["event"] for line in lines] == ["shard_stalled", "shard_stalled", "shard_unstalled"]
+    assert sight.status()["ready"]
+    assert sight.value("stalled_shards", rule="orders", region="us") == 0.0
+    assert sight.value("stalls_total", rule="orders", region="us") == 1.0
+
+
+def test_a_stall_behind_a_poison_record_leaves_the_worker_ready(sight: Sight) -> None:
+    sight.ready()
+    lease = sight.lease(sight.us)
+    sight.observer.blocked(sight.place(sight.us), PoisonRecord("Too large."), "pk=1")
+    sight.observer.stalled(lease, RULE, "orders/eu is blocked.", "")
+    assert sight.status()["ready"]
+
+
+def test_a_stall_ends_with_the_lease(sight: Sight) -> None:
+    lease = sight.lease(sight.us)
+    sight.observer.stalled(lease, RULE, "Nothing was read.", "")
+    sight.observer.shard_stopped(lease, RULE, "lost")
+    sight.observer.lease_ended(lease, "lost")
+    assert sight.value("stalled_shards", rule="orders", region="us") == 0.0
+
+
+# -- leases --------------------------------------------------------------------------------------------------------
+
+
+def test_a_lost_lease_is_one_quiet_line(sight: Sight) -> None:
+    lease = sight.lease(sight.us)
+    with capture_logs() as lines:
+        sight.observer.shard_stopped(lease, RULE, "lost")
+        sight.observer.lease_ended(lease, "lost")
+    told = [line for line in lines if line["log_level"] != "debug"]
+    assert [(line["event"], line["log_level"], line["why"]) for line in told] == [("lease_ended", "info", "lost")]
+
+
+@pytest.mark.parametrize(
+    ("why", "draining", "event"),
+    [
+        ("stopped", False, "handed_over"),
+        ("stopped", True, "stopped"),
+        ("lost", False, "lost"),
+        ("finished", False, "finished"),
+        ("abducted", False, "other"),
+    ],
+)
+def test_every_end_of_a_lease_is_counted_under_a_known_name(
+    sight: Sight, why: str, event: str, *, draining: bool
+) -> None:
+    sight.board.draining = draining
+    assert sight.value("leases_total", event=event) == 0.0
+    sight.observer.lease_ended(sight.lease(sight.us), why)
+    assert sight.value("leases_total", event=event) == 1.0
+    assert sight.value("leases_total", event="claimed") == 1.0
+
+
+def test_the_autoscaler_sees_open_shards_and_discovery_calls(sight: Sight) -> None:
+    sight.observer.described(sight.us)
+    sight.observer.cycle(sight.us, 112, 5, 16)
+    assert sight.value("discovery_calls_total", table="orders", region="us") == 1.0
+    assert sight.value("open_shards", table="orders", region="us") == 16.0
+    assert sight.value("listed_shards", table="orders", region="us") == 112.0
+
+
+# -- many ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_thousand_equal_troubles_are_some_lines_and_a_number(sight: Sight) -> None:
+    def outage() -> None:
+        for number in range(1000):
+            sight.observer.service_failed(f"reading shard s{number} of orders in us", Unreachable("No answer."))
+
+    with capture_logs() as lines:
+        outage()
+        assert len(lines) == MOST_LINES
+        sight.clock.at += AGAIN_SECONDS
+        outage()
+    assert len(lines) == 2 * MOST_LINES
+    assert lines[MOST_LINES]["withheld"] == 1000 - MOST_LINES
+    unready = sight.status()["unready"]
+    assert len(unready) < 30
+    assert unready[-1] == "982 more reasons: see /status"
+
+
+def test_a_thousand_shards_are_shown_and_scraped_quickly_and_without_shard_labels(sight: Sight) -> None:
+    for number in range(1000):
+        shard_id = ShardId(f"shardId-{number:032d}")
+        sight.lease(sight.us, shard_id)
+        sight.apply(sight.place(sight.us, shard_id), age=1.0)
+    began = time.perf_counter()
+    status = sight.status()
+    between = time.perf_counter()
+    samples = sight.samples()
+    took = (between - began, time.perf_counter() - between)
+    assert len(status["rules"][0]["shards"]) == status["owned_shards"] == 1000
+    assert len(samples) < 300
+    assert not any("shardId" in value for _, labels in samples for _, value in labels)
+    assert max(took) < 5.0, "both are far below 0.2 s on a machine of its own"
+
+
+def test_a_poll_touches_its_own_shard_only(sight: Sight) -> None:
+    others = [ShardId(f"s{number}") for number in range(1, 50)]
+    for shard_id in others:
+        sight.apply(sight.place(sight.us, shard_id), age=9.0)
+    sight.apply(sight.place(sight.us), age=9.0)
+    sight.observer.polled(sight.us, SHARD, AT_10, 0)
+    behind = [shard["targets"][0]["lag_seconds"] for shard in sight.rule("orders")["shards"]]
+    assert sorted(behind) == [0.0, *[9.0] * len(others)]
+
+
+def test_nothing_is_known_before_the_first_page(sight: Sight) -> None:
+    sight.observer.blocked(sight.place(sight.us), Unreachable("No answer."), None)
+    target = sight.rule("orders")["shards"][0]["targets"][0]
+    assert (target["lag_seconds"], target["retention_left_seconds"]) == (None, None)
+    assert target["position"] == HORIZON.text
+    assert target["blocked"]["kind"] == "Unreachable"
+    assert sight.value("blocked_targets", rule="orders", region="eu") == 1.0
+    with capture_logs() as lines:
+        sight.observer.unblocked(sight.place(sight.us))
+    assert lines[0]["event"] == "target_unblocked"
+    assert sight.value("blocked_targets", rule="orders", region="eu") == 0.0
