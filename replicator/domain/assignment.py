@@ -1,13 +1,17 @@
 """Which shards a worker should claim and which it should hand over, as a pure plan.
 
-Every worker plans for itself from what it sees; no leader stands in the way. Invariant: a plan never takes a shard from
-an owner that is alive; the coordination store decides races, by the epoch.
+Every worker plans for itself from what it sees; no leader stands in the way. From the same view all come to the same
+division, so they do not want the same shard; the coordination store decides what a stale view makes them race for, by
+the epoch. Invariant: a plan never takes a shard from an owner that is alive, and hands over only what leaves the loads
+closer together.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from hashlib import blake2b
 
 from replicator.domain.lineage import Shard
 from replicator.domain.progress import Position
@@ -49,7 +53,11 @@ class LeaseRow:
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """How many unfinished shards, over all streams of the group, there are and who holds them."""
+    """What there is to read over all streams of the group, and how much of it each worker holds.
+
+    `total` counts shards that are held or free now, and finished ones whose children are awaited: so a roll changes
+    nobody's share. `held` counts, of our own, claims under way, and not what we are handing over.
+    """
 
     total: int
     held: Mapping[WorkerId, int]
@@ -69,10 +77,14 @@ class Free:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a worker does next: shards to claim, in this order, and shards to hand over."""
+    """What a worker does next: shards to claim, in this order, and shards to hand over.
+
+    `more`: a bound cut the plan short, so the next cycle should follow at once.
+    """
 
     claims: tuple[ShardId, ...]
     releases: tuple[ShardId, ...]
+    more: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +97,7 @@ class Bounds:
     """A shard that stayed free for so long is claimed beyond one's share: whoever should have it may be unable."""
 
 
-def plan(
+def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     free: Iterable[Free],
     owned: Collection[ShardId],
     load: Load,
@@ -96,9 +108,77 @@ def plan(
 ) -> Plan:
     """What to claim and what to hand over in one cycle of one stream.
 
-    `owned`: shards of this stream that we read now. `live`: workers that beat, ourselves included. The fair share is
-    counted over all streams. Claims go up to the share (rounded up), children of our own shards first, the rest in an
-    order of our own, so that workers seldom want the same one; what waited for `patience_seconds` is claimed whatever
-    the share. We hand over only what is above our share while somebody is below theirs, at most `moves` per cycle.
+    `owned`: shards of this stream that we read now and are not handing over. `live`: workers that beat, ourselves
+    included. The fair share is counted over all streams. Children of our own shards are claimed first, up to the share
+    rounded up; the rest goes where there is room, each shard to one worker, by a drawing that comes out the same for
+    all; what waited for `patience_seconds` is claimed by others too, whatever their share, and by more of them the
+    longer it waits. We hand over only what is above our share while somebody is below theirs, and no more while `moves`
+    shards are free: so what nobody takes does not pile up.
     """
-    raise NotImplementedError
+    workers = {*live, me}
+    mine = max(load.held.get(me, 0), len(owned))
+    held = {worker: load.held.get(worker, 0) for worker in workers} | {me: mine}
+    targets = _targets(held, max(load.total, sum(held.values())))
+    offered = list(free)
+    highest = max(targets.values())
+    ours = tuple(shard.shard_id for shard in offered if shard.ours)[: max(0, highest - mine)]
+    rooms = {worker: targets[worker] - count for worker, count in held.items()}
+    rooms[me] -= len(ours)
+    taken = frozenset(ours)
+    rest = [shard for shard in offered if shard.shard_id not in taken]
+    claims = [*ours, *_drawn(rest, rooms, me), *_overdue(rest, workers, me, bounds.patience_seconds)]
+    unique = tuple(dict.fromkeys(claims))
+    surplus = mine - targets[me]
+    moves = min(surplus, bounds.moves - len(offered))
+    releases = sorted(owned, key=lambda shard_id: -_score(me, shard_id))[: max(0, moves)]
+    return Plan(claims=unique[: bounds.claims], releases=tuple(releases), more=len(unique) > bounds.claims)
+
+
+def _targets(held: Mapping[WorkerId, int], total: int) -> dict[WorkerId, int]:
+    """What each worker should hold: shares that differ by one at most, the greater ones where most is held already.
+
+    So nobody has a surplus once loads differ by one, and as few shards as possible move before that.
+    """
+    share, over = divmod(total, len(held))
+    order = sorted(held, key=lambda worker: (-held[worker], worker))
+    return {worker: share + (place < over) for place, worker in enumerate(order)}
+
+
+def _drawn(free: Iterable[Free], rooms: Mapping[WorkerId, int], me: WorkerId) -> list[ShardId]:
+    """The free shards that fall to us: each goes to a worker with room, with a chance by how much room it has."""
+    left = {worker: room for worker, room in rooms.items() if room > 0}
+    ours: list[ShardId] = []
+    for shard in free:
+        if not left:
+            break
+        winner = min(left, key=lambda worker: (_score(worker, shard.shard_id) / left[worker], worker))
+        left[winner] -= 1
+        if not left[winner]:
+            del left[winner]
+        if winner == me:
+            ours.append(shard.shard_id)
+    return ours
+
+
+def _overdue(
+    free: Iterable[Free], workers: Collection[WorkerId], me: WorkerId, patience_seconds: float
+) -> list[ShardId]:
+    """Free shards that waited too long for others: two workers try first, then four, then eight, until all do."""
+    overdue: list[ShardId] = []
+    for shard in free:
+        if shard.waiting_seconds < patience_seconds:
+            continue
+        mine = _score(me, shard.shard_id)
+        before = sum(_score(worker, shard.shard_id) < mine for worker in workers)
+        if before < 2 ** min(shard.waiting_seconds // patience_seconds, 30):
+            overdue.append(shard.shard_id)
+    return overdue
+
+
+def _score(worker: WorkerId, shard_id: ShardId) -> float:
+    """A worker's draw for a shard, above zero and the same wherever it is computed; the smallest wins.
+
+    Draws are spread so that the smallest of draws divided by weights falls to each in proportion to its weight.
+    """
+    digest = blake2b(f"{worker}|{shard_id}".encode(), digest_size=6).digest()
+    return -math.log((int.from_bytes(digest) + 0.5) / 2**48)
