@@ -188,14 +188,23 @@ class Coordination(Protocol):
         """Take (or, with no owner, leave) the discoverer's seat if it still is as `seen`; False if it is not."""
 
 
+LEAVING = -1
+"""`Pulse.news` of a worker that is about to leave is this or less."""
+
+
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """A worker's sign of life. `news` rises when other workers should look at the rows: shards freed or found."""
+    """A worker's sign of life. `news` changes when other workers should look at the rows: shards freed or found."""
 
     beat: int
     news: int = 0
     admin: str = ""
     """Where its admin server listens, `http://host:port`; for people and `replicator status`."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the worker stops and wants no more shards."""
+        return self.news <= LEAVING
 
 
 class Membership(Protocol):
