@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from replicator.domain.records import SequenceNumber
 
+_BEGINNING_TEXT = "SHARD_START"
 _HORIZON_TEXT = "TRIM_HORIZON"
 _END_TEXT = "SHARD_END"
 
@@ -23,14 +24,16 @@ class Position:
 
     @property
     def order(self) -> tuple[int, int]:
-        """Sorts positions of one shard."""
+        """Sorts positions of one shard. The beginning comes before the horizon, which may lie behind lost records."""
+        if self.text == _BEGINNING_TEXT:
+            return (-1, 0)
         if self.text == _HORIZON_TEXT:
             return (0, 0)
         return (2, 0) if self.text == _END_TEXT else (1, int(self.text))
 
     @property
     def sequence(self) -> SequenceNumber | None:
-        """The last sequence number before this place; None at the horizon and at the end."""
+        """The last sequence number before this place; None at the beginning, the horizon and the end."""
         return SequenceNumber(self.text) if self.order[0] == 1 else None
 
     def covers(self, number: int) -> bool:
@@ -38,7 +41,10 @@ class Position:
         return (1, number) <= self.order
 
 
+BEGINNING = Position(_BEGINNING_TEXT)
+"""Right before the shard's very first record: a loss in front of whatever is still there does not go unnoticed."""
 HORIZON = Position(_HORIZON_TEXT)
+"""Right before the oldest record that is still there, whatever was lost before it."""
 END = Position(_END_TEXT)
 
 
@@ -49,7 +55,7 @@ def after(sequence: SequenceNumber) -> Position:
 
 def parse_position(text: str) -> Position | None:
     """A stored position, or None when the text is none."""
-    known = text in {_HORIZON_TEXT, _END_TEXT} or (text.isascii() and text.isdecimal())
+    known = text in {_BEGINNING_TEXT, _HORIZON_TEXT, _END_TEXT} or (text.isascii() and text.isdecimal())
     return Position(text) if known else None
 
 

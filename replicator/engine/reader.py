@@ -40,6 +40,9 @@ class Ends(Protocol):
         The answer is taken from a call made after the question was asked. Raises what prevented one.
         """
 
+    def known(self, shard_id: ShardId) -> bool:
+        """Whether the shard has a row, as far as was seen. A parent without one is proven gone, or long done."""
+
 
 @dataclass(frozen=True, slots=True)
 class Page:
