@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.progress import HORIZON, Position
-from replicator.domain.records import RegionId, RuleName, ShardId, WorkerId
+from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.rules import Rule
 from replicator.ports import Clock, Gap, Lease, Place, StreamRef
 
@@ -121,7 +121,7 @@ class Board:
         self.shards: dict[Spot, ShardState] = {}
         self.services: dict[str, Trouble] = {}
         self.cycled: dict[tuple[str, str], int] = {}
-        self.totals: dict[tuple[RegionId, str], Counter[str]] = {}
+        self.totals: dict[tuple[RegionId, TableName, str], Counter[str]] = {}
         self.draining = False
         self.clock = clock
         self._attempt_at = clock.monotonic()
@@ -146,7 +146,7 @@ class Board:
 
     def total(self, place: Place) -> Counter[str]:
         """What a target did on a stream since this process began, over all shards."""
-        return self.totals.setdefault((place.stream.region, place.target.target_id), Counter())
+        return self.totals.setdefault((place.stream.region, place.stream.table, place.target.target_id), Counter())
 
     def claimed(self, lease: Lease) -> None:
         """A shard is ours."""

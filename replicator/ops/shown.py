@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from replicator.domain.records import RegionId, RuleName
+    from replicator.domain.records import RegionId, RuleName, TableName
     from replicator.domain.rules import Rule
     from replicator.ops.board import Board, ShardState, Stall, TargetState, Trouble
     from replicator.ports import Gap
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 def shown(board: Board) -> dict[str, Any]:
     """The whole board."""
     now, unready = board.clock.monotonic(), board.unready()
-    shards: dict[tuple[RuleName, RegionId], list[dict[str, Any]]] = {}
+    shards: dict[tuple[RuleName, RegionId, TableName], list[dict[str, Any]]] = {}
     for spot in sorted(board.shards):
         shard = board.shards[spot]
         for rule in _rules(shard):
-            shards.setdefault((rule, shard.stream.region), []).append(_shard(board, shard, rule, now))
+            shards.setdefault((rule, shard.stream.region, shard.stream.table), []).append(_shard(board, shard, rule, now))
     return {
         "group": board.group,
         "worker": board.worker,
@@ -28,7 +28,7 @@ def shown(board: Board) -> dict[str, Any]:
         "unready": unready,
         "owned_shards": board.owned,
         "services": {what: _trouble(trouble, now) for what, trouble in board.services.items()},
-        "rules": [_rule(board, rule, shards.get((rule.name, rule.source), [])) for rule in board.rules],
+        "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
     }
 
 
@@ -46,7 +46,7 @@ def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, A
         "source": rule.source,
         "table": rule.table,
         "totals": {
-            target.target_id: dict(board.totals.get((rule.source, target.target_id), nothing))
+            target.target_id: dict(board.totals.get((rule.source, rule.table, target.target_id), nothing))
             for target in rule.targets
         },
         "shards": shards,
