@@ -19,7 +19,9 @@ def shown(board: Board) -> dict[str, Any]:
     for spot in sorted(board.shards):
         shard = board.shards[spot]
         for rule in _rules(shard):
-            shards.setdefault((rule, shard.stream.region, shard.stream.table), []).append(_shard(board, shard, rule, now))
+            shards.setdefault((rule, shard.stream.region, shard.stream.table), []).append(
+                _shard(board, shard, rule, now)
+            )
     return {
         "group": board.group,
         "worker": board.worker,
