@@ -35,12 +35,14 @@ def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
 async def _look(settings: Settings) -> list[Fact]:
     from replicator.adapters.provisioning.check import check
     from replicator.cli.epochs import epoch_facts
+    from replicator.cli.modes import mode_facts
     from replicator.cli.progress import progress_facts
     from replicator.connections import open_caches, open_places
 
     async with open_places(settings) as places, open_caches(settings) as caches:
         facts = await check(settings, places, caches)
-        return [*facts, *await epoch_facts(settings, places), *await progress_facts(settings, places)]
+        facts += [*await mode_facts(settings, places), *await epoch_facts(settings, places)]
+        return [*facts, *await progress_facts(settings, places)]
 
 
 def _tell(facts: list[Fact], *, as_json: bool) -> int:
