@@ -1,8 +1,9 @@
 """Before the start: look at the world, wait a little for what does not answer, refuse what would end badly.
 
-A start is refused (78) when configuration or world is wrong, or when a rule would silently begin anew under another
-name on one of the streams that it reads; and (69) when nothing that is configured can work because services do not
-answer. What does not answer while some rule can work is told, and tried again for as long as the daemon runs.
+A start is refused (78) when configuration or world is wrong, when a rule would silently begin anew under another
+name on one of the streams that it reads, or in another mode or epoch on a table that it writes; and (69) when nothing
+that is configured can work because services do not answer. What does not answer while some rule can work is told, and
+tried again for as long as the daemon runs.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import structlog
 from replicator.adapters.aws import Place
 from replicator.adapters.coordination import DynamoCoordination
 from replicator.adapters.epochs import Claim, note_epoch
+from replicator.adapters.modes import ModeClaim, note_mode
 from replicator.adapters.provisioning.check import Probed, preflight
 from replicator.adapters.provisioning.facts import Fact, Status
 from replicator.adapters.streams import DynamoStreams
@@ -55,6 +57,7 @@ async def prepare_start(premises: Premises, rules: Sequence[Rule], stop: asyncio
     for rule in rules:
         with _tolerant(rule):
             stream = await _identity(premises, rule, {other.name for other in rules})
+            await _mode(premises, rule)
             await _epoch(premises, rule, stream)
 
 
@@ -138,6 +141,17 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
         reason = "The filter or a key template changed; existing items were not evaluated again."
         log.warning("rule_changed", rule=rule.name, reason=reason)
     return stream
+
+
+async def _mode(premises: Premises, rule: Rule) -> None:
+    """A table stays with the mode that wrote it: versions of different modes do not compare."""
+    for target in rule.targets:
+        if target.table is not None:
+            claim = ModeClaim(rule.name, target.region, target.table, rule.mode)
+            with _tolerant(rule):
+                await note_mode(
+                    premises.places[target.region].dynamodb, side_table=premises.settings.side_table_name, claim=claim
+                )
 
 
 async def _epoch(premises: Premises, rule: Rule, stream: StreamRef) -> None:
