@@ -18,7 +18,12 @@ from replicator import __version__
 from replicator.adapters.aws import Place
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.conflicts import conflict_log
-from replicator.adapters.coordination import DynamoCoordination
+from replicator.adapters.coordination import (
+    CoordinationTable,
+    DynamoCoordination,
+    DynamoMembership,
+    DynamoRegistry,
+)
 from replicator.adapters.redis import RedisCache
 from replicator.adapters.streams import DynamoStreams
 from replicator.adapters.tables import DynamoRegion
@@ -104,7 +109,7 @@ async def _serve(parts: _Parts, rules: Sequence[Rule], board: Board, stop: async
     for place in parts.places.values():
         prepare(place.dynamodb)
         prepare(place.streams)
-    premises = Premises(parts.settings, parts.places, parts.caches, parts.coordination, parts.clock)
+    premises = Premises(parts.settings, parts.places, parts.caches, DynamoRegistry(parts.rows), parts.clock)
     await prepare_start(premises, rules, stop)
     if stop.is_set():
         return
@@ -128,16 +133,17 @@ class _Parts:
     observer: LiveObserver
 
     @property
-    def coordination(self) -> DynamoCoordination:
-        """Leases and progress."""
+    def rows(self) -> CoordinationTable:
+        """The group's rows: leases, progress, members."""
         where = self.settings.coordination
-        return DynamoCoordination(
+        return CoordinationTable(
             self.places[where.region].dynamodb, table=where.table, group=self.settings.group, region_id=where.region
         )
 
     def worker(self, rules: Sequence[Rule], stop: asyncio.Event) -> Worker:
         """The engine."""
-        coordination = self.coordination
+        rows = self.rows
+        coordination, registry = DynamoCoordination(rows), DynamoRegistry(rows)
         targets = self._targets(rules)
         limits = limits_of(self.settings)
         budget = ByteBudget(limits.in_flight_bytes)
@@ -153,7 +159,7 @@ class _Parts:
                     ShardPorts(
                         DynamoStreams(self.places[region]),
                         coordination,
-                        coordination,
+                        registry,
                         {target.target_id: targets[target] for rule in group for target in rule.targets},
                         self.clock,
                         self.observer,
@@ -162,7 +168,7 @@ class _Parts:
                 )
                 for (region, table), group in sources.items()
             ],
-            coordination,
+            DynamoMembership(rows),
             new_id=lambda: WorkerId(f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"),
             limits=limits,
             clock=self.clock,

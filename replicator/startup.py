@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import structlog
 
 from replicator.adapters.aws import Place
-from replicator.adapters.coordination import DynamoCoordination
+from replicator.adapters.coordination import DynamoRegistry
 from replicator.adapters.epochs import Claim, note_epoch
 from replicator.adapters.modes import ModeClaim, note_mode
 from replicator.adapters.provisioning.check import Probed, preflight
@@ -39,7 +39,7 @@ class Premises:
     settings: Settings
     places: Mapping[str, Place]
     caches: Mapping[str, Probed]
-    coordination: DynamoCoordination
+    registry: DynamoRegistry
     clock: Clock
 
 
@@ -124,7 +124,7 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
     """
     log = structlog.get_logger("replicator")
     stream = await DynamoStreams(premises.places[rule.source]).current(rule.table)
-    starts = await premises.coordination.starts(stream)
+    starts = await premises.registry.starts(stream)
     orphans = sorted({start.rule for start in starts.values()} - configured)
     if orphans and not any(start.rule == rule.name for start in starts.values()):
         raise WorldMismatch(
@@ -136,7 +136,7 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
     if orphans:
         log.warning("orphaned_progress", rules=orphans, table=rule.table, region=rule.source)
     shape = next(shape_of(other) for other in premises.settings.rules if other.name == rule.name)
-    changed = [target for target in rule.targets if await premises.coordination.note_shape(stream, target, shape)]
+    changed = [target for target in rule.targets if await premises.registry.note_shape(stream, target, shape)]
     if changed:
         reason = "The filter or a key template changed; existing items were not evaluated again."
         log.warning("rule_changed", rule=rule.name, reason=reason)

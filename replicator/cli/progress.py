@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.aws import CLIENT_ERRORS, member, translate
-from replicator.adapters.coordination import CHECKPOINT, DynamoCoordination, Names
+from replicator.adapters.coordination import CHECKPOINT, CoordinationTable, DynamoMembership, Names
 from replicator.adapters.provisioning.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable, WorldMismatch
 from replicator.ports import StreamRef
@@ -68,13 +68,13 @@ class Ledger:
         self._table = settings.coordination.table
         self._names = Names(settings.group)
         self._where = f"coordination table {self._table} in {place.region_id}"
-        self._coordination = DynamoCoordination(
+        self._rows = CoordinationTable(
             place.dynamodb, table=self._table, group=settings.group, region_id=place.region_id
         )
 
     async def members(self) -> dict[str, int]:
         """The heartbeat counter of every worker that did not leave."""
-        return {str(worker): counter for worker, counter in (await self._coordination.members()).items()}
+        return {str(worker): pulse.beat for worker, pulse in (await DynamoMembership(self._rows).members()).items()}
 
     async def gaps(self) -> list[Mapping[str, Any]]:
         """Loss intervals, as rows."""
@@ -84,14 +84,14 @@ class Ledger:
         """Every stream that the group ever read, oldest first."""
         found = []
         async for row in self._query(self._names.streams):
-            stream = self._coordination.stream_of(row)
+            stream = self._rows.reader.stream(row)
             rows = {inner["sk"]["S"]: inner async for inner in self._query(self._names.stream(stream))}
             found.append(StreamProgress(stream, "drained" in row, rows))
         return sorted(found, key=lambda progress: progress.stream.generation)
 
     def problems(self, streams: Iterable[StreamProgress]) -> list[WorldMismatch]:
         """What is wrong with rows of these streams."""
-        found = (self._coordination.problem(row) for progress in streams for row in progress.rows.values())
+        found = (self._rows.reader.problem(row) for progress in streams for row in progress.rows.values())
         return [problem for problem in found if problem is not None]
 
     async def living(self) -> list[str]:

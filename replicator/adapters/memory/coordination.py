@@ -13,7 +13,7 @@ from replicator.adapters.memory.faults import Faults
 from replicator.adapters.memory.registry import MemoryRegistry, StreamId, identity
 from replicator.domain.assignment import LeaseRow, Rewind
 from replicator.domain.errors import LeaseLost, WorldMismatch
-from replicator.domain.lineage import Shard, merged
+from replicator.domain.lineage import Shard, merged, storable, unproven
 from replicator.domain.progress import Position
 from replicator.domain.records import ShardId, WorkerId
 from replicator.ports import Lease, Seat, StreamRef, StreamState
@@ -85,8 +85,10 @@ class MemoryCoordination:
             return StreamState(self.rows(stream), self.seat(stream), starts, self.unreadable)
 
     async def discover(self, stream: StreamRef, shards: Sequence[Shard], found_at: float) -> None:
-        """Store shards, one after the other: a failure may leave some stored."""
-        for shard in shards:
+        """Store shards one after the other, parents first: a failure may leave some stored."""
+        graph = merged({}, shards)
+        order = [shard.shard_id for shard in storable(graph, stored=(), gone=unproven(graph))]
+        for shard in sorted(shards, key=lambda shard: order.index(shard.shard_id)):
             async with self.faults.around("discover"):
                 row = self.row(stream, shard.shard_id)
                 if row is None:

@@ -1,0 +1,111 @@
+"""Calls on the coordination table of one group.
+
+Invariant: a condition that fails is an answer, everything else that fails is an error of ours; reads are consistent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any, Literal
+
+from botocore.exceptions import ClientError
+
+from replicator.adapters.aws import CLIENT_ERRORS, error_code, member, translate
+from replicator.adapters.coordination.changes import condition
+from replicator.adapters.coordination.names import Names
+from replicator.adapters.coordination.rows import RowReader
+from replicator.domain.errors import WorldMismatch
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.client import DynamoDBClient
+    from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
+
+    from replicator.adapters.coordination.changes import Change, When
+    from replicator.adapters.coordination.rows import Row
+
+    Key = Mapping[str, AttributeValueTypeDef]
+
+_CONDITION_FAILED = "ConditionalCheckFailedException"
+
+
+class CoordinationTable:
+    """One group's rows."""
+
+    def __init__(self, client: DynamoDBClient, *, table: str, group: str, region_id: str) -> None:
+        self._client = client
+        self._table = table
+        self._where = f"coordination table {table} in {region_id}"
+        self.names = Names(group)
+        self.reader = RowReader(self.names, self._where)
+
+    async def query(self, partition: str, prefix: str = "") -> list[Row]:
+        """Rows of a partition whose sort keys begin with `prefix`, all pages."""
+        request: dict[str, Any] = {
+            "TableName": self._table,
+            "ConsistentRead": True,
+            "KeyConditionExpression": "pk = :pk",
+            "ExpressionAttributeValues": {":pk": {"S": partition}},
+        }
+        if prefix:
+            request["KeyConditionExpression"] += " AND begins_with(sk, :prefix)"
+            request["ExpressionAttributeValues"][":prefix"] = {"S": prefix}
+        rows: list[Row] = []
+        while True:
+            try:
+                answer = await self._client.query(**request)
+            except CLIENT_ERRORS as error:
+                raise self._translated("Query", error) from error
+            rows += member(answer, "Items", f"Query on the {self._where}")
+            if not answer.get("LastEvaluatedKey"):
+                return rows
+            request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    async def get(self, key: Key) -> tuple[Row, float | None]:
+        """A row, empty when there is none, and the server's time, in seconds since 1970, if it tells it."""
+        try:
+            answer = await self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
+        except CLIENT_ERRORS as error:
+            raise self._translated("GetItem", error) from error
+        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
+        return answer.get("Item", {}), None if date is None else parsedate_to_datetime(date).timestamp()
+
+    def dated(self, time: float | None) -> float:
+        """The server's time, as `get` told it; an error when it did not."""
+        if time is None:
+            raise WorldMismatch(f"The {self._where} answers without a Date, so a start cannot be noted.")
+        return time
+
+    async def update(
+        self, key: Key, change: Change, *, returning: Literal["ALL_NEW", "ALL_OLD"] = "ALL_NEW"
+    ) -> Row | None:
+        """The row after the change, or before it if asked; None when the condition failed."""
+        try:
+            answer = await self._client.update_item(
+                TableName=self._table, Key=key, ReturnValues=returning, **change.request()
+            )
+        except ClientError as error:
+            if error_code(error) == _CONDITION_FAILED:
+                return None
+            raise self._translated("UpdateItem", error) from error
+        except CLIENT_ERRORS as error:
+            raise self._translated("UpdateItem", error) from error
+        if returning == "ALL_OLD":
+            return answer.get("Attributes", {})
+        row: Row = member(answer, "Attributes", f"UpdateItem on the {self._where}")
+        return row
+
+    async def delete(self, key: Key, when: When | None = None, present: Sequence[str] = ()) -> bool:
+        """Delete a row, if it still is as it should be; False when it is not."""
+        try:
+            await self._client.delete_item(TableName=self._table, Key=key, **condition(when or {}, present))
+        except ClientError as error:
+            if error_code(error) == _CONDITION_FAILED:
+                return False
+            raise self._translated("DeleteItem", error) from error
+        except CLIENT_ERRORS as error:
+            raise self._translated("DeleteItem", error) from error
+        return True
+
+    def _translated(self, operation: str, error: Exception) -> Exception:
+        return translate(error, f"{operation} on the {self._where}")
