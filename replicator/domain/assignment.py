@@ -17,6 +17,12 @@ from replicator.domain.lineage import Shard
 from replicator.domain.progress import Position
 from replicator.domain.records import ShardId, WorkerId
 
+_SHORTEST_DOUBT_SECONDS = 60.0
+_LONGEST_DOUBT_SECONDS = 3600.0
+
+_DOUBLINGS = 20
+"""After so many, every worker there can be tries."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rewind:
@@ -79,12 +85,14 @@ class Free:
 class Plan:
     """What a worker does next: shards to claim, in this order, and shards to hand over.
 
-    `more`: a bound cut the plan short, so the next cycle should follow at once.
+    `more`: a bound cut the plan short, so the next cycle should follow at once. `passed_over`: workers that have room
+    and left a shard to wait too long (`Doubts`).
     """
 
     claims: tuple[ShardId, ...]
     releases: tuple[ShardId, ...]
     more: bool = False
+    passed_over: frozenset[WorkerId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,7 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     me: WorkerId,
     live: Collection[WorkerId],
     bounds: Bounds,
+    doubted: Collection[WorkerId] = (),
 ) -> Plan:
     """What to claim and what to hand over in one cycle of one stream.
 
@@ -113,25 +122,61 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     rounded up; the rest goes where there is room, each shard to one worker, by a drawing that comes out the same for
     all; what waited for `patience_seconds` is claimed by others too, whatever their share, and by more of them the
     longer it waits. We hand over only what is above our share while somebody is below theirs, and no more while `moves`
-    shards are free: so what nobody takes does not pile up.
+    shards are free: so what nobody takes does not pile up. Workers that are `doubted` keep what they hold, and the
+    others share the rest.
     """
-    workers = {*live, me}
+    workers = {*live, me}.difference(doubted) | {me}
     mine = max(load.held.get(me, 0), len(owned))
     held = {worker: load.held.get(worker, 0) for worker in workers} | {me: mine}
-    targets = _targets(held, max(load.total, sum(held.values())))
-    offered = list(free)
-    highest = max(targets.values())
-    ours = tuple(shard.shard_id for shard in offered if shard.ours)[: max(0, highest - mine)]
+    kept = sum(load.held.get(worker, 0) for worker in {*live} - workers)
+    targets = _targets(held, max(load.total - kept, sum(held.values())))
     rooms = {worker: targets[worker] - count for worker, count in held.items()}
-    rooms[me] -= len(ours)
+
+    offered = list(free)
+    ours = tuple(shard.shard_id for shard in offered if shard.ours)[: max(0, max(targets.values()) - mine)]
     taken = frozenset(ours)
     rest = [shard for shard in offered if shard.shard_id not in taken]
-    claims = [*ours, *_drawn(rest, rooms, me), *_overdue(rest, workers, me, bounds.patience_seconds)]
-    unique = tuple(dict.fromkeys(claims))
-    surplus = mine - targets[me]
-    moves = min(surplus, bounds.moves - len(offered))
-    releases = sorted(owned, key=lambda shard_id: -_score(me, shard_id))[: max(0, moves)]
-    return Plan(claims=unique[: bounds.claims], releases=tuple(releases), more=len(unique) > bounds.claims)
+    drawn = _drawn(rest, rooms | {me: rooms[me] - len(ours)})
+    overdue = [shard for shard in rest if shard.waiting_seconds >= bounds.patience_seconds]
+    wanted = [shard.shard_id for shard in rest if drawn.get(shard.shard_id) == me]
+    helped = [shard.shard_id for shard in overdue if _helps(me, workers, shard, bounds.patience_seconds)]
+    claims = tuple(dict.fromkeys((*ours, *wanted, *helped)))
+
+    moves = max(0, min(-rooms[me], bounds.moves - len(offered)))
+    releases = sorted(owned, key=lambda shard_id: -_score(me, shard_id))[:moves]
+    return Plan(
+        claims=claims[: bounds.claims],
+        releases=tuple(releases),
+        more=len(claims) > bounds.claims,
+        passed_over=frozenset(drawn[shard.shard_id] for shard in overdue if shard.shard_id in drawn) - {me},
+    )
+
+
+class Doubts:
+    """Workers that beat, and do not take what falls to them: stuck, or without a rule for this stream.
+
+    Without this, what is handed over to such a worker would come back to us, and again, for ever. A doubt passes after
+    a minute and lasts twice as long each time it proves right, up to an hour: then the worker is tried again.
+    """
+
+    def __init__(self) -> None:
+        self._doubts: dict[WorkerId, tuple[float, float]] = {}
+        """When a doubt ends, by the observer's own clock, and how long it was."""
+
+    def note(self, passed_over: Iterable[WorkerId], now: float) -> None:
+        """Take in what a plan showed; `now` is in seconds of a clock that never jumps."""
+        for worker in passed_over:
+            until, seconds = self._doubts.get(worker, (now, _SHORTEST_DOUBT_SECONDS / 2))
+            if until <= now:
+                longer = min(2 * seconds, _LONGEST_DOUBT_SECONDS)
+                self._doubts[worker] = (now + longer, longer)
+        over = [worker for worker, (until, seconds) in self._doubts.items() if until + seconds < now]
+        for worker in over:
+            del self._doubts[worker]
+
+    def at(self, now: float) -> frozenset[WorkerId]:
+        """Who is doubted now."""
+        return frozenset(worker for worker, (until, _) in self._doubts.items() if now < until)
 
 
 def _targets(held: Mapping[WorkerId, int], total: int) -> dict[WorkerId, int]:
@@ -144,35 +189,26 @@ def _targets(held: Mapping[WorkerId, int], total: int) -> dict[WorkerId, int]:
     return {worker: share + (place < over) for place, worker in enumerate(order)}
 
 
-def _drawn(free: Iterable[Free], rooms: Mapping[WorkerId, int], me: WorkerId) -> list[ShardId]:
-    """The free shards that fall to us: each goes to a worker with room, with a chance by how much room it has."""
+def _drawn(free: Iterable[Free], rooms: Mapping[WorkerId, int]) -> dict[ShardId, WorkerId]:
+    """To whom free shards fall: each to a worker with room, with a chance by how much room it has."""
     left = {worker: room for worker, room in rooms.items() if room > 0}
-    ours: list[ShardId] = []
+    drawn: dict[ShardId, WorkerId] = {}
     for shard in free:
         if not left:
             break
         winner = min(left, key=lambda worker: (_score(worker, shard.shard_id) / left[worker], worker))
+        drawn[shard.shard_id] = winner
         left[winner] -= 1
         if not left[winner]:
             del left[winner]
-        if winner == me:
-            ours.append(shard.shard_id)
-    return ours
+    return drawn
 
 
-def _overdue(
-    free: Iterable[Free], workers: Collection[WorkerId], me: WorkerId, patience_seconds: float
-) -> list[ShardId]:
-    """Free shards that waited too long for others: two workers try first, then four, then eight, until all do."""
-    overdue: list[ShardId] = []
-    for shard in free:
-        if shard.waiting_seconds < patience_seconds:
-            continue
-        mine = _score(me, shard.shard_id)
-        before = sum(_score(worker, shard.shard_id) < mine for worker in workers)
-        if before < 2 ** min(shard.waiting_seconds // patience_seconds, 30):
-            overdue.append(shard.shard_id)
-    return overdue
+def _helps(me: WorkerId, workers: Collection[WorkerId], shard: Free, patience_seconds: float) -> bool:
+    """Whether we try for a shard that waited too long: two workers do, then four, then eight, until all do."""
+    mine = _score(me, shard.shard_id)
+    before = sum(_score(worker, shard.shard_id) < mine for worker in workers)
+    return before < 2 ** min(shard.waiting_seconds // patience_seconds, _DOUBLINGS)
 
 
 def _score(worker: WorkerId, shard_id: ShardId) -> float:
