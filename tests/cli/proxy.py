@@ -33,7 +33,7 @@ class _Handler(BaseHTTPRequestHandler):
         headers = {name: value for name, value in self.headers.items() if name.title() in _KEPT}
         request = urllib.request.Request(self.server.upstream + self.path, data=body, headers=headers)
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=60) as answer:
                 self._answer(answer.status, answer.read())
         except urllib.error.HTTPError as error:
             self._answer(error.code, error.read())

@@ -101,10 +101,10 @@ def _missing(model: type[BaseModel], places: list[Any], path: str) -> Iterator[s
 
 
 def _parts(value: Any, annotation: Any) -> list[Any]:
-    """The places inside a value where a model stands: the value itself, or each of a collection."""
+    """The places inside a value where a model may stand: the value itself, and each of a collection."""
     if list(_models(annotation)) or not isinstance(value, dict | list):
         return [value]
-    return list(value.values() if isinstance(value, dict) else value)
+    return [value, *value.values()] if isinstance(value, dict) else value
 
 
 def _models(annotation: Any) -> Iterator[type[BaseModel]]:

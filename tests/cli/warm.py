@@ -1,7 +1,7 @@
 """The program as a process, without paying for its imports every time.
 
 One process per test process imports everything once; each command then is a fork of it, with arguments, environment and
-output files of its own. It ends when its standard input does.
+output files of its own: run to its end, or left to run beside the test. It ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -9,16 +9,24 @@ from __future__ import annotations
 import gc
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from replicator.demo.servers import clean_environment
 
+_COMMAND_SECONDS = 300.0
+"""No command takes so long, whatever else the machine does."""
+
 _PRELOADED = [
+    "aiobotocore.session",
+    "aiohttp.web",
     "replicator.app",
     "replicator.cli.boundary",
     "replicator.cli.check",
@@ -35,20 +43,63 @@ _PRELOADED = [
 
 def command(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str]:
     """Run a command to its end; returns exit code, standard output, standard error."""
+    with TemporaryDirectory() as name:
+        output, errors = Path(name) / "output", Path(name) / "errors"
+        code = started(arguments, environment, output, errors).wait(_COMMAND_SECONDS)
+        return code, output.read_text(), errors.read_text()
+
+
+def started(arguments: Sequence[str], environment: Mapping[str, str], output: Path, errors: Path) -> Running:
+    """Start a command; what it says is appended to the files."""
+    request = {
+        "arguments": list(arguments),
+        "environment": clean_environment() | dict(environment),
+        "files": [str(output), str(errors)],
+    }
+    return Running(_ask(request))
+
+
+class Running:
+    """A command that runs."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._code: int | None = None
+
+    def poll(self) -> int | None:
+        """The exit code, as subprocess tells it; None while it runs."""
+        if self._code is None:
+            self._code = _ask({"poll": self.pid})
+        return self._code
+
+    def wait(self, seconds: float) -> int:
+        """The exit code, once it ended."""
+        deadline = time.monotonic() + seconds
+        pause = 0.001
+        while (code := self.poll()) is None:
+            assert time.monotonic() < deadline, f"process {self.pid} did not end within {seconds} s"
+            time.sleep(pause)
+            pause = min(pause * 1.5, 0.05)
+        return code
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it whatever it does."""
+        self.signal(signal.SIGKILL)
+        self.wait(_COMMAND_SECONDS)
+
+
+def _ask(request: Mapping[str, object]) -> Any:
     process = _process()
     assert process.stdin is not None
     assert process.stdout is not None
-    with TemporaryDirectory() as name:
-        output, errors = Path(name) / "output", Path(name) / "errors"
-        request = {
-            "arguments": list(arguments),
-            "environment": clean_environment() | dict(environment),
-            "files": [str(output), str(errors)],
-        }
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.flush()
-        code = int(process.stdout.readline())
-        return code, output.read_text(), errors.read_text()
+    process.stdin.write(json.dumps(request) + "\n")
+    process.stdin.flush()
+    return json.loads(process.stdout.readline())
 
 
 @cache
@@ -66,11 +117,14 @@ def _serve() -> None:
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _become(request["arguments"], request["environment"], request["files"])
-        _, status = os.waitpid(child, 0)
-        print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201 - the answer
+        if "poll" in request:
+            child, status = os.waitpid(request["poll"], os.WNOHANG)
+            answer = os.waitstatus_to_exitcode(status) if child else None
+        else:
+            answer = os.fork()
+            if answer == 0:
+                _become(request["arguments"], request["environment"], request["files"])
+        print(json.dumps(answer), flush=True)  # noqa: T201 - the answer
 
 
 def _become(arguments: list[str], environment: dict[str, str], files: list[str]) -> None:
@@ -80,7 +134,7 @@ def _become(arguments: list[str], environment: dict[str, str], files: list[str])
     sys.argv = ["replicator", *arguments]
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for descriptor, file in enumerate(files, start=1):
-        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT), descriptor)
+        os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     from replicator.cli.boundary import run
 
     code = 1

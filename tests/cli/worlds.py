@@ -94,6 +94,11 @@ class World:
         path.write_text(yaml.safe_dump(self.config, sort_keys=False))
         return path
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What leads the program here; writes the configuration as it is now."""
+        return {"AWS_ACCESS_KEY_ID": self.account, "REPLICATOR_CONFIG": str(self.path)}
+
     def call(self, region: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """One unsigned DynamoDB call at the server itself."""
         scope = f"Credential={self.account}/20200101/{REGIONS[region]}/dynamodb/aws4_request"
@@ -106,7 +111,7 @@ class World:
                 "Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0",
             },
         )
-        with urllib.request.urlopen(request, timeout=10) as answer:
+        with urllib.request.urlopen(request, timeout=60) as answer:
             decoded: dict[str, Any] = json.loads(answer.read())
         return decoded
 
@@ -171,8 +176,7 @@ class World:
 
     def run(self, *arguments: str, **environment: str) -> Answer:
         """Run the program on this world."""
-        variables = {"AWS_ACCESS_KEY_ID": self.account, "REPLICATOR_CONFIG": str(self.path), **environment}
-        return replicator(*arguments, environment=variables)
+        return replicator(*arguments, environment={**self.environment, **environment})
 
     def check(self) -> Answer:
         return self.run("check", "--json")
