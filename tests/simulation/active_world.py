@@ -95,6 +95,7 @@ class World:
         self._initial = [place.slot.item for place in start_places(scenario)]
         self._answered: dict[tuple[int, int], tuple[int, int]] = {}
         self._used: dict[tuple[int | None, ...], tuple[int, int, int]] = {}
+        self._removed: dict[int, tuple[int, ...]] = {}
         self._done = self._tree.response(Done())
         # Layout of a state.
         count = self.regions
@@ -264,15 +265,27 @@ class World:
         """The next write of a region's user."""
         place = self._places[state[region]]
         shown, mark = self._shown(state, place), self._mark(state, place.slot.item)
-        key = (region, state[region], state[self._rest], state[self._user + region], shown, mark)
+        removals = tuple(self._resolved(state, origin) for origin in self._removals(state[region]))
+        key = (region, state[region], state[self._rest], state[self._user + region], shown, mark, *removals)
         used = self._used.get(key)
         if used is None:
-            used = self._used[key] = self._use(state, region, shown, mark)
+            used = self._used[key] = self._use(state, region, shown, mark, removals)
         changed = list(state)
         changed[region], changed[self._rest], changed[self._user + region] = used
         return tuple(changed)
 
-    def _use(self, state: State, region: int, shown: int | None, mark: int | None) -> tuple[int, int, int]:
+    def _removals(self, place: int) -> tuple[int, ...]:
+        """The writes that removed the item in a region so far, as its stream tells of them."""
+        known = self._removed.get(place)
+        if known is None:
+            its = self._places[place]
+            gone = (origin for record, origin in zip(its.stream, its.origins, strict=True) if record.new is None)
+            known = self._removed[place] = tuple(gone)
+        return known
+
+    def _use(
+        self, state: State, region: int, shown: int | None, mark: int | None, removals: tuple[int, ...]
+    ) -> tuple[int, int, int]:
         place, truth = self._places[state[region]], state[self._rest]
         index, snapshot = divmod(state[self._user + region], _SNAPSHOTS)
         op, number = self.scenario.ops[region][index], self._numbers[region][index]
@@ -292,7 +305,7 @@ class World:
             origin, seen_by_all = content_number(new), False
         after_write = emitted(place, StampedSlot(new, place.slot.row), op.second, origin, by=op.kind)
         if seen_by_all:
-            truth = self._witnessed(truth, region, number, op, {shown, mark} - {None})
+            truth = self._witnessed(truth, number, op, {shown, mark} - {None}, (*self._numbers[region], *removals))
         return self._place(after_write), truth, after
 
     def _snapshot(self, stamp: str | None) -> int:
@@ -328,12 +341,16 @@ class World:
             return content_number(place.slot.item)
         return None if place.gone is None else self._resolved(state, place.gone)
 
-    def _witnessed(self, truth: int, region: int, number: int, op: Op, parents: set[int | None]) -> int:
-        """What is known of all writes after one more; the order of its region counts before its clock."""
+    def _witnessed(self, truth: int, number: int, op: Op, parents: set[int | None], before: tuple[int, ...]) -> int:
+        """What is known of all writes after one more; `before`: its region's own writes, and removals there.
+
+        The order of its region counts before its clock: a write is no earlier than what was written in its region
+        before it, nor than a delete that had taken effect there, even if a zombie brought an older image back since.
+        """
         known = self._truths[truth]
         over = [known[parent] for parent in parents if parent is not None]
         seen = frozenset[int]().union(*(before.seen for before in over), {p for p in parents if p is not None})
-        earlier = [known[other].moment for other in self._numbers[region] if other in known]
+        earlier = [known[other].moment for other in before if other in known]
         moment = max([0 if op.kind == "T" else op.second, *earlier, *(before.moment for before in over)])
         return self._truth({**known, number: Truth(moment, seen)})
 

@@ -183,6 +183,19 @@ def test_v7_without_its_repair_nothing_tells_of_it() -> None:
     assert 2 not in world.logged(state)
 
 
+# -- a zombie's late put behind a delete (L11) ---------------------------------------------------------------------
+
+GHOST = Scenario(ops("P1 D2 | P1"), None, zombies=1)
+
+
+def test_a_write_over_what_a_zombie_brought_back_is_later_than_the_delete_that_its_region_had_seen() -> None:
+    world = World(GHOST)
+    state, _ = play(world, "a A A A A A *A1 Z a Z Z A A A A B Z A A A A B Z b B B B B B B B B A A")
+    assert world.check(state) is None
+    assert world.logged(state) == {2}, "the delete that lost is logged"
+    assert [content_number(place.slot.item) for place in (world.place(state, 0), world.place(state, 1))] == [3, 3]
+
+
 # -- V8: a replica of mode `ordered` becomes the writer ------------------------------------------------------------
 
 OLD_EPOCH, NEW_EPOCH = 0, 1
