@@ -18,6 +18,7 @@ LONG = {
     "contract/test_versioned_region.py",
     "integration/test_conflicts.py",
     "simulation/test_active.py",
+    "simulation/test_active_stateful.py",
     "simulation/test_engine_mesh.py",
     "simulation/test_versioned.py",
     "integration/test_demo_mesh.py",

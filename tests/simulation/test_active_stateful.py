@@ -94,7 +94,7 @@ def test_a_mesh_comes_to_rest_well_whatever_happens() -> None:
     run_state_machine_as_test(Mesh, settings=BOUNDS)
 
 
-@pytest.mark.parametrize("name", ["stamp_back", "bump", "tombstones"])
+@pytest.mark.parametrize("name", ["bump", "tombstones"])
 def test_a_rule_that_is_taken_out_is_found_and_shrunk(name: str) -> None:
     ablation = ABLATIONS[name]
     with without(name, *ablation.without) as taken:
