@@ -9,15 +9,16 @@ from __future__ import annotations
 import zlib
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import msgspec
 from botocore.exceptions import ClientError
 
 from replicator.adapters.aws import CLIENT_ERRORS, is_object, translate
 from replicator.domain.errors import MalformedRecord, ReplicatorError, Unreachable
-from replicator.domain.records import ChangeRecord, change_record
-from replicator.ports import RecordPage
+from replicator.domain.lineage import Shard
+from replicator.domain.records import ChangeRecord, SequenceNumber, ShardId, change_record
+from replicator.ports import RecordPage, ShardPage
 
 if TYPE_CHECKING:
     from replicator.ports import Fence
@@ -187,4 +188,56 @@ def _record(record: _Record) -> ChangeRecord:
         sequence=change.SequenceNumber,
         created_at=change.ApproximateCreationDateTime,
         by_ttl=identity is not None and _TTL_PRINCIPAL in (identity.PrincipalId, identity.principalId),
+    )
+
+
+# -- DescribeStream ------------------------------------------------------------------------------------------------
+
+_Id = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Range(msgspec.Struct):
+    StartingSequenceNumber: str | None = None
+    EndingSequenceNumber: str | None = None
+
+
+class _ListedShard(msgspec.Struct):
+    """A shard; after a merge some endpoints name a second parent, which the client's own parser would drop."""
+
+    ShardId: _Id
+    ParentShardId: str | None = None
+    AdjacentParentShardId: str | None = None
+    SequenceNumberRange: _Range = msgspec.field(default_factory=_Range)
+
+
+class _Description(msgspec.Struct):
+    """Without shards it would read as a stream that lost them all."""
+
+    StreamArn: _Id
+    Shards: list[_ListedShard]
+    LastEvaluatedShardId: str | None = None
+
+
+class _DescribedStream(msgspec.Struct):
+    StreamDescription: _Description
+
+
+_DESCRIBED = msgspec.json.Decoder(_DescribedStream)
+
+
+def parse_shards(body: bytes, what: str) -> ShardPage:
+    """A DescribeStream answer as one page of a listing; `Unreachable` when it is not such an answer."""
+    described = decoded(_DESCRIBED, body, what).StreamDescription
+    last = described.LastEvaluatedShardId
+    return ShardPage(tuple(_shard(shard) for shard in described.Shards), ShardId(last) if last else None)
+
+
+def _shard(listed: _ListedShard) -> Shard:
+    named = dict.fromkeys((listed.ParentShardId, listed.AdjacentParentShardId))
+    first = listed.SequenceNumberRange.StartingSequenceNumber or ""
+    return Shard(
+        shard_id=ShardId(listed.ShardId),
+        parents=tuple(ShardId(parent) for parent in named if parent and parent != listed.ShardId),
+        closed=bool(listed.SequenceNumberRange.EndingSequenceNumber),
+        first=SequenceNumber(first) if first.isascii() and first.isdecimal() else None,
     )

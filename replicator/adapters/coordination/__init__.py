@@ -12,9 +12,9 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|gaps                    <gap id>                what was lost; acknowledged_at, acknowledged_by, note
 
 One module per port: `leases`, `members`, `registry`; and `operations`, what operators do to rows of living daemons.
-They stand on `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing). Invariant: a
-checkpoint is written only by the owner that the row names, under the epoch that it claimed; whoever takes a shard away
-raises the epoch.
+They stand on `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
+Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; whoever takes
+a shard away raises the epoch.
 """
 
 from __future__ import annotations
