@@ -112,7 +112,7 @@ class MeshDriver:
         known = own_writes.known(record.key, desk.clock.monotonic())
         joined: Joined = await self._drive(replicate_versioned(record, self._versioned, known), record, tally)
         own_writes.note(record.key, joined, desk.clock.monotonic())
-        return strongest(joined)
+        return strongest(joined, ours=(self._versioned.home, joined.rank) in known)
 
     async def _drive(self, steps: Generator[Any, Any, Any], record: ChangeRecord, tally: Tally) -> Any:
         """Drive a mode to its end; one failure ends it, and it is begun anew: every step may be repeated."""
@@ -163,9 +163,9 @@ class MeshDriver:
         return Remover.USER if self._origin(record) in _USERS else Remover.DAEMON
 
 
-def strongest(joined: Joined) -> Effect:
-    """What a record did to its mesh, in one word."""
+def strongest(joined: Joined, *, ours: bool = False) -> Effect:
+    """What a record did to its mesh, in one word. `ours`: this process itself had brought it to the home region."""
     for effect in (Effect.APPLIED, Effect.DELETED):
         if effect in joined.effects.values():
             return effect
-    return Effect.STALE
+    return Effect.ECHO if ours else Effect.STALE

@@ -357,6 +357,24 @@ async def test_versioned_what_this_process_wrote_itself_is_not_looked_after_agai
     assert [len(world.records(reader.home)) for reader in others] == [3, 3]
 
 
+@pytest.mark.parametrize("writes", [["put"], ["put", "delete"]])
+async def test_versioned_what_this_process_wrote_itself_comes_back_as_an_echo(writes: list[str]) -> None:
+    world = MeshWorld(VERSIONED, US, EU)
+    us, eu = world.readers(own_writes=OwnWrites(100))
+    for write in writes:
+        if write == "put":
+            world[US].put("k", "v", ver=1)
+        else:
+            world[US].delete("k")
+        await us.apply()
+        await eu.apply()
+        assert us.observer.reports[-1].effects.keys() <= {Effect.APPLIED, Effect.DELETED}
+        assert eu.observer.reports[-1].effects == {Effect.ECHO: 1}
+    world[EU].put("k", "mine", ver=2)
+    await eu.apply()
+    assert eu.observer.reports[-1].effects == {Effect.APPLIED: 1}, "a user's write is none"
+
+
 async def test_versioned_what_another_process_wrote_is_looked_after_and_left() -> None:
     world = MeshWorld(VERSIONED, US, EU)
     us, eu = world.readers()
