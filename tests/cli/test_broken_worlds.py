@@ -122,6 +122,60 @@ def test_a_promotion_that_does_not_raise_the_epoch_is_refused(world: World) -> N
     assert world.check().code == 0
 
 
+# -- modes ---------------------------------------------------------------------------------------------------------
+
+
+def refused_mode(world: World, mode: str, written: str) -> None:
+    """`check` and `run` refuse to write in this mode, and say what to do."""
+    for answer in (world.check(), world.run("run")):
+        assert answer.code == 78, answer.said
+        assert f"Rule 'orders' is of mode {mode}, but orders in eu was written in mode {written}" in answer.said
+        assert f"Set the mode back to {written}, or set `side_table` to a new name" in answer.said
+
+
+def marked(world: World, mode: str, *, layout: str = "1") -> None:
+    """As a start in this mode leaves the side table."""
+    world.put("eu", "replicator-side-test", k={"S": "orders|mode"}, mode={"S": mode}, sv={"N": layout})
+
+
+@pytest.mark.parametrize("mode", ["versioned", "active-active"])
+def test_a_mesh_where_an_ordered_rule_wrote_is_refused(world: World, mode: str) -> None:
+    world.mesh(mode)
+    world.put("eu", "replicator-side-test", k={"S": "orders|epoch"}, sv={"N": "1"}, epoch={"N": "0"})
+    refused_mode(world, mode, "ordered")
+    world.config["side_table"] = "replicator-side-anew"
+    assert world.run("init").code == 0
+    assert world.check().code == 0
+
+
+@pytest.mark.parametrize("written", ["versioned", "active-active"])
+def test_an_ordered_rule_where_a_mesh_wrote_is_refused(world: World, written: str) -> None:
+    world.sound()
+    marked(world, written)
+    refused_mode(world, "ordered", written)
+
+
+def test_one_mesh_where_another_wrote_is_refused(world: World) -> None:
+    world.mesh("versioned")
+    marked(world, "active-active")
+    refused_mode(world, "versioned", "active-active")
+
+
+@pytest.mark.parametrize("mode", ["ordered", "versioned", "active-active"])
+def test_side_rows_of_a_newer_program_are_refused_in_every_mode(world: World, mode: str) -> None:
+    if mode == "ordered":
+        world.sound()
+    else:
+        world.mesh(mode)
+    marked(world, mode, layout="2")
+    for answer in (world.check(), world.run("run")):
+        assert answer.code == 78, answer.said
+        assert "The side rows of orders in eu were written by a newer replicator." in answer.said
+        assert "Upgrade this program" in answer.said
+    marked(world, mode)
+    assert world.check().code == 0
+
+
 @pytest.mark.parametrize("name", ["_rep", "aws:rep:region"])
 def test_a_key_attribute_that_is_never_copied_is_refused(world: World, name: str) -> None:
     keys = {"pk": "S", name: "S"}
