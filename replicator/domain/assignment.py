@@ -17,8 +17,13 @@ from replicator.domain.lineage import Shard
 from replicator.domain.progress import Position
 from replicator.domain.records import ShardId, WorkerId
 
-_SHORTEST_DOUBT_SECONDS = 60.0
-_LONGEST_DOUBT_SECONDS = 3600.0
+_HEAD_START_SECONDS = 2.0
+
+_SUSPICION_SECONDS = (5.0, 60.0)
+"""A suspect is doubted when it proves right after the first and before the second."""
+
+_DOUBT_SECONDS = (60.0, 3600.0)
+"""The shortest and the longest doubt."""
 
 _DOUBLINGS = 20
 """After so many, every worker there can be tries."""
@@ -62,22 +67,26 @@ class Load:
     """What there is to read over all streams of the group, and how much of it each worker holds.
 
     `total` counts shards that are held or free now, and finished ones whose children are awaited: so a roll changes
-    nobody's share. `held` counts, of our own, claims under way, and not what we are handing over.
+    nobody's share. `held` is what the rows show, of ourselves too, because the others see the same; `mine` is what we
+    hold by now: with claims under way, without what we are handing over (None: what the rows show).
     """
 
     total: int
     held: Mapping[WorkerId, int]
+    mine: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Free:
     """A shard that may be claimed: nobody owns it, or its owner is dead.
 
-    `ours`: we read its parent to the end. `waiting_seconds`: for how long we have seen it free.
+    `ours`: we read its parent to the end. `theirs`: nobody ever owned it, and somebody else read its parent, who will
+    claim it at once. `waiting_seconds`: for how long we have seen it free.
     """
 
     shard_id: ShardId
     ours: bool = False
+    theirs: bool = False
     waiting_seconds: float = 0.0
 
 
@@ -86,13 +95,13 @@ class Plan:
     """What a worker does next: shards to claim, in this order, and shards to hand over.
 
     `more`: a bound cut the plan short, so the next cycle should follow at once. `passed_over`: workers that have room
-    and left a shard to wait too long (`Doubts`).
+    and let a shard wait too long, with what they hold (`Doubts`).
     """
 
     claims: tuple[ShardId, ...]
     releases: tuple[ShardId, ...]
     more: bool = False
-    passed_over: frozenset[WorkerId] = frozenset()
+    passed_over: Mapping[WorkerId, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,65 +127,78 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     """What to claim and what to hand over in one cycle of one stream.
 
     `owned`: shards of this stream that we read now and are not handing over. `live`: workers that beat, ourselves
-    included. The fair share is counted over all streams. Children of our own shards are claimed first, up to the share
-    rounded up; the rest goes where there is room, each shard to one worker, by a drawing that comes out the same for
-    all; what waited for `patience_seconds` is claimed by others too, whatever their share, and by more of them the
-    longer it waits. We hand over only what is above our share while somebody is below theirs, and no more while `moves`
-    shards are free: so what nobody takes does not pile up. Workers that are `doubted` keep what they hold, and the
-    others share the rest.
+    included. Children of our own shards are claimed whatever our share. Everything else goes where there is room below
+    the fair share, counted over all streams: each shard to one worker, by a drawing that comes out the same for all who
+    see the same. What waited for `patience_seconds` is claimed by others too, whatever their share, and by more of them
+    the longer it waits. We hand over only what is above our share while somebody is below theirs, and no more while
+    `moves` shards are free: so what nobody takes does not pile up. Workers that are `doubted` keep what they hold, and
+    the others share the rest.
     """
     workers = {*live, me}.difference(doubted) | {me}
-    mine = max(load.held.get(me, 0), len(owned))
-    held = {worker: load.held.get(worker, 0) for worker in workers} | {me: mine}
+    held = {worker: load.held.get(worker, 0) for worker in workers}
     kept = sum(load.held.get(worker, 0) for worker in {*live} - workers)
-    targets = _targets(held, max(load.total - kept, sum(held.values())))
-    rooms = {worker: targets[worker] - count for worker, count in held.items()}
-
+    mine = max(held[me] if load.mine is None else load.mine, len(owned))
+    targets = _targets(held, load.total - kept)
     offered = list(free)
-    ours = tuple(shard.shard_id for shard in offered if shard.ours)[: max(0, max(targets.values()) - mine)]
-    taken = frozenset(ours)
-    rest = [shard for shard in offered if shard.shard_id not in taken]
-    drawn = _drawn(rest, rooms | {me: rooms[me] - len(ours)})
+    rest = [shard for shard in offered if not (shard.ours or _has_an_heir(shard))]
+    drawn = _drawn(rest, {worker: targets[worker] - count for worker, count in held.items()})
     overdue = [shard for shard in rest if shard.waiting_seconds >= bounds.patience_seconds]
-    wanted = [shard.shard_id for shard in rest if drawn.get(shard.shard_id) == me]
-    helped = [shard.shard_id for shard in overdue if _helps(me, workers, shard, bounds.patience_seconds)]
-    claims = tuple(dict.fromkeys((*ours, *wanted, *helped)))
 
-    moves = max(0, min(-rooms[me], bounds.moves - len(offered)))
-    releases = sorted(owned, key=lambda shard_id: -_score(me, shard_id))[:moves]
+    ours = [shard.shard_id for shard in offered if shard.ours]
+    room = max(0, max(targets.values()) - mine - len(ours))
+    fallen = [shard.shard_id for shard in rest if drawn.get(shard.shard_id) == me][:room]
+    helped = [shard.shard_id for shard in overdue if _helps(me, workers, shard, bounds.patience_seconds)]
+    claims = tuple(dict.fromkeys((*ours, *fallen, *helped)))
+    surplus = mine - _targets(held | {me: mine}, load.total - kept)[me]
+    moves = max(0, min(surplus, bounds.moves - len(offered)))
+    passed_over = {drawn[shard.shard_id] for shard in overdue if shard.shard_id in drawn} - {me}
     return Plan(
         claims=claims[: bounds.claims],
-        releases=tuple(releases),
+        releases=tuple(sorted(owned, key=lambda shard_id: -_score(me, shard_id))[:moves]),
         more=len(claims) > bounds.claims,
-        passed_over=frozenset(drawn[shard.shard_id] for shard in overdue if shard.shard_id in drawn) - {me},
+        passed_over={worker: held[worker] for worker in passed_over},
     )
 
 
 class Doubts:
     """Workers that beat, and do not take what falls to them: stuck, or without a rule for this stream.
 
-    Without this, what is handed over to such a worker would come back to us, and again, for ever. A doubt passes after
-    a minute and lasts twice as long each time it proves right, up to an hour: then the worker is tried again.
+    Without this, what is handed over to such a worker would come back to us, and again, for ever. One that was passed
+    over twice and took nothing in between is doubted for a minute, and twice as long each time it proves right, up to
+    an hour; then it is tried again.
     """
 
     def __init__(self) -> None:
+        self._suspects: dict[WorkerId, tuple[float, int]] = {}
+        """When a worker was first passed over, by the observer's own clock, and what it held then."""
         self._doubts: dict[WorkerId, tuple[float, float]] = {}
-        """When a doubt ends, by the observer's own clock, and how long it was."""
+        """When a doubt ends, and how long it was."""
 
-    def note(self, passed_over: Iterable[WorkerId], now: float) -> None:
+    def note(self, passed_over: Mapping[WorkerId, int], now: float) -> None:
         """Take in what a plan showed; `now` is in seconds of a clock that never jumps."""
-        for worker in passed_over:
-            until, seconds = self._doubts.get(worker, (now, _SHORTEST_DOUBT_SECONDS / 2))
-            if until <= now:
-                longer = min(2 * seconds, _LONGEST_DOUBT_SECONDS)
+        self._suspects = {
+            worker: (since, held)
+            for worker, (since, held) in self._suspects.items()
+            if now - since < _SUSPICION_SECONDS[1] and passed_over.get(worker, held) <= held
+        }
+        for worker, held in passed_over.items():
+            since, _ = self._suspects.setdefault(worker, (now, held))
+            until, seconds = self._doubts.get(worker, (now, _DOUBT_SECONDS[0] / 2))
+            if now - since >= _SUSPICION_SECONDS[0] and until <= now:
+                longer = min(2 * seconds, _DOUBT_SECONDS[1])
                 self._doubts[worker] = (now + longer, longer)
-        over = [worker for worker, (until, seconds) in self._doubts.items() if until + seconds < now]
-        for worker in over:
-            del self._doubts[worker]
+        self._doubts = {
+            worker: (until, seconds) for worker, (until, seconds) in self._doubts.items() if now <= until + seconds
+        }
 
     def at(self, now: float) -> frozenset[WorkerId]:
         """Who is doubted now."""
         return frozenset(worker for worker, (until, _) in self._doubts.items() if now < until)
+
+
+def _has_an_heir(shard: Free) -> bool:
+    """Whether a shard is left to the worker that read its parent, for a moment."""
+    return shard.theirs and shard.waiting_seconds < _HEAD_START_SECONDS
 
 
 def _targets(held: Mapping[WorkerId, int], total: int) -> dict[WorkerId, int]:
@@ -184,7 +206,7 @@ def _targets(held: Mapping[WorkerId, int], total: int) -> dict[WorkerId, int]:
 
     So nobody has a surplus once loads differ by one, and as few shards as possible move before that.
     """
-    share, over = divmod(total, len(held))
+    share, over = divmod(max(total, sum(held.values())), len(held))
     order = sorted(held, key=lambda worker: (-held[worker], worker))
     return {worker: share + (place < over) for place, worker in enumerate(order)}
 
