@@ -1,45 +1,31 @@
-"""The composition root: settings -> adapters -> engine -> daemon. The only place that names concrete classes."""
+"""The composition root: settings -> adapters -> engine -> daemon, and what is one per process."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
 import os
+import resource
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 import structlog
 
 from replicator import __version__
-from replicator.adapters.aws import Place
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.conflicts import conflict_log
-from replicator.adapters.coordination import (
-    CoordinationTable,
-    DynamoCoordination,
-    DynamoMembership,
-    DynamoRegistry,
-)
-from replicator.adapters.redis import RedisCache
-from replicator.adapters.streams import DynamoStreams
-from replicator.adapters.tables import DynamoRegion
+from replicator.adapters.provisioning.choices import TableFinder
 from replicator.adapters.wire import prepare
+from replicator.assembly import Assembly, caches_of, connections_of, regions_of
 from replicator.connections import open_caches, open_places
 from replicator.daemon import live
-from replicator.domain.ownwrites import OwnWrites
-from replicator.domain.records import RegionId, TableName, WorkerId
-from replicator.domain.rules import ActivePlan, Rule, Target
-from replicator.domain.versions import STAMP
-from replicator.engine.ahead import ByteBudget
-from replicator.engine.cache import CacheFunnel
-from replicator.engine.coordinator import Source
-from replicator.engine.desk import TargetPorts
-from replicator.engine.pacing import Limits
-from replicator.engine.shard import ShardPorts
+from replicator.domain.errors import ConfigurationInvalid
+from replicator.domain.records import WorkerId
+from replicator.engine.sources import Sources
 from replicator.engine.worker import Worker
 from replicator.ops.admin import serve_admin
 from replicator.ops.board import Board
@@ -48,19 +34,25 @@ from replicator.ops.metrics import Metrics
 from replicator.ops.observer import LiveObserver
 from replicator.ops.systemd import notify, watchdog
 from replicator.rulebook import rules_of
-from replicator.settings import Settings
+from replicator.settings import WORKER_INDEX_VARIABLE, Settings, of_worker
 from replicator.startup import Premises, prepare_start
+from replicator.tablewatch import TableWatch
 
-_RESERVED_CONNECTIONS = 32
-"""Connections per region beside those that write replicas: coordination, streams, conflicts."""
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-_OWN_WRITES_KEPT = 10_000
-"""Keys per rule whose last write of our own is remembered, to save reads when it comes back."""
+    from replicator.adapters.aws import Place
+    from replicator.adapters.redis import RedisCache
+
+_MOST_FILES = 65_536
+"""Open files, connections above all, that are asked of the system when it grants them."""
 
 
 def run(settings: Settings, *, config_path: Path) -> int:
     """Run the daemon until a signal; returns the exit code."""
+    settings = of_worker(settings, worker_index(os.environ))
     configure(settings.log.level, settings.log.format)
+    _allow_files()
     try:
         import uvloop
 
@@ -71,11 +63,30 @@ def run(settings: Settings, *, config_path: Path) -> int:
         return runner.run(_run(settings, config_path))
 
 
+def worker_index(environment: Mapping[str, str]) -> int:
+    """Which of several processes this one is (`settings.workers`); the first, or only, one is 0."""
+    text = environment.get(WORKER_INDEX_VARIABLE, "0")
+    if not (text.isascii() and text.isdecimal()):
+        raise ConfigurationInvalid(
+            f"{WORKER_INDEX_VARIABLE} is no whole number.",
+            advice="It is set by `replicator run --workers`; leave it out otherwise.",
+        )
+    return int(text)
+
+
+def _allow_files() -> None:
+    """Raise the limit of open files as far as this process may: every shard and target holds connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 async def _run(settings: Settings, config_path: Path) -> int:
     log = structlog.get_logger("replicator")
     log.info("starting", version=__version__, group=settings.group, config=str(config_path), pid=os.getpid())
-    clock, rules, metrics = SystemClock(), rules_of(settings), Metrics()
-    board = Board(settings.group, rules, clock)
+    clock, metrics = SystemClock(), Metrics()
+    board = Board(settings.group, rules_of(settings), clock)
     observer = LiveObserver(board, metrics, clock)
 
     async def work(stop: asyncio.Event) -> None:
@@ -84,15 +95,12 @@ async def _run(settings: Settings, config_path: Path) -> int:
                 serve_admin(settings.admin.host, settings.admin.port, board, metrics, observer)
             )
             log.info("admin_listening", host=host, port=port)
-            regions, connections = _regions(settings, rules), _connections(settings, rules)
-            parts = _Parts(
-                settings=settings,
-                places=await stack.enter_async_context(open_places(settings, regions, connections)),
-                caches=await stack.enter_async_context(open_caches(settings, _caches(rules))),
-                clock=clock,
-                observer=observer,
+            places = await stack.enter_async_context(
+                open_places(settings, regions_of(settings), connections_of(settings))
             )
-            await _serve(parts, rules, board, stop)
+            caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
+            parts = _Parts(settings, places, caches, clock, observer, board, _address(host, port))
+            await _serve(parts, stop)
 
     def told(what: str) -> None:
         board.draining = True
@@ -104,147 +112,64 @@ async def _run(settings: Settings, config_path: Path) -> int:
     return code
 
 
-async def _serve(parts: _Parts, rules: Sequence[Rule], board: Board, stop: asyncio.Event) -> None:
-    """Look at the world, then replicate until `stop`."""
-    for place in parts.places.values():
-        prepare(place.dynamodb)
-        prepare(place.streams)
-    premises = Premises(parts.settings, parts.places, parts.caches, DynamoRegistry(parts.rows), parts.clock)
-    await prepare_start(premises, rules, stop)
-    if stop.is_set():
-        return
-    notify("READY=1")
-    gc.collect()
-    gc.freeze()
-    async with asyncio.TaskGroup() as background:
-        dog = background.create_task(watchdog(lambda: board.health() is None), name="watchdog")
-        await parts.worker(rules, stop).run()
-        dog.cancel()
+def _address(host: str, port: int) -> str:
+    """Where the admin server is, for other machines to read; an address that means everywhere tells nothing."""
+    anywhere = host in {"0.0.0.0", "::"}  # noqa: S104 - what to tell, not where to listen
+    name = socket.gethostname() if anywhere else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """Adapters of this process, and how the engine is put together from them."""
+    """What is one per process."""
 
     settings: Settings
     places: Mapping[str, Place]
     caches: Mapping[str, RedisCache]
     clock: SystemClock
     observer: LiveObserver
+    board: Board
+    admin: str
 
-    @property
-    def rows(self) -> CoordinationTable:
-        """The group's rows: leases, progress, members."""
-        where = self.settings.coordination
-        return CoordinationTable(
-            self.places[where.region].dynamodb, table=where.table, group=self.settings.group, region_id=where.region
-        )
 
-    def worker(self, rules: Sequence[Rule], stop: asyncio.Event) -> Worker:
-        """The engine."""
-        rows = self.rows
-        coordination, registry = DynamoCoordination(rows), DynamoRegistry(rows)
-        targets = self._targets(rules)
-        limits = limits_of(self.settings)
-        budget = ByteBudget(limits.in_flight_bytes)
-        sources: dict[tuple[RegionId, TableName], list[Rule]] = {}
-        for rule in rules:
-            sources.setdefault((rule.source, rule.table), []).append(rule)
-        return Worker(
-            [
-                Source(
-                    region,
-                    table,
-                    tuple(group),
-                    ShardPorts(
-                        DynamoStreams(self.places[region]),
-                        coordination,
-                        registry,
-                        {target.target_id: targets[target] for rule in group for target in rule.targets},
-                        self.clock,
-                        self.observer,
-                        budget,
-                    ),
-                )
-                for (region, table), group in sources.items()
-            ],
-            DynamoMembership(rows),
-            new_id=lambda: WorkerId(f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}"),
-            limits=limits,
-            clock=self.clock,
-            observer=self.observer,
+async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
+    """Look at the world, then replicate until `stop`."""
+    for place in parts.places.values():
+        prepare(place.dynamodb)
+        prepare(place.streams)
+    assembly = Assembly(parts.settings, parts.places, parts.caches, parts.clock, parts.observer)
+    finder = TableFinder(parts.settings, parts.places)
+    premises = Premises(parts.settings, parts.places, parts.caches, assembly.registry, parts.clock, finder)
+    survey = await prepare_start(premises, stop)
+    if stop.is_set():
+        return
+    sources = Sources()
+
+    def use(settings: Settings) -> None:
+        sources.put(assembly.sources(settings))
+        parts.board.reads(assembly.rules, watch.choices)
+
+    watch = TableWatch(premises, survey, parts.observer)
+    use(watch.settings)
+    notify("READY=1")
+    gc.collect()
+    gc.freeze()
+    async with asyncio.TaskGroup() as background:
+        dog = background.create_task(watchdog(lambda: parts.board.health() is None), name="watchdog")
+        looking = background.create_task(watch.run(use), name="tables of the rules")
+        await Worker(
+            sources,
+            assembly.membership,
+            new_id=_new_id,
+            limits=assembly.limits,
+            clock=parts.clock,
+            observer=parts.observer,
             stop=stop,
-        )
-
-    def _targets(self, rules: Sequence[Rule]) -> dict[Target, TargetPorts]:
-        """Ports of every target. All streams of a mesh write through the same regions and know each other's writes."""
-        settings = self.settings
-        funnels = {name: CacheFunnel(cache) for name, cache in self.caches.items()}
-        conflicts = conflict_log(self.places[settings.coordination.region].dynamodb, settings)
-        regions = {
-            (rule.name, target.region): self._region(rule, target)
-            for rule in rules
-            for target in rule.targets
-            if target.table is not None
-        }
-        own_writes = {rule.name: OwnWrites(_OWN_WRITES_KEPT) for rule in rules}
-        return {
-            target: TargetPorts(
-                regions.get((rule.name, target.region)),
-                funnels,
-                conflicts,
-                {other: regions[rule.name, other] for other in (rule.mesh.others if rule.mesh else ())},
-                own_writes[rule.name],
-            )
-            for rule in rules
-            for target in rule.targets
-        }
-
-    def _region(self, rule: Rule, target: Target) -> DynamoRegion:
-        assert target.table is not None, "only tables are regions"
-        return DynamoRegion(
-            self.places[target.region].dynamodb,
-            region_id=target.region,
-            table=target.table,
-            side_table=self.settings.side_table_name,
-            tombstone_ttl=self.settings.tombstone_ttl,
-            concurrency=self.settings.apply.concurrency,
-            clock=self.clock,
-            stamp_attribute=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
-        )
+        ).run()
+        dog.cancel()
+        looking.cancel()
 
 
-def limits_of(settings: Settings) -> Limits:
-    """The engine's bounds."""
-    return Limits(
-        poll_seconds=settings.polling.interval.total_seconds(),
-        idle_seconds=settings.polling.idle_max.total_seconds(),
-        page_records=settings.polling.page,
-        concurrency=settings.apply.concurrency,
-        backoff_seconds=settings.apply.backoff_max.total_seconds(),
-        checkpoint_seconds=settings.coordination.checkpoint.total_seconds(),
-        discovery_seconds=settings.coordination.discovery.total_seconds(),
-        heartbeat_seconds=settings.coordination.heartbeat.total_seconds(),
-        lease_seconds=settings.coordination.lease.total_seconds(),
-    )
-
-
-def _regions(settings: Settings, rules: Sequence[Rule]) -> set[str]:
-    used: set[str] = {settings.coordination.region}
-    for rule in rules:
-        used |= {rule.source, *(target.region for target in rule.targets)}
-    return used
-
-
-def _caches(rules: Sequence[Rule]) -> set[str]:
-    return {cache.cache for rule in rules for target in rule.targets for cache in target.caches}
-
-
-def _connections(settings: Settings, rules: Sequence[Rule]) -> dict[str, int]:
-    """Every target has its own share of a region's connections, so that a slow one starves no other."""
-    connections: dict[str, int] = {}
-    for rule in rules:
-        for target in rule.targets:
-            connections[target.region] = connections.get(target.region, _RESERVED_CONNECTIONS)
-            connections[target.region] += settings.apply.concurrency
-    return connections
+def _new_id() -> WorkerId:
+    """An id that no worker had before: hosts share names, processes share numbers, and both come again."""
+    return WorkerId(f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}")

@@ -38,14 +38,15 @@ _DEFAULT_TTL = timedelta(hours=1)
 
 
 def rules_of(settings: Settings) -> list[Rule]:
-    """Every configured rule, once per source that it reads: a mesh is read in each of its regions."""
-    rules: list[Rule] = []
-    for rule in settings.rules:
-        if isinstance(rule, OrderedRule):
-            rules.append(_ordered(settings, rule))
-        else:
-            rules += _mesh(settings, rule)
-    return rules
+    """Every configured rule, once per source that it reads."""
+    return [seen for rule in settings.rules for seen in sights_of(settings, rule)]
+
+
+def sights_of(settings: Settings, rule: RuleSettings) -> list[Rule]:
+    """One rule, once per source that it reads: a mesh is read in each of its regions, a choice of tables in none."""
+    if not rule.sources:
+        return []
+    return [_ordered(settings, rule)] if isinstance(rule, OrderedRule) else _mesh(settings, rule)
 
 
 def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
@@ -57,7 +58,7 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
     return Rule(
         name=RuleName(rule.name),
         source=RegionId(rule.source),
-        table=TableName(rule.table),
+        table=TableName(rule.table_name),
         targets=tuple(
             Target(
                 rule=RuleName(rule.name),

@@ -19,14 +19,15 @@ from replicator.adapters.aws import Place
 from replicator.adapters.coordination import DynamoRegistry
 from replicator.adapters.epochs import Claim, note_epoch
 from replicator.adapters.modes import ModeClaim, note_mode
-from replicator.adapters.provisioning.check import Probed, preflight
+from replicator.adapters.provisioning.check import Probed, Survey, preflight
+from replicator.adapters.provisioning.choices import TableFinder
 from replicator.adapters.provisioning.facts import Fact, Status
 from replicator.adapters.streams import DynamoStreams
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
 from replicator.domain.rules import Rule
 from replicator.ports import Clock, StreamRef
-from replicator.rulebook import shape_of
-from replicator.settings import Settings
+from replicator.rulebook import rules_of, shape_of
+from replicator.settings import Settings, expanded
 
 _PATIENCE_SECONDS = 10.0
 """How long a start waits for what does not answer."""
@@ -41,24 +42,34 @@ class Premises:
     caches: Mapping[str, Probed]
     registry: DynamoRegistry
     clock: Clock
+    finder: TableFinder
 
 
-async def prepare_start(premises: Premises, rules: Sequence[Rule], stop: asyncio.Event) -> None:
-    """Return when the engine may start, or when `stop` is set; raise what forbids it."""
-    facts = await _patiently(premises, rules, stop)
+async def prepare_start(premises: Premises, stop: asyncio.Event) -> Survey:
+    """Return when the engine may start, or when `stop` is set; raise what forbids it.
+
+    What it returns tells the tables of rules that choose them.
+    """
+    survey = await _patiently(premises, stop)
     if stop.is_set():
-        return
+        return survey
     log = structlog.get_logger("replicator")
-    for fact in facts:
+    for fact in survey.facts:
         if fact.status is Status.WARNING:
             log.warning("noticed", subject=fact.subject, fact=fact.name, found=fact.found, advice=fact.remedy)
         elif fact.status is Status.FAILED:
             log.error("unreachable", subject=fact.subject, reason=fact.found, advice=fact.remedy)
-    for rule in rules:
+    for rule in rules_of(expanded(premises.settings, survey.tables)):
         with _tolerant(rule):
-            stream = await _identity(premises, rule, {other.name for other in rules})
-            await _mode(premises, rule)
-            await _epoch(premises, rule, stream)
+            await vouch_for(premises, rule)
+    return survey
+
+
+async def vouch_for(premises: Premises, rule: Rule) -> None:
+    """Raise what forbids a rule to begin on a table that it reads, or does not answer."""
+    stream = await _identity(premises, rule, {other.name for other in premises.settings.rules})
+    await _mode(premises, rule)
+    await _epoch(premises, rule, stream)
 
 
 @contextmanager
@@ -73,23 +84,24 @@ def _tolerant(rule: Rule) -> Iterator[None]:
         log.warning("unreachable", rule=rule.name, reason=error.message, advice=error.advice)
 
 
-async def _patiently(premises: Premises, rules: Sequence[Rule], stop: asyncio.Event) -> list[Fact]:
-    """The facts, once every service answered or patience is over and some rule can work."""
+async def _patiently(premises: Premises, stop: asyncio.Event) -> Survey:
+    """What is there, once every service answered or patience is over and some rule can work."""
     log = structlog.get_logger("replicator")
     deadline = premises.clock.monotonic() + _PATIENCE_SECONDS
     warned = False
     while True:
-        facts = await preflight(premises.settings, premises.places, premises.caches)
-        failures = [fact for fact in facts if fact.status is Status.FAILED]
+        survey = await preflight(premises.settings, premises.places, premises.caches, premises.finder)
+        failures = [fact for fact in survey.facts if fact.status is Status.FAILED]
         wrong = [fact for fact in failures if fact.exit_code != EXIT_UNREACHABLE]
         if wrong:
             raise _refusal(wrong)
         if not failures or stop.is_set():
-            return facts
+            return survey
         if premises.clock.monotonic() >= deadline:
+            rules = rules_of(expanded(premises.settings, survey.tables))
             if all(_hindered(premises.settings, rule, failures) for rule in rules):
                 raise _refusal(failures)
-            return facts
+            return survey
         if not warned:
             for fact in failures:
                 log.warning("waiting", subject=fact.subject, reason=fact.found, advice=fact.remedy)

@@ -20,14 +20,21 @@ from replicator.cli.boundary import DEBUG_VARIABLE
 from replicator.cli.explanation import Problem, explain, unknown_key
 from replicator.cli.yamlfile import Document, NotADocument, read_document
 from replicator.domain.errors import ConfigurationInvalid
-from replicator.settings import DEFAULT_PATH, ENV_PREFIX, NESTED, Settings, secrets_directory
+from replicator.settings import (
+    DEFAULT_PATH,
+    ENV_PREFIX,
+    NESTED,
+    WORKER_INDEX_VARIABLE,
+    Settings,
+    secrets_directory,
+)
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 PATH_VARIABLE = f"{ENV_PREFIX}CONFIG"
 _SENTENCES = re.compile(r"^(?P<path>[a-z_]+(?:[.\[][^:\s]*)?): (?P<text>.+)$")
-_OTHER_VARIABLES = {PATH_VARIABLE, DEBUG_VARIABLE, f"{ENV_PREFIX}SECRETS_DIR"}
+_OTHER_VARIABLES = {PATH_VARIABLE, DEBUG_VARIABLE, f"{ENV_PREFIX}SECRETS_DIR", WORKER_INDEX_VARIABLE}
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_PORT(_.*)?$")
 _STEPS = re.compile(r"[^.\[\]]+")
 

@@ -123,13 +123,15 @@ class ConflictEntries:
         for rule in self._settings.rules:
             if wanted.rule not in {None, rule.name}:
                 continue
+            if not rule.sources:  # a choice that finds no table
+                continue
             region, table = rule.sources[0]
             try:
                 key = parse_key(wanted.key, (await describe(self._places[region], table)).keys)
             except KeyInvalid as error:
                 problems.append(error)
             else:
-                names[key.side_key(rule.table)] = None
+                names |= {key.side_key(named): None for _, named in rule.sources}
         if problems and not names:
             raise problems[0]
         return list(names)

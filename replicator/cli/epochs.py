@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 async def epoch_facts(settings: Settings, places: Mapping[str, Place]) -> list[Fact]:
     """One fact per replica; none where something is missing or does not answer, which other facts tell."""
     found = await asyncio.gather(
-        *(_of_rule(settings, places, rule) for rule in settings.rules if isinstance(rule, OrderedRule))
+        *(_of_rule(settings, places, rule) for rule in settings.rules if isinstance(rule, OrderedRule) and rule.sources)
     )
     return [fact for facts in found for fact in facts]
 
 
 async def _of_rule(settings: Settings, places: Mapping[str, Place], rule: OrderedRule) -> list[Fact]:
     try:
-        source = await describe(places[rule.source], rule.table)
+        source = await describe(places[rule.source], rule.table_name)
         generation = generation_of((source.stream_arn or "").rpartition("/stream/")[2])
         claims = [
-            Claim(rule.name, region, table, rule.epoch, f"{rule.source}:{rule.table}", generation)
+            Claim(rule.name, region, table, rule.epoch, f"{rule.source}:{rule.table_name}", generation)
             for region, table in rule.replica_tables
         ]
         return [await _fact(places[claim.region_id], settings.side_table_name, claim) for claim in claims]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from replicator.settings import MODES, Settings
+from replicator.settings import MODES, TABLE_TAGS, Settings
 
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
@@ -40,12 +40,16 @@ _PATTERNS = {
     r"^[a-z][a-z0-9_]*$": "must be lower-case letters, digits and _, beginning with a letter",
     r"^[a-z0-9][a-z0-9_.-]*$": "must be lower-case letters, digits, _, . and -, beginning with a letter or digit",
     r"^[A-Za-z0-9_.-]+$": "must be a DynamoDB table name: letters, digits, _, . and -",
+    r"^[A-Za-z0-9_.*?!\[\]-]+$": "must be letters, digits, _, . and -, with the wildcards * ? and [abc]",
     r"^arn:": "must be an ARN, for example arn:aws:iam::123456789012:role/replicator",
     r"^(rediss?|unix)://": "must begin with rediss://, redis:// or unix://",
 }
 _KEY_MARK = "[key]"
 _TAG_AT = 2
 """Where the location of something inside a rule names the rule's mode: ("rules", 0, "ordered", "source")."""
+
+_TABLE_AT = 3
+"""Where it names a key of the rule; behind `table` stands the way in which it is written."""
 
 _EQUALS_FROM_END = 3
 """Where a location with the type of a scalar has its `equals`: (..., "equals", attribute, "str")."""
@@ -71,7 +75,7 @@ def shown(location: Location) -> str:
 
 def explain(detail: ErrorDetails) -> Problem:
     """One validation error as a problem with its place."""
-    location = detail["loc"]
+    location = _without_way(detail["loc"])
     is_key = bool(location) and location[-1] == _KEY_MARK
     if is_key:
         location = location[:-1]
@@ -87,6 +91,13 @@ def explain(detail: ErrorDetails) -> Problem:
     written = _written(location)
     path = shown(written)
     return Problem(written, f"the name `{path}` {text}" if is_key else f"`{path}` {text}")
+
+
+def _without_way(location: Location) -> Location:
+    """A location without the word for a table's name, or for a choice of tables."""
+    after = location[_TABLE_AT + 1 : _TABLE_AT + 2]
+    tagged = location[_TABLE_AT : _TABLE_AT + 1] == ("table",) and after and after[0] in TABLE_TAGS
+    return (*location[: _TABLE_AT + 1], *location[_TABLE_AT + 2 :]) if tagged else location
 
 
 def _names_a_choice(location: Location) -> bool:

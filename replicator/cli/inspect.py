@@ -118,16 +118,16 @@ async def _described(rule: RuleSettings, places: Mapping[str, Place]) -> Table:
 
 async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, Place], key: ItemKey) -> list[Sight]:
     """The source, then every replica with its tombstone."""
-    where = [(rule.source, rule.table), *rule.replica_tables]
+    where = [(rule.source, rule.table_name), *rule.replica_tables]
     items = await asyncio.gather(*(or_unknown(_item(settings, places[region], table, key)) for region, table in where))
     tombstones = await asyncio.gather(
         *(or_unknown(_tombstone(settings, places[region], table, key)) for region, table in rule.replica_tables)
     )
     source = items[0]
     if isinstance(source, Unreachable):
-        sights, wanted = [unreachable("source", rule.source, rule.table, source)], None
+        sights, wanted = [unreachable("source", rule.source, rule.table_name, source)], None
     else:
-        sights = [Sight("source", rule.source, rule.table, _presence(source), None, source)]
+        sights = [Sight("source", rule.source, rule.table_name, _presence(source), None, source)]
         wanted = _wanted(settings, rule, source)
     for (region, table), item, tombstone in zip(rule.replica_tables, items[1:], tombstones, strict=True):
         if isinstance(item, Unreachable):

@@ -1,4 +1,4 @@
-"""One worker process: a session after the other, and in each a coordinator per source.
+"""One worker process: a session after the other, and in each a coordinator per source, as sources come and go.
 
 Invariant: the heartbeat outlives the shards it protects; a missed deadline ends every shard of the session at once, and
 the next session has another worker id, so nothing of the old one counts as alive.
@@ -8,13 +8,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.records import WorkerId
+from replicator.domain.records import RegionId, TableName, WorkerId
 from replicator.engine.coordinator import Source, StreamCoordinator
 from replicator.engine.leases import Session, heartbeat
 from replicator.engine.pacing import Limits, pause_for_any
+from replicator.engine.sources import Sources
 from replicator.ports import Clock, Membership, Observer
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    """A source that is being read: until `stop` is set, and then until it is `ended`."""
+
+    source: Source
+    task: asyncio.Task[None]
+    stop: asyncio.Event
+    ended: asyncio.Event
 
 
 class Worker:
@@ -22,7 +34,7 @@ class Worker:
 
     def __init__(  # noqa: PLR0913 - its collaborators, given once
         self,
-        sources: Sequence[Source],
+        sources: Sources | Sequence[Source],
         membership: Membership,
         *,
         new_id: Callable[[], WorkerId],
@@ -31,7 +43,7 @@ class Worker:
         observer: Observer,
         stop: asyncio.Event,
     ) -> None:
-        self._sources = sources
+        self._sources = sources if isinstance(sources, Sources) else Sources(sources)
         self._membership = membership
         self._new_id = new_id
         self._limits = limits
@@ -55,22 +67,32 @@ class Worker:
             await self._leave(session)
 
     async def _read_sources(self, session: Session) -> None:
-        """Run the coordinators; cancel them when the session is over before they are done."""
+        """Run a coordinator per source; cancel them when the session is over before they are done."""
+        reading: dict[tuple[RegionId, TableName], _Reading] = {}
         async with asyncio.TaskGroup() as group:
-            coordinators = [
-                group.create_task(
-                    StreamCoordinator(source, self._membership, session, limits=self._limits, stop=self._stop).run(),
-                    name=f"coordinator of {source.table} in {source.region}",
-                )
-                for source in self._sources
-            ]
-            over = group.create_task(session.over.wait(), name="session")
-            pending: set[asyncio.Task[object]] = {*coordinators}
-            while pending and not over.done():
-                await asyncio.wait({*pending, over}, return_when=asyncio.FIRST_COMPLETED)
-                pending = {task for task in pending if not task.done()}
-            for task in (*coordinators, over):
-                task.cancel()
+            while not session.over.is_set() and (reading or not self._stop.is_set()):
+                news = () if self._stop.is_set() else (self._stop, self._sources.changed)
+                wanted = {(source.region, source.table): source for source in self._sources.now} if news else {}
+                for place, ours in list(reading.items()):
+                    if ours.task.done():
+                        del reading[place]
+                    elif wanted.get(place) is not ours.source:
+                        ours.stop.set()
+                for place, source in wanted.items():
+                    if place not in reading:
+                        reading[place] = self._read(source, session, group)
+                await pause_for_any(float("inf"), session.over, *news, *(ours.ended for ours in reading.values()))
+            for ours in reading.values():
+                ours.task.cancel()
+
+    def _read(self, source: Source, session: Session, group: asyncio.TaskGroup) -> _Reading:
+        """Begin to read a source, until its own `stop`."""
+        stop, ended = asyncio.Event(), asyncio.Event()
+        coordinator = StreamCoordinator(source, self._membership, session, limits=self._limits, stop=stop)
+        name = f"coordinator of {source.table} in {source.region}"
+        task = group.create_task(coordinator.run(), name=name)
+        task.add_done_callback(lambda _: ended.set())
+        return _Reading(source, task, stop, ended)
 
     async def _leave(self, session: Session) -> None:
         """Take our row away; if that fails, others see it stand still."""

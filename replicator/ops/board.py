@@ -8,7 +8,7 @@ shard only, so a thousand shards cost no more per page than one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -111,12 +111,24 @@ class ShardState:
         return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The tables that a rule chooses: those that are replicated, and those left out by (reason, advice)."""
+
+    rule: str
+    region: str
+    chooses: str
+    tables: tuple[str, ...]
+    left_out: Mapping[str, tuple[str, str]]
+
+
 class Board:
     """Everything /status, /readyz and /healthz know."""
 
     def __init__(self, group: str, rules: Iterable[Rule], clock: Clock) -> None:
         self.group = group
         self.rules = tuple(rules)
+        self.choices: tuple[Choice, ...] = ()
         self.worker: WorkerId | None = None
         self.shards: dict[Spot, ShardState] = {}
         self.services: dict[str, Trouble] = {}
@@ -125,6 +137,13 @@ class Board:
         self.draining = False
         self.clock = clock
         self._attempt_at = clock.monotonic()
+
+    def reads(self, rules: Iterable[Rule], choices: Iterable[Choice]) -> None:
+        """The tables changed that rules read; of others nothing is told any more."""
+        self.rules, self.choices = tuple(rules), tuple(choices)
+        read = {(rule.source, rule.table) for rule in self.rules}
+        self.cycled = {where: shards for where, shards in self.cycled.items() if where in read}
+        self.totals = {key: counts for key, counts in self.totals.items() if key[:2] in read}
 
     # -- what happened ---------------------------------------------------------------------------------------------
 

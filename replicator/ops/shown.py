@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from replicator.domain.records import RegionId, RuleName, TableName
     from replicator.domain.rules import Rule
-    from replicator.ops.board import Board, ShardState, Stall, TargetState, Trouble
+    from replicator.ops.board import Board, Choice, ShardState, Stall, TargetState, Trouble
     from replicator.ports import Gap
 
 
@@ -30,7 +30,21 @@ def shown(board: Board) -> dict[str, Any]:
         "unready": unready,
         "owned_shards": board.owned,
         "services": {what: _trouble(trouble, now) for what, trouble in board.services.items()},
+        "choices": [_choice(choice) for choice in board.choices],
         "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
+    }
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    return {
+        "rule": choice.rule,
+        "region": choice.region,
+        "chooses": choice.chooses,
+        "tables": list(choice.tables),
+        "left_out": [
+            {"table": table, "reason": reason, "advice": advice}
+            for table, (reason, advice) in sorted(choice.left_out.items())
+        ],
     }
 
 

@@ -3,6 +3,8 @@
 This package checks what the file alone can show; `replicator check` compares it with the world.
 """
 
+from replicator.settings.agreement import target_problems
+from replicator.settings.expansion import MOST_TABLES, choosing, expanded
 from replicator.settings.model import (
     DEFAULT_PATH,
     DEFAULT_SECRETS,
@@ -25,6 +27,8 @@ from replicator.settings.rules import (
     RuleSettings,
     VersionedRule,
 )
+from replicator.settings.tables import TABLE_TAGS, TableChoice
+from replicator.settings.workers import WORKER_INDEX_VARIABLE, most_workers, of_worker
 
 __all__ = [
     "DEFAULT_PATH",
@@ -32,7 +36,10 @@ __all__ = [
     "ENV_PREFIX",
     "LEAST_TOMBSTONE_TTL",
     "MODES",
+    "MOST_TABLES",
     "NESTED",
+    "TABLE_TAGS",
+    "WORKER_INDEX_VARIABLE",
     "ActiveRule",
     "Admin",
     "CacheAction",
@@ -43,6 +50,12 @@ __all__ = [
     "Region",
     "RuleSettings",
     "Settings",
+    "TableChoice",
     "VersionedRule",
+    "choosing",
+    "expanded",
+    "most_workers",
+    "of_worker",
     "secrets_directory",
+    "target_problems",
 ]

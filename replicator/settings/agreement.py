@@ -16,7 +16,12 @@ _LEAST_TTL = timedelta(seconds=1)
 
 def problems_of(settings: Settings) -> list[str]:
     """One line per contradiction, as `path: sentence`."""
-    return [*_region_problems(settings), *_rule_problems(settings), *_target_problems(settings)]
+    return [
+        *_region_problems(settings),
+        *_rule_problems(settings),
+        *_choice_problems(settings),
+        *target_problems(settings),
+    ]
 
 
 def _members(rule: RuleSettings) -> list[tuple[str, str]]:
@@ -83,17 +88,43 @@ def _cache_problems(settings: Settings, rule: RuleSettings, path: str) -> list[s
     return problems
 
 
-def _target_problems(settings: Settings) -> list[str]:
-    """No table is written by two rules, and what a rule of mode `ordered` reads is written by none."""
+def _choice_problems(settings: Settings) -> list[str]:
+    """What only a rule that names its table may say: the tables of a choice have one name everywhere."""
+    problems = []
+    for index, rule in enumerate(settings.rules):
+        if rule.choice is None:
+            continue
+        key, members = ("replicas", rule.replicas) if isinstance(rule, OrderedRule) else ("regions", rule.regions)
+        problems += [
+            f"rules[{index}].{key}[{n}].table: rule {rule.name!r} chooses its tables, and they have the same name"
+            " everywhere; name one table instead, or leave this out"
+            for n, member in enumerate(members)
+            if member.table is not None
+        ]
+        used = [settings.regions[region].place for region in rule.regions_used if region in settings.regions]
+        if len(set(used)) < len(used):
+            problems.append(
+                f"rules[{index}].{key}: two regions of rule {rule.name!r} are one place, so every table that it chooses"
+                " would be its own replica"
+            )
+    return problems
+
+
+def target_problems(settings: Settings) -> list[str]:
+    """No table is written by two rules, and what a rule of mode `ordered` reads is written by none.
+
+    Rules that choose their tables say nothing here before it is known which these are (`expansion`).
+    """
 
     def place(region: str, table: str) -> tuple[object, ...] | None:
         known = settings.regions.get(region)
         return None if known is None else (known.place, table)
 
-    sources = {place(rule.source, rule.table): rule.name for rule in settings.rules if isinstance(rule, OrderedRule)}
+    ordered = (rule for rule in settings.rules if isinstance(rule, OrderedRule))
+    sources = {place(region, table): rule.name for rule in ordered for region, table in rule.sources}
     writers: dict[tuple[object, ...] | None, str] = {}
     problems = []
-    for index, rule in enumerate(settings.rules):
+    for index, rule in zip(settings.places_of_rules, settings.rules, strict=True):
         key = "replicas" if isinstance(rule, OrderedRule) else "regions"
         for n, (region, table) in enumerate(rule.replica_tables):
             where = place(region, table)

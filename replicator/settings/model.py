@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, model_validator
+from pydantic import AfterValidator, Field, HttpUrl, SecretStr, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -21,13 +21,25 @@ from pydantic_settings import (
 
 from replicator.settings.agreement import problems_of
 from replicator.settings.rules import RuleSettings
-from replicator.settings.values import AttributeName, CacheUrl, Duration, Frozen, Group, Name, RegionName, Table
+from replicator.settings.values import (
+    AttributeName,
+    ByteSize,
+    CacheUrl,
+    Duration,
+    Frozen,
+    Group,
+    Name,
+    RegionName,
+    Table,
+)
 
 ENV_PREFIX = "REPLICATOR_"
 NESTED = "__"
 DEFAULT_PATH = Path("/etc/replicator/replicator.yaml")
 DEFAULT_SECRETS = Path("/run/secrets/replicator")
 LEAST_TOMBSTONE_TTL = timedelta(hours=48)
+_LEAST_BETWEEN_LOOKS = timedelta(seconds=1)
+_LEAST_MEMORY, _MOST_MEMORY = 16 * 2**20, 2**40
 
 
 def _without_user(url: HttpUrl) -> HttpUrl:
@@ -79,11 +91,26 @@ class CoordinationSettings(Frozen):
     heartbeat: Duration = Field(default=timedelta(seconds=3), description="time between two signs of life")
     checkpoint: Duration = Field(default=timedelta(seconds=1), description="least time between two saves of a shard")
     discovery: Duration = Field(default=timedelta(seconds=10), description="time between two listings of a stream")
+    watch: Duration = Field(default=timedelta(milliseconds=500), description="time between two looks at other workers")
+    tables: Duration = Field(default=timedelta(seconds=60), description="time between two looks for a choice's tables")
+    moves: int = Field(default=8, ge=1, le=1000, description="shards of a stream that a worker hands over at a time")
+    describes_per_second: float = Field(
+        default=8, gt=0, le=10, description="DescribeStream calls of all workers together, per region"
+    )
+    stall: Duration = Field(
+        default=timedelta(seconds=60), description="a leased shard that stands still so long is reported"
+    )
 
     @model_validator(mode="after")
-    def _heartbeat_fits_lease(self) -> Self:
+    def _times_fit_each_other(self) -> Self:
         if self.heartbeat * 2 > self.lease:
             raise ValueError("heartbeat must be at most half of lease, or one lost request loses every shard")
+        if self.watch > self.heartbeat:
+            raise ValueError("watch must be at most heartbeat, or workers learn too late that another one is gone")
+        if self.stall < self.lease:
+            raise ValueError("stall must be at least lease, or every lost worker looks like a stall")
+        if self.tables < _LEAST_BETWEEN_LOOKS:
+            raise ValueError("tables must be at least 1s, because a look may ask about every table of a region")
         return self
 
 
@@ -100,6 +127,16 @@ class Polling(Frozen):
     interval: Duration = Field(default=timedelta(milliseconds=250), description="least time between reads of a shard")
     idle_max: Duration = Field(default=timedelta(seconds=1), description="longest wait of an idle shard")
     page: int = Field(default=1000, ge=1, le=1000, description="records per read")
+    memory: ByteSize = Field(
+        default=256 * 2**20, description="records that are read and not yet applied, over all shards of a process"
+    )
+
+    @field_validator("memory")
+    @classmethod
+    def _room_for_pages(cls, value: int) -> int:
+        if not _LEAST_MEMORY <= value <= _MOST_MEMORY:
+            raise ValueError("must be at least 16MiB, because a page may hold a few, and at most 1TiB")
+        return value
 
 
 class Apply(Frozen):
@@ -163,6 +200,17 @@ class Settings(BaseSettings):
     drain: Duration = Field(default=timedelta(seconds=20), description="time to finish after SIGTERM")
     caches: dict[Name, Cache] = {}
     rules: list[RuleSettings] = Field(min_length=1)
+
+    @property
+    def places_of_rules(self) -> list[int]:
+        """The index in the file of every rule; one that chooses its tables is there once per table (`expansion`)."""
+        names = list(dict.fromkeys(rule.name for rule in self.rules))
+        return [names.index(rule.name) for rule in self.rules]
+
+    @property
+    def own_table_names(self) -> frozenset[str]:
+        """Names of the tables that replicator keeps for itself; no choice of a rule finds them."""
+        return frozenset({self.side_table_name, self.coordination.table, self.conflict_table_name})
 
     @property
     def side_table_name(self) -> str:

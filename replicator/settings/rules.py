@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from replicator.domain.rules import KeyTemplate
 from replicator.domain.versions import MAX_EPOCH, STAMP
+from replicator.settings.tables import TableChoice, TableSelection
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table
 
 
@@ -76,10 +77,25 @@ class _Rule(Frozen):
     """What rules of every mode say."""
 
     name: Name
-    table: Table
+    table: TableSelection = Field(description="a table's name, a glob over names, or a choice by glob and tag")
     start: Literal["trim_horizon", "latest"] = "trim_horizon"
-    on_gap: Literal["stop", "skip"] = "stop"
+    on_gap: Literal["stop", "resync", "skip"] = "stop"
     cache: list[CacheAction] = Field(default=[])
+
+    @property
+    def choice(self) -> TableChoice | None:
+        """How the rule chooses its tables; None of a rule that names one."""
+        return self.table if isinstance(self.table, TableChoice) else None
+
+    @property
+    def table_name(self) -> str:
+        """The table of a rule that names one; a rule that chooses is asked once per table that it found (`on`)."""
+        assert isinstance(self.table, str), "a choice has no name"
+        return self.table
+
+    def on(self, table: str) -> Self:
+        """This rule as if it named one table."""
+        return self.model_copy(update={"table": table})
 
 
 class OrderedRule(_Rule):
@@ -96,13 +112,23 @@ class OrderedRule(_Rule):
 
     @property
     def sources(self) -> list[tuple[str, str]]:
-        """(region id, table) of every table whose stream is read."""
-        return [(self.source, self.table)]
+        """(region id, table) of every table whose stream is read; none while it is open which ones that are."""
+        return [] if self.choice else [(self.source, self.table_name)]
+
+    @property
+    def regions_used(self) -> list[str]:
+        """Ids of the regions that it reads or writes, the one whose tables are chosen first."""
+        return [self.source, *self.regions_written]
+
+    @property
+    def regions_written(self) -> list[str]:
+        """Ids of the regions whose tables are written."""
+        return [replica.region for replica in self.replicas]
 
     @property
     def replica_tables(self) -> list[tuple[str, str]]:
         """(region id, table) of every table that is written."""
-        return [(replica.region, replica.table or self.table) for replica in self.replicas]
+        return [] if self.choice else [(replica.region, replica.table or self.table_name) for replica in self.replicas]
 
 
 class _MeshRule(_Rule):
@@ -113,8 +139,18 @@ class _MeshRule(_Rule):
 
     @property
     def sources(self) -> list[tuple[str, str]]:
-        """(region id, table) of every table whose stream is read."""
-        return [(member.region, member.table or self.table) for member in self.regions]
+        """(region id, table) of every table whose stream is read; none while it is open which ones that are."""
+        return [] if self.choice else [(member.region, member.table or self.table_name) for member in self.regions]
+
+    @property
+    def regions_used(self) -> list[str]:
+        """Ids of the regions that it reads and writes, the one whose tables are chosen first."""
+        return [member.region for member in self.regions]
+
+    @property
+    def regions_written(self) -> list[str]:
+        """The same."""
+        return self.regions_used
 
     @property
     def replica_tables(self) -> list[tuple[str, str]]:

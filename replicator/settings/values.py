@@ -76,6 +76,42 @@ Duration = Annotated[
         {"anyOf": [{"type": "string", "pattern": _DURATION_PATTERN}, {"type": "number", "exclusiveMinimum": 0}]}
     ),
 ]
+
+
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|kB|KB|KiB|MB|MiB|GB|GiB)$")
+_NO_SIZE = "is not a size; write for example 64MiB, 256MiB or 1GiB, or a number of bytes"
+_BYTES = {"B": 1, "kB": 1000, "KB": 1000, "KiB": 1024, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
+
+
+def _size(value: object) -> object:
+    """`256MiB`, `1GB`, or a number of bytes."""
+    if isinstance(value, str):
+        text = value.replace(" ", "")
+        if text.isascii() and text.isdecimal():
+            return int(text)
+        match = _SIZE.match(text)
+        if match is None:
+            raise ValueError(_NO_SIZE)
+        return int(float(match[1]) * _BYTES[match[2]])
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ValueError(_NO_SIZE)  # noqa: TRY004 - pydantic takes this one for a problem of the value
+    return value
+
+
+def format_size(value: int) -> str:
+    """A size as the configuration writes it: `256MiB`."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if value and value % _BYTES[unit] == 0:
+            return f"{value // _BYTES[unit]}{unit}"
+    return f"{value}B"
+
+
+ByteSize = Annotated[
+    int,
+    BeforeValidator(_size),
+    PlainSerializer(format_size, return_type=str),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SIZE.pattern}, {"type": "integer", "minimum": 1}]}),
+]
 _CACHE_OPTIONS = (
     "client_name",
     "db",

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
-from replicator.adapters.provisioning.facts import Fact, failed, ok
+from replicator.adapters.provisioning.choices import Chosen, LeftOut, TableFinder, choice_facts, sift
+from replicator.adapters.provisioning.comparison import World
+from replicator.adapters.provisioning.facts import Fact, failed, ok, warning
 from replicator.adapters.provisioning.judgement import judge
 from replicator.adapters.provisioning.probes import prove
 from replicator.adapters.provisioning.regions import cache_encryption
 from replicator.adapters.provisioning.world import look
 from replicator.domain.errors import ReplicatorError
+from replicator.settings import expanded
 
 if TYPE_CHECKING:
     from replicator.adapters.aws import Place
@@ -25,19 +29,57 @@ class Probed(Protocol):
         """Raise a `ReplicatorError` when it is not."""
 
 
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a look showed: facts, the tables that choices may be replicated with, and those that may not."""
+
+    facts: list[Fact]
+    tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: tuple[LeftOut, ...] = ()
+
+
 async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed]) -> list[Fact]:
     """Every fact, permissions included; nothing is raised and nothing is written."""
-    world, cache_facts = await asyncio.gather(look(settings, places, thorough=True), _caches(settings, caches))
-    return _grouped([*judge(settings, world, thorough=True), *await prove(settings, places, world), *cache_facts])
+    chosen = await TableFinder(settings, places).look()
+    sight, cache_facts = await asyncio.gather(
+        _sight(settings, places, chosen, thorough=True), _caches(settings, caches)
+    )
+    left_out = [
+        warning(f"table {table.table} in {table.region}", "left out", table.reason, table.advice)
+        for table in sight.left_out
+    ]
+    facts = [*choice_facts(settings, chosen), *judge(sight.settings, sight.world, thorough=True)]
+    return _grouped([*facts, *left_out, *await prove(sight.settings, places, sight.world), *cache_facts])
 
 
-async def preflight(settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed]) -> list[Fact]:
+async def preflight(
+    settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed], finder: TableFinder
+) -> Survey:
     """What can be told before a start with one call per table: existence, streams, schemas, caches.
 
     A failed fact with exit code 78 forbids a start; one with 69 is something that does not answer now.
     """
-    world, cache_facts = await asyncio.gather(look(settings, places, thorough=False), _caches(settings, caches))
-    return [*judge(settings, world, thorough=False), *cache_facts]
+    chosen = await finder.look()
+    sight, cache_facts = await asyncio.gather(
+        _sight(settings, places, chosen, thorough=False), _caches(settings, caches)
+    )
+    facts = [*choice_facts(settings, chosen), *judge(sight.settings, sight.world, thorough=False), *cache_facts]
+    return Survey(facts, sight.tables, sight.left_out)
+
+
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    settings: Settings
+    world: World
+    tables: Mapping[str, tuple[str, ...]]
+    left_out: tuple[LeftOut, ...]
+
+
+async def _sight(settings: Settings, places: Mapping[str, Place], chosen: Chosen, *, thorough: bool) -> _Sight:
+    """The world of all tables, and the settings with those that nothing is wrong with."""
+    world = await look(expanded(settings, chosen.tables), places, thorough=thorough)
+    tables, faulty = sift(settings, chosen.tables, world)
+    return _Sight(expanded(settings, tables), world, tables, (*chosen.left_out, *faulty))
 
 
 def _grouped(facts: list[Fact]) -> list[Fact]:

@@ -32,12 +32,25 @@ def judge(settings: Settings, world: World, *, thorough: bool) -> list[Fact]:
         facts += _own_facts(world[own.region], own, thorough=thorough)
     for (region_id, name), rule in {place: reader for reader in settings.rules for place in reader.sources}.items():
         facts += _stream_facts(world[region_id], name, rule)
-    for index, rule in enumerate(settings.rules):
-        if isinstance(rule, OrderedRule):
-            facts += ordered_facts(world, rule, index, thorough=thorough)
-        else:
-            facts += mesh_facts(settings, world, rule, index, thorough=thorough)
+    for index, rule in zip(settings.places_of_rules, settings.rules, strict=True):
+        facts += _rule_facts(settings, world, rule, index, thorough=thorough)
     return facts
+
+
+def judge_rule(settings: Settings, world: World, rule: RuleSettings) -> list[Fact]:
+    """Every fact about the tables of one of the rules."""
+    index = settings.places_of_rules[settings.rules.index(rule)]
+    streams = [fact for region, name in rule.sources for fact in _stream_facts(world[region], name, rule)]
+    return [*streams, *_rule_facts(settings, world, rule, index, thorough=False)]
+
+
+def _rule_facts(settings: Settings, world: World, rule: RuleSettings, index: int, *, thorough: bool) -> Iterator[Fact]:
+    if not rule.sources:  # a choice that found no table
+        return
+    if isinstance(rule, OrderedRule):
+        yield from ordered_facts(world, rule, index, thorough=thorough)
+    else:
+        yield from mesh_facts(settings, world, rule, index, thorough=thorough)
 
 
 # -- tables --------------------------------------------------------------------------------------------------------

@@ -19,19 +19,19 @@ _EVENTS = 3
 
 def ordered_facts(world: World, rule: OrderedRule, index: int, *, thorough: bool) -> Iterator[Fact]:
     """Everything about the rule's replicas and its filter; `index` is its place in the configuration."""
-    source = table_at(world, rule.source, rule.table)
+    source = table_at(world, rule.source, rule.table_name)
     for n, (region, name) in enumerate(rule.replica_tables):
         subject = f"table {name} in {region}"
         replica, fact = find(
             world[region], name, subject,
-            f"Create it with the key of {rule.table} in {rule.source}, or correct rules[{index}].replicas[{n}].",
+            f"Create it with the key of {rule.table_name} in {rule.source}, or correct rules[{index}].replicas[{n}].",
         )  # fmt: skip
         yield fact
         if source is None or replica is None:
             continue
         yield from _distinct(rule, source, replica, subject, f"rules[{index}].replicas[{n}]")
         yield _same_keys(rule, source, replica, subject, region)
-        yield index_fact(replica, region, {f"the source {rule.table} in {rule.source}": source})
+        yield index_fact(replica, region, {f"the source {rule.table_name} in {rule.source}": source})
         yield _data(rule, source, replica, subject)
         if thorough:
             yield from _expiry(rule, world[region], name, subject)
@@ -62,14 +62,16 @@ def _same_keys(rule: OrderedRule, source: Table, replica: Table, subject: str, r
     return wrong(
         subject,
         "key schema",
-        f"Table {replica.name} in {region} has the key {shown(replica.keys)}, but its source {rule.table} in"
+        f"Table {replica.name} in {region} has the key {shown(replica.keys)}, but its source {rule.table_name} in"
         f" {rule.source} has {shown(source.keys)}.",
         f"Create the replica of rule {rule.name} anew with the source's key; a key schema cannot be changed.",
     )
 
 
 def _data(rule: OrderedRule, source: Table, replica: Table, subject: str) -> Fact:
-    found = f"The source {rule.table} in {rule.source} holds about {source.items} items, this replica {replica.items}."
+    found = (
+        f"The source {rule.table_name} in {rule.source} holds about {source.items} items, this replica {replica.items}."
+    )
     if source.items <= replica.items:
         return ok(subject, "data", found)
     return warning(

@@ -84,7 +84,7 @@ CONFLICT_EXPIRY = "exp"
 
 def own_tables(settings: Settings) -> list[OwnTable]:
     """Every table that the rules need beside the users' own: side tables by region, then coordination and conflicts."""
-    regions = {region: None for rule in settings.rules for region, _ in rule.replica_tables}
+    regions = {region: None for rule in settings.rules for region in rule.regions_written}
     home = settings.coordination.region
     return [
         *(

@@ -1,0 +1,30 @@
+"""The source tables that a worker reads; they may change while it runs.
+
+Invariant: a source that stays is the same object as before, so whoever follows changes leaves its shards alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from replicator.engine.coordinator import Source
+
+
+class Sources:
+    """What is to be read now, and an event for whoever reads."""
+
+    def __init__(self, sources: Sequence[Source] = ()) -> None:
+        self.now: tuple[Source, ...] = tuple(sources)
+        self.changed = asyncio.Event()
+        """Set, and replaced, whenever `now` is another."""
+
+    def put(self, sources: Sequence[Source]) -> None:
+        """From now on these are to be read."""
+        if [id(source) for source in sources] == [id(source) for source in self.now]:
+            return
+        self.now = tuple(sources)
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
