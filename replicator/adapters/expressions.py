@@ -5,7 +5,7 @@ The contract suite proves on a real server that every expression means what the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import assert_never
 
@@ -99,6 +99,29 @@ def _stated(text: str, names: Mapping[str, str], values: Mapping[str, object]) -
     if values:
         stated["ExpressionAttributeValues"] = values
     return _ENCODE(stated)[1:-1]
+
+
+# -- what an operator was shown ------------------------------------------------------------------------------------
+
+_MOST_TERMS = 250
+"""Of the 300 operators that DynamoDB takes in one expression."""
+
+
+def as_shown(shown: Mapping[str, object] | None, written: Collection[str], key_attribute: str) -> bytes:
+    """Members of a request body that state that an item still has these attributes, and none of the others written.
+
+    `shown`: typed attributes, None when there was no item. An attribute with a name that is neither shown nor written
+    cannot be excluded; whoever writes sees it in what the write replaced.
+    """
+    if shown is None:
+        return _stated("attribute_not_exists(#pk)", {"#pk": key_attribute}, {})
+    there = dict(sorted(shown.items())[:_MOST_TERMS])
+    missing = sorted(set(written) - shown.keys())[: _MOST_TERMS - len(there)]
+    texts = [f"#s{n} = :s{n}" for n in range(len(there))] + [
+        f"attribute_not_exists(#n{n})" for n in range(len(missing))
+    ]
+    names = {f"#s{n}": name for n, name in enumerate(there)} | {f"#n{n}": name for n, name in enumerate(missing)}
+    return _stated(" AND ".join(texts), names, {f":s{n}": value for n, value in enumerate(there.values())})
 
 
 # -- side rows -----------------------------------------------------------------------------------------------------

@@ -23,6 +23,10 @@ _COLUMNS = ("id", "detected", "rule", "key", "kind", "reason", "winner", "loser"
 _SHOWN_ROWS = 50
 _SHORT_ID = 12
 _LONGEST_VERSION = 28
+_SEEN_BEFORE, _SEEN_AFTER = 8, 8
+"""Characters shown on either side of the first that differs, at least."""
+_FIELD_END, _MARK = ".", "!"
+"""What stands between the fields of a version."""
 
 
 class OutputRefused(ReplicatorError):
@@ -109,6 +113,7 @@ async def _one(settings: Settings, entry_id: str) -> dict[str, Any]:
 
 
 def _row(entry: Mapping[str, Any]) -> list[str]:
+    versions = shortened(entry.get("winner_version") or "no version", entry.get("loser_version") or "no version")
     return [
         entry["id"][:_SHORT_ID],
         entry.get("detected_at", ""),
@@ -116,16 +121,33 @@ def _row(entry: Mapping[str, Any]) -> list[str]:
         shown_key(entry),
         entry.get("kind", ""),
         entry.get("reason", ""),
-        _side(entry, "winner"),
-        _side(entry, "loser"),
+        _side(entry, "winner", versions[0]),
+        _side(entry, "loser", versions[1]),
         entry.get("outcome", ""),
     ]
 
 
-def _side(entry: Mapping[str, Any], side: str) -> str:
-    version = entry.get(f"{side}_version") or "no version"
-    if len(version) > _LONGEST_VERSION:
-        version = f"…{version[1 - _LONGEST_VERSION :]}"
+def shortened(left: str, right: str) -> tuple[str, str]:
+    """Two versions, long ones cut to the part in which they differ: from the field that differs, else near the end."""
+    pairs = enumerate(zip(left, right, strict=False))
+    first = next((place for place, (one, other) in pairs if one != other), min(len(left), len(right)))
+    begin = max(left.rfind(_FIELD_END, 0, first), left.rfind(_MARK, 0, first)) + 1
+    if first - begin > _LONGEST_VERSION - _SEEN_AFTER:
+        begin = first - _SEEN_BEFORE
+    return _cut(left, begin), _cut(right, begin)
+
+
+def _cut(version: str, begin: int) -> str:
+    if len(version) <= _LONGEST_VERSION:
+        return version
+    if not begin:
+        return f"{version[: _LONGEST_VERSION - 1]}…"
+    if len(version) - begin < _LONGEST_VERSION:
+        return f"…{version[1 - _LONGEST_VERSION :]}"
+    return f"…{version[begin : begin + _LONGEST_VERSION - 2]}…"
+
+
+def _side(entry: Mapping[str, Any], side: str, version: str) -> str:
     parts = (entry.get(f"{side}_op", ""), version, entry.get(f"{side}_region", ""))
     return " ".join(part for part in parts if part)
 

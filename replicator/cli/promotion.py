@@ -2,7 +2,7 @@
 
 Invariant: it is a local write like any other - without a stamp, in a region where users write, with a version above
 what stands there when the rule goes by versions - so the rule's mode carries it everywhere. Nothing is written unless
-the item still is what the operator was shown.
+the item still is what the operator was shown, which the write itself demands.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import typer
 
 from replicator.adapters import wire
 from replicator.adapters.clock import SystemClock
+from replicator.adapters.expressions import as_shown
 from replicator.adapters.tables import DynamoRegion
 from replicator.cli.configuration import configuration_path, load
 from replicator.cli.conflict_entries import ConflictEntries
@@ -29,7 +30,7 @@ from replicator.cli.output import print_json, print_rows
 from replicator.cli.sights import OPEN
 from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
-from replicator.domain.image import Image, canonical, unreserved
+from replicator.domain.image import Image, unreserved
 from replicator.domain.ranks import LOWEST, VersionAttribute, VersionType
 from replicator.domain.records import ItemKey, item_key
 from replicator.domain.requests import Found, GetItem, GetTombstone
@@ -41,6 +42,15 @@ if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings
 
 _EXACT = Context(prec=38)
+
+
+class _Answer(msgspec.Struct):
+    """What a write replaced."""
+
+    Attributes: dict[str, Any] = {}
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
 _FRACTION = re.compile(r"\.(\d+)Z$")
 
 
@@ -93,7 +103,7 @@ async def _promote(settings: Settings, choice: Choice, *, as_json: bool) -> int:
             _show(entry, promotion)
         if not choice.yes and not typer.confirm(f"Write this to {table} in {region}?", err=True):
             raise PromotionRefused("Nothing was written.", advice="")
-        await _write(place, port, promotion)
+        await _write(place, promotion)
     if as_json:
         print_json(
             {
@@ -234,16 +244,32 @@ def _show(entry: dict[str, Any], promotion: _Promotion) -> None:
     print_rows(("attribute", "now", "promoted"), rows or [("(nothing differs)", "", "")])
 
 
-async def _write(place: Place, port: DynamoRegion, promotion: _Promotion) -> None:
-    """Write, if the item is what was shown."""
-    now = await _standing(port, promotion.key)
-    if (now and canonical(now, promotion.stamp)) != (promotion.before and canonical(promotion.before, promotion.stamp)):
-        raise PromotionRefused("The item has changed since it was shown.", advice="Look at it again.")
-    table = b'"TableName":%b' % msgspec.json.encode(promotion.table)
-    where = f"{promotion.table} in {promotion.region}"
+async def _write(place: Place, promotion: _Promotion) -> None:
+    """Write, if the item still is what was shown; its stamp may change meanwhile, since the daemon sets it."""
+    shown = None if promotion.before is None else _unstamped(promotion.before, promotion.stamp)
+    written = () if promotion.item is None else promotion.item.attributes.keys()
+    when = as_shown(shown, written, promotion.key.parts[0][0])
+    table = b'"TableName":%b,"ReturnValues":"ALL_OLD"' % msgspec.json.encode(promotion.table)
+    operation: Any
     if promotion.item is None:
-        body = b'{%b,"Key":%b}' % (table, promotion.key.wire)
-        await wire.call(place.dynamodb.delete_item, body, None, f"DeleteItem on {where}", TableName=promotion.table)
+        operation, what, subject = place.dynamodb.delete_item, "DeleteItem", b'"Key":%b' % promotion.key.wire
     else:
-        body = b'{%b,"Item":%b}' % (table, promotion.item.wire)
-        await wire.call(place.dynamodb.put_item, body, None, f"PutItem on {where}", TableName=promotion.table)
+        operation, what, subject = place.dynamodb.put_item, "PutItem", b'"Item":%b' % promotion.item.wire
+    what = f"{what} on {promotion.table} in {promotion.region}"
+    try:
+        answer = await wire.call(
+            operation, b"{%b,%b,%b}" % (table, subject, when), None, what, TableName=promotion.table
+        )
+    except wire.Refusal as refusal:
+        raise PromotionRefused(
+            "The item has changed since it was shown; nothing was written.", advice="Run the command again to see it."
+        ) from refusal
+    added = wire.decoded(_ANSWER, answer, what).Attributes.keys() - {promotion.stamp, *(shown or ())}
+    if added:
+        sys.stderr.write(
+            f"replicator: meanwhile the item had got {', '.join(sorted(added))}, which was not shown and is gone now.\n"
+        )
+
+
+def _unstamped(image: Image, stamp: str) -> dict[str, Any]:
+    return {name: typed for name, typed in image.attributes.items() if name != stamp}

@@ -9,7 +9,7 @@ import argparse
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -27,6 +27,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or "GetCallerIdentity"
+        if self.server.before is not None:
+            self.server.before(operation)
         if operation in self.server.denied:
             self._answer(*((self.server.status, self.server.page) if self.server.page else _refusal(operation)))
             return
@@ -71,6 +73,7 @@ class DenyingServer(ThreadingHTTPServer):
         self.denied = frozenset(denied)
         self.ahead_seconds = 0.0
         self.page = b""
+        self.before: Callable[[str], None] | None = None
         self.status = 200
 
     @property
@@ -79,12 +82,24 @@ class DenyingServer(ThreadingHTTPServer):
 
 
 @contextmanager
+def watched(upstream: str, before: Callable[[str], None]) -> Iterator[str]:
+    """Serve in a thread; `before` is called with the name of each operation, before it is passed on."""
+    with denying(upstream, before=before) as url:
+        yield url
+
+
+@contextmanager
 def denying(
-    upstream: str, *denied: str, ahead_seconds: float = 0.0, page: bytes = b"", status: int = 200
+    upstream: str,
+    *denied: str,
+    ahead_seconds: float = 0.0,
+    page: bytes = b"",
+    status: int = 200,
+    before: Callable[[str], None] | None = None,
 ) -> Iterator[str]:
     """Serve in a thread; yields the endpoint."""
     with DenyingServer(upstream, 0, denied) as server:
-        server.ahead_seconds, server.page, server.status = ahead_seconds, page, status
+        server.ahead_seconds, server.page, server.status, server.before = ahead_seconds, page, status, before
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from replicator.adapters.conflicts import stored
+from replicator.cli.conflicts import shortened
 from replicator.domain.conflicts import ConflictEntry, Kind, Reason, Witness, document
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey, RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.requests import LogConflict
+from tests.cli.proxy import watched
 from tests.cli.worlds import World
 
 TABLE = "replicator-conflicts-test"
@@ -102,6 +104,28 @@ def test_the_table_shows_the_newest_and_says_so(ordered: World) -> None:
     assert "the newest 50 are shown" in answer.errors
     assert len(ordered.run("conflicts", "list", "--limit", "3").output.splitlines()) == 4
     assert "no conflict entry" in ordered.run("conflicts", "list", "--kind", "stale_create").errors
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "shown"),
+    [
+        ("7!P!ab", "6!P!ab", ("7!P!ab", "6!P!ab")),
+        (
+            "1795429782000000.000000.us.17954297456660000000000000000017954297827110000000001",
+            "1795429782000000.000000.eu.17954297474180000000000000000017954297827300000000002",
+            ("…us.17954297456660000000000…", "…eu.17954297474180000000000…"),
+        ),
+        (
+            "1795429782000000.000000.us.17954297456660000000000000000017954297827110000000001",
+            "1795429783000000.000000.us.17954297456660000000000000000017954297827110000000001",
+            ("1795429782000000.000000.us.…", "1795429783000000.000000.us.…"),
+        ),
+        (f"{7:056d}", f"{8:056d}", (f"…{7:027d}", f"…{8:027d}")),
+        (f"{7:056d}", "no version", (f"{0:027d}…", "no version")),
+    ],
+)
+def test_long_versions_are_cut_to_where_they_differ(left: str, right: str, shown: tuple[str, str]) -> None:
+    assert shortened(left, right) == shown
 
 
 @pytest.mark.servers
@@ -261,6 +285,93 @@ def test_a_delete_that_lost_is_done_again(ordered: World) -> None:
     ordered.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, note={"S": "won"})
     assert promote(ordered, one)["after"] is None
     assert held(ordered, "us") == []
+
+
+SHOWN: dict[str, Any] = {
+    "pk": {"S": "a"},
+    "sk": {"N": "1"},
+    "note": {"S": "won"},
+    "tags": {"SS": ["b", "a"]},
+    "map": {"M": {}},
+}
+CHANGED: list[dict[str, Any] | None] = [
+    {**SHOWN, "note": {"S": "newer"}},
+    {name: value for name, value in SHOWN.items() if name != "map"},
+    None,
+]
+MEANWHILE = [
+    *((operation, item) for operation in ("PutItem", "DeleteItem") for item in CHANGED),
+    ("PutItem", {**SHOWN, "ver": {"N": "9"}}),
+]
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize(("operation", "meanwhile"), MEANWHILE)
+def test_an_item_that_changed_since_it_was_shown_stays(
+    ordered: World, operation: str, meanwhile: dict[str, Any] | None
+) -> None:
+    one = entry() if operation == "PutItem" else entry(loser_op="delete", kind=Kind.PUT_DELETE)
+    log(ordered, one)
+    ordered.put("us", "orders", **SHOWN)
+
+    def interfere(passing: str) -> None:
+        if passing == operation and meanwhile is not None:
+            ordered.put("us", "orders", **meanwhile)
+        elif passing == operation:
+            ordered.call("us", "DeleteItem", TableName="orders", Key={"pk": SHOWN["pk"], "sk": SHOWN["sk"]})
+
+    with watched(ordered.endpoint_url, interfere) as url:
+        ordered.config["regions"]["us"]["endpoint_url"] = url
+        refused = ordered.run("conflicts", "promote", one.id, "--yes")
+    assert refused.code == 2
+    assert "The item has changed since it was shown; nothing was written." in refused.errors
+    assert [item.get("note") for item in held(ordered, "us")] == ([] if meanwhile is None else [meanwhile["note"]])
+
+
+@pytest.mark.servers
+def test_an_item_that_came_since_it_was_shown_stays(ordered: World) -> None:
+    one = entry()
+    log(ordered, one)
+    with watched(
+        ordered.endpoint_url, lambda passing: ordered.put("us", "orders", **SHOWN) if passing == "PutItem" else None
+    ) as url:
+        ordered.config["regions"]["us"]["endpoint_url"] = url
+        assert ordered.run("conflicts", "promote", one.id, "--yes").code == 2
+    assert held(ordered, "us")[0]["note"] == SHOWN["note"]
+
+
+@pytest.mark.servers
+def test_an_attribute_that_nobody_saw_is_told_when_it_is_overwritten(ordered: World) -> None:
+    one = entry()
+    log(ordered, one)
+    ordered.put("us", "orders", **SHOWN)
+
+    def interfere(passing: str) -> None:
+        if passing == "PutItem":
+            ordered.put("us", "orders", **SHOWN, surprise={"S": "!"})
+
+    with watched(ordered.endpoint_url, interfere) as url:
+        ordered.config["regions"]["us"]["endpoint_url"] = url
+        answer = ordered.run("conflicts", "promote", one.id, "--yes")
+    assert answer.code == 0
+    assert "meanwhile the item had got surprise, which was not shown and is gone now" in answer.errors
+
+
+@pytest.mark.servers
+def test_a_stamp_that_the_daemon_sets_meanwhile_is_no_change(world: World) -> None:
+    world.mesh("active-active")
+    one = entry(mode="active-active")
+    log(world, one)
+    world.put("eu", "orders", **SHOWN)
+
+    def interfere(passing: str) -> None:
+        if passing == "PutItem":
+            world.put("eu", "orders", **SHOWN, _rep={"S": "stamp"})
+
+    with watched(world.endpoint_url, interfere) as url:
+        world.config["regions"]["eu"]["endpoint_url"] = url
+        answer = world.run("conflicts", "promote", one.id, "--yes")
+    assert (answer.code, answer.errors) == (0, "")
 
 
 @pytest.mark.servers
