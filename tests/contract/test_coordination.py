@@ -7,184 +7,386 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.adapters.coordination import DynamoCoordination
-from replicator.adapters.memory import MemoryCoordination, MemoryMembership, MemoryRegistry
-from replicator.domain.assignment import LeaseRow
-from replicator.domain.errors import LeaseLost, TableMissing, WorldMismatch
-from replicator.domain.progress import END, HORIZON, Position
-from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
-from replicator.domain.rules import Target
-from replicator.ports import Coordination, Gap, Lease, Membership, Registry, StreamRef
+from replicator.domain.assignment import LeaseRow, Rewind
+from replicator.domain.errors import LeaseLost
+from replicator.domain.lineage import Shard
+from replicator.domain.progress import BEGINNING, END, HORIZON, Position
+from replicator.domain.records import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
+from replicator.ports import Lease, Pulse, Seat, StreamState
 from tests.contract.conftest import WORLDS
-from tests.contract.worlds import create_table, fresh, gathered, place
-
-ME, YOU = WorkerId("me"), WorkerId("you")
-S1, S2 = ShardId("shard-1"), ShardId("shard-2")
-STREAM = StreamRef(RegionId("us"), TableName("orders"), "arn:aws:dynamodb:us-east-1:1:table/orders/stream/a", 1000)
-EU = Target(RuleName("orders"), RegionId("eu"), TableName("orders"))
-AP = Target(RuleName("orders"), RegionId("ap"), TableName("orders"))
-
-
-class World:
-    """The three ports over one store."""
-
-    def __init__(self, coordination: Coordination, membership: Membership, registry: Registry) -> None:
-        self.coordination = coordination
-        self.membership = membership
-        self.registry = registry
+from tests.contract.coordination_worlds import (
+    AP,
+    EU,
+    FOUND,
+    GAP,
+    ME,
+    S1,
+    S2,
+    S3,
+    STREAM,
+    YOU,
+    MemoryWorld,
+    World,
+    table_world,
+)
+from tests.contract.worlds import gathered, place
 
 
 @pytest.fixture(params=WORLDS)
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     if request.param == "memory":
-        yield World(MemoryCoordination(), MemoryMembership(), MemoryRegistry(lambda: 1_700_000_000.0))
+        yield MemoryWorld()
         return
     async with place(request.getfixturevalue("dynamodb_url")) as opened:
-        store = await dynamo_coordination(opened)
-        yield World(store, store, store)
+        yield await table_world(opened)
 
 
-async def dynamo_coordination(opened: Place) -> DynamoCoordination:
-    table = fresh("coordination")
-    await create_table(opened.dynamodb, table, {"pk": "S", "sk": "S"})
-    return DynamoCoordination(opened.dynamodb, table=table, group="test", region_id="us")
+# -- lineage -------------------------------------------------------------------------------------------------------
 
 
-async def claimed(coordination: Coordination, shard_id: ShardId = S1, owner: WorkerId = ME) -> Lease:
-    seen = (await coordination.rows(STREAM)).get(shard_id)
-    row = await coordination.claim(STREAM, shard_id, seen, owner)
-    assert row is not None
-    return Lease(STREAM, shard_id, owner, row.epoch)
+async def test_a_stream_of_which_nothing_is_known_has_nothing(world: World) -> None:
+    assert await world.coordination.state(STREAM) == StreamState({}, None, {})
+
+
+async def test_a_shard_that_is_found_is_free_and_keeps_what_was_listed_of_it(world: World) -> None:
+    shard = Shard(S3, (S1, S2), closed=True, first=SequenceNumber("7" * 40))
+    await world.found(S1, S2, shard)
+    rows = await world.rows()
+    assert rows[S1] == LeaseRow(Shard(S1), found_at=FOUND)
+    assert rows[S3] == LeaseRow(shard, owner=None, epoch=0, found_at=FOUND)
+
+
+async def test_a_shard_that_is_found_again_keeps_its_lease_its_progress_and_its_time(world: World) -> None:
+    lease = await world.claimed()
+    await world.coordination.save(lease, {"orders/eu": Position("5")})
+    before = await world.row()
+    await world.coordination.discover(STREAM, [Shard(S1)], FOUND + 60)
+    assert await world.row() == before
+    await world.coordination.save(lease, {"orders/eu": Position("6")})
+
+
+async def test_what_is_known_of_a_shard_only_grows(world: World) -> None:
+    await world.found(Shard(S3, (S1,)))
+    await world.found(Shard(S3, (S2,), closed=True, first=SequenceNumber("5")))
+    await world.found(Shard(S3, first=SequenceNumber("8")))
+    assert (await world.row(S3)).shard == Shard(S3, (S1, S2), closed=True, first=SequenceNumber("5"))
+
+
+async def test_what_is_stored_is_what_was_listed_even_when_a_child_is_listed_with_its_open_parent(world: World) -> None:
+    await world.found(Shard(S2, (S1,)), Shard(S1))
+    assert not (await world.row(S1)).shard.closed
+
+
+async def test_a_parent_that_is_listed_late_is_added_to_its_child_while_somebody_reads_it(world: World) -> None:
+    lease = await world.claimed(S2)
+    await world.found(Shard(S1, closed=True), Shard(S2, (S1,)))
+    row = await world.row(S2)
+    assert (row.shard.parents, row.owner, row.epoch) == ((S1,), ME, 1)
+    await world.coordination.save(lease, {"orders/eu": Position("6")})
+
+
+async def test_discoverers_that_race_leave_one_row_with_the_knowledge_of_all(world: World) -> None:
+    sights = [Shard(S3, (S1,)), Shard(S3, (S2,)), Shard(S3, closed=True), Shard(S3, first=SequenceNumber("5"))] * 3
+    await gathered([world.coordination.discover(STREAM, [sight], FOUND) for sight in sights])
+    assert await world.rows() == {
+        S3: LeaseRow(Shard(S3, (S1, S2), closed=True, first=SequenceNumber("5")), found_at=FOUND)
+    }
+
+
+async def test_one_page_may_name_a_shard_twice_or_none(world: World) -> None:
+    await world.found()
+    await world.found(Shard(S3, (S1,)), Shard(S3, (S2,), closed=True))
+    assert (await world.row(S3)).shard == Shard(S3, (S1, S2), closed=True)
+
+
+async def test_a_circle_of_parents_is_stored_as_it_was_listed(world: World) -> None:
+    circle = [Shard(S1, (S3,)), Shard(S2, (S1,)), Shard(S3, (S2,))]
+    await world.found(*circle)
+    assert {row.shard for row in (await world.rows()).values()} == set(circle)
+
+
+async def test_a_shard_vanishes_and_comes_back_when_it_is_listed_again(world: World) -> None:
+    lease = await world.claimed()
+    await world.coordination.mark_vanished(STREAM, S1)
+    await world.coordination.mark_vanished(STREAM, S2)
+    assert (await world.row()).vanished
+    assert set(await world.rows()) == {S1}
+    await world.coordination.save(lease, {"orders/eu": END})
+    assert (await world.row()).vanished
+    await world.found(S1)
+    assert not (await world.row()).vanished
+
+
+async def test_many_shards_are_all_found_and_listed(world: World) -> None:
+    shards = [ShardId(f"shardId-{number:08d}-{'x' * 40}") for number in range(300)]
+    await world.found(
+        *(Shard(shard_id, (shards[number // 2],) if number else ()) for number, shard_id in enumerate(shards))
+    )
+    assert set(await world.rows()) == set(shards)
 
 
 # -- leases --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_shard_that_nobody_knows_is_claimed_with_the_first_epoch(world: World) -> None:
-    row = await world.coordination.claim(STREAM, S1, None, ME)
-    assert row == LeaseRow(S1, ME, 1, {})
-    assert await world.coordination.rows(STREAM) == {S1: row}
+async def test_a_shard_that_nobody_had_is_claimed_with_the_first_epoch(world: World) -> None:
+    await world.found(S1)
+    row = await world.coordination.claim(STREAM, await world.row(), ME)
+    assert row == LeaseRow(Shard(S1), ME, 1, found_at=FOUND)
+    assert await world.rows() == {S1: row}
 
 
-async def test_a_race_for_a_shard_has_one_winner(world: World) -> None:
-    workers = [WorkerId(f"worker-{number}") for number in range(8)]
+async def test_a_race_of_twenty_for_a_shard_has_one_winner(world: World) -> None:
+    await world.found(S1)
+    workers = [WorkerId(f"worker-{number}") for number in range(20)]
     for _ in range(3):
-        seen = (await world.coordination.rows(STREAM)).get(S1)
-        answers = await gathered([world.coordination.claim(STREAM, S1, seen, worker) for worker in workers])
+        seen = await world.row()
+        answers = await gathered([world.coordination.claim(STREAM, seen, worker) for worker in workers])
         (winner,) = [answer for answer in answers if answer is not None]
-        assert winner.epoch == (0 if seen is None else seen.epoch) + 1
-        assert await world.coordination.rows(STREAM) == {S1: winner}
+        assert winner.epoch == seen.epoch + 1
+        assert await world.rows() == {S1: winner}
 
 
 async def test_a_claim_on_what_was_seen_before_somebody_else_came_fails(world: World) -> None:
-    first = await world.coordination.claim(STREAM, S1, None, ME)
-    assert await world.coordination.claim(STREAM, S1, None, YOU) is None
-    taken = await world.coordination.claim(STREAM, S1, first, YOU)
+    await world.found(S1)
+    free = await world.row()
+    first = await world.coordination.claim(STREAM, free, ME)
+    assert first is not None
+    assert await world.coordination.claim(STREAM, free, YOU) is None
+    taken = await world.coordination.claim(STREAM, first, YOU)
     assert taken is not None
-    assert await world.coordination.claim(STREAM, S1, first, ME) is None
-    assert (await world.coordination.rows(STREAM))[S1] == taken
+    assert await world.coordination.claim(STREAM, first, ME) is None
+    assert await world.row() == taken
 
 
-async def test_every_claim_raises_the_epoch_and_keeps_the_checkpoints(world: World) -> None:
-    lease = await claimed(world.coordination)
+async def test_a_shard_without_a_row_is_not_claimed(world: World) -> None:
+    for seen in (LeaseRow(Shard(S1)), LeaseRow(Shard(S1), YOU, 3)):
+        assert await world.coordination.claim(STREAM, seen, ME) is None
+    assert await world.rows() == {}
+
+
+async def test_every_claim_raises_the_epoch_and_keeps_all_else(world: World) -> None:
+    await world.found(Shard(S1, (S2,), closed=True, first=SequenceNumber("1")))
+    lease = await world.claimed()
     await world.coordination.save(lease, {"orders/eu": Position("5")})
     await world.coordination.release(lease)
-    assert (await world.coordination.rows(STREAM))[S1] == LeaseRow(S1, None, 1, {"orders/eu": Position("5")})
-    again = await claimed(world.coordination)
+    released = await world.row()
+    assert (released.owner, released.epoch, released.checkpoints) == (None, 1, {"orders/eu": Position("5")})
+    again = await world.claimed()
     assert again.epoch == 2
-    assert (await world.coordination.rows(STREAM))[S1] == LeaseRow(S1, ME, 2, {"orders/eu": Position("5")})
+    assert await world.row() == replace(released, owner=ME, epoch=2)
 
 
 async def test_a_released_shard_is_not_claimed_by_who_saw_it_owned(world: World) -> None:
-    lease = await claimed(world.coordination)
-    owned = (await world.coordination.rows(STREAM))[S1]
+    lease = await world.claimed()
+    owned = await world.row()
     await world.coordination.release(lease)
-    assert await world.coordination.claim(STREAM, S1, owned, YOU) is None
+    assert await world.coordination.claim(STREAM, owned, YOU) is None
+
+
+async def test_who_saw_a_shard_free_does_not_get_it_after_it_was_claimed_and_released_again(world: World) -> None:
+    await world.found(S1)
+    free = await world.row()
+    await world.coordination.release(await world.claimed())
+    assert await world.coordination.claim(STREAM, free, YOU) is None
+    assert (await world.claimed(owner=YOU)).epoch == 2
 
 
 async def test_releasing_what_is_no_longer_ours_is_quiet_and_changes_nothing(world: World) -> None:
-    old = await claimed(world.coordination)
-    new = await claimed(world.coordination, owner=YOU)
-    before = await world.coordination.rows(STREAM)
+    old = await world.claimed()
+    new = await world.claimed(owner=YOU)
+    before = await world.rows()
     await world.coordination.release(old)
     await world.coordination.release(replace(new, owner=ME))
     await world.coordination.release(Lease(STREAM, ShardId("unknown"), ME, 1))
-    assert await world.coordination.rows(STREAM) == before
+    assert await world.rows() == before
+
+
+async def test_releasing_twice_is_quiet(world: World) -> None:
+    lease = await world.claimed()
+    await world.coordination.release(lease)
+    before = await world.rows()
+    await world.coordination.release(lease)
+    assert await world.rows() == before
+
+
+# -- the discoverer's seat -----------------------------------------------------------------------------------------
+
+
+async def test_the_seat_is_taken_left_and_taken_again(world: World) -> None:
+    steps: list[tuple[Seat | None, WorkerId | None, Seat]] = [
+        (None, ME, Seat(ME, 1)),
+        (Seat(ME, 1), None, Seat(None, 2)),
+        (Seat(None, 2), YOU, Seat(YOU, 3)),
+        (Seat(YOU, 3), ME, Seat(ME, 4)),
+    ]
+    for seen, owner, after in steps:
+        assert await world.coordination.take_seat(STREAM, seen, owner)
+        assert (await world.coordination.state(STREAM)).seat == after
+        for stale in (None, Seat(YOU, after.epoch), Seat(after.owner, after.epoch - 1), Seat(None, after.epoch)):
+            if stale != after:
+                assert not await world.coordination.take_seat(STREAM, stale, WorkerId("late"))
+        assert (await world.coordination.state(STREAM)).seat == after
+
+
+async def test_a_race_for_the_seat_has_one_winner(world: World) -> None:
+    workers = [WorkerId(f"worker-{number}") for number in range(20)]
+    for epoch in (1, 2, 3):
+        seen = (await world.coordination.state(STREAM)).seat
+        answers = await gathered([world.coordination.take_seat(STREAM, seen, worker) for worker in workers])
+        assert sum(answers) == 1
+        assert (await world.coordination.state(STREAM)).seat == Seat(workers[answers.index(True)], epoch)
+
+
+async def test_each_stream_has_a_seat_of_its_own_beside_its_shards(world: World) -> None:
+    await world.claimed()
+    assert await world.coordination.take_seat(STREAM, None, ME)
+    twin = replace(STREAM, region=RegionId("eu"))
+    assert (await world.coordination.state(twin)).seat is None
+    assert set(await world.rows()) == {S1}
+    assert await world.coordination.take_seat(twin, None, YOU)
+    assert (await world.coordination.state(STREAM)).seat == Seat(ME, 1)
 
 
 # -- checkpoints ---------------------------------------------------------------------------------------------------
 
 
 async def test_positions_of_several_targets_round_trip_and_are_kept_apart(world: World) -> None:
-    lease = await claimed(world.coordination)
+    lease = await world.claimed()
     highest = Position("9" * 40)
-    await world.coordination.save(lease, {"orders/eu": HORIZON, "orders/ap": highest, "bills/eu": Position("007")})
+    await world.coordination.save(
+        lease, {"orders/eu": HORIZON, "orders/ap": highest, "bills/eu": Position("007"), "bills/ap": BEGINNING}
+    )
     await world.coordination.save(lease, {"orders/eu": END})
-    rows = await world.coordination.rows(STREAM)
-    assert rows[S1].checkpoints == {"orders/eu": END, "orders/ap": highest, "bills/eu": Position("007")}
+    assert (await world.row()).checkpoints == {
+        "orders/eu": END,
+        "orders/ap": highest,
+        "bills/eu": Position("007"),
+        "bills/ap": BEGINNING,
+    }
 
 
 async def test_saving_under_an_old_epoch_is_refused(world: World) -> None:
-    old = await claimed(world.coordination)
+    old = await world.claimed()
     await world.coordination.save(old, {"orders/eu": Position("1")})
-    await claimed(world.coordination)
+    await world.claimed()
     with pytest.raises(LeaseLost):
         await world.coordination.save(old, {"orders/eu": Position("2")})
-    assert (await world.coordination.rows(STREAM))[S1].checkpoints == {"orders/eu": Position("1")}
+    assert (await world.row()).checkpoints == {"orders/eu": Position("1")}
 
 
 async def test_saving_what_another_worker_owns_or_nobody_does_is_refused(world: World) -> None:
-    lease = await claimed(world.coordination)
+    lease = await world.claimed()
     with pytest.raises(LeaseLost):
         await world.coordination.save(replace(lease, owner=YOU), {"orders/eu": Position("2")})
     await world.coordination.release(lease)
     with pytest.raises(LeaseLost):
         await world.coordination.save(lease, {"orders/eu": Position("2")})
-    await world.coordination.forget(STREAM, S1)
+    await world.coordination.forget(STREAM, await world.row())
     with pytest.raises(LeaseLost):
         await world.coordination.save(lease, {"orders/eu": Position("2")})
-    assert await world.coordination.rows(STREAM) == {}
+    assert await world.rows() == {}
 
 
 async def test_a_forgotten_shard_starts_anew(world: World) -> None:
-    await claimed(world.coordination)
-    await claimed(world.coordination, S2)
-    await world.coordination.forget(STREAM, S1)
-    await world.coordination.forget(STREAM, S1)
-    assert set(await world.coordination.rows(STREAM)) == {S2}
-    assert (await claimed(world.coordination)).epoch == 1
+    for shard_id in (S1, S2):
+        await world.coordination.release(await world.claimed(shard_id))
+    row = await world.row()
+    await world.coordination.forget(STREAM, row)
+    await world.coordination.forget(STREAM, row)
+    assert set(await world.rows()) == {S2}
+    assert (await world.claimed()).epoch == 1
+
+
+async def test_a_shard_that_was_claimed_or_released_meanwhile_is_not_forgotten(world: World) -> None:
+    await world.found(S1)
+    free = await world.row()
+    lease = await world.claimed()
+    owned = await world.row()
+    await world.coordination.forget(STREAM, free)
+    await world.coordination.release(lease)
+    await world.coordination.forget(STREAM, owned)
+    assert set(await world.rows()) == {S1}
 
 
 async def test_streams_with_one_arn_in_two_regions_share_nothing(world: World) -> None:
-    lease = await claimed(world.coordination)
+    lease = await world.claimed()
     twin = replace(STREAM, region=RegionId("eu"))
-    assert await world.coordination.rows(twin) == {}
-    assert await world.coordination.claim(twin, S1, None, YOU) is not None
+    assert await world.rows(twin) == {}
+    await world.coordination.discover(twin, [Shard(S1)], FOUND)
+    assert await world.coordination.claim(twin, (await world.rows(twin))[S1], YOU) is not None
     await world.coordination.save(lease, {"orders/eu": Position("1")})
-    assert (await world.coordination.rows(twin))[S1].checkpoints == {}
+    assert (await world.rows(twin))[S1].checkpoints == {}
     await world.registry.start(STREAM, EU)
     assert await world.registry.starts(twin) == {}
+    assert (await world.coordination.state(twin)).starts == {}
 
 
-async def test_many_shards_are_all_listed(world: World) -> None:
-    shards = [ShardId(f"shardId-{number:08d}-{'x' * 40}") for number in range(300)]
-    await gathered([world.coordination.claim(STREAM, shard_id, None, ME) for shard_id in shards])
-    assert set(await world.coordination.rows(STREAM)) == set(shards)
+# -- operators -----------------------------------------------------------------------------------------------------
+
+
+async def test_a_rewind_takes_the_shard_away_moves_targets_and_leaves_others(world: World) -> None:
+    lease = await world.claimed()
+    await world.coordination.save(lease, {"orders/eu": END, "orders/ap": Position("9"), "bills/eu": Position("4")})
+    rewinds = {"orders/eu": Rewind(1_699_999_999.5, END)}
+    await world.rewind(await world.row(), {"orders/eu": None, "orders/ap": Position("3")}, rewinds)
+    row = await world.row()
+    assert (row.owner, row.epoch) == (None, 2)
+    assert row.checkpoints == {"orders/ap": Position("3"), "bills/eu": Position("4")}
+    assert row.rewinds == rewinds
+    with pytest.raises(LeaseLost):
+        await world.coordination.save(lease, {"orders/eu": Position("8")})
+    assert await world.row() == row
+    assert (await world.claimed()).epoch == 3
+    assert (await world.row()).rewinds == rewinds
+
+
+async def test_a_rewind_is_over_when_its_target_comes_to_where_it_was(world: World) -> None:
+    await world.found(S1)
+    rewinds = {name: Rewind(5.25, Position("70")) for name in ("orders/eu", "orders/ap", "bills/eu")}
+    await world.rewind(await world.row(), {}, rewinds)
+    lease = await world.claimed()
+    for saved, left in (
+        ({"orders/eu": Position("69")}, {"orders/eu", "orders/ap", "bills/eu"}),
+        ({"orders/eu": Position("70"), "other/eu": Position("99")}, {"orders/ap", "bills/eu"}),
+        ({"orders/ap": Position("100"), "bills/eu": HORIZON}, {"bills/eu"}),
+        ({"bills/eu": END}, set()),
+    ):
+        await world.coordination.save(lease, saved)
+        assert set((await world.row()).rewinds) == left
+
+
+async def test_a_second_rewind_replaces_what_the_first_one_skips(world: World) -> None:
+    await world.found(S1)
+    await world.rewind(await world.row(), {"orders/eu": None}, {"orders/eu": Rewind(5.0, END)})
+    await world.rewind(await world.row(), {"orders/eu": Position("3")}, {})
+    row = await world.row()
+    assert (row.rewinds, row.checkpoints, row.epoch) == ({}, {"orders/eu": Position("3")}, 2)
+
+
+async def test_rules_are_paused_and_go_on(world: World) -> None:
+    assert await world.membership.paused() == frozenset()
+    for rule in ("orders", "bills", "orders"):
+        await world.pause(RuleName(rule))
+    assert await world.membership.paused() == {"orders", "bills"}
+    for _ in range(2):
+        await world.resume(RuleName("orders"))
+    assert await world.membership.paused() == {"bills"}
 
 
 # -- members -------------------------------------------------------------------------------------------------------
 
 
-async def test_members_show_their_last_beat_until_they_leave(world: World) -> None:
+async def test_members_show_their_last_pulse_until_they_leave(world: World) -> None:
     assert await world.membership.members() == {}
-    await world.membership.beat(ME, 1)
-    await world.membership.beat(YOU, 7)
-    await world.membership.beat(ME, 2)
-    assert await world.membership.members() == {ME: 2, YOU: 7}
+    await world.membership.beat(ME, Pulse(1, 3, "http://127.0.0.1:9000"))
+    await world.membership.beat(YOU, Pulse(7))
+    await world.membership.beat(ME, Pulse(2, -1))
+    members = await world.membership.members()
+    assert members == {ME: Pulse(2, -1), YOU: Pulse(7)}
+    assert members[ME].leaving
     await world.membership.leave(YOU)
     await world.membership.leave(YOU)
-    assert await world.membership.members() == {ME: 2}
+    assert await world.membership.members() == {ME: Pulse(2, -1)}
 
 
 # -- registry ------------------------------------------------------------------------------------------------------
@@ -200,11 +402,12 @@ async def test_the_start_of_a_target_is_stored_once(world: World) -> None:
     assert await world.registry.starts(STREAM) == {"orders/eu": first, "orders/ap": other}
 
 
-async def test_starts_and_shards_of_one_stream_do_not_mix(world: World) -> None:
-    await world.registry.start(STREAM, EU)
-    await claimed(world.coordination)
-    assert set(await world.coordination.rows(STREAM)) == {S1}
-    assert set(await world.registry.starts(STREAM)) == {"orders/eu"}
+async def test_starts_and_shards_of_one_stream_do_not_mix_and_are_told_together(world: World) -> None:
+    start = await world.registry.start(STREAM, EU)
+    await world.claimed()
+    state = await world.coordination.state(STREAM)
+    assert set(state.rows) == {S1}
+    assert state.starts == await world.registry.starts(STREAM) == {"orders/eu": start}
 
 
 async def test_streams_are_remembered_oldest_first_until_they_are_drained(world: World) -> None:
@@ -221,120 +424,25 @@ async def test_streams_are_remembered_oldest_first_until_they_are_drained(world:
 
 
 async def test_a_gap_that_is_found_again_is_the_same_gap(world: World) -> None:
-    gap = Gap(STREAM, S1, "orders/eu", Position("5"), 1000.0, "trimmed")
-    await world.registry.record_gap(gap)
-    await world.registry.record_gap(replace(gap, found_at=2000.0))
-    await world.registry.record_gap(replace(gap, target_id="orders/ap"))
-    assert await gaps(world.registry) == [("orders/ap", 1000), ("orders/eu", 1000)]
+    await world.registry.record_gap(GAP)
+    await world.registry.record_gap(replace(GAP, found_at=2000.0, until=None))
+    others = [
+        replace(GAP, target_id="orders/ap", found_at=1001.5, until=None),
+        replace(GAP, stream=replace(STREAM, region=RegionId("eu")), found_at=1002.0, until=END),
+        replace(GAP, after=HORIZON, found_at=1003.0),
+    ]
+    for gap in others:
+        await world.registry.record_gap(gap)
+    assert await world.gaps() == [GAP, *others]
 
 
-async def gaps(registry: Registry) -> list[tuple[str, int]]:
-    """Target and time of every stored gap."""
-    if isinstance(registry, MemoryRegistry):
-        return sorted((gap.target_id, int(gap.found_at)) for gap in registry.gaps)
-    assert isinstance(registry, DynamoCoordination)
-    answer = await registry._client.scan(TableName=registry._table)
-    return sorted((row["target"]["S"], int(row["found_at"]["N"])) for row in answer["Items"])
-
-
-# -- what only a table can hold ------------------------------------------------------------------------------------
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize(
-    ("attribute", "value"),
-    [
-        ("epoch", {"S": "one"}),
-        ("epoch", {"N": "1.5"}),
-        ("owner", {"N": "1"}),
-        ("sv", {"S": "1"}),
-        ("at:orders/eu", {"S": "somewhere"}),
-        ("at:orders/eu", {"N": "5"}),
-    ],
-)
-async def test_a_corrupt_row_is_named_with_its_attribute_and_a_remedy(
-    dynamo_place: Place, attribute: str, value: dict[str, str]
-) -> None:
-    store = await dynamo_coordination(dynamo_place)
-    await claimed(store)
-    await overwrite(dynamo_place, store, attribute, value)
-    with pytest.raises(WorldMismatch, match=r"shard-1.*is corrupt") as raised:
-        await store.rows(STREAM)
-    assert repr(attribute) in raised.value.message
-    assert "Delete the row" in raised.value.advice
-
-
-@pytest.mark.servers
-async def test_a_corrupt_row_does_not_hide_the_others_and_is_told(dynamo_place: Place) -> None:
-    store = await dynamo_coordination(dynamo_place)
-    for shard_id in (S1, S2):
-        await claimed(store, shard_id)
-    assert store.unreadable(STREAM) is None
-    await overwrite(dynamo_place, store, "at:orders/eu", {"S": "somewhere"})
-    assert set(await store.rows(STREAM)) == {S2}
-    problem = store.unreadable(STREAM)
-    assert problem is not None
-    assert "shard-1" in problem.message
-    assert await store.claim(STREAM, S1, None, YOU) is None
-    await overwrite(dynamo_place, store, "at:orders/eu", {"S": "5"})
-    assert set(await store.rows(STREAM)) == {S1, S2}
-    assert store.unreadable(STREAM) is None
-
-
-@pytest.mark.servers
-async def test_a_worker_whose_row_is_corrupt_shows_no_life_and_hides_nobody(dynamo_place: Place) -> None:
-    store = await dynamo_coordination(dynamo_place)
-    await store.beat(ME, 1)
-    for name, beat in (("a", {"S": "x"}), ("b", {"N": "1.5"})):
-        row = {"pk": {"S": "test|workers"}, "sk": {"S": name}, "beat": beat}
-        await dynamo_place.dynamodb.put_item(TableName=store._table, Item=row)
-    assert await store.members() == {ME: 1}
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize(
-    ("partition", "sort", "words"),
-    [
-        ("test|streams", "us|orders|0000000001000", "present stream is noted again"),
-        ("test|streams", "us|orders|x", "present stream is noted again"),
-        ("test|us|" + STREAM.arn, "target|orders/eu", "start is then noted anew"),
-        ("test|us|" + STREAM.arn, "shard|shard-1", "trim horizon"),
-    ],
-)
-async def test_the_advice_about_a_corrupt_row_fits_its_kind(
-    dynamo_place: Place, partition: str, sort: str, words: str
-) -> None:
-    store = await dynamo_coordination(dynamo_place)
-    row = {"pk": {"S": partition}, "sk": {"S": sort}, "sv": {"N": "1"}, "started_at": {"S": "x"}}
-    await dynamo_place.dynamodb.put_item(TableName=store._table, Item=row)
-    with pytest.raises(WorldMismatch, match="is corrupt") as raised:  # noqa: PT012 - whichever reads this kind
-        await store.rows(STREAM)
-        await store.starts(STREAM)
-        await store.streams(STREAM.region, STREAM.table)
-    assert words in raised.value.advice
-
-
-@pytest.mark.servers
-async def test_rows_of_a_newer_program_stop_an_older_one(dynamo_place: Place) -> None:
-    store = await dynamo_coordination(dynamo_place)
-    await claimed(store)
-    await overwrite(dynamo_place, store, "sv", {"N": "2"})
-    with pytest.raises(WorldMismatch, match="newer replicator"):
-        await store.rows(STREAM)
-
-
-async def overwrite(opened: Place, store: DynamoCoordination, attribute: str, value: dict[str, str]) -> None:
-    await opened.dynamodb.update_item(
-        TableName=store._table,
-        Key={"pk": {"S": store._names.stream(STREAM)}, "sk": {"S": f"shard|{S1}"}},
-        UpdateExpression="SET #a = :a",
-        ExpressionAttributeNames={"#a": attribute},
-        ExpressionAttributeValues={":a": value},
-    )
-
-
-@pytest.mark.servers
-async def test_a_missing_coordination_table_is_named(dynamo_place: Place) -> None:
-    store = DynamoCoordination(dynamo_place.dynamodb, table="nowhere", group="test", region_id="us")
-    with pytest.raises(TableMissing, match="coordination table nowhere in us"):
-        await store.rows(STREAM)
+async def test_a_gap_is_acknowledged_by_an_operator_and_no_other_with_it(world: World) -> None:
+    other = replace(GAP, stream=replace(STREAM, region=RegionId("eu")))
+    for gap in (GAP, other):
+        assert not await world.registry.acknowledged(gap)
+        await world.registry.record_gap(gap)
+    await world.acknowledge(GAP)
+    await world.registry.record_gap(GAP)
+    assert await world.registry.acknowledged(GAP)
+    assert not await world.registry.acknowledged(other)
+    assert len(await world.gaps()) == 2

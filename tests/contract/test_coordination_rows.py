@@ -1,0 +1,177 @@
+"""What only a table can hold: rows that are corrupt, incomplete, or of a newer program."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from replicator.adapters.aws import Place
+from replicator.domain.assignment import LeaseRow
+from replicator.domain.errors import TableMissing, WorldMismatch
+from replicator.domain.lineage import Shard
+from replicator.domain.progress import Position
+from replicator.domain.records import SequenceNumber
+from replicator.ports import Pulse
+from tests.contract.coordination_worlds import FOUND, ME, S1, S2, S3, STREAM, TableWorld, table_world
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+async def stored(dynamo_place: Place) -> TableWorld:
+    return await table_world(dynamo_place)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "value"),
+    [
+        ("epoch", {"S": "one"}),
+        ("epoch", {"N": "1.5"}),
+        ("epoch", None),
+        ("owner", {"N": "1"}),
+        ("sv", {"S": "1"}),
+        ("at:orders/eu", {"S": "somewhere"}),
+        ("at:orders/eu", {"N": "5"}),
+        ("rewind:orders/eu", {"S": "5"}),
+        ("rewind:orders/eu", {"S": "nan 5"}),
+        ("rewind:orders/eu", {"S": "5.0 somewhere"}),
+        ("parents", {"S": "shard-2"}),
+        ("closed", {"S": "yes"}),
+        ("vanished", {"N": "1"}),
+        ("first", {"S": "first"}),
+        ("found_at", {"S": "today"}),
+    ],
+)
+async def test_a_corrupt_row_is_named_with_its_attribute_and_a_remedy_and_hides_no_other(
+    stored: TableWorld, attribute: str, value: dict[str, str] | None
+) -> None:
+    await stored.found(S1, S2)
+    await stored.overwrite(attribute, value)
+    state = await stored.coordination.state(STREAM)
+    assert set(state.rows) == {S2}
+    assert state.unreadable is not None
+    assert "shard-1" in state.unreadable.message
+    assert "is corrupt" in state.unreadable.message
+    assert repr(attribute) in state.unreadable.message
+    assert "Delete the row" in state.unreadable.advice
+
+
+async def test_a_row_that_was_corrected_is_read_again(stored: TableWorld) -> None:
+    await stored.found(S1, S2)
+    await stored.overwrite("at:orders/eu", {"S": "somewhere"})
+    await stored.overwrite("at:orders/eu", {"S": "5"})
+    state = await stored.coordination.state(STREAM)
+    assert state.unreadable is None
+    assert state.rows[S1].checkpoints == {"orders/eu": Position("5")}
+
+
+async def test_a_row_without_lineage_is_a_shard_of_which_nothing_is_known_until_it_is_listed(
+    stored: TableWorld,
+) -> None:
+    shard = Shard(S2, (S1,), closed=True, first=SequenceNumber("5"))
+    await stored.found(shard)
+    for attribute in ("parents", "closed", "first", "found_at"):
+        await stored.overwrite(attribute, None, f"shard|{S2}")
+    assert await stored.row(S2) == LeaseRow(Shard(S2))
+    await stored.found(shard)
+    assert await stored.row(S2) == LeaseRow(shard, found_at=FOUND)
+
+
+async def test_a_seat_that_cannot_be_read_is_told_and_hides_no_shard(stored: TableWorld) -> None:
+    await stored.found(S1)
+    await stored.put(stored.names.stream(STREAM), "seat", sv={"N": "1"}, epoch={"S": "x"})
+    state = await stored.coordination.state(STREAM)
+    assert (set(state.rows), state.seat) == ({S1}, None)
+    assert state.unreadable is not None
+    assert "takes the seat anew" in state.unreadable.advice
+
+
+async def test_a_worker_whose_row_is_corrupt_shows_no_life_and_hides_nobody(stored: TableWorld) -> None:
+    await stored.membership.beat(ME, Pulse(1))
+    for name, beat in (("a", {"S": "x"}), ("b", {"N": "1.5"})):
+        await stored.put("test|workers", name, beat=beat)
+    await stored.put("test|workers", "c", beat={"N": "1"}, news={"S": "much"})
+    assert await stored.membership.members() == {ME: Pulse(1)}
+
+
+async def test_a_heartbeat_tells_people_when_the_worker_started_and_as_what(stored: TableWorld) -> None:
+    await stored.membership.beat(ME, Pulse(1))
+    first = await heartbeat(stored)
+    await stored.membership.beat(ME, Pulse(2))
+    assert (await heartbeat(stored))["started"] == first["started"]
+    assert first["program"]["S"]
+
+
+async def heartbeat(stored: TableWorld) -> Mapping[str, Any]:
+    """The one heartbeat row as it is."""
+    answer = await stored.client.scan(TableName=stored.table)
+    (row,) = answer["Items"]
+    return row
+
+
+@pytest.mark.parametrize(
+    ("partition", "sort", "words"),
+    [
+        ("test|streams", "us|orders|0000000001000", "present stream is noted again"),
+        ("test|streams", "us|orders|x", "present stream is noted again"),
+        ("test|us|" + STREAM.arn, "target|orders/eu", "start is then noted anew"),
+        ("test|gaps", "0123456789ab", "found and noted again"),
+        ("test|rules", "orders", "is then not paused"),
+    ],
+)
+async def test_the_advice_about_a_corrupt_row_fits_its_kind(
+    stored: TableWorld, partition: str, sort: str, words: str
+) -> None:
+    await stored.put(partition, sort, sv={"N": "1"}, started_at={"S": "x"}, paused_at={"S": "x"})
+    with pytest.raises(WorldMismatch, match="is corrupt") as raised:  # noqa: PT012 - whichever reads this kind
+        await stored.coordination.state(STREAM)
+        await stored.registry.streams(STREAM.region, STREAM.table)
+        await stored.operations.gaps()
+        await stored.operations.pauses()
+    assert words in raised.value.advice
+
+
+async def test_a_start_that_cannot_be_read_is_not_taken_for_none(stored: TableWorld) -> None:
+    await stored.put(stored.names.stream(STREAM), "target|orders/eu", sv={"N": "1"}, started_at={"S": "x"})
+    for ask in (stored.coordination.state, stored.registry.starts):
+        with pytest.raises(WorldMismatch, match="is corrupt"):
+            await ask(STREAM)
+
+
+async def test_rows_of_a_newer_program_stop_an_older_one(stored: TableWorld) -> None:
+    await stored.found(S1)
+    await stored.overwrite("sv", {"N": "2"})
+    with pytest.raises(WorldMismatch, match="newer replicator"):
+        await stored.coordination.state(STREAM)
+    await stored.found(S1)
+    with pytest.raises(WorldMismatch, match="newer replicator"):
+        await stored.coordination.state(STREAM)
+
+
+async def test_a_coordination_table_that_is_missing_is_named(dynamo_place: Place) -> None:
+    absent = TableWorld(dynamo_place, "nowhere")
+    with pytest.raises(TableMissing, match="coordination table nowhere in us"):
+        await absent.coordination.state(STREAM)
+    with pytest.raises(TableMissing, match="coordination table nowhere in us"):
+        await absent.found(S1)
+    with pytest.raises(TableMissing, match="coordination table nowhere in us"):
+        await absent.membership.members()
+
+
+async def test_parents_are_stored_before_their_children_and_a_failure_keeps_children_away(stored: TableWorld) -> None:
+    """A child without its parent's row would be read at once, ahead of its parent."""
+    sent: list[str] = []
+    events = stored.client.meta.events
+    events.register(
+        "before-parameter-build.dynamodb.UpdateItem", lambda params, **_: sent.append(params["Key"]["sk"]["S"])
+    )
+    family = [Shard(S3, (S1, S2)), Shard(S2), Shard(S1)]
+    await stored.found(*family)
+    assert sorted(sent[:2]) == [f"shard|{S1}", f"shard|{S2}"]
+    assert sent[2:] == [f"shard|{S3}"]
+    await stored.client.delete_table(TableName=stored.table)
+    with pytest.raises(TableMissing):
+        await stored.found(*family)
+    assert sorted(sent[3:]) == [f"shard|{S1}", f"shard|{S2}"]

@@ -1,0 +1,104 @@
+"""What operators do to the rows of living daemons, in a DynamoDB table."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from replicator.adapters.aws import Place
+from replicator.adapters.coordination import Pause, StoredGap
+from replicator.domain.assignment import LeaseRow, Rewind
+from replicator.domain.errors import LeaseLost
+from replicator.domain.lineage import Shard
+from replicator.domain.progress import END, Position
+from replicator.domain.records import RuleName, SequenceNumber
+from replicator.ports import Pulse
+from tests.contract.coordination_worlds import FOUND, GAP, ME, S1, S2, STREAM, YOU, TableWorld, table_world
+from tests.contract.worlds import gathered
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+async def stored(dynamo_place: Place) -> TableWorld:
+    return await table_world(dynamo_place)
+
+
+async def test_a_lease_that_an_operator_releases_is_lost_to_its_owner_and_free_for_others(stored: TableWorld) -> None:
+    lease = await stored.claimed()
+    await stored.coordination.save(lease, {"orders/eu": Position("5")})
+    seen = await stored.row()
+    assert await stored.operations.release_lease(STREAM, seen)
+    assert await stored.row() == replace(seen, owner=None, epoch=2)
+    with pytest.raises(LeaseLost):
+        await stored.coordination.save(lease, {"orders/eu": Position("6")})
+    await stored.coordination.release(lease)
+    assert (await stored.claimed(owner=YOU)).epoch == 3
+
+
+async def test_nothing_changes_when_the_row_changed_since_the_operator_looked(stored: TableWorld) -> None:
+    await stored.found(S1)
+    seen = await stored.row()
+    await stored.claimed()
+    before = await stored.row()
+    rewinds = {"orders/eu": Rewind(1.0, END)}
+    assert not await stored.operations.release_lease(STREAM, seen)
+    assert not await stored.operations.rewind(STREAM, seen, {"orders/eu": None}, rewinds)
+    assert not await stored.operations.rewind(STREAM, LeaseRow(Shard(S2)), {"orders/eu": Position("1")}, {})
+    assert await stored.rows() == {S1: before}
+
+
+async def test_a_claim_and_a_rewind_that_race_have_one_winner(stored: TableWorld) -> None:
+    await stored.found(S1)
+    for _ in range(5):
+        seen = await stored.row()
+        claimed, rewound = await gathered(
+            [
+                stored.coordination.claim(STREAM, seen, ME),
+                stored.operations.rewind(STREAM, seen, {"orders/eu": Position("1")}, {}),
+            ]
+        )
+        row = await stored.row()
+        assert row.epoch == seen.epoch + 1
+        assert (claimed is not None, rewound) == (row.owner == ME, row.owner is None)
+
+
+async def test_progress_made_elsewhere_is_adopted_only_by_a_shard_that_nobody_knows(stored: TableWorld) -> None:
+    shard = Shard(S2, (S1,), closed=True, first=SequenceNumber("4"))
+    assert await stored.operations.adopt(STREAM, shard, {"orders/eu": END}, found_at=FOUND)
+    row = LeaseRow(shard, checkpoints={"orders/eu": END}, found_at=FOUND)
+    assert await stored.rows() == {S2: row}
+    assert not await stored.operations.adopt(STREAM, shard, {"orders/eu": Position("1")}, found_at=FOUND)
+    assert await stored.rows() == {S2: row}
+    assert await stored.operations.adopt(STREAM, Shard(S1), {}, found_at=FOUND)
+    assert (await stored.claimed(S2)).epoch == 1
+
+
+async def test_a_worker_is_forgotten_once(stored: TableWorld) -> None:
+    await stored.membership.beat(ME, Pulse(1))
+    assert await stored.operations.forget_worker(ME)
+    assert not await stored.operations.forget_worker(ME)
+    assert await stored.membership.members() == {}
+
+
+async def test_a_pause_keeps_its_first_reason_until_it_ends(stored: TableWorld) -> None:
+    orders, bills = RuleName("orders"), RuleName("bills")
+    assert await stored.operations.pause(orders, now=5.5, note="maintenance")
+    assert not await stored.operations.pause(orders, now=6.0, note="another reason")
+    assert await stored.operations.pause(bills, now=7.0)
+    assert await stored.operations.pauses() == [Pause(bills, 7.0), Pause(orders, 5.5, "maintenance")]
+    assert await stored.operations.resume(orders)
+    assert not await stored.operations.resume(orders)
+    assert await stored.operations.pauses() == [Pause(bills, 7.0)]
+
+
+async def test_a_gap_is_acknowledged_once_with_a_name_and_a_note(stored: TableWorld) -> None:
+    later = replace(GAP, target_id="orders/ap", found_at=2000.0)
+    for gap in (later, GAP):
+        await stored.registry.record_gap(gap)
+    assert await stored.operations.acknowledge(GAP.gap_id, now=3000.5, by="ada", note="repaired by hand")
+    assert not await stored.operations.acknowledge(GAP.gap_id, now=4000.0, by="bob")
+    assert not await stored.operations.acknowledge("000000000000", now=4000.0, by="bob")
+    accepted = StoredGap(GAP, acknowledged_at=3000.5, acknowledged_by="ada", note="repaired by hand")
+    assert await stored.operations.gaps() == [accepted, StoredGap(later)]
