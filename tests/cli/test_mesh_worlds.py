@@ -114,6 +114,18 @@ def test_a_version_attribute_that_is_a_key_is_refused(world: World, keys: dict[s
     refused(world, parts)
 
 
+@pytest.mark.parametrize(("kind", "width"), [("string", 26), ("time", 24)])
+def test_a_text_version_of_any_width_is_a_warning(world: World, kind: str, width: int) -> None:
+    version = {"attribute": "ver", "type": kind}
+    world.mesh("versioned", version=version)
+    told = f"rules[0].version makes ver a {kind} of any width"
+    answer = world.check()
+    assert answer.code == 0
+    assert any(told in sentence and "a later write can lose" in sentence for sentence in answer.warnings())
+    world.rule["version"] = {**version, "width": width}
+    assert not any(told in sentence for sentence in world.check().warnings())
+
+
 def test_a_stamp_attribute_that_is_a_key_is_refused(world: World) -> None:
     world.mesh("active-active", stamp="pk")
     refused(world, ["rules[0].stamp names pk, which is a key attribute of orders in us"])

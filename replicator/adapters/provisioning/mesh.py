@@ -137,7 +137,21 @@ def _attribute_fact(rule: MeshRule, members: list[_Member], path: str) -> Fact:
                 f" ({declared}), so the table refuses it.",
                 f"Create the index anew, or {'name another attribute' if stamp else 'correct the type'}.",
             )
-    return ok(subject, name, f"{attribute} ({kind}).")
+    return _width_fact(rule, path, subject, name) or ok(subject, name, f"{attribute} ({kind}).")
+
+
+def _width_fact(rule: MeshRule, path: str, subject: str, name: str) -> Fact | None:
+    """Text that sorts by its bytes sorts as it means only while it has one width."""
+    if isinstance(rule, ActiveRule) or rule.version.type == "number" or rule.version.width is not None:
+        return None
+    lower, higher = {"string": ("10", "9"), "time": ("12:00:00.500Z", "12:00:00Z")}[rule.version.type]
+    return warning(
+        subject,
+        name,
+        f"{path}.version makes {rule.version.attribute} a {rule.version.type} of any width: {lower} sorts below"
+        f" {higher}, so a later write can lose.",
+        f"Set {path}.version.width to the number of characters that every value has.",
+    )
 
 
 def _ordering(rule: MeshRule) -> tuple[str, str, str]:
