@@ -1,0 +1,78 @@
+"""Changes made by the laboratory itself: a seeded life of some items.
+
+Invariant: the images form a chain per item - a change's old image is the new image of the one before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, field
+from random import Random
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from replicator.demo.streamlab.changes import Change, hash_of
+
+if TYPE_CHECKING:
+    from replicator.demo.streamlab.laboratory import Laboratory
+    from replicator.demo.streamlab.tables import LabTable
+
+_DELETES: Final = 0.15
+_BATCH: Final = 100
+_ENCODE = msgspec.json.Encoder().encode
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is wanted: how many changes, bytes of filler, changes a second (0: at once), written to MiniStack or not."""
+
+    count: int
+    size: int
+    rate: float
+    apply: bool
+
+
+@dataclass(slots=True)
+class Generator:
+    """Some items and what was made of them so far."""
+
+    random: Random
+    keys: int
+    items: dict[int, bytes] = field(default_factory=dict)
+    made: int = 0
+
+    async def run(self, table: LabTable, lab: Laboratory, order: Order) -> int:
+        """Make changes; returns how many."""
+        started = time.monotonic()
+        for n in range(order.count):
+            change, request = self._next(table, order.size)
+            if order.apply:
+                await lab.gateway.upstream.call(table.scope, *request)
+            if table.made:
+                lab.tables.record(table, table.present, [change])
+            if order.rate > 0:
+                await asyncio.sleep(max(0.0, started + (n + 1) / order.rate - time.monotonic()))
+            elif n % _BATCH == _BATCH - 1:
+                await asyncio.sleep(0)
+        if order.apply:
+            await lab.gateway.settled(table)
+        return order.count
+
+    def _next(self, table: LabTable, size: int) -> tuple[Change, tuple[str, dict[str, Any]]]:
+        which = self.random.randrange(self.keys)
+        key = {attribute["AttributeName"]: {"S": f"item-{which}"} for attribute in table.key_schema}
+        old = self.items.get(which, b"")
+        self.made += 1
+        new = b""
+        request: tuple[str, dict[str, Any]] = ("DeleteItem", {"TableName": table.name, "Key": key})
+        if not old or self.random.random() >= _DELETES:
+            item = key | {"n": {"N": str(self.made)}, "filler": {"S": "x" * size}}
+            new = self.items[which] = _ENCODE(item)
+            request = ("PutItem", {"TableName": table.name, "Item": item})
+        else:
+            del self.items[which]
+        event = "INSERT" if not old else "MODIFY" if new else "REMOVE"
+        hashed = hash_of(key, table.partition_key)
+        return Change(event, _ENCODE(key), new, old, int(time.time()), hashed), request
