@@ -263,7 +263,7 @@ class Gap:
     @property
     def gap_id(self) -> str:
         """12 hexadecimal digits; the same loss found again has the same id."""
-        text = "|".join((self.stream.region, self.stream.arn, self.shard_id, self.target_id, self.after.text))
+        text = f"{self.stream.region}|{self.stream.arn}|{self.shard_id}|{self.target_id}|{self.after.text}"
         return sha256(text.encode()).hexdigest()[:12]
 
 
@@ -297,6 +297,8 @@ class BatchReport:
     position: Position
     lag_seconds: float | None
     took_seconds: float
+    kept_removals: int = 0
+    """Deletes of mode `active-active` that were settled behind a removal with a greater version (protocol.md, 5.3)."""
 
 
 class Observer(Protocol):

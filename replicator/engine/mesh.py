@@ -17,7 +17,17 @@ from replicator.domain.image import canonical, unreserved
 from replicator.domain.mesh import Mesh
 from replicator.domain.ordered import Effect
 from replicator.domain.records import ChangeRecord, Event
-from replicator.domain.requests import At, Done, FoundAhead, LogConflict, LookAhead, MeshResponse, Remover, Wait
+from replicator.domain.requests import (
+    At,
+    Done,
+    FoundAhead,
+    LogConflict,
+    LookAhead,
+    MeshResponse,
+    Remover,
+    SettleTombstone,
+    Wait,
+)
 from replicator.domain.rules import ActivePlan, Run, VersionedPlan, plan_invalidation
 from replicator.domain.stamps import held
 from replicator.domain.versioned import Joined, VersionedMesh, replicate_versioned
@@ -130,7 +140,10 @@ class MeshDriver:
         desk = self._desk
         match request:
             case At(region, inner):
-                return await self._regions[region].execute(inner, desk.fence)
+                answer = await self._regions[region].execute(inner, desk.fence)
+                if isinstance(inner, SettleTombstone) and inner.removed_at is None and isinstance(answer, Done):
+                    tally.kept_removals += 1
+                return answer
             case LogConflict():
                 await desk.log(request, record.sequence, tally)
                 return Done()
@@ -142,11 +155,14 @@ class MeshDriver:
 
     async def _look_ahead(self, request: LookAhead) -> Remover:
         """Who removed the item first behind a record; waits a bounded time for what was not read yet."""
+        self._desk.ahead.need(1)
         try:
             async with asyncio.timeout(_LOOK_AHEAD_SECONDS):
                 return await self._first_remover(request)
         except TimeoutError:
             return Remover.UNKNOWN
+        finally:
+            self._desk.ahead.need(-1)
 
     async def _first_remover(self, request: LookAhead) -> Remover:
         desk = self._desk
@@ -155,6 +171,8 @@ class MeshDriver:
             for later in desk.ahead.behind(request.key, request.after % _SEQUENCES):
                 if later.event is Event.REMOVE:
                     return self._remover(later)
+            if desk.ahead.ended:
+                return Remover.UNKNOWN  # it is in a child of this shard, or not at all
             if desk.stop.is_set():
                 raise Stopped  # nobody reads on, and an item that was put back would stand there until somebody does
             await pause_for_any(float("inf"), grown, desk.stop)

@@ -44,6 +44,9 @@ class Metrics:
         self.conflicts = counter("conflicts_total", "Conflict entries written.", [*target, "kind", "outcome"])
         self.cache_actions = counter("cache_actions_total", "Invalidations and refreshes sent to caches.", target)
         self.keyless = counter("cache_keyless_images_total", "Images without an attribute of the key template.", target)
+        self.kept_removals = counter(
+            "kept_removals_total", "Deletes settled behind a removal that was already known to be later.", target
+        )
         self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])
         self.blocked = gauge("blocked_targets", "Shards on which a target cannot go on.", target)
         self.lag = gauge("lag_seconds", "Age of the oldest record not yet applied; 0 when caught up (+-1 s).", target)

@@ -69,6 +69,7 @@ class LiveObserver:
             metrics.conflicts.labels(*labels, kind, outcome).inc(number)
         metrics.cache_actions.labels(*labels).inc(report.cache_actions)
         metrics.keyless.labels(*labels).inc(report.keyless)
+        metrics.kept_removals.labels(*labels).inc(report.kept_removals)
         metrics.batch_seconds.labels(*labels).observe(report.took_seconds)
         if report.lag_seconds is not None:
             metrics.record_age.labels(*labels).observe(report.lag_seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from replicator.domain.ordered import Effect
 from replicator.domain.ownwrites import OwnWrites
 from replicator.domain.records import RegionId, SequenceNumber, ShardId
 from replicator.domain.rules import Filter, Start
-from replicator.domain.stamps import Kind, Stamp, Version, content_of
+from replicator.domain.stamps import Kind, SideRow, Stamp, Version, content_of
 from replicator.engine.pacing import Limits, Stopped, found
 from tests.engine.mesh_world import ACTIVE, MESH_ID, MODES, REGIONS, VERSIONED, MeshWorld, Reader, item, settle
 from tests.engine.world import AP, EPOCH_SECONDS, EU, US, cache_rule, key_of, until
@@ -207,6 +208,21 @@ async def test_versioned_a_later_write_settles_nothing_since_it_may_be_the_lesse
     await us.finish()
     await settle(us, Reader(world, EU))
     assert world.agreed() == {"k": "x" * 300}
+
+
+async def test_a_delete_behind_a_later_removal_keeps_what_the_row_says_and_is_counted() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    reader = Reader(world, US)
+    world[US].put("k", "v")
+    await settle(reader)
+    world[US].delete("k")
+    later = SideRow(removed_at=10**53 - 1, removed=Version(10**15 * 9, 0, EU, 1))
+    world[US].slots[key_of("k")] = replace(world[US].slot(key_of("k")), row=later)
+    await settle(reader)
+    row = world[US].slot(key_of("k")).row
+    assert (row.removed_at, row.removed) == (later.removed_at, later.removed)
+    assert row.deleted is not None
+    assert sum(report.kept_removals for report in reader.observer.reports) == 1
 
 
 # -- looking ahead -------------------------------------------------------------------------------------------------
