@@ -1,7 +1,7 @@
 """A memory stream behind HTTP, speaking the DynamoDB Streams protocol: what no local server shows can be shown with it.
 
-Several shards with parents, listings in pages, expired iterators, trimmed records: the real adapter meets them over its
-real client.
+Several shards with parents, listings in pages, expired iterators, trimmed records, parameters that are not known: the
+real adapter meets them over its real client.
 """
 
 from __future__ import annotations
@@ -9,34 +9,50 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from replicator.adapters.memory import MemoryStream
-from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone
+from replicator.domain.errors import IteratorExpired, PoisonRecord, RecordsTrimmed, ShardGone
+from replicator.domain.lineage import Shard
 from replicator.domain.progress import HORIZON, Position
-from replicator.domain.records import ChangeRecord, ShardId
+from replicator.domain.records import ChangeRecord, SequenceNumber, ShardId, TableName
 from replicator.ports import StreamRef
 
 _CODES = {
     IteratorExpired: "ExpiredIteratorException",
     ShardGone: "ResourceNotFoundException",
     RecordsTrimmed: "TrimmedDataAccessException",
+    PoisonRecord: "ValidationException",
 }
-_SHARDS_PER_PAGE = 2
+
+
+@dataclass
+class Habits:
+    """What endpoints do in different ways.
+
+    `refuses_filter`: asking for children is an error; an endpoint whose memory stream cannot filter ignores it.
+    `refuses_first`: a number that is no record's cannot be read at. `streams_per_page`: of ListStreams.
+    """
+
+    refuses_filter: bool = False
+    refuses_first: bool = False
+    streams_per_page: int = 2
 
 
 @asynccontextmanager
-async def laboratory(streams: MemoryStream, stream: StreamRef) -> AsyncIterator[str]:
-    """Serve one stream; yields the endpoint's URL."""
+async def laboratory(streams: MemoryStream, stream: StreamRef, habits: Habits) -> AsyncIterator[str]:
+    """Serve the streams of one table, of which this is the present one; yields the endpoint's URL."""
 
     async def handle(request: web.Request) -> web.Response:
         operation = request.headers["X-Amz-Target"].split(".")[-1]
         body = await request.json()
         try:
-            answer = await _OPERATIONS[operation](streams, stream, body)
+            answer = await _OPERATIONS[operation](streams, stream, habits, body)
         except tuple(_CODES) as error:
             told = {"__type": f"com.amazonaws.dynamodb.v20120810#{_CODES[type(error)]}", "message": error.message}
             return _response(told, status=400)
@@ -53,47 +69,83 @@ def _response(body: dict[str, Any], status: int = 200) -> web.Response:
     return web.Response(text=text, status=status, content_type="application/x-amz-json-1.0")
 
 
-async def _describe_table(streams: MemoryStream, stream: StreamRef, body: dict[str, Any]) -> dict[str, Any]:
+async def _describe_table(
+    streams: MemoryStream, stream: StreamRef, habits: Habits, body: dict[str, Any]
+) -> dict[str, Any]:
     return {
         "Table": {
             "TableName": body["TableName"],
             "LatestStreamArn": stream.arn,
-            "LatestStreamLabel": "2023-11-14T22:13:20.000",
+            "LatestStreamLabel": _label(stream.generation),
             "StreamSpecification": {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"},
         }
     }
 
 
-async def _describe_stream(streams: MemoryStream, stream: StreamRef, body: dict[str, Any]) -> dict[str, Any]:
-    listed = await streams.shards(stream)
-    names = [shard.shard_id for shard in listed]
-    start = names.index(body["ExclusiveStartShardId"]) + 1 if "ExclusiveStartShardId" in body else 0
-    page = listed[start : start + _SHARDS_PER_PAGE]
-    description: dict[str, Any] = {
-        "StreamArn": stream.arn,
-        "Shards": [
-            {
-                "ShardId": shard.shard_id,
-                **({"ParentShardId": shard.parent} if shard.parent else {}),
-                "SequenceNumberRange": {
-                    "StartingSequenceNumber": "1",
-                    **({"EndingSequenceNumber": "9"} if shard.closed else {}),
-                },
-            }
-            for shard in page
-        ],
+async def _list_streams(
+    streams: MemoryStream, stream: StreamRef, habits: Habits, body: dict[str, Any]
+) -> dict[str, Any]:
+    listed = await streams.streams(TableName(body["TableName"]))
+    arns = [each.arn for each in listed]
+    start = arns.index(body["ExclusiveStartStreamArn"]) + 1 if "ExclusiveStartStreamArn" in body else 0
+    page = listed[start : start + habits.streams_per_page]
+    answer: dict[str, Any] = {
+        "Streams": [
+            {"StreamArn": each.arn, "TableName": each.table, "StreamLabel": _label(each.generation)} for each in page
+        ]
     }
-    if start + _SHARDS_PER_PAGE < len(listed):
-        description["LastEvaluatedShardId"] = page[-1].shard_id
+    if start + len(page) < len(listed):
+        answer["LastEvaluatedStreamArn"] = page[-1].arn
+    return answer
+
+
+def _label(generation: int) -> str:
+    return datetime.fromtimestamp(generation / 1000, UTC).isoformat(timespec="milliseconds").removesuffix("+00:00")
+
+
+async def _describe_stream(
+    streams: MemoryStream, stream: StreamRef, habits: Habits, body: dict[str, Any]
+) -> dict[str, Any]:
+    asked = next(each for each in await streams.streams(stream.table) or [stream] if each.arn == body["StreamArn"])
+    shards, last = None, None
+    if "ShardFilter" in body:
+        if habits.refuses_filter:
+            raise PoisonRecord("1 validation error detected: ShardFilter is not known.")
+        assert body["ShardFilter"]["Type"] == "CHILD_SHARDS"
+        shards = await streams.children(asked, ShardId(body["ShardFilter"]["ShardId"]))
+    if shards is None:
+        after = body.get("ExclusiveStartShardId")
+        page = await streams.shard_page(asked, None if after is None else ShardId(after))
+        shards, last = list(page.shards), page.last
+    description: dict[str, Any] = {"StreamArn": asked.arn, "Shards": [_listed(shard) for shard in shards]}
+    if last is not None:
+        description["LastEvaluatedShardId"] = last
     return {"StreamDescription": description}
 
 
-async def _iterator(streams: MemoryStream, stream: StreamRef, body: dict[str, Any]) -> dict[str, Any]:
-    position = HORIZON if body["ShardIteratorType"] == "TRIM_HORIZON" else Position(body["SequenceNumber"])
-    return {"ShardIterator": await streams.iterator(stream, ShardId(body["ShardId"]), position)}
+def _listed(shard: Shard) -> dict[str, Any]:
+    numbers = {"StartingSequenceNumber": shard.first, "EndingSequenceNumber": "9" if shard.closed else None}
+    parents = zip(("ParentShardId", "AdjacentParentShardId"), shard.parents, strict=False)
+    return {
+        "ShardId": shard.shard_id,
+        **dict(parents),
+        "SequenceNumberRange": {name: number for name, number in numbers.items() if number is not None},
+    }
 
 
-async def _records(streams: MemoryStream, stream: StreamRef, body: dict[str, Any]) -> dict[str, Any]:
+async def _iterator(streams: MemoryStream, stream: StreamRef, habits: Habits, body: dict[str, Any]) -> dict[str, Any]:
+    shard_id, number = ShardId(body["ShardId"]), body.get("SequenceNumber")
+    if body["ShardIteratorType"] == "AFTER_SEQUENCE_NUMBER":
+        return {"ShardIterator": await streams.iterator(stream, shard_id, Position(body["SequenceNumber"]))}
+    if number is not None:
+        assert body["ShardIteratorType"] == "AT_SEQUENCE_NUMBER"
+        if habits.refuses_first:
+            raise PoisonRecord("Invalid SequenceNumber.")
+        return {"ShardIterator": await streams.iterator(stream, shard_id, HORIZON, SequenceNumber(number))}
+    return {"ShardIterator": await streams.iterator(stream, shard_id, HORIZON)}
+
+
+async def _records(streams: MemoryStream, stream: StreamRef, habits: Habits, body: dict[str, Any]) -> dict[str, Any]:
     page = await streams.read(body["ShardIterator"], body["Limit"])
     answer: dict[str, Any] = {"Records": [_wire(record) for record in page.records]}
     if page.next_iterator is not None:
@@ -123,6 +175,7 @@ def _wire(record: ChangeRecord) -> dict[str, Any]:
 _OPERATIONS = {
     "DescribeTable": _describe_table,
     "DescribeStream": _describe_stream,
+    "ListStreams": _list_streams,
     "GetShardIterator": _iterator,
     "GetRecords": _records,
 }

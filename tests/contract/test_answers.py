@@ -16,13 +16,30 @@ from aiohttp.test_utils import TestServer
 
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.conflicts import DynamoConflictLog
-from replicator.adapters.coordination import DynamoCoordination
+from replicator.adapters.coordination import (
+    CoordinationTable,
+    DynamoCoordination,
+    DynamoMembership,
+    DynamoRegistry,
+    Operations,
+)
 from replicator.adapters.streams import DynamoStreams
 from replicator.adapters.tables import DynamoRegion
 from replicator.demo.servers import clean_environment
+from replicator.domain.assignment import LeaseRow
 from replicator.domain.conflicts import ConflictEntry, Witness
-from replicator.domain.errors import MalformedRecord, PoisonRecord, ReplicatorError, Throttled, Unreachable
+from replicator.domain.errors import (
+    AccessRefused,
+    MalformedRecord,
+    PoisonRecord,
+    ReplicatorError,
+    ShardGone,
+    Throttled,
+    Unreachable,
+    WorldMismatch,
+)
 from replicator.domain.image import Image
+from replicator.domain.lineage import Shard
 from replicator.domain.progress import HORIZON
 from replicator.domain.records import ItemKey, RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
 from replicator.domain.requests import (
@@ -42,7 +59,7 @@ from replicator.domain.requests import (
 )
 from replicator.domain.rules import Target
 from replicator.domain.versions import ordered_version
-from replicator.ports import Lease, StreamRef
+from replicator.ports import Gap, Lease, Pulse, ShardPage, StreamRef
 from tests.contract.worlds import Turnstile, place
 
 KEY = ItemKey((("pk", "S", "a"),))
@@ -71,6 +88,9 @@ class Ports:
     region: DynamoRegion
     streams: DynamoStreams
     coordination: DynamoCoordination
+    membership: DynamoMembership
+    registry: DynamoRegistry
+    operations: Operations
     conflicts: DynamoConflictLog
 
     async def execute(self, request: Request) -> object:
@@ -96,11 +116,15 @@ async def at(answers: Answers) -> AsyncIterator[Ports]:
             concurrency=4,
             clock=clock,
         )
+        rows = CoordinationTable(opened.dynamodb, table="coordination", group="test", region_id="eu")
         yield Ports(
             answers,
             region,
             DynamoStreams(opened),
-            DynamoCoordination(opened.dynamodb, table="coordination", group="test", region_id="eu"),
+            DynamoCoordination(rows),
+            DynamoMembership(rows),
+            DynamoRegistry(rows),
+            Operations(rows),
             DynamoConflictLog(opened.dynamodb, table="conflicts", region_id="eu", ttl=timedelta(days=1)),
         )
 
@@ -128,7 +152,10 @@ NO_ANSWERS = [b"", b"<html>It works!</html>", b"null", b"[]", b'"x"', b"  ", b"{
 
 
 TARGET = Target(RuleName("orders"), RegionId("eu"), ORDERS, ())
-LEASE = Lease(STREAM, SHARD, WorkerId("us"), 1)
+ME = WorkerId("us")
+LEASE = Lease(STREAM, SHARD, ME, 1)
+ROW = LeaseRow(Shard(SHARD))
+GAP = Gap(STREAM, SHARD, "orders/eu", HORIZON, None, 0.0, "trimmed")
 CONFLICT = ConflictEntry(
     conflict=LogConflict(KEY, "unversioned", VERSION, ITEM, ITEM),
     table=ORDERS,
@@ -139,17 +166,30 @@ CONFLICT = ConflictEntry(
 )
 CALLS: dict[str, Callable[[Ports], Awaitable[object]]] = {
     "current": lambda ports: ports.streams.current(ORDERS),
-    "shards": lambda ports: ports.streams.shards(STREAM),
+    "list": lambda ports: ports.streams.streams(ORDERS),
+    "shards": lambda ports: ports.streams.shard_page(STREAM, None),
+    "children": lambda ports: ports.streams.children(STREAM, SHARD),
     "iterator": lambda ports: ports.streams.iterator(STREAM, SHARD, HORIZON),
+    "first": lambda ports: ports.streams.iterator(STREAM, SHARD, HORIZON, SequenceNumber("1")),
     "read": lambda ports: ports.streams.read("iterator", 10),
-    "rows": lambda ports: ports.coordination.rows(STREAM),
-    "members": lambda ports: ports.coordination.members(),
-    "streams": lambda ports: ports.coordination.streams(RegionId("eu"), ORDERS),
-    "claim": lambda ports: ports.coordination.claim(STREAM, SHARD, None, WorkerId("us")),
+    "state": lambda ports: ports.coordination.state(STREAM),
+    "discover": lambda ports: ports.coordination.discover(STREAM, [Shard(SHARD)], 0.0),
+    "vanished": lambda ports: ports.coordination.mark_vanished(STREAM, SHARD),
+    "claim": lambda ports: ports.coordination.claim(STREAM, ROW, ME),
     "save": lambda ports: ports.coordination.save(LEASE, {"orders/eu": HORIZON}),
-    "beat": lambda ports: ports.coordination.beat(WorkerId("us"), 1),
-    "start": lambda ports: ports.coordination.start(STREAM, TARGET),
-    "remember": lambda ports: ports.coordination.remember_stream(STREAM, drained=True),
+    "release": lambda ports: ports.coordination.release(LEASE),
+    "seat": lambda ports: ports.coordination.take_seat(STREAM, None, ME),
+    "members": lambda ports: ports.membership.members(),
+    "beat": lambda ports: ports.membership.beat(ME, Pulse(1)),
+    "paused": lambda ports: ports.membership.paused(),
+    "streams": lambda ports: ports.registry.streams(RegionId("eu"), ORDERS),
+    "start": lambda ports: ports.registry.start(STREAM, TARGET),
+    "gap": lambda ports: ports.registry.record_gap(GAP),
+    "remember": lambda ports: ports.registry.remember_stream(STREAM, drained=True),
+    "rewind": lambda ports: ports.operations.rewind(STREAM, ROW, {}, {}),
+    "pause": lambda ports: ports.operations.pause(RuleName("orders"), now=0.0),
+    "acknowledge": lambda ports: ports.operations.acknowledge(GAP.gap_id, now=0.0, by="me"),
+    "gaps": lambda ports: ports.operations.gaps(),
 }
 """Calls whose every answer has members."""
 
@@ -165,7 +205,11 @@ async def test_a_conflict_entry_or_a_row_is_not_taken_for_written(ports: Ports) 
         with pytest.raises(Unreachable):
             await ports.conflicts.write(CONFLICT)
         with pytest.raises(Unreachable):
-            await ports.coordination.forget(STREAM, SHARD)
+            await ports.coordination.forget(STREAM, ROW)
+        with pytest.raises(Unreachable):
+            await ports.operations.resume(RuleName("orders"))
+        with pytest.raises(Unreachable):
+            await ports.registry.acknowledged(GAP)
 
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
@@ -180,17 +224,108 @@ async def test_a_strange_error_is_retried(ports: Ports, status: int) -> None:
     ports.answers.status = status
     odd = [b"\xff", b'{"__type":5}', b'{"__type":{}}', b'{"__type":null}', b'{"message":[1]}']
     for ports.answers.body in [*NO_ANSWERS, *odd]:
-        for name in ("current", "rows", "read", "beat"):
+        for name in ("current", "state", "shards", "children", "read", "beat"):
             with pytest.raises(Unreachable):
                 await CALLS[name](ports)
         with pytest.raises(Unreachable):
             await ports.execute(PUT)
 
 
-async def test_a_shard_whose_name_is_missing_is_no_answer(ports: Ports) -> None:
-    ports.answers.body = json.dumps({"StreamDescription": {"StreamArn": STREAM.arn, "Shards": [{}]}}).encode()
-    with pytest.raises(Unreachable, match="without ShardId"):
-        await ports.streams.shards(STREAM)
+async def test_a_listing_that_lacks_anything_is_no_listing(ports: Ports) -> None:
+    """What would read as fewer shards, or as a stream that lost them, is an answer of something else."""
+    good: dict[str, object] = {"StreamArn": STREAM.arn, "Shards": [{"ShardId": "s"}]}
+    bad: list[tuple[dict[str, object], str]] = [
+        ({"Shards": [{}]}, "required field `ShardId`"),
+        ({"Shards": [{"ShardId": ""}]}, "ShardId"),
+        ({"Shards": [{"ShardId": 5}]}, "ShardId"),
+        ({"Shards": [None]}, "Shards"),
+        ({"Shards": None}, "Shards"),
+        ({"Shards": [{"ShardId": "s", "SequenceNumberRange": 5}]}, "SequenceNumberRange"),
+        ({"Shards": [{"ShardId": "s", "ParentShardId": ["p"]}]}, "ParentShardId"),
+        ({"StreamArn": None}, "StreamArn"),
+        ({"LastEvaluatedShardId": 5}, "LastEvaluatedShardId"),
+    ]
+    for change, words in bad:
+        ports.answers.body = json.dumps({"StreamDescription": good | change}).encode()
+        for call in (ports.streams.shard_page(STREAM, None), ports.streams.children(STREAM, SHARD)):
+            with pytest.raises(Unreachable, match=words):
+                await call
+    del good["Shards"]
+    ports.answers.body = json.dumps({"StreamDescription": good}).encode()
+    with pytest.raises(Unreachable, match="required field `Shards`"):
+        await ports.streams.shard_page(STREAM, None)
+
+
+def listing(*shards: dict[str, object], last: str | None = None) -> bytes:
+    described = {"StreamArn": STREAM.arn, "Shards": shards, "LastEvaluatedShardId": last}
+    return json.dumps({"StreamDescription": described}).encode()
+
+
+async def test_a_listing_says_as_much_as_its_endpoint_does(ports: Ports) -> None:
+    ports.answers.body = listing(
+        {"ShardId": "a"},
+        {"ShardId": "b", "ParentShardId": None, "SequenceNumberRange": {"EndingSequenceNumber": None}},
+        {"ShardId": "c", "ParentShardId": "", "SequenceNumberRange": {"StartingSequenceNumber": "x"}},
+        {"ShardId": "d", "ParentShardId": "d", "AdjacentParentShardId": "c", "Unknown": 5},
+        {"ShardId": "e", "ParentShardId": "c", "AdjacentParentShardId": "c"},
+        {"ShardId": "f", "SequenceNumberRange": {"StartingSequenceNumber": "007", "EndingSequenceNumber": "9"}},
+        last="f",
+    )
+    a, b, c, d, e, f = (ShardId(name) for name in "abcdef")
+    assert await ports.streams.shard_page(STREAM, None) == ShardPage(
+        (
+            Shard(a),
+            Shard(b),
+            Shard(c),
+            Shard(d, (c,)),
+            Shard(e, (c,)),
+            Shard(f, closed=True, first=SequenceNumber("007")),
+        ),
+        last=f,
+    )
+
+
+async def test_a_listing_that_stands_still_is_no_listing(ports: Ports) -> None:
+    ports.answers.body = listing({"ShardId": "a"}, last="a")
+    with pytest.raises(Unreachable, match="stands still"):
+        await ports.streams.shard_page(STREAM, ShardId("a"))
+
+
+async def test_children_in_part_are_no_answer_to_who_the_children_are(ports: Ports) -> None:
+    child: dict[str, object] = {"ShardId": "child", "ParentShardId": SHARD}
+    ports.answers.body = listing(child)
+    assert await ports.streams.children(STREAM, SHARD) == [Shard(ShardId("child"), (SHARD,))]
+    for ports.answers.body in (listing(child, last="child"), listing(child, {"ShardId": "other"}), listing(last="x")):
+        assert await ports.streams.children(STREAM, SHARD) is None
+
+
+async def test_a_filter_that_is_not_known_is_told_from_other_refusals(ports: Ports) -> None:
+    ports.answers.status = 400
+    for code in ("ValidationException", "SerializationException", "UnknownParameterException"):
+        ports.answers.body = json.dumps({"__type": f"x#{code}", "message": "told"}).encode()
+        assert await ports.streams.children(STREAM, SHARD) is None
+    refusals: list[tuple[str, type[ReplicatorError]]] = [
+        ("LimitExceededException", Throttled),
+        ("AccessDeniedException", AccessRefused),
+        ("ResourceNotFoundException", ShardGone),
+        ("InternalServerError", Unreachable),
+    ]
+    for code, error in refusals:
+        ports.answers.body = json.dumps({"__type": f"x#{code}", "message": "told"}).encode()
+        with pytest.raises(error):
+            await ports.streams.children(STREAM, SHARD)
+
+
+async def test_a_stream_with_a_label_that_is_no_time_is_named(ports: Ports) -> None:
+    stream = {"StreamArn": "arn", "TableName": ORDERS, "StreamLabel": "newest"}
+    ports.answers.body = json.dumps({"Streams": [stream]}).encode()
+    with pytest.raises(WorldMismatch, match="'newest' is not an ISO time"):
+        await ports.streams.streams(ORDERS)
+    for missing in stream:
+        less = {name: value for name, value in stream.items() if name != missing}
+        ports.answers.body = json.dumps({"Streams": [less]}).encode()
+        with pytest.raises(Unreachable, match=f"without {missing}"):
+            await ports.streams.streams(ORDERS)
 
 
 async def test_records_that_are_wrong_are_told_from_an_answer_that_is_none(ports: Ports) -> None:

@@ -7,19 +7,20 @@ import base64
 import itertools
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
 from replicator.adapters.aws import Place
 from replicator.adapters.memory import MemorySource, MemoryStream
-from replicator.adapters.streams import DynamoStreams
+from replicator.adapters.streams import DynamoStreams, whole_listing
 from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone, TableMissing, WorldMismatch
 from replicator.domain.image import Image
 from replicator.domain.lineage import Shard
-from replicator.domain.progress import HORIZON, Position, after
+from replicator.domain.progress import BEGINNING, HORIZON, Position, after
 from replicator.domain.records import ChangeRecord, Event, ItemKey, RegionId, SequenceNumber, ShardId, TableName
-from replicator.ports import RecordPage, Stream, StreamRef
-from tests.contract.stream_laboratory import laboratory
+from replicator.ports import RecordPage, ShardPage, Stream, StreamRef
+from tests.contract.stream_laboratory import Habits, laboratory
 from tests.contract.worlds import create_table, fresh, place
 
 ORDERS = TableName("orders")
@@ -31,6 +32,7 @@ PARENT, LEFT, RIGHT = (
     ShardId("shardId-00000002-left"),
     ShardId("shardId-00000003-right"),
 )
+MERGED = ShardId("shardId-00000004-merged")
 
 
 def key(name: str) -> ItemKey:
@@ -65,9 +67,14 @@ def numbers(pages: list[RecordPage]) -> list[int]:
 class Script:
     """A memory stream to script, and the stream port to read it through."""
 
-    def __init__(self, memory: MemoryStream, stream: Stream) -> None:
+    def __init__(self, memory: MemoryStream, stream: Stream, habits: Habits) -> None:
         self.memory = memory
         self.stream = stream
+        self.habits = habits
+
+    async def listing(self) -> list[Shard]:
+        """Every shard that is listed now."""
+        return await whole_listing(self.stream, REF)
 
     def write(self, shard_id: ShardId, count: int, *, first: int = 1) -> None:
         """Insert items with rising sequence numbers, of changing width."""
@@ -86,27 +93,130 @@ async def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     memory.enable(REF)
     memory.add_shard(REF, PARENT)
     if request.param == "memory":
-        yield Script(memory, memory)
+        yield Script(memory, memory, Habits())
         return
+    habits = Habits()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "laboratory")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "laboratory")
-    async with laboratory(memory, REF) as url, place(url) as opened:
-        yield Script(memory, DynamoStreams(opened))
+    async with laboratory(memory, REF, habits) as url, place(url) as opened:
+        yield Script(memory, DynamoStreams(opened), habits)
 
 
 async def test_the_present_stream_of_a_table_is_known(script: Script) -> None:
     assert await script.stream.current(ORDERS) == REF
 
 
-async def test_every_shard_is_listed_with_its_parent_and_whether_it_ended(script: Script) -> None:
-    script.memory.close(REF, PARENT)
-    script.memory.add_shard(REF, LEFT, PARENT)
-    script.memory.add_shard(REF, RIGHT, PARENT)
-    assert await script.stream.shards(REF) == [
-        Shard(PARENT, None, closed=True),
-        Shard(LEFT, PARENT),
-        Shard(RIGHT, PARENT),
+async def test_every_stream_of_a_table_is_listed_oldest_first(script: Script) -> None:
+    older = [replace(REF, arn=f"{REF.arn}-{age}", generation=REF.generation - age) for age in (1, 3, 2)]
+    other = replace(REF, table=TableName("bills"), arn="bills")
+    for stream in (*older, other, REF):
+        script.memory.enable(stream)
+    assert await script.stream.streams(ORDERS) == [older[1], older[2], older[0], REF]
+    script.memory.drop(older[2])
+    assert await script.stream.streams(ORDERS) == [older[1], older[0], REF]
+    assert await script.stream.streams(TableName("unknown")) == []
+
+
+async def test_every_shard_is_listed_with_its_parents_and_whether_it_ended(script: Script) -> None:
+    script.memory.split(REF, PARENT, LEFT, RIGHT)
+    script.memory.merge(REF, (LEFT, RIGHT), MERGED)
+    assert await script.listing() == [
+        Shard(PARENT, closed=True),
+        Shard(LEFT, (PARENT,), closed=True),
+        Shard(RIGHT, (PARENT,), closed=True),
+        Shard(MERGED, (LEFT, RIGHT)),
     ]
+
+
+async def test_a_listing_comes_in_pages_that_follow_each_other(script: Script) -> None:
+    script.memory.split(REF, PARENT, LEFT, RIGHT)
+    script.memory.shards_per_page = 2
+    first = await script.stream.shard_page(REF, None)
+    assert first == ShardPage((Shard(PARENT, closed=True), Shard(LEFT, (PARENT,))), LEFT)
+    assert await script.stream.shard_page(REF, LEFT) == ShardPage((Shard(RIGHT, (PARENT,)),), None)
+    assert await script.stream.shard_page(REF, RIGHT) == ShardPage((), None)
+    script.memory.remove_shard(REF, LEFT)
+    assert await script.stream.shard_page(REF, LEFT) == ShardPage((Shard(RIGHT, (PARENT,)),), None)
+    assert script.memory.describes == 4
+
+
+async def test_a_shard_that_is_listed_late_can_be_read_before(script: Script) -> None:
+    script.memory.split(REF, PARENT, LEFT, RIGHT)
+    script.memory.hide(REF, RIGHT)
+    script.write(RIGHT, 2)
+    assert [shard.shard_id for shard in await script.listing()] == [PARENT, LEFT]
+    assert await script.stream.children(REF, PARENT) == [Shard(LEFT, (PARENT,))]
+    assert numbers(await drained(script.stream, REF, RIGHT, HORIZON, 10)) == [1, 2]
+    script.memory.reveal(REF, RIGHT)
+    assert [shard.shard_id for shard in await script.listing()] == [PARENT, LEFT, RIGHT]
+
+
+async def test_a_listing_that_lies_is_handed_on_as_it_is(script: Script) -> None:
+    script.memory.split(REF, PARENT, LEFT)
+    script.memory.misreport(REF, Shard(PARENT))
+    script.memory.misreport(REF, Shard(LEFT, (RIGHT, MERGED), closed=True))
+    assert await script.listing() == [Shard(PARENT), Shard(LEFT, (RIGHT, MERGED), closed=True)]
+    script.memory.correct(REF, PARENT, LEFT)
+    assert await script.listing() == [Shard(PARENT, closed=True), Shard(LEFT, (PARENT,))]
+
+
+async def test_children_are_asked_for_by_their_parent(script: Script) -> None:
+    assert await script.stream.children(REF, PARENT) == []
+    script.memory.split(REF, PARENT, LEFT, RIGHT)
+    assert await script.stream.children(REF, PARENT) == [Shard(LEFT, (PARENT,)), Shard(RIGHT, (PARENT,))]
+    script.memory.merge(REF, (LEFT, RIGHT), MERGED)
+    for parent in (LEFT, RIGHT):
+        assert await script.stream.children(REF, parent) == [Shard(MERGED, (LEFT, RIGHT))]
+    assert await script.stream.children(REF, MERGED) == []
+
+
+async def test_an_endpoint_that_ignores_the_filter_is_told_from_one_without_children(script: Script) -> None:
+    script.memory.filters_children = False
+    assert await script.stream.children(REF, PARENT) is None
+    script.memory.split(REF, PARENT, LEFT, RIGHT)
+    assert await script.stream.children(REF, PARENT) is None
+
+
+async def test_an_endpoint_that_refuses_the_filter_can_still_be_listed(script: Script) -> None:
+    script.memory.split(REF, PARENT, LEFT)
+    script.habits.refuses_filter = True
+    script.memory.filters_children = False
+    assert await script.stream.children(REF, PARENT) is None
+    assert len(await script.listing()) == 2
+
+
+async def test_a_shard_starts_with_its_first_record_even_when_that_is_gone(script: Script) -> None:
+    script.memory.split(REF, PARENT, LEFT)
+    script.memory.add_shard(REF, RIGHT, first=SequenceNumber("3"))
+    script.write(LEFT, 5, first=7)
+    script.memory.trim(REF, LEFT, keep=1)
+    assert [shard.first for shard in await script.listing()] == [None, "7", "3"]
+
+
+async def test_the_first_record_is_asked_for_by_its_number_and_its_loss_is_told(script: Script) -> None:
+    script.write(PARENT, 5, first=7)
+    first = SequenceNumber("7")
+    for position in (HORIZON, BEGINNING):
+        iterator = await script.stream.iterator(REF, PARENT, position, first)
+        assert numbers([await script.stream.read(iterator, 10)]) == [7, 8, 9, 10, 11]
+    iterator = await script.stream.iterator(REF, PARENT, after(SequenceNumber("8")), first)
+    assert numbers([await script.stream.read(iterator, 10)]) == [9, 10, 11]
+    script.memory.trim(REF, PARENT, keep=2)
+    for position in (HORIZON, BEGINNING):
+        with pytest.raises(RecordsTrimmed):
+            await script.stream.iterator(REF, PARENT, position, first)
+        iterator = await script.stream.iterator(REF, PARENT, position)
+        assert numbers([await script.stream.read(iterator, 10)]) == [10, 11]
+
+
+async def test_where_no_first_record_can_be_asked_for_the_horizon_stands_in(script: Script) -> None:
+    script.write(PARENT, 2)
+    script.habits.refuses_first = True
+    iterator = await script.stream.iterator(REF, PARENT, BEGINNING, SequenceNumber("1"))
+    assert numbers([await script.stream.read(iterator, 10)]) == [1, 2]
+    script.memory.remove_shard(REF, PARENT)
+    with pytest.raises(ShardGone):
+        await script.stream.iterator(REF, PARENT, BEGINNING, SequenceNumber("1"))
 
 
 async def test_records_keep_everything_the_stream_said(script: Script) -> None:
@@ -193,13 +303,17 @@ async def test_a_shard_that_is_gone_says_so(script: Script) -> None:
         await script.stream.read(iterator, 10)
     with pytest.raises(ShardGone):
         await script.stream.iterator(REF, PARENT, HORIZON)
-    assert await script.stream.shards(REF) == []
+    assert await script.listing() == []
 
 
 async def test_a_stream_that_is_gone_says_so(script: Script) -> None:
     script.memory.drop(REF)
+    for after_shard in (None, PARENT):
+        with pytest.raises(ShardGone):
+            await script.stream.shard_page(REF, after_shard)
     with pytest.raises(ShardGone):
-        await script.stream.shards(REF)
+        await script.stream.children(REF, PARENT)
+    assert await script.stream.streams(ORDERS) == []
 
 
 async def test_a_table_without_a_stream_is_refused_in_memory() -> None:
@@ -275,7 +389,7 @@ async def written(request: pytest.FixtureRequest) -> AsyncIterator[Written]:
 
 
 async def only_shard(written: Written) -> ShardId:
-    (shard,) = await written.stream.shards(written.ref)
+    (shard,) = await whole_listing(written.stream, written.ref)
     return shard.shard_id
 
 
@@ -313,13 +427,29 @@ async def test_a_shard_that_ended_is_read_to_its_last_record(written: Written) -
     pages = await drained(written.stream, written.ref, await only_shard(written), HORIZON, 3)
     assert numbers(pages) == list(range(7))
     assert pages[-1].next_iterator is None
-    assert (await written.stream.shards(written.ref))[0].closed
+    assert (await whole_listing(written.stream, written.ref))[0].closed
 
 
 async def test_writes_that_race_arrive_once_each(written: Written) -> None:
     await asyncio.gather(*(written.put(f"k{number}", number) for number in range(40)))
     pages = await drained(written.stream, written.ref, await only_shard(written), HORIZON, 7)
     assert sorted(numbers(pages)) == list(range(40))
+
+
+async def test_a_table_that_is_written_has_one_stream_and_its_shard_no_children(written: Written) -> None:
+    await written.put("a", 1)
+    assert await written.stream.streams(written.ref.table) == [written.ref]
+    shard_id = await only_shard(written)
+    assert await written.stream.children(written.ref, shard_id) == []
+
+
+async def test_the_first_record_of_a_listed_shard_can_be_asked_for(written: Written) -> None:
+    for number in range(3):
+        await written.put(f"k{number}", number)
+    (shard,) = await whole_listing(written.stream, written.ref)
+    assert shard.first is not None
+    iterator = await written.stream.iterator(written.ref, shard.shard_id, BEGINNING, shard.first)
+    assert numbers([await written.stream.read(iterator, 10)]) == [0, 1, 2]
 
 
 # -- what only a server can be asked -------------------------------------------------------------------------------
@@ -331,7 +461,7 @@ async def test_an_iterator_older_than_its_life_has_expired_on_a_server(dynamo_pl
     await create_table(dynamo_place.dynamodb, table, {"pk": "S"}, stream=True)
     streams = DynamoStreams(dynamo_place)
     ref = await streams.current(table)
-    (shard,) = await streams.shards(ref)
+    (shard,) = await whole_listing(streams, ref)
     iterator = await streams.iterator(ref, shard.shard_id, HORIZON)
     aged = json.loads(base64.b64decode(iterator))
     aged["i"] -= 16 * 60
@@ -345,7 +475,7 @@ async def test_a_position_that_a_server_no_longer_has_was_trimmed(dynamo_place: 
     await create_table(dynamo_place.dynamodb, table, {"pk": "S"}, stream=True)
     streams = DynamoStreams(dynamo_place)
     ref = await streams.current(table)
-    (shard,) = await streams.shards(ref)
+    (shard,) = await whole_listing(streams, ref)
     with pytest.raises(RecordsTrimmed):
         await streams.iterator(ref, shard.shard_id, after(SequenceNumber("1")))
 
