@@ -150,6 +150,7 @@ class TargetApplier:
             conflicts=dict(tally.conflicts),
             cache_actions=tally.cache_actions,
             keyless=tally.keyless,
+            kept_removals=tally.kept_removals,
             retries=tally.retries,
             position=window.frontier,
             lag_seconds=max(0.0, self._clock.now() - newest) if newest else None,

@@ -48,6 +48,7 @@ class Tally:
     """Entries written, by kind and outcome."""
     cache_actions: int = 0
     keyless: int = 0
+    kept_removals: int = 0
     retries: int = 0
 
 
