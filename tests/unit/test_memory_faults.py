@@ -4,16 +4,30 @@ import asyncio
 
 import pytest
 
-from replicator.adapters.memory import Fault, Faults, MemoryRegion, OpenFence, Slot
-from replicator.domain.errors import AccessRefused, LeaseLost, PoisonRecord, Throttled, Unreachable
-from replicator.domain.records import ItemKey
+from replicator.adapters.memory import (
+    Fault,
+    Faults,
+    MemoryCoordination,
+    MemoryRegion,
+    MemoryStream,
+    OpenFence,
+    Slot,
+)
+from replicator.domain.assignment import LeaseRow
+from replicator.domain.errors import AccessRefused, LeaseLost, PoisonRecord, Throttled, Unreachable, WorldMismatch
+from replicator.domain.lineage import Shard
+from replicator.domain.records import ItemKey, RegionId, ShardId, TableName, WorkerId
 from replicator.domain.requests import Done, RaiseTombstone, UnstampedOrStampBelow
 from replicator.domain.requests import Put as PutRequest
+from replicator.ports import Lease, Seat, StreamRef
 from tests.unit.strategies import image
 
 KEY = ItemKey((("pk", "S", "k"),))
 RAISE = RaiseTombstone(KEY, "1" * 56)
 OPEN = OpenFence()
+STREAM = StreamRef(RegionId("eu"), TableName("orders"), "arn", 1)
+PARENT, CHILD, GRANDCHILD = (ShardId(name) for name in ("parent", "child", "grandchild"))
+FAMILY = [Shard(GRANDCHILD, (CHILD,)), Shard(PARENT), Shard(CHILD, (PARENT,))]
 
 
 @pytest.mark.parametrize(
@@ -100,3 +114,72 @@ async def test_a_poisoned_key_refuses_puts_until_it_is_cured() -> None:
     assert await region.execute(RAISE, OPEN) == Done()
     region.cure(KEY)
     assert await region.execute(put, OPEN) == Done()
+
+
+@pytest.mark.parametrize(("fault", "stored"), [(Fault.BEFORE, {PARENT}), (Fault.AFTER, {PARENT, CHILD})])
+async def test_a_discovery_that_fails_midway_never_leaves_a_child_without_its_parent(
+    fault: Fault, stored: set[ShardId]
+) -> None:
+    coordination = MemoryCoordination()
+    coordination.faults.script(None, fault)
+    with pytest.raises(Unreachable):
+        await coordination.discover(STREAM, FAMILY, 5.0)
+    assert set(coordination.rows(STREAM)) == stored
+    await coordination.discover(STREAM, FAMILY, 9.0)
+    assert {shard_id: row.found_at for shard_id, row in coordination.rows(STREAM).items()} == {
+        shard_id: 5.0 if shard_id in stored else 9.0 for shard_id in (PARENT, CHILD, GRANDCHILD)
+    }
+
+
+async def test_a_claim_or_a_seat_whose_answer_is_lost_is_ours_all_the_same() -> None:
+    coordination = MemoryCoordination()
+    await coordination.discover(STREAM, [Shard(PARENT)], 5.0)
+    me = WorkerId("me")
+    coordination.faults.script(Fault.AFTER, Fault.AFTER)
+    with pytest.raises(Unreachable):
+        await coordination.claim(STREAM, LeaseRow(Shard(PARENT)), me)
+    with pytest.raises(Unreachable):
+        await coordination.take_seat(STREAM, None, me)
+    state = await coordination.state(STREAM)
+    assert (state.rows[PARENT].owner, state.rows[PARENT].epoch, state.seat) == (me, 1, Seat(me, 1))
+
+
+async def test_a_shard_that_an_operator_takes_away_is_lost_to_its_owner() -> None:
+    coordination = MemoryCoordination()
+    await coordination.discover(STREAM, [Shard(PARENT)], 5.0)
+    assert await coordination.claim(STREAM, LeaseRow(Shard(PARENT)), WorkerId("me")) is not None
+    coordination.evict(STREAM, PARENT)
+    with pytest.raises(LeaseLost):
+        await coordination.save(Lease(STREAM, PARENT, WorkerId("me"), 1), {})
+    coordination.delete(STREAM, PARENT)
+    assert coordination.row(STREAM, PARENT) is None
+
+
+async def test_a_row_that_cannot_be_read_is_told_until_it_is_corrected() -> None:
+    coordination = MemoryCoordination()
+    coordination.unreadable = WorldMismatch("A row is corrupt.")
+    assert (await coordination.state(STREAM)).unreadable is coordination.unreadable
+    coordination.unreadable = None
+    assert (await coordination.state(STREAM)).unreadable is None
+
+
+async def test_a_page_that_fails_is_asked_for_again_where_it_was() -> None:
+    streams = MemoryStream()
+    streams.enable(STREAM)
+    streams.add_shard(STREAM, PARENT)
+    streams.split(STREAM, PARENT, CHILD)
+    streams.split(STREAM, CHILD, GRANDCHILD)
+    streams.shards_per_page = 1
+    streams.faults.script(None, Fault.THROTTLE, Fault.AFTER)
+    listed, after = [], None
+    for _ in range(10):
+        try:
+            page = await streams.shard_page(STREAM, after)
+        except (Throttled, Unreachable):
+            continue
+        listed += [shard.shard_id for shard in page.shards]
+        after = page.last
+        if after is None:
+            break
+    assert listed == [PARENT, CHILD, GRANDCHILD]
+    assert streams.describes == 5

@@ -33,10 +33,10 @@ class DynamoRegistry:
     async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:
         """Store the start of a target (None: the server's time now) unless one is stored; returns what is stored."""
         place = self._names.target_key(stream, target.target_id)
-        row, time = await self._table.get(place)
+        row, date = await self._table.get(place)
         if "started_at" in row:
             return self._reader.target_start(row)
-        started = int(self._table.dated(time) if started_at is None else started_at)
+        started = int(self._table.seconds_of(date) if started_at is None else started_at)
         stored = await self._table.update(
             place, Change(sets={"sv": schema()}, defaults={"started_at": number(started)})
         )

@@ -61,20 +61,20 @@ class CoordinationTable:
                 return rows
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
-    async def get(self, key: Key) -> tuple[Row, float | None]:
-        """A row, empty when there is none, and the server's time, in seconds since 1970, if it tells it."""
+    async def get(self, key: Key) -> tuple[Row, str]:
+        """A row, empty when there is none, and the Date of the answer."""
         try:
             answer = await self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         except CLIENT_ERRORS as error:
             raise self._translated("GetItem", error) from error
-        date = answer["ResponseMetadata"]["HTTPHeaders"].get("date")
-        return answer.get("Item", {}), None if date is None else parsedate_to_datetime(date).timestamp()
+        return answer.get("Item", {}), answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
 
-    def dated(self, time: float | None) -> float:
-        """The server's time, as `get` told it; an error when it did not."""
-        if time is None:
-            raise WorldMismatch(f"The {self._where} answers without a Date, so a start cannot be noted.")
-        return time
+    def seconds_of(self, date: str) -> float:
+        """An answer's Date in seconds since 1970: the server's time."""
+        try:
+            return parsedate_to_datetime(date).timestamp()
+        except ValueError as error:
+            raise WorldMismatch(f"The {self._where} answers without a Date, so a start cannot be noted.") from error
 
     async def update(
         self, key: Key, change: Change, *, returning: Literal["ALL_NEW", "ALL_OLD"] = "ALL_NEW"
