@@ -30,6 +30,10 @@ conflicts_app = typer.Typer(
 
 _CONFIG_HELP = "Configuration file; else REPLICATOR_CONFIG, else /etc/replicator/replicator.yaml."
 Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="PATH", help=_CONFIG_HELP, show_default=False)]
+Table = Annotated[
+    str | None,
+    typer.Option("--table", metavar="TABLE", help="Which one, when the rule chooses several.", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
@@ -43,19 +47,32 @@ def everywhere(
 
 
 @app.command()
-def run(context: typer.Context, config: Config = None) -> None:
+def run(
+    context: typer.Context,
+    config: Config = None,
+    workers: Annotated[
+        str, typer.Option("--workers", metavar="N", help="Processes that share the work; auto: one per core.")
+    ] = "1",
+) -> None:
     """Replicate until SIGTERM.
 
-    Then drain, save the positions, release the shards and exit. A second signal ends it at once.
+    Then drain, save the positions, release the shards and exit. A second signal ends it at once. With --workers the
+    admin server of worker n (from 0) listens on admin.port + n, and a conflict file is one per worker.
     """
     import signal
 
     # Until the daemon takes over nothing has begun, so a signal simply is a stop.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from replicator.cli.configuration import configuration_path, load
+    from replicator.cli.lifeline import bind_to_parent
+    from replicator.cli.processes import number_of_workers, run_workers
 
+    count = number_of_workers(workers)
     path = configuration_path(config or context.obj)
+    bind_to_parent()
     settings = load(path)
+    if count > 1:
+        raise typer.Exit(run_workers(settings, count, config_path=path))
     from replicator.app import run as run_daemon
 
     raise typer.Exit(run_daemon(settings, config_path=path))
@@ -126,6 +143,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
         str, typer.Argument(metavar="KEY", help="""Key as JSON ('{"pk":"a","sk":1}'), or the value of a simple key.""")
     ],
     config: Config = None,
+    table: Table = None,
     values: Annotated[bool, typer.Option("--values", help="Show the items themselves.")] = False,
     json: Json = False,
 ) -> None:
@@ -135,7 +153,7 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
     """
     from replicator.cli.inspect import inspect_item
 
-    raise typer.Exit(inspect_item(config or context.obj, rule, key, values=values, as_json=json))
+    raise typer.Exit(inspect_item(config or context.obj, rule, key, table=table, values=values, as_json=json))
 
 
 app.add_typer(rules_app, name="rules")
