@@ -20,7 +20,7 @@ from replicator.domain.records import ShardId, WorkerId
 _HEAD_START_SECONDS = 2.0
 
 _SUSPICION_SECONDS = (5.0, 60.0)
-"""A suspect is doubted when it proves right after the first and before the second."""
+"""A suspect is doubted when it is passed over again after the first of these and before the second."""
 
 _DOUBT_SECONDS = (60.0, 3600.0)
 """The shortest and the longest doubt."""
@@ -164,8 +164,8 @@ class Doubts:
     """Workers that beat, and do not take what falls to them: stuck, or without a rule for this stream.
 
     Without this, what is handed over to such a worker would come back to us, and again, for ever. One that was passed
-    over twice and took nothing in between is doubted for a minute, and twice as long each time it proves right, up to
-    an hour; then it is tried again.
+    over twice and took nothing in between is doubted for a minute, then tried again; when it is passed over once more,
+    the next doubt is twice as long, up to an hour.
     """
 
     def __init__(self) -> None:
@@ -184,7 +184,8 @@ class Doubts:
         for worker, held in passed_over.items():
             since, _ = self._suspects.setdefault(worker, (now, held))
             until, seconds = self._doubts.get(worker, (now, _DOUBT_SECONDS[0] / 2))
-            if now - since >= _SUSPICION_SECONDS[0] and until <= now:
+            proven = worker in self._doubts or now - since >= _SUSPICION_SECONDS[0]
+            if proven and until <= now:
                 longer = min(2 * seconds, _DOUBT_SECONDS[1])
                 self._doubts[worker] = (now + longer, longer)
         self._doubts = {

@@ -1,4 +1,4 @@
-"""Workers that plan, claim and hand over shards in a world where views are stale, clocks differ and processes stand still.
+"""Workers that plan, claim and hand over shards, where views are stale, clocks differ and processes stand still.
 
 Time is virtual. The store is conditional as the real one: a claim needs the owner and epoch it saw, a checkpoint needs
 its own. What a worker does between looking and acting is delayed, so that others act in between; a worker that is
@@ -316,10 +316,13 @@ class World:
         child = ShardId(f"{shard_id}+")
         self.stream_of[child] = self.stream_of[shard_id]
 
+        def found() -> None:
+            self._act_on(reader, self._view(reader), self.stream_of[child], 0)
+
         def listed() -> None:
             del self.awaited[shard_id]
             self.rows[child] = LeaseRow(Shard(child, (shard_id,)))
-            self.at(0.0, reader, lambda: self._act_on(reader, self._view(reader), self.stream_of[child], 0))
+            self.at(0.0, reader, found)
 
         self.at(self.random.uniform(0, 1), None, listed)
 
