@@ -14,10 +14,20 @@ from replicator.domain.ownwrites import OwnWrites
 from replicator.domain.records import RegionId, SequenceNumber
 from replicator.domain.requests import LogConflict
 from replicator.domain.rules import CacheAction, CachePlan, CacheRule, Rule, Run
-from replicator.engine.ahead import ReadAhead
+from replicator.engine.ahead import ByteBudget, ReadAhead
 from replicator.engine.cache import CacheFunnel
 from replicator.engine.pacing import Limits
-from replicator.ports import Clock, ConflictLog, Fence, Place, Region
+from replicator.ports import (
+    Clock,
+    ConflictLog,
+    Coordination,
+    Fence,
+    Observer,
+    Place,
+    Region,
+    Registry,
+    Stream,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,20 +46,50 @@ class TargetPorts:
     own_writes: OwnWrites = field(default_factory=lambda: OwnWrites(0))
 
 
+@dataclass(frozen=True, slots=True)
+class ShardPorts:
+    """What a shard needs of the outside; targets by their id."""
+
+    stream: Stream
+    coordination: Coordination
+    registry: Registry
+    targets: Mapping[str, TargetPorts]
+    clock: Clock
+    observer: Observer
+    budget: ByteBudget
+    """Shared by every shard of the process."""
+
+
 @dataclass(slots=True)
 class Tally:
-    """Counts of one page."""
+    """Counts of one page, or of one try of a part of it."""
 
     effects: Counter[Effect] = field(default_factory=Counter)
     changes: int = 0
     skipped: int = 0
     adopted: int = 0
-    conflicts: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """Entries written, by kind and outcome."""
+    entries: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Conflict entries written, by id: kind and outcome. Written again, an entry is the same one."""
     cache_actions: int = 0
     keyless: int = 0
     kept_removals: int = 0
     retries: int = 0
+
+    @property
+    def conflicts(self) -> Counter[tuple[str, str]]:
+        """Entries written, by kind and outcome."""
+        return Counter(self.entries.values())
+
+    def take(self, tried: Tally) -> None:
+        """Add what a try did that succeeded."""
+        self.effects.update(tried.effects)
+        self.changes += tried.changes
+        self.skipped += tried.skipped
+        self.adopted += tried.adopted
+        self.entries.update(tried.entries)
+        self.cache_actions += tried.cache_actions
+        self.keyless += tried.keyless
+        self.kept_removals += tried.kept_removals
 
 
 class Driver(Protocol):
@@ -80,18 +120,17 @@ class Desk:
 
     async def log(self, conflict: LogConflict, sequence: SequenceNumber, tally: Tally) -> None:
         """Make a conflict entry durable."""
-        self.fence.check()
-        await self.ports.conflicts.write(
-            ConflictEntry(
-                conflict=conflict,
-                table=self.rule.table,
-                rule=self.rule.name,
-                mode=self.rule.mode,
-                witness=Witness(self.place.stream.region, self.place.shard_id, sequence),
-                detected_at=self.clock.now(),
-            )
+        entry = ConflictEntry(
+            conflict=conflict,
+            table=self.rule.table,
+            rule=self.rule.name,
+            mode=self.rule.mode,
+            witness=Witness(self.place.stream.region, self.place.shard_id, sequence),
+            detected_at=self.clock.now(),
         )
-        tally.conflicts[conflict.kind, conflict.outcome] += 1
+        self.fence.check()
+        await self.ports.conflicts.write(entry)
+        tally.entries[entry.id] = (conflict.kind, conflict.outcome)
 
     async def sync_caches(self, plans: Iterable[tuple[CacheRule, CachePlan]], tally: Tally) -> None:
         """Carry cache actions out, gathered by cache."""

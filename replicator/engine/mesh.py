@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from replicator.domain import active_active
 from replicator.domain.active_active import Ending, replicate_active
 from replicator.domain.classification import Origin, classify
+from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.image import canonical, unreserved
 from replicator.domain.mesh import Mesh
 from replicator.domain.ordered import Effect
-from replicator.domain.records import ChangeRecord, Event
+from replicator.domain.records import ChangeRecord, Event, RegionId
 from replicator.domain.requests import (
     At,
     Done,
@@ -25,6 +27,8 @@ from replicator.domain.requests import (
     LookAhead,
     MeshResponse,
     Remover,
+    Request,
+    Response,
     SettleTombstone,
     Wait,
 )
@@ -66,6 +70,8 @@ class MeshDriver:
         home = desk.rule.source
         self._desk = desk
         self._plan = plan
+        self._suspects: set[RegionId] = set()
+        """Regions that did not answer when they were last asked."""
         self._regions = {home: desk.ports.region, **desk.ports.others}
         self._stamp = plan.policy.attribute if isinstance(plan, ActivePlan) else STAMP
         if isinstance(plan, ActivePlan):
@@ -116,11 +122,13 @@ class MeshDriver:
     async def _replicate(self, record: ChangeRecord, tally: Tally) -> Effect:
         desk = self._desk
         if isinstance(self._plan, ActivePlan):
-            outcome: active_active.Outcome = await self._drive(replicate_active(record, self._active), record, tally)
+            active = replace(self._active, others=self._in_order(self._plan.others))
+            outcome: active_active.Outcome = await self._drive(replicate_active(record, active), record, tally)
             return _EFFECTS[outcome.ending]
         own_writes = desk.ports.own_writes
         known = own_writes.known(record.key, desk.clock.monotonic())
-        joined: Joined = await self._drive(replicate_versioned(record, self._versioned, known), record, tally)
+        versioned = replace(self._versioned, others=self._in_order(self._plan.others))
+        joined: Joined = await self._drive(replicate_versioned(record, versioned, known), record, tally)
         own_writes.note(record.key, joined, desk.clock.monotonic())
         return strongest(joined, ours=(self._versioned.home, joined.rank) in known)
 
@@ -140,7 +148,7 @@ class MeshDriver:
         desk = self._desk
         match request:
             case At(region, inner):
-                answer = await self._regions[region].execute(inner, desk.fence)
+                answer = await self._execute(region, inner)
                 if isinstance(inner, SettleTombstone) and inner.removed_at is None and isinstance(answer, Done):
                     tally.kept_removals += 1
                 return answer
@@ -152,6 +160,20 @@ class MeshDriver:
                 return Done()
             case LookAhead():
                 return FoundAhead(await self._look_ahead(request))
+
+    async def _execute(self, region: RegionId, request: Request) -> Response:
+        try:
+            response = await self._regions[region].execute(request, self._desk.fence)
+        except ReplicatorError as error:
+            if error.disposition is Disposition.RETRY:
+                self._suspects.add(region)
+            raise
+        self._suspects.discard(region)
+        return response
+
+    def _in_order(self, others: tuple[RegionId, ...]) -> tuple[RegionId, ...]:
+        """Other regions, those last that did not answer lately: they hold back none that does."""
+        return tuple(sorted(others, key=self._suspects.__contains__)) if self._suspects else others
 
     async def _look_ahead(self, request: LookAhead) -> Remover:
         """Who removed the item first behind a record; waits a bounded time for what was not read yet."""

@@ -1,118 +1,32 @@
-"""One shard that is ours: read, decide, apply, cache, checkpoint, hand over to children.
+"""One shard that is ours: its rules' pipelines, its checkpoints, its watchdog, and the lease until it is given back.
 
 Every rule runs a pipeline of its own, so a rule that cannot go on holds no other rule back; all of them read through
 one reader and store their progress in one row. Invariant: a target's checkpoint never passes an effect that is not
-durable.
+durable, and nothing of the shard outlives its lease.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 
 from replicator.domain.assignment import LeaseRow
-from replicator.domain.errors import Disposition, LeaseLost, RecordsTrimmed, ReplicatorError, ShardGone
-from replicator.domain.progress import END, HORIZON, Position, earliest
+from replicator.domain.errors import LeaseLost, ReplicatorError
 from replicator.domain.records import RuleName
-from replicator.domain.rules import OnGap, Rule, Start, Target
-from replicator.engine.ahead import ByteBudget, ReadAhead
-from replicator.engine.apply import TargetApplier
-from replicator.engine.desk import TargetPorts
+from replicator.domain.rules import Rule
+from replicator.engine.checkpoints import Progress
+from replicator.engine.desk import ShardPorts
+from replicator.engine.held import HeldShard
 from replicator.engine.leases import ShardFence
-from replicator.engine.pacing import Limits, Stopped, backoff, found, pause, pause_for_any
-from replicator.engine.reader import Ends, Page, ShardReader
-from replicator.ports import Clock, Coordination, Gap, Lease, Observer, Place, Registry, Stream
+from replicator.engine.pacing import Limits, backoff, found, pause
+from replicator.engine.pipeline import FAULT_PAUSE, Pipeline
+from replicator.engine.reader import Ends, ShardReader
+from replicator.ports import Lease
 
-_FAULT_PAUSE = 6
-"""After an unexpected fault a pipeline is started again as if it had failed this often: seconds, not milliseconds."""
+__all__ = ["ShardPorts", "ShardWorker"]
 
-
-@dataclass(frozen=True, slots=True)
-class ShardPorts:
-    """What a shard needs of the outside; targets by their id."""
-
-    stream: Stream
-    coordination: Coordination
-    registry: Registry
-    targets: Mapping[str, TargetPorts]
-    clock: Clock
-    observer: Observer
-    budget: ByteBudget
-    """Shared by every shard of the process."""
-
-
-class Progress:
-    """Positions of a shard's targets, and their way into the coordination row: batched in time, one save at a time."""
-
-    def __init__(
-        self, lease: Lease, stored: Mapping[str, Position], ports: ShardPorts, fence: ShardFence, limits: Limits
-    ) -> None:
-        self._lease = lease
-        self._positions = dict(stored)
-        self._dirty: dict[str, Position] = {}
-        self._changed = asyncio.Event()
-        self.saving = asyncio.Lock()
-        self._ports = ports
-        self._fence = fence
-        self._limits = limits
-        self.what = f"checkpoint of {lease.shown}"
-
-    def position(self, target: Target) -> Position:
-        """Up to where everything is durable at a target."""
-        return self._positions.get(target.target_id, HORIZON)
-
-    def begin(self, target: Target) -> None:
-        """Note that a target reads this shard, so that its loss would be noticed even before its first record."""
-        if target.target_id not in self._positions:
-            self.moved(target, HORIZON)
-
-    def finished(self, rule: Rule) -> bool:
-        """Whether every target of a rule is behind the shard's last record."""
-        return all(self.position(target) == END for target in rule.targets)
-
-    def moved(self, target: Target, position: Position) -> None:
-        """A target's frontier moved."""
-        self._positions[target.target_id] = self._dirty[target.target_id] = position
-        self._changed.set()
-
-    async def keep(self) -> None:
-        """Store what moved, at most once per interval; runs until it is cancelled."""
-        attempt = 0
-        while True:
-            await self._changed.wait()
-            await asyncio.sleep(self._limits.checkpoint_seconds)
-            try:
-                await self.flush()
-                attempt = 0
-            except ReplicatorError as error:
-                if error.disposition is Disposition.RELINQUISH:
-                    raise
-                attempt += 1
-                self._ports.observer.service_failed(self.what, error)
-                await asyncio.sleep(backoff(attempt, self._limits.backoff_seconds))
-
-    async def flush(self) -> None:
-        """Store what moved since the last time, under our epoch; what could not be stored is kept.
-
-        One save at a time, so that a slow one never brings an older position back.
-        """
-        async with self.saving:
-            if not self._dirty:
-                return
-            self._changed.clear()
-            saved, self._dirty = self._dirty, {}
-            try:
-                self._fence.check()
-                await self._ports.coordination.save(self._lease, saved)
-            except BaseException as error:
-                self._dirty = {**saved, **self._dirty}
-                self._changed.set()
-                if isinstance(error, LeaseLost):
-                    self._fence.revoke()
-                raise
-        self._ports.observer.checkpoint_saved(self._lease, saved)
-        self._ports.observer.service_recovered(self.what)
+_LOOKS_PER_STALL = 4
+"""How often within the bound of a standstill the watchdog looks."""
 
 
 class ShardWorker:
@@ -131,42 +45,58 @@ class ShardWorker:
         ends: Ends,
     ) -> None:
         self.lease = lease
-        self.progress = Progress(lease, row.checkpoints, ports, fence, limits)
+        self.progress = Progress(lease, row.checkpoints, ports, fence=fence, limits=limits, stir=self._stir)
         self._ports = ports
         self._fence = fence
         self._limits = limits
         self._stop = stop
         self._wake = wake
-        self._running: dict[RuleName, asyncio.Task[None]] = {}
-        self._group: asyncio.TaskGroup | None = None
-        self._offered: list[Rule] = []
-        self._reader = ShardReader(
+        reader = ShardReader(
             ports.stream,
             lease.stream,
-            lease.shard_id,
+            row.shard,
             ends=ends,
+            budget=ports.budget,
             limits=limits,
             clock=ports.clock,
             observer=ports.observer,
             fence=fence,
             stop=stop,
         )
+        self._held = HeldShard(lease, row, ports, fence, self.progress, reader, ends, limits, wake)
+        self._running: dict[RuleName, tuple[Pipeline, asyncio.Task[None]]] = {}
+        self._offered: dict[RuleName, Rule] = {}
+        self._started: set[RuleName] = set()
+        self._withdrew = False
+        self._group: asyncio.TaskGroup | None = None
+        self._rest: asyncio.Timeout | None = None
+        self._stirred_at: float | None = None
+        self._stalled: dict[RuleName, float] = {}
+        """Rules that stand still, and when that was told last."""
 
-    def offer(self, rules: list[Rule]) -> None:
+    def offer(self, rules: Iterable[Rule]) -> None:
         """Start the pipelines of rules that may read this shard and do not yet."""
         for rule in rules:
-            if rule.name not in self._running and not self.progress.finished(rule):
-                if self._group is None:
-                    self._offered.append(rule)
-                else:
-                    self._start(self._group, rule)
+            if rule.name in self._running or self.progress.finished(rule) or self._stop.is_set():
+                continue
+            if self._group is None:
+                self._offered[rule.name] = rule
+            else:
+                self._start(self._group, rule)
+
+    def withdraw(self, rule: RuleName) -> None:
+        """End one rule's pipeline: what is under way is finished and stored; then the rule may be offered again."""
+        self._offered.pop(rule, None)
+        if rule in self._running:
+            self._withdrew = True
+            self._running[rule][0].end("withdrawn")
 
     async def run(self) -> None:
-        """Work until every rule is finished, the program stops, or the lease is lost; then give the lease back."""
+        """Work until every rule is finished or withdrawn, `stop`, or a lost lease; then give the lease back."""
         why = "lost"
         try:
             await self._run_pipelines()
-            why = "stopped" if self._stop.is_set() else "finished"
+            why = "stopped" if self._stop.is_set() else "withdrawn" if self._withdrew else "finished"
         except Exception as error:  # noqa: BLE001 - the boundary: a shard's fault ends no other shard
             self._fence.revoke()
             if not found(error, LeaseLost):
@@ -178,23 +108,67 @@ class ShardWorker:
 
     async def _tell_failure(self, error: Exception) -> None:
         """What nobody expected ends the work on this shard, and on no other; it is claimed anew after a pause."""
-        for rule in self._running:
+        for rule in self._started:
             self._ports.observer.shard_failed(self.lease, rule, error)
-        await pause(self._stop, backoff(_FAULT_PAUSE, self._limits.backoff_seconds))
+        await pause(self._stop, backoff(FAULT_PAUSE, self._limits.backoff_seconds))
+
+    def _start(self, group: asyncio.TaskGroup, rule: Rule) -> None:
+        self._started.add(rule.name)
+        pipeline = Pipeline(rule, self._held)
+        task = group.create_task(pipeline.run(), name=f"{rule.name} on {self.lease.shard_id}")
+        self._running[rule.name] = pipeline, task
+        task.add_done_callback(lambda _: self._stir(0))
+
+    # -- its life ------------------------------------------------------------------------------------------------------
 
     async def _run_pipelines(self) -> None:
         async with asyncio.TaskGroup() as group:
-            keeper = group.create_task(self.progress.keep(), name=f"checkpoint {self.lease.shard_id}")
             self._group = group
-            offered, self._offered = self._offered, []
-            for rule in offered:
+            for rule in self._offered.values():
                 self._start(group, rule)
-            while pending := [task for task in self._running.values() if not task.done()]:
-                await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            self._offered.clear()
+            while self._forget_ended() and not self._stop.is_set():
+                due_in = self.progress.due_in()
+                if due_in is not None and due_in > 0:
+                    self._stir(due_in)
+                elif due_in is not None:
+                    group.create_task(self.progress.save(), name=f"checkpoint {self.lease.shard_id}")
+                self._watch()
+                await self._until_stirred()
             self._group = None
-            async with self.progress.saving:  # one under way ends first: given up, it could land behind the next
-                keeper.cancel()
+            for pipeline, _ in self._running.values():
+                pipeline.end("stopped")
+            if self._running:
+                await asyncio.wait([task for _, task in self._running.values()])
+        await self.progress.settle()
         await self._last_flush()
+
+    def _forget_ended(self) -> bool:
+        """Drop pipelines that came to their end; returns whether any is left."""
+        self._running = {name: running for name, running in self._running.items() if not running[1].done()}
+        return bool(self._running)
+
+    async def _until_stirred(self) -> None:
+        """Wait until the program stops, or for what `_stir` asked for: something ended, or is to be saved."""
+        now = asyncio.get_running_loop().time()
+        look_at = now + self._limits.stall_seconds / _LOOKS_PER_STALL
+        wake_at = look_at if self._stirred_at is None else min(look_at, self._stirred_at)
+        try:
+            async with asyncio.timeout_at(wake_at) as self._rest:
+                await self._stop.wait()
+        except TimeoutError:
+            if wake_at == self._stirred_at:
+                self._stirred_at = None
+        finally:
+            self._rest = None
+
+    def _stir(self, seconds: float) -> None:
+        """Let the worker look after its pipelines and checkpoints in so many seconds, or before."""
+        at = asyncio.get_running_loop().time() + seconds
+        if self._stirred_at is None or at < self._stirred_at:
+            self._stirred_at = at
+            if self._rest is not None and not self._rest.expired() and at < (self._rest.when() or at):
+                self._rest.reschedule(at)
 
     async def _last_flush(self) -> None:
         """Store the end of the work and release the lease, so that nobody need wait for it to expire."""
@@ -212,167 +186,16 @@ class ShardWorker:
             else:
                 return
 
-    def _start(self, group: asyncio.TaskGroup, rule: Rule) -> None:
-        self._running[rule.name] = group.create_task(self._boundary(rule), name=f"{rule.name} on {self.lease.shard_id}")
+    # -- the watchdog --------------------------------------------------------------------------------------------------
 
-    async def _boundary(self, rule: Rule) -> None:
-        """A rule's pipeline; what nobody expected is told, and the pipeline begins again from its progress."""
-        observer = self._ports.observer
-        observer.shard_started(self.lease, rule.name)
-        attempt = _FAULT_PAUSE
-        why = "lost"
-        try:
-            while True:
-                try:
-                    await self._pipeline(rule)
-                    why = "finished"
-                    break
-                except Exception as error:
-                    if found(error, LeaseLost):
-                        raise
-                    if not found(error, Stopped):
-                        self._tell(rule, error)
-                attempt += 1
-                if await pause(self._stop, backoff(attempt, self._limits.backoff_seconds)):
-                    why = "stopped"
-                    break
-            if why == "finished":
-                await self._store_end()
-        finally:
-            observer.shard_stopped(self.lease, rule.name, why)
-
-    def _tell(self, rule: Rule, error: Exception) -> None:
-        """Tell every error inside; those of our own are troubles of the world, all others are faults."""
-        if isinstance(error, ExceptionGroup):
-            for inner in error.exceptions:
-                self._tell(rule, inner)
-        elif isinstance(error, ReplicatorError):
-            self._ports.observer.service_failed(self._what(rule), error)
-        else:
-            self._ports.observer.shard_failed(self.lease, rule.name, error)
-
-    def _what(self, rule: Rule) -> str:
-        return f"rule {rule.name} on {self.lease.shown}"
-
-    async def _store_end(self) -> None:
-        """Children wait for the stored end of their parents: store it at once; if that fails, the keeper repeats it."""
-        try:
-            await self.progress.flush()
-        except ReplicatorError as error:
-            if error.disposition is Disposition.RELINQUISH:
-                raise
-            self._ports.observer.service_failed(self.progress.what, error)
-        self._wake()
-
-    async def _pipeline(self, rule: Rule) -> None:
-        ahead = ReadAhead(self._limits.page_records + 1)  # behind a full page the next one is still read
-        appliers = [await self._applier(rule, target, ahead) for target in rule.targets]
-        self._ports.observer.service_recovered(self._what(rule))
-        pages: asyncio.Queue[Page | None] = asyncio.Queue()  # `ahead` bounds it
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._read(rule, pages, ahead), name=f"read for {rule.name}")
-            while True:
-                page = await pages.get()
-                if page is None or self._stop.is_set():
-                    raise Stopped
-                async with asyncio.TaskGroup() as applying:
-                    for applier in appliers:
-                        applying.create_task(self._apply(applier, page), name=applier.place.target.target_id)
-                ahead.drop(page.records)
-                if page.then == END:
-                    return
-
-    async def _read(self, rule: Rule, pages: asyncio.Queue[Page | None], ahead: ReadAhead) -> None:
-        """Read ahead while there is room; None tells that the program stops: what was read before is still applied."""
-        position = earliest(self.progress.position(target) for target in rule.targets)
-        while position != END:
-            await pause_for_any(float("inf"), ahead.room, self._stop)
-            try:
-                page: Page | None = await self._reader.read(position)
-            except RecordsTrimmed as error:
-                position = await self._behind_gap(rule, position, error)
-                page = Page((), END) if position == END else None
-                if page is None and not self._stop.is_set():
-                    continue
-            except Stopped:
-                page = None
-            ahead.add(() if page is None else page.records)
-            await pages.put(page)
-            if page is None:
-                return
-            position = page.then
-
-    async def _apply(self, applier: TargetApplier, page: Page) -> None:
-        target = applier.place.target
-        await applier.apply(
-            page.records, self.progress.position(target), lambda position: self.progress.moved(target, position)
-        )
-        if page.then == END and self.progress.position(target) != END:
-            self.progress.moved(target, END)
-            self._ports.observer.moved(applier.place, END)
-
-    async def _applier(self, rule: Rule, target: Target, ahead: ReadAhead) -> TargetApplier:
-        self._fence.check()
-        started = await self._ports.registry.start(self.lease.stream, target)
-        self.progress.begin(target)
-        return TargetApplier(
-            rule,
-            self._place(target),
-            self._ports.targets[target.target_id],
-            ahead,
-            started_at=started.started_at if rule.start is Start.LATEST else None,
-            limits=self._limits,
-            clock=self._ports.clock,
-            observer=self._ports.observer,
-            fence=self._fence,
-            stop=self._stop,
-        )
-
-    def _place(self, target: Target) -> Place:
-        return Place(self.lease.stream, self.lease.shard_id, target)
-
-    # -- records that left the stream unread -----------------------------------------------------------------------
-
-    async def _behind_gap(self, rule: Rule, position: Position, error: RecordsTrimmed) -> Position:
-        """Record the loss for every target that needed it; returns where to go on, once something says so."""
-        for target in rule.targets:
-            place = max(position, self.progress.position(target), key=lambda place: place.order)
-            if place != END and (place == position or not await self._reader.reaches(place)):
-                await self._record_gap(target, place, error)
-        if rule.on_gap is OnGap.SKIP:
-            await pause(self._stop, backoff(_FAULT_PAUSE, self._limits.backoff_seconds))
-            return END if isinstance(error, ShardGone) else HORIZON
-        places = [self._place(target) for target in rule.targets]
-        attempt = _FAULT_PAUSE
-        while True:
-            for blocked in places:
-                self._ports.observer.blocked(blocked, error, None)
-            if await pause(self._stop, backoff(attempt, self._limits.backoff_seconds)):
-                return position
-            attempt += 1
-            if await self._is_back(position):
-                break
-        for blocked in places:
-            self._ports.observer.unblocked(blocked)
-        return position
-
-    async def _is_back(self, position: Position) -> bool:
-        try:
-            return await self._reader.reaches(position)
-        except ReplicatorError as error:
-            if error.disposition is Disposition.RELINQUISH:
-                raise
-            return False
-
-    async def _record_gap(self, target: Target, position: Position, error: RecordsTrimmed) -> None:
-        gap = Gap(
-            stream=self.lease.stream,
-            shard_id=self.lease.shard_id,
-            target_id=target.target_id,
-            after=position,
-            found_at=self._ports.clock.now(),
-            why=error.message,
-        )
-        self._fence.check()
-        await self._ports.registry.record_gap(gap)
-        self._ports.observer.gap_found(gap)
+    def _watch(self) -> None:
+        """Tell of every rule that stands still, once per interval, and of those that go on."""
+        now = self._ports.clock.monotonic()
+        for name, (pipeline, _) in self._running.items():
+            standstill = pipeline.standstill()
+            if standstill is None:
+                if self._stalled.pop(name, None) is not None:
+                    self._ports.observer.unstalled(self.lease, name)
+            elif now - self._stalled.get(name, float("-inf")) >= self._limits.stall_seconds:
+                self._stalled[name] = now
+                self._ports.observer.stalled(self.lease, name, standstill.reason, standstill.remedy)
