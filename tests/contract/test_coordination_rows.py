@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, cast
 
 import pytest
 
@@ -12,7 +12,7 @@ from replicator.domain.assignment import LeaseRow
 from replicator.domain.errors import TableMissing, WorldMismatch
 from replicator.domain.lineage import Shard
 from replicator.domain.progress import Position
-from replicator.domain.records import SequenceNumber
+from replicator.domain.records import SequenceNumber, ShardId
 from replicator.ports import Pulse
 from tests.contract.coordination_worlds import FOUND, ME, S1, S2, S3, STREAM, TableWorld, table_world
 
@@ -175,3 +175,32 @@ async def test_parents_are_stored_before_their_children_and_a_failure_keeps_chil
     with pytest.raises(TableMissing):
         await stored.found(*family)
     assert sorted(sent[3:]) == [f"shard|{S1}", f"shard|{S2}"]
+
+
+@pytest.mark.parametrize(
+    ("parent", "grandparent"),
+    [("shard-1", "shard-0"), ("shard-9", "shard-8"), ("shard-1", "shard-9"), ("shard-9", "shard-1")],
+)
+async def test_a_child_is_not_shown_without_a_parent_that_was_stored_while_pages_were_read(
+    stored: TableWorld, parent: str, grandparent: str
+) -> None:
+    """Rows come in pages, and rows of a new generation may be written between two of them."""
+    await stored.found(ShardId("shard-4"), ShardId("shard-6"))
+    events = stored.client.meta.events
+    family = [Shard(ShardId(child), (ShardId(parent),)) for child in ("shard-3", "shard-5", "shard-7")] + [
+        Shard(ShardId(parent), (ShardId(grandparent),)),
+        Shard(ShardId(grandparent)),
+    ]
+    queries: list[str] = []
+
+    async def write_between_pages(**_: object) -> None:
+        queries.append("answered")
+        if len(queries) == 1:
+            await stored.found(*family)
+
+    events.register("before-parameter-build.dynamodb.Query", lambda params, **_: params.update(Limit=1))
+    events.register("after-call.dynamodb.Query", cast("Callable[..., None]", write_between_pages))
+    rows = await stored.rows()
+    assert len(queries) > 2
+    assert rows.keys() >= {ShardId("shard-4"), ShardId("shard-6"), ShardId("shard-3")}
+    assert all(above in rows for row in rows.values() for above in row.shard.parents)

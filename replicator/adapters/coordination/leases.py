@@ -36,12 +36,16 @@ class DynamoCoordination:
         self._names, self._reader = table.names, table.reader
 
     async def state(self, stream: StreamRef) -> StreamState:
-        """All of a stream's rows; a shard's row that is corrupt does not hide the others."""
+        """All of a stream's rows; a shard's row that is corrupt does not hide the others.
+
+        A child is never shown without a parent that was stored before it, so rows are read backwards: ids of shards
+        grow with time. A parent whose id is the greater one is asked for behind that.
+        """
         rows: dict[ShardId, LeaseRow] = {}
         starts: dict[str, TargetStart] = {}
         seat: Seat | None = None
         unreadable: CorruptRow | None = None
-        for entry in await self._table.query(self._names.stream(stream)):
+        for entry in await self._table.query(self._names.stream(stream), backwards=True):
             sort = self._reader.text(entry, "sk")
             try:
                 if sort.startswith(SHARD):
@@ -54,7 +58,27 @@ class DynamoCoordination:
             if sort.startswith(TARGET) and "started_at" in entry:
                 start = self._reader.target_start(entry)
                 starts[start.target_id] = start
+        unreadable = await self._ask_for_late_parents(stream, rows) or unreadable
         return StreamState(rows, seat, starts, unreadable)
+
+    async def _ask_for_late_parents(self, stream: StreamRef, rows: dict[ShardId, LeaseRow]) -> CorruptRow | None:
+        """Take in parents that may have been written when their place was read already; what is wrong with one."""
+        unreadable: CorruptRow | None = None
+        late = [above for row in rows.values() for above in row.shard.parents if above > row.shard_id]
+        asked: set[ShardId] = set()
+        while late:
+            shard_id = late.pop()
+            if shard_id in rows or shard_id in asked:
+                continue
+            asked.add(shard_id)
+            entry, _ = await self._table.get(self._names.shard_key(stream, shard_id))
+            try:
+                if entry:
+                    rows[shard_id] = self._reader.lease_row(entry)
+                    late += rows[shard_id].shard.parents
+            except CorruptRow as error:
+                unreadable = error
+        return unreadable
 
     # -- lineage ---------------------------------------------------------------------------------------------------
 

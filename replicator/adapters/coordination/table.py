@@ -39,11 +39,15 @@ class CoordinationTable:
         self.names = Names(group)
         self.reader = RowReader(self.names, self._where)
 
-    async def query(self, partition: str, prefix: str = "") -> list[Row]:
-        """Rows of a partition whose sort keys begin with `prefix`, all pages."""
+    async def query(self, partition: str, prefix: str = "", *, backwards: bool = False) -> list[Row]:
+        """Rows of a partition whose sort keys begin with `prefix`, all pages; the greatest key first if asked.
+
+        Each page is consistent, but what is written between two pages may be seen in the second one alone.
+        """
         request: dict[str, Any] = {
             "TableName": self._table,
             "ConsistentRead": True,
+            "ScanIndexForward": not backwards,
             "KeyConditionExpression": "pk = :pk",
             "ExpressionAttributeValues": {":pk": {"S": partition}},
         }
