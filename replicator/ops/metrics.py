@@ -16,7 +16,7 @@ from replicator import __version__
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 900, 3600, 21_600, 86_400)
 
-LEASE_EVENTS = ("claimed", "finished", "stopped", "handed_over", "lost", "failed", "other")
+LEASE_EVENTS = ("claimed", "finished", "stopped", "handed_over", "withdrawn", "lost", "failed", "other")
 """What happens to leases; a series for each from the start, so that a first loss is an increase."""
 
 

@@ -117,6 +117,7 @@ class LiveObserver:
     def unblocked(self, place: Place) -> None:
         """A blocked target goes on."""
         state = self._board.state(place)
+        self._board.shard(place.stream, place.shard_id).gaps.pop(place.target.target_id, None)
         if state.trouble is not None:
             blocked_seconds = round(self._clock.monotonic() - state.trouble.since, 1)
             state.trouble = None

@@ -200,6 +200,14 @@ def test_a_gap_is_open_until_it_is_passed_and_logged_once(sight: Sight) -> None:
     assert sight.value("gaps_passed_total", rule="orders", region="eu") == 1.0
 
 
+def test_a_gap_that_closes_by_itself_is_open_no_more(sight: Sight) -> None:
+    sight.lease(sight.us)
+    sight.observer.blocked(sight.place(sight.us), Unreachable("Trimmed."), None)
+    sight.observer.gap_found(gap(sight.us, "orders/eu"))
+    sight.observer.unblocked(sight.place(sight.us))
+    assert sight.value("gaps_open", rule="orders", region="eu") == 0.0
+
+
 def test_a_gap_of_a_mesh_counts_for_the_region_whose_stream_lost_records(sight: Sight) -> None:
     sight.observer.gap_found(gap(sight.eu, "sessions/mesh"))
     assert sight.value("gaps_total", rule="sessions", region="eu") == 1.0
