@@ -138,8 +138,9 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     held = {worker: load.held.get(worker, 0) for worker in workers}
     kept = sum(load.held.get(worker, 0) for worker in {*live} - workers)
     mine = max(held[me] if load.mine is None else load.mine, len(owned))
-    targets = _targets(held, load.total - kept)
     offered = list(free)
+    total = max(load.total - kept, sum(held.values()) + len(offered))
+    targets = _targets(held, total)
     rest = [shard for shard in offered if not (shard.ours or _has_an_heir(shard))]
     drawn = _drawn(rest, {worker: targets[worker] - count for worker, count in held.items()})
     overdue = [shard for shard in rest if shard.waiting_seconds >= bounds.patience_seconds]
@@ -149,7 +150,7 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     fallen = [shard.shard_id for shard in rest if drawn.get(shard.shard_id) == me][:room]
     helped = [shard.shard_id for shard in overdue if _helps(me, workers, shard, bounds.patience_seconds)]
     claims = tuple(dict.fromkeys((*ours, *fallen, *helped)))
-    surplus = mine - _targets(held | {me: mine}, load.total - kept)[me]
+    surplus = mine - _targets(held | {me: mine}, total)[me]
     moves = max(0, min(surplus, bounds.moves - len(offered)))
     passed_over = {drawn[shard.shard_id] for shard in overdue if shard.shard_id in drawn} - {me}
     return Plan(
@@ -213,12 +214,13 @@ def _targets(held: Mapping[WorkerId, int], total: int) -> dict[WorkerId, int]:
 
 
 def _drawn(free: Iterable[Free], rooms: Mapping[WorkerId, int]) -> dict[ShardId, WorkerId]:
-    """To whom free shards fall: each to a worker with room, with a chance by how much room it has."""
+    """To whom free shards fall: each to a worker with room, with a chance by how much room it has.
+
+    There is room for all of them, because the shares count them.
+    """
     left = {worker: room for worker, room in rooms.items() if room > 0}
     drawn: dict[ShardId, WorkerId] = {}
     for shard in free:
-        if not left:
-            break
         winner = min(left, key=lambda worker: (_score(worker, shard.shard_id) / left[worker], worker))
         drawn[shard.shard_id] = winner
         left[winner] -= 1
