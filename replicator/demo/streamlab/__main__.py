@@ -43,13 +43,12 @@ def main(  # noqa: PLR0913, PLR0917 - one for each option
 
 
 async def _serve(upstream: str, port: int, seed: int, steps: list[Step], options: dict[str, Any]) -> None:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
     async with laboratory(upstream, seed=seed, port=port, script=steps, **options) as lab:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, lab.background.broken.set)
         sys.stdout.write(msgspec.json.encode({"url": lab.url, "upstream": upstream, "seed": seed}).decode() + "\n")
         sys.stdout.flush()
-        await stop.wait()
+        await lab.background.broken.wait()
 
 
 def _plain(script: Path) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 
 import msgspec
 
+from replicator.demo.streamlab.background import Background
 from replicator.demo.streamlab.changes import canonical
 from replicator.demo.streamlab.counters import Counters
 from replicator.demo.streamlab.faults import Fault, Faults
@@ -27,7 +28,7 @@ from replicator.demo.streamlab.stream import Delays, LabStream
 from replicator.demo.streamlab.tables import LabClock, Scope, Tables, summary
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Laboratory:
     """A stream laboratory in front of a MiniStack. `url` is the endpoint for every AWS service of every region."""
 
@@ -42,6 +43,7 @@ class Laboratory:
     gateway: Gateway
     service: Service
     random: Random
+    background: Background
     generators: dict[str, Generator] = field(default_factory=dict)
 
     # -- lineage ---------------------------------------------------------------------------------------------------

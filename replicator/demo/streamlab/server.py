@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncIterator, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from random import Random
@@ -21,6 +21,7 @@ import msgspec
 from aiohttp import web
 
 from replicator.demo.servers import LOOPBACK
+from replicator.demo.streamlab.background import Background
 from replicator.demo.streamlab.counters import Counters, Reading
 from replicator.demo.streamlab.faults import Faults
 from replicator.demo.streamlab.gateway import Gateway
@@ -60,35 +61,42 @@ async def laboratory(
 
     Without an `upstream` there are only the streams that `make` makes.
     """
-    async with open_upstream(upstream) as way, asyncio.TaskGroup() as group:
-        tasks: list[asyncio.Task[None]] = []
-
-        def start(work: Coroutine[Any, Any, None], name: str) -> None:
-            tasks.append(group.create_task(work, name=name))
-
+    async with open_upstream(upstream) as way, _background() as background:
         face = msgspec.convert(options, Options)
         clock, counters = LabClock(), Counters()
         tables = Tables(face, clock, counters, seed)
         listing = Listing(face, Random(f"{seed}/listing"))  # noqa: S311 - seeded on purpose
         faults = Faults(Random(f"{seed}/faults"))  # noqa: S311
-        gateway = Gateway(way, tables, face, start)
+        gateway = Gateway(way, tables, face, background.start)
         service = Service(tables, face, listing, counters, Random(f"{seed}/pages"))  # noqa: S311
         dice = Random(f"{seed}/commands")  # noqa: S311
-        lab = Laboratory("", seed, face, clock, counters, tables, listing, faults, gateway, service, dice)
-        runner = web.ServerRunner(web.Server(Front(lab).handle, access_log=None))
-        await runner.setup()
-        try:
-            site = web.TCPSite(runner, LOOPBACK, port, shutdown_timeout=0.1)
-            await site.start()
-            lab.url = f"http://{LOOPBACK}:{runner.addresses[0][1]}"
-            start(_tick(lab), "tick")
+        lab = Laboratory("", seed, face, clock, counters, tables, listing, faults, gateway, service, dice, background)
+        async with _served(Front(lab), port) as lab.url:
+            background.start(_tick(lab), "tick")
             if script:
-                start(run_script(lab, script), "script")
+                background.start(run_script(lab, script), "script")
             yield lab
-        finally:
-            for task in tasks:
-                task.cancel()
-            await runner.cleanup()
+
+
+@asynccontextmanager
+async def _background() -> AsyncIterator[Background]:
+    background = Background()
+    try:
+        yield background
+    finally:
+        await background.close()
+    background.check()
+
+
+@asynccontextmanager
+async def _served(front: Front, port: int) -> AsyncIterator[str]:
+    runner = web.ServerRunner(web.Server(front.handle, access_log=None), shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, LOOPBACK, port).start()
+        yield f"http://{LOOPBACK}:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 async def _tick(lab: Laboratory) -> None:

@@ -158,7 +158,7 @@ class Service:
             place=_place(shard, asked),
             issued_at=self.tables.clock.now(),
             reader=next(self._readers),
-            from_horizon=asked.ShardIteratorType == "TRIM_HORIZON",
+            from_horizon=asked.ShardIteratorType in {"TRIM_HORIZON", "AT_SEQUENCE_NUMBER"},
             empties=self.options.empty_pages,
         )
         return msgspec.json.encode({"ShardIterator": str(token)})

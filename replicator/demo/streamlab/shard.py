@@ -84,7 +84,7 @@ class LabShard:
 
     def trim(self, count: int) -> int:
         """Forget the oldest records; returns how many."""
-        count = min(count, len(self.numbers))
+        count = max(0, min(count, len(self.numbers)))
         if count:
             self.horizon = self.numbers[count - 1]
         del self.numbers[:count], self.texts[:count], self.times[:count]
