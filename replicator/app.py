@@ -23,7 +23,6 @@ from replicator.adapters.wire import prepare
 from replicator.assembly import Assembly, caches_of, connections_of, regions_of
 from replicator.connections import open_caches, open_places
 from replicator.daemon import live
-from replicator.domain.errors import ConfigurationInvalid
 from replicator.domain.records import WorkerId
 from replicator.engine.sources import Sources
 from replicator.engine.worker import Worker
@@ -34,7 +33,7 @@ from replicator.ops.metrics import Metrics
 from replicator.ops.observer import LiveObserver
 from replicator.ops.systemd import notify, watchdog
 from replicator.rulebook import rules_of
-from replicator.settings import WORKER_INDEX_VARIABLE, Settings, of_worker
+from replicator.settings import Settings
 from replicator.startup import Premises, prepare_start
 from replicator.tablewatch import TableWatch
 
@@ -50,7 +49,6 @@ _MOST_FILES = 65_536
 
 def run(settings: Settings, *, config_path: Path) -> int:
     """Run the daemon until a signal; returns the exit code."""
-    settings = of_worker(settings, worker_index(os.environ))
     configure(settings.log.level, settings.log.format)
     _allow_files()
     try:
@@ -61,17 +59,6 @@ def run(settings: Settings, *, config_path: Path) -> int:
         factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(_run(settings, config_path))
-
-
-def worker_index(environment: Mapping[str, str]) -> int:
-    """Which of several processes this one is (`settings.workers`); the first, or only, one is 0."""
-    text = environment.get(WORKER_INDEX_VARIABLE, "0")
-    if not (text.isascii() and text.isdecimal()):
-        raise ConfigurationInvalid(
-            f"{WORKER_INDEX_VARIABLE} is no whole number.",
-            advice="It is set by `replicator run --workers`; leave it out otherwise.",
-        )
-    return int(text)
 
 
 def _allow_files() -> None:
@@ -165,6 +152,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
             clock=parts.clock,
             observer=parts.observer,
             stop=stop,
+            admin=parts.admin,
         ).run()
         dog.cancel()
         looking.cancel()

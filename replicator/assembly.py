@@ -168,7 +168,7 @@ def limits_of(settings: Settings) -> Limits:
         discovery_seconds=coordination.discovery.total_seconds(),
         heartbeat_seconds=coordination.heartbeat.total_seconds(),
         lease_seconds=coordination.lease.total_seconds(),
-        watch_seconds=coordination.watch.total_seconds(),
+        watch_seconds=min(coordination.watch, coordination.heartbeat).total_seconds(),
         moves_per_cycle=coordination.moves,
         describes_per_second=coordination.describes_per_second,
         in_flight_bytes=polling.memory,

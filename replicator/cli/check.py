@@ -38,11 +38,13 @@ async def _look(settings: Settings) -> list[Fact]:
     from replicator.cli.modes import mode_facts
     from replicator.cli.progress import progress_facts
     from replicator.connections import open_caches, open_places
+    from replicator.settings import expanded
 
     async with open_places(settings) as places, open_caches(settings) as caches:
-        facts = await check(settings, places, caches)
-        facts += [*await mode_facts(settings, places), *await epoch_facts(settings, places)]
-        return [*facts, *await progress_facts(settings, places)]
+        survey = await check(settings, places, caches)
+        known = expanded(settings, survey.tables)
+        facts = [*survey.facts, *await mode_facts(known, places), *await epoch_facts(known, places)]
+        return [*facts, *await progress_facts(known, places)]
 
 
 def _tell(facts: list[Fact], *, as_json: bool) -> int:

@@ -24,7 +24,6 @@ from replicator.settings import (
     DEFAULT_PATH,
     ENV_PREFIX,
     NESTED,
-    WORKER_INDEX_VARIABLE,
     Settings,
     secrets_directory,
 )
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
 PATH_VARIABLE = f"{ENV_PREFIX}CONFIG"
 _SENTENCES = re.compile(r"^(?P<path>[a-z_]+(?:[.\[][^:\s]*)?): (?P<text>.+)$")
-_OTHER_VARIABLES = {PATH_VARIABLE, DEBUG_VARIABLE, f"{ENV_PREFIX}SECRETS_DIR", WORKER_INDEX_VARIABLE}
+_OTHER_VARIABLES = {PATH_VARIABLE, DEBUG_VARIABLE, f"{ENV_PREFIX}SECRETS_DIR"}
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_PORT(_.*)?$")
 _STEPS = re.compile(r"[^.\[\]]+")
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replicator.adapters.provisioning.choices import with_tables
 from replicator.cli.configuration import configuration_path, load
 from replicator.cli.conflict_entries import ConflictEntries, Wanted, check_kind, parse_since
 from replicator.cli.output import print_json, print_rows
@@ -99,8 +100,10 @@ def _limited(wanted: Wanted, limit: int) -> Wanted:
 async def _find(settings: Settings, wanted: Wanted) -> list[dict[str, Any]]:
     regions = {settings.coordination.region}
     if wanted.key is not None:
-        regions |= {rule.sources[0][0] for rule in settings.rules}
+        regions |= {rule.regions_used[0] for rule in settings.rules}
     async with open_places(settings, regions) as places:
+        if wanted.key is not None:
+            settings = await with_tables(settings, places)
         return await ConflictEntries(settings, places).find(wanted)
 
 

@@ -38,8 +38,13 @@ def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool
 
 
 async def _create(settings: Settings, *, dry_run: bool, enable_streams: bool) -> list[Step]:
-    from replicator.adapters.provisioning.creation import initialise
+    from replicator.adapters.provisioning.choices import TableFinder
+    from replicator.adapters.provisioning.creation import Step, initialise
     from replicator.connections import open_places
+    from replicator.settings import expanded
 
     async with open_places(settings) as places:
-        return await initialise(settings, places, dry_run=dry_run, enable_streams=enable_streams)
+        chosen = await TableFinder(settings, places).look()
+        failed = [Step(f"tables of rule {name}", "failed", error) for name, error in chosen.failed.items()]
+        known = expanded(settings, chosen.tables)
+        return [*failed, *await initialise(known, places, dry_run=dry_run, enable_streams=enable_streams)]

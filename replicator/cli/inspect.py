@@ -18,21 +18,20 @@ from replicator.cli.configuration import configuration_path, load
 from replicator.cli.inspect_caches import cache_sights
 from replicator.cli.inspect_mesh import mesh_sights, stamp_of
 from replicator.cli.itemkey import parse_key
+from replicator.cli.onetable import rule_on_table
 from replicator.cli.output import print_json, print_rows
 from replicator.cli.sights import COLUMNS, OPEN, Sight, digest, or_unknown, unreachable
 from replicator.connections import open_caches, open_places
 from replicator.domain.errors import (
     EXIT_STOPPED,
     EXIT_UNREACHABLE,
-    EXIT_USAGE,
     PoisonRecord,
-    ReplicatorError,
     Unreachable,
 )
 from replicator.domain.image import Image
 from replicator.domain.requests import Found, GetItem, GetTombstone
 from replicator.domain.versions import STAMP
-from replicator.rulebook import rules_of
+from replicator.rulebook import sights_of
 from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
@@ -45,19 +44,12 @@ _ITEMS = {"source", "replica", "region"}
 """Roles of the places where the item itself may be."""
 
 
-class RuleUnknown(ReplicatorError):
-    """There is no rule of this name."""
-
-    exit_code = EXIT_USAGE
-
-
-def inspect_item(config: Path | None, rule_name: str, key: str, *, values: bool, as_json: bool) -> int:
-    """Look everywhere and tell."""
+def inspect_item(  # noqa: PLR0913 - what the command line says
+    config: Path | None, rule_name: str, key: str, *, table: str | None = None, values: bool, as_json: bool
+) -> int:
+    """Look everywhere and tell; `table`: which one, when the rule chooses several."""
     settings = load(configuration_path(config))
-    rule = next((rule for rule in settings.rules if rule.name == rule_name), None)
-    if rule is None:
-        known = ", ".join(rule.name for rule in settings.rules)
-        raise RuleUnknown(f"There is no rule {rule_name}.", advice=f"Rules are: {known}.")
+    rule = rule_on_table(settings, rule_name, table)
     item_key, sights = asyncio.run(_look(settings, rule, key))
     troubles = list(dict.fromkeys(sight.trouble for sight in sights if sight.trouble is not None))
     agree = None if troubles else all(sight.agrees is not False for sight in sights)
@@ -144,7 +136,7 @@ async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, P
 
 
 def _filter(settings: Settings, rule: RuleSettings) -> Filter:
-    return next(known.filter for known in rules_of(settings) if known.name == rule.name)
+    return sights_of(settings, rule)[0].filter
 
 
 def _presence(item: Image | None) -> str:

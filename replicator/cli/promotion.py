@@ -123,7 +123,7 @@ async def _promote(settings: Settings, choice: Choice, *, as_json: bool) -> int:
 def _rule(settings: Settings, entry: dict[str, Any]) -> RuleSettings:
     for rule in settings.rules:
         if rule.name == entry.get("rule"):
-            return rule
+            return rule if rule.choice is None else rule.on(entry["table"])
     raise PromotionRefused(
         f"The entry is one of rule {entry.get('rule')}, which is not configured.",
         advice="Add the rule, or write the item by hand: `replicator conflicts show` has it.",

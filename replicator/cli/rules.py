@@ -13,9 +13,10 @@ from replicator.cli.output import print_json, print_rows
 from replicator.cli.progress import Ledger
 from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, ReplicatorError, WorldMismatch
+from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
-    from replicator.settings import Settings
+    from replicator.settings import RuleSettings, Settings
 
 Answer = TypeVar("Answer")
 
@@ -34,8 +35,7 @@ def list_rules(config: Path | None, *, as_json: bool) -> int:
             "name": rule.name,
             "configured": True,
             "mode": rule.mode,
-            "sources": [f"{region}:{table}" for region, table in rule.sources],
-            "replicas": [f"{region}:{table}" for region, table in rule.replica_tables],
+            **_places(rule),
             "caches": [f"{action.cache} ({action.action})" for action in rule.cache],
             "progress": None if stored is None else stored.get(rule.name, []),
         }
@@ -52,6 +52,20 @@ def list_rules(config: Path | None, *, as_json: bool) -> int:
     else:
         print_rows(("rule", "mode", "sources", "replicas", "caches", "progress on"), [_cells(row) for row in rows])
     return EXIT_STOPPED
+
+
+def _places(rule: RuleSettings) -> dict[str, list[str]]:
+    """Where a rule reads and writes; one that chooses its tables, by what it chooses."""
+    if rule.choice is None:
+        return {
+            "sources": [f"{region}:{table}" for region, table in rule.sources],
+            "replicas": [f"{region}:{table}" for region, table in rule.replica_tables],
+        }
+    read = [rule.source] if isinstance(rule, OrderedRule) else rule.regions_used
+    return {
+        "sources": [f"{region}:{rule.choice}" for region in read],
+        "replicas": [f"{region}:{rule.choice}" for region in rule.regions_written],
+    }
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

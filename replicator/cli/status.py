@@ -153,7 +153,7 @@ def _rule(rule: RuleSettings, streams: list[StreamProgress], live: Mapping[_Seat
     shards = []
     for progress in streams:
         stream = progress.stream
-        if (stream.region, stream.table) not in rule.sources or progress.drained:
+        if not _reads(rule, progress):
             continue
         for shard_id, row in sorted(progress.shards.items()):
             names = {name.removeprefix(CHECKPOINT) for name in row if name.startswith(CHECKPOINT)}
@@ -170,6 +170,7 @@ def _rule(rule: RuleSettings, streams: list[StreamProgress], live: Mapping[_Seat
                 {
                     "shard": shard_id,
                     "region": stream.region,
+                    "table": stream.table,
                     "stream": stream.arn,
                     "owner": row.get("owner", {}).get("S"),
                     "epoch": int(row.get("epoch", {}).get("N", 0)),
@@ -177,14 +178,29 @@ def _rule(rule: RuleSettings, streams: list[StreamProgress], live: Mapping[_Seat
                 }
             )
     for (arn, shard_id, _, _), told in left.items():  # seen by the daemon only: the table does not answer
-        unknown = {"region": None, "owner": None, "epoch": None}
+        unknown = {"region": None, "table": None, "owner": None, "epoch": None}
         shards.append({"shard": shard_id, "stream": arn, **unknown, "targets": [dict(told)]})
     return {
         "name": rule.name,
         "mode": rule.mode,
-        "sources": [{"region": region, "table": table} for region, table in rule.sources],
+        "sources": [{"region": region, "table": table} for region, table in _sources(rule, streams)],
         "shards": shards,
     }
+
+
+def _reads(rule: RuleSettings, progress: StreamProgress) -> bool:
+    """Whether a rule reads a stream; of one that chooses its tables, whether it ever did."""
+    stream = progress.stream
+    known = rule.name in progress.rules if rule.choice else (stream.region, stream.table) in rule.sources
+    return known and not progress.drained
+
+
+def _sources(rule: RuleSettings, streams: list[StreamProgress]) -> list[tuple[str, str]]:
+    """The tables that a rule reads; of one that chooses them, those that it has progress on."""
+    if rule.choice is None:
+        return rule.sources
+    read = [progress.stream for progress in streams if _reads(rule, progress)]
+    return sorted({(str(stream.region), str(stream.table)) for stream in read})
 
 
 def _region(target: str, home: str) -> str:
@@ -221,6 +237,9 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
         yield "no daemon of this group answers on the admin port: positions are those saved last, lag is unknown."
     else:
         yield from (f"not ready: {reason}" for reason in document["daemon"].get("unready", ()))
+        for choice in document["daemon"].get("choices", ()):
+            for left in choice["left_out"]:
+                yield f"rule {choice['rule']} leaves {left['table']} out: {left['reason']} {left['advice']}"
     if document["coordination_error"]:
         yield document["coordination_error"]
     for name in document["unconfigured"]:
@@ -238,7 +257,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                 yield (
                     rule["name"],
                     _whither(target),
-                    _short(shard["shard"]),
+                    _which(rule, shard),
                     shard["owner"] or "nobody",
                     "" if shard["epoch"] is None else str(shard["epoch"]),
                     _short(target["position"] or "none"),
@@ -253,6 +272,13 @@ def _whither(target: Mapping[str, Any]) -> str:
     """Where records go, for people: a replica, or from one region of a mesh to all others."""
     place = str(target["target"]).partition("/")[2]
     return f"all from {target['region']}" if place == MESH else place
+
+
+def _which(rule: Mapping[str, Any], shard: Mapping[str, Any]) -> str:
+    """A shard for people, with its table when the rule has several."""
+    tables = {source["table"] for source in rule["sources"]}
+    shown = _short(str(shard["shard"]))
+    return f"{shard['table']} {shown}" if len(tables) > 1 and shard["table"] else shown
 
 
 _LONGEST = 18

@@ -28,7 +28,6 @@ from replicator.settings.rules import (
     VersionedRule,
 )
 from replicator.settings.tables import TABLE_TAGS, TableChoice
-from replicator.settings.workers import WORKER_INDEX_VARIABLE, most_workers, of_worker
 
 __all__ = [
     "DEFAULT_PATH",
@@ -39,7 +38,6 @@ __all__ = [
     "MOST_TABLES",
     "NESTED",
     "TABLE_TAGS",
-    "WORKER_INDEX_VARIABLE",
     "ActiveRule",
     "Admin",
     "CacheAction",
@@ -54,8 +52,6 @@ __all__ = [
     "VersionedRule",
     "choosing",
     "expanded",
-    "most_workers",
-    "of_worker",
     "secrets_directory",
     "target_problems",
 ]

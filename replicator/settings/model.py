@@ -105,8 +105,6 @@ class CoordinationSettings(Frozen):
     def _times_fit_each_other(self) -> Self:
         if self.heartbeat * 2 > self.lease:
             raise ValueError("heartbeat must be at most half of lease, or one lost request loses every shard")
-        if self.watch > self.heartbeat:
-            raise ValueError("watch must be at most heartbeat, or workers learn too late that another one is gone")
         if self.stall < self.lease:
             raise ValueError("stall must be at least lease, or every lost worker looks like a stall")
         if self.tables < _LEAST_BETWEEN_LOOKS:
