@@ -38,7 +38,7 @@ class Survey:
     left_out: tuple[LeftOut, ...] = ()
 
 
-async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed]) -> list[Fact]:
+async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed]) -> Survey:
     """Every fact, permissions included; nothing is raised and nothing is written."""
     chosen = await TableFinder(settings, places).look()
     sight, cache_facts = await asyncio.gather(
@@ -49,7 +49,8 @@ async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping
         for table in sight.left_out
     ]
     facts = [*choice_facts(settings, chosen), *judge(sight.settings, sight.world, thorough=True)]
-    return _grouped([*facts, *left_out, *await prove(sight.settings, places, sight.world), *cache_facts])
+    proofs = await prove(sight.settings, places, sight.world)
+    return Survey(_grouped([*facts, *left_out, *proofs, *cache_facts]), sight.tables, sight.left_out)
 
 
 async def preflight(
