@@ -54,6 +54,8 @@ class View:
     awaited: int
     live: set[WorkerId]
     free_since: dict[ShardId, float]
+    """In the order of their ids."""
+    held: dict[WorkerId, int]
 
 
 @dataclass(slots=True, eq=False)
@@ -63,6 +65,7 @@ class Worker:
     number: int
     rate: float
     offset: float
+    name: WorkerId
     session: int = 0
     paused_until: float = 0.0
     dead: bool = False
@@ -77,9 +80,13 @@ class Worker:
     parents_read: set[ShardId] = field(default_factory=set)
     doubts: Doubts = field(default_factory=Doubts)
 
-    @property
-    def name(self) -> WorkerId:
-        return WorkerId(f"w{self.number:02}-{self.session}")
+    def begin_anew(self) -> None:
+        """A worker whose deadline passed drops everything and goes on under a new id."""
+        self.session += 1
+        self.name = WorkerId(f"w{self.number:02}-{self.session}")
+        self.running.clear()
+        self.handing.clear()
+        self.parents_read.clear()
 
     def clock(self, now: float) -> float:
         return self.offset + now * self.rate
@@ -146,6 +153,7 @@ class World:
             len(self.workers),
             rate=1 + self.random.uniform(-CLOCK_SKEW, CLOCK_SKEW),
             offset=self.random.uniform(0, 1e6),
+            name=WorkerId(f"w{len(self.workers):02}-0"),
         )
         self.workers.append(worker)
         self._beat(worker)
@@ -196,10 +204,7 @@ class World:
     def _beat(self, worker: Worker) -> None:
         own = worker.clock(self.now)
         if worker.last_beat and own - worker.last_beat > FENCE_SECONDS:
-            worker.session += 1
-            worker.running.clear()
-            worker.handing.clear()
-            worker.parents_read.clear()
+            worker.begin_anew()
         worker.last_beat = own
         self.pulses[worker.name] = self.pulses.get(worker.name, 0) + 1
         self.at(BEAT_SECONDS * self.random.uniform(0.9, 1.1), worker, lambda: self._beat(worker))
@@ -220,7 +225,8 @@ class World:
             if row.owner not in live or (row.owner == worker.name and shard_id not in worker.running)
         }
         worker.free_since = free
-        return View(dict(self.rows), len(self.awaited), live, free)
+        held = Counter(row.owner for row in self.rows.values() if row.owner is not None)
+        return View(dict(self.rows), len(self.awaited), live, dict(sorted(free.items())), held)
 
     def _act(self, worker: Worker, view: View) -> None:
         """Plan every stream and carry it out. A worker that was paused does so without looking again."""
@@ -247,15 +253,14 @@ class World:
                 theirs=view.rows[shard_id].epoch == 0 and bool(view.rows[shard_id].shard.parents),
                 waiting_seconds=own - since,
             )
-            for shard_id, since in sorted(view.free_since.items())
+            for shard_id, since in view.free_since.items()
             if self.stream_of[shard_id] == stream and shard_id not in worker.running
         ]
         owned = [s for s in worker.running if self.stream_of[s] == stream and s not in worker.handing]
-        held = Counter(row.owner for row in view.rows.values() if row.owner is not None)
         result = plan(
             free,
             owned,
-            Load(len(view.rows) + view.awaited, held, mine=len(worker.running) - len(worker.handing)),
+            Load(len(view.rows) + view.awaited, view.held, mine=len(worker.running) - len(worker.handing)),
             me=worker.name,
             live=view.live,
             bounds=replace(self.bounds, moves=moves),

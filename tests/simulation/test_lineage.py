@@ -19,7 +19,7 @@ from tests.simulation.stream_history import Rules, told
 SEEDS = range(300)
 
 
-@settings(max_examples=500)
+@settings(max_examples=250)
 @given(st.integers(0, 2**32))
 def test_every_record_is_read_once_and_parents_first(seed: int) -> None:
     assert told(seed) is None
