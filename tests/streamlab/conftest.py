@@ -31,8 +31,9 @@ def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 async def lab() -> AsyncIterator[Laboratory]:
-    """A laboratory of its own, with the stream of a table `orders` and four shards."""
+    """A laboratory whose time stands still, with the stream of a table `orders` and four shards."""
     async with laboratory(seed=7, shards=4) as opened:
+        opened.freeze()
         opened.make("orders", REGION)
         yield opened
 

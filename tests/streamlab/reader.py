@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from replicator.adapters.streams import DynamoStreams, whole_listing
 from replicator.domain.progress import HORIZON
 from replicator.domain.records import ChangeRecord, ShardId
@@ -44,5 +46,5 @@ def chained(records: list[ChangeRecord]) -> bool:
     return all(
         before.new == after.old and int(before.sequence) < int(after.sequence)
         for history in histories(records).values()
-        for before, after in zip(history, history[1:], strict=False)
+        for before, after in pairwise(history)
     )

@@ -38,9 +38,7 @@ async def test_a_hole_between_two_pages_counts_as_skipped(lab: Laboratory, strea
     assert lab.stats()["skipped"] == {"-": 10}
 
 
-async def test_a_child_that_is_read_before_its_parents_end_is_noticed(
-    lab: Laboratory, streams: DynamoStreams
-) -> None:
+async def test_a_child_that_is_read_before_its_parents_end_is_noticed(lab: Laboratory, streams: DynamoStreams) -> None:
     stream = await streams.current(ORDERS)
     await lab.generate("orders", count=100)
     parent = ShardId((await whole_listing(streams, stream))[0].shard_id)

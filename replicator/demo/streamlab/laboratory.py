@@ -168,6 +168,10 @@ class Laboratory:
         self.clock.advance(seconds)
         self.tick()
 
+    def freeze(self) -> None:
+        """Let time stand still in the laboratory: from now on it passes by `advance` alone."""
+        self.clock.freeze()
+
     def tick(self) -> None:
         """What time does by itself: rolls, and the end of what is too old. Called about every half second."""
         self.tables.sweep()

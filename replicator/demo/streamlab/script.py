@@ -25,6 +25,7 @@ COMMANDS: Final = (
     "contradict",
     "expire",
     "fault",
+    "freeze",
     "generate",
     "hide",
     "honest",

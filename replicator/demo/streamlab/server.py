@@ -53,6 +53,13 @@ class Answer:
     reading: Reading | None = None
 
 
+class _Naming(msgspec.Struct):
+    """What in a request names a table."""
+
+    StreamArn: str = ""
+    TableName: str = ""
+
+
 @asynccontextmanager
 async def laboratory(
     upstream: str | None = None, *, seed: int = 0, port: int = 0, script: Sequence[Step] = (), **options: Any
@@ -156,8 +163,7 @@ class Front:
                 await self._meet(body, caller)
                 told = service.describe_stream(body, caller)
             case "ListStreams":
-                scope = gateway.scope(caller.access_key, caller.region)
-                await gateway.discover(scope)
+                await self._meet(body, caller)
                 scope = gateway.scope(caller.access_key, caller.region)
                 told = service.list_streams(body, scope.account, scope.region)
             case _:
@@ -165,13 +171,14 @@ class Front:
         return Answer(_OK, told, self._headers(told), reading)
 
     async def _meet(self, body: bytes, caller: Caller) -> None:
-        """Get to know the table of a stream that nobody described through here yet."""
-        with contextlib.suppress(msgspec.DecodeError, AttributeError, ValueError):
-            arn = msgspec.json.decode(body).get("StreamArn", "")
-            if arn not in self.lab.tables.by_arn:
-                name = arn.split("/")[1] if "/" in arn else ""
-                scope = self.lab.gateway.scope(caller.access_key, caller.region)
-                await self.lab.gateway.discover(scope, name or None)
+        """Get to know the table that is asked for (or all), if nobody described it through here yet."""
+        with contextlib.suppress(msgspec.DecodeError):
+            asked = msgspec.json.decode(body or b"{}", type=_Naming)
+            if asked.StreamArn in self.lab.tables.by_arn:
+                return
+            _, _, named = asked.StreamArn.partition(":table/")
+            name = asked.TableName or named.partition("/")[0] or None
+            await self.lab.gateway.discover(self.lab.gateway.scope(caller.access_key, caller.region), name)
 
     def _refusal(self, error: ServiceError) -> Answer:
         self.lab.counters.refused[error.code] += 1

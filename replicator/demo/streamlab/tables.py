@@ -29,14 +29,22 @@ class LabClock:
     """The laboratory's time: seconds since 1970 on a clock that never jumps, but by `advance`."""
 
     offset: float = field(default_factory=lambda: time.time() - time.monotonic())
+    still: float | None = None
+    """Where it stands, when it does."""
 
     def now(self) -> float:
         """The time in the laboratory."""
-        return time.monotonic() + self.offset
+        return time.monotonic() + self.offset if self.still is None else self.still
 
     def advance(self, seconds: float) -> None:
         """Let that much time pass at once."""
         self.offset += seconds
+        if self.still is not None:
+            self.still += seconds
+
+    def freeze(self) -> None:
+        """Stand still, but for `advance`."""
+        self.still = self.now()
 
 
 @dataclass(frozen=True, slots=True)
