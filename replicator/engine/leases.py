@@ -12,11 +12,14 @@ from collections.abc import Iterable, Mapping
 
 from replicator.domain.errors import LeaseLost, ReplicatorError
 from replicator.domain.records import WorkerId
-from replicator.engine.pacing import Limits, pause
-from replicator.ports import Clock, Membership, Observer
+from replicator.engine.pacing import Limits, pause, pause_for_any
+from replicator.ports import LEAVING, Clock, Membership, Observer, Pulse
 
 _SHARE_OF_LEASE = 0.8
 """The deadline lies this share of the lease after the heartbeat was sent; the rest is for requests on the wire."""
+
+_NEWS_SECONDS = 0.3
+"""Time between two heartbeats at least, however much news there is."""
 
 
 class Session:
@@ -61,6 +64,11 @@ class ShardFence:
         self._session = session
         self._revoked = False
 
+    @property
+    def revoked(self) -> bool:
+        """Whether the lease is known to be somebody else's."""
+        return self._revoked
+
     def revoke(self) -> None:
         """The lease went to somebody else."""
         self._revoked = True
@@ -72,22 +80,53 @@ class ShardFence:
         self._session.check()
 
 
-async def heartbeat(session: Session, membership: Membership, clock: Clock, observer: Observer, limits: Limits) -> None:
-    """Beat until the session is over: the deadline passed, or somebody ended it."""
-    counter = 0
+class News:
+    """What the other workers should hear of us, and that they should hear it soon."""
+
+    def __init__(self, admin: str = "") -> None:
+        """`admin`: where our admin server listens."""
+        self._admin = admin
+        self._count = 0
+        self.leaving = False
+        self.untold = asyncio.Event()
+        """Set while there is news that no heartbeat has told."""
+
+    def tell(self) -> None:
+        """Let others look at the rows: shards were freed or found."""
+        self._count += 1
+        self.untold.set()
+
+    def leave(self) -> None:
+        """Tell that we want no more shards."""
+        self.leaving = True
+        self.tell()
+
+    def pulse(self, beat: int) -> Pulse:
+        """The next heartbeat, with everything that is to tell."""
+        self.untold.clear()
+        return Pulse(beat, LEAVING - self._count if self.leaving else self._count, self._admin)
+
+
+async def heartbeat(  # noqa: PLR0913 - its collaborators, given once
+    session: Session, membership: Membership, clock: Clock, observer: Observer, *, limits: Limits, news: News
+) -> None:
+    """Beat until the session is over: the deadline passed, or somebody ended it. News is beaten early."""
+    beat = 0
     while not session.over.is_set():
-        counter += 1
+        beat += 1
         sent_at = clock.monotonic()
         wait = limits.heartbeat_seconds
         try:
             async with asyncio.timeout(min(limits.lease_seconds, session.seconds_left)):
-                await membership.beat(session.worker, counter)
+                await membership.beat(session.worker, news.pulse(beat))
             session.extend(sent_at)
             observer.service_recovered("heartbeat")
         except (ReplicatorError, TimeoutError) as error:
             observer.service_failed("heartbeat", _as_ours(error))
             wait = min(wait, limits.lease_seconds / 10)
-        await pause(session.over, max(0.0, min(wait, session.seconds_left)))
+        wait = max(0.0, min(wait, session.seconds_left))
+        if not await pause(session.over, min(wait, _NEWS_SECONDS)) and wait > _NEWS_SECONDS:
+            await pause_for_any(wait - _NEWS_SECONDS, session.over, news.untold)
         session.expire_if_due()
 
 

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.records import RegionId, TableName, WorkerId
 from replicator.engine.coordinator import Source, StreamCoordinator
-from replicator.engine.leases import Session, heartbeat
+from replicator.engine.describing import DescribeBudget
+from replicator.engine.leases import News, Session, heartbeat
+from replicator.engine.members import Members
 from replicator.engine.pacing import Limits, pause_for_any
 from replicator.engine.sources import Sources
+from replicator.engine.turns import MOST_AT_ONCE, TakingTurns
+from replicator.engine.view import Loads
 from replicator.ports import Clock, Membership, Observer
 
 
@@ -27,6 +31,15 @@ class _Reading:
     task: asyncio.Task[None]
     stop: asyncio.Event
     ended: asyncio.Event
+
+
+@dataclass(frozen=True, slots=True)
+class _Shared:
+    """What the coordinators of one session share."""
+
+    session: Session
+    members: Members
+    loads: Loads
 
 
 class Worker:
@@ -42,7 +55,9 @@ class Worker:
         clock: Clock,
         observer: Observer,
         stop: asyncio.Event,
+        admin: str = "",
     ) -> None:
+        """`admin`: where our admin server listens; others show it."""
         self._sources = sources if isinstance(sources, Sources) else Sources(sources)
         self._membership = membership
         self._new_id = new_id
@@ -50,45 +65,69 @@ class Worker:
         self._clock = clock
         self._observer = observer
         self._stop = stop
+        self._admin = admin
+        self._turns = asyncio.Semaphore(MOST_AT_ONCE)
+        self._budgets: dict[RegionId, DescribeBudget] = {}
 
     async def run(self) -> None:
         """Work until `stop`; then drain, store, release, and leave."""
         while not self._stop.is_set():
             session = Session(self._new_id(), self._clock, self._limits.lease_seconds)
             self._observer.session_began(session.worker)
-            async with asyncio.TaskGroup() as group:
-                group.create_task(
-                    heartbeat(session, self._membership, self._clock, self._observer, self._limits), name="heartbeat"
-                )
-                await pause_for_any(float("inf"), session.begun, self._stop)
-                if session.begun.is_set():
-                    await self._read_sources(session)
-                session.over.set()
+            await self._live(session)
             await self._leave(session)
 
-    async def _read_sources(self, session: Session) -> None:
+    async def _live(self, session: Session) -> None:
+        """One session, from its first heartbeat to its end."""
+        news = News(self._admin)
+        members = Members(
+            session, news, self._membership, limits=self._limits, clock=self._clock, observer=self._observer
+        )
+        async with asyncio.TaskGroup() as group:
+            beating = heartbeat(session, self._membership, self._clock, self._observer, limits=self._limits, news=news)
+            group.create_task(beating, name="heartbeat")
+            await pause_for_any(float("inf"), session.begun, self._stop)
+            if session.begun.is_set():
+                group.create_task(members.watch(), name="members")
+                await pause_for_any(float("inf"), members.known, session.over, self._stop)
+                await self._read_sources(_Shared(session, members, Loads()))
+            session.over.set()
+
+    async def _read_sources(self, shared: _Shared) -> None:
         """Run a coordinator per source; cancel them when the session is over before they are done."""
+        session = shared.session
         reading: dict[tuple[RegionId, TableName], _Reading] = {}
         async with asyncio.TaskGroup() as group:
             while not session.over.is_set() and (reading or not self._stop.is_set()):
                 news = () if self._stop.is_set() else (self._stop, self._sources.changed)
                 wanted = {(source.region, source.table): source for source in self._sources.now} if news else {}
-                for place, ours in list(reading.items()):
-                    if ours.task.done():
-                        del reading[place]
-                    elif wanted.get(place) is not ours.source:
+                if not news:
+                    shared.members.leave()
+                for place, ours in reading.items():
+                    if wanted.get(place) is not ours.source:
                         ours.stop.set()
                 for place, source in wanted.items():
                     if place not in reading:
-                        reading[place] = self._read(source, session, group)
+                        reading[place] = self._read(source, shared, group)
                 await pause_for_any(float("inf"), session.over, *news, *(ours.ended for ours in reading.values()))
+                reading = {place: ours for place, ours in reading.items() if not ours.task.done()}
             for ours in reading.values():
                 ours.task.cancel()
 
-    def _read(self, source: Source, session: Session, group: asyncio.TaskGroup) -> _Reading:
+    def _read(self, source: Source, shared: _Shared, group: asyncio.TaskGroup) -> _Reading:
         """Begin to read a source, until its own `stop`."""
         stop, ended = asyncio.Event(), asyncio.Event()
-        coordinator = StreamCoordinator(source, self._membership, session, limits=self._limits, stop=stop)
+        budget = self._budgets.setdefault(source.region, DescribeBudget(self._clock, self._limits.describes_per_second))
+        coordination = TakingTurns(source.ports.coordination, self._turns)
+        coordinator = StreamCoordinator(
+            replace(source, ports=replace(source.ports, coordination=coordination)),
+            shared.session,
+            shared.members,
+            budget,
+            shared.loads,
+            limits=self._limits,
+            stop=stop,
+        )
         name = f"coordinator of {source.table} in {source.region}"
         task = group.create_task(coordinator.run(), name=name)
         task.add_done_callback(lambda _: ended.set())

@@ -1,0 +1,265 @@
+"""The shards of one stream that this session reads: look at the rows, plan, claim, start, hand over.
+
+Every worker plans for itself from the rows and the members it sees; no leader stands in the way of a take-over.
+Invariant: what we read is what the rows say is ours. A shard is handed over by ending its worker, which stores its
+progress before it gives the lease back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from replicator.domain.assignment import Bounds, Doubts, Free, LeaseRow, plan
+from replicator.domain.errors import ReplicatorError, WorldMismatch
+from replicator.domain.records import ShardId
+from replicator.domain.rules import Rule
+from replicator.engine.discovery import Discovery
+from replicator.engine.leases import Session, ShardFence
+from replicator.engine.members import Members
+from replicator.engine.pacing import Limits
+from replicator.engine.shard import ShardPorts, ShardWorker
+from replicator.engine.view import Loads, View
+from replicator.ports import Lease, StreamRef, StreamState
+
+_FORGET_SECONDS = 600.0
+"""A finished shard's row outlives its listing by this much: no worker then still has a listing that names the shard."""
+
+_PATIENCE_SECONDS = 30.0
+"""A new owner has stored where it begins long before."""
+
+_CLAIMS_AT_ONCE = 16
+
+
+@dataclass(slots=True)
+class _Running:
+    """A shard that we read. `stop` ends it gracefully."""
+
+    worker: ShardWorker
+    fence: ShardFence
+    stop: asyncio.Event
+
+
+class Holdings:
+    """What one session holds of one stream."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        ref: StreamRef,
+        *,
+        rules: Sequence[Rule],
+        ports: ShardPorts,
+        session: Session,
+        members: Members,
+        discovery: Discovery,
+        loads: Loads,
+        limits: Limits,
+        wake: Callable[[], None],
+    ) -> None:
+        """`wake` asks for a cycle."""
+        self._ref = ref
+        self._rules = rules
+        self._ports = ports
+        self._session = session
+        self._members = members
+        self._discovery = discovery
+        self._loads = loads
+        self._limits = limits
+        self._wake = wake
+        self._view = View(StreamState({}, None, {}), rules)
+        self._running: dict[ShardId, _Running] = {}
+        self._ran: set[ShardId] = set()
+        """Shards that we read in this session."""
+        self._doubts = Doubts()
+        self._free_since: dict[ShardId, float] = {}
+        self._vanished_since: dict[ShardId, float] = {}
+        self._unread: dict[str, float] = {}
+        self.settled_at = 0
+        """How many listings were complete when everything was first seen to be read."""
+
+    @property
+    def read_out(self) -> bool:
+        """Whether everything that is known was read to its end."""
+        return not self._running and self._view.read_out
+
+    def tell(self) -> None:
+        """Tell that a cycle was attempted."""
+        view = self._view
+        self._ports.observer.cycle(self._ref, len(view.rows), len(self._running), view.open_shards)
+
+    def stop(self) -> None:
+        """End every shard gracefully, all at once."""
+        self._loads.tell(self._ref, None)
+        self._members.note_owners(self._ref, ())
+        for running in self._running.values():
+            running.stop.set()
+
+    async def cycle(self, group: asyncio.TaskGroup) -> bool:
+        """Look at the rows and act; returns whether there is more to do at once."""
+        state = await self._ports.coordination.state(self._ref)
+        self._view = view = View(state, self._rules)
+        self._ran &= view.rows.keys()
+        self._members.note_owners(self._ref, view.owners)
+        self._tell_unreadable(state.unreadable)
+        self._compare(state)
+        active = [rule for rule in self._rules if rule.name not in self._members.paused]
+        wanted = view.wanted(active)
+        self._offer(wanted)
+        more = await self._plan(view, wanted, group)
+        await self._discovery.take(state, self._ran)
+        await self._forget(view)
+        return more
+
+    def _tell_unreadable(self, error: WorldMismatch | None) -> None:
+        """A row that cannot be understood holds its shard back, and no other."""
+        what = f"rows of {self._ref.table} in {self._ref.region}"
+        if error is None:
+            self._ports.observer.service_recovered(what)
+        else:
+            self._ports.observer.service_failed(what, error)
+
+    # -- what we read ----------------------------------------------------------------------------------------------
+
+    def _compare(self, state: StreamState) -> None:
+        """End what the rows say is no longer ours: quietly at first; what is stuck at the next look."""
+        for shard_id, running in self._running.items():
+            row, lease = state.rows.get(shard_id), running.worker.lease
+            if row is None and state.unreadable is not None:
+                continue
+            if row is None or (row.owner, row.epoch) != (lease.owner, lease.epoch):
+                if running.fence.revoked:
+                    running.stop.set()
+                running.fence.revoke()
+
+    def _offer(self, wanted: Mapping[ShardId, list[Rule]]) -> None:
+        """Start rules on shards that we read already, and end those that are paused."""
+        for shard_id, running in self._running.items():
+            for name in self._members.paused:
+                running.worker.withdraw(name)
+            if shard_id in wanted:
+                running.worker.offer(wanted[shard_id])
+
+    async def _plan(self, view: View, wanted: Mapping[ShardId, list[Rule]], group: asyncio.TaskGroup) -> bool:
+        """Claim what is free and falls to us, and hand over what is above our share."""
+        keeping = {shard_id for shard_id, running in self._running.items() if not running.stop.is_set()} & wanted.keys()
+        self._loads.tell(self._ref, view.load(wanted, len(keeping)))
+        free = self._free(view, wanted)
+        now = self._ports.clock.monotonic()
+        decided = plan(
+            [self._offered(row, now - self._free_since[shard_id]) for shard_id, row in free.items()],
+            keeping,
+            self._loads.all,
+            me=self._members.me,
+            live=self._members.live,
+            bounds=Bounds(claims=self._limits.claims_per_cycle, moves=self._limits.moves_per_cycle),
+            doubted=self._doubts.at(now),
+        )
+        self._doubts.note(decided.passed_over, now)
+        for shard_id in decided.releases:
+            self._running[shard_id].stop.set()
+        await self._claim_all([(free[shard_id], wanted[shard_id]) for shard_id in decided.claims], group)
+        self._tell_unread(view, {each: wanted[each] for each in wanted if each not in self._running | free})
+        return decided.more
+
+    def _free(self, view: View, wanted: Iterable[ShardId]) -> dict[ShardId, LeaseRow]:
+        """Wanted shards that nobody alive owns. One is ours though we do not read it: a claim without an answer."""
+        rows = {shard_id: view.rows[shard_id] for shard_id in wanted if shard_id not in self._running}
+        free = {
+            shard_id: row
+            for shard_id, row in rows.items()
+            if row.owner is None or row.owner == self._members.me or self._members.is_expired(row.owner)
+        }
+        now = self._ports.clock.monotonic()
+        self._free_since = {shard_id: self._free_since.get(shard_id, now) for shard_id in free}
+        return free
+
+    def _offered(self, row: LeaseRow, waiting_seconds: float) -> Free:
+        ours = row.owner == self._members.me or not self._ran.isdisjoint(row.shard.parents)
+        theirs = row.epoch == 0 and bool(row.shard.parents) and not ours
+        return Free(row.shard_id, ours=ours, theirs=theirs, waiting_seconds=waiting_seconds)
+
+    # -- claims ----------------------------------------------------------------------------------------------------
+
+    async def _claim_all(self, claims: Iterable[tuple[LeaseRow, list[Rule]]], group: asyncio.TaskGroup) -> None:
+        """Claim some shards at once; one that fails hinders no other."""
+        turns = asyncio.Semaphore(_CLAIMS_AT_ONCE)
+        troubles: list[ReplicatorError] = []
+
+        async def claim(row: LeaseRow, rules: list[Rule]) -> None:
+            async with turns:
+                try:
+                    await self._claim(row, rules, group)
+                except ReplicatorError as error:
+                    troubles.append(error)
+
+        async with asyncio.TaskGroup() as claiming:
+            for row, rules in claims:
+                claiming.create_task(claim(row, rules), name=f"claim {row.shard_id}")
+        for trouble in troubles:
+            raise trouble
+
+    async def _claim(self, seen: LeaseRow, rules: list[Rule], group: asyncio.TaskGroup) -> None:
+        self._session.check()
+        row = await self._ports.coordination.claim(self._ref, seen, self._members.me)
+        if row is None:
+            return
+        lease = Lease(self._ref, row.shard_id, self._members.me, row.epoch)
+        running = self._new(lease, row)
+        running.worker.offer(rules)
+        self._ports.observer.lease_claimed(lease)
+        self._running[row.shard_id] = running
+        self._ran.add(row.shard_id)
+        group.create_task(self._work(running), name=f"shard {row.shard_id}")
+
+    def _new(self, lease: Lease, row: LeaseRow) -> _Running:
+        fence, stop = ShardFence(self._session), asyncio.Event()
+        worker = ShardWorker(
+            lease, row, self._ports, fence, limits=self._limits, stop=stop, wake=self._wake, ends=self._discovery
+        )
+        return _Running(worker, fence, stop)
+
+    async def _work(self, running: _Running) -> None:
+        try:
+            await running.worker.run()
+        finally:
+            del self._running[running.worker.lease.shard_id]
+            self._wake()
+        if running.stop.is_set():
+            self._members.announce()
+
+    # -- what is told and forgotten --------------------------------------------------------------------------------
+
+    def _tell_unread(self, view: View, wanted: Mapping[ShardId, list[Rule]]) -> None:
+        """Tell of rules that wait for a shard whose owner does not read it for them: it runs another configuration."""
+        now = self._ports.clock.monotonic()
+        unread = {
+            f"rule {rule.name} on shard {shard_id} of {self._ref.table} in {self._ref.region}": view.rows[
+                shard_id
+            ].owner
+            for shard_id, rules in wanted.items()
+            for rule in rules
+            if any(target.target_id not in view.rows[shard_id].checkpoints for target in rule.targets)
+        }
+        for what in self._unread.keys() - unread.keys():
+            del self._unread[what]
+            self._ports.observer.service_recovered(what)
+        for what, owner in unread.items():
+            if now - self._unread.setdefault(what, now) > _PATIENCE_SECONDS:
+                error = WorldMismatch(
+                    f"Worker {owner} owns the shard and does not read it for this rule.",
+                    advice="Give every worker of the group the same configuration; restart those with an older one.",
+                )
+                self._ports.observer.service_failed(what, error)
+
+    async def _forget(self, view: View) -> None:
+        """Drop rows of shards that nobody needs and that the stream listed no more for a while."""
+        if not self._discovery.seated:
+            self._vanished_since = {}
+            return
+        now = self._ports.clock.monotonic()
+        rows = view.forgettable()
+        self._vanished_since = {row.shard_id: self._vanished_since.get(row.shard_id, now) for row in rows}
+        for row in rows:
+            if now - self._vanished_since[row.shard_id] >= _FORGET_SECONDS:
+                await self._ports.coordination.forget(self._ref, row)

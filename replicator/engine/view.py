@@ -1,0 +1,118 @@
+"""What a stream's rows mean for the rules of this worker. No calls: rows in, shards out.
+
+Invariant: a shard is wanted for a rule only when every parent is stored as finished for that rule, or is known to be
+gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Hashable, Iterable, Sequence
+
+from replicator.domain.assignment import LeaseRow, Load
+from replicator.domain.lineage import Shard, childless, ready
+from replicator.domain.progress import END, HORIZON
+from replicator.domain.records import ShardId, WorkerId
+from replicator.domain.rules import Rule, Target
+from replicator.ports import StreamState
+
+
+class View:
+    """One reading of a stream's rows."""
+
+    def __init__(self, state: StreamState, rules: Sequence[Rule]) -> None:
+        self.rows = state.rows
+        self._state = state
+        self._rules = rules
+        self._graph: dict[ShardId, Shard] = {shard_id: row.shard for shard_id, row in state.rows.items()}
+
+    @property
+    def owners(self) -> set[WorkerId]:
+        """Workers that own a shard or the discoverer's seat."""
+        seat = self._state.seat
+        owners = {row.owner for row in self.rows.values()} | {None if seat is None else seat.owner}
+        return {owner for owner in owners if owner is not None}
+
+    def wanted(self, rules: Iterable[Rule]) -> dict[ShardId, list[Rule]]:
+        """Shards that some of these rules may read now, with those rules; parents first."""
+        wanted: dict[ShardId, list[Rule]] = {}
+        for rule in rules:
+            finished = {shard_id for shard_id, row in self.rows.items() if self.finished(rule, row)}
+            for shard_id in ready(self._graph, finished):
+                if not self._may_overtake(rule, shard_id):
+                    wanted.setdefault(shard_id, []).append(rule)
+        return wanted
+
+    def _may_overtake(self, rule: Rule, shard_id: ShardId) -> bool:
+        """Whether a parent may stand in the row that is unreadable; what was begun before may go on."""
+        row = self.rows[shard_id]
+        if self._state.unreadable is None or any(target.target_id in row.checkpoints for target in rule.targets):
+            return False
+        return any(parent not in self.rows for parent in row.shard.parents)
+
+    def finished(self, rule: Rule, row: LeaseRow) -> bool:
+        """Whether a rule needs nothing more of a shard."""
+        return all(row.checkpoints.get(each.target_id, self._unbegun(each, row)) == END for each in rule.targets)
+
+    def _unbegun(self, target: Target, row: LeaseRow) -> object:
+        """A target that came when a shard was read by others and is listed no more cannot miss it."""
+        start = self._state.starts.get(target.target_id)
+        owed = start is not None and start.started_at <= row.found_at
+        return END if row.vanished and row.checkpoints and not owed else HORIZON
+
+    def done(self, row: LeaseRow) -> bool:
+        """Whether no rule needs anything more of a shard."""
+        return all(self.finished(rule, row) for rule in self._rules)
+
+    @property
+    def read_out(self) -> bool:
+        """Whether every shard that is known was closed and read to its end."""
+        return self._state.unreadable is None and all(row.shard.closed and self.done(row) for row in self.rows.values())
+
+    @property
+    def open_shards(self) -> int:
+        """How many shards still get records."""
+        return sum(not row.shard.closed for row in self.rows.values())
+
+    def forgettable(self) -> list[LeaseRow]:
+        """Rows of vanished shards that nobody needs: all rules are through, and the children, if any, were begun."""
+        waited_for = {
+            parent
+            for row in self.rows.values()
+            if not row.checkpoints and not row.vanished
+            for parent in row.shard.parents
+        }
+        return [
+            row
+            for row in self.rows.values()
+            if row.vanished and row.owner is None and row.shard_id not in waited_for and self.done(row)
+        ]
+
+    def load(self, wanted: Collection[ShardId], mine: int) -> Load:
+        """This stream's part of the group's work; `mine`: how many shards of it we read and keep."""
+        ended = [row.shard_id for row in self.rows.values() if not row.vanished and self.done(row)]
+        awaited = childless(self._graph, ended)
+        here = [row for row in self.rows.values() if row.owner is not None or row.shard_id in wanted]
+        held = Counter(row.owner for row in here if row.owner is not None)
+        return Load(len(here) + len(awaited), held, mine)
+
+
+class Loads:
+    """The work of the whole group: the coordinators of a process tell each other what they see."""
+
+    def __init__(self) -> None:
+        self._loads: dict[Hashable, Load] = {}
+
+    def tell(self, source: Hashable, load: Load | None) -> None:
+        """What a coordinator sees of its stream; None when it no longer looks."""
+        if load is None:
+            self._loads.pop(source, None)
+        else:
+            self._loads[source] = load
+
+    @property
+    def all(self) -> Load:
+        """Over all streams."""
+        loads = self._loads.values()
+        held = sum((Counter(load.held) for load in loads), Counter[WorkerId]())
+        return Load(sum(load.total for load in loads), held, sum(load.mine or 0 for load in loads))
