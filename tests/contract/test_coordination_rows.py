@@ -160,6 +160,18 @@ async def test_a_coordination_table_that_is_missing_is_named(dynamo_place: Place
         await absent.membership.members()
 
 
+async def test_a_row_that_cannot_be_written_holds_back_its_descendants_and_no_other(stored: TableWorld) -> None:
+    broken, child, grandchild = S1, S2, S3
+    await stored.found(broken)
+    await stored.overwrite("parents", {"S": "no set"})
+    other, below = Shard(ShardId("shard-4")), Shard(ShardId("shard-5"), (ShardId("shard-4"),))
+    sight = [Shard(broken, (ShardId("gone"),)), Shard(child, (broken,)), Shard(grandchild, (child,)), other, below]
+    with pytest.raises(WorldMismatch) as raised:
+        await stored.found(*sight)
+    assert "replicator check" in raised.value.advice
+    assert set(await stored.rows()) == {other.shard_id, below.shard_id}
+
+
 async def test_parents_are_stored_before_their_children_and_a_failure_keeps_children_away(stored: TableWorld) -> None:
     """A child without its parent's row would be read at once, ahead of its parent."""
     sent: list[str] = []

@@ -85,9 +85,10 @@ class DynamoCoordination:
     async def discover(self, stream: StreamRef, shards: Sequence[Shard], found_at: float) -> None:
         """Store shards, parents first, so that no child ever stands without a parent that is known.
 
-        A failed write does not hold back others of its generation; the first failure is raised behind them.
+        A write that fails holds back that shard's descendants and no other; the first failure is raised behind all.
         """
         turn = asyncio.Semaphore(_WRITES_AT_ONCE)
+        failed: set[ShardId] = set()
         failures: list[ReplicatorError] = []
 
         async def store(shard: Shard) -> None:
@@ -96,13 +97,16 @@ class DynamoCoordination:
                     await self._table.update(self._names.shard_key(stream, shard.shard_id), _found(shard, found_at))
                 except ReplicatorError as error:
                     failures.append(error)
+                    failed.add(shard.shard_id)
 
         for generation in _generations(shards):
+            failed |= {shard.shard_id for shard in generation if not failed.isdisjoint(shard.parents)}
             async with asyncio.TaskGroup() as group:
                 for shard in generation:
-                    group.create_task(store(shard), name=f"store {shard.shard_id}")
-            if failures:
-                raise failures[0]
+                    if shard.shard_id not in failed:
+                        group.create_task(store(shard), name=f"store {shard.shard_id}")
+        if failures:
+            raise failures[0]
 
     async def mark_vanished(self, stream: StreamRef, shard_id: ShardId) -> None:
         """Note that the stream lists a shard no more."""

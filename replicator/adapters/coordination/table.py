@@ -15,7 +15,7 @@ from replicator.adapters.aws import CLIENT_ERRORS, error_code, member, translate
 from replicator.adapters.coordination.changes import condition
 from replicator.adapters.coordination.names import Names
 from replicator.adapters.coordination.rows import RowReader
-from replicator.domain.errors import WorldMismatch
+from replicator.domain.errors import PoisonRecord, WorldMismatch
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
@@ -112,4 +112,8 @@ class CoordinationTable:
         return True
 
     def _translated(self, operation: str, error: Exception) -> Exception:
-        return translate(error, f"{operation} on the {self._where}")
+        translated = translate(error, f"{operation} on the {self._where}")
+        if isinstance(translated, PoisonRecord):
+            advice = "A row of it may be corrupt: `replicator check` names such rows and what to do about each."
+            return WorldMismatch(translated.message, advice=advice)
+        return translated
