@@ -20,7 +20,7 @@ from replicator import __version__
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.provisioning.choices import TableFinder
 from replicator.adapters.wire import prepare
-from replicator.assembly import Assembly, caches_of, connections_of, regions_of
+from replicator.assembly import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
 from replicator.connections import open_caches, open_places
 from replicator.daemon import live
 from replicator.domain.records import WorkerId
@@ -83,10 +83,14 @@ async def _run(settings: Settings, config_path: Path) -> int:
             )
             log.info("admin_listening", host=host, port=port)
             places = await stack.enter_async_context(
-                open_places(settings, regions_of(settings), connections_of(settings))
+                open_places(
+                    settings, regions_of(settings), connections_of(settings), stream_connections=STREAM_CONNECTIONS
+                )
             )
+            home = settings.coordination.region
+            homes = await stack.enter_async_context(open_places(settings, {home}, {home: HOME_CONNECTIONS}))
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
-            parts = _Parts(settings, places, caches, clock, observer, board, _address(host, port))
+            parts = _Parts(settings, places, homes[home], caches, clock, observer, board, _address(host, port))
             await _serve(parts, stop)
 
     def told(what: str) -> None:
@@ -112,6 +116,7 @@ class _Parts:
 
     settings: Settings
     places: Mapping[str, Place]
+    home: Place
     caches: Mapping[str, RedisCache]
     clock: SystemClock
     observer: LiveObserver
@@ -124,7 +129,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     for place in parts.places.values():
         prepare(place.dynamodb)
         prepare(place.streams)
-    assembly = Assembly(parts.settings, parts.places, parts.caches, parts.clock, parts.observer)
+    assembly = Assembly(parts.settings, parts.places, parts.home, parts.caches, parts.clock, parts.observer)
     finder = TableFinder(parts.settings, parts.places)
     premises = Premises(parts.settings, parts.places, parts.caches, assembly.registry, parts.clock, finder)
     survey = await prepare_start(premises, stop)

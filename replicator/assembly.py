@@ -33,10 +33,16 @@ if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings
 
 _RESERVED_CONNECTIONS = 32
-"""Connections per region beside those that write replicas: coordination, tables, conflicts."""
+"""Connections per region beside those that write replicas: what is asked of tables, and conflicts."""
+
+HOME_CONNECTIONS = 64
+"""Connections for coordination: heartbeats, leases, checkpoints."""
 
 _MOST_CONNECTIONS = 2048
 """Connections per region at most; requests beyond them wait for one."""
+
+STREAM_CONNECTIONS = 256
+"""Connections per region for reading streams: enough for a thousand shards, whose polls are short and spread."""
 
 _TABLES_AT_ONCE = 8
 """A rule that chooses its tables has connections for so many of them; they share these."""
@@ -54,18 +60,21 @@ _RuleTable = tuple[str, str]
 class Assembly:
     """The adapters of this process, and the sources that they make of settings."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - the process's adapters, given once
         self,
         settings: Settings,
         places: Mapping[str, Place],
+        home: Place,
         caches: Mapping[str, RedisCache],
         clock: Clock,
         observer: Observer,
     ) -> None:
-        """`settings`: as they are written; sources are made of expanded ones."""
+        """`settings`: as they are written; sources are made of expanded ones.
+
+        `home`: the coordination region by connections of its own, so that no heartbeat waits behind writes of items.
+        """
         where = settings.coordination
-        home = places[where.region].dynamodb
-        rows = CoordinationTable(home, table=where.table, group=settings.group, region_id=where.region)
+        rows = CoordinationTable(home.dynamodb, table=where.table, group=settings.group, region_id=where.region)
         self.limits = limits_of(settings)
         self.membership = DynamoMembership(rows)
         self.registry = DynamoRegistry(rows)
@@ -77,7 +86,7 @@ class Assembly:
         self._many = choosing(settings).keys()
         self._streams = {region: DynamoStreams(place) for region, place in places.items()}
         self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
-        self._conflicts = conflict_log(home, settings)
+        self._conflicts = conflict_log(places[where.region].dynamodb, settings)
         self._budget = ByteBudget(self.limits.in_flight_bytes)
         self._made: dict[_RuleTable, dict[Rule, Mapping[str, TargetPorts]]] = {}
         self._sources: dict[tuple[RegionId, TableName], Source] = {}

@@ -20,9 +20,16 @@ _CONNECTIONS = 16
 
 @asynccontextmanager
 async def open_places(
-    settings: Settings, regions: Collection[str] | None = None, connections: Mapping[str, int] | None = None
+    settings: Settings,
+    regions: Collection[str] | None = None,
+    connections: Mapping[str, int] | None = None,
+    *,
+    stream_connections: int | None = None,
 ) -> AsyncIterator[dict[str, Place]]:
-    """Clients of some regions, or of all; nothing is sent yet. `connections`: the most per region."""
+    """Clients of some regions, or of all; nothing is sent yet.
+
+    `connections`: the most per region; `stream_connections`: the most for reading the streams of one region.
+    """
     times = ClientTimes(
         connect_seconds=settings.apply.connect_timeout.total_seconds(),
         read_seconds=settings.apply.read_timeout.total_seconds(),
@@ -35,7 +42,7 @@ async def open_places(
             most = (connections or {}).get(region_id, _CONNECTIONS)
             try:
                 places[region_id] = await stack.enter_async_context(
-                    open_place(region_id, region, times, connections=most)
+                    open_place(region_id, region, times, connections=most, stream_connections=stream_connections)
                 )
             except (BotoCoreError, ValueError) as error:
                 raise ConfigurationInvalid(

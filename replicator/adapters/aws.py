@@ -141,27 +141,34 @@ class Place:
 
 
 @asynccontextmanager
-async def open_place(region_id: str, settings: Region, times: ClientTimes, *, connections: int) -> AsyncIterator[Place]:
-    """Clients for a region; closed together. Nothing is sent before the first call."""
+async def open_place(
+    region_id: str, settings: Region, times: ClientTimes, *, connections: int, stream_connections: int | None = None
+) -> AsyncIterator[Place]:
+    """Clients for a region; closed together. Nothing is sent before the first call.
+
+    `connections` bound what is asked of tables, `stream_connections` (else the same) what is asked of streams; requests
+    beyond them wait for a connection.
+    """
     session = _session(region_id, settings, times)
     session.register_component("response_parser_factory", _Parsers())
-    config = _config(times, connections)
     async with AsyncExitStack() as stack:
 
-        def client(service: str, endpoint: object) -> Any:
+        def client(service: str, endpoint: object, most: int = connections) -> Any:
             url = endpoint or settings.endpoint_url
             return session.create_client(
                 service,  # type: ignore[call-overload]
                 region_name=settings.region,
                 endpoint_url=None if url is None else str(url).rstrip("/"),
-                config=config,
+                config=_config(times, most),
             )
 
         yield Place(
             region_id=region_id,
             settings=settings,
             dynamodb=await stack.enter_async_context(client("dynamodb", settings.endpoints.dynamodb)),
-            streams=await stack.enter_async_context(client("dynamodbstreams", settings.endpoints.streams)),
+            streams=await stack.enter_async_context(
+                client("dynamodbstreams", settings.endpoints.streams, stream_connections or connections)
+            ),
             sts=lambda: client("sts", settings.endpoints.sts),
         )
 
