@@ -215,10 +215,10 @@ class History:
             covered = [record for record in self.records(shard_id) if position.covers(record.number)]
             self.no_checkpoint_passes_an_effect(target_id, covered)
             self.no_cache_entry_is_older_than_a_checkpoint(target_id, covered)
-            parent = self.world.streams._shards[self.world.ref.arn][shard_id].shard.parent
-            assert parent is None or stored.get((parent, target_id)) == END, (
-                f"{shard_id} was begun for {target_id} before the end of {parent}"
-            )
+            for parent in self.world.streams._shards[self.world.ref.arn][shard_id].parents:
+                assert stored.get((parent, target_id)) == END, (
+                    f"{shard_id} was begun for {target_id} before the end of {parent}"
+                )
 
     def no_checkpoint_passes_an_effect(self, target_id: str, covered: list[ChangeRecord]) -> None:
         region = self.world.regions[TARGETS[target_id].region]
