@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from replicator.domain.errors import Disposition, ReplicatorError
-from replicator.domain.progress import HORIZON, Position
+from replicator.domain.progress import Position
 from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.rules import Rule
 from replicator.ports import Clock, Gap, Lease, Place, StreamRef
@@ -68,7 +68,8 @@ class TargetState:
     """One target on one shard. Wall-clock seconds: `pending_since`, `behind_since`; monotonic: `progress_at`."""
 
     place: Place
-    position: Position = HORIZON
+    position: Position | None = None
+    """None until it was told; what is stored then still counts."""
     pending_since: float | None = None
     """Creation of the oldest record of the page in hand."""
     behind_since: float | None = None
@@ -171,6 +172,13 @@ class Board:
         """A shard is ours."""
         self.shard(lease.stream, lease.shard_id).lease = lease
 
+    def started(self, lease: Lease, name: RuleName) -> None:
+        """A rule reads a shard from now on; its targets are in sight even if nothing ever comes."""
+        for rule in self.rules:
+            if (rule.name, rule.source, rule.table) == (name, lease.stream.region, lease.stream.table):
+                for target in rule.targets:
+                    self.state(Place(lease.stream, lease.shard_id, target))
+
     def withdrawn(self, lease: Lease, rule: RuleName) -> None:
         """A rule no longer reads a shard here."""
         shard = self.shards.get(spot_of(lease.stream, lease.shard_id))
@@ -202,7 +210,7 @@ class Board:
     def caught_up(self, shard: ShardState, position: Position) -> None:
         """Nothing stands behind a position: targets there are up to date."""
         for state in shard.targets.values():
-            if state.position == position and state.pending_since is None:
+            if state.position in {None, position} and state.pending_since is None:
                 state.behind_since = None
                 state.last_lag = 0.0 if state.last_lag is None else state.last_lag
                 state.progress_at = shard.read_at
@@ -239,6 +247,8 @@ class Board:
     def unready(self) -> list[str]:
         """Reasons why this worker does not do its work now; empty when it does."""
         reasons = ["draining"] if self.draining else []
+        if not self.rules and self.worker is None:
+            reasons.append("the tables of the rules were not looked for yet")
         reasons += [
             f"rule {rule.name}: the stream of {rule.table} in {rule.source} was not listed yet"
             for rule in self.rules

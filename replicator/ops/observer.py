@@ -141,6 +141,7 @@ class LiveObserver:
 
     def shard_started(self, lease: Lease, rule: RuleName) -> None:
         """A rule started to read a shard."""
+        self._board.started(lease, rule)
         self._log.info("shard_started", rule=rule, **_shard(lease))
 
     def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
@@ -231,8 +232,12 @@ class LiveObserver:
 
     def session_began(self, worker: WorkerId) -> None:
         """This process lives under a new worker id."""
-        self._board.worker = worker
-        self._log.info("session_began", worker=worker)
+        former, self._board.worker = self._board.worker, worker
+        if former is None:
+            self._log.info("session_began", worker=worker)
+        else:
+            reason = "The lease time passed without a heartbeat: shards are claimed anew under another id."
+            self._log.info("session_began", worker=worker, former=former, reason=reason)
 
     def cycle(self, stream: StreamRef | None, shards: int, owned: int, open_shards: int | None = None) -> None:
         """A cycle over a stream's shards was attempted."""

@@ -91,7 +91,7 @@ def _target(board: Board, shard: ShardState, state: TargetState, now: float) -> 
         "target": state.place.target.target_id,
         "region": state.place.target.region,
         "table": state.place.target.table,
-        "position": state.position.text,
+        **({} if state.position is None else {"position": state.position.text}),
         "lag_seconds": None if lag is None else round(lag, 1),
         "last_lag_seconds": None if state.last_lag is None else round(state.last_lag, 1),
         "retention_left_seconds": None if left is None else round(left),

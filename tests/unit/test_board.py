@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from replicator.domain.errors import PoisonRecord, Unreachable
 from replicator.domain.ordered import Effect
-from replicator.domain.progress import HORIZON, Position
+from replicator.domain.progress import Position
 from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.rules import Rule, Target
 from replicator.ops.board import Board
@@ -165,6 +165,31 @@ def test_the_lag_of_a_shard_that_nobody_reads_grows(sight: Sight) -> None:
     sight.observer.polled(sight.us, SHARD, AT_10, 0)
     sight.clock.at += 60.0
     assert sight.value("lag_seconds", rule="orders", region="eu") == 60.0
+
+
+def test_a_shard_that_gets_nothing_is_in_sight_and_caught_up_when_a_poll_says_so(sight: Sight) -> None:
+    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    target = sight.rule("orders")["shards"][0]["targets"][0]
+    assert (target["lag_seconds"], target["target"]) == (None, "orders/eu")
+    assert sight.value("seconds_since_progress", rule="orders", region="eu") == 0.0
+    sight.observer.polled(sight.us, SHARD, AT_10, 0)
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 0.0
+    assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600
+
+
+def test_a_shard_that_is_never_read_is_behind(sight: Sight) -> None:
+    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.clock.at += 100.0
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 100.0
+    assert sight.value("seconds_since_progress", rule="orders", region="eu") == 100.0
+
+
+def test_a_second_session_says_so_quietly_and_names_the_first(sight: Sight) -> None:
+    with capture_logs() as lines:
+        sight.observer.session_began(WorkerId("one"))
+        sight.observer.session_began(WorkerId("two"))
+    assert [(line["log_level"], line.get("former")) for line in lines] == [("info", None), ("info", "one")]
+    assert "The lease time passed" in lines[1]["reason"]
 
 
 def test_gauges_vanish_with_the_shard_and_totals_stay(sight: Sight) -> None:
@@ -346,7 +371,7 @@ def test_nothing_is_known_before_the_first_page(sight: Sight) -> None:
     sight.observer.blocked(sight.place(sight.us), Unreachable("No answer."), None)
     target = sight.rule("orders")["shards"][0]["targets"][0]
     assert (target["lag_seconds"], target["retention_left_seconds"]) == (None, None)
-    assert target["position"] == HORIZON.text
+    assert "position" not in target
     assert target["blocked"]["kind"] == "Unreachable"
     assert sight.value("blocked_targets", rule="orders", region="eu") == 1.0
     with capture_logs() as lines:
