@@ -111,7 +111,10 @@ class Bounds:
     claims: int = 64
     moves: int = 8
     patience_seconds: float = 5.0
-    """A shard that stayed free for so long is claimed beyond one's share: whoever should have it may be unable."""
+    """A shard that stayed free for so long is claimed beyond one's share: whoever should have it may be unable.
+
+    Above zero, and longer than two cycles.
+    """
 
 
 def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
