@@ -16,6 +16,7 @@ from replicator.domain.errors import ReplicatorError, WorldMismatch
 from replicator.domain.records import ShardId
 from replicator.domain.rules import Rule
 from replicator.engine.discovery import Discovery
+from replicator.engine.latecomers import Latecomers
 from replicator.engine.leases import Session, ShardFence
 from replicator.engine.members import Members
 from replicator.engine.pacing import Limits
@@ -71,6 +72,7 @@ class Holdings:
         self._running: dict[ShardId, _Running] = {}
         self._ran: set[ShardId] = set()
         """Shards that we read in this session."""
+        self._latecomers = Latecomers(ref, ports.stream)
         self._doubts = Doubts()
         self._free_since: dict[ShardId, float] = {}
         self._vanished_since: dict[ShardId, float] = {}
@@ -103,13 +105,26 @@ class Holdings:
         self._members.note_owners(self._ref, view.owners)
         self._tell_unreadable(state.unreadable)
         self._compare(state)
-        active = [rule for rule in self._rules if rule.name not in self._members.paused]
-        wanted = view.wanted(active)
+        wanted, late = self._wanted(view)
         self._offer(wanted)
         more = await self._plan(view, wanted, group)
         await self._discovery.take(state, self._ran)
         await self._forget(view)
-        return more
+        return await self._latecomers.look(late) or more
+
+    def _wanted(self, view: View) -> tuple[dict[ShardId, list[Rule]], set[ShardId]]:
+        """Shards that may be read now, with the rules they are for; and those that latecomers are to ask for first."""
+        wanted: dict[ShardId, list[Rule]] = {}
+        late: set[ShardId] = set()
+        for shard_id, rules in view.wanted(
+            rule for rule in self._rules if rule.name not in self._members.paused
+        ).items():
+            coming = [rule for rule in rules if view.comes_late(rule, shard_id)]
+            late.update([shard_id] if coming else ())
+            kept = rules if shard_id in self._latecomers.readable else [rule for rule in rules if rule not in coming]
+            if kept:
+                wanted[shard_id] = kept
+        return wanted, late
 
     def _tell_unreadable(self, error: WorldMismatch | None) -> None:
         """A row that cannot be understood holds its shard back, and no other."""

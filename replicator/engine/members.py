@@ -74,7 +74,8 @@ class Members:
 
     def leave(self) -> None:
         """Tell the others that we stop, so that none of them counts on us."""
-        self._news.leave()
+        if not self._news.leaving:
+            self._news.leave()
         self.live -= {self.me}
 
     async def watch(self) -> None:

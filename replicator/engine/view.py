@@ -56,9 +56,17 @@ class View:
 
     def _unbegun(self, target: Target, row: LeaseRow) -> object:
         """A target that came when a shard was read by others and is listed no more cannot miss it."""
+        return END if row.vanished and self._came_late(target, row) else HORIZON
+
+    def _came_late(self, target: Target, row: LeaseRow) -> bool:
+        """Whether others began a shard before this target started."""
         start = self._state.starts.get(target.target_id)
         owed = start is not None and start.started_at <= row.found_at
-        return END if row.vanished and row.checkpoints and not owed else HORIZON
+        return bool(row.checkpoints) and target.target_id not in row.checkpoints and not owed
+
+    def comes_late(self, rule: Rule, shard_id: ShardId) -> bool:
+        """Whether a rule has a target that may find a shard gone without having missed it."""
+        return any(self._came_late(target, self.rows[shard_id]) for target in rule.targets)
 
     def done(self, row: LeaseRow) -> bool:
         """Whether no rule needs anything more of a shard."""
@@ -67,12 +75,14 @@ class View:
     @property
     def read_out(self) -> bool:
         """Whether every shard that is known was closed and read to its end."""
-        return self._state.unreadable is None and all(row.shard.closed and self.done(row) for row in self.rows.values())
+        return self._state.unreadable is None and all(
+            (row.shard.closed or row.vanished) and self.done(row) for row in self.rows.values()
+        )
 
     @property
     def open_shards(self) -> int:
         """How many shards still get records."""
-        return sum(not row.shard.closed for row in self.rows.values())
+        return sum(not (row.shard.closed or row.vanished) for row in self.rows.values())
 
     def forgettable(self) -> list[LeaseRow]:
         """Rows of vanished shards that nobody needs: all rules are through, and the children, if any, were begun."""

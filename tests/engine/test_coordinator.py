@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -197,9 +198,9 @@ async def test_a_shard_that_somebody_else_claims_at_the_same_moment_is_left_to_h
     world = World()
 
     async def be_faster(call: str) -> None:
-        if call == "claim" and world.row() is None:
+        if call == "claim":
             world.coordination.faults.pause = None
-            await world.coordination.claim(world.ref, S0, None, WorkerId("other"))
+            await world.coordination.claim(world.ref, world.row(), WorkerId("other"))
 
     world.coordination.faults.pause = be_faster
     async with world.process() as process:
@@ -314,10 +315,11 @@ async def test_an_unreadable_row_is_told_and_stops_no_other_source() -> None:
     broken, sound = World(), World()
     process = broken.process()
     other = sound.process()
-    process.worker._sources = [*process.worker._sources, *other.worker._sources]
+    elsewhere = [replace(source, region=EU) for source in other.worker._sources.now]
+    process.worker._sources.put([*process.worker._sources.now, *elsewhere])
 
     async def corrupt(call: str) -> None:
-        if call == "rows":
+        if call == "state":
             raise WorldMismatch("The row of shard s0 is corrupt.")
 
     broken.coordination.faults.pause = corrupt

@@ -9,7 +9,7 @@ import pytest
 from replicator.adapters.memory import Faults, MemoryMembership
 from replicator.domain.errors import LeaseLost, Unreachable
 from replicator.domain.records import WorkerId
-from replicator.engine.leases import Heartbeats, Session, ShardFence, heartbeat
+from replicator.engine.leases import Heartbeats, News, Session, ShardFence, heartbeat
 from replicator.engine.pacing import Limits
 from tests.engine.world import LoopClock, Recorder, hold, until
 
@@ -86,8 +86,16 @@ class Life:
         self.session = session(self.clock)
         self.membership = MemoryMembership(Faults())
         self.observer = Recorder()
+        self.news = News()
         self.task = asyncio.create_task(
-            heartbeat(self.session, self.membership, self.clock, self.observer, Limits(heartbeat_seconds=3))
+            heartbeat(
+                self.session,
+                self.membership,
+                self.clock,
+                self.observer,
+                limits=Limits(heartbeat_seconds=3),
+                news=self.news,
+            )
         )
 
 
@@ -95,7 +103,7 @@ async def test_a_session_lives_as_long_as_its_heartbeats_are_stored() -> None:
     life = Life()
     await asyncio.sleep(100)
     life.session.check()
-    assert (await life.membership.members())[ME] == pytest.approx(34, abs=1)
+    assert (await life.membership.members())[ME].beat == pytest.approx(34, abs=1)
     life.session.over.set()
     await life.task
 
@@ -140,7 +148,9 @@ async def test_a_recovery_is_told_even_by_the_next_session() -> None:
     await life.task
     life.membership.faults.outage = None
     successor = session(life.clock)
-    task = asyncio.create_task(heartbeat(successor, life.membership, life.clock, life.observer, Limits()))
+    task = asyncio.create_task(
+        heartbeat(successor, life.membership, life.clock, life.observer, limits=Limits(), news=News())
+    )
     await until(successor.begun.is_set)
     assert life.observer.troubles == {}
     successor.over.set()
