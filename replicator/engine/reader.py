@@ -41,6 +41,9 @@ _LOOKS_BEFORE_LOSS = 3
 _PEEKS = 10
 """So many empty pages in a row show that nothing is behind a place for now; a few are normal."""
 
+_INSTANT = 1e-6
+"""Seconds that no clock need tell apart."""
+
 _IDLE_BYTES = 16 * 1024
 """What the answer of a shard is expected to weigh when its last one was empty."""
 
@@ -364,7 +367,7 @@ class ShardReader:
         return failures + 1
 
     async def _until_due(self) -> None:
-        while (wait := self._next_call_at - self._clock.monotonic()) > 0:
+        while (wait := self._next_call_at - self._clock.monotonic()) > _INSTANT:
             await pause_or_raise(self._stop, wait)
         if self._stop.is_set():
             raise Stopped

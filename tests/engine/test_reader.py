@@ -9,11 +9,14 @@ import pytest
 
 from replicator.adapters.memory import Fault, OpenFence
 from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ShardGone, Unreachable
-from replicator.domain.progress import END, HORIZON, Position
-from replicator.domain.records import ShardId
+from replicator.domain.lineage import Shard
+from replicator.domain.progress import BEGINNING, END, HORIZON, Position
+from replicator.domain.records import SequenceNumber, ShardId
+from replicator.engine.ahead import ByteBudget
 from replicator.engine.pacing import Limits, Stopped
-from replicator.engine.reader import _CURSORS_KEPT, _PAGES_KEPT, Page, ShardReader
+from replicator.engine.reader import _CURSORS_KEPT, Page, ShardReader
 from replicator.ports import Fence
+from tests.engine.shard_bench import ListingEnds
 from tests.engine.world import LoopClock, Recorder, World, until
 
 
@@ -24,6 +27,7 @@ class Desk:
     world: World = field(default_factory=World)
     limits: Limits = field(default_factory=lambda: Limits(page_records=3))
     fence: Fence = field(default_factory=OpenFence)
+    budget: ByteBudget = field(default_factory=lambda: ByteBudget(1_000_000))
 
     def __post_init__(self) -> None:
         self.observer = Recorder()
@@ -31,7 +35,9 @@ class Desk:
         self.reader = ShardReader(
             self.world.streams,
             self.world.ref,
-            ShardId("s0"),
+            Shard(ShardId("s0"), first=SequenceNumber("1")),
+            ends=ListingEnds(self.world),
+            budget=self.budget,
             limits=self.limits,
             clock=LoopClock(),
             observer=self.observer,
@@ -46,6 +52,18 @@ class Desk:
             page = await self.reader.read(position)
             numbers += [record.sequence for record in page.records]
             position = page.then
+            self.reader.drop(page)
+        return numbers
+
+    async def all_but_the_end(self, count: int) -> list[str]:
+        """The first sequence numbers of an open shard."""
+        numbers: list[str] = []
+        position = HORIZON
+        while len(numbers) < count:
+            page = await self.reader.read(position)
+            numbers += [record.sequence for record in page.records]
+            position = page.then
+            self.reader.drop(page)
         return numbers
 
     def end(self) -> None:
@@ -159,6 +177,24 @@ async def test_a_trimmed_position_is_the_callers_to_decide() -> None:
     assert numbers(await desk.reader.read(HORIZON)) == ["5", "6"]
 
 
+async def test_the_first_record_that_is_left_is_told() -> None:
+    desk = Desk()
+    desk.world.streams.empty_pages = 3
+    desk.world.write("abcdef")
+    desk.world.streams.trim(desk.world.ref, ShardId("s0"), keep=2)
+    assert not await desk.reader.reaches(BEGINNING)
+    assert await desk.reader.first_left() == Position("5")
+    desk.world.streams.trim(desk.world.ref, ShardId("s0"), keep=0)
+    assert await desk.reader.first_left() is None, "it is open, so something may come"
+    desk.world.streams.faults.outage = Unreachable
+    assert await desk.reader.first_left() is None
+    desk.world.streams.faults.outage = None
+    desk.end()
+    assert await desk.reader.first_left() == END
+    desk.world.streams.remove_shard(desk.world.ref, ShardId("s0"))
+    assert await desk.reader.first_left() == END
+
+
 async def test_behind_a_trimmed_position_the_horizon_is_read_anew_and_not_from_memory() -> None:
     desk = Desk()
     desk.world.write("abcdefghi")
@@ -210,13 +246,36 @@ async def test_a_reader_that_stays_behind_reads_for_itself_and_holds_nobody_back
     assert behind == [str(number) for number in range(2, 10)]
 
 
-async def test_memory_for_pages_and_places_is_bounded() -> None:
+async def test_nothing_of_what_was_read_and_dropped_is_kept() -> None:
     desk = Desk(limits=Limits(page_records=1, poll_seconds=0.01))
     desk.world.write([f"k{number}" for number in range(100)])
-    desk.end()
-    await desk.all()
-    assert len(desk.reader._pages) == _PAGES_KEPT
+    assert len(await desk.all_but_the_end(100)) == 100
+    assert (len(desk.reader._pages), len(desk.reader._cursors), desk.budget.used) == (0, 1, 0)
+
+
+async def test_memory_for_places_that_nobody_reads_any_more_is_bounded() -> None:
+    desk = Desk(limits=Limits(poll_seconds=0.01))
+    for number in range(100):
+        reading = asyncio.create_task(desk.reader.read(Position(str(number))))
+        await asyncio.sleep(1)
+        reading.cancel()
+        await asyncio.wait([reading])
     assert len(desk.reader._cursors) == _CURSORS_KEPT
+    assert desk.budget.used == 0
+
+
+async def test_a_page_is_shared_as_long_as_somebody_holds_it() -> None:
+    desk = Desk()
+    desk.world.write("abc")
+    first, second = await asyncio.gather(desk.reader.read(HORIZON), desk.reader.read(HORIZON))
+    assert first is second
+    desk.reader.drop(first)
+    assert await desk.reader.read(HORIZON) is first
+    desk.reader.drop(first)
+    assert desk.budget.used > 0
+    desk.reader.drop(second)
+    assert desk.budget.used == 0
+    assert await desk.reader.read(HORIZON) is not first
 
 
 # -- the pace ------------------------------------------------------------------------------------------------------
