@@ -129,7 +129,10 @@ class IteratorExpired(ReplicatorError):
 class RecordsTrimmed(ReplicatorError):
     """Records left the stream's retention before they were read."""
 
-    advice = "Compare the tables for the interval named; set `on_gap: skip` to go on from the oldest record left."
+    advice = (
+        "Compare the tables for the interval named, then `replicator gaps acknowledge`; or set `on_gap: skip`, to go on from"
+        " the oldest record left."
+    )
 
 
 class ShardGone(RecordsTrimmed):
