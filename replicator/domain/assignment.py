@@ -80,8 +80,9 @@ class Load:
 class Free:
     """A shard that may be claimed: nobody owns it, or its owner is dead.
 
-    `ours`: we read its parent to the end. `theirs`: nobody ever owned it, and somebody else read its parent, who will
-    claim it at once. `waiting_seconds`: for how long we have seen it free.
+    `ours`: we read its parent to the end, or its row has our name though we do not read it (the answer to a claim was
+    lost): nobody else will take it. `theirs`: nobody ever owned it, and somebody else read its parent, who will claim
+    it at once. `waiting_seconds`: for how long we have seen it free.
     """
 
     shard_id: ShardId
@@ -130,7 +131,7 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     """What to claim and what to hand over in one cycle of one stream.
 
     `owned`: shards of this stream that we read now and are not handing over. `live`: workers that beat, ourselves
-    included. Children of our own shards are claimed whatever our share. Everything else goes where there is room below
+    included. What is `ours` is claimed whatever our share. Everything else goes where there is room below
     the fair share, counted over all streams: each shard to one worker, by a drawing that comes out the same for all who
     see the same. What waited for `patience_seconds` is claimed by others too, whatever their share, and by more of them
     the longer it waits. We hand over only what is above our share while somebody is below theirs, and no more while

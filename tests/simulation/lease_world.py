@@ -249,7 +249,8 @@ class World:
         free = [
             Free(
                 shard_id,
-                ours=bool(worker.parents_read.intersection(view.rows[shard_id].shard.parents)),
+                ours=view.rows[shard_id].owner == worker.name
+                or bool(worker.parents_read.intersection(view.rows[shard_id].shard.parents)),
                 theirs=view.rows[shard_id].epoch == 0 and bool(view.rows[shard_id].shard.parents),
                 waiting_seconds=own - since,
             )
