@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -20,10 +19,11 @@ from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError
 
 from replicator.adapters.streams import DynamoStreams
+from replicator.demo.streamlab.refusals import Refused
 from replicator.demo.streamlab.stream import LabStream
 from replicator.domain.records import TableName
 from tests.contract.worlds import create_table, fresh, place
-from tests.streamlab import Laboratory, laboratory, parse_script
+from tests.streamlab import Laboratory, StreamLab, laboratory, parse_script
 from tests.streamlab.reader import chained, everything, histories
 
 pytestmark = pytest.mark.servers
@@ -231,36 +231,58 @@ async def test_a_script_runs_by_time_and_by_count(dynamodb_url: str) -> None:
         assert lab.stats()["records"] == 30
 
 
-def test_a_laboratory_runs_as_a_process_and_takes_commands_over_http(dynamodb_url: str, tmp_path: Path) -> None:
+def test_a_laboratory_runs_as_a_child_and_takes_commands_over_http(dynamodb_url: str, tmp_path: Path) -> None:
+    with StreamLab.start(tmp_path, dynamodb_url, seed=3, shards=3, table_shards={"wide": 5}) as lab:
+        lab.command("make", table="orders", region="eu-west-1")
+        lab.command("make", table="wide", region="eu-west-1")
+        assert len(lab.command("roll", table="orders")) == 3
+        assert lab.command("generate", table="orders", count=9) == 9
+        assert lab.stats()["records"] == 9
+        assert [len(stream["shards"]) for stream in lab.streams()] == [6, 5]
+        for name, arguments in (("explode", {}), ("roll", {"tables": "orders"}), ("merge", {"table": "none"})):
+            with pytest.raises(Refused):
+                lab.command(name, **arguments)
+    assert lab.child.process.returncode == 0
+
+
+def test_a_laboratory_runs_by_hand_with_a_script(dynamodb_url: str, tmp_path: Path) -> None:
     script = tmp_path / "script.yaml"
     script.write_text("- {do: make, with: {table: orders, region: eu-west-1}}\n")
     command = [sys.executable, "-m", "replicator.demo.streamlab", "--upstream", dynamodb_url, "--shards", "3"]
-    with subprocess.Popen(
-        [*command, "--script", str(script), "--option", "page_size=2"], stdout=subprocess.PIPE
-    ) as process:
+    with subprocess.Popen([*command, "--script", str(script)], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None
             url = json.loads(process.stdout.readline())["url"]
-            deadline = time.monotonic() + 20
-            while not ask(url, "stats")["open_shards"] and time.monotonic() < deadline:
-                time.sleep(0.02)
-            assert len(ask(url, "roll", {"table": "orders"})["result"]) == 3
-            assert ask(url, "generate", {"table": "orders", "count": 9})["result"] == 9
-            assert ask(url, "stats")["records"] == 9
-            assert "no command" in ask(url, "explode", {})["error"]
-            assert "argument" in ask(url, "roll", {"tables": "orders"})["error"]
-            (stream,) = ask(url, "streams")
-            assert len(stream["shards"]) == 6
+            deadline, shards = time.monotonic() + 20, 0
+            while shards != 3 and time.monotonic() < deadline:
+                with urllib.request.urlopen(f"{url}/_lab/stats", timeout=10) as answer:
+                    shards = json.load(answer)["open_shards"]
         finally:
             process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert (shards, process.wait(10)) == (3, 0)
 
 
-def ask(url: str, name: str, body: dict[str, Any] | None = None) -> Any:
-    data = None if body is None else json.dumps(body).encode()
-    try:
-        with urllib.request.urlopen(urllib.request.Request(f"{url}/_lab/{name}", data=data), timeout=10) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as refused:
-        with refused:
-            return json.load(refused)
+@pytest.mark.filterwarnings("ignore:Sending a large body")
+async def test_long_requests_and_answers_pass_through(front: Laboratory) -> None:
+    table = fresh("orders")
+    async with place(front.url) as opened:
+        streams = DynamoStreams(opened)
+        await create_table(opened.dynamodb, table, {"pk": "S"}, stream=True)
+        items: Any = [{"PutRequest": {"Item": {"pk": {"S": str(n)}, "long": {"S": "x" * 300_000}}}} for n in range(20)]
+        await opened.dynamodb.batch_write_item(RequestItems={table: items})
+        assert len(await everything(streams, await streams.current(TableName(table)))) == 20
+
+
+async def test_a_table_fails_with_its_region(front: Laboratory) -> None:
+    table = fresh("orders")
+    async with AsyncExitStack() as stack:
+        eu, _ = await clients(stack, front.url)
+        us, _ = await clients(stack, front.url, "us-east-1")
+        for dynamodb in (eu, us):
+            await create_table(dynamodb, table, {"pk": "S"})
+        front.fault("error", region="us-east-1", code="ResourceNotFoundException", status=400)
+        await write(eu, table, 1)
+        with pytest.raises(us.exceptions.ResourceNotFoundException):
+            await write(us, table, 1)
+        front.clear()
+        await write(us, table, 1)

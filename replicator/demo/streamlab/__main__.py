@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import sys
 import tempfile
 from contextlib import ExitStack
@@ -17,7 +18,7 @@ import msgspec
 import typer
 import uvloop
 
-from replicator.demo.servers import MiniStack
+from replicator.demo.servers import LOOPBACK, MiniStack
 from replicator.demo.streamlab.script import Step, parse_script
 from replicator.demo.streamlab.server import laboratory
 
@@ -29,6 +30,7 @@ def main(  # noqa: PLR0913, PLR0917 - one for each option
     shards: Annotated[int, typer.Option(help="Open shards of a stream when it begins.")] = 4,
     roll_seconds: Annotated[float, typer.Option(help="How old a shard gets before it rolls; 0: it does not.")] = 0.0,
     script: Annotated[Path | None, typer.Option(help="Commands as JSON, or YAML; see docs/laboratory.md.")] = None,
+    descriptor: Annotated[int | None, typer.Option(help="A bound socket to listen on, instead of a port.")] = None,
     option: Annotated[list[str] | None, typer.Option(help="Any other option, as name=value.")] = None,
 ) -> None:
     """Serve DynamoDB Streams with many shards in front of MiniStack."""
@@ -39,16 +41,25 @@ def main(  # noqa: PLR0913, PLR0917 - one for each option
             directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="streamlab-")))
             upstream = stack.enter_context(MiniStack.start(directory)).endpoint_url
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(upstream, port, seed, steps, options))
+            runner.run(_serve(upstream, _socket(port, descriptor), seed, steps, options))
 
 
-async def _serve(upstream: str, port: int, seed: int, steps: list[Step], options: dict[str, Any]) -> None:
-    async with laboratory(upstream, seed=seed, port=port, script=steps, **options) as lab:
+async def _serve(upstream: str, bound: socket.socket, seed: int, steps: list[Step], options: dict[str, Any]) -> None:
+    async with laboratory(upstream, seed=seed, bound=bound, script=steps, **options) as lab:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, lab.background.broken.set)
         sys.stdout.write(msgspec.json.encode({"url": lab.url, "upstream": upstream, "seed": seed}).decode() + "\n")
         sys.stdout.flush()
         await lab.background.broken.wait()
+
+
+def _socket(port: int, descriptor: int | None) -> socket.socket:
+    if descriptor is not None:
+        return socket.socket(fileno=descriptor)
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind((LOOPBACK, port))
+    return bound
 
 
 def _plain(script: Path) -> Any:

@@ -22,10 +22,11 @@ from replicator.demo.streamlab.generator import Generator, Order
 from replicator.demo.streamlab.listing import Lie, Listing
 from replicator.demo.streamlab.options import Options
 from replicator.demo.streamlab.refusals import Refused
+from replicator.demo.streamlab.report import stats, summary
 from replicator.demo.streamlab.service import Service
 from replicator.demo.streamlab.shard import LabShard
 from replicator.demo.streamlab.stream import Delays, LabStream
-from replicator.demo.streamlab.tables import LabClock, Scope, Tables, summary
+from replicator.demo.streamlab.tables import LabClock, Scope, Tables
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -217,13 +218,9 @@ class Laboratory:
         """Wait until everything written by now is in the laboratory's streams."""
         await self.gateway.settled(self.tables.table(table, region) if table else None)
 
-    async def adopt(self, table: str, region: str, account: str = DEFAULT_ACCOUNT, shards: int | None = None) -> str:
+    async def adopt(self, table: str, region: str, account: str = DEFAULT_ACCOUNT) -> str:
         """Follow a table of MiniStack (done by itself once it was described through here); returns the stream's ARN."""
-        before, self.options.shards = self.options.shards, shards or self.options.shards
-        try:
-            await self.gateway.discover(Scope(account, region, account), table)
-        finally:
-            self.options.shards = before
+        await self.gateway.discover(Scope(account, region, account), table)
         return self.tables.chosen(table, region)[0].arn
 
     def make(self, table: str, region: str, shards: int | None = None, account: str = DEFAULT_ACCOUNT) -> str:
@@ -283,23 +280,12 @@ class Laboratory:
     # -- what happened ---------------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Everything that is counted; `skipped`: records that a consumer was never given, by consumer."""
-        shards = [shard for stream in self.tables.streams() for shard in (*stream.shards.values(), *stream.gone)]
-        consumers = {consumer for consumer, _ in self.counters.coverage}
-        return self.counters.as_json() | {
-            "records": sum(shard.total for shard in shards),
-            "open_shards": sum(shard.is_open for shard in shards),
-            "listed_shards": sum(len(stream.shards) for stream in self.tables.streams()),
-            "skipped": {consumer: self.counters.skipped(consumer, shards) for consumer in sorted(consumers)},
-            "reads_per_shard": {
-                "most": max((readers.reads for readers in self.counters.readers.values()), default=0),
-                "shards": len(self.counters.readers),
-            },
-        }
+        """Everything that is counted; see `report.stats`."""
+        return stats(self.tables, self.counters)
 
     def streams(self) -> list[dict[str, Any]]:
         """Every stream with its shards."""
-        return [summary(stream) for stream in self.tables.streams()]
+        return [summary(stream, self.counters) for stream in self.tables.streams()]
 
 
 def _ids(shards: Any) -> list[str]:

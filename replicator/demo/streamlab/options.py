@@ -12,6 +12,8 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
 
     shards: int = 1
     """Of a stream when it begins."""
+    table_shards: dict[str, int] = {}
+    """The same for some tables, by name."""
     digits: int = 21
     """Of the first sequence numbers, at most 40."""
     poll_seconds: float = 0.1

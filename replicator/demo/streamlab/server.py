@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -40,7 +41,7 @@ _OK: Final = 200
 _BAD_REQUEST: Final = 400
 _NOT_FOUND: Final = 404
 _TICK_SECONDS: Final = 0.5
-_LONGEST_BODY: Final = 64 * 1024 * 1024
+_BACKLOG: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +63,16 @@ class _Naming(msgspec.Struct):
 
 @asynccontextmanager
 async def laboratory(
-    upstream: str | None = None, *, seed: int = 0, port: int = 0, script: Sequence[Step] = (), **options: Any
+    upstream: str | None = None,
+    *,
+    seed: int = 0,
+    bound: socket.socket | None = None,
+    script: Sequence[Step] = (),
+    **options: Any,
 ) -> AsyncIterator[Laboratory]:
     """Serve a laboratory in front of the MiniStack at `upstream`; `options` are those of `Options`.
 
-    Without an `upstream` there are only the streams that `make` makes.
+    Without an `upstream` there are only the streams that `make` makes. It listens on `bound`, or on any free port.
     """
     async with open_upstream(upstream) as way, _background() as background:
         face = msgspec.convert(options, Options)
@@ -78,7 +84,7 @@ async def laboratory(
         service = Service(tables, face, listing, counters, Random(f"{seed}/pages"))  # noqa: S311
         dice = Random(f"{seed}/commands")  # noqa: S311
         lab = Laboratory("", seed, face, clock, counters, tables, listing, faults, gateway, service, dice, background)
-        async with _served(Front(lab), port) as lab.url:
+        async with _served(Front(lab), bound or _any_port()) as lab.url:
             background.start(_tick(lab), "tick")
             if script:
                 background.start(run_script(lab, script), "script")
@@ -96,14 +102,20 @@ async def _background() -> AsyncIterator[Background]:
 
 
 @asynccontextmanager
-async def _served(front: Front, port: int) -> AsyncIterator[str]:
+async def _served(front: Front, bound: socket.socket) -> AsyncIterator[str]:
     runner = web.ServerRunner(web.Server(front.handle, access_log=None), shutdown_timeout=0.1)
     await runner.setup()
     try:
-        await web.TCPSite(runner, LOOPBACK, port).start()
+        await web.SockSite(runner, bound, backlog=_BACKLOG).start()
         yield f"http://{LOOPBACK}:{runner.addresses[0][1]}"
     finally:
         await runner.cleanup()
+
+
+def _any_port() -> socket.socket:
+    bound = socket.socket()
+    bound.bind((LOOPBACK, 0))
+    return bound
 
 
 async def _tick(lab: Laboratory) -> None:
@@ -121,7 +133,7 @@ class Front:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One HTTP request."""
-        body = await request.read()
+        body = await request.content.read()
         if request.path.startswith("/_lab"):
             return await self._control(request, body)
         api, _, operation = request.headers.get("X-Amz-Target", "").partition(".")

@@ -11,13 +11,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
-from typing import Any, Final
+from typing import Final
 
 from replicator.demo.streamlab.changes import Change, canonical
 from replicator.demo.streamlab.counters import Counters
 from replicator.demo.streamlab.options import Options
 from replicator.demo.streamlab.refusals import Refused
-from replicator.demo.streamlab.shard import LabShard
 from replicator.demo.streamlab.stream import LabStream
 
 VIEW: Final = "NEW_AND_OLD_IMAGES"
@@ -138,7 +137,7 @@ class Tables:
             digits=self.options.digits,
             identity=self.options.ttl_identity,
         )
-        stream.begin(shards or self.options.shards, now)
+        stream.begin(shards or self.options.table_shards.get(table.name, self.options.shards), now)
         table.streams.append(stream)
         table.streams.sort(key=lambda one: one.label)
         self.by_arn[stream.arn] = (table, stream)
@@ -202,26 +201,3 @@ class Tables:
             moment += timedelta(milliseconds=1)
             label = moment.isoformat(timespec="milliseconds")
         return label
-
-
-def summary(stream: LabStream) -> dict[str, Any]:
-    """A stream for `GET /_lab/streams`."""
-    return {
-        "arn": stream.arn,
-        "table": stream.table,
-        "region": stream.region,
-        "closed": stream.closed_at is not None,
-        "records": stream.records,
-        "shards": [_summary(shard) for shard in stream.shards.values()],
-        "gone": [shard.shard_id for shard in stream.gone],
-    }
-
-
-def _summary(shard: LabShard) -> dict[str, Any]:
-    return {
-        "shard": shard.shard_id,
-        "parents": shard.parents,
-        "open": shard.is_open,
-        "records": shard.total,
-        "trimmed": shard.trimmed,
-    }
