@@ -151,7 +151,7 @@ class DynamoStreams:
         what = f"DescribeStream on the stream of {stream.table} in {stream.region}"
         body = _ENCODE({"StreamArn": stream.arn, **more})
         try:
-            answer = await wire.call(self._client.describe_stream, body, None, what)
+            answer = await wire.call(self._client.describe_stream, body, None, what, StreamArn=stream.arn)
         except TableMissing as error:
             raise ShardGone(f"{what}: the stream is gone.") from error
         return wire.parse_shards(answer, what)
