@@ -188,17 +188,19 @@ async def _stream(place: Place, table: Table, arn: str) -> Fact:
     subject = f"table {table.name} in {place.region_id}"
     where = f"the stream of {table.name} in {place.region_id}"
     try:
-        shards = await _read_stream(place, arn, where)
+        shards = await _read_stream(place, table.name, arn, where)
     except AccessRefused as error:
         remedy = "Grant dynamodb:DescribeStream, dynamodb:GetShardIterator and dynamodb:GetRecords on the stream"
-        return wrong(subject, _READABLE, error.message, f"{remedy} to the identity of regions.{place.region_id}.")
+        remedy = f"{remedy}, and dynamodb:ListStreams, to the identity of regions.{place.region_id}."
+        return wrong(subject, _READABLE, error.message, remedy)
     except ReplicatorError as error:
         return failed(subject, _READABLE, error)
     return ok(subject, _READABLE, f"{shards} {'shard' if shards == 1 else 'shards'} listed.")
 
 
-async def _read_stream(place: Place, arn: str, where: str) -> int:
+async def _read_stream(place: Place, table: str, arn: str, where: str) -> int:
     client = place.streams
+    await ask(f"ListStreams on {table} in {place.region_id}", client.list_streams, TableName=table, Limit=1)
     what = f"DescribeStream on {where}"
     described = member(await ask(what, client.describe_stream, StreamArn=arn), "StreamDescription", what)
     shards = described.get("Shards", [])
