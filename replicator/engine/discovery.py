@@ -76,7 +76,6 @@ class Discovery:
         self._wake = asyncio.Event()
         self._state = StreamState({}, None, {})
         self._graph: dict[ShardId, Shard] = {}
-        self._ours: Collection[ShardId] = ()
         self._parents: dict[ShardId, _Parent] = {}
         self._admission = Admission()
         self._questions = Questions()
@@ -108,20 +107,19 @@ class Discovery:
         """Whether shards were seen that could not be stored yet."""
         return self._admission.waits
 
-    async def take(self, state: StreamState, ours: Collection[ShardId]) -> None:
-        """Take what is stored now, and the seat when it is free. `ours`: shards that we read in this session."""
+    def see(self, state: StreamState, ours: Collection[ShardId]) -> None:
+        """Take what is stored now, before anything is done about it. `ours`: shards that we read in this session."""
         self._state = state
         self._graph = {shard_id: row.shard for shard_id, row in state.rows.items()}
-        self._ours = ours
-        await self._sit(state.seat)
         ended = [shard_id for shard_id, row in state.rows.items() if END in row.checkpoints.values()]
         parents = [each for each in childless(self._graph, ended) if self.seated or each in ours]
-        if parents and not self._parents.keys() >= set(parents):
+        if not self._parents.keys() >= set(parents):
             self._news()
         self._parents = {shard_id: self._parents.get(shard_id) or _Parent() for shard_id in parents}
 
-    async def _sit(self, seat: Seat | None) -> None:
+    async def sit(self) -> None:
         """Take the discoverer's seat when nobody has it, or when its owner is dead."""
+        seat = self._state.seat
         if seat is not None and seat.owner == self._members.me:
             self._seat = seat
             return

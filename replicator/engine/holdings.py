@@ -103,12 +103,13 @@ class Holdings:
         self._view = view = View(state, self._rules)
         self._ran &= view.rows.keys()
         self._members.note_owners(self._ref, view.owners)
+        self._discovery.see(state, self._ran)
         self._tell_unreadable(state.unreadable)
         self._compare(state)
         wanted, late = self._wanted(view)
         self._offer(wanted)
         more = await self._plan(view, wanted, group)
-        await self._discovery.take(state, self._ran)
+        await self._discovery.sit()
         await self._forget(view)
         return await self._latecomers.look(late) or more
 
