@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from replicator.cli.demo import demo
+from replicator.cli.operating import Config, Json, add_to
 
 app = typer.Typer(
     name="replicator",
@@ -28,13 +29,10 @@ conflicts_app = typer.Typer(
     no_args_is_help=True,
 )
 
-_CONFIG_HELP = "Configuration file; else REPLICATOR_CONFIG, else /etc/replicator/replicator.yaml."
-Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="PATH", help=_CONFIG_HELP, show_default=False)]
 Table = Annotated[
     str | None,
     typer.Option("--table", metavar="TABLE", help="Which one, when the rule chooses several.", show_default=False),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 
 
 @app.callback()
@@ -297,6 +295,9 @@ def conflicts_promote(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     choice = Choice(entry, region, version, yes)
     raise typer.Exit(promote_conflict(config or context.obj, choice, as_json=json))
+
+
+add_to(app)
 
 
 @app.command()

@@ -1,0 +1,27 @@
+"""Questions before something changes: asked on a terminal, refused where nobody can answer."""
+
+from __future__ import annotations
+
+import sys
+
+from replicator.domain.errors import EXIT_USAGE, ReplicatorError
+
+
+class NotConfirmed(ReplicatorError):
+    """Nobody said yes."""
+
+    exit_code = EXIT_USAGE
+
+
+def need_yes(*, yes: bool, as_json: bool) -> None:
+    """Refuse early when a question would come that nobody can answer."""
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise NotConfirmed("Nobody can be asked here.", advice="Add --yes to do it without a question.")
+
+
+def ask(question: str, *, yes: bool) -> None:
+    """Go on only with a yes."""
+    import typer
+
+    if not yes and not typer.confirm(question, err=True):
+        raise NotConfirmed("Nothing was changed.", advice="")
