@@ -137,12 +137,18 @@ class Board:
         self.totals: dict[tuple[RegionId, TableName, str], Counter[str]] = {}
         self.draining = False
         self.clock = clock
+        self._left: set[tuple[RegionId, TableName]] = set()
         self._attempt_at = clock.monotonic()
 
     def reads(self, rules: Iterable[Rule], choices: Iterable[Choice]) -> None:
-        """The tables changed that rules read; of others nothing is told any more."""
+        """The tables that rules read from now on; of others nothing is told any more."""
+        before = {(rule.source, rule.table) for rule in self.rules}
         self.rules, self.choices = tuple(rules), tuple(choices)
         read = {(rule.source, rule.table) for rule in self.rules}
+        self._left = (self._left | before) - read
+        left = tuple(f" of {table} in {region}" for region, table in self._left)
+        for what in [what for what in self.services if what.endswith(left)]:
+            del self.services[what]
         self.cycled = {where: shards for where, shards in self.cycled.items() if where in read}
         self.totals = {key: counts for key, counts in self.totals.items() if key[:2] in read}
 
