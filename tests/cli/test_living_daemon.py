@@ -56,6 +56,24 @@ def test_its_progress_is_not_touched(world: World, daemon: Daemon) -> None:
     assert daemon.process.poll() is None
 
 
+@pytest.mark.parametrize(("first", "second"), [("versioned", "active-active"), ("active-active", "versioned")])
+def test_a_table_stays_with_the_mode_that_wrote_it(world: World, first: str, second: str) -> None:
+    world.mesh(first)
+    with running(world) as daemon:
+        daemon.await_ready()
+        assert daemon.stop() == 0
+    version = {"version": "ver"} if second == "versioned" else {}
+    kept = {name: value for name, value in world.rule.items() if name != "version"}
+    world.config["rules"][0] = {**kept, "mode": second, **version}
+    refused = world.run("run")
+    assert refused.code == 78
+    assert f"is of mode {second}, but orders in us was written in mode {first}" in refused.errors
+    world.config["side_table"] = "replicator-side-anew"
+    assert world.run("init").code == 0
+    with running(world) as daemon:
+        daemon.await_ready()
+
+
 # -- meshes --------------------------------------------------------------------------------------------------------
 
 

@@ -146,7 +146,7 @@ def test_the_end_of_a_lease_ends_the_troubles_of_its_own_shard_only(sight: Sight
 # -- lag -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_target_is_not_caught_up_between_two_pages(sight: Sight) -> None:
+def test_production_failure_30_the_backlog_counts_between_two_pages_too(sight: Sight) -> None:
     sight.lease(sight.us)
     sight.apply(sight.place(sight.us), age=3600.0)
     target = sight.rule("orders")["shards"][0]["targets"][0]
@@ -238,7 +238,7 @@ def test_a_gap_of_a_mesh_counts_for_the_region_whose_stream_lost_records(sight: 
     assert sight.value("gaps_total", rule="sessions", region="eu") == 1.0
 
 
-def test_a_stall_is_told_once_a_minute_shown_and_makes_the_worker_unready(sight: Sight) -> None:
+def test_production_failure_12_a_stall_is_told_once_a_minute_shown_and_makes_the_worker_unready(sight: Sight) -> None:
     sight.ready()
     lease = sight.lease(sight.us)
     with capture_logs() as lines:
@@ -284,7 +284,7 @@ def test_a_stall_ends_with_the_lease(sight: Sight) -> None:
 # -- leases --------------------------------------------------------------------------------------------------------
 
 
-def test_a_lost_lease_is_one_quiet_line(sight: Sight) -> None:
+def test_production_failure_14_a_lost_lease_is_one_quiet_line(sight: Sight) -> None:
     lease = sight.lease(sight.us)
     with capture_logs() as lines:
         sight.observer.shard_stopped(lease, RULE, "lost")
@@ -313,7 +313,7 @@ def test_every_end_of_a_lease_is_counted_under_a_known_name(
     assert sight.value("leases_total", event="claimed") == 1.0
 
 
-def test_the_autoscaler_sees_open_shards_and_discovery_calls(sight: Sight) -> None:
+def test_production_failure_30_the_autoscaler_sees_open_shards_and_discovery_calls(sight: Sight) -> None:
     sight.observer.described(sight.us)
     sight.observer.cycle(sight.us, 112, 5, 16)
     assert sight.value("discovery_calls_total", table="orders", region="us") == 1.0
