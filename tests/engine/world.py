@@ -37,6 +37,7 @@ from replicator.engine.coordinator import Source
 from replicator.engine.desk import TargetPorts
 from replicator.engine.pacing import Limits
 from replicator.engine.shard import ShardPorts
+from replicator.engine.sources import Sources
 from replicator.engine.worker import Worker
 from replicator.ports import BatchReport, Gap, Lease, Place, Region, StreamRef
 
@@ -271,6 +272,15 @@ class World:
         for number, slot in enumerate(slots if children else ()):
             self.routes[slot] = ShardId(children[number % len(children)])
 
+    def merge(self, parents: Sequence[str], child: str) -> None:
+        """Close some open shards and give their parts of the key space to a common child."""
+        self.streams.merge(self.ref, [ShardId(parent) for parent in parents], ShardId(child))
+        self.routes = [ShardId(child) if route in parents else route for route in self.routes]
+
+    def reveal_all(self) -> None:
+        """List every shard that was hidden."""
+        self.streams.reveal(self.ref, *self.streams._shards[self.ref.arn])
+
     def holds(self, region: RegionId = EU) -> dict[str, str]:
         """What a replica's items say, by key."""
         return {
@@ -337,9 +347,10 @@ class Process:
             observer=self.observer,
             budget=ByteBudget(limits.in_flight_bytes),
         )
+        self.sources = Sources([Source(US, ORDERS, tuple(rules), ports)])
         sessions = itertools.count(1)
         self.worker = Worker(
-            [Source(US, ORDERS, tuple(rules), ports)],
+            self.sources,
             world.membership,
             new_id=lambda: WorkerId(f"{name}.{next(sessions)}"),
             limits=limits,
