@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.aws import CLIENT_ERRORS, member, translate
-from replicator.adapters.coordination import CHECKPOINT, CoordinationTable, DynamoMembership, Names
+from replicator.adapters.coordination import CHECKPOINT, REWIND, CoordinationTable, DynamoMembership, Names
 from replicator.adapters.provisioning.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable, WorldMismatch
 from replicator.ports import StreamRef
@@ -118,7 +118,7 @@ class Ledger:
         changed = 0
         for progress in await self.streams():
             for key, row in progress.rows.items():
-                targets = [name for name in row if name.startswith(CHECKPOINT) and _belongs(name, CHECKPOINT, old)]
+                targets = [name for name in row if _is_progress(name, old)]
                 if targets:
                     removals = {f"#o{index}": name for index, name in enumerate(targets)}
                     await self._update(progress, key, f"REMOVE {', '.join(removals)}", removals, {})
@@ -138,11 +138,11 @@ class Ledger:
             await self._update(progress, _renamed(key, _TARGET, new), f"SET {assignments}", names, values)
             await self._delete(progress, key)
             return 1
-        moved = [name for name in row if _belongs(name, CHECKPOINT, old)]
+        moved = [name for name in row if _is_progress(name, old)]
         if not moved:
             return 0
         names = {f"#o{index}": name for index, name in enumerate(moved)}
-        names |= {f"#n{index}": _renamed(name, CHECKPOINT, new) for index, name in enumerate(moved)}
+        names |= {f"#n{index}": _renamed(name, f"{name.partition(':')[0]}:", new) for index, name in enumerate(moved)}
         values = {f":v{index}": row[name] for index, name in enumerate(moved)}
         sets = ", ".join(f"#n{index} = :v{index}" for index in range(len(moved)))
         removes = ", ".join(f"#o{index}" for index in range(len(moved)))
@@ -195,6 +195,11 @@ class Ledger:
 
 def _belongs(name: str, prefix: str, rule: str) -> bool:
     return name.startswith(f"{prefix}{rule}/")
+
+
+def _is_progress(name: str, rule: str) -> bool:
+    """Whether an attribute of a shard's row is a position of the rule, or what it skips after a rewind."""
+    return _belongs(name, CHECKPOINT, rule) or _belongs(name, REWIND, rule)
 
 
 def _renamed(name: str, prefix: str, rule: str) -> str:

@@ -1,0 +1,58 @@
+"""Progress under another name, or under none: what a rewound rule skips goes with its positions."""
+
+from __future__ import annotations
+
+import pytest
+
+from replicator.adapters.aws import Place
+from replicator.cli.progress import Ledger
+from replicator.domain.assignment import Rewind
+from replicator.domain.progress import END, Position
+from replicator.settings import Settings
+from tests.contract.coordination_worlds import EU, S1, STREAM, TableWorld, table_world
+
+pytestmark = pytest.mark.servers
+
+REWINDS = {"orders/eu": Rewind(5.0, END), "bills/eu": Rewind(6.0, Position("7"))}
+
+
+async def rewound(dynamo_place: Place, dynamodb_url: str) -> tuple[TableWorld, Ledger]:
+    """A shard of which two rules were rewound, and the ledger of its group."""
+    stored = await table_world(dynamo_place)
+    settings = Settings.model_validate(
+        {
+            "group": "test",
+            "regions": {
+                name: {"region": region, "endpoint_url": dynamodb_url}
+                for name, region in (("us", "us-east-1"), ("eu", "eu-west-1"))
+            },
+            "coordination": {"region": "us", "table": stored.table},
+            "rules": [{"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"]}],
+        }
+    )
+    await stored.registry.remember_stream(STREAM, drained=False)
+    await stored.registry.start(STREAM, EU)
+    await stored.found(S1)
+    positions = {"orders/eu": Position("1"), "bills/eu": Position("2")}
+    await stored.rewind(await stored.row(), positions, REWINDS)
+    return stored, Ledger(settings, dynamo_place)
+
+
+async def test_a_renamed_rule_keeps_its_positions_and_what_it_skips(dynamo_place: Place, dynamodb_url: str) -> None:
+    stored, ledger = await rewound(dynamo_place, dynamodb_url)
+    assert await ledger.rename("orders", "sales") == 2
+    row = await stored.row()
+    assert row.checkpoints == {"sales/eu": Position("1"), "bills/eu": Position("2")}
+    assert row.rewinds == {"sales/eu": REWINDS["orders/eu"], "bills/eu": REWINDS["bills/eu"]}
+    assert set(await stored.registry.starts(STREAM)) == {"sales/eu"}
+
+
+async def test_a_forgotten_rule_leaves_nothing_that_a_new_one_of_its_name_would_skip(
+    dynamo_place: Place, dynamodb_url: str
+) -> None:
+    stored, ledger = await rewound(dynamo_place, dynamodb_url)
+    assert await ledger.forget("orders") == 2
+    row = await stored.row()
+    assert row.checkpoints == {"bills/eu": Position("2")}
+    assert row.rewinds == {"bills/eu": REWINDS["bills/eu"]}
+    assert await stored.registry.starts(STREAM) == {}
