@@ -41,7 +41,7 @@ _LOOKS_BEFORE_LOSS = 3
 _PEEKS = 10
 """So many empty pages in a row show that nothing is behind a place for now; a few are normal."""
 
-_INSTANT = 1e-6
+_INSTANT = 1e-5
 """Seconds that no clock need tell apart."""
 
 _IDLE_BYTES = 16 * 1024

@@ -245,7 +245,7 @@ async def test_records_older_than_the_start_less_its_tolerance_are_skipped() -> 
 # -- the end -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_stop_finishes_the_page_in_hand() -> None:
+async def test_a_stop_begins_nothing_new_and_finishes_what_is_under_way() -> None:
     world = World()
     world.write([f"k{number}" for number in range(20)])
     slow(world.region.faults, 1.0)
@@ -253,9 +253,48 @@ async def test_a_stop_finishes_the_page_in_hand() -> None:
     applying = asyncio.create_task(bench.apply())
     await asyncio.sleep(1.5)
     bench.stop.set()
+    with pytest.raises(Stopped):
+        await applying
+    assert asyncio.get_running_loop().time() == pytest.approx(2.0)
+    assert len(world.region.sent) == 4
+    assert bench.moved[-1] == "4"
+
+
+async def test_keys_that_fail_do_not_take_the_place_of_others_in_the_page() -> None:
+    world = World()
+    world.write([f"k{number}" for number in range(20)])
+    for number in range(5):
+        world.region.poison(key_of(f"k{number}"), "it is too large")
+    bench = Bench(world, limits=Limits(concurrency=2))
+    applying = asyncio.create_task(bench.apply())
+    await until(lambda: len(world.holds()) == 15)
+    assert not applying.done()
+    assert bench.ahead.urgent(), "what comes next may supersede what is refused"
+    for number in range(5):
+        world.region.cure(key_of(f"k{number}"))
     await applying
     assert world.same()
     assert bench.moved[-1] == "20"
+    assert not bench.ahead.urgent()
+
+
+async def test_an_entry_that_is_written_again_is_counted_once() -> None:
+    world = World()
+    world.regions[EU].write_foreign(key_of("a"), image("a", "foreign"))
+    world.put("a", 1)
+    fails = [2]
+
+    async def fail(call: str) -> None:
+        if world.conflicts._entries and fails[0]:
+            fails[0] -= 1
+            raise Unreachable(f"{call} got no answer.")
+
+    world.region.faults.pause = fail
+    bench = Bench(world, rule=rule("orders", target("orders", EU)))
+    await bench.apply()
+    (report,) = bench.observer.reports
+    assert sum(report.conflicts.values()) == 1
+    assert report.retries == 2
 
 
 async def test_a_stop_gives_up_what_cannot_be_applied_without_passing_it() -> None:

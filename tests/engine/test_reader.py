@@ -306,6 +306,7 @@ async def test_behind_records_the_shard_is_polled_at_the_interval_again() -> Non
     desk = Desk(limits=Limits(poll_seconds=0.25, idle_seconds=60.0))
     desk.world.write("a")
     page = await desk.reader.read(HORIZON)
+    desk.reader.drop(page)
     reading = asyncio.create_task(desk.reader.read(page.then))
     await asyncio.sleep(0.3)
     desk.world.write("b")
