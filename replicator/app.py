@@ -96,7 +96,11 @@ async def _run(settings: Settings, config_path: Path) -> int:
     def told(what: str) -> None:
         board.draining = True
         notify("STOPPING=1")
-        log.info(what, drain_seconds=settings.drain.total_seconds())
+        if what == "drain_timed_out":
+            reason = "Some work did not end in time; what was not stored is read again, its shards rest for a lease."
+            log.warning(what, drain_seconds=settings.drain.total_seconds(), reason=reason)
+        else:
+            log.info("stopping_at_once" if what == "now" else what, drain_seconds=settings.drain.total_seconds())
 
     code = await live(work, drain_seconds=settings.drain.total_seconds(), told=told)
     log.info("stopped", exit_code=code)
