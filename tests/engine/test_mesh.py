@@ -19,7 +19,7 @@ from replicator.domain.rules import Filter, Start
 from replicator.domain.stamps import Kind, SideRow, Stamp, Version, content_of
 from replicator.engine.pacing import Limits, Stopped, found
 from tests.engine.mesh_world import ACTIVE, MESH_ID, MODES, REGIONS, VERSIONED, MeshWorld, Reader, item, settle
-from tests.engine.world import AP, EPOCH_SECONDS, EU, US, cache_rule, key_of, until
+from tests.engine.world import AP, CA, EPOCH_SECONDS, EU, US, cache_rule, key_of, until
 
 US_CACHE = cache_rule("us_main", US)
 EU_CACHE = cache_rule("eu_main", EU)
@@ -116,6 +116,39 @@ async def test_a_region_that_is_down_holds_the_checkpoint_while_the_other_keys_g
     assert reader.position.text == "3"
     assert reader.observer.blocked_keys == {}
     assert world.agreed() == dict.fromkeys("abc", "new")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_dead_region_holds_no_key_of_the_page_from_the_regions_that_answer(mode: str) -> None:
+    world = MeshWorld(mode, US, EU, AP, CA)
+    reader = Reader(world, US, caches=(US_CACHE,), limits=Limits(concurrency=2))
+    names = [f"k{number}" for number in range(30)]
+    for name in names:
+        world.caches["us_main"].entries[f"order:{name}"] = b"stale"
+        world[US].put(name, "new", ver=1)
+    world[EU].faults.outage = Unreachable
+    reader.start()
+    await until(lambda: len(world[AP].holds()) == len(world[CA].holds()) == 30)
+    assert world.caches["us_main"].entries == {}
+    assert reader.position.text == "TRIM_HORIZON", "the record is done only when every region has answered"
+    world[EU].faults.outage = None
+    await reader.finish()
+    assert reader.position.text == "30"
+    assert world.agreed() == dict.fromkeys(names, "new")
+
+
+async def test_behind_the_end_of_a_shard_no_removal_is_waited_for() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    reader = Reader(world, US)
+    world[US].put("k", "v")
+    gate = reader.hold(US, "GetItem")
+    reader.start()
+    await gate.reached()
+    world[US].delete("k")
+    reader.ahead.add((), last=True)
+    began = asyncio.get_running_loop().time()
+    await reader.finish()
+    assert asyncio.get_running_loop().time() - began == pytest.approx(0.0)
 
 
 async def test_a_stored_checkpoint_never_passes_a_record_that_one_region_has_not_answered() -> None:
