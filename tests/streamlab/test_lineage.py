@@ -1,6 +1,12 @@
 from __future__ import annotations
 
+from contextlib import suppress
+from random import Random
+
+import pytest
+
 from replicator.adapters.streams import DynamoStreams, whole_listing
+from replicator.demo.streamlab.refusals import Refused
 from replicator.domain.lineage import Shard
 from replicator.domain.records import ShardId, TableName
 from tests.streamlab import Laboratory, laboratory
@@ -96,3 +102,18 @@ async def test_numbers_can_have_forty_digits(streams: DynamoStreams, lab: Labora
     records = await everything(streams, await streams.current(ORDERS))
     assert {len(record.sequence) for record in records} == {40}
     assert chained(records)
+
+
+@pytest.mark.parametrize("seed", range(8))
+async def test_open_shards_cover_every_hash_once_whatever_happens(seed: int) -> None:
+    dice = Random(seed)
+    async with laboratory(seed=seed, shards=dice.randint(1, 5)) as lab:
+        lab.make("orders", "eu-west-1")
+        (stream,) = lab.tables.streams()
+        for _ in range(40):
+            await lab.generate("orders", count=dice.randint(0, 20), keys=30)
+            with suppress(Refused):
+                dice.choice((lab.split, lab.merge, lab.roll))()
+            lows, highs = zip(*((shard.low, shard.high) for shard in stream.open_shards), strict=True)
+            assert (0, *highs) == (*lows, 1 << 64)
+        assert sum(shard.total for shard in stream.shards.values()) == stream.records

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
+
 import pytest
 
 from replicator.adapters.streams import DynamoStreams, whole_listing
+from replicator.demo.streamlab.refusals import Refused
 from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone, Throttled, Unreachable
 from replicator.domain.progress import HORIZON, after
 from replicator.domain.records import ChangeRecord, ShardId, TableName
 from replicator.ports import StreamRef
-from tests.streamlab import Laboratory
+from tests.streamlab import Laboratory, parse_script
 from tests.streamlab.reader import everything, shard_records
 
 ORDERS = TableName("orders")
@@ -181,3 +185,34 @@ async def test_a_re_created_stream_leaves_the_old_one_closed_and_readable(
     assert await streams.streams(ORDERS) == [new]
     with pytest.raises(ShardGone):
         await streams.shard_page(old, None)
+
+
+async def test_an_item_of_the_generator_can_expire(
+    lab: Laboratory, streams: DynamoStreams, stream: StreamRef, shard: ShardId
+) -> None:
+    last = {record.key.wire: record for record in await read(streams, stream, shard)}
+    key, here = next((key, record) for key, record in last.items() if record.new is not None)
+    assert await lab.expire("orders", json.loads(key))
+    assert not await lab.expire("orders", json.loads(key))
+    expired = (await read(streams, stream, shard))[-1]
+    assert expired.by_ttl
+    assert (expired.key, expired.old) == (here.key, here.new)
+
+
+async def test_commands_that_make_no_sense_are_refused(lab: Laboratory, shard: ShardId) -> None:
+    lab.make("customers", "eu-west-1")
+    lab.roll(shard=shard)
+    senseless: list[Callable[[], object]] = [
+        lambda: lab.split("nothing"),
+        lambda: lab.split(shard=shard),
+        lambda: lab.merge("orders"),
+        lambda: lab.vanish(lab.tables.chosen("customers", None)[0].open_shards[0].shard_id),
+        lambda: lab.set(colour="blue"),
+        lambda: lab.set(shard_filter="sometimes"),
+        lambda: lab.fault("tantrum"),
+        lambda: lab.make("orders", "eu-west-1"),
+        lambda: parse_script([{"do": "explode"}]),
+    ]
+    for refused in senseless:
+        with pytest.raises(Refused):
+            refused()

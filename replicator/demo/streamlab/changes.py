@@ -40,10 +40,13 @@ class Source:
 
     changes: list[Change]
     following: str | None
+    last: str | None
+    """The number of the last one in the source."""
 
 
 class _Data(msgspec.Struct):
     Keys: msgspec.Raw
+    SequenceNumber: str
     ApproximateCreationDateTime: float = 0.0
     NewImage: msgspec.Raw = msgspec.Raw()
     OldImage: msgspec.Raw = msgspec.Raw()
@@ -78,7 +81,8 @@ def changes_of(body: bytes, partition_key: str) -> Source:
         )
         for record in page.Records
     ]
-    return Source(changes, page.NextShardIterator)
+    last = page.Records[-1].dynamodb.SequenceNumber if page.Records else None
+    return Source(changes, page.NextShardIterator, last)
 
 
 def hash_of(key: dict[str, Any], partition_key: str) -> int:

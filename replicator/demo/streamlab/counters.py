@@ -16,6 +16,7 @@ from replicator.demo.streamlab.stream import LabStream
 
 MOST_EXAMPLES: Final = 20
 _MOST_READERS: Final = 32
+_MOST_RECENT: Final = 100_000
 
 
 @dataclass(slots=True)
@@ -24,7 +25,7 @@ class Rate:
 
     total: int = 0
     most: int = 0
-    _recent: deque[float] = field(default_factory=deque)
+    _recent: deque[float] = field(default_factory=lambda: deque(maxlen=_MOST_RECENT))
 
     def count(self, now: float) -> int:
         """Count a call; returns how many the last second saw, with this one."""

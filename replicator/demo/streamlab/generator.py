@@ -26,9 +26,10 @@ _ENCODE = msgspec.json.Encoder().encode
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What is wanted: how many changes, bytes of filler, changes a second (0: at once), written to MiniStack or not."""
+    """What is wanted: changes, of how many items, bytes of filler, changes a second (0: at once), written or not."""
 
     count: int
+    keys: int
     size: int
     rate: float
     apply: bool
@@ -39,7 +40,6 @@ class Generator:
     """Some items and what was made of them so far."""
 
     random: Random
-    keys: int
     items: dict[int, bytes] = field(default_factory=dict)
     made: int = 0
 
@@ -47,7 +47,7 @@ class Generator:
         """Make changes; returns how many."""
         started = time.monotonic()
         for n in range(order.count):
-            change, request = self._next(table, order.size)
+            change, request = self._next(table, order)
             if order.apply:
                 await lab.gateway.upstream.call(table.scope, *request)
             if table.made:
@@ -60,19 +60,34 @@ class Generator:
             await lab.gateway.settled(table)
         return order.count
 
-    def _next(self, table: LabTable, size: int) -> tuple[Change, tuple[str, dict[str, Any]]]:
-        which = self.random.randrange(self.keys)
-        key = {attribute["AttributeName"]: {"S": f"item-{which}"} for attribute in table.key_schema}
+    def _next(self, table: LabTable, order: Order) -> tuple[Change, tuple[str, dict[str, Any]]]:
+        which = self.random.randrange(order.keys)
+        key = _key(table, which)
         old = self.items.get(which, b"")
         self.made += 1
         new = b""
         request: tuple[str, dict[str, Any]] = ("DeleteItem", {"TableName": table.name, "Key": key})
         if not old or self.random.random() >= _DELETES:
-            item = key | {"n": {"N": str(self.made)}, "filler": {"S": "x" * size}}
+            item = key | {"n": {"N": str(self.made)}, "filler": {"S": "x" * order.size}}
             new = self.items[which] = _ENCODE(item)
             request = ("PutItem", {"TableName": table.name, "Item": item})
         else:
             del self.items[which]
-        event = "INSERT" if not old else "MODIFY" if new else "REMOVE"
-        hashed = hash_of(key, table.partition_key)
-        return Change(event, _ENCODE(key), new, old, int(time.time()), hashed), request
+        return _change(table, key, old, new), request
+
+    def expire(self, table: LabTable, key: dict[str, Any]) -> Change | None:
+        """The removal of an item; None when it is not there."""
+        for which, old in self.items.items():
+            if _key(table, which) == key:
+                del self.items[which]
+                return _change(table, key, old, b"")
+        return None
+
+
+def _key(table: LabTable, which: int) -> dict[str, Any]:
+    return {attribute["AttributeName"]: {"S": f"item-{which}"} for attribute in table.key_schema}
+
+
+def _change(table: LabTable, key: dict[str, Any], old: bytes, new: bytes) -> Change:
+    event = "INSERT" if not old else "MODIFY" if new else "REMOVE"
+    return Change(event, _ENCODE(key), new, old, int(time.time()), hash_of(key, table.partition_key))

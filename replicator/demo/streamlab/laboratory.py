@@ -26,7 +26,7 @@ from replicator.demo.streamlab.report import stats, summary
 from replicator.demo.streamlab.service import Service
 from replicator.demo.streamlab.shard import LabShard
 from replicator.demo.streamlab.stream import Delays, LabStream
-from replicator.demo.streamlab.tables import LabClock, Scope, Tables
+from replicator.demo.streamlab.tables import LabClock, LabTable, Scope, Tables
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -45,7 +45,7 @@ class Laboratory:
     service: Service
     random: Random
     background: Background
-    generators: dict[str, Generator] = field(default_factory=dict)
+    generators: dict[LabTable, Generator] = field(default_factory=dict)
 
     # -- lineage ---------------------------------------------------------------------------------------------------
 
@@ -53,7 +53,7 @@ class Laboratory:
         """Split a shard (or one by the dice) of each stream; returns the children's ids."""
         return _ids(
             child
-            for stream in self.tables.chosen(table, region)
+            for stream in self._meant(table, region, shard)
             for child in stream.split(self._open(stream, shard), self.clock.now(), self._delays)
         )
 
@@ -62,7 +62,7 @@ class Laboratory:
     ) -> list[str]:
         """Merge two neighbours (or two by the dice) of each stream; returns the children's ids."""
         merged = []
-        for stream in self.tables.chosen(table, region):
+        for stream in self._meant(table, region, shards[0] if shards else None):
             left, right = self._neighbours(stream, shards)
             merged += stream.merge(left, right, self.clock.now(), self._delays)
         return _ids(merged)
@@ -70,7 +70,7 @@ class Laboratory:
     def roll(self, table: str | None = None, region: str | None = None, shard: str | None = None) -> list[str]:
         """Close a shard (or every open one) and go on in one child; returns the children's ids."""
         rolled = []
-        for stream in self.tables.chosen(table, region):
+        for stream in self._meant(table, region, shard):
             victims = list(stream.open_shards) if shard is None else [stream.shard(shard)]
             for victim in victims:
                 rolled += stream.roll(victim, self.clock.now(), self._delays)
@@ -130,6 +130,10 @@ class Laboratory:
         stream = self._stream_of(shard)
         self.listing.lies[stream.arn, shard] = Lie(shard, hidden, parents, until, times)
 
+    def _meant(self, table: str | None, region: str | None, shard: str | None) -> list[LabStream]:
+        """The streams that a command means: that of a shard, present or not, else the present ones."""
+        return [self._stream_of(shard)] if shard else self.tables.chosen(table, region)
+
     def _stream_of(self, shard: str) -> LabStream:
         found = [stream for stream in self.tables.streams() if shard in stream.shards]
         if len(found) != 1:
@@ -148,7 +152,7 @@ class Laboratory:
     ) -> int:
         """Trim records that are older (seconds), but the newest `keep` of each shard; returns how many."""
         trimmed = 0
-        for stream in self.tables.chosen(table, region):
+        for stream in self._meant(table, region, shard):
             for one in list(stream.shards.values()) if shard is None else [stream.shard(shard)]:
                 old = one.older_than(self.clock.now() - older_than) if older_than else len(one.numbers)
                 trimmed += one.trim(min(old, len(one.numbers) - keep))
@@ -156,9 +160,8 @@ class Laboratory:
 
     def vanish(self, shard: str | None = None, table: str | None = None, forget_parents: bool = False) -> list[str]:  # noqa: FBT001, FBT002 - JSON
         """Let a closed shard (or all closed ones) disappear; with `forget_parents` its children no longer name it."""
-        streams = [self._stream_of(shard)] if shard else self.tables.chosen(table, None)
         gone = []
-        for stream in streams:
+        for stream in self._meant(table, None, shard):
             for one in [stream.shard(shard)] if shard else [s for s in stream.shards.values() if not s.is_open]:
                 stream.forget(one, parents_too=forget_parents)
                 gone.append(one)
@@ -237,11 +240,17 @@ class Laboratory:
         """Delete an item as TTL does: its REMOVE record carries the service's identity. False: it was not there."""
         chosen = self.tables.table(table, region)
         marked = canonical(msgspec.json.encode(key))
+        if chosen.made:
+            change = self._generator(chosen).expire(chosen, key)
+            if change is not None:
+                chosen.expiring[marked] += 1
+                self.tables.record(chosen, chosen.present, [change])
+            return change is not None
         chosen.expiring[marked] += 1
         asked = {"TableName": table, "Key": key, "ReturnValues": "ALL_OLD"}
         answer = await self.gateway.upstream.call(chosen.scope, "DeleteItem", asked)
         if not msgspec.json.decode(answer).get("Attributes"):
-            chosen.expiring[marked] -= 1
+            chosen.unmark(marked)
             return False
         await self.gateway.settled(chosen)
         return True
@@ -273,9 +282,13 @@ class Laboratory:
         With `apply` they are written to MiniStack's table; a followed stream gets its records from there.
         """
         chosen = self.tables.table(table, region)
-        name = f"{chosen.scope.account}/{chosen.scope.region}/{table}/{keys}"
-        generator = self.generators.setdefault(name, Generator(Random(f"{self.seed}/{name}"), keys))  # noqa: S311
-        return await generator.run(chosen, self, Order(count, size, rate, apply))
+        if not (chosen.made or apply):
+            raise Refused(f"The records of {table} come from MiniStack; say `apply` to write to the table.")
+        return await self._generator(chosen).run(chosen, self, Order(count, keys, size, rate, apply))
+
+    def _generator(self, table: LabTable) -> Generator:
+        seed = f"{self.seed}/{table.scope.account}/{table.scope.region}/{table.name}"
+        return self.generators.setdefault(table, Generator(Random(seed)))  # noqa: S311 - seeded
 
     # -- what happened ---------------------------------------------------------------------------------------------
 

@@ -91,11 +91,16 @@ class LabTable:
         if not self.expiring or change.event != "REMOVE":
             return change
         key = canonical(change.keys)
-        if not self.expiring[key]:
+        if not self.unmark(key):
             return change
-        self.expiring[key] -= 1
-        self.expiring += Counter[bytes]()  # drops what fell to zero
         return Change(change.event, change.keys, change.new, change.old, change.created_at, change.hashed, by_ttl=True)
+
+    def unmark(self, key: bytes) -> bool:
+        """Take a mark back; False when there is none."""
+        marked = self.expiring[key] > 0
+        self.expiring[key] -= marked
+        self.expiring += Counter[bytes]()  # drops what is zero
+        return marked
 
 
 @dataclass(slots=True)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import msgspec
 
-from replicator.demo.streamlab.changes import Change, changes_of
+from replicator.demo.streamlab.changes import Change, Source, changes_of
 from replicator.demo.streamlab.options import Options
 from replicator.demo.streamlab.refusals import ServiceError
 from replicator.demo.streamlab.tables import Scope
@@ -37,6 +37,7 @@ class Tail:
     deliver: Callable[[list[Change]], None]
     ended: Callable[[], None]
     over: bool = False
+    _last: str | None = None
     _woken: asyncio.Event = field(default_factory=asyncio.Event)
     _waiting: list[asyncio.Future[None]] = field(default_factory=list)
 
@@ -68,9 +69,12 @@ class Tail:
                 except ServiceError as error:
                     if error.code == "ResourceNotFoundException":
                         break
+                    if error.code == "ExpiredIteratorException":
+                        iterator = None
                     await asyncio.sleep(_RETRY_SECONDS)
                     continue
                 self.deliver(page.changes)
+                self._last = page.last or self._last
                 if page.following is None:
                     break
                 iterator = page.following
@@ -99,9 +103,11 @@ class Tail:
         described = await self._call("DescribeStream", {"StreamArn": self.arn})
         (shard,) = described["StreamDescription"]["Shards"]
         asked = {"StreamArn": self.arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+        if self._last is not None:
+            asked |= {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "SequenceNumber": self._last}
         return str((await self._call("GetShardIterator", asked))["ShardIterator"])
 
-    async def _read(self, iterator: str) -> Any:
+    async def _read(self, iterator: str) -> Source:
         body = await self.upstream.call(self.scope, "GetRecords", {"ShardIterator": iterator, "Limit": 1000}, _STREAMS)
         return changes_of(body, self.partition_key)
 
