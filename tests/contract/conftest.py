@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -68,3 +69,13 @@ async def cache_bench(request: pytest.FixtureRequest) -> AsyncIterator[CacheBenc
         return
     async with redis_bench(request.getfixturevalue("redis_url")) as bench:
         yield bench
+
+
+@pytest.fixture
+def account() -> Iterator[str]:
+    """An account of its own: the server takes the access key for it, so no other test's tables are seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        name = f"{uuid4().int % 10**12:012d}"
+        patch.setenv("AWS_ACCESS_KEY_ID", name)
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+        yield name

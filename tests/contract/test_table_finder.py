@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
-from uuid import uuid4
 
 import pytest
 
@@ -21,16 +20,6 @@ from tests.contract.worlds import create_table
 pytestmark = pytest.mark.servers
 
 REGIONS = {"us": "us-east-1", "eu": "eu-west-1"}
-
-
-@pytest.fixture
-def account() -> Iterator[str]:
-    """An account of its own: the server takes the access key for it, so no other test's tables are seen."""
-    with pytest.MonkeyPatch.context() as patch:
-        name = f"{uuid4().int % 10**12:012d}"
-        patch.setenv("AWS_ACCESS_KEY_ID", name)
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "none")
-        yield name
 
 
 @asynccontextmanager
