@@ -77,6 +77,7 @@ class LiveObserver:
             "batch_applied",
             rule=place.target.rule,
             region=place.target.region,
+            table=place.stream.table,
             shard=place.shard_id,
             position=report.position.text,
             lag_seconds=None if report.lag_seconds is None else round(report.lag_seconds, 1),
@@ -126,6 +127,7 @@ class LiveObserver:
                 "target_unblocked",
                 rule=place.target.rule,
                 region=place.target.region,
+                table=place.stream.table,
                 shard=place.shard_id,
                 blocked_seconds=blocked_seconds,
             )
