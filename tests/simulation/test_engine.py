@@ -1,8 +1,8 @@
 """The whole engine in a hostile world, in virtual time: every seed is another history.
 
-Users write while shards roll and iterators expire; two or three processes are killed (their requests stay on the wire
-and land later), suspended, stopped and started; every port fails before or behind its effect, throttles and dawdles;
-readers fill the caches throughout. Watched all the time: no checkpoint passes an effect, no child is begun before its
+Users write while shards roll, split, merge and are listed late, and iterators expire; two to five processes are killed
+(their requests stay on the wire and land later), suspended, stopped and started; every port fails before or behind its
+effect, throttles and dawdles; readers fill the caches throughout. Watched all the time: no checkpoint passes an effect, no child is begun before its
 parent's end, no cache entry is older than what a checkpoint covers. At the end everything must be identical.
 """
 
@@ -85,6 +85,7 @@ class History:
     seed: int
     processes: dict[int, Process | None] = field(default_factory=dict)
     checks: int = 0
+    merges: int = 0
     fills: int = 0
 
     def __post_init__(self) -> None:
@@ -118,6 +119,7 @@ class History:
         faults.pause = pause
 
     def calm(self) -> None:
+        self.world.reveal_all()
         for faults in self.ports():
             faults._chances = ((Fault.BEFORE, 0.0), (Fault.AFTER, 0.0), (Fault.THROTTLE, 0.0))
             faults.pause = None
@@ -134,14 +136,27 @@ class History:
             if self.dice.random() < 0.9:
                 await asyncio.sleep(self.dice.random() * 0.4)
 
-    async def shards_roll(self) -> None:
+    async def shards_change(self) -> None:
+        """Shards roll, split and merge; what is new is often listed late, page by page, and sometimes parents too."""
+        streams, ref = self.world.streams, self.world.ref
+        streams.shards_per_page = self.dice.choice([1, 3, 100])
+        streams.filters_children = self.dice.random() < 0.7
         while True:
             await asyncio.sleep(self.dice.uniform(3, 25))
-            children = [f"s{next(self.shards)}" for _ in range(self.dice.choice([1, 1, 2]))]
-            self.world.roll(self.dice.choice(sorted(set(self.world.routes))), *children)
+            open_shards = sorted(set(self.world.routes))
+            if len(open_shards) > 1 and self.dice.random() < 0.4:
+                children = [f"s{next(self.shards)}"]
+                self.world.merge(self.dice.sample(open_shards, 2), *children)
+                self.merges += 1
+            else:
+                children = [f"s{next(self.shards)}" for _ in range(self.dice.choice([1, 1, 2]))]
+                self.world.roll(self.dice.choice(open_shards), *children)
             if self.dice.random() < 0.4:
-                self.world.streams.expire_iterators()
-            self.world.streams.empty_pages = self.dice.choice([0, 0, 3])
+                streams.expire_iterators()
+            streams.empty_pages = self.dice.choice([0, 0, 3])
+            if self.dice.random() < 0.5:
+                streams.hide(ref, *(ShardId(child) for child in self.dice.sample(children, 1)))
+                asyncio.get_running_loop().call_later(self.dice.uniform(0.5, 20), self.world.reveal_all)
 
     async def readers(self, name: str, cache: MemoryCache, region: MemoryRegion) -> None:
         for number in itertools.count():
@@ -271,8 +286,8 @@ async def lived_through(history: History) -> None:
     """Let everything go wrong for a while."""
     world = history.world
     reading = [history.readers(name, world.caches[name], world.regions[region]) for name, region in CACHES.items()]
-    fates = [history.fate(place) for place in range(history.dice.choice([2, 3]))]
-    acts = [history.users(), history.shards_roll(), history.watch(), *reading, *fates]
+    fates = [history.fate(place) for place in range(history.dice.choice([2, 3, 5]))]
+    acts = [history.users(), history.shards_change(), history.watch(), *reading, *fates]
     tasks = [asyncio.ensure_future(act) for act in acts]
     done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
     for task in tasks:
