@@ -32,12 +32,13 @@ async def opened(settings: Settings) -> AsyncIterator[dict[str, Place]]:
 
 
 def configured(url: str, table: object, *more: dict[str, Any]) -> Settings:
-    return Settings(
-        group="test",
-        regions={name: {"region": region, "endpoint_url": url} for name, region in REGIONS.items()},
-        coordination={"region": "us"},
-        rules=[{"name": "orders", "table": table, "source": "us", "replicas": ["eu"]}, *more],
-    )
+    document: dict[str, Any] = {
+        "group": "test",
+        "regions": {name: {"region": region, "endpoint_url": url} for name, region in REGIONS.items()},
+        "coordination": {"region": "us"},
+        "rules": [{"name": "orders", "table": table, "source": "us", "replicas": ["eu"]}, *more],
+    }
+    return Settings(**document)
 
 
 async def create(place: Place, *names: str, stream: bool = True, tags: dict[str, str] | None = None) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import replace
 
 from replicator.domain.errors import Unreachable
+from replicator.domain.records import TableName
 from replicator.engine.sources import Sources
 from tests.engine.world import AP, EU, World, rule, target, until
 
@@ -71,7 +72,7 @@ async def test_a_source_that_stays_is_left_alone_when_others_change() -> None:
         (source,) = process.sources.now
         await until(lambda: bool(process.observer.of("lease_claimed")))
         process.sources.put([source])
-        elsewhere = replace(source, table="nothing-there")
+        elsewhere = replace(source, table=TableName("nothing-there"))
         process.sources.put([source, elsewhere])
         await until(lambda: "stream of nothing-there in us" in process.observer.troubles)
         process.sources.put([source])

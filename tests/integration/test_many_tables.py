@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,7 @@ async def test_tables_of_a_glob_come_and_go_while_one_process_replicates_them(wo
     for table in tables:
         await write(world, table, "same key")
     for table in tables:
-        await eventually(f"the item in {table}", lambda table=table: arrived(world, table, "same key"))
+        await eventually(f"the item in {table}", partial(arrived, world, table, "same key"))
     assert await arrived(world, "carts")
     found = choice(daemon)
     assert found["tables"] == tables

@@ -23,7 +23,8 @@ ORDERS: dict[str, Any] = {"name": "orders", "table": "orders-*", "source": "us",
 
 def settings(*rules: dict[str, Any], **more: Any) -> Settings:
     regions = {"us": {"region": "us-east-1"}, "eu": {"region": "eu-west-1"}, "ap": {"region": "ap-northeast-1"}}
-    return Settings(group="test", regions=regions, coordination={"region": "us"}, rules=[*rules], **more)
+    document: dict[str, Any] = {"group": "test", "regions": regions, "coordination": {"region": "us"}, "rules": rules}
+    return Settings(**document, **more)
 
 
 def choice(table: object) -> TableChoice:
