@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from replicator.adapters import wire
 from replicator.adapters.coordination import (
     CoordinationTable,
     DynamoCoordination,
@@ -122,6 +123,8 @@ class Group:
 async def open_group(settings: Settings, regions: Collection[str] = ()) -> AsyncIterator[Group]:
     """The group's rows, with clients of the coordination region and of some more."""
     async with open_places(settings, {settings.coordination.region, *regions}) as places:
+        for region in set(regions):
+            wire.prepare(places[region].streams)
         yield Group(settings, places)
 
 

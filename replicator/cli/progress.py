@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.aws import CLIENT_ERRORS, member, translate
-from replicator.adapters.coordination import CHECKPOINT, REWIND, CoordinationTable, DynamoMembership, Names
+from replicator.adapters.coordination import CHECKPOINT, REWIND, CoordinationTable, DynamoMembership, Names, Operations
 from replicator.adapters.provisioning.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable, WorldMismatch
 from replicator.ports import StreamRef
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from replicator.adapters.aws import Place
+    from replicator.ports import Pulse
     from replicator.settings import Settings
 
 _TARGET = "target|"
@@ -71,14 +72,15 @@ class Ledger:
         self._rows = CoordinationTable(
             place.dynamodb, table=self._table, group=settings.group, region_id=place.region_id
         )
+        self.operations = Operations(self._rows)
 
     async def members(self) -> dict[str, int]:
         """The heartbeat counter of every worker that did not leave."""
-        return {str(worker): pulse.beat for worker, pulse in (await DynamoMembership(self._rows).members()).items()}
+        return {worker: pulse.beat for worker, pulse in (await self.pulses()).items()}
 
-    async def gaps(self) -> list[Mapping[str, Any]]:
-        """Loss intervals, as rows."""
-        return [row async for row in self._query(self._names.gaps)]
+    async def pulses(self) -> dict[str, Pulse]:
+        """The last pulse of every worker that did not leave."""
+        return {str(worker): pulse for worker, pulse in (await DynamoMembership(self._rows).members()).items()}
 
     async def streams(self) -> list[StreamProgress]:
         """Every stream that the group ever read, oldest first."""
@@ -238,7 +240,29 @@ async def progress_facts(settings: Settings, places: Mapping[str, Place]) -> lis
             facts.append(_orphan_fact(settings, progress, orphans))
     unreadable = [failed(subject, "rows readable", problem) for problem in ledger.problems(streams)]
     known = facts or [ok(subject, "known rules", f"{len(streams)} streams on record.")]
-    return [*known, *(unreadable or [ok(subject, "rows readable")])]
+    return [*known, *(unreadable or [ok(subject, "rows readable")]), *await _standing_facts(ledger, subject)]
+
+
+async def _standing_facts(ledger: Ledger, subject: str) -> list[Fact]:
+    """What rests because an operator wants it so, or until one says something."""
+    try:
+        pauses, gaps = await ledger.operations.pauses(), await ledger.operations.gaps()
+    except ReplicatorError as error:
+        return [failed(subject, "rows readable", error)]
+    paused = [
+        warning(
+            f"rule {pause.rule}",
+            "not paused",
+            f"It is paused. {pause.note}".strip(),
+            f"Run `replicator resume {pause.rule}`.",
+        )
+        for pause in pauses
+    ]
+    lost = [stored for stored in gaps if stored.acknowledged_at is None]
+    if not lost:
+        return paused
+    found = f"{len(lost)} losses that nobody has acknowledged, the first at {lost[0].gap.target_id}."
+    return [*paused, warning(subject, "no open gaps", found, "Run `replicator gaps list`.")]
 
 
 def _orphan_fact(settings: Settings, progress: StreamProgress, orphans: set[str]) -> Fact:

@@ -1,7 +1,7 @@
-"""`replicator status`: where every shard and target stands, from the coordination table and a living daemon.
+"""`replicator status`: where every shard and target stands, from the coordination table and the living daemons.
 
-The table tells owners and positions even when every daemon is dead; lag and counts come from the admin server, when it
-answers and speaks of the same group.
+The table tells owners and positions even when every daemon is dead; lag and counts come from the admin servers that
+heartbeats name, as far as they answer and speak of the same group.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
-
 from replicator.adapters.coordination import CHECKPOINT
+from replicator.cli.admins import ask_all, by_worker
 from replicator.cli.configuration import configuration_path, load
+from replicator.cli.gaps import document as gap_document
 from replicator.cli.output import print_json, print_rows, rich_table
 from replicator.cli.progress import Ledger, StreamProgress, rule_of
 from replicator.connections import open_places
@@ -24,16 +25,15 @@ from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 from replicator.domain.rules import MESH
 
 if TYPE_CHECKING:
+    from replicator.adapters.coordination import Pause, StoredGap
+    from replicator.ports import Pulse
     from replicator.settings import RuleSettings, Settings
 
-_ADMIN_SECONDS = 2.0
 _EVERY_SECONDS = 1.0
 _Seat = tuple[str | None, str, str, str | None]
 """What one position belongs to: stream ARN, shard, target, and the target's region."""
 
 _COLUMNS = ("rule", "target", "shard", "owner", "epoch", "position", "lag", "progress", "records", "state")
-_OK = 200
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to ask, not where to listen
 
 
 def show_status(config: Path | None, *, watch: bool, as_json: bool) -> int:
@@ -85,67 +85,84 @@ async def _watch(settings: Settings) -> None:
 # -- collecting ----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the coordination table tells."""
+
+    streams: list[StreamProgress] = field(default_factory=list)
+    pulses: Mapping[str, Pulse] = field(default_factory=dict)
+    gaps: list[StoredGap] = field(default_factory=list)
+    pauses: list[Pause] = field(default_factory=list)
+
+
 async def _collect(settings: Settings, ledger: Ledger) -> dict[str, Any]:
     """One document of what both sources tell; an error only when neither tells anything."""
-    admin, stored = await asyncio.gather(_ask_admin(settings), _ask_table(ledger), return_exceptions=False)
-    if isinstance(stored, ReplicatorError):
-        if admin is None:
-            raise stored
-        streams, members, gaps, trouble = [], {}, [], stored.sentence
-    else:
-        (streams, members, gaps), trouble = stored, None
+    stored = await _ask_table(ledger)
+    told, trouble = (_Stored(), stored) if isinstance(stored, ReplicatorError) else (stored, None)
+    daemons = by_worker(await ask_all(settings, (pulse.admin for pulse in told.pulses.values())))
+    if trouble is not None and not daemons:
+        raise trouble
     configured = {rule.name for rule in settings.rules}
+    first = next(iter(daemons.values()), None)
     return {
         "group": settings.group,
-        "daemon": None if admin is None else {key: value for key, value in admin.items() if key != "rules"},
-        "coordination_error": trouble,
-        "workers": [{"worker": worker, "heartbeat": counter} for worker, counter in sorted(members.items())],
-        "rules": [_rule(rule, streams, _live(admin, rule.name)) for rule in settings.rules],
-        "gaps": [_plain(gap) for gap in gaps],
-        "unconfigured": sorted({name for progress in streams for name in progress.rules} - configured),
+        "daemon": None if first is None else _without_rules(first),
+        "coordination_error": None if trouble is None else trouble.sentence,
+        "workers": [
+            {
+                "worker": worker,
+                "heartbeat": pulse.beat,
+                "admin": pulse.admin,
+                "daemon": _without_rules(daemons[worker]) if worker in daemons else None,
+            }
+            for worker, pulse in sorted(told.pulses.items())
+        ],
+        "rules": [
+            {
+                **_rule(rule, told.streams, _live(daemons, told.streams, rule.name)),
+                "paused": any(pause.rule == rule.name for pause in told.pauses),
+            }
+            for rule in settings.rules
+        ],
+        "gaps": [gap_document(gap) for gap in told.gaps if gap.acknowledged_at is None],
+        "unconfigured": sorted({name for progress in told.streams for name in progress.rules} - configured),
     }
 
 
-async def _ask_table(
-    ledger: Ledger,
-) -> tuple[list[StreamProgress], dict[str, int], list[Mapping[str, Any]]] | ReplicatorError:
+async def _ask_table(ledger: Ledger) -> _Stored | ReplicatorError:
     try:
-        return await ledger.streams(), await ledger.members(), await ledger.gaps()
+        return _Stored(
+            await ledger.streams(),
+            await ledger.pulses(),
+            await ledger.operations.gaps(),
+            await ledger.operations.pauses(),
+        )
     except ReplicatorError as error:
         return error
 
 
-async def _ask_admin(settings: Settings) -> dict[str, Any] | None:
-    """What a daemon on this machine says; None when there is none, or one of another group."""
-    if settings.admin.port == 0:
-        return None
-    host = _ANYWHERE.get(settings.admin.host, settings.admin.host)
-    address = f"[{host}]" if ":" in host else host
-    timeout = aiohttp.ClientTimeout(total=_ADMIN_SECONDS)
-    try:
-        async with (
-            aiohttp.ClientSession(timeout=timeout) as session,
-            session.get(f"http://{address}:{settings.admin.port}/status") as answer,
-        ):
-            document = await answer.json() if answer.status == _OK else None
-    except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
-        return None
-    return document if isinstance(document, dict) and document.get("group") == settings.group else None
+def _without_rules(daemon: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in daemon.items() if key != "rules"}
 
 
-def _live(admin: Mapping[str, Any] | None, rule: str) -> dict[_Seat, Mapping[str, Any]]:
-    """What the daemon says about a rule."""
-    shards = (
-        (shard, target)
-        for told in ((admin or {}).get("rules", ()))
-        if told.get("name") == rule
-        for shard in told.get("shards", ())
-        for target in shard.get("targets", ())
-    )
-    return {
-        (shard.get("stream"), shard["shard"], target["target"], target.get("region")): target
-        for shard, target in shards
+def _live(
+    daemons: Mapping[str, Mapping[str, Any]], streams: list[StreamProgress], rule: str
+) -> dict[_Seat, Mapping[str, Any]]:
+    """What daemons say about a rule. Of a shard that two speak of, the owner's word counts."""
+    owners: dict[tuple[str | None, str], str | None] = {
+        (progress.stream.arn, shard_id): row.get("owner", {}).get("S")
+        for progress in streams
+        for shard_id, row in progress.shards.items()
     }
+    found: dict[_Seat, Mapping[str, Any]] = {}
+    for worker, daemon in daemons.items():
+        for told in daemon.get("rules", ()):
+            for shard in told.get("shards", ()) if told.get("name") == rule else ():
+                for target in shard.get("targets", ()):
+                    seat = (shard.get("stream"), shard["shard"], target["target"], target.get("region"))
+                    if seat not in found or owners.get((seat[0], seat[1])) == worker:
+                        found[seat] = target
+    return found
 
 
 def _rule(rule: RuleSettings, streams: list[StreamProgress], live: Mapping[_Seat, Mapping[str, Any]]) -> dict[str, Any]:
@@ -224,11 +241,6 @@ def _target(seat: _Seat, row: Mapping[str, Any], live: Mapping[str, Any]) -> dic
     }
 
 
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    plain = {name: next(iter(typed.values())) for name, typed in row.items() if name not in {"pk", "sk", "sv"}}
-    return dict(sorted(plain.items()))
-
-
 # -- showing -------------------------------------------------------------------------------------------------------
 
 
@@ -236,7 +248,7 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
     if document["daemon"] is None:
         yield "no daemon of this group answers on the admin port: positions are those saved last, lag is unknown."
     else:
-        yield from (f"not ready: {reason}" for reason in document["daemon"].get("unready", ()))
+        yield from _words_of_daemons(document)
         for choice in document["daemon"].get("choices", ()):
             for left in choice["left_out"]:
                 yield f"rule {choice['rule']} leaves {left['table']} out: {left['reason']} {left['advice']}"
@@ -244,8 +256,25 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
         yield document["coordination_error"]
     for name in document["unconfigured"]:
         yield f"there is progress of rule {name}, which is not configured: `replicator rules` says more."
+    for rule in document["rules"]:
+        if rule["paused"]:
+            yield f"rule {rule['name']} is paused: `replicator resume {rule['name']}` lets it go on."
     for gap in document["gaps"]:
-        yield f"records were lost: target {gap.get('target')}, shard {gap.get('shard')} after {gap.get('after')}."
+        yield (
+            f"records were lost: target {gap['target']}, shard {gap['shard']} after {gap['after']}:"
+            f" `replicator gaps acknowledge {gap['gap']}` accepts it."
+        )
+
+
+def _words_of_daemons(document: Mapping[str, Any]) -> Iterator[str]:
+    """What keeps daemons from being ready, and who does not answer."""
+    daemons = [worker["daemon"] for worker in document["workers"] if worker["daemon"]] or [document["daemon"]]
+    reasons = [reason for daemon in daemons for reason in daemon.get("unready", ())]
+    yield from (f"not ready: {reason}" for reason in dict.fromkeys(reasons))
+    for worker in document["workers"]:
+        if worker["daemon"] is None:
+            where = f"at {worker['admin']}" if worker["admin"] else "and names no admin server that can be reached"
+            yield f"worker {worker['worker']} does not answer {where}: the lag of its shards is unknown."
 
 
 def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -14,6 +14,7 @@ from replicator.cli.schema import schema_text
 from tests.cli.worlds import Answer, World, replicator
 
 COMMANDS = ["run", "check", "init", "demo", "status", "inspect", "rules", "conflicts", "schema", "version"]
+COMMANDS += ["leases", "rewind", "pause", "resume", "gaps", "import-kcl"]
 HEAVY = {
     "aiobotocore",
     "aiohttp",

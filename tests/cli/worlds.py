@@ -101,12 +101,19 @@ class World:
 
     def call(self, region: str, operation: str, **parameters: Any) -> dict[str, Any]:
         """One unsigned DynamoDB call at the server itself."""
+        return self._call(region, "DynamoDB_20120810", operation, parameters)
+
+    def call_streams(self, region: str, operation: str, **parameters: Any) -> dict[str, Any]:
+        """One unsigned call of DynamoDB Streams."""
+        return self._call(region, "DynamoDBStreams_20120810", operation, parameters)
+
+    def _call(self, region: str, service: str, operation: str, parameters: dict[str, Any]) -> dict[str, Any]:
         scope = f"Credential={self.account}/20200101/{REGIONS[region]}/dynamodb/aws4_request"
         request = urllib.request.Request(
             self.endpoint_url,
             data=json.dumps(parameters).encode(),
             headers={
-                "X-Amz-Target": f"DynamoDB_20120810.{operation}",
+                "X-Amz-Target": f"{service}.{operation}",
                 "Content-Type": "application/x-amz-json-1.0",
                 "Authorization": f"AWS4-HMAC-SHA256 {scope}, SignedHeaders=host, Signature=0",
             },
