@@ -90,6 +90,20 @@ def test_a_good_file_is_settings(path: Path) -> None:
         (changed("source: us", "source: no"), 11, ["`rules[0].source` must be text", "quote it"]),
         (changed("table: orders", "table: or ders"), 10, ["`rules[0].table` must be a DynamoDB table name"]),
         (changed("table: orders", "table: xy"), 10, ["`rules[0].table`", "3 characters"]),
+        (changed("table: orders", 'table: "or ders-*"'), 10, ["`rules[0].table.glob` must be letters", "wildcards"]),
+        (
+            changed("table: orders", "table: {globb: x}"),
+            10,
+            ["`rules[0].table.globb`", "`glob`? Allowed here: glob, tag"],
+        ),
+        (changed("table: orders", "table: {tag: {}}"), 10, ["`rules[0].table` must have a glob, a tag, or both."]),
+        (changed("table: orders", "table: [orders]"), 10, ["`rules[0].table` must be text."]),
+        (
+            changed("table: orders", "table: orders-*").replace("- eu\n", "- {region: eu, table: copy}\n"),
+            13,
+            ["`rules[0].replicas[0].table`", "they have the same name everywhere"],
+        ),
+        (changed("rules:\n", "polling: {memory: lots}\nrules:\n"), 8, ["`polling.memory` is not a size", "256MiB"]),
         (
             changed("source: us", "source: us\n    mode: chaotic"),
             12,
