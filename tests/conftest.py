@@ -12,6 +12,7 @@ settings.register_profile("replicator", deadline=None, suppress_health_check=[He
 
 LONG = {
     "cli/test_conflicts.py",
+    "cli/test_living_operators.py",
     "cli/test_mesh_commands.py",
     "cli/test_mesh_worlds.py",
     "contract/test_stamped_region.py",

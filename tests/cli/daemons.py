@@ -68,6 +68,7 @@ def running(world: World, *arguments: str, name: str = "daemon") -> Iterator[Dae
     world.config["coordination"]["lease"] = "5s"  # a busy machine ends no session
     world.config["admin"]["port"] = free_port()
     log = world.directory / f"{name}.log"
+    log.touch()
     daemon = Daemon(started(["run", *arguments], world.environment, log, log), log, world.config["admin"]["port"])
     try:
         yield daemon
