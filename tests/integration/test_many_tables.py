@@ -172,3 +172,39 @@ async def test_rules_whose_tables_meet_refuse_the_start_and_later_leave_the_newc
     reasons = [line["reason"] for line in daemon.events("table_left_out") if "already written" in line["reason"]]
     assert reasons == ["rules[1].replicas[0]: table 'orders-2' in region 'eu' is already written by rule 'orders'."]
     assert daemon.terminate() == 0
+
+
+async def test_a_mesh_has_every_table_of_a_glob_in_each_of_its_regions(world: World) -> None:
+    for table in ("carts-1", "carts-2"):
+        for region in ("us", "eu"):
+            await world.create_table(region, table, stream=True)
+    settings = world.settings(caches={})
+    settings["coordination"]["tables"] = "1s"
+    settings["rules"] = [{"name": "carts", "table": "carts-*", "mode": "active-active", "regions": ["us", "eu"]}]
+    config = world.write_settings(settings)
+    world.initialise(config)
+    daemon = world.daemon(config)
+
+    async def written(region: str, table: str, key: str) -> None:
+        async with world.client(region) as client:
+            await client.put_item(TableName=table, Item={"pk": {"S": key}, "said": {"S": f"{region} {table}"}})
+
+    async def holds(region: str, table: str) -> dict[str, str]:
+        return {key: item["said"]["S"] for key, item in (await world.scan(region, table)).items()}
+
+    async def agree(table: str) -> bool:
+        wanted = {"a": f"us {table}", "b": f"eu {table}"}
+        return [await holds("us", table), await holds("eu", table)] == [wanted, wanted]
+
+    for table in ("carts-1", "carts-2"):
+        await written("us", table, "a")
+        await written("eu", table, "b")
+    for table in ("carts-1", "carts-2"):
+        await eventually(f"agreement on {table}", partial(agree, table))
+    for region in ("us", "eu"):
+        await world.create_table(region, "carts-3", stream=True)
+        await written(region, "carts-3", {"us": "a", "eu": "b"}[region])
+    await eventually("agreement on the new table", partial(agree, "carts-3"))
+    assert choice(daemon, "carts")["tables"] == ["carts-1", "carts-2", "carts-3"]
+    assert json_of(world, config, "conflicts", "list")["conflicts"] == []
+    assert daemon.terminate() == 0
