@@ -26,6 +26,9 @@ from replicator.ports import StreamRef
 _DRAINED_LISTINGS = 3
 """So many listings in a row must show nothing left to read, because a child may be listed late."""
 
+_FREE_SECONDS = 1.0
+"""Time between two cycles while something is free."""
+
 _BREATH_SECONDS = 0.2
 """Time between the beginnings of two cycles at least, however much happens."""
 
@@ -111,7 +114,7 @@ class StreamCoordinator:
                     drained = await self._is_drained(ref, shards, discovery)
                     self._ports.observer.service_recovered(name)
                     failures = 0
-                    wait = 0.0 if more or drained else wait
+                    wait = 0.0 if more or drained else min(wait, _FREE_SECONDS) if shards.expects else wait
                 except ReplicatorError as error:
                     failures += 1
                     self._ports.observer.service_failed(name, error)

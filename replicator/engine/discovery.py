@@ -186,7 +186,7 @@ class Discovery:
     async def _round(self) -> None:
         """Ask for children, if that is of use, and for one page of the listing, if it is due."""
         now = self._ports.clock.monotonic()
-        due = {each for each, parent in self._parents.items() if now >= parent.asked_at + self._soon(parent.asked_at)}
+        due = {each for each, asked_at in self._asked.items() if now >= asked_at + self._soon(asked_at)}
         subjects = self._questions.for_children | due
         troubles: list[ReplicatorError] = []
         if not self._filters or len(subjects) > _FEW_PARENTS:
@@ -205,10 +205,17 @@ class Discovery:
         if self._listing is not None or self._questions.for_children:
             return 0.0
         waits = [self._listed_at + self._listing_seconds() - now]
-        if self._filters:
-            asked = [parent.asked_at for parent in self._parents.values()]
-            waits += [asked_at + self._soon(asked_at) - now for asked_at in asked]
+        waits += [asked_at + self._soon(asked_at) - now for asked_at in self._asked.values()]
         return 0.0 if min(waits) <= 0 else max(_TICK_SECONDS, min(waits))
+
+    @property
+    def _asked(self) -> dict[ShardId, float]:
+        """When the children of each parent were asked for; nothing when they are to be listed."""
+        return {} if self._many_parents else {shard_id: parent.asked_at for shard_id, parent in self._parents.items()}
+
+    @property
+    def _many_parents(self) -> bool:
+        return not self._filters or len(self._parents) > _FEW_PARENTS
 
     def _soon(self, asked_at: float) -> float:
         """Time from one question to the next while an answer is awaited that must come some time."""
@@ -219,8 +226,7 @@ class Discovery:
         """Time between the beginnings of two listings."""
         if self._questions.for_listing:
             return 0.0
-        many = self._parents and (not self._filters or len(self._parents) > _FEW_PARENTS)
-        if many or self._admission.waits or (self.seated and self.settling):
+        if (self._parents and self._many_parents) or self._admission.waits or (self.seated and self.settling):
             return min(self._soon(self._listed_at), self._limits.discovery_seconds)
         return self._limits.discovery_seconds if self.seated else float("inf")
 
@@ -234,7 +240,7 @@ class Discovery:
 
     async def _call(self, asking: Callable[[], Awaitable[Answer]]) -> tuple[int, Answer]:
         """One DescribeStream call within the budget; returns its number, too."""
-        await self._budget.turn(len(self._members.live))
+        await self._budget.turn(self._members.me, self._members.live)
         self._calls += 1
         number = self._calls
         self._ports.observer.described(self._ref)

@@ -85,6 +85,11 @@ class Holdings:
         """Whether everything that is known was read to its end."""
         return not self._running and self._view.read_out
 
+    @property
+    def expects(self) -> bool:
+        """Whether something is free that may fall to us soon, if those it falls to do not take it."""
+        return not self._free_since.keys() <= self._running.keys()
+
     def tell(self) -> None:
         """Tell that a cycle was attempted."""
         view = self._view
@@ -192,7 +197,7 @@ class Holdings:
 
     def _offered(self, row: LeaseRow, waiting_seconds: float) -> Free:
         ours = row.owner == self._members.me or not self._ran.isdisjoint(row.shard.parents)
-        theirs = row.epoch == 0 and bool(row.shard.parents) and not ours
+        theirs = row.epoch == 0 and not ours and not self._view.rows.keys().isdisjoint(row.shard.parents)
         return Free(row.shard_id, ours=ours, theirs=theirs, waiting_seconds=waiting_seconds)
 
     # -- claims ----------------------------------------------------------------------------------------------------

@@ -2,8 +2,9 @@
 
 Users write while shards roll, split, merge and are listed late, and iterators expire; two to five processes are killed
 (their requests stay on the wire and land later), suspended, stopped and started; every port fails before or behind its
-effect, throttles and dawdles; readers fill the caches throughout. Watched all the time: no checkpoint passes an effect, no child is begun before its
-parent's end, no cache entry is older than what a checkpoint covers. At the end everything must be identical.
+effect, throttles and dawdles; readers fill the caches throughout. Watched all the time: no checkpoint passes an
+effect, no child is begun before its parent's end, no cache entry is older than what a checkpoint covers. At the end
+everything must be identical.
 """
 
 from __future__ import annotations
