@@ -30,6 +30,11 @@ def test_a_dead_worker_is_taken_over_from_within_fifteen_seconds_by_default() ->
     assert limits.heartbeat_seconds * 2 <= limits.lease_seconds
 
 
+def test_a_shard_that_stands_still_is_no_stall_before_its_worker_counts_as_dead() -> None:
+    patient = settings(coordination={"region": "us", "lease": "2m", "stall": "30s"})
+    assert limits_of(patient).stall_seconds == 120
+
+
 def test_others_are_watched_at_least_as_often_as_they_beat() -> None:
     quick = settings(coordination={"region": "us", "lease": "1s", "heartbeat": "300ms"})
     assert limits_of(quick).watch_seconds == pytest.approx(0.3)
@@ -39,7 +44,6 @@ def test_others_are_watched_at_least_as_often_as_they_beat() -> None:
     "times",
     [
         {"heartbeat": "6s"},
-        {"stall": "5s"},
         {"tables": "500ms"},
         {"moves": 0},
         {"describes_per_second": 0},
