@@ -9,6 +9,7 @@ import pytest
 
 from replicator.adapters.memory import Fault
 from replicator.domain.errors import Throttled, Unreachable, WorldMismatch
+from replicator.domain.lineage import Shard
 from replicator.domain.records import ShardId, WorkerId
 from replicator.domain.rules import OnGap, Start
 from replicator.engine.pacing import Limits
@@ -362,14 +363,14 @@ async def test_every_cycle_is_told_whatever_the_world_does() -> None:
 # -- one stream behind the other -----------------------------------------------------------------------------------
 
 
-def replace_stream(world: World) -> None:
+def replace_stream(world: World, number: int = 2, shard: str = "n0") -> None:
     """Disable the stream and enable another one: the old one stays readable, and writes go to the new one."""
     for shard_id in set(world.routes) & world.streams._shards.get(world.ref.arn, {}).keys():
         world.streams.close(world.ref, shard_id)
-    world.ref = stream_ref(2)
+    world.ref = stream_ref(number)
     world.streams.enable(world.ref)
-    world.streams.add_shard(world.ref, ShardId("n0"))
-    world.route_to("n0")
+    world.streams.add_shard(world.ref, ShardId(shard))
+    world.route_to(shard)
     written = world.source.items
     world.source = world.new_source(world.ref)
     world.source.items = written
@@ -488,3 +489,95 @@ async def test_a_stream_that_is_gone_without_a_successor_is_told_until_there_is_
         world.put("x", 1)
         await until(world.same)
         assert process.observer.troubles == {}
+
+
+async def test_a_stream_that_came_and_went_while_nobody_ran_is_read_in_its_turn() -> None:
+    world = World()
+    first = world.ref
+    world.write("abc", 1)
+    async with world.process() as process:
+        await until(world.same)
+        await process.drain()
+    world.put("a", 2)
+    replace_stream(world)
+    second = world.ref
+    world.write("bx", 3)
+    replace_stream(world, 3, "m0")
+    world.write("cx", 4)
+    async with world.process() as process:
+        await until(world.same)
+        assert claimed(process) == ["s0", "n0", "m0"]
+    assert world.stored("s0", ref=first) == world.stored("n0", ref=second) == "SHARD_END"
+    assert {(gap.stream.arn, gap.shard_id) for gap in world.registry.gaps} == {
+        (first.arn, "every shard"),
+        (second.arn, "every shard"),
+    }
+
+
+async def test_a_first_start_reads_the_present_stream_only_and_records_no_break() -> None:
+    world = World()
+    world.write("abc", 1)
+    replace_stream(world)
+    world.write("abc", 2)
+    async with world.process() as process:
+        await until(world.same)
+        await asyncio.sleep(60)
+        assert claimed(process) == ["n0"]
+    assert world.registry.gaps == []
+
+
+async def test_workers_without_the_seat_follow_to_the_next_stream() -> None:
+    world = World("s0", "s1", "s2")
+    async with world.process() as first, world.process() as second:
+        world.write("abcdefgh", 1)
+        await until(world.same)
+        await asyncio.sleep(20)
+        replace_stream(world)
+        for name in ("n1", "n2", "n3"):
+            world.streams.add_shard(world.ref, ShardId(name))
+        world.write("abcdefgh", 2)
+        await until(world.same)
+        await asyncio.sleep(30)
+        owners = [world.owner(name) for name in ("n0", "n1", "n2", "n3")]
+        assert sorted(map(str, owners)) == ["p1.1", "p1.1", "p2.1", "p2.1"]
+        assert first.observer.troubles == second.observer.troubles == {}
+
+
+async def test_a_row_that_is_unreadable_is_told_and_its_stream_never_counts_as_drained() -> None:
+    world = World()
+    world.write("abc", 1)
+    world.roll("s0")
+    async with world.process() as process:
+        world.coordination.unreadable = WorldMismatch("The row of shard s9 cannot be understood.")
+        await until(lambda: world.stored() == "SHARD_END")
+        replace_stream(world)
+        world.put("x", 1)
+        await asyncio.sleep(120)
+        assert process.observer.troubles["rows of orders in us"].message == "The row of shard s9 cannot be understood."
+        assert "x" not in world.holds()
+        world.coordination.unreadable = None
+        await until(world.same)
+        assert process.observer.troubles == {}
+
+
+async def test_a_child_whose_parents_row_is_unreadable_is_not_begun() -> None:
+    world = World()
+    world.write("abc", 1)
+    world.coordination.unreadable = WorldMismatch("The row of shard p cannot be understood.")
+    await world.coordination.discover(world.ref, [Shard(S0, (ShardId("p"),))], 0.0)
+    async with world.process() as process:
+        await asyncio.sleep(60)
+        assert claimed(process) == []
+        world.coordination.unreadable = None
+        await until(world.same)
+
+
+async def test_a_shard_that_another_configuration_leaves_unread_is_told() -> None:
+    world = World()
+    fresh = rule("fresh", target("fresh", AP))
+    async with world.process():
+        await until(lambda: world.owner() is not None)
+        async with world.process(eu_rule(), fresh) as second:
+            await asyncio.sleep(60)
+            what = "rule fresh on shard s0 of orders in us"
+            assert "does not read it for this rule" in second.observer.troubles[what].message

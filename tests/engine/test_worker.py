@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
+from contextlib import AsyncExitStack
 
 import pytest
 
 from replicator.domain.errors import Throttled, Unreachable
-from replicator.domain.records import ShardId, WorkerId
+from replicator.domain.records import RuleName, ShardId, WorkerId
 from replicator.engine.pacing import Limits
 from tests.engine.world import Process, World, eu_rule, hold, key_of, slow, until
 
@@ -303,3 +305,191 @@ async def test_a_slow_world_is_no_reason_to_lose_a_lease() -> None:
     assert len(process.observer.of("session_began")) == 1
     assert len(claims(process)) == 2
     await process.drain()
+
+
+# -- many workers --------------------------------------------------------------------------------------------------
+
+
+class OneOwner:
+    """Watches that a shard never has two workers that may save, and counts what the coordination is asked."""
+
+    def __init__(self, world: World) -> None:
+        self.writes: Counter[str] = Counter()
+        self.looks = 0
+        world.coordination.faults.pause = self._call
+        world.membership.faults.pause = self._call
+        world.registry.faults.pause = self._call
+
+    async def _call(self, call: str) -> None:
+        if call in {"state", "members", "paused", "streams", "starts", "acknowledged"}:
+            self.looks += call == "state"
+        else:
+            self.writes[call] += 1
+
+    def clear(self) -> None:
+        self.writes.clear()
+        self.looks = 0
+
+
+def shares(world: World) -> list[int]:
+    """How many shards each owner has, greatest first."""
+    rows = world.coordination.rows(world.ref).values()
+    return sorted(Counter(row.owner for row in rows if row.owner is not None).values(), reverse=True)
+
+
+def names(count: int) -> list[str]:
+    return [f"s{number:04}" for number in range(count)]
+
+
+@pytest.mark.parametrize(("workers", "shards"), [(2, 7), (3, 9), (10, 64)])
+async def test_shards_are_shared_evenly_by_workers_that_join_one_after_the_other(workers: int, shards: int) -> None:
+    world = World(*names(shards))
+    async with AsyncExitStack() as stack:
+        for number in range(1, workers + 1):
+            await stack.enter_async_context(world.process())
+            fair = [len(range(place, shards, number)) for place in range(number)]
+            await until(lambda fair=fair: shares(world) == fair, within=60)  # type: ignore[misc]
+        taken = sum(row.epoch for row in world.coordination.rows(world.ref).values())
+        await asyncio.sleep(120)
+        assert sum(row.epoch for row in world.coordination.rows(world.ref).values()) == taken, "nothing moves any more"
+        assert taken <= shards * 4
+
+
+async def test_ten_workers_that_start_together_read_every_shard_soon_and_share_them() -> None:
+    world = World(*names(64))
+    async with AsyncExitStack() as stack:
+        for _ in range(10):
+            await stack.enter_async_context(world.process())
+        await until(lambda: sum(shares(world)) == 64, within=10)
+        await until(lambda: max(shares(world)) - min(shares(world)) <= 1 and len(shares(world)) == 10)
+
+
+@pytest.mark.parametrize("workers", [2, 3, 10])
+async def test_the_shards_of_a_worker_that_stops_are_owned_by_others_within_two_seconds(workers: int) -> None:
+    world = World(*names(30))
+    async with AsyncExitStack() as stack:
+        first = world.process().start()
+        for _ in range(workers - 1):
+            await stack.enter_async_context(world.process())
+        await until(lambda: len(shares(world)) == workers and max(shares(world)) - min(shares(world)) <= 1)
+        await asyncio.sleep(10)
+        first.stop.set()
+        stopped_at = time()
+        await until(lambda: all(str(world.owner(name)).split(".")[0] not in {"p1", "None"} for name in names(30)))
+        assert time() - stopped_at <= 2
+        await first.drain()
+
+
+async def test_a_shard_that_drains_slowly_does_not_hold_the_hand_over_of_the_others() -> None:
+    world = World("s0", "s1", "s2", "s3")
+    first = world.process().start()
+    await until(lambda: shares(world) == [4])
+    async with world.process():
+        await until(lambda: shares(world) == [2, 2])
+        await asyncio.sleep(10)
+        ours = [name for name in ("s0", "s1", "s2", "s3") if str(world.owner(name)).startswith("p1")]
+        slow(world.region.faults, 8)
+        world.write(
+            [name for name in (f"k{number}" for number in range(200)) if world.shard_of(key_of(name)) == ours[0]]
+        )
+        await asyncio.sleep(1)
+        first.stop.set()
+        await until(lambda: world.owner(ours[1]) == "p2.1", within=2)
+        assert world.owner(ours[0]) == "p1.1"
+        await until(lambda: world.owner(ours[0]) == "p2.1")
+        await first.drain()
+
+
+@pytest.mark.parametrize("workers", [2, 3, 10])
+async def test_the_shards_of_a_worker_that_is_killed_are_owned_by_others_within_fifteen_seconds(workers: int) -> None:
+    world = World(*names(30))
+    async with AsyncExitStack() as stack:
+        first = world.process().start()
+        for _ in range(workers - 1):
+            await stack.enter_async_context(world.process())
+        await until(lambda: len(shares(world)) == workers and max(shares(world)) - min(shares(world)) <= 1)
+        await asyncio.sleep(10)
+        await first.kill()
+        killed_at = time()
+        await until(lambda: all(str(world.owner(name)).split(".")[0] != "p1" for name in names(30)))
+        assert 7 <= time() - killed_at <= 15
+
+
+async def test_the_shards_of_a_suspended_worker_move_and_it_comes_back_as_another() -> None:
+    world = World(*names(6))
+    async with world.process() as first, world.process() as second:
+        await until(lambda: shares(world) == [3, 3])
+        first.suspend(30)
+        await until(lambda: {row.owner for row in world.coordination.rows(world.ref).values()} == {"p2.1", "p1.2"})
+        await until(lambda: shares(world) == [3, 3])
+        assert first.observer.faults == second.observer.faults == []
+
+
+async def test_a_thousand_idle_shards_and_five_workers_write_little_and_look_seldom() -> None:
+    world = World(*names(1000))
+    counts = OneOwner(world)
+    limits = Limits(idle_seconds=30, poll_seconds=5)
+    async with AsyncExitStack() as stack:
+        for _ in range(5):
+            await stack.enter_async_context(world.process(limits=limits))
+        await until(lambda: shares(world) == [200] * 5, within=300)
+        await asyncio.sleep(20)
+        counts.clear()
+        await asyncio.sleep(60)
+    assert sum(counts.writes.values()) / 60 < 5
+    assert set(counts.writes) == {"beat"}
+    assert counts.looks / 60 <= 5 / 3 + 0.2
+
+
+async def test_shards_that_stop_together_take_turns_at_the_coordination() -> None:
+    world = World(*names(200))
+    process = world.process().start()
+    await until(lambda: shares(world) == [200])
+    await asyncio.sleep(5)
+    latency = slow(world.coordination.faults, 0.05)
+    await process.drain()
+    assert latency.most_under_way <= 17
+    assert shares(world) == []
+
+
+async def test_a_pause_ends_a_rule_on_every_worker_and_a_resume_starts_it_where_it_was() -> None:
+    world = World("s0", "s1")
+    async with world.process() as first, world.process() as second:
+        world.write("abcdefgh", 1)
+        await until(world.same)
+        await asyncio.sleep(10)
+        world.membership.pause(RuleName("orders"))
+        await asyncio.sleep(5)
+        assert shares(world) == []
+        world.write("abcdefgh", 2)
+        await asyncio.sleep(30)
+        assert set(world.holds().values()) == {"1"}
+        world.membership.resume(RuleName("orders"))
+        await until(world.same, within=8)
+        assert first.observer.faults == second.observer.faults == []
+
+
+async def test_a_shard_that_an_operator_takes_away_is_given_up_quietly_and_claimed_anew() -> None:
+    world = World("s0", "s1")
+    async with world.process() as process:
+        world.write("abcdefgh", 1)
+        await until(world.same)
+        world.coordination.evict(world.ref, S0)
+        await until(lambda: world.row("s0").epoch == 3)
+        world.write("abcdefgh", 2)
+        await until(world.same)
+        assert process.observer.faults == []
+        assert process.observer.troubles == {}
+
+
+async def test_rows_that_are_lost_are_found_again_and_everything_is_read_again() -> None:
+    world = World("s0", "s1")
+    async with world.process() as process:
+        world.write("abcdefgh", 1)
+        await until(world.same)
+        for name in ("s0", "s1"):
+            world.coordination.delete(world.ref, ShardId(name))
+        await until(lambda: world.owner("s0") is not None and world.owner("s1") is not None, within=30)
+        world.write("abcdefgh", 2)
+        await until(world.same)
+        assert process.observer.faults == []
