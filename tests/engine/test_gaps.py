@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -490,3 +491,47 @@ async def test_nothing_is_recorded_without_the_lease() -> None:
         await until(bench.task.done)
         assert bench.observer.of("lease_ended") == [("s0", "lost")]
         assert world.stored() == "5"
+
+
+async def test_a_day_behind_a_whole_shard_is_no_gap_for_a_target_at_its_horizon() -> None:
+    world = World()
+    await started(world)
+    first_of(world, "s0")
+    world.write("abc")
+    await asyncio.sleep(DAY + 100)
+    async with ShardBench(world, eu_rule(start=Start.LATEST), found_at=EPOCH_SECONDS):
+        await until(lambda: world.stored() == "3")
+    assert gaps(world) == []
+
+
+async def test_a_look_at_the_loss_that_fails_proves_nothing() -> None:
+    world = World()
+    await lost(world)
+    real, looks = world.streams.iterator, [0]
+
+    async def fail(*about: Any) -> str:
+        looks[0] += 1
+        if looks[0] == 2:
+            raise Unreachable("The stream does not answer.")
+        return await real(*about)
+
+    world.streams.iterator = fail  # type: ignore[assignment, method-assign]
+    async with ShardBench(world, SKIP) as bench:
+        await until(lambda: world.stored() == "10")
+        assert bench.observer.troubles == {}
+    assert gaps(world) == [("s0", "5", "9")]
+
+
+async def test_a_lease_that_is_lost_while_the_ledger_is_asked_ends_the_work() -> None:
+    world = World()
+    await lost(world)
+    async with ShardBench(world) as bench:
+        await until(lambda: bool(bench.observer.blocked_keys))
+
+        async def lose(call: str) -> None:
+            if call == "acknowledged":
+                raise LeaseLost("It went.")
+
+        world.registry.faults.pause = lose
+        await until(bench.task.done)
+        assert bench.observer.of("lease_ended") == [("s0", "lost")]

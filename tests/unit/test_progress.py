@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.domain.progress import END, HORIZON, Position, Window, after, earliest, parse_position
+from replicator.domain.progress import BEGINNING, END, HORIZON, Position, Window, after, earliest, parse_position
 from replicator.domain.records import SequenceNumber
 
 
@@ -88,3 +88,10 @@ def test_a_stored_position_is_read_back(position: Position) -> None:
 @pytest.mark.parametrize("text", ["", "-1", "1.5", "LATEST", "trim_horizon", "\N{ARABIC-INDIC DIGIT ONE}", " 1"])
 def test_a_text_that_is_no_position_is_refused(text: str) -> None:
     assert parse_position(text) is None
+
+
+def test_the_beginning_comes_before_the_horizon_and_covers_nothing() -> None:
+    assert earliest([HORIZON, BEGINNING, after(sequence(0)), END]) == BEGINNING
+    assert not BEGINNING.covers(0)
+    assert BEGINNING.sequence is None
+    assert parse_position("SHARD_START") == BEGINNING
