@@ -10,8 +10,13 @@ Mode = Literal["ordered", "versioned", "active-active"]
 _RATES: dict[Mode, float] = {"ordered": 150, "versioned": 60, "active-active": 40}
 """What two cores sustain, servers included."""
 
+_MOST_SHARDS = 256
+_MOST_WORKERS = 16
+_SHARING_WORKERS = 2
+"""Where there is something to share."""
 
-def demo(  # noqa: PLR0913 - the options of a command
+
+def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     duration: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds of traffic.")] = 20,
     rate: Annotated[
         float | None,
@@ -26,7 +31,22 @@ def demo(  # noqa: PLR0913 - the options of a command
         Mode, typer.Option(help="ordered: one writer region. The others: users write in every region.")
     ] = "ordered",
     regions: Annotated[int, typer.Option(min=2, max=5, help="How many regions; mode ordered has three.")] = 3,
+    shards: Annotated[
+        int, typer.Option(min=1, max=_MOST_SHARDS, help="Shards of every stream at the start, made by the laboratory.")
+    ] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=_MOST_WORKERS,
+            help="Processes of the daemon, which share the shards.",
+            show_default=f"{_SHARING_WORKERS} with several shards, else 1",
+        ),
+    ] = None,
     *,
+    reshard: Annotated[
+        bool, typer.Option("--reshard", help="Let shards split, merge and roll, about one change a second.")
+    ] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave everything running after the verdict, until Ctrl-C.")
     ] = False,
@@ -35,6 +55,9 @@ def demo(  # noqa: PLR0913 - the options of a command
     ] = False,
 ) -> None:
     """Start local servers, replicate real traffic, and compare every table and cache item by item.
+
+    With --shards or --reshard, the streams come from the stream laboratory, which counts whether a record was skipped
+    or a shard was read before its parent's end; either makes the exit code 1.
 
     Needs the extra `demo`: pip install 'replicator[demo]'.
     Exit code 1 when anything differs or too little was compared.
@@ -47,7 +70,16 @@ def demo(  # noqa: PLR0913 - the options of a command
 
     if mode == "ordered" and regions != ORDERED_REGIONS:
         raise typer.BadParameter(f"mode ordered has {ORDERED_REGIONS} regions", param_hint="--regions")
+    many = reshard or shards > 1
     options = DemoOptions(
-        duration=duration, rate=rate or _RATES[mode], keep=keep, json=json, mode=mode, regions=regions
+        duration=duration,
+        rate=rate or _RATES[mode],
+        keep=keep,
+        json=json,
+        mode=mode,
+        regions=regions,
+        shards=shards if many else None,
+        reshard=reshard,
+        workers=workers or (_SHARING_WORKERS if many else 1),
     )
     raise typer.Exit(asyncio.run(run(options)))

@@ -24,6 +24,7 @@ from replicator.demo.ordered import OrderedRun
 from replicator.demo.reader import CacheReader, cache_readers
 from replicator.demo.run import DemoOptions, Interruption
 from replicator.demo.servers import REQUIRED, ServerFailed, require_servers
+from replicator.demo.shards import workers
 from replicator.demo.view import View
 from replicator.demo.world import World, open_world
 from replicator.domain.errors import EXIT_FAULT, ReplicatorError
@@ -49,7 +50,10 @@ async def _demo(options: DemoOptions, view: View, directory: Path, interruption:
     versions = ", ".join(f"{package} {version}" for package, version in REQUIRED.items())
     view.say(f"starting {versions}")
     layout = layout_of(options.mode, options.regions)
-    async with open_world(directory, layout) as world, _readers(world) as readers:
+    async with (
+        open_world(directory, layout, shards=options.shards, workers=options.workers) as world,
+        _readers(world) as readers,
+    ):
         _say_where(view, world)
         run = (OrderedRun if options.mode == "ordered" else MeshRun).of(options, view, world, readers)
         report = await run.to_verdict(started)
@@ -66,6 +70,10 @@ async def _demo(options: DemoOptions, view: View, directory: Path, interruption:
 def _say_where(view: View, world: World) -> None:
     caches = ", ".join(f"{name} {valkey.url}" for name, valkey in world.caches.items())
     view.say(f"DynamoDB of {len(world.regions)} regions at {world.ministack.endpoint_url}; {caches}")
+    if world.lab is not None:
+        view.say(
+            f"their streams from the stream laboratory at {world.lab.url}, read by {workers(world.daemon.workers)}"
+        )
 
 
 # -- lifetimes -----------------------------------------------------------------------------------------------------

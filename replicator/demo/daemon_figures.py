@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from replicator.demo.world import World, heed_cancellation
 
@@ -24,23 +26,44 @@ class DaemonFigures:
     cache_actions: Counter[str] = field(default_factory=Counter)
     """Entries that it refreshed or invalidated, by cache."""
 
+    owned: list[int] = field(default_factory=list)
+    """Shards of each worker."""
+
+    hand_overs: int = 0
+    """Shards that a worker gave to another one."""
+
     async def refresh(self, world: World) -> None:
-        """Ask its metrics; what they were stays when it does not answer."""
+        """Ask the metrics of every worker; what they were stays when one does not answer."""
         try:
-            async with world.session.get(f"{world.daemon.admin_url}/metrics") as response:
-                text = await response.text()
+            texts = [await _metrics(world, url) for url in world.daemon.admin_urls]
         except (aiohttp.ClientError, TimeoutError):
             heed_cancellation()
             return
         cache_of = {(table.rule, cache.region): cache.name for table, cache in world.layout.used_caches()}
-        self.records = self.conflicts = 0
+        self.records = self.conflicts = self.hand_overs = 0
         self.cache_actions.clear()
-        for family in text_string_to_metric_families(text):
-            for sample in family.samples:
-                where = sample.labels.get("rule", ""), sample.labels.get("region", "")
-                if sample.name == "replicator_records_total":
-                    self.records += int(sample.value)
-                elif sample.name == "replicator_conflicts_total":
-                    self.conflicts += int(sample.value)
-                elif sample.name == "replicator_cache_actions_total" and where in cache_of:
-                    self.cache_actions[cache_of[where]] += int(sample.value)
+        self.owned = [0] * len(texts)
+        for worker, text in enumerate(texts):
+            for family in text_string_to_metric_families(text):
+                for sample in family.samples:
+                    self._count(worker, sample, cache_of)
+
+    def _count(self, worker: int, sample: Sample, cache_of: Mapping[tuple[str, str], str]) -> None:
+        value, labels = int(sample.value), sample.labels
+        where = labels.get("rule", ""), labels.get("region", "")
+        match sample.name:
+            case "replicator_records_total":
+                self.records += value
+            case "replicator_conflicts_total":
+                self.conflicts += value
+            case "replicator_owned_shards":
+                self.owned[worker] += value
+            case "replicator_leases_total" if labels.get("event") == "handed_over":
+                self.hand_overs += value
+            case "replicator_cache_actions_total" if where in cache_of:
+                self.cache_actions[cache_of[where]] += value
+
+
+async def _metrics(world: World, url: str) -> str:
+    async with world.session.get(f"{url}/metrics") as response:
+        return await response.text()

@@ -13,7 +13,7 @@ from replicator.demo.lag import LagSampler
 from replicator.demo.layout import SOURCE
 from replicator.demo.reader import CacheReader
 from replicator.demo.report import Report
-from replicator.demo.run import SETTLE_SECONDS, DemoOptions, Run, supervised
+from replicator.demo.run import SETTLE_SECONDS, DemoOptions, Run, supervised, watch_of
 from replicator.demo.traffic import Writers
 from replicator.demo.view import View
 from replicator.demo.world import World
@@ -37,7 +37,8 @@ class OrderedRun(Run):
             LagSampler(name, region, world.tables, [SOURCE]) for name, region in world.regions.items() if name != SOURCE
         )
         writers = Writers(world, keys, random, samplers)
-        return cls(options, view, world, readers, samplers, random, keys, writers)
+        shards = watch_of(options, world, random)
+        return cls(options, view, world, readers, samplers, random, shards, keys, writers)
 
     async def to_verdict(self, started: float) -> Report:
         """Traffic, drain, comparison."""
@@ -55,6 +56,8 @@ class OrderedRun(Run):
         if not self.options.keep:
             daemon_exit = await world.daemon.drain()
             findings = await compare(world, self.keys, self.readers)
+        if self.shards is not None:
+            await self.shards.finish()
         return Report(
             rate=self.options.rate,
             seconds=time.monotonic() - started,
@@ -65,6 +68,7 @@ class OrderedRun(Run):
             findings=findings,
             caught_up=caught_up,
             daemon_exit=daemon_exit,
+            shards=self.shards,
         )
 
     async def _traffic(self) -> bool:

@@ -11,6 +11,7 @@ from replicator.demo.compare import LEAST_CACHE_ENTRIES, Difference, Findings
 from replicator.demo.lag import POLL_SECONDS, Lags, LagSampler, figures
 from replicator.demo.layout import SOURCE
 from replicator.demo.reader import CacheReader, Read
+from replicator.demo.shards import ShardWatch
 from replicator.demo.traffic import Writers
 from replicator.demo.view import ways
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
@@ -35,6 +36,9 @@ class Report:
     daemon_exit: int | None
     """None: left running."""
 
+    shards: ShardWatch | None
+    """None: streams of one shard."""
+
     @property
     def verdict(self) -> str:
         """`identical`, or why not."""
@@ -44,6 +48,8 @@ class Report:
             return "not drained in time"
         if not self.findings.enough:
             return "too little compared"
+        if self.shards is not None and self.shards.trouble is not None:
+            return f"identical, but {self.shards.trouble}"
         if self.daemon_exit not in (None, EXIT_STOPPED):
             return "identical, but the daemon did not stop cleanly"
         return "identical"
@@ -84,6 +90,7 @@ class Report:
                 "cache_entries": self.findings.live_entries,
                 "cache_entries_required": LEAST_CACHE_ENTRIES,
             },
+            "shards": None if self.shards is None else self.shards.as_json(),
             "differences": [str(difference) for difference in self.findings.differences[:MOST_DIFFERENCES]],
             "differences_found": len(self.findings.differences),
             "drained": self.caught_up,
@@ -107,6 +114,8 @@ class Report:
         lines.append(f"deleted   {findings.deleted} absences checked, {findings.tombstones} tombstones")
         lines += [cache_line(reader, findings.entries[reader.cache.name]) for reader in self.readers]
         lines.append(f"          {findings.live_entries} live entries compared, {LEAST_CACHE_ENTRIES} required")
+        if self.shards is not None:
+            lines += self.shards.lines()
         lines += difference_lines(findings.differences)
         if self.daemon_exit is not None:
             lines.append(f"daemon    exit code {self.daemon_exit} after SIGTERM")

@@ -14,7 +14,9 @@ from typing import Any, Final, Protocol
 from replicator.demo.items import DemoKey, Keyspace
 from replicator.demo.lag import LagSampler
 from replicator.demo.reader import CacheReader
+from replicator.demo.resharding import Resharding
 from replicator.demo.servers import ACCESS_KEY, SECRET_KEY
+from replicator.demo.shards import ShardWatch
 from replicator.demo.traffic import READERS_PER_CACHE, read_until, warm
 from replicator.demo.view import Stage, Traffic, View
 from replicator.demo.world import World
@@ -41,6 +43,13 @@ class DemoOptions:
 
     mode: str = "ordered"
     regions: int = 3
+    shards: int | None = None
+    """Of every stream at the start, in the stream laboratory; None: MiniStack's own streams, of one shard."""
+
+    reshard: bool = False
+    """Let shards split, merge and roll while traffic runs."""
+
+    workers: int = 1
 
 
 @dataclass(slots=True)
@@ -75,6 +84,8 @@ class Run(ABC):
     readers: tuple[CacheReader, ...]
     samplers: tuple[LagSampler, ...]
     random: SystemRandom
+    shards: ShardWatch | None
+    """Where the streams have many."""
 
     @abstractmethod
     async def to_verdict(self, started: float) -> Verdict:
@@ -84,7 +95,7 @@ class Run(ABC):
     async def busy(self, traffic: Traffic, keys: Keyspace[DemoKey]) -> AsyncIterator[None]:
         """Let readers read, samplers measure and the view show, as long as the block runs."""
         stop = asyncio.Event()
-        stage = Stage(traffic, self.samplers, self.readers)
+        stage = Stage(traffic, self.samplers, self.readers, self.shards)
         with self.view.live():
             async with asyncio.TaskGroup() as group:
                 try:
@@ -95,6 +106,8 @@ class Run(ABC):
                             reading = read_until(stop, reader, keys, self.random)
                             group.create_task(reading, name=f"reader-{reader.cache.name}-{n}")
                     group.create_task(self._show(stop, stage), name="view")
+                    if self.shards is not None and self.shards.resharding is not None:
+                        group.create_task(self.shards.resharding.run(stop), name="resharding")
                     yield
                 finally:
                     stop.set()
@@ -108,6 +121,8 @@ class Run(ABC):
     async def _show(self, stop: asyncio.Event, stage: Stage) -> None:
         while not stop.is_set():
             await stage.daemon.refresh(self.world)
+            if self.shards is not None:
+                await self.shards.refresh(stage.daemon)
             self.view.show(stage)
             await asyncio.sleep(_VIEW_SECONDS)
 
@@ -119,6 +134,14 @@ class Run(ABC):
         async with supervised(self.world):
             await interruption.wait.wait()
         self.view.say(f"stopping; the daemon's exit code: {await self.world.daemon.drain()}")
+
+
+def watch_of(options: DemoOptions, world: World, random: SystemRandom) -> ShardWatch | None:
+    """What watches the shards, where there are many."""
+    if world.lab is None or options.shards is None:
+        return None
+    resharding = Resharding(world.lab, options.shards, random) if options.reshard else None
+    return ShardWatch(world.lab, options.shards, options.workers, resharding)
 
 
 @asynccontextmanager
@@ -139,6 +162,11 @@ def _examples(world: World) -> Iterator[str]:
     yield f'  replicator inspect --config {config} orders \'{{"customer": "c-0001", "order": 1}}\''
     if world.layout.mode != "ordered":
         yield f"  replicator conflicts list --config {config} --limit 10"
+    if world.lab is not None:
+        yield f"  replicator leases list --config {config}"
+        yield f"  curl -s {world.lab.url}/_lab/stats"
+        split = '{"table": "orders", "region": "us-east-1"}'
+        yield f"  curl -s {world.lab.url}/_lab/split -d '{split}'"
     yield f"  curl -s {world.daemon.admin_url}/status"
     yield f"  curl -s {world.daemon.admin_url}/metrics"
     yield f"  aws --endpoint-url {world.ministack.endpoint_url} --region eu-west-1 dynamodb scan --table-name sessions"

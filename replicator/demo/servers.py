@@ -248,6 +248,17 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that are free now; as with `free_port`, callers must bear that one is not."""
+    for _ in range(_PORT_ATTEMPTS):
+        first = free_port()
+        with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
+            for port in range(first, first + count):
+                stack.enter_context(socket.socket()).bind((LOOPBACK, port))
+            return first
+    raise ServerFailed(f"No {count} ports in a row are free.", advice="Try again, or with fewer workers.")
+
+
 def clean_environment() -> dict[str, str]:
     """The environment of this process, without what points at a real account, a proxy or another configuration."""
     kept = {

@@ -20,6 +20,7 @@ from rich.text import Text
 from replicator.demo.daemon_figures import DaemonFigures
 from replicator.demo.lag import LagFigures, Lags, LagSampler, figures
 from replicator.demo.reader import CacheReader, Read
+from replicator.demo.shards import ShardWatch, counted, workers
 
 LINE_SECONDS = 2.0
 _RATE_SECONDS = 2.0
@@ -46,6 +47,7 @@ class Stage:
     writers: Traffic
     samplers: Sequence[LagSampler]
     readers: Sequence[CacheReader]
+    shards: ShardWatch | None = None
     daemon: DaemonFigures = field(default_factory=DaemonFigures)
     _started_at: float = field(default_factory=time.monotonic)
     _recent: list[tuple[float, int]] = field(default_factory=list)
@@ -95,6 +97,8 @@ class View:
         elif time.monotonic() >= self._line_at:
             self._line_at = time.monotonic() + LINE_SECONDS
             self.say(_line(stage, rate))
+            if stage.shards is not None:
+                self.say(" | ".join(_shard_parts(stage.shards)))
 
 
 def _line(stage: Stage, rate: float) -> str:
@@ -126,6 +130,28 @@ def _lag(lag: LagFigures) -> str:
     return "-" if lag.p50_ms is None else f"{lag.p50_ms}/{lag.p99_ms} ms"
 
 
+def _shard_parts(watch: ShardWatch) -> Iterator[str]:
+    """Shards, their readers, and what these were given."""
+    figures = watch.figures
+    changed = f" ({counted(watch.changes)})" if watch.changes else ""
+    yield f"{figures.open} open and {figures.closed} closed shards, {figures.generations} generations{changed}"
+    yield f"{' + '.join(map(str, watch.owned))} with {workers(watch.workers)}, {watch.hand_overs} hand-overs"
+    yield f"{figures.records - figures.unread} of {figures.records} records read, {figures.read_early} children early"
+    yield f"DescribeStream {watch.describes_per_second():.1f}/s"
+
+
+def _shard_table(watch: ShardWatch) -> Iterator[Text | Table]:
+    streams = Table("stream", "open shards", "closed", "generations", "records", box=None)
+    for stream in watch.figures.streams:
+        counts = (stream.open, stream.closed, stream.generations, stream.records)
+        streams.add_row(f"{stream.table} in {stream.region}", *map(str, counts))
+    yield streams
+    for part in _shard_parts(watch):
+        yield Text(part)
+    if watch.resharding is not None and watch.resharding.last:
+        yield Text(f"last change: {watch.resharding.last}", style="bold")
+
+
 def _table(stage: Stage, rate: float) -> Group:
     counts = stage.writers.counts
     kinds = ", ".join(f"{counts[kind]} {kind}" for kind in sorted(counts))
@@ -141,4 +167,5 @@ def _table(stage: Stage, rate: float) -> Group:
         actions = stage.daemon.cache_actions[reader.cache.name]
         shown = [reader.counts[kind] for kind in (Read.HIT, Read.FILLED, Read.WAITED, Read.ABSENT)]
         caches.add_row(reader.cache.name, f"{actions} {_ACTIONS[reader.cache.action]}", *map(str, shown))
-    return Group(head, daemon, replicas, caches)
+    shards = [] if stage.shards is None else _shard_table(stage.shards)
+    return Group(head, daemon, replicas, caches, *shards)

@@ -19,7 +19,8 @@ import yaml
 
 from replicator.demo.dynamodb import LocalRegion, local_regions
 from replicator.demo.layout import ORDERED, SOURCE, DemoTable, Layout
-from replicator.demo.servers import LOOPBACK, Child, MiniStack, ServerFailed, Valkey, clean_environment, free_port
+from replicator.demo.servers import LOOPBACK, Child, MiniStack, ServerFailed, Valkey, clean_environment, free_ports
+from replicator.demo.streamlab import StreamLab
 from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED
 
 GROUP: Final = "demo"
@@ -31,6 +32,7 @@ DRAIN_SECONDS: Final = 10.0
 
 _START_ATTEMPTS = 3
 _POLL_SECONDS = 0.05
+_LAB_POLL_SECONDS = 0.05
 _OK = 200
 
 
@@ -43,11 +45,18 @@ class Daemon:
     admin_port: int
     child: Child | None = None
     starts: int = 0
+    workers: int = 1
+    """Processes that share the work, each with an admin server of its own."""
 
     @property
     def admin_url(self) -> str:
-        """Where its admin server listens."""
-        return f"http://{LOOPBACK}:{self.admin_port}"
+        """Where its admin server listens, the first one if there are more."""
+        return self.admin_urls[0]
+
+    @property
+    def admin_urls(self) -> list[str]:
+        """The admin servers of all workers."""
+        return [f"http://{LOOPBACK}:{self.admin_port + worker}" for worker in range(self.workers)]
 
     async def init(self) -> None:
         """Run `replicator init` to its end."""
@@ -62,8 +71,8 @@ class Daemon:
             raise child.failed(f"ended with exit code {child.process.returncode}")
 
     async def start(self, session: aiohttp.ClientSession) -> None:
-        """Run `replicator run` and wait until /readyz says yes."""
-        child = self.child = self._spawn("run")
+        """Run `replicator run` and wait until /readyz of every worker says yes."""
+        child = self.child = self._spawn("run", *(["--workers", str(self.workers)] if self.workers > 1 else []))
         try:
             async with asyncio.timeout(READY_SECONDS):
                 while not await self._ready(session):
@@ -99,22 +108,25 @@ class Daemon:
         if self.child is not None and self.child.alive:
             self.child.stop()
 
-    def _spawn(self, command: str) -> Child:
+    def _spawn(self, command: str, *options: str) -> Child:
         self.starts += 1
         return Child.spawn(
             f"replicator {command}",
-            ["exec", sys.executable, "-m", "replicator", command, "--config", str(self.config)],
+            ["exec", sys.executable, "-m", "replicator", command, "--config", str(self.config), *options],
             log=self.directory / f"replicator-{command}-{self.starts}.log",
             environment=clean_environment(),
         )
 
     async def _ready(self, session: aiohttp.ClientSession) -> bool:
         try:
-            async with session.get(f"{self.admin_url}/readyz") as response:
-                return response.status == _OK
+            for url in self.admin_urls:
+                async with session.get(f"{url}/readyz") as response:
+                    if response.status != _OK:
+                        return False
         except aiohttp.ClientError:
             heed_cancellation()
             return False
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +142,8 @@ class World:
     daemon: Daemon
     session: aiohttp.ClientSession
     layout: Layout = ORDERED
+    lab: StreamLab | None = None
+    """What gives the daemon the streams of all regions, instead of MiniStack, which has one shard for each."""
 
     @property
     def tables(self) -> tuple[DemoTable, ...]:
@@ -155,7 +169,7 @@ class World:
             else:
                 return
             # Somebody took the admin port between our choice and the daemon's start.
-            self.daemon.admin_port = free_port()
+            self.daemon.admin_port = free_ports(self.daemon.workers)
             self.write_config()
 
     def write_config(self) -> None:
@@ -166,10 +180,7 @@ class World:
         """The configuration file's content."""
         return {
             "group": GROUP,
-            "regions": {
-                name: {"region": region, "endpoint_url": self.ministack.endpoint_url}
-                for name, region in self.layout.regions.items()
-            },
+            "regions": {name: self._region(name, region) for name, region in self.layout.regions.items()},
             "coordination": {"region": SOURCE, "table": "replicator-coordination"},
             "admin": {"host": LOOPBACK, "port": self.daemon.admin_port},
             "log": {"format": "json"},
@@ -181,21 +192,36 @@ class World:
             "rules": self.layout.rules(),
         }
 
+    def _region(self, name: str, region: str) -> dict[str, Any]:
+        told: dict[str, Any] = {"region": region, "endpoint_url": self.ministack.endpoint_url}
+        if self.lab is not None and name in self.layout.written:
+            told["endpoints"] = {"streams": self.lab.url}
+        return told
+
 
 @asynccontextmanager
-async def open_world(directory: Path, layout: Layout = ORDERED) -> AsyncIterator[World]:
-    """Start the servers; everything ends with the block. Logs and the configuration are written to `directory`."""
+async def open_world(
+    directory: Path, layout: Layout = ORDERED, *, shards: int | None = None, workers: int = 1
+) -> AsyncIterator[World]:
+    """Start the servers; everything ends with the block. Logs and the configuration are written to `directory`.
+
+    With `shards`, every stream begins with so many, in the stream laboratory.
+    """
     with ExitStack() as stack:
         ministack = stack.enter_context(MiniStack.start(directory))
         caches = {
             cache.name: stack.enter_context(Valkey.start(directory, name=cache.name))
             for _, cache in layout.used_caches()
         }
-        daemon = Daemon(directory / "replicator.yaml", directory, free_port())
+        lab = None
+        if shards is not None:
+            lab = StreamLab.start(directory, ministack.endpoint_url, shards=shards, poll_seconds=_LAB_POLL_SECONDS)
+            stack.enter_context(lab)
+        daemon = Daemon(directory / "replicator.yaml", directory, free_ports(workers), workers=workers)
         stack.callback(daemon.stop)
         async with local_regions(ministack.endpoint_url, layout.regions) as regions:
             session = next(iter(regions.values())).session
-            world = World(directory, ministack, caches, regions, daemon, session, layout)
+            world = World(directory, ministack, caches, regions, daemon, session, layout, lab)
             world.write_config()
             yield world
 

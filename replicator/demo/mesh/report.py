@@ -20,6 +20,7 @@ from replicator.demo.report import (
     lag_line,
     lag_method,
 )
+from replicator.demo.shards import ShardWatch
 from replicator.demo.view import ways
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 
@@ -63,8 +64,11 @@ class MeshReport:
     daemon_exit: int | None
     """None: left running."""
 
+    shards: ShardWatch | None
+    """None: streams of one shard."""
+
     @property
-    def verdict(self) -> str:
+    def verdict(self) -> str:  # noqa: PLR0911 - one for each answer
         """`identical`, or why not."""
         if not self.findings.identical:
             return "different"
@@ -74,6 +78,8 @@ class MeshReport:
             return "identical, but not silent"
         if not self.findings.enough:
             return "too little compared"
+        if self.shards is not None and self.shards.trouble is not None:
+            return f"identical, but {self.shards.trouble}"
         if self.daemon_exit not in (None, EXIT_STOPPED):
             return "identical, but the daemon did not stop cleanly"
         return "identical"
@@ -145,6 +151,7 @@ class MeshReport:
                 "cache_entries": findings.live_entries,
                 "cache_entries_required": LEAST_CACHE_ENTRIES,
             },
+            "shards": None if self.shards is None else self.shards.as_json(),
             "differences": [str(difference) for difference in findings.differences[:MOST_DIFFERENCES]],
             "differences_found": len(findings.differences),
             "daemon_exit_code": self.daemon_exit,
@@ -184,6 +191,8 @@ class MeshReport:
             f"lost      {findings.lost} writes that no later user saw, {findings.lost_maximal} of them the last of"
             f" their region; {findings.lost_unlogged} others not in the log"
         )
+        if self.shards is not None:
+            lines += self.shards.lines()
         lines += difference_lines(findings.differences)
         if self.silent_seconds is not None:
             quiet = f"{QUIET_SECONDS:.0f} s without any record included"

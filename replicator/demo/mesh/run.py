@@ -15,7 +15,7 @@ from replicator.demo.mesh.keys import MeshKey, mesh_keyspace
 from replicator.demo.mesh.report import MeshReport, Records
 from replicator.demo.mesh.traffic import MeshWriters
 from replicator.demo.reader import CacheReader
-from replicator.demo.run import DemoOptions, Run, supervised
+from replicator.demo.run import DemoOptions, Run, supervised, watch_of
 from replicator.demo.view import View
 from replicator.demo.world import World
 
@@ -45,7 +45,8 @@ class MeshRun(Run):
             for name, region in world.regions.items()
         }
         writers = MeshWriters(world, keys, random, samplers)
-        return cls(options, view, world, readers, tuple(samplers.values()), random, keys, writers)
+        shards = watch_of(options, world, random)
+        return cls(options, view, world, readers, tuple(samplers.values()), random, shards, keys, writers)
 
     async def to_verdict(self, started: float) -> MeshReport:
         """Traffic, silence, comparison."""
@@ -68,6 +69,8 @@ class MeshRun(Run):
         if not self.options.keep:
             daemon_exit = await world.daemon.drain()
             findings = await compare_mesh(world, self.keys, self.readers)
+        if self.shards is not None:
+            await self.shards.finish()
         return MeshReport(
             mode=self.options.mode,
             regions=tuple(world.regions),
@@ -80,6 +83,7 @@ class MeshRun(Run):
             records=Records(total, seeded + writers.writes, await streams.count() - total),
             silent_seconds=silent_seconds,
             daemon_exit=daemon_exit,
+            shards=self.shards,
         )
 
     async def _traffic(self, streams: Streams) -> float | None:
