@@ -170,6 +170,38 @@ def test_a_rewind_leaves_shards_that_the_stream_no_longer_lists(sound: World) ->
     assert rows(sound)["shard|shardId-gone"]["at:orders/eu"] == {"S": "SHARD_END"}
 
 
+def test_a_rewind_to_a_record_reads_on_behind_it(sound: World) -> None:
+    arn, shard = stream_of(sound)
+    for number in ("1", "2"):
+        sound.put("us", "orders", pk={"S": "a"}, sk={"N": number})
+    start = {"StreamArn": arn, "ShardId": shard, "ShardIteratorType": "TRIM_HORIZON"}
+    iterator = sound.call_streams("us", "GetShardIterator", **start)["ShardIterator"]
+    records = sound.call_streams("us", "GetRecords", ShardIterator=iterator)["Records"]
+    first, second = (record["dynamodb"]["SequenceNumber"] for record in records)
+    store(sound, arn, shard, **{"at:orders/eu": {"S": second}, "rewind:orders/eu": {"S": f"9.5 {second}"}})
+    shown = sound.run("rewind", "orders", "--shard", shard, "--to", first, "--yes")
+    assert (shown.code, f"behind {first}" in shown.output) == (0, True), shown.said
+    row = rows(sound)[f"shard|{shard}"]
+    assert row["at:orders/eu"] == {"S": first}
+    assert "rewind:orders/eu" not in row
+
+
+def test_in_a_mesh_a_region_narrows_a_rewind_to_its_stream(world: World) -> None:
+    world.mesh("active-active")
+    for region in ("us", "eu"):
+        arn = world.call(region, "DescribeTable", TableName="orders")["Table"]["LatestStreamArn"]
+        (shard,) = world.call_streams(region, "DescribeStream", StreamArn=arn)["StreamDescription"]["Shards"]
+        pk, version = {"S": f"test|{region}|{arn}"}, {"N": "1"}
+        seen = {"arn": {"S": arn}, "sv": version}
+        world.put("us", TABLE, pk={"S": "test|streams"}, sk={"S": f"{region}|orders|0000000000001"}, **seen)
+        progress = {"epoch": version, "sv": version, "at:orders/mesh": {"S": "42"}}
+        world.put("us", TABLE, pk=pk, sk={"S": f"shard|{shard['ShardId']}"}, **progress)
+    eu = world.run("rewind", "orders", "--to", "trim_horizon", "--region", "eu", "--yes", "--json")
+    assert [entry["region"] for entry in eu.json["rewound"]] == ["eu"], eu.said
+    rest = world.run("rewind", "orders", "--to", "trim_horizon", "--yes", "--json")
+    assert [entry["region"] for entry in rest.json["rewound"]] == ["us"], rest.said
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
