@@ -75,6 +75,28 @@ def test_a_paused_rule_rests_and_goes_on_where_it_stood(world: World) -> None:
         assert daemon.stop() == 0
 
 
+def test_a_daemon_goes_on_behind_what_a_kcl_consumer_processed(world: World) -> None:
+    world.sound()
+    world.table("us", "kcl", {"leaseKey": "S"})
+    write(world, 1, 2)
+    arn = world.call("us", "DescribeTable", TableName="orders")["Table"]["LatestStreamArn"]
+    (shard,) = world.call_streams("us", "DescribeStream", StreamArn=arn)["StreamDescription"]["Shards"]
+    start = {"StreamArn": arn, "ShardId": shard["ShardId"], "ShardIteratorType": "TRIM_HORIZON"}
+    iterator = world.call_streams("us", "GetShardIterator", **start)["ShardIterator"]
+    records = world.call_streams("us", "GetRecords", ShardIterator=iterator)["Records"]
+    first = records[0]["dynamodb"]["SequenceNumber"]
+    world.put("us", "kcl", leaseKey={"S": shard["ShardId"]}, checkpoint={"S": first}, leaseCounter={"N": "1"})
+    world.rule["start"] = "latest"
+    assert world.run("import-kcl", "kcl", "--yes").code == 0
+    with running(world) as daemon:
+        daemon.await_ready()
+        wait_until(lambda: arrived(world, 2), "the record behind the position does not arrive")
+        write(world, 3)
+        wait_until(lambda: arrived(world, 2, 3), "it does not go on")
+        assert not arrived(world, 1), "what was processed before is read again"
+        assert daemon.stop() == 0
+
+
 def rests(daemon: Daemon) -> bool:
     """Nobody reads for the rule."""
     status = daemon.answers("/status")
