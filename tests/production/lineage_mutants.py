@@ -1,0 +1,148 @@
+"""Guards of lineage and discovery, taken out: `lineage`'s scenarios must not survive without them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from replicator.adapters import memory
+from replicator.domain import lineage
+from replicator.domain.lineage import Shard
+from replicator.domain.records import ShardId
+from replicator.engine import admission, discovery, ordered, view
+from replicator.engine.coordinator import StreamCoordinator
+from replicator.engine.describing import DescribeBudget
+from replicator.engine.discovery import Discovery
+from replicator.engine.generations import Generations
+from replicator.ports import Seat
+from tests.production.guarantee import Mutant
+
+# -- 3, 4: lineage -----------------------------------------------------------------------------------------------------
+
+
+def _whoever_is_not_finished(_: Any) -> Any:
+    return lambda graph, finished: [shard_id for shard_id in graph if shard_id not in finished]
+
+
+def _one_parent_is_enough(_: Any) -> Any:
+    def ready(graph: Any, finished: Any) -> list[ShardId]:
+        left = [shard for shard_id, shard in graph.items() if shard_id not in finished]
+        return [shard.shard_id for shard in left if not shard.parents or not set(finished).isdisjoint(shard.parents)]
+
+    return ready
+
+
+def _begun_is_finished(_: Any) -> Any:
+    return lambda self, rule, row: bool(row.checkpoints)
+
+
+def _all_at_once(_: Any) -> Any:
+    return lambda graph, stored, gone: [shard for shard_id, shard in graph.items() if shard_id not in stored]
+
+
+def _as_listed_last(_: Any) -> Any:
+    return lambda old, new: new
+
+
+def _over_as_listed(_: Any) -> Any:
+    async def is_over(self: Any, shard_id: ShardId) -> bool:
+        page = await self._ports.stream.shard_page(self._ref, None)
+        return any(shard.shard_id == shard_id and shard.closed for shard in page.shards)
+
+    return is_over
+
+
+LINEAGE = {
+    "parents_first": Mutant("a child waits for its parents", ((view, "ready", _whoever_is_not_finished),)),
+    "merges_wait_for_both": Mutant("a merge waits for both parents", ((view, "ready", _one_parent_is_enough),)),
+    "finished_is_applied": Mutant(
+        "a parent is finished when its end is stored", ((view.View, "finished", _begun_is_finished),)
+    ),
+}
+LISTINGS = {
+    "late_parents": Mutant("a child is stored behind its parents", ((admission, "storable", _all_at_once),)),
+    "links_stay": Mutant("knowledge only grows", ((lineage, "_grown", _as_listed_last),)),
+    "open_parents_are_closed": Mutant("a shard that has a child is over", ((Discovery, "is_over", _over_as_listed),)),
+}
+
+# -- 5, 6: discovery ---------------------------------------------------------------------------------------------------
+
+
+def _at_the_end_of_the_listing(original: Any) -> Any:
+    held: list[Shard] = []
+
+    async def store(self: Any, seen: Any) -> None:
+        held.extend(seen)
+        if self._listing is None:
+            await original(self, held)
+            held.clear()
+
+    return store
+
+
+def _no_turns(_: Any) -> Any:
+    async def turn(self: Any, *_: Any) -> None: ...
+
+    return turn
+
+
+def _everybody_sits(_: Any) -> Any:
+    async def sit(self: Any) -> None:
+        self._seat = Seat(self._members.me, 1)
+
+    return sit
+
+
+DISCOVERY = {
+    "failed_pages_are_asked_for_again": Mutant(
+        "a listing goes on where a page failed", ((discovery, "_FAILURES_OF_A_PAGE", lambda _: 1),)
+    ),
+    "calls_have_a_time_limit": Mutant("a call is given up", ((discovery, "_CALL_SECONDS", lambda _: 1e9),)),
+    "pages_are_stored_one_by_one": Mutant(
+        "a page is stored when it is there", ((Discovery, "_store", _at_the_end_of_the_listing),)
+    ),
+}
+DESCRIBING = {
+    "token_bucket": Mutant("calls wait for their turn", ((DescribeBudget, "turn", _no_turns),)),
+    "one_discoverer": Mutant("one worker sits and lists", ((Discovery, "sit", _everybody_sits),)),
+}
+
+# -- 32: streams -------------------------------------------------------------------------------------------------------
+
+
+def _the_present_one(_: Any) -> Any:
+    async def is_drained(self: Any, ref: Any, *_: Any) -> bool:
+        successor = await self._generations.successor(ref)
+        if successor is not None:
+            await self._generations.pass_on(ref, successor)
+        return successor is not None
+
+    return is_drained
+
+
+def _one_identity(_: Any) -> Any:
+    return lambda stream: (stream.region, "one")
+
+
+def _one_generation(original: Any) -> Any:
+    return lambda rule, run, generation: original(rule, run, 1)
+
+
+def _no_break(_: Any) -> Any:
+    async def record_break(self: Any, *_: Any) -> None: ...
+
+    return record_break
+
+
+STREAMS = {
+    "drained_first": Mutant(
+        "a stream is left when it was read to its end", ((StreamCoordinator, "_is_drained", _the_present_one),)
+    ),
+    "keyed_by_stream": Mutant(
+        "rows are keyed by the stream",
+        ((memory.coordination, "identity", _one_identity), (memory.registry, "identity", _one_identity)),
+    ),
+    "generation_in_versions": Mutant(
+        "the stream's generation stands in every version", ((ordered, "plan_run", _one_generation),)
+    ),
+    "break_is_a_gap": Mutant("what lies between two streams is a gap", ((Generations, "_record_break", _no_break),)),
+}
