@@ -135,10 +135,10 @@ class StreamCoordinator:
     async def _is_drained(self, ref: StreamRef, shards: Holdings, discovery: Discovery) -> bool:
         """Whether a stream was read to its end and replaced; its targets then go on with its successor."""
         if not shards.read_out or discovery.waits:
-            discovery.settling = False
+            discovery.settle(settling=False)
             return False
         if not discovery.settling:
-            discovery.settling = True
+            discovery.settle(settling=True)
             shards.settled_at = discovery.completed
         if not discovery.seated:
             shards.settled_at = discovery.completed

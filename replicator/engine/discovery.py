@@ -89,7 +89,7 @@ class Discovery:
         """While a stream without rows is listed for the first time: when that began. Shards found then are not new."""
         self._misses: dict[ShardId, int] = {}
         self.settling = False
-        """Whether everything that is known was read to its end, so that only listings can show more."""
+        """Whether everything that is known was read to its end."""
         self.completed = 0
         """How many whole listings were read."""
         self.gone = False
@@ -119,17 +119,27 @@ class Discovery:
 
     async def sit(self) -> None:
         """Take the discoverer's seat when nobody has it, or when its owner is dead."""
-        seat = self._state.seat
-        if seat is not None and seat.owner == self._members.me:
-            self._seat = seat
-            return
-        self._seat = None
-        if seat is not None and seat.owner is not None and not self._members.is_expired(seat.owner):
-            return
-        if await self._ports.coordination.take_seat(self._ref, seat, self._members.me):
-            self._seat = Seat(self._members.me, 1 if seat is None else seat.epoch + 1)
+        before, seat = self._seat, self._state.seat
+        self._seat = await self._taken(seat)
+        if self._seat is not None and before is None:
             self._began_at = None if self._state.rows else self._ports.clock.now()
             self._news()
+
+    async def _taken(self, seat: Seat | None) -> Seat | None:
+        """The seat if it is ours by now; a call without an answer may have taken it."""
+        if seat is not None and seat.owner == self._members.me:
+            return seat
+        if seat is not None and seat.owner is not None and not self._members.is_expired(seat.owner):
+            return None
+        if not await self._ports.coordination.take_seat(self._ref, seat, self._members.me):
+            return None
+        return Seat(self._members.me, 1 if seat is None else seat.epoch + 1)
+
+    def settle(self, *, settling: bool) -> None:
+        """Note whether everything that is known was read to its end, so that only listings can show more."""
+        if settling and not self.settling:
+            self._news()
+        self.settling = settling
 
     async def leave(self) -> None:
         """End, and let another worker discover."""
@@ -278,23 +288,27 @@ class Discovery:
             number, page = await self._call(lambda: self._ports.stream.shard_page(self._ref, listing.after))
             listing.first_call = listing.first_call or number
             await self._store(page.shards)
-        except ShardGone:
-            if listing.after is not None:  # the page began behind a shard that went away
-                self._listing = None
-                return
+        except ShardGone as error:
+            if listing.after is not None:
+                self._begin_anew()
+                raise Unreachable(f"The page behind shard {listing.after} is gone; the listing begins anew.") from error
             self.gone = True
             listing.first_call = self._calls
             await self._complete(listing)
         except ReplicatorError:
             listing.failures += 1
             if listing.failures >= _FAILURES_OF_A_PAGE:
-                self._listing = None
+                self._begin_anew()
             raise
         else:
             self.gone = False
             self._questions.hear(page.shards, number)
             if listing.take(page):
                 await self._complete(listing)
+
+    def _begin_anew(self) -> None:
+        self._listing = None
+        self._listed_at = _LONG_AGO
 
     async def _complete(self, listing: Listing) -> None:
         """A whole listing was read: it tells what is over, and what vanished."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from replicator.adapters.memory import Fault
-from replicator.domain.errors import Throttled, Unreachable, WorldMismatch
+from replicator.domain.errors import RecordsTrimmed, Throttled, Unreachable, WorldMismatch
 from replicator.domain.lineage import Shard
 from replicator.domain.records import ShardId, WorkerId
 from replicator.domain.rules import OnGap, Start
@@ -581,3 +581,72 @@ async def test_a_shard_that_another_configuration_leaves_unread_is_told() -> Non
             await asyncio.sleep(60)
             what = "rule fresh on shard s0 of orders in us"
             assert "does not read it for this rule" in second.observer.troubles[what].message
+
+
+async def test_a_shard_whose_row_became_unreadable_is_read_on() -> None:
+    world = World("s0", "s1")
+    async with world.process() as process:
+        world.write("abcdefgh", 1)
+        await until(world.same)
+        await asyncio.sleep(5)
+        row = world.row("s0")
+        world.coordination.unreadable = WorldMismatch("The row of shard s0 cannot be understood.")
+        world.coordination.delete(world.ref, S0)
+        await asyncio.sleep(4)
+        world.coordination.put(world.ref, row)
+        world.coordination.unreadable = None
+        world.write("abcdefgh", 2)
+        await until(world.same)
+        assert sorted(claimed(process)) == ["s0", "s1"]
+
+
+async def test_a_worker_that_is_stuck_on_a_lost_shard_is_stopped_at_the_second_look() -> None:
+    world = World()
+    world.region.poison(key_of("a"), "it is too large")
+    async with world.process(limits=Limits(backoff_seconds=1000)) as process:
+        world.write("a")
+        await until(lambda: bool(process.observer.blocked_keys))
+        await asyncio.sleep(300)
+        world.coordination.evict(world.ref, S0)
+        await until(lambda: claimed(process) == ["s0", "s0"], within=10)
+
+
+async def test_a_late_target_that_cannot_ask_for_a_shard_holds_no_other_back() -> None:
+    world = World()
+    world.write("abc", 1)
+    world.roll("s0", "s1")
+    async with world.process() as process:
+        await until(lambda: world.owner("s1") is not None)
+        await process.drain()
+    failing = True
+
+    async def fail(call: str) -> None:
+        if call == "GetShardIterator" and failing and world.stored("s1") is not None:
+            raise Unreachable("GetShardIterator failed.")
+
+    world.streams.faults.pause = fail
+    async with world.process(eu_rule(), rule("fresh", target("fresh", AP))) as process:
+        await until(lambda: "s1" in claimed(process))
+        await until(lambda: "shards of orders in us" in process.observer.troubles)
+        failing = False
+        await until(lambda: world.same(AP))
+        assert process.observer.troubles == {}
+
+
+async def test_a_late_target_reads_a_shard_whose_oldest_records_are_gone() -> None:
+    world = World()
+    world.write("abc", 1)
+    async with world.process() as process:
+        await until(world.same)
+        await process.drain()
+    trimmed = 0
+
+    async def trim(call: str) -> None:
+        nonlocal trimmed
+        if call == "GetShardIterator" and not trimmed:
+            trimmed += 1
+            raise RecordsTrimmed("The oldest records are gone.")
+
+    world.streams.faults.pause = trim
+    async with world.process(rule("fresh", target("fresh", AP))):
+        await until(lambda: world.same(AP))

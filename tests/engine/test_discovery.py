@@ -9,7 +9,8 @@ from random import Random
 
 import pytest
 
-from replicator.domain.errors import Throttled, Unreachable
+from replicator.adapters.memory import Fault
+from replicator.domain.errors import RecordsTrimmed, ShardGone, Throttled, Unreachable
 from replicator.domain.lineage import Shard
 from replicator.domain.records import ShardId, WorkerId
 from replicator.engine.describing import DescribeBudget
@@ -306,6 +307,51 @@ async def test_a_page_that_never_comes_lets_the_listing_begin_anew() -> None:
         await until(lambda: world.row("s1") is not None)
 
 
+async def test_a_listing_whose_next_page_begins_behind_a_shard_that_went_away_begins_anew() -> None:
+    world = World("s00-000")
+    retained(world, 30, 1)
+    world.streams.shards_per_page = 10
+    Calls(world, lambda number: ShardGone("The shard to begin behind is gone.") if number == 2 else None)
+    async with world.process() as process:
+        await until(lambda: len(world.coordination.rows(world.ref)) == 30, within=5)
+        await until(lambda: process.observer.troubles == {})
+
+
+@pytest.mark.parametrize("outage", [Throttled, Unreachable])
+async def test_a_parent_that_cannot_be_asked_for_is_asked_again(outage: type[Throttled]) -> None:
+    world = World()
+    world.streams.add_shard(world.ref, S1, ShardId("trimmed long ago"))
+    asked = 0
+
+    async def fail(call: str) -> None:
+        nonlocal asked
+        asked += call == "GetShardIterator"
+        if call == "GetShardIterator" and asked < 10:
+            raise outage("GetShardIterator failed.")
+
+    world.streams.faults.pause = fail
+    async with world.process() as process:
+        await until(lambda: world.owner("s1") is not None, within=40)
+        await until(lambda: process.observer.troubles == {})
+
+
+async def test_a_parent_whose_oldest_records_are_trimmed_is_there() -> None:
+    world = World()
+    world.write("abc", 1)
+    world.roll("s0", "s1")
+    world.write("abc", 2)
+    world.streams.hide(world.ref, S0)
+
+    async def trim(call: str) -> None:
+        if call == "GetShardIterator" and world.row("s0") is None:
+            raise RecordsTrimmed("The oldest records are gone.")
+
+    world.streams.faults.pause = trim
+    async with world.process() as process:
+        await until(world.same)
+        assert claimed(process) == ["s0", "s1"]
+
+
 async def test_a_call_without_an_answer_is_given_up_and_made_again() -> None:
     world = World()
     world.write("abc")
@@ -381,6 +427,21 @@ async def test_the_seat_is_left_on_a_stop_and_taken_at_once() -> None:
         await first.drain()
         await until(lambda: seat(world) == "p2.1")
         assert time() - stopped_at <= 2
+
+
+@pytest.mark.parametrize("fault", Fault)
+async def test_a_seat_that_was_taken_by_a_call_without_an_answer_is_filled(fault: Fault) -> None:
+    world = World()
+    world.write("abc")
+
+    async def lose_first(call: str) -> None:
+        if call == "take_seat":
+            world.coordination.faults.pause = None
+            world.coordination.faults.script(fault)
+
+    world.coordination.faults.pause = lose_first
+    async with world.process():
+        await until(world.same, within=10)
 
 
 async def test_the_seat_of_a_dead_discoverer_is_taken_and_nothing_waits_for_that() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from replicator.adapters.memory import Fault, Faults, MemoryRegion
 from replicator.domain.image import Image
-from replicator.domain.records import RegionId
+from replicator.domain.records import RegionId, ShardId
 from replicator.domain.requests import Response
 from replicator.domain.stamps import Kind, held
 from replicator.domain.versions import STAMP
@@ -172,6 +172,13 @@ class MeshHistory:
             region = self.dice.choice(self.regions)
             children = [f"s{next(self.shards)}" for _ in range(self.dice.choice([1, 1, 2]))]
             self.world.roll(region, self.dice.choice(sorted(set(self.world.routes[region]))), *children)
+            stream, ref = self.world.streams[region], self.world.refs[region]
+            stream.filters_children = self.dice.random() < 0.5
+            stream.shards_per_page = self.dice.choice([2, 100])
+            if self.dice.random() < 0.5:
+                late = ShardId(children[-1])
+                stream.hide(ref, late)
+                asyncio.get_running_loop().call_later(self.dice.uniform(0.5, 8), stream.reveal, ref, late)
 
     async def fate(self) -> None:
         """One of the processes: what becomes of it, again and again."""
