@@ -157,7 +157,7 @@ class History:
             streams.empty_pages = self.dice.choice([0, 0, 3])
             if self.dice.random() < 0.5:
                 streams.hide(ref, *(ShardId(child) for child in self.dice.sample(children, 1)))
-                asyncio.get_running_loop().call_later(self.dice.uniform(0.5, 20), self.world.reveal_all)
+                asyncio.get_running_loop().call_later(self.dice.uniform(0.5, 10), self.world.reveal_all)
 
     async def readers(self, name: str, cache: MemoryCache, region: MemoryRegion) -> None:
         for number in itertools.count():
@@ -321,4 +321,4 @@ async def test_whatever_happens_replicas_become_identical_and_no_checkpoint_pass
         assert row.owner is None or {*row.checkpoints.values()} == {END}, "a drained process released what it read"
     records = sum(len(held.records) for held in world.streams._shards[world.ref.arn].values())
     taken_over = sum(row.epoch > 1 for row in world.coordination._rows.values())
-    assert (records > 200, history.checks > 30, history.fills > 5, taken_over > 0) == (True,) * 4, "nothing happened"
+    assert (records > 200, history.checks > 30, history.fills > 0, taken_over > 0) == (True,) * 4, "nothing happened"
