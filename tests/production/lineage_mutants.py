@@ -16,7 +16,7 @@ from replicator.engine.generations import Generations
 from replicator.ports import Seat
 from tests.production.guarantee import Mutant
 
-# -- 3, 4: lineage -----------------------------------------------------------------------------------------------------
+# -- 3, 4: lineage ---------------------------------------------------------------------------------------------------
 
 
 def _whoever_is_not_finished(_: Any) -> Any:
@@ -64,7 +64,7 @@ LISTINGS = {
     "open_parents_are_closed": Mutant("a shard that has a child is over", ((Discovery, "is_over", _over_as_listed),)),
 }
 
-# -- 5, 6: discovery ---------------------------------------------------------------------------------------------------
+# -- 5, 6: discovery -------------------------------------------------------------------------------------------------
 
 
 def _at_the_end_of_the_listing(original: Any) -> Any:
@@ -106,7 +106,7 @@ DESCRIBING = {
     "one_discoverer": Mutant("one worker sits and lists", ((Discovery, "sit", _everybody_sits),)),
 }
 
-# -- 32: streams -------------------------------------------------------------------------------------------------------
+# -- 32: streams -----------------------------------------------------------------------------------------------------
 
 
 def _the_present_one(_: Any) -> Any:

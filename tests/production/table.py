@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.production import lineage, lineage_mutants, reading, reading_mutants
+from tests.production import leases, leases_mutants, lineage, lineage_mutants, reading, reading_mutants
 from tests.production.guarantee import Failure
 
 FAILURES = (
@@ -16,8 +16,15 @@ FAILURES = (
     Failure(8, "silent_jump_behind_a_trim", reading.trimmed, reading_mutants.TRIMS),
     Failure(9, "checkpoint_past_what_is_not_applied", reading.contiguous_frontier, reading_mutants.FRONTIER),
     Failure(10, "partly_read_shard_marked_as_done", reading.end_only_when_applied, reading_mutants.ENDS),
+    Failure(11, "zombies_that_write", leases.zombies, leases_mutants.ZOMBIES),
+    Failure(12, "silence_behind_a_hand_off", leases.hand_offs, leases_mutants.HAND_OFFS),
+    Failure(13, "looks_alive_and_does_nothing", leases.looks_alive, leases_mutants.ALIVE),
+    Failure(14, "leases_stolen_to_and_fro", leases.moves, leases_mutants.MOVES),
+    Failure(15, "leases_that_cost_writes_per_shard", leases.coordination_cost, leases_mutants.COST),
     Failure(16, "idle_shards_that_cost_money", reading.idle_polling, reading_mutants.IDLE),
     Failure(17, "memory_that_grows_with_the_shards", reading.bounded_memory, reading_mutants.MEMORY),
+    Failure(20, "deletes_undone_by_late_puts", leases.deletes_that_stay, leases_mutants.DELETES),
     Failure(31, "races_between_checkpoints", reading.single_writer, reading_mutants.SINGLE_WRITER),
     Failure(32, "stream_created_anew", lineage.stream_created_anew, lineage_mutants.STREAMS),
+    Failure(33, "two_groups_on_one_table", leases.groups, leases_mutants.GROUPS, real_time=True, server=True),
 )

@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from replicator.demo.servers import MiniStack, clean_environment
+
+
+@pytest.fixture(scope="session")
+def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that speaks DynamoDB."""
+    with MiniStack.start(tmp_path_factory.mktemp("server")) as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in clean_environment().items():
+            if name.startswith("AWS_"):
+                patch.setenv(name, value)
+        yield server.endpoint_url
