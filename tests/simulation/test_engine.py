@@ -87,6 +87,8 @@ class History:
     processes: dict[int, Process | None] = field(default_factory=dict)
     checks: int = 0
     merges: int = 0
+    is_harsh: bool = False
+    """Whether some port fails so often that little may come through to the caches."""
     fills: int = 0
 
     def __post_init__(self) -> None:
@@ -112,6 +114,7 @@ class History:
     def trouble(self, faults: Faults) -> None:
         chance = self.dice.choice([0.0, 0.02, 0.05, 0.15])
         faults._chances = ((Fault.BEFORE, chance), (Fault.AFTER, chance), (Fault.THROTTLE, chance))
+        self.is_harsh = self.is_harsh or chance > 0.1
         slowness = self.dice.choice([0.0, 0.01, 0.1, 0.4])
 
         async def pause(call: str) -> None:
@@ -321,4 +324,6 @@ async def test_whatever_happens_replicas_become_identical_and_no_checkpoint_pass
         assert row.owner is None or {*row.checkpoints.values()} == {END}, "a drained process released what it read"
     records = sum(len(held.records) for held in world.streams._shards[world.ref.arn].values())
     taken_over = sum(row.epoch > 1 for row in world.coordination._rows.values())
-    assert (records > 200, history.checks > 30, history.fills > 0, taken_over > 0) == (True,) * 4, "nothing happened"
+    assert (records > 200, history.checks > 30, history.fills > 0 or history.is_harsh, taken_over > 0) == (True,) * 4, (
+        "nothing happened"
+    )
