@@ -29,6 +29,8 @@ def _duration(value: object) -> object:
     """`250ms`, `10s`, `1h30m`, `7d`, or a number of seconds."""
     if isinstance(value, str):
         text = value.replace(" ", "")
+        if not text.isascii():
+            raise ValueError(_NO_DURATION)
         if text and not _DURATION.sub("", text):
             return _seconds(sum(float(number) * _UNITS[unit] for number, unit in _DURATION.findall(text)))
         try:
@@ -78,7 +80,7 @@ Duration = Annotated[
 ]
 
 
-_SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|kB|KB|KiB|MB|MiB|GB|GiB)$")
+_SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|kB|KB|KiB|MB|MiB|GB|GiB)$", re.ASCII)
 _NO_SIZE = "is not a size; write for example 64MiB, 256MiB or 1GiB, or a number of bytes"
 _BYTES = {"B": 1, "kB": 1000, "KB": 1000, "KiB": 1024, "MB": 10**6, "MiB": 2**20, "GB": 10**9, "GiB": 2**30}
 

@@ -103,6 +103,8 @@ def test_a_good_file_is_settings(path: Path) -> None:
             13,
             ["`rules[0].replicas[0].table`", "they have the same name everywhere"],
         ),
+        (changed("rules:\n", "drain: ٣\nrules:\n"), 8, ["`drain` is not a duration", "250ms"]),
+        (changed("rules:\n", "drain: ٣s\nrules:\n"), 8, ["`drain` is not a duration", "250ms"]),
         (changed("rules:\n", "polling: {memory: lots}\nrules:\n"), 8, ["`polling.memory` is not a size", "256MiB"]),
         (
             changed("source: us", "source: us\n    mode: chaotic"),
