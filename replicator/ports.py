@@ -6,7 +6,7 @@ returns has made its effect durable; one that raises a `ReplicatorError` may or 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
@@ -366,6 +366,9 @@ class Observer(Protocol):
 
     def described(self, stream: StreamRef) -> None:
         """A stream was asked for shards: one DescribeStream call."""
+
+    def paused(self, rules: Collection[RuleName]) -> None:
+        """These rules are paused now, and no others; told again and again."""
 
     def service_failed(self, what: str, error: ReplicatorError) -> None:
         """A background service (discovery, heartbeat) failed and will be repeated."""

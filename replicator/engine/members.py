@@ -125,6 +125,7 @@ class Members:
         self._paused_at = now
         changed = paused != self.paused
         self.paused = paused
+        self._observer.paused(paused)
         return changed
 
     async def _remove_dead(self, pulses: Mapping[WorkerId, Pulse], now: float) -> None:

@@ -135,6 +135,8 @@ class Board:
         self.services: dict[str, Trouble] = {}
         self.cycled: dict[tuple[str, str], int] = {}
         self.totals: dict[tuple[RegionId, TableName, str], Counter[str]] = {}
+        self.paused: frozenset[RuleName] = frozenset()
+        """Rules that an operator has paused, configured here or not."""
         self.draining = False
         self.clock = clock
         self._left: set[tuple[RegionId, TableName]] = set()

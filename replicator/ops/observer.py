@@ -7,7 +7,7 @@ or lost) is information, once.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping
 
 import structlog
 
@@ -253,6 +253,14 @@ class LiveObserver:
     def described(self, stream: StreamRef) -> None:
         """A DescribeStream call was made."""
         self._metrics.describes.labels(stream.table, stream.region).inc()
+
+    def paused(self, rules: Collection[RuleName]) -> None:
+        """These rules are paused now, and no others; what changed is logged."""
+        before, self._board.paused = self._board.paused, frozenset(rules)
+        for rule in sorted(self._board.paused - before):
+            self._log.info("rule_paused", rule=rule)
+        for rule in sorted(before - self._board.paused):
+            self._log.info("rule_resumed", rule=rule)
 
     def service_failed(self, what: str, error: ReplicatorError) -> None:
         """A background service failed and will be repeated."""

@@ -61,6 +61,7 @@ def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, A
         "mode": rule.mode,
         "source": rule.source,
         "table": rule.table,
+        "paused": rule.name in board.paused,
         "totals": {
             target.target_id: dict(board.totals.get((rule.source, rule.table, target.target_id), nothing))
             for target in rule.targets

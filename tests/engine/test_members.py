@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import groupby
 
 from replicator.adapters.memory import Faults, MemoryMembership
 from replicator.domain.errors import Unreachable
@@ -133,6 +134,7 @@ async def test_paused_rules_are_seen_within_a_heartbeat_and_wake_us() -> None:
     sight.membership.resume(RuleName("orders"))
     await until(lambda: sight.members.paused == frozenset(), within=4)
     assert sight.woken == woken + 2
+    assert [told for told, _ in groupby(sight.observer.of("paused"))] == [(), ("orders",), ()]
 
 
 async def test_an_outage_is_told_and_what_was_seen_before_still_counts() -> None:

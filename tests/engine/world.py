@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Self
@@ -151,6 +151,9 @@ class Recorder:
 
     def described(self, stream: StreamRef) -> None:
         self.told.append(("described", stream))
+
+    def paused(self, rules: Collection[RuleName]) -> None:
+        self.told.append(("paused", *sorted(rules)))
 
     def service_failed(self, what: str, error: ReplicatorError) -> None:
         self.troubles[what] = error

@@ -110,6 +110,16 @@ def gap(stream: StreamRef, target: str, after: Position = AT_10) -> Gap:
     return Gap(stream, SHARD, target, after, None, 1.0, "The records were trimmed.")
 
 
+def test_a_paused_rule_shows_and_is_logged_once(sight: Sight) -> None:
+    with capture_logs() as logs:
+        for rules in ((), (RULE,), (RULE,)):
+            sight.observer.paused(rules)
+        assert [rule["paused"] for rule in sight.status()["rules"]] == [True, False]
+        sight.observer.paused(())
+    assert not sight.rule("orders")["paused"]
+    assert [(line["event"], line["rule"]) for line in logs] == [("rule_paused", RULE), ("rule_resumed", RULE)]
+
+
 # -- two regions with one ARN --------------------------------------------------------------------------------------
 
 
