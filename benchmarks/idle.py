@@ -2,11 +2,11 @@
 
     python -m benchmarks.idle --shards 1000 --seconds 60
     python -m benchmarks.idle --shards 1000 --seconds 60 --workers 5
-    python -m benchmarks.idle --shards 1000 --seconds 60 --idle-max 5 --profile idle.prof
+    python -m benchmarks.idle --shards 1000 --seconds 60 --idle-max 5 --profile profile.txt
 
 Prints memory and processor time of every daemon, calls per second beside what the configuration asks for, and how long
-it took until every shard had an owner; exits 1 when a bound is missed. The profile (of a single worker) is cProfile's,
-from its start to its end, and makes it about half as fast.
+it took until every shard had an owner; exits 1 when a bound is missed. The profile is of a single worker, from its
+start to its end; see `benchmarks.sampling`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Moment:
 
 
 class ProfiledDaemon(Daemon):
-    """A daemon under cProfile."""
+    """A daemon under the sampling profiler."""
 
     profile = Path()
 
@@ -101,8 +101,8 @@ class ProfiledDaemon(Daemon):
         with self.log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603 - every argument is composed here
                 [
-                    *(sys.executable, "-m", "cProfile", "-o", str(self.profile)),
-                    *("-m", "replicator", "run", "--config", str(self._config)),
+                    *(sys.executable, "-m", "benchmarks.sampling", str(self.profile)),
+                    *("replicator", "run", "--config", str(self._config)),
                 ],
                 stdout=output,
                 stderr=output,
@@ -217,7 +217,7 @@ def report(options: Options, first: list[Weight], before: Moment, after: Moment,
             f" {late.mebibytes:.0f} at the end; processor {cpu * 100:.1f} % of a core, {early.cpu_seconds:.1f} s before"
         )
     asked = options.shards / options.idle_max
-    print(f"GetRecords {(after.reads - before.reads) / seconds:.0f}/s, {asked:.0f}/s by the configuration")
+    print(f"GetRecords {(after.reads - before.reads) / seconds:.0f}/s, at most {asked:.0f}/s by the configuration")
     print(f"DescribeStream {(after.describes - before.describes) / seconds:.2f}/s, most in a second {most_describes}")
     window = {
         name: count - before.coordination.get(name, 0)
@@ -241,6 +241,8 @@ def main() -> int:
     parser.add_argument("--idle-max", type=float, default=1)
     parser.add_argument("--profile", type=Path, default=None)
     options = Options(**vars(parser.parse_args()))
+    if options.profile is not None and options.workers > 1:
+        parser.error("--profile is for one worker")
     with tempfile.TemporaryDirectory() as directory, open_world(Path(directory)) as world:
         return 0 if asyncio.run(run(world, options)) else 1
 
