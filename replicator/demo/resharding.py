@@ -76,4 +76,4 @@ class Resharding:
     def _do(self, kind: str, what: str, where: Mapping[str, Any], count: int = 1) -> None:
         self.lab.command(kind.removesuffix("s"), **where)
         self.counts[kind] += count
-        self.last = f"{where['table']} in {where['region']}: {what}"
+        self.last = f"{where['table']} ({where['region']}) {what} shards"

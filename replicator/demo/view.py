@@ -135,16 +135,19 @@ def _shard_parts(watch: ShardWatch) -> Iterator[str]:
     figures = watch.figures
     changed = f" ({counted(watch.changes)})" if watch.changes else ""
     yield f"{figures.open} open and {figures.closed} closed shards, {figures.generations} generations{changed}"
-    yield f"{' + '.join(map(str, watch.owned))} with {workers(watch.workers)}, {watch.hand_overs} hand-overs"
+    owned = " + ".join(map(str, watch.owned))
+    yield f"{workers(watch.workers)} with {owned} of them, {watch.hand_overs} hand-overs"
     yield f"{figures.records - figures.unread} of {figures.records} records read, {figures.read_early} children early"
     yield f"DescribeStream {watch.describes_per_second():.1f}/s"
 
 
 def _shard_table(watch: ShardWatch) -> Iterator[Text | Table]:
     streams = Table("stream", "open shards", "closed", "generations", "records", box=None)
+    several = len({stream.region for stream in watch.figures.streams}) > 1
     for stream in watch.figures.streams:
+        name = f"{stream.table} in {stream.region}" if several else stream.table
         counts = (stream.open, stream.closed, stream.generations, stream.records)
-        streams.add_row(f"{stream.table} in {stream.region}", *map(str, counts))
+        streams.add_row(name, *map(str, counts))
     yield streams
     for part in _shard_parts(watch):
         yield Text(part)

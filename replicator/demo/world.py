@@ -27,7 +27,7 @@ GROUP: Final = "demo"
 SIDE_TABLE: Final = f"replicator-side-{GROUP}"
 CONFLICT_TABLE: Final = f"replicator-conflicts-{GROUP}"
 INIT_SECONDS: Final = 30.0
-READY_SECONDS: Final = 30.0
+READY_SECONDS: Final = 60.0
 DRAIN_SECONDS: Final = 10.0
 
 _START_ATTEMPTS = 3
