@@ -133,6 +133,13 @@ async def test_the_advice_about_a_corrupt_row_fits_its_kind(
     assert words in raised.value.advice
 
 
+async def test_gaps_of_the_first_version_are_passed_over(stored: TableWorld) -> None:
+    sort = "orders/eu|arn:aws:dynamodb:us-east-1:1:table/orders/stream/a|s1|5"
+    told = {name: {"S": "x"} for name in ("stream", "region", "table", "shard", "target", "why")}
+    await stored.put(stored.names.gaps, sort, sv={"N": "1"}, found_at={"N": "1"}, after={"S": "5"}, **told)
+    assert await stored.operations.gaps() == []
+
+
 async def test_a_start_that_cannot_be_read_is_not_taken_for_none(stored: TableWorld) -> None:
     await stored.put(stored.names.stream(STREAM), "target|orders/eu", sv={"N": "1"}, started_at={"S": "x"})
     for ask in (stored.coordination.state, stored.registry.starts):

@@ -136,6 +136,8 @@ class Operations:
         """Every loss interval, oldest first."""
         found = []
         for row in await self._table.query(self._names.gaps):
+            if "|" in self._reader.text(row, "sk"):
+                continue  # written before gaps had ids; what still stops a target was noted again
             accepted = self._reader.seconds(row, "acknowledged_at") if "acknowledged_at" in row else None
             by, note = (self._reader.text(row, name) if name in row else "" for name in ("acknowledged_by", "note"))
             found.append(StoredGap(self._reader.gap(row), accepted, by, note))
