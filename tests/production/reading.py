@@ -217,7 +217,7 @@ async def single_writer() -> None:
         nonlocal saves
         if call == "save":
             saves += 1
-            await asyncio.sleep(4.0 if saves in {2, 12} else 0.0)
+            await asyncio.sleep(4.0 if saves in {2, 4, 6, 12} else 0.0)
 
     world.coordination.faults.pause = sometimes_slow
     before = asyncio.all_tasks()
