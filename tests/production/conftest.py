@@ -15,11 +15,18 @@ def jitter() -> None:
     reader._JITTER.seed(0)
 
 
-@pytest.fixture(scope="session")
-def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that speaks DynamoDB."""
-    with MiniStack.start(tmp_path_factory.mktemp("server")) as server, pytest.MonkeyPatch.context() as patch:
+@pytest.fixture(scope="session", autouse=True)
+def credentials() -> Iterator[None]:
+    """Dummies, and nothing of the environment."""
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in clean_environment().items():
             if name.startswith("AWS_"):
                 patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture(scope="session")
+def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A server that speaks DynamoDB."""
+    with MiniStack.start(tmp_path_factory.mktemp("server")) as server:
         yield server.endpoint_url

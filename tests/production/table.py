@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from tests.production import leases, leases_mutants, lineage, lineage_mutants, reading, reading_mutants
+from tests.production import leases, leases_mutants, lineage, lineage_mutants, over_http, reading, reading_mutants
 from tests.production.guarantee import Failure
 
 FAILURES = (
     Failure(1, "last_page_of_a_closed_shard_dropped", reading.last_page, reading_mutants.LAST_PAGE),
+    Failure(1, "last_page_over_http", over_http.last_page_over_http, over_http.LAST_PAGE, real_time=True),
     Failure(2, "child_opened_at_the_latest", reading.child_at_its_horizon, reading_mutants.CHILD),
     Failure(3, "generation_skipped_or_overtaken", lineage.generations_in_order, lineage_mutants.LINEAGE),
     Failure(4, "inconsistent_listings_believed", lineage.inconsistent_listings, lineage_mutants.LISTINGS),
     Failure(5, "discovery_that_never_comes_to_its_end", lineage.convergent_discovery, lineage_mutants.DISCOVERY),
     Failure(6, "throttled_describe_stream", lineage.describing_within_the_budget, lineage_mutants.DESCRIBING),
+    Failure(6, "describe_stream_over_http", over_http.described_within_the_limit, over_http.LIMIT, real_time=True),
     Failure(7, "expired_iterators_in_a_loop", reading.expired_iterators, reading_mutants.ITERATORS),
+    Failure(7, "expired_iterators_over_http", over_http.expired_iterators_over_http, over_http.EXPIRED, real_time=True),
     Failure(8, "silent_jump_behind_a_trim", reading.trimmed, reading_mutants.TRIMS),
     Failure(9, "checkpoint_past_what_is_not_applied", reading.contiguous_frontier, reading_mutants.FRONTIER),
     Failure(10, "partly_read_shard_marked_as_done", reading.end_only_when_applied, reading_mutants.ENDS),
