@@ -66,8 +66,8 @@ class LeaseRow:
 class Load:
     """What there is to read over all streams of the group, and how much of it each worker holds.
 
-    `total` counts shards that are held or free now, and finished ones whose children are awaited: so a roll changes
-    nobody's share. `held` is what the rows show, of ourselves too, because the others see the same; `mine` is what we
+    `total` counts shards that are held or free now, and those just finished whose children are awaited: so a roll
+    changes nobody's share. `held` is what the rows show, of ourselves too, because the others see the same; `mine` is what we
     hold by now: with claims under way, without what we are handing over (None: what the rows show).
     """
 
@@ -135,8 +135,8 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     the fair share, counted over all streams: each shard to one worker, by a drawing that comes out the same for all who
     see the same. What waited for `patience_seconds` is claimed by others too, whatever their share, and by more of them
     the longer it waits. We hand over only what is above our share while somebody is below theirs, and no more while
-    `moves` shards are free: so what nobody takes does not pile up. Workers that are `doubted` keep what they hold, and
-    the others share the rest.
+    `moves` shards lie free that others should take: so what nobody takes does not pile up, and children that are about
+    to be claimed delay nothing. Workers that are `doubted` keep what they hold, and the others share the rest.
     """
     workers = {*live, me}.difference(doubted) | {me}
     held = {worker: load.held.get(worker, 0) for worker in workers}
@@ -155,7 +155,8 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     helped = [shard.shard_id for shard in overdue if _helps(me, workers, shard, bounds.patience_seconds)]
     claims = tuple(dict.fromkeys((*ours, *fallen, *helped)))
     surplus = mine - _targets(held | {me: mine}, total)[me]
-    moves = max(0, min(surplus, bounds.moves - len(offered)))
+    lying = {shard.shard_id for shard in rest}.difference(claims)
+    moves = max(0, min(surplus, bounds.moves - len(lying)))
     passed_over = {drawn[shard.shard_id] for shard in overdue if shard.shard_id in drawn} - {me}
     return Plan(
         claims=claims[: bounds.claims],

@@ -29,6 +29,9 @@ _DRAINED_LISTINGS = 3
 _FREE_SECONDS = 1.0
 """Time between two cycles while something is free."""
 
+_MOVES_SECONDS = 0.5
+"""Time between two cycles while others are to take what we hand over: then more may follow."""
+
 _BREATH_SECONDS = 0.2
 """Time between the beginnings of two cycles at least, however much happens."""
 
@@ -67,10 +70,16 @@ class StreamCoordinator:
         self._limits = limits
         self._stop = stop
         self._wake = asyncio.Event()
-        members.listen(self._wake.set)
 
     async def run(self) -> None:
         """Read the table's streams, an old one to its end before its successor, until the program stops."""
+        self._members.listen(self._wake.set)
+        try:
+            await self._run()
+        finally:
+            self._members.unlisten(self._wake.set)
+
+    async def _run(self) -> None:
         name = f"stream of {self._source.table} in {self._source.region}"
         failures = 0
         while not self._stop.is_set():
@@ -114,7 +123,7 @@ class StreamCoordinator:
                     drained = await self._is_drained(ref, shards, discovery)
                     self._ports.observer.service_recovered(name)
                     failures = 0
-                    wait = 0.0 if more or drained else min(wait, _FREE_SECONDS) if shards.expects else wait
+                    wait = 0.0 if more or drained else min(wait, self._longest_wait(shards))
                 except ReplicatorError as error:
                     failures += 1
                     self._ports.observer.service_failed(name, error)
@@ -123,6 +132,11 @@ class StreamCoordinator:
                 await pause_for_any(wait, self._wake, self._stop)
                 await pause(self._stop, began_at + _BREATH_SECONDS - self._ports.clock.monotonic())
             await self._end(ref, shards, discovery)
+
+    def _longest_wait(self, shards: Holdings) -> float:
+        if shards.moves:
+            return _MOVES_SECONDS
+        return _FREE_SECONDS if shards.expects else self._limits.heartbeat_seconds
 
     async def _end(self, ref: StreamRef, shards: Holdings, discovery: Discovery) -> None:
         """Stop every shard at once, tell the others to take over, and let somebody else discover."""

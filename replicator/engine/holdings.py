@@ -8,8 +8,8 @@ progress before it gives the lease back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from replicator.domain.assignment import Bounds, Doubts, Free, LeaseRow, plan
 from replicator.domain.errors import ReplicatorError, WorldMismatch
@@ -31,6 +31,9 @@ _PATIENCE_SECONDS = 30.0
 """A new owner has stored where it begins long before."""
 
 _CLAIMS_AT_ONCE = 16
+
+_AWAITED_SECONDS = 60.0
+"""A shard's children come soon behind its end, or never: a disabled stream's last shards count for nobody's share."""
 
 
 @dataclass(slots=True)
@@ -72,9 +75,12 @@ class Holdings:
         self._running: dict[ShardId, _Running] = {}
         self._ran: set[ShardId] = set()
         """Shards that we read in this session."""
+        self._given_back: set[ShardId] = set()
+        """Shards that ended while the rows were read, which may still show them as ours."""
         self._latecomers = Latecomers(ref, ports.stream)
         self._doubts = Doubts()
         self._free_since: dict[ShardId, float] = {}
+        self._ended_since: dict[ShardId, float] = {}
         self._vanished_since: dict[ShardId, float] = {}
         self._unread: dict[str, float] = {}
         self.settled_at = 0
@@ -95,16 +101,23 @@ class Holdings:
         view = self._view
         self._ports.observer.cycle(self._ref, len(view.rows), len(self._running), view.open_shards)
 
+    @property
+    def moves(self) -> bool:
+        """Whether something that we hand over is not taken yet."""
+        return bool(self._loads.moving(self._ref))
+
     def stop(self) -> None:
         """End every shard gracefully, all at once."""
-        self._loads.tell(self._ref, None)
+        self._loads.leave(self._ref)
         self._members.note_owners(self._ref, ())
         for running in self._running.values():
             running.stop.set()
 
     async def cycle(self, group: asyncio.TaskGroup) -> bool:
         """Look at the rows and act; returns whether there is more to do at once."""
+        before = set(self._running)
         state = await self._ports.coordination.state(self._ref)
+        self._given_back = before - self._running.keys()
         self._view = view = View(state, self._rules)
         self._ran &= view.rows.keys()
         self._members.note_owners(self._ref, view.owners)
@@ -163,9 +176,12 @@ class Holdings:
 
     async def _plan(self, view: View, wanted: Mapping[ShardId, list[Rule]], group: asyncio.TaskGroup) -> bool:
         """Claim what is free and falls to us, and hand over what is above our share."""
-        keeping = {shard_id for shard_id, running in self._running.items() if not running.stop.is_set()} & wanted.keys()
-        self._loads.tell(self._ref, view.load(wanted, len(keeping)))
+        ending = {shard_id for shard_id, running in self._running.items() if running.stop.is_set()}
+        keeping = (self._running.keys() - ending) & wanted.keys()
         free = self._free(view, wanted)
+        load = view.load(wanted, awaited=self._awaited(view), mine=len(keeping))
+        moving = self._loads.moving(self._ref) & (ending | free.keys() | self._given_back)
+        self._loads.tell(self._ref, load, moving)
         now = self._ports.clock.monotonic()
         decided = plan(
             [self._offered(row, now - self._free_since[shard_id]) for shard_id, row in free.items()],
@@ -173,19 +189,34 @@ class Holdings:
             self._loads.all,
             me=self._members.me,
             live=self._members.live,
-            bounds=Bounds(claims=self._limits.claims_per_cycle, moves=self._limits.moves_per_cycle),
+            bounds=Bounds(claims=self._limits.claims_per_cycle, moves=self._moves_left(free)),
             doubted=self._doubts.at(now),
         )
         self._doubts.note(decided.passed_over, now)
+        mine = len(keeping) + len(decided.claims) - len(decided.releases)
+        self._loads.tell(self._ref, replace(load, mine=mine), moving.union(decided.releases))
         for shard_id in decided.releases:
             self._running[shard_id].stop.set()
         await self._claim_all([(free[shard_id], wanted[shard_id]) for shard_id in decided.claims], group)
-        self._tell_unread(view, {each: wanted[each] for each in wanted if each not in self._running | free})
+        settled = wanted.keys() - self._running.keys() - free.keys() - self._given_back
+        self._tell_unread(view, {shard_id: wanted[shard_id] for shard_id in settled})
         return decided.more
+
+    def _awaited(self, view: View) -> int:
+        """How many shards have ended whose children should come soon."""
+        now = self._ports.clock.monotonic()
+        self._ended_since = {shard_id: self._ended_since.get(shard_id, now) for shard_id in view.ended}
+        return sum(now - since < _AWAITED_SECONDS for since in self._ended_since.values())
+
+    def _moves_left(self, free: Collection[ShardId]) -> int:
+        """How many more shards may be on the way from us to others; what lies free here is in the plan's sight."""
+        on_the_way = self._loads.moves - len(self._loads.moving(self._ref).intersection(free))
+        return self._limits.moves_per_cycle - on_the_way
 
     def _free(self, view: View, wanted: Iterable[ShardId]) -> dict[ShardId, LeaseRow]:
         """Wanted shards that nobody alive owns. One is ours though we do not read it: a claim without an answer."""
-        rows = {shard_id: view.rows[shard_id] for shard_id in wanted if shard_id not in self._running}
+        held = self._running.keys() | self._given_back
+        rows = {shard_id: view.rows[shard_id] for shard_id in wanted if shard_id not in held}
         free = {
             shard_id: row
             for shard_id, row in rows.items()
@@ -196,8 +227,9 @@ class Holdings:
         return free
 
     def _offered(self, row: LeaseRow, waiting_seconds: float) -> Free:
-        ours = row.owner == self._members.me or not self._ran.isdisjoint(row.shard.parents)
-        theirs = row.epoch == 0 and not ours and not self._view.rows.keys().isdisjoint(row.shard.parents)
+        is_new = row.epoch == 0  # a child that somebody had is not its heir's any more: it was handed over
+        ours = row.owner == self._members.me or (is_new and not self._ran.isdisjoint(row.shard.parents))
+        theirs = is_new and not ours and not self._view.rows.keys().isdisjoint(row.shard.parents)
         return Free(row.shard_id, ours=ours, theirs=theirs, waiting_seconds=waiting_seconds)
 
     # -- claims ----------------------------------------------------------------------------------------------------

@@ -60,12 +60,18 @@ class Members:
         return worker in self._expired and worker != self.me
 
     def listen(self, wake: Callable[[], None]) -> None:
-        """Call `wake` whenever the rows should be looked at."""
+        """Call `wake` whenever the rows should be looked at, until `unlisten`."""
         self._listeners.append(wake)
+
+    def unlisten(self, wake: Callable[[], None]) -> None:
+        """Whoever looked at the rows is gone."""
+        self._listeners.remove(wake)
 
     def note_owners(self, source: object, owners: Iterable[WorkerId]) -> None:
         """Watch whoever owns something, too: a dead worker's row may be gone before its shards are taken."""
-        self._owners[source] = frozenset(owners)
+        self._owners.pop(source, None)
+        if noted := frozenset(owners):
+            self._owners[source] = noted
 
     def announce(self) -> None:
         """Let the others look at the rows: shards were freed or found."""

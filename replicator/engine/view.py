@@ -98,27 +98,51 @@ class View:
             if row.vanished and row.owner is None and row.shard_id not in waited_for and self.done(row)
         ]
 
-    def load(self, wanted: Collection[ShardId], mine: int) -> Load:
-        """This stream's part of the group's work; `mine`: how many shards of it we read and keep."""
-        ended = [row.shard_id for row in self.rows.values() if not row.vanished and self.done(row)]
-        awaited = childless(self._graph, ended)
+    @property
+    def ended(self) -> list[ShardId]:
+        """Shards that nobody needs any more and that have no known child."""
+        return childless(
+            self._graph, [row.shard_id for row in self.rows.values() if not row.vanished and self.done(row)]
+        )
+
+    def load(self, wanted: Collection[ShardId], *, awaited: int, mine: int) -> Load:
+        """This stream's part of the group's work.
+
+        `awaited`: how many shards have ended whose children are to come. `mine`: how many we read and keep.
+        """
         here = [row for row in self.rows.values() if row.owner is not None or row.shard_id in wanted]
         held = Counter(row.owner for row in here if row.owner is not None)
-        return Load(len(here) + len(awaited), held, mine)
+        return Load(len(here) + awaited, held, mine)
 
 
 class Loads:
-    """The work of the whole group: the coordinators of a process tell each other what they see."""
+    """The work of the whole group: the coordinators of a process tell each other what they see and do."""
 
     def __init__(self) -> None:
         self._loads: dict[Hashable, Load] = {}
+        self._moving: dict[Hashable, frozenset[ShardId]] = {}
 
-    def tell(self, source: Hashable, load: Load | None) -> None:
-        """What a coordinator sees of its stream; None when it no longer looks."""
-        if load is None:
-            self._loads.pop(source, None)
-        else:
-            self._loads[source] = load
+    def tell(self, source: Hashable, load: Load, moving: Collection[ShardId]) -> None:
+        """What a coordinator sees of its stream, and which shards of it we hand over: until somebody has taken them.
+
+        It tells again what it decides before it acts: all of a process see the same surplus.
+        """
+        self._loads[source] = load
+        self._moving[source] = frozenset(moving)
+
+    def moving(self, source: Hashable) -> frozenset[ShardId]:
+        """Shards of one stream that we hand over."""
+        return self._moving.get(source, frozenset())
+
+    @property
+    def moves(self) -> int:
+        """How many shards we hand over, of all streams."""
+        return sum(map(len, self._moving.values()))
+
+    def leave(self, source: Hashable) -> None:
+        """A coordinator looks at its stream no more."""
+        self._loads.pop(source, None)
+        self._moving.pop(source, None)
 
     @property
     def all(self) -> Load:

@@ -93,7 +93,7 @@ class CoordinationSettings(Frozen):
     discovery: Duration = Field(default=timedelta(seconds=10), description="time between two listings of a stream")
     watch: Duration = Field(default=timedelta(milliseconds=500), description="time between two looks at other workers")
     tables: Duration = Field(default=timedelta(seconds=60), description="time between two looks for a choice's tables")
-    moves: int = Field(default=8, ge=1, le=1000, description="shards of a stream that a worker hands over at a time")
+    moves: int = Field(default=8, ge=1, le=1000, description="shards that a worker hands over at a time")
     describes_per_second: float = Field(
         default=8, gt=0, le=10, description="DescribeStream calls of all workers together, per region"
     )
