@@ -218,6 +218,15 @@ def plain(item: Item) -> Item:
     return {name: value for name, value in item.items() if name != "_rep"}
 
 
+def _logged(line: str) -> dict[str, Any]:
+    """A line of the log; nothing when it is none, or is cut short: it is being written, or its writer was killed."""
+    try:
+        logged: dict[str, Any] = json.loads(line) if line.startswith("{") else {}
+    except json.JSONDecodeError:
+        return {}
+    return logged
+
+
 class Daemon:
     """One `replicator run`."""
 
@@ -244,8 +253,7 @@ class Daemon:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Log lines of one kind, over all lives of this daemon."""
-        lines = (json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{"))
-        return [line for line in lines if line["event"] == name]
+        return [line for line in map(_logged, self.log.read_text().splitlines()) if line.get("event") == name]
 
     def get(self, path: str) -> tuple[int, str]:
         """An answer of the admin server."""
