@@ -32,6 +32,8 @@ _TICK_SECONDS = 0.01
 _LONG_AGO = -1e9
 _FEW_PARENTS = 5
 """For so many the children are asked for one by one; for more, the stream is listed."""
+_UNFILTERED_SECONDS = 600.0
+"""For so long nobody asks for children where that was refused: it may have been about one shard only."""
 _CALL_SECONDS = 15.0
 _LONGEST_BACKOFF = 5.0
 _FAILURES_OF_A_PAGE = 8
@@ -79,7 +81,8 @@ class Discovery:
         self._parents: dict[ShardId, _Parent] = {}
         self._admission = Admission()
         self._questions = Questions()
-        self._filters = True
+        self._refused_at = _LONG_AGO
+        """When the endpoint last could not, or would not, tell a shard's children."""
         self._seat: Seat | None = None
         self._calls = 0
         self._listing: Listing | None = None
@@ -227,6 +230,10 @@ class Discovery:
     def _many_parents(self) -> bool:
         return not self._filters or len(self._parents) > _FEW_PARENTS
 
+    @property
+    def _filters(self) -> bool:
+        return self._ports.clock.monotonic() - self._refused_at >= _UNFILTERED_SECONDS
+
     def _soon(self, asked_at: float) -> float:
         """Time from one question to the next while an answer is awaited that must come some time."""
         soon = max(_SOON_SECONDS, (asked_at - self._news_at) / _NEWS_SHARE)
@@ -265,7 +272,7 @@ class Discovery:
         try:
             number, children = await self._call(lambda: self._ports.stream.children(self._ref, parent))
             if children is None:
-                self._filters = False
+                self._refused_at = self._ports.clock.monotonic()
             listed = [child for child in children or () if parent in child.parents]
             await self._store(listed)
         except ShardGone:

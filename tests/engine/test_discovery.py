@@ -556,6 +556,26 @@ async def test_a_shard_is_over_when_it_is_closed_has_a_child_or_is_not_listed(*,
     await asked.end()
 
 
+async def test_an_endpoint_that_could_not_filter_is_asked_again_after_a_while() -> None:
+    world = World()
+    calls = Calls(world)
+    asked = Asked(world)
+
+    async def calls_for_an_answer() -> int:
+        before = len(calls.at)
+        assert await asked.is_over(S0) == [False]
+        return len(calls.at) - before
+
+    world.streams.filters_children = False
+    assert [await calls_for_an_answer() for _ in range(2)] == [2, 1]
+    world.streams.filters_children = True
+    await asyncio.sleep(590)
+    assert await calls_for_an_answer() == 1
+    await asyncio.sleep(20)
+    assert [await calls_for_an_answer() for _ in range(2)] == [2, 2]
+    await asked.end()
+
+
 async def test_every_shard_of_a_stream_that_is_gone_is_over() -> None:
     world = World()
     world.streams.drop(world.ref)
