@@ -85,6 +85,13 @@ def _no_turns(_: Any) -> Any:
     return turn
 
 
+def _a_rate_of_its_own(original: Any) -> Any:
+    async def turn(self: Any, worker: Any, workers: Any) -> None:
+        await original(self, worker, [worker])
+
+    return turn
+
+
 def _everybody_sits(_: Any) -> Any:
     async def sit(self: Any) -> None:
         self._seat = Seat(self._members.me, 1)
@@ -103,6 +110,7 @@ DISCOVERY = {
 }
 DESCRIBING = {
     "token_bucket": Mutant("calls wait for their turn", ((DescribeBudget, "turn", _no_turns),)),
+    "shared_by_all_workers": Mutant("workers share the rate", ((DescribeBudget, "turn", _a_rate_of_its_own),)),
     "one_discoverer": Mutant("one worker sits and lists", ((Discovery, "sit", _everybody_sits),)),
 }
 
