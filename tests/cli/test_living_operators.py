@@ -115,9 +115,15 @@ def alive(pid: int) -> bool:
     return False
 
 
+def logged(line: str) -> dict[str, object]:
+    """A line of the log; nothing when it is none, or is cut short: its writer may have been killed."""
+    with suppress(json.JSONDecodeError):
+        return dict(json.loads(line)) if line.startswith("{") else {}
+    return {}
+
+
 def events(daemon: Daemon, name: str) -> list[dict[str, object]]:
-    lines = (json.loads(line) for line in daemon.said().splitlines() if line.startswith("{"))
-    return [line for line in lines if line["event"] == name]
+    return [line for line in map(logged, daemon.said().splitlines()) if line.get("event") == name]
 
 
 @pytest.mark.slow
