@@ -11,10 +11,11 @@ from replicator.domain.errors import RecordsTrimmed
 from replicator.domain.progress import END, HORIZON, Position, Window, after
 from replicator.engine import checkpoints
 from replicator.engine.ahead import ByteBudget, ReadAhead
+from replicator.engine.cursors import Page
 from replicator.engine.gaps import Losses
 from replicator.engine.holdings import Holdings
 from replicator.engine.pipeline import Pipeline
-from replicator.engine.reader import Page, ShardReader
+from replicator.engine.reader import ShardReader
 from tests.production.guarantee import Mutant
 
 # -- 1, 2: the ends of a shard ---------------------------------------------------------------------------------------

@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from tests.production import leases, leases_mutants, lineage, lineage_mutants, over_http, reading, reading_mutants
+from tests.production import (
+    groups,
+    leases,
+    leases_mutants,
+    lineage,
+    lineage_mutants,
+    over_http,
+    reading,
+    reading_mutants,
+)
 from tests.production.guarantee import Failure
 
 FAILURES = (
@@ -29,5 +38,5 @@ FAILURES = (
     Failure(20, "deletes_undone_by_late_puts", leases.deletes_that_stay, leases_mutants.DELETES),
     Failure(31, "races_between_checkpoints", reading.single_writer, reading_mutants.SINGLE_WRITER),
     Failure(32, "stream_created_anew", lineage.stream_created_anew, lineage_mutants.STREAMS),
-    Failure(33, "two_groups_on_one_table", leases.groups, leases_mutants.GROUPS, real_time=True, server=True),
+    Failure(33, "two_groups_on_one_table", groups.groups, leases_mutants.GROUPS, real_time=True, server=True),
 )
