@@ -54,8 +54,9 @@ class Losses:
         """
         new = [target for target in self._rule.targets if not self._held.progress.has_begun(target)]
         await self._behind_lost_parents(new, starts, stop)
+        whole = await self._stands_whole(new, starts)
         for target in new:
-            self._held.progress.moved(target, await self._beginning(target, starts[target.target_id]))
+            self._held.progress.moved(target, self._beginning(target, starts[target.target_id], whole=whole))
         late = [target for target in self._rule.targets if await self._is_late(target, starts[target.target_id])]
         if not late:
             return None
@@ -83,15 +84,20 @@ class Losses:
         if gaps:
             await self._wait(gaps, RecordsTrimmed(gaps[0].why), stop)
 
-    async def _beginning(self, target: Target, start: TargetStart) -> Position:
+    async def _stands_whole(self, new: Sequence[Target], starts: Mapping[str, TargetStart]) -> bool:
+        """Whether a shard's first record can be read, if some new target's beginning depends on that."""
+        row = self._held.row
+        if row.shard.first is None or self._rule.start is not Start.TRIM_HORIZON:
+            return False
+        asks = any(not (self._is_owed(each, starts[each.target_id]) or each.target_id in row.rewinds) for each in new)
+        return asks and await self._held.reader.reaches(BEGINNING)
+
+    def _beginning(self, target: Target, start: TargetStart, *, whole: bool) -> Position:
         """Where a new target begins: at the shard's first record, if it is owed or still there."""
         row = self._held.row
         if row.shard.first is None or target.target_id in row.rewinds:
             return HORIZON
-        if self._is_owed(target, start):
-            return BEGINNING
-        whole = self._rule.start is Start.TRIM_HORIZON and await self._held.reader.reaches(BEGINNING)
-        return BEGINNING if whole else HORIZON
+        return BEGINNING if whole or self._is_owed(target, start) else HORIZON
 
     async def _is_late(self, target: Target, start: TargetStart) -> bool:
         """Whether a target at the horizon may have lost what stood there when it was to begin."""

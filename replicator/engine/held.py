@@ -10,8 +10,9 @@ from replicator.domain.rules import Target
 from replicator.engine.checkpoints import Progress
 from replicator.engine.desk import ShardPorts
 from replicator.engine.leases import ShardFence
+from replicator.engine.listing import Ends
 from replicator.engine.pacing import Limits
-from replicator.engine.reader import Ends, ShardReader
+from replicator.engine.reader import ShardReader
 from replicator.ports import Lease, Place
 
 

@@ -9,11 +9,26 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from replicator.domain.lineage import Shard, merged
 from replicator.domain.records import ShardId
 from replicator.engine.pacing import Stopped
 from replicator.ports import ShardPage
+
+
+class Ends(Protocol):
+    """Who knows whether a shard is over."""
+
+    async def is_over(self, shard_id: ShardId) -> bool:
+        """Whether the stream itself says that the shard gets no more records: closed, has a child, or not listed.
+
+        That a shard is closed is never taken back, so once that is stored it is the answer, without a call; every other
+        answer is taken from a call made after the question was asked. Waits as long as calls fail.
+        """
+
+    def known(self, shard_id: ShardId) -> bool:
+        """Whether the shard has a row, as far as was seen. A parent without one is proven gone, or long done."""
 
 
 @dataclass(slots=True)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 _JITTER = random.Random()  # noqa: S311 - spreads load, decides nothing
 _FIRST_SECONDS = 0.05
 _MOST_DOUBLINGS = 20
+
+Answer = TypeVar("Answer")
 
 
 class Stopped(Exception):
@@ -71,6 +75,20 @@ async def pause_or_raise(stop: asyncio.Event, seconds: float) -> None:
     """Wait; raise `Stopped` when the program stops meanwhile."""
     if await pause(stop, seconds):
         raise Stopped
+
+
+async def unless_stopped(stop: asyncio.Event, question: Coroutine[Any, Any, Answer]) -> Answer:
+    """The answer to a question that may wait for long; raise `Stopped` when the program stops before."""
+    asking, stopping = asyncio.ensure_future(question), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((asking, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            return asking.result()
+        raise Stopped
+    finally:
+        asking.cancel()
+        stopping.cancel()
+        await asyncio.gather(asking, stopping, return_exceptions=True)
 
 
 def found(error: BaseException, kind: type[BaseException]) -> bool:

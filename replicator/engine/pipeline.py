@@ -15,10 +15,10 @@ from replicator.domain.progress import END, Position, earliest
 from replicator.domain.rules import Rule, Start, Target
 from replicator.engine.ahead import ReadAhead
 from replicator.engine.apply import TargetApplier
+from replicator.engine.cursors import Page
 from replicator.engine.gaps import Losses
 from replicator.engine.held import HeldShard
 from replicator.engine.pacing import Stopped, backoff, found, pause
-from replicator.engine.reader import Page
 from replicator.ports import TargetStart
 
 FAULT_PAUSE = 6

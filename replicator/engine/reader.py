@@ -10,10 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
 
 from replicator.domain.errors import (
     Disposition,
@@ -26,23 +23,21 @@ from replicator.domain.errors import (
 )
 from replicator.domain.lineage import Shard
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position, after
-from replicator.domain.records import ChangeRecord, ShardId
 from replicator.engine.ahead import ByteBudget, Grant, weight
-from replicator.engine.pacing import Limits, Stopped, backoff, pause_or_raise
+from replicator.engine.calls import ShardCalls
+from replicator.engine.cursors import Cursor, Cursors, Page
+from replicator.engine.listing import Ends
+from replicator.engine.pacing import Limits, backoff, pause_or_raise, unless_stopped
 from replicator.ports import Clock, Fence, Observer, RecordPage, Stream, StreamRef
 
 RETENTION_SECONDS = 24 * 3600.0
 """A stream keeps its records for so long at least."""
 
 _JITTER = random.Random()  # noqa: S311 - spreads load, decides nothing
-_CURSORS_KEPT = 32
 _EXPIRIES_IN_A_ROW = 5
 _LOOKS_BEFORE_LOSS = 3
 _PEEKS = 10
 """So many empty pages in a row show that nothing is behind a place for now; a few are normal."""
-
-_INSTANT = 1e-5
-"""Seconds that no clock need tell apart."""
 
 _IDLE_BYTES = 16 * 1024
 """What the answer of a shard is expected to weigh when its last one was empty."""
@@ -51,54 +46,8 @@ _MOST_BYTES = 2 * 1024 * 1024
 """What a page weighs at most: 1 MB on the wire, and its objects."""
 
 
-class Ends(Protocol):
-    """Who knows whether a shard is over."""
-
-    async def is_over(self, shard_id: ShardId) -> bool:
-        """Whether the stream itself says that the shard gets no more records: closed, has a child, or not listed.
-
-        The answer is taken from a call made after the question was asked. Raises what prevented one.
-        """
-
-    def known(self, shard_id: ShardId) -> bool:
-        """Whether the shard has a row, as far as was seen. A parent without one is proven gone, or long done."""
-
-
-@dataclass(frozen=True, slots=True)
-class Page:
-    """Records behind a position. `then` is where the next page starts; END when the shard is closed and read.
-
-    Whoever got a page drops it (`ShardReader.drop`) when its records are applied or given up.
-    """
-
-    behind: Position
-    records: tuple[ChangeRecord, ...]
-    then: Position
-    grant: Grant
-
-
 def _never() -> bool:
     return False
-
-
-class _Cursor:
-    """One place in the shard that somebody reads from."""
-
-    __slots__ = ("asked_at", "expiries", "idle_seconds", "iterator", "readers", "trims", "turn")
-
-    def __init__(self, asked_at: float) -> None:
-        self.turn = asyncio.Lock()
-        self.iterator: str | None = None
-        self.idle_seconds = 0.0
-        self.expiries = 0
-        self.trims = 0
-        self.asked_at = asked_at
-        """Up to when nothing that came behind this place can have been trimmed unseen (monotonic)."""
-        self.readers: list[Callable[[], bool]] = []
-        """Who reads from here now; each tells whether it is urgent."""
-
-    def urgent(self) -> bool:
-        return any(is_urgent() for is_urgent in self.readers)
 
 
 class ShardReader:
@@ -129,17 +78,18 @@ class ShardReader:
         self._observer = observer
         self._fence = fence
         self._stop = stop
-        self._pages: dict[Position, Page] = {}
-        self._cursors: OrderedDict[Position, _Cursor] = OrderedDict()
-        self._turn = asyncio.Lock()
-        self._next_call_at = clock.monotonic() + limits.poll_seconds * _JITTER.random()
+        self._cursors = Cursors(clock)
+        self._calls = ShardCalls(stream, limits=limits, clock=clock, fence=fence, stop=stop)
         self._record_bytes = 1000
-        self.polled_at = clock.monotonic()
-        """When a call last had an answer."""
         self.trouble: ReplicatorError | None = None
         """What keeps calls from being answered."""
         self.hungry = False
         """Whether a call waits for bytes that others hold."""
+
+    @property
+    def polled_at(self) -> float:
+        """When a call last had an answer."""
+        return self._calls.answered_at
 
     async def read(self, position: Position, *, limit: int | None = None, urgent: Callable[[], bool] = _never) -> Page:
         """The next page with records behind `position`, or the end of the shard; waits for either.
@@ -148,7 +98,7 @@ class ShardReader:
         program stops, `RecordsTrimmed` when the place is gone, `LeaseLost`. Everything else is repeated with backoff
         and told to the observer.
         """
-        cursor = self._cursor(position)
+        cursor = self._cursors.at(position)
         cursor.readers.append(urgent)
         try:
             async with cursor.turn:  # rules at the same place wait for one poll, not for one each
@@ -156,39 +106,39 @@ class ShardReader:
         finally:
             cursor.readers.remove(urgent)
         if not cursor.readers:
-            self._cursors.pop(position, None)
+            self._cursors.leave(position)
         page.grant.holders += 1
         return page
 
     def drop(self, page: Page) -> None:
         """A page is done with; the last one who had it gives its bytes back."""
-        page.grant.holders -= 1
-        if page.grant.holders:
-            return
-        page.grant.correct(0)
-        if self._pages.get(page.behind) is page:
-            del self._pages[page.behind]
+        self._cursors.drop(page)
 
     async def reaches(self, position: Position) -> bool:
-        """Whether the records behind a position can still be read; False when they left the stream."""
-        async with self._turn:
+        """Whether the records behind a position can still be read; False when they left the stream.
+
+        Who reads from there now need not ask for an iterator again, but at the horizon: there an older one tells more.
+        """
+        async with self._calls.turn:
             self._fence.check()
             try:
-                await self._iterator(position)
+                iterator = await self._iterator(position)
             except RecordsTrimmed:
                 return False
+        if position != HORIZON:
+            self._cursors.at(position).iterator = iterator
         return True
 
     async def first_left(self) -> Position | None:
         """The first record that can still be read, as a position; END when none can, None when that is not known."""
         try:
-            async with self._turn:
+            async with self._calls.turn:
                 self._fence.check()
                 iterator: str | None = await self._iterator(HORIZON)
             for _ in range(_PEEKS):
                 if iterator is None:
                     return END if await self._is_over() else None
-                answer = await self._ask(iterator, 1)
+                answer = await self._calls.ask(iterator, 1)
                 if answer.records:
                     return after(answer.records[0].sequence)
                 iterator = answer.next_iterator
@@ -201,10 +151,10 @@ class ShardReader:
 
     # -- a page --------------------------------------------------------------------------------------------------------
 
-    async def _page(self, position: Position, cursor: _Cursor, limit: int) -> Page:
+    async def _page(self, position: Position, cursor: Cursor, limit: int) -> Page:
         failures = 0
         while True:
-            known = self._pages.get(position)
+            known = self._cursors.pages.get(position)
             if known is not None:
                 return known
             try:
@@ -218,25 +168,25 @@ class ShardReader:
                 self.trouble = None
                 self._observer.service_recovered(self._what)
             if page is not None:
-                self._pages[position] = page
+                self._cursors.pages[position] = page
                 return page
             await pause_or_raise(self._stop, self._idle(cursor))
 
-    async def _judge(self, error: ReplicatorError, position: Position, cursor: _Cursor) -> None:
+    async def _judge(self, error: ReplicatorError, position: Position, cursor: Cursor) -> None:
         """Raise an error that is the caller's to decide; all others are repeated."""
         if error.disposition is Disposition.RELINQUISH:
             raise error
         if isinstance(error, RecordsTrimmed):
             self.trouble = error
             if await self._is_lost(position, cursor, error):
-                self._forget_places(position)
+                self._cursors.forget(position)
                 raise error
         elif not isinstance(error, Throttled):
             cursor.iterator = None
 
-    async def _poll(self, position: Position, cursor: _Cursor, limit: int) -> Page | None:
+    async def _poll(self, position: Position, cursor: Cursor, limit: int) -> Page | None:
         """One call; None when there was nothing behind the position yet."""
-        await self._until_due()
+        await self._calls.until_due()
         expected = _IDLE_BYTES if cursor.idle_seconds else min(limit * self._record_bytes, _MOST_BYTES)
         self.hungry = True
         try:
@@ -251,14 +201,14 @@ class ShardReader:
                 grant.correct(0)
         return page
 
-    async def _poll_within(self, grant: Grant, position: Position, cursor: _Cursor, limit: int) -> Page | None:
+    async def _poll_within(self, grant: Grant, position: Position, cursor: Cursor, limit: int) -> Page | None:
         try:
             answer = await self._ask_at(position, cursor, limit)
         except IteratorExpired:
             self._renew(position, cursor)
             return None
         cursor.expiries = cursor.trims = 0
-        cursor.asked_at = self.polled_at
+        cursor.asked_at = self._calls.answered_at
         self._observer.polled(self._ref, self._shard_id, position, len(answer.records))
         if answer.records:
             grant.correct(weight(answer.records))
@@ -271,13 +221,13 @@ class ShardReader:
             cursor.iterator = answer.next_iterator
             return None
         then = after(answer.records[-1].sequence)
-        self._cursor(then).iterator = answer.next_iterator
+        self._cursors.at(then).iterator = answer.next_iterator
         return Page(position, answer.records, then, grant)
 
-    async def _ask_at(self, position: Position, cursor: _Cursor, limit: int) -> RecordPage:
+    async def _ask_at(self, position: Position, cursor: Cursor, limit: int) -> RecordPage:
         """Ask for the records behind a position, by the iterator that is known or by a new one."""
         if cursor.iterator is None:
-            async with self._turn:
+            async with self._calls.turn:
                 self._fence.check()
                 if position == HORIZON and self._clock.monotonic() - cursor.asked_at > RETENTION_SECONDS:
                     cursor.trims = _LOOKS_BEFORE_LOSS
@@ -285,22 +235,13 @@ class ShardReader:
                         f"Shard {self._shard_id} was not read for a day, so records may have left it unread."
                     )
                 cursor.iterator = await self._iterator(position)
-        return await self._ask(cursor.iterator, limit)
-
-    async def _ask(self, iterator: str, limit: int) -> RecordPage:
-        async with self._turn:
-            await self._until_due()
-            self._next_call_at = self._clock.monotonic() + self._limits.poll_seconds
-            self._fence.check()
-            answer = await self._stream.read(iterator, limit)
-            self.polled_at = self._clock.monotonic()
-            return answer
+        return await self._calls.ask(cursor.iterator, limit)
 
     async def _iterator(self, position: Position) -> str:
         first = self._shard.first if position == BEGINNING else None
         return await self._stream.iterator(self._ref, self._shard_id, position, first)
 
-    def _renew(self, position: Position, cursor: _Cursor) -> None:
+    def _renew(self, position: Position, cursor: Cursor) -> None:
         """Derive the iterator anew from the position; a clock that always expires them is an error."""
         cursor.iterator = None
         cursor.idle_seconds = 0.0
@@ -315,7 +256,7 @@ class ShardReader:
 
     # -- places that are gone ------------------------------------------------------------------------------------------
 
-    async def _is_lost(self, position: Position, cursor: _Cursor, error: RecordsTrimmed) -> bool:
+    async def _is_lost(self, position: Position, cursor: Cursor, error: RecordsTrimmed) -> bool:
         """Whether the records behind a position are gone for good: one answer that says so may be wrong.
 
         At the horizon a new iterator would always find a place, only a later one: there the same iterator is asked.
@@ -328,7 +269,7 @@ class ShardReader:
             await pause_or_raise(self._stop, self._limits.idle_seconds)
             try:
                 if await self.reaches(position) or (isinstance(error, ShardGone) and not await self._is_over()):
-                    self._forget_places(None)
+                    self._cursors.forget(None)
                     return False
             except ReplicatorError as other:
                 if other.disposition is Disposition.RELINQUISH:
@@ -340,19 +281,7 @@ class ShardReader:
     async def _is_over(self) -> bool:
         """Whether the stream itself says that this shard gets no more records."""
         self._fence.check()
-        return await self._ends.is_over(self._shard_id)
-
-    def _forget_places(self, lost: Position | None) -> None:
-        """Keep no page: the horizon moved, so what was read from it before is not what stands there.
-
-        Iterators are derived anew, but not those of others at the horizon: theirs tell what they have lost.
-        """
-        self._pages.clear()
-        for position, cursor in self._cursors.items():
-            if position != HORIZON or lost == HORIZON:
-                cursor.iterator = None
-                cursor.trims = 0
-                cursor.asked_at = self._clock.monotonic()
+        return await unless_stopped(self._stop, self._ends.is_over(self._shard_id))
 
     # -- the pace ------------------------------------------------------------------------------------------------------
 
@@ -366,13 +295,7 @@ class ShardReader:
         await pause_or_raise(self._stop, backoff(failures + 2, self._limits.backoff_seconds))
         return failures + 1
 
-    async def _until_due(self) -> None:
-        while (wait := self._next_call_at - self._clock.monotonic()) > _INSTANT:
-            await pause_or_raise(self._stop, wait)
-        if self._stop.is_set():
-            raise Stopped
-
-    def _idle(self, cursor: _Cursor) -> float:
+    def _idle(self, cursor: Cursor) -> float:
         """How long to wait behind an empty page: the poll interval at first, doubling to the bound.
 
         Where the bound is reached shards part, so that those that began together are not polled in bursts.
@@ -381,12 +304,3 @@ class ShardReader:
         most = self._limits.idle_seconds
         cursor.idle_seconds = min(max(before * 2, self._limits.poll_seconds), most)
         return most * (0.5 + 0.5 * _JITTER.random()) if before < cursor.idle_seconds == most else cursor.idle_seconds
-
-    def _cursor(self, position: Position) -> _Cursor:
-        cursor = self._cursors.get(position)
-        if cursor is None:
-            cursor = self._cursors[position] = _Cursor(self._clock.monotonic())
-        self._cursors.move_to_end(position)
-        while len(self._cursors) > _CURSORS_KEPT:
-            self._cursors.popitem(last=False)
-        return cursor

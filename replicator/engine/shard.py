@@ -18,9 +18,10 @@ from replicator.engine.checkpoints import Progress
 from replicator.engine.desk import ShardPorts
 from replicator.engine.held import HeldShard
 from replicator.engine.leases import ShardFence
+from replicator.engine.listing import Ends
 from replicator.engine.pacing import Limits, backoff, found, pause
 from replicator.engine.pipeline import FAULT_PAUSE, Pipeline
-from replicator.engine.reader import Ends, ShardReader
+from replicator.engine.reader import ShardReader
 from replicator.ports import Lease
 
 __all__ = ["ShardPorts", "ShardWorker"]

@@ -154,3 +154,12 @@ async def test_nobody_looks_when_the_session_is_over() -> None:
     await asyncio.sleep(1)
     sight.session.over.set()
     await sight.task
+
+
+async def test_whoever_looks_no_more_is_not_woken() -> None:
+    sight = Sight()
+    await sight.other_beats(2, news=1)
+    sight.members.unlisten(sight.wake)
+    woken = sight.woken
+    await sight.other_beats(2, news=2)
+    assert sight.woken == woken

@@ -13,8 +13,9 @@ from replicator.domain.lineage import Shard
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
 from replicator.domain.records import SequenceNumber, ShardId
 from replicator.engine.ahead import ByteBudget
+from replicator.engine.cursors import CURSORS_KEPT, Page
 from replicator.engine.pacing import Limits, Stopped
-from replicator.engine.reader import _CURSORS_KEPT, Page, ShardReader
+from replicator.engine.reader import ShardReader
 from replicator.ports import Fence
 from tests.engine.shard_bench import ListingEnds
 from tests.engine.world import LoopClock, Recorder, World, until
@@ -250,7 +251,7 @@ async def test_nothing_of_what_was_read_and_dropped_is_kept() -> None:
     desk = Desk(limits=Limits(page_records=1, poll_seconds=0.01))
     desk.world.write([f"k{number}" for number in range(100)])
     assert len(await desk.all_but_the_end(100)) == 100
-    assert (len(desk.reader._pages), len(desk.reader._cursors), desk.budget.used) == (0, 1, 0)
+    assert (len(desk.reader._cursors.pages), len(desk.reader._cursors), desk.budget.used) == (0, 1, 0)
 
 
 async def test_memory_for_places_that_nobody_reads_any_more_is_bounded() -> None:
@@ -260,7 +261,7 @@ async def test_memory_for_places_that_nobody_reads_any_more_is_bounded() -> None
         await asyncio.sleep(1)
         reading.cancel()
         await asyncio.wait([reading])
-    assert len(desk.reader._cursors) == _CURSORS_KEPT
+    assert len(desk.reader._cursors) == CURSORS_KEPT
     assert desk.budget.used == 0
 
 
@@ -363,3 +364,53 @@ async def test_nothing_is_read_without_the_lease() -> None:
     with pytest.raises(LeaseLost):
         await desk.reader.read(HORIZON)
     assert desk.observer.of("polled") == []
+
+
+@dataclass
+class SilentEnds:
+    """Nobody can say whether a shard is over."""
+
+    asked: int = 0
+
+    async def is_over(self, shard_id: ShardId) -> bool:
+        self.asked += 1
+        await asyncio.Event().wait()
+        return False
+
+    def known(self, shard_id: ShardId) -> bool:
+        return True
+
+
+async def test_who_waits_to_hear_whether_the_shard_is_over_stops_at_once() -> None:
+    desk = Desk()
+    ends = desk.reader._ends = SilentEnds()
+    desk.world.write("ab")
+    desk.end()
+    reading = asyncio.create_task(desk.reader.read(HORIZON))
+    await until(lambda: ends.asked == 1)
+    await asyncio.sleep(100)
+    assert not reading.done()
+    desk.stop.set()
+    with pytest.raises(Stopped):
+        await reading
+    assert desk.budget.used == 0
+    with pytest.raises(Stopped):
+        await desk.reader.first_left()
+
+
+async def test_a_place_that_was_looked_at_is_read_without_another_iterator() -> None:
+    desk = Desk()
+    desk.world.write("ab")
+    iterators = 0
+
+    async def count(call: str) -> None:
+        nonlocal iterators
+        iterators += call == "GetShardIterator"
+
+    desk.world.streams.faults.pause = count
+    assert await desk.reader.reaches(BEGINNING)
+    assert numbers(await desk.reader.read(BEGINNING)) == ["1", "2"]
+    assert iterators == 1
+    assert await desk.reader.reaches(HORIZON)
+    assert numbers(await desk.reader.read(HORIZON)) == ["1", "2"]
+    assert iterators == 3, "a look at the horizon tells nothing of what stood there before"

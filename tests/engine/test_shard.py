@@ -18,7 +18,7 @@ from replicator.engine.checkpoints import Progress
 from replicator.engine.leases import Session, ShardFence
 from replicator.engine.pacing import Limits
 from replicator.ports import Lease
-from tests.engine.shard_bench import ShardBench
+from tests.engine.shard_bench import ShardBench, first_of
 from tests.engine.world import (
     AP,
     EU,
@@ -717,3 +717,20 @@ async def test_a_start_that_cannot_be_noted_is_tried_again(fault: Fault) -> None
         await until(world.same)
         assert process.observer.troubles == {}
         assert calls == 2
+
+
+async def test_a_shard_that_is_new_to_several_targets_costs_one_iterator() -> None:
+    world = World()
+    first_of(world, "s0")
+    world.write("abc")
+    iterators = 0
+
+    async def count(call: str) -> None:
+        nonlocal iterators
+        iterators += call == "GetShardIterator"
+
+    world.streams.faults.pause = count
+    async with ShardBench(world, rule("orders", target("orders", EU), target("orders", AP))):
+        await until(lambda: world.same(EU) and world.same(AP))
+        await asyncio.sleep(60)
+    assert iterators == 1
