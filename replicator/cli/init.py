@@ -17,22 +17,25 @@ if TYPE_CHECKING:
 
 def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool, as_json: bool) -> int:
     """Create and tell; returns the exit code."""
+    from replicator.adapters.provisioning.facts import for_the_end
+
     settings = load(configuration_path(config))
     steps = asyncio.run(_create(settings, dry_run=dry_run, enable_streams=enable_streams))
+    words = [for_the_end(step.error.sentence) if step.error else None for step in steps]
     codes = {step.error.exit_code for step in steps if step.error is not None}
     code = EXIT_STOPPED
     if codes:
         code = EXIT_UNREACHABLE if codes == {EXIT_UNREACHABLE} else EXIT_WRONG_WORLD
     if as_json:
         rows = [
-            {"subject": step.subject, "action": step.action, "error": step.error and step.error.sentence}
-            for step in steps
+            {"subject": step.subject, "action": step.action, "error": error}
+            for step, error in zip(steps, words, strict=True)
         ]
         print_json({"steps": rows, "dry_run": dry_run, "exit_code": code})
     else:
         print_rows(
             ("subject", "action", "what to do"),
-            [(step.subject, step.action, step.error.sentence if step.error else "") for step in steps],
+            [(step.subject, step.action, error or "") for step, error in zip(steps, words, strict=True)],
         )
     return code
 

@@ -179,6 +179,7 @@ def test_init_tells_what_does_not_answer_with_69(world: World) -> None:
     answer = world.run("init")
     assert answer.code == 69
     assert "got no answer" in answer.output
+    assert "by itself" not in answer.output
 
 
 # -- inspect -------------------------------------------------------------------------------------------------------
