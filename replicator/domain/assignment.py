@@ -67,8 +67,8 @@ class Load:
     """What there is to read over all streams of the group, and how much of it each worker holds.
 
     `total` counts shards that are held or free now, and those just finished whose children are awaited: so a roll
-    changes nobody's share. `held` is what the rows show, of ourselves too, because the others see the same; `mine` is what we
-    hold by now: with claims under way, without what we are handing over (None: what the rows show).
+    changes nobody's share. `held` is what the rows show, of ourselves too, because the others see the same; `mine` is
+    what we hold by now: with claims under way, without what we are handing over (None: what the rows show).
     """
 
     total: int
