@@ -51,14 +51,14 @@ class Admission:
         new = storable(graph, known.keys(), gone)
         admitted = known.keys() | {shard.shard_id for shard in new}
         self._held = {shard_id: shard for shard_id, shard in graph.items() if shard_id not in admitted}
-        return {shard_id: graph[shard_id] for shard_id in admitted}, new
+        return {shard_id: graph[shard_id] for shard_id in graph if shard_id in admitted}, new
 
     def missing(self, known: Graph, listed: Collection[ShardId], now: float) -> list[ShardId]:
         """Behind a whole listing: parents that are to be proven gone. What it did not show is held back no more."""
         self._held = {shard_id: shard for shard_id, shard in self._held.items() if shard_id in listed}
         there = known.keys() | self._held.keys()
         missing = {parent for shard in self._held.values() for parent in shard.parents} - there
-        self._proofs = {parent: self._proofs.get(parent) or _Proof(now) for parent in missing}
+        self._proofs = {parent: self._proofs.get(parent) or _Proof(now) for parent in sorted(missing)}
         for proof in self._proofs.values():
             proof.cycles += 1
         return sorted(parent for parent, proof in self._proofs.items() if not proof.is_gone)

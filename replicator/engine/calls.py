@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import random
 
-from replicator.engine.pacing import Limits, Stopped, pause_or_raise
+from replicator.engine.pacing import Limits, Stopped, jitter, pause_or_raise
 from replicator.ports import Clock, Fence, RecordPage, Stream
 
-_JITTER = random.Random()  # noqa: S311 - spreads load, decides nothing
 _INSTANT = 1e-5
 """Seconds that no clock need tell apart."""
 
@@ -23,7 +21,7 @@ class ShardCalls:
         self._clock = clock
         self._fence = fence
         self._stop = stop
-        self._next_at = clock.monotonic() + limits.poll_seconds * _JITTER.random()
+        self._next_at = clock.monotonic() + limits.poll_seconds * jitter()
         self.answered_at = clock.monotonic()
         """When a call last had an answer."""
 

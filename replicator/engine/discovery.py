@@ -362,7 +362,7 @@ class Discovery:
         """Count listings that leave a stored shard out."""
         rows = self._state.rows
         left_out = {each for each in listing.known - listing.seen.keys() if each in rows and not rows[each].vanished}
-        self._misses = {shard_id: self._misses.get(shard_id, 0) + 1 for shard_id in left_out}
+        self._misses = {shard_id: self._misses.get(shard_id, 0) + 1 for shard_id in sorted(left_out)}
         vanished = [shard_id for shard_id, misses in self._misses.items() if misses >= _LISTINGS_WITHOUT]
         for shard_id in vanished:
             await self._ports.coordination.mark_vanished(self._ref, shard_id)

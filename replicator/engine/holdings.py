@@ -169,7 +169,7 @@ class Holdings:
     def _offer(self, wanted: Mapping[ShardId, list[Rule]]) -> None:
         """Start rules on shards that we read already, and end those that are paused."""
         for shard_id, running in self._running.items():
-            for name in self._members.paused:
+            for name in sorted(self._members.paused):
                 running.worker.withdraw(name)
             if shard_id in wanted:
                 running.worker.offer(wanted[shard_id])
@@ -199,7 +199,7 @@ class Holdings:
             self._running[shard_id].stop.set()
         await self._claim_all([(free[shard_id], wanted[shard_id]) for shard_id in decided.claims], group)
         settled = wanted.keys() - self._running.keys() - free.keys() - self._given_back
-        self._tell_unread(view, {shard_id: wanted[shard_id] for shard_id in settled})
+        self._tell_unread(view, {shard_id: wanted[shard_id] for shard_id in sorted(settled)})
         return decided.more
 
     def _awaited(self, view: View) -> int:
@@ -294,7 +294,7 @@ class Holdings:
             for rule in rules
             if any(target.target_id not in view.rows[shard_id].checkpoints for target in rule.targets)
         }
-        for what in self._unread.keys() - unread.keys():
+        for what in sorted(self._unread.keys() - unread.keys()):
             del self._unread[what]
             self._ports.observer.service_recovered(what)
         for what, owner in unread.items():

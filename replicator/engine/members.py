@@ -116,7 +116,7 @@ class Members:
 
     def _take(self, pulses: Mapping[WorkerId, Pulse], expired: set[WorkerId], now: float) -> bool:
         """Note who is there; returns whether there is a reason to look at the rows."""
-        dead = {worker: self._expired.get(worker, now) for worker in expired}
+        dead = {worker: self._expired.get(worker, now) for worker in sorted(expired)}
         live = {worker for worker, pulse in pulses.items() if worker not in dead and not pulse.leaving}
         live = live - {self.me} if self._news.leaving else live | {self.me}
         heard = {worker: pulse.news for worker, pulse in pulses.items() if worker != self.me}

@@ -44,10 +44,15 @@ class Limits:
     """A shard that is ours and does not progress for so long is reported."""
 
 
+def jitter() -> float:
+    """A random share, from 0 to 1: it parts what began together."""
+    return _JITTER.random()
+
+
 def backoff(attempt: int, longest: float) -> float:
     """Seconds to wait before try number `attempt` + 1: doubling, half of it random."""
     whole: float = min(longest, _FIRST_SECONDS * 2 ** min(attempt, _MOST_DOUBLINGS))
-    return whole * (0.5 + 0.5 * _JITTER.random())
+    return whole * (0.5 + 0.5 * jitter())
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> bool:

@@ -9,7 +9,6 @@ can have been trimmed behind it.
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 
 from replicator.domain.errors import (
@@ -27,13 +26,12 @@ from replicator.engine.ahead import ByteBudget, Grant, weight
 from replicator.engine.calls import ShardCalls
 from replicator.engine.cursors import Cursor, Cursors, Page
 from replicator.engine.listing import Ends
-from replicator.engine.pacing import Limits, backoff, pause_or_raise, unless_stopped
+from replicator.engine.pacing import Limits, backoff, jitter, pause_or_raise, unless_stopped
 from replicator.ports import Clock, Fence, Observer, RecordPage, Stream, StreamRef
 
 RETENTION_SECONDS = 24 * 3600.0
 """A stream keeps its records for so long at least."""
 
-_JITTER = random.Random()  # noqa: S311 - spreads load, decides nothing
 _EXPIRIES_IN_A_ROW = 5
 _LOOKS_BEFORE_LOSS = 3
 _PEEKS = 10
@@ -303,4 +301,4 @@ class ShardReader:
         before = cursor.idle_seconds
         most = self._limits.idle_seconds
         cursor.idle_seconds = min(max(before * 2, self._limits.poll_seconds), most)
-        return most * (0.5 + 0.5 * _JITTER.random()) if before < cursor.idle_seconds == most else cursor.idle_seconds
+        return most * (0.5 + 0.5 * jitter()) if before < cursor.idle_seconds == most else cursor.idle_seconds

@@ -5,14 +5,13 @@ from collections.abc import Iterator
 import pytest
 
 from replicator.demo.servers import MiniStack, clean_environment
-from replicator.engine import pacing, reader
+from replicator.engine import pacing
 
 
 @pytest.fixture(autouse=True)
 def jitter() -> None:
     """The same pauses in every run: what these tests show does not depend on dice."""
     pacing._JITTER.seed(0)
-    reader._JITTER.seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

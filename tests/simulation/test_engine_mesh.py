@@ -114,7 +114,7 @@ class MeshHistory:
     def write_below_everything(self, region: RegionId) -> int:
         """Mode versioned: users put every key with a version below all others; returns how many writes must be lost."""
         names = {record.key.parts[0][2] for records in self.world.all_records().values() for record in records}
-        for name in names:
+        for name in sorted(names):
             self.world[region].put(name, "too low", ver=-next(self.counter))
         return len(names)
 
