@@ -21,14 +21,12 @@ from replicator.engine.leases import Session, ShardFence
 from replicator.engine.members import Members
 from replicator.engine.pacing import Limits
 from replicator.engine.shard import ShardPorts, ShardWorker
+from replicator.engine.unread import Unread
 from replicator.engine.view import Loads, View
 from replicator.ports import Lease, StreamRef, StreamState
 
 _FORGET_SECONDS = 600.0
 """A finished shard's row outlives its listing by this much: no worker then still has a listing that names the shard."""
-
-_PATIENCE_SECONDS = 30.0
-"""A new owner has stored where it begins long before."""
 
 _CLAIMS_AT_ONCE = 16
 
@@ -82,7 +80,7 @@ class Holdings:
         self._free_since: dict[ShardId, float] = {}
         self._ended_since: dict[ShardId, float] = {}
         self._vanished_since: dict[ShardId, float] = {}
-        self._unread: dict[str, float] = {}
+        self._unread = Unread(ref, ports.clock, ports.observer)
         self.settled_at = 0
         """How many listings were complete when everything was first seen to be read."""
 
@@ -199,7 +197,7 @@ class Holdings:
             self._running[shard_id].stop.set()
         await self._claim_all([(free[shard_id], wanted[shard_id]) for shard_id in decided.claims], group)
         settled = wanted.keys() - self._running.keys() - free.keys() - self._given_back
-        self._tell_unread(view, {shard_id: wanted[shard_id] for shard_id in sorted(settled)})
+        self._unread.look(view.rows, {shard_id: wanted[shard_id] for shard_id in sorted(settled)})
         return decided.more
 
     def _awaited(self, view: View) -> int:
@@ -281,29 +279,7 @@ class Holdings:
         if running.stop.is_set():
             self._members.announce()
 
-    # -- what is told and forgotten --------------------------------------------------------------------------------
-
-    def _tell_unread(self, view: View, wanted: Mapping[ShardId, list[Rule]]) -> None:
-        """Tell of rules that wait for a shard whose owner does not read it for them: it runs another configuration."""
-        now = self._ports.clock.monotonic()
-        unread = {
-            f"rule {rule.name} on shard {shard_id} of {self._ref.table} in {self._ref.region}": view.rows[
-                shard_id
-            ].owner
-            for shard_id, rules in wanted.items()
-            for rule in rules
-            if any(target.target_id not in view.rows[shard_id].checkpoints for target in rule.targets)
-        }
-        for what in sorted(self._unread.keys() - unread.keys()):
-            del self._unread[what]
-            self._ports.observer.service_recovered(what)
-        for what, owner in unread.items():
-            if now - self._unread.setdefault(what, now) > _PATIENCE_SECONDS:
-                error = WorldMismatch(
-                    f"Worker {owner} owns the shard and does not read it for this rule.",
-                    advice="Give every worker of the group the same configuration; restart those with an older one.",
-                )
-                self._ports.observer.service_failed(what, error)
+    # -- what is forgotten ---------------------------------------------------------------------------------------------
 
     async def _forget(self, view: View) -> None:
         """Drop rows of shards that nobody needs and that the stream listed no more for a while."""
