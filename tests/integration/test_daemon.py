@@ -168,6 +168,11 @@ async def test_a_lost_cache_is_filled_again_and_stays_coherent(world: World) -> 
         await load
         await eventually("convergence", lambda: converged(world, users))
         await eventually("idleness", lambda: _all_idle(daemon))
+
+        async def filled() -> bool:
+            return sum([(await reader.incoherent())[0] for reader in readers.values()]) >= 20
+
+        await eventually("filled caches", filled)
     await assert_coherent(readers, at_least=20)
 
 
