@@ -1,7 +1,7 @@
 """The shard graph of a stream: what is known of it, what may be read now, and whose children are still to be found.
 
 Listings come in pages, late, inconsistent and sometimes contradictory, so knowledge only grows: a link to a parent that
-was seen once stays, and a shard that was closed once stays closed. Invariant: a shard is ready only when every parent
+was seen once stays, and a shard that was closed once stays closed. Invariant: a shard is begun only when every parent
 was applied to its end, or is known to be gone.
 
 Links that run in a circle contradict each other, and following them all would block their shards for ever. Of such a
@@ -56,16 +56,18 @@ def _grown(old: Shard, new: Shard) -> Shard:
     )
 
 
-def ready(graph: Graph, finished: Collection[ShardId]) -> list[ShardId]:
+def ready(graph: Graph, finished: Collection[ShardId], begun: Collection[ShardId] = ()) -> list[ShardId]:
     """Unfinished shards that may be read: every parent is finished, or is not in the graph. Closed ones come first.
 
-    A parent that is not in the graph was proven gone before its child was taken into the graph (`storable`).
+    A parent that is not in the graph was proven gone before its child was taken into the graph (`storable`). A shard
+    that was `begun` goes on whatever is told of its parents since: it was begun when they were finished, so what
+    contradicts that is a mistake, and such a parent may stay open for ever.
     """
-    done = frozenset(finished)
+    done, going = frozenset(finished), frozenset(begun)
     waiting = [
         graph[shard_id]
         for shard_id, parents in _links(graph).items()
-        if shard_id not in done and done.issuperset(parents)
+        if shard_id not in done and (shard_id in going or done.issuperset(parents))
     ]
     return [shard.shard_id for shard in sorted(waiting, key=lambda shard: (not shard.closed, shard.shard_id))]
 

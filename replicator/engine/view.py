@@ -1,6 +1,6 @@
 """What a stream's rows mean for the rules of this worker. No calls: rows in, shards out.
 
-Invariant: a shard is wanted for a rule only when every parent is stored as finished for that rule, or is known to be
+Invariant: a shard is begun for a rule only when every parent is stored as finished for that rule, or is known to be
 gone.
 """
 
@@ -38,7 +38,8 @@ class View:
         wanted: dict[ShardId, list[Rule]] = {}
         for rule in rules:
             finished = {shard_id for shard_id, row in self.rows.items() if self.finished(rule, row)}
-            for shard_id in ready(self._graph, finished):
+            begun = {shard_id for shard_id, row in self.rows.items() if _is_begun(rule, row)}
+            for shard_id in ready(self._graph, finished, begun):
                 if not self._may_overtake(rule, shard_id):
                     wanted.setdefault(shard_id, []).append(rule)
         return wanted
@@ -113,6 +114,15 @@ class View:
         here = [row for row in self.rows.values() if row.owner is not None or row.shard_id in wanted]
         held = Counter(row.owner for row in here if row.owner is not None)
         return Load(len(here) + awaited, held, mine)
+
+
+def _is_begun(rule: Rule, row: LeaseRow) -> bool:
+    """Whether every target of a rule has got records of a shard.
+
+    One that stands at the horizon, as after a rewind, has not: it waits for the parents, which are read again, too.
+    """
+    places = [row.checkpoints.get(target.target_id, HORIZON) for target in rule.targets]
+    return all(place == END or place.sequence is not None for place in places)
 
 
 class Loads:

@@ -10,9 +10,11 @@ from random import Random
 import pytest
 
 from replicator.adapters.memory import Fault
+from replicator.domain.assignment import Rewind
 from replicator.domain.errors import RecordsTrimmed, ShardGone, Throttled, Unreachable
 from replicator.domain.lineage import Shard
-from replicator.domain.records import ShardId, WorkerId
+from replicator.domain.progress import END, HORIZON, after
+from replicator.domain.records import SequenceNumber, ShardId, WorkerId
 from replicator.engine.describing import DescribeBudget
 from replicator.engine.discovery import Discovery
 from replicator.engine.leases import News, Session
@@ -239,6 +241,44 @@ async def test_a_link_that_is_told_late_is_kept_when_it_is_told_no_more() -> Non
         await asyncio.sleep(60)
         assert world.row("s1").shard.parents == (S0,)
         assert world.row("s0").shard.closed
+
+
+async def test_a_shard_that_is_read_finds_a_new_owner_whatever_parent_a_listing_named_meanwhile() -> None:
+    world = World("s0", "s1")
+    names = [f"k{number}" for number in range(20)]
+    world.write(names, 0)
+    async with world.process() as process:
+        await until(world.same)
+        await asyncio.sleep(5)
+        world.streams.misreport(world.ref, Shard(S1, (S0,)))
+        await until(lambda: world.row("s1").shard.parents == (S0,))
+        world.streams.correct(world.ref, S1)
+        world.write(names, 1)
+        await until(world.same)
+        await process.kill()
+    world.write(names, 2)
+    async with world.process():
+        await until(world.same, within=60)
+
+
+async def test_a_shard_that_is_read_again_from_the_horizon_waits_for_its_parent() -> None:
+    world = World()
+    world.write("abc", 0)
+    world.roll("s0", "s1")
+    world.write("abc", 1)
+    async with world.process() as process:
+        await until(lambda: world.stored("s1") == "6")
+        await process.drain()
+    for shard_id, until_then in ((S0, END), (S1, after(SequenceNumber("6")))):
+        rewind = Rewind(before=0.0, until=until_then)
+        world.coordination.rewind(world.ref, shard_id, {"orders/eu": HORIZON}, {"orders/eu": rewind})
+    world.region.faults.outage = Unreachable
+    async with world.process() as process:
+        await asyncio.sleep(30)
+        assert claimed(process) == ["s0"]
+        world.region.faults.outage = None
+        await until(lambda: world.stored("s1") == "6")
+        assert claimed(process) == ["s0", "s1"]
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------

@@ -20,11 +20,11 @@ from tests.production.guarantee import Mutant
 
 
 def _whoever_is_not_finished(_: Any) -> Any:
-    return lambda graph, finished: [shard_id for shard_id in graph if shard_id not in finished]
+    return lambda graph, finished, begun: [shard_id for shard_id in graph if shard_id not in finished]
 
 
 def _one_parent_is_enough(_: Any) -> Any:
-    def ready(graph: Any, finished: Any) -> list[ShardId]:
+    def ready(graph: Any, finished: Any, begun: Any) -> list[ShardId]:
         left = [shard for shard_id, shard in graph.items() if shard_id not in finished]
         return [shard.shard_id for shard in left if not shard.parents or not set(finished).isdisjoint(shard.parents)]
 

@@ -1,7 +1,8 @@
 """A stream's shards with all they ever held, how its endpoint lists them, and a reader that follows the lineage.
 
 The history is made from a seed: shards split, merge and roll; the oldest may be trimmed. The endpoint lies as real ones
-do: a page leaves shards out, shows a parent as open that has a child, forgets a parent, or names one that cannot be.
+do: a page leaves shards out, shows a parent as open that has a child, names a parent that cannot be, or, of a shard
+that is being read, one that is none.
 """
 
 from __future__ import annotations
@@ -75,10 +76,10 @@ class History:
         part = self.parts[shard_id]
         self.parts[shard_id] = replace(part, shard=replace(part.shard, closed=True))
 
-    def page(self) -> list[Shard]:
+    def page(self, begun: Collection[ShardId]) -> list[Shard]:
         """What one listing shows: some shards, twice, in any order, some of them wrong."""
         parts = self._random.choices(list(self.left.values()), k=self._random.randint(0, 2 * len(self.left)))
-        return [self._told(part) for part in parts]
+        return [self._told(part, begun) for part in parts]
 
     def listing(self) -> list[Shard]:
         """Every shard, still with lies about what is open."""
@@ -89,7 +90,7 @@ class History:
     def _is_leaf(self, part: Part) -> bool:
         return all(part.shard.shard_id not in other.shard.parents for other in self.parts.values())
 
-    def _told(self, part: Part) -> Shard:
+    def _told(self, part: Part, begun: Collection[ShardId]) -> Shard:
         shard = part.shard
         match self._random.randrange(8):
             case 0 | 1:
@@ -98,6 +99,9 @@ class History:
                 return replace(shard, parents=(*shard.parents, shard.shard_id))
             case 3:
                 return replace(shard, parents=(*shard.parents, *self._descendants(shard.shard_id)[:1]))
+            case 4 if shard.shard_id in begun:
+                elder = [shard_id for shard_id in self.left if shard_id < shard.shard_id]
+                return replace(shard, parents=(*shard.parents, *self._random.sample(elder, min(1, len(elder)))))
         return shard
 
     def _descendants(self, shard_id: ShardId) -> list[ShardId]:
@@ -116,7 +120,7 @@ class Rules:
     """The rules the reader follows; tests replace one to show what it is for."""
 
     merged: Callable[[Graph, Iterable[Shard]], dict[ShardId, Shard]] = lineage.merged
-    ready: Callable[[Graph, Collection[ShardId]], list[ShardId]] = lineage.ready
+    ready: Callable[[Graph, Collection[ShardId], Collection[ShardId]], list[ShardId]] = lineage.ready
     unproven: Callable[[Graph, Collection[ShardId]], set[ShardId]] = lineage.unproven
     storable: Callable[[Graph, Collection[ShardId], Collection[ShardId]], list[Shard]] = lineage.storable
     childless: Callable[[Graph, Collection[ShardId]], list[ShardId]] = lineage.childless
@@ -152,7 +156,8 @@ class Reader:
 
     def step(self) -> bool:
         """Read one record of some shard that is ready, or find its end; False when there is nothing to do."""
-        choice = [shard_id for shard_id in self.rules.ready(self.stored, self.finished) if self._has_work(shard_id)]
+        ready = self.rules.ready(self.stored, self.finished, self.begun)
+        choice = [shard_id for shard_id in ready if self._has_work(shard_id)]
         if not choice:
             return False
         shard_id = self.random.choice(choice)
@@ -163,6 +168,11 @@ class Reader:
         else:
             self.finished.add(shard_id)
         return True
+
+    @property
+    def begun(self) -> set[ShardId]:
+        """Shards of which records were read."""
+        return {shard_id for shard_id, place in self.places.items() if place}
 
     def _place(self, shard_id: ShardId) -> int:
         at_latest = self.rules.begins_at_latest and self.stored[shard_id].parents
@@ -176,7 +186,7 @@ class Reader:
         """Work while pages come in wrong, then to the end once listings are whole."""
         for _ in range(self.random.randint(0, 30)):
             if self.random.random() < 0.4:
-                self.look(self.history.page(), 0.5)
+                self.look(self.history.page(self.begun), 0.5)
             self.step()
         for _ in range(3):
             self.look(self.history.listing(), 1.0)

@@ -50,6 +50,13 @@ def test_a_parent_that_becomes_known_later_holds_back_a_child_that_was_ready() -
     assert ready(merged(first, [Shard(A)]), set()) == [A]
 
 
+def test_a_shard_that_was_begun_goes_on_whatever_is_told_of_its_parents_since() -> None:
+    shards = graph(Shard(A), Shard(B, (A,)), Shard(C, (B,)))
+    assert ready(shards, set()) == [A]
+    assert ready(shards, set(), {B}) == [A, B]
+    assert ready(shards, {B}, {B}) == [A, C]
+
+
 # -- what is known -------------------------------------------------------------------------------------------------
 
 
