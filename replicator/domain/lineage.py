@@ -115,6 +115,18 @@ def childless(graph: Graph, ended: Collection[ShardId]) -> list[ShardId]:
     return sorted(frozenset(ended) - _having_children(graph))
 
 
+def ancestors(graph: Graph, shard_id: ShardId) -> set[ShardId]:
+    """Shards of the graph that a shard comes from, over any number of generations."""
+    seen: set[ShardId] = set()
+    left = [shard_id]
+    while left:
+        for parent in graph[left.pop()].parents:
+            if parent in graph and parent not in seen:
+                seen.add(parent)
+                left.append(parent)
+    return seen
+
+
 def _having_children(graph: Graph) -> set[ShardId]:
     return {parent for parents in _links(graph).values() for parent in parents}
 
@@ -136,10 +148,4 @@ def _links(graph: Graph) -> dict[ShardId, tuple[ShardId, ...]]:
 
 def _descends(graph: Graph, shard_id: ShardId, ancestor: ShardId) -> bool:
     """Whether a shard is the other one, or comes from it over any number of generations."""
-    seen, left = {shard_id}, [shard_id]
-    while left:
-        for parent in graph[left.pop()].parents:
-            if parent in graph and parent not in seen:
-                seen.add(parent)
-                left.append(parent)
-    return ancestor in seen
+    return ancestor == shard_id or ancestor in ancestors(graph, shard_id)

@@ -10,11 +10,14 @@ from collections import Counter
 from collections.abc import Collection, Hashable, Iterable, Sequence
 
 from replicator.domain.assignment import LeaseRow, Load
-from replicator.domain.lineage import Shard, childless, ready
+from replicator.domain.lineage import Shard, ancestors, childless, ready
 from replicator.domain.progress import END, HORIZON
 from replicator.domain.records import ShardId, WorkerId
 from replicator.domain.rules import Rule, Target
 from replicator.ports import StreamState
+
+START_TOLERANCE_SECONDS = 60
+"""Starts are noted a little after the shards were found that they begin with, and by another clock."""
 
 
 class View:
@@ -60,10 +63,16 @@ class View:
         return END if row.vanished and self._came_late(target, row) else HORIZON
 
     def _came_late(self, target: Target, row: LeaseRow) -> bool:
-        """Whether others began a shard before this target started."""
+        """Whether others began a shard before this target started, and it does not come from one that the target read.
+
+        Who reads a parent is answerable for its children, however long he stands there.
+        """
+        if not row.checkpoints or target.target_id in row.checkpoints:
+            return False
         start = self._state.starts.get(target.target_id)
-        owed = start is not None and start.started_at <= row.found_at
-        return bool(row.checkpoints) and target.target_id not in row.checkpoints and not owed
+        if start is not None and start.started_at <= row.found_at + START_TOLERANCE_SECONDS:
+            return False
+        return not any(target.target_id in self.rows[each].checkpoints for each in ancestors(self._graph, row.shard_id))
 
     def comes_late(self, rule: Rule, shard_id: ShardId) -> bool:
         """Whether a rule has a target that may find a shard gone without having missed it."""

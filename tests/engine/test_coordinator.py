@@ -291,12 +291,55 @@ async def test_a_new_rule_is_not_held_responsible_for_shards_that_are_gone() -> 
     async with world.process() as process:
         await until(lambda: world.owner("s1") is not None)
         await process.drain()
+    await asyncio.sleep(100)
     world.streams.remove_shard(world.ref, S0)
     world.put("d", 1)
     async with world.process(eu_rule(), rule("fresh", target("fresh", AP))):
         await until(lambda: set(world.holds(AP)) == {"d"})
         await asyncio.sleep(60)
     assert world.registry.gaps == []
+
+
+async def test_a_rule_that_stands_from_its_start_has_a_gap_where_a_child_vanished_meanwhile() -> None:
+    world = World()
+    world.write("abc")
+    world.roll("s0", "s1")
+    world.write("def")
+    world.roll("s1", "s2")
+    world.regions[AP].faults.outage = Unreachable
+    async with world.process(eu_rule(), rule("copies", target("copies", AP), on_gap=OnGap.SKIP)):
+        await until(lambda: world.stored("s1") == "SHARD_END")
+        await asyncio.sleep(30)
+        world.streams.remove_shard(world.ref, S0)
+        world.streams.remove_shard(world.ref, S1)
+        await asyncio.sleep(1000)
+        world.regions[AP].faults.outage = None
+        await asyncio.sleep(60)
+        world.put("z", 1)
+        await until(lambda: "z" in world.holds(AP), within=300)
+    assert set(world.holds(AP)) == {*"abc", "z"}, "what was read before its shard went is not lost"
+    assert [(gap.shard_id, gap.target_id) for gap in world.registry.gaps] == [("s1", "copies/ap")]
+
+
+async def test_a_rule_that_came_late_is_answerable_for_the_children_of_what_it_reads() -> None:
+    world = World()
+    world.write("abc")
+    copies = rule("copies", target("copies", AP), on_gap=OnGap.SKIP)
+    world.regions[AP].faults.outage = Unreachable
+    async with world.process() as process:
+        await until(world.same)
+        await process.drain()
+    world.roll("s0", "s1")
+    world.roll("s1", "s2")
+    await asyncio.sleep(1000)
+    async with world.process(eu_rule(), copies):
+        await until(lambda: world.stored("s1") == "SHARD_END")
+        await asyncio.sleep(30)
+        world.streams.remove_shard(world.ref, S1)
+        await asyncio.sleep(1000)
+        world.regions[AP].faults.outage = None
+        await until(lambda: world.stored("s2", "copies/ap") is not None, within=300)
+    assert [(gap.shard_id, gap.target_id) for gap in world.registry.gaps] == [("s1", "copies/ap")]
 
 
 async def test_a_shard_that_vanished_before_its_first_record_was_read_is_a_gap() -> None:
