@@ -153,6 +153,8 @@ class StreamState:
     rows: Mapping[ShardId, LeaseRow]
     seat: Seat | None
     starts: Mapping[str, TargetStart]
+    at: float
+    """The server's time of this reading, in seconds since 1970: starts of targets are noted by the same clock."""
     unreadable: WorldMismatch | None = None
     """What is wrong with a row that was left out; such a shard cannot be claimed, and the stream not be drained."""
 

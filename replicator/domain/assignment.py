@@ -44,7 +44,7 @@ class Rewind:
 class LeaseRow:
     """One shard's row in the coordination table: what it is, who owns it, the fencing token, a checkpoint per target.
 
-    `found_at`: when a discoverer first saw the shard, in seconds since 1970 by its clock. `vanished`: the stream lists
+    `found_at`: when a discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream lists
     it no more.
     """
 

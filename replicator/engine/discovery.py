@@ -76,7 +76,8 @@ class Discovery:
         self._what = f"discovery of shards of {ref.table} in {ref.region}"
         self._over = asyncio.Event()
         self._wake = asyncio.Event()
-        self._state = StreamState({}, None, {})
+        self._state = StreamState({}, None, {}, at=0.0)
+        self._seen_at = _LONG_AGO
         self._graph: dict[ShardId, Shard] = {}
         self._parents: dict[ShardId, _Parent] = {}
         self._admission = Admission()
@@ -113,6 +114,7 @@ class Discovery:
     def see(self, state: StreamState, ours: Collection[ShardId]) -> None:
         """Take what is stored now, before anything is done about it. `ours`: shards that we read in this session."""
         self._state = state
+        self._seen_at = self._ports.clock.monotonic()
         self._graph = {shard_id: row.shard for shard_id, row in state.rows.items()}
         ended = [shard_id for shard_id, row in state.rows.items() if END in row.checkpoints.values()]
         parents = [each for each in childless(self._graph, ended) if self.seated or each in ours]
@@ -125,7 +127,7 @@ class Discovery:
         before, seat = self._seat, self._state.seat
         self._seat = await self._taken(seat)
         if self._seat is not None and before is None:
-            self._began_at = None if self._state.rows else self._ports.clock.now()
+            self._began_at = None if self._state.rows else self._server_time()
             self._news()
 
     async def _taken(self, seat: Seat | None) -> Seat | None:
@@ -346,13 +348,20 @@ class Discovery:
         grown = [graph[shard_id] for shard_id, shard in known.items() if graph[shard_id] != shard or shard_id in back]
         if not grown and not new:
             return
-        found_at = self._ports.clock.now() if self._began_at is None else self._began_at
+        found_at = self._server_time() if self._began_at is None else self._began_at
         await self._ports.coordination.discover(self._ref, [*grown, *new], found_at)
         self._graph = {**self._graph, **graph}
         self._news_at = self._ports.clock.monotonic()
         self._tell_coordinator()
         if any(self._parents.keys().isdisjoint(shard.parents) or self.seated for shard in new):
             self._members.announce()
+
+    def _server_time(self) -> float:
+        """The time that the last reading of the rows told, and what passed since: starts are compared with it.
+
+        Our own wall clock may be wrong, and is another one than that of the worker that notes a start.
+        """
+        return self._state.at + self._ports.clock.monotonic() - self._seen_at
 
     def _is_back(self, shard_id: ShardId) -> bool:
         row = self._state.rows.get(shard_id)

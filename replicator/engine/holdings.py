@@ -69,7 +69,7 @@ class Holdings:
         self._loads = loads
         self._limits = limits
         self._wake = wake
-        self._view = View(StreamState({}, None, {}), rules)
+        self._view = View(StreamState({}, None, {}, at=0.0), rules)
         self._running: dict[ShardId, _Running] = {}
         self._ran: set[ShardId] = set()
         """Shards that we read in this session."""

@@ -30,7 +30,7 @@ def read(**shards: tuple[str, dict[str, Position]]) -> ReadStream:
         )
         for name, (parents, positions) in shards.items()
     }
-    return ReadStream(STREAM, drained=False, state=StreamState(rows, None, {}))
+    return ReadStream(STREAM, drained=False, state=StreamState(rows, None, {}, at=0.0))
 
 
 FAMILY = read(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from email.utils import formatdate
 from typing import Any
 
 from replicator.adapters.aws import Place
@@ -32,11 +33,15 @@ FOUND = 1_700_000_000.25
 
 
 class World:
-    """The three ports over one store, and what operators do to it."""
+    """The three ports over one store, its clock, and what operators do to it."""
 
     coordination: Coordination
     membership: Membership
     registry: Registry
+
+    def turn_clock(self, now: float) -> None:
+        """Let the store's clock show this time, in whole seconds since 1970."""
+        raise NotImplementedError
 
     async def rewind(
         self, seen: LeaseRow, positions: Mapping[str, Position | None], rewinds: Mapping[str, Rewind]
@@ -80,8 +85,12 @@ class World:
 class MemoryWorld(World):
     def __init__(self) -> None:
         self.members = self.membership = MemoryMembership()
-        self.ledger = self.registry = MemoryRegistry(lambda: 1_700_000_000.0)
-        self.leases = self.coordination = MemoryCoordination(registry=self.ledger)
+        self.now = 1_700_000_000.0
+        self.ledger = self.registry = MemoryRegistry(lambda: self.now)
+        self.leases = self.coordination = MemoryCoordination(registry=self.ledger, now=lambda: self.now)
+
+    def turn_clock(self, now: float) -> None:
+        self.now = now
 
     async def rewind(
         self, seen: LeaseRow, positions: Mapping[str, Position | None], rewinds: Mapping[str, Rewind]
@@ -112,6 +121,17 @@ class TableWorld(World):
             DynamoRegistry(rows),
         )
         self.operations = Operations(rows)
+
+    def turn_clock(self, now: float) -> None:
+        self.date_answers(formatdate(now, usegmt=True))
+
+    def date_answers(self, date: str) -> None:
+        """Let the server's answers bear this Date."""
+
+        def note(parsed: dict[str, Any], **_: Any) -> None:
+            parsed["ResponseMetadata"]["HTTPHeaders"]["date"] = date
+
+        self.client.meta.events.register("after-call.dynamodb", note)
 
     async def rewind(
         self, seen: LeaseRow, positions: Mapping[str, Position | None], rewinds: Mapping[str, Rewind]

@@ -45,7 +45,16 @@ async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
 
 
 async def test_a_stream_of_which_nothing_is_known_has_nothing(world: World) -> None:
-    assert await world.coordination.state(STREAM) == StreamState({}, None, {})
+    state = await world.coordination.state(STREAM)
+    assert state == StreamState({}, None, {}, at=state.at)
+
+
+async def test_a_reading_tells_the_time_of_the_clock_that_starts_are_noted_by(world: World) -> None:
+    world.turn_clock(1_600_000_000.0)
+    start = await world.registry.start(STREAM, EU)
+    state = await world.coordination.state(STREAM)
+    assert (start.started_at, state.at) == (1_600_000_000.0, 1_600_000_000.0)
+    assert state.starts == {EU.target_id: start}
 
 
 async def test_a_shard_that_is_found_is_free_and_keeps_what_was_listed_of_it(world: World) -> None:

@@ -190,7 +190,7 @@ class MeshWorld:
         self.caches = {f"{region}_main": MemoryCache(Faults(seed + 30 + n)) for n, region in enumerate(self.names)}
         self.membership = MemoryMembership(Faults(seed + 2))
         self.registry = MemoryRegistry(self.clock.now, Faults(seed + 3))
-        self.coordination = MemoryCoordination(Faults(seed + 1), registry=self.registry)
+        self.coordination = MemoryCoordination(Faults(seed + 1), registry=self.registry, now=self.clock.now)
         self.conflicts = MemoryConflictLog(Faults(seed + 4))
         self._ids = itertools.count(1)
 

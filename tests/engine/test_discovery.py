@@ -22,6 +22,7 @@ from replicator.engine.listing import Listing, Questions
 from replicator.engine.members import Members
 from replicator.engine.pacing import Limits, Stopped
 from replicator.ports import ShardPage, StreamState
+from tests.engine.shard_bench import first_of
 from tests.engine.world import Process, World, until
 
 S0, S1, S2 = ShardId("s0"), ShardId("s1"), ShardId("s2")
@@ -279,6 +280,41 @@ async def test_a_shard_that_is_read_again_from_the_horizon_waits_for_its_parent(
         world.region.faults.outage = None
         await until(lambda: world.stored("s1") == "6")
         assert claimed(process) == ["s0", "s1"]
+
+
+# -- times ---------------------------------------------------------------------------------------------------------
+
+
+async def test_shards_of_the_first_listing_are_as_old_as_the_start_however_fast_the_machines_clock_is() -> None:
+    world = World()
+    first_of(world, "s0")
+    world.write("abcdef")
+    world.streams.trim(world.ref, S0, keep=3)
+    process = world.process()
+    process.clock.ahead = 120
+    async with process:
+        await until(lambda: set(world.holds()) == {"d", "e", "f"})
+        assert world.registry.gaps == []
+
+
+async def test_a_shard_that_came_after_the_start_is_owed_however_slow_the_machines_clock_is() -> None:
+    world = World()
+    first_of(world, "s0")
+    process = world.process()
+    process.clock.ahead = -3600
+    async with process:
+        world.put("a", 1)
+        await until(world.same)
+        await asyncio.sleep(30 * 60)
+        world.streams.faults.outage = Unreachable
+        world.roll("s0", "s1")
+        first_of(world, "s1", 2)
+        world.write("bcdef")
+        world.streams.trim(world.ref, S1, keep=1)
+        world.streams.faults.outage = None
+        await until(lambda: bool(world.registry.gaps))
+        assert [gap.shard_id for gap in world.registry.gaps] == ["s1"]
+        assert abs(world.row("s1").found_at - world.now()) < 120
 
 
 # -- pages ---------------------------------------------------------------------------------------------------------
@@ -679,7 +715,7 @@ async def test_what_was_seen_closed_stays_over_without_a_call() -> None:
     calls = Calls(world)
     asked = Asked(world)
     await world.coordination.discover(world.ref, [Shard(S0, closed=True)], 0.0)
-    asked.discovery.see(StreamState(world.coordination.rows(world.ref), None, {}), ())
+    asked.discovery.see(StreamState(world.coordination.rows(world.ref), None, {}, at=0.0), ())
     assert await asked.is_over(S0) == [True]
     assert asked.discovery.known(S0)
     assert not asked.discovery.known(S1)

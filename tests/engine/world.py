@@ -51,13 +51,17 @@ _SLOTS = 16
 
 
 class LoopClock:
-    """The loop's virtual time; a jump is time that passed while the process was suspended."""
+    """The loop's virtual time; a jump is time that passed while the process was suspended.
+
+    `ahead`: how far the machine's wall clock is ahead of the true time.
+    """
 
     def __init__(self) -> None:
         self.jumped = 0.0
+        self.ahead = 0.0
 
     def now(self) -> float:
-        return EPOCH_SECONDS + self.monotonic()
+        return EPOCH_SECONDS + self.monotonic() + self.ahead
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time() + self.jumped
@@ -224,7 +228,7 @@ class World:
         self.streams = MemoryStream(Faults(seed))
         self.membership = MemoryMembership(Faults(seed + 2))
         self.registry = MemoryRegistry(clock.now, Faults(seed + 3))
-        self.coordination = MemoryCoordination(Faults(seed + 1), registry=self.registry)
+        self.coordination = MemoryCoordination(Faults(seed + 1), registry=self.registry, now=clock.now)
         self.regions = {region: MemoryRegion(Faults(seed + 4)) for region in (EU, AP, CA)}
         self.caches = {name: MemoryCache(Faults(seed + 5)) for name in ("eu_main", "ap_main")}
         self.conflicts = MemoryConflictLog(Faults(seed + 6))

@@ -45,7 +45,8 @@ class DynamoCoordination:
         starts: dict[str, TargetStart] = {}
         seat: Seat | None = None
         unreadable: CorruptRow | None = None
-        for entry in await self._table.query(self._names.stream(stream), backwards=True):
+        entries, date = await self._table.read(self._names.stream(stream), backwards=True)
+        for entry in entries:
             sort = self._reader.text(entry, "sk")
             try:
                 if sort.startswith(SHARD):
@@ -59,7 +60,7 @@ class DynamoCoordination:
                 start = self._reader.target_start(entry)
                 starts[start.target_id] = start
         unreadable = await self._ask_for_late_parents(stream, rows) or unreadable
-        return StreamState(rows, seat, starts, unreadable)
+        return StreamState(rows, seat, starts, self._table.seconds_of(date), unreadable)
 
     async def _ask_for_late_parents(self, stream: StreamRef, rows: dict[ShardId, LeaseRow]) -> CorruptRow | None:
         """Take in parents that may have been written when their place was read already; what is wrong with one."""

@@ -40,7 +40,12 @@ class CoordinationTable:
         self.reader = RowReader(self.names, self._where)
 
     async def query(self, partition: str, prefix: str = "", *, backwards: bool = False) -> list[Row]:
-        """Rows of a partition whose sort keys begin with `prefix`, all pages; the greatest key first if asked.
+        """Rows of a partition whose sort keys begin with `prefix`, all pages; the greatest key first if asked."""
+        rows, _ = await self.read(partition, prefix, backwards=backwards)
+        return rows
+
+    async def read(self, partition: str, prefix: str = "", *, backwards: bool = False) -> tuple[list[Row], str]:
+        """The same, and the Date of the last answer.
 
         Each page is consistent, but what is written between two pages may be seen in the second one alone.
         """
@@ -62,7 +67,7 @@ class CoordinationTable:
                 raise self._translated("Query", error) from error
             rows += member(answer, "Items", f"Query on the {self._where}")
             if not answer.get("LastEvaluatedKey"):
-                return rows
+                return rows, _date(answer)
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     async def get(self, key: Key) -> tuple[Row, str]:
@@ -71,14 +76,14 @@ class CoordinationTable:
             answer = await self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         except CLIENT_ERRORS as error:
             raise self._translated("GetItem", error) from error
-        return answer.get("Item", {}), answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        return answer.get("Item", {}), _date(answer)
 
     def seconds_of(self, date: str) -> float:
         """An answer's Date in seconds since 1970: the server's time."""
         try:
             return parsedate_to_datetime(date).timestamp()
         except ValueError as error:
-            raise WorldMismatch(f"The {self._where} answers without a Date, so a start cannot be noted.") from error
+            raise WorldMismatch(f"The {self._where} answers without a Date, so its time is not known.") from error
 
     async def update(
         self, key: Key, change: Change, *, returning: Literal["ALL_NEW", "ALL_OLD"] = "ALL_NEW"
@@ -117,3 +122,9 @@ class CoordinationTable:
             advice = "A row of it may be corrupt: `replicator check` names such rows and what to do about each."
             return WorldMismatch(translated.message, advice=advice)
         return translated
+
+
+def _date(answer: Mapping[str, Any]) -> str:
+    """An answer's Date; empty when there is none."""
+    date: str = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+    return date

@@ -6,7 +6,8 @@ under an epoch that has passed. What was discovered only grows.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from replicator.adapters.memory.faults import Faults
@@ -22,12 +23,19 @@ from replicator.ports import Lease, Seat, StreamRef, StreamState
 class MemoryCoordination:
     """One row per shard: what it is, owner, epoch, a checkpoint per target; and one seat per stream."""
 
-    def __init__(self, faults: Faults | None = None, *, registry: MemoryRegistry | None = None) -> None:
-        """`registry`: whose target starts are told with a stream's state; without one there are none."""
+    def __init__(
+        self,
+        faults: Faults | None = None,
+        *,
+        registry: MemoryRegistry | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`now`: the store's own clock. `registry`: whose target starts are told with a stream's state; else none."""
         self.faults = faults or Faults()
         self.unreadable: WorldMismatch | None = None
         """While set, every stream's state tells of a row that could not be read."""
         self._registry = registry
+        self._now = now
         self._rows: dict[tuple[StreamId, ShardId], LeaseRow] = {}
         self._seats: dict[StreamId, Seat] = {}
 
@@ -82,7 +90,7 @@ class MemoryCoordination:
         """All of a stream's rows."""
         async with self.faults.around("state"):
             starts = {} if self._registry is None else self._registry.started(stream)
-            return StreamState(self.rows(stream), self.seat(stream), starts, self.unreadable)
+            return StreamState(self.rows(stream), self.seat(stream), starts, self._now(), self.unreadable)
 
     async def discover(self, stream: StreamRef, shards: Sequence[Shard], found_at: float) -> None:
         """Store shards one after the other, parents first: a failure may leave some stored."""
