@@ -44,8 +44,8 @@ class Rewind:
 class LeaseRow:
     """One shard's row in the coordination table: what it is, who owns it, the fencing token, a checkpoint per target.
 
-    `found_at`: when a discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream lists
-    it no more.
+    `found_at`: when a discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream
+    lists it no more.
     """
 
     shard: Shard
