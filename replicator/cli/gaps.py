@@ -55,8 +55,13 @@ async def _acknowledge(settings: Settings, gap_id: str, note: str, *, yes: bool,
             if not as_json:
                 sys.stdout.write(_meaning(stored) + "\n")
             ask("Accept this loss?", yes=yes)
-            changed = await group.operations.acknowledge(stored.gap.gap_id, now=time.time(), by=_who(), note=note)
+            changed = await group.operations.acknowledge(stored.gap, now=time.time(), by=_who(), note=note)
         stored = _one(await group.operations.gaps(), stored.gap.gap_id)
+    if not changed and stored.acknowledged_at is None:
+        raise RequestRefused(
+            f"Gap {stored.gap.gap_id} has grown meanwhile, and was not acknowledged: {_meaning(stored)}",
+            advice="Acknowledge it as it is now, with the same command.",
+        )
     if as_json:
         print_json({**document(stored), "changed": changed})
     elif changed:
@@ -123,6 +128,7 @@ def document(stored: StoredGap) -> dict[str, Any]:
         "after": gap.after.text,
         "until": shown_position(gap.until),
         "found_at": _time(gap.found_at),
+        "grown_at": _time(stored.grown_at),
         "why": gap.why,
         "acknowledged_at": _time(stored.acknowledged_at),
         "acknowledged_by": stored.acknowledged_by,

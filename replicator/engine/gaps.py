@@ -2,11 +2,11 @@
 
 Invariant: no target goes on behind a loss before the loss is durable in the ledger, and under the policies `stop` and
 `resync` not before an operator has acknowledged it, or the records are there again. The same loss found again, by
-anybody, is the same gap.
+anybody, is the same gap; when it has grown, it must be acknowledged again, because nobody was shown all of it.
 
 A target that begins on a shard is owed what the shard held when both were known. It is noted as standing at the
 shard's beginning where that is still there, so that a loss before its first record shows; at the horizon, where no
-place tells what is missing, time does.
+place tells what is missing, time does. A rewind excuses what was read before it and left the stream, and nothing else.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from replicator.domain.errors import Disposition, RecordsTrimmed, ReplicatorError, ShardGone
+from replicator.domain.errors import Disposition, RecordsTrimmed, ReplicatorError, ShardGone, WorldMismatch
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
 from replicator.domain.records import ShardId
 from replicator.domain.rules import OnGap, Rule, Start, Target
@@ -25,6 +25,9 @@ from replicator.ports import Gap, TargetStart
 
 _SLOW_TRY = 6
 """A gap is looked at again as if that had failed this often already: seconds apart, not milliseconds."""
+
+_LOOKS_BEFORE_LOSS = 3
+"""One answer that something is gone may be wrong."""
 
 _START_TOLERANCE_SECONDS = 60
 """A shard that is found so soon after a target's start was there before it, and is not owed as a whole."""
@@ -42,6 +45,8 @@ class Losses:
         self._held = held
         self._places = [held.place(target) for target in rule.targets]
         self._first_read: int | None = None
+        self._orphaned_by = [parent for parent in held.row.shard.parents if not held.ends.known(parent)]
+        """Parents that had no row when this began: lost, or not found again yet."""
         self.closed: RecordsTrimmed | None = None
         """The loss that the rule waits behind now."""
 
@@ -57,7 +62,7 @@ class Losses:
         whole = await self._stands_whole(new, starts)
         for target in new:
             self._held.progress.moved(target, self._beginning(target, starts[target.target_id], whole=whole))
-        late = [target for target in self._rule.targets if await self._is_late(target, starts[target.target_id])]
+        late = [target for target in self._rule.targets if await self._is_late(target, starts[target.target_id], stop)]
         if not late:
             return None
         error = RecordsTrimmed(
@@ -74,15 +79,50 @@ class Losses:
         self, new: Sequence[Target], starts: Mapping[str, TargetStart], stop: asyncio.Event
     ) -> None:
         """Parents that were gone before anybody listed them were never read by whoever had started before."""
-        orphaned = [parent for parent in self._held.row.shard.parents if not self._held.ends.known(parent)]
+        owed = [target for target in new if self._is_owed(target, starts[target.target_id])]
+        lost = [parent for parent in self._orphaned_by if owed and await self._is_lost(parent, owed, stop)]
         gaps = [
             self._gap(target, HORIZON, END, f"Shard {parent} was gone before it was found; its child was.", parent)
-            for target in new
-            if self._is_owed(target, starts[target.target_id])
-            for parent in orphaned
+            for target in owed
+            for parent in lost
         ]
+
+        async def look() -> list[Gap]:
+            return gaps
+
         if gaps:
-            await self._wait(gaps, RecordsTrimmed(gaps[0].why), stop)
+            await self._wait(look, RecordsTrimmed(gaps[0].why), stop)
+
+    async def _is_lost(self, parent: ShardId, targets: Sequence[Target], stop: asyncio.Event) -> bool:
+        """Whether a parent left the stream unread; raises while it can be read still and is not read to its end."""
+        state = await self._held.ports.coordination.state(self._held.lease.stream)
+        row = state.rows.get(parent)
+        if row is not None and all(row.checkpoints.get(target.target_id) == END for target in targets):
+            return False
+        if row is None and await self._never_again(lambda: self._is_readable(parent), stop):
+            return True
+        raise WorldMismatch(
+            f"Shard {self._held.lease.shard_id} waits for its parent {parent}, which is not read to its end.",
+            advice="Nothing to do while the parent makes progress; it goes on behind the parent's last record.",
+        )
+
+    async def _is_readable(self, shard_id: ShardId) -> bool:
+        self._held.fence.check()
+        try:
+            await self._held.ports.stream.iterator(self._held.lease.stream, shard_id, HORIZON)
+        except ShardGone:
+            return False
+        except RecordsTrimmed:
+            return True
+        return True
+
+    async def _never_again(self, is_there: Callable[[], Awaitable[bool]], stop: asyncio.Event) -> bool:
+        """Whether something is gone for good, as several answers in a row say."""
+        for _ in range(_LOOKS_BEFORE_LOSS):
+            if await is_there():
+                return False
+            await pause_or_raise(stop, self._held.limits.idle_seconds)
+        return True
 
     async def _stands_whole(self, new: Sequence[Target], starts: Mapping[str, TargetStart]) -> bool:
         """Whether a shard's first record can be read, if some new target's beginning depends on that."""
@@ -99,19 +139,26 @@ class Losses:
             return HORIZON
         return BEGINNING if whole or self._is_owed(target, start) else HORIZON
 
-    async def _is_late(self, target: Target, start: TargetStart) -> bool:
-        """Whether a target at the horizon may have lost what stood there when it was to begin."""
-        row = self._held.row
-        if (
-            self._held.progress.position(target) != HORIZON
-            or row.shard.first is None
-            or target.target_id in row.rewinds
-        ):
+    async def _is_late(self, target: Target, start: TargetStart, stop: asyncio.Event) -> bool:
+        """Whether a target at the horizon may have lost what stood there when it was to begin, or had been before."""
+        row, reader = self._held.row, self._held.reader
+        if self._held.progress.position(target) != HORIZON:
             return False
+        had = self._had(target)
+        if had != HORIZON:
+            return had != END and await self._never_again(lambda: reader.reaches(had), stop)
         since = max(start.started_at, row.found_at if self._is_owed(target, start) else 0.0)
-        if self._held.ports.clock.now() - since <= RETENTION_SECONDS:
+        if row.shard.first is None or self._held.ports.clock.now() - since <= RETENTION_SECONDS:
             return False
-        return not await self._held.reader.reaches(BEGINNING)
+        return not await reader.reaches(BEGINNING)
+
+    def _had(self, target: Target) -> Position:
+        """Up to where a target read everything once, though a rewind may have moved it back behind that."""
+        position = self._held.progress.position(target)
+        rewind = self._held.row.rewinds.get(target.target_id)
+        if rewind is None:
+            return position
+        return rewind.until if position == HORIZON else max(position, rewind.until, key=lambda place: place.order)
 
     def jumped(self, behind: Position, first: int | None) -> bool:
         """Whether a page at the horizon begins behind the record that stood there first (None: the shard is empty)."""
@@ -137,19 +184,25 @@ class Losses:
     ) -> Position:
         reader = self._held.reader
         is_gone = isinstance(error, ShardGone)
-        until = END if is_gone else await reader.first_left()
-        gaps = []
-        for target in targets:
-            place = max(position, self._held.progress.position(target), key=lambda place: place.order)
-            if place != END and (place == position or not await reader.reaches(place)):
-                gaps.append(self._gap(target, place, until, error.message))
+        until: Position | None = None
+
+        async def look() -> list[Gap]:
+            nonlocal until
+            until = END if is_gone else await reader.first_left()
+            places = [(each, max(position, self._had(each), key=lambda place: place.order)) for each in targets]
+            return [
+                self._gap(target, place, until, error.message)
+                for target, place in places
+                if place != END and (place == position or not await reader.reaches(place))
+            ]
 
         async def is_back() -> bool:
             return position != HORIZON and await reader.reaches(position)
 
-        if await self._wait(gaps, error, stop, is_back):
+        if await self._wait(look, error, stop, is_back):
             return position
-        self._first_read = None
+        # What begins behind the place that was shown has lost more than that.
+        self._first_read = int(until.sequence) if until is not None and until.sequence is not None else None
         return END if is_gone else HORIZON
 
     def _gap(
@@ -170,23 +223,24 @@ class Losses:
 
     async def _wait(
         self,
-        gaps: Sequence[Gap],
+        look: Callable[[], Awaitable[list[Gap]]],
         error: RecordsTrimmed,
         stop: asyncio.Event,
         is_back: Callable[[], Awaitable[bool]] = _never,
     ) -> bool:
-        """Make losses durable and wait until they may be passed; True when the records are there again after all."""
+        """Make losses durable and wait until they may be passed; True when the records are there again after all.
+
+        Every try looks anew at what is lost by then, and passes only what was told as it is.
+        """
         observer, longest = self._held.ports.observer, self._held.limits.backoff_seconds
-        for gap in gaps:
-            self._held.fence.check()
-            await self._held.ports.registry.record_gap(gap)
-            observer.gap_found(gap)
-        attempt = _SLOW_TRY
+        told, attempt = await look(), _SLOW_TRY
+        await self._record(told)
         if self._rule.on_gap is OnGap.SKIP:
             await pause_or_raise(stop, backoff(attempt, longest))
-            self._pass(gaps, "the rule skips what is lost")
+            self._pass(told, "the rule skips what is lost")
             return False
-        while not await self._surely(lambda: self._acknowledged(gaps)):
+        gaps: list[Gap] | None = told
+        while gaps is None or not await self._acknowledged(gaps):
             self.closed = error
             for place in self._places:
                 observer.blocked(place, error, None)
@@ -195,11 +249,35 @@ class Losses:
             if await self._surely(is_back):
                 self._pass((), "")
                 return True
+            gaps = await self._looked(look, told)
+            told = told if gaps is None else gaps
         self._pass(gaps, "an operator acknowledged the loss")
         return False
 
+    async def _looked(self, look: Callable[[], Awaitable[list[Gap]]], before: list[Gap]) -> list[Gap] | None:
+        """What is lost by now, on record; None when that is not known."""
+        try:
+            gaps = await look()
+            await self._record(gaps, before)
+        except ReplicatorError as error:
+            if error.disposition is Disposition.RELINQUISH:
+                raise
+            return None
+        return gaps
+
+    async def _record(self, gaps: Sequence[Gap], before: Sequence[Gap] = ()) -> None:
+        known = {(gap.gap_id, gap.until) for gap in before}
+        for gap in gaps:
+            self._held.fence.check()
+            await self._held.ports.registry.record_gap(gap)
+            if (gap.gap_id, gap.until) not in known:
+                self._held.ports.observer.gap_found(gap)
+
     async def _acknowledged(self, gaps: Sequence[Gap]) -> bool:
-        return all([await self._held.ports.registry.acknowledged(gap) for gap in gaps])
+        async def all_of_them() -> bool:
+            return all([await self._held.ports.registry.acknowledged(gap) for gap in gaps])
+
+        return await self._surely(all_of_them)
 
     async def _surely(self, question: Callable[[], Awaitable[bool]]) -> bool:
         """The answer; no when there is none."""

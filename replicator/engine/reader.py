@@ -128,23 +128,30 @@ class ShardReader:
         return True
 
     async def first_left(self) -> Position | None:
-        """The first record that can still be read, as a position; END when none can, None when that is not known."""
-        try:
-            async with self._calls.turn:
-                self._fence.check()
-                iterator: str | None = await self._iterator(HORIZON)
-            for _ in range(_PEEKS):
-                if iterator is None:
-                    return END if await self._is_over() else None
-                answer = await self._calls.ask(iterator, 1)
-                if answer.records:
-                    return after(answer.records[0].sequence)
-                iterator = answer.next_iterator
-        except ShardGone:
-            return END
-        except ReplicatorError as error:
-            if error.disposition is Disposition.RELINQUISH:
-                raise
+        """The first record that can still be read, as a position; END when none can, None when that is not known.
+
+        A call that fails is the caller's to repeat: no answer is not an answer.
+        """
+        for _ in range(_LOOKS_BEFORE_LOSS):
+            try:
+                return await self._peek()
+            except ShardGone:
+                return END if await self._is_over() else None
+            except RecordsTrimmed:  # the horizon moved on between two calls
+                continue
+        return None
+
+    async def _peek(self) -> Position | None:
+        async with self._calls.turn:
+            self._fence.check()
+            iterator: str | None = await self._iterator(HORIZON)
+        for _ in range(_PEEKS):
+            if iterator is None:
+                return END if await self._is_over() else None
+            answer = await self._calls.ask(iterator, 1)
+            if answer.records:
+                return after(answer.records[0].sequence)
+            iterator = answer.next_iterator
         return None
 
     # -- a page --------------------------------------------------------------------------------------------------------

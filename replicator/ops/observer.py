@@ -185,7 +185,8 @@ class LiveObserver:
         """Records were lost before they were read."""
         self._metrics.gaps.labels(*gap_labels(gap)).inc()
         shard = self._board.shards.get(spot_of(gap.stream, gap.shard_id))
-        known = shard is not None and gap.target_id in shard.gaps and shard.gaps[gap.target_id].gap_id == gap.gap_id
+        told = None if shard is None else shard.gaps.get(gap.target_id)
+        known = told is not None and (told.gap_id, told.until) == (gap.gap_id, gap.until)
         if shard is not None:
             shard.gaps[gap.target_id] = gap
         if not known:

@@ -97,8 +97,18 @@ async def test_a_gap_is_acknowledged_once_with_a_name_and_a_note(stored: TableWo
     later = replace(GAP, target_id="orders/ap", found_at=2000.0)
     for gap in (later, GAP):
         await stored.registry.record_gap(gap)
-    assert await stored.operations.acknowledge(GAP.gap_id, now=3000.5, by="ada", note="repaired by hand")
-    assert not await stored.operations.acknowledge(GAP.gap_id, now=4000.0, by="bob")
-    assert not await stored.operations.acknowledge("000000000000", now=4000.0, by="bob")
+    assert await stored.operations.acknowledge(GAP, now=3000.5, by="ada", note="repaired by hand")
+    assert not await stored.operations.acknowledge(GAP, now=4000.0, by="bob")
+    assert not await stored.operations.acknowledge(replace(GAP, target_id="orders/none"), now=4000.0, by="bob")
     accepted = StoredGap(GAP, acknowledged_at=3000.5, acknowledged_by="ada", note="repaired by hand")
     assert await stored.operations.gaps() == [accepted, StoredGap(later)]
+
+
+async def test_a_gap_that_grew_since_it_was_shown_is_not_acknowledged_by_that(stored: TableWorld) -> None:
+    await stored.registry.record_gap(GAP)
+    grown = replace(GAP, until=Position("12"), found_at=5000.0)
+    await stored.registry.record_gap(grown)
+    assert not await stored.operations.acknowledge(GAP, now=6000.0, by="ada")
+    assert await stored.operations.acknowledge(grown, now=6000.0, by="ada", note="compared")
+    await stored.registry.record_gap(replace(grown, until=END))
+    assert await stored.operations.gaps() == [StoredGap(replace(GAP, until=END), grown_at=5000.0)]

@@ -25,12 +25,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredGap:
-    """A loss interval, and who accepted it: seconds since 1970, a name, a note; None and empty while nobody did."""
+    """A loss interval, and who accepted it: seconds since 1970, a name, a note; None and empty while nobody did.
+
+    `grown_at`: when it was last found to end elsewhere than it did at first.
+    """
 
     gap: Gap
     acknowledged_at: float | None = None
     acknowledged_by: str = ""
     note: str = ""
+    grown_at: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +142,22 @@ class Operations:
         for row in await self._table.query(self._names.gaps):
             if "|" in self._reader.text(row, "sk"):
                 continue  # written before gaps had ids; what still stops a target was noted again
-            accepted = self._reader.seconds(row, "acknowledged_at") if "acknowledged_at" in row else None
+            accepted, grown = (
+                self._reader.seconds(row, name) if name in row else None for name in ("acknowledged_at", "grown_at")
+            )
             by, note = (self._reader.text(row, name) if name in row else "" for name in ("acknowledged_by", "note"))
-            found.append(StoredGap(self._reader.gap(row), accepted, by, note))
+            found.append(StoredGap(self._reader.gap(row), accepted, by, note, grown))
         return sorted(found, key=lambda stored: (stored.gap.found_at, stored.gap.gap_id))
 
-    async def acknowledge(self, gap_id: str, *, now: float, by: str, note: str = "") -> bool:
-        """Accept a loss: its target goes on behind it. False when there is no such gap, or it was accepted before."""
+    async def acknowledge(self, seen: Gap, *, now: float, by: str, note: str = "") -> bool:
+        """Accept a loss as it was seen: its target goes on behind it.
+
+        False when there is no such gap, when it was accepted before, or when it has grown since it was seen.
+        """
+        until = None if seen.until is None else text(seen.until.text)
         change = Change(
             sets={"acknowledged_at": seconds(now), "acknowledged_by": text(by), "note": text(note)},
-            when={"acknowledged_at": None},
+            when={"acknowledged_at": None, "until": until},
             present=("found_at",),
         )
-        return await self._table.update(key(self._names.gaps, gap_id), change) is not None
+        return await self._table.update(key(self._names.gaps, seen.gap_id), change) is not None
