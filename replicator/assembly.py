@@ -181,6 +181,7 @@ def limits_of(settings: Settings) -> Limits:
         moves_per_cycle=coordination.moves,
         describes_per_second=coordination.describes_per_second,
         in_flight_bytes=polling.memory,
+        drained_seconds=coordination.drained.total_seconds(),
         stall_seconds=max(coordination.stall, coordination.lease).total_seconds(),
     )
 

@@ -235,23 +235,41 @@ class Registry(Protocol):
         """Store the start of a target (None: the server's time now) unless one is stored; returns what is stored."""
 
     async def record_gap(self, gap: Gap) -> None:
-        """Store a loss interval; the same gap (`Gap.gap_id`) again changes nothing."""
+        """Store a loss interval; the same gap (`Gap.gap_id`) with the same end again changes nothing.
+
+        With another `until` it has grown: that is stored, and an acknowledgement is withdrawn, because it was given for
+        something else. When and why it was found first stays.
+        """
 
     async def acknowledged(self, gap: Gap) -> bool:
-        """Whether an operator accepted the loss: a stopped target then goes on behind it."""
+        """Whether an operator accepted the loss up to this very `until`: a stopped target then goes on behind it."""
 
-    async def streams(self, region: RegionId, table: TableName) -> list[StreamRef]:
-        """Streams of this table that were read before and not yet drained, oldest first."""
+    async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
+        """Streams of this table that were read before, oldest first."""
 
-    async def remember_stream(self, stream: StreamRef, *, drained: bool) -> None:
-        """Note that a stream is being read, or that it was read to its end."""
+    async def remember_stream(self, stream: StreamRef, drained: Collection[RuleName] = ()) -> None:
+        """Note that a stream is being read, and which rules have read it to its end; what is noted stays."""
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStream:
+    """A stream that was read before, and the rules that are through with it; `closed` counts for every rule."""
+
+    ref: StreamRef
+    drained: frozenset[RuleName] = frozenset()
+    closed: bool = False
+
+    def is_drained(self, rule: RuleName) -> bool:
+        """Whether a rule is through with the stream."""
+        return self.closed or rule in self.drained
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
     """Records of a shard that were lost to one target before they were read: behind `after`, up to `until`.
 
-    `until` is the first record that can still be read, END when nothing can, None when that is not known.
+    `until` is the first record that can still be read, END when nothing can, None when that is not known. It is no part
+    of the gap's identity: while a target waits, more may leave the stream.
     """
 
     stream: StreamRef

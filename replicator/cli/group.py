@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters import wire
@@ -22,8 +22,8 @@ from replicator.adapters.coordination import (
 from replicator.connections import open_places
 from replicator.domain.errors import EXIT_USAGE, ReplicatorError
 from replicator.domain.progress import END, Position
-from replicator.domain.records import WorkerId
-from replicator.ports import Pulse, StreamRef, StreamState
+from replicator.domain.records import RuleName, WorkerId
+from replicator.ports import KnownStream, Pulse, StreamRef, StreamState
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,10 @@ class ReadStream:
 
     stream: StreamRef
     drained: bool
+    """Whether every rule that has progress here is through."""
     state: StreamState
+    through: frozenset[RuleName] = frozenset()
+    """Rules that are through."""
 
     @property
     def where(self) -> str:
@@ -98,12 +101,15 @@ class Group:
         """Every stream that was ever read, oldest first."""
         turn = asyncio.Semaphore(_READS_AT_ONCE)
 
-        async def read(stream: StreamRef, *, drained: bool) -> ReadStream:
+        async def read(known: KnownStream) -> ReadStream:
             async with turn:
-                return ReadStream(stream, drained, await self.coordination.state(stream))
+                state = await self.coordination.state(known.ref)
+            found = ReadStream(known.ref, known.closed, state, known.drained)
+            rules = {RuleName(rule_of(target)) for target in found.targets}
+            return replace(found, drained=known.closed or (bool(rules) and rules <= known.drained))
 
         rows = await self.table.query(self.table.names.streams)
-        found = await asyncio.gather(*(read(self.table.reader.stream(row), drained="drained" in row) for row in rows))
+        found = await asyncio.gather(*(read(self.table.reader.known_stream(row)) for row in rows))
         return sorted(found, key=lambda read: (read.stream.generation, read.where))
 
     async def living(self, owners: Collection[WorkerId], pulses: Mapping[WorkerId, Pulse]) -> dict[WorkerId, str]:

@@ -217,7 +217,7 @@ async def _store(group: Group, plan: _Import) -> None:
                 f"Shard {taken.shard.shard_id} keeps changing hands.",
                 advice="Stop every daemon of the group, then run this again.",
             )
-    await group.registry.remember_stream(plan.stream, drained=False)
+    await group.registry.remember_stream(plan.stream)
     for target in plan.rule.targets:
         await group.registry.start(plan.stream, target, started_at=started_at)
 

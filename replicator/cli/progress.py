@@ -11,10 +11,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.aws import CLIENT_ERRORS, member, translate
-from replicator.adapters.coordination import CHECKPOINT, REWIND, CoordinationTable, DynamoMembership, Names, Operations
+from replicator.adapters.coordination import (
+    CHECKPOINT,
+    REWIND,
+    CoordinationTable,
+    DynamoMembership,
+    DynamoRegistry,
+    Names,
+    Operations,
+)
 from replicator.adapters.provisioning.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable, WorldMismatch
-from replicator.ports import StreamRef
+from replicator.domain.records import RuleName
+from replicator.ports import KnownStream, StreamRef
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,9 +40,13 @@ _SHARD = "shard|"
 class StreamProgress:
     """One stream that was read, with its rows by sort key."""
 
-    stream: StreamRef
-    drained: bool
+    known: KnownStream
     rows: Mapping[str, Mapping[str, Any]]
+
+    @property
+    def stream(self) -> StreamRef:
+        """Which stream it is."""
+        return self.known.ref
 
     @property
     def targets(self) -> set[str]:
@@ -72,6 +85,7 @@ class Ledger:
         self._rows = CoordinationTable(
             place.dynamodb, table=self._table, group=settings.group, region_id=place.region_id
         )
+        self._registry = DynamoRegistry(self._rows)
         self.operations = Operations(self._rows)
 
     async def members(self) -> dict[str, int]:
@@ -86,9 +100,9 @@ class Ledger:
         """Every stream that the group ever read, oldest first."""
         found = []
         async for row in self._query(self._names.streams):
-            stream = self._rows.reader.stream(row)
-            rows = {inner["sk"]["S"]: inner async for inner in self._query(self._names.stream(stream))}
-            found.append(StreamProgress(stream, "drained" in row, rows))
+            known = self._rows.reader.known_stream(row)
+            rows = {inner["sk"]["S"]: inner async for inner in self._query(self._names.stream(known.ref))}
+            found.append(StreamProgress(known, rows))
         return sorted(found, key=lambda progress: progress.stream.generation)
 
     def problems(self, streams: Iterable[StreamProgress]) -> list[WorldMismatch]:
@@ -111,8 +125,11 @@ class Ledger:
             _refuse_two(progress, old, new)
         changed = 0
         for progress in streams:
+            if old in progress.known.drained:
+                await self._registry.remember_stream(progress.stream, {RuleName(new)})
             for key, row in progress.rows.items():
                 changed += await self._rename_row(progress, key, row, old, new)
+            await self._take_off(progress, old)
         return changed
 
     async def forget(self, old: str) -> int:
@@ -129,7 +146,13 @@ class Ledger:
                 else:
                     continue
                 changed += 1
+            await self._take_off(progress, old)
         return changed
+
+    async def _take_off(self, progress: StreamProgress, rule: str) -> None:
+        """Note no more that a rule is through with a stream."""
+        if rule in progress.known.drained:
+            await self._registry.forget_rule(progress.stream, RuleName(rule))
 
     async def _rename_row(self, progress: StreamProgress, key: str, row: Mapping[str, Any], old: str, new: str) -> int:
         if _belongs(key, _TARGET, old):

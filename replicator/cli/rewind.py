@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -94,7 +94,12 @@ async def _scopes(group: Group, rule: RuleSettings, wish: Wish) -> list[_Scope]:
     scopes = []
     for read in await group.streams():
         targets = frozenset(name for name in read.targets_of({rule.name}) if _is_meant(name, read, wish))
-        if read.drained or not targets or wish.stream not in {None, read.stream.arn, read.where}:
+        if (
+            read.drained
+            or rule.name in read.through
+            or not targets
+            or wish.stream not in {None, read.stream.arn, read.where}
+        ):
             continue
         if wish.shard is not None and wish.shard not in read.state.rows:
             continue
@@ -184,7 +189,7 @@ async def _carry_out(
 async def _again(group: Group, scope: _Scope, shard_id: ShardId, wish: Wish, goal: Goal) -> Step | None:
     """The step for a shard as it is now."""
     state = await group.coordination.state(scope.read.stream)
-    fresh = _Scope(ReadStream(scope.read.stream, scope.read.drained, state), scope.targets, scope.listed)
+    fresh = _Scope(replace(scope.read, state=state), scope.targets, scope.listed)
     return next((step for step in _steps(fresh, wish, goal) if step.row.shard_id == shard_id), None)
 
 

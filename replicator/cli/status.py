@@ -22,6 +22,7 @@ from replicator.cli.output import print_json, print_rows, rich_table
 from replicator.cli.progress import Ledger, StreamProgress, rule_of
 from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
+from replicator.domain.records import RuleName
 from replicator.domain.rules import MESH
 
 if TYPE_CHECKING:
@@ -209,7 +210,7 @@ def _reads(rule: RuleSettings, progress: StreamProgress) -> bool:
     """Whether a rule reads a stream; of one that chooses its tables, whether it ever did."""
     stream = progress.stream
     known = rule.name in progress.rules if rule.choice else (stream.region, stream.table) in rule.sources
-    return known and not progress.drained
+    return known and not progress.known.is_drained(RuleName(rule.name))
 
 
 def _sources(rule: RuleSettings, streams: list[StreamProgress]) -> list[tuple[str, str]]:

@@ -65,15 +65,16 @@ class Discovery:
         *,
         limits: Limits,
         wake: Callable[[], None],
+        where: str | None = None,
     ) -> None:
-        """`wake` is called when rows were stored."""
+        """`wake` is called when rows were stored. `where`: the stream's name for people."""
         self._ref = ref
         self._ports = ports
         self._members = members
         self._budget = budget
         self._limits = limits
         self._tell_coordinator = wake
-        self._what = f"discovery of shards of {ref.table} in {ref.region}"
+        self._what = f"discovery of shards of {where or f'{ref.table} in {ref.region}'}"
         self._over = asyncio.Event()
         self._wake = asyncio.Event()
         self._state = StreamState({}, None, {}, at=0.0)
@@ -93,7 +94,8 @@ class Discovery:
         """While a stream without rows is listed for the first time: when that began. Shards found then are not new."""
         self._misses: dict[ShardId, int] = {}
         self.settling = False
-        """Whether everything that is known was read to its end."""
+        """Whether everything that is known was read to its end, for some rule."""
+        self._alone = False
         self.completed = 0
         """How many whole listings were read."""
         self.gone = False
@@ -140,11 +142,20 @@ class Discovery:
             return None
         return Seat(self._members.me, 1 if seat is None else seat.epoch + 1)
 
-    def settle(self, *, settling: bool) -> None:
-        """Note whether everything that is known was read to its end, so that only listings can show more."""
-        if settling and not self.settling:
+    def settle(self, *, settling: bool, alone: bool = False) -> None:
+        """Note whether everything that is known was read to its end, so that only listings can show more.
+
+        `alone`: who has the seat does not say what it found, so we look ourselves.
+        """
+        if (settling and not self.settling) or (alone and not self._alone):
             self._news()
         self.settling = settling
+        self._alone = alone
+
+    @property
+    def _lists(self) -> bool:
+        """Whether this worker finds shards for all."""
+        return self.seated or self._alone
 
     async def leave(self) -> None:
         """End, and let another worker discover."""
@@ -245,7 +256,7 @@ class Discovery:
         """Time between the beginnings of two listings."""
         if self._questions.for_listing:
             return 0.0
-        if (self._parents and self._many_parents) or self._admission.waits or (self.seated and self.settling):
+        if (self._parents and self._many_parents) or self._admission.waits or (self._lists and self.settling):
             return min(self._soon(self._listed_at), self._limits.discovery_seconds)
         return self._limits.discovery_seconds if self.seated else float("inf")
 
@@ -340,7 +351,7 @@ class Discovery:
         listed = [
             shard
             for shard in seen
-            if self.seated or shard.shard_id in self._graph or not subjects.isdisjoint(shard.parents)
+            if self._lists or shard.shard_id in self._graph or not subjects.isdisjoint(shard.parents)
         ]
         known = self._graph
         graph, new = self._admission.admit(known, listed)

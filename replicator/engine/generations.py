@@ -1,21 +1,31 @@
-"""A table's streams, one behind the other: which one is read now, and what passes over to its successor.
+"""A table's streams, one behind the other: which one each rule reads now, and what passes over to its successor.
 
-Invariant: the oldest stream that was begun and not drained is always remembered, so that a restart goes on there; its
-successor is remembered before it is let go.
+Invariant: a rule goes on with the oldest stream that it began and is not through with, so that a restart goes on there;
+the successor is remembered before a stream is let go. What one rule is through with, or waits for, binds no other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
+from replicator.domain.errors import ReplicatorError
 from replicator.domain.progress import END
-from replicator.domain.records import RegionId, ShardId, TableName
+from replicator.domain.records import RegionId, RuleName, ShardId, TableName
 from replicator.domain.rules import Rule, Target
 from replicator.engine.shard import ShardPorts
-from replicator.ports import Gap, StreamRef
+from replicator.ports import Gap, KnownStream, StreamRef
 
 EVERY_SHARD = ShardId("every shard")
 """Where a gap lies that is behind a whole stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Which streams are to be read now, oldest first, and for which rules; `trouble` keeps the others from theirs."""
+
+    streams: Mapping[StreamRef, tuple[Rule, ...]]
+    trouble: ReplicatorError | None = None
 
 
 class Generations:
@@ -27,17 +37,35 @@ class Generations:
         self._rules = rules
         self._ports = ports
 
-    async def first(self) -> StreamRef:
-        """The oldest stream that was begun and not drained, else the present one."""
-        undrained = await self._ports.registry.streams(self._region, self._table)
-        ref = undrained[0] if undrained else await self._ports.stream.current(self._table)
-        await self._ports.registry.remember_stream(ref, drained=False)
-        return ref
+    async def due(self) -> Due:
+        """Each rule's stream: the oldest one that it began and is not through with, else the present one."""
+        known = await self._known()
+        started = {
+            each.ref: set(await self._ports.registry.starts(each.ref))
+            for each in known
+            if not all(each.is_drained(rule.name) for rule in self._rules)
+        }
+        wanted = {rule.name: _oldest(rule, known, started) for rule in self._rules}
+        trouble = None
+        if None in wanted.values():
+            try:
+                present = await self._ports.stream.current(self._table)
+                wanted = {name: ref or present for name, ref in wanted.items()}
+            except ReplicatorError as error:
+                trouble = error
+        refs = sorted({ref for ref in wanted.values() if ref is not None}, key=lambda ref: ref.generation)
+        for ref in refs:
+            await self._ports.registry.remember_stream(ref)
+        streams = {ref: tuple(rule for rule in self._rules if wanted[rule.name] == ref) for ref in refs}
+        return Due(streams, trouble)
 
-    async def is_drained(self, ref: StreamRef) -> bool:
-        """Whether some worker found that a stream is read to its end and has a successor."""
-        undrained = await self._ports.registry.streams(self._region, self._table)
-        return bool(undrained) and all(each.arn != ref.arn for each in undrained)
+    async def through(self, ref: StreamRef) -> set[RuleName]:
+        """Rules for which some worker found that a stream is read to its end and has a successor."""
+        names = {rule.name for rule in self._rules}
+        return {name for each in await self._known() if each.ref == ref for name in names if each.is_drained(name)}
+
+    async def _known(self) -> list[KnownStream]:
+        return await self._ports.registry.streams(self._region, self._table)
 
     async def successor(self, ref: StreamRef) -> StreamRef | None:
         """The next stream that can be read, whoever has seen it before; None when there is none yet."""
@@ -48,19 +76,20 @@ class Generations:
         current = await self._ports.stream.current(self._table)
         return None if current.arn == ref.arn else current
 
-    async def pass_on(self, ref: StreamRef, successor: StreamRef) -> None:
-        """Let targets go on with the successor as if they had started on it; twice is once.
+    async def pass_on(self, ref: StreamRef, successor: StreamRef, rules: Iterable[Rule]) -> None:
+        """Let rules go on with the successor as if they had started on it; twice is once.
 
         The successor holds changes from before its first reading, so a start at the latest must not begin anew with it.
         """
+        rules = tuple(rules)
         starts = await self._ports.registry.starts(ref)
-        for target in (target for rule in self._rules for target in rule.targets):
+        for target in (target for rule in rules for target in rule.targets):
             if target.target_id in starts:
                 started_at = starts[target.target_id].started_at
                 await self._ports.registry.start(successor, target, started_at=started_at)
                 await self._record_break(ref, target)
-        await self._ports.registry.remember_stream(successor, drained=False)
-        await self._ports.registry.remember_stream(ref, drained=True)
+        await self._ports.registry.remember_stream(successor)
+        await self._ports.registry.remember_stream(ref, {rule.name for rule in rules})
 
     async def _record_break(self, ref: StreamRef, target: Target) -> None:
         """No stream tells what was written between two streams of a table, so the place is recorded as a gap."""
@@ -75,3 +104,16 @@ class Generations:
         )
         await self._ports.registry.record_gap(gap)
         self._ports.observer.gap_found(gap)
+
+
+def _oldest(rule: Rule, known: Sequence[KnownStream], started: Mapping[StreamRef, set[str]]) -> StreamRef | None:
+    """The stream that a rule goes on with; the first one that everybody still reads, when it never began."""
+    targets = {target.target_id for target in rule.targets}
+    began = False
+    for each in known:
+        began = began or rule.name in each.drained or not targets.isdisjoint(started.get(each.ref, ()))
+        if began and not each.is_drained(rule.name):
+            return each.ref
+    if began:
+        return None
+    return next((each.ref for each in known if not each.closed and not each.drained), None)

@@ -58,10 +58,13 @@ class Holdings:
         loads: Loads,
         limits: Limits,
         wake: Callable[[], None],
+        where: str | None = None,
     ) -> None:
-        """`wake` asks for a cycle."""
+        """`wake` asks for a cycle. `where`: the stream's name for people."""
         self._ref = ref
         self._rules = rules
+        self._others_come = False
+        self._where = where or f"{ref.table} in {ref.region}"
         self._ports = ports
         self._session = session
         self._members = members
@@ -81,13 +84,15 @@ class Holdings:
         self._ended_since: dict[ShardId, float] = {}
         self._vanished_since: dict[ShardId, float] = {}
         self._unread = Unread(ref, ports.clock, ports.observer)
-        self.settled_at = 0
-        """How many listings were complete when everything was first seen to be read."""
 
-    @property
-    def read_out(self) -> bool:
-        """Whether everything that is known was read to its end."""
-        return not self._running and self._view.read_out
+    def read_for(self, rules: Sequence[Rule], *, others_come: bool) -> None:
+        """From now on read for these rules. `others_come`: more will, when they are through with an older stream."""
+        self._rules = rules
+        self._others_come = others_come
+
+    def read_out(self, rule: Rule) -> bool:
+        """Whether everything that is known was read to its end for a rule, when the rows were looked at last."""
+        return self._view.read_out(rule)
 
     @property
     def expects(self) -> bool:
@@ -145,7 +150,7 @@ class Holdings:
 
     def _tell_unreadable(self, error: WorldMismatch | None) -> None:
         """A row that cannot be understood holds its shard back, and no other."""
-        what = f"rows of {self._ref.table} in {self._ref.region}"
+        what = f"rows of {self._where}"
         if error is None:
             self._ports.observer.service_recovered(what)
         else:
@@ -283,7 +288,7 @@ class Holdings:
 
     async def _forget(self, view: View) -> None:
         """Drop rows of shards that nobody needs and that the stream listed no more for a while."""
-        if not self._discovery.seated:
+        if not self._discovery.seated or self._others_come:
             self._vanished_since = {}
             return
         now = self._ports.clock.monotonic()

@@ -40,6 +40,8 @@ class Limits:
     """DescribeStream calls of all workers together, per region; each takes its part."""
     in_flight_bytes: int = 256 * 1024 * 1024
     """Records read and not yet applied, over all shards of a process."""
+    drained_seconds: float = 60.0
+    """A replaced stream is left when so long nothing more was found in it: a shard may be listed late."""
     stall_seconds: float = 60.0
     """A shard that is ours and does not progress for so long is reported."""
 

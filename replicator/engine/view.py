@@ -82,11 +82,10 @@ class View:
         """Whether no rule needs anything more of a shard."""
         return all(self.finished(rule, row) for rule in self._rules)
 
-    @property
-    def read_out(self) -> bool:
-        """Whether every shard that is known was closed and read to its end."""
+    def read_out(self, rule: Rule) -> bool:
+        """Whether every shard that is known was closed and read to its end for a rule."""
         return self._state.unreadable is None and all(
-            (row.shard.closed or row.vanished) and self.done(row) for row in self.rows.values()
+            (row.shard.closed or row.vanished) and self.finished(rule, row) for row in self.rows.values()
         )
 
     @property

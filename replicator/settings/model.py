@@ -97,6 +97,9 @@ class CoordinationSettings(Frozen):
     describes_per_second: float = Field(
         default=8, gt=0, le=10, description="DescribeStream calls of all workers together, per region"
     )
+    drained: Duration = Field(
+        default=timedelta(seconds=60), description="a replaced stream is left when so long nothing more was found in it"
+    )
     stall: Duration = Field(
         default=timedelta(seconds=60), description="a leased shard that stands still so long is reported"
     )

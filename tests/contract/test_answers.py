@@ -185,10 +185,10 @@ CALLS: dict[str, Callable[[Ports], Awaitable[object]]] = {
     "streams": lambda ports: ports.registry.streams(RegionId("eu"), ORDERS),
     "start": lambda ports: ports.registry.start(STREAM, TARGET),
     "gap": lambda ports: ports.registry.record_gap(GAP),
-    "remember": lambda ports: ports.registry.remember_stream(STREAM, drained=True),
+    "remember": lambda ports: ports.registry.remember_stream(STREAM, drained={RuleName("orders")}),
     "rewind": lambda ports: ports.operations.rewind(STREAM, ROW, {}, {}),
     "pause": lambda ports: ports.operations.pause(RuleName("orders"), now=0.0),
-    "acknowledge": lambda ports: ports.operations.acknowledge(GAP.gap_id, now=0.0, by="me"),
+    "acknowledge": lambda ports: ports.operations.acknowledge(GAP, now=0.0, by="me"),
     "gaps": lambda ports: ports.operations.gaps(),
 }
 """Calls whose every answer has members."""

@@ -12,7 +12,7 @@ from replicator.domain.errors import LeaseLost
 from replicator.domain.lineage import Shard
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
 from replicator.domain.records import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
-from replicator.ports import Lease, Pulse, Seat, StreamState
+from replicator.ports import KnownStream, Lease, Pulse, Seat, StreamState
 from tests.contract.conftest import WORLDS
 from tests.contract.coordination_worlds import (
     AP,
@@ -419,22 +419,24 @@ async def test_starts_and_shards_of_one_stream_do_not_mix_and_are_told_together(
     assert state.starts == await world.registry.starts(STREAM) == {"orders/eu": start}
 
 
-async def test_streams_are_remembered_oldest_first_until_they_are_drained(world: World) -> None:
+async def test_streams_are_remembered_oldest_first_with_the_rules_that_are_through(world: World) -> None:
     newer = replace(STREAM, arn=STREAM.arn + "/newer", generation=10_000)
     for stream in (newer, STREAM, newer):
-        await world.registry.remember_stream(stream, drained=False)
-    await world.registry.remember_stream(replace(STREAM, table=TableName("bills")), drained=False)
-    assert await world.registry.streams(STREAM.region, STREAM.table) == [STREAM, newer]
-    await world.registry.remember_stream(STREAM, drained=True)
-    assert await world.registry.streams(STREAM.region, STREAM.table) == [newer]
-    await world.registry.remember_stream(STREAM, drained=False)
-    assert await world.registry.streams(STREAM.region, STREAM.table) == [newer]
+        await world.registry.remember_stream(stream)
+    await world.registry.remember_stream(replace(STREAM, table=TableName("bills")))
+    known = [KnownStream(STREAM), KnownStream(newer)]
+    assert await world.registry.streams(STREAM.region, STREAM.table) == known
+    await world.registry.remember_stream(STREAM, {RuleName("copies")})
+    await world.registry.remember_stream(STREAM, {RuleName("orders"), RuleName("copies")})
+    await world.registry.remember_stream(STREAM)
+    known[0] = KnownStream(STREAM, frozenset({RuleName("orders"), RuleName("copies")}))
+    assert await world.registry.streams(STREAM.region, STREAM.table) == known
     assert await world.registry.streams(RegionId("eu"), STREAM.table) == []
 
 
 async def test_a_gap_that_is_found_again_is_the_same_gap(world: World) -> None:
     await world.registry.record_gap(GAP)
-    await world.registry.record_gap(replace(GAP, found_at=2000.0, until=None))
+    await world.registry.record_gap(replace(GAP, found_at=2000.0))
     others = [
         replace(GAP, target_id="orders/ap", found_at=1001.5, until=None),
         replace(GAP, stream=replace(STREAM, region=RegionId("eu")), found_at=1002.0, until=END),
@@ -455,3 +457,16 @@ async def test_a_gap_is_acknowledged_by_an_operator_and_no_other_with_it(world: 
     assert await world.registry.acknowledged(GAP)
     assert not await world.registry.acknowledged(other)
     assert len(await world.gaps()) == 2
+
+
+async def test_a_gap_that_grew_keeps_its_first_finding_and_must_be_acknowledged_again(world: World) -> None:
+    ends = [Position("9"), Position("12"), None, Position("15"), END]
+    for until in ends:
+        seen = replace(GAP, until=until, found_at=2000.0)
+        await world.registry.record_gap(seen if until != GAP.until else GAP)
+        assert await world.gaps() == [replace(GAP, until=until)]
+        assert not await world.registry.acknowledged(seen)
+        await world.acknowledge(seen)
+        await world.registry.record_gap(seen)
+        assert await world.registry.acknowledged(seen)
+        assert not any([await world.registry.acknowledged(replace(GAP, until=end)) for end in ends if end != until])

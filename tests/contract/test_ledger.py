@@ -30,7 +30,7 @@ async def rewound(dynamo_place: Place, dynamodb_url: str) -> tuple[TableWorld, L
             "rules": [{"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"]}],
         }
     )
-    await stored.registry.remember_stream(STREAM, drained=False)
+    await stored.registry.remember_stream(STREAM)
     await stored.registry.start(STREAM, EU)
     await stored.found(S1)
     positions = {"orders/eu": Position("1"), "bills/eu": Position("2")}

@@ -320,7 +320,8 @@ class World:
         return None if row is None else row.owner
 
     def process(self, *rules: Rule, limits: Limits | None = None, **choices: Any) -> Process:
-        return Process(self, rules or (eu_rule(),), limits or Limits(), f"p{next(self._ids)}", **choices)
+        limits = limits or Limits(drained_seconds=3.0)
+        return Process(self, rules or (eu_rule(),), limits, f"p{next(self._ids)}", **choices)
 
 
 class Process:

@@ -34,10 +34,10 @@ class _Group:
     async def work(self) -> Lease:
         """Leave every kind of row."""
         await self.membership.beat(ME, Pulse(1))
-        await self.registry.remember_stream(STREAM, drained=False)
+        await self.registry.remember_stream(STREAM)
         await self.registry.start(STREAM, TARGET, started_at=1000.0)
         await self.registry.record_gap(GAP)
-        await self.operations.acknowledge(GAP.gap_id, now=1.0, by="me")
+        await self.operations.acknowledge(GAP, now=1.0, by="me")
         await self.operations.pause(RULE, now=1.0)
         await self.coordination.take_seat(STREAM, None, ME)
         await self.coordination.discover(STREAM, [Shard(S0)], 1000.0)

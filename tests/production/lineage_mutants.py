@@ -9,9 +9,9 @@ from replicator.domain import lineage
 from replicator.domain.lineage import Shard
 from replicator.domain.records import ShardId
 from replicator.engine import admission, discovery, ordered, view
-from replicator.engine.coordinator import StreamCoordinator
 from replicator.engine.describing import DescribeBudget
 from replicator.engine.discovery import Discovery
+from replicator.engine.following import Following
 from replicator.engine.generations import Generations
 from replicator.ports import Seat
 from tests.production.guarantee import Mutant
@@ -118,13 +118,11 @@ DESCRIBING = {
 
 
 def _the_present_one(_: Any) -> Any:
-    async def is_drained(self: Any, ref: Any, *_: Any) -> bool:
-        successor = await self._generations.successor(ref)
-        if successor is not None:
-            await self._generations.pass_on(ref, successor)
-        return successor is not None
+    async def judge(self: Any) -> None:
+        if await self._generations.successor(self._ref) is not None and await self._pass_on(self._rules):
+            self._leave({rule.name for rule in self._rules})
 
-    return is_drained
+    return judge
 
 
 def _one_identity(_: Any) -> Any:
@@ -143,7 +141,7 @@ def _no_break(_: Any) -> Any:
 
 STREAMS = {
     "drained_first": Mutant(
-        "a stream is left when it was read to its end", ((StreamCoordinator, "_is_drained", _the_present_one),)
+        "a stream is left when it was read to its end", ((Following, "_judge", _the_present_one),)
     ),
     "keyed_by_stream": Mutant(
         "rows are keyed by the stream",

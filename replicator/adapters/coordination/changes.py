@@ -49,13 +49,14 @@ class Change:
     """What happens to a row, if it is as it should be.
 
     `sets`: attributes to set. `defaults`: attributes to set where they are missing. `merges`: strings to add to sets.
-    `removes`: attributes to take away. `when`: attributes that must have a value, or (None) be missing. `present`:
-    attributes that must be there.
+    `takes`: strings to take from sets. `removes`: attributes to take away. `when`: attributes that must have a value,
+    or (None) be missing. `present`: attributes that must be there.
     """
 
     sets: Mapping[str, Value] = field(default_factory=dict)
     defaults: Mapping[str, Value] = field(default_factory=dict)
     merges: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    takes: Mapping[str, Sequence[str]] = field(default_factory=dict)
     removes: Iterable[str] = ()
     when: When = field(default_factory=dict)
     present: Sequence[str] = ()
@@ -68,7 +69,8 @@ class Change:
             sets.append(f"{words.name(name)} = if_not_exists({words.name(name)}, {words.value(value)})")
         removes = [words.name(name) for name in self.removes]
         adds = [f"{words.name(name)} {words.value({'SS': list(some)})}" for name, some in self.merges.items() if some]
-        parts = (("SET", sets), ("REMOVE", removes), ("ADD", adds))
+        takes = [f"{words.name(name)} {words.value({'SS': list(some)})}" for name, some in self.takes.items() if some]
+        parts = (("SET", sets), ("REMOVE", removes), ("ADD", adds), ("DELETE", takes))
         update = " ".join(f"{verb} {', '.join(clauses)}" for verb, clauses in parts if clauses)
         return {"UpdateExpression": update, **words.condition(self.when, self.present)}
 

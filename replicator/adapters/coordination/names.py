@@ -23,6 +23,9 @@ CHECKPOINT = "at:"
 REWIND = "rewind:"
 """Prefix of the attributes that hold what a rewound target skips."""
 
+DRAINED_FOR = "drained_for"
+"""The attribute of a stream's row that names the rules that are through with it."""
+
 SHARD, TARGET, SEAT = "shard|", "target|", "seat"
 """What the sort keys of a stream's rows begin with, or are."""
 
@@ -32,6 +35,10 @@ class Names:
     """Keys of one group's rows."""
 
     group: str
+
+    def stream_key(self, stream: StreamRef) -> dict[str, AttributeValueTypeDef]:
+        """Key of what is known about a stream as a whole."""
+        return key(self.streams, f"{stream.region}|{stream.table}|{stream.generation:013d}")
 
     @property
     def workers(self) -> str:

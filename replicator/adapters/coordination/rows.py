@@ -11,13 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.adapters.coordination.names import CHECKPOINT, REWIND, SCHEMA, SEAT, SHARD, TARGET, Names
+from replicator.adapters.coordination.names import CHECKPOINT, DRAINED_FOR, REWIND, SCHEMA, SEAT, SHARD, TARGET, Names
 from replicator.domain.assignment import LeaseRow, Rewind
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.lineage import Shard
 from replicator.domain.progress import Position, parse_position
 from replicator.domain.records import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
-from replicator.ports import Gap, Pulse, Seat, StreamRef, TargetStart
+from replicator.ports import Gap, KnownStream, Pulse, Seat, StreamRef, TargetStart
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
@@ -117,6 +117,11 @@ class RowReader:
         if len(parts) != _STREAM_PARTS or not _is_decimal(parts[2]):
             raise self.corrupt(row, "sk")
         return StreamRef(RegionId(parts[0]), TableName(parts[1]), self.text(row, "arn"), int(parts[2]))
+
+    def known_stream(self, row: Row) -> KnownStream:
+        """What a row of the streams' partition says; a flag of earlier versions counts for every rule."""
+        rules = frozenset(map(RuleName, self._texts(row, DRAINED_FOR)))
+        return KnownStream(self.stream(row), rules, closed="drained" in row)
 
     def gap(self, row: Row) -> Gap:
         """A loss interval."""

@@ -1,16 +1,18 @@
 """Members and the registry in memory: pulses, paused rules, targets' starts, gaps, streams.
 
-Invariant: a start, a gap and its acknowledgement are stored once; a stream that is drained stays drained.
+Invariant: a start and a gap are stored once, an acknowledgement is of the gap as it was shown; a rule that is through
+with a stream stays so.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from replicator.adapters.memory.faults import Faults
 from replicator.domain.records import RegionId, RuleName, TableName, WorkerId
 from replicator.domain.rules import Target
-from replicator.ports import Gap, Pulse, StreamRef, TargetStart
+from replicator.ports import Gap, KnownStream, Pulse, StreamRef, TargetStart
 
 StreamId = tuple[RegionId, str]
 """What makes a stream: its region counts, because ARNs of two regions may be equal."""
@@ -68,8 +70,8 @@ class MemoryRegistry:
         self._starts: dict[tuple[StreamId, str], TargetStart] = {}
         self._gaps: dict[str, Gap] = {}
         self._acknowledged: set[str] = set()
-        self._streams: dict[StreamRef, bool] = {}
-        """Streams that were ever read, and whether they are drained."""
+        self._streams: dict[StreamRef, KnownStream] = {}
+        """Streams that were ever read."""
 
     # -- the script ------------------------------------------------------------------------------------------------
 
@@ -100,26 +102,26 @@ class MemoryRegistry:
             return self._starts.setdefault((identity(stream), target.target_id), fresh)
 
     async def record_gap(self, gap: Gap) -> None:
-        """Store a loss interval; found again, it is the same one."""
+        """Store a loss interval; found again, it is the same one, and accepted no more when it ends elsewhere."""
         async with self.faults.around("record_gap"):
-            self._gaps.setdefault(gap.gap_id, gap)
+            known = self._gaps.setdefault(gap.gap_id, gap)
+            if known.until != gap.until:
+                self._gaps[gap.gap_id] = replace(known, until=gap.until)
+                self._acknowledged.discard(gap.gap_id)
 
     async def acknowledged(self, gap: Gap) -> bool:
-        """Whether an operator accepted the loss."""
+        """Whether an operator accepted the loss as it is."""
         async with self.faults.around("acknowledged"):
-            return gap.gap_id in self._acknowledged
+            return gap.gap_id in self._acknowledged and self._gaps[gap.gap_id].until == gap.until
 
-    async def streams(self, region: RegionId, table: TableName) -> list[StreamRef]:
-        """Streams of this table that were read before and not yet drained, oldest first."""
+    async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
+        """Streams of this table that were read before, oldest first."""
         async with self.faults.around("streams"):
-            left = [
-                stream
-                for stream, drained in self._streams.items()
-                if not drained and (stream.region, stream.table) == (region, table)
-            ]
-            return sorted(left, key=lambda stream: stream.generation)
+            found = [each for ref, each in self._streams.items() if (ref.region, ref.table) == (region, table)]
+            return sorted(found, key=lambda known: known.ref.generation)
 
-    async def remember_stream(self, stream: StreamRef, *, drained: bool) -> None:
-        """Note that a stream is being read, or that it was read to its end."""
+    async def remember_stream(self, stream: StreamRef, drained: Collection[RuleName] = ()) -> None:
+        """Note that a stream is being read, and which rules have read it to its end; what is noted stays."""
         async with self.faults.around("remember_stream"):
-            self._streams[stream] = drained or self._streams.get(stream, False)
+            known = self._streams.get(stream, KnownStream(stream))
+            self._streams[stream] = replace(known, drained=known.drained.union(drained))
