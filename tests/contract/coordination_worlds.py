@@ -145,7 +145,7 @@ class TableWorld(World):
         await self.operations.resume(rule)
 
     async def acknowledge(self, gap: Gap) -> None:
-        assert await self.operations.acknowledge(gap.gap_id, now=FOUND, by="me")
+        assert await self.operations.acknowledge(gap, now=FOUND, by="me")
 
     async def gaps(self) -> list[Gap]:
         return [stored.gap for stored in await self.operations.gaps()]
