@@ -131,7 +131,13 @@ class World:
         return {
             "group": "test",
             "regions": {name: {"region": aws, "endpoint_url": self.endpoint} for name, aws in AWS_REGIONS.items()},
-            "coordination": {"region": "us", "lease": "2s", "heartbeat": "500ms", "checkpoint": "700ms"},
+            "coordination": {
+                "region": "us",
+                "lease": "2s",
+                "heartbeat": "500ms",
+                "checkpoint": "700ms",
+                "drained": "3s",
+            },
             "apply": {"backoff_max": "1s"},
             "polling": {"interval": "100ms", "idle_max": "300ms"},
             "admin": {"port": 0},

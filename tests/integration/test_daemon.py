@@ -344,7 +344,7 @@ async def test_a_renamed_rule_is_refused_until_its_progress_is_renamed_too(world
 
 async def test_a_stream_that_is_enabled_anew_is_drained_and_followed_by_its_successor(world: World) -> None:
     await world.create_tables()
-    config = world.write_settings(world.settings(coordination={"region": "us", "lease": "2s", "heartbeat": "500ms"}))
+    config = world.write_settings(world.settings())
     world.initialise(config)
     users = Users(world, seed=9)
     daemon = world.daemon(config)
