@@ -122,6 +122,7 @@ def status(
     context: typer.Context,
     config: Config = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Finished shards, and tables no longer read, too.")] = False,
     json: Json = False,
 ) -> None:
     """Position and lag of every shard and target.
@@ -130,7 +131,7 @@ def status(
     """
     from replicator.cli.status import show_status
 
-    raise typer.Exit(show_status(config or context.obj, watch=watch, as_json=json))
+    raise typer.Exit(show_status(config or context.obj, watch=watch, everything=everything, as_json=json))
 
 
 @app.command()

@@ -11,6 +11,7 @@ _CONFIG_HELP = "Configuration file; else REPLICATOR_CONFIG, else /etc/replicator
 Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="PATH", help=_CONFIG_HELP, show_default=False)]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+NeverAsks = Annotated[bool, typer.Option("--yes", help="For scripts; this command never asks.")]
 RuleName = Annotated[str, typer.Argument(metavar="RULE", help="Name of the rule.")]
 OnlyRule = Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Only of this rule.", show_default=False)]
 Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept and shown.", show_default=False)]
@@ -77,6 +78,7 @@ def leases_release(  # noqa: PLR0913, PLR0917 - one parameter per option
         str | None, typer.Option("--worker", metavar="ID", help="Every shard of this worker.", show_default=False)
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Every shard that anybody owns.")] = False,
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
     """Take shards from their owners; workers claim them anew.
@@ -124,7 +126,14 @@ def rewind(  # noqa: PLR0913, PLR0917 - one parameter per option
     raise typer.Exit(rewind_rule(config or context.obj, wish, as_json=json))
 
 
-def pause(context: typer.Context, rule: RuleName, config: Config = None, note: Note = "", json: Json = False) -> None:
+def pause(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    rule: RuleName,
+    config: Config = None,
+    note: Note = "",
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    json: Json = False,
+) -> None:
     """Let a rule rest, on every worker, until `resume`.
 
     Its positions stay; streams keep records for 24 hours.
@@ -134,7 +143,13 @@ def pause(context: typer.Context, rule: RuleName, config: Config = None, note: N
     raise typer.Exit(pause_rule(config or context.obj, rule, note, as_json=json))
 
 
-def resume(context: typer.Context, rule: RuleName, config: Config = None, json: Json = False) -> None:
+def resume(
+    context: typer.Context,
+    rule: RuleName,
+    config: Config = None,
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    json: Json = False,
+) -> None:
     """Let a paused rule go on where it stood."""
     from replicator.cli.pauses import resume_rule
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from replicator.cli.output import print_json, print_rows, rich_table
 from replicator.cli.progress import Ledger, StreamProgress, rule_of
 from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
+from replicator.domain.progress import END
 from replicator.domain.records import RuleName
 from replicator.domain.rules import MESH
 
@@ -34,26 +36,32 @@ _EVERY_SECONDS = 1.0
 _Seat = tuple[str | None, str, str, str | None]
 """What one position belongs to: stream ARN, shard, target, and the target's region."""
 
+_FINISHED = "finished"
+_TABLE_LEFT = "table no longer read"
+
 _COLUMNS = ("rule", "target", "shard", "owner", "epoch", "position", "lag", "progress", "records", "state")
 
 
-def show_status(config: Path | None, *, watch: bool, as_json: bool) -> int:
-    """Print the status once, or again and again until Ctrl-C."""
+def show_status(config: Path | None, *, watch: bool, everything: bool, as_json: bool) -> int:
+    """Print the status once, or again and again until Ctrl-C. `everything`: what nobody reads any more, too.
+
+    JSON always has everything.
+    """
     if watch and as_json:
         sys.stderr.write("replicator: --watch and --json exclude each other: a script asks again by itself.\n")
         return EXIT_USAGE
     settings = load(configuration_path(config))
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
-            asyncio.run(_watch(settings))
+            asyncio.run(_watch(settings, everything=everything))
         return EXIT_STOPPED
     document = asyncio.run(_once(settings))
     if as_json:
         print_json(document)
     else:
-        for line in _notes(document):
+        for line in _notes(document, everything=everything):
             sys.stderr.write(f"replicator: {line}\n")
-        print_rows(_COLUMNS, list(_rows(document)))
+        print_rows(_COLUMNS, list(_rows(document, everything=everything)))
     return EXIT_STOPPED
 
 
@@ -63,13 +71,13 @@ async def _once(settings: Settings) -> dict[str, Any]:
         return await _collect(settings, Ledger(settings, places[home]))
 
 
-async def _watch(settings: Settings) -> None:
+async def _watch(settings: Settings, *, everything: bool) -> None:
     home = settings.coordination.region
     async with open_places(settings, {home}) as places:
         ledger = Ledger(settings, places[home])
         if not sys.stdout.isatty():
             while True:
-                print_rows(_COLUMNS, [*_rows(await _collect(settings, ledger)), ()])
+                print_rows(_COLUMNS, [*_rows(await _collect(settings, ledger), everything=everything), ()])
                 sys.stdout.flush()
                 await asyncio.sleep(_EVERY_SECONDS)
         from rich.console import Group
@@ -78,8 +86,8 @@ async def _watch(settings: Settings) -> None:
         with Live(screen=False, auto_refresh=False) as live:
             while True:
                 document = await _collect(settings, ledger)
-                notes = [f"{note}" for note in _notes(document)]
-                live.update(Group(rich_table(_COLUMNS, _rows(document)), *notes), refresh=True)
+                table = rich_table(_COLUMNS, _rows(document, everything=everything))
+                live.update(Group(table, *_notes(document, everything=everything)), refresh=True)
                 await asyncio.sleep(_EVERY_SECONDS)
 
 
@@ -105,6 +113,7 @@ async def _collect(settings: Settings, ledger: Ledger) -> dict[str, Any]:
         raise trouble
     configured = {rule.name for rule in settings.rules}
     first = next(iter(daemons.values()), None)
+    tables = _chosen(daemons)
     return {
         "group": settings.group,
         "daemon": None if first is None else _without_rules(first),
@@ -120,7 +129,7 @@ async def _collect(settings: Settings, ledger: Ledger) -> dict[str, Any]:
         ],
         "rules": [
             {
-                **_rule(rule, told.streams, _live(daemons, told.streams, rule.name)),
+                **_rule(rule, told.streams, _live(daemons, told.streams, rule.name), tables.get(rule.name)),
                 "paused": any(pause.rule == rule.name for pause in told.pauses),
             }
             for rule in settings.rules
@@ -166,7 +175,22 @@ def _live(
     return found
 
 
-def _rule(rule: RuleSettings, streams: list[StreamProgress], live: Mapping[_Seat, Mapping[str, Any]]) -> dict[str, Any]:
+def _chosen(daemons: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """The tables of rules that choose them, as living daemons have chosen."""
+    found: dict[str, set[str]] = {}
+    for daemon in daemons.values():
+        for choice in daemon.get("choices", ()):
+            found.setdefault(choice["rule"], set()).update(choice["tables"])
+    return found
+
+
+def _rule(
+    rule: RuleSettings,
+    streams: list[StreamProgress],
+    live: Mapping[_Seat, Mapping[str, Any]],
+    chosen: set[str] | None,
+) -> dict[str, Any]:
+    """A rule with its shards. `chosen`: the tables it chooses, when a daemon tells."""
     left = dict(live)
     shards = []
     for progress in streams:
@@ -184,6 +208,7 @@ def _rule(rule: RuleSettings, streams: list[StreamProgress], live: Mapping[_Seat
                 for target in sorted(names)
                 if rule_of(target) == rule.name
             }
+            targets = [_target(seat, row, left.pop(seat, {})) for seat in seats.values()]
             shards.append(
                 {
                     "shard": shard_id,
@@ -192,11 +217,12 @@ def _rule(rule: RuleSettings, streams: list[StreamProgress], live: Mapping[_Seat
                     "stream": stream.arn,
                     "owner": row.get("owner", {}).get("S"),
                     "epoch": int(row.get("epoch", {}).get("N", 0)),
-                    "targets": [_target(seat, row, left.pop(seat, {})) for seat in seats.values()],
+                    "over": _over(targets, is_chosen=chosen is None or stream.table in chosen),
+                    "targets": targets,
                 }
             )
     for (arn, shard_id, _, _), told in left.items():  # seen by the daemon only: the table does not answer
-        unknown = {"region": None, "table": None, "owner": None, "epoch": None}
+        unknown = {"region": None, "table": None, "owner": None, "epoch": None, "over": None}
         shards.append({"shard": shard_id, "stream": arn, **unknown, "targets": [dict(told)]})
     return {
         "name": rule.name,
@@ -204,6 +230,15 @@ def _rule(rule: RuleSettings, streams: list[StreamProgress], live: Mapping[_Seat
         "sources": [{"region": region, "table": table} for region, table in _sources(rule, streams)],
         "shards": shards,
     }
+
+
+def _over(targets: list[dict[str, Any]], *, is_chosen: bool) -> str | None:
+    """Why nobody reads a shard any more: it is finished, or its table went; None when it is read, or to be read."""
+    if any(target["blocked"] for target in targets):
+        return None
+    if targets and all(target["position"] == END.text for target in targets):
+        return _FINISHED
+    return None if is_chosen else _TABLE_LEFT
 
 
 def _reads(rule: RuleSettings, progress: StreamProgress) -> bool:
@@ -245,7 +280,7 @@ def _target(seat: _Seat, row: Mapping[str, Any], live: Mapping[str, Any]) -> dic
 # -- showing -------------------------------------------------------------------------------------------------------
 
 
-def _notes(document: Mapping[str, Any]) -> Iterator[str]:
+def _notes(document: Mapping[str, Any], *, everything: bool) -> Iterator[str]:
     if document["daemon"] is None:
         yield "no daemon of this group answers on the admin port: positions are those saved last, lag is unknown."
     else:
@@ -265,6 +300,10 @@ def _notes(document: Mapping[str, Any]) -> Iterator[str]:
             f"records were lost: target {gap['target']}, shard {gap['shard']} after {gap['after']}:"
             f" `replicator gaps acknowledge {gap['gap']}` accepts it."
         )
+    over = Counter(shard["over"] for rule in document["rules"] for shard in rule["shards"] if shard["over"])
+    if over and not everything:
+        hidden = " and ".join(f"{count} shards ({why})" for why, count in sorted(over.items()))
+        yield f"{hidden} are hidden; --all shows them."
 
 
 def _words_of_daemons(document: Mapping[str, Any]) -> Iterator[str]:
@@ -278,11 +317,13 @@ def _words_of_daemons(document: Mapping[str, Any]) -> Iterator[str]:
             yield f"worker {worker['worker']} does not answer {where}: the lag of its shards is unknown."
 
 
-def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _rows(document: Mapping[str, Any], *, everything: bool) -> Iterator[tuple[str, ...]]:
     for rule in document["rules"]:
-        if not rule["shards"]:
-            yield (rule["name"], *[""] * (len(_COLUMNS) - 2), "no shard was read yet")
-        for shard in rule["shards"]:
+        shards = [shard for shard in rule["shards"] if everything or not shard["over"]]
+        if not shards:
+            told = "no shard is read any more" if rule["shards"] else "no shard was read yet"
+            yield (rule["name"], *[""] * (len(_COLUMNS) - 2), told)
+        for shard in shards:
             for target in shard["targets"]:
                 yield (
                     rule["name"],
@@ -294,7 +335,7 @@ def _rows(document: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
                     _seconds(target["lag_seconds"]),
                     _seconds(target["seconds_since_progress"]),
                     _count(target["counts"]),
-                    _state(target),
+                    shard["over"] or _state(target),
                 )
 
 
@@ -329,6 +370,8 @@ def _count(counts: Mapping[str, int]) -> str:
 
 def _state(target: Mapping[str, Any]) -> str:
     blocked: Mapping[str, Any] | None = target["blocked"]
+    if blocked is None and target["position"] == END.text:
+        return _FINISHED
     if blocked is None:
         return "unknown" if target["seconds_since_progress"] is None else "ok"
     key = f"key {blocked['key']}: " if blocked.get("key") else ""

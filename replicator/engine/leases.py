@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Mapping
 
-from replicator.domain.errors import LeaseLost, ReplicatorError
+from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.domain.records import WorkerId
 from replicator.engine.pacing import Limits, pause, pause_for_any
 from replicator.ports import LEAVING, Clock, Membership, Observer, Pulse
@@ -18,6 +18,12 @@ from replicator.ports import LEAVING, Clock, Membership, Observer, Pulse
 _SHARE_OF_LEASE = 0.8
 """The deadline lies this share of the lease after the heartbeat was sent; the rest is for requests on the wire."""
 
+_TOO_LONG = "The heartbeat took longer than a lease."
+_TOO_LONG_ADVICE = (
+    "The coordination table answers too slowly, or throttles: look at its latency (SuccessfulRequestLatency) and at"
+    " ThrottledRequests, and at the network to its region. Give it more capacity (PAY_PER_REQUEST), or raise"
+    " coordination.lease. Other workers take these shards over meanwhile, and this one goes on by itself."
+)
 _NEWS_SECONDS = 0.3
 """Time between two heartbeats at least, however much news there is."""
 
@@ -131,7 +137,7 @@ async def heartbeat(  # noqa: PLR0913 - its collaborators, given once
 
 
 def _as_ours(error: ReplicatorError | TimeoutError) -> ReplicatorError:
-    return error if isinstance(error, ReplicatorError) else ReplicatorError("The heartbeat took longer than a lease.")
+    return error if isinstance(error, ReplicatorError) else Unreachable(_TOO_LONG, advice=_TOO_LONG_ADVICE)
 
 
 class Heartbeats:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -73,6 +75,62 @@ def test_leases_show_owner_epoch_state_and_positions(sound: World) -> None:
     assert "1 finished shards are hidden" in plain.errors
 
 
+def test_status_hides_finished_shards_unless_asked_and_from_no_script(sound: World) -> None:
+    store(sound, "arn", "s1", **{"at:orders/eu": {"S": "SHARD_END"}}, closed={"BOOL": True})
+    nothing = sound.run("status")
+    assert "no shard is read any more" in nothing.output
+    store(sound, "arn", "s2", parents={"SS": ["s1"]}, **{"at:orders/eu": {"S": "42"}})
+    plain = sound.run("status")
+    assert ("s2" in plain.output, "s1" in plain.output) == (True, False)
+    assert "1 shards (finished) are hidden; --all shows them." in plain.errors
+    everything = sound.run("status", "--all")
+    (line,) = [line for line in everything.output.splitlines() if "s1" in line]
+    assert line.endswith("\tfinished")
+    assert "hidden" not in everything.errors
+    shards = sound.run("status", "--json").json["rules"][0]["shards"]
+    assert {shard["shard"]: shard["over"] for shard in shards} == {"s1": "finished", "s2": None}
+
+
+def test_status_hides_shards_of_tables_that_the_daemons_read_no_more(sound: World) -> None:
+    sound.rule["table"] = "ord*"
+    store(sound, "arn", "s1", **{"at:orders/eu": {"S": "42"}})
+    assert "s1" in sound.run("status").output
+    choice = {"rule": "orders", "region": "us", "chooses": "ord*", "tables": ["ordinary"], "left_out": []}
+    with answering({"group": "test", "worker": "w1", "choices": [choice]}) as address:
+        pulse = {"beat": {"N": "1"}, "admin": {"S": address}, "sv": {"N": "1"}}
+        sound.put("us", TABLE, pk={"S": "test|workers"}, sk={"S": "w1"}, **pulse)
+        plain = sound.run("status")
+        assert "s1" not in plain.output
+        assert "1 shards (table no longer read) are hidden" in plain.errors
+        assert "\ttable no longer read" in sound.run("status", "--all").output
+        choice["tables"] = ["orders"]
+        assert "s1" in sound.run("status").output
+
+
+@contextmanager
+def answering(document: dict[str, Any]) -> Iterator[str]:
+    """An admin server that shows this status; yields its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.end_headers()
+            self.wfile.write(json.dumps(document).encode())
+
+        def log_message(self, *_: Any) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
 def test_a_thousand_shards_are_listed(sound: World) -> None:
     store(sound, "arn", "s0000")
     pk = {"S": "test|us|arn"}
@@ -123,7 +181,7 @@ def test_a_release_takes_the_owner_away_and_raises_the_epoch(sound: World) -> No
     row = rows(sound)["shard|s1"]
     assert ("owner" in row, row["epoch"], row["at:orders/eu"]) == (False, {"N": "4"}, {"S": "42"})
     assert rows(sound)["shard|s3"]["owner"] == {"S": "w2"}
-    assert "taken from w2, epoch 4" in sound.run("leases", "release", "--shard", "s3").output
+    assert "taken from w2, epoch 4" in sound.run("leases", "release", "--shard", "s3", "--yes").output
     again = sound.run("leases", "release", "--shard", "s3")
     assert (again.code, "Nobody owned" in again.errors) == (0, True)
 
@@ -230,13 +288,13 @@ def test_a_rewind_that_makes_no_sense_is_refused_and_moves_nothing(
 
 def test_a_pause_is_stored_shown_and_taken_away_and_can_be_repeated(sound: World) -> None:
     assert "is paused" in sound.run("pause", "orders", "--note", "migration").output
-    assert "paused already" in sound.run("pause", "orders").output
+    assert "paused already" in sound.run("pause", "orders", "--yes").output
     assert sound.run("status", "--json").json["rules"][0]["paused"] is True
     assert "replicator resume orders" in sound.run("status").errors
     assert sound.run("leases", "list", "--json").json["paused"][0]["note"] == "migration"
     assert any("It is paused. migration" in warning for warning in sound.check().warnings())
     assert sound.run("resume", "orders", "--json").json == {"rule": "orders", "paused": False, "changed": True}
-    assert "was not paused" in sound.run("resume", "orders").output
+    assert "was not paused" in sound.run("resume", "orders", "--yes").output
     assert sound.run("status", "--json").json["rules"][0]["paused"] is False
     for command in ("pause", "resume"):
         answer = sound.run(command, "order")

@@ -131,6 +131,17 @@ async def test_an_outage_that_outlives_the_deadline_ends_the_session() -> None:
     assert asyncio.get_running_loop().time() == pytest.approx(8, abs=0.1)
 
 
+async def test_a_heartbeat_that_takes_too_long_names_what_may_be_slow_and_what_to_do() -> None:
+    life = Life()
+    await asyncio.sleep(1)
+    hold(life.membership.faults, "beat")
+    await life.task
+    trouble = life.observer.troubles["heartbeat"]
+    assert trouble.message == "The heartbeat took longer than a lease."
+    for word in ("coordination table", "latency", "ThrottledRequests", "coordination.lease"):
+        assert word in trouble.advice
+
+
 async def test_a_heartbeat_without_an_answer_ends_the_session_at_its_deadline() -> None:
     life = Life()
     await asyncio.sleep(1)
