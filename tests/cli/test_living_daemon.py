@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.cli.daemons import Daemon, owners, running, wait_until
+from tests.cli.proxy import denying
 from tests.cli.worlds import World
 
 pytestmark = pytest.mark.servers
@@ -111,6 +112,17 @@ def test_a_mesh_starts_while_one_of_its_regions_does_not_answer(world: World) ->
         wait_until(lambda: set(owners(world)) == {"us"}, "the region that answers is not read")
         assert not daemon.is_ready()
         assert "See regions.eu in the configuration." in daemon.said()
+
+
+def test_a_daemon_tells_at_its_start_that_the_clock_of_its_machine_is_far_off(world: World) -> None:
+    world.sound()
+    with denying(world.endpoint_url, ahead_seconds=600.0) as url:
+        world.config["regions"]["eu"]["endpoint_url"] = url
+        with running(world) as daemon:
+            wait_until(lambda: "s behind the region's" in daemon.said(), "the clock is not told of")
+            assert "Synchronise this machine's clock" in daemon.said()
+            daemon.await_ready()
+            assert daemon.stop() == 0
 
 
 def test_a_mesh_does_not_begin_anew_under_another_name(world: World) -> None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 SKEW_WARNING_SECONDS = 5.0
 SKEW_FAILURE_SECONDS = 60.0
+SKEW_AT_START_SECONDS = 30.0
+"""A start goes on with any clock, and tells of one that is so far off: whether to refuse is for `check` to say."""
+_SYNCHRONISE = "Synchronise this machine's clock (NTP): tombstones expire by it, and AWS refuses requests beyond 5 min."
 
 
 def region_facts(settings: Settings, region: RegionWorld, *, thorough: bool) -> Iterator[Fact]:
@@ -34,6 +37,8 @@ def region_facts(settings: Settings, region: RegionWorld, *, thorough: bool) -> 
     if thorough:
         yield _credentials(subject, region)
         yield _clock(subject, region.skew_seconds)
+    elif region.skew_seconds is not None and abs(region.skew_seconds) > SKEW_AT_START_SECONDS:
+        yield warning(subject, "clock", _skewed(region.skew_seconds), _SYNCHRONISE)
     if endpoint is not None and endpoint.scheme == "http" and not is_loopback(endpoint.host or ""):
         yield warning(
             subject,
@@ -57,13 +62,16 @@ def _credentials(subject: str, region: RegionWorld) -> Fact:
 def _clock(subject: str, skew: float | None) -> Fact:
     if skew is None:
         return skipped(subject, "clock", "The endpoint tells no time.")
-    found = f"This machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the region's."
-    remedy = "Synchronise this machine's clock (NTP): tombstones expire by it, and AWS refuses requests beyond 5 min."
+    found = _skewed(skew)
     if abs(skew) > SKEW_FAILURE_SECONDS:
-        return wrong(subject, "clock", found, remedy)
+        return wrong(subject, "clock", found, _SYNCHRONISE)
     if abs(skew) > SKEW_WARNING_SECONDS:
-        return warning(subject, "clock", found, remedy)
+        return warning(subject, "clock", found, _SYNCHRONISE)
     return ok(subject, "clock", "within a second." if abs(skew) < 1 else found)
+
+
+def _skewed(skew: float) -> str:
+    return f"This machine's clock is {abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} the region's."
 
 
 def is_loopback(host: str) -> bool:
