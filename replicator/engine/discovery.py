@@ -166,6 +166,10 @@ class Discovery:
             await self._ports.coordination.take_seat(self._ref, seat, None)
             self._members.announce()
 
+    def hush(self) -> None:
+        """Take back what was told of failures."""
+        self._ports.observer.service_recovered(self._what)
+
     async def is_over(self, shard_id: ShardId) -> bool:
         """Whether the stream says that a shard gets no more records; waits for the answer. Raises `Stopped`.
 

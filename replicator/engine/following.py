@@ -19,6 +19,7 @@ from replicator.engine.discovery import Discovery
 from replicator.engine.generations import Generations
 from replicator.engine.holdings import Holdings
 from replicator.engine.leases import Session
+from replicator.engine.leftovers import Leftovers
 from replicator.engine.members import Members
 from replicator.engine.pacing import Limits, backoff, pause_for_any
 from replicator.engine.shard import ShardPorts
@@ -89,6 +90,7 @@ class Following:
         self._discovery = Discovery(
             ref, ports, shared.members, shared.budget, limits=shared.limits, wake=self._wake.set, where=where
         )
+        self._leftovers = Leftovers(ref, ports)
         self._shards = Holdings(
             ref,
             rules=(),
@@ -121,6 +123,14 @@ class Following:
                 await self._end()
         finally:
             members.unlisten(self._wake.set)
+            if not self._shared.stop.is_set():
+                self._hush()
+
+    def _hush(self) -> None:
+        """What was told of a stream that we look at no more is no trouble of ours."""
+        self._shards.hush()
+        self._discovery.hush()
+        self._ports.observer.service_recovered(self._name)
 
     async def _cycles(self, group: asyncio.TaskGroup) -> None:
         failures = 0
@@ -130,6 +140,8 @@ class Following:
             try:
                 more = await self._shards.cycle(group)
                 await self._judge()
+                if self._discovery.seated:
+                    await self._leftovers.clear()
                 self._ports.observer.service_recovered(self._name)
                 failures = 0
                 wait = 0.0 if more else min(self._limits.heartbeat_seconds, self._longest_wait)

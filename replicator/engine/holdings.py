@@ -116,6 +116,11 @@ class Holdings:
         for running in self._running.values():
             running.stop.set()
 
+    def hush(self) -> None:
+        """Take back what was told of rows and shards."""
+        self._tell_unreadable(None)
+        self._unread.look({}, {})
+
     async def cycle(self, group: asyncio.TaskGroup) -> bool:
         """Look at the rows and act; returns whether there is more to do at once."""
         before = set(self._running)

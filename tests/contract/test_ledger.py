@@ -8,6 +8,7 @@ from replicator.adapters.aws import Place
 from replicator.cli.progress import Ledger
 from replicator.domain.assignment import Rewind
 from replicator.domain.progress import END, Position
+from replicator.domain.records import RuleName
 from replicator.settings import Settings
 from tests.contract.coordination_worlds import EU, S1, STREAM, TableWorld, table_world
 
@@ -45,6 +46,17 @@ async def test_a_renamed_rule_keeps_its_positions_and_what_it_skips(dynamo_place
     assert row.checkpoints == {"sales/eu": Position("1"), "bills/eu": Position("2")}
     assert row.rewinds == {"sales/eu": REWINDS["orders/eu"], "bills/eu": REWINDS["bills/eu"]}
     assert set(await stored.registry.starts(STREAM)) == {"sales/eu"}
+
+
+async def test_that_a_rule_is_through_with_a_stream_goes_with_its_name(dynamo_place: Place, dynamodb_url: str) -> None:
+    stored, ledger = await rewound(dynamo_place, dynamodb_url)
+    await stored.registry.remember_stream(STREAM, {RuleName("orders"), RuleName("bills")})
+    await ledger.rename("orders", "sales")
+    (known,) = await stored.registry.streams(STREAM.region, STREAM.table)
+    assert known.drained == {"sales", "bills"}
+    await ledger.forget("sales")
+    (known,) = await stored.registry.streams(STREAM.region, STREAM.table)
+    assert known.drained == {"bills"}
 
 
 async def test_a_forgotten_rule_leaves_nothing_that_a_new_one_of_its_name_would_skip(

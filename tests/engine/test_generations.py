@@ -171,6 +171,60 @@ async def test_a_new_rule_begins_with_the_stream_that_no_rule_has_left() -> None
         assert "third/ap" not in world.registry.started(old)
 
 
+async def test_rows_of_a_stream_that_every_rule_left_go_when_the_stream_is_gone() -> None:
+    world = World()
+    old = world.ref
+    async with world.process(eu_rule(), COPIES):
+        world.put("a", 1)
+        await until(lambda: world.same() and world.same(AP))
+        replace_stream(world)
+        world.put("b", 1)
+        await until(lambda: world.same() and world.same(AP))
+        await asyncio.sleep(1300)
+        assert world.row(ref=old) is not None, "while the stream can be read, an operator may want to see how it was"
+        world.streams.drop(old)
+        await until(lambda: world.row(ref=old) is None, within=700)
+        world.put("c", 1)
+        await until(lambda: world.same() and world.same(AP))
+    assert world.row("n0") is not None
+
+
+async def test_rows_of_a_stream_that_some_rule_has_not_left_stay() -> None:
+    world = World()
+    old = world.ref
+    world.regions[AP].faults.outage = Unreachable
+    async with world.process(eu_rule(), COPIES) as process:
+        world.put("a", 1)
+        await until(world.same)
+        await process.drain()
+    async with world.process():
+        replace_stream(world)
+        world.put("b", 1)
+        await until(world.same)
+        world.streams.drop(old)
+        await asyncio.sleep(4000)
+        assert world.row(ref=old) is not None
+
+
+async def test_what_was_told_of_a_stream_is_no_trouble_when_it_was_left() -> None:
+    world = World()
+    async with world.process(eu_rule(), COPIES) as process:
+        world.put("a", 1)
+        await until(lambda: world.same() and world.same(AP))
+        world.membership.pause(RuleName("copies"))
+        replace_stream(world)
+        world.put("b", 1)
+        await until(world.same)
+        world.streams.faults.outage = Unreachable
+        await asyncio.sleep(30)
+        assert {name.partition(" of ")[0] for name in process.observer.troubles} >= {"discovery"}
+        world.streams.faults.outage = None
+        world.membership.resume(RuleName("copies"))
+        await until(lambda: world.same(AP))
+        await asyncio.sleep(10)
+        assert process.observer.troubles == {}
+
+
 async def test_a_flag_of_an_earlier_version_counts_for_every_rule() -> None:
     known = KnownStream(StreamRef(AP, ORDERS, "arn", 1), closed=True)
     assert known.is_drained(RuleName("any"))

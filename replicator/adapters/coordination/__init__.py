@@ -9,7 +9,8 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|workers                 <worker id>             beat, news, admin; for people also started, program
     <group>|rules                   <rule>                  paused_at, note
     <group>|streams                 <region>|<table>|<ms>   arn, drained_for
-    <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at, acknowledged_by, note
+    <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at,
+                                                            acknowledged_by, note
 
 One module per port: `leases`, `members`, `registry`; and `operations`, what operators do to rows of living daemons.
 They stand on `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
