@@ -17,7 +17,7 @@ from replicator.domain.rules import Rule, Target
 from replicator.ports import StreamState
 
 START_TOLERANCE_SECONDS = 60
-"""Starts are noted a little after the shards were found that they begin with, and by another clock."""
+"""Starts are noted a little after the shards were found that they begin with."""
 
 
 class View:
