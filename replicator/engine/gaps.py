@@ -47,6 +47,8 @@ class Losses:
         self._first_read: int | None = None
         self._orphaned_by = [parent for parent in held.row.shard.parents if not held.ends.known(parent)]
         """Parents that had no row when this began: lost, or not found again yet."""
+        self._passing = False
+        """Between the word of an operator and the next record that is read."""
         self.closed: RecordsTrimmed | None = None
         """The loss that the rule waits behind now."""
 
@@ -163,11 +165,13 @@ class Losses:
     def jumped(self, behind: Position, first: int | None) -> bool:
         """Whether a page at the horizon begins behind the record that stood there first (None: the shard is empty)."""
         if behind != HORIZON:
+            self._passing = False
             return False
         seen = self._first_read
         if seen is not None and (first is None or first > seen):
             return True
         self._first_read = first
+        self._passing = False
         return False
 
     # -- behind a place ------------------------------------------------------------------------------------------------
@@ -230,7 +234,9 @@ class Losses:
     ) -> bool:
         """Make losses durable and wait until they may be passed; True when the records are there again after all.
 
-        Every try looks anew at what is lost by then, and passes only what was told as it is.
+        Every try looks anew at what is lost by then; only a loss that this wait has shown may be acknowledged. What
+        grows between the word and the next read is recorded and passed with it: records that age away one after the
+        other must not outrun every word.
         """
         observer, longest = self._held.ports.observer, self._held.limits.backoff_seconds
         told, attempt = await look(), _SLOW_TRY
@@ -239,8 +245,16 @@ class Losses:
             await pause_or_raise(stop, backoff(attempt, longest))
             self._pass(told, "the rule skips what is lost")
             return False
-        gaps: list[Gap] | None = told
-        while gaps is None or not await self._acknowledged(gaps):
+        if self._passing:
+            self._pass(told, "it grew while an acknowledged loss was passed")
+            return False
+        while True:
+            if await self._acknowledged(told):
+                grown = await self._looked(look, told)
+                if grown is not None:
+                    self._passing = True
+                    self._pass(grown, "an operator acknowledged the loss")
+                    return False
             self.closed = error
             for place in self._places:
                 observer.blocked(place, error, None)
@@ -249,10 +263,8 @@ class Losses:
             if await self._surely(is_back):
                 self._pass((), "")
                 return True
-            gaps = await self._looked(look, told)
-            told = told if gaps is None else gaps
-        self._pass(gaps, "an operator acknowledged the loss")
-        return False
+            if not await self._acknowledged(told):
+                told = await self._looked(look, told) or told
 
     async def _looked(self, look: Callable[[], Awaitable[list[Gap]]], before: list[Gap]) -> list[Gap] | None:
         """What is lost by now, on record; None when that is not known."""
