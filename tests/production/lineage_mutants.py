@@ -140,9 +140,7 @@ def _no_break(_: Any) -> Any:
 
 
 STREAMS = {
-    "drained_first": Mutant(
-        "a stream is left when it was read to its end", ((Following, "_judge", _the_present_one),)
-    ),
+    "drained_first": Mutant("a stream is left when it was read to its end", ((Following, "_judge", _the_present_one),)),
     "keyed_by_stream": Mutant(
         "rows are keyed by the stream",
         ((memory.coordination, "identity", _one_identity), (memory.registry, "identity", _one_identity)),
