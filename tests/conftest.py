@@ -23,9 +23,11 @@ LONG = {
     "simulation/test_engine_mesh.py",
     "simulation/test_versioned.py",
     "integration/test_demo_mesh.py",
+    "integration/test_demo_shards.py",
+    "integration/test_many_tables.py",
     "integration/test_mesh.py",
 }
-"""What takes minutes about meshes: explorers, servers, real processes. `make test-long`, which CI runs too."""
+"""What takes minutes: explorers of meshes, servers, real processes. `make test-long`, which CI runs too."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -238,6 +238,7 @@ async def test_sigterm_drains_stores_and_releases_so_that_the_next_start_replays
     assert [line["why"] for line in daemon.events("lease_ended")] == ["stopped"]
     before = len(daemon.events("batch_applied"))
     daemon.start()
+    await eventually("a second life", lambda: len(daemon.events("lease_claimed")) == 2)
     await eventually("convergence", lambda: converged(world, users))
     assert sum(line["stale"] for line in daemon.events("batch_applied")[before:]) == 0
     assert daemon.terminate() == 0
