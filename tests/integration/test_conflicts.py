@@ -64,7 +64,7 @@ async def test_writers_that_do_not_meet_leave_no_entry(world: World) -> None:
             for version in (1, 2, 3):
                 await client.put_item(TableName="orders", Item=item(f"kept {number}", version, f"v{version}"))
                 await other.put_item(TableName="orders", Item=item(f"brief {number}", version, f"v{version}"))
-        both = {f"{name} {number}": "v3" for name in ("kept", "brief") for number in range(20)}
+        both: dict[str, str | None] = {f"{name} {number}": "v3" for name in ("kept", "brief") for number in range(20)}
         await eventually("agreement", lambda: agree(world, both))
         await asyncio.sleep(3)  # what the daemon wrote comes back to it: deletes that overtake that may be logged
         for number in range(20):
