@@ -1,9 +1,10 @@
 """The development environment `.venv`: exactly what requirements/dev.txt pins, and the program itself.
 
-Needs Python, pip and venv only. The last step writes what the environment was made from into a stamp; while that still
-holds nothing is done. Otherwise the environment is made anew, because a leftover of an interrupted installation, of
-another checkout or of an older lock cannot be told from what belongs there. If only the program's own metadata changed,
-only the program is installed again.
+Needs Python, pip and venv only. The lock is complete, so pip resolves nothing: it installs what the lock names and
+`pip check` then judges the result; what else an index lists by then has no say. The last step writes what the
+environment was made from into a stamp; while that still holds nothing is done. Otherwise the environment is made anew,
+because a leftover of an interrupted installation, of another checkout or of an older lock cannot be told from what
+belongs there. If only the program's own metadata changed, only the program is installed again.
 """
 
 from __future__ import annotations
@@ -38,8 +39,9 @@ def main() -> int:
         if {**wanted, "program": None} != {**found, "program": None}:
             print("Making .venv from requirements/dev.txt", file=sys.stderr)
             subprocess.run([_interpreter(), "-m", "venv", "--clear", str(VENV)], check=True)
-            subprocess.run([python, *PIP, "--require-hashes", "-r", str(LOCK)], check=True)
+            subprocess.run([python, *PIP, "--no-deps", "--require-hashes", "-r", str(LOCK)], check=True)
         subprocess.run([python, *PIP, "--no-deps", "--no-build-isolation", "--editable", str(ROOT)], check=True)
+        subprocess.run([python, "-m", "pip", "--disable-pip-version-check", "check"], check=True, stdout=sys.stderr)
     except subprocess.CalledProcessError as error:
         print(f"The environment could not be made: {' '.join(error.cmd)} failed.", file=sys.stderr)
         return 1
