@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.counting import Counted, counting
-from replicator.demo.streamlab import StreamLab
+from replicator.laboratory.streamlab import StreamLab
 from tests.integration.harness import CREDENTIALS, Daemon, World, open_world
 
 WRITES_BOUND = 5.0

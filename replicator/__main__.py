@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from replicator.cli.boundary import run
+from replicator.cli.main import run
 
 
 def main() -> None:

@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replicator.adapters.provisioning.facts import Fact, Status, exit_code, ok, wrong
-from replicator.cli.configuration import ConfigurationProblems, configuration_path, load, surprising_variables
+from replicator.checks.facts import Fact, Status, exit_code, ok, wrong
 from replicator.cli.output import print_json, print_rows
+from replicator.settings.loading import ConfigurationProblems, configuration_path, load, surprising_variables
 
 if TYPE_CHECKING:
     from replicator.settings import Settings
@@ -33,11 +33,11 @@ def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
 
 
 async def _look(settings: Settings) -> list[Fact]:
-    from replicator.adapters.provisioning.check import check
-    from replicator.cli.epochs import epoch_facts
-    from replicator.cli.modes import mode_facts
+    from replicator.adapters.clients import open_caches, open_places
+    from replicator.checks.epoch_facts import epoch_facts
+    from replicator.checks.mode_facts import mode_facts
+    from replicator.checks.survey import check
     from replicator.cli.progress import progress_facts
-    from replicator.connections import open_caches, open_places
     from replicator.settings import expanded
 
     async with open_places(settings) as places, open_caches(settings) as caches:

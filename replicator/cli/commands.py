@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from replicator.cli.demo import demo
-from replicator.cli.operating import Config, Json, add_to
+from replicator.cli.operator_commands import Config, Json, add_to
 
 app = typer.Typer(
     name="replicator",
@@ -61,9 +61,9 @@ def run(
 
     # Until the daemon takes over nothing has begun, so a signal simply is a stop.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    from replicator.cli.configuration import configuration_path, load
-    from replicator.cli.lifeline import bind_to_parent
-    from replicator.cli.processes import number_of_workers, run_workers
+    from replicator.app.parent_death import bind_to_parent
+    from replicator.app.supervisor import number_of_workers, run_workers
+    from replicator.settings.loading import configuration_path, load
 
     count = number_of_workers(workers)
     path = configuration_path(config or context.obj)
@@ -71,7 +71,7 @@ def run(
     settings = load(path)
     if count > 1:
         raise typer.Exit(run_workers(settings, count, config_path=path))
-    from replicator.app import run as run_daemon
+    from replicator.app.daemon import run as run_daemon
 
     raise typer.Exit(run_daemon(settings, config_path=path))
 

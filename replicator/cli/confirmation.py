@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from replicator.domain.errors import EXIT_USAGE, ReplicatorError
-
-
-class NotConfirmed(ReplicatorError):
-    """Nobody said yes."""
-
-    exit_code = EXIT_USAGE
+from replicator.operations.errors import NotConfirmed
 
 
 def need_yes(*, yes: bool, as_json: bool) -> None:

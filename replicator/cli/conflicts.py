@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicator.adapters.provisioning.choices import with_tables
-from replicator.cli.configuration import configuration_path, load
-from replicator.cli.conflict_entries import ConflictEntries, Wanted, check_kind, parse_since
+from replicator.adapters.clients import open_places
+from replicator.checks.table_choices import with_tables
 from replicator.cli.output import print_json, print_rows
-from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
+from replicator.operations.conflict_entries import ConflictEntries, Wanted, check_kind, parse_since
+from replicator.settings.loading import configuration_path, load
 
 if TYPE_CHECKING:
     from replicator.settings import Settings

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replicator.cli.confirmation import ask, need_yes
-from replicator.cli.group import Group, RequestRefused, loaded, open_group, rule_of, shown_position
 from replicator.cli.output import print_json, print_rows
 from replicator.domain.errors import EXIT_STOPPED
+from replicator.operations.errors import RequestRefused
+from replicator.operations.group import Group, loaded, open_group, rule_of, shown_position
 
 if TYPE_CHECKING:
-    from replicator.adapters.coordination import StoredGap
+    from replicator.adapters.dynamodb.coordination import StoredGap
     from replicator.settings import Settings
 
 _COLUMNS = ("gap", "found", "target", "stream", "shard", "after", "until", "why", "acknowledged")

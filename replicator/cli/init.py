@@ -6,18 +6,18 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replicator.cli.configuration import configuration_path, load
 from replicator.cli.output import print_json, print_rows
 from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_WRONG_WORLD
+from replicator.settings.loading import configuration_path, load
 
 if TYPE_CHECKING:
-    from replicator.adapters.provisioning.creation import Step
+    from replicator.checks.creation import Step
     from replicator.settings import Settings
 
 
 def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool, as_json: bool) -> int:
     """Create and tell; returns the exit code."""
-    from replicator.adapters.provisioning.facts import for_the_end
+    from replicator.checks.facts import for_the_end
 
     settings = load(configuration_path(config))
     steps = asyncio.run(_create(settings, dry_run=dry_run, enable_streams=enable_streams))
@@ -41,9 +41,9 @@ def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool
 
 
 async def _create(settings: Settings, *, dry_run: bool, enable_streams: bool) -> list[Step]:
-    from replicator.adapters.provisioning.choices import TableFinder
-    from replicator.adapters.provisioning.creation import Step, initialise
-    from replicator.connections import open_places
+    from replicator.adapters.clients import open_places
+    from replicator.checks.creation import Step, initialise
+    from replicator.checks.table_choices import TableFinder
     from replicator.settings import expanded
 
     async with open_places(settings) as places:

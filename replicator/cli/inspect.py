@@ -10,18 +10,12 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from replicator.adapters import wire
+from replicator.adapters.aws import wire
+from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.provisioning.tables import Table, describe
-from replicator.adapters.tables import DynamoRegion
-from replicator.cli.configuration import configuration_path, load
-from replicator.cli.inspect_caches import cache_sights
-from replicator.cli.inspect_mesh import mesh_sights, stamp_of
-from replicator.cli.itemkey import parse_key
-from replicator.cli.onetable import rule_on_table
+from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.checks.described_tables import Table, describe
 from replicator.cli.output import print_json, print_rows
-from replicator.cli.sights import COLUMNS, OPEN, Sight, digest, or_unknown, unreachable
-from replicator.connections import open_caches, open_places
 from replicator.domain.errors import (
     EXIT_STOPPED,
     EXIT_UNREACHABLE,
@@ -29,15 +23,21 @@ from replicator.domain.errors import (
     Unreachable,
 )
 from replicator.domain.image import Image
-from replicator.domain.requests import Found, GetItem, GetTombstone
+from replicator.domain.modes.requests import Found, GetItem, GetTombstone
 from replicator.domain.versions import STAMP
-from replicator.rulebook import sights_of
+from replicator.operations.inspect_caches import cache_sights
+from replicator.operations.inspect_mesh import mesh_sights, stamp_of
+from replicator.operations.item_copies import COLUMNS, OPEN, Sight, digest, or_unknown, unreachable
+from replicator.operations.item_key import parse_key
+from replicator.operations.table_argument import rule_on_table
 from replicator.settings import OrderedRule
+from replicator.settings.compiled_rules import sights_of
+from replicator.settings.loading import configuration_path, load
 
 if TYPE_CHECKING:
-    from replicator.adapters.aws import Place
+    from replicator.adapters.aws.clients import Place
+    from replicator.domain.filters import Filter
     from replicator.domain.records import ItemKey
-    from replicator.domain.rules import Filter
     from replicator.settings import RuleSettings, Settings
 
 _ITEMS = {"source", "replica", "region"}

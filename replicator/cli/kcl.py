@@ -14,21 +14,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicator.adapters.aws import CLIENT_ERRORS, translate
-from replicator.adapters.streams import DynamoStreams, whole_listing
+from replicator.adapters.aws.errors import CLIENT_ERRORS, translate
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.cli.confirmation import ask, need_yes
-from replicator.cli.group import ALIVE, Group, RequestRefused, loaded, open_group, rule_named
-from replicator.cli.kcl_leases import KclLease, Taken, lease_of, moved, of_stream, takings
 from replicator.cli.output import print_json, print_rows
-from replicator.domain.assignment import Rewind
 from replicator.domain.errors import EXIT_STOPPED, WorldMismatch
+from replicator.domain.identifiers import TableName
 from replicator.domain.progress import END, HORIZON
-from replicator.domain.records import TableName
-from replicator.rulebook import sights_of
+from replicator.domain.shards.leases import Rewind
+from replicator.operations.errors import RequestRefused
+from replicator.operations.group import ALIVE, Group, loaded, open_group, rule_named
+from replicator.operations.kcl_leases import KclLease, Taken, lease_of, moved, of_stream, takings
+from replicator.settings.compiled_rules import sights_of
 
 if TYPE_CHECKING:
     from replicator.domain.rules import Rule
-    from replicator.ports import StreamRef
+    from replicator.domain.shards.leases import StreamRef
     from replicator.settings import RuleSettings, Settings
 
 _WATCH_SECONDS = 5.0

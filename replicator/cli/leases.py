@@ -14,12 +14,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicator.cli.group import (
+from replicator.cli.output import print_json, print_rows
+from replicator.domain.errors import EXIT_STOPPED
+from replicator.operations.errors import RequestRefused
+from replicator.operations.group import (
     SILENT,
     UNKNOWN,
     Group,
     ReadStream,
-    RequestRefused,
     is_finished,
     loaded,
     open_group,
@@ -27,13 +29,10 @@ from replicator.cli.group import (
     rule_of,
     shown_position,
 )
-from replicator.cli.output import print_json, print_rows
-from replicator.domain.errors import EXIT_STOPPED
 
 if TYPE_CHECKING:
-    from replicator.domain.assignment import LeaseRow
-    from replicator.domain.records import WorkerId
-    from replicator.ports import Pulse
+    from replicator.domain.identifiers import WorkerId
+    from replicator.domain.shards.leases import LeaseRow, Pulse
     from replicator.settings import Settings
 
 FREE = "free"

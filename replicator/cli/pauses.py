@@ -7,10 +7,10 @@ import sys
 import time
 from pathlib import Path
 
-from replicator.cli.group import loaded, open_group, rule_named
 from replicator.cli.output import print_json
 from replicator.domain.errors import EXIT_STOPPED
-from replicator.domain.records import RuleName
+from replicator.domain.identifiers import RuleName
+from replicator.operations.group import loaded, open_group, rule_named
 
 
 def pause_rule(config: Path | None, name: str, note: str, *, as_json: bool) -> int:

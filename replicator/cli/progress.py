@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from replicator.adapters.aws import CLIENT_ERRORS, member, translate
-from replicator.adapters.coordination import (
+from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
+from replicator.adapters.dynamodb.coordination import (
     CHECKPOINT,
     REWIND,
     CoordinationTable,
@@ -20,16 +20,16 @@ from replicator.adapters.coordination import (
     Names,
     Operations,
 )
-from replicator.adapters.provisioning.facts import Fact, failed, ok, warning, wrong
+from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable, WorldMismatch
-from replicator.domain.records import RuleName
-from replicator.ports import KnownStream, StreamRef
+from replicator.domain.identifiers import RuleName
+from replicator.domain.shards.leases import KnownStream, StreamRef
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from replicator.adapters.aws import Place
-    from replicator.ports import Pulse
+    from replicator.adapters.aws.clients import Place
+    from replicator.domain.shards.leases import Pulse
     from replicator.settings import Settings
 
 _TARGET = "target|"

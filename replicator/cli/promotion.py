@@ -19,26 +19,26 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import typer
 
-from replicator.adapters import wire
+from replicator.adapters.aws import wire
+from replicator.adapters.clients import open_places
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.expressions import as_shown
-from replicator.adapters.tables import DynamoRegion
-from replicator.cli.configuration import configuration_path, load
-from replicator.cli.conflict_entries import ConflictEntries
+from replicator.adapters.dynamodb.expressions import as_shown
+from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.cli.conflicts import differences, shown_key
 from replicator.cli.output import print_json, print_rows
-from replicator.cli.sights import OPEN
-from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 from replicator.domain.image import Image, unreserved
-from replicator.domain.ranks import LOWEST, VersionAttribute, VersionType
+from replicator.domain.modes.requests import Found, GetItem, GetTombstone
+from replicator.domain.modes.versioned.ranks import LOWEST, VersionAttribute, VersionType
 from replicator.domain.records import ItemKey, item_key
-from replicator.domain.requests import Found, GetItem, GetTombstone
 from replicator.domain.versions import STAMP
+from replicator.operations.conflict_entries import ConflictEntries
+from replicator.operations.item_copies import OPEN
+from replicator.settings.loading import configuration_path, load
 from replicator.settings.rules import ActiveRule, VersionedRule
 
 if TYPE_CHECKING:
-    from replicator.adapters.aws import Place
+    from replicator.adapters.aws.clients import Place
     from replicator.settings import RuleSettings, Settings
 
 _EXACT = Context(prec=38)

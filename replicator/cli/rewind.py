@@ -14,14 +14,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicator.adapters.streams import DynamoStreams, whole_listing
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.cli.confirmation import ask, need_yes
-from replicator.cli.group import Group, ReadStream, RequestRefused, loaded, open_group, rule_named
 from replicator.cli.output import print_json, print_rows
-from replicator.cli.rewinding import Goal, Step, extent, gone, parse_goal, steps
 from replicator.domain.errors import EXIT_STOPPED, RecordsTrimmed, ShardGone
-from replicator.domain.records import ShardId
+from replicator.domain.identifiers import ShardId
 from replicator.domain.rules import MESH
+from replicator.operations.errors import RequestRefused
+from replicator.operations.group import Group, ReadStream, loaded, open_group, rule_named
+from replicator.operations.rewind_plan import Goal, Step, extent, gone, parse_goal, steps
 
 if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings

@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from replicator.cli.configuration import configuration_path, load
+from replicator.adapters.clients import open_places
 from replicator.cli.output import print_json, print_rows
 from replicator.cli.progress import Ledger
-from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, ReplicatorError, WorldMismatch
 from replicator.settings import OrderedRule
+from replicator.settings.loading import configuration_path, load
 
 if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings

@@ -15,21 +15,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicator.adapters.coordination import CHECKPOINT
-from replicator.cli.admins import ask_all, by_worker
-from replicator.cli.configuration import configuration_path, load
+from replicator.adapters.clients import open_places
+from replicator.adapters.dynamodb.coordination import CHECKPOINT
 from replicator.cli.gaps import document as gap_document
 from replicator.cli.output import print_json, print_rows, rich_table
 from replicator.cli.progress import Ledger, StreamProgress, rule_of
-from replicator.connections import open_places
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
+from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END
-from replicator.domain.records import RuleName
 from replicator.domain.rules import MESH
+from replicator.operations.worker_status import ask_all, by_worker
+from replicator.settings.loading import configuration_path, load
 
 if TYPE_CHECKING:
-    from replicator.adapters.coordination import Pause, StoredGap
-    from replicator.ports import Pulse
+    from replicator.adapters.dynamodb.coordination import Pause, StoredGap
+    from replicator.domain.shards.leases import Pulse
     from replicator.settings import RuleSettings, Settings
 
 _EVERY_SECONDS = 1.0

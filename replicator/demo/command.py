@@ -23,11 +23,11 @@ from replicator.demo.mesh.run import MeshRun
 from replicator.demo.ordered import OrderedRun
 from replicator.demo.reader import CacheReader, cache_readers
 from replicator.demo.run import DemoOptions, Interruption
-from replicator.demo.servers import REQUIRED, ServerFailed, require_servers
 from replicator.demo.shards import workers
 from replicator.demo.view import View
 from replicator.demo.world import World, open_world
 from replicator.domain.errors import EXIT_FAULT, ReplicatorError
+from replicator.laboratory.servers import REQUIRED, ServerFailed, require_servers
 
 
 async def demo(options: DemoOptions) -> int:

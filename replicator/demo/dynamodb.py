@@ -16,9 +16,9 @@ from typing import Any, Final
 import aiohttp
 import msgspec
 
-from replicator.demo.servers import ACCESS_KEY
 from replicator.domain.errors import Unreachable
 from replicator.domain.image import Image
+from replicator.laboratory.servers import ACCESS_KEY
 
 Typed = dict[str, dict[str, Any]]
 """Attributes in DynamoDB's JSON: name -> {type: value}."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final
 
-from replicator.demo.streamlab import StreamLab
+from replicator.laboratory.streamlab import StreamLab
 
 PAUSE_SECONDS: Final = 1.0
 _ROLL_ALL_EVERY: Final = 5

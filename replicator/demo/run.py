@@ -15,11 +15,11 @@ from replicator.demo.items import DemoKey, Keyspace
 from replicator.demo.lag import LagSampler
 from replicator.demo.reader import CacheReader
 from replicator.demo.resharding import Resharding
-from replicator.demo.servers import ACCESS_KEY, SECRET_KEY
 from replicator.demo.shards import ShardWatch
 from replicator.demo.traffic import READERS_PER_CACHE, read_until, warm
 from replicator.demo.view import Stage, Traffic, View
 from replicator.demo.world import World
+from replicator.laboratory.servers import ACCESS_KEY, SECRET_KEY
 
 SETTLE_SECONDS: Final = 5.0
 _VIEW_SECONDS = 0.25

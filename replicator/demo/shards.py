@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from replicator.demo.daemon_figures import DaemonFigures
 from replicator.demo.resharding import Resharding
-from replicator.demo.streamlab import StreamLab
+from replicator.laboratory.streamlab import StreamLab
 
 _LOOK_SECONDS: Final = 0.5
 _RATE_SECONDS: Final = 3.0

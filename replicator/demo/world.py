@@ -19,9 +19,17 @@ import yaml
 
 from replicator.demo.dynamodb import LocalRegion, local_regions
 from replicator.demo.layout import ORDERED, SOURCE, DemoTable, Layout
-from replicator.demo.servers import LOOPBACK, Child, MiniStack, ServerFailed, Valkey, clean_environment, free_ports
-from replicator.demo.streamlab import StreamLab
 from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED
+from replicator.laboratory.servers import (
+    LOOPBACK,
+    Child,
+    MiniStack,
+    ServerFailed,
+    Valkey,
+    clean_environment,
+    free_ports,
+)
+from replicator.laboratory.streamlab import StreamLab
 
 GROUP: Final = "demo"
 SIDE_TABLE: Final = f"replicator-side-{GROUP}"

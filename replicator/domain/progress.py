@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from replicator.domain.records import SequenceNumber
+from replicator.domain.identifiers import SequenceNumber
 
 _BEGINNING_TEXT = "SHARD_START"
 _HORIZON_TEXT = "TRIM_HORIZON"

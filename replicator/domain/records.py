@@ -9,21 +9,13 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import NewType
 
 import msgspec
 
 from replicator.domain.errors import MalformedRecord
+from replicator.domain.identifiers import SequenceNumber
 from replicator.domain.image import Image
 from replicator.domain.versions import SEQUENCE_DIGITS
-
-TableName = NewType("TableName", str)
-ShardId = NewType("ShardId", str)
-RegionId = NewType("RegionId", str)
-RuleName = NewType("RuleName", str)
-WorkerId = NewType("WorkerId", str)
-SequenceNumber = NewType("SequenceNumber", str)
-"""As the source wrote it; compare with `int()`, never as text."""
 
 _LONGEST_SIDE_KEY = 1024
 _ENCODE = msgspec.json.Encoder().encode

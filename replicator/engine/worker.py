@@ -11,16 +11,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.records import RegionId, TableName, WorkerId
-from replicator.engine.coordinator import Source, StreamCoordinator
-from replicator.engine.describing import DescribeBudget
-from replicator.engine.leases import News, Session, heartbeat
-from replicator.engine.members import Members
-from replicator.engine.pacing import Limits, pause_for_any
-from replicator.engine.sources import Sources
-from replicator.engine.turns import MOST_AT_ONCE, TakingTurns
-from replicator.engine.view import Loads
-from replicator.ports import Clock, Membership, Observer
+from replicator.domain.identifiers import RegionId, TableName, WorkerId
+from replicator.domain.shards.loads import Loads
+from replicator.engine.discovery.describe_rate import DescribeBudget
+from replicator.engine.limits import Limits
+from replicator.engine.membership.heartbeat import News, heartbeat
+from replicator.engine.membership.members import Members
+from replicator.engine.membership.session import Session
+from replicator.engine.ownership.bounded_coordination import MOST_AT_ONCE, TakingTurns
+from replicator.engine.ownership.source_coordinator import StreamCoordinator
+from replicator.engine.ownership.sources import Source, Sources
+from replicator.engine.waiting import pause_for_any
+from replicator.ports.clock import Clock
+from replicator.ports.coordination import Membership
+from replicator.ports.events import Observer
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,8 @@
 This package checks what the file alone can show; `replicator check` compares it with the world.
 """
 
-from replicator.settings.agreement import target_problems
-from replicator.settings.expansion import MOST_TABLES, choosing, expanded
+from replicator.settings.chosen_tables import MOST_TABLES, choosing, expanded
+from replicator.settings.cross_checks import target_problems
 from replicator.settings.model import (
     DEFAULT_PATH,
     DEFAULT_SECRETS,

@@ -19,7 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from replicator.settings.agreement import problems_of
+from replicator.settings.cross_checks import problems_of
 from replicator.settings.rules import RuleSettings
 from replicator.settings.values import (
     AttributeName,

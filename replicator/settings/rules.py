@@ -8,7 +8,7 @@ import jmespath
 import jmespath.exceptions
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from replicator.domain.rules import KeyTemplate
+from replicator.domain.cache_keys import KeyTemplate
 from replicator.domain.versions import MAX_EPOCH, STAMP
 from replicator.settings.tables import TableChoice, TableSelection
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table

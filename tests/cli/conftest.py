@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from replicator.demo.servers import MiniStack, Valkey
+from replicator.laboratory.servers import MiniStack, Valkey
 from replicator.settings import ENV_PREFIX
 from tests.cli.daemons import TEST_SECONDS
 from tests.cli.worlds import World

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.cli import boundary
+from replicator.cli import main as boundary
 from replicator.domain.errors import Unreachable
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from replicator.cli.configuration import ConfigurationProblems, configuration_path, load
 from replicator.settings import DEFAULT_PATH
+from replicator.settings.loading import ConfigurationProblems, configuration_path, load
 
 GOOD = """\
 group: test

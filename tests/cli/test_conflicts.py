@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.conflicts import stored
+from replicator.adapters.dynamodb.conflict_log import stored
 from replicator.cli.conflicts import shortened
-from replicator.domain.conflicts import ConflictEntry, Kind, Reason, Witness, document
+from replicator.domain.conflict_document import document
+from replicator.domain.conflicts import ConflictEntry, Kind, LogConflict, Reason, Witness
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
-from replicator.domain.records import ItemKey, RegionId, RuleName, SequenceNumber, ShardId, TableName
-from replicator.domain.requests import LogConflict
+from replicator.domain.records import ItemKey
 from tests.cli.proxy import watched
 from tests.cli.worlds import World
 

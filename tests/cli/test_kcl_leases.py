@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.coordination import CorruptRow
-from replicator.cli.kcl_leases import KclLease, lease_of, moved, of_stream, takings
-from replicator.domain.lineage import Shard
-from replicator.domain.records import ShardId
+from replicator.adapters.dynamodb.coordination import CorruptRow
+from replicator.domain.identifiers import ShardId
+from replicator.domain.shards.lineage import Shard
+from replicator.operations.kcl_leases import KclLease, lease_of, moved, of_stream, takings
 
 LABEL = "2026-01-31T12:00:00.000"
 

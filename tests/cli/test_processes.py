@@ -15,15 +15,7 @@ from typing import Self
 
 import pytest
 
-from replicator.cli.processes import (
-    Launch,
-    Patience,
-    Workers,
-    WorkersInvalid,
-    launch_of,
-    number_of_workers,
-    worst,
-)
+from replicator.app.supervisor import Launch, Patience, Workers, WorkersInvalid, launch_of, number_of_workers, worst
 from replicator.domain.errors import ConfigurationInvalid
 from replicator.settings import Settings
 from tests.cli.daemons import WAIT_SECONDS

@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 
 import pytest
 
-from replicator.cli.group import ReadStream, RequestRefused
-from replicator.cli.rewinding import Goal, gone, parse_goal, steps
-from replicator.domain.assignment import LeaseRow, Rewind
-from replicator.domain.lineage import Shard
+from replicator.domain.identifiers import RegionId, ShardId, TableName, WorkerId
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
-from replicator.domain.records import RegionId, ShardId, TableName, WorkerId
-from replicator.ports import StreamRef, StreamState
+from replicator.domain.shards.leases import LeaseRow, Rewind, StreamRef, StreamState
+from replicator.domain.shards.lineage import Shard
+from replicator.operations.errors import RequestRefused
+from replicator.operations.group import ReadStream
+from replicator.operations.rewind_plan import Goal, gone, parse_goal, steps
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 EU, AP = "orders/eu", "orders/ap"

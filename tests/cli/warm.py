@@ -19,7 +19,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from replicator.demo.servers import clean_environment
+from replicator.laboratory.servers import clean_environment
 
 _COMMAND_SECONDS = 300.0
 """No command takes so long, whatever else the machine does."""
@@ -27,8 +27,8 @@ _COMMAND_SECONDS = 300.0
 _PRELOADED = [
     "aiobotocore.session",
     "aiohttp.web",
-    "replicator.app",
-    "replicator.cli.boundary",
+    "replicator.app.daemon",
+    "replicator.cli.main",
     "replicator.cli.check",
     "replicator.cli.commands",
     "replicator.cli.init",
@@ -37,13 +37,13 @@ _PRELOADED = [
     "replicator.cli.kcl",
     "replicator.cli.leases",
     "replicator.cli.pauses",
-    "replicator.cli.processes",
+    "replicator.app.supervisor",
     "replicator.cli.rewind",
     "replicator.cli.rules",
     "replicator.cli.schema",
     "replicator.cli.status",
-    "replicator.adapters.provisioning.check",
-    "replicator.adapters.provisioning.creation",
+    "replicator.checks.survey",
+    "replicator.checks.creation",
 ]
 
 
@@ -141,7 +141,7 @@ def _become(arguments: list[str], environment: dict[str, str], files: list[str])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
-    from replicator.cli.boundary import run
+    from replicator.cli.main import run
 
     code = 1
     try:

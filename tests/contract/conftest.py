@@ -6,8 +6,8 @@ from uuid import uuid4
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.demo.servers import MiniStack, Valkey, clean_environment
+from replicator.adapters.aws.clients import Place
+from replicator.laboratory.servers import MiniStack, Valkey, clean_environment
 from tests.contract.worlds import (
     CacheBench,
     DynamoRegionBench,

@@ -6,21 +6,22 @@ from collections.abc import Mapping
 from email.utils import formatdate
 from typing import Any
 
-from replicator.adapters.aws import Place
-from replicator.adapters.coordination import (
+from replicator.adapters.aws.clients import Place
+from replicator.adapters.dynamodb.coordination import (
     CoordinationTable,
     DynamoCoordination,
     DynamoMembership,
     DynamoRegistry,
     Operations,
 )
-from replicator.adapters.memory import MemoryCoordination, MemoryMembership, MemoryRegistry
-from replicator.domain.assignment import LeaseRow, Rewind
-from replicator.domain.lineage import Shard
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.progress import Position
-from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.rules import Target
-from replicator.ports import Coordination, Gap, Lease, Membership, Registry, StreamRef
+from replicator.domain.shards.leases import Lease, LeaseRow, Rewind, StreamRef
+from replicator.domain.shards.lineage import Shard
+from replicator.laboratory.memory import MemoryCoordination, MemoryMembership, MemoryRegistry
+from replicator.ports.coordination import Coordination, Membership, Registry
 from tests.contract.worlds import create_table, fresh
 
 ME, YOU = WorkerId("me"), WorkerId("you")

@@ -16,12 +16,13 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from replicator.adapters.memory import MemoryStream
 from replicator.domain.errors import IteratorExpired, PoisonRecord, RecordsTrimmed, ShardGone
-from replicator.domain.lineage import Shard
+from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
 from replicator.domain.progress import HORIZON, Position
-from replicator.domain.records import ChangeRecord, SequenceNumber, ShardId, TableName
-from replicator.ports import StreamRef
+from replicator.domain.records import ChangeRecord
+from replicator.domain.shards.leases import StreamRef
+from replicator.domain.shards.lineage import Shard
+from replicator.laboratory.memory import MemoryStream
 
 _CODES = {
     IteratorExpired: "ExpiredIteratorException",

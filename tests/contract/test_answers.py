@@ -15,19 +15,17 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.conflicts import DynamoConflictLog
-from replicator.adapters.coordination import (
+from replicator.adapters.dynamodb.conflict_log import DynamoConflictLog
+from replicator.adapters.dynamodb.coordination import (
     CoordinationTable,
     DynamoCoordination,
     DynamoMembership,
     DynamoRegistry,
     Operations,
 )
-from replicator.adapters.streams import DynamoStreams
-from replicator.adapters.tables import DynamoRegion
-from replicator.demo.servers import clean_environment
-from replicator.domain.assignment import LeaseRow
-from replicator.domain.conflicts import ConflictEntry, Witness
+from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.domain.conflicts import ConflictEntry, LogConflict, Witness
 from replicator.domain.errors import (
     AccessRefused,
     MalformedRecord,
@@ -38,18 +36,16 @@ from replicator.domain.errors import (
     Unreachable,
     WorldMismatch,
 )
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
 from replicator.domain.image import Image
-from replicator.domain.lineage import Shard
-from replicator.domain.progress import HORIZON
-from replicator.domain.records import ItemKey, RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
-from replicator.domain.requests import (
+from replicator.domain.modes.requests import (
     Delete,
     Done,
     Found,
     GetItem,
     GetTombstone,
     GuardedPut,
-    LogConflict,
     Put,
     RaiseTombstone,
     Refused,
@@ -57,9 +53,14 @@ from replicator.domain.requests import (
     StampBelow,
     TombstoneBelow,
 )
+from replicator.domain.progress import HORIZON
+from replicator.domain.records import ItemKey
 from replicator.domain.rules import Target
+from replicator.domain.shards.leases import Lease, LeaseRow, Pulse, StreamRef
+from replicator.domain.shards.lineage import Shard
 from replicator.domain.versions import ordered_version
-from replicator.ports import Gap, Lease, Pulse, ShardPage, StreamRef
+from replicator.laboratory.servers import clean_environment
+from replicator.ports.sources import ShardPage
 from tests.contract.worlds import Turnstile, place
 
 KEY = ItemKey((("pk", "S", "a"),))

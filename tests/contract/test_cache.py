@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 import pytest
 import redis.asyncio as redis_asyncio
 
-from replicator.adapters.memory import acted, value_entry
-from replicator.demo.servers import Valkey
+from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
 from replicator.domain.errors import Throttled, Unreachable
-from replicator.domain.rules import CacheAction, Invalidate, Refresh
 from replicator.domain.versions import UNSTAMPED, ordered_version
+from replicator.laboratory.memory import acted, value_entry
+from replicator.laboratory.servers import Valkey
 from tests.contract.worlds import CacheBench, fresh, redis_bench
 
 V1, V2, V3 = (ordered_version(0, 1_700_000_000_000, number) for number in (1, 2, 3))

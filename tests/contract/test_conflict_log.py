@@ -12,21 +12,17 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.adapters.conflicts import (
-    ConflictLogs,
-    DynamoConflictLog,
-    FileConflictLog,
-    conflict_log,
-    shown,
-)
-from replicator.adapters.memory import MemoryConflictLog
-from replicator.domain.conflicts import ConflictEntry, Kind, Reason, Witness, document
+from replicator.adapters.aws.clients import Place
+from replicator.adapters.dynamodb.conflict_log import ConflictLogs, DynamoConflictLog, conflict_log, shown
+from replicator.adapters.files.conflict_log import FileConflictLog
+from replicator.domain.conflict_document import document
+from replicator.domain.conflicts import ConflictEntry, Kind, LogConflict, Reason, Witness
 from replicator.domain.errors import TableMissing, Unreachable
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
-from replicator.domain.records import ItemKey, RegionId, RuleName, SequenceNumber, ShardId, TableName
-from replicator.domain.requests import LogConflict
-from replicator.ports import ConflictLog
+from replicator.domain.records import ItemKey
+from replicator.laboratory.memory import MemoryConflictLog
+from replicator.ports.targets import ConflictLog
 from replicator.settings import Settings
 from tests.contract.worlds import create_table, fresh, place
 

@@ -7,12 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.domain.assignment import LeaseRow, Rewind
 from replicator.domain.errors import LeaseLost
-from replicator.domain.lineage import Shard
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
-from replicator.domain.records import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
-from replicator.ports import KnownStream, Lease, Pulse, Seat, StreamState
+from replicator.domain.shards.leases import KnownStream, Lease, LeaseRow, Pulse, Rewind, Seat, StreamState
+from replicator.domain.shards.lineage import Shard
 from tests.contract.conftest import WORLDS
 from tests.contract.coordination_worlds import (
     AP,

@@ -7,13 +7,12 @@ from typing import Any, cast
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.domain.assignment import LeaseRow
+from replicator.adapters.aws.clients import Place
 from replicator.domain.errors import TableMissing, WorldMismatch
-from replicator.domain.lineage import Shard
+from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.progress import Position
-from replicator.domain.records import SequenceNumber, ShardId
-from replicator.ports import Pulse
+from replicator.domain.shards.leases import LeaseRow, Pulse
+from replicator.domain.shards.lineage import Shard
 from tests.contract.coordination_worlds import FOUND, ME, S1, S2, S3, STREAM, TableWorld, table_world
 
 pytestmark = pytest.mark.servers

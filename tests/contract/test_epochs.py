@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.adapters.epochs import Claim, note_epoch
+from replicator.adapters.aws.clients import Place
+from replicator.adapters.dynamodb.table_claims import Claim, note_epoch
 from replicator.domain.errors import WorldMismatch
 from tests.contract.worlds import create_table, fresh
 

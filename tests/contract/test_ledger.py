@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.adapters.aws import Place
+from replicator.adapters.aws.clients import Place
 from replicator.cli.progress import Ledger
-from replicator.domain.assignment import Rewind
+from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END, Position
-from replicator.domain.records import RuleName
+from replicator.domain.shards.leases import Rewind
 from replicator.settings import Settings
 from tests.contract.coordination_worlds import EU, S1, STREAM, TableWorld, table_world
 

@@ -6,14 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.adapters.coordination import Pause, StoredGap
-from replicator.domain.assignment import LeaseRow, Rewind
+from replicator.adapters.aws.clients import Place
+from replicator.adapters.dynamodb.coordination import Pause, StoredGap
 from replicator.domain.errors import LeaseLost
-from replicator.domain.lineage import Shard
+from replicator.domain.identifiers import RuleName, SequenceNumber
 from replicator.domain.progress import END, Position
-from replicator.domain.records import RuleName, SequenceNumber
-from replicator.ports import Pulse
+from replicator.domain.shards.leases import LeaseRow, Pulse, Rewind
+from replicator.domain.shards.lineage import Shard
 from tests.contract.coordination_worlds import FOUND, GAP, ME, S1, S2, STREAM, YOU, TableWorld, table_world
 from tests.contract.worlds import gathered
 

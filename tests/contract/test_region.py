@@ -9,12 +9,11 @@ from random import Random
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.adapters.memory import EMPTY, MemoryRegion, OpenFence, Slot
+from replicator.adapters.aws.clients import Place
+from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import LeaseLost, PoisonRecord, ReplicatorError, TableMissing
 from replicator.domain.image import Image, canonical, stamped
-from replicator.domain.records import ItemKey
-from replicator.domain.requests import (
+from replicator.domain.modes.requests import (
     AbsentOrStampBelow,
     Condition,
     Delete,
@@ -23,7 +22,6 @@ from replicator.domain.requests import (
     GetItem,
     GetTombstone,
     GuardedPut,
-    LogConflict,
     Put,
     RaiseTombstone,
     Refused,
@@ -33,7 +31,9 @@ from replicator.domain.requests import (
     TombstoneBelow,
     UnstampedOrStampBelow,
 )
+from replicator.domain.records import ItemKey
 from replicator.domain.versions import ordered_version
+from replicator.laboratory.memory import EMPTY, MemoryRegion, OpenFence, Slot
 from tests.contract.worlds import DynamoRegionBench, RegionBench, Turnstile, gathered
 
 V1, V2, V3 = (ordered_version(0, 1_700_000_000_000, number) for number in (1, 2, 3))

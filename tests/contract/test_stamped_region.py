@@ -11,13 +11,11 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.adapters.memory import MemoryRegion, OpenFence, Slot
-from replicator.adapters.tables import DynamoRegion, fresh_nonce
+from replicator.adapters.aws.clients import Place
+from replicator.adapters.dynamodb.tables import DynamoRegion, fresh_nonce
 from replicator.domain.errors import LeaseLost, PoisonRecord, WorldMismatch
 from replicator.domain.image import Image, canonical, stamped
-from replicator.domain.records import ItemKey
-from replicator.domain.requests import (
+from replicator.domain.modes.requests import (
     Absent,
     DeleteMarked,
     Done,
@@ -39,6 +37,7 @@ from replicator.domain.requests import (
     StampRequest,
     UnstampedOrBelow,
 )
+from replicator.domain.records import ItemKey
 from replicator.domain.stamps import (
     NO_PARENT,
     NO_ROW,
@@ -52,6 +51,7 @@ from replicator.domain.stamps import (
     parse_stamp,
     write_sequence,
 )
+from replicator.laboratory.memory import MemoryRegion, OpenFence, Slot
 from tests.contract.worlds import DynamoRegionBench, RegionBench, Turnstile, gathered
 
 OPEN = OpenFence()

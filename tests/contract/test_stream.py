@@ -11,15 +11,17 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.adapters.memory import MemorySource, MemoryStream
-from replicator.adapters.streams import DynamoStreams, whole_listing
+from replicator.adapters.aws.clients import Place
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone, TableMissing, WorldMismatch
+from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
-from replicator.domain.lineage import Shard
 from replicator.domain.progress import BEGINNING, HORIZON, Position, after
-from replicator.domain.records import ChangeRecord, Event, ItemKey, RegionId, SequenceNumber, ShardId, TableName
-from replicator.ports import RecordPage, ShardPage, Stream, StreamRef
+from replicator.domain.records import ChangeRecord, Event, ItemKey
+from replicator.domain.shards.leases import StreamRef
+from replicator.domain.shards.lineage import Shard
+from replicator.laboratory.memory import MemorySource, MemoryStream
+from replicator.ports.sources import RecordPage, ShardPage, Stream
 from tests.contract.stream_laboratory import Habits, laboratory
 from tests.contract.worlds import create_table, fresh, place
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.aws import ClientTimes, Place, open_place
-from replicator.adapters.provisioning.check import check, preflight
-from replicator.adapters.provisioning.choices import TableFinder, with_tables
-from replicator.adapters.provisioning.creation import initialise
-from replicator.adapters.provisioning.facts import Status
+from replicator.adapters.aws.clients import ClientTimes, Place, open_place
+from replicator.checks.creation import initialise
+from replicator.checks.facts import Status
+from replicator.checks.survey import check, preflight
+from replicator.checks.table_choices import TableFinder, with_tables
 from replicator.domain.errors import Unreachable
 from replicator.settings import Settings
 from tests.contract.worlds import create_table

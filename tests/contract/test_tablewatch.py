@@ -9,22 +9,22 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from replicator.adapters.aws import ClientTimes, Place, open_place
+from replicator.adapters.aws.clients import ClientTimes, Place, open_place
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.coordination import CoordinationTable, DynamoRegistry
-from replicator.adapters.provisioning.check import preflight
-from replicator.adapters.provisioning.choices import TableFinder
-from replicator.adapters.provisioning.creation import initialise
-from replicator.adapters.streams import DynamoStreams
-from replicator.domain.records import RegionId, RuleName, TableName
+from replicator.adapters.dynamodb.coordination import CoordinationTable, DynamoRegistry
+from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.app.preflight import Premises
+from replicator.app.table_discovery import TableWatch
+from replicator.checks.creation import initialise
+from replicator.checks.survey import preflight
+from replicator.checks.table_choices import TableFinder
+from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.rules import Target
-from replicator.ops.board import Board
-from replicator.ops.metrics import Metrics
-from replicator.ops.observer import LiveObserver
-from replicator.rulebook import rules_of
+from replicator.observability.metrics import Metrics
+from replicator.observability.observer import LiveObserver
+from replicator.observability.status_board import Board
 from replicator.settings import Region, Settings
-from replicator.startup import Premises
-from replicator.tablewatch import TableWatch
+from replicator.settings.compiled_rules import rules_of
 from tests.contract.test_table_finder import configured, create, opened
 
 pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("account")]

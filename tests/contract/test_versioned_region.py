@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.aws import Place
-from replicator.adapters.memory import MemoryRegion, OpenFence, Slot
+from replicator.adapters.aws.clients import Place
 from replicator.domain.errors import LeaseLost
 from replicator.domain.image import Image, canonical
-from replicator.domain.ranks import VersionAttribute, VersionType
-from replicator.domain.records import ItemKey
-from replicator.domain.requests import (
+from replicator.domain.modes.requests import (
     Absent,
     Done,
     Found,
@@ -30,6 +27,9 @@ from replicator.domain.requests import (
     VersionedRequest,
     VersionIs,
 )
+from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
+from replicator.domain.records import ItemKey
+from replicator.laboratory.memory import MemoryRegion, OpenFence, Slot
 from tests.contract.worlds import DynamoRegionBench, RegionBench, Turnstile, gathered
 
 OPEN = OpenFence()

@@ -13,16 +13,16 @@ from typing import Any, Protocol
 
 import redis.asyncio as redis_asyncio
 
-from replicator.adapters.aws import ClientTimes, Place, open_place
+from replicator.adapters.aws.clients import ClientTimes, Place, open_place
+from replicator.adapters.aws.wire import call, prepare
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.memory import MemoryCache, MemoryRegion, Slot
-from replicator.adapters.redis import RedisCache
-from replicator.adapters.tables import DynamoRegion
-from replicator.adapters.wire import call, prepare
+from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.adapters.redis.cache import RedisCache
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
 from replicator.domain.stamps import NO_ROW, SideRow, Tombstone, parse_version
-from replicator.ports import Cache, Region
+from replicator.laboratory.memory import MemoryCache, MemoryRegion, Slot
+from replicator.ports.targets import Cache, Region
 from replicator.settings import Region as RegionSettings
 
 _BATCH = 25

@@ -15,7 +15,30 @@ from dataclasses import replace
 from typing import Any
 from zlib import crc32
 
-from replicator.adapters.memory import (
+from replicator.domain.cache_keys import CacheRule
+from replicator.domain.conflicts import ConflictEntry
+from replicator.domain.errors import PoisonRecord, ReplicatorError
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, WorkerId
+from replicator.domain.image import Image, unreserved
+from replicator.domain.modes.requests import Replace, Request, Response, Restamp, StampedPut
+from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.modes.versioned.ranks import VersionAttribute
+from replicator.domain.progress import HORIZON, Position, after
+from replicator.domain.records import ChangeRecord, Event, ItemKey
+from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
+from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.stamps import held
+from replicator.domain.versions import STAMP
+from replicator.engine.applying.applier import TargetApplier
+from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.limits import Limits
+from replicator.engine.ownership.sources import Source
+from replicator.engine.reading.memory_budget import ByteBudget
+from replicator.engine.shard.worker import ShardPorts
+from replicator.engine.worker import Worker
+from replicator.laboratory.memory import (
     EMPTY,
     Faults,
     MemoryCache,
@@ -27,35 +50,8 @@ from replicator.adapters.memory import (
     MemoryStream,
     OpenFence,
 )
-from replicator.domain.conflicts import ConflictEntry
-from replicator.domain.errors import PoisonRecord, ReplicatorError
-from replicator.domain.image import Image, unreserved
-from replicator.domain.ownwrites import OwnWrites
-from replicator.domain.progress import HORIZON, Position, after
-from replicator.domain.ranks import VersionAttribute
-from replicator.domain.records import (
-    ChangeRecord,
-    Event,
-    ItemKey,
-    RegionId,
-    RuleName,
-    SequenceNumber,
-    ShardId,
-    WorkerId,
-)
-from replicator.domain.requests import Replace, Request, Response, Restamp, StampedPut
-from replicator.domain.rules import ActivePlan, CacheRule, Rule, Target, VersionedPlan
-from replicator.domain.stamps import held
-from replicator.domain.versions import STAMP
-from replicator.engine.ahead import ByteBudget, ReadAhead
-from replicator.engine.apply import TargetApplier
-from replicator.engine.cache import CacheFunnel
-from replicator.engine.coordinator import Source
-from replicator.engine.desk import TargetPorts
-from replicator.engine.pacing import Limits
-from replicator.engine.shard import ShardPorts
-from replicator.engine.worker import Worker
-from replicator.ports import Fence, Lease, Place, Region, StreamRef
+from replicator.ports.events import Place
+from replicator.ports.targets import Fence, Region
 from tests.engine.world import AP, CA, EPOCH_SECONDS, EU, ORDERS, US, LoopClock, Process, Recorder, key_of, wire
 
 SA = RegionId("sa")

@@ -7,18 +7,18 @@ import itertools
 from dataclasses import replace
 from typing import Self
 
-from replicator.domain.assignment import LeaseRow
 from replicator.domain.errors import ShardGone
-from replicator.domain.lineage import Shard, merged
-from replicator.domain.records import SequenceNumber, ShardId, WorkerId
+from replicator.domain.identifiers import SequenceNumber, ShardId, WorkerId
 from replicator.domain.rules import Rule
-from replicator.engine.ahead import ByteBudget
-from replicator.engine.cache import CacheFunnel
-from replicator.engine.desk import ShardPorts, TargetPorts
-from replicator.engine.leases import Session, ShardFence
-from replicator.engine.pacing import Limits
-from replicator.engine.shard import ShardWorker
-from replicator.ports import Lease
+from replicator.domain.shards.leases import Lease, LeaseRow
+from replicator.domain.shards.lineage import Shard, merged
+from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.context import TargetPorts
+from replicator.engine.limits import Limits
+from replicator.engine.membership.session import Session, ShardFence
+from replicator.engine.reading.memory_budget import ByteBudget
+from replicator.engine.shard.ports import ShardPorts
+from replicator.engine.shard.worker import ShardWorker
 from tests.engine.world import LoopClock, Recorder, World, eu_rule
 
 S0 = ShardId("s0")

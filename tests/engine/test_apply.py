@@ -8,21 +8,26 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from replicator.adapters.memory import Fault, OpenFence, value_entry
+from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.errors import AccessRefused, LeaseLost, Throttled, Unreachable
-from replicator.domain.ordered import Effect, OrderedPolicy, Unstamped
+from replicator.domain.filters import Filter
+from replicator.domain.identifiers import RuleName, ShardId
+from replicator.domain.modes.ordered import Effect, OrderedPolicy, Unstamped
+from replicator.domain.modes.requests import GuardedPut, Put
 from replicator.domain.progress import HORIZON, Position
-from replicator.domain.records import ChangeRecord, RuleName, ShardId
-from replicator.domain.requests import GuardedPut, Put
-from replicator.domain.rules import CacheVerb, Filter, Rule, Start, Target
+from replicator.domain.records import ChangeRecord
+from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.versions import ordered_version
-from replicator.engine.ahead import ReadAhead
-from replicator.engine.apply import TargetApplier
-from replicator.engine.cache import CacheFunnel
-from replicator.engine.desk import TargetPorts
-from replicator.engine.leases import Session, ShardFence
-from replicator.engine.pacing import Limits, Stopped, found
-from replicator.ports import Fence, Place
+from replicator.engine.applying.applier import TargetApplier
+from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.limits import Limits
+from replicator.engine.membership.session import Session, ShardFence
+from replicator.engine.waiting import Stopped, found
+from replicator.laboratory.memory import Fault, OpenFence, value_entry
+from replicator.ports.events import Place
+from replicator.ports.targets import Fence
 from tests.engine.world import (
     EPOCH_SECONDS,
     EU,

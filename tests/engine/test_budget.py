@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from replicator.domain.errors import Unreachable
-from replicator.domain.records import ShardId
-from replicator.engine.ahead import ByteBudget, Grant, ReadAhead, weight
-from replicator.engine.pacing import Limits
+from replicator.domain.identifiers import ShardId
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.limits import Limits
+from replicator.engine.reading.memory_budget import ByteBudget, Grant, weight
 from tests.engine.shard_bench import ShardBench
 from tests.engine.world import AP, EU, World, image, key_of, rule, target, until
 

@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from replicator.adapters.memory import Fault, Faults, MemoryCache, OpenFence
+from replicator.domain.cache_keys import Invalidate
 from replicator.domain.errors import LeaseLost, Unreachable
-from replicator.domain.rules import Invalidate
-from replicator.engine.cache import CacheFunnel
-from replicator.engine.pacing import found
+from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.waiting import found
+from replicator.laboratory.memory import Fault, Faults, MemoryCache, OpenFence
 
 
 class Fallen:

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.adapters.memory import Fault
 from replicator.domain.errors import RecordsTrimmed, Throttled, Unreachable, WorldMismatch
-from replicator.domain.lineage import Shard
-from replicator.domain.records import ShardId, WorkerId
+from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.rules import OnGap, Start
-from replicator.engine.pacing import Limits
+from replicator.domain.shards.lineage import Shard
+from replicator.engine.limits import Limits
+from replicator.laboratory.memory import Fault
 from tests.engine.world import (
     AP,
     EU,

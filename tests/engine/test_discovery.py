@@ -9,19 +9,22 @@ from random import Random
 
 import pytest
 
-from replicator.adapters.memory import Fault
-from replicator.domain.assignment import Rewind
 from replicator.domain.errors import RecordsTrimmed, ShardGone, Throttled, Unreachable
-from replicator.domain.lineage import Shard
+from replicator.domain.identifiers import SequenceNumber, ShardId, WorkerId
 from replicator.domain.progress import END, HORIZON, after
-from replicator.domain.records import SequenceNumber, ShardId, WorkerId
-from replicator.engine.describing import DescribeBudget
-from replicator.engine.discovery import Discovery
-from replicator.engine.leases import News, Session
-from replicator.engine.listing import Listing, Questions
-from replicator.engine.members import Members
-from replicator.engine.pacing import Limits, Stopped
-from replicator.ports import ShardPage, StreamState
+from replicator.domain.shards.leases import Rewind, StreamState
+from replicator.domain.shards.lineage import Shard
+from replicator.engine.discovery.describe_rate import DescribeBudget
+from replicator.engine.discovery.discovery import Discovery
+from replicator.engine.discovery.listing import Listing
+from replicator.engine.discovery.questions import Questions
+from replicator.engine.limits import Limits
+from replicator.engine.membership.heartbeat import News
+from replicator.engine.membership.members import Members
+from replicator.engine.membership.session import Session
+from replicator.engine.waiting import Stopped
+from replicator.laboratory.memory import Fault
+from replicator.ports.sources import ShardPage
 from tests.engine.shard_bench import first_of
 from tests.engine.world import Process, World, until
 

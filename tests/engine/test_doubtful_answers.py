@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any
 
 from replicator.domain.errors import RecordsTrimmed, ReplicatorError, ShardGone
-from replicator.domain.records import ShardId
+from replicator.domain.identifiers import ShardId
 from replicator.domain.rules import OnGap
-from replicator.ports import RecordPage, StreamRef
+from replicator.domain.shards.leases import StreamRef
+from replicator.ports.sources import RecordPage
 from tests.engine.world import AP, EU, World, eu_rule, rule, target, until
 
 S0 = ShardId("s0")

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from replicator.domain.assignment import LeaseRow, Rewind
 from replicator.domain.errors import LeaseLost, RecordsTrimmed, Unreachable
-from replicator.domain.lineage import Shard
+from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.progress import HORIZON, after
-from replicator.domain.records import SequenceNumber, ShardId
 from replicator.domain.rules import OnGap, Rule, Start
-from replicator.engine.pacing import Limits
-from replicator.ports import RecordPage
+from replicator.domain.shards.leases import LeaseRow, Rewind
+from replicator.domain.shards.lineage import Shard
+from replicator.engine.limits import Limits
+from replicator.ports.sources import RecordPage
 from tests.engine.shard_bench import S0, ShardBench, first_of
 from tests.engine.world import AP, EPOCH_SECONDS, EU, World, eu_rule, key_of, rule, target, until
 

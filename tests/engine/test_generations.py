@@ -6,9 +6,9 @@ import asyncio
 from dataclasses import replace
 
 from replicator.domain.errors import Unreachable
-from replicator.domain.records import RuleName, WorkerId
-from replicator.engine.pacing import Limits
-from replicator.ports import KnownStream, Seat, StreamRef
+from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.domain.shards.leases import KnownStream, Seat, StreamRef
+from replicator.engine.limits import Limits
 from tests.engine.test_coordinator import S0, S1, claimed, replace_stream
 from tests.engine.world import AP, ORDERS, World, eu_rule, rule, target, until
 

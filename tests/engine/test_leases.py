@@ -6,11 +6,12 @@ import asyncio
 
 import pytest
 
-from replicator.adapters.memory import Faults, MemoryMembership
 from replicator.domain.errors import LeaseLost, Unreachable
-from replicator.domain.records import WorkerId
-from replicator.engine.leases import Heartbeats, News, Session, ShardFence, heartbeat
-from replicator.engine.pacing import Limits
+from replicator.domain.identifiers import WorkerId
+from replicator.engine.limits import Limits
+from replicator.engine.membership.heartbeat import Heartbeats, News, heartbeat
+from replicator.engine.membership.session import Session, ShardFence
+from replicator.laboratory.memory import Faults, MemoryMembership
 from tests.engine.world import LoopClock, Recorder, hold, until
 
 ME, OTHER = WorkerId("me"), WorkerId("other")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
-from replicator.domain.assignment import Rewind
 from replicator.domain.errors import RecordsTrimmed, ShardGone, Unreachable
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.progress import END, HORIZON, after
-from replicator.domain.records import SequenceNumber, ShardId
-from replicator.ports import Gap
+from replicator.domain.shards.leases import Rewind
 from tests.engine.shard_bench import S0, ShardBench, first_of
 from tests.engine.test_gaps import DAY, OWED, SKIP, gaps, lost, started, trim
 from tests.engine.world import AP, EU, World, key_of, rule, target, until

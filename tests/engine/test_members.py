@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from itertools import groupby
 
-from replicator.adapters.memory import Faults, MemoryMembership
 from replicator.domain.errors import Unreachable
-from replicator.domain.records import RuleName, WorkerId
-from replicator.engine.leases import News, Session
-from replicator.engine.members import Members
-from replicator.engine.pacing import Limits
-from replicator.ports import LEAVING, Pulse
+from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.domain.shards.leases import LEAVING, Pulse
+from replicator.engine.limits import Limits
+from replicator.engine.membership.heartbeat import News
+from replicator.engine.membership.members import Members
+from replicator.engine.membership.session import Session
+from replicator.laboratory.memory import Faults, MemoryMembership
 from tests.engine.world import LoopClock, Recorder, until
 
 ME, OTHER = WorkerId("me"), WorkerId("other")

@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.memory import Fault
 from replicator.domain.conflicts import Witness
 from replicator.domain.errors import Throttled, Unreachable
-from replicator.domain.ordered import Effect
-from replicator.domain.ownwrites import OwnWrites
-from replicator.domain.records import RegionId, SequenceNumber, ShardId
-from replicator.domain.rules import Filter, Start
+from replicator.domain.filters import Filter
+from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId
+from replicator.domain.modes.ordered import Effect
+from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.rules import Start
 from replicator.domain.stamps import Kind, SideRow, Stamp, Version, content_of
-from replicator.engine.pacing import Limits, Stopped, found
+from replicator.engine.limits import Limits
+from replicator.engine.waiting import Stopped, found
+from replicator.laboratory.memory import Fault
 from tests.engine.mesh_world import ACTIVE, MESH_ID, MODES, REGIONS, VERSIONED, MeshWorld, Reader, item, settle
 from tests.engine.world import AP, CA, EPOCH_SECONDS, EU, US, cache_rule, key_of, until
 

@@ -11,17 +11,18 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.adapters.memory import MemoryRegion, OpenFence
+from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId
 from replicator.domain.image import Image
+from replicator.domain.modes.requests import Request, Response
 from replicator.domain.progress import HORIZON, after
-from replicator.domain.records import RegionId, SequenceNumber, ShardId
-from replicator.domain.requests import Request, Response
 from replicator.domain.stamps import NO_ROW, Kind, held
-from replicator.engine.ahead import ReadAhead
-from replicator.engine.apply import TargetApplier
-from replicator.engine.desk import TargetPorts
-from replicator.engine.pacing import Limits
-from replicator.ports import Fence, Place
+from replicator.engine.applying.applier import TargetApplier
+from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.limits import Limits
+from replicator.laboratory.memory import MemoryRegion, OpenFence
+from replicator.ports.events import Place
+from replicator.ports.targets import Fence
 from tests.engine.mesh_world import ACTIVE, VERSIONED, MeshWorld, Reader, settle
 from tests.engine.world import AP, EU, US, LoopClock, Recorder, World, eu_rule, key_of, until
 

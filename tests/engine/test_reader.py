@@ -7,16 +7,17 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from replicator.adapters.memory import Fault, OpenFence
 from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ShardGone, Unreachable
-from replicator.domain.lineage import Shard
+from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
-from replicator.domain.records import SequenceNumber, ShardId
-from replicator.engine.ahead import ByteBudget
-from replicator.engine.cursors import CURSORS_KEPT, Page
-from replicator.engine.pacing import Limits, Stopped
-from replicator.engine.reader import ShardReader
-from replicator.ports import Fence
+from replicator.domain.shards.lineage import Shard
+from replicator.engine.limits import Limits
+from replicator.engine.reading.cursors import CURSORS_KEPT, Page
+from replicator.engine.reading.memory_budget import ByteBudget
+from replicator.engine.reading.reader import ShardReader
+from replicator.engine.waiting import Stopped
+from replicator.laboratory.memory import Fault, OpenFence
+from replicator.ports.targets import Fence
 from tests.engine.shard_bench import ListingEnds
 from tests.engine.world import LoopClock, Recorder, World, until
 

@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.memory import Fault, Faults
 from replicator.domain.errors import LeaseLost, Throttled, Unreachable
-from replicator.domain.lineage import Shard
+from replicator.domain.identifiers import RegionId, ShardId, WorkerId
+from replicator.domain.modes.requests import GuardedPut, Put
 from replicator.domain.progress import Position
-from replicator.domain.records import RegionId, ShardId, WorkerId
-from replicator.domain.requests import GuardedPut, Put
 from replicator.domain.rules import OnGap, Rule, Start
-from replicator.engine.checkpoints import Progress
-from replicator.engine.leases import Session, ShardFence
-from replicator.engine.pacing import Limits
-from replicator.ports import Lease
+from replicator.domain.shards.leases import Lease
+from replicator.domain.shards.lineage import Shard
+from replicator.engine.limits import Limits
+from replicator.engine.membership.session import Session, ShardFence
+from replicator.engine.shard.checkpoints import Progress
+from replicator.laboratory.memory import Fault, Faults
 from tests.engine.shard_bench import ShardBench, first_of
 from tests.engine.world import (
     AP,

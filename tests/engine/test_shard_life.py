@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from replicator.domain.errors import Throttled, Unreachable
-from replicator.domain.records import RuleName, ShardId
-from replicator.engine.pacing import Limits
+from replicator.domain.identifiers import RuleName, ShardId
+from replicator.engine.limits import Limits
 from tests.engine.shard_bench import S0, ShardBench
 from tests.engine.world import AP, EU, World, eu_rule, hold, key_of, rule, slow, target, until
 

@@ -10,11 +10,11 @@ from random import Random
 
 import pytest
 
-from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.rules import Rule, Target
-from replicator.engine.coordinator import Source
-from replicator.engine.pacing import Limits
-from replicator.ports import StreamRef
+from replicator.domain.shards.leases import StreamRef
+from replicator.engine.limits import Limits
+from replicator.engine.ownership.sources import Source
 from tests.engine.world import EU, US, Process, World, slow, until
 
 MOVES = Limits().moves_per_cycle

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import replace
 
 from replicator.domain.errors import Unreachable
-from replicator.domain.records import TableName
-from replicator.engine.sources import Sources
+from replicator.domain.identifiers import TableName
+from replicator.engine.ownership.sources import Sources
 from tests.engine.world import AP, EU, World, rule, target, until
 
 EU_ONLY = rule("orders", target("orders", EU))

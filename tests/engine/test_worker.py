@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from replicator.domain.errors import Throttled, Unreachable
-from replicator.domain.records import RuleName, ShardId, WorkerId
-from replicator.engine.pacing import Limits
+from replicator.domain.identifiers import RuleName, ShardId, WorkerId
+from replicator.engine.limits import Limits
 from tests.engine.world import Process, World, eu_rule, hold, key_of, slow, until
 
 S0 = ShardId("s0")

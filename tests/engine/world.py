@@ -15,7 +15,23 @@ from datetime import timedelta
 from typing import Any, Self
 from zlib import crc32
 
-from replicator.adapters.memory import (
+from replicator.domain.cache_keys import CacheRule, CacheVerb, KeyTemplate
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.image import Image, unreserved
+from replicator.domain.progress import Position
+from replicator.domain.records import ChangeRecord, ItemKey, item_key
+from replicator.domain.rules import Rule, Target
+from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.context import TargetPorts
+from replicator.engine.limits import Limits
+from replicator.engine.ownership.sources import Source, Sources
+from replicator.engine.reading.memory_budget import ByteBudget
+from replicator.engine.shard.worker import ShardPorts
+from replicator.engine.worker import Worker
+from replicator.laboratory.memory import (
     Faults,
     MemoryCache,
     MemoryConflictLog,
@@ -26,20 +42,8 @@ from replicator.adapters.memory import (
     MemorySource,
     MemoryStream,
 )
-from replicator.domain.errors import ReplicatorError
-from replicator.domain.image import Image, unreserved
-from replicator.domain.progress import Position
-from replicator.domain.records import ChangeRecord, ItemKey, RegionId, RuleName, ShardId, TableName, WorkerId, item_key
-from replicator.domain.rules import CacheRule, CacheVerb, KeyTemplate, Rule, Target
-from replicator.engine.ahead import ByteBudget
-from replicator.engine.cache import CacheFunnel
-from replicator.engine.coordinator import Source
-from replicator.engine.desk import TargetPorts
-from replicator.engine.pacing import Limits
-from replicator.engine.shard import ShardPorts
-from replicator.engine.sources import Sources
-from replicator.engine.worker import Worker
-from replicator.ports import BatchReport, Gap, Lease, Place, Region, StreamRef
+from replicator.ports.events import BatchReport, Place
+from replicator.ports.targets import Region
 
 US, EU, AP, CA = RegionId("us"), RegionId("eu"), RegionId("ap"), RegionId("ca")
 ORDERS = TableName("orders")

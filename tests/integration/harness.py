@@ -28,7 +28,7 @@ import yaml
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
-from replicator.demo.servers import MiniStack, Valkey
+from replicator.laboratory.servers import MiniStack, Valkey
 
 AWS_REGIONS = {"us": "us-east-1", "eu": "eu-west-1", "ap": "ap-northeast-1"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}

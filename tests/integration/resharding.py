@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replicator.demo.streamlab import StreamLab
+from replicator.laboratory.streamlab import StreamLab
 from tests.integration.harness import AWS_REGIONS, Daemon, Users, World, eventually
 
 _HOME = "eu"

@@ -21,19 +21,19 @@ from urllib.request import urlopen
 import msgspec
 import pytest
 
-from replicator.demo import servers
 from replicator.demo.compare import Findings, caught_up, compare
 from replicator.demo.dynamodb import Typed, local_regions
 from replicator.demo.items import Keyspace, KeyState, keyspace
 from replicator.demo.lag import LagSampler, figures
 from replicator.demo.layout import ORDERED, ORDERS, SOURCE
 from replicator.demo.reader import CacheReader, Read, cache_readers
-from replicator.demo.servers import DemoServersMissing, MiniStack, ServerFailed, Valkey, require_servers
 from replicator.demo.traffic import Writers, warm
 from replicator.demo.world import SIDE_TABLE, World, open_world
 from replicator.domain.errors import Unreachable
 from replicator.domain.records import item_key
 from replicator.domain.versions import STAMP
+from replicator.laboratory import servers
+from replicator.laboratory.servers import DemoServersMissing, MiniStack, ServerFailed, Valkey, require_servers
 
 pytestmark = pytest.mark.servers
 

@@ -21,11 +21,11 @@ from rich.console import Console
 
 from replicator.demo.daemon_figures import DaemonFigures
 from replicator.demo.resharding import Resharding
-from replicator.demo.servers import MiniStack, free_ports
 from replicator.demo.shards import ShardFigures, ShardWatch, StreamFigures, generations, look
-from replicator.demo.streamlab import StreamLab
 from replicator.demo.view import Stage, View
 from replicator.demo.world import open_world
+from replicator.laboratory.servers import MiniStack, free_ports
+from replicator.laboratory.streamlab import StreamLab
 
 pytestmark = pytest.mark.servers
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from replicator.demo.servers import MiniStack, clean_environment
-from replicator.engine import pacing
+from replicator.engine import waiting as pacing
+from replicator.laboratory.servers import MiniStack, clean_environment
 
 
 @pytest.fixture(autouse=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from replicator.adapters.coordination import (
+from replicator.adapters.dynamodb.coordination import (
     CoordinationTable,
     DynamoCoordination,
     DynamoMembership,
     DynamoRegistry,
     Operations,
 )
-from replicator.domain.lineage import Shard
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
 from replicator.domain.progress import END, Position
-from replicator.domain.records import RegionId, RuleName, TableName, WorkerId
 from replicator.domain.rules import Target
-from replicator.ports import Gap, Lease, Pulse, StreamRef
+from replicator.domain.shards.leases import Lease, Pulse, StreamRef
+from replicator.domain.shards.lineage import Shard
 from tests.contract.worlds import create_table, fresh, place
 from tests.production.guarantee import require
 from tests.production.reading import S0

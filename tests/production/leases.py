@@ -8,15 +8,15 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 
-from replicator.adapters.memory import MemoryRegion
-from replicator.adapters.memory.faults import OpenFence
-from replicator.domain.records import ShardId, WorkerId
-from replicator.domain.requests import Request, Response
-from replicator.engine.pacing import Limits
-from replicator.ops.board import Board
-from replicator.ops.metrics import Metrics
-from replicator.ops.observer import LiveObserver
-from replicator.ports import Fence
+from replicator.domain.identifiers import ShardId, WorkerId
+from replicator.domain.modes.requests import Request, Response
+from replicator.engine.limits import Limits
+from replicator.laboratory.memory import MemoryRegion
+from replicator.laboratory.memory.faults import OpenFence
+from replicator.observability.metrics import Metrics
+from replicator.observability.observer import LiveObserver
+from replicator.observability.status_board import Board
+from replicator.ports.targets import Fence
 from tests.engine.world import Process, World, eu_rule, hold, key_of
 from tests.production.guarantee import eventually, require
 from tests.production.reading import S0

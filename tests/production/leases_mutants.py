@@ -5,19 +5,21 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from replicator.adapters.coordination.names import Names
-from replicator.adapters.memory import MemoryCoordination, region
-from replicator.domain import ordered
+from replicator.adapters.dynamodb.coordination.names import Names
 from replicator.domain.errors import LeaseLost
-from replicator.domain.requests import AbsentOrStampBelow, Delete, Done
-from replicator.engine import holdings, pipeline, shard
-from replicator.engine.checkpoints import Progress
-from replicator.engine.holdings import Holdings
-from replicator.engine.leases import Session
-from replicator.engine.pipeline import Pipeline
-from replicator.engine.shard import ShardWorker
-from replicator.ops.board import Board
-from replicator.ops.observer import LiveObserver
+from replicator.domain.modes import ordered
+from replicator.domain.modes.requests import AbsentOrStampBelow, Delete, Done
+from replicator.engine.membership.session import Session
+from replicator.engine.ownership import owned_shards as holdings
+from replicator.engine.ownership.owned_shards import Holdings
+from replicator.engine.shard import pipeline
+from replicator.engine.shard import worker as shard
+from replicator.engine.shard.checkpoints import Progress
+from replicator.engine.shard.pipeline import Pipeline
+from replicator.engine.shard.worker import ShardWorker
+from replicator.laboratory.memory import MemoryCoordination, region
+from replicator.observability.observer import LiveObserver
+from replicator.observability.status_board import Board
 from tests.production.guarantee import Mutant
 
 

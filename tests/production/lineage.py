@@ -6,9 +6,9 @@ import asyncio
 from contextlib import AsyncExitStack
 
 from replicator.domain.errors import Throttled
-from replicator.domain.lineage import Shard
-from replicator.domain.records import ShardId
-from replicator.engine.pacing import Limits
+from replicator.domain.identifiers import ShardId
+from replicator.domain.shards.lineage import Shard
+from replicator.engine.limits import Limits
 from tests.engine.world import ORDERS, World, key_of, stream_ref
 from tests.production.guarantee import eventually, require
 from tests.production.reading import END, S0, S1, claimed

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from replicator.adapters import memory
-from replicator.domain import lineage
-from replicator.domain.lineage import Shard
-from replicator.domain.records import ShardId
-from replicator.engine import admission, discovery, ordered, view
-from replicator.engine.describing import DescribeBudget
-from replicator.engine.discovery import Discovery
-from replicator.engine.following import Following
-from replicator.engine.generations import Generations
-from replicator.ports import Seat
+from replicator.domain.identifiers import ShardId
+from replicator.domain.shards import lineage
+from replicator.domain.shards import snapshot as view
+from replicator.domain.shards.leases import Seat
+from replicator.domain.shards.lineage import Shard
+from replicator.engine.applying import ordered_driver as ordered
+from replicator.engine.discovery import admission, discovery
+from replicator.engine.discovery.describe_rate import DescribeBudget
+from replicator.engine.discovery.discovery import Discovery
+from replicator.engine.ownership.stream_coordinator import Following
+from replicator.engine.ownership.stream_succession import Generations
+from replicator.laboratory import memory
 from tests.production.guarantee import Mutant
 
 # -- 3, 4: lineage ---------------------------------------------------------------------------------------------------

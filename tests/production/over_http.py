@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from replicator.adapters import aws, wire
-from replicator.adapters.aws import ClientTimes, open_place
-from replicator.adapters.streams import DynamoStreams
+from replicator.adapters.aws import clients as aws
+from replicator.adapters.aws import wire
+from replicator.adapters.aws.clients import ClientTimes, open_place
+from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.domain.errors import IteratorExpired
-from replicator.engine.pacing import Limits
+from replicator.engine.limits import Limits
 from replicator.settings import Region as RegionSettings
 from tests.engine.world import EU, World
 from tests.production.guarantee import Mutant, eventually, require

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 
 from replicator.domain.errors import Unreachable
-from replicator.domain.records import ShardId
+from replicator.domain.identifiers import ShardId
 from replicator.domain.rules import Start
-from replicator.engine.ahead import weight
-from replicator.engine.pacing import Limits
-from replicator.ports import RecordPage
+from replicator.engine.limits import Limits
+from replicator.engine.reading.memory_budget import weight
+from replicator.ports.sources import RecordPage
 from tests.engine.shard_bench import first_of
 from tests.engine.world import AP, EU, Process, World, eu_rule, key_of, rule, target
 from tests.production.guarantee import eventually, require

@@ -9,13 +9,14 @@ from typing import Any
 
 from replicator.domain.errors import RecordsTrimmed
 from replicator.domain.progress import END, HORIZON, Position, Window, after
-from replicator.engine import checkpoints
-from replicator.engine.ahead import ByteBudget, ReadAhead
-from replicator.engine.cursors import Page
-from replicator.engine.gaps import Losses
-from replicator.engine.holdings import Holdings
-from replicator.engine.pipeline import Pipeline
-from replicator.engine.reader import ShardReader
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.ownership.owned_shards import Holdings
+from replicator.engine.reading.cursors import Page
+from replicator.engine.reading.memory_budget import ByteBudget
+from replicator.engine.reading.reader import ShardReader
+from replicator.engine.shard import checkpoints
+from replicator.engine.shard.gap_gate import Losses
+from replicator.engine.shard.pipeline import Pipeline
 from tests.production.guarantee import Mutant
 
 # -- 1, 2: the ends of a shard ---------------------------------------------------------------------------------------

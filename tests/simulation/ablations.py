@@ -11,9 +11,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from replicator.adapters.memory.stamped import StampedSlot, answer_stamped
-from replicator.domain import active_active, applying, classification, verification
-from replicator.domain.active_active import (
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.modes.active_active import apply as applying
+from replicator.domain.modes.active_active import classify as classification
+from replicator.domain.modes.active_active import echoes as verification
+from replicator.domain.modes.active_active import replicate as active_active
+from replicator.domain.modes.active_active.apply import apply_put
+from replicator.domain.modes.active_active.mesh import Mesh, Steps, Write, look, read_row
+from replicator.domain.modes.active_active.replicate import (
     Ending,
     Outcome,
     floors,
@@ -23,17 +28,13 @@ from replicator.domain.active_active import (
     settle_put,
     version_of_put,
 )
-from replicator.domain.applying import apply_put
-from replicator.domain.mesh import Mesh, Steps, Write, look, read_row
-from replicator.domain.records import ChangeRecord
-from replicator.domain.requests import (
+from replicator.domain.modes.requests import (
     At,
     DeleteMarked,
     Done,
     FoundRow,
     GetItem,
     GetSideRow,
-    LogConflict,
     MergeTombstone,
     MeshResponse,
     NoteRemoval,
@@ -44,7 +45,9 @@ from replicator.domain.requests import (
     SettleTombstone,
     StampRequest,
 )
+from replicator.domain.records import ChangeRecord
 from replicator.domain.stamps import NO_ROW, Held, Kind, SideRow, Stamp, Tombstone, Version, bumped, held
+from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 from tests.simulation.active_scenario import PRODUCTION, Answer, Scenario, Variant, ops
 from tests.simulation.active_search import Found, play, shortest
 from tests.simulation.active_words import told

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from replicator.adapters.memory.stamped import StampedSlot
+from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, stamped
-from replicator.domain.records import ChangeRecord, RegionId, change_record, item_key
-from replicator.domain.requests import Remover
+from replicator.domain.modes.requests import Remover
+from replicator.domain.records import ChangeRecord, change_record, item_key
 from replicator.domain.stamps import (
     NO_PARENT,
     Kind,
@@ -21,6 +21,7 @@ from replicator.domain.stamps import (
     content_of,
     parse_stamp,
 )
+from replicator.laboratory.memory.stamped import StampedSlot
 from tests.simulation.active_scenario import LETTERS, REGIONS, Scenario
 
 KEY = item_key(b'{"pk":{"S":"k"}}')

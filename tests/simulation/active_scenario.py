@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from replicator.adapters.memory.stamped import StampedSlot, answer_stamped
-from replicator.domain.active_active import Outcome, replicate_active
-from replicator.domain.mesh import ActivePolicy, Mesh, Steps
-from replicator.domain.records import ChangeRecord, RegionId
-from replicator.domain.requests import GetItem, Response, StampRequest
+from replicator.domain.identifiers import RegionId
+from replicator.domain.modes.active_active.mesh import ActivePolicy, Mesh, Steps
+from replicator.domain.modes.active_active.replicate import Outcome, replicate_active
+from replicator.domain.modes.requests import GetItem, Response, StampRequest
+from replicator.domain.records import ChangeRecord
+from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 
 REGIONS = tuple(RegionId(name) for name in ("aa", "bb", "cc", "dd", "ee"))
 LETTERS = "ABCDE"

@@ -10,10 +10,10 @@ import gc
 from collections.abc import Callable
 from types import FrameType, GeneratorType
 
-from replicator.domain.active_active import Outcome
-from replicator.domain.mesh import Mesh, Steps
+from replicator.domain.modes.active_active.mesh import Mesh, Steps
+from replicator.domain.modes.active_active.replicate import Outcome
+from replicator.domain.modes.requests import At, MeshRequest, MeshResponse
 from replicator.domain.records import ChangeRecord
-from replicator.domain.requests import At, MeshRequest, MeshResponse
 from tests.simulation.active_scenario import Mode
 
 DONE = -2

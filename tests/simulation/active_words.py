@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from replicator.domain.records import RegionId
-from replicator.domain.requests import (
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.identifiers import RegionId
+from replicator.domain.modes.requests import (
     At,
     DeleteMarked,
-    LogConflict,
     MergeTombstone,
     NoteRemoval,
     RaiseFloor,

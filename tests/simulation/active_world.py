@@ -11,23 +11,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 
-from replicator.adapters.memory.stamped import StampedSlot
-from replicator.domain import mesh as mesh_module
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, unreserved
-from replicator.domain.mesh import Mesh
-from replicator.domain.records import RegionId
-from replicator.domain.requests import (
+from replicator.domain.modes.active_active import mesh as mesh_module
+from replicator.domain.modes.active_active.mesh import Mesh
+from replicator.domain.modes.requests import (
     At,
     DeleteMarked,
     Done,
     FoundAhead,
     GetItem,
-    LogConflict,
     LookAhead,
     MeshRequest,
     StampRequest,
 )
 from replicator.domain.stamps import NO_ROW, Kind, Version, held, parse_stamp
+from replicator.laboratory.memory.stamped import StampedSlot
 from tests.simulation.active_places import (
     DAEMON,
     Place,

@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from replicator.adapters.memory import acted, filled, leased, value_entry
-from replicator.domain.records import RegionId, RuleName, TableName
-from replicator.domain.rules import CacheAction, CacheRule, CacheVerb, KeyTemplate, Rule, coalesce, plan_cache, plan_run
+from replicator.domain.cache_keys import CacheAction, CacheRule, CacheVerb, KeyTemplate, plan_cache
+from replicator.domain.coalescing import coalesce, plan_run
+from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.rules import Rule
 from replicator.domain.versions import ordered_version
+from replicator.laboratory.memory import acted, filled, leased, value_entry
 from tests.simulation.ordered_world import GENERATION, History
 
 RULE = Rule(RuleName("orders"), RegionId("us"), TableName("orders"), targets=())

@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from replicator.domain.assignment import Bounds, Doubts, Free, LeaseRow, Load, plan
-from replicator.domain.lineage import Shard
-from replicator.domain.records import ShardId, WorkerId
+from replicator.domain.identifiers import ShardId, WorkerId
+from replicator.domain.shards.assignment import Bounds, Doubts, Free, Load, plan
+from replicator.domain.shards.leases import LeaseRow
+from replicator.domain.shards.lineage import Shard
 
 LEASE_SECONDS = 10.0
 FENCE_SECONDS = 0.8 * LEASE_SECONDS

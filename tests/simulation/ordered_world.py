@@ -13,12 +13,16 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
-from replicator.adapters.memory import EMPTY, Slot, answer
+from replicator.domain.coalescing import coalesce, plan_run
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.filters import Filter
+from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.image import Image, canonical, stamped
-from replicator.domain.ordered import Change, OrderedPolicy, replicate_ordered
-from replicator.domain.records import ChangeRecord, RegionId, RuleName, TableName, change_record, item_key
-from replicator.domain.requests import Delete, Done, GuardedPut, LogConflict, Put, RaiseTombstone, Request, Response
-from replicator.domain.rules import Filter, Rule, coalesce, plan_run
+from replicator.domain.modes.ordered import Change, OrderedPolicy, replicate_ordered
+from replicator.domain.modes.requests import Delete, Done, GuardedPut, Put, RaiseTombstone, Request, Response
+from replicator.domain.records import ChangeRecord, change_record, item_key
+from replicator.domain.rules import Rule
+from replicator.laboratory.memory import EMPTY, Slot, answer
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
 GENERATION = 1_700_000_000_000

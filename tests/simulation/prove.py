@@ -18,7 +18,7 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
-from replicator.domain.mesh import ActivePolicy, Guard
+from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
 from tests.simulation import ablations
 from tests.simulation.active_scenario import Op, Scenario
 from tests.simulation.active_search import explore, walk, wander
@@ -133,7 +133,7 @@ class Line:
 SEARCHED = (
     *(f"replicator/domain/{name}.py" for name in ("active_active", "applying", "classification", "losses", "mesh")),
     *(f"replicator/domain/{name}.py" for name in ("verification", "stamps", "image")),
-    "replicator/adapters/memory/stamped.py",
+    "replicator/laboratory/memory/stamped.py",
     *(
         f"tests/simulation/{name}.py"
         for name in ("active_places", "active_tree", "active_truth", "active_world", "active_search")

@@ -11,9 +11,9 @@ from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from replicator.domain import lineage
-from replicator.domain.lineage import Graph, Shard
-from replicator.domain.records import ShardId
+from replicator.domain.identifiers import ShardId
+from replicator.domain.shards import lineage
+from replicator.domain.shards.lineage import Graph, Shard
 
 SLOTS = 8
 """Keys; a shard holds a range of them."""

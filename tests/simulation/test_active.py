@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.domain.mesh import ActivePolicy
+from replicator.domain.modes.active_active.mesh import ActivePolicy
 from tests.simulation import prove
 from tests.simulation.ablations import ABLATIONS, found, without
 from tests.simulation.active_scenario import Op, Scenario, ops

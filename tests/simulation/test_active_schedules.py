@@ -9,13 +9,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from replicator.adapters.memory import Slot, answer
-from replicator.domain import ordered
+from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import UnstampedItem
 from replicator.domain.image import Image, stamped, unreserved
-from replicator.domain.ordered import Action, Change, Effect, OrderedPolicy, Unstamped, replicate_ordered
-from replicator.domain.requests import Done, LogConflict
+from replicator.domain.modes import ordered
+from replicator.domain.modes.ordered import Action, Change, Effect, OrderedPolicy, Unstamped, replicate_ordered
+from replicator.domain.modes.requests import Done
 from replicator.domain.versions import ordered_version
+from replicator.laboratory.memory import Slot, answer
 from tests.simulation.ablations import TRACES, without
 from tests.simulation.active_places import KEY, content_number
 from tests.simulation.active_scenario import LETTERS, Scenario, ops

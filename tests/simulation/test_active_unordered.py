@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from replicator.domain.mesh import ActivePolicy
+from replicator.domain.modes.active_active.mesh import ActivePolicy
 from tests.simulation.active_scenario import Op, Scenario
 from tests.simulation.active_unordered import deliver
 

@@ -14,8 +14,8 @@ from random import Random
 
 import pytest
 
-from replicator.domain.assignment import Bounds, Doubts
-from replicator.domain.records import ShardId
+from replicator.domain.identifiers import ShardId
+from replicator.domain.shards.assignment import Bounds, Doubts
 from tests.simulation.lease_world import CYCLE_SECONDS, DRAIN_SECONDS, LEASE_SECONDS, STALE_SECONDS, Tally, World
 
 ROUND_SECONDS = 1.1 * CYCLE_SECONDS + STALE_SECONDS

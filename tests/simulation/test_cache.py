@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from replicator.domain.rules import CacheVerb
+from replicator.domain.cache_keys import CacheVerb
 from tests.simulation.cache_world import CacheExplorer, CacheScenario
 
 WRITES = ["".join(word) for length in (2, 3) for word in itertools.product("PD", repeat=length) if word[0] == "P"]

@@ -17,7 +17,16 @@ from random import Random
 
 import pytest
 
-from replicator.adapters.memory import (
+from replicator.domain.cache_keys import CacheVerb
+from replicator.domain.identifiers import ShardId
+from replicator.domain.image import unreserved
+from replicator.domain.modes.requests import Request, Response
+from replicator.domain.progress import END
+from replicator.domain.records import ChangeRecord, ItemKey
+from replicator.domain.versions import ordered_version
+from replicator.engine import waiting as pacing
+from replicator.engine.limits import Limits
+from replicator.laboratory.memory import (
     Fault,
     Faults,
     MemoryCache,
@@ -27,15 +36,7 @@ from replicator.adapters.memory import (
     leased,
     value_entry,
 )
-from replicator.domain.image import unreserved
-from replicator.domain.progress import END
-from replicator.domain.records import ChangeRecord, ItemKey, ShardId
-from replicator.domain.requests import Request, Response
-from replicator.domain.rules import CacheVerb
-from replicator.domain.versions import ordered_version
-from replicator.engine import pacing
-from replicator.engine.pacing import Limits
-from replicator.ports import Fence
+from replicator.ports.targets import Fence
 from tests.engine.world import AP, CA, EU, Process, World, cache_rule, key_of, rule, target, until
 
 SEEDS = 30

@@ -15,14 +15,14 @@ from random import Random
 
 import pytest
 
-from replicator.adapters.memory import Fault, Faults, MemoryRegion
+from replicator.domain.identifiers import RegionId, ShardId
 from replicator.domain.image import Image
-from replicator.domain.records import RegionId, ShardId
-from replicator.domain.requests import Response
+from replicator.domain.modes.requests import Response
 from replicator.domain.stamps import Kind, held
 from replicator.domain.versions import STAMP
-from replicator.engine import pacing
-from replicator.engine.pacing import Limits
+from replicator.engine import waiting as pacing
+from replicator.engine.limits import Limits
+from replicator.laboratory.memory import Fault, Faults, MemoryRegion
 from tests.engine.mesh_world import ACTIVE, VERSIONED, MeshProcess, MeshWorld, item, value_of
 from tests.engine.world import AP, EU, US, key_of, until
 from tests.simulation.test_engine import LongWire

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from replicator.domain.lineage import Graph, Shard, ready, storable
-from replicator.domain.records import ShardId
+from replicator.domain.identifiers import ShardId
+from replicator.domain.shards.lineage import Graph, Shard, ready, storable
 from tests.simulation.stream_history import Rules, told
 
 SEEDS = range(300)

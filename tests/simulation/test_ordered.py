@@ -9,8 +9,8 @@ import itertools
 
 import pytest
 
-from replicator.domain.ordered import InsertGuard, OrderedPolicy
-from replicator.domain.rules import Filter
+from replicator.domain.filters import Filter
+from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy
 from tests.simulation.ordered_world import Explorer, Result, Scenario, without_conditions, without_tombstones
 
 BUDGETS = {

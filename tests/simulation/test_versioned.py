@@ -11,10 +11,10 @@ from random import Random
 
 import pytest
 
-from replicator.adapters.memory import answer
-from replicator.domain import versioned
 from replicator.domain.image import Image
-from replicator.domain.ranks import Rank, VersionAttribute
+from replicator.domain.modes.versioned import replicate as versioned
+from replicator.domain.modes.versioned.ranks import Rank, VersionAttribute
+from replicator.laboratory.memory import answer
 from tests.simulation.versioned_world import Answer, Machine, Result, Scenario, explore, walk, without_tombstones
 
 STARTS = ("absent", "seeded", "buried")

@@ -8,23 +8,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from replicator.adapters.memory import EMPTY, Slot, answer
-from replicator.domain import versioned
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.image import Image
-from replicator.domain.ownwrites import OwnWrites
-from replicator.domain.records import ChangeRecord, Event, RegionId, SequenceNumber
-from replicator.domain.requests import (
-    At,
-    Done,
-    GetItem,
-    GetTombstone,
-    LogConflict,
-    RaiseTombstone,
-    Remove,
-    Replace,
-    Response,
-)
-from replicator.domain.versioned import replicate_versioned
+from replicator.domain.modes.requests import At, Done, GetItem, GetTombstone, RaiseTombstone, Remove, Replace, Response
+from replicator.domain.modes.versioned import replicate as versioned
+from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.modes.versioned.replicate import replicate_versioned
+from replicator.domain.records import ChangeRecord, Event
+from replicator.laboratory.memory import EMPTY, Slot, answer
 from tests.simulation.versioned_world import KEY, REGIONS, Machine, Move, Scenario, State, World, image, mesh_of
 
 US, EU = 0, 1

@@ -14,12 +14,14 @@ from functools import cache
 from random import Random
 from typing import NamedTuple
 
-from replicator.adapters.memory import Slot, answer
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.image import Image, content_hash
-from replicator.domain.ranks import Rank, VersionAttribute, rank_of, rank_of_delete
-from replicator.domain.records import ChangeRecord, Event, RegionId, SequenceNumber, item_key
-from replicator.domain.requests import At, Done, Found, GetTombstone, LogConflict, RaiseTombstone, Request, Response
-from replicator.domain.versioned import Joined, VersionedMesh, replicate_versioned
+from replicator.domain.modes.requests import At, Done, Found, GetTombstone, RaiseTombstone, Request, Response
+from replicator.domain.modes.versioned.ranks import Rank, VersionAttribute, rank_of, rank_of_delete
+from replicator.domain.modes.versioned.replicate import Joined, VersionedMesh, replicate_versioned
+from replicator.domain.records import ChangeRecord, Event, item_key
+from replicator.laboratory.memory import Slot, answer
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
 VERSION = VersionAttribute("ver")

@@ -10,6 +10,6 @@ Without a MiniStack `lab.make("orders", "eu-west-1", shards=4)` makes a stream a
 count=1000)` its records. docs/laboratory.md has every command and option.
 """
 
-from replicator.demo.streamlab import Laboratory, StreamLab, laboratory, parse_script
+from replicator.laboratory.streamlab import Laboratory, StreamLab, laboratory, parse_script
 
 __all__ = ["Laboratory", "StreamLab", "laboratory", "parse_script"]

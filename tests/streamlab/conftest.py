@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from replicator.adapters.streams import DynamoStreams
-from replicator.demo.servers import MiniStack, clean_environment
+from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.laboratory.servers import MiniStack, clean_environment
 from tests.contract.worlds import place
 from tests.streamlab import Laboratory, laboratory
 

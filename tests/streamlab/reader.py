@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from replicator.adapters.streams import DynamoStreams, whole_listing
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import HORIZON
-from replicator.domain.records import ChangeRecord, ShardId
-from replicator.ports import StreamRef
+from replicator.domain.records import ChangeRecord
+from replicator.domain.shards.leases import StreamRef
 
 IDLE_PAGES = 3
 

@@ -1,8 +1,8 @@
 from __future__ import annotations
 
-from replicator.adapters.streams import DynamoStreams, whole_listing
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.domain.identifiers import ShardId, TableName
 from replicator.domain.progress import HORIZON, after
-from replicator.domain.records import ShardId, TableName
 from tests.contract.worlds import place
 from tests.streamlab import Laboratory
 from tests.streamlab.reader import everything, shard_records

@@ -5,10 +5,10 @@ from random import Random
 
 import pytest
 
-from replicator.adapters.streams import DynamoStreams, whole_listing
-from replicator.demo.streamlab.refusals import Refused
-from replicator.domain.lineage import Shard
-from replicator.domain.records import ShardId, TableName
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.domain.identifiers import ShardId, TableName
+from replicator.domain.shards.lineage import Shard
+from replicator.laboratory.streamlab.refusals import Refused
 from tests.streamlab import Laboratory, laboratory
 from tests.streamlab.reader import chained, everything, histories
 

@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.adapters.streams import DynamoStreams, whole_listing
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.domain.errors import Throttled
-from replicator.domain.records import ShardId, TableName
-from replicator.ports import StreamRef
+from replicator.domain.identifiers import ShardId, TableName
+from replicator.domain.shards.leases import StreamRef
 from tests.streamlab import Laboratory
 
 ORDERS = TableName("orders")

@@ -18,10 +18,10 @@ import pytest
 from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError
 
-from replicator.adapters.streams import DynamoStreams
-from replicator.demo.streamlab.refusals import Refused
-from replicator.demo.streamlab.stream import LabStream
-from replicator.domain.records import TableName
+from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.domain.identifiers import TableName
+from replicator.laboratory.streamlab.refusals import Refused
+from replicator.laboratory.streamlab.stream import LabStream
 from tests.contract.worlds import create_table, fresh, place
 from tests.streamlab import Laboratory, StreamLab, laboratory, parse_script
 from tests.streamlab.reader import chained, everything, histories
@@ -248,7 +248,7 @@ def test_a_laboratory_runs_as_a_child_and_takes_commands_over_http(dynamodb_url:
 def test_a_laboratory_runs_by_hand_with_a_script(dynamodb_url: str, tmp_path: Path) -> None:
     script = tmp_path / "script.yaml"
     script.write_text("- {do: make, with: {table: orders, region: eu-west-1}}\n")
-    command = [sys.executable, "-m", "replicator.demo.streamlab", "--upstream", dynamodb_url, "--shards", "3"]
+    command = [sys.executable, "-m", "replicator.laboratory.streamlab", "--upstream", dynamodb_url, "--shards", "3"]
     with subprocess.Popen([*command, "--script", str(script)], stdout=subprocess.PIPE) as process:
         try:
             assert process.stdout is not None

@@ -5,12 +5,13 @@ from collections.abc import Callable
 
 import pytest
 
-from replicator.adapters.streams import DynamoStreams, whole_listing
-from replicator.demo.streamlab.refusals import Refused
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone, Throttled, Unreachable
+from replicator.domain.identifiers import ShardId, TableName
 from replicator.domain.progress import HORIZON, after
-from replicator.domain.records import ChangeRecord, ShardId, TableName
-from replicator.ports import StreamRef
+from replicator.domain.records import ChangeRecord
+from replicator.domain.shards.leases import StreamRef
+from replicator.laboratory.streamlab.refusals import Refused
 from tests.streamlab import Laboratory, parse_script
 from tests.streamlab.reader import everything, shard_records
 

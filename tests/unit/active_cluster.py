@@ -6,17 +6,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 
-from replicator.adapters.memory.stamped import StampedSlot, answer_stamped
-from replicator.domain.active_active import Outcome, replicate_active
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
-from replicator.domain.mesh import ActivePolicy, Mesh
-from replicator.domain.records import ChangeRecord, RegionId, change_record, item_key
-from replicator.domain.requests import (
+from replicator.domain.modes.active_active.mesh import ActivePolicy, Mesh
+from replicator.domain.modes.active_active.replicate import Outcome, replicate_active
+from replicator.domain.modes.requests import (
     At,
     Done,
     FoundAhead,
     GetItem,
-    LogConflict,
     LookAhead,
     MeshRequest,
     MeshResponse,
@@ -24,7 +23,9 @@ from replicator.domain.requests import (
     StampRequest,
     Wait,
 )
+from replicator.domain.records import ChangeRecord, change_record, item_key
 from replicator.domain.stamps import Kind, held
+from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
 GENERATION = 1_700_000_000_000

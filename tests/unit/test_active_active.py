@@ -4,13 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.adapters.memory.stamped import StampedSlot
-from replicator.domain.active_active import Ending, Outcome
-from replicator.domain.classification import Origin
+from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, stamped, unreserved
-from replicator.domain.mesh import ActivePolicy, Guard
-from replicator.domain.records import RegionId
-from replicator.domain.requests import (
+from replicator.domain.modes.active_active.classify import Origin
+from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
+from replicator.domain.modes.active_active.replicate import Ending, Outcome
+from replicator.domain.modes.requests import (
     Absent,
     At,
     DeleteMarked,
@@ -40,6 +39,7 @@ from replicator.domain.stamps import (
     parent_of,
     write_sequence,
 )
+from replicator.laboratory.memory.stamped import StampedSlot
 from tests.unit.active_cluster import GENERATION, Cluster
 from tests.unit.strategies import image
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from replicator.ops.metrics import Metrics
+from replicator.observability.metrics import Metrics
 
 ROOT = Path(__file__).parents[2]
 RULES: list[dict[str, Any]] = yaml.safe_load((ROOT / "config/prometheus/alerts.yaml").read_text())["groups"][0]["rules"]

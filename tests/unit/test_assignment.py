@@ -7,9 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.domain.assignment import Bounds, Doubts, Free, LeaseRow, Load, Plan, plan
-from replicator.domain.lineage import Shard
-from replicator.domain.records import ShardId, WorkerId
+from replicator.domain.identifiers import ShardId, WorkerId
+from replicator.domain.shards.assignment import Bounds, Doubts, Free, Load, Plan, plan
+from replicator.domain.shards.leases import LeaseRow
+from replicator.domain.shards.lineage import Shard
 
 A, B, C, D = (WorkerId(name) for name in "abcd")
 BOUNDS = Bounds()

@@ -14,16 +14,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
 from replicator.domain.errors import PoisonRecord, Unreachable
-from replicator.domain.ordered import Effect
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.modes.ordered import Effect
 from replicator.domain.progress import Position
-from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.rules import Rule, Target
-from replicator.ops.board import Board
-from replicator.ops.metrics import Metrics
-from replicator.ops.observer import LiveObserver
-from replicator.ops.reminders import AGAIN_SECONDS, MOST_LINES
-from replicator.ops.shown import shown
-from replicator.ports import BatchReport, Gap, Lease, Place, StreamRef
+from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.observability.log_throttle import AGAIN_SECONDS, MOST_LINES
+from replicator.observability.metrics import Metrics
+from replicator.observability.observer import LiveObserver
+from replicator.observability.status_board import Board
+from replicator.observability.status_document import shown
+from replicator.ports.events import BatchReport, Place
 
 US, EU = RegionId("us"), RegionId("eu")
 ORDERS, SHARD, RULE = TableName("orders"), ShardId("s0"), RuleName("orders")

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from replicator.domain.errors import Unreachable
-from replicator.domain.ordered import Effect
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.modes.ordered import Effect
 from replicator.domain.progress import Position
-from replicator.domain.records import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.rules import Rule, Target
-from replicator.ops.board import Board, Choice
-from replicator.ops.metrics import Metrics
-from replicator.ops.observer import LiveObserver
-from replicator.ops.shown import shown
-from replicator.ports import BatchReport, Lease, Place, StreamRef
+from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.observability.metrics import Metrics
+from replicator.observability.observer import LiveObserver
+from replicator.observability.status_board import Board, Choice
+from replicator.observability.status_document import shown
+from replicator.ports.events import BatchReport, Place
 
 US, EU, RULE = RegionId("us"), RegionId("eu"), RuleName("orders")
 SHARD = ShardId("s0")

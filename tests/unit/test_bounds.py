@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from replicator.assembly import caches_of, connections_of, limits_of, regions_of
-from replicator.engine.pacing import Limits
+from replicator.app.wiring import caches_of, connections_of, limits_of, regions_of
+from replicator.engine.limits import Limits
 from replicator.settings import Settings
 
 ORDERS: dict[str, Any] = {"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"]}

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from replicator.domain.ordered import Action, Change
-from replicator.domain.records import ChangeRecord, Event, RegionId, SequenceNumber, item_key
-from replicator.domain.rules import CacheRule, CacheVerb, Invalidate, KeyTemplate, Refresh, plan_cache
+from replicator.domain.cache_keys import CacheRule, CacheVerb, Invalidate, KeyTemplate, Refresh, plan_cache
+from replicator.domain.identifiers import RegionId, SequenceNumber
+from replicator.domain.modes.ordered import Action, Change
+from replicator.domain.records import ChangeRecord, Event, item_key
 from replicator.domain.versions import at_sequence
 from tests.unit.strategies import Typed, image
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from replicator.domain.classification import Origin, classify
 from replicator.domain.image import Image, stamped
+from replicator.domain.modes.active_active.classify import Origin, classify
 from replicator.domain.stamps import NO_PARENT, Held, Kind, Stamp, Version, content_of, held
 from tests.unit.strategies import Typed, image
 

@@ -6,13 +6,24 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.adapters.memory import MemoryRegion
+from replicator.domain.coalescing import Run, coalesce, plan_run
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.filters import Filter
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, TableName
 from replicator.domain.image import Image, canonical, stamped
-from replicator.domain.ordered import Action, Change, Effect, InsertGuard, OrderedPolicy, Outcome, replicate_ordered
-from replicator.domain.records import ChangeRecord, Event, ItemKey, RegionId, RuleName, SequenceNumber, TableName
-from replicator.domain.requests import LogConflict
-from replicator.domain.rules import Filter, Rule, Run, Target, TtlDeletes, coalesce, plan_run
+from replicator.domain.modes.ordered import (
+    Action,
+    Change,
+    Effect,
+    InsertGuard,
+    OrderedPolicy,
+    Outcome,
+    replicate_ordered,
+)
+from replicator.domain.records import ChangeRecord, Event, ItemKey
+from replicator.domain.rules import Rule, Target, TtlDeletes
 from replicator.domain.versions import ordered_version
+from replicator.laboratory.memory import MemoryRegion
 from tests.unit.strategies import image
 
 GENERATION = 1_700_000_000_000

@@ -4,21 +4,11 @@ from dataclasses import replace
 
 import pytest
 
-from replicator.domain.conflicts import (
-    LONGEST_IMAGES,
-    SCHEMA,
-    ConflictEntry,
-    Kind,
-    Operation,
-    Reason,
-    Resolution,
-    Witness,
-    document,
-    shown_time,
-)
+from replicator.domain.conflict_document import LONGEST_IMAGES, SCHEMA, document, shown_time
+from replicator.domain.conflicts import ConflictEntry, Kind, LogConflict, Operation, Reason, Resolution, Witness
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
-from replicator.domain.records import RegionId, RuleName, SequenceNumber, ShardId, TableName, item_key
-from replicator.domain.requests import LogConflict
+from replicator.domain.records import item_key
 from tests.unit.strategies import image
 
 KEY = item_key(b'{"pk":{"S":"k"}}')

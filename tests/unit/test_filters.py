@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 
 from replicator.domain.errors import PoisonRecord
-from replicator.domain.rules import Equals, Filter, Where
+from replicator.domain.filters import Equals, Filter, Where
 from tests.unit.strategies import Typed, image, items
 
 ORDER = image(

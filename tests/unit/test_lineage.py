@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.domain.lineage import Graph, Shard, childless, merged, ready, storable, unproven
-from replicator.domain.records import SequenceNumber, ShardId
+from replicator.domain.identifiers import SequenceNumber, ShardId
+from replicator.domain.shards.lineage import Graph, Shard, childless, merged, ready, storable, unproven
 
 A, B, C, D, E = (ShardId(name) for name in "abcde")
 

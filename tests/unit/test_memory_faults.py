@@ -4,22 +4,14 @@ import asyncio
 
 import pytest
 
-from replicator.adapters.memory import (
-    Fault,
-    Faults,
-    MemoryCoordination,
-    MemoryRegion,
-    MemoryStream,
-    OpenFence,
-    Slot,
-)
-from replicator.domain.assignment import LeaseRow
 from replicator.domain.errors import AccessRefused, LeaseLost, PoisonRecord, Throttled, Unreachable, WorldMismatch
-from replicator.domain.lineage import Shard
-from replicator.domain.records import ItemKey, RegionId, ShardId, TableName, WorkerId
-from replicator.domain.requests import Done, RaiseTombstone, UnstampedOrStampBelow
-from replicator.domain.requests import Put as PutRequest
-from replicator.ports import Lease, Seat, StreamRef
+from replicator.domain.identifiers import RegionId, ShardId, TableName, WorkerId
+from replicator.domain.modes.requests import Done, RaiseTombstone, UnstampedOrStampBelow
+from replicator.domain.modes.requests import Put as PutRequest
+from replicator.domain.records import ItemKey
+from replicator.domain.shards.leases import Lease, LeaseRow, Seat, StreamRef
+from replicator.domain.shards.lineage import Shard
+from replicator.laboratory.memory import Fault, Faults, MemoryCoordination, MemoryRegion, MemoryStream, OpenFence, Slot
 from tests.unit.strategies import image
 
 KEY = ItemKey((("pk", "S", "k"),))

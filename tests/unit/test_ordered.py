@@ -4,10 +4,10 @@ from collections.abc import Iterable
 
 import pytest
 
-from replicator.adapters.memory import EMPTY, Slot, answer
+from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import UnstampedItem
 from replicator.domain.image import Image, stamped
-from replicator.domain.ordered import (
+from replicator.domain.modes.ordered import (
     Action,
     Change,
     Effect,
@@ -17,8 +17,7 @@ from replicator.domain.ordered import (
     Unstamped,
     replicate_ordered,
 )
-from replicator.domain.records import item_key
-from replicator.domain.requests import (
+from replicator.domain.modes.requests import (
     AbsentOrStampBelow,
     Delete,
     Done,
@@ -26,7 +25,6 @@ from replicator.domain.requests import (
     GetItem,
     GetTombstone,
     GuardedPut,
-    LogConflict,
     Put,
     RaiseTombstone,
     Refused,
@@ -36,7 +34,9 @@ from replicator.domain.requests import (
     TombstoneBelow,
     UnstampedOrStampBelow,
 )
+from replicator.domain.records import item_key
 from replicator.domain.versions import ordered_version
+from replicator.laboratory.memory import EMPTY, Slot, answer
 from tests.unit.strategies import Typed, image
 
 KEY = item_key(b'{"pk":{"S":"k"}}')

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
-from replicator.domain.ordered import Effect
-from replicator.domain.ownwrites import KEEP_SECONDS, OwnWrites
-from replicator.domain.ranks import Rank
-from replicator.domain.records import ItemKey, RegionId
-from replicator.domain.versioned import Joined
+from replicator.domain.identifiers import RegionId
+from replicator.domain.modes.ordered import Effect
+from replicator.domain.modes.versioned.own_writes import KEEP_SECONDS, OwnWrites
+from replicator.domain.modes.versioned.ranks import Rank
+from replicator.domain.modes.versioned.replicate import Joined
+from replicator.domain.records import ItemKey
 
 US, EU = RegionId("us"), RegionId("eu")
 

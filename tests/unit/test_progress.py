@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from replicator.domain.identifiers import SequenceNumber
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position, Window, after, earliest, parse_position
-from replicator.domain.records import SequenceNumber
 
 
 def sequence(number: int) -> SequenceNumber:

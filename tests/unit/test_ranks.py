@@ -7,10 +7,10 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 
-from replicator.adapters.memory.versioned import holds_versioned
 from replicator.domain.image import Image
-from replicator.domain.ranks import LOWEST, Rank, VersionAttribute, VersionType, rank_of, rank_of_delete
-from replicator.domain.requests import VersionAtMost, VersionIs
+from replicator.domain.modes.requests import VersionAtMost, VersionIs
+from replicator.domain.modes.versioned.ranks import LOWEST, Rank, VersionAttribute, VersionType, rank_of, rank_of_delete
+from replicator.laboratory.memory.versioned import holds_versioned
 from tests.unit.strategies import Typed, image, numbers, text
 
 NUMBER = VersionAttribute("ver")

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from replicator.rulebook import rules_of
 from replicator.settings import (
     MOST_TABLES,
     OrderedRule,
@@ -17,6 +16,7 @@ from replicator.settings import (
     expanded,
     target_problems,
 )
+from replicator.settings.compiled_rules import rules_of
 
 ORDERS: dict[str, Any] = {"name": "orders", "table": "orders-*", "source": "us", "replicas": ["eu"]}
 

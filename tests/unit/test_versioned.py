@@ -5,23 +5,15 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.memory import EMPTY, Slot, answer
-from replicator.domain.conflicts import Kind, Reason, Resolution
+from replicator.domain.conflicts import Kind, LogConflict, Reason, Resolution
+from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.image import Image, content_hash
-from replicator.domain.ordered import Effect
-from replicator.domain.ranks import LOWEST, VersionAttribute, VersionType, rank_of, rank_of_delete
-from replicator.domain.records import ChangeRecord, Event, RegionId, SequenceNumber, item_key
-from replicator.domain.requests import (
-    At,
-    Done,
-    GetItem,
-    GetTombstone,
-    LogConflict,
-    RaiseTombstone,
-    Remove,
-    Replace,
-)
-from replicator.domain.versioned import Joined, Known, VersionedMesh, replicate_versioned
+from replicator.domain.modes.ordered import Effect
+from replicator.domain.modes.requests import At, Done, GetItem, GetTombstone, RaiseTombstone, Remove, Replace
+from replicator.domain.modes.versioned.ranks import LOWEST, VersionAttribute, VersionType, rank_of, rank_of_delete
+from replicator.domain.modes.versioned.replicate import Joined, Known, VersionedMesh, replicate_versioned
+from replicator.domain.records import ChangeRecord, Event, item_key
+from replicator.laboratory.memory import EMPTY, Slot, answer
 from tests.unit.strategies import image
 
 KEY = item_key(b'{"pk":{"S":"k"}}')

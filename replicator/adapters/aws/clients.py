@@ -1,0 +1,174 @@
+"""AWS sessions and clients per region, and the one place where client errors become ours.
+
+Invariant: endpoint, credentials and role belong to one region of the configuration; nothing process-wide is inherited
+but the default credential chain, as the base from which a role is assumed. Clients never retry: every send is decided,
+fenced and counted by the caller.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from aiobotocore.config import AioConfig
+from aiobotocore.credentials import AioDeferredRefreshableCredentials
+from aiobotocore.parsers import AioResponseParserFactory
+from aiobotocore.session import AioSession
+from botocore.parsers import ResponseParserError
+
+from replicator import __version__
+from replicator.adapters.aws.errors import is_object
+from replicator.domain.errors import (
+    ConfigurationInvalid,
+)
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.client import DynamoDBClient
+    from types_aiobotocore_dynamodbstreams.client import DynamoDBStreamsClient
+    from types_aiobotocore_sts.client import STSClient
+
+    from replicator.settings import Region
+
+_HTTP_ERRORS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTimes:
+    """Bounds of one HTTP exchange, in seconds."""
+
+    connect_seconds: float = 3.0
+    read_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The clients of one configured region."""
+
+    region_id: str
+    settings: Region
+    dynamodb: DynamoDBClient
+    streams: DynamoDBStreamsClient
+    sts: Callable[[], Any]
+    """Opens an STS client of this region's identity, for `check`."""
+
+
+@asynccontextmanager
+async def open_place(
+    region_id: str, settings: Region, times: ClientTimes, *, connections: int, stream_connections: int | None = None
+) -> AsyncIterator[Place]:
+    """Clients for a region; closed together. Nothing is sent before the first call.
+
+    `connections` bound what is asked of tables, `stream_connections` (else the same) what is asked of streams; requests
+    beyond them wait for a connection.
+    """
+    session = _session(region_id, settings, times)
+    session.register_component("response_parser_factory", _Parsers())
+    async with AsyncExitStack() as stack:
+
+        def client(service: str, endpoint: object, most: int = connections) -> Any:
+            url = endpoint or settings.endpoint_url
+            return session.create_client(
+                service,  # type: ignore[call-overload]
+                region_name=settings.region,
+                endpoint_url=None if url is None else str(url).rstrip("/"),
+                config=_config(times, most),
+            )
+
+        yield Place(
+            region_id=region_id,
+            settings=settings,
+            dynamodb=await stack.enter_async_context(client("dynamodb", settings.endpoints.dynamodb)),
+            streams=await stack.enter_async_context(
+                client("dynamodbstreams", settings.endpoints.streams, stream_connections or connections)
+            ),
+            sts=lambda: client("sts", settings.endpoints.sts),
+        )
+
+
+class _Parsers(AioResponseParserFactory):
+    """Parsers for which only a JSON object is an answer, and that fail in one way.
+
+    The client's own take any text for an empty object, and stumble over an answer like `null` in several ways.
+    """
+
+    def create_parser(self, protocol_name: str) -> Any:
+        """A parser for a protocol; whatever it cannot read is a `ResponseParserError`."""
+        parser: Any = super().create_parser(protocol_name)
+        parse = parser.parse
+
+        async def strictly(response: Any, shape: Any) -> Any:
+            if protocol_name == "json" and response["status_code"] < _HTTP_ERRORS and not is_object(response["body"]):
+                raise _no_answer(response)
+            try:
+                parsed = await parse(response, shape)
+                code = parsed.get("Error", {}).get("Code", "")
+            except (AttributeError, TypeError, LookupError, ValueError) as error:
+                raise _no_answer(response) from error
+            if not isinstance(code, str):
+                raise _no_answer(response)
+            return parsed
+
+        parser.parse = strictly
+        return parser
+
+
+def _no_answer(response: Any) -> ResponseParserError:
+    return ResponseParserError(f"an answer with status {response['status_code']} is not one of this service")
+
+
+def _config(times: ClientTimes, connections: int) -> AioConfig:
+    return AioConfig(
+        connect_timeout=times.connect_seconds,
+        read_timeout=times.read_seconds,
+        max_pool_connections=connections,
+        parameter_validation=False,
+        retries={"total_max_attempts": 1, "mode": "standard"},
+        ignore_configured_endpoint_urls=True,
+        user_agent=f"replicator/{__version__}",
+        tcp_keepalive=True,
+    )
+
+
+def _session(region_id: str, settings: Region, times: ClientTimes) -> AioSession:
+    session = AioSession(profile=settings.profile)
+    if settings.profile is not None and settings.profile not in session.available_profiles:
+        raise ConfigurationInvalid(
+            f"regions.{region_id}.profile: {settings.profile!r} is not in the shared AWS configuration.",
+            advice="Add the profile to ~/.aws/config, or name another one.",
+        )
+    if settings.role_arn is not None:
+        session = _role_session(session, settings, times)
+    return session
+
+
+def _role_session(base: AioSession, settings: Region, times: ClientTimes) -> AioSession:
+    """A session whose credentials come from assuming the region's role; refreshed before they expire."""
+
+    async def assume() -> dict[str, str]:
+        endpoint = settings.endpoints.sts or settings.endpoint_url
+        sts: STSClient
+        async with base.create_client(
+            "sts",
+            region_name=settings.region,
+            endpoint_url=None if endpoint is None else str(endpoint).rstrip("/"),
+            config=_config(times, 1),
+        ) as sts:
+            external: dict[str, Any] = {} if settings.external_id is None else {"ExternalId": settings.external_id}
+            answer = await sts.assume_role(
+                RoleArn=str(settings.role_arn), RoleSessionName=f"replicator-{os.getpid()}", **external
+            )
+        credentials = answer["Credentials"]
+        return {
+            "access_key": credentials["AccessKeyId"],
+            "secret_key": credentials["SecretAccessKey"],
+            "token": credentials["SessionToken"],
+            "expiry_time": credentials["Expiration"].isoformat(),
+        }
+
+    session = AioSession()
+    credentials = AioDeferredRefreshableCredentials(refresh_using=assume, method="sts-assume-role")
+    session._credentials = credentials  # type: ignore[attr-defined]  # noqa: SLF001 - botocore offers no other way
+    return session

@@ -1,0 +1,114 @@
+"""Error codes of AWS services translated into the program's errors, once, as one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    HTTPClientError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    TokenRetrievalError,
+)
+from botocore.parsers import ResponseParserError
+
+from replicator.domain.errors import (
+    AccessRefused,
+    IteratorExpired,
+    PoisonRecord,
+    RecordsTrimmed,
+    ReplicatorError,
+    TableMissing,
+    Throttled,
+    Unreachable,
+)
+
+_THROTTLES = frozenset(
+    {
+        "ProvisionedThroughputExceededException",
+        "ProvisionedThroughputExceeded",
+        "ThrottlingException",
+        "ThrottlingError",
+        "Throttling",
+        "RequestLimitExceeded",
+        "LimitExceededException",
+        "TooManyRequestsException",
+    }
+)
+
+_REFUSALS = frozenset(
+    {
+        "AccessDenied",
+        "AccessDeniedException",
+        "AuthFailure",
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "MissingAuthenticationToken",
+        "MissingAuthenticationTokenException",
+        "NotAuthorized",
+        "OptInRequired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+
+_POISONS = frozenset(
+    {
+        "ValidationException",
+        "ValidationError",
+        "ItemCollectionSizeLimitExceededException",
+        "ItemCollectionSizeLimitExceeded",
+    }
+)
+
+_BY_CODE: dict[str, type[ReplicatorError]] = {
+    **dict.fromkeys(_THROTTLES, Throttled),
+    **dict.fromkeys(_REFUSALS, AccessRefused),
+    **dict.fromkeys(_POISONS, PoisonRecord),
+    "ResourceNotFoundException": TableMissing,
+    "ExpiredIteratorException": IteratorExpired,
+    "TrimmedDataAccessException": RecordsTrimmed,
+}
+
+_LONGEST_REASON = 300
+
+
+def error_code(error: ClientError) -> str:
+    """The service's code of a client error."""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def translate(error: Exception, what: str) -> ReplicatorError:
+    """A client's error as ours. `what` names the deed and its object, for example `PutItem on orders in eu`."""
+    if isinstance(error, ClientError):
+        code = error_code(error)
+        reason = str(error.response.get("Error", {}).get("Message", ""))[:_LONGEST_REASON]
+        return _BY_CODE.get(code, Unreachable)(f"{what} failed: {code}: {reason}")
+    if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | TokenRetrievalError):
+        return AccessRefused(f"{what} has no usable credentials: {str(error).rstrip('. ')}.")
+    if isinstance(error, EndpointConnectionError | HTTPClientError | OSError | TimeoutError):
+        return Unreachable(f"{what} got no answer: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
+    return Unreachable(f"{what} failed: {type(error).__name__}: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
+
+
+CLIENT_ERRORS = (ClientError, BotoCoreError, ResponseParserError, OSError, TimeoutError)
+
+
+def is_object(body: bytes) -> bool:
+    """Whether a body looks like a JSON object, at no cost."""
+    text = body.strip()
+    return text.startswith(b"{") and text.endswith(b"}")
+
+
+def member(answer: Any, name: str, what: str) -> Any:
+    """What every answer of its kind has; one without it comes from something else."""
+    if not isinstance(answer, dict) or name not in answer:
+        raise Unreachable(f"{what} got an answer without {name}, so it is not DynamoDB's.")
+    return answer[name]

@@ -1,0 +1,78 @@
+"""Clients of a configuration: regions and caches, opened together and closed together."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
+
+from botocore.exceptions import BotoCoreError
+
+from replicator.adapters.aws.clients import ClientTimes, Place, open_place
+from replicator.adapters.redis.cache import RedisCache
+from replicator.domain.errors import ConfigurationInvalid
+
+if TYPE_CHECKING:
+    from replicator.settings import Settings
+
+_CONNECTIONS = 16
+
+
+@asynccontextmanager
+async def open_places(
+    settings: Settings,
+    regions: Collection[str] | None = None,
+    connections: Mapping[str, int] | None = None,
+    *,
+    stream_connections: int | None = None,
+) -> AsyncIterator[dict[str, Place]]:
+    """Clients of some regions, or of all; nothing is sent yet.
+
+    `connections`: the most per region; `stream_connections`: the most for reading the streams of one region.
+    """
+    times = ClientTimes(
+        connect_seconds=settings.apply.connect_timeout.total_seconds(),
+        read_seconds=settings.apply.read_timeout.total_seconds(),
+    )
+    async with AsyncExitStack() as stack:
+        places = {}
+        for region_id, region in settings.regions.items():
+            if regions is not None and region_id not in regions:
+                continue
+            most = (connections or {}).get(region_id, _CONNECTIONS)
+            try:
+                places[region_id] = await stack.enter_async_context(
+                    open_place(region_id, region, times, connections=most, stream_connections=stream_connections)
+                )
+            except (BotoCoreError, ValueError) as error:
+                raise ConfigurationInvalid(
+                    f"regions.{region_id} cannot be used: {str(error).rstrip('.')}.",
+                    advice=f"Correct regions.{region_id}, or the shared AWS configuration that it names.",
+                ) from error
+        yield places
+
+
+@asynccontextmanager
+async def open_caches(settings: Settings, names: Collection[str] | None = None) -> AsyncIterator[dict[str, RedisCache]]:
+    """Clients of some caches, or of all; nothing is sent yet."""
+    async with AsyncExitStack() as stack:
+        caches = {}
+        for name, cache in settings.caches.items():
+            if names is not None and name not in names:
+                continue
+            try:
+                caches[name] = RedisCache(
+                    name,
+                    cache.url,
+                    username=cache.username,
+                    password=None if cache.password is None else cache.password.get_secret_value(),
+                    connect_seconds=settings.apply.connect_timeout.total_seconds(),
+                    read_seconds=settings.apply.read_timeout.total_seconds(),
+                )
+            except ValueError as error:
+                raise ConfigurationInvalid(
+                    f"caches.{name}.url is not a URL that can be used.",
+                    advice="Write it as rediss://host:port/db or redis://host:port/db.",
+                ) from error
+            stack.push_async_callback(caches[name].close)
+        yield caches

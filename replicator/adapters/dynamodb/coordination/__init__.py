@@ -1,0 +1,45 @@
+"""Lineage, leases, progress, heartbeats, pauses and gaps of one group, in one DynamoDB table.
+
+Rows (hash `pk`, range `sk`), each with a schema version `sv`:
+
+    <group>|<region>|<stream ARN>   shard|<shard id>        owner, epoch; parents, closed, first, found_at, vanished;
+                                                            per target `at:<rule>/<region>`, `rewind:<rule>/<region>`
+    <group>|<region>|<stream ARN>   target|<rule>/<region>  started_at, shape
+    <group>|<region>|<stream ARN>   seat                    owner, epoch: who discovers the stream's shards
+    <group>|workers                 <worker id>             beat, news, admin; for people also started, program
+    <group>|rules                   <rule>                  paused_at, note
+    <group>|streams                 <region>|<table>|<ms>   arn, drained_for
+    <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at,
+                                                            acknowledged_by, note
+
+One module per port: `leases`, `members`, `registry`; and `operations`, what operators do to rows of living daemons.
+They stand on `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
+Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; whoever takes
+a shard away raises the epoch.
+"""
+
+from __future__ import annotations
+
+from replicator.adapters.dynamodb.coordination.leases import DynamoCoordination
+from replicator.adapters.dynamodb.coordination.members import DynamoMembership
+from replicator.adapters.dynamodb.coordination.names import CHECKPOINT, REWIND, SCHEMA, Names
+from replicator.adapters.dynamodb.coordination.operations import Operations, Pause, StoredGap
+from replicator.adapters.dynamodb.coordination.registry import DynamoRegistry
+from replicator.adapters.dynamodb.coordination.rows import CorruptRow, RowReader
+from replicator.adapters.dynamodb.coordination.table import CoordinationTable
+
+__all__ = [
+    "CHECKPOINT",
+    "REWIND",
+    "SCHEMA",
+    "CoordinationTable",
+    "CorruptRow",
+    "DynamoCoordination",
+    "DynamoMembership",
+    "DynamoRegistry",
+    "Names",
+    "Operations",
+    "Pause",
+    "RowReader",
+    "StoredGap",
+]

@@ -1,0 +1,200 @@
+"""Shard rows in the coordination table: lineage, leases, progress; and the discoverer's seat.
+
+Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed. Lineage only
+grows, and a child's row is never written before its parent's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from replicator.adapters.dynamodb.coordination.changes import Change, flag, number, schema, seconds, text
+from replicator.adapters.dynamodb.coordination.names import CHECKPOINT, REWIND, SEAT, SHARD, TARGET, key
+from replicator.adapters.dynamodb.coordination.rows import CorruptRow, parse_rewind
+from replicator.domain.errors import LeaseLost, ReplicatorError
+from replicator.domain.identifiers import ShardId, WorkerId
+from replicator.domain.progress import Position
+from replicator.domain.shards.leases import Lease, LeaseRow, Seat, StreamRef, StreamState, TargetStart
+from replicator.domain.shards.lineage import Shard, merged, storable, unproven
+
+if TYPE_CHECKING:
+    from replicator.adapters.dynamodb.coordination.changes import When
+    from replicator.adapters.dynamodb.coordination.rows import Row
+    from replicator.adapters.dynamodb.coordination.table import CoordinationTable
+
+_WRITES_AT_ONCE = 16
+
+
+class DynamoCoordination:
+    """One row per shard: what it is, owner, epoch, a checkpoint per target; and one seat per stream."""
+
+    def __init__(self, table: CoordinationTable) -> None:
+        self._table = table
+        self._names, self._reader = table.names, table.reader
+
+    async def state(self, stream: StreamRef) -> StreamState:
+        """All of a stream's rows; a shard's row that is corrupt does not hide the others.
+
+        A child is never shown without a parent that was stored before it, so rows are read backwards: ids of shards
+        grow with time. A parent whose id is the greater one is asked for behind that.
+        """
+        rows: dict[ShardId, LeaseRow] = {}
+        starts: dict[str, TargetStart] = {}
+        seat: Seat | None = None
+        unreadable: CorruptRow | None = None
+        entries, date = await self._table.read(self._names.stream(stream), backwards=True)
+        for entry in entries:
+            sort = self._reader.text(entry, "sk")
+            try:
+                if sort.startswith(SHARD):
+                    row = self._reader.lease_row(entry)
+                    rows[row.shard_id] = row
+                elif sort == SEAT:
+                    seat = self._reader.seat(entry)
+            except CorruptRow as error:
+                unreadable = error
+            if sort.startswith(TARGET) and "started_at" in entry:
+                start = self._reader.target_start(entry)
+                starts[start.target_id] = start
+        unreadable = await self._ask_for_late_parents(stream, rows) or unreadable
+        return StreamState(rows, seat, starts, self._table.seconds_of(date), unreadable)
+
+    async def _ask_for_late_parents(self, stream: StreamRef, rows: dict[ShardId, LeaseRow]) -> CorruptRow | None:
+        """Take in parents that may have been written when their place was read already; what is wrong with one."""
+        unreadable: CorruptRow | None = None
+        late = [above for row in rows.values() for above in row.shard.parents if above > row.shard_id]
+        asked: set[ShardId] = set()
+        while late:
+            shard_id = late.pop()
+            if shard_id in rows or shard_id in asked:
+                continue
+            asked.add(shard_id)
+            entry, _ = await self._table.get(self._names.shard_key(stream, shard_id))
+            try:
+                if entry:
+                    rows[shard_id] = self._reader.lease_row(entry)
+                    late += rows[shard_id].shard.parents
+            except CorruptRow as error:
+                unreadable = error
+        return unreadable
+
+    # -- lineage ---------------------------------------------------------------------------------------------------
+
+    async def discover(self, stream: StreamRef, shards: Sequence[Shard], found_at: float) -> None:
+        """Store shards, parents first, so that no child ever stands without a parent that is known.
+
+        A write that fails holds back that shard's descendants and no other; the first failure is raised behind all.
+        """
+        turn = asyncio.Semaphore(_WRITES_AT_ONCE)
+        failed: set[ShardId] = set()
+        failures: list[ReplicatorError] = []
+
+        async def store(shard: Shard) -> None:
+            async with turn:
+                try:
+                    await self._table.update(self._names.shard_key(stream, shard.shard_id), _found(shard, found_at))
+                except ReplicatorError as error:
+                    failures.append(error)
+                    failed.add(shard.shard_id)
+
+        for generation in _generations(shards):
+            failed |= {shard.shard_id for shard in generation if not failed.isdisjoint(shard.parents)}
+            async with asyncio.TaskGroup() as group:
+                for shard in generation:
+                    if shard.shard_id not in failed:
+                        group.create_task(store(shard), name=f"store {shard.shard_id}")
+        if failures:
+            raise failures[0]
+
+    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """Note that the stream lists a shard no more."""
+        change = Change(sets={"vanished": flag()}, present=("epoch",))
+        await self._table.update(self._names.shard_key(stream, shard_id), change)
+
+    async def forget(self, stream: StreamRef, row: LeaseRow) -> None:
+        """Delete a shard's row; quiet when its owner or epoch changed meanwhile."""
+        await self._table.delete(self._names.shard_key(stream, row.shard_id), _as_seen(row))
+
+    # -- leases and progress ---------------------------------------------------------------------------------------
+
+    async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
+        """Take a shard if its row still is as seen, and raise its epoch; None when somebody was faster."""
+        change = Change(
+            sets={"owner": text(owner), "epoch": number(seen.epoch + 1), "sv": schema()}, when=_as_seen(seen)
+        )
+        answer = await self._table.update(self._names.shard_key(stream, seen.shard_id), change)
+        return None if answer is None else self._reader.lease_row(answer)
+
+    async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
+        """Store positions by target id; `LeaseLost` unless owner and epoch still are ours.
+
+        Rewinds that these positions pass are taken away by a second write, which a rewind needs once in its life.
+        """
+        place = self._names.shard_key(lease.stream, lease.shard_id)
+        positions = {CHECKPOINT + target_id: text(position.text) for target_id, position in checkpoints.items()}
+        answer = await self._table.update(place, Change(sets=positions, when=_ours(lease)))
+        if answer is None:
+            raise LeaseLost(f"The lease on shard {lease.shard_id} of {lease.stream.table} went to another worker.")
+        passed = [REWIND + name for name, position in checkpoints.items() if _passes(position, name, answer)]
+        if passed:
+            await self._table.update(place, Change(removes=passed, when=_ours(lease)))
+
+    async def release(self, lease: Lease) -> None:
+        """Give the shard back in its row, so that the next worker need not wait; quiet when it is not ours."""
+        place = self._names.shard_key(lease.stream, lease.shard_id)
+        await self._table.update(place, Change(removes=("owner",), when=_ours(lease)))
+
+    async def take_seat(self, stream: StreamRef, seen: Seat | None, owner: WorkerId | None) -> bool:
+        """Take or leave the discoverer's seat if it still is as `seen`; its epoch rises each time."""
+        change = Change(
+            sets={
+                "epoch": number(1 if seen is None else seen.epoch + 1),
+                "sv": schema(),
+                **({} if owner is None else {"owner": text(owner)}),
+            },
+            removes=("owner",) if owner is None else (),
+            when={"epoch": None, "owner": None} if seen is None else _as_seen(seen),
+        )
+        return await self._table.update(key(self._names.stream(stream), SEAT), change) is not None
+
+
+def _generations(shards: Sequence[Shard]) -> list[list[Shard]]:
+    """The shards, as they were listed, in groups that can be stored at once; parents stand in earlier groups."""
+    graph = merged({}, shards)
+    ages: dict[ShardId, int] = {}
+    for shard in storable(graph, stored=(), gone=unproven(graph)):
+        ages[shard.shard_id] = max((ages[parent] + 1 for parent in shard.parents if parent in ages), default=0)
+    groups: list[list[Shard]] = [[] for _ in range(max(ages.values(), default=-1) + 1)]
+    for shard in shards:
+        groups[ages[shard.shard_id]].append(shard)
+    return groups
+
+
+def _found(shard: Shard, found_at: float) -> Change:
+    """A shard as it was listed: what is new about it is added, what is known stays."""
+    return Change(
+        sets={"closed": flag()} if shard.closed else {},
+        defaults={
+            "epoch": number(0),
+            "found_at": seconds(found_at),
+            "sv": schema(),
+            **({} if shard.first is None else {"first": text(shard.first)}),
+        },
+        merges={"parents": shard.parents},
+        removes=("vanished",),
+    )
+
+
+def _as_seen(seen: LeaseRow | Seat) -> When:
+    return {"epoch": number(seen.epoch), "owner": None if seen.owner is None else text(seen.owner)}
+
+
+def _ours(lease: Lease) -> When:
+    return {"epoch": number(lease.epoch), "owner": text(lease.owner)}
+
+
+def _passes(position: Position, target_id: str, row: Row) -> bool:
+    rewind = parse_rewind(row.get(REWIND + target_id, {}).get("S", ""))
+    return rewind is not None and position.order >= rewind.until.order

@@ -1,0 +1,78 @@
+"""Keys of the coordination table's rows, and names of attributes that are made of other names.
+
+Invariant: a group's rows are its own, and so are a stream's: the region id is part of every key of a stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.domain.identifiers import ShardId
+from replicator.domain.shards.leases import StreamRef
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
+
+SCHEMA = 1
+"""Version of the layout of these rows."""
+
+CHECKPOINT = "at:"
+"""Prefix of the attributes that hold a target's position."""
+
+REWIND = "rewind:"
+"""Prefix of the attributes that hold what a rewound target skips."""
+
+DRAINED_FOR = "drained_for"
+"""The attribute of a stream's row that names the rules that are through with it."""
+
+SHARD, TARGET, SEAT = "shard|", "target|", "seat"
+"""What the sort keys of a stream's rows begin with, or are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """Keys of one group's rows."""
+
+    group: str
+
+    def stream_key(self, stream: StreamRef) -> dict[str, AttributeValueTypeDef]:
+        """Key of what is known about a stream as a whole."""
+        return key(self.streams, f"{stream.region}|{stream.table}|{stream.generation:013d}")
+
+    @property
+    def workers(self) -> str:
+        """Partition of the heartbeats."""
+        return f"{self.group}|workers"
+
+    @property
+    def rules(self) -> str:
+        """Partition of what operators want of rules."""
+        return f"{self.group}|rules"
+
+    @property
+    def streams(self) -> str:
+        """Partition of the streams that were read."""
+        return f"{self.group}|streams"
+
+    @property
+    def gaps(self) -> str:
+        """Partition of the loss intervals."""
+        return f"{self.group}|gaps"
+
+    def stream(self, stream: StreamRef) -> str:
+        """Partition of one stream; the region id is part of it, because ARNs alone may collide."""
+        return f"{self.group}|{stream.region}|{stream.arn}"
+
+    def shard_key(self, stream: StreamRef, shard_id: ShardId) -> dict[str, AttributeValueTypeDef]:
+        """Key of a shard's row."""
+        return key(self.stream(stream), f"{SHARD}{shard_id}")
+
+    def target_key(self, stream: StreamRef, target_id: str) -> dict[str, AttributeValueTypeDef]:
+        """Key of the row of a target's start."""
+        return key(self.stream(stream), f"{TARGET}{target_id}")
+
+
+def key(partition: str, sort: str) -> dict[str, AttributeValueTypeDef]:
+    """The key of a row."""
+    return {"pk": {"S": partition}, "sk": {"S": sort}}

@@ -1,0 +1,163 @@
+"""What operators do to the rows of living daemons; used by commands only.
+
+Invariant: a shard's progress changes in one conditional write that raises the epoch and removes the owner, so whoever
+read the shard is fenced and somebody claims it anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
+from replicator.adapters.dynamodb.coordination.names import CHECKPOINT, REWIND, key
+from replicator.adapters.dynamodb.coordination.rows import rewind_text
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.domain.progress import Position
+from replicator.domain.shards.leases import LeaseRow, Rewind, StreamRef
+from replicator.domain.shards.lineage import Shard
+
+if TYPE_CHECKING:
+    from replicator.adapters.dynamodb.coordination.table import CoordinationTable
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGap:
+    """A loss interval, and who accepted it: seconds since 1970, a name, a note; None and empty while nobody did.
+
+    `grown_at`: when it was last found to end elsewhere than it did at first.
+    """
+
+    gap: Gap
+    acknowledged_at: float | None = None
+    acknowledged_by: str = ""
+    note: str = ""
+    grown_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """A rule that is paused: since when, in seconds since 1970, and why."""
+
+    rule: RuleName
+    paused_at: float
+    note: str = ""
+
+
+class Operations:
+    """Changes by hand. Each tells whether it happened: False says that the row changed meanwhile, or is not there."""
+
+    def __init__(self, table: CoordinationTable) -> None:
+        self._table = table
+        self._names, self._reader = table.names, table.reader
+
+    # -- shards ----------------------------------------------------------------------------------------------------
+
+    async def release_lease(self, stream: StreamRef, seen: LeaseRow) -> bool:
+        """Take a shard from its owner; its progress stays."""
+        return await self.rewind(stream, seen, {}, {})
+
+    async def rewind(
+        self,
+        stream: StreamRef,
+        seen: LeaseRow,
+        positions: Mapping[str, Position | None],
+        rewinds: Mapping[str, Rewind],
+    ) -> bool:
+        """Move targets to positions (None: as if they had never read the shard) and take it from its owner.
+
+        `rewinds` says what they skip from there on; what a target that is moved skipped before is forgotten.
+        """
+        moved = {CHECKPOINT + target_id: position for target_id, position in positions.items()}
+        change = Change(
+            sets={
+                "epoch": number(seen.epoch + 1),
+                **{name: text(position.text) for name, position in moved.items() if position is not None},
+                **{REWIND + target_id: text(rewind_text(rewind)) for target_id, rewind in rewinds.items()},
+            },
+            removes=[
+                "owner",
+                *(name for name, position in moved.items() if position is None),
+                *(REWIND + target_id for target_id in positions if target_id not in rewinds),
+            ],
+            when={"epoch": number(seen.epoch), "owner": None if seen.owner is None else text(seen.owner)},
+        )
+        return await self._table.update(self._names.shard_key(stream, seen.shard_id), change) is not None
+
+    async def adopt(
+        self, stream: StreamRef, shard: Shard, positions: Mapping[str, Position], *, found_at: float
+    ) -> bool:
+        """Store a shard that nobody knows yet with progress made elsewhere; False when it has a row already."""
+        change = Change(
+            sets={
+                "epoch": number(0),
+                "found_at": seconds(found_at),
+                "sv": schema(),
+                **({"closed": {"BOOL": True}} if shard.closed else {}),
+                **({} if shard.first is None else {"first": text(shard.first)}),
+                **{CHECKPOINT + target_id: text(position.text) for target_id, position in positions.items()},
+            },
+            merges={"parents": shard.parents},
+            when={"epoch": None},
+        )
+        return await self._table.update(self._names.shard_key(stream, shard.shard_id), change) is not None
+
+    async def forget_worker(self, worker: WorkerId) -> bool:
+        """Delete a worker's heartbeat row; one that lives writes it again."""
+        return await self._table.delete(key(self._names.workers, worker), present=("beat",))
+
+    # -- rules -----------------------------------------------------------------------------------------------------
+
+    async def pause(self, rule: RuleName, *, now: float, note: str = "") -> bool:
+        """Pause a rule everywhere; False when it was paused already."""
+        change = Change(
+            sets={"paused_at": seconds(now), "note": text(note), "sv": schema()},
+            when={"paused_at": None},
+        )
+        return await self._table.update(key(self._names.rules, rule), change) is not None
+
+    async def resume(self, rule: RuleName) -> bool:
+        """Let a rule go on; False when it was not paused."""
+        return await self._table.delete(key(self._names.rules, rule), present=("paused_at",))
+
+    async def pauses(self) -> list[Pause]:
+        """Every rule that is paused, by name."""
+        return [
+            Pause(
+                RuleName(self._reader.text(row, "sk")),
+                self._reader.seconds(row, "paused_at"),
+                self._reader.text(row, "note") if "note" in row else "",
+            )
+            for row in await self._table.query(self._names.rules)
+            if "paused_at" in row
+        ]
+
+    # -- gaps ------------------------------------------------------------------------------------------------------
+
+    async def gaps(self) -> list[StoredGap]:
+        """Every loss interval, oldest first."""
+        found = []
+        for row in await self._table.query(self._names.gaps):
+            if "|" in self._reader.text(row, "sk"):
+                continue  # written before gaps had ids; what still stops a target was noted again
+            accepted, grown = (
+                self._reader.seconds(row, name) if name in row else None for name in ("acknowledged_at", "grown_at")
+            )
+            by, note = (self._reader.text(row, name) if name in row else "" for name in ("acknowledged_by", "note"))
+            found.append(StoredGap(self._reader.gap(row), accepted, by, note, grown))
+        return sorted(found, key=lambda stored: (stored.gap.found_at, stored.gap.gap_id))
+
+    async def acknowledge(self, seen: Gap, *, now: float, by: str, note: str = "") -> bool:
+        """Accept a loss as it was seen: its target goes on behind it.
+
+        False when there is no such gap, when it was accepted before, or when it has grown since it was seen.
+        """
+        until = None if seen.until is None else text(seen.until.text)
+        change = Change(
+            sets={"acknowledged_at": seconds(now), "acknowledged_by": text(by), "note": text(note)},
+            when={"acknowledged_at": None, "until": until},
+            present=("found_at",),
+        )
+        return await self._table.update(key(self._names.gaps, seen.gap_id), change) is not None

@@ -1,0 +1,124 @@
+"""Streams, starts and gaps in the coordination table.
+
+Invariant: a start and a gap are stored once, an acknowledgement is of the gap as it was shown; a rule that is through
+with a stream stays so.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
+from replicator.adapters.dynamodb.coordination.names import DRAINED_FOR, TARGET, key
+from replicator.domain.errors import Throttled
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.rules import Target
+from replicator.domain.shards.leases import KnownStream, StreamRef, TargetStart
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from replicator.adapters.dynamodb.coordination.changes import Value
+    from replicator.adapters.dynamodb.coordination.table import CoordinationTable
+
+_TRIES = 5
+"""A row that changes between each look at it and the write after it is given up for now."""
+
+
+class DynamoRegistry:
+    """What is known about streams beside their shards."""
+
+    def __init__(self, table: CoordinationTable) -> None:
+        self._table = table
+        self._names, self._reader = table.names, table.reader
+
+    async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
+        """Targets that ever started on this stream, by target id."""
+        found = await self._table.query(self._names.stream(stream), TARGET)
+        starts = (self._reader.target_start(row) for row in found if "started_at" in row)
+        return {start.target_id: start for start in starts}
+
+    async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:
+        """Store the start of a target (None: the server's time now) unless one is stored; returns what is stored."""
+        place = self._names.target_key(stream, target.target_id)
+        row, date = await self._table.get(place)
+        if "started_at" in row:
+            return self._reader.target_start(row)
+        started = int(self._table.seconds_of(date) if started_at is None else started_at)
+        stored = await self._table.update(
+            place, Change(sets={"sv": schema()}, defaults={"started_at": number(started)})
+        )
+        assert stored is not None, "an update without a condition is never refused"
+        return self._reader.target_start(stored)
+
+    async def note_shape(self, stream: StreamRef, target: Target, shape: str) -> bool:
+        """Store the digest of a target's filter and templates; returns whether another one was stored before."""
+        row = await self._table.update(
+            self._names.target_key(stream, target.target_id),
+            Change(sets={"shape": text(shape), "sv": schema()}),
+            returning="ALL_OLD",
+        )
+        return row is not None and "shape" in row and self._reader.text(row, "shape") != shape
+
+    async def record_gap(self, gap: Gap) -> None:
+        """Store a loss interval; of the same gap the first finding stays, but for where it ends.
+
+        Where it ends elsewhere it is accepted no more, by the same write: nobody's word is for what he was not shown.
+        """
+        until = None if gap.until is None else text(gap.until.text)
+        first = Change(
+            sets={
+                "stream": text(gap.stream.arn),
+                "region": text(gap.stream.region),
+                "table": text(gap.stream.table),
+                "generation": number(gap.stream.generation),
+                "shard": text(gap.shard_id),
+                "target": text(gap.target_id),
+                "after": text(gap.after.text),
+                **({} if until is None else {"until": until}),
+                "why": text(gap.why),
+                "found_at": seconds(gap.found_at),
+                "sv": schema(),
+            },
+            when={"found_at": None},
+        )
+        place = key(self._names.gaps, gap.gap_id)
+        change = first
+        for _ in range(_TRIES):
+            if await self._table.update(place, change) is not None:
+                return
+            row, _ = await self._table.get(place)
+            if "found_at" in row and row.get("until") == until:
+                return
+            change = self._grown(gap, row.get("until")) if "found_at" in row else first
+        raise Throttled(f"Gap {gap.gap_id} is written by others all the time.")
+
+    def _grown(self, gap: Gap, seen: Value | None) -> Change:
+        """What a known gap changes by when it ends elsewhere than at `seen`."""
+        return Change(
+            sets={"grown_at": seconds(gap.found_at), **({} if gap.until is None else {"until": text(gap.until.text)})},
+            removes=["acknowledged_at", "acknowledged_by", "note", *(["until"] if gap.until is None else [])],
+            when={"until": seen},
+            present=("found_at",),
+        )
+
+    async def acknowledged(self, gap: Gap) -> bool:
+        """Whether an operator accepted the loss as it is."""
+        row, _ = await self._table.get(key(self._names.gaps, gap.gap_id))
+        until = None if gap.until is None else text(gap.until.text)
+        return "acknowledged_at" in row and row.get("until") == until
+
+    async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
+        """Streams of this table that were read before, oldest first."""
+        found = await self._table.query(self._names.streams, f"{region}|{table}|")
+        return [self._reader.known_stream(row) for row in found]
+
+    async def remember_stream(self, stream: StreamRef, drained: Collection[RuleName] = ()) -> None:
+        """Note that a stream is being read, and which rules have read it to its end; what is noted stays."""
+        change = Change(sets={"arn": text(stream.arn), "sv": schema()}, merges={DRAINED_FOR: sorted(drained)})
+        await self._table.update(self._names.stream_key(stream), change)
+
+    async def forget_rule(self, stream: StreamRef, rule: RuleName) -> None:
+        """Note no more that a rule has read a stream to its end."""
+        await self._table.update(self._names.stream_key(stream), Change(takes={DRAINED_FOR: [rule]}))

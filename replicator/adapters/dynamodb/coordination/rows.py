@@ -1,0 +1,246 @@
+"""Rows of the coordination table as values, read strictly.
+
+Invariant: a row is either understood as a whole or named as corrupt, with the attribute and a remedy; nothing is
+guessed. Lineage that is missing is no corruption: a listing tells it again.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from replicator.adapters.dynamodb.coordination.names import (
+    CHECKPOINT,
+    DRAINED_FOR,
+    REWIND,
+    SCHEMA,
+    SEAT,
+    SHARD,
+    TARGET,
+    Names,
+)
+from replicator.domain.errors import WorldMismatch
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
+from replicator.domain.progress import Position, parse_position
+from replicator.domain.shards.leases import KnownStream, LeaseRow, Pulse, Rewind, Seat, StreamRef, TargetStart
+from replicator.domain.shards.lineage import Shard
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
+
+    Row = Mapping[str, AttributeValueTypeDef]
+
+_ADVICE_SHARD = "Delete the row: its shard is then read again from the trim horizon, which is safe."
+_ADVICE_TARGET = "Delete the row: the target's start is then noted anew; its stored positions stay."
+_ADVICE_SEAT = "Delete the row: some worker then takes the seat anew."
+_ADVICE_BY_PARTITION = {
+    "workers": "Delete the row: a worker that lives writes it again.",
+    "streams": "Delete the row: the table's present stream is noted again; what is left of an older one is not read.",
+    "gaps": "Delete the row: a loss that still stops a target is found and noted again.",
+    "rules": "Delete the row: its rule is then not paused.",
+}
+
+_STREAM_PARTS = 3
+
+
+def rewind_text(rewind: Rewind) -> str:
+    """How a rewind is stored."""
+    return f"{rewind.before!r} {rewind.until.text}"
+
+
+def parse_rewind(text: str) -> Rewind | None:
+    """A stored rewind, or None when the text is none."""
+    before, _, until = text.partition(" ")
+    position = parse_position(until)
+    seconds = _finite(before)
+    return None if position is None or seconds is None else Rewind(seconds, position)
+
+
+def _finite(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+class CorruptRow(WorldMismatch):
+    """A row of ours that cannot be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowReader:
+    """Makes values of rows; `where` names the table in messages."""
+
+    names: Names
+    where: str
+
+    # -- kinds of rows ---------------------------------------------------------------------------------------------
+
+    def lease_row(self, row: Row) -> LeaseRow:
+        """A shard's row. Without lineage it is a shard of which nothing is known yet."""
+        self._check_schema(row)
+        return LeaseRow(
+            shard=Shard(
+                shard_id=ShardId(self.text(row, "sk").removeprefix(SHARD)),
+                parents=tuple(ShardId(parent) for parent in self._texts(row, "parents")),
+                closed=self._flag(row, "closed"),
+                first=self._sequence(row, "first"),
+            ),
+            owner=WorkerId(self.text(row, "owner")) if "owner" in row else None,
+            epoch=self.number(row, "epoch"),
+            checkpoints={
+                name.removeprefix(CHECKPOINT): self._position(row, name) for name in row if name.startswith(CHECKPOINT)
+            },
+            rewinds={name.removeprefix(REWIND): self._rewind(row, name) for name in row if name.startswith(REWIND)},
+            found_at=self.seconds(row, "found_at") if "found_at" in row else 0.0,
+            vanished=self._flag(row, "vanished"),
+        )
+
+    def seat(self, row: Row) -> Seat:
+        """Who discovers a stream's shards."""
+        self._check_schema(row)
+        owner = WorkerId(self.text(row, "owner")) if "owner" in row else None
+        return Seat(owner, self.number(row, "epoch"))
+
+    def target_start(self, row: Row) -> TargetStart:
+        """When a target first started on a stream."""
+        self._check_schema(row)
+        target_id = self.text(row, "sk").removeprefix(TARGET)
+        return TargetStart(RuleName(target_id.split("/", maxsplit=1)[0]), target_id, self.number(row, "started_at"))
+
+    def pulse(self, row: Row) -> Pulse:
+        """A worker's sign of life."""
+        return Pulse(
+            beat=self.number(row, "beat"),
+            news=self.number(row, "news") if "news" in row else 0,
+            admin=self.text(row, "admin") if "admin" in row else "",
+        )
+
+    def stream(self, row: Row) -> StreamRef:
+        """The stream that a row of the streams' partition is about."""
+        parts = self.text(row, "sk").split("|")
+        if len(parts) != _STREAM_PARTS or not _is_decimal(parts[2]):
+            raise self.corrupt(row, "sk")
+        return StreamRef(RegionId(parts[0]), TableName(parts[1]), self.text(row, "arn"), int(parts[2]))
+
+    def known_stream(self, row: Row) -> KnownStream:
+        """What a row of the streams' partition says; a flag of earlier versions counts for every rule."""
+        rules = frozenset(map(RuleName, self._texts(row, DRAINED_FOR)))
+        return KnownStream(self.stream(row), rules, closed="drained" in row)
+
+    def gap(self, row: Row) -> Gap:
+        """A loss interval."""
+        self._check_schema(row)
+        stream = StreamRef(
+            region=RegionId(self.text(row, "region")),
+            table=TableName(self.text(row, "table")),
+            arn=self.text(row, "stream"),
+            generation=self.number(row, "generation"),
+        )
+        return Gap(
+            stream=stream,
+            shard_id=ShardId(self.text(row, "shard")),
+            target_id=self.text(row, "target"),
+            after=self._position(row, "after"),
+            until=self._position(row, "until") if "until" in row else None,
+            found_at=self.seconds(row, "found_at"),
+            why=self.text(row, "why"),
+        )
+
+    def problem(self, row: Row) -> WorldMismatch | None:
+        """What is wrong with a row of a stream's partition, for `check`."""
+        try:
+            sort = self.text(row, "sk")
+            if sort.startswith(SHARD):
+                self.lease_row(row)
+            elif sort == SEAT:
+                self.seat(row)
+            elif "started_at" in row:
+                self.target_start(row)
+        except WorldMismatch as error:
+            return error
+        return None
+
+    # -- attributes ------------------------------------------------------------------------------------------------
+
+    def text(self, row: Row, name: str) -> str:
+        """A string attribute."""
+        value = row.get(name, {}).get("S")
+        if not isinstance(value, str):
+            raise self.corrupt(row, name)
+        return value
+
+    def number(self, row: Row, name: str) -> int:
+        """A whole number."""
+        value = row.get(name, {}).get("N")
+        if not isinstance(value, str) or not _is_decimal(value.removeprefix("-")):
+            raise self.corrupt(row, name)
+        return int(value)
+
+    def seconds(self, row: Row, name: str) -> float:
+        """A number of seconds."""
+        value = row.get(name, {}).get("N")
+        number = _finite(value) if isinstance(value, str) else None
+        if number is None:
+            raise self.corrupt(row, name)
+        return number
+
+    def corrupt(self, row: Row, name: str) -> CorruptRow:
+        """The error that names a row, its attribute, and a remedy."""
+        partition, sort = (str(row.get(part, {}).get("S")) for part in ("pk", "sk"))
+        advice = _ADVICE_BY_PARTITION.get(partition.removeprefix(f"{self.names.group}|"))
+        if advice is None and sort == SEAT:
+            advice = _ADVICE_SEAT
+        if advice is None:
+            advice = _ADVICE_SHARD if sort.startswith(SHARD) else _ADVICE_TARGET
+        return CorruptRow(
+            f"The row {partition} / {sort} of the {self.where} is corrupt:"
+            f" attribute {name!r} is missing or unreadable.",
+            advice=advice,
+        )
+
+    def _check_schema(self, row: Row) -> None:
+        if self.number(row, "sv") > SCHEMA:
+            raise WorldMismatch(
+                f"The {self.where} holds rows of a newer replicator (schema {self.number(row, 'sv')}, ours {SCHEMA}).",
+                advice="Upgrade this program to the version of its newest worker.",
+            )
+
+    def _flag(self, row: Row, name: str) -> bool:
+        if name in row and not isinstance(row[name].get("BOOL"), bool):
+            raise self.corrupt(row, name)
+        return row.get(name, {}).get("BOOL", False)
+
+    def _texts(self, row: Row, name: str) -> list[str]:
+        """A set of strings, sorted; none when the attribute is missing."""
+        values = row[name].get("SS") if name in row else []
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise self.corrupt(row, name)
+        return sorted(values)
+
+    def _sequence(self, row: Row, name: str) -> SequenceNumber | None:
+        if name not in row:
+            return None
+        if not _is_decimal(self.text(row, name)):
+            raise self.corrupt(row, name)
+        return SequenceNumber(self.text(row, name))
+
+    def _position(self, row: Row, name: str) -> Position:
+        position = parse_position(self.text(row, name))
+        if position is None:
+            raise self.corrupt(row, name)
+        return position
+
+    def _rewind(self, row: Row, name: str) -> Rewind:
+        rewind = parse_rewind(self.text(row, name))
+        if rewind is None:
+            raise self.corrupt(row, name)
+        return rewind
+
+
+def _is_decimal(text: str) -> bool:
+    return text.isascii() and text.isdecimal()

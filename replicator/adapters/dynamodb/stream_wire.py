@@ -1,0 +1,128 @@
+"""Answers of DynamoDB Streams parsed into records and shards: strict and total, images as untouched bytes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from replicator.adapters.aws.wire import decoded
+from replicator.domain.errors import MalformedRecord
+from replicator.domain.identifiers import SequenceNumber, ShardId
+from replicator.domain.records import ChangeRecord, change_record
+from replicator.domain.shards.lineage import Shard
+from replicator.ports.sources import RecordPage, ShardPage
+
+_TTL_PRINCIPAL = "dynamodb.amazonaws.com"
+
+
+class _Identity(msgspec.Struct):
+    """Who made a change. The service's model and its documentation spell the names differently; both are read."""
+
+    PrincipalId: str = ""
+    principalId: str = ""  # noqa: N815 - the wire's name
+
+
+class _Change(msgspec.Struct):
+    Keys: msgspec.Raw
+    SequenceNumber: str
+    ApproximateCreationDateTime: float = 0.0
+    NewImage: msgspec.Raw = msgspec.Raw()
+    OldImage: msgspec.Raw = msgspec.Raw()
+
+
+class _Record(msgspec.Struct):
+    eventName: str  # noqa: N815 - the wire's name
+    dynamodb: _Change
+    userIdentity: _Identity | None = None  # noqa: N815 - the wire's name
+
+
+class _Records(msgspec.Struct):
+    Records: list[_Record]
+    NextShardIterator: str | None = None
+
+
+class _Envelope(msgspec.Struct):
+    """The least that makes an answer one of GetRecords: without records it would read as the end of a shard."""
+
+    Records: list[msgspec.Raw]
+    NextShardIterator: str | None = None
+
+
+_RECORDS, _ENVELOPE = msgspec.json.Decoder(_Records), msgspec.json.Decoder(_Envelope)
+
+
+def parse_records(body: bytes, what: str) -> RecordPage:
+    """A GetRecords answer as records with opaque images.
+
+    `Unreachable` when it is not such an answer at all, `MalformedRecord` when one of its records is wrong.
+    """
+    try:
+        answer = _RECORDS.decode(body)
+    except (msgspec.DecodeError, ValueError) as error:
+        decoded(_ENVELOPE, body, what)
+        raise MalformedRecord(f"A GetRecords answer is not what DynamoDB Streams sends ({error}).") from error
+    return RecordPage(tuple(_record(record) for record in answer.Records), answer.NextShardIterator or None)
+
+
+def _record(record: _Record) -> ChangeRecord:
+    change, identity = record.dynamodb, record.userIdentity
+    return change_record(
+        event=record.eventName,
+        key=bytes(change.Keys),
+        old=bytes(change.OldImage) or None,
+        new=bytes(change.NewImage) or None,
+        sequence=change.SequenceNumber,
+        created_at=change.ApproximateCreationDateTime,
+        by_ttl=identity is not None and _TTL_PRINCIPAL in (identity.PrincipalId, identity.principalId),
+    )
+
+
+_Id = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Range(msgspec.Struct):
+    StartingSequenceNumber: str | None = None
+    EndingSequenceNumber: str | None = None
+
+
+class _ListedShard(msgspec.Struct):
+    """A shard; after a merge some endpoints name a second parent, which the client's own parser would drop."""
+
+    ShardId: _Id
+    ParentShardId: str | None = None
+    AdjacentParentShardId: str | None = None
+    SequenceNumberRange: _Range = msgspec.field(default_factory=_Range)
+
+
+class _Description(msgspec.Struct):
+    """Without shards it would read as a stream that lost them all."""
+
+    StreamArn: _Id
+    Shards: list[_ListedShard]
+    LastEvaluatedShardId: str | None = None
+
+
+class _DescribedStream(msgspec.Struct):
+    StreamDescription: _Description
+
+
+_DESCRIBED = msgspec.json.Decoder(_DescribedStream)
+
+
+def parse_shards(body: bytes, what: str) -> ShardPage:
+    """A DescribeStream answer as one page of a listing; `Unreachable` when it is not such an answer."""
+    described = decoded(_DESCRIBED, body, what).StreamDescription
+    last = described.LastEvaluatedShardId
+    return ShardPage(tuple(_shard(shard) for shard in described.Shards), ShardId(last) if last else None)
+
+
+def _shard(listed: _ListedShard) -> Shard:
+    named = dict.fromkeys((listed.ParentShardId, listed.AdjacentParentShardId))
+    first = listed.SequenceNumberRange.StartingSequenceNumber or ""
+    return Shard(
+        shard_id=ShardId(listed.ShardId),
+        parents=tuple(ShardId(parent) for parent in named if parent and parent != listed.ShardId),
+        closed=bool(listed.SequenceNumberRange.EndingSequenceNumber),
+        first=SequenceNumber(first) if first.isascii() and first.isdecimal() else None,
+    )

@@ -1,0 +1,349 @@
+"""A region's table and its side table: requests carried out on DynamoDB.
+
+Invariant: one request is one call, sent only while the fence stands; a refusal carries what stands under the key.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, assert_never
+from uuid import uuid4
+
+import msgspec
+
+from replicator.adapters.aws import wire
+from replicator.adapters.dynamodb.expressions import (
+    SIDE_CONTENT,
+    SIDE_FLOOR,
+    SIDE_PARENT,
+    SIDE_REMOVED,
+    SIDE_REMOVED_AT,
+    SIDE_SCHEMA,
+    TOMBSTONE_KEY,
+    TOMBSTONE_VERSION,
+    condition,
+    marked_by,
+    raise_tombstone,
+    restamp,
+    stamp_condition,
+    version_condition,
+    write_row,
+)
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled, Unreachable, WorldMismatch
+from replicator.domain.image import Image, stamped
+from replicator.domain.modes.requests import (
+    Condition,
+    Delete,
+    DeleteMarked,
+    Done,
+    Found,
+    FoundRow,
+    GetItem,
+    GetSideRow,
+    GetTombstone,
+    GuardedPut,
+    MergeTombstone,
+    NoteRemoval,
+    Put,
+    RaiseFloor,
+    RaiseTombstone,
+    Refused,
+    RefusedRow,
+    Remove,
+    Replace,
+    Request,
+    Response,
+    Restamp,
+    SettleTombstone,
+    StampedPut,
+    VersionedRequest,
+)
+from replicator.domain.records import ItemKey
+from replicator.domain.stamps import NO_ROW, NONCE_BYTES, SideRow, Tombstone, Version, parse_version
+from replicator.domain.versions import STAMP
+
+if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.client import DynamoDBClient
+
+    from replicator.ports.clock import Clock
+    from replicator.ports.targets import Fence
+
+_ENCODE = msgspec.json.Encoder().encode
+_ALL_OLD = b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"'
+_DONE = Done()
+
+
+class _Reason(msgspec.Struct):
+    Code: str | None = None
+    Message: str | None = None
+    Item: msgspec.Raw = msgspec.Raw()
+
+
+class _Answer(msgspec.Struct):
+    Item: msgspec.Raw = msgspec.Raw()
+    Attributes: msgspec.Raw = msgspec.Raw()
+    CancellationReasons: list[_Reason] = []
+
+
+_ANSWER = msgspec.json.Decoder(_Answer)
+_EMPTY = (b"", b"null", b"{}")
+
+
+def _item(raw: msgspec.Raw) -> Image | None:
+    wire_json = bytes(raw)
+    if wire_json in _EMPTY:
+        return None
+    if not wire_json.startswith(b"{"):
+        raise Unreachable("An answer holds an item that is none, so it is not DynamoDB's.")
+    return Image(wire_json)
+
+
+def fresh_nonce() -> str:
+    """Eight characters that no other write of a stamp carries."""
+    return secrets.token_urlsafe(NONCE_BYTES)
+
+
+class DynamoRegion:
+    """One replica table with the side table of its region, for one target."""
+
+    def __init__(  # noqa: PLR0913 - a composition root fills it once
+        self,
+        client: DynamoDBClient,
+        *,
+        region_id: str,
+        table: str,
+        side_table: str,
+        tombstone_ttl: timedelta,
+        concurrency: int,
+        clock: Clock,
+        stamp_attribute: str = STAMP,
+        nonce: Callable[[], str] = fresh_nonce,
+    ) -> None:
+        self._client = client
+        self._stamp = stamp_attribute
+        self._nonce = nonce
+        self._where = f"{table} in {region_id}"
+        self._side_where = f"{side_table} in {region_id}"
+        self._table = table
+        self._side_table = side_table
+        self._table_json = b'"TableName":' + _ENCODE(table)
+        self._side_json = b'"TableName":' + _ENCODE(side_table)
+        self._ttl_seconds = int(tombstone_ttl.total_seconds())
+        self._slots = asyncio.Semaphore(concurrency)
+        self._clock = clock
+
+    async def execute(  # noqa: C901, PLR0911 - one per kind of request
+        self, request: Request, fence: Fence
+    ) -> Response:
+        """Carry a request out; waits for a free connection first, so that the fence is checked right at the send."""
+        async with self._slots:
+            match request:
+                case Put():
+                    return await self._put(request, fence)
+                case GuardedPut():
+                    return await self._guarded_put(request, fence)
+                case Delete(key, when):
+                    return await self._delete(key, when, fence)
+                case RaiseTombstone(key, version):
+                    return await self._raise_tombstone(key, version, fence)
+                case GetItem(key):
+                    return await self._get_item(key, fence)
+                case GetTombstone(key):
+                    return await self._get_tombstone(key, fence)
+                case Replace() | Remove():
+                    return await self._write_versioned(request, fence)
+                case StampedPut() | Restamp() | DeleteMarked():
+                    return await self._write_stamped(request, fence)
+                case GetSideRow(key):
+                    return FoundRow(_row(await self._get_row(key, fence), self._side_where))
+                case MergeTombstone() | SettleTombstone() | RaiseFloor() | NoteRemoval():
+                    return await self._write_row(request, fence)
+                case LogConflict():
+                    raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
+                case _:
+                    assert_never(request)
+
+    async def _put(self, put: Put, fence: Fence) -> Response:
+        body = b"{%b}" % self._put_json(put)
+        what = f"PutItem on {self._where}"
+        try:
+            await wire.call(self._client.put_item, body, fence, what, TableName=self._table)
+        except wire.Refusal as refusal:
+            return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
+        return _DONE
+
+    def _put_json(self, put: Put) -> bytes:
+        return b'%b,"Item":%b,%b,%b' % (
+            self._table_json,
+            stamped(put.image, put.version),
+            condition(put.when, put.key.parts[0][0]),
+            _ALL_OLD,
+        )
+
+    async def _guarded_put(self, request: GuardedPut, fence: Fence) -> Response:
+        check = b'%b,"Key":%b,%b' % (
+            self._side_json,
+            self._side_key(request.put.key),
+            condition(request.guard, TOMBSTONE_KEY),
+        )
+        body = b'{"ClientRequestToken":"%b","TransactItems":[{"ConditionCheck":{%b}},{"Put":{%b}}]}' % (
+            str(uuid4()).encode(),
+            check,
+            self._put_json(request.put),
+        )
+        what = f"TransactWriteItems on {self._where}"
+        try:
+            await wire.call(self._client.transact_write_items, body, fence, what)
+        except wire.Refusal as refusal:
+            return _cancelled(wire.decoded(_ANSWER, refusal.body, what).CancellationReasons, what)
+        return _DONE
+
+    async def _delete(self, key: ItemKey, when: Condition, fence: Fence) -> Response:
+        body = b'{%b,"Key":%b,%b,%b}' % (self._table_json, key.wire, condition(when, key.parts[0][0]), _ALL_OLD)
+        what = f"DeleteItem on {self._where}"
+        try:
+            await wire.call(self._client.delete_item, body, fence, what, TableName=self._table)
+        except wire.Refusal as refusal:
+            return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
+        return _DONE
+
+    async def _write_versioned(self, request: VersionedRequest, fence: Fence) -> Response:
+        """A put or delete that tells what it took away."""
+        operation: Any
+        match request:
+            case Replace(key, image, when):
+                operation, what, subject = self._client.put_item, "PutItem", b'"Item":%b' % image.wire
+            case Remove(key, when):
+                operation, what, subject = self._client.delete_item, "DeleteItem", b'"Key":%b' % key.wire
+            case _:
+                assert_never(request)
+        what = f"{what} on {self._where}"
+        stated = version_condition(when, key.parts[0][0])
+        body = b'{%b,%b,%b,%b,"ReturnValues":"ALL_OLD"}' % (self._table_json, subject, stated, _ALL_OLD)
+        try:
+            answer = await wire.call(operation, body, fence, what, TableName=self._table)
+        except wire.Refusal as refusal:
+            return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
+        return Done(_item(wire.decoded(_ANSWER, answer, what).Attributes))
+
+    async def _write_stamped(self, request: StampedPut | Restamp | DeleteMarked, fence: Fence) -> Response:
+        """A write that sets, or depends on, a stamp; every call gets a nonce of its own."""
+        some_key = request.key.parts[0][0]
+        operation: Any
+        match request:
+            case StampedPut(_, image, stamp, when):
+                operation, what = self._client.put_item, "PutItem"
+                item = stamped(image, stamp.sealed(self._nonce()), self._stamp)
+                members = b'"Item":%b,%b' % (item, stamp_condition(when, some_key, self._stamp))
+            case Restamp(key, stamp, when):
+                operation, what = self._client.update_item, "UpdateItem"
+                change = restamp(stamp.sealed(self._nonce()), when, some_key, self._stamp)
+                members = b'"Key":%b,%b' % (key.wire, change)
+            case DeleteMarked(key, version):
+                operation, what = self._client.delete_item, "DeleteItem"
+                members = b'"Key":%b,%b' % (key.wire, marked_by(version, self._stamp))
+            case _:
+                assert_never(request)
+        what = f"{what} on {self._where}"
+        body = b"{%b,%b,%b}" % (self._table_json, members, _ALL_OLD)
+        try:
+            await wire.call(operation, body, fence, what, TableName=self._table)
+        except wire.Refusal as refusal:
+            return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
+        return _DONE
+
+    async def _write_row(
+        self, request: MergeTombstone | SettleTombstone | RaiseFloor | NoteRemoval, fence: Fence
+    ) -> Response:
+        change = write_row(request, int(self._clock.now()) + self._ttl_seconds, SIDE_SCHEMA)
+        body = b'{%b,"Key":%b,%b,%b}' % (self._side_json, self._side_key(request.key), change, _ALL_OLD)
+        what = f"UpdateItem on {self._side_where}"
+        try:
+            await wire.call(self._client.update_item, body, fence, what, TableName=self._side_table)
+        except wire.Refusal as refusal:
+            return RefusedRow(_row(_item(wire.decoded(_ANSWER, refusal.body, what).Item), self._side_where))
+        return _DONE
+
+    async def _raise_tombstone(self, key: ItemKey, version: str, fence: Fence) -> Response:
+        expires_at = int(self._clock.now()) + self._ttl_seconds
+        body = b'{%b,"Key":%b,%b}' % (
+            self._side_json,
+            self._side_key(key),
+            raise_tombstone(version, expires_at, SIDE_SCHEMA),
+        )
+        try:
+            await wire.call(
+                self._client.update_item, body, fence, f"UpdateItem on {self._side_where}", TableName=self._side_table
+            )
+        except wire.Refusal:
+            return Refused(by_tombstone=True)
+        return _DONE
+
+    async def _get_item(self, key: ItemKey, fence: Fence) -> Found:
+        body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, key.wire)
+        what = f"GetItem on {self._where}"
+        answer = await wire.call(self._client.get_item, body, fence, what, TableName=self._table)
+        return Found(item=_item(wire.decoded(_ANSWER, answer, what).Item))
+
+    async def _get_tombstone(self, key: ItemKey, fence: Fence) -> Found:
+        row = await self._get_row(key, fence)
+        return Found(tombstone=None if row is None else row.attributes.get(TOMBSTONE_VERSION, {}).get("S"))
+
+    async def _get_row(self, key: ItemKey, fence: Fence) -> Image | None:
+        body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._side_json, self._side_key(key))
+        what = f"GetItem on {self._side_where}"
+        answer = await wire.call(self._client.get_item, body, fence, what, TableName=self._side_table)
+        return _item(wire.decoded(_ANSWER, answer, what).Item)
+
+    def _side_key(self, key: ItemKey) -> bytes:
+        return _ENCODE({TOMBSTONE_KEY: {"S": key.side_key(self._table)}})
+
+
+def _row(item: Image | None, where: str) -> SideRow:
+    """A side row of mode `active-active`."""
+    if item is None:
+        return NO_ROW
+    texts = {name: str(typed.get("S", "")) for name, typed in item.attributes.items()}
+
+    def version(name: str) -> Version | None:
+        text = texts.get(name)
+        found = None if text is None else parse_version(text)
+        if text is not None and found is None:
+            raise WorldMismatch(
+                f"{where} holds a row whose `{name}` is no version of mode active-active.",
+                advice="Tombstones of another mode stand there: give the rule a side table of its own, or empty it.",
+            )
+        return found
+
+    deleted, removed_at = version(TOMBSTONE_VERSION), texts.get(SIDE_REMOVED_AT)
+    return SideRow(
+        tombstone=None if deleted is None else Tombstone(deleted, texts[SIDE_PARENT], texts[SIDE_CONTENT]),
+        floor=version(SIDE_FLOOR),
+        removed_at=None if removed_at is None else int(removed_at),
+        removed=version(SIDE_REMOVED),
+    )
+
+
+_CONDITION = "ConditionalCheckFailed"
+_HARMLESS = {"None", _CONDITION}
+_TRANSACTION_POISON = {"ValidationError", "ItemCollectionSizeLimitExceeded"}
+_TRANSACTION_THROTTLE = {"ThrottlingError", "ProvisionedThroughputExceeded"}
+
+
+def _cancelled(reasons: list[_Reason], what: str) -> Refused:
+    """A cancelled transaction as a refusal, or the error that cancelled it; reasons: tombstone check, put."""
+    codes = [reason.Code or "None" for reason in reasons]
+    told = "; ".join(
+        reason.Message or code for reason, code in zip(reasons, codes, strict=True) if code not in _HARMLESS
+    )
+    if any(code in _TRANSACTION_POISON for code in codes):
+        raise PoisonRecord(f"{what} failed: {told}.")
+    if any(code in _TRANSACTION_THROTTLE for code in codes):
+        raise Throttled(f"{what} failed: {told}.")
+    if told or _CONDITION not in codes:  # a cancellation that no condition explains says nothing about the item
+        raise Unreachable(f"{what} was cancelled: {told or 'no reason given'}.", advice="It is repeated by itself.")
+    return Refused(item=_item(reasons[-1].Item), by_tombstone=codes[0] != "None")

@@ -1,0 +1,1 @@
+"""The admin endpoint: health, readiness, metrics and status over HTTP."""

@@ -1,0 +1,185 @@
+"""The composition root: settings -> adapters -> engine -> daemon, and what is one per process."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import resource
+import socket
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import structlog
+
+from replicator import __version__
+from replicator.adapters.aws.wire import prepare
+from replicator.adapters.clients import open_caches, open_places
+from replicator.adapters.clock import SystemClock
+from replicator.admin.server import serve_admin
+from replicator.app.lifetime import live
+from replicator.app.preflight import Premises, prepare_start
+from replicator.app.table_discovery import TableWatch
+from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
+from replicator.checks.table_choices import TableFinder
+from replicator.domain.identifiers import WorkerId
+from replicator.engine.ownership.sources import Sources
+from replicator.engine.worker import Worker
+from replicator.observability.logs import configure
+from replicator.observability.metrics import Metrics
+from replicator.observability.observer import LiveObserver
+from replicator.observability.status_board import Board
+from replicator.observability.systemd import notify, watchdog
+from replicator.settings import Settings
+from replicator.settings.compiled_rules import rules_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from replicator.adapters.aws.clients import Place
+    from replicator.adapters.redis.cache import RedisCache
+
+_MOST_FILES = 65_536
+"""Open files, connections above all, that are asked of the system when it grants them."""
+
+_COLLECT_AFTER = (25_000, 20, 20)
+"""Thresholds of the garbage collector (`gc.set_threshold`)."""
+
+
+def run(settings: Settings, *, config_path: Path) -> int:
+    """Run the daemon until a signal; returns the exit code."""
+    configure(settings.log.level, settings.log.format)
+    _allow_files()
+    try:
+        import uvloop
+
+        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    except ImportError:
+        factory = asyncio.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(_run(settings, config_path))
+
+
+def _allow_files() -> None:
+    """Raise the limit of open files as far as this process may: every shard and target holds connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = _MOST_FILES if hard == resource.RLIM_INFINITY else min(hard, _MOST_FILES)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
+async def _run(settings: Settings, config_path: Path) -> int:
+    log = structlog.get_logger("replicator")
+    log.info("starting", version=__version__, group=settings.group, config=str(config_path), pid=os.getpid())
+    clock, metrics = SystemClock(), Metrics()
+    board = Board(settings.group, rules_of(settings), clock)
+    observer = LiveObserver(board, metrics, clock)
+
+    async def work(stop: asyncio.Event) -> None:
+        async with AsyncExitStack() as stack:
+            host, port = await stack.enter_async_context(
+                serve_admin(settings.admin.host, settings.admin.port, board, metrics, observer)
+            )
+            log.info("admin_listening", host=host, port=port)
+            places = await stack.enter_async_context(
+                open_places(
+                    settings, regions_of(settings), connections_of(settings), stream_connections=STREAM_CONNECTIONS
+                )
+            )
+            home = settings.coordination.region
+            homes = await stack.enter_async_context(open_places(settings, {home}, {home: HOME_CONNECTIONS}))
+            caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
+            parts = _Parts(settings, places, homes[home], caches, clock, observer, board, _address(host, port))
+            await _serve(parts, stop)
+
+    def told(what: str) -> None:
+        board.draining = True
+        notify("STOPPING=1")
+        if what == "drain_timed_out":
+            reason = "Some work did not end in time; what was not stored is read again, its shards rest for a lease."
+            log.warning(what, drain_seconds=settings.drain.total_seconds(), reason=reason)
+        else:
+            log.info("stopping_at_once" if what == "now" else what, drain_seconds=settings.drain.total_seconds())
+
+    code = await live(work, drain_seconds=settings.drain.total_seconds(), told=told)
+    log.info("stopped", exit_code=code)
+    return code
+
+
+def _address(host: str, port: int) -> str:
+    """Where the admin server is, for other machines to read; an address that means everywhere tells nothing."""
+    anywhere = host in {"0.0.0.0", "::"}  # noqa: S104 - what to tell, not where to listen
+    name = socket.gethostname() if anywhere else host
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """What is one per process."""
+
+    settings: Settings
+    places: Mapping[str, Place]
+    home: Place
+    caches: Mapping[str, RedisCache]
+    clock: SystemClock
+    observer: LiveObserver
+    board: Board
+    admin: str
+
+
+async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
+    """Look at the world, then replicate until `stop`."""
+    for place in parts.places.values():
+        prepare(place.dynamodb)
+        prepare(place.streams)
+    assembly = Assembly(parts.settings, parts.places, parts.home, parts.caches, parts.clock, parts.observer)
+    finder = TableFinder(parts.settings, parts.places)
+    premises = Premises(parts.settings, parts.places, parts.caches, assembly.registry, parts.clock, finder)
+    survey = await prepare_start(premises, stop)
+    if stop.is_set():
+        return
+    sources = Sources()
+
+    def use(settings: Settings) -> None:
+        sources.put(assembly.sources(settings))
+        parts.board.reads(assembly.rules, watch.choices)
+
+    watch = TableWatch(premises, survey, parts.observer)
+    use(watch.settings)
+    notify("READY=1")
+    _spare_the_collector()
+    async with asyncio.TaskGroup() as background:
+        dog = background.create_task(watchdog(lambda: parts.board.health() is None), name="watchdog")
+        looking = background.create_task(watch.run(use), name="tables of the rules")
+        await Worker(
+            sources,
+            assembly.membership,
+            new_id=_new_id,
+            limits=assembly.limits,
+            clock=parts.clock,
+            observer=parts.observer,
+            stop=stop,
+            admin=parts.admin,
+        ).run()
+        dog.cancel()
+        looking.cancel()
+
+
+def _spare_the_collector() -> None:
+    """Keep what lives as long as the process out of every collection, and collect seldom.
+
+    With a thousand shards a full collection takes 170 ms, and all of them took a third of the processor; garbage in
+    cycles, above all of the AWS client, is a few megabytes between two collections of the youngest objects.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT_AFTER)
+
+
+def _new_id() -> WorkerId:
+    """An id that no worker had before: hosts share names, processes share numbers, and both come again."""
+    return WorkerId(f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}")

@@ -1,0 +1,173 @@
+"""Which tables the rules replicate that choose them by glob or tags, for as long as the daemon runs.
+
+Invariant: a table is read only after it was looked at as everything is before a start; what is wrong with one costs no
+other table its replication. A table is left only when two looks in a row did not find it, so that neither a listing
+that forgot it nor its last records are in the way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING
+
+import structlog
+
+from replicator.app.preflight import Premises, vouch_for
+from replicator.checks.table_choices import LeftOut, sift
+from replicator.checks.world import look
+from replicator.domain.errors import ReplicatorError
+from replicator.observability.status_board import Choice
+from replicator.settings import choosing, expanded, target_problems
+from replicator.settings.compiled_rules import sights_of
+
+if TYPE_CHECKING:
+    from replicator.checks.survey import Survey
+    from replicator.ports.events import Observer
+    from replicator.settings import Settings
+
+_MOST_SECONDS = 30.0
+"""While there is nothing to read, somebody has to show at least this often that the program lives."""
+
+_MISSED_LOOKS = 2
+_Key = tuple[str, str]
+"""(rule, table)."""
+
+
+class TableWatch:
+    """The tables of every choice: looked for again and again, told when they change."""
+
+    def __init__(self, premises: Premises, survey: Survey, observer: Observer) -> None:
+        """`survey`: what the start found."""
+        self._premises = premises
+        self._written = premises.settings
+        self._observer = observer
+        self._log = structlog.get_logger("replicator")
+        self._tables = {name: dict.fromkeys(survey.tables.get(name, ()), 0) for name in choosing(self._written)}
+        """By rule: its tables, and how many looks in a row did not find each."""
+        self._left_out: dict[_Key, LeftOut] = {}
+        for name, tables in self._tables.items():
+            self._log.info("tables_found", rule=name, tables=sorted(tables))
+        self._tell_left_out(survey.left_out)
+
+    @property
+    def settings(self) -> Settings:
+        """The settings with the tables of now."""
+        return expanded(self._written, self._tables)
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What is chosen, for the status board."""
+        return tuple(
+            Choice(
+                name,
+                rule.regions_used[0],
+                str(rule.choice),
+                tuple(sorted(self._tables[name])),
+                {left.table: (left.reason, left.advice) for left in self._left_out.values() if left.rule == name},
+            )
+            for name, rule in choosing(self._written).items()
+        )
+
+    async def run(self, use: Callable[[Settings], None]) -> None:
+        """Look again and again until cancelled; `use` hears of the settings as they are then.
+
+        At once at an end when no rule chooses.
+        """
+        interval = self._written.coordination.tables.total_seconds()
+        waited = 0.0
+        while self._tables:
+            idle = not any(rule.sources for rule in self.settings.rules)
+            step = min(interval - waited, _MOST_SECONDS)
+            await asyncio.sleep(step)
+            waited += step
+            if idle:
+                self._observer.cycle(None, 0, 0)
+            if waited >= interval:
+                waited = 0.0
+                await self._look_again()
+                use(self.settings)
+
+    async def _look_again(self) -> None:
+        what = "tables of the rules"
+        try:
+            await self.look()
+            self._observer.service_recovered(what)
+        except ReplicatorError as error:
+            self._observer.service_failed(what, error)
+
+    async def look(self) -> None:
+        """Look for the tables once, take in what is new, leave what is gone."""
+        chosen = await self._premises.finder.look()
+        for name in self._tables:
+            what = f"tables of rule {name}"
+            if name in chosen.failed:
+                self._observer.service_failed(what, chosen.failed[name])
+            else:
+                self._observer.service_recovered(what)
+        found = {name: set(tables) for name, tables in chosen.tables.items()}
+        self._leave(found)
+        news = {name: tables - self._tables[name].keys() for name, tables in found.items()}
+        faults = await self._take_in({name: tables for name, tables in news.items() if tables})
+        self._tell_left_out([*chosen.left_out, *faults])
+
+    def _leave(self, found: Mapping[str, set[str]]) -> None:
+        for name, tables in found.items():
+            ours = self._tables[name]
+            for table in list(ours):
+                ours[table] = 0 if table in tables else ours[table] + 1
+                if ours[table] >= _MISSED_LOOKS:
+                    del ours[table]
+                    self._log.info("table_left", rule=name, table=table)
+
+    async def _take_in(self, news: Mapping[str, set[str]]) -> list[LeftOut]:
+        """Begin with new tables; returns those that something is wrong with, or that do not answer yet."""
+        if not news:
+            return []
+        fresh = [rule for rule in expanded(self._written, news).rules if rule.name in news]
+        world = await look(self._written.model_copy(update={"rules": fresh}), self._premises.places, thorough=False)
+        sound, faults = sift(self._written, news, world)
+        left_out = list(faults)
+        for name, tables in sound.items():
+            for table in tables:
+                fault = self._clash(name, table) or await self._refusal(name, table)
+                if fault is None:
+                    self._tables[name][table] = 0
+                    self._log.info("table_found", rule=name, table=table)
+                else:
+                    left_out.append(fault)
+        return left_out
+
+    def _clash(self, name: str, table: str) -> LeftOut | None:
+        """Whether a table gets in the way of another rule, or another rule in its way."""
+        tables = {**self._tables, name: {**self._tables[name], table: 0}}
+        problems = target_problems(expanded(self._written, tables))
+        advice = "Narrow the glob or the tags of one of the rules, so that they do not meet."
+        return self._fault(name, table, f"{problems[0]}.", advice) if problems else None
+
+    async def _refusal(self, name: str, table: str) -> LeftOut | None:
+        rule = choosing(self._written)[name].on(table)
+        try:
+            for seen in sights_of(self._written, rule):
+                await vouch_for(self._premises, seen)
+        except ReplicatorError as error:
+            return self._fault(name, table, error.message, error.advice)
+        return None
+
+    def _fault(self, name: str, table: str, reason: str, advice: str) -> LeftOut:
+        return LeftOut(name, choosing(self._written)[name].regions_used[0], table, reason, advice)
+
+    def _tell_left_out(self, left_out: Iterable[LeftOut]) -> None:
+        """Tell of a table once for each reason."""
+        now = {(left.rule, left.table): left for left in left_out}
+        for key, left in now.items():
+            if self._left_out.get(key) != left:
+                self._log.warning(
+                    "table_left_out",
+                    rule=left.rule,
+                    table=left.table,
+                    region=left.region,
+                    reason=left.reason,
+                    advice=left.advice,
+                )
+        self._left_out = now

@@ -1,0 +1,211 @@
+"""How the engine is put together: adapters of one process as the ports of sources, targets and shards.
+
+Invariant: what is bounded per process is made once here - connections, bytes in flight, DescribeStream calls - and what
+belongs to one table of one rule is made once per table, however often other tables come and go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from replicator.adapters.dynamodb.conflict_log import conflict_log
+from replicator.adapters.dynamodb.coordination import (
+    CoordinationTable,
+    DynamoCoordination,
+    DynamoMembership,
+    DynamoRegistry,
+)
+from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.rules import ActivePlan, Rule, Target
+from replicator.domain.versions import STAMP
+from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.context import TargetPorts
+from replicator.engine.limits import Limits
+from replicator.engine.ownership.sources import Source
+from replicator.engine.reading.memory_budget import ByteBudget
+from replicator.engine.shard.worker import ShardPorts
+from replicator.settings import choosing
+from replicator.settings.compiled_rules import sights_of
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Place
+    from replicator.adapters.redis.cache import RedisCache
+    from replicator.ports.clock import Clock
+    from replicator.ports.events import Observer
+    from replicator.settings import RuleSettings, Settings
+
+_RESERVED_CONNECTIONS = 32
+"""Connections per region beside those that write replicas: what is asked of tables, and conflicts."""
+
+HOME_CONNECTIONS = 64
+"""Connections for coordination: heartbeats, leases, checkpoints."""
+
+_MOST_CONNECTIONS = 2048
+"""Connections per region at most; requests beyond them wait for one."""
+
+STREAM_CONNECTIONS = 256
+"""Connections per region for reading streams: enough for a thousand shards, whose polls are short and spread."""
+
+_TABLES_AT_ONCE = 8
+"""A rule that chooses its tables has connections for so many of them; they share these."""
+
+_OWN_WRITES_KEPT = 10_000
+"""Keys per rule whose last write of our own is remembered, to save reads when it comes back."""
+
+_OWN_WRITES_OF_MANY = 1000
+"""The same for each table of a rule that chooses its tables."""
+
+_RuleTable = tuple[str, str]
+"""(rule, table as the rule names it): what is replicated as one, in all its regions."""
+
+
+class Assembly:
+    """The adapters of this process, and the sources that they make of settings."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - the process's adapters, given once
+        self,
+        settings: Settings,
+        places: Mapping[str, Place],
+        home: Place,
+        caches: Mapping[str, RedisCache],
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        """`settings`: as they are written; sources are made of expanded ones.
+
+        `home`: the coordination region by connections of its own, so that no heartbeat waits behind writes of items.
+        """
+        where = settings.coordination
+        rows = CoordinationTable(home.dynamodb, table=where.table, group=settings.group, region_id=where.region)
+        self.limits = limits_of(settings)
+        self.membership = DynamoMembership(rows)
+        self.registry = DynamoRegistry(rows)
+        self._coordination = DynamoCoordination(rows)
+        self._settings = settings
+        self._places = places
+        self._clock = clock
+        self._observer = observer
+        self._many = choosing(settings).keys()
+        self._streams = {region: DynamoStreams(place) for region, place in places.items()}
+        self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
+        self._conflicts = conflict_log(places[where.region].dynamodb, settings)
+        self._budget = ByteBudget(self.limits.in_flight_bytes)
+        self._made: dict[_RuleTable, dict[Rule, Mapping[str, TargetPorts]]] = {}
+        self._sources: dict[tuple[RegionId, TableName], Source] = {}
+
+    def sources(self, settings: Settings) -> list[Source]:
+        """The sources of these settings; one that was there before, with the same rules, is the same again."""
+        rules = {(rule.name, rule.table_name): rule for rule in settings.rules if rule.sources}
+        self._made = {key: self._made.get(key) or self._rule(settings, rule) for key, rule in rules.items()}
+        readers: dict[tuple[RegionId, TableName], dict[Rule, Mapping[str, TargetPorts]]] = {}
+        for made in self._made.values():
+            for rule, targets in made.items():
+                readers.setdefault((rule.source, rule.table), {})[rule] = targets
+        self._sources = {where: self._source(where, made) for where, made in readers.items()}
+        return list(self._sources.values())
+
+    @property
+    def rules(self) -> list[Rule]:
+        """Every rule of the present sources, once per source."""
+        return [rule for made in self._made.values() for rule in made]
+
+    def _source(self, where: tuple[RegionId, TableName], readers: Mapping[Rule, Mapping[str, TargetPorts]]) -> Source:
+        region, table = where
+        known = self._sources.get(where)
+        if known is not None and known.rules == tuple(readers):
+            return known
+        ports = ShardPorts(
+            self._streams[region],
+            self._coordination,
+            self.registry,
+            {name: ports for targets in readers.values() for name, ports in targets.items()},
+            self._clock,
+            self._observer,
+            self._budget,
+        )
+        return Source(region, table, tuple(readers), ports)
+
+    def _rule(self, settings: Settings, written: RuleSettings) -> dict[Rule, Mapping[str, TargetPorts]]:
+        """Ports of a rule's targets on one table, by target id; a mesh has one `Rule` per region.
+
+        All streams of a mesh write through the same regions and know each other's writes.
+        """
+        rules = sights_of(settings, written)
+        regions = {
+            target.region: self._region(rule, target)
+            for rule in rules
+            for target in rule.targets
+            if target.table is not None
+        }
+        own_writes = OwnWrites(_OWN_WRITES_OF_MANY if written.name in self._many else _OWN_WRITES_KEPT)
+        return {
+            rule: {
+                target.target_id: TargetPorts(
+                    regions.get(target.region) if target.table is not None else None,
+                    self._funnels,
+                    self._conflicts,
+                    {other: regions[other] for other in (rule.mesh.others if rule.mesh else ())},
+                    own_writes,
+                )
+                for target in rule.targets
+            }
+            for rule in rules
+        }
+
+    def _region(self, rule: Rule, target: Target) -> DynamoRegion:
+        assert target.table is not None, "only tables are regions"
+        return DynamoRegion(
+            self._places[target.region].dynamodb,
+            region_id=target.region,
+            table=target.table,
+            side_table=self._settings.side_table_name,
+            tombstone_ttl=self._settings.tombstone_ttl,
+            concurrency=self._settings.apply.concurrency,
+            clock=self._clock,
+            stamp_attribute=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
+        )
+
+
+def limits_of(settings: Settings) -> Limits:
+    """The engine's bounds."""
+    polling, coordination = settings.polling, settings.coordination
+    return Limits(
+        poll_seconds=polling.interval.total_seconds(),
+        idle_seconds=polling.idle_max.total_seconds(),
+        page_records=polling.page,
+        concurrency=settings.apply.concurrency,
+        backoff_seconds=settings.apply.backoff_max.total_seconds(),
+        checkpoint_seconds=coordination.checkpoint.total_seconds(),
+        discovery_seconds=coordination.discovery.total_seconds(),
+        heartbeat_seconds=coordination.heartbeat.total_seconds(),
+        lease_seconds=coordination.lease.total_seconds(),
+        watch_seconds=min(coordination.watch, coordination.heartbeat).total_seconds(),
+        moves_per_cycle=coordination.moves,
+        describes_per_second=coordination.describes_per_second,
+        in_flight_bytes=polling.memory,
+        drained_seconds=coordination.drained.total_seconds(),
+        stall_seconds=max(coordination.stall, coordination.lease).total_seconds(),
+    )
+
+
+def regions_of(settings: Settings) -> set[str]:
+    """Ids of the regions that are used."""
+    return {settings.coordination.region, *(region for rule in settings.rules for region in rule.regions_used)}
+
+
+def caches_of(settings: Settings) -> set[str]:
+    """Names of the caches that rules act on."""
+    return {action.cache for rule in settings.rules for action in rule.cache}
+
+
+def connections_of(settings: Settings) -> dict[str, int]:
+    """Every target has its own share of a region's connections, so that a slow one starves no other."""
+    connections: dict[str, int] = dict.fromkeys(regions_of(settings), _RESERVED_CONNECTIONS)
+    for rule in settings.rules:
+        for region in rule.regions_written:
+            connections[region] += settings.apply.concurrency * (_TABLES_AT_ONCE if rule.choice else 1)
+    return {region: min(most, _MOST_CONNECTIONS) for region, most in connections.items()}

@@ -1,0 +1,168 @@
+"""What `init` does: create the tables that are missing, turn their TTL on, enable streams when asked.
+
+Invariant: idempotent, and nothing that exists is changed but TTL of our own tables and, when asked, a missing stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from replicator.checks.described_tables import (
+    Index,
+    OwnTable,
+    ask,
+    describe,
+    expiry_attribute,
+    own_tables,
+    schema_difference,
+)
+from replicator.domain.errors import ReplicatorError, TableMissing, Unreachable, WorldMismatch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from replicator.adapters.aws.clients import Place
+    from replicator.settings import Settings
+
+NEEDED_VIEW = "NEW_AND_OLD_IMAGES"
+ACTIVE_SECONDS = 120.0
+_POLL_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that was done, would be done, or was there already."""
+
+    subject: str
+    action: str
+    error: ReplicatorError | None = None
+
+
+async def initialise(
+    settings: Settings, places: Mapping[str, Place], *, dry_run: bool, enable_streams: bool
+) -> list[Step]:
+    """Make what the rules need; a failed step does not keep the others from being tried."""
+    own = [_step(table.subject, _own(places[table.region], table, dry_run=dry_run)) for table in own_tables(settings)]
+    streams = []
+    if enable_streams:
+        sources = {place: None for rule in settings.rules for place in rule.sources}
+        streams = [
+            _step(f"stream of {table} in {region}", _stream(places[region], table, dry_run=dry_run))
+            for region, table in sources
+        ]
+    return [step for steps in await asyncio.gather(*own, *streams) for step in steps]
+
+
+async def _step(subject: str, work: Awaitable[list[str]]) -> list[Step]:
+    try:
+        return [Step(subject, action) for action in await work]
+    except ReplicatorError as error:
+        return [Step(subject, "failed", error)]
+
+
+# -- our own tables ------------------------------------------------------------------------------------------------
+
+
+async def _own(place: Place, wanted: OwnTable, *, dry_run: bool) -> list[str]:
+    try:
+        table = await describe(place, wanted.name)
+    except TableMissing:
+        if dry_run:
+            return ["would create"]
+        await _create(place, wanted)
+        await _expire(place, wanted)
+        return ["created"]
+    difference = schema_difference(table, wanted)
+    if difference is not None:
+        raise WorldMismatch(
+            f"The table {wanted.name} in {wanted.region} exists, but {difference}.",
+            advice=f"Name another {wanted.purpose} in the configuration; replicator never changes or deletes a table.",
+        )
+    if not dry_run:
+        await _until_active(place, wanted)
+    if wanted.expiry is None or await expiry_attribute(place, wanted.name) == wanted.expiry:
+        return ["exists"]
+    if dry_run:
+        return ["exists", f"would turn TTL on {wanted.expiry} on"]
+    await _expire(place, wanted)
+    return ["exists", f"turned TTL on {wanted.expiry} on"]
+
+
+async def _create(place: Place, wanted: OwnTable) -> None:
+    attributes = dict(wanted.keys) | {name: kind for index in wanted.indexes for name, kind in index.keys}
+    parameters: dict[str, Any] = {
+        "TableName": wanted.name,
+        "KeySchema": _schema(wanted.keys),
+        "AttributeDefinitions": [{"AttributeName": name, "AttributeType": kind} for name, kind in attributes.items()],
+        "BillingMode": "PAY_PER_REQUEST",
+    }
+    if wanted.indexes:
+        parameters["GlobalSecondaryIndexes"] = [_index(index) for index in wanted.indexes]
+    what = f"CreateTable {wanted.name} in {wanted.region}"
+    try:
+        await ask(what, place.dynamodb.create_table, **parameters)
+    except Unreachable:
+        # Somebody else was faster, or an answer was lost: then the table is there, and is looked at again.
+        table = await describe(place, wanted.name)
+        if schema_difference(table, wanted) is not None:
+            raise
+    await _until_active(place, wanted)
+
+
+def _index(index: Index) -> dict[str, Any]:
+    return {"IndexName": index.name, "KeySchema": _schema(index.keys), "Projection": {"ProjectionType": "ALL"}}
+
+
+def _schema(keys: tuple[tuple[str, str], ...]) -> list[dict[str, str]]:
+    roles = ("HASH", "RANGE")
+    return [{"AttributeName": name, "KeyType": role} for (name, _), role in zip(keys, roles, strict=False)]
+
+
+async def _until_active(place: Place, wanted: OwnTable) -> None:
+    deadline = time.monotonic() + ACTIVE_SECONDS
+    while True:
+        try:
+            if (await describe(place, wanted.name)).active:
+                return
+        except TableMissing:
+            pass  # a table that was created a moment ago may not be listed yet
+        if time.monotonic() > deadline:
+            raise Unreachable(
+                f"Table {wanted.name} in {wanted.region} is not active after {ACTIVE_SECONDS:.0f} s.",
+                advice="Look at it in the console, then run `replicator init` again; it goes on where it stopped.",
+            )
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _expire(place: Place, wanted: OwnTable) -> None:
+    if wanted.expiry is None:
+        return
+    specification = {"Enabled": True, "AttributeName": wanted.expiry}
+    what = f"UpdateTimeToLive on {wanted.name} in {wanted.region}"
+    await ask(what, place.dynamodb.update_time_to_live, TableName=wanted.name, TimeToLiveSpecification=specification)
+
+
+# -- streams of source tables --------------------------------------------------------------------------------------
+
+
+async def _stream(place: Place, name: str, *, dry_run: bool) -> list[str]:
+    table = await describe(place, name)
+    if table.stream_view == NEEDED_VIEW:
+        return ["exists"]
+    if table.stream_view is not None:
+        raise WorldMismatch(
+            f"The stream of table {name} in {place.region_id} has view type {table.stream_view}, not {NEEDED_VIEW}.",
+            advice="A view type cannot be changed: once nobody reads the stream, disable it and run this again.",
+        )
+    if dry_run:
+        return [f"would enable with {NEEDED_VIEW}"]
+    await ask(
+        f"UpdateTable on {name} in {place.region_id}",
+        place.dynamodb.update_table,
+        TableName=name,
+        StreamSpecification={"StreamEnabled": True, "StreamViewType": NEEDED_VIEW},
+    )
+    return [f"enabled with {NEEDED_VIEW}"]

@@ -1,0 +1,47 @@
+"""Whether the rules may write in their epochs, as a start will ask; nothing is written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from replicator.adapters.dynamodb.table_claims import Claim, epoch_problem
+from replicator.checks.described_tables import ask, describe
+from replicator.checks.facts import Fact, failed, ok
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.versions import generation_of
+from replicator.settings import OrderedRule
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Place
+    from replicator.settings import Settings
+
+
+async def epoch_facts(settings: Settings, places: Mapping[str, Place]) -> list[Fact]:
+    """One fact per replica; none where something is missing or does not answer, which other facts tell."""
+    found = await asyncio.gather(
+        *(_of_rule(settings, places, rule) for rule in settings.rules if isinstance(rule, OrderedRule) and rule.sources)
+    )
+    return [fact for facts in found for fact in facts]
+
+
+async def _of_rule(settings: Settings, places: Mapping[str, Place], rule: OrderedRule) -> list[Fact]:
+    try:
+        source = await describe(places[rule.source], rule.table_name)
+        generation = generation_of((source.stream_arn or "").rpartition("/stream/")[2])
+        claims = [
+            Claim(rule.name, region, table, rule.epoch, f"{rule.source}:{rule.table_name}", generation)
+            for region, table in rule.replica_tables
+        ]
+        return [await _fact(places[claim.region_id], settings.side_table_name, claim) for claim in claims]
+    except ReplicatorError:
+        return []
+
+
+async def _fact(place: Place, side_table: str, claim: Claim) -> Fact:
+    what = f"GetItem on {side_table} in {claim.region_id}"
+    answer = await ask(what, place.dynamodb.get_item, TableName=side_table, Key=claim.key, ConsistentRead=True)
+    problem = epoch_problem(answer.get("Item", {}), claim)
+    subject = f"table {claim.table} in {claim.region_id}"
+    return ok(subject, "epoch", f"{claim.epoch}.") if problem is None else failed(subject, "epoch", problem)

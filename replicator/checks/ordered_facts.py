@@ -1,0 +1,105 @@
+"""Facts about a rule of mode `ordered`: its replicas beside their source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from replicator.checks.comparison import World, find, index_fact, is_same_table, table_at
+from replicator.checks.described_tables import Table, shown
+from replicator.checks.facts import Fact, failed, ok, warning, wrong
+from replicator.checks.world import RegionWorld
+from replicator.domain.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.settings import OrderedRule
+
+_EVENTS = 3
+
+
+def ordered_facts(world: World, rule: OrderedRule, index: int, *, thorough: bool) -> Iterator[Fact]:
+    """Everything about the rule's replicas and its filter; `index` is its place in the configuration."""
+    source = table_at(world, rule.source, rule.table_name)
+    for n, (region, name) in enumerate(rule.replica_tables):
+        subject = f"table {name} in {region}"
+        replica, fact = find(
+            world[region], name, subject,
+            f"Create it with the key of {rule.table_name} in {rule.source}, or correct rules[{index}].replicas[{n}].",
+        )  # fmt: skip
+        yield fact
+        if source is None or replica is None:
+            continue
+        yield from _distinct(rule, source, replica, subject, f"rules[{index}].replicas[{n}]")
+        yield _same_keys(rule, source, replica, subject, region)
+        yield index_fact(replica, region, {f"the source {rule.table_name} in {rule.source}": source})
+        yield _data(rule, source, replica, subject)
+        if thorough:
+            yield from _expiry(rule, world[region], name, subject)
+    events = rule.filter.events
+    if events is not None and len(set(events)) < _EVENTS:
+        yield warning(
+            f"rule {rule.name}",
+            "filter",
+            f"rules[{index}].filter.events lets only {', '.join(events)} pass, so the replicas of rule {rule.name}"
+            " will differ from their source.",
+            "Remove events from the filter unless that is what you want.",
+        )
+
+
+def _distinct(rule: OrderedRule, source: Table, replica: Table, subject: str, path: str) -> Iterator[Fact]:
+    if is_same_table(source, replica):
+        yield wrong(
+            subject,
+            "other table",
+            f"{path} of rule {rule.name} is the source table itself ({source.arn}).",
+            "Name another table or another region: a table cannot be its own replica.",
+        )
+
+
+def _same_keys(rule: OrderedRule, source: Table, replica: Table, subject: str, region: str) -> Fact:
+    if replica.keys == source.keys:
+        return ok(subject, "key schema", f"{shown(replica.keys)}.")
+    return wrong(
+        subject,
+        "key schema",
+        f"Table {replica.name} in {region} has the key {shown(replica.keys)}, but its source {rule.table_name} in"
+        f" {rule.source} has {shown(source.keys)}.",
+        f"Create the replica of rule {rule.name} anew with the source's key; a key schema cannot be changed.",
+    )
+
+
+def _data(rule: OrderedRule, source: Table, replica: Table, subject: str) -> Fact:
+    found = (
+        f"The source {rule.table_name} in {rule.source} holds about {source.items} items, this replica {replica.items}."
+    )
+    if source.items <= replica.items:
+        return ok(subject, "data", found)
+    return warning(
+        subject,
+        "data",
+        found,
+        "Only items written since the start appear here until a bootstrap is run (counts are up to 6 hours old).",
+    )
+
+
+def _expiry(rule: OrderedRule, region: RegionWorld, name: str, subject: str) -> Iterator[Fact]:
+    expiry = region.expiries[name]
+    if isinstance(expiry, ReplicatorError):
+        yield failed(subject, "TTL", expiry)
+    elif rule.ttl_deletes == "replicate" and expiry is not None:
+        yield warning(
+            subject,
+            "TTL",
+            f"TTL on {expiry} is on at this replica while rule {rule.name} has ttl_deletes: replicate, so items may"
+            " vanish here before they do at the source (it converges).",
+            "Turn TTL off at the replica, or set ttl_deletes: skip.",
+        )
+    elif rule.ttl_deletes == "skip" and expiry is None:
+        yield warning(
+            subject,
+            "TTL",
+            f"TTL is off at this replica while rule {rule.name} has ttl_deletes: skip, so expired items stay here.",
+            "Turn TTL on at the replica, or set ttl_deletes: replicate.",
+        )
+    else:
+        yield ok(subject, "TTL", "off." if expiry is None else f"on {expiry}.")

@@ -1,0 +1,216 @@
+"""Permissions, proven: reads that read nothing, and writes whose condition can never hold.
+
+Invariant: nothing is ever written. The condition asks that one attribute both exists and does not, so no item fulfils
+it; a service evaluates it only for a caller who may write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import ClientError
+
+from replicator.adapters.aws.errors import error_code, member
+from replicator.checks.comparison import World, table_at
+from replicator.checks.described_tables import Keys, Table, ask, own_tables
+from replicator.checks.facts import Fact, failed, ok, wrong
+from replicator.domain.errors import AccessRefused, ReplicatorError, WorldMismatch
+from replicator.settings import ActiveRule, OrderedRule
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Place
+    from replicator.settings import RuleSettings, Settings
+
+_AT_ONCE = 8
+_NEVER = "attribute_exists(#never) AND attribute_not_exists(#never)"
+_CONDITION_FAILED = "ConditionalCheckFailed"
+_PERMISSIONS, _READABLE = "permissions", "stream may be read"
+
+
+async def prove(settings: Settings, places: Mapping[str, Place], world: World) -> list[Fact]:
+    """Every permission that the daemon needs, on the tables that are there."""
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def bounded(work: Awaitable[Fact]) -> Fact:
+        async with slots:
+            return await work
+
+    return list(await asyncio.gather(*(bounded(work) for work in _works(settings, places, world))))
+
+
+def _works(settings: Settings, places: Mapping[str, Place], world: World) -> Iterator[Awaitable[Fact]]:
+    for region, name in {place: None for rule in settings.rules for place in rule.sources}:
+        table = table_at(world, region, name)
+        if table is not None and table.stream_arn is not None:
+            yield _stream(places[region], table, table.stream_arn)
+    writers = {place: rule for rule in settings.rules for place in rule.replica_tables}
+    for (region, name), writer in writers.items():
+        table = table_at(world, region, name)
+        side = table_at(world, region, settings.side_table_name)
+        if table is not None:
+            calls = _written(places[region], table, writer, side)
+            yield _verdict(places[region], f"table {name} in {region}", table, calls)
+    for own in own_tables(settings):
+        table = table_at(world, own.region, own.name)
+        if table is not None and table.keys == own.keys:
+            calls = _own(places[own.region], table, own.purpose)
+            yield _verdict(places[own.region], own.subject, table, calls)
+
+
+# -- what is asked of each kind of table ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One request that changes nothing."""
+
+    action: str
+    operation: Callable[..., Awaitable[Any]]
+    parameters: dict[str, Any]
+    writes: bool = True
+
+
+def _written(place: Place, table: Table, rule: RuleSettings, side: Table | None) -> list[_Call]:
+    """What a rule asks of a table that it writes."""
+    client, never, key = place.dynamodb, _never(table), _key(table.keys)
+    calls = [
+        _Call("GetItem", client.get_item, {"TableName": table.name, "Key": key}, writes=False),
+        _Call("PutItem", client.put_item, {"Item": key, **never}),
+        _Call("DeleteItem", client.delete_item, {"Key": key, **never}),
+    ]
+    if isinstance(rule, ActiveRule):
+        calls.append(_Call("UpdateItem", client.update_item, {"Key": key, **never}))
+    if isinstance(rule, OrderedRule) and rule.insert_guard == "transact" and side is not None:
+        items = [
+            {"ConditionCheck": {"Key": _key(side.keys), **_never(side)}},
+            {"Put": {"Item": key, **never}},
+        ]
+        calls.append(_Call("ConditionCheckItem", client.transact_write_items, {"TransactItems": items}))
+    return calls
+
+
+def _own(place: Place, table: Table, purpose: str) -> list[_Call]:
+    client, never, key = place.dynamodb, _never(table), _key(table.keys)
+    if purpose == "conflict table":
+        return [_Call("PutItem", client.put_item, {"Item": key, **never})]
+    calls = [
+        _Call("GetItem", client.get_item, {"TableName": table.name, "Key": key}, writes=False),
+        _Call("UpdateItem", client.update_item, {"Key": key, **never}),
+    ]
+    if purpose == "coordination table":
+        name = table.keys[0][0]
+        query = {
+            "TableName": table.name,
+            "KeyConditionExpression": "#pk = :pk",
+            "ExpressionAttributeNames": {"#pk": name},
+            "ExpressionAttributeValues": {":pk": key[name]},
+        }
+        calls.append(_Call("DeleteItem", client.delete_item, {"Key": key, **never}))
+        calls.append(_Call("Query", client.query, query, writes=False))
+    return calls
+
+
+def _never(table: Table) -> dict[str, Any]:
+    return {
+        "TableName": table.name,
+        "ConditionExpression": _NEVER,
+        "ExpressionAttributeNames": {"#never": table.keys[0][0]},
+    }
+
+
+def _key(keys: Keys) -> dict[str, Any]:
+    """A key that nobody has, of the right types."""
+    token = f"replicator-probe-{secrets.token_hex(8)}"
+    values = {"S": token, "N": str(secrets.randbelow(10**15)), "B": token.encode()}
+    return {name: {kind: values[kind]} for name, kind in keys}
+
+
+# -- asking --------------------------------------------------------------------------------------------------------
+
+
+async def _verdict(place: Place, subject: str, table: Table, calls: list[_Call]) -> Fact:
+    """One fact for all permissions on a table."""
+    where = f"{table.name} in {place.region_id}"
+    denied: list[str] = []
+    reason = ""
+    for call in calls:
+        try:
+            await _attempt(call, f"{call.action} on {where}")
+        except AccessRefused as error:
+            denied.append(call.action)
+            reason = reason or error.message.partition(" failed: ")[2]
+        except ReplicatorError as error:
+            return failed(subject, _PERMISSIONS, error)
+    if denied:
+        actions = ", ".join(f"dynamodb:{action}" for action in denied)
+        return wrong(
+            subject,
+            _PERMISSIONS,
+            f"{', '.join(denied)} on {where} is denied ({reason.rstrip('.')}).",
+            f"Grant {actions} on the table to the identity of regions.{place.region_id}.",
+        )
+    return ok(subject, _PERMISSIONS, f"{', '.join(call.action for call in calls)}; nothing was written.")
+
+
+async def _attempt(call: _Call, what: str) -> None:
+    """Make a call; a write must be refused by its condition."""
+
+    async def once(**parameters: object) -> bool:
+        try:
+            await call.operation(**parameters)
+        except ClientError as error:
+            if _by_condition(error):
+                return True
+            raise
+        return not call.writes
+
+    if not await ask(what, once, **call.parameters):
+        raise WorldMismatch(
+            f"{what} went through although its condition can never hold.",
+            advice="Use an endpoint that evaluates conditions, as DynamoDB does; every write here depends on them.",
+        )
+
+
+def _by_condition(error: ClientError) -> bool:
+    if error_code(error) == "TransactionCanceledException":
+        reasons: Any = error.response.get("CancellationReasons", [])
+        codes = {reason.get("Code") for reason in reasons}
+        return _CONDITION_FAILED in codes and codes <= {_CONDITION_FAILED, "None", None}
+    return error_code(error) == f"{_CONDITION_FAILED}Exception"
+
+
+async def _stream(place: Place, table: Table, arn: str) -> Fact:
+    """Listing, an iterator and one read at the end of a shard, where hardly a record is met."""
+    subject = f"table {table.name} in {place.region_id}"
+    where = f"the stream of {table.name} in {place.region_id}"
+    try:
+        shards = await _read_stream(place, table.name, arn, where)
+    except AccessRefused as error:
+        remedy = "Grant dynamodb:DescribeStream, dynamodb:GetShardIterator and dynamodb:GetRecords on the stream"
+        remedy = f"{remedy}, and dynamodb:ListStreams, to the identity of regions.{place.region_id}."
+        return wrong(subject, _READABLE, error.message, remedy)
+    except ReplicatorError as error:
+        return failed(subject, _READABLE, error)
+    return ok(subject, _READABLE, f"{shards} {'shard' if shards == 1 else 'shards'} listed.")
+
+
+async def _read_stream(place: Place, table: str, arn: str, where: str) -> int:
+    client = place.streams
+    await ask(f"ListStreams on {table} in {place.region_id}", client.list_streams, TableName=table, Limit=1)
+    what = f"DescribeStream on {where}"
+    described = member(await ask(what, client.describe_stream, StreamArn=arn), "StreamDescription", what)
+    shards = described.get("Shards", [])
+    if shards:
+        answer = await ask(
+            f"GetShardIterator on {where}",
+            client.get_shard_iterator,
+            StreamArn=arn,
+            ShardId=shards[-1]["ShardId"],
+            ShardIteratorType="LATEST",
+        )
+        await ask(f"GetRecords on {where}", client.get_records, ShardIterator=answer.get("ShardIterator"), Limit=1)
+    return len(shards)

@@ -1,0 +1,79 @@
+"""Where errors end: one sentence on standard error and an exit code, never a traceback.
+
+With `--json` the same is one JSON document on standard output. REPLICATOR_DEBUG=1 shows the traceback of a fault.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+from replicator.domain.errors import EXIT_FAULT, EXIT_UNREACHABLE, EXIT_WRONG_WORLD, ReplicatorError
+from replicator.settings.loading import DEBUG_VARIABLE
+
+_INTERRUPTED = 130
+_BROKEN_PIPE = 141
+
+
+def run() -> int:
+    """Run the command that the arguments name; returns the exit code."""
+    from replicator.cli.commands import app
+
+    try:
+        app(prog_name="replicator")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else EXIT_FAULT if end.code else 0
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is left to flush
+        return _BROKEN_PIPE
+    except Exception as error:  # noqa: BLE001 - the boundary: whatever is left ends here, as a sentence
+        expected = list(_expected(error))
+        return _tell(expected) if expected else _fault(error)
+    return 0
+
+
+def _expected(error: BaseException) -> Iterator[ReplicatorError]:
+    """The errors that we raise ourselves, out of groups too; none when anything else is among them."""
+    if isinstance(error, ReplicatorError):
+        yield error
+    elif isinstance(error, BaseExceptionGroup):
+        _, others = error.split(ReplicatorError)
+        if others is None:
+            for inner in error.exceptions:
+                yield from _expected(inner)
+
+
+def _tell(errors: list[ReplicatorError]) -> int:
+    from replicator.checks.facts import for_the_end
+
+    sentences = [for_the_end(line) for error in errors for line in error.sentence.splitlines()]
+    codes = {error.exit_code for error in errors}
+    code = next((code for code in (EXIT_WRONG_WORLD, EXIT_UNREACHABLE) if code in codes), min(codes))
+    _print(list(dict.fromkeys(sentences)), code)
+    return code
+
+
+def _fault(error: BaseException) -> int:
+    if os.environ.get(DEBUG_VARIABLE):
+        import traceback
+
+        traceback.print_exception(error)
+    while isinstance(error, BaseExceptionGroup):
+        _, others = error.split(ReplicatorError)
+        error = (others or error).exceptions[0]
+    said = str(error).splitlines()
+    reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
+    _print([f"A fault that nobody expected: {reason}. Set {DEBUG_VARIABLE}=1 to see where, and report it."], EXIT_FAULT)
+    return EXIT_FAULT
+
+
+def _print(sentences: list[str], code: int) -> None:
+    for sentence in sentences:
+        sys.stderr.write(f"replicator: {sentence}\n")
+    if "--json" in sys.argv[1:]:
+        import json
+
+        sys.stdout.write(json.dumps({"errors": sentences, "exit_code": code}) + "\n")

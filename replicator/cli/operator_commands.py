@@ -1,0 +1,221 @@
+"""Commands for operators of living daemons, and their options; what they do stands in a module each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+_CONFIG_HELP = "Configuration file; else REPLICATOR_CONFIG, else /etc/replicator/replicator.yaml."
+Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="PATH", help=_CONFIG_HELP, show_default=False)]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+NeverAsks = Annotated[bool, typer.Option("--yes", help="For scripts; this command never asks.")]
+RuleName = Annotated[str, typer.Argument(metavar="RULE", help="Name of the rule.")]
+OnlyRule = Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Only of this rule.", show_default=False)]
+Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept and shown.", show_default=False)]
+Stream = Annotated[
+    str | None,
+    typer.Option(
+        "--stream", metavar="ARN", help="Its stream, when several have it; or region:table.", show_default=False
+    ),
+]
+
+leases_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+gaps_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the program these commands."""
+    app.add_typer(leases_app, name="leases")
+    app.add_typer(gaps_app, name="gaps")
+    app.command()(rewind)
+    leases_app.command("rewind")(rewind)
+    app.command()(pause)
+    app.command()(resume)
+    app.command("import-kcl")(import_kcl)
+
+
+@leases_app.callback()
+def leases(context: typer.Context, config: Config = None) -> None:
+    """Who reads which shard, and how to take it away."""
+    context.obj = config or context.obj
+
+
+@leases_app.command("list")
+def leases_list(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    config: Config = None,
+    rule: OnlyRule = None,
+    owner: Annotated[
+        str | None,
+        typer.Option(
+            "--owner", metavar="ID", help="Only of this worker (its id's beginning), or free.", show_default=False
+        ),
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Finished shards and drained streams too.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Do not look which workers are alive.")] = False,
+    json: Json = False,
+) -> None:
+    """Workers, streams and shards: owner, epoch, state, positions.
+
+    Reads the coordination table, so it works when every daemon is dead. Looks at heartbeats twice to tell who is alive.
+    """
+    from replicator.cli.leases import Shown, list_leases
+
+    shown = Shown(rule, owner, everything=everything, fast=fast)
+    raise typer.Exit(list_leases(config or context.obj, shown, as_json=json))
+
+
+@leases_app.command("release")
+def leases_release(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    config: Config = None,
+    shard: Annotated[str | None, typer.Option("--shard", metavar="ID", help="This shard.", show_default=False)] = None,
+    stream: Stream = None,
+    worker: Annotated[
+        str | None, typer.Option("--worker", metavar="ID", help="Every shard of this worker.", show_default=False)
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every shard that anybody owns.")] = False,
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    json: Json = False,
+) -> None:
+    """Take shards from their owners; workers claim them anew.
+
+    Safe at any time: the owner's epoch ends, so it can store nothing more there.
+    """
+    from replicator.cli.leases import Taken, release_leases
+
+    raise typer.Exit(release_leases(config or context.obj, Taken(shard, stream, worker, everything), as_json=json))
+
+
+def rewind(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    rule: RuleName,
+    to: Annotated[
+        str,
+        typer.Option(
+            "--to", metavar="SEQ|TIME|trim_horizon", help="A sequence number, a time or span, or the horizon."
+        ),
+    ],
+    config: Config = None,
+    shard: Annotated[
+        str | None,
+        typer.Option("--shard", metavar="ID", help="Only this shard and its descendants.", show_default=False),
+    ] = None,
+    stream: Stream = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", help="Only this replica; in a mesh, only this region's stream.", show_default=False),
+    ] = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Let a rule read records again.
+
+    --to SEQ reads one shard (--shard) again behind that record; --to TIME (2026-07-01T12:00:00Z, or 2h for two hours
+    ago) everything since then; --to trim_horizon everything that the streams still hold. A shard's descendants are read
+    again with it. Safe beside living daemons: versions keep old records from undoing newer ones. Shows what will be
+    read again first, and asks.
+    """
+    from replicator.cli.rewind import Wish, rewind_rule
+    from replicator.domain.identifiers import ShardId
+
+    wish = Wish(rule, to, None if shard is None else ShardId(shard), region, stream, yes)
+    raise typer.Exit(rewind_rule(config or context.obj, wish, as_json=json))
+
+
+def pause(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    rule: RuleName,
+    config: Config = None,
+    note: Note = "",
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    json: Json = False,
+) -> None:
+    """Let a rule rest, on every worker, until `resume`.
+
+    Its positions stay; streams keep records for 24 hours.
+    """
+    from replicator.cli.pauses import pause_rule
+
+    raise typer.Exit(pause_rule(config or context.obj, rule, note, as_json=json))
+
+
+def resume(
+    context: typer.Context,
+    rule: RuleName,
+    config: Config = None,
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    json: Json = False,
+) -> None:
+    """Let a paused rule go on where it stood."""
+    from replicator.cli.pauses import resume_rule
+
+    raise typer.Exit(resume_rule(config or context.obj, rule, as_json=json))
+
+
+@gaps_app.callback()
+def gaps(context: typer.Context, config: Config = None) -> None:
+    """Records that were lost before they were read."""
+    context.obj = config or context.obj
+
+
+@gaps_app.command("list")
+def gaps_list(
+    context: typer.Context,
+    config: Config = None,
+    rule: OnlyRule = None,
+    everything: Annotated[bool, typer.Option("--all", help="Acknowledged ones too.")] = False,
+    json: Json = False,
+) -> None:
+    """Losses that nobody has acknowledged, oldest first."""
+    from replicator.cli.gaps import list_gaps
+
+    raise typer.Exit(list_gaps(config or context.obj, rule, everything=everything, as_json=json))
+
+
+@gaps_app.command("acknowledge")
+def gaps_acknowledge(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    gap: Annotated[str, typer.Argument(metavar="ID", help="Id of the gap, or at least four characters of it.")],
+    config: Config = None,
+    note: Note = "",
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Accept a loss: a target that stopped at it goes on behind it.
+
+    Says what is lost first, and asks.
+    """
+    from replicator.cli.gaps import acknowledge_gap
+
+    raise typer.Exit(acknowledge_gap(config or context.obj, gap, note, yes=yes, as_json=json))
+
+
+def import_kcl(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    table: Annotated[str, typer.Argument(metavar="TABLE", help="Lease table of the KCL consumer.")],
+    config: Config = None,
+    rule: Annotated[
+        str | None, typer.Option("--rule", metavar="RULE", help="Who goes on; else the only rule.", show_default=False)
+    ] = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            "--region", help="Region of the lease table and its stream; else the rule's source.", show_default=False
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be taken.")] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Take the positions of a KCL consumer of a DynamoDB stream, so that a rule goes on where it stopped.
+
+    Stop the consumer first, and start replicator after. Refused when the rule has progress on the stream already.
+    """
+    from replicator.cli.kcl import Request, import_leases
+
+    request = Request(table, rule, region, dry_run, yes)
+    raise typer.Exit(import_leases(config or context.obj, request, as_json=json))

@@ -1,0 +1,163 @@
+"""Cache keys from templates, and the cache actions that follow a change."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from string import Formatter
+from urllib.parse import quote
+
+from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image
+from replicator.domain.modes.ordered import Change
+from replicator.domain.records import ChangeRecord
+from replicator.domain.versions import at_sequence
+
+_ALWAYS_ESCAPED = "%{}\x7f" + "".join(map(chr, range(0x20)))
+
+
+class KeyTemplate:
+    """A cache key with `{attribute}` placeholders; `{{` and `}}` are literal braces.
+
+    Values are percent-escaped where that keeps keys of different items different: `%`, braces and control characters
+    always, and every character of the literal text between two placeholders.
+    """
+
+    def __init__(self, template: str) -> None:
+        self.template = template
+        parts = list(Formatter().parse(template))
+        self.attributes = tuple(name for _, name, _, _ in parts if name is not None)
+        if not self.attributes:
+            raise ValueError("has no {attribute} placeholder, so every item would share one key")
+        if any(not name or spec or conversion for _, name, spec, conversion in parts if name is not None):
+            raise ValueError("has a placeholder that is not a plain {attribute} name")
+        between = _between(parts)
+        if not all(between):
+            raise ValueError("has two placeholders with nothing between them, so two items could share one key")
+        if any("%" in literal for literal in between):
+            raise ValueError("has a % between two placeholders, where it could be taken for an escaped character")
+        self._parts = [(literal, name) for literal, name, _, _ in parts]
+        self._escaped = frozenset(_ALWAYS_ESCAPED + "".join(between))
+
+    def key(self, image: Image) -> str | None:
+        """The cache key of this item; None when an attribute of the template is missing or not S, N or B."""
+        values = []
+        for literal, name in self._parts:
+            values.append(literal)
+            if name is None:
+                continue
+            typed = image.attributes.get(name, {})
+            value = typed.get("S", typed.get("N", typed.get("B")))
+            if not isinstance(value, str):
+                return None
+            values.append(self._escape(value))
+        return "".join(values)
+
+    def _escape(self, value: str) -> str:
+        return "".join(_percent(char) if char in self._escaped else char for char in value)
+
+
+def _between(parts: list[tuple[str, str | None, str | None, str | None]]) -> list[str]:
+    """The literal texts between placeholders; an escaped brace cuts one of them into several parts."""
+    texts: list[str] = []
+    text = ""
+    for literal, name, _, _ in parts:
+        text += literal
+        if name is not None:
+            texts.append(text)
+            text = ""
+    return texts[1:]
+
+
+def _percent(char: str) -> str:
+    quoted = quote(char, safe="")
+    return quoted if quoted != char else f"%{ord(char):02X}"
+
+
+class CacheVerb(enum.Enum):
+    """What is done to a cache entry when its item changed."""
+
+    INVALIDATE = "invalidate"
+    REFRESH = "refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheRule:
+    """Which entries of which cache follow a table."""
+
+    cache: str
+    region: RegionId
+    key: KeyTemplate
+    verb: CacheVerb
+    ttl: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class Invalidate:
+    """Drop the entry."""
+
+    key: str
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Set the entry to this version, unless it is missing or newer; `payload` None marks the item as deleted."""
+
+    key: str
+    version: str
+    payload: bytes | None
+    ttl_ms: int
+
+
+CacheAction = Invalidate | Refresh
+
+
+@dataclass(frozen=True, slots=True)
+class CachePlan:
+    """Actions on one cache for one change; `keyless` images lacked an attribute of the template."""
+
+    actions: tuple[CacheAction, ...]
+    keyless: int
+
+
+def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) -> CachePlan:
+    """Actions for every key that any image of the coalesced records had."""
+    if rule.verb is CacheVerb.INVALIDATE:
+        return plan_invalidation(rule, records)
+    keys, keyless = _touched_keys(rule, records)
+    current = None if change.new is None else rule.key.key(change.new)
+    ttl_ms = int(rule.ttl.total_seconds() * 1000)
+    return CachePlan(
+        tuple(
+            Refresh(key, change.version, change.new.wire, ttl_ms)
+            if change.new is not None and key == current
+            else Refresh(key, at_sequence(change.version, last), None, ttl_ms)
+            for key, last in keys.items()
+        ),
+        keyless,
+    )
+
+
+def plan_invalidation(rule: CacheRule, records: Iterable[ChangeRecord]) -> CachePlan:
+    """Drop the entry of every key that any image of the records had."""
+    keys, keyless = _touched_keys(rule, records)
+    return CachePlan(tuple(Invalidate(key) for key in keys), keyless)
+
+
+def _touched_keys(rule: CacheRule, records: Iterable[ChangeRecord]) -> tuple[dict[str, int], int]:
+    """The cache keys of every image with the number of the last record that has them, and how many images have none.
+
+    A key that an item left belongs to another item from then on: no later record of this item speaks for it.
+    """
+    keys: dict[str, int] = {}
+    keyless = 0
+    for record in records:
+        for image in (record.old, record.new):
+            key = None if image is None else rule.key.key(image)
+            if key is not None:
+                keys[key] = record.number
+            elif image is not None:
+                keyless += 1
+    return keys, keyless

@@ -1,0 +1,33 @@
+"""A gap: the durable record of what a target lost on a shard."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+
+from replicator.domain.identifiers import ShardId
+from replicator.domain.progress import Position
+from replicator.domain.shards.leases import StreamRef
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Records of a shard that were lost to one target before they were read: behind `after`, up to `until`.
+
+    `until` is the first record that can still be read, END when nothing can, None when that is not known. It is no part
+    of the gap's identity: while a target waits, more may leave the stream.
+    """
+
+    stream: StreamRef
+    shard_id: ShardId
+    target_id: str
+    after: Position
+    until: Position | None
+    found_at: float
+    why: str
+
+    @property
+    def gap_id(self) -> str:
+        """12 hexadecimal digits; the same loss found again has the same id."""
+        text = f"{self.stream.region}|{self.stream.arn}|{self.shard_id}|{self.target_id}|{self.after.text}"
+        return sha256(text.encode()).hexdigest()[:12]

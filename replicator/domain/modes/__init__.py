@@ -1,0 +1,1 @@
+"""One mode each: what a record asks of the world, as a generator of requests."""

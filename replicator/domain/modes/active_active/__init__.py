@@ -1,0 +1,1 @@
+"""Mode active-active: the stamp protocol."""

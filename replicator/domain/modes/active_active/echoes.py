@@ -1,0 +1,93 @@
+"""Mode `active-active`, the daemon's own records: nothing is replicated, what happened is verified.
+
+Invariants: a put that slipped in between a tombstone and its look is taken away again; every write that a daemon's
+write overwrote is logged, since exactly the record of that write holds both images.
+"""
+
+from __future__ import annotations
+
+from replicator.domain.modes.active_active.apply import remove_intact
+from replicator.domain.modes.active_active.classify import raises_stamp
+from replicator.domain.modes.active_active.conflicts import (
+    Contender,
+    delete_of,
+    log_loss,
+    met_unseen,
+    stamped_write,
+    unversioned_write,
+)
+from replicator.domain.modes.active_active.mesh import Mesh, Steps, Write, look, read_row
+from replicator.domain.modes.requests import At, NoteRemoval
+from replicator.domain.stamps import Held, Kind, Tombstone
+
+
+def verify_insert(mesh: Mesh, write: Write) -> Steps[None]:
+    """The daemon put an item where none was: a newer delete takes it away again, and the loser of the two is logged."""
+    row = yield from read_row(mesh.home, write.key)
+    item, tombstone = write.new, row.tombstone
+    assert item is not None, "the daemon inserted an item"
+    assert item.stamp is not None, "with its stamp"
+    if tombstone is None:
+        return
+    if tombstone.version > item.stamp.version:
+        yield from take_back(mesh, write, tombstone)
+    elif met_unseen(item.stamp.version, item.stamp.parent, tombstone.version):
+        yield from log_loss(mesh, write.key, stamped_write(mesh, item), delete_of(tombstone))
+
+
+def take_back(mesh: Mesh, write: Write, tombstone: Tombstone) -> Steps[None]:
+    """Remove what a newer delete had already removed; a still newer put that is met instead beats that delete."""
+    met = yield from remove_intact(mesh, mesh.home, write.key, tombstone)
+    if met is None or met.stamp is None or met.kind is Kind.MARK:
+        return
+    if met_unseen(met.stamp.version, met.stamp.parent, tombstone.version):
+        yield from log_loss(mesh, write.key, stamped_write(mesh, met), delete_of(tombstone))
+
+
+def verify_removal(mesh: Mesh, write: Write) -> Steps[None]:
+    """The daemon finished a marked delete: later local writes have seen it, one between mark and delete was lost."""
+    old = write.old
+    assert old is not None, "the daemon removed an item"
+    assert old.version is not None, "that it had marked"
+    yield At(mesh.home, NoteRemoval(write.key, write.sequence, old.version))
+    if not old.intact:
+        yield from log_loss(mesh, write.key, Contender(old.version, None), unversioned_write(mesh, old))
+
+
+def verify_overwrite(mesh: Mesh, write: Write) -> Steps[None]:
+    """The daemon wrote over an item: whatever its write did not know of is logged."""
+    old, new = write.old, write.new
+    assert old is not None, "the daemon overwrote an item"
+    assert new is not None, "by an item"
+    winner = stamped_write(mesh, new)
+    if _hides_local_write(old, new):
+        yield from log_loss(mesh, write.key, winner, unversioned_write(mesh, old), (yield from _outcome(mesh, write)))
+    if _beats_stamped_write(old, new):
+        yield from log_loss(mesh, write.key, winner, stamped_write(mesh, old))
+
+
+def _is_more_than_a_stamp(old: Held, new: Held) -> bool:
+    return old.content != new.content or new.kind is Kind.MARK
+
+
+def _hides_local_write(old: Held, new: Held) -> bool:
+    """Whether the item was a local write that nobody had stamped yet."""
+    return _is_more_than_a_stamp(old, new) and not old.intact
+
+
+def _beats_stamped_write(old: Held, new: Held) -> bool:
+    """Whether the stamp that was overwritten stood for a write which the new one did not know of."""
+    if old.stamp is None or new.stamp is None:
+        return False
+    overwritten = old.intact and _is_more_than_a_stamp(old, new)
+    unmarked = old.kind is Kind.MARK and new.kind is Kind.VALUE
+    return (overwritten or unmarked) and met_unseen(new.stamp.version, new.stamp.parent, old.stamp.version)
+
+
+def _outcome(mesh: Mesh, write: Write) -> Steps[str]:
+    """What became of the overwritten local write: `repaired` if it already stands there again, newer."""
+    assert write.old is not None, "something was overwritten"
+    assert write.new is not None, "by something"
+    item = yield from look(mesh, mesh.home, write.key)
+    back = item is not None and item.content == write.old.content and raises_stamp(write.new, item)
+    return "repaired" if back else "overwritten"

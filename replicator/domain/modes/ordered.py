@@ -1,0 +1,209 @@
+"""Mode `ordered`: one writer region, replicas that only replicator writes.
+
+Owns the decision how one change reaches one replica, as a generator of requests. Invariants (docs/protocol.md):
+I1 the version of a replica's item only grows (present: its stamp; absent: at least its tombstone). I2 the tombstone is
+written before the item is deleted. I3 a put onto a missing key is atomic with the check of the tombstone.
+Leaves retries, fencing and caches to whoever drives it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Generator
+from dataclasses import dataclass, field
+
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.errors import UnstampedItem
+from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image, canonical
+from replicator.domain.modes.requests import (
+    AbsentOrStampBelow,
+    Condition,
+    Delete,
+    Done,
+    Found,
+    GetItem,
+    GetTombstone,
+    GuardedPut,
+    Put,
+    RaiseTombstone,
+    Refused,
+    Request,
+    Response,
+    StampBelow,
+    TombstoneBelow,
+    UnstampedOrStampBelow,
+)
+from replicator.domain.records import ItemKey
+from replicator.domain.versions import is_ordered_version
+
+
+class InsertGuard(enum.Enum):
+    """How a put onto a missing key is kept from resurrecting a deleted item."""
+
+    TRANSACT = "transact"
+    PROBE = "probe"
+
+
+class Unstamped(enum.Enum):
+    """What to do with an item on the replica that carries no stamp."""
+
+    ADOPT = "adopt"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class OrderedPolicy:
+    """The choices that a rule makes for mode `ordered`."""
+
+    insert_guard: InsertGuard = InsertGuard.TRANSACT
+    unstamped: Unstamped = Unstamped.ADOPT
+
+
+class Action(enum.Enum):
+    """What a change asks of a replica."""
+
+    PUT = "put"
+    REMOVE = "remove"
+    REMOVE_IF_PRESENT = "remove_if_present"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One item's change, ready for a replica.
+
+    `new` is the image to put (without reserved attributes), None for a removal; `old` is what the source held before,
+    None when the item was created. `source` and `created_at` (seconds since 1970) tell where and when it was written.
+    """
+
+    action: Action
+    key: ItemKey
+    version: str
+    old: Image | None
+    new: Image | None
+    source: RegionId | None = field(default=None, compare=False)
+    created_at: float | None = field(default=None, compare=False)
+
+
+class Effect(enum.Enum):
+    """How the replica answered."""
+
+    APPLIED = "applied"
+    DELETED = "deleted"
+    STALE = "stale"  # the replica already held this version or a newer one
+    ABSENT = "absent"  # there was nothing to delete
+    ECHO = "echo"  # a write of our own that came back, verified (meshes only)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a change ended at a replica; `adopted`: an item without a stamp was overwritten or deleted."""
+
+    effect: Effect
+    adopted: bool = False
+
+
+Steps = Generator[Request, Response, Outcome]
+
+
+def replicate_ordered(change: Change, policy: OrderedPolicy) -> Steps:
+    """Bring one change of the writer region to one replica."""
+    if change.action is Action.PUT:
+        return (yield from _put(change, policy))
+    if change.action is Action.REMOVE_IF_PRESENT:
+        standing = yield GetItem(change.key)
+        if isinstance(standing, Found) and standing.item is None:
+            return Outcome(Effect.ABSENT)
+    return (yield from _remove(change, policy))
+
+
+def _put(change: Change, policy: OrderedPolicy) -> Steps:
+    if change.old is not None:
+        answer = yield _plain_put(change, StampBelow(change.version))
+        if isinstance(answer, Done):
+            return Outcome(Effect.APPLIED)
+        if _is_ours(_item_in_the_way(answer)):
+            return Outcome(Effect.STALE)
+    answer = yield from _insert(change, policy, AbsentOrStampBelow(change.version))
+    if not _met_unstamped(answer):
+        return Outcome(Effect.APPLIED if isinstance(answer, Done) else Effect.STALE)
+    yield from _adopt(change, policy, _item_in_the_way(answer))
+    answer = yield from _insert(change, policy, UnstampedOrStampBelow(change.version))
+    if isinstance(answer, Done):
+        return Outcome(Effect.APPLIED, adopted=True)
+    _refuse_foreign(change, answer)
+    return Outcome(Effect.STALE)
+
+
+def _insert(change: Change, policy: OrderedPolicy, when: Condition) -> Generator[Request, Response, Response]:
+    """Put onto a key that may be missing: never over a tombstone at or above this version."""
+    if policy.insert_guard is InsertGuard.TRANSACT:
+        return (yield GuardedPut(_plain_put(change, when), TombstoneBelow(change.version)))
+    probe = yield GetTombstone(change.key)
+    if isinstance(probe, Found) and probe.tombstone is not None and probe.tombstone >= change.version:
+        return Refused(by_tombstone=True)
+    return (yield _plain_put(change, when))
+
+
+def _plain_put(change: Change, when: Condition) -> Put:
+    assert change.new is not None, "a put carries an image"
+    return Put(change.key, change.new, change.version, when)
+
+
+def _remove(change: Change, policy: OrderedPolicy) -> Steps:
+    yield RaiseTombstone(change.key, change.version)
+    answer = yield Delete(change.key, AbsentOrStampBelow(change.version))
+    if not _met_unstamped(answer):
+        return Outcome(Effect.DELETED if isinstance(answer, Done) else Effect.STALE)
+    yield from _adopt(change, policy, _item_in_the_way(answer))
+    answer = yield Delete(change.key, UnstampedOrStampBelow(change.version))
+    if isinstance(answer, Done):
+        return Outcome(Effect.DELETED, adopted=True)
+    _refuse_foreign(change, answer)
+    return Outcome(Effect.STALE)
+
+
+# -- items that replicator did not write ---------------------------------------------------------------------------
+
+
+def _item_in_the_way(answer: Response) -> Image | None:
+    return answer.item if isinstance(answer, Refused) else None
+
+
+def _is_ours(item: Image | None) -> bool:
+    return item is not None and item.stamp is not None and is_ordered_version(item.stamp)
+
+
+def _met_unstamped(answer: Response) -> bool:
+    """Whether the write was refused by an item that does not carry a version of ours, and by nothing else."""
+    item = _item_in_the_way(answer)
+    by_tombstone = isinstance(answer, Refused) and answer.by_tombstone
+    return item is not None and not by_tombstone and not _is_ours(item)
+
+
+def _adopt(change: Change, policy: OrderedPolicy, item: Image | None) -> Generator[Request, Response, None]:
+    """Prepare to overwrite an unstamped item, or raise `UnstampedItem` when the rule forbids it."""
+    assert item is not None, "only an item can be adopted"
+    if policy.unstamped is Unstamped.STOP:
+        raise UnstampedItem(f"The replica holds an item without a version under {change.key.shown}.")
+    known = {canonical(image) for image in (change.old, change.new) if image is not None}
+    if canonical(item) not in known:
+        yield LogConflict(
+            key=change.key,
+            kind="unversioned",
+            winner_version=change.version,
+            winner=change.new,
+            loser=item,
+            reason="version",
+            winner_region=change.source,
+            winner_micros=None if change.created_at is None else int(change.created_at * 1_000_000),
+            winner_op="delete" if change.new is None else "put",
+        )
+
+
+def _refuse_foreign(change: Change, answer: Response) -> None:
+    if _met_unstamped(answer):
+        raise UnstampedItem(
+            f"The replica's item {change.key.shown} has an attribute `_rep` that is not a version of this mode.",
+            advice="Remove that attribute or the item from the replica; nothing else may write `_rep` there.",
+        )

@@ -1,0 +1,346 @@
+"""What a mode may ask of the world, and on which conditions, as values.
+
+Invariant: these values are the whole vocabulary between decisions and effects. Adapters answer them and decide nothing;
+the memory adapter evaluates the conditions, `adapters/dynamodb/expressions.py` renders them, and a contract suite proves that
+both agree on a real server.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from replicator.domain.conflicts import LogConflict
+from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image
+from replicator.domain.records import ItemKey
+from replicator.domain.stamps import SideRow, Stamp, Tombstone, Version
+
+# -- conditions on an item -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StampBelow:
+    """The item exists, carries a stamp, and the stamp sorts below `version`."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class AbsentOrStampBelow:
+    """No item, or one whose stamp sorts below `version`; an item without a stamp fails."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnstampedOrStampBelow:
+    """No item, one without a stamp, or one whose stamp sorts below `version`."""
+
+    version: str
+
+
+Condition = StampBelow | AbsentOrStampBelow | UnstampedOrStampBelow
+
+# -- conditions on a side row --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneBelow:
+    """No tombstone, or one that sorts below `version`."""
+
+    version: str
+
+
+# -- requests ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Write `image` with the stamp `version` if `when` holds; a refusal tells what stands there."""
+
+    key: ItemKey
+    image: Image
+    version: str
+    when: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class GuardedPut:
+    """`put`, in one transaction with the check that no tombstone stands at or above `guard.version`."""
+
+    put: Put
+    guard: TombstoneBelow
+
+
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """Delete the item if `when` holds; a refusal tells what stands there."""
+
+    key: ItemKey
+    when: Condition
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseTombstone:
+    """Record that the item was deleted at `version`, unless a tombstone at or above it is there already."""
+
+    key: ItemKey
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetItem:
+    """Read the item, consistently."""
+
+    key: ItemKey
+
+
+@dataclass(frozen=True, slots=True)
+class GetTombstone:
+    """Read the tombstone's version, consistently."""
+
+    key: ItemKey
+
+
+# -- requests of mode `active-active` ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """No item stands under the key."""
+
+
+@dataclass(frozen=True, slots=True)
+class StampIs:
+    """An item exists and its stamp attribute is exactly `seen` (wire JSON); None: it exists and has none."""
+
+    seen: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class UnstampedOrBelow:
+    """An item exists, and it has no stamp or one that sorts below `version`."""
+
+    version: Version
+
+
+StampCondition = Absent | StampIs | UnstampedOrBelow
+
+
+@dataclass(frozen=True, slots=True)
+class StampedPut:
+    """Write `image` with `stamp`, sealed with a new nonce, if `when` holds; a refusal tells what stands there."""
+
+    key: ItemKey
+    image: Image
+    stamp: Stamp
+    when: StampCondition
+
+
+@dataclass(frozen=True, slots=True)
+class Restamp:
+    """Set nothing but the stamp, sealed with a new nonce, if `when` holds; a refusal tells what stands there."""
+
+    key: ItemKey
+    stamp: Stamp
+    when: StampIs
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteMarked:
+    """Delete the item if the delete of this version marked it; a refusal tells what stands there."""
+
+    key: ItemKey
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class GetSideRow:
+    """Read the side row, consistently."""
+
+    key: ItemKey
+
+
+@dataclass(frozen=True, slots=True)
+class MergeTombstone:
+    """Record another region's delete, unless a tombstone at or above it is there; a refusal tells the row."""
+
+    key: ItemKey
+    tombstone: Tombstone
+
+
+@dataclass(frozen=True, slots=True)
+class SettleTombstone:
+    """Record a delete of this region, if tombstone and floor are as `seen`; a refusal tells the row.
+
+    `removed_at` is where in this region's stream it took effect; None when a later one is known to have.
+    """
+
+    key: ItemKey
+    seen: SideRow
+    tombstone: Tombstone
+    removed_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class RaiseFloor:
+    """Record the version of a write whose item is gone, if tombstone and floor are as `seen`."""
+
+    key: ItemKey
+    seen: SideRow
+    floor: Version
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRemoval:
+    """Record that the delete of this version took effect at this place of the region's stream, unless a later did."""
+
+    key: ItemKey
+    removed_at: int
+    removed: Version
+
+
+StampRequest = (
+    StampedPut | Restamp | DeleteMarked | GetSideRow | MergeTombstone | SettleTombstone | RaiseFloor | NoteRemoval
+)
+
+
+@dataclass(frozen=True, slots=True)
+class At:
+    """Carry a request out in one of the mesh's regions."""
+
+    region: RegionId
+    request: GetItem | GetTombstone | RaiseTombstone | StampRequest | VersionedRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Let the time between two looks pass; `attempt` counts from 1."""
+
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class LookAhead:
+    """Find the first removal of this key behind a place in the home region's stream, not fetched records included."""
+
+    key: ItemKey
+    after: int
+
+
+# -- requests of mode `versioned` ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class VersionIs:
+    """An item exists and `attribute` is exactly `seen` (wire JSON); None: it exists without that attribute."""
+
+    attribute: str
+    seen: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class VersionAtMost:
+    """`attribute` is missing or not of type `kind` (N or S), or there is no item, or it is at most `value`.
+
+    A `value` of None stands below every value: only the first three are left.
+    """
+
+    attribute: str
+    kind: str
+    value: str | None
+
+
+VersionCondition = Absent | VersionIs | VersionAtMost
+
+
+@dataclass(frozen=True, slots=True)
+class Replace:
+    """Write `image` as it is if `when` holds; `Done` tells what it replaced, a refusal what stands there."""
+
+    key: ItemKey
+    image: Image
+    when: Absent | VersionIs
+
+
+@dataclass(frozen=True, slots=True)
+class Remove:
+    """Delete the item if `when` holds; `Done` tells what it removed, a refusal what stands there."""
+
+    key: ItemKey
+    when: VersionIs | VersionAtMost
+
+
+VersionedRequest = Replace | Remove
+
+# -- all requests --------------------------------------------------------------------------------------------------
+
+OrderedRequest = Put | GuardedPut | Delete | RaiseTombstone | GetItem | GetTombstone
+
+Request = OrderedRequest | StampRequest | VersionedRequest | LogConflict
+"""What a region may be asked."""
+
+MeshRequest = At | Wait | LookAhead | LogConflict
+"""What mode `active-active` asks of whoever drives it."""
+
+# -- responses -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The write took effect. `item`: what a `Replace` or `Remove` took away, None when nothing stood there."""
+
+    item: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A condition failed. `item` is what stands under the key, None when nothing does or only the tombstone refused."""
+
+    item: Image | None = None
+    by_tombstone: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Answer to a read. Of an item: `item`; of a tombstone: `tombstone` (its version). None when there is none."""
+
+    item: Image | None = None
+    tombstone: str | None = None
+
+
+class Remover(enum.Enum):
+    """Who removed an item."""
+
+    USER = "user"  # or its time to live
+    DAEMON = "daemon"  # it finished a marked delete
+    UNKNOWN = "unknown"  # not found in time
+
+
+@dataclass(frozen=True, slots=True)
+class FoundRow:
+    """Answer to `GetSideRow`; a row that is not there is an empty one."""
+
+    row: SideRow
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """The condition of a write to a side row failed; `row` is what stands there."""
+
+    row: SideRow
+
+
+@dataclass(frozen=True, slots=True)
+class FoundAhead:
+    """Answer to `LookAhead`."""
+
+    remover: Remover
+
+
+Response = Done | Refused | Found | FoundRow | RefusedRow
+"""What a region answers."""
+
+MeshResponse = Response | FoundAhead
+"""What mode `active-active` is answered."""

@@ -1,0 +1,1 @@
+"""Mode versioned: the application's own version decides."""

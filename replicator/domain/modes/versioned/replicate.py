@@ -1,0 +1,298 @@
+"""Mode `versioned`: the application raises a version attribute, and users may write in every region.
+
+Owns what one record of one region's stream asks of all regions, as a generator of requests. A record says "join this
+image": every region ends with the greatest image by (version, deleted, content). Invariants (docs/protocol.md): J1 what
+the daemon writes only raises an item's rank. J2 every image that was ever written is joined into all regions, unless a
+greater one is. No attribute is added to items; deletes are remembered in side rows. Nothing depends on the order of
+records. Leaves retries, fencing and which records pass a rule's filter to whoever drives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from replicator.domain.conflicts import Kind, LogConflict, Operation, Reason, Resolution
+from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image, canonical, unreserved
+from replicator.domain.modes.ordered import Effect
+from replicator.domain.modes.requests import (
+    Absent,
+    At,
+    Done,
+    Found,
+    GetItem,
+    GetTombstone,
+    RaiseTombstone,
+    Refused,
+    Remove,
+    Replace,
+    Response,
+)
+from replicator.domain.modes.versioned.ranks import LOWEST, Rank, VersionAttribute, rank_of, rank_of_delete
+from replicator.domain.records import ChangeRecord, ItemKey
+
+_MICROS = 1_000_000
+
+Known = Collection[tuple[RegionId, Rank]]
+"""What the caller itself brought to regions a moment ago: this rank, or something greater, has stood there."""
+
+T = TypeVar("T")
+Steps = Generator[At | LogConflict, Response, T]
+"""A part of the mode: requests out, responses in, a result at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionedMesh:
+    """The regions of a rule, seen from the one whose stream is read, and the attribute that orders their images."""
+
+    home: RegionId
+    others: tuple[RegionId, ...]
+    version: VersionAttribute
+
+    @property
+    def regions(self) -> tuple[RegionId, ...]:
+        """All of them, the home region first."""
+        return (self.home, *self.others)
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """How a record ended: its effect by region, and where `rank`, or something greater, has stood since."""
+
+    rank: Rank
+    effects: Mapping[RegionId, Effect]
+    regions: tuple[RegionId, ...]
+
+
+class _Party(NamedTuple):
+    """One side of a conflict."""
+
+    rank: Rank
+    image: Image | None
+    region: RegionId | None
+    micros: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Write:
+    """A record with its images as they are sent: without reserved attributes."""
+
+    key: ItemKey
+    old: Image | None
+    new: Image | None
+    micros: int
+
+
+def replicate_versioned(record: ChangeRecord, mesh: VersionedMesh, known: Known = ()) -> Steps[Joined]:
+    """Bring one record of the home region to all regions; what is `known` (`OwnWrites`) is not looked after again."""
+    write = _Write(
+        key=record.key,
+        old=None if record.old is None else unreserved(record.old),
+        new=None if record.new is None else unreserved(record.new),
+        micros=round(record.created_at * _MICROS),
+    )
+    if write.new is None:
+        assert write.old is not None, "a record has an image"
+        return (yield from _delete(mesh, write, write.old, known))
+    if write.old is not None and regressed(mesh, write.old, write.new):
+        return (yield from _take_back(mesh, write, write.old, write.new, known))
+    if write.old is None:
+        buried = yield from below_tombstone(mesh, write, write.new, known)
+        if buried is not None:
+            return buried
+    rank = rank_of(mesh.version, write.new)
+    party = _Party(rank, write.new, mesh.home, write.micros)
+    effects = dict.fromkeys(mesh.others, Effect.STALE)
+    for region in effects:
+        effects[region] = yield from _join(mesh, write.key, party, region, write.old, known)
+    return Joined(rank, effects, mesh.regions)
+
+
+def regressed(mesh: VersionedMesh, old: Image, new: Image) -> bool:
+    """Whether a write lowered the item's rank: its version fell or vanished, or it lost a tie."""
+    return rank_of(mesh.version, new) < rank_of(mesh.version, old)
+
+
+def below_tombstone(mesh: VersionedMesh, write: _Write, new: Image, known: Known) -> Steps[Joined | None]:
+    """Delete an item again that was created at or below its tombstone; None when it was not."""
+    rank = rank_of(mesh.version, new)
+    tombstone = yield from _tombstone(mesh.home, write.key)
+    if tombstone is None or tombstone < rank.version:
+        return None
+    buried = Rank(tombstone, deleted=True, content="")
+    ours = (mesh.home, rank) in known
+    if not ours and (yield from _item(mesh.home, write.key)) is not None:
+        # Where nothing stands any more, the image was brought here and deleted since, or its loss is logged already.
+        loser = _Party(rank, new, mesh.home, write.micros)
+        yield _conflict(write.key, Kind.STALE_CREATE, _Party(buried, None, None, None), loser)
+    effect = yield from _remove(mesh, write, buried, mesh.home, new)
+    return Joined(buried, {mesh.home: effect}, (mesh.home,))
+
+
+def _take_back(mesh: VersionedMesh, write: _Write, old: Image, new: Image, known: Known) -> Steps[Joined]:
+    """Put the greater image back that a user overwrote with a lesser one."""
+    rank = rank_of(mesh.version, old)
+    winner = _Party(rank, old, mesh.home, None)
+    loser = _Party(rank_of(mesh.version, new), new, mesh.home, write.micros)
+    yield _conflict(write.key, Kind.VERSION_REGRESS, winner, loser)
+    effects = {mesh.home: (yield from _join(mesh, write.key, winner, mesh.home, new, ()))}
+    for region in mesh.others:
+        effects[region] = yield from _join(mesh, write.key, winner, region, None, known)
+    return Joined(rank, effects, mesh.regions)
+
+
+# -- one region ----------------------------------------------------------------------------------------------------
+
+
+def _join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
+    mesh: VersionedMesh,
+    key: ItemKey,
+    joined: _Party,
+    region: RegionId,
+    parent: Image | None,
+    known: Known,
+) -> Steps[Effect]:
+    """Let a region hold this image or a greater one. `parent`: what the image replaced where it was written."""
+    rank, image = joined.rank, joined.image
+    assert image is not None, "a put carries an image"
+    if (region, rank) in known:
+        return Effect.STALE
+    standing = yield from _item(region, key)
+    while True:
+        if standing is None:
+            tombstone = yield from _tombstone(region, key)
+            if tombstone is not None and tombstone >= rank.version:
+                return Effect.STALE
+            answer = yield At(region, Replace(key, image, Absent()))
+        else:
+            theirs = _Party(rank_of(mesh.version, standing), standing, region, None)
+            if theirs.rank >= rank:
+                yield from log_tie(key, theirs, joined)
+                return Effect.STALE
+            if not _same(standing, parent):
+                yield _conflict(key, Kind.PUT_PUT, joined, theirs)
+            answer = yield At(region, Replace(key, image, mesh.version.exactly(standing)))
+        if isinstance(answer, Done):
+            yield from log_unseen(mesh, key, joined, answer.item, region, (standing, parent))
+            return Effect.APPLIED
+        standing = _in_the_way(answer)
+
+
+def log_tie(key: ItemKey, standing: _Party, joined: _Party) -> Steps[None]:
+    """Log an image that was not put because another of the same version stands there."""
+    if standing.rank != joined.rank and standing.rank.version == joined.rank.version:
+        yield _conflict(key, Kind.PUT_PUT, standing, joined)
+
+
+def log_unseen(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
+    mesh: VersionedMesh,
+    key: ItemKey,
+    joined: _Party,
+    replaced: Image | None,
+    region: RegionId,
+    expected: tuple[Image | None, ...],
+) -> Steps[None]:
+    """Log an image of the same version that came between the look and the put.
+
+    One that is greater than the image put is brought back by its own record.
+    """
+    if replaced is None or any(_same(replaced, image) for image in expected):
+        return
+    loser = _Party(rank_of(mesh.version, replaced), replaced, region, None)
+    outcome = Resolution.OVERWRITTEN if loser.rank < joined.rank else Resolution.REPAIRED
+    yield _conflict(key, Kind.PUT_PUT, joined, loser, outcome)
+
+
+def _delete(mesh: VersionedMesh, write: _Write, old: Image, known: Known) -> Steps[Joined]:
+    """Remember the delete and carry it out, everywhere."""
+    rank = rank_of_delete(mesh.version, old)
+    effects = dict.fromkeys(mesh.regions, Effect.STALE)
+    for region in [region for region in effects if (region, rank) not in known]:
+        yield At(region, RaiseTombstone(write.key, rank.version))
+        effects[region] = yield from _remove(mesh, write, rank, region, old)
+    return Joined(rank, effects, mesh.regions)
+
+
+def _remove(mesh: VersionedMesh, write: _Write, delete: Rank, region: RegionId, expected: Image) -> Steps[Effect]:
+    """Delete a region's item if its version is at most the delete's; anything but `expected` is logged first.
+
+    The first try takes only an item of the expected version; what else is told by its refusal. The second takes every
+    lower version, and those behind it what stands there: a text that is no version may sort above one.
+    """
+    seen, when = expected, iter((mesh.version.at_most(delete.version),))
+    answer = yield At(region, Remove(write.key, mesh.version.exactly(expected)))
+    while not isinstance(answer, Done):
+        standing = _in_the_way(answer)
+        if standing is None:
+            return Effect.ABSENT
+        if mesh.version.of(standing) > delete.version:
+            return Effect.STALE
+        yield from log_removed(mesh, write, delete, region, standing, (seen,))
+        seen = standing
+        answer = yield At(region, Remove(write.key, next(when, mesh.version.exactly(standing))))
+    if answer.item is None:
+        return Effect.ABSENT
+    yield from log_removed(mesh, write, delete, region, answer.item, (expected, seen))
+    return Effect.DELETED
+
+
+def log_removed(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
+    mesh: VersionedMesh,
+    write: _Write,
+    delete: Rank,
+    region: RegionId,
+    removed: Image,
+    expected: tuple[Image, ...],
+) -> Steps[None]:
+    """Log an image that goes with a delete which did not know it."""
+    if not any(_same(removed, image) for image in expected):
+        loser = _Party(rank_of(mesh.version, removed), removed, region, None)
+        yield _conflict(write.key, Kind.DELETE_PUT, _Party(delete, None, mesh.home, write.micros), loser)
+
+
+def _item(region: RegionId, key: ItemKey) -> Steps[Image | None]:
+    answer = yield At(region, GetItem(key))
+    assert isinstance(answer, Found), "an item was read"
+    return answer.item
+
+
+def _tombstone(region: RegionId, key: ItemKey) -> Steps[str | None]:
+    answer = yield At(region, GetTombstone(key))
+    assert isinstance(answer, Found), "a tombstone was read"
+    return answer.tombstone
+
+
+def _in_the_way(answer: Response) -> Image | None:
+    assert isinstance(answer, Refused), "a conditional write succeeds or is refused"
+    return answer.item
+
+
+def _same(image: Image, other: Image | None) -> bool:
+    return other is not None and canonical(image) == canonical(other)
+
+
+# -- conflicts -----------------------------------------------------------------------------------------------------
+
+
+def _conflict(
+    key: ItemKey, kind: Kind, winner: _Party, loser: _Party, outcome: Resolution = Resolution.OVERWRITTEN
+) -> LogConflict:
+    unversioned = loser.rank.version == LOWEST
+    tie = winner.rank.version == loser.rank.version and not winner.rank.deleted
+    return LogConflict(
+        key=key,
+        kind=Kind.UNVERSIONED if unversioned and kind in {Kind.PUT_PUT, Kind.DELETE_PUT} else kind,
+        reason=Reason.HASH_TIE if tie else Reason.VERSION,
+        winner_version=winner.rank.shown,
+        winner=winner.image,
+        winner_region=winner.region,
+        winner_micros=winner.micros,
+        winner_op=Operation.DELETE if winner.rank.deleted else Operation.PUT,
+        loser_version=None if unversioned else loser.rank.shown,
+        loser=loser.image,
+        loser_region=loser.region,
+        loser_micros=loser.micros,
+        outcome=outcome,
+    )

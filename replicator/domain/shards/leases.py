@@ -1,0 +1,132 @@
+"""Leases, seats, starts and streams as the coordination table stores them: values without behaviour of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from replicator.domain.errors import WorldMismatch
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.progress import Position
+from replicator.domain.shards.lineage import Shard
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """What a rewound target skips on a shard: records older than `before`, up to `until`, where it had been.
+
+    `before` is in seconds since 1970. Behind `until` nothing is skipped, so a target that lagged loses nothing.
+    """
+
+    before: float
+    until: Position
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseRow:
+    """One shard's row in the coordination table: what it is, who owns it, the fencing token, a checkpoint per target.
+
+    `found_at`: when a discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream
+    lists it no more.
+    """
+
+    shard: Shard
+    owner: WorkerId | None = None
+    epoch: int = 0
+    checkpoints: Mapping[str, Position] = field(default_factory=dict)
+    rewinds: Mapping[str, Rewind] = field(default_factory=dict)
+    found_at: float = 0.0
+    vanished: bool = False
+
+    @property
+    def shard_id(self) -> ShardId:
+        """The shard's id."""
+        return self.shard.shard_id
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRef:
+    """One stream of one source table. The region id is part of its identity: ARNs alone may collide."""
+
+    region: RegionId
+    table: TableName
+    arn: str
+    generation: int
+    """Milliseconds since 1970 of its creation (versions.generation_of)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A shard that is ours for now: `epoch` fences every checkpoint."""
+
+    stream: StreamRef
+    shard_id: ShardId
+    owner: WorkerId
+    epoch: int
+
+    @property
+    def shown(self) -> str:
+        """The shard for people, and in the name of every service of it: shard ids alone may collide."""
+        return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStart:
+    """When a target first started on a stream: `started_at` is the server's time then, in seconds since 1970."""
+
+    rule: RuleName
+    target_id: str
+    started_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Seat:
+    """Who discovers a stream's shards. The owner's heartbeat keeps it; an expired owner's may be taken."""
+
+    owner: WorkerId | None
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamState:
+    """Everything that is stored about one stream, read consistently."""
+
+    rows: Mapping[ShardId, LeaseRow]
+    seat: Seat | None
+    starts: Mapping[str, TargetStart]
+    at: float
+    """The server's time of this reading, in seconds since 1970: starts of targets are noted by the same clock."""
+    unreadable: WorldMismatch | None = None
+    """What is wrong with a row that was left out; such a shard cannot be claimed, and the stream not be drained."""
+
+
+LEAVING = -1
+"""`Pulse.news` of a worker that is about to leave is this or less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """A worker's sign of life. `news` changes when other workers should look at the rows: shards freed or found."""
+
+    beat: int
+    news: int = 0
+    admin: str = ""
+    """Where its admin server listens, `http://host:port`; for people and `replicator status`."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether the worker stops and wants no more shards."""
+        return self.news <= LEAVING
+
+
+@dataclass(frozen=True, slots=True)
+class KnownStream:
+    """A stream that was read before, and the rules that are through with it; `closed` counts for every rule."""
+
+    ref: StreamRef
+    drained: frozenset[RuleName] = frozenset()
+    closed: bool = False
+
+    def is_drained(self, rule: RuleName) -> bool:
+        """Whether a rule is through with the stream."""
+        return self.closed or rule in self.drained

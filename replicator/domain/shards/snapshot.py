@@ -1,0 +1,133 @@
+"""What a stream's rows mean for the rules of this worker. No calls: rows in, shards out.
+
+Invariant: a shard is begun for a rule only when every parent is stored as finished for that rule, or is known to be
+gone.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
+
+from replicator.domain.identifiers import ShardId, WorkerId
+from replicator.domain.progress import END, HORIZON
+from replicator.domain.rules import Rule, Target
+from replicator.domain.shards.assignment import Load
+from replicator.domain.shards.leases import LeaseRow, StreamState
+from replicator.domain.shards.lineage import Shard, ancestors, childless, ready
+
+START_TOLERANCE_SECONDS = 60
+"""Starts are noted a little after the shards were found that they begin with."""
+
+
+class View:
+    """One reading of a stream's rows."""
+
+    def __init__(self, state: StreamState, rules: Sequence[Rule]) -> None:
+        self.rows = state.rows
+        self._state = state
+        self._rules = rules
+        self._graph: dict[ShardId, Shard] = {shard_id: row.shard for shard_id, row in state.rows.items()}
+
+    @property
+    def owners(self) -> set[WorkerId]:
+        """Workers that own a shard or the discoverer's seat."""
+        seat = self._state.seat
+        owners = {row.owner for row in self.rows.values()} | {None if seat is None else seat.owner}
+        return {owner for owner in owners if owner is not None}
+
+    def wanted(self, rules: Iterable[Rule]) -> dict[ShardId, list[Rule]]:
+        """Shards that some of these rules may read now, with those rules; parents first."""
+        wanted: dict[ShardId, list[Rule]] = {}
+        for rule in rules:
+            finished = {shard_id for shard_id, row in self.rows.items() if self.finished(rule, row)}
+            begun = {shard_id for shard_id, row in self.rows.items() if _is_begun(rule, row)}
+            for shard_id in ready(self._graph, finished, begun):
+                if not self._may_overtake(rule, shard_id):
+                    wanted.setdefault(shard_id, []).append(rule)
+        return wanted
+
+    def _may_overtake(self, rule: Rule, shard_id: ShardId) -> bool:
+        """Whether a parent may stand in the row that is unreadable; what was begun before may go on."""
+        row = self.rows[shard_id]
+        if self._state.unreadable is None or any(target.target_id in row.checkpoints for target in rule.targets):
+            return False
+        return any(parent not in self.rows for parent in row.shard.parents)
+
+    def finished(self, rule: Rule, row: LeaseRow) -> bool:
+        """Whether a rule needs nothing more of a shard."""
+        return all(row.checkpoints.get(each.target_id, self._unbegun(each, row)) == END for each in rule.targets)
+
+    def _unbegun(self, target: Target, row: LeaseRow) -> object:
+        """A target that came when a shard was read by others and is listed no more cannot miss it."""
+        return END if row.vanished and self._came_late(target, row) else HORIZON
+
+    def _came_late(self, target: Target, row: LeaseRow) -> bool:
+        """Whether others began a shard before this target started, and it does not come from one that the target read.
+
+        Who reads a parent is answerable for its children, however long he stands there.
+        """
+        if not row.checkpoints or target.target_id in row.checkpoints:
+            return False
+        start = self._state.starts.get(target.target_id)
+        if start is not None and start.started_at <= row.found_at + START_TOLERANCE_SECONDS:
+            return False
+        return not any(target.target_id in self.rows[each].checkpoints for each in ancestors(self._graph, row.shard_id))
+
+    def comes_late(self, rule: Rule, shard_id: ShardId) -> bool:
+        """Whether a rule has a target that may find a shard gone without having missed it."""
+        return any(self._came_late(target, self.rows[shard_id]) for target in rule.targets)
+
+    def done(self, row: LeaseRow) -> bool:
+        """Whether no rule needs anything more of a shard."""
+        return all(self.finished(rule, row) for rule in self._rules)
+
+    def read_out(self, rule: Rule) -> bool:
+        """Whether every shard that is known was closed and read to its end for a rule."""
+        return self._state.unreadable is None and all(
+            (row.shard.closed or row.vanished) and self.finished(rule, row) for row in self.rows.values()
+        )
+
+    @property
+    def open_shards(self) -> int:
+        """How many shards still get records."""
+        return sum(not (row.shard.closed or row.vanished) for row in self.rows.values())
+
+    def forgettable(self) -> list[LeaseRow]:
+        """Rows of vanished shards that nobody needs: all rules are through, and the children, if any, were begun."""
+        waited_for = {
+            parent
+            for row in self.rows.values()
+            if not row.checkpoints and not row.vanished
+            for parent in row.shard.parents
+        }
+        return [
+            row
+            for row in self.rows.values()
+            if row.vanished and row.owner is None and row.shard_id not in waited_for and self.done(row)
+        ]
+
+    @property
+    def ended(self) -> list[ShardId]:
+        """Shards that nobody needs any more and that have no known child."""
+        return childless(
+            self._graph, [row.shard_id for row in self.rows.values() if not row.vanished and self.done(row)]
+        )
+
+    def load(self, wanted: Collection[ShardId], *, awaited: int, mine: int) -> Load:
+        """This stream's part of the group's work.
+
+        `awaited`: how many shards have ended whose children are to come. `mine`: how many we read and keep.
+        """
+        here = [row for row in self.rows.values() if row.owner is not None or row.shard_id in wanted]
+        held = Counter(row.owner for row in here if row.owner is not None)
+        return Load(len(here) + awaited, held, mine)
+
+
+def _is_begun(rule: Rule, row: LeaseRow) -> bool:
+    """Whether every target of a rule has got records of a shard.
+
+    One that stands at the horizon, as after a rewind, has not: it waits for the parents, which are read again, too.
+    """
+    places = [row.checkpoints.get(target.target_id, HORIZON) for target in rule.targets]
+    return all(place == END or place.sequence is not None for place in places)

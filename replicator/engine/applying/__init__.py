@@ -1,0 +1,1 @@
+"""From a page of records to durable effects."""

@@ -1,0 +1,276 @@
+"""Applying one page of records at one target.
+
+Owns bounded concurrency, the order of each key, retries, and the cache actions behind every answer. Invariant: a record
+counts as done only when its effect and its cache actions are durable; nothing is given up but by the end of the program
+or the loss of the lease. What fails waits for its next try without holding anything else back: every other key of the
+page is tried before.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from replicator.domain.coalescing import Run, coalesce
+from replicator.domain.errors import Disposition, ReplicatorError
+from replicator.domain.progress import Position, Window
+from replicator.domain.records import ChangeRecord
+from replicator.domain.rules import Rule
+from replicator.domain.shards.leases import Rewind
+from replicator.engine.applying.context import Desk, Driver, Tally, TargetPorts
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.applying.mesh_driver import MeshDriver
+from replicator.engine.applying.ordered_driver import OrderedDriver
+from replicator.engine.limits import Limits
+from replicator.engine.waiting import Stopped, backoff, pause_or_raise
+from replicator.ports.clock import Clock
+from replicator.ports.events import BatchReport, Observer, Place
+from replicator.ports.targets import Fence
+
+_TRIES_BEFORE_TROUBLE = 3
+_START_TOLERANCE_SECONDS = 2
+_STREAM_SECONDS = 1
+"""How exact a stream's times are."""
+
+_SLOW_TRY = 5
+"""A refused record is tried again as if it had failed this often already: seconds apart, not milliseconds."""
+
+
+@dataclass(slots=True)
+class _Job:
+    """What is left of one key's records in a page."""
+
+    units: deque[Run]
+    wanted: Run
+    """What is tried in place of the first unit."""
+    attempt: int = 0
+    due_at: float = 0.0
+    in_trouble: bool = False
+    refused: bool = False
+
+
+class _Jobs:
+    """Jobs that were not tried yet, in stream order, then those that failed, as they fall due."""
+
+    def __init__(self, jobs: Iterable[_Job]) -> None:
+        self._fresh = deque(jobs)
+        self._failed: list[tuple[float, int, _Job]] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return len(self._fresh) + len(self._failed)
+
+    def next(self) -> _Job:
+        return self._fresh.popleft() if self._fresh else heapq.heappop(self._failed)[2]
+
+    def put_back(self, job: _Job) -> None:
+        """A job whose next unit may be tried now, or as soon as it is due."""
+        if not job.attempt:
+            self._fresh.appendleft(job)
+            return
+        self._count += 1
+        heapq.heappush(self._failed, (job.due_at, self._count, job))
+
+
+class TargetApplier:
+    """One target of one rule on one shard."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        rule: Rule,
+        place: Place,
+        ports: TargetPorts,
+        ahead: ReadAhead,
+        *,
+        started_at: float | None,
+        limits: Limits,
+        clock: Clock,
+        observer: Observer,
+        fence: Fence,
+        stop: asyncio.Event,
+        rewind: Rewind | None = None,
+    ) -> None:
+        self.place = place
+        self._driver = driver_of(Desk(rule, place, ports, ahead, limits, clock, fence, stop))
+        self._ahead = ahead
+        self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS
+        self._rewind = rewind
+        self._limits = limits
+        self._clock = clock
+        self._observer = observer
+        self._fence = fence
+        self._stop = stop
+        self._troubles = 0
+        self.trouble: ReplicatorError | None = None
+        """What last kept a record from being applied; None when nothing does now."""
+        self.done_at = 0.0
+        """When a record last was done (monotonic)."""
+
+    async def apply(
+        self, records: Sequence[ChangeRecord], position: Position, moved: Callable[[Position], None]
+    ) -> None:
+        """Bring the records behind `position` to the target; `moved` is told every step of the contiguous frontier.
+
+        When the program stops nothing new is begun. Raises `Stopped` and `LeaseLost`; then whatever `moved` was told is
+        durable, and the rest will come again.
+        """
+        began = self._clock.monotonic()
+        tally, window = Tally(), Window(position)
+        fresh = [record for record in records if not position.covers(record.number)]
+        wanted = []
+        if fresh:
+            self._observer.batch_began(self.place, min(record.created_at for record in fresh))
+        for record in fresh:
+            window.open(record.sequence)
+            if self._is_skipped(record):
+                tally.skipped += 1
+                self._done(window, record, moved)
+            else:
+                wanted.append(record)
+        jobs = _Jobs(self._job(run) for run in coalesce(wanted))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number in range(min(self._limits.concurrency, len(jobs))):
+                    group.create_task(self._work(jobs, window, tally, moved), name=f"apply-{number}")
+        finally:
+            self._give_up(jobs)
+        if fresh:
+            self._observer.batch_applied(self._report(fresh, window, tally, began))
+        if window.in_flight:
+            raise Stopped
+
+    def _is_skipped(self, record: ChangeRecord) -> bool:
+        """Whether a target has no use for a record: it is from before its start, or from before where it is rewound to.
+
+        Times are whole seconds, rounded down: a record of the rewind's second may be wanted.
+        """
+        if self._skip_before is not None and record.created_at < self._skip_before:
+            return True
+        rewind = self._rewind
+        return (
+            rewind is not None
+            and 0 < record.created_at < rewind.before - _STREAM_SECONDS
+            and rewind.until.covers(record.number)
+        )
+
+    def _job(self, run: Run) -> _Job:
+        units = deque(self._driver.units(run))
+        return _Job(units, units[0])
+
+    async def _work(self, jobs: _Jobs, window: Window, tally: Tally, moved: Callable[[Position], None]) -> None:
+        """Take one job after the other until none is left; a job is one key, so keys keep their order.
+
+        A job that is left because the program stops leaves a hole that the frontier does not pass.
+        """
+        while jobs and not self._stop.is_set():
+            job = jobs.next()
+            try:
+                wait = job.due_at - self._clock.monotonic()
+                if wait > 0:
+                    await pause_or_raise(self._stop, wait)
+                failed_in = await self._try(job, tally)
+            except Stopped:
+                jobs.put_back(job)
+                return
+            except BaseException:
+                self._recovered(job)
+                raise
+            if failed_in is None:
+                for record in job.units.popleft().records:
+                    self._done(window, record, moved)
+                self._recovered(job)
+                if not job.units:
+                    continue
+                job.wanted, job.attempt, job.due_at = job.units[0], 0, 0.0
+            else:
+                job.due_at = self._clock.monotonic() + failed_in
+            jobs.put_back(job)
+
+    def _done(self, window: Window, record: ChangeRecord, moved: Callable[[Position], None]) -> None:
+        self.done_at = self._clock.monotonic()
+        if window.done(record.sequence):
+            moved(window.frontier)
+            self._observer.moved(self.place, window.frontier)
+
+    async def _try(self, job: _Job, tally: Tally) -> float | None:
+        """Apply a unit once; None when it is applied, else in how many seconds to try again.
+
+        A refusal that repeats is told to the observer with its key. A record that is refused for good may be superseded
+        by a later one of its key, as soon as that was read.
+        """
+        tried = Tally()
+        try:
+            await self._driver.apply(job.wanted, tried)
+        except ReplicatorError as error:
+            tally.entries.update(tried.entries)
+            if error.disposition is Disposition.RELINQUISH:
+                raise
+            tally.retries += 1
+            return self._failed(job, error)
+        tally.take(tried)
+        return None
+
+    def _failed(self, job: _Job, error: ReplicatorError) -> float:
+        job.attempt += 1
+        unit = job.units[0]
+        refused = error.disposition is not Disposition.RETRY
+        if refused:
+            job.wanted = self._driver.superseded(unit)
+            self._need(job, needs=True)
+        if refused or job.attempt >= _TRIES_BEFORE_TROUBLE:
+            if not job.in_trouble:
+                job.in_trouble = True
+                self._troubles += 1
+            self.trouble = error
+            self._observer.blocked(self.place, error, unit.key.shown)
+        else:
+            self._observer.retrying(self.place, error, job.attempt)
+        return backoff(job.attempt + (_SLOW_TRY if refused else 0), self._limits.backoff_seconds)
+
+    def _recovered(self, job: _Job) -> None:
+        self._need(job, needs=False)
+        if job.in_trouble:
+            job.in_trouble = False
+            self._troubles -= 1
+            if not self._troubles:
+                self.trouble = None
+                self._observer.unblocked(self.place)
+
+    def _need(self, job: _Job, *, needs: bool) -> None:
+        """What is refused for good may be superseded by what comes next, so that is read without waiting for bytes."""
+        if job.refused != needs:
+            job.refused = needs
+            self._ahead.need(1 if needs else -1)
+
+    def _give_up(self, jobs: _Jobs) -> None:
+        while jobs:
+            self._recovered(jobs.next())
+
+    # -- the report ------------------------------------------------------------------------------------------------
+
+    def _report(self, fresh: Sequence[ChangeRecord], window: Window, tally: Tally, began: float) -> BatchReport:
+        newest = max(record.created_at for record in fresh)
+        return BatchReport(
+            place=self.place,
+            records=len(fresh),
+            changes=tally.changes,
+            skipped=tally.skipped,
+            effects=dict(tally.effects),
+            adopted=tally.adopted,
+            conflicts=dict(tally.conflicts),
+            cache_actions=tally.cache_actions,
+            keyless=tally.keyless,
+            kept_removals=tally.kept_removals,
+            retries=tally.retries,
+            position=window.frontier,
+            lag_seconds=max(0.0, self._clock.now() - newest) if newest else None,
+            took_seconds=self._clock.monotonic() - began,
+        )
+
+
+def driver_of(desk: Desk) -> Driver:
+    """The driver of a rule's mode."""
+    return OrderedDriver(desk) if desk.rule.mesh is None else MeshDriver(desk, desk.rule.mesh)

@@ -1,0 +1,122 @@
+"""What the drivers of all modes work with: a target's ports, the conflict log, the caches, the counts of a page."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from replicator.domain.cache_keys import CacheAction, CachePlan, CacheRule
+from replicator.domain.coalescing import Run
+from replicator.domain.conflicts import ConflictEntry, LogConflict, Witness
+from replicator.domain.identifiers import RegionId, SequenceNumber
+from replicator.domain.modes.ordered import Effect
+from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.rules import Rule
+from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.limits import Limits
+from replicator.ports.clock import Clock
+from replicator.ports.events import Place
+from replicator.ports.targets import ConflictLog, Fence, Region
+
+
+@dataclass(frozen=True, slots=True)
+class TargetPorts:
+    """What a target needs of the outside.
+
+    `region` is where it writes: its replica, or the home region of a mesh, whose other regions are `others`; None
+    beside the source of a rule of mode `ordered`, where only caches are kept. `own_writes` is shared by all streams of
+    a rule.
+    """
+
+    region: Region | None
+    caches: Mapping[str, CacheFunnel]
+    conflicts: ConflictLog
+    others: Mapping[RegionId, Region] = field(default_factory=dict)
+    own_writes: OwnWrites = field(default_factory=lambda: OwnWrites(0))
+
+
+@dataclass(slots=True)
+class Tally:
+    """Counts of one page, or of one try of a part of it."""
+
+    effects: Counter[Effect] = field(default_factory=Counter)
+    changes: int = 0
+    skipped: int = 0
+    adopted: int = 0
+    entries: dict[str, tuple[str, str]] = field(default_factory=dict)
+    """Conflict entries written, by id: kind and outcome. Written again, an entry is the same one."""
+    cache_actions: int = 0
+    keyless: int = 0
+    kept_removals: int = 0
+    retries: int = 0
+
+    @property
+    def conflicts(self) -> Counter[tuple[str, str]]:
+        """Entries written, by kind and outcome."""
+        return Counter(self.entries.values())
+
+    def take(self, tried: Tally) -> None:
+        """Add what a try did that succeeded."""
+        self.effects.update(tried.effects)
+        self.changes += tried.changes
+        self.skipped += tried.skipped
+        self.adopted += tried.adopted
+        self.entries.update(tried.entries)
+        self.cache_actions += tried.cache_actions
+        self.keyless += tried.keyless
+        self.kept_removals += tried.kept_removals
+
+
+class Driver(Protocol):
+    """How a mode applies what was read."""
+
+    def units(self, run: Run) -> Sequence[Run]:
+        """A run in pieces that are applied one after another and repeated by themselves."""
+
+    def superseded(self, unit: Run) -> Run:
+        """What to apply in place of a unit that is refused for good: more of its key, or the same again."""
+
+    async def apply(self, unit: Run, tally: Tally) -> None:
+        """Apply a unit once; raises what prevented it, and may be asked again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Desk:
+    """One target of one rule on one shard, as a driver sees it."""
+
+    rule: Rule
+    place: Place
+    ports: TargetPorts
+    ahead: ReadAhead
+    limits: Limits
+    clock: Clock
+    fence: Fence
+    stop: asyncio.Event
+
+    async def log(self, conflict: LogConflict, sequence: SequenceNumber, tally: Tally) -> None:
+        """Make a conflict entry durable."""
+        entry = ConflictEntry(
+            conflict=conflict,
+            table=self.rule.table,
+            rule=self.rule.name,
+            mode=self.rule.mode,
+            witness=Witness(self.place.stream.region, self.place.shard_id, sequence),
+            detected_at=self.clock.now(),
+        )
+        self.fence.check()
+        await self.ports.conflicts.write(entry)
+        tally.entries[entry.id] = (conflict.kind, conflict.outcome)
+
+    async def sync_caches(self, plans: Iterable[tuple[CacheRule, CachePlan]], tally: Tally) -> None:
+        """Carry cache actions out, gathered by cache."""
+        actions: dict[str, list[CacheAction]] = {}
+        for cache_rule, plan in plans:
+            tally.keyless += plan.keyless
+            tally.cache_actions += len(plan.actions)
+            actions.setdefault(cache_rule.cache, []).extend(plan.actions)
+        for cache, wanted in actions.items():
+            await self.ports.caches[cache].apply(wanted, self.fence)

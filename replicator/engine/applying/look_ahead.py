@@ -1,0 +1,65 @@
+"""What was read of a shard and is not yet applied, searched for later records of a key."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from replicator.domain.records import ChangeRecord, ItemKey
+from replicator.engine.reading.memory_budget import _MOST_BYTES, weight
+
+
+class ReadAhead:
+    """Records of one pipeline that were read and not yet passed."""
+
+    def __init__(self, most_records: int = 1000) -> None:
+        self._by_key: dict[ItemKey, list[ChangeRecord]] = {}
+        self._most_records = most_records
+        self._records = 0
+        self._bytes = 0
+        self._wanted = 0
+        self.ended = False
+        """Whether the end of the shard was read: nothing comes behind what is here."""
+        self.grown = asyncio.Event()
+        """Set, and replaced, whenever a page is added, or the end."""
+        self.room = asyncio.Event()
+        """Set while another page may be read."""
+        self.room.set()
+
+    def add(self, records: Sequence[ChangeRecord], *, last: bool = False) -> None:
+        """A page was read; pages come in stream order, and nothing comes behind the last one."""
+        for record in records:
+            self._by_key.setdefault(record.key, []).append(record)
+        self._count(records, 1)
+        self.ended = self.ended or last
+        grown, self.grown = self.grown, asyncio.Event()
+        grown.set()
+
+    def drop(self, records: Sequence[ChangeRecord]) -> None:
+        """A page was passed; it is the oldest that was added."""
+        for record in records:
+            later = self._by_key[record.key]
+            del later[0]
+            if not later:
+                del self._by_key[record.key]
+        self._count(records, -1)
+
+    def _count(self, records: Sequence[ChangeRecord], sign: int) -> None:
+        self._records += sign * len(records)
+        self._bytes += sign * weight(records)
+        if self._records < self._most_records and self._bytes < _MOST_BYTES:
+            self.room.set()
+        else:
+            self.room.clear()
+
+    def behind(self, key: ItemKey, number: int) -> tuple[ChangeRecord, ...]:
+        """Records of a key behind a sequence number, in stream order."""
+        return tuple(record for record in self._by_key.get(key, ()) if record.number > number)
+
+    def need(self, by: int) -> None:
+        """One more (1) or less (-1) cannot go on as it should before more was read: then no bytes are waited for."""
+        self._wanted += by
+
+    def urgent(self) -> bool:
+        """Whether something waits for what comes next."""
+        return self._wanted > 0

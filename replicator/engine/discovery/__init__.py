@@ -1,0 +1,1 @@
+"""Which shards a stream has."""

@@ -1,0 +1,1 @@
+"""Which workers live, and whether this one still does."""

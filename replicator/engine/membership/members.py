@@ -1,0 +1,146 @@
+"""Who else works: one watcher per session reads every worker's pulse and tells the coordinators when to look.
+
+Invariant: a worker is expired only when its pulse stood still for the lease time on our own clock. No worker decides
+for another; whoever notices something reads the rows and acts for itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping
+
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.domain.shards.leases import Pulse
+from replicator.engine.limits import Limits
+from replicator.engine.membership.heartbeat import Heartbeats, News
+from replicator.engine.membership.session import Session
+from replicator.engine.waiting import backoff, pause
+from replicator.ports.clock import Clock
+from replicator.ports.coordination import Membership
+from replicator.ports.events import Observer
+
+_WHAT = "members"
+
+
+class Members:
+    """The workers of the group as one session sees them."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        session: Session,
+        news: News,
+        membership: Membership,
+        *,
+        limits: Limits,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        self._session = session
+        self._news = news
+        self._membership = membership
+        self._limits = limits
+        self._clock = clock
+        self._observer = observer
+        self._heartbeats = Heartbeats(limits.lease_seconds)
+        self._owners: dict[object, frozenset[WorkerId]] = {}
+        self._expired: dict[WorkerId, float] = {}
+        self._heard: Mapping[WorkerId, int] = {}
+        self._listeners: list[Callable[[], None]] = []
+        self._paused_at = float("-inf")
+        self.known = asyncio.Event()
+        """Set when everybody was looked at once: before that, nobody can tell a share of the work."""
+        self.live: frozenset[WorkerId] = frozenset({session.worker})
+        """Workers that beat and are not about to leave, ourselves included."""
+        self.paused: frozenset[RuleName] = frozenset()
+        """Rules that an operator has paused."""
+
+    @property
+    def me(self) -> WorkerId:
+        """Our own worker id."""
+        return self._session.worker
+
+    def is_expired(self, worker: WorkerId) -> bool:
+        """Whether a worker's shards may be taken."""
+        return worker in self._expired and worker != self.me
+
+    def listen(self, wake: Callable[[], None]) -> None:
+        """Call `wake` whenever the rows should be looked at, until `unlisten`."""
+        self._listeners.append(wake)
+
+    def unlisten(self, wake: Callable[[], None]) -> None:
+        """Whoever looked at the rows is gone."""
+        self._listeners.remove(wake)
+
+    def note_owners(self, source: object, owners: Iterable[WorkerId]) -> None:
+        """Watch whoever owns something, too: a dead worker's row may be gone before its shards are taken."""
+        self._owners.pop(source, None)
+        if noted := frozenset(owners):
+            self._owners[source] = noted
+
+    def announce(self) -> None:
+        """Let the others look at the rows: shards were freed or found."""
+        if self.live - {self.me}:
+            self._news.tell()
+
+    def leave(self) -> None:
+        """Tell the others that we stop, so that none of them counts on us."""
+        if not self._news.leaving:
+            self._news.leave()
+        self.live -= {self.me}
+
+    async def watch(self) -> None:
+        """Look at every pulse again and again until the session is over."""
+        failures = 0
+        while not self._session.over.is_set():
+            wait = self._limits.watch_seconds
+            try:
+                await self._look()
+                self._observer.service_recovered(_WHAT)
+                failures = 0
+            except ReplicatorError as error:
+                failures += 1
+                self._observer.service_failed(_WHAT, error)
+                wait = backoff(failures + 2, self._limits.heartbeat_seconds)
+            await pause(self._session.over, wait)
+
+    async def _look(self) -> None:
+        asked_at = self._clock.monotonic()
+        pulses = await self._membership.members()
+        answered_at = self._clock.monotonic()
+        owners = frozenset[WorkerId]().union(*self._owners.values())
+        beats = {worker: pulse.beat for worker, pulse in pulses.items()}
+        expired = self._heartbeats.observe(beats, owners, asked_at=asked_at, answered_at=answered_at)
+        changed = self._take(pulses, expired, answered_at)
+        changed = await self._look_for_paused(answered_at) or changed
+        self.known.set()
+        if changed:
+            for wake in self._listeners:
+                wake()
+        await self._remove_dead(pulses, answered_at)
+
+    def _take(self, pulses: Mapping[WorkerId, Pulse], expired: set[WorkerId], now: float) -> bool:
+        """Note who is there; returns whether there is a reason to look at the rows."""
+        dead = {worker: self._expired.get(worker, now) for worker in sorted(expired)}
+        live = {worker for worker, pulse in pulses.items() if worker not in dead and not pulse.leaving}
+        live = live - {self.me} if self._news.leaving else live | {self.me}
+        heard = {worker: pulse.news for worker, pulse in pulses.items() if worker != self.me}
+        changed = heard != self._heard or dead.keys() != self._expired.keys() or live != self.live
+        self._heard, self._expired, self.live = heard, dead, frozenset(live)
+        return changed
+
+    async def _look_for_paused(self, now: float) -> bool:
+        if now - self._paused_at < self._limits.heartbeat_seconds:
+            return False
+        paused = await self._membership.paused()
+        self._paused_at = now
+        changed = paused != self.paused
+        self.paused = paused
+        self._observer.paused(paused)
+        return changed
+
+    async def _remove_dead(self, pulses: Mapping[WorkerId, Pulse], now: float) -> None:
+        """Take away rows of workers that have been dead for one more lease: everybody knows by then."""
+        for worker, since in self._expired.items():
+            if worker in pulses and worker != self.me and now - since >= self._limits.lease_seconds:
+                await self._membership.leave(worker)

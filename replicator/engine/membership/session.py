@@ -1,0 +1,75 @@
+"""A worker's life: heartbeats, the deadline that fences its sends, and whose lease has expired.
+
+Invariant: nothing is sent after the deadline, and the deadline lies before the moment at which any other worker may
+take a shard over. Wall clocks are never compared between machines: an owner is expired for an observer when its counter
+stood still for the lease time on the observer's own clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from replicator.domain.errors import LeaseLost
+from replicator.domain.identifiers import WorkerId
+from replicator.ports.clock import Clock
+
+_SHARE_OF_LEASE = 0.8
+"""The deadline lies this share of the lease after the heartbeat was sent; the rest is for requests on the wire."""
+
+
+class Session:
+    """One worker id from its first heartbeat until it ends or misses its deadline; then a new session begins."""
+
+    def __init__(self, worker: WorkerId, clock: Clock, lease_seconds: float) -> None:
+        self.worker = worker
+        self.begun = asyncio.Event()
+        self.over = asyncio.Event()
+        self._clock = clock
+        self._share = lease_seconds * _SHARE_OF_LEASE
+        self._deadline: float | None = None
+
+    def extend(self, sent_at: float) -> None:
+        """A heartbeat sent at `sent_at` (monotonic) was stored; too late, it changes nothing."""
+        self.expire_if_due()
+        if not self.over.is_set():
+            self._deadline = sent_at + self._share
+            self.begun.set()
+
+    def expire_if_due(self) -> None:
+        """End the session for good when its deadline has passed."""
+        if self._deadline is not None and self._clock.monotonic() >= self._deadline:
+            self.over.set()
+
+    def check(self) -> None:
+        """Raise `LeaseLost` before the first heartbeat and behind the deadline; once behind it, always."""
+        self.expire_if_due()
+        if self._deadline is None or self.over.is_set():
+            raise LeaseLost(f"Worker {self.worker} has no valid heartbeat.")
+
+    @property
+    def seconds_left(self) -> float:
+        """Time until the deadline; endless before the first heartbeat, not positive when it has passed."""
+        return float("inf") if self._deadline is None else self._deadline - self._clock.monotonic()
+
+
+class ShardFence:
+    """The fence of one shard: its session's deadline, and what the coordination table said about this lease."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._revoked = False
+
+    @property
+    def revoked(self) -> bool:
+        """Whether the lease is known to be somebody else's."""
+        return self._revoked
+
+    def revoke(self) -> None:
+        """The lease went to somebody else."""
+        self._revoked = True
+
+    def check(self) -> None:
+        """Raise `LeaseLost` when nothing may be sent any more."""
+        if self._revoked:
+            raise LeaseLost("The lease on this shard went to another worker.")
+        self._session.check()

@@ -1,0 +1,1 @@
+"""Which shards this worker reads."""

@@ -1,0 +1,87 @@
+"""One source for one session: its streams, each followed for the rules that are to read it now.
+
+Invariant: a rule reads one stream of the table at a time. A rule that stands on an old stream holds no other there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.shards.leases import StreamRef
+from replicator.domain.shards.loads import Loads
+from replicator.engine.discovery.describe_rate import DescribeBudget
+from replicator.engine.limits import Limits
+from replicator.engine.membership.members import Members
+from replicator.engine.membership.session import Session
+from replicator.engine.ownership.sources import Source
+from replicator.engine.ownership.stream_coordinator import Following, SessionPorts
+from replicator.engine.ownership.stream_succession import Generations
+from replicator.engine.waiting import backoff, pause_for_any
+
+
+class StreamCoordinator:
+    """One source's shards, for one session of this worker."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        source: Source,
+        session: Session,
+        members: Members,
+        budget: DescribeBudget,
+        loads: Loads,
+        *,
+        limits: Limits,
+        stop: asyncio.Event,
+    ) -> None:
+        self._ports = source.ports
+        self._generations = Generations(source.region, source.table, source.rules, source.ports)
+        self._shared = SessionPorts(session, members, budget, loads, limits, stop)
+        self._limits = limits
+        self._name = f"stream of {source.table} in {source.region}"
+        self._followed: dict[StreamRef, tuple[Following, asyncio.Task[None]]] = {}
+        self._changed = asyncio.Event()
+
+    async def run(self) -> None:
+        """Read the table's streams, an old one to its end before its successor, until the program stops."""
+        failures = 0
+        async with asyncio.TaskGroup() as group:
+            while not self._shared.stop.is_set():
+                self._changed.clear()
+                wait = float("inf")
+                try:
+                    await self._arrange(group)
+                    self._ports.observer.service_recovered(self._name)
+                    failures = 0
+                except ReplicatorError as error:
+                    if not self._followed:
+                        self._ports.observer.cycle(None, 0, 0)
+                    self._ports.observer.service_failed(self._name, error)
+                    failures += 1
+                    wait = backoff(failures + 2, self._limits.backoff_seconds)
+                await pause_for_any(wait, self._changed, self._shared.stop)
+
+    async def _arrange(self, group: asyncio.TaskGroup) -> None:
+        """Follow each stream that some rule is to read, for those rules."""
+        due = await self._generations.due()
+        self._followed = {ref: each for ref, each in self._followed.items() if not each[1].done()}
+        for ref, (following, _) in self._followed.items():
+            if ref not in due.streams:
+                following.read_for((), others_come=False)
+        older = 0
+        for ref, rules in due.streams.items():
+            if ref not in self._followed:
+                self._followed[ref] = self._follow(ref, group)
+            following, _ = self._followed[ref]
+            if not following.over.is_set():  # else it is on its way out, and we are called when it is
+                following.read_for(rules, others_come=older > 0)
+            older += len(rules)
+        if due.trouble is not None:
+            raise due.trouble
+
+    def _follow(self, ref: StreamRef, group: asyncio.TaskGroup) -> tuple[Following, asyncio.Task[None]]:
+        where = f"{ref.table} in {ref.region}" + (f" ({ref.arn})" if self._followed else "")
+        following = Following(ref, self._ports, self._shared, self._generations, where=where, changed=self._changed.set)
+        task = group.create_task(following.run(), name=f"stream of {where}")
+        task.add_done_callback(lambda _: self._changed.set())
+        return following, task

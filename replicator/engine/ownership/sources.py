@@ -1,0 +1,41 @@
+"""The source tables that a worker reads; they may change while it runs.
+
+Invariant: a source that stays is the same object as before, so whoever follows changes leaves its shards alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.rules import Rule
+from replicator.engine.shard.worker import ShardPorts
+
+
+class Sources:
+    """What is to be read now, and an event for whoever reads."""
+
+    def __init__(self, sources: Sequence[Source] = ()) -> None:
+        self.now: tuple[Source, ...] = tuple(sources)
+        self.changed = asyncio.Event()
+        """Set, and replaced, whenever `now` is another."""
+
+    def put(self, sources: Sequence[Source]) -> None:
+        """From now on these are to be read."""
+        if [id(source) for source in sources] == [id(source) for source in self.now]:
+            return
+        self.now = tuple(sources)
+        changed, self.changed = self.changed, asyncio.Event()
+        changed.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source table, and the rules that read its stream."""
+
+    region: RegionId
+    table: TableName
+    rules: tuple[Rule, ...]
+    ports: ShardPorts

@@ -1,0 +1,120 @@
+"""A table's streams, one behind the other: which one each rule reads now, and what passes over to its successor.
+
+Invariant: a rule goes on with the oldest stream that it began and is not through with, so that a restart goes on there;
+the successor is remembered before a stream is let go. What one rule is through with, or waits for, binds no other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
+from replicator.domain.progress import END
+from replicator.domain.rules import Rule, Target
+from replicator.domain.shards.leases import KnownStream, StreamRef
+from replicator.engine.shard.worker import ShardPorts
+
+EVERY_SHARD = ShardId("every shard")
+"""Where a gap lies that is behind a whole stream."""
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """Which streams are to be read now, oldest first, and for which rules; `trouble` keeps the others from theirs."""
+
+    streams: Mapping[StreamRef, tuple[Rule, ...]]
+    trouble: ReplicatorError | None = None
+
+
+class Generations:
+    """The streams of one table, as its rules read them."""
+
+    def __init__(self, region: RegionId, table: TableName, rules: Sequence[Rule], ports: ShardPorts) -> None:
+        self._region = region
+        self._table = table
+        self._rules = rules
+        self._ports = ports
+
+    async def due(self) -> Due:
+        """Each rule's stream: the oldest one that it began and is not through with, else the present one."""
+        known = await self._known()
+        started = {
+            each.ref: set(await self._ports.registry.starts(each.ref))
+            for each in known
+            if not all(each.is_drained(rule.name) for rule in self._rules)
+        }
+        wanted = {rule.name: _oldest(rule, known, started) for rule in self._rules}
+        trouble = None
+        if None in wanted.values():
+            try:
+                present = await self._ports.stream.current(self._table)
+                wanted = {name: ref or present for name, ref in wanted.items()}
+            except ReplicatorError as error:
+                trouble = error
+        refs = sorted({ref for ref in wanted.values() if ref is not None}, key=lambda ref: ref.generation)
+        for ref in refs:
+            await self._ports.registry.remember_stream(ref)
+        streams = {ref: tuple(rule for rule in self._rules if wanted[rule.name] == ref) for ref in refs}
+        return Due(streams, trouble)
+
+    async def through(self, ref: StreamRef) -> set[RuleName]:
+        """Rules for which some worker found that a stream is read to its end and has a successor."""
+        names = {rule.name for rule in self._rules}
+        return {name for each in await self._known() if each.ref == ref for name in names if each.is_drained(name)}
+
+    async def _known(self) -> list[KnownStream]:
+        return await self._ports.registry.streams(self._region, self._table)
+
+    async def successor(self, ref: StreamRef) -> StreamRef | None:
+        """The next stream that can be read, whoever has seen it before; None when there is none yet."""
+        readable = await self._ports.stream.streams(self._table)
+        newer = [each for each in readable if each.generation > ref.generation]
+        if newer:
+            return min(newer, key=lambda each: each.generation)
+        current = await self._ports.stream.current(self._table)
+        return None if current.arn == ref.arn else current
+
+    async def pass_on(self, ref: StreamRef, successor: StreamRef, rules: Iterable[Rule]) -> None:
+        """Let rules go on with the successor as if they had started on it; twice is once.
+
+        The successor holds changes from before its first reading, so a start at the latest must not begin anew with it.
+        """
+        rules = tuple(rules)
+        starts = await self._ports.registry.starts(ref)
+        for target in (target for rule in rules for target in rule.targets):
+            if target.target_id in starts:
+                started_at = starts[target.target_id].started_at
+                await self._ports.registry.start(successor, target, started_at=started_at)
+                await self._record_break(ref, target)
+        await self._ports.registry.remember_stream(successor)
+        await self._ports.registry.remember_stream(ref, {rule.name for rule in rules})
+
+    async def _record_break(self, ref: StreamRef, target: Target) -> None:
+        """No stream tells what was written between two streams of a table, so the place is recorded as a gap."""
+        gap = Gap(
+            stream=ref,
+            shard_id=EVERY_SHARD,
+            target_id=target.target_id,
+            after=END,
+            until=None,
+            found_at=self._ports.clock.now(),
+            why="The stream was replaced; what was written while the table had none, or another, was never recorded.",
+        )
+        await self._ports.registry.record_gap(gap)
+        self._ports.observer.gap_found(gap)
+
+
+def _oldest(rule: Rule, known: Sequence[KnownStream], started: Mapping[StreamRef, set[str]]) -> StreamRef | None:
+    """The stream that a rule goes on with; the first one that everybody still reads, when it never began."""
+    targets = {target.target_id for target in rule.targets}
+    began = False
+    for each in known:
+        began = began or rule.name in each.drained or not targets.isdisjoint(started.get(each.ref, ()))
+        if began and not each.is_drained(rule.name):
+            return each.ref
+    if began:
+        return None
+    return next((each.ref for each in known if not each.closed and not each.drained), None)

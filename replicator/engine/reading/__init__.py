@@ -1,0 +1,1 @@
+"""Pages of records from shards, read once for all rules."""

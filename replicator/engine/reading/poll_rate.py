@@ -1,0 +1,46 @@
+"""The calls that read one shard: one at a time, and never more often than the poll interval."""
+
+from __future__ import annotations
+
+import asyncio
+
+from replicator.engine.limits import Limits
+from replicator.engine.waiting import Stopped, jitter, pause_or_raise
+from replicator.ports.clock import Clock
+from replicator.ports.sources import RecordPage, Stream
+from replicator.ports.targets import Fence
+
+_INSTANT = 1e-5
+"""Seconds that no clock need tell apart."""
+
+
+class ShardCalls:
+    """One shard's calls for records. Whoever asks for an iterator takes the `turn` for that."""
+
+    def __init__(self, stream: Stream, *, limits: Limits, clock: Clock, fence: Fence, stop: asyncio.Event) -> None:
+        self.turn = asyncio.Lock()
+        self._stream = stream
+        self._limits = limits
+        self._clock = clock
+        self._fence = fence
+        self._stop = stop
+        self._next_at = clock.monotonic() + limits.poll_seconds * jitter()
+        self.answered_at = clock.monotonic()
+        """When a call last had an answer."""
+
+    async def ask(self, iterator: str, limit: int) -> RecordPage:
+        """Ask for records when the next call is due."""
+        async with self.turn:
+            await self.until_due()
+            self._next_at = self._clock.monotonic() + self._limits.poll_seconds
+            self._fence.check()
+            answer = await self._stream.read(iterator, limit)
+            self.answered_at = self._clock.monotonic()
+            return answer
+
+    async def until_due(self) -> None:
+        """Wait for the next call's time; raise `Stopped` when the program stops."""
+        while (wait := self._next_at - self._clock.monotonic()) > _INSTANT:
+            await pause_or_raise(self._stop, wait)
+        if self._stop.is_set():
+            raise Stopped

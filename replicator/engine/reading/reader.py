@@ -1,0 +1,315 @@
+"""Reading one shard, for all rules that need it.
+
+One reader serves every rule on the shard: pages are shared while rules are at the same place, and a rule that stays
+behind reads its own. Invariant: at most one call is under way per shard, and never more often than the poll interval.
+No place is ever exchanged for a later one: an iterator at the horizon is kept, and derived anew only as long as nothing
+can have been trimmed behind it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from replicator.domain.errors import (
+    Disposition,
+    IteratorExpired,
+    RecordsTrimmed,
+    ReplicatorError,
+    ShardGone,
+    Throttled,
+    Unreachable,
+)
+from replicator.domain.progress import BEGINNING, END, HORIZON, Position, after
+from replicator.domain.shards.leases import StreamRef
+from replicator.domain.shards.lineage import Shard
+from replicator.engine.limits import Limits
+from replicator.engine.reading.cursors import Cursor, Cursors, Page
+from replicator.engine.reading.memory_budget import ByteBudget, Grant, weight
+from replicator.engine.reading.poll_rate import ShardCalls
+from replicator.engine.waiting import backoff, jitter, pause_or_raise, unless_stopped
+from replicator.ports.clock import Clock
+from replicator.ports.events import Observer
+from replicator.ports.sources import Ends, RecordPage, Stream
+from replicator.ports.targets import Fence
+
+RETENTION_SECONDS = 24 * 3600.0
+"""A stream keeps its records for so long at least."""
+
+_EXPIRIES_IN_A_ROW = 5
+_LOOKS_BEFORE_LOSS = 3
+_PEEKS = 10
+"""So many empty pages in a row show that nothing is behind a place for now; a few are normal."""
+
+_IDLE_BYTES = 16 * 1024
+"""What the answer of a shard is expected to weigh when its last one was empty."""
+
+_MOST_BYTES = 2 * 1024 * 1024
+"""What a page weighs at most: 1 MB on the wire, and its objects."""
+
+
+def _never() -> bool:
+    return False
+
+
+class ShardReader:
+    """Pages of one shard by position."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        stream: Stream,
+        ref: StreamRef,
+        shard: Shard,
+        *,
+        ends: Ends,
+        budget: ByteBudget,
+        limits: Limits,
+        clock: Clock,
+        observer: Observer,
+        fence: Fence,
+        stop: asyncio.Event,
+    ) -> None:
+        self._ends = ends
+        self._stream = stream
+        self._ref = ref
+        self._shard = shard
+        self._shard_id = shard.shard_id
+        self._budget = budget
+        self._limits = limits
+        self._clock = clock
+        self._observer = observer
+        self._fence = fence
+        self._stop = stop
+        self._cursors = Cursors(clock)
+        self._calls = ShardCalls(stream, limits=limits, clock=clock, fence=fence, stop=stop)
+        self._record_bytes = 1000
+        self.trouble: ReplicatorError | None = None
+        """What keeps calls from being answered."""
+        self.hungry = False
+        """Whether a call waits for bytes that others hold."""
+
+    @property
+    def polled_at(self) -> float:
+        """When a call last had an answer."""
+        return self._calls.answered_at
+
+    async def read(self, position: Position, *, limit: int | None = None, urgent: Callable[[], bool] = _never) -> Page:
+        """The next page with records behind `position`, or the end of the shard; waits for either.
+
+        `urgent` tells whether something waits for this page; then it does not wait for bytes. Raises `Stopped` when the
+        program stops, `RecordsTrimmed` when the place is gone, `LeaseLost`. Everything else is repeated with backoff
+        and told to the observer.
+        """
+        cursor = self._cursors.at(position)
+        cursor.readers.append(urgent)
+        try:
+            async with cursor.turn:  # rules at the same place wait for one poll, not for one each
+                page = await self._page(position, cursor, limit or self._limits.page_records)
+        finally:
+            cursor.readers.remove(urgent)
+        if not cursor.readers:
+            self._cursors.leave(position)
+        page.grant.holders += 1
+        return page
+
+    def drop(self, page: Page) -> None:
+        """A page is done with; the last one who had it gives its bytes back."""
+        self._cursors.drop(page)
+
+    async def reaches(self, position: Position) -> bool:
+        """Whether the records behind a position can still be read; False when they left the stream.
+
+        Who reads from there now need not ask for an iterator again, but at the horizon: there an older one tells more.
+        """
+        async with self._calls.turn:
+            self._fence.check()
+            try:
+                iterator = await self._iterator(position)
+            except RecordsTrimmed:
+                return False
+        if position != HORIZON:
+            self._cursors.at(position).iterator = iterator
+        return True
+
+    async def first_left(self) -> Position | None:
+        """The first record that can still be read, as a position; END when none can, None when that is not known.
+
+        A call that fails is the caller's to repeat: no answer is not an answer.
+        """
+        for _ in range(_LOOKS_BEFORE_LOSS):
+            try:
+                return await self._peek()
+            except ShardGone:
+                return END if await self._is_over() else None
+            except RecordsTrimmed:  # the horizon moved on between two calls
+                continue
+        return None
+
+    async def _peek(self) -> Position | None:
+        async with self._calls.turn:
+            self._fence.check()
+            iterator: str | None = await self._iterator(HORIZON)
+        for _ in range(_PEEKS):
+            if iterator is None:
+                return END if await self._is_over() else None
+            answer = await self._calls.ask(iterator, 1)
+            if answer.records:
+                return after(answer.records[0].sequence)
+            iterator = answer.next_iterator
+        return None
+
+    # -- a page --------------------------------------------------------------------------------------------------------
+
+    async def _page(self, position: Position, cursor: Cursor, limit: int) -> Page:
+        failures = 0
+        while True:
+            known = self._cursors.pages.get(position)
+            if known is not None:
+                return known
+            try:
+                page = await self._poll(position, cursor, limit)
+            except ReplicatorError as error:
+                await self._judge(error, position, cursor)
+                failures = await self._failed(error, failures)
+                continue
+            failures = 0
+            if self.trouble is not None:
+                self.trouble = None
+                self._observer.service_recovered(self._what)
+            if page is not None:
+                self._cursors.pages[position] = page
+                return page
+            await pause_or_raise(self._stop, self._idle(cursor))
+
+    async def _judge(self, error: ReplicatorError, position: Position, cursor: Cursor) -> None:
+        """Raise an error that is the caller's to decide; all others are repeated."""
+        if error.disposition is Disposition.RELINQUISH:
+            raise error
+        if isinstance(error, RecordsTrimmed):
+            self.trouble = error
+            if await self._is_lost(position, cursor, error):
+                self._cursors.forget(position)
+                raise error
+        elif not isinstance(error, Throttled):
+            cursor.iterator = None
+
+    async def _poll(self, position: Position, cursor: Cursor, limit: int) -> Page | None:
+        """One call; None when there was nothing behind the position yet."""
+        await self._calls.until_due()
+        expected = _IDLE_BYTES if cursor.idle_seconds else min(limit * self._record_bytes, _MOST_BYTES)
+        self.hungry = True
+        try:
+            grant = await self._budget.acquire(expected, cursor.urgent)
+        finally:
+            self.hungry = False
+        page = None
+        try:
+            page = await self._poll_within(grant, position, cursor, limit)
+        finally:
+            if page is None:
+                grant.correct(0)
+        return page
+
+    async def _poll_within(self, grant: Grant, position: Position, cursor: Cursor, limit: int) -> Page | None:
+        try:
+            answer = await self._ask_at(position, cursor, limit)
+        except IteratorExpired:
+            self._renew(position, cursor)
+            return None
+        cursor.expiries = cursor.trims = 0
+        cursor.asked_at = self._calls.answered_at
+        self._observer.polled(self._ref, self._shard_id, position, len(answer.records))
+        if answer.records:
+            grant.correct(weight(answer.records))
+            self._record_bytes = max(1, grant.held // len(answer.records))
+        if answer.next_iterator is None and await self._is_over():
+            return Page(position, answer.records, END, grant)
+        if answer.next_iterator is None and not answer.records:
+            raise Unreachable(f"Shard {self._shard_id} answered as if it were closed, but its stream lists it as open.")
+        if not answer.records:
+            cursor.iterator = answer.next_iterator
+            return None
+        then = after(answer.records[-1].sequence)
+        self._cursors.at(then).iterator = answer.next_iterator
+        return Page(position, answer.records, then, grant)
+
+    async def _ask_at(self, position: Position, cursor: Cursor, limit: int) -> RecordPage:
+        """Ask for the records behind a position, by the iterator that is known or by a new one."""
+        if cursor.iterator is None:
+            async with self._calls.turn:
+                self._fence.check()
+                if position == HORIZON and self._clock.monotonic() - cursor.asked_at > RETENTION_SECONDS:
+                    cursor.trims = _LOOKS_BEFORE_LOSS
+                    raise RecordsTrimmed(
+                        f"Shard {self._shard_id} was not read for a day, so records may have left it unread."
+                    )
+                cursor.iterator = await self._iterator(position)
+        return await self._calls.ask(cursor.iterator, limit)
+
+    async def _iterator(self, position: Position) -> str:
+        first = self._shard.first if position == BEGINNING else None
+        return await self._stream.iterator(self._ref, self._shard_id, position, first)
+
+    def _renew(self, position: Position, cursor: Cursor) -> None:
+        """Derive the iterator anew from the position; a clock that always expires them is an error."""
+        cursor.iterator = None
+        cursor.idle_seconds = 0.0
+        cursor.expiries += 1
+        self._observer.iterator_expired(self._ref, self._shard_id)
+        if position == HORIZON and cursor.trims:
+            cursor.trims = _LOOKS_BEFORE_LOSS
+            raise RecordsTrimmed(f"Records of shard {self._shard_id} behind the horizon left it unread.")
+        if cursor.expiries > _EXPIRIES_IN_A_ROW:
+            cursor.expiries = 0
+            raise Throttled(f"Every new iterator of shard {self._shard_id} expires at once.")
+
+    # -- places that are gone ------------------------------------------------------------------------------------------
+
+    async def _is_lost(self, position: Position, cursor: Cursor, error: RecordsTrimmed) -> bool:
+        """Whether the records behind a position are gone for good: one answer that says so may be wrong.
+
+        At the horizon a new iterator would always find a place, only a later one: there the same iterator is asked.
+        """
+        if position == HORIZON and not isinstance(error, ShardGone):
+            cursor.trims += 1
+            return cursor.trims >= _LOOKS_BEFORE_LOSS
+        for _ in range(_LOOKS_BEFORE_LOSS):
+            self._observer.service_failed(self._what, error)
+            await pause_or_raise(self._stop, self._limits.idle_seconds)
+            try:
+                if await self.reaches(position) or (isinstance(error, ShardGone) and not await self._is_over()):
+                    self._cursors.forget(None)
+                    return False
+            except ReplicatorError as other:
+                if other.disposition is Disposition.RELINQUISH:
+                    raise
+                return False
+        self._observer.service_recovered(self._what)
+        return True
+
+    async def _is_over(self) -> bool:
+        """Whether the stream itself says that this shard gets no more records."""
+        self._fence.check()
+        return await unless_stopped(self._stop, self._ends.is_over(self._shard_id))
+
+    # -- the pace ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _what(self) -> str:
+        return f"reading shard {self._shard_id} of {self._ref.table} in {self._ref.region}"
+
+    async def _failed(self, error: ReplicatorError, failures: int) -> int:
+        self.trouble = error
+        self._observer.service_failed(self._what, error)
+        await pause_or_raise(self._stop, backoff(failures + 2, self._limits.backoff_seconds))
+        return failures + 1
+
+    def _idle(self, cursor: Cursor) -> float:
+        """How long to wait behind an empty page: the poll interval at first, doubling to the bound.
+
+        Where the bound is reached shards part, so that those that began together are not polled in bursts.
+        """
+        before = cursor.idle_seconds
+        most = self._limits.idle_seconds
+        cursor.idle_seconds = min(max(before * 2, self._limits.poll_seconds), most)
+        return most * (0.5 + 0.5 * jitter()) if before < cursor.idle_seconds == most else cursor.idle_seconds

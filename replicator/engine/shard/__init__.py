@@ -1,0 +1,1 @@
+"""One shard: read, decide, apply, checkpoint."""

@@ -1,0 +1,112 @@
+"""Positions of a shard's targets, and their way into the coordination row.
+
+Batched in time, one save at a time. Invariant: what was told to be durable is stored in its order, under our epoch, and
+what could not be stored is kept for the next time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from replicator.domain.errors import Disposition, LeaseLost, ReplicatorError
+from replicator.domain.progress import END, HORIZON, Position
+from replicator.domain.rules import Rule, Target
+from replicator.domain.shards.leases import Lease
+from replicator.engine.limits import Limits
+from replicator.engine.membership.session import ShardFence
+from replicator.engine.shard.ports import ShardPorts
+from replicator.engine.waiting import backoff
+
+
+class Progress:
+    """Positions of a shard's targets. `stir` asks whoever runs the shard to save in so many seconds."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        lease: Lease,
+        stored: Mapping[str, Position],
+        ports: ShardPorts,
+        *,
+        fence: ShardFence,
+        limits: Limits,
+        stir: Callable[[float], None],
+    ) -> None:
+        self._lease = lease
+        self._positions = dict(stored)
+        self._dirty: dict[str, Position] = {}
+        self._turn = asyncio.Lock()
+        self._ports = ports
+        self._fence = fence
+        self._limits = limits
+        self._stir = stir
+        self._failures = 0
+        self._due_at = 0.0
+        self.what = f"checkpoint of {lease.shown}"
+
+    def position(self, target: Target) -> Position:
+        """Up to where everything is durable at a target."""
+        return self._positions.get(target.target_id, HORIZON)
+
+    def has_begun(self, target: Target) -> bool:
+        """Whether a target ever read this shard."""
+        return target.target_id in self._positions
+
+    def finished(self, rule: Rule) -> bool:
+        """Whether every target of a rule is behind the shard's last record."""
+        return all(self.position(target) == END for target in rule.targets)
+
+    def moved(self, target: Target, position: Position) -> None:
+        """A target's frontier moved; a target begins by moving to where it begins."""
+        if not self._dirty:
+            self._save_in(self._limits.checkpoint_seconds)
+        self._positions[target.target_id] = self._dirty[target.target_id] = position
+
+    def due_in(self) -> float | None:
+        """In how many seconds to save; None when there is nothing to save, or a save is under way."""
+        if not self._dirty or self._turn.locked():
+            return None
+        return self._due_at - self._ports.clock.monotonic()
+
+    async def save(self) -> None:
+        """Store what moved; a service that fails is told and asked again later."""
+        try:
+            await self.flush()
+        except ReplicatorError as error:
+            if error.disposition is Disposition.RELINQUISH:
+                raise
+            self._failures += 1
+            self._ports.observer.service_failed(self.what, error)
+            self._save_in(backoff(self._failures, self._limits.backoff_seconds))
+
+    async def flush(self) -> None:
+        """Store what moved since the last time, under our epoch; what could not be stored is kept.
+
+        One save at a time, so that a slow one never brings an older position back.
+        """
+        async with self._turn:
+            if not self._dirty:
+                return
+            saved, self._dirty = self._dirty, {}
+            try:
+                self._fence.check()
+                await self._ports.coordination.save(self._lease, saved)
+            except BaseException as error:
+                self._dirty = {**saved, **self._dirty}
+                if isinstance(error, LeaseLost):
+                    self._fence.revoke()
+                raise
+        self._failures = 0
+        if self._dirty:
+            self._save_in(self._limits.checkpoint_seconds)
+        self._ports.observer.checkpoint_saved(self._lease, saved)
+        self._ports.observer.service_recovered(self.what)
+
+    async def settle(self) -> None:
+        """Wait for a save that is under way: given up, it could land behind the next one."""
+        async with self._turn:
+            pass
+
+    def _save_in(self, seconds: float) -> None:
+        self._due_at = self._ports.clock.monotonic() + seconds
+        self._stir(seconds)

@@ -1,0 +1,277 @@
+"""One rule on one shard that is ours: read, decide, apply, cache, tell how far it is durable.
+
+A page is applied while the next one is read. Invariant: a target's position passes a record only when its effect is
+durable; when the pipeline ends, nothing new is begun, what is under way is finished, and every byte is given back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+
+from replicator.domain.errors import LeaseLost, RecordsTrimmed, ReplicatorError
+from replicator.domain.progress import END, Position, earliest
+from replicator.domain.rules import Rule, Start, Target
+from replicator.domain.shards.leases import TargetStart
+from replicator.engine.applying.applier import TargetApplier
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.reading.cursors import Page
+from replicator.engine.shard.context import HeldShard
+from replicator.engine.shard.gap_gate import Losses
+from replicator.engine.waiting import Stopped, backoff, found, pause
+
+FAULT_PAUSE = 6
+"""After an unexpected fault a pipeline is started again as if it had failed this often: seconds, not milliseconds."""
+
+_SMALL_PAGE = 16
+"""Who gave its bytes back reads little at first: most likely it still cannot go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """Why nothing progresses, and what can be done about it."""
+
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Trimmed:
+    """What stood behind a position is gone."""
+
+    behind: Position
+    error: RecordsTrimmed
+
+
+class Pipeline:
+    """A rule's way through a shard."""
+
+    def __init__(self, rule: Rule, held: HeldShard) -> None:
+        self.rule = rule
+        self._held = held
+        self._losses = Losses(rule, held)
+        self._over = asyncio.Event()
+        self._why = "lost"
+        self._stop = asyncio.Event()
+        """Ends what is done now: for good, or to begin anew when others need the bytes."""
+        self._pages: asyncio.Queue[Page | _Trimmed | None] = asyncio.Queue()  # the look-ahead bounds it
+        self._in_hand: deque[Page] = deque()
+        self._appliers: list[TargetApplier] = []
+        self._limit = held.limits.page_records
+        self._reads = False
+        self._error: ReplicatorError | None = None
+        self._progressed_at = held.ports.clock.monotonic()
+
+    def end(self, why: str) -> None:
+        """Begin nothing new, finish what is under way, and end."""
+        if not self._over.is_set():
+            self._why = why
+            self._over.set()
+            self._interrupt()
+
+    def shed(self, seconds: float) -> None:
+        """Give every byte back, to read it again later, if nothing progressed for so long."""
+        if self._in_hand and not self._stop.is_set() and self._idle_seconds() >= seconds:
+            self._limit = min(_SMALL_PAGE, self._held.limits.page_records)
+            self._interrupt()
+
+    def _interrupt(self) -> None:
+        self._stop.set()
+        self._pages.put_nowait(None)
+
+    def _idle_seconds(self) -> float:
+        done_at = max((applier.done_at for applier in self._appliers), default=0.0)
+        return self._held.ports.clock.monotonic() - max(done_at, self._progressed_at)
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Work until the shard is read to its end, or `end`; what nobody expected is told, and it begins anew."""
+        held, ports = self._held, self._held.ports
+        ports.observer.shard_started(held.lease, self.rule.name)
+        ports.budget.register(self)
+        why = "lost"
+        try:
+            why = await self._until_over()
+            await held.progress.save()  # children wait for the end of their parents, others for what we withdraw from
+            held.wake()
+        finally:
+            ports.budget.unregister(self)
+            ports.observer.shard_stopped(held.lease, self.rule.name, why)
+
+    async def _until_over(self) -> str:
+        attempt = FAULT_PAUSE
+        while not self._over.is_set():
+            try:
+                await self._pass_through()
+            except Exception as error:
+                if found(error, LeaseLost):
+                    raise
+                if not found(error, Stopped):
+                    self._tell(error)
+            else:
+                return "finished"
+            attempt += 1
+            await pause(self._over, backoff(attempt, self._held.limits.backoff_seconds))
+        return self._why
+
+    def _tell(self, error: Exception) -> None:
+        """Tell every error inside; those of our own are troubles of the world, all others are faults."""
+        observer = self._held.ports.observer
+        if isinstance(error, ExceptionGroup):
+            for inner in error.exceptions:
+                self._tell(inner)
+        elif isinstance(error, ReplicatorError):
+            self._error = error
+            observer.service_failed(self._what, error)
+        else:
+            observer.shard_failed(self._held.lease, self.rule.name, error)
+
+    @property
+    def _what(self) -> str:
+        return f"rule {self.rule.name} on {self._held.lease.shown}"
+
+    # -- through the shard ---------------------------------------------------------------------------------------------
+
+    async def _pass_through(self) -> None:
+        """Read and apply from the stored positions to the end, past every loss that may be passed."""
+        self._reads = False
+        self._stop, self._pages = asyncio.Event(), asyncio.Queue()
+        if self._over.is_set():
+            raise Stopped
+        starts = {target.target_id: await self._start(target) for target in self.rule.targets}
+        position = await self._losses.begin(starts, self._stop)
+        self._held.ports.observer.service_recovered(self._what)
+        self._error = None
+        if position is None:
+            position = earliest(self._held.progress.position(target) for target in self.rule.targets)
+        while position != END:
+            trimmed = await self._flow(position, starts)
+            if trimmed is None:
+                return
+            position = await self._losses.behind(trimmed.behind, trimmed.error, self._stop)
+        for target in self.rule.targets:
+            self._moved(target, END)
+
+    async def _start(self, target: Target) -> TargetStart:
+        self._held.fence.check()
+        return await self._held.ports.registry.start(self._held.lease.stream, target)
+
+    async def _flow(self, position: Position, starts: dict[str, TargetStart]) -> _Trimmed | None:
+        """Read and apply to the end of the shard, or to a place behind which records are gone."""
+        ahead = ReadAhead(self._held.limits.page_records + 1)  # behind a full page the next one is still read
+        self._appliers = [self._applier(target, starts[target.target_id], ahead) for target in self.rule.targets]
+        self._reads = True
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._read(position, ahead), name=f"read for {self.rule.name}")
+                while True:
+                    got = await self._pages.get()
+                    if got is None or self._stop.is_set():
+                        raise Stopped
+                    if isinstance(got, _Trimmed):
+                        return got
+                    await self._apply(got)
+                    ahead.drop(got.records)
+                    self._drop()
+                    if got.then == END:
+                        return None
+        finally:
+            while self._in_hand:
+                self._drop()
+
+    def _drop(self) -> None:
+        self._held.reader.drop(self._in_hand.popleft())
+
+    async def _read(self, position: Position, ahead: ReadAhead) -> None:
+        """Read ahead while there is room; None tells that the program stops."""
+        try:
+            while position != END:
+                await ahead.room.wait()
+                page = await self._held.reader.read(position, limit=self._limit, urgent=ahead.urgent)
+                if not self._in_hand:
+                    self._progressed_at = self._held.ports.clock.monotonic()
+                self._in_hand.append(page)
+                if self._losses.jumped(page.behind, page.records[0].number if page.records else None):
+                    raise RecordsTrimmed("Records left the stream between two readings of it.")  # noqa: TRY301 - as read
+                ahead.add(page.records, last=page.then == END)
+                self._pages.put_nowait(page)
+                position = page.then
+        except RecordsTrimmed as error:
+            self._pages.put_nowait(_Trimmed(position, error))
+        except Stopped:
+            self._pages.put_nowait(None)
+
+    async def _apply(self, page: Page) -> None:
+        """Apply a page at every target; each is as far as it is."""
+        async with asyncio.TaskGroup() as applying:
+            for applier in self._appliers:
+                applying.create_task(self._apply_at(applier, page), name=applier.place.target.target_id)
+        self._progressed_at = self._held.ports.clock.monotonic()
+        self._limit = min(self._limit * 2, self._held.limits.page_records)
+
+    async def _apply_at(self, applier: TargetApplier, page: Page) -> None:
+        target, progress = applier.place.target, self._held.progress
+        await applier.apply(page.records, progress.position(target), lambda place: progress.moved(target, place))
+        if page.then == END:
+            self._moved(target, END)
+
+    def _moved(self, target: Target, position: Position) -> None:
+        if self._held.progress.position(target) != position:
+            self._held.progress.moved(target, position)
+            self._held.ports.observer.moved(self._held.place(target), position)
+
+    def _applier(self, target: Target, start: TargetStart, ahead: ReadAhead) -> TargetApplier:
+        held = self._held
+        return TargetApplier(
+            self.rule,
+            held.place(target),
+            held.ports.targets[target.target_id],
+            ahead,
+            started_at=start.started_at if self.rule.start is Start.LATEST else None,
+            rewind=held.row.rewinds.get(target.target_id),
+            limits=held.limits,
+            clock=held.ports.clock,
+            observer=held.ports.observer,
+            fence=held.fence,
+            stop=self._stop,
+        )
+
+    # -- standing still ------------------------------------------------------------------------------------------------
+
+    def standstill(self) -> Standstill | None:
+        """Why nothing progressed for the bound, if nothing did. A shard without records progresses by being read."""
+        if self._reads and not self._in_hand and self._losses.closed is None:
+            return self._unread()
+        error = self._losses.closed or self._error
+        if self._idle_seconds() < self._held.limits.stall_seconds:
+            return None
+        if self._in_hand:
+            return self._unapplied()
+        return None if error is None else self._because(error)
+
+    def _unread(self) -> Standstill | None:
+        limits, reader = self._held.limits, self._held.reader
+        if self._held.ports.clock.monotonic() - reader.polled_at < limits.stall_seconds + limits.idle_seconds:
+            return None
+        if reader.hungry:
+            return Standstill(
+                "It waits for memory: records of other shards fill the budget of bytes in flight.",
+                "See which targets are blocked, or raise the budget.",
+            )
+        if reader.trouble is not None:
+            return self._because(reader.trouble)
+        return Standstill("The stream was asked and does not answer.", "Check the stream's endpoint and the network.")
+
+    def _unapplied(self) -> Standstill:
+        for applier in self._appliers:
+            if applier.trouble is not None:
+                return self._because(applier.trouble)
+        names = ", ".join(applier.place.target.target_id for applier in self._appliers)
+        return Standstill(
+            f"Records were read and a write at {names} is not answered.", "Check the replica's endpoint and its caches."
+        )
+
+    def _because(self, error: ReplicatorError) -> Standstill:
+        return Standstill(error.message, error.advice)

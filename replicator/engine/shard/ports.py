@@ -1,0 +1,27 @@
+"""What a shard worker needs of the outside."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from replicator.engine.applying.context import TargetPorts
+from replicator.engine.reading.memory_budget import ByteBudget
+from replicator.ports.clock import Clock
+from replicator.ports.coordination import Coordination, Registry
+from replicator.ports.events import Observer
+from replicator.ports.sources import Stream
+
+
+@dataclass(frozen=True, slots=True)
+class ShardPorts:
+    """What a shard needs of the outside; targets by their id."""
+
+    stream: Stream
+    coordination: Coordination
+    registry: Registry
+    targets: Mapping[str, TargetPorts]
+    clock: Clock
+    observer: Observer
+    budget: ByteBudget
+    """Shared by every shard of the process."""

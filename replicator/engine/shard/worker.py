@@ -1,0 +1,202 @@
+"""One shard that is ours: its rules' pipelines, its checkpoints, its watchdog, and the lease until it is given back.
+
+Every rule runs a pipeline of its own, so a rule that cannot go on holds no other rule back; all of them read through
+one reader and store their progress in one row. Invariant: a target's checkpoint never passes an effect that is not
+durable, and nothing of the shard outlives its lease.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from replicator.domain.errors import LeaseLost, ReplicatorError
+from replicator.domain.identifiers import RuleName
+from replicator.domain.rules import Rule
+from replicator.domain.shards.leases import Lease, LeaseRow
+from replicator.engine.limits import Limits
+from replicator.engine.membership.session import ShardFence
+from replicator.engine.reading.reader import ShardReader
+from replicator.engine.shard.checkpoints import Progress
+from replicator.engine.shard.context import HeldShard
+from replicator.engine.shard.pipeline import FAULT_PAUSE, Pipeline
+from replicator.engine.shard.ports import ShardPorts
+from replicator.engine.waiting import backoff, found, pause
+from replicator.ports.sources import Ends
+
+__all__ = ["ShardPorts", "ShardWorker"]
+
+_LOOKS_PER_STALL = 4
+"""How often within the bound of a standstill the watchdog looks."""
+
+
+class ShardWorker:
+    """Everything that happens to one shard under one lease."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        lease: Lease,
+        row: LeaseRow,
+        ports: ShardPorts,
+        fence: ShardFence,
+        *,
+        limits: Limits,
+        stop: asyncio.Event,
+        wake: Callable[[], None],
+        ends: Ends,
+    ) -> None:
+        self.lease = lease
+        self.progress = Progress(lease, row.checkpoints, ports, fence=fence, limits=limits, stir=self._stir)
+        self._ports = ports
+        self._fence = fence
+        self._limits = limits
+        self._stop = stop
+        self._wake = wake
+        reader = ShardReader(
+            ports.stream,
+            lease.stream,
+            row.shard,
+            ends=ends,
+            budget=ports.budget,
+            limits=limits,
+            clock=ports.clock,
+            observer=ports.observer,
+            fence=fence,
+            stop=stop,
+        )
+        self._held = HeldShard(lease, row, ports, fence, self.progress, reader, ends, limits, wake)
+        self._running: dict[RuleName, tuple[Pipeline, asyncio.Task[None]]] = {}
+        self._offered: dict[RuleName, Rule] = {}
+        self._started: set[RuleName] = set()
+        self._withdrew = False
+        self._group: asyncio.TaskGroup | None = None
+        self._rest: asyncio.Timeout | None = None
+        self._stirred_at: float | None = None
+        self._stalled: dict[RuleName, float] = {}
+        """Rules that stand still, and when that was told last."""
+
+    def offer(self, rules: Iterable[Rule]) -> None:
+        """Start the pipelines of rules that may read this shard and do not yet."""
+        for rule in rules:
+            if rule.name in self._running or self.progress.finished(rule) or self._stop.is_set():
+                continue
+            if self._group is None:
+                self._offered[rule.name] = rule
+            else:
+                self._start(self._group, rule)
+
+    def withdraw(self, rule: RuleName) -> None:
+        """End one rule's pipeline: what is under way is finished and stored; then the rule may be offered again."""
+        self._offered.pop(rule, None)
+        if rule in self._running:
+            self._withdrew = True
+            self._running[rule][0].end("withdrawn")
+
+    async def run(self) -> None:
+        """Work until every rule is finished or withdrawn, `stop`, or a lost lease; then give the lease back."""
+        why = "lost"
+        try:
+            await self._run_pipelines()
+            why = "stopped" if self._stop.is_set() else "withdrawn" if self._withdrew else "finished"
+        except Exception as error:  # noqa: BLE001 - the boundary: a shard's fault ends no other shard
+            self._fence.revoke()
+            if not found(error, LeaseLost):
+                why = "failed"
+                await self._tell_failure(error)
+        finally:
+            self._ports.observer.lease_ended(self.lease, why)
+            self._wake()
+
+    async def _tell_failure(self, error: Exception) -> None:
+        """What nobody expected ends the work on this shard, and on no other; it is claimed anew after a pause."""
+        for rule in self._started:
+            self._ports.observer.shard_failed(self.lease, rule, error)
+        await pause(self._stop, backoff(FAULT_PAUSE, self._limits.backoff_seconds))
+
+    def _start(self, group: asyncio.TaskGroup, rule: Rule) -> None:
+        self._started.add(rule.name)
+        pipeline = Pipeline(rule, self._held)
+        task = group.create_task(pipeline.run(), name=f"{rule.name} on {self.lease.shard_id}")
+        self._running[rule.name] = pipeline, task
+        task.add_done_callback(lambda _: self._stir(0))
+
+    # -- its life ------------------------------------------------------------------------------------------------------
+
+    async def _run_pipelines(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            for rule in self._offered.values():
+                self._start(group, rule)
+            self._offered.clear()
+            while self._forget_ended() and not self._stop.is_set():
+                due_in = self.progress.due_in()
+                if due_in is not None and due_in > 0:
+                    self._stir(due_in)
+                elif due_in is not None:
+                    group.create_task(self.progress.save(), name=f"checkpoint {self.lease.shard_id}")
+                self._watch()
+                await self._until_stirred()
+            self._group = None
+            for pipeline, _ in self._running.values():
+                pipeline.end("stopped")
+            if self._running:
+                await asyncio.wait([task for _, task in self._running.values()])
+        await self.progress.settle()
+        await self._last_flush()
+
+    def _forget_ended(self) -> bool:
+        """Drop pipelines that came to their end; returns whether any is left."""
+        self._running = {name: running for name, running in self._running.items() if not running[1].done()}
+        return bool(self._running)
+
+    async def _until_stirred(self) -> None:
+        """Wait until the program stops, or for what `_stir` asked for: something ended, or is to be saved."""
+        now = asyncio.get_running_loop().time()
+        look_at = now + self._limits.stall_seconds / _LOOKS_PER_STALL
+        wake_at = look_at if self._stirred_at is None else min(look_at, self._stirred_at)
+        try:
+            async with asyncio.timeout_at(wake_at) as self._rest:
+                await self._stop.wait()
+        except TimeoutError:
+            if wake_at == self._stirred_at:
+                self._stirred_at = None
+        finally:
+            self._rest = None
+
+    def _stir(self, seconds: float) -> None:
+        """Let the worker look after its pipelines and checkpoints in so many seconds, or before."""
+        at = asyncio.get_running_loop().time() + seconds
+        if self._stirred_at is None or at < self._stirred_at:
+            self._stirred_at = at
+            if self._rest is not None and not self._rest.expired() and at < (self._rest.when() or at):
+                self._rest.reschedule(at)
+
+    async def _last_flush(self) -> None:
+        """Store the end of the work and release the lease, so that nobody need wait for it to expire."""
+        attempt = 0
+        while True:
+            try:
+                await self.progress.flush()
+                await self._ports.coordination.release(self.lease)
+            except LeaseLost:
+                return
+            except ReplicatorError as error:
+                attempt += 1
+                self._ports.observer.service_failed(self.progress.what, error)
+                await asyncio.sleep(backoff(attempt, self._limits.backoff_seconds))
+            else:
+                return
+
+    # -- the watchdog --------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Tell of every rule that stands still, once per interval, and of those that go on."""
+        now = self._ports.clock.monotonic()
+        for name, (pipeline, _) in self._running.items():
+            standstill = pipeline.standstill()
+            if standstill is None:
+                if self._stalled.pop(name, None) is not None:
+                    self._ports.observer.unstalled(self.lease, name)
+            elif now - self._stalled.get(name, float("-inf")) >= self._limits.stall_seconds:
+                self._stalled[name] = now
+                self._ports.observer.stalled(self.lease, name, standstill.reason, standstill.remedy)

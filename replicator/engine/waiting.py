@@ -1,0 +1,77 @@
+"""Waiting: bounded, jittered, and over at once when the program stops."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+_JITTER = random.Random()  # noqa: S311 - spreads load, decides nothing
+_FIRST_SECONDS = 0.05
+_MOST_DOUBLINGS = 20
+
+Answer = TypeVar("Answer")
+
+
+class Stopped(Exception):
+    """The program stops, so this work is given up; what is durable stays durable."""
+
+
+def jitter() -> float:
+    """A random share, from 0 to 1: it parts what began together."""
+    return _JITTER.random()
+
+
+def backoff(attempt: int, longest: float) -> float:
+    """Seconds to wait before try number `attempt` + 1: doubling, half of it random."""
+    whole: float = min(longest, _FIRST_SECONDS * 2 ** min(attempt, _MOST_DOUBLINGS))
+    return whole * (0.5 + 0.5 * jitter())
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> bool:
+    """Wait, or less when `stop` is set; returns whether it is."""
+    try:
+        async with asyncio.timeout(seconds):
+            await stop.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def pause_for_any(seconds: float, *events: asyncio.Event) -> None:
+    """Wait, or less when one of the events is set."""
+    if any(event.is_set() for event in events):
+        return
+    async with asyncio.TaskGroup() as group:
+        waiting = [group.create_task(event.wait(), name="wait for an event") for event in events]
+        await asyncio.wait(waiting, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in waiting:
+            task.cancel()
+
+
+async def pause_or_raise(stop: asyncio.Event, seconds: float) -> None:
+    """Wait; raise `Stopped` when the program stops meanwhile."""
+    if await pause(stop, seconds):
+        raise Stopped
+
+
+async def unless_stopped(stop: asyncio.Event, question: Coroutine[Any, Any, Answer]) -> Answer:
+    """The answer to a question that may wait for long; raise `Stopped` when the program stops before."""
+    asking, stopping = asyncio.ensure_future(question), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait((asking, stopping), return_when=asyncio.FIRST_COMPLETED)
+        if asking.done():
+            return asking.result()
+        raise Stopped
+    finally:
+        asking.cancel()
+        stopping.cancel()
+        await asyncio.gather(asking, stopping, return_exceptions=True)
+
+
+def found(error: BaseException, kind: type[BaseException]) -> bool:
+    """Whether an error is of this kind, or is a group that holds one."""
+    if isinstance(error, BaseExceptionGroup):
+        return any(found(inner, kind) for inner in error.exceptions)
+    return isinstance(error, kind)

@@ -1,0 +1,1 @@
+"""Everything for trying the program without AWS."""

@@ -1,0 +1,110 @@
+"""A cache beside a replica in memory, and its readers.
+
+Invariant: an entry is the very bytes that Redis holds (`V:version|payload`, `T:version`, `L:token`), and `acted`,
+`leased` and `filled` are the three scripts of the cache protocol as pure functions of one entry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import assert_never
+
+from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
+from replicator.laboratory.memory.faults import Faults
+
+_MARK_WIDTH = 2
+_LEASE, _MARKER, _VALUE = b"L:", b"T:", b"V:"
+
+
+def value_entry(version: str, payload: bytes) -> bytes:
+    """The entry of an item that exists."""
+    return _VALUE + version.encode() + b"|" + payload
+
+
+def acted(entry: bytes | None, action: CacheAction) -> bytes | None:
+    """The daemon's part: what an entry becomes by an action."""
+    match action:
+        case Invalidate():
+            return None
+        case Refresh():
+            return _refreshed(entry, action)
+        case _:
+            assert_never(action)
+
+
+def _refreshed(entry: bytes | None, action: Refresh) -> bytes | None:
+    """Absent stays absent; a lease, or what somebody else wrote, is dropped; an older entry is replaced."""
+    version = action.version.encode()
+    if entry is None or not _ours(entry, _MARK_WIDTH + len(version)):
+        return None
+    if entry[_MARK_WIDTH : _MARK_WIDTH + len(version)] >= version:
+        return entry
+    return value_entry(action.version, action.payload) if action.payload else _MARKER + version
+
+
+def _ours(entry: bytes, width: int) -> bool:
+    """Whether an entry is a value or a marker whose version is as long as ours."""
+    kind, mark = entry[:_MARK_WIDTH], entry[width : width + 1]
+    return len(entry) >= width and ((kind == _VALUE and mark == b"|") or (kind == _MARKER and not mark))
+
+
+def leased(entry: bytes | None, token: str) -> tuple[bytes, bool]:
+    """A reader looks an entry up: the entry, and whether the reader now holds the lease to fill it."""
+    return (_LEASE + token.encode(), True) if entry is None else (entry, False)
+
+
+def filled(entry: bytes | None, token: str, value: bytes) -> bytes | None:
+    """A reader fills behind its miss: only while its own lease still stands."""
+    return value if entry == _LEASE + token.encode() else entry
+
+
+class MemoryCache:
+    """One cache; entries live until they are invalidated or evicted."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.entries: dict[str, bytes] = {}
+        self.lives_ms: dict[str, int] = {}
+        """How long an entry that a refresh wrote may live."""
+
+    async def apply(self, actions: Sequence[CacheAction]) -> int:
+        """Carry the actions out; returns how many entries changed."""
+        async with self.faults.around("cache"):
+            return sum(self._apply(action) for action in actions)
+
+    def _apply(self, action: CacheAction) -> bool:
+        before = self.entries.get(action.key)
+        after = acted(before, action)
+        self._store(action.key, after)
+        changed = after != before
+        if changed and after is not None and isinstance(action, Refresh):
+            self.lives_ms[action.key] = action.ttl_ms
+        return changed
+
+    async def get(self, key: str) -> bytes | None:
+        """An entry as it stands."""
+        async with self.faults.around("cache"):
+            return self.entries.get(key)
+
+    async def get_or_lease(self, key: str, token: str) -> tuple[bytes, bool]:
+        """A reader's lookup: the entry, and whether the reader now holds the lease to fill it."""
+        async with self.faults.around("cache"):
+            entry, ours = leased(self.entries.get(key), token)
+            self._store(key, entry)
+            return entry, ours
+
+    async def fill(self, key: str, token: str, value: bytes) -> None:
+        """A reader's fill; without effect when its lease is gone."""
+        async with self.faults.around("cache"):
+            self._store(key, filled(self.entries.get(key), token, value))
+
+    def evict(self, key: str) -> None:
+        """Drop an entry, as memory pressure or its expiry would."""
+        self._store(key, None)
+
+    def _store(self, key: str, entry: bytes | None) -> None:
+        if entry is None:
+            self.entries.pop(key, None)
+            self.lives_ms.pop(key, None)
+        else:
+            self.entries[key] = entry

@@ -1,0 +1,161 @@
+"""Lineage and leases with progress in memory.
+
+Invariant: a claim succeeds only on the row that the claimant saw and raises its epoch; nothing is saved or released
+under an epoch that has passed. What was discovered only grows.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+from replicator.domain.errors import LeaseLost, WorldMismatch
+from replicator.domain.identifiers import ShardId, WorkerId
+from replicator.domain.progress import Position
+from replicator.domain.shards.leases import Lease, LeaseRow, Rewind, Seat, StreamRef, StreamState
+from replicator.domain.shards.lineage import Shard, merged, storable, unproven
+from replicator.laboratory.memory.faults import Faults
+from replicator.laboratory.memory.registry import MemoryRegistry, StreamId, identity
+
+
+class MemoryCoordination:
+    """One row per shard: what it is, owner, epoch, a checkpoint per target; and one seat per stream."""
+
+    def __init__(
+        self,
+        faults: Faults | None = None,
+        *,
+        registry: MemoryRegistry | None = None,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`now`: the store's own clock. `registry`: whose target starts are told with a stream's state; else none."""
+        self.faults = faults or Faults()
+        self.unreadable: WorldMismatch | None = None
+        """While set, every stream's state tells of a row that could not be read."""
+        self._registry = registry
+        self._now = now
+        self._rows: dict[tuple[StreamId, ShardId], LeaseRow] = {}
+        self._seats: dict[StreamId, Seat] = {}
+
+    # -- the script ------------------------------------------------------------------------------------------------
+
+    def row(self, stream: StreamRef, shard_id: ShardId) -> LeaseRow | None:
+        """A shard's row, seen from the side."""
+        return self._rows.get((identity(stream), shard_id))
+
+    def rows(self, stream: StreamRef) -> dict[ShardId, LeaseRow]:
+        """Every row of a stream, seen from the side."""
+        return {shard_id: row for (owner, shard_id), row in self._rows.items() if owner == identity(stream)}
+
+    def seat(self, stream: StreamRef) -> Seat | None:
+        """Who discovers a stream's shards, seen from the side."""
+        return self._seats.get(identity(stream))
+
+    def put(self, stream: StreamRef, row: LeaseRow) -> None:
+        """Let this row stand, whatever stood there."""
+        self._rows[identity(stream), row.shard_id] = row
+
+    def evict(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """Take a shard from its owner, as an operator does."""
+        self.rewind(stream, shard_id, {}, {})
+
+    def rewind(
+        self,
+        stream: StreamRef,
+        shard_id: ShardId,
+        positions: Mapping[str, Position | None],
+        rewinds: Mapping[str, Rewind],
+    ) -> None:
+        """Move targets' positions (None: as if never read) and take the shard from its owner, as an operator does."""
+        row = self._rows[identity(stream), shard_id]
+        moved = {**row.checkpoints, **positions}
+        row = replace(
+            row,
+            owner=None,
+            epoch=row.epoch + 1,
+            checkpoints={target_id: position for target_id, position in moved.items() if position is not None},
+            rewinds={**{name: old for name, old in row.rewinds.items() if name not in positions}, **rewinds},
+        )
+        self.put(stream, row)
+
+    def delete(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """Delete a row, as an operator does."""
+        self._rows.pop((identity(stream), shard_id), None)
+
+    # -- the port --------------------------------------------------------------------------------------------------
+
+    async def state(self, stream: StreamRef) -> StreamState:
+        """All of a stream's rows."""
+        async with self.faults.around("state"):
+            starts = {} if self._registry is None else self._registry.started(stream)
+            return StreamState(self.rows(stream), self.seat(stream), starts, self._now(), self.unreadable)
+
+    async def discover(self, stream: StreamRef, shards: Sequence[Shard], found_at: float) -> None:
+        """Store shards one after the other, parents first: a failure may leave some stored."""
+        graph = merged({}, shards)
+        order = [shard.shard_id for shard in storable(graph, stored=(), gone=unproven(graph))]
+        for shard in sorted(shards, key=lambda shard: order.index(shard.shard_id)):
+            async with self.faults.around("discover"):
+                row = self.row(stream, shard.shard_id)
+                if row is None:
+                    self.put(stream, LeaseRow(shard, found_at=found_at))
+                else:
+                    grown = merged({shard.shard_id: row.shard}, [shard])[shard.shard_id]
+                    self.put(stream, replace(row, shard=grown, vanished=False))
+
+    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """Note that the stream lists a shard no more."""
+        async with self.faults.around("mark_vanished"):
+            row = self.row(stream, shard_id)
+            if row is not None:
+                self.put(stream, replace(row, vanished=True))
+
+    async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
+        """Take a shard if its row still has the owner and epoch of `seen`."""
+        async with self.faults.around("claim"):
+            row = self.row(stream, seen.shard_id)
+            if row is None or (row.owner, row.epoch) != (seen.owner, seen.epoch):
+                return None
+            taken = replace(row, owner=owner, epoch=row.epoch + 1)
+            self.put(stream, taken)
+            return taken
+
+    async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
+        """Store positions by target id; other targets keep theirs. A rewind that is passed is over."""
+        async with self.faults.around("save"):
+            row = self._ours(lease)
+            if row is None:
+                raise LeaseLost(f"Shard {lease.shard_id} is no longer ours.")
+            left = {
+                target_id: rewind
+                for target_id, rewind in row.rewinds.items()
+                if target_id not in checkpoints or checkpoints[target_id].order < rewind.until.order
+            }
+            self.put(lease.stream, replace(row, checkpoints={**row.checkpoints, **checkpoints}, rewinds=left))
+
+    async def release(self, lease: Lease) -> None:
+        """Give the shard back; quiet when it is no longer ours."""
+        async with self.faults.around("release"):
+            row = self._ours(lease)
+            if row is not None:
+                self.put(lease.stream, replace(row, owner=None))
+
+    async def forget(self, stream: StreamRef, row: LeaseRow) -> None:
+        """Delete a shard's row; quiet when its owner or epoch changed meanwhile."""
+        async with self.faults.around("forget"):
+            held = self.row(stream, row.shard_id)
+            if held is not None and (held.owner, held.epoch) == (row.owner, row.epoch):
+                self.delete(stream, row.shard_id)
+
+    async def take_seat(self, stream: StreamRef, seen: Seat | None, owner: WorkerId | None) -> bool:
+        """Take or leave the discoverer's seat if it still is as `seen`."""
+        async with self.faults.around("take_seat"):
+            if self.seat(stream) != seen:
+                return False
+            self._seats[identity(stream)] = Seat(owner, 1 if seen is None else seen.epoch + 1)
+            return True
+
+    def _ours(self, lease: Lease) -> LeaseRow | None:
+        row = self.row(lease.stream, lease.shard_id)
+        return row if row is not None and (row.owner, row.epoch) == (lease.owner, lease.epoch) else None

@@ -1,0 +1,128 @@
+"""Members and the registry in memory: pulses, paused rules, targets' starts, gaps, streams.
+
+Invariant: a start and a gap are stored once, an acknowledgement is of the gap as it was shown; a rule that is through
+with a stream stays so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import replace
+
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
+from replicator.domain.rules import Target
+from replicator.domain.shards.leases import KnownStream, Pulse, StreamRef, TargetStart
+from replicator.laboratory.memory.faults import Faults
+
+StreamId = tuple[RegionId, str]
+"""What makes a stream: its region counts, because ARNs of two regions may be equal."""
+
+
+def identity(stream: StreamRef) -> StreamId:
+    """A stream's identity."""
+    return stream.region, stream.arn
+
+
+class MemoryMembership:
+    """Workers and their pulses, and the rules that are paused."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self._pulses: dict[WorkerId, Pulse] = {}
+        self._paused: set[RuleName] = set()
+
+    def pause(self, rule: RuleName) -> None:
+        """Pause a rule, as an operator does."""
+        self._paused.add(rule)
+
+    def resume(self, rule: RuleName) -> None:
+        """Let a rule go on, as an operator does."""
+        self._paused.discard(rule)
+
+    async def beat(self, worker: WorkerId, pulse: Pulse) -> None:
+        """Show a sign of life."""
+        async with self.faults.around("beat"):
+            self._pulses[worker] = pulse
+
+    async def members(self) -> dict[WorkerId, Pulse]:
+        """Every worker's last pulse."""
+        async with self.faults.around("members"):
+            return dict(self._pulses)
+
+    async def leave(self, worker: WorkerId) -> None:
+        """Remove a worker."""
+        async with self.faults.around("leave"):
+            self._pulses.pop(worker, None)
+
+    async def paused(self) -> frozenset[RuleName]:
+        """Rules that are paused."""
+        async with self.faults.around("paused"):
+            return frozenset(self._paused)
+
+
+class MemoryRegistry:
+    """Targets' starts, gaps, and streams that are being read."""
+
+    def __init__(self, now: Callable[[], float], faults: Faults | None = None) -> None:
+        """`now`: the store's own clock, in seconds since 1970."""
+        self.faults = faults or Faults()
+        self._now = now
+        self._starts: dict[tuple[StreamId, str], TargetStart] = {}
+        self._gaps: dict[str, Gap] = {}
+        self._acknowledged: set[str] = set()
+        self._streams: dict[StreamRef, KnownStream] = {}
+        """Streams that were ever read."""
+
+    # -- the script ------------------------------------------------------------------------------------------------
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """Every loss interval, in the order in which they were found."""
+        return list(self._gaps.values())
+
+    def acknowledge(self, gap_id: str) -> None:
+        """Accept a loss, as an operator does."""
+        self._acknowledged.add(gap_id)
+
+    def started(self, stream: StreamRef) -> dict[str, TargetStart]:
+        """Targets that ever started on a stream, seen from the side."""
+        return {target: start for (owner, target), start in self._starts.items() if owner == identity(stream)}
+
+    # -- the port --------------------------------------------------------------------------------------------------
+
+    async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
+        """Targets that ever started on this stream, by target id."""
+        async with self.faults.around("starts"):
+            return self.started(stream)
+
+    async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:
+        """Store the start of a target, unless it is stored already."""
+        async with self.faults.around("start"):
+            fresh = TargetStart(target.rule, target.target_id, self._now() if started_at is None else started_at)
+            return self._starts.setdefault((identity(stream), target.target_id), fresh)
+
+    async def record_gap(self, gap: Gap) -> None:
+        """Store a loss interval; found again, it is the same one, and accepted no more when it ends elsewhere."""
+        async with self.faults.around("record_gap"):
+            known = self._gaps.setdefault(gap.gap_id, gap)
+            if known.until != gap.until:
+                self._gaps[gap.gap_id] = replace(known, until=gap.until)
+                self._acknowledged.discard(gap.gap_id)
+
+    async def acknowledged(self, gap: Gap) -> bool:
+        """Whether an operator accepted the loss as it is."""
+        async with self.faults.around("acknowledged"):
+            return gap.gap_id in self._acknowledged and self._gaps[gap.gap_id].until == gap.until
+
+    async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
+        """Streams of this table that were read before, oldest first."""
+        async with self.faults.around("streams"):
+            found = [each for ref, each in self._streams.items() if (ref.region, ref.table) == (region, table)]
+            return sorted(found, key=lambda known: known.ref.generation)
+
+    async def remember_stream(self, stream: StreamRef, drained: Collection[RuleName] = ()) -> None:
+        """Note that a stream is being read, and which rules have read it to its end; what is noted stays."""
+        async with self.faults.around("remember_stream"):
+            known = self._streams.get(stream, KnownStream(stream))
+            self._streams[stream] = replace(known, drained=known.drained.union(drained))

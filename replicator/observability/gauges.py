@@ -1,0 +1,77 @@
+"""Gauges that grow by themselves: set from the board before every scrape, in one walk over the shards.
+
+Labels are rules, tables and regions, so the answer is as long with a thousand shards as with one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from replicator.domain.rules import MESH
+
+if TYPE_CHECKING:
+    from prometheus_client import Gauge
+
+    from replicator.domain.gaps import Gap
+    from replicator.observability.metrics import Metrics
+    from replicator.observability.status_board import Board
+
+    Values = dict[tuple[str, str], float]
+
+
+def refresh(metrics: Metrics, board: Board) -> None:
+    """Set them all; what no shard speaks of any more vanishes."""
+    _targets(metrics, board)
+    _shards(metrics, board)
+
+
+def _targets(metrics: Metrics, board: Board) -> None:
+    """The worst of a target's shards."""
+    now = board.clock.monotonic()
+    lags: Values = defaultdict(float)
+    idle: Values = defaultdict(float)
+    backlog: Values = defaultdict(float)
+    left: Values = {}
+    blocked: Values = defaultdict(float)
+    for shard, state in board.targets():
+        target = (str(state.place.target.rule), str(state.place.target.region))
+        table = (str(shard.stream.table), str(shard.stream.region))
+        lag, remaining = board.lag(shard, state) or 0.0, board.retention_left(shard, state)
+        lags[target] = max(lags[target], lag)
+        idle[target] = max(idle[target], now - state.progress_at)
+        backlog[table] = max(backlog[table], lag)
+        blocked[target] += state.trouble is not None
+        if remaining is not None:
+            left[target] = min(left.get(target, remaining), remaining)
+    _set(metrics.lag, lags)
+    _set(metrics.idle, idle)
+    _set(metrics.backlog, backlog)
+    _set(metrics.retention_left, left)
+    _set(metrics.blocked, blocked)
+
+
+def _shards(metrics: Metrics, board: Board) -> None:
+    """Gaps and stalls; 0 is an answer, so that an alert ends."""
+    gaps: Values = {(target.rule, target.region): 0.0 for rule in board.rules for target in rule.targets}
+    stalled: Values = {(rule.name, rule.source): 0.0 for rule in board.rules}
+    for shard in board.shards.values():
+        for gap in shard.gaps.values():
+            labels = gap_labels(gap)
+            gaps[labels] = gaps.get(labels, 0.0) + 1
+        for rule in shard.stalls:
+            stalled[rule, shard.stream.region] = stalled.get((rule, shard.stream.region), 0.0) + 1
+    _set(metrics.gaps_open, gaps)
+    _set(metrics.stalled, stalled)
+
+
+def _set(gauge: Gauge, values: Values) -> None:
+    gauge.clear()
+    for labels, value in values.items():
+        gauge.labels(*labels).set(value)
+
+
+def gap_labels(gap: Gap) -> tuple[str, str]:
+    """Rule and region: of a mesh the region whose stream lost records."""
+    rule, _, place = gap.target_id.partition("/")
+    return rule, gap.stream.region if place == MESH else place

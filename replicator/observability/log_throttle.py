@@ -1,0 +1,74 @@
+"""Which warnings are worth a line: each at first sight, then once a minute, and of one event only so many a minute.
+
+An outage troubles every shard of a region at once; a thousand equal lines would hide the one that differs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from replicator.ports.clock import Clock
+
+AGAIN_SECONDS = 60.0
+MOST_LINES = 20
+"""Lines of one event in `AGAIN_SECONDS`."""
+
+_MOST_TOPICS = 20_000
+
+
+@dataclass(slots=True)
+class _Told:
+    at: float
+    times: int = 0
+
+
+@dataclass(slots=True)
+class _Window:
+    since: float
+    lines: int = 0
+    withheld: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A line is due. `times`: how often it happened since its last line; `withheld`: lines of its event left out."""
+
+    times: int
+    withheld: int
+
+
+class Reminders:
+    """Remembers what was told and when."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._told: dict[Hashable, _Told] = {}
+        self._windows: dict[str, _Window] = {}
+
+    def due(self, topic: Hashable, event: str) -> Due | None:
+        """Whether this trouble, which happened just now, is to be logged."""
+        now = self._clock.monotonic()
+        told = self._told.get(topic)
+        if told is None:
+            if len(self._told) >= _MOST_TOPICS:
+                del self._told[next(iter(self._told))]
+            told = self._told[topic] = _Told(now - AGAIN_SECONDS)
+        told.times += 1
+        if now - told.at < AGAIN_SECONDS:
+            return None
+        window = self._windows.setdefault(event, _Window(now))
+        withheld = 0
+        if now - window.since >= AGAIN_SECONDS:
+            withheld, self._windows[event] = window.withheld, (window := _Window(now))
+        told.at = now
+        if window.lines >= MOST_LINES:
+            window.withheld += 1
+            return None
+        window.lines += 1
+        due, told.times = Due(told.times, withheld), 0
+        return due
+
+    def over(self, topic: Hashable) -> bool:
+        """The trouble is over; returns whether it was known."""
+        return self._told.pop(topic, None) is not None

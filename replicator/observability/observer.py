@@ -1,0 +1,338 @@
+"""One event, one call: a log line, metrics, and the status board.
+
+May lose things and decides nothing. Keys appear, item values never do. Repeated troubles are logged as `reminders`
+says: once, then once a minute, with the number of times. What is normal with many workers (a lease claimed, handed over
+or lost) is information, once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Mapping
+
+import structlog
+
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RuleName, ShardId, WorkerId
+from replicator.domain.modes.ordered import Effect
+from replicator.domain.progress import Position
+from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.observability.gauges import gap_labels, refresh
+from replicator.observability.log_throttle import Reminders
+from replicator.observability.metrics import LEASE_EVENTS, Metrics
+from replicator.observability.status_board import Board, Stall, Trouble, spot_of
+from replicator.ports.clock import Clock
+from replicator.ports.events import BatchReport, Place
+
+LOST, STOPPED = "lost", "stopped"
+"""Words of the engine for the end of a lease."""
+
+
+class LiveObserver:
+    """Tells logs, metrics and board."""
+
+    def __init__(self, board: Board, metrics: Metrics, clock: Clock) -> None:
+        self._board = board
+        self._metrics = metrics
+        self._clock = clock
+        self._log = structlog.get_logger("replicator")
+        self._reminders = Reminders(clock)
+
+    # -- reading and applying --------------------------------------------------------------------------------------
+
+    def polled(self, stream: StreamRef, shard_id: ShardId, position: Position, records: int) -> None:
+        """The records behind a position were asked for."""
+        self._metrics.polls.labels(stream.table, stream.region).inc()
+        shard = self._board.read(stream, shard_id)
+        if records:
+            self._metrics.polled.labels(stream.table, stream.region).inc(records)
+        else:
+            self._board.caught_up(shard, position)
+
+    def batch_began(self, place: Place, oldest: float) -> None:
+        """A page is about to be applied."""
+        self._board.state(place).pending_since = oldest
+
+    def batch_applied(self, report: BatchReport) -> None:
+        """A page is durable at a target."""
+        place, metrics = report.place, self._metrics
+        labels = (place.target.rule, place.target.region)
+        state = self._board.state(place)
+        state.pending_since, state.last_lag = None, report.lag_seconds
+        state.behind_since = None if report.lag_seconds is None else self._clock.now() - report.lag_seconds
+        counts = _counts(report)
+        state.counts.update(counts)
+        self._board.total(place).update(counts)
+        metrics.records.labels(*labels).inc(report.records)
+        for effect, number in report.effects.items():
+            metrics.changes.labels(*labels, effect.value).inc(number)
+        metrics.skipped.labels(*labels).inc(report.skipped)
+        metrics.replica_written.labels(*labels).inc(report.adopted)
+        for (kind, outcome), number in report.conflicts.items():
+            metrics.conflicts.labels(*labels, kind, outcome).inc(number)
+        metrics.cache_actions.labels(*labels).inc(report.cache_actions)
+        metrics.keyless.labels(*labels).inc(report.keyless)
+        metrics.kept_removals.labels(*labels).inc(report.kept_removals)
+        metrics.batch_seconds.labels(*labels).observe(report.took_seconds)
+        if report.lag_seconds is not None:
+            metrics.record_age.labels(*labels).observe(report.lag_seconds)
+        self._log.info(
+            "batch_applied",
+            rule=place.target.rule,
+            region=place.target.region,
+            table=place.stream.table,
+            shard=place.shard_id,
+            position=report.position.text,
+            lag_seconds=None if report.lag_seconds is None else round(report.lag_seconds, 1),
+            took_ms=round(report.took_seconds * 1000),
+            **counts,
+        )
+
+    def moved(self, place: Place, position: Position) -> None:
+        """A target's frontier moved."""
+        state = self._board.state(place)
+        state.position, state.progress_at = position, self._clock.monotonic()
+
+    def retrying(self, place: Place, error: ReplicatorError, attempt: int) -> None:
+        """A request failed and will be repeated."""
+        self._metrics.retries.labels(place.target.rule, place.target.region, type(error).__name__).inc()
+        self._log.debug("request_failed", target=place.target.target_id, error=error.message, attempt=attempt)
+
+    def blocked(self, place: Place, error: ReplicatorError, key: str | None) -> None:
+        """A target cannot go on."""
+        self._metrics.retries.labels(place.target.rule, place.target.region, type(error).__name__).inc()
+        state = self._board.state(place)
+        if state.trouble is None:
+            state.trouble = Trouble(error, key, self._clock.monotonic())
+        else:
+            state.trouble.error, state.trouble.key = error, key
+            state.trouble.times += 1
+        self._warn(
+            _topic(place),
+            "target_blocked",
+            error,
+            rule=place.target.rule,
+            region=place.target.region,
+            table=place.stream.table,
+            shard=place.shard_id,
+            key=key,
+        )
+
+    def unblocked(self, place: Place) -> None:
+        """A blocked target goes on."""
+        state = self._board.state(place)
+        self._board.shard(place.stream, place.shard_id).gaps.pop(place.target.target_id, None)
+        if state.trouble is not None:
+            blocked_seconds = round(self._clock.monotonic() - state.trouble.since, 1)
+            state.trouble = None
+            self._reminders.over(_topic(place))
+            self._log.info(
+                "target_unblocked",
+                rule=place.target.rule,
+                region=place.target.region,
+                table=place.stream.table,
+                shard=place.shard_id,
+                blocked_seconds=blocked_seconds,
+            )
+
+    # -- shards and leases -----------------------------------------------------------------------------------------
+
+    def checkpoint_saved(self, lease: Lease, positions: Mapping[str, Position]) -> None:
+        """Positions were stored."""
+        self._metrics.checkpoints.labels(lease.stream.table, lease.stream.region).inc()
+        self._log.debug(
+            "checkpoint_saved", shard=lease.shard_id, positions={name: place.text for name, place in positions.items()}
+        )
+
+    def shard_started(self, lease: Lease, rule: RuleName) -> None:
+        """A rule started to read a shard."""
+        self._board.started(lease, rule)
+        self._log.info("shard_started", rule=rule, **_shard(lease))
+
+    def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
+        """A rule no longer reads a shard."""
+        shard = self._board.shards.get(spot_of(lease.stream, lease.shard_id))
+        if shard is not None:
+            for state in shard.targets.values():
+                if state.place.target.rule == rule:
+                    self._reminders.over(_topic(state.place))
+        self._reminders.over((*spot_of(lease.stream, lease.shard_id), rule))
+        self._board.withdrawn(lease, rule)
+        told = self._log.debug if why == LOST else self._log.info  # the lease's end says it, once
+        told("shard_stopped", rule=rule, why=why, **_shard(lease))
+
+    def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
+        """A shard's worker met an error that nobody expected."""
+        self._metrics.faults.labels(rule).inc()
+        fault = ReplicatorError(f"{type(error).__name__}: an error that nobody expected.")
+        self._board.services[f"rule {rule} on {lease.shown}"] = Trouble(fault, None, self._clock.monotonic())
+        self._log.error("shard_failed", rule=rule, exc_info=error, **_shard(lease))
+
+    def lease_claimed(self, lease: Lease) -> None:
+        """A shard is ours."""
+        self._metrics.leases.labels("claimed").inc()
+        self._board.claimed(lease)
+        self._log.info("lease_claimed", **_shard(lease))
+
+    def lease_ended(self, lease: Lease, why: str) -> None:
+        """A shard is no longer ours."""
+        event = "handed_over" if why == STOPPED and not self._board.draining else why.replace(" ", "_")
+        self._metrics.leases.labels(event if event in LEASE_EVENTS else "other").inc()
+        self._board.ended(lease)
+        for what in [what for what in self._board.services if what.endswith(lease.shown)]:
+            del self._board.services[what]
+            self._reminders.over(what)
+        self._log.info("lease_ended", why=event.replace("_", " "), **_shard(lease))
+
+    def gap_found(self, gap: Gap) -> None:
+        """Records were lost before they were read."""
+        self._metrics.gaps.labels(*gap_labels(gap)).inc()
+        shard = self._board.shards.get(spot_of(gap.stream, gap.shard_id))
+        told = None if shard is None else shard.gaps.get(gap.target_id)
+        known = told is not None and (told.gap_id, told.until) == (gap.gap_id, gap.until)
+        if shard is not None:
+            shard.gaps[gap.target_id] = gap
+        if not known:
+            self._log.error("gap_found", **_gap(gap), why=gap.why)
+
+    def gap_passed(self, gap: Gap, why: str) -> None:
+        """A target goes on behind a gap."""
+        self._metrics.gaps_passed.labels(*gap_labels(gap)).inc()
+        shard = self._board.shards.get(spot_of(gap.stream, gap.shard_id))
+        if shard is not None:
+            shard.gaps.pop(gap.target_id, None)
+        self._log.warning("gap_passed", **_gap(gap), why=why)
+
+    def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
+        """A shard is ours and does not progress."""
+        shard = self._board.shard(lease.stream, lease.shard_id)
+        standing = shard.stalls.get(rule)
+        if standing is None:
+            self._metrics.stalls.labels(rule, lease.stream.region).inc()
+            shard.stalls[rule] = Stall(reason, remedy, self._clock.monotonic())
+        else:
+            standing.reason, standing.remedy = reason, remedy
+        due = self._reminders.due((*spot_of(lease.stream, lease.shard_id), rule), "shard_stalled")
+        if due is not None:
+            seconds = {} if standing is None else {"seconds": round(self._clock.monotonic() - standing.since)}
+            more = {"withheld": due.withheld} if due.withheld else {}
+            self._log.warning(
+                "shard_stalled", rule=rule, reason=reason, advice=remedy, **_shard(lease), **seconds, **more
+            )
+
+    def unstalled(self, lease: Lease, rule: RuleName) -> None:
+        """It progresses again."""
+        shard = self._board.shard(lease.stream, lease.shard_id)
+        stall = shard.stalls.pop(rule, None)
+        self._reminders.over((*spot_of(lease.stream, lease.shard_id), rule))
+        if stall is not None:
+            seconds = round(self._clock.monotonic() - stall.since, 1)
+            self._log.info("shard_unstalled", rule=rule, stalled_seconds=seconds, **_shard(lease))
+
+    def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """An iterator was derived anew."""
+        self._metrics.expired.labels(stream.table, stream.region).inc()
+        self._log.info("iterator_expired", shard=shard_id, table=stream.table)
+
+    # -- services --------------------------------------------------------------------------------------------------
+
+    def session_began(self, worker: WorkerId) -> None:
+        """This process lives under a new worker id."""
+        former, self._board.worker = self._board.worker, worker
+        if former is None:
+            self._log.info("session_began", worker=worker)
+        else:
+            reason = "The lease time passed without a heartbeat: shards are claimed anew under another id."
+            self._log.info("session_began", worker=worker, former=former, reason=reason)
+
+    def cycle(self, stream: StreamRef | None, shards: int, owned: int, open_shards: int | None = None) -> None:
+        """A cycle over a stream's shards was attempted."""
+        self._board.attempted(stream, shards)
+        if stream is not None:
+            self._metrics.shards.labels(stream.table, stream.region).set(shards)
+            self._metrics.owned.labels(stream.table, stream.region).set(owned)
+            if open_shards is not None:
+                self._metrics.open_shards.labels(stream.table, stream.region).set(open_shards)
+
+    def described(self, stream: StreamRef) -> None:
+        """A DescribeStream call was made."""
+        self._metrics.describes.labels(stream.table, stream.region).inc()
+
+    def paused(self, rules: Collection[RuleName]) -> None:
+        """These rules are paused now, and no others; what changed is logged."""
+        before, self._board.paused = self._board.paused, frozenset(rules)
+        for rule in sorted(self._board.paused - before):
+            self._log.info("rule_paused", rule=rule)
+        for rule in sorted(before - self._board.paused):
+            self._log.info("rule_resumed", rule=rule)
+
+    def service_failed(self, what: str, error: ReplicatorError) -> None:
+        """A background service failed and will be repeated."""
+        self._metrics.failures.labels(type(error).__name__).inc()
+        self._board.attempted(None, 0)
+        trouble = self._board.services.get(what)
+        if trouble is None:
+            self._board.services[what] = Trouble(error, None, self._clock.monotonic())
+        else:
+            trouble.error = error
+            trouble.times += 1
+        self._warn(what, "service_failed", error, service=what)
+
+    def service_recovered(self, what: str) -> None:
+        """The service works again."""
+        if self._board.services.pop(what, None) is not None:
+            self._reminders.over(what)
+            self._log.info("service_recovered", service=what)
+
+    def refresh_gauges(self) -> None:
+        """Set the gauges that grow by themselves; called before every scrape."""
+        refresh(self._metrics, self._board)
+
+    def _warn(self, topic: Hashable, event: str, error: ReplicatorError, **fields: object) -> None:
+        """Log a trouble if a line is due."""
+        due = self._reminders.due(topic, event)
+        if due is not None:
+            more = {"withheld": due.withheld} if due.withheld else {}
+            self._log.warning(event, reason=error.message, advice=error.advice, times=due.times, **fields, **more)
+
+
+def _topic(place: Place) -> Hashable:
+    return (*spot_of(place.stream, place.shard_id), place.target.target_id)
+
+
+def _shard(lease: Lease) -> dict[str, object]:
+    """Fields of a line about a leased shard."""
+    return {
+        "table": lease.stream.table,
+        "source": lease.stream.region,
+        "shard": lease.shard_id,
+        "epoch": lease.epoch,
+    }
+
+
+def _gap(gap: Gap) -> dict[str, object]:
+    """Fields of a line about a gap."""
+    return {
+        "gap": gap.gap_id,
+        "target": gap.target_id,
+        "table": gap.stream.table,
+        "source": gap.stream.region,
+        "shard": gap.shard_id,
+        "after": gap.after.text,
+        "until": None if gap.until is None else gap.until.text,
+    }
+
+
+def _counts(report: BatchReport) -> dict[str, int]:
+    effects = {effect.value: report.effects.get(effect, 0) for effect in Effect}
+    return {
+        "records": report.records,
+        "changes": report.changes,
+        "skipped": report.skipped,
+        **effects,
+        "adopted": report.adopted,
+        "conflicts": sum(report.conflicts.values()),
+        "cache_actions": report.cache_actions,
+        "keyless": report.keyless,
+        "retries": report.retries,
+    }

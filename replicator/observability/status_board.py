@@ -1,0 +1,283 @@
+"""The status board: where every target on every shard of this worker stands.
+
+Owns what /healthz, /readyz and /metrics are answered from; `shown` draws it as /status. Invariant: everything is keyed
+by region, stream and shard together, since two regions may show the same ARN; and what is told per page touches one
+shard only, so a thousand shards cost no more per page than one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from replicator.domain.errors import Disposition, ReplicatorError
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.progress import Position
+from replicator.domain.rules import Rule
+from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.ports.clock import Clock
+from replicator.ports.events import Place
+
+_HEALTHY_SECONDS = 90.0
+"""The coordinator attempts something at least this often, whatever the world does."""
+
+_SILENCE_SECONDS = 15.0
+"""A shard that was not read for so long is not taken for caught up."""
+
+_RETENTION_SECONDS = 24 * 3600.0
+"""How long a stream keeps its records."""
+
+_MOST_REASONS = 20
+"""Reasons for not being ready that are written out; an outage may give every shard one of its own."""
+
+
+class Spot(NamedTuple):
+    """One shard of one stream of one region."""
+
+    region: RegionId
+    arn: str
+    shard_id: ShardId
+
+
+def spot_of(stream: StreamRef, shard_id: ShardId) -> Spot:
+    """The key of a shard."""
+    return Spot(stream.region, stream.arn, shard_id)
+
+
+@dataclass(slots=True)
+class Trouble:
+    """Why something does not go on."""
+
+    error: ReplicatorError
+    key: str | None
+    since: float
+    times: int = 1
+
+
+@dataclass(slots=True)
+class Stall:
+    """A rule that owns a shard and does not progress on it."""
+
+    reason: str
+    remedy: str
+    since: float
+
+
+@dataclass(slots=True)
+class TargetState:
+    """One target on one shard. Wall-clock seconds: `pending_since`, `behind_since`; monotonic: `progress_at`."""
+
+    place: Place
+    position: Position | None = None
+    """None until it was told; what is stored then still counts."""
+    pending_since: float | None = None
+    """Creation of the oldest record of the page in hand."""
+    behind_since: float | None = None
+    """Creation of the newest record that was applied, until a poll finds nothing behind it."""
+    last_lag: float | None = None
+    progress_at: float = 0.0
+    trouble: Trouble | None = None
+    counts: Counter[str] = field(default_factory=Counter)
+
+    def lag(self, now: float, silence: float) -> float | None:
+        """At most how old the oldest record is that was not applied; 0 when caught up, None before anything was seen.
+
+        `silence`: seconds since the shard was last read. What nobody reads is not caught up: its lag grows.
+        """
+        since = self.pending_since if self.pending_since is not None else self.behind_since
+        if since is not None:
+            return max(0.0, now - since)
+        if silence > _SILENCE_SECONDS:
+            return silence
+        return None if self.last_lag is None else 0.0
+
+
+@dataclass(slots=True)
+class ShardState:
+    """One shard that this worker holds, or held a moment ago."""
+
+    stream: StreamRef
+    shard_id: ShardId
+    read_at: float
+    """Monotonic seconds of the last answered poll; at first those of the first sight."""
+    lease: Lease | None = None
+    targets: dict[str, TargetState] = field(default_factory=dict)
+    stalls: dict[RuleName, Stall] = field(default_factory=dict)
+    gaps: dict[str, Gap] = field(default_factory=dict)
+    """Losses, by target id, behind which the target did not go on yet."""
+
+    @property
+    def shown(self) -> str:
+        """The shard for people."""
+        return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The tables that a rule chooses: those that are replicated, and those left out by (reason, advice)."""
+
+    rule: str
+    region: str
+    chooses: str
+    tables: tuple[str, ...]
+    left_out: Mapping[str, tuple[str, str]]
+
+
+class Board:
+    """Everything /status, /readyz and /healthz know."""
+
+    def __init__(self, group: str, rules: Iterable[Rule], clock: Clock) -> None:
+        self.group = group
+        self.rules = tuple(rules)
+        self.choices: tuple[Choice, ...] = ()
+        self.worker: WorkerId | None = None
+        self.shards: dict[Spot, ShardState] = {}
+        self.services: dict[str, Trouble] = {}
+        self.cycled: dict[tuple[str, str], int] = {}
+        self.totals: dict[tuple[RegionId, TableName, str], Counter[str]] = {}
+        self.paused: frozenset[RuleName] = frozenset()
+        """Rules that an operator has paused, configured here or not."""
+        self.draining = False
+        self.clock = clock
+        self._left: set[tuple[RegionId, TableName]] = set()
+        self._attempt_at = clock.monotonic()
+
+    def reads(self, rules: Iterable[Rule], choices: Iterable[Choice]) -> None:
+        """The tables that rules read from now on; of others nothing is told any more."""
+        before = {(rule.source, rule.table) for rule in self.rules}
+        self.rules, self.choices = tuple(rules), tuple(choices)
+        read = {(rule.source, rule.table) for rule in self.rules}
+        self._left = (self._left | before) - read
+        left = tuple(f" of {table} in {region}" for region, table in self._left)
+        for what in [what for what in self.services if what.endswith(left)]:
+            del self.services[what]
+        self.cycled = {where: shards for where, shards in self.cycled.items() if where in read}
+        self.totals = {key: counts for key, counts in self.totals.items() if key[:2] in read}
+
+    # -- what happened ---------------------------------------------------------------------------------------------
+
+    def shard(self, stream: StreamRef, shard_id: ShardId) -> ShardState:
+        """The state of a shard; made at first sight."""
+        spot = spot_of(stream, shard_id)
+        found = self.shards.get(spot)
+        if found is None:
+            found = self.shards[spot] = ShardState(stream, shard_id, self.clock.monotonic())
+        return found
+
+    def state(self, place: Place) -> TargetState:
+        """The state of a target on a shard; made at first sight."""
+        targets = self.shard(place.stream, place.shard_id).targets
+        found = targets.get(place.target.target_id)
+        if found is None:
+            found = targets[place.target.target_id] = TargetState(place, progress_at=self.clock.monotonic())
+        return found
+
+    def total(self, place: Place) -> Counter[str]:
+        """What a target did on a stream since this process began, over all shards."""
+        return self.totals.setdefault((place.stream.region, place.stream.table, place.target.target_id), Counter())
+
+    def claimed(self, lease: Lease) -> None:
+        """A shard is ours."""
+        self.shard(lease.stream, lease.shard_id).lease = lease
+
+    def started(self, lease: Lease, name: RuleName) -> None:
+        """A rule reads a shard from now on; its targets are in sight even if nothing ever comes."""
+        for rule in self.rules:
+            if (rule.name, rule.source, rule.table) == (name, lease.stream.region, lease.stream.table):
+                for target in rule.targets:
+                    self.state(Place(lease.stream, lease.shard_id, target))
+
+    def withdrawn(self, lease: Lease, rule: RuleName) -> None:
+        """A rule no longer reads a shard here."""
+        shard = self.shards.get(spot_of(lease.stream, lease.shard_id))
+        if shard is None:
+            return
+        shard.stalls.pop(rule, None)
+        shard.gaps = {name: gap for name, gap in shard.gaps.items() if not name.startswith(f"{rule}/")}
+        for target_id in [name for name, state in shard.targets.items() if state.place.target.rule == rule]:
+            del shard.targets[target_id]
+        if shard.lease is None and not shard.targets:
+            del self.shards[spot_of(lease.stream, lease.shard_id)]
+
+    def ended(self, lease: Lease) -> None:
+        """A shard is no longer ours."""
+        self.shards.pop(spot_of(lease.stream, lease.shard_id), None)
+
+    def attempted(self, stream: StreamRef | None, shards: int) -> None:
+        """The coordinator did something."""
+        self._attempt_at = self.clock.monotonic()
+        if stream is not None:
+            self.cycled[stream.region, stream.table] = shards
+
+    def read(self, stream: StreamRef, shard_id: ShardId) -> ShardState:
+        """A shard was read."""
+        shard = self.shard(stream, shard_id)
+        shard.read_at = self.clock.monotonic()
+        return shard
+
+    def caught_up(self, shard: ShardState, position: Position) -> None:
+        """Nothing stands behind a position: targets there are up to date."""
+        for state in shard.targets.values():
+            if state.position in {None, position} and state.pending_since is None:
+                state.behind_since = None
+                state.last_lag = 0.0 if state.last_lag is None else state.last_lag
+                state.progress_at = shard.read_at
+
+    # -- how it stands ---------------------------------------------------------------------------------------------
+
+    @property
+    def owned(self) -> int:
+        """How many shards are ours."""
+        return sum(shard.lease is not None for shard in self.shards.values())
+
+    def targets(self) -> Iterator[tuple[ShardState, TargetState]]:
+        """Every target on every shard."""
+        for shard in self.shards.values():
+            for state in shard.targets.values():
+                yield shard, state
+
+    def lag(self, shard: ShardState, state: TargetState) -> float | None:
+        """How far a target is behind, in seconds."""
+        return state.lag(self.clock.now(), self.clock.monotonic() - shard.read_at)
+
+    def retention_left(self, shard: ShardState, state: TargetState) -> float | None:
+        """Seconds until the stream drops a record that was not applied; 0 when it did, None while nothing is known."""
+        if state.place.target.target_id in shard.gaps:
+            return 0.0
+        lag = self.lag(shard, state)
+        return None if lag is None else max(0.0, _RETENTION_SECONDS - lag)
+
+    def health(self) -> str | None:
+        """None while the coordinator attempts things; else the reason to restart."""
+        silent = self.clock.monotonic() - self._attempt_at
+        return f"the coordinator attempted nothing for {silent:.0f} s" if silent > _HEALTHY_SECONDS else None
+
+    def unready(self) -> list[str]:
+        """Reasons why this worker does not do its work now; empty when it does."""
+        reasons = ["draining"] if self.draining else []
+        if not self.rules and self.worker is None:
+            reasons.append("the tables of the rules were not looked for yet")
+        reasons += [
+            f"rule {rule.name}: the stream of {rule.table} in {rule.source} was not listed yet"
+            for rule in self.rules
+            if (rule.source, rule.table) not in self.cycled
+        ]
+        reasons += [f"{what}: {trouble.error.sentence}" for what, trouble in self.services.items()]
+        for _, state in self.targets():
+            if state.trouble is not None and state.trouble.error.disposition is not Disposition.PARK:
+                reasons.append(f"{state.place.target.target_id}: {state.trouble.error.sentence}")
+        reasons += self._stalls()
+        reasons = list(dict.fromkeys(reasons))
+        more = len(reasons) - _MOST_REASONS
+        return reasons if more <= 0 else [*reasons[:_MOST_REASONS], f"{more} more reasons: see /status"]
+
+    def _stalls(self) -> Iterator[str]:
+        """Shards that do not progress for a reason that is not told already."""
+        for shard in self.shards.values():
+            told = {state.place.target.rule for state in shard.targets.values() if state.trouble is not None}
+            for rule, stall in shard.stalls.items():
+                if rule not in told:
+                    yield f"rule {rule} on {shard.shown} does not progress: {stall.reason} {stall.remedy}".rstrip()

@@ -1,0 +1,127 @@
+"""The status board as /status shows it: one JSON document, drawn in one walk over the shards."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from replicator.domain.gaps import Gap
+    from replicator.domain.identifiers import RegionId, RuleName, TableName
+    from replicator.domain.rules import Rule
+    from replicator.observability.status_board import Board, Choice, ShardState, Stall, TargetState, Trouble
+
+
+def shown(board: Board) -> dict[str, Any]:
+    """The whole board."""
+    now, unready = board.clock.monotonic(), board.unready()
+    shards: dict[tuple[RuleName, RegionId, TableName], list[dict[str, Any]]] = {}
+    for spot in sorted(board.shards):
+        shard = board.shards[spot]
+        for rule in _rules(shard):
+            shards.setdefault((rule, shard.stream.region, shard.stream.table), []).append(
+                _shard(board, shard, rule, now)
+            )
+    return {
+        "group": board.group,
+        "worker": board.worker,
+        "draining": board.draining,
+        "ready": not unready,
+        "unready": unready,
+        "owned_shards": board.owned,
+        "services": {what: _trouble(trouble, now) for what, trouble in board.services.items()},
+        "choices": [_choice(choice) for choice in board.choices],
+        "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
+    }
+
+
+def _choice(choice: Choice) -> dict[str, Any]:
+    return {
+        "rule": choice.rule,
+        "region": choice.region,
+        "chooses": choice.chooses,
+        "tables": list(choice.tables),
+        "left_out": [
+            {"table": table, "reason": reason, "advice": advice}
+            for table, (reason, advice) in sorted(choice.left_out.items())
+        ],
+    }
+
+
+def _rules(shard: ShardState) -> list[RuleName]:
+    """The rules that read a shard here."""
+    names = {state.place.target.rule: None for state in shard.targets.values()}
+    return list(names | dict.fromkeys(shard.stalls))
+
+
+def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, Any]:
+    nothing: Counter[str] = Counter()
+    return {
+        "name": rule.name,
+        "mode": rule.mode,
+        "source": rule.source,
+        "table": rule.table,
+        "paused": rule.name in board.paused,
+        "totals": {
+            target.target_id: dict(board.totals.get((rule.source, rule.table, target.target_id), nothing))
+            for target in rule.targets
+        },
+        "shards": shards,
+    }
+
+
+def _shard(board: Board, shard: ShardState, rule: RuleName, now: float) -> dict[str, Any]:
+    lease, stall = shard.lease, shard.stalls.get(rule)
+    return {
+        "shard": shard.shard_id,
+        "region": shard.stream.region,
+        "stream": shard.stream.arn,
+        "epoch": None if lease is None else lease.epoch,
+        "seconds_since_read": round(now - shard.read_at, 1),
+        "stalled": None if stall is None else _stall(stall, now),
+        "targets": [
+            _target(board, shard, state, now) for state in shard.targets.values() if state.place.target.rule == rule
+        ],
+    }
+
+
+def _target(board: Board, shard: ShardState, state: TargetState, now: float) -> dict[str, Any]:
+    lag, left = board.lag(shard, state), board.retention_left(shard, state)
+    gap = shard.gaps.get(state.place.target.target_id)
+    return {
+        "target": state.place.target.target_id,
+        "region": state.place.target.region,
+        "table": state.place.target.table,
+        **({} if state.position is None else {"position": state.position.text}),
+        "lag_seconds": None if lag is None else round(lag, 1),
+        "last_lag_seconds": None if state.last_lag is None else round(state.last_lag, 1),
+        "retention_left_seconds": None if left is None else round(left),
+        "seconds_since_progress": round(now - state.progress_at, 1),
+        "counts": dict(state.counts),
+        "blocked": None if state.trouble is None else _trouble(state.trouble, now),
+        "gap": None if gap is None else _gap(gap),
+    }
+
+
+def _trouble(trouble: Trouble, now: float) -> dict[str, Any]:
+    return {
+        "reason": trouble.error.message,
+        "advice": trouble.error.advice,
+        "kind": type(trouble.error).__name__,
+        "key": trouble.key,
+        "seconds": round(now - trouble.since, 1),
+        "times": trouble.times,
+    }
+
+
+def _stall(stall: Stall, now: float) -> dict[str, Any]:
+    return {"reason": stall.reason, "remedy": stall.remedy, "seconds": round(now - stall.since, 1)}
+
+
+def _gap(gap: Gap) -> dict[str, Any]:
+    return {
+        "id": gap.gap_id,
+        "after": gap.after.text,
+        "until": None if gap.until is None else gap.until.text,
+        "why": gap.why,
+    }

@@ -1,0 +1,1 @@
+"""What can be done to a running group, as functions that return values."""

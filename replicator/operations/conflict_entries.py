@@ -1,0 +1,175 @@
+"""Conflict entries as the conflict table holds them, read for commands; newest first."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from replicator.adapters.dynamodb.conflict_log import BY_KEY, BY_RULE, shown
+from replicator.checks.described_tables import ask, describe
+from replicator.domain.conflict_document import shown_time
+from replicator.domain.conflicts import Kind
+from replicator.domain.errors import EXIT_USAGE, ReplicatorError
+from replicator.operations.item_key import KeyInvalid, parse_key
+from replicator.settings.values import Duration
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Place
+    from replicator.settings import Settings
+
+_WHOLE_ID = re.compile(r"[0-9a-f]{64}")
+_PART_OF_ID = re.compile(r"[0-9a-f]{4,63}")
+
+
+class FilterInvalid(ReplicatorError):
+    """A filter of the command cannot be used."""
+
+    exit_code = EXIT_USAGE
+
+
+class EntryUnknown(ReplicatorError):
+    """There is no such entry, or more than one."""
+
+    advice = "`replicator conflicts list` shows ids; entries end with the table's `conflicts.ttl`."
+    exit_code = EXIT_USAGE
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which entries a command is about. `key` as an operator types it; `since` as text that sorts like the entries'."""
+
+    rule: str | None = None
+    key: str | None = None
+    kind: str | None = None
+    since: str | None = None
+    limit: int | None = None
+
+    def matches(self, entry: dict[str, Any]) -> bool:
+        """Whether an entry passes the filters that no index answers."""
+        return (
+            self.rule in {None, entry.get("rule")}
+            and self.kind in {None, entry.get("kind")}
+            and (self.since is None or entry.get("detected_at", "") >= self.since)
+        )
+
+
+def parse_since(text: str, now: datetime) -> str:
+    """A time (ISO 8601), or a duration back from now (`90m`, `7d`), as entries write times."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        try:
+            moment = now - TypeAdapter[timedelta](Duration).validate_python(text)
+        except (ValidationError, OverflowError):
+            raise FilterInvalid(
+                f"--since {text} is neither a time nor a duration.",
+                advice="Write for example 2026-07-01T12:00:00Z, or 90m, or 7d.",
+            ) from None
+    return shown_time((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+
+
+def check_kind(kind: str | None) -> None:
+    """Refuse a kind that no entry can have."""
+    kinds = [known.value for known in Kind]
+    if kind is not None and kind not in kinds:
+        raise FilterInvalid(f"--kind {kind} is no kind of conflict.", advice=f"Kinds are: {', '.join(kinds)}.")
+
+
+class ConflictEntries:
+    """The conflict table of a configuration; `places` holds its region, and those of the rules when keys are asked."""
+
+    def __init__(self, settings: Settings, places: dict[str, Place]) -> None:
+        self._settings = settings
+        self._places = places
+        self._dynamodb = places[settings.coordination.region].dynamodb
+        self._table = settings.conflict_table_name
+
+    async def find(self, wanted: Wanted) -> list[dict[str, Any]]:
+        """The entries that match, newest first."""
+        if wanted.key is not None:
+            items = await self._item_names(wanted)
+            found = [entry for item in items for entry in await self._query(BY_KEY, "item", item, wanted)]
+        elif wanted.rule is not None:
+            found = await self._query(BY_RULE, "rule", wanted.rule, wanted)
+        else:
+            found = [entry async for entry in self._scan() if wanted.matches(entry)]
+        found.sort(key=lambda entry: (entry.get("detected_at", ""), entry["id"]), reverse=True)
+        return found[: wanted.limit]
+
+    async def one(self, text: str) -> dict[str, Any]:
+        """The entry whose id begins so."""
+        if _WHOLE_ID.fullmatch(text):
+            answer = await self._ask("GetItem", self._dynamodb.get_item, Key={"id": {"S": text}}, ConsistentRead=True)
+            found = [shown(answer["Item"])] if answer.get("Item") else []
+        elif _PART_OF_ID.fullmatch(text):
+            found = [entry async for entry in self._scan() if entry["id"].startswith(text)]
+        else:
+            raise EntryUnknown(f"{text} is not the id of a conflict entry, nor at least four characters of one.")
+        if len(found) > 1:
+            raise EntryUnknown(f"{len(found)} conflict entries begin with {text}.", advice="Write more of the id.")
+        if not found:
+            raise EntryUnknown(f"There is no conflict entry {text}.")
+        return found[0]
+
+    async def _item_names(self, wanted: Wanted) -> list[str]:
+        """The key's name in the index, for every table that it may be a key of."""
+        assert wanted.key is not None, "only asked for a key"
+        names: dict[str, None] = {}
+        problems = []
+        for rule in self._settings.rules:
+            if wanted.rule not in {None, rule.name}:
+                continue
+            if not rule.sources:  # a choice that finds no table
+                continue
+            region, table = rule.sources[0]
+            try:
+                key = parse_key(wanted.key, (await describe(self._places[region], table)).keys)
+            except KeyInvalid as error:
+                problems.append(error)
+            else:
+                names |= {key.side_key(named): None for _, named in rule.sources}
+        if problems and not names:
+            raise problems[0]
+        return list(names)
+
+    async def _query(self, index: str, attribute: str, value: str, wanted: Wanted) -> list[dict[str, Any]]:
+        found = []
+        request: dict[str, Any] = {
+            "IndexName": index,
+            "KeyConditionExpression": "#a = :a" + (" AND detected_at >= :since" if wanted.since else ""),
+            "ExpressionAttributeNames": {"#a": attribute},
+            "ExpressionAttributeValues": {
+                ":a": {"S": value},
+                **({":since": {"S": wanted.since}} if wanted.since else {}),
+            },
+            "ScanIndexForward": False,
+        }
+        async for row in self._pages("Query", self._dynamodb.query, request):
+            entry = shown(row)
+            if wanted.matches(entry):
+                found.append(entry)
+                if wanted.limit is not None and len(found) >= wanted.limit:
+                    break
+        return found
+
+    async def _scan(self) -> AsyncIterator[dict[str, Any]]:
+        async for row in self._pages("Scan", self._dynamodb.scan, {"ConsistentRead": True}):
+            yield shown(row)
+
+    async def _pages(self, what: str, operation: Any, request: dict[str, Any]) -> AsyncIterator[Any]:
+        while True:
+            answer = await self._ask(what, operation, **request)
+            for row in answer["Items"]:
+                yield row
+            if not answer.get("LastEvaluatedKey"):
+                return
+            request = {**request, "ExclusiveStartKey": answer["LastEvaluatedKey"]}
+
+    async def _ask(self, what: str, operation: Any, **request: Any) -> Any:
+        where = f"conflict table {self._table} in {self._settings.coordination.region}"
+        return await ask(f"{what} on the {where}", operation, TableName=self._table, **request)

@@ -1,0 +1,125 @@
+"""What `inspect` found at one place, and how people and scripts are shown it.
+
+Contents are shown only when asked for; a digest of the content tells whether two are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any, TypeVar
+
+import msgspec
+
+from replicator.checks.facts import for_the_end
+from replicator.domain.errors import Unreachable
+from replicator.domain.image import Image, canonical
+from replicator.domain.stamps import parse_version
+from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP, is_ordered_version
+
+COLUMNS = ("what", "where", "state", "version", "bytes", "content", "agrees")
+_DIGEST = 16
+Seen = TypeVar("Seen")
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
+
+class _Open:
+    """A fence for reads, which need none."""
+
+    def check(self) -> None:
+        """Nothing stands in the way."""
+
+
+OPEN = _Open()
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """One place where the item may be.
+
+    `item`: what is there, `stamp`: the attribute of it that is no content; `version`: what orders it among others;
+    `details`: what only this kind of place has, for scripts.
+    """
+
+    role: str
+    region: str
+    name: str
+    state: str
+    version: str | None = None
+    item: Image | None = None
+    agrees: bool | None = None
+    key: str | None = None
+    stamp: str = STAMP
+    details: Mapping[str, Any] = field(default_factory=dict)
+    trouble: str | None = None
+    """Why nothing is known about this place."""
+
+    @property
+    def digest(self) -> str | None:
+        """Equal for equal contents."""
+        return digest(self.item, self.stamp)
+
+    def document(self, *, values: bool) -> dict[str, Any]:
+        """As JSON; the content only when asked for."""
+        content = None if self.item is None else msgspec.json.decode(self.item.wire)
+        return {
+            "role": self.role,
+            "region": self.region,
+            "name": self.name,
+            "key": self.key,
+            "state": self.state,
+            "version": self.version,
+            "bytes": None if self.item is None else len(self.item.wire),
+            "content_hash": self.digest,
+            "agrees": self.agrees,
+            **self.details,
+            **({"item": content} if values else {}),
+        }
+
+    def row(self, *, values: bool) -> list[str]:
+        """As cells of `COLUMNS`, and the content when asked for."""
+        agrees = {True: "yes", False: "NO", None: ""}[self.agrees]
+        where = f"{self.name} in {self.region}" + (f", key {self.key}" if self.key else "")
+        size = "" if self.item is None else str(len(self.item.wire))
+        row = [self.role, where, self.state, short(self.version), size, self.digest or "", agrees]
+        return [*row, self.item.wire.decode() if self.item else ""] if values else row
+
+
+def unreachable(role: str, region: str, name: str, error: Unreachable, key: str | None = None) -> Sight:
+    """A place that does not answer."""
+    return Sight(role, region, name, "unreachable", key=key, trouble=for_the_end(error.sentence))
+
+
+async def or_unknown(look: Awaitable[Seen]) -> Seen | Unreachable:
+    """What is seen, or why nothing is: one place that does not answer hides no other."""
+    try:
+        return await look
+    except Unreachable as error:
+        return error
+
+
+def digest(item: Image | None, stamp: str = STAMP) -> str | None:
+    """Digest of an item's content, without the attribute `stamp`; None of no item."""
+    return None if item is None else sha256(canonical(item, stamp)).hexdigest()[:_DIGEST]
+
+
+def short(version: str | None) -> str:
+    """A version for people, without the zeros that pad it.
+
+    Of mode `ordered`: epoch, stream generation, sequence number; of `active-active`: time, counter, region, sequence
+    number. Any other is its own.
+    """
+    if version is None:
+        return ""
+    if is_ordered_version(version):
+        generation_end = EPOCH_DIGITS + GENERATION_DIGITS
+        parts = (version[:EPOCH_DIGITS], version[EPOCH_DIGITS:generation_end], version[generation_end:])
+        return ".".join(str(int(part)) for part in parts)
+    parsed = parse_version(version)
+    if parsed is None:
+        return version
+    time = (_EPOCH + timedelta(microseconds=parsed.micros)).isoformat().replace("+00:00", "Z")
+    counter = f"+{parsed.counter}" if parsed.counter else ""
+    return f"{time}{counter} {parsed.region} {parsed.sequence % 10**SEQUENCE_DIGITS}"

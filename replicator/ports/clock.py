@@ -1,0 +1,15 @@
+"""The port to time."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """Time, as far as the engine needs it."""
+
+    def now(self) -> float:
+        """Seconds since 1970; for lags only."""
+
+    def monotonic(self) -> float:
+        """Seconds of a clock that never jumps and counts suspended time."""

@@ -1,0 +1,95 @@
+"""Ports to the coordination table: leases and positions, members, and the registry of streams, gaps and pauses."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.progress import Position
+from replicator.domain.rules import Target
+from replicator.domain.shards.leases import (
+    KnownStream,
+    Lease,
+    LeaseRow,
+    Pulse,
+    Seat,
+    StreamRef,
+    StreamState,
+    TargetStart,
+)
+from replicator.domain.shards.lineage import Shard
+
+
+class Coordination(Protocol):
+    """Lineage, leases and progress: one row per shard, because a checkpoint is conditional on the lease's epoch."""
+
+    async def state(self, stream: StreamRef) -> StreamState:
+        """All of a stream's rows."""
+
+    async def discover(self, stream: StreamRef, shards: Sequence[Shard], found_at: float) -> None:
+        """Store shards: a new row for an unknown one, what is new about a known one. Knowledge only grows."""
+
+    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """Note that the stream lists a shard no more."""
+
+    async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
+        """Take a shard if its row still has the owner and epoch of `seen`; None when somebody was faster."""
+
+    async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
+        """Store positions by target id; `LeaseLost` unless owner and epoch still are ours.
+
+        A position at or behind the `until` of a target's rewind takes that rewind away.
+        """
+
+    async def release(self, lease: Lease) -> None:
+        """Give the shard back; quiet when it is no longer ours."""
+
+    async def forget(self, stream: StreamRef, row: LeaseRow) -> None:
+        """Delete the row of a finished shard that the stream no longer lists; quiet when it changed meanwhile."""
+
+    async def take_seat(self, stream: StreamRef, seen: Seat | None, owner: WorkerId | None) -> bool:
+        """Take (or, with no owner, leave) the discoverer's seat if it still is as `seen`; False if it is not."""
+
+
+class Membership(Protocol):
+    """Workers and their heartbeats: one write per worker, not one per shard."""
+
+    async def beat(self, worker: WorkerId, pulse: Pulse) -> None:
+        """Show a sign of life."""
+
+    async def members(self) -> dict[WorkerId, Pulse]:
+        """Every worker's last pulse."""
+
+    async def leave(self, worker: WorkerId) -> None:
+        """Remove a worker's row."""
+
+    async def paused(self) -> frozenset[RuleName]:
+        """Rules that an operator has paused."""
+
+
+class Registry(Protocol):
+    """What is known about streams beside their shards: targets' starts, and gaps."""
+
+    async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
+        """Targets that ever started on this stream, by target id."""
+
+    async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:
+        """Store the start of a target (None: the server's time now) unless one is stored; returns what is stored."""
+
+    async def record_gap(self, gap: Gap) -> None:
+        """Store a loss interval; the same gap (`Gap.gap_id`) with the same end again changes nothing.
+
+        With another `until` it has grown: that is stored, and an acknowledgement is withdrawn, because it was given for
+        something else. When and why it was found first stays.
+        """
+
+    async def acknowledged(self, gap: Gap) -> bool:
+        """Whether an operator accepted the loss up to this very `until`: a stopped target then goes on behind it."""
+
+    async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
+        """Streams of this table that were read before, oldest first."""
+
+    async def remember_stream(self, stream: StreamRef, drained: Collection[RuleName] = ()) -> None:
+        """Note that a stream is being read, and which rules have read it to its end; what is noted stays."""

@@ -1,0 +1,122 @@
+"""What the engine reports: one call per event, which logs and counts."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import RuleName, ShardId, WorkerId
+from replicator.domain.modes.ordered import Effect
+from replicator.domain.progress import Position
+from replicator.domain.rules import Target
+from replicator.domain.shards.leases import Lease, StreamRef
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where something happened: a target of a rule on a shard."""
+
+    stream: StreamRef
+    shard_id: ShardId
+    target: Target
+
+
+@dataclass(frozen=True, slots=True)
+class BatchReport:
+    """One page of records, applied at one target."""
+
+    place: Place
+    records: int
+    changes: int
+    skipped: int
+    effects: Mapping[Effect, int]
+    adopted: int
+    conflicts: Mapping[tuple[str, str], int]
+    """Entries written, by kind and outcome."""
+    cache_actions: int
+    keyless: int
+    retries: int
+    position: Position
+    lag_seconds: float | None
+    took_seconds: float
+    kept_removals: int = 0
+    """Deletes of mode `active-active` that were settled behind a removal with a greater version (protocol.md, 5.3)."""
+
+
+class Observer(Protocol):
+    """Told what happened; may lose things, never decides anything."""
+
+    def polled(self, stream: StreamRef, shard_id: ShardId, position: Position, records: int) -> None:
+        """The records behind a position were asked for."""
+
+    def batch_began(self, place: Place, oldest: float) -> None:
+        """A page is about to be applied; `oldest` is the creation time of its oldest record."""
+
+    def batch_applied(self, report: BatchReport) -> None:
+        """A page is durable at a target."""
+
+    def retrying(self, place: Place, error: ReplicatorError, attempt: int) -> None:
+        """A request failed and will be repeated."""
+
+    def blocked(self, place: Place, error: ReplicatorError, key: str | None) -> None:
+        """A target cannot go on; `key` names the item that stands in the way."""
+
+    def unblocked(self, place: Place) -> None:
+        """A blocked target goes on."""
+
+    def moved(self, place: Place, position: Position) -> None:
+        """A target's frontier moved."""
+
+    def checkpoint_saved(self, lease: Lease, positions: Mapping[str, Position]) -> None:
+        """Positions were stored."""
+
+    def shard_started(self, lease: Lease, rule: RuleName) -> None:
+        """A rule started to read a shard."""
+
+    def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
+        """A rule no longer reads a shard: finished, drained, or lease lost."""
+
+    def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
+        """A shard's worker met an error that nobody expected."""
+
+    def lease_claimed(self, lease: Lease) -> None:
+        """A shard is ours."""
+
+    def lease_ended(self, lease: Lease, why: str) -> None:
+        """A shard is no longer ours: released, lost, finished."""
+
+    def gap_found(self, gap: Gap) -> None:
+        """Records were lost before they were read."""
+
+    def gap_passed(self, gap: Gap, why: str) -> None:
+        """A target goes on behind a gap: its rule skips, or an operator acknowledged the loss."""
+
+    def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
+        """A shard is leased but does not progress, for longer than the bound; told again while it lasts."""
+
+    def unstalled(self, lease: Lease, rule: RuleName) -> None:
+        """It progresses again."""
+
+    def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """An iterator was derived anew."""
+
+    def session_began(self, worker: WorkerId) -> None:
+        """This process lives under a new worker id."""
+
+    def cycle(self, stream: StreamRef | None, shards: int, owned: int, open_shards: int | None = None) -> None:
+        """A cycle over a stream's shards was attempted: how many are known, how many are ours, how many get records."""
+
+    def described(self, stream: StreamRef) -> None:
+        """A stream was asked for shards: one DescribeStream call."""
+
+    def paused(self, rules: Collection[RuleName]) -> None:
+        """These rules are paused now, and no others; told again and again."""
+
+    def service_failed(self, what: str, error: ReplicatorError) -> None:
+        """A background service (discovery, heartbeat) failed and will be repeated."""
+
+    def service_recovered(self, what: str) -> None:
+        """The service works again."""

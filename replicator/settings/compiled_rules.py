@@ -1,0 +1,142 @@
+"""Settings as domain values: rules, targets, filters and cache rules."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from hashlib import sha256
+
+from replicator.domain.cache_keys import CacheRule, CacheVerb, KeyTemplate
+from replicator.domain.filters import Equals, Filter, Where
+from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
+from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy, Unstamped
+from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
+from replicator.domain.records import Event
+from replicator.domain.rules import ActivePlan, OnGap, Rule, Start, Target, TtlDeletes, VersionedPlan
+from replicator.settings import (
+    FilterSettings,
+    MeshFilter,
+    MeshRule,
+    OrderedRule,
+    RuleSettings,
+    Settings,
+    VersionedRule,
+)
+
+_DEFAULT_TTL = timedelta(hours=1)
+
+
+def rules_of(settings: Settings) -> list[Rule]:
+    """Every configured rule, once per source that it reads."""
+    return [seen for rule in settings.rules for seen in sights_of(settings, rule)]
+
+
+def sights_of(settings: Settings, rule: RuleSettings) -> list[Rule]:
+    """One rule, once per source that it reads: a mesh is read in each of its regions, a choice of tables in none."""
+    if not rule.sources:
+        return []
+    return [_ordered(settings, rule)] if isinstance(rule, OrderedRule) else _mesh(settings, rule)
+
+
+def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
+    """One rule of mode `ordered`; its targets are its replicas, and the source when a cache stands beside it."""
+    caches = _caches(settings, rule)
+    tables: dict[str, str | None] = dict(rule.replica_tables)
+    if any(cache.region == rule.source for cache in caches):
+        tables.setdefault(rule.source, None)
+    return Rule(
+        name=RuleName(rule.name),
+        source=RegionId(rule.source),
+        table=TableName(rule.table_name),
+        targets=tuple(
+            Target(
+                rule=RuleName(rule.name),
+                region=RegionId(region),
+                table=None if table is None else TableName(table),
+                caches=tuple(cache for cache in caches if cache.region == region),
+            )
+            for region, table in tables.items()
+        ),
+        policy=OrderedPolicy(insert_guard=InsertGuard(rule.insert_guard), unstamped=Unstamped(rule.unstamped)),
+        epoch=rule.epoch,
+        start=Start(rule.start),
+        ttl_deletes=TtlDeletes(rule.ttl_deletes),
+        on_gap=OnGap(rule.on_gap),
+        filter=_filter(rule.filter),
+    )
+
+
+def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
+    """One rule of a mesh, seen from each of its regions."""
+    caches = _caches(settings, rule)
+    regions = [RegionId(region) for region, _ in rule.sources]
+    return [
+        Rule(
+            name=RuleName(rule.name),
+            source=RegionId(home),
+            table=TableName(table),
+            targets=(
+                Target(
+                    rule=RuleName(rule.name),
+                    region=RegionId(home),
+                    table=TableName(table),
+                    caches=tuple(cache for cache in caches if cache.region == home),
+                    whole=True,
+                ),
+            ),
+            mesh=_plan(rule, tuple(region for region in regions if region != home)),
+            start=Start(rule.start),
+            on_gap=OnGap(rule.on_gap),
+            filter=_key_filter(rule.filter),
+        )
+        for home, table in rule.sources
+    ]
+
+
+def _plan(rule: MeshRule, others: tuple[RegionId, ...]) -> VersionedPlan | ActivePlan:
+    if isinstance(rule, VersionedRule):
+        version = rule.version
+        return VersionedPlan(others, VersionAttribute(version.attribute, VersionType(version.type), version.width))
+    return ActivePlan(others, ActivePolicy(guard=Guard(rule.guard), attribute=rule.stamp))
+
+
+def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:
+    return [
+        CacheRule(
+            cache=action.cache,
+            region=RegionId(settings.caches[action.cache].region),
+            key=KeyTemplate(action.key),
+            verb=CacheVerb(action.action),
+            ttl=action.ttl or _DEFAULT_TTL,
+        )
+        for action in rule.cache
+    ]
+
+
+def shape_of(rule: RuleSettings) -> str:
+    """Digest of what decides which items a rule lets pass and which cache keys they have."""
+    text = rule.filter.model_dump_json() + "".join(f"|{action.cache}|{action.key}" for action in rule.cache)
+    return sha256(text.encode()).hexdigest()[:16]
+
+
+def _filter(settings: FilterSettings) -> Filter:
+    return Filter(
+        events=frozenset(Event) if settings.events is None else frozenset(Event(name) for name in settings.events),
+        key_prefix=tuple(settings.key_prefix.items()),
+        equals=tuple(_equals(name, value) for name, value in settings.equals.items()),
+        exists=tuple(settings.exists),
+        where=None if settings.where is None else Where(settings.where),
+    )
+
+
+def _key_filter(settings: MeshFilter) -> Filter:
+    return Filter(
+        key_prefix=tuple(settings.key_prefix.items()),
+        equals=tuple(_equals(name, value) for name, value in settings.equals.items()),
+    )
+
+
+def _equals(attribute: str, value: str | bool | float | None) -> Equals:  # noqa: FBT001 - a scalar of any kind
+    if value is None or isinstance(value, str | bool):
+        return Equals(attribute, value)
+    return Equals(attribute, str(value), is_number=True)

@@ -1,0 +1,232 @@
+"""From a file to settings: every way in which a configuration can be wrong becomes one sentence that names the place.
+
+Invariant: a sentence names the file or the variable, the key path, the line where there is one, and what is allowed;
+it never carries a value, because any value may be a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+from pydantic_settings import EnvSettingsSource, NestedSecretsSettingsSource, SettingsError
+
+from replicator.domain.errors import ConfigurationInvalid
+from replicator.settings import (
+    DEFAULT_PATH,
+    ENV_PREFIX,
+    NESTED,
+    Settings,
+    secrets_directory,
+)
+from replicator.settings.error_messages import Problem, explain, unknown_key
+from replicator.settings.yaml_document import Document, NotADocument, read_document
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
+
+DEBUG_VARIABLE = "REPLICATOR_DEBUG"
+
+PATH_VARIABLE = f"{ENV_PREFIX}CONFIG"
+_SENTENCES = re.compile(r"^(?P<path>[a-z_]+(?:[.\[][^:\s]*)?): (?P<text>.+)$")
+_OTHER_VARIABLES = {PATH_VARIABLE, DEBUG_VARIABLE, f"{ENV_PREFIX}SECRETS_DIR"}
+_KUBERNETES = re.compile(r"_SERVICE_HOST$|_PORT(_.*)?$")
+_STEPS = re.compile(r"[^.\[\]]+")
+
+Location = tuple[str | int, ...]
+
+
+class ConfigurationProblems(ConfigurationInvalid):
+    """The configuration cannot be used as it is written; one sentence per problem."""
+
+    def __init__(self, sentences: list[str]) -> None:
+        super().__init__("\n".join(sentences), advice="")
+        self.sentences = sentences
+
+
+def configuration_path(option: Path | None) -> Path:
+    """The file to read: the option, else REPLICATOR_CONFIG, else the default place."""
+    return option or Path(os.environ.get(PATH_VARIABLE) or DEFAULT_PATH)
+
+
+def load(path: Path) -> Settings:
+    """Settings from a file, the secrets directory and the environment; `ConfigurationProblems` names what is wrong."""
+    document = _document(path)
+    sources = _sources(path)
+    unknown = [key for key in document.content if key not in Settings.model_fields]
+    if any(key.startswith("_") or key.lower() in Settings.model_fields for key in unknown):
+        # The settings class takes `_names` for arguments of its own, and is not strict about capitals.
+        problems = [Problem((key,), f"`{key}` {unknown_key((key,))}") for key in unknown]
+        raise ConfigurationProblems([_sentence(document, sources, problem) for problem in problems])
+    try:
+        return Settings(**document.content)
+    except ValidationError as error:
+        found = [_located(detail) for detail in error.errors(include_url=False, include_input=False)]
+        sentences = [_sentence(document, sources, problem) for problems in found for problem in problems]
+        raise ConfigurationProblems(list(dict.fromkeys(sentences))) from None
+    except SettingsError as error:
+        raise ConfigurationProblems([f"{path}: {error}."]) from None
+
+
+def _document(path: Path) -> Document:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationProblems(
+            [f"{path}: there is no such file; name the configuration with --config PATH or {PATH_VARIABLE}."]
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigurationProblems([f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8."]) from None
+    except OSError as error:
+        raise ConfigurationProblems(
+            [f"{path}: cannot be read ({error.strerror}); make it a file that this user may read."]
+        ) from None
+    try:
+        return read_document(text)
+    except NotADocument as error:
+        raise ConfigurationProblems([f"{path}{problem}" for problem in error.problems]) from None
+
+
+# -- where a value came from -----------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Sources:
+    """What stands above the file: (name for people, its values), strongest first."""
+
+    path: Path
+    above: tuple[tuple[str, Mapping[str, Any]], ...]
+
+    def origin(self, document: Document, problem: Problem) -> str:
+        """Where the value in question was written."""
+        for name, values in self.above:
+            if _holds(values, problem.location):
+                return name
+        line = document.line(problem.location)
+        return f"{self.path}:{line}" if line else str(self.path)
+
+
+def _holds(values: object, location: Location) -> bool:
+    for step in location:
+        if isinstance(values, Mapping):
+            match = next((key for key in values if str(key).lower() == str(step).lower()), None)
+            if match is None:
+                return False
+            values = values[match]
+        elif isinstance(values, list) and isinstance(step, int) and step < len(values):
+            values = values[step]
+        else:
+            return False
+    return bool(location)
+
+
+def _sources(path: Path) -> _Sources:
+    _refuse_unknown_variables()
+    directory = secrets_directory()
+    try:
+        environment = EnvSettingsSource(Settings)()
+    except SettingsError as error:
+        raise ConfigurationProblems([_unreadable(error, "the environment")]) from None
+    try:
+        secrets = NestedSecretsSettingsSource(Settings, secrets_dir=directory, env_prefix="")()  # type: ignore[arg-type]
+    except (SettingsError, OSError, UnicodeDecodeError) as error:
+        raise ConfigurationProblems([_unreadable(error, f"the secrets directory {directory}")]) from None
+    _refuse_unknown_secrets(directory)
+    return _Sources(
+        path,
+        ((f"the environment ({ENV_PREFIX}...)", environment), (f"the secrets directory {directory}", secrets)),
+    )
+
+
+def _unreadable(error: Exception, place: str) -> str:
+    field = re.search(r'field "(\w+)"', str(error))
+    if field is not None:
+        return (
+            f"{place}: `{field[1]}` must be written as JSON there, or by its parts: {_variable(field[1])}{NESTED}<key>."
+        )
+    reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
+    return f"{place}: cannot be read ({reason})."
+
+
+def _variable(field: str) -> str:
+    return f"{ENV_PREFIX}{field.upper()}"
+
+
+def _refuse_unknown_variables() -> None:
+    """A nested variable whose first part is no setting would be ignored in silence; it is a slip of the pen."""
+    known = {field.lower() for field in Settings.model_fields}
+    unknown = [
+        name
+        for name in sorted(os.environ)
+        if name.upper().startswith(ENV_PREFIX)
+        and NESTED in name
+        and name[len(ENV_PREFIX) :].split(NESTED)[0].lower() not in known
+    ]
+    if unknown:
+        raise ConfigurationProblems(
+            [
+                f"the environment: {name} names no setting; the first part must be one of: "
+                f"{', '.join(_variable(field) for field in Settings.model_fields)}."
+                for name in unknown
+            ]
+        )
+
+
+def surprising_variables() -> list[str]:
+    """Variables with our prefix that mean nothing to us: a slip of the pen, or another program's.
+
+    Kubernetes makes some for a service that has our name; they are no surprise.
+    """
+    known = {_variable(field) for field in Settings.model_fields} | _OTHER_VARIABLES
+    return [
+        name
+        for name in sorted(os.environ)
+        if name.upper().startswith(ENV_PREFIX)
+        and NESTED not in name
+        and name.upper() not in known
+        and not _KUBERNETES.search(name)
+    ]
+
+
+def _refuse_unknown_secrets(directory: Path | None) -> None:
+    """The same for files of the secrets directory, which otherwise may hold what other programs need."""
+    if directory is None or not directory.is_dir():
+        return
+    known = {field.lower() for field in Settings.model_fields}
+    names = sorted(entry.name for entry in directory.iterdir() if NESTED in entry.name and entry.name[0] != ".")
+    unknown = [name for name in names if name.split(NESTED)[0].lower() not in known]
+    if unknown:
+        raise ConfigurationProblems(
+            [
+                f"{directory / name}: names no setting; the first part must be one of: "
+                f"{', '.join(Settings.model_fields)}, for example caches{NESTED}main{NESTED}password."
+                for name in unknown
+            ]
+        )
+
+
+# -- what is wrong with it -------------------------------------------------------------------------------------------
+
+
+def _located(detail: ErrorDetails) -> list[Problem]:
+    """Problems of one validation error; the model's own consistency check tells several at once."""
+    if detail["loc"]:
+        return [explain(detail)]
+    text = str(detail.get("ctx", {}).get("error", detail["msg"]))
+    problems = []
+    for line in text.splitlines():
+        match = _SENTENCES.match(line)
+        path, rest = (match["path"], match["text"]) if match else ("", line)
+        location = tuple(int(step) if step.isdecimal() else step for step in _STEPS.findall(path))
+        problems.append(Problem(location, f"`{path}`: {rest}" if path else rest))
+    return problems
+
+
+def _sentence(document: Document, sources: _Sources, problem: Problem) -> str:
+    hint = document.hint(problem.location)
+    return f"{sources.origin(document, problem)}: {problem.text}{f'; {hint}' if hint else ''}."
