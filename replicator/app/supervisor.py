@@ -286,7 +286,7 @@ class Workers:
         for index, address in enumerate(self._addresses):
             ear = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM))
             ear.bind(address.replace("@", "\0", 1) if address.startswith("@") else address)
-            ear.setblocking(False)
+            ear.settimeout(0)
             loop.add_reader(ear, self._hear, index, ear)
             stack.callback(loop.remove_reader, ear)
 

@@ -131,11 +131,11 @@ class Line:
 
 
 SEARCHED = (
-    *(f"replicator/domain/{name}.py" for name in ("active_active", "applying", "classification", "losses", "mesh")),
-    *(f"replicator/domain/{name}.py" for name in ("verification", "stamps", "image")),
-    "replicator/laboratory/memory/stamped.py",
+    *sorted(Path("replicator/domain/modes/active_active").glob("*.py")),
+    *(Path(f"replicator/domain/{name}.py") for name in ("stamps", "image")),
+    Path("replicator/laboratory/memory/stamped.py"),
     *(
-        f"tests/simulation/{name}.py"
+        Path(f"tests/simulation/{name}.py")
         for name in ("active_places", "active_tree", "active_truth", "active_world", "active_search")
     ),
 )

@@ -14,6 +14,7 @@ from botocore.exceptions import ClientError
 
 from replicator.adapters.aws import wire
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, member, translate
+from replicator.adapters.dynamodb.stream_wire import parse_records, parse_shards
 from replicator.domain.errors import (
     PoisonRecord,
     ReplicatorError,
@@ -155,7 +156,7 @@ class DynamoStreams:
             answer = await wire.call(self._client.describe_stream, body, None, what, StreamArn=stream.arn)
         except TableMissing as error:
             raise ShardGone(f"{what}: the stream is gone.") from error
-        return wire.parse_shards(answer, what)
+        return parse_shards(answer, what)
 
     async def iterator(
         self, stream: StreamRef, shard_id: ShardId, position: Position, first: SequenceNumber | None = None
@@ -198,6 +199,6 @@ class DynamoStreams:
         body = _ENCODE({"ShardIterator": iterator, "Limit": limit})
         what = f"GetRecords in {self._place.region_id}"
         try:
-            return wire.parse_records(await wire.call(self._client.get_records, body, None, what), what)
+            return parse_records(await wire.call(self._client.get_records, body, None, what), what)
         except TableMissing as error:
             raise ShardGone(f"{what}: the shard is gone.") from error

@@ -1,8 +1,8 @@
 """What a mode may ask of the world, and on which conditions, as values.
 
 Invariant: these values are the whole vocabulary between decisions and effects. Adapters answer them and decide nothing;
-the memory adapter evaluates the conditions, `adapters/dynamodb/expressions.py` renders them, and a contract suite proves that
-both agree on a real server.
+the memory adapter evaluates the conditions, `adapters/dynamodb/expressions.py` renders them, and a contract suite
+proves that both agree on a real server.
 """
 
 from __future__ import annotations
