@@ -25,6 +25,9 @@ EXIT_UNREACHABLE = 69
 EXIT_DRAIN_TIMED_OUT = 75
 EXIT_WRONG_WORLD = 78
 
+DEBUG_VARIABLE = "REPLICATOR_DEBUG"
+"""The environment variable that shows where a fault came from."""
+
 
 class ReplicatorError(Exception):
     """Something went wrong."""

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 from pydantic_settings import EnvSettingsSource, NestedSecretsSettingsSource, SettingsError
 
-from replicator.domain.errors import ConfigurationInvalid
+from replicator.domain.errors import DEBUG_VARIABLE, ConfigurationInvalid
 from replicator.settings import (
     DEFAULT_PATH,
     ENV_PREFIX,
@@ -30,7 +30,6 @@ from replicator.settings.yaml_document import Document, NotADocument, read_docum
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
-DEBUG_VARIABLE = "REPLICATOR_DEBUG"
 
 PATH_VARIABLE = f"{ENV_PREFIX}CONFIG"
 _SENTENCES = re.compile(r"^(?P<path>[a-z_]+(?:[.\[][^:\s]*)?): (?P<text>.+)$")

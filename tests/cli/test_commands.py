@@ -39,7 +39,7 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
         [
             "import sys",
             f"sys.argv = {['replicator', *arguments]!r}",
-            "from replicator.cli.boundary import run",
+            "from replicator.cli.main import run",
             "code = run()",
             "print(code, *sorted({name.partition('.')[0] for name in sys.modules}))",
         ]

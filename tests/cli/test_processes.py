@@ -24,8 +24,8 @@ from tests.cli.worlds import World
 WORKER = """
 import os, signal, sys, threading, time
 from pathlib import Path
-from replicator.cli.lifeline import bind_to_parent
-from replicator.ops.systemd import notify
+from replicator.app.parent_death import bind_to_parent
+from replicator.observability.systemd import notify
 
 directory, index, plan = Path(sys.argv[1]), sys.argv[2], sys.argv[3:]
 lives = directory / f"lives-{index}"
@@ -237,7 +237,7 @@ async def test_the_manager_hears_that_all_are_ready_once_all_are(
 
 PARENT = """
 import asyncio, json, sys
-from replicator.cli.processes import Launch, Patience, Workers
+from replicator.app.supervisor import Launch, Patience, Workers
 asyncio.run(Workers([Launch(*launch) for launch in json.loads(sys.argv[1])], Patience()).run())
 """
 

@@ -1,7 +1,7 @@
 """The stream laboratory: DynamoDB Streams with a true shard lineage in front of MiniStack, and everything that breaks.
 
 `laboratory(upstream_url, seed=1, shards=4)` serves one in this process, `StreamLab.start(directory, upstream_url)` as a
-child process, `python -m replicator.demo.streamlab` for people. See docs/laboratory.md.
+child process, `python -m replicator.laboratory.streamlab` for people. See docs/laboratory.md.
 """
 
 from replicator.laboratory.streamlab.laboratory import Laboratory

@@ -1,4 +1,4 @@
-"""`python -m replicator.demo.streamlab`: the stream laboratory as a process of its own.
+"""`python -m replicator.laboratory.streamlab`: the stream laboratory as a process of its own.
 
 Invariant: one JSON line on standard output tells where it listens, when it does; SIGTERM and SIGINT end it cleanly.
 """
