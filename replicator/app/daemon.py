@@ -21,7 +21,7 @@ from replicator.adapters.aws.wire import prepare
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.admin.server import serve_admin
-from replicator.app.lifetime import live
+from replicator.app.lifetime import live, unless
 from replicator.app.preflight import Premises, prepare_start
 from replicator.app.table_discovery import TableWatch
 from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
@@ -139,8 +139,8 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     assembly = Assembly(parts.settings, parts.places, parts.home, parts.caches, parts.clock, parts.observer)
     finder = TableFinder(parts.settings, parts.places)
     premises = Premises(parts.settings, parts.places, parts.caches, assembly.registry, parts.clock, finder)
-    survey = await prepare_start(premises, stop)
-    if stop.is_set():
+    survey = await unless(stop, prepare_start(premises))
+    if survey is None:
         return
     sources = Sources()
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED
+
+T = TypeVar("T")
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _LAST_RESORT_SECONDS = 5.0
@@ -38,16 +42,40 @@ async def live(
                 deadline.reschedule(loop.time() + seconds)
                 loop.call_later(seconds + _LAST_RESORT_SECONDS, os._exit, EXIT_DRAIN_TIMED_OUT)
 
-            for number in _SIGNALS:
-                loop.add_signal_handler(number, signalled)
-            try:
+            with signals_to(signalled):
                 await work(stop)
-            finally:
-                for number in _SIGNALS:
-                    loop.remove_signal_handler(number)
     except TimeoutError:
         if not deadline.expired():
             raise
         told("drain_timed_out")
         return EXIT_DRAIN_TIMED_OUT
     return EXIT_STOPPED
+
+
+async def unless(stop: asyncio.Event, work: Coroutine[Any, Any, T]) -> T | None:
+    """What `work` returns; None as soon as `stop` is set, and then `work` is cancelled."""
+    async with asyncio.TaskGroup() as group:
+        working = group.create_task(work, name="what a stop ends")
+        stopping = group.create_task(stop.wait(), name="stop")
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        working.cancel()
+    return None if working.cancelled() else working.result()
+
+
+@contextmanager
+def signals_to(handler: Callable[[], None]) -> Iterator[None]:
+    """Call `handler` for every SIGTERM and SIGINT while the context lasts; afterwards what handled them before does.
+
+    The loop alone would leave none: process 1 then is deaf, and any other ends as if it had been killed.
+    """
+    loop = asyncio.get_running_loop()
+    before = {number: signal.getsignal(number) for number in _SIGNALS}
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, handler)
+    try:
+        yield
+    finally:
+        for number in _SIGNALS:
+            loop.remove_signal_handler(number)
+            signal.signal(number, before[number] or signal.SIG_DFL)

@@ -46,14 +46,12 @@ class Premises:
     finder: TableFinder
 
 
-async def prepare_start(premises: Premises, stop: asyncio.Event) -> Survey:
-    """Return when the engine may start, or when `stop` is set; raise what forbids it.
+async def prepare_start(premises: Premises) -> Survey:
+    """Return when the engine may start; raise what forbids it. It may be cancelled at any time.
 
     What it returns tells the tables of rules that choose them.
     """
-    survey = await _patiently(premises, stop)
-    if stop.is_set():
-        return survey
+    survey = await _patiently(premises)
     log = structlog.get_logger("replicator")
     for fact in survey.facts:
         if fact.status is Status.WARNING:
@@ -85,7 +83,7 @@ def _tolerant(rule: Rule) -> Iterator[None]:
         log.warning("unreachable", rule=rule.name, reason=error.message, advice=error.advice)
 
 
-async def _patiently(premises: Premises, stop: asyncio.Event) -> Survey:
+async def _patiently(premises: Premises) -> Survey:
     """What is there, once every service answered or patience is over and some rule can work."""
     log = structlog.get_logger("replicator")
     deadline = premises.clock.monotonic() + _PATIENCE_SECONDS
@@ -96,7 +94,7 @@ async def _patiently(premises: Premises, stop: asyncio.Event) -> Survey:
         wrong = [fact for fact in failures if fact.exit_code != EXIT_UNREACHABLE]
         if wrong:
             raise _refusal(wrong)
-        if not failures or stop.is_set():
+        if not failures:
             return survey
         if premises.clock.monotonic() >= deadline:
             rules = rules_of(expanded(premises.settings, survey.tables))

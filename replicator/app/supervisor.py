@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from replicator.app.lifetime import signals_to
 from replicator.domain.errors import (
     EXIT_DRAIN_TIMED_OUT,
     EXIT_FAULT,
@@ -151,11 +152,9 @@ class Workers:
 
     async def run(self) -> int:
         """Until a signal, or until a worker cannot start; returns the exit code."""
-        loop = asyncio.get_running_loop()
         self._log.info("starting_workers", workers=len(self._launches), pid=os.getpid())
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled)
         with ExitStack() as stack:
+            stack.enter_context(signals_to(self._signalled))
             self._lifeline, kept = os.pipe()
             stack.callback(os.close, kept)
             stack.callback(os.close, self._lifeline)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -57,10 +56,6 @@ def run(
     Then drain, save the positions, release the shards and exit. A second signal ends it at once. With --workers the
     admin server of worker n (from 0) listens on admin.port + n, and a conflict file is one per worker.
     """
-    import signal
-
-    # Until the daemon takes over nothing has begun, so a signal simply is a stop.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     from replicator.app.parent_death import bind_to_parent
     from replicator.app.supervisor import number_of_workers, run_workers
     from replicator.settings.loading import configuration_path, load

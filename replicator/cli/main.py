@@ -9,8 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from replicator.domain.errors import EXIT_FAULT, EXIT_UNREACHABLE, EXIT_WRONG_WORLD, ReplicatorError
-from replicator.settings.loading import DEBUG_VARIABLE
+from replicator.domain.errors import DEBUG_VARIABLE, EXIT_FAULT, EXIT_UNREACHABLE, EXIT_WRONG_WORLD, ReplicatorError
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -18,9 +17,9 @@ _BROKEN_PIPE = 141
 
 def run() -> int:
     """Run the command that the arguments name; returns the exit code."""
-    from replicator.cli.commands import app
-
     try:
+        from replicator.cli.commands import app
+
         app(prog_name="replicator")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAULT if end.code else 0

@@ -141,11 +141,13 @@ def _become(arguments: list[str], environment: dict[str, str], files: list[str])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
-    from replicator.cli.main import run
+    from replicator.__main__ import main
 
     code = 1
     try:
-        code = run()
+        main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else 1
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
