@@ -17,9 +17,8 @@ import structlog
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import DynamoRegistry
-from replicator.adapters.dynamodb.mode_claims import ModeClaim, note_mode
 from replicator.adapters.dynamodb.streams import DynamoStreams
-from replicator.adapters.dynamodb.table_claims import Claim, note_epoch
+from replicator.adapters.dynamodb.table_claims import EpochClaim, ModeClaim, note_epoch, note_mode
 from replicator.checks.facts import Fact, Status
 from replicator.checks.survey import Probed, Survey, preflight
 from replicator.checks.table_choices import TableFinder
@@ -173,7 +172,7 @@ async def _epoch(premises: Premises, rule: Rule, stream: StreamRef) -> None:
     source = f"{stream.region}:{stream.table}"
     for target in rule.targets if rule.mesh is None else ():
         if target.table is not None:
-            claim = Claim(rule.name, target.region, target.table, rule.epoch, source, stream.generation)
+            claim = EpochClaim(rule.name, target.region, target.table, rule.epoch, source, stream.generation)
             with _tolerant(rule):
                 await note_epoch(
                     premises.places[target.region].dynamodb, side_table=premises.settings.side_table_name, claim=claim

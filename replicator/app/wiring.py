@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from replicator.adapters.dynamodb.conflict_log import conflict_log
+from replicator.adapters.conflict_sinks import conflict_log
 from replicator.adapters.dynamodb.coordination import (
     CoordinationTable,
     DynamoCoordination,

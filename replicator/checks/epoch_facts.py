@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from replicator.adapters.dynamodb.table_claims import Claim, epoch_problem
+from replicator.adapters.dynamodb.table_claims import EpochClaim, epoch_problem
 from replicator.checks.described_tables import ask, describe
 from replicator.checks.facts import Fact, failed, ok
 from replicator.domain.errors import ReplicatorError
@@ -31,7 +31,7 @@ async def _of_rule(settings: Settings, places: Mapping[str, Place], rule: Ordere
         source = await describe(places[rule.source], rule.table_name)
         generation = generation_of((source.stream_arn or "").rpartition("/stream/")[2])
         claims = [
-            Claim(rule.name, region, table, rule.epoch, f"{rule.source}:{rule.table_name}", generation)
+            EpochClaim(rule.name, region, table, rule.epoch, f"{rule.source}:{rule.table_name}", generation)
             for region, table in rule.replica_tables
         ]
         return [await _fact(places[claim.region_id], settings.side_table_name, claim) for claim in claims]
@@ -39,7 +39,7 @@ async def _of_rule(settings: Settings, places: Mapping[str, Place], rule: Ordere
         return []
 
 
-async def _fact(place: Place, side_table: str, claim: Claim) -> Fact:
+async def _fact(place: Place, side_table: str, claim: EpochClaim) -> Fact:
     what = f"GetItem on {side_table} in {claim.region_id}"
     answer = await ask(what, place.dynamodb.get_item, TableName=side_table, Key=claim.key, ConsistentRead=True)
     problem = epoch_problem(answer.get("Item", {}), claim)

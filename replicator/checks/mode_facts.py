@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from replicator.adapters.dynamodb.mode_claims import ModeClaim, standing_mode
+from replicator.adapters.dynamodb.table_claims import ModeClaim, standing_mode
 from replicator.checks.facts import Fact, failed, ok
 from replicator.domain.errors import ReplicatorError
 

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from replicator.adapters.aws.clients import Place
-from replicator.adapters.dynamodb.conflict_log import ConflictLogs, DynamoConflictLog, conflict_log, shown
+from replicator.adapters.conflict_sinks import ConflictLogs, conflict_log
+from replicator.adapters.dynamodb.conflict_log import DynamoConflictLog, shown
 from replicator.adapters.files.conflict_log import FileConflictLog
 from replicator.domain.conflict_document import document
 from replicator.domain.conflicts import ConflictEntry, Kind, LogConflict, Reason, Witness

@@ -7,19 +7,19 @@ from dataclasses import replace
 import pytest
 
 from replicator.adapters.aws.clients import Place
-from replicator.adapters.dynamodb.table_claims import Claim, note_epoch
+from replicator.adapters.dynamodb.table_claims import EpochClaim, note_epoch
 from replicator.domain.errors import WorldMismatch
 from tests.contract.worlds import create_table, fresh
 
 pytestmark = pytest.mark.servers
-CLAIM = Claim("orders", "eu", "orders", 1, "us:orders", 1000)
+CLAIM = EpochClaim("orders", "eu", "orders", 1, "us:orders", 1000)
 
 
 async def test_an_epoch_is_of_one_source_and_never_of_an_older_stream_or_a_lower_number(dynamo_place: Place) -> None:
     side = fresh("side")
     await create_table(dynamo_place.dynamodb, side, {"k": "S"})
 
-    async def note(claim: Claim) -> None:
+    async def note(claim: EpochClaim) -> None:
         await note_epoch(dynamo_place.dynamodb, side_table=side, claim=claim)
 
     for claim in (CLAIM, CLAIM, replace(CLAIM, generation=2000)):

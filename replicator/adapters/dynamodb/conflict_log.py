@@ -1,12 +1,12 @@
-"""The conflict log: entries in a DynamoDB table, and as JSON lines in a file.
+"""The conflict log: entries in a DynamoDB table.
 
 Invariant: an entry's id depends only on what was in conflict, so a replay writes the same entry and changes nothing;
-`write` returns when the entry is durable in every sink.
+`write` returns when the entry is durable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, translate
-from replicator.adapters.files.conflict_log import FileConflictLog
 from replicator.domain.conflict_document import document
 from replicator.domain.conflicts import ConflictEntry
 
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
 
-    from replicator.ports.targets import ConflictLog
-    from replicator.settings import Settings
 
 BY_RULE, BY_KEY = "by_rule", "by_key"
 _CONDITION_FAILED = "ConditionalCheckFailedException"
@@ -32,40 +29,6 @@ _NAMES = {stored: shown for shown, stored in _IMAGES.items()}
 _AS_JSON = {"key", *_NAMES}
 _OURS = {"item", "exp"}
 """Attributes that the table needs and an entry does not show."""
-
-
-def conflict_log(client: DynamoDBClient, settings: Settings) -> ConflictLog:
-    """Every sink that is configured, as one."""
-    mask = frozenset(settings.conflicts.mask)
-    logs: list[ConflictLog] = [
-        DynamoConflictLog(
-            client,
-            table=settings.conflict_table_name,
-            region_id=settings.coordination.region,
-            ttl=settings.conflicts.ttl,
-            mask=mask,
-        )
-    ]
-    conflicts = settings.conflicts
-    if conflicts.file is not None:
-        file = FileConflictLog(conflicts.file, max_bytes=conflicts.file_max_bytes, keep=conflicts.file_keep, mask=mask)
-        logs.append(file)
-    return logs[0] if len(logs) == 1 else ConflictLogs(logs)
-
-
-class ConflictLogs:
-    """Several logs as one."""
-
-    def __init__(self, logs: Sequence[ConflictLog]) -> None:
-        self._logs = logs
-
-    async def write(self, entry: ConflictEntry) -> None:
-        """Make an entry durable in each."""
-        for log in self._logs:
-            await log.write(entry)
-
-
-# -- a table -------------------------------------------------------------------------------------------------------
 
 
 class DynamoConflictLog:

@@ -1,7 +1,13 @@
-"""Epochs of mode `ordered`: who may write a replica table, kept in a row of its side table."""
+"""What was written to a table before, kept in rows of its side table: the epochs of mode `ordered`, and the mode.
+
+Every rule notes itself at its start for each table that it writes. A lower epoch is refused, and so is a table of
+another mode: its tombstones do not compare, so they would keep items from being written, or let them come back. Each
+row also carries the layout's version: an older program that meets a newer one stops.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +22,16 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
 
+ORDERED = "ordered"
+_NOT_NEWER = "(attribute_not_exists(#s) OR #s <= :s)"
+_SAME_WRITER = "#e = :e AND (attribute_not_exists(#f) OR (#f = :f AND #g <= :g))"
+
+
+# -- epochs ---------------------------------------------------------------------------------------------------------
+
 
 @dataclass(frozen=True, slots=True)
-class Claim:
+class EpochClaim:
     """What a rule is about to write to a replica table: `epoch`, from this stream of this source."""
 
     rule: str
@@ -35,48 +48,28 @@ class Claim:
         return {TOMBSTONE_KEY: {"S": f"{self.table}|epoch"}}
 
 
-async def note_epoch(client: DynamoDBClient, *, side_table: str, claim: Claim) -> None:
+async def note_epoch(client: DynamoDBClient, *, side_table: str, claim: EpochClaim) -> None:
     """Keep the highest epoch seen for a replica table in its side table, and who wrote in it; a lower one is refused.
 
     So is another source, or an older stream of the same one, in an epoch that was written in: its versions could be
-    below those that stand there. The row also carries the layout's version: an older program that meets a newer one
-    stops.
+    below those that stand there. `WorldMismatch` when the row stands against the claim.
     """
-    what = f"UpdateItem on {side_table} in {claim.region_id}"
-    same = "#e = :e AND (attribute_not_exists(#f) OR (#f = :f AND #g <= :g))"
-    try:
-        await client.update_item(
-            TableName=side_table,
-            Key=claim.key,
-            UpdateExpression="SET #e = :e, #s = :s, #f = :f, #g = :g",
-            ConditionExpression=f"(attribute_not_exists(#e) OR #e < :e OR ({same}))"
-            " AND (attribute_not_exists(#s) OR #s <= :s)",
-            ExpressionAttributeNames={"#e": "epoch", "#s": SCHEMA_VERSION, "#f": "source", "#g": "generation"},
-            ExpressionAttributeValues={
-                ":e": {"N": str(claim.epoch)},
-                ":s": {"N": str(SIDE_SCHEMA)},
-                ":f": {"S": claim.source},
-                ":g": {"N": str(claim.generation)},
-            },
-            ReturnValuesOnConditionCheckFailure="ALL_OLD",
-        )
-    except ClientError as error:
-        if error_code(error) != wire.CONDITION_FAILED:
-            raise translate(error, what) from error
-        refusal = epoch_problem(error.response.get("Item", {}), claim)
-        raise refusal or Unreachable(f"{what} was refused though nothing stands against it.") from error
-    except CLIENT_ERRORS as error:
-        raise translate(error, what) from error
+    standing = await _note(
+        client,
+        side_table,
+        claim,
+        {"epoch": {"N": str(claim.epoch)}, "source": {"S": claim.source}, "generation": {"N": str(claim.generation)}},
+        f"(attribute_not_exists(#e) OR #e < :e OR ({_SAME_WRITER}))",
+    )
+    if standing is not None:
+        raise epoch_problem(standing, claim) or _refused(side_table, claim)
 
 
-def epoch_problem(standing: Any, claim: Claim) -> WorldMismatch | None:
+def epoch_problem(standing: Any, claim: EpochClaim) -> WorldMismatch | None:
     """What a side row, as it stands, has against a claim; None when nothing."""
     where = f"{claim.table} in {claim.region_id}"
-    if int(standing.get(SCHEMA_VERSION, {}).get("N", 0)) > SIDE_SCHEMA:
-        return WorldMismatch(
-            f"The side rows of {where} were written by a newer replicator.",
-            advice="Upgrade this program to the version of its newest worker.",
-        )
+    if _is_newer(standing):
+        return _newer(where)
     seen = int(standing.get("epoch", {}).get("N", -1))
     if seen > claim.epoch:
         return WorldMismatch(
@@ -98,3 +91,127 @@ def epoch_problem(standing: Any, claim: Claim) -> WorldMismatch | None:
             advice=advice,
         )
     return None
+
+
+# -- modes ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ModeClaim:
+    """What a rule is about to do: write this table in this mode."""
+
+    rule: str
+    region_id: str
+    table: str
+    mode: str
+
+    @property
+    def key(self) -> dict[str, AttributeValueTypeDef]:
+        """The key of its side row."""
+        return {TOMBSTONE_KEY: {"S": f"{self.table}|mode"}}
+
+    @property
+    def epoch_key(self) -> dict[str, AttributeValueTypeDef]:
+        """The key of the row that only mode `ordered` writes; programs before this row existed wrote it too."""
+        return {TOMBSTONE_KEY: {"S": f"{self.table}|epoch"}}
+
+
+async def note_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim) -> None:
+    """Note that a table is written in this mode; `WorldMismatch` when another one, or a newer program, wrote it."""
+    problem = await standing_mode(client, side_table=side_table, claim=claim)
+    if problem is not None:
+        raise problem
+    standing = await _note(
+        client,
+        side_table,
+        claim,
+        {"mode": {"S": claim.mode}, "rule": {"S": claim.rule}},
+        "(attribute_not_exists(#m) OR #m = :m)",
+    )
+    if standing is not None:
+        raise mode_problem(standing, {}, claim, side_table) or _refused(side_table, claim)
+
+
+async def standing_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim) -> WorldMismatch | None:
+    """What stands against a claim now; nothing is written."""
+    what = f"GetItem on {side_table} in {claim.region_id}"
+    try:
+        mode_row, epoch_row = [
+            (await client.get_item(TableName=side_table, Key=key, ConsistentRead=True)).get("Item", {})
+            for key in (claim.key, claim.epoch_key)
+        ]
+    except CLIENT_ERRORS as error:
+        raise translate(error, what) from error
+    return mode_problem(mode_row, epoch_row, claim, side_table)
+
+
+def mode_problem(mode_row: Any, epoch_row: Any, claim: ModeClaim, side_table: str) -> WorldMismatch | None:
+    """What the rows, as they stand, have against a claim; None when nothing. An empty row is one that is not there."""
+    where = f"{claim.table} in {claim.region_id}"
+    if _is_newer(mode_row) or _is_newer(epoch_row):
+        return _newer(where)
+    written = mode_row.get("mode", {}).get("S")
+    if claim.mode != ORDERED and epoch_row:
+        written = ORDERED
+    if written in {None, claim.mode}:
+        return None
+    rows = " and ".join(f"{claim.table}|{name}" for name, row in (("mode", mode_row), ("epoch", epoch_row)) if row)
+    return WorldMismatch(
+        f"Rule {claim.rule!r} is of mode {claim.mode}, but {where} was written in mode {written}, whose deletes stand"
+        f" in the side table {side_table} and do not compare.",
+        advice=f"Set the mode back to {written}, or set `side_table` to a new name and run `replicator init`;"
+        f" docs/operations.md, 'Change the mode of a rule', has all steps. If nothing was replicated yet, delete"
+        f" {rows} from {side_table}.",
+    )
+
+
+# -- rows ----------------------------------------------------------------------------------------------------------
+
+_ALIASES = {"epoch": "e", "source": "f", "generation": "g", "mode": "m", "rule": "r", SCHEMA_VERSION: "s"}
+
+
+async def _note(
+    client: DynamoDBClient,
+    side_table: str,
+    claim: EpochClaim | ModeClaim,
+    values: Mapping[str, AttributeValueTypeDef],
+    condition: str,
+) -> Any | None:
+    """Write a claim's row under a condition; None when it is written, else the row that stands against it."""
+    noted: dict[str, AttributeValueTypeDef] = {**values, SCHEMA_VERSION: {"N": str(SIDE_SCHEMA)}}
+    try:
+        await client.update_item(
+            TableName=side_table,
+            Key=claim.key,
+            UpdateExpression="SET " + ", ".join(f"#{_ALIASES[name]} = :{_ALIASES[name]}" for name in noted),
+            ConditionExpression=f"{condition} AND {_NOT_NEWER}",
+            ExpressionAttributeNames={f"#{_ALIASES[name]}": name for name in noted},
+            ExpressionAttributeValues={f":{_ALIASES[name]}": value for name, value in noted.items()},
+            ReturnValuesOnConditionCheckFailure="ALL_OLD",
+        )
+    except ClientError as error:
+        if error_code(error) != wire.CONDITION_FAILED:
+            raise translate(error, _what(side_table, claim)) from error
+        return error.response.get("Item", {})
+    except CLIENT_ERRORS as error:
+        raise translate(error, _what(side_table, claim)) from error
+    return None
+
+
+def _what(side_table: str, claim: EpochClaim | ModeClaim) -> str:
+    return f"UpdateItem on {side_table} in {claim.region_id}"
+
+
+def _refused(side_table: str, claim: EpochClaim | ModeClaim) -> Unreachable:
+    return Unreachable(f"{_what(side_table, claim)} was refused though nothing stands against it.")
+
+
+def _is_newer(row: Any) -> bool:
+    return int(row.get(SCHEMA_VERSION, {}).get("N", 0)) > SIDE_SCHEMA
+
+
+def _newer(where: str) -> WorldMismatch:
+    return WorldMismatch(
+        f"The side rows of {where} were written by a newer replicator.",
+        advice="Upgrade this program to the version of its newest worker.",
+    )
