@@ -14,18 +14,21 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from replicator.domain.errors import ConfigurationInvalid
 from replicator.observability.status_document import shown
+from replicator.settings.admin import url
 
 if TYPE_CHECKING:
     from replicator.observability.metrics import Metrics
     from replicator.observability.observer import LiveObserver
     from replicator.observability.status_board import Board
+    from replicator.settings import Admin
 
 _PORT_TROUBLES = {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL}
+_EVERYWHERE = {"::", ""}
 
 
 @asynccontextmanager
 async def serve_admin(
-    host: str, port: int, board: Board, metrics: Metrics, observer: LiveObserver
+    admin: Admin, board: Board, metrics: Metrics, observer: LiveObserver
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve until the context ends; yields the address in use."""
 
@@ -53,25 +56,47 @@ async def serve_admin(
             web.get("/status", status),
         ]
     )
-    runner = web.AppRunner(app, access_log=None)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, shutdown_timeout=1.0)
-        try:
-            await site.start()
-        except socket.gaierror as error:
-            raise ConfigurationInvalid(
-                f"admin.host: {host!r} is not an address of this machine ({error.strerror}).",
-                advice="Set admin.host to an address to listen on, for example 127.0.0.1 or 0.0.0.0.",
-            ) from error
-        except OSError as error:
-            if error.errno in _PORT_TROUBLES or error.errno is None:
-                raise ConfigurationInvalid(
-                    f"admin.port: cannot listen on {host}:{port} ({error.strerror or error}).",
-                    advice="Stop the other process, or set admin.port (0 takes a free one) and admin.host.",
-                ) from error
-            raise
-        bound = runner.addresses[0]
-        yield str(bound[0]), int(bound[1])
+        host, port = await _listen(runner, admin)
+        yield host, port
     finally:
         await runner.cleanup()
+
+
+async def _listen(runner: web.AppRunner, admin: Admin) -> tuple[str, int]:
+    """Begin to serve; returns the address in use."""
+    try:
+        await _site(runner, admin).start()
+    except socket.gaierror as error:
+        raise ConfigurationInvalid(
+            f"admin.host: {admin.host!r} is not an address of this machine ({error.strerror}).",
+            advice="Set admin.host to an address to listen on, for example 127.0.0.1 or ::.",
+        ) from error
+    except OSError as error:
+        if error.errno in _PORT_TROUBLES or error.errno is None:
+            address = url(admin.host, admin.port).removeprefix("http://")
+            raise ConfigurationInvalid(
+                f"admin.port: cannot listen on {address} ({error.strerror or error}).",
+                advice="Stop the other process, or set admin.port (0 takes a free one) and admin.host.",
+            ) from error
+        raise
+    if not runner.addresses:
+        raise ConfigurationInvalid(
+            f"admin.host: this machine has no address of the family of {admin.host}.",
+            advice="Set admin.host to an address to listen on, for example 127.0.0.1 or ::.",
+        )
+    host, port, *_ = runner.addresses[0]
+    return str(host), int(port)
+
+
+def _site(runner: web.AppRunner, admin: Admin) -> web.BaseSite:
+    """What listens on `admin.host`; on `::` one socket for both families, where the loop's own would leave IPv4 out."""
+    if admin.host not in _EVERYWHERE:
+        return web.TCPSite(runner, admin.host, admin.port)
+    if socket.has_dualstack_ipv6():
+        listening = socket.create_server(("::", admin.port), family=socket.AF_INET6, dualstack_ipv6=True)
+    else:
+        listening = socket.create_server(("0.0.0.0", admin.port))  # noqa: S104 - what `::` is without IPv6
+    return web.SockSite(runner, listening)

@@ -81,10 +81,9 @@ async def _run(settings: Settings, config_path: Path) -> int:
 
     async def work(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            host, port = await stack.enter_async_context(
-                serve_admin(settings.admin.host, settings.admin.port, board, metrics, observer)
-            )
-            log.info("admin_listening", host=host, port=port)
+            host, port = await stack.enter_async_context(serve_admin(settings.admin, board, metrics, observer))
+            address = settings.admin.public_url(port, socket.gethostname())
+            log.info("admin_listening", host=host, port=port, advertised=address)
             places = await stack.enter_async_context(
                 open_places(
                     settings, regions_of(settings), connections_of(settings), stream_connections=STREAM_CONNECTIONS
@@ -93,7 +92,7 @@ async def _run(settings: Settings, config_path: Path) -> int:
             home = settings.coordination.region
             homes = await stack.enter_async_context(open_places(settings, {home}, {home: HOME_CONNECTIONS}))
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
-            parts = _Parts(settings, places, homes[home], caches, clock, observer, board, _address(host, port))
+            parts = _Parts(settings, places, homes[home], caches, clock, observer, board, address)
             await _serve(parts, stop)
 
     def told(what: str) -> None:
@@ -108,13 +107,6 @@ async def _run(settings: Settings, config_path: Path) -> int:
     code = await live(work, drain_seconds=settings.drain.total_seconds(), told=told)
     log.info("stopped", exit_code=code)
     return code
-
-
-def _address(host: str, port: int) -> str:
-    """Where the admin server is, for other machines to read; an address that means everywhere tells nothing."""
-    anywhere = host in {"0.0.0.0", "::"}  # noqa: S104 - what to tell, not where to listen
-    name = socket.gethostname() if anywhere else host
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _SECONDS = 2.0
 _ASKED_AT_ONCE = 32
 _OK = 200
-_ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104 - where to ask, not where to listen
 
 
 async def ask_all(settings: Settings, told: Iterable[str]) -> dict[str, dict[str, Any]]:
@@ -25,7 +24,7 @@ async def ask_all(settings: Settings, told: Iterable[str]) -> dict[str, dict[str
 
     `told`: addresses that heartbeats name. The configured port of this machine is asked too.
     """
-    addresses = list(dict.fromkeys([*_configured(settings), *(address for address in told if address)]))
+    addresses = list(dict.fromkeys(address for address in (settings.admin.local_url(), *told) if address))
     turn = asyncio.Semaphore(_ASKED_AT_ONCE)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as session:
 
@@ -35,15 +34,6 @@ async def ask_all(settings: Settings, told: Iterable[str]) -> dict[str, dict[str
 
         answers = await asyncio.gather(*(one(address) for address in addresses))
     return {address: answer for address, answer in zip(addresses, answers, strict=True) if answer is not None}
-
-
-def _configured(settings: Settings) -> list[str]:
-    """Where a daemon of this configuration on this machine listens, unless it takes any port."""
-    if settings.admin.port == 0:
-        return []
-    host = _ANYWHERE.get(settings.admin.host, settings.admin.host)
-    shown = f"[{host}]" if ":" in host else host
-    return [f"http://{shown}:{settings.admin.port}"]
 
 
 async def _ask(session: aiohttp.ClientSession, address: str, group: str) -> dict[str, Any] | None:

@@ -3,6 +3,7 @@
 This package checks what the file alone can show; `replicator check` compares it with the world.
 """
 
+from replicator.settings.admin import Admin
 from replicator.settings.chosen_tables import MOST_TABLES, choosing, expanded
 from replicator.settings.cross_checks import target_problems
 from replicator.settings.model import (
@@ -11,7 +12,6 @@ from replicator.settings.model import (
     ENV_PREFIX,
     LEAST_TOMBSTONE_TTL,
     NESTED,
-    Admin,
     Region,
     Settings,
     secrets_directory,

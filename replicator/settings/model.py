@@ -19,6 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from replicator.settings.admin import Admin
 from replicator.settings.cross_checks import problems_of
 from replicator.settings.rules import RuleSettings
 from replicator.settings.values import (
@@ -111,13 +112,6 @@ class CoordinationSettings(Frozen):
         if self.tables < _LEAST_BETWEEN_LOOKS:
             raise ValueError("tables must be at least 1s, because a look may ask about every table of a region")
         return self
-
-
-class Admin(Frozen):
-    """The admin HTTP server: /healthz /readyz /metrics /status."""
-
-    host: str = "127.0.0.1"
-    port: int = Field(default=9464, ge=0, le=65535, description="0 takes a free port, which the log names")
 
 
 class Polling(Frozen):
