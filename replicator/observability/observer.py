@@ -11,7 +11,7 @@ from collections.abc import Collection, Hashable, Mapping
 
 import structlog
 
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import ReplicatorError, Throttled
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RuleName, ShardId, WorkerId
 from replicator.domain.modes.ordered import Effect
@@ -24,6 +24,10 @@ from replicator.observability.status_board import Board, Stall, Trouble, spot_of
 from replicator.ports.clock import Clock
 from replicator.ports.events import BatchReport, Place
 
+_NO_ROOM = Throttled(
+    "A cache has no room, so entries were dropped instead of refreshed.",
+    advice="Raise maxmemory of the cache, or set an eviction policy; entries come back as they are read.",
+)
 LOST, STOPPED = "lost", "stopped"
 """Words of the engine for the end of a lease."""
 
@@ -72,6 +76,7 @@ class LiveObserver:
             metrics.conflicts.labels(*labels, kind, outcome).inc(number)
         metrics.cache_actions.labels(*labels).inc(report.cache_actions)
         metrics.keyless.labels(*labels).inc(report.keyless)
+        metrics.unstored.labels(*labels).inc(report.unstored)
         metrics.kept_removals.labels(*labels).inc(report.kept_removals)
         metrics.batch_seconds.labels(*labels).observe(report.took_seconds)
         if report.lag_seconds is not None:
@@ -87,6 +92,9 @@ class LiveObserver:
             took_ms=round(report.took_seconds * 1000),
             **counts,
         )
+        if report.unstored:
+            where = {"rule": place.target.rule, "region": place.target.region}
+            self._warn(("cache full", *labels), "cache_full", _NO_ROOM, **where)
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""
@@ -334,5 +342,6 @@ def _counts(report: BatchReport) -> dict[str, int]:
         "conflicts": sum(report.conflicts.values()),
         "cache_actions": report.cache_actions,
         "keyless": report.keyless,
+        "unstored": report.unstored,
         "retries": report.retries,
     }

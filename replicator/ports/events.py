@@ -42,6 +42,8 @@ class BatchReport:
     position: Position
     lag_seconds: float | None
     took_seconds: float
+    unstored: int = 0
+    """Cache entries that were dropped because there is no room to refresh them."""
     kept_removals: int = 0
     """Deletes of mode `active-active` that were settled behind a removal with a greater version (protocol.md, 5.3)."""
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicator.domain.cache_keys import CacheAction
 from replicator.domain.conflicts import ConflictEntry
+from replicator.domain.errors import ReplicatorError
 from replicator.domain.modes.requests import Request, Response
 
 
@@ -24,11 +26,23 @@ class Region(Protocol):
         """Carry a request out; the fence is checked right before the send."""
 
 
+@dataclass(frozen=True, slots=True)
+class CacheAnswer:
+    """What became of a batch of cache actions; every action that is not refused took effect."""
+
+    changed: int = 0
+    """How many entries changed."""
+    unstored: frozenset[str] = frozenset()
+    """Keys whose entry was dropped because there is no room to refresh it."""
+    refused: Mapping[str, ReplicatorError] = field(default_factory=dict)
+    """Keys that could not be touched, and why."""
+
+
 class Cache(Protocol):
     """One cache beside a region's table."""
 
-    async def apply(self, actions: Sequence[CacheAction]) -> int:
-        """Carry the actions out; returns how many entries changed."""
+    async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
+        """Carry the actions out; raises what kept all of them from taking effect."""
 
 
 class ConflictLog(Protocol):

@@ -456,6 +456,50 @@ async def test_beside_the_source_only_caches_are_kept() -> None:
     assert bench.moved == ["1"]
 
 
+async def test_a_cache_that_is_down_keeps_no_other_cache_back() -> None:
+    world = World()
+    world.put("a", 1)
+    for cache in world.caches.values():
+        cache.entries["order:a"] = b"V:old"
+    world.caches["eu_main"].faults.outage = Unreachable
+    bench = Bench(world, target("orders", EU, cache_rule("eu_main", EU), cache_rule("ap_main", EU)))
+    applying = asyncio.create_task(bench.apply())
+    await until(lambda: not world.caches["ap_main"].entries)
+    assert bench.moved == []
+    world.caches["eu_main"].faults.outage = None
+    await applying
+    assert bench.moved == ["1"]
+    assert world.caches["eu_main"].entries == {}
+
+
+async def test_a_key_that_its_cache_refuses_holds_the_frontier_and_keeps_no_other_key_back() -> None:
+    world = World()
+    world.write("abc")
+    cache = world.caches["eu_main"]
+    cache.entries = {f"order:{key}": b"V:old" for key in "abc"}
+    cache.refusals["order:b"] = AccessRefused("The key is denied.")
+    bench = Bench(world, target("orders", EU, cache_rule("eu_main", EU)))
+    applying = asyncio.create_task(bench.apply())
+    await until(lambda: set(cache.entries) == {"order:b"} and bool(bench.observer.blocked_keys))
+    assert bench.moved == ["1"]
+    cache.refusals.clear()
+    await applying
+    assert bench.moved[-1] == "3"
+    assert cache.entries == {}
+
+
+async def test_entries_that_found_no_room_are_counted() -> None:
+    world = World()
+    world.put("a", 1)
+    cache = world.caches["eu_main"]
+    cache.entries["order:a"] = value_entry(version(0), b"{}")
+    cache.full = True
+    bench = Bench(world, target("orders", EU, cache_rule("eu_main", EU, CacheVerb.REFRESH)))
+    await bench.apply()
+    assert bench.observer.reports[0].unstored == 1
+    assert cache.entries == {}
+
+
 async def test_images_without_a_cache_key_are_counted() -> None:
     world = World()
     world.put("a", 1)

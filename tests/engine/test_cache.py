@@ -6,11 +6,14 @@ import asyncio
 
 import pytest
 
-from replicator.domain.cache_keys import Invalidate
-from replicator.domain.errors import LeaseLost, Unreachable
+from replicator.domain.cache_keys import Invalidate, Refresh
+from replicator.domain.errors import AccessRefused, LeaseLost, Unreachable
+from replicator.domain.versions import ordered_version
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.waiting import found
-from replicator.laboratory.memory import Fault, Faults, MemoryCache, OpenFence
+from replicator.laboratory.memory import Fault, Faults, MemoryCache, OpenFence, value_entry
+
+V1, V2 = (ordered_version(0, 1_700_000_000_000, number) for number in (1, 2))
 
 
 class Fallen:
@@ -34,7 +37,7 @@ class Shop:
         self.calls += 1
         await asyncio.sleep(1)
 
-    def drop(self, *numbers: int) -> asyncio.Task[None]:
+    def drop(self, *numbers: int) -> asyncio.Task[int]:
         return asyncio.create_task(self.funnel.apply([Invalidate(f"k{number}") for number in numbers], OpenFence()))
 
 
@@ -79,7 +82,7 @@ async def test_a_passenger_that_is_cancelled_while_it_waits_harms_nobody() -> No
     await asyncio.sleep(0)
     waiting[0].cancel()
     outcomes = await asyncio.gather(first, *waiting, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [type(None), asyncio.CancelledError, type(None), type(None)]
+    assert [type(outcome) for outcome in outcomes] == [int, asyncio.CancelledError, int, int]
     await shop.drop(4)
     assert {"k2", "k3", "k4"}.isdisjoint(shop.cache.entries)
 
@@ -110,7 +113,7 @@ async def test_an_unknown_fault_is_the_senders_and_makes_the_others_try_again() 
 
     shop.cache.faults.pause = broken
     outcomes = await asyncio.gather(sender, other, shop.drop(3), shop.drop(4), return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [type(None), type(None), ValueError, Unreachable]
+    assert [type(outcome) for outcome in outcomes] == [int, int, ValueError, Unreachable]
 
 
 async def test_whoever_lost_the_lease_is_left_behind_and_the_others_travel() -> None:
@@ -120,7 +123,7 @@ async def test_whoever_lost_the_lease_is_left_behind_and_the_others_travel() -> 
     lost = asyncio.create_task(shop.funnel.apply([Invalidate("k1")], Fallen()))
     held = shop.drop(2)
     outcomes = await asyncio.gather(first, lost, held, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [type(None), LeaseLost, type(None)]
+    assert [type(outcome) for outcome in outcomes] == [int, LeaseLost, int]
     assert "k1" in shop.cache.entries
     assert "k2" not in shop.cache.entries
 
@@ -130,6 +133,32 @@ async def test_a_batch_whose_passengers_all_lost_their_lease_is_not_sent() -> No
     with pytest.raises(LeaseLost):
         await shop.funnel.apply([Invalidate("k1")], Fallen())
     assert shop.calls == 0
+
+
+async def test_a_refused_action_fails_the_call_that_asked_for_it_and_no_other() -> None:
+    shop = Shop()
+    shop.cache.refusals["k2"] = AccessRefused("The key is denied.")
+    first = shop.drop(0)
+    await asyncio.sleep(0.5)
+    outcomes = await asyncio.gather(
+        first, shop.drop(1), shop.drop(2, 3), shop.drop(2), shop.drop(4), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [int, int, AccessRefused, AccessRefused, int]
+    assert shop.calls == 2
+    assert {"k1", "k3", "k4"}.isdisjoint(shop.cache.entries)
+    assert "k2" in shop.cache.entries
+
+
+async def test_each_call_learns_how_many_of_its_own_entries_found_no_room() -> None:
+    shop = Shop()
+    shop.cache.full = True
+    shop.cache.entries = {"a": value_entry(V1, b""), "b": value_entry(V1, b""), "c": value_entry(V1, b"")}
+    first = shop.drop(0)
+    await asyncio.sleep(0.5)
+    calls = [[Refresh(key, V2, b"{}", 1000) for key in keys] for keys in ("ab", "c", "d")]
+    outcomes = await asyncio.gather(first, *(shop.funnel.apply(actions, OpenFence()) for actions in calls))
+    assert outcomes == [0, 2, 1, 0]
+    assert shop.cache.entries == {}
 
 
 async def test_a_batch_is_bounded() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -120,6 +121,18 @@ def test_a_paused_rule_shows_and_is_logged_once(sight: Sight) -> None:
         sight.observer.paused(())
     assert not sight.rule("orders")["paused"]
     assert [(line["event"], line["rule"]) for line in logs] == [("rule_paused", RULE), ("rule_resumed", RULE)]
+
+
+def test_a_full_cache_is_counted_and_logged_once_a_minute(sight: Sight) -> None:
+    report = BatchReport(sight.place(sight.us), 3, 3, 0, {}, 0, {}, 3, 0, 0, AT_10, 0.0, 0.01, unstored=2)
+    with capture_logs() as logs:
+        sight.observer.batch_applied(report)
+        sight.observer.batch_applied(replace(report, unstored=0))
+        sight.observer.batch_applied(report)
+    (warned,) = [line for line in logs if line["event"] == "cache_full"]
+    assert (warned["log_level"], warned["rule"], warned["region"]) == ("warning", "orders", "eu")
+    assert "maxmemory" in warned["advice"]
+    assert sight.value("cache_unstored_refreshes_total", rule="orders", region="eu") == 4
 
 
 # -- two regions with one ARN --------------------------------------------------------------------------------------

@@ -2,78 +2,40 @@
 
 Invariant: a refresh never lowers an entry's version and never creates one; readers' leases (`L:`) are dropped, so a
 reader that read before the write cannot fill behind it. Entry format: `V:version|payload`, `T:version`, `L:token`.
+Nothing counts as done unless its server has proven that it takes writes, and no action keeps back another one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from hashlib import sha1
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
 import redis.asyncio as redis_asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import (
-    AuthenticationError,
-    BusyLoadingError,
-    ClusterDownError,
-    InvalidResponse,
-    MasterDownError,
-    NoPermissionError,
-    NoScriptError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
-from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
-from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
-from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, Unreachable, WorldMismatch
+from replicator.adapters.redis.errors import (
+    CLIENT_ERRORS,
+    is_elsewhere,
+    is_full,
+    is_permission,
+    is_unknown_script,
+    translated,
+)
+from replicator.adapters.redis.scripts import APPLY, NOTHING, digest
+from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate, Refresh
+from replicator.domain.errors import ReplicatorError, WorldMismatch
+from replicator.ports.targets import CacheAnswer
 
 _KEYS_PER_CALL = 256
-_NO_DATABASE = "db index is out of range"
-_OTHER_SERVER = (
-    BusyLoadingError,
-    ClusterDownError,
-    InvalidResponse,
-    MasterDownError,
-    ReadOnlyError,
-    RedisConnectionError,
-    OSError,
-)
-"""After these the address may lead to another server, for example to the new primary: connections begin anew."""
-
-APPLY = """
-local changed = 0
-for i, key in ipairs(KEYS) do
-  local version, payload, life = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-  local entry = redis.pcall('GET', key)
-  if entry then
-    local text = type(entry) == 'string' and entry or ''
-    local kind, mark = text:sub(1, 2), text:sub(3 + #version, 3 + #version)
-    local ours = #text >= 2 + #version and (kind == 'V:' and mark == '|' or kind == 'T:' and mark == '')
-    if not ours then
-      redis.call('UNLINK', key)
-      changed = changed + 1
-    elseif entry:sub(3, 2 + #version) < version then
-      local fresh = 'T:' .. version
-      if payload ~= '' then fresh = 'V:' .. version .. '|' .. payload end
-      redis.call('SET', key, fresh, 'PX', life)
-      changed = changed + 1
-    end
-  end
-end
-return changed
-"""
-"""For every key: absent -> nothing, lease or foreign entry -> dropped, older entry -> the value or the marker.
-
-An entry whose version is not as long as ours is a foreign one: the two could not be compared.
-"""
-
-_APPLY_SHA = sha1(APPLY.encode(), usedforsecurity=False).hexdigest()
+_APPLY_DIGEST = digest(APPLY)
+_Command = tuple[Any, ...]
+_Maker = Callable[[Sequence[Any]], _Command]
+"""Makes one command of actions of one kind."""
 
 
 def safe_url(url: str) -> str:
@@ -81,6 +43,26 @@ def safe_url(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or parts.path
     return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What became of the actions so far."""
+
+    changed: int = 0
+    unstored: set[str] = field(default_factory=set)
+    refused: dict[str, Exception] = field(default_factory=dict)
+
+    def take(self, actions: Sequence[CacheAction], answer: Any) -> None:
+        """Add an answer: a number of UNLINK, or what the script says."""
+        if isinstance(answer, int):
+            self.changed += answer
+            return
+        changed, unstored, refused = answer
+        self.changed += changed
+        self.unstored.update(actions[place - 1].key for place in unstored)
+        for place, reason in zip(refused[::2], refused[1::2], strict=True):
+            self.refused[actions[place - 1].key] = ResponseError(reason.decode(errors="replace"))
 
 
 class RedisCache:
@@ -100,7 +82,7 @@ class RedisCache:
         credentials: dict[str, Any] = {
             key: value for key, value in (("username", username), ("password", password)) if value
         }
-        self._client = redis_asyncio.Redis.from_url(
+        self._client: Any = redis_asyncio.Redis.from_url(
             url,
             socket_connect_timeout=connect_seconds,
             socket_timeout=read_seconds,
@@ -108,46 +90,62 @@ class RedisCache:
             **credentials,
         )
 
-    async def apply(self, actions: Sequence[CacheAction]) -> int:
-        """Carry the actions out in their order, a few hundred keys per round trip; returns how many entries changed."""
-        changed = 0
-        for start in range(0, len(actions), _KEYS_PER_CALL):
-            changed += await self._apply(actions[start : start + _KEYS_PER_CALL])
-        return changed
+    async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
+        """Carry the actions out, a few hundred keys per round trip; what drops entries goes first.
 
-    async def _apply(self, actions: Sequence[CacheAction]) -> int:
-        unlinks = [action.key for action in actions if isinstance(action, Invalidate)]
-        refreshes = [action for action in actions if isinstance(action, Refresh)]
-        changed = 0
+        An entry that is absent stays so, so a key's actions come to the same in this order as in their own.
+        """
+        tally = _Tally()
         try:
-            if refreshes:
-                changed += await self._refresh(refreshes)
-            if unlinks:
-                changed += int(await self._client.unlink(*unlinks))
-        except (RedisError, OSError, TimeoutError) as error:
+            for unlinks in _parts([action for action in actions if isinstance(action, Invalidate)]):
+                await self._send(_unlink, unlinks, tally)
+            for refreshes in _parts([action for action in actions if isinstance(action, Refresh)]):
+                await self._send(_by_digest, refreshes, tally, otherwise=_by_text)
+        except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
-        return changed
+        if any(is_elsewhere(error) for error in tally.refused.values()):
+            await self._begin_anew()
+        return CacheAnswer(
+            tally.changed,
+            frozenset(tally.unstored),
+            {key: translated(error, self._what) for key, error in tally.refused.items()},
+        )
 
-    async def _refresh(self, refreshes: Sequence[Refresh]) -> int:
-        keys = [action.key for action in refreshes]
-        arguments: list[Any] = []
-        for action in refreshes:
-            arguments += [action.version, action.payload or b"", action.ttl_ms]
+    async def _send(
+        self, command: _Maker, actions: Sequence[CacheAction], tally: _Tally, *, otherwise: _Maker | None = None
+    ) -> None:
+        """Carry out actions of one kind; when one key of many is denied, each is tried by itself.
+
+        `otherwise` makes a command that also works on a server that does not know our script.
+        """
+        sure = otherwise or command
         try:
-            return int(await self._client.evalsha(_APPLY_SHA, len(keys), *keys, *arguments))
-        except NoScriptError:
-            return int(await self._client.eval(APPLY, len(keys), *keys, *arguments))
+            tally.take(actions, await self._client.execute_command(*command(actions)))
+        except ResponseError as error:
+            if otherwise is not None and is_unknown_script(error):
+                await self._send(otherwise, actions, tally)
+            elif not is_permission(error):
+                raise
+            elif len(actions) == 1:
+                tally.refused[actions[0].key] = error
+            else:
+                await self._send_singly(sure, actions, tally)
+
+    async def _send_singly(self, command: _Maker, actions: Sequence[CacheAction], tally: _Tally) -> None:
+        pipeline = self._client.pipeline(transaction=False)
+        for action in actions:
+            pipeline.execute_command(*command([action]))
+        for action, answer in zip(actions, await pipeline.execute(raise_on_error=False), strict=True):
+            if isinstance(answer, Exception):
+                tally.refused[action.key] = answer
+            else:
+                tally.take([action], answer)
 
     async def probe(self) -> None:
         """Prove that the cache answers and is one that can be used."""
         try:
             information = await self._client.info()
-        except (RedisError, OSError, TimeoutError) as error:
-            if _NO_DATABASE in str(error).lower():
-                raise WorldMismatch(
-                    f"The {self._what} has no database of this number.",
-                    advice="Correct the number at the end of its URL, or raise `databases` of the server.",
-                ) from error
+        except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
         if information.get("cluster_enabled") == 1 or information.get("redis_mode") == "cluster":
             raise WorldMismatch(
@@ -157,31 +155,71 @@ class RedisCache:
         if information.get("role") in {"slave", "replica"}:
             raise WorldMismatch(f"The {self._what} is a read-only replica.", advice="Name its primary.")
 
+    async def denied(self, key: str, verb: CacheVerb) -> dict[str, str]:
+        """The commands that actions on this key need and that are denied, with the server's words.
+
+        The key must be one that nobody has; nothing is changed.
+        """
+        commands: dict[str, _Command] = {"UNLINK": ("UNLINK", key)}
+        if verb is CacheVerb.REFRESH:
+            commands |= {
+                "GET": ("GET", key),
+                "SET": ("SET", key, "", "XX"),
+                "EVAL": ("EVAL", NOTHING, 1, key),
+                "EVALSHA": ("EVALSHA", digest(NOTHING), 1, key),
+            }
+        found = {}
+        for name, command in commands.items():
+            try:
+                await self._client.execute_command(*command)
+            except CLIENT_ERRORS as error:
+                if is_permission(error):
+                    found[name] = str(error)
+                elif not is_full(error) and not is_unknown_script(error):
+                    raise await self._failure(error) from error
+        return found
+
     async def get(self, key: str) -> bytes | None:
         """An entry as it stands, for `inspect`."""
         try:
-            value = await self._client.get(key)
-        except (RedisError, OSError, TimeoutError) as error:
+            entry: bytes | None = await self._client.get(key)
+        except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
-        return value.encode() if isinstance(value, str) else value
+        return entry
 
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
 
     async def _failure(self, error: Exception) -> ReplicatorError:
-        """The error as ours. Idle connections that may lead to the wrong server are closed: a retry opens new ones."""
-        if isinstance(error, _OTHER_SERVER):
-            with suppress(RedisError, OSError, TimeoutError):
-                await self._client.connection_pool.disconnect(inuse_connections=False)
-        return self._translated(error)
+        """The error as ours; a retry opens a new connection if the address may lead to another server by now."""
+        if is_elsewhere(error):
+            await self._begin_anew()
+        return translated(error, self._what)
 
-    def _translated(self, error: Exception) -> AccessRefused | Throttled | Unreachable | WorldMismatch:
-        reason = str(error)[:200].rstrip(". ") or type(error).__name__
-        if isinstance(error, AuthenticationError | NoPermissionError):
-            return AccessRefused(
-                f"The {self._what} refused us: {reason}.", advice="Correct the cache's username and password."
-            )
-        if isinstance(error, OutOfMemoryError) or (isinstance(error, ResponseError) and reason.startswith("OOM")):
-            return Throttled(f"The {self._what} is out of memory.", advice="Raise maxmemory or set an eviction policy.")
-        return Unreachable(f"The {self._what} got no answer: {reason}.")
+    async def _begin_anew(self) -> None:
+        with suppress(*CLIENT_ERRORS):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+
+
+def _parts(actions: Sequence[CacheAction]) -> Iterator[Sequence[CacheAction]]:
+    return (actions[start : start + _KEYS_PER_CALL] for start in range(0, len(actions), _KEYS_PER_CALL))
+
+
+def _unlink(actions: Sequence[Invalidate]) -> _Command:
+    return "UNLINK", *(action.key for action in actions)
+
+
+def _by_digest(actions: Sequence[Refresh]) -> _Command:
+    return "EVALSHA", _APPLY_DIGEST, *_operands(actions)
+
+
+def _by_text(actions: Sequence[Refresh]) -> _Command:
+    return "EVAL", APPLY, *_operands(actions)
+
+
+def _operands(actions: Sequence[Refresh]) -> list[Any]:
+    operands: list[Any] = [len(actions), *(action.key for action in actions)]
+    for action in actions:
+        operands += [action.version, action.payload or b"", action.ttl_ms]
+    return operands

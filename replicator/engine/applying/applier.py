@@ -263,6 +263,7 @@ class TargetApplier:
             conflicts=dict(tally.conflicts),
             cache_actions=tally.cache_actions,
             keyless=tally.keyless,
+            unstored=tally.unstored,
             kept_removals=tally.kept_removals,
             retries=tally.retries,
             position=window.frontier,

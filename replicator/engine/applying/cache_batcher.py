@@ -1,6 +1,7 @@
-"""Cache actions, gathered: whoever waits while one batch is under way travels in the next.
+"""Cache actions, gathered: what arrives while one batch is under way is sent with the next.
 
 Invariant: an action is sent only after the write it follows is durable, because its caller waits for the write first.
+A refused action fails the call that asked for it and no other.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, field
 
 from replicator.domain.cache_keys import CacheAction
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
-from replicator.ports.targets import Cache, Fence
+from replicator.ports.targets import Cache, CacheAnswer, Fence
 
 _MOST_ACTIONS = 2000
 
@@ -21,6 +22,7 @@ class _Passenger:
     actions: Sequence[CacheAction]
     fence: Fence
     error: ReplicatorError | None = None
+    unstored: int = 0
 
 
 @dataclass(slots=True)
@@ -38,10 +40,13 @@ class CacheFunnel:
         self._turn = asyncio.Lock()
         self._open = _Batch()
 
-    async def apply(self, actions: Sequence[CacheAction], fence: Fence) -> None:
-        """Return when the actions took effect; raise what kept them from it."""
+    async def apply(self, actions: Sequence[CacheAction], fence: Fence) -> int:
+        """Return when the actions took effect; raise what kept one of them from it.
+
+        Returns how many entries were dropped because there is no room to refresh them.
+        """
         if not actions:
-            return
+            return 0
         if self._open.size >= _MOST_ACTIONS:
             self._open = _Batch()
         batch, passenger = self._open, _Passenger(actions, fence)
@@ -52,6 +57,7 @@ class CacheFunnel:
                 await self._send(batch)
         if passenger.error is not None:
             raise passenger.error
+        return passenger.unstored
 
     async def _send(self, batch: _Batch) -> None:
         batch.sent = True
@@ -60,7 +66,9 @@ class CacheFunnel:
         aboard = [passenger for passenger in batch.passengers if _may_send(passenger)]
         try:
             if aboard:
-                await self._cache.apply([action for passenger in aboard for action in passenger.actions])
+                answer = await self._cache.apply([action for passenger in aboard for action in passenger.actions])
+                for passenger in aboard:
+                    _hand_out(answer, passenger)
         except ReplicatorError as error:
             for passenger in aboard:
                 passenger.error = error
@@ -68,6 +76,12 @@ class CacheFunnel:
             for passenger in aboard:
                 passenger.error = Unreachable("A batch of cache actions was given up before it was answered.")
             raise
+
+
+def _hand_out(answer: CacheAnswer, passenger: _Passenger) -> None:
+    keys = {action.key for action in passenger.actions}
+    passenger.unstored = len(answer.unstored & keys)
+    passenger.error = next((error for key, error in answer.refused.items() if key in keys), None)
 
 
 def _may_send(passenger: _Passenger) -> bool:

@@ -51,6 +51,7 @@ class Tally:
     """Conflict entries written, by id: kind and outcome. Written again, an entry is the same one."""
     cache_actions: int = 0
     keyless: int = 0
+    unstored: int = 0
     kept_removals: int = 0
     retries: int = 0
 
@@ -68,6 +69,7 @@ class Tally:
         self.entries.update(tried.entries)
         self.cache_actions += tried.cache_actions
         self.keyless += tried.keyless
+        self.unstored += tried.unstored
         self.kept_removals += tried.kept_removals
 
 
@@ -112,11 +114,15 @@ class Desk:
         tally.entries[entry.id] = (conflict.kind, conflict.outcome)
 
     async def sync_caches(self, plans: Iterable[tuple[CacheRule, CachePlan]], tally: Tally) -> None:
-        """Carry cache actions out, gathered by cache."""
+        """Carry cache actions out, gathered by cache; a cache that fails keeps no other one back."""
         actions: dict[str, list[CacheAction]] = {}
         for cache_rule, plan in plans:
             tally.keyless += plan.keyless
             tally.cache_actions += len(plan.actions)
             actions.setdefault(cache_rule.cache, []).extend(plan.actions)
-        for cache, wanted in actions.items():
-            await self.ports.caches[cache].apply(wanted, self.fence)
+        sent = (self.ports.caches[cache].apply(wanted, self.fence) for cache, wanted in actions.items())
+        answers = await asyncio.gather(*sent, return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+            tally.unstored += answer

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from typing import assert_never
 
 from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
+from replicator.domain.errors import ReplicatorError
 from replicator.laboratory.memory.faults import Faults
+from replicator.ports.targets import CacheAnswer
 
 _MARK_WIDTH = 2
 _LEASE, _MARKER, _VALUE = b"L:", b"T:", b"V:"
@@ -33,7 +35,7 @@ def acted(entry: bytes | None, action: CacheAction) -> bytes | None:
 
 
 def _refreshed(entry: bytes | None, action: Refresh) -> bytes | None:
-    """Absent stays absent; a lease, or what somebody else wrote, is dropped; an older entry is replaced."""
+    """Absent stays absent; a lease, or what another program wrote, is dropped; an older entry is replaced."""
     version = action.version.encode()
     if entry is None or not _ours(entry, _MARK_WIDTH + len(version)):
         return None
@@ -66,20 +68,29 @@ class MemoryCache:
         self.entries: dict[str, bytes] = {}
         self.lives_ms: dict[str, int] = {}
         """How long an entry that a refresh wrote may live."""
+        self.full = False
+        """Whether there is no room: what a refresh would store is dropped."""
+        self.refusals: dict[str, ReplicatorError] = {}
+        """Keys that may not be touched, and why."""
 
-    async def apply(self, actions: Sequence[CacheAction]) -> int:
-        """Carry the actions out; returns how many entries changed."""
+    async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
+        """Carry the actions out; what drops entries goes first."""
         async with self.faults.around("cache"):
-            return sum(self._apply(action) for action in actions)
-
-    def _apply(self, action: CacheAction) -> bool:
-        before = self.entries.get(action.key)
-        after = acted(before, action)
-        self._store(action.key, after)
-        changed = after != before
-        if changed and after is not None and isinstance(action, Refresh):
-            self.lives_ms[action.key] = action.ttl_ms
-        return changed
+            refused = {action.key: self.refusals[action.key] for action in actions if action.key in self.refusals}
+            changed, unstored = 0, set()
+            for action in sorted(actions, key=lambda action: isinstance(action, Refresh)):
+                if action.key in refused:
+                    continue
+                before = self.entries.get(action.key)
+                after = acted(before, action)
+                if after != before and after is not None and self.full:
+                    unstored.add(action.key)
+                    after = None
+                self._store(action.key, after)
+                if after not in {before, None} and isinstance(action, Refresh):
+                    self.lives_ms[action.key] = action.ttl_ms
+                changed += after != before
+            return CacheAnswer(changed, frozenset(unstored), refused)
 
     async def get(self, key: str) -> bytes | None:
         """An entry as it stands."""

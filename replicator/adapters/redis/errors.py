@@ -1,0 +1,157 @@
+"""What a Redis server answered, as one of our errors.
+
+The code of an answer is looked for anywhere in its text: Redis 6.2 wraps the error of a command inside a script in a
+sentence of its own, and some versions leave the code out. Invariant: the error's sentence names the kind of trouble.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, Unreachable, WorldMismatch
+
+CLIENT_ERRORS = (RedisError, OSError, TimeoutError)
+_LONGEST_REASON = 200
+_GOES_ON = "the work goes on by itself when the address leads to one that can be written"
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One kind of answer: what the cache is or did, what to do, and whether the address may lead elsewhere by now."""
+
+    error: type[ReplicatorError]
+    says: str
+    advice: str
+    elsewhere: bool = True
+
+
+_CREDENTIALS = _Kind(AccessRefused, "refused the credentials", "Correct the cache's username and password.")
+_PERMISSION = _Kind(
+    AccessRefused,
+    "denied a command or a key",
+    "Grant the cache's user its commands and key patterns (`replicator check` tells which).",
+    elsewhere=False,
+)
+_READ_ONLY = _Kind(Unreachable, "is a read-only replica", f"Name its primary; after a failover {_GOES_ON}.")
+_CLUSTER = _Kind(
+    Unreachable,
+    "is a node of a Redis Cluster, or of one that is down",
+    "Name a standalone Redis or Valkey (a primary with replicas is one).",
+)
+_FULL = _Kind(
+    Throttled,
+    "is out of memory",
+    "Raise maxmemory or set an eviction policy; until then entries are dropped instead of refreshed.",
+)
+_MISSING_COMMAND = _Kind(
+    WorldMismatch,
+    "does not know a command",
+    "UNLINK, EVAL and EVALSHA are needed under these names: use Redis 6.2 or later, or Valkey, and do not rename them.",
+)
+_NO_DATABASE = _Kind(
+    WorldMismatch,
+    "has no database of this number",
+    "Correct the number at the end of its URL, or raise `databases` of the server.",
+)
+_ANSWERED = _Kind(Unreachable, "answered with an error", "Read the server's words; the work is tried again.")
+_SILENT = _Kind(Unreachable, "got no answer", Unreachable.advice)
+
+_BY_CODE = {
+    "DENIED": _Kind(AccessRefused, "is in protected mode", "Set a password for it, or let it listen on loopback only."),
+    "NOAUTH": _CREDENTIALS,
+    "WRONGPASS": _CREDENTIALS,
+    "NOPERM": _PERMISSION,
+    "READONLY": _READ_ONLY,
+    "OOM": _FULL,
+    "MISCONF": _Kind(
+        Unreachable,
+        "refuses every write because it cannot save its data set",
+        "Free its disk or mend its directory, or set stop-writes-on-bgsave-error to no; it is tried again.",
+    ),
+    "NOREPLICAS": _Kind(
+        Unreachable,
+        "refuses every write because it has too few replicas",
+        "Bring its replicas back, or lower min-replicas-to-write; it is tried again.",
+    ),
+    "LOADING": _Kind(Unreachable, "is loading its data set", f"Nothing to do but wait: {_GOES_ON}."),
+    "MASTERDOWN": _Kind(
+        Unreachable, "is a replica that lost its primary", f"Name its primary; after a failover {_GOES_ON}."
+    ),
+    "CLUSTERDOWN": _CLUSTER,
+    "MOVED": _CLUSTER,
+    "ASK": _CLUSTER,
+    "TRYAGAIN": _CLUSTER,
+    "CROSSSLOT": _CLUSTER,
+    "BUSY": _Kind(
+        Throttled, "is busy with another client's script", "End that script (SCRIPT KILL); it is tried again."
+    ),
+}
+_BY_WORDS = (
+    (
+        r"ACL failure in script|can't run this command|can't access at least one|no permissions to",
+        _PERMISSION,
+    ),
+    (r"invalid (username-password pair|password)|authentication required", _CREDENTIALS),
+    (
+        r"max number of clients reached",
+        _Kind(Throttled, "has no connection left", "Raise maxclients, or run fewer clients; it is tried again."),
+    ),
+    (r"unknown (redis )?command", _MISSING_COMMAND),
+    (r"db index is out of range|invalid db index", _NO_DATABASE),
+)
+"""What answers without a code say."""
+
+_CODE = re.compile(r"(?<![A-Za-z])[A-Z]{3,}(?![A-Za-z])")
+_NO_SCRIPT = "NOSCRIPT"
+
+
+def is_unknown_script(error: Exception) -> bool:
+    """Whether the server does not hold the script that it was asked for by its digest."""
+    return _NO_SCRIPT in _codes(error)
+
+
+def is_elsewhere(error: Exception) -> bool:
+    """Whether the server behind the address may be another one by now, so that connections should begin anew."""
+    return _kind(error).elsewhere
+
+
+def is_permission(error: Exception) -> bool:
+    """Whether one command or key is denied, which says nothing about others."""
+    return _kind(error) is _PERMISSION
+
+
+def is_full(error: Exception) -> bool:
+    """Whether the server has no memory left for what would be stored."""
+    return _kind(error) is _FULL
+
+
+def translated(error: Exception, what: str) -> ReplicatorError:
+    """The error as ours; `what` names the cache."""
+    kind = _kind(error)
+    reason = str(error)[:_LONGEST_REASON].strip().rstrip(". ") or type(error).__name__
+    return kind.error(f"The {what} {kind.says}: {reason}.", advice=kind.advice)
+
+
+def _kind(error: Exception) -> _Kind:
+    for code in _codes(error):
+        if code in _BY_CODE:
+            return _BY_CODE[code]
+    text = str(error)
+    for words, kind in _BY_WORDS:
+        if re.search(words, text, re.IGNORECASE):
+            return kind
+    if isinstance(error, AuthenticationError):
+        return _CREDENTIALS
+    if isinstance(error, ResponseError) and not isinstance(error, RedisConnectionError | InvalidResponse):
+        return _ANSWERED
+    return _SILENT
+
+
+def _codes(error: Exception) -> list[str]:
+    """Words that look like codes: the one that the client cut off, then those of the text in their order."""
+    cut_off = getattr(error, "status_code", None)
+    return [*([cut_off] if isinstance(cut_off, str) else []), *_CODE.findall(str(error))]
