@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from structlog.testing import capture_logs
 
 from replicator.app.supervisor import Launch, Patience, Workers, WorkersInvalid, launch_of, number_of_workers, worst
 from replicator.domain.errors import ConfigurationInvalid
@@ -189,9 +190,10 @@ async def test_a_worker_that_does_not_end_is_killed_in_the_end(tmp_path: Path) -
 
 async def test_a_stop_while_a_worker_waits_for_its_next_life_ends_at_once(tmp_path: Path) -> None:
     patience = Patience(drain=30, beyond=30, first_pause=1000, longest_pause=1000)
-    async with House(tmp_path, [["works"], ["ready, dies 1"]], patience) as house:
-        await house.holds(lambda: house.lives(1) != [] and not alive(house.lives(1)[0]), "it does not die")
-        house.terminate()
+    with capture_logs() as logged:
+        async with House(tmp_path, [["works"], ["ready, dies 1"]], patience) as house:
+            await house.holds(lambda: "worker_died" in [line["event"] for line in logged], "it does not die")
+            house.terminate()
     assert house.code == 0
 
 

@@ -8,9 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from replicator.adapters.aws import clients as aws
-from replicator.adapters.aws import wire
+from replicator.adapters.aws import errors, wire
 from replicator.adapters.aws.clients import ClientTimes, open_place
+from replicator.adapters.dynamodb import streams
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.domain.errors import IteratorExpired
 from replicator.engine.limits import Limits
@@ -114,11 +114,11 @@ def _unknown_code(original: Any) -> Any:
 LAST_PAGE = {
     "records_of_the_answer": Mutant(
         "the adapter hands records over with their end",
-        ((wire, "parse_records", _dropped_with_the_last_iterator),),
+        ((streams, "parse_records", _dropped_with_the_last_iterator),),
     )
 }
 EXPIRED = {
     "new_iterator": ITERATORS["new_iterator"],
-    "code_of_the_error": Mutant("the adapter knows an expired iterator", ((aws, "_BY_CODE", _unknown_code),)),
+    "code_of_the_error": Mutant("the adapter knows an expired iterator", ((errors, "_BY_CODE", _unknown_code),)),
 }
 LIMIT = {"token_bucket": DESCRIBING["token_bucket"]}
