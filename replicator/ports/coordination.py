@@ -31,8 +31,8 @@ class Coordination(Protocol):
     async def discover(self, stream: StreamRef, shards: Sequence[Shard], found_at: float) -> None:
         """Store shards: a new row for an unknown one, what is new about a known one. Knowledge only grows."""
 
-    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId) -> None:
-        """Note that the stream lists a shard no more."""
+    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId, at: float) -> None:
+        """Note that the stream lists a shard no more; `at` is the server's time in seconds since 1970."""
 
     async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
         """Take a shard if its row still has the owner and epoch of `seen`; None when somebody was faster."""

@@ -175,7 +175,7 @@ CALLS: dict[str, Callable[[Ports], Awaitable[object]]] = {
     "read": lambda ports: ports.streams.read("iterator", 10),
     "state": lambda ports: ports.coordination.state(STREAM),
     "discover": lambda ports: ports.coordination.discover(STREAM, [Shard(SHARD)], 0.0),
-    "vanished": lambda ports: ports.coordination.mark_vanished(STREAM, SHARD),
+    "vanished": lambda ports: ports.coordination.mark_vanished(STREAM, SHARD, 1.0),
     "claim": lambda ports: ports.coordination.claim(STREAM, ROW, ME),
     "save": lambda ports: ports.coordination.save(LEASE, {"orders/eu": HORIZON}),
     "release": lambda ports: ports.coordination.release(LEASE),

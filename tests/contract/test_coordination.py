@@ -115,14 +115,14 @@ async def test_a_circle_of_parents_is_stored_as_it_was_listed(world: World) -> N
 
 async def test_a_shard_vanishes_and_comes_back_when_it_is_listed_again(world: World) -> None:
     lease = await world.claimed()
-    await world.coordination.mark_vanished(STREAM, S1)
-    await world.coordination.mark_vanished(STREAM, S2)
-    assert (await world.row()).vanished
+    await world.coordination.mark_vanished(STREAM, S1, FOUND + 60.5)
+    await world.coordination.mark_vanished(STREAM, S2, FOUND + 60.5)
+    assert ((await world.row()).vanished, (await world.row()).vanished_at) == (True, FOUND + 60.5)
     assert set(await world.rows()) == {S1}
     await world.coordination.save(lease, {"orders/eu": END})
     assert (await world.row()).vanished
     await world.found(S1)
-    assert not (await world.row()).vanished
+    assert ((await world.row()).vanished, (await world.row()).vanished_at) == (False, None)
 
 
 async def test_many_shards_are_all_found_and_listed(world: World) -> None:

@@ -34,7 +34,7 @@ def _one_parent_is_enough(_: Any) -> Any:
 
 
 def _begun_is_finished(_: Any) -> Any:
-    return lambda self, rule, row: bool(row.checkpoints)
+    return lambda needed, row: bool(row.checkpoints)
 
 
 def _all_at_once(_: Any) -> Any:
@@ -57,7 +57,7 @@ LINEAGE = {
     "parents_first": Mutant("a child waits for its parents", ((view, "ready", _whoever_is_not_finished),)),
     "merges_wait_for_both": Mutant("a merge waits for both parents", ((view, "ready", _one_parent_is_enough),)),
     "finished_is_applied": Mutant(
-        "a parent is finished when its end is stored", ((view.View, "finished", _begun_is_finished),)
+        "a parent is finished when its end is stored", ((view, "_is_finished", _begun_is_finished),)
     ),
 }
 LISTINGS = {

@@ -14,8 +14,8 @@ from replicator.engine.ownership.owned_shards import Holdings
 from replicator.engine.reading.cursors import Page
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.reading.reader import ShardReader
-from replicator.engine.shard import checkpoints
-from replicator.engine.shard.gap_gate import Losses
+from replicator.engine.shard import checkpoints, losses
+from replicator.engine.shard.gap_gate import GapGate
 from replicator.engine.shard.pipeline import Pipeline
 from tests.production.guarantee import Mutant
 
@@ -124,7 +124,7 @@ def _never_waits(_: Any) -> Any:
 
 
 def _begins_at_the_horizon(_: Any) -> Any:
-    async def beginning(self: Any, target: Any, start: Any) -> Position:
+    def beginning(*_: Any, **__: Any) -> Position:
         return HORIZON
 
     return beginning
@@ -134,9 +134,9 @@ TRIMS = {
     "loss_is_told_by_the_reader": Mutant(
         "a place that is gone is no other place", ((ShardReader, "_iterator", _horizon_instead),)
     ),
-    "ledger_and_gate": Mutant("a loss is stored and waited for", ((Losses, "_wait", _never_waits),)),
+    "ledger_and_gate": Mutant("a loss is stored and waited for", ((GapGate, "wait", _never_waits),)),
     "first_record_is_owed": Mutant(
-        "a child begins at its very first record", ((Losses, "_beginning", _begins_at_the_horizon),)
+        "a child begins at its very first record", ((losses, "beginning", _begins_at_the_horizon),)
     ),
 }
 

@@ -27,7 +27,7 @@ class LeaseRow:
     """One shard's row in the coordination table: what it is, who owns it, the fencing token, a checkpoint per target.
 
     `found_at`: when a discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream
-    lists it no more.
+    lists it no more, as was noted at `vanished_at`, by the same clock; None in a row of an earlier version.
     """
 
     shard: Shard
@@ -37,6 +37,7 @@ class LeaseRow:
     rewinds: Mapping[str, Rewind] = field(default_factory=dict)
     found_at: float = 0.0
     vanished: bool = False
+    vanished_at: float | None = None
 
     @property
     def shard_id(self) -> ShardId:

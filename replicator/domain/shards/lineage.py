@@ -16,6 +16,9 @@ from dataclasses import dataclass, replace
 
 from replicator.domain.identifiers import SequenceNumber, ShardId
 
+RETENTION_SECONDS = 24 * 3600.0
+"""A stream keeps its records for so long at least, and a shard for so long behind its last record."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shard:

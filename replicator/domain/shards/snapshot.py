@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import END, HORIZON
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.assignment import Load
 from replicator.domain.shards.leases import LeaseRow, StreamState
-from replicator.domain.shards.lineage import Shard, ancestors, childless, ready
+from replicator.domain.shards.lineage import RETENTION_SECONDS, Shard, ancestors, childless, ready
 
 START_TOLERANCE_SECONDS = 60
 """Starts are noted a little after the shards were found that they begin with."""
@@ -37,14 +38,15 @@ class View:
         return {owner for owner in owners if owner is not None}
 
     def wanted(self, rules: Iterable[Rule]) -> dict[ShardId, list[Rule]]:
-        """Shards that some of these rules may read now, with those rules; parents first."""
+        """Shards that some of these rules may read now, with those rules as they are needed there; parents first."""
         wanted: dict[ShardId, list[Rule]] = {}
         for rule in rules:
-            finished = {shard_id for shard_id, row in self.rows.items() if self.finished(rule, row)}
-            begun = {shard_id for shard_id, row in self.rows.items() if _is_begun(rule, row)}
+            needed = {shard_id: self.needed(rule, row) for shard_id, row in self.rows.items()}
+            finished = {shard_id for shard_id, needs in needed.items() if _is_finished(needs, self.rows[shard_id])}
+            begun = {shard_id for shard_id, needs in needed.items() if _is_begun(needs, self.rows[shard_id])}
             for shard_id in ready(self._graph, finished, begun):
                 if not self._may_overtake(rule, shard_id):
-                    wanted.setdefault(shard_id, []).append(rule)
+                    wanted.setdefault(shard_id, []).append(needed[shard_id])
         return wanted
 
     def _may_overtake(self, rule: Rule, shard_id: ShardId) -> bool:
@@ -54,29 +56,49 @@ class View:
             return False
         return any(parent not in self.rows for parent in row.shard.parents)
 
+    def needed(self, rule: Rule, row: LeaseRow) -> Rule:
+        """A rule with those of its targets that need a shard."""
+        targets = tuple(target for target in rule.targets if not self._missed_nothing(target, row))
+        return rule if len(targets) == len(rule.targets) else replace(rule, targets=targets)
+
     def finished(self, rule: Rule, row: LeaseRow) -> bool:
         """Whether a rule needs nothing more of a shard."""
-        return all(row.checkpoints.get(each.target_id, self._unbegun(each, row)) == END for each in rule.targets)
+        return _is_finished(self.needed(rule, row), row)
 
-    def _unbegun(self, target: Target, row: LeaseRow) -> object:
-        """A target that came when a shard was read by others and is listed no more cannot miss it."""
-        return END if row.vanished and self._came_late(target, row) else HORIZON
+    def _missed_nothing(self, target: Target, row: LeaseRow) -> bool:
+        """Whether a shard left the stream before a late target could have been owed a record of it.
 
-    def _came_late(self, target: Target, row: LeaseRow) -> bool:
-        """Whether others began a shard before this target started, and it does not come from one that the target read.
-
-        Who reads a parent is answerable for its children, however long he stands there.
+        A stream keeps a shard for a day behind its last record. One that was gone within a day of the target's start
+        got its last record before that start.
         """
-        if not row.checkpoints or target.target_id in row.checkpoints:
+        if not row.vanished or not self._is_late(target, row):
             return False
         start = self._state.starts.get(target.target_id)
+        return start is None or (
+            row.vanished_at is not None and row.vanished_at <= start.started_at + RETENTION_SECONDS
+        )
+
+    def _is_late(self, target: Target, row: LeaseRow) -> bool:
+        """Whether a target started when a shard was known to others, and read no shard that it comes from.
+
+        A target that reads a parent is answerable for its children, however long it stands there.
+        """
+        if target.target_id in row.checkpoints:
+            return False
+        start = self._state.starts.get(target.target_id)
+        if start is None and not (row.checkpoints or self._state.starts):
+            return False
         if start is not None and start.started_at <= row.found_at + START_TOLERANCE_SECONDS:
             return False
         return not any(target.target_id in self.rows[each].checkpoints for each in ancestors(self._graph, row.shard_id))
 
-    def comes_late(self, rule: Rule, shard_id: ShardId) -> bool:
-        """Whether a rule has a target that may find a shard gone without having missed it."""
-        return any(self._came_late(target, self.rows[shard_id]) for target in rule.targets)
+    def is_late(self, rule: Rule, shard_id: ShardId) -> bool:
+        """Whether a rule has a target that may find a shard gone without having missed it.
+
+        Once the shard has vanished that is decided (`needed`).
+        """
+        row = self.rows[shard_id]
+        return not row.vanished and any(self._is_late(target, row) for target in rule.targets)
 
     def done(self, row: LeaseRow) -> bool:
         """Whether no rule needs anything more of a shard."""
@@ -94,7 +116,11 @@ class View:
         return sum(not (row.shard.closed or row.vanished) for row in self.rows.values())
 
     def forgettable(self) -> list[LeaseRow]:
-        """Rows of vanished shards that nobody needs: all rules are through, and the children, if any, were begun."""
+        """Rows of vanished shards that nothing needs: every target is through, and the children, if any, were begun.
+
+        A position of a rule that this worker does not run stays, until its shard is read or the rule is forgotten: it
+        tells what that rule lost.
+        """
         waited_for = {
             parent
             for row in self.rows.values()
@@ -104,7 +130,11 @@ class View:
         return [
             row
             for row in self.rows.values()
-            if row.vanished and row.owner is None and row.shard_id not in waited_for and self.done(row)
+            if row.vanished
+            and row.owner is None
+            and row.shard_id not in waited_for
+            and self.done(row)
+            and all(place == END for place in row.checkpoints.values())
         ]
 
     @property
@@ -122,6 +152,11 @@ class View:
         here = [row for row in self.rows.values() if row.owner is not None or row.shard_id in wanted]
         held = Counter(row.owner for row in here if row.owner is not None)
         return Load(len(here) + awaited, held, mine)
+
+
+def _is_finished(needed: Rule, row: LeaseRow) -> bool:
+    """Whether every target that needs a shard is behind its last record."""
+    return all(row.checkpoints.get(target.target_id) == END for target in needed.targets)
 
 
 def _is_begun(rule: Rule, row: LeaseRow) -> bool:

@@ -391,7 +391,7 @@ class Discovery:
         self._misses = {shard_id: self._misses.get(shard_id, 0) + 1 for shard_id in sorted(left_out)}
         vanished = [shard_id for shard_id, misses in self._misses.items() if misses >= _LISTINGS_WITHOUT]
         for shard_id in vanished:
-            await self._ports.coordination.mark_vanished(self._ref, shard_id)
+            await self._ports.coordination.mark_vanished(self._ref, shard_id, self._server_time())
         if vanished:
             self._tell_coordinator()
 

@@ -32,10 +32,10 @@ class TakingTurns:
         """Store shards."""
         await self._coordination.discover(stream, shards, found_at)
 
-    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId) -> None:
+    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId, at: float) -> None:
         """Note that the stream lists a shard no more."""
         async with self._turns:
-            await self._coordination.mark_vanished(stream, shard_id)
+            await self._coordination.mark_vanished(stream, shard_id, at)
 
     async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
         """Take a shard."""

@@ -147,7 +147,7 @@ class Holdings:
         for shard_id, rules in view.wanted(
             rule for rule in self._rules if rule.name not in self._members.paused
         ).items():
-            coming = [rule for rule in rules if view.comes_late(rule, shard_id)]
+            coming = [rule for rule in rules if view.is_late(rule, shard_id)]
             late.update([shard_id] if coming else ())
             kept = rules if shard_id in self._latecomers.readable else [rule for rule in rules if rule not in coming]
             if kept:

@@ -22,7 +22,7 @@ from replicator.domain.errors import (
 )
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position, after
 from replicator.domain.shards.leases import StreamRef
-from replicator.domain.shards.lineage import Shard
+from replicator.domain.shards.lineage import RETENTION_SECONDS, Shard
 from replicator.engine.limits import Limits
 from replicator.engine.reading.cursors import Cursor, Cursors, Page
 from replicator.engine.reading.memory_budget import ByteBudget, Grant, weight
@@ -32,9 +32,6 @@ from replicator.ports.clock import Clock
 from replicator.ports.events import Observer
 from replicator.ports.sources import Ends, RecordPage, Stream
 from replicator.ports.targets import Fence
-
-RETENTION_SECONDS = 24 * 3600.0
-"""A stream keeps its records for so long at least."""
 
 _EXPIRIES_IN_A_ROW = 5
 _LOOKS_BEFORE_LOSS = 3

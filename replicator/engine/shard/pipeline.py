@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replicator.domain.errors import LeaseLost, RecordsTrimmed, ReplicatorError
@@ -18,7 +19,7 @@ from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.reading.cursors import Page
 from replicator.engine.shard.context import HeldShard
-from replicator.engine.shard.gap_gate import Losses
+from replicator.engine.shard.losses import Losses
 from replicator.engine.waiting import Stopped, backoff, found, pause
 
 FAULT_PAUSE = 6
@@ -26,6 +27,8 @@ FAULT_PAUSE = 6
 
 _SMALL_PAGE = 16
 """Who gave its bytes back reads little at first: most likely it still cannot go on."""
+
+_HIDDEN = "Records left the stream between two readings of it."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,11 @@ class Standstill:
 
 @dataclass(frozen=True, slots=True)
 class _Trimmed:
-    """What stood behind a position is gone."""
+    """What stood behind a position is gone, for these targets; for all that stand there, if none is named."""
 
     behind: Position
     error: RecordsTrimmed
+    targets: Sequence[Target] = ()
 
 
 class Pipeline:
@@ -150,7 +154,7 @@ class Pipeline:
             trimmed = await self._flow(position, starts)
             if trimmed is None:
                 return
-            position = await self._losses.behind(trimmed.behind, trimmed.error, self._stop)
+            position = await self._losses.behind(trimmed.behind, trimmed.error, trimmed.targets)
         for target in self.rule.targets:
             self._moved(target, END)
 
@@ -193,8 +197,11 @@ class Pipeline:
                 if not self._in_hand:
                     self._progressed_at = self._held.ports.clock.monotonic()
                 self._in_hand.append(page)
-                if self._losses.jumped(page.behind, page.records[0].number if page.records else None):
-                    raise RecordsTrimmed("Records left the stream between two readings of it.")  # noqa: TRY301 - as read
+                first = page.records[0].sequence if page.records else None
+                lost = await self._losses.hidden(page.behind, first)
+                if lost:
+                    self._pages.put_nowait(_Trimmed(position, RecordsTrimmed(_HIDDEN), lost))
+                    return
                 ahead.add(page.records, last=page.then == END)
                 self._pages.put_nowait(page)
                 position = page.then
@@ -242,9 +249,9 @@ class Pipeline:
 
     def standstill(self) -> Standstill | None:
         """Why nothing progressed for the bound, if nothing did. A shard without records progresses by being read."""
-        if self._reads and not self._in_hand and self._losses.closed is None:
+        if self._reads and not self._in_hand and self._losses.gate.closed is None:
             return self._unread()
-        error = self._losses.closed or self._error
+        error = self._losses.gate.closed or self._error
         if self._idle_seconds() < self._held.limits.stall_seconds:
             return None
         if self._in_hand:

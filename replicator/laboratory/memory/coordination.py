@@ -102,14 +102,14 @@ class MemoryCoordination:
                     self.put(stream, LeaseRow(shard, found_at=found_at))
                 else:
                     grown = merged({shard.shard_id: row.shard}, [shard])[shard.shard_id]
-                    self.put(stream, replace(row, shard=grown, vanished=False))
+                    self.put(stream, replace(row, shard=grown, vanished=False, vanished_at=None))
 
-    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId) -> None:
+    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId, at: float) -> None:
         """Note that the stream lists a shard no more."""
         async with self.faults.around("mark_vanished"):
             row = self.row(stream, shard_id)
             if row is not None:
-                self.put(stream, replace(row, vanished=True))
+                self.put(stream, replace(row, vanished=True, vanished_at=at))
 
     async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
         """Take a shard if its row still has the owner and epoch of `seen`."""

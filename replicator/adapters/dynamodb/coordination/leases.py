@@ -108,9 +108,9 @@ class DynamoCoordination:
         if failures:
             raise failures[0]
 
-    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId) -> None:
+    async def mark_vanished(self, stream: StreamRef, shard_id: ShardId, at: float) -> None:
         """Note that the stream lists a shard no more."""
-        change = Change(sets={"vanished": flag()}, present=("epoch",))
+        change = Change(sets={"vanished": flag(), "vanished_at": seconds(at)}, present=("epoch",))
         await self._table.update(self._names.shard_key(stream, shard_id), change)
 
     async def forget(self, stream: StreamRef, row: LeaseRow) -> None:
@@ -183,7 +183,7 @@ def _found(shard: Shard, found_at: float) -> Change:
             **({} if shard.first is None else {"first": text(shard.first)}),
         },
         merges={"parents": shard.parents},
-        removes=("vanished",),
+        removes=("vanished", "vanished_at"),
     )
 
 

@@ -98,6 +98,7 @@ class RowReader:
             rewinds={name.removeprefix(REWIND): self._rewind(row, name) for name in row if name.startswith(REWIND)},
             found_at=self.seconds(row, "found_at") if "found_at" in row else 0.0,
             vanished=self._flag(row, "vanished"),
+            vanished_at=self.seconds(row, "vanished_at") if "vanished_at" in row else None,
         )
 
     def seat(self, row: Row) -> Seat:

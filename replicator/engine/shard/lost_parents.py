@@ -1,0 +1,68 @@
+"""Parents of a shard that were gone before anybody listed them: never read by a target that had started before.
+
+Invariant: a parent that can be read still is waited for, and no gap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from replicator.domain.errors import RecordsTrimmed, ShardGone, WorldMismatch
+from replicator.domain.gaps import Gap
+from replicator.domain.identifiers import ShardId
+from replicator.domain.progress import END, HORIZON
+from replicator.domain.rules import Target
+from replicator.domain.shards.leases import TargetStart
+from replicator.domain.shards.owed import is_owed
+from replicator.engine.shard.context import HeldShard
+from replicator.engine.shard.gap_gate import GapGate
+
+
+class LostParents:
+    """What one rule lost with the parents of one shard."""
+
+    def __init__(self, held: HeldShard, gate: GapGate) -> None:
+        self._held = held
+        self._gate = gate
+        self._orphaned_by = [parent for parent in held.row.shard.parents if not held.ends.known(parent)]
+        """Parents that had no row when this began: lost, or not found again yet."""
+
+    async def pass_by(self, new: Sequence[Target], starts: Mapping[str, TargetStart]) -> None:
+        """Wait behind what targets that are new on the shard lost before it."""
+        row = self._held.row
+        owed = [target for target in new if is_owed(row, target.target_id, starts[target.target_id].started_at)]
+        lost = [parent for parent in self._orphaned_by if owed and await self._is_lost(parent, owed)]
+        gaps = [
+            self._gate.gap(target, HORIZON, END, f"Shard {parent} was gone before it was found; its child was.", parent)
+            for target in owed
+            for parent in lost
+        ]
+
+        async def look() -> list[Gap]:
+            return gaps
+
+        if gaps:
+            await self._gate.wait(look, RecordsTrimmed(gaps[0].why))
+
+    async def _is_lost(self, parent: ShardId, targets: Sequence[Target]) -> bool:
+        """Whether a parent left the stream unread; raises while it can be read still and is not read to its end."""
+        state = await self._held.ports.coordination.state(self._held.lease.stream)
+        row = state.rows.get(parent)
+        if row is not None and all(row.checkpoints.get(target.target_id) == END for target in targets):
+            return False
+        if row is None and await self._gate.never_again(lambda: self._is_readable(parent)):
+            return True
+        raise WorldMismatch(
+            f"Shard {self._held.lease.shard_id} waits for its parent {parent}, which is not read to its end.",
+            advice="Nothing to do while the parent makes progress; it goes on behind the parent's last record.",
+        )
+
+    async def _is_readable(self, shard_id: ShardId) -> bool:
+        self._held.fence.check()
+        try:
+            await self._held.ports.stream.iterator(self._held.lease.stream, shard_id, HORIZON)
+        except ShardGone:
+            return False
+        except RecordsTrimmed:
+            return True
+        return True
