@@ -1,10 +1,12 @@
 """A YAML file with the line of every key: read once, strictly, and asked for lines by key path.
 
-Invariant: a mapping never holds a key twice, keys are text, and errors never quote the file's content.
+Invariant: a mapping never holds a key twice, keys are text, no value is text to one reader and a number to another, and
+errors never quote the file's content.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +16,8 @@ import yaml
 _BOOLEAN_TAG = "tag:yaml.org,2002:bool"
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
+_EXPONENT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+"""A number to JSON and to YAML 1.2; to YAML 1.1, which we read, only with a point and a sign."""
 
 
 class NotADocument(Exception):
@@ -72,7 +76,7 @@ def read_document(text: str) -> Document:
             raise NotADocument(
                 f":{root.start_mark.line + 1}: is not a mapping; it must begin with keys like `group:` and `regions:`."
             )
-        problems = list(_key_problems(root, set()))
+        problems = list(_problems(root, set()))
         if problems:
             raise NotADocument(*problems)
         content = loader.construct_document(root)
@@ -93,14 +97,20 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
     return ", ".join(parts) or "it cannot be parsed"
 
 
-def _key_problems(node: yaml.Node, seen: set[int]) -> Iterator[str]:
-    """What is wrong with the keys of all mappings below a node; aliases are visited once."""
+def _problems(node: yaml.Node, seen: set[int]) -> Iterator[str]:
+    """What is wrong with keys and scalars below a node; aliases are visited once."""
     if id(node) in seen:
         return
     seen.add(id(node))
-    if isinstance(node, yaml.SequenceNode):
+    if isinstance(node, yaml.ScalarNode):
+        if node.style is None and node.tag == _TEXT_TAG and _EXPONENT.match(node.value):
+            yield (
+                f":{node.start_mark.line + 1}: a value with an exponent is a number to some programs and text to"
+                " others: write it in quotes if it is text, else without exponent or like 1.0e-7."
+            )
+    elif isinstance(node, yaml.SequenceNode):
         for child in node.value:
-            yield from _key_problems(child, seen)
+            yield from _problems(child, seen)
     elif isinstance(node, yaml.MappingNode):
         lines: dict[str, int] = {}
         for key, child in node.value:
@@ -114,4 +124,4 @@ def _key_problems(node: yaml.Node, seen: set[int]) -> Iterator[str]:
                 )
             else:
                 lines[key.value] = line
-            yield from _key_problems(child, seen)
+            yield from _problems(child, seen)

@@ -252,6 +252,9 @@ def test_a_rule_is_judged_by_the_keys_of_its_own_mode(path: Path, text: str, lin
         ("group: a\nregions: {}\ngroup: b\n", ":3: key `group` is there twice (first in line 1)"),
         ("regions: {no: {region: eu-north-1}}\n", ":1: a key is not text to YAML"),
         ("group: 2020-13-45\n", "is not YAML"),
+        ("a: {b: [x, 2e+06]}\n", ":1: a value with an exponent is a number to some programs and text to others"),
+        ("a:\n  b: 1e-07\n", ":2: a value with an exponent"),
+        ("a: 12e4567\n", ":1: a value with an exponent"),
     ],
 )
 def test_a_file_that_is_no_configuration_says_so(path: Path, text: str, part: str) -> None:

@@ -6,6 +6,7 @@ renders.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,10 +17,13 @@ from typing import Any
 import pytest
 import yaml
 
+from replicator.app.supervisor import Patience
 from replicator.settings import DEFAULT_SECRETS, ENV_PREFIX, Admin, Settings
+from replicator.settings.loading import load
 
 CHART = Path(__file__).parents[2] / "helm" / "replicator"
 EXAMPLE = CHART / "ci" / "example-values.yaml"
+POD = "fd00::7"
 HELM = shutil.which("helm")
 rendered = pytest.mark.skipif(HELM is None, reason="helm is not installed")
 
@@ -77,10 +81,21 @@ def test_the_environment_makes_the_program_listen_where_the_probes_ask(
 ) -> None:
     (container,) = pod["containers"]
     for variable in container["env"]:
-        monkeypatch.setenv(variable["name"], variable["value"])
-    settings = Settings(**_example()["config"], admin=Admin(host="127.0.0.1", port=1))
-    (port,) = container["ports"]
-    assert (settings.admin.host, settings.admin.port) == ("0.0.0.0", port["containerPort"])
+        monkeypatch.setenv(variable["name"], variable.get("value") or POD)
+    settings = Settings(**_example()["config"], admin=Admin(host="127.0.0.1", port=1, advertise="elsewhere"))
+    port = container["ports"][0]
+    assert port["name"] == "admin"
+    assert settings.admin == Admin(host="::", port=port["containerPort"], advertise=POD)
+
+
+def test_a_pod_advertises_its_address_because_others_do_not_know_its_name(pod: dict[str, Any]) -> None:
+    (container,) = pod["containers"]
+    references = {variable["name"]: variable["valueFrom"] for variable in container["env"] if "valueFrom" in variable}
+    assert references == {"REPLICATOR_ADMIN__ADVERTISE": {"fieldRef": {"fieldPath": "status.podIP"}}}
+
+
+def test_the_program_is_not_process_1_which_is_deaf_until_it_has_a_handler(pod: dict[str, Any]) -> None:
+    assert pod["shareProcessNamespace"] is True
 
 
 def test_configuration_and_secrets_stand_where_the_program_looks(pod: dict[str, Any]) -> None:
@@ -91,13 +106,35 @@ def test_configuration_and_secrets_stand_where_the_program_looks(pod: dict[str, 
     assert places["secrets"] == str(DEFAULT_SECRETS)
 
 
-def test_a_pod_is_given_longer_than_a_drain_takes() -> None:
-    drain = Settings(**_example()["config"]).drain.total_seconds()
-    assert _values()["terminationGracePeriodSeconds"] >= drain + 10
-
-
 def test_the_chart_has_no_configuration_of_its_own_that_could_leak_into_yours() -> None:
-    assert _values()["config"] == {}
+    assert _values()["config"] is None
+
+
+def test_what_may_be_a_number_is_never_written_as_yaml_because_some_helm_releases_write_2e06() -> None:
+    """Nor printed as it is; the schema lets labels and annotations be texts only."""
+    templates = "".join(path.read_text() for path in sorted((CHART / "templates").iterdir()))
+    assert set(re.findall(r"with (\S+) \}\}[^{]*\{\{- toYaml \.", templates)) == {
+        ".Values.podAnnotations",
+        ".Values.podLabels",
+        ".Values.serviceAccount.annotations",
+    }
+    assert templates.count("toYaml .") == 3
+    schema = _schema()["properties"]
+    texts = [schema["podAnnotations"], schema["podLabels"], schema["serviceAccount"]["properties"]["annotations"]]
+    assert texts == [{"$ref": "#/definitions/texts"}] * 3
+    assert not re.search(r"\{\{-? \.Values\.(?:replicaCount|workers|terminationGrace)\S* \}\}", templates)
+
+
+def test_the_schema_knows_every_value_and_no_other() -> None:
+    def names(values: dict[str, Any], schema: dict[str, Any]) -> None:
+        assert schema["additionalProperties"] is False
+        assert set(values) == set(schema["properties"]) - {"global"}
+        for name, value in values.items():
+            inner = schema["properties"][name]
+            if isinstance(value, dict) and "properties" in inner:
+                names(value, inner)
+
+    names(_values(), _schema())
 
 
 def test_the_example_says_only_what_the_chart_knows() -> None:
@@ -126,6 +163,123 @@ def test_a_changed_configuration_restarts_the_pods() -> None:
 
 
 @rendered
+@pytest.mark.parametrize("as_text", [False, True])
+def test_whole_numbers_and_texts_that_look_like_numbers_arrive_as_they_were_written(
+    tmp_path: Path, as_text: bool
+) -> None:
+    config = _example()["config"]
+    config["conflicts"] = {"file": "/data/conflicts.jsonl", "file_max_bytes": 250_000_000}
+    config["polling"] = {"memory": 268_435_456}
+    config["drain"] = 2_000_000
+    equals = {
+        "million": 2_000_000,
+        "exact": 9_007_199_254_740_991,
+        "below": -2_000_000,
+        "fraction": 0.5,
+        "release": "1.10",
+        "digits": "2000000",
+        "exponent": "2e+06",
+        "yes": True,
+        "nothing": None,
+    }
+    config["rules"][0]["filter"] = {"equals": equals, "exists": ["a", "b"], "where": "total > `0` && a == '<b>'"}
+    arguments = _given(tmp_path, config, as_text=as_text)
+    (tmp_path / "rendered.yaml").write_text(_render(*arguments)["ConfigMap"]["data"]["replicator.yaml"])
+    settings = load(tmp_path / "rendered.yaml")
+    assert settings == Settings(**config)
+    (rule,) = settings.rules
+    found = rule.model_dump()["filter"]["equals"]
+    assert {name: (type(value), value) for name, value in found.items()} == {
+        name: (type(value), value) for name, value in equals.items()
+    }
+
+
+@rendered
+@pytest.mark.parametrize("number", [2**53 + 1, -(2**53) - 1, 12345678901234567890])
+def test_a_number_that_helm_may_have_changed_is_refused_and_goes_as_text(tmp_path: Path, number: int) -> None:
+    config = _example()["config"]
+    config["rules"][0]["filter"] = {"equals": {"counter": number}}
+    assert "config.rules[0].filter.equals.counter is a number of more than 53 bits" in _refused(
+        *_given(tmp_path, config, as_text=False)
+    )
+    content = yaml.safe_load(_render(*_given(tmp_path, config, as_text=True))["ConfigMap"]["data"]["replicator.yaml"])
+    assert content == config
+
+
+@rendered
+def test_the_documented_configuration_can_be_given_as_it_is() -> None:
+    file = CHART.parents[1] / "config" / "replicator.yaml"
+    content = _render("--set-file", f"config={file}")["ConfigMap"]["data"]["replicator.yaml"]
+    assert content == file.read_text()
+
+
+@rendered
+@pytest.mark.parametrize(
+    ("drain", "seconds"), [(None, 45), ("500ms", 26), ("1m30s", 115), ("1h", 3625), ("2.5s", 28), (90, 115)]
+)
+@pytest.mark.parametrize("as_text", [False, True])
+def test_a_pod_is_given_longer_than_a_drain_takes(
+    tmp_path: Path, drain: str | int | None, seconds: int, as_text: bool
+) -> None:
+    config = _example()["config"] | ({} if drain is None else {"drain": drain})
+    given = _given(tmp_path, config, as_text=as_text)
+    assert _render(*given)["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == seconds
+    assert seconds >= Settings(**config).drain.total_seconds() + Patience().beyond + 5
+    own = [*given, "--set", "terminationGracePeriodSeconds=4000"]
+    assert _render(*own)["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] == 4000
+
+
+@rendered
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--set", "terminationGracePeriodSeconds=20"], "must be longer than config.drain (20 s)"),
+        (["--set", "image.tag=20240101"], "got number, want string"),
+        (["--set", "podLabels.build=20240101"], "got number, want string"),
+        (["--set", "env[0].name=A,env[0].value=2000000"], "got number, want string"),
+        (["--set", "replicas=3"], "additional properties 'replicas' not allowed"),
+        (["--set", "workers=auto"], "got string, want integer"),
+        (["--set", "workers=0"], "minimum: got 0, want 1"),
+    ],
+)
+def test_values_that_would_do_something_else_are_refused(arguments: list[str], complaint: str) -> None:
+    assert complaint in _refused(*arguments)
+
+
+@rendered
+def test_a_pod_has_as_many_workers_as_said_and_a_port_for_each() -> None:
+    (container,) = _render("--set", "workers=3")["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["run", "--workers", "3"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"admin": 9464, "admin-1": 9465, "admin-2": 9466}
+    (alone,) = _render()["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert alone["args"] == ["run", "--workers", "1"]
+    assert [port["name"] for port in alone["ports"]] == ["admin"]
+
+
+@rendered
+def test_more_of_everything_stands_where_it_belongs(tmp_path: Path) -> None:
+    values = {
+        "env": [{"name": "AWS_STS_REGIONAL_ENDPOINTS", "value": "regional"}],
+        "extraVolumes": [{"name": "data", "emptyDir": {"sizeLimit": 2_000_000}}],
+        "extraVolumeMounts": [{"name": "data", "mountPath": "/data"}],
+        "resources": {"limits": {"memory": 536_870_912}},
+        "tolerations": [{"key": "spot", "operator": "Exists", "tolerationSeconds": 2_000_000}],
+    }
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump(values))
+    pod = _render("--values", str(tmp_path / "more.yaml"))["Deployment"]["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert container["env"][-1:] == values["env"]
+    assert pod["volumes"][-1:] == values["extraVolumes"]
+    assert container["volumeMounts"][-1:] == values["extraVolumeMounts"]
+    assert container["resources"] == {
+        "limits": {"memory": 536_870_912},
+        "requests": _values()["resources"]["requests"],
+    }
+    assert pod["tolerations"] == values["tolerations"]
+
+
+@rendered
 def test_helm_has_no_complaint() -> None:
     assert HELM
     subprocess.run([HELM, "lint", "--strict", str(CHART), "--values", str(EXAMPLE)], check=True, timeout=60)
@@ -133,11 +287,7 @@ def test_helm_has_no_complaint() -> None:
 
 @rendered
 def test_without_a_configuration_the_chart_says_what_is_missing() -> None:
-    assert HELM
-    command = [HELM, "template", "replicator", str(CHART), "--kube-version", "1.31.0"]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-    assert result.returncode != 0
-    assert "config is empty" in result.stderr
+    assert "config is empty" in _refused(values=None)
 
 
 def _values() -> dict[str, Any]:
@@ -153,14 +303,42 @@ def _example() -> dict[str, Any]:
 def _without_actions(name: str) -> dict[str, Any]:
     """A template as YAML: lines that are only an action are dropped, other actions become a word."""
     lines = (CHART / "templates" / name).read_text().splitlines()
-    kept = [re.sub(r"\{\{.*?\}\}", "x", line) for line in lines if not re.fullmatch(r"\s*\{\{.*\}\}", line)]
+    kept = [re.sub(r"\{\{.*?\}\}", "x", line) for line in lines if not re.fullmatch(r"\s*(?:- )?\{\{.*\}\}", line)]
     document: dict[str, Any] = yaml.safe_load("\n".join(kept))
     return document
 
 
+def _schema() -> dict[str, Any]:
+    schema: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+    return schema
+
+
+def _given(directory: Path, config: dict[str, Any], *, as_text: bool) -> list[str]:
+    """Arguments that give a configuration, as values or as the text of a file."""
+    file = directory / "given.yaml"
+    if as_text:
+        file.write_text(json.dumps(config))
+        return ["--set-file", f"config={file}"]
+    file.write_text(json.dumps({"config": config}))
+    return ["--values", str(file)]
+
+
 def _render(*arguments: str) -> dict[str, dict[str, Any]]:
     """What helm makes of the example, by kind."""
-    assert HELM
-    command = [HELM, "template", "replicator", str(CHART), "--kube-version", "1.31.0", "--values", str(EXAMPLE)]
-    result = subprocess.run([*command, *arguments], capture_output=True, text=True, check=True, timeout=60)
+    result = _template(*arguments)
+    assert result.returncode == 0, result.stderr
     return {document["kind"]: document for document in yaml.safe_load_all(result.stdout)}
+
+
+def _refused(*arguments: str, values: Path | None = EXAMPLE) -> str:
+    """Why helm makes nothing of it."""
+    result = _template(*arguments, values=values)
+    assert result.returncode != 0, result.stdout
+    return result.stderr
+
+
+def _template(*arguments: str, values: Path | None = EXAMPLE) -> subprocess.CompletedProcess[str]:
+    assert HELM
+    command = [HELM, "template", "replicator", str(CHART), "--kube-version", "1.31.0"]
+    given = [] if values is None else ["--values", str(values)]
+    return subprocess.run([*command, *given, *arguments], capture_output=True, text=True, check=False, timeout=60)

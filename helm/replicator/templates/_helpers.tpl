@@ -33,3 +33,70 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) -}}
 {{- end -}}
 {{- end -}}
+
+{{- /* The content of replicator.yaml. JSON is YAML too, and has no 2e+06 in the place of 2000000, as toYaml of some Helm
+     releases has. A text is taken as it is. */ -}}
+{{- define "replicator.config" -}}
+{{- if not .Values.config -}}
+{{- fail "config is empty: give it the content of replicator.yaml (ci/example-values.yaml is an example)" -}}
+{{- end -}}
+{{- if kindIs "string" .Values.config -}}
+{{- .Values.config -}}
+{{- else -}}
+{{- include "replicator.exact" (dict "path" "config" "value" .Values.config) -}}
+{{- toPrettyJson .Values.config -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Nothing, or the end: Helm reads numbers as floating point, and one this great may have lost digits already. */ -}}
+{{- define "replicator.exact" -}}
+{{- $path := .path -}}
+{{- if kindIs "map" .value -}}
+{{- range $key, $value := .value -}}
+{{- include "replicator.exact" (dict "path" (printf "%s.%s" $path $key) "value" $value) -}}
+{{- end -}}
+{{- else if kindIs "slice" .value -}}
+{{- range $index, $value := .value -}}
+{{- include "replicator.exact" (dict "path" (printf "%s[%d]" $path $index) "value" $value) -}}
+{{- end -}}
+{{- else if kindIs "float64" .value -}}
+{{- if or (ge .value 9007199254740992.0) (le .value -9007199254740992.0) -}}
+{{- fail (printf "%s is a number of more than 53 bits, which Helm does not keep exactly: give config as text, with --set-file config=replicator.yaml" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Seconds of a duration as the configuration writes it, rounded up. */ -}}
+{{- define "replicator.seconds" -}}
+{{- if kindIs "string" . -}}
+{{- $text := . | replace " " "" -}}
+{{- $total := 0.0 -}}
+{{- range $part := regexFindAll "[0-9]+([.][0-9]+)?(ms|s|m|h|d)?" $text -1 -}}
+{{- $unit := regexFind "[a-z]+$" $part | default "s" -}}
+{{- $seconds := get (dict "ms" 0.001 "s" 1.0 "m" 60.0 "h" 3600.0 "d" 86400.0) $unit -}}
+{{- $total = addf $total (mulf (float64 (trimSuffix $unit $part)) $seconds) -}}
+{{- end -}}
+{{- ceil $total | int64 -}}
+{{- else -}}
+{{- ceil . | int64 -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* A pod that is killed before the drain is over has not saved its checkpoints. A parent of several workers waits 15
+     seconds longer than they drain before it kills them. */ -}}
+{{- define "replicator.grace" -}}
+{{- $config := .Values.config -}}
+{{- if kindIs "string" $config -}}
+{{- $config = fromYaml $config -}}
+{{- end -}}
+{{- $drain := include "replicator.seconds" ($config.drain | default "20s") | int64 -}}
+{{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
+{{- add $drain 25 -}}
+{{- else -}}
+{{- $grace := .Values.terminationGracePeriodSeconds | int64 -}}
+{{- if le $grace $drain -}}
+{{- fail (printf "terminationGracePeriodSeconds (%d) must be longer than config.drain (%d s), or pods are killed before they saved their checkpoints" $grace $drain) -}}
+{{- end -}}
+{{- $grace -}}
+{{- end -}}
+{{- end -}}
