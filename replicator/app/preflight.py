@@ -19,8 +19,9 @@ from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import DynamoRegistry
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.table_claims import EpochClaim, ModeClaim, note_epoch, note_mode
+from replicator.checks.cache_facts import Probed
 from replicator.checks.facts import Fact, Status
-from replicator.checks.survey import Probed, Survey, preflight
+from replicator.checks.survey import Survey, preflight
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
 from replicator.domain.rules import Rule

@@ -5,7 +5,6 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from replicator.checks.facts import Fact, failed, ok, skipped, warning, wrong
 from replicator.checks.world import RegionWorld
@@ -82,16 +81,3 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def cache_encryption(name: str, url: str) -> Fact | None:
-    """A warning when a cache is reached in clear text over a network."""
-    parts = urlsplit(url)
-    if parts.scheme != "redis" or is_loopback(parts.hostname or ""):
-        return None
-    return warning(
-        f"cache {name}",
-        "encrypted",
-        f"caches.{name}.url has no TLS and is another machine, so items and password travel unencrypted.",
-        "Use rediss://.",
-    )

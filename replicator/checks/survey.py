@@ -5,28 +5,20 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
+from replicator.checks.cache_facts import Probed, cache_facts, prove_caches
 from replicator.checks.comparison import World
-from replicator.checks.facts import Fact, failed, ok, warning
+from replicator.checks.facts import Fact, Status, warning
 from replicator.checks.judge import judge
 from replicator.checks.permission_probes import prove
-from replicator.checks.region_facts import cache_encryption
 from replicator.checks.table_choices import Chosen, LeftOut, TableFinder, choice_facts, sift
 from replicator.checks.world import look
-from replicator.domain.errors import ReplicatorError
 from replicator.settings import expanded
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
     from replicator.settings import Settings
-
-
-class Probed(Protocol):
-    """A cache that can be asked whether it is there and usable."""
-
-    async def probe(self) -> None:
-        """Raise a `ReplicatorError` when it is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +33,17 @@ class Survey:
 async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed]) -> Survey:
     """Every fact, permissions included; nothing is raised and nothing is written."""
     chosen = await TableFinder(settings, places).look()
-    sight, cache_facts = await asyncio.gather(
-        _sight(settings, places, chosen, thorough=True), _caches(settings, caches)
-    )
+    sight, beside = await asyncio.gather(_sight(settings, places, chosen, thorough=True), cache_facts(settings, caches))
     left_out = [
         warning(f"table {table.table} in {table.region}", "left out", table.reason, table.advice)
         for table in sight.left_out
     ]
     facts = [*choice_facts(settings, chosen), *judge(sight.settings, sight.world, thorough=True)]
     proofs = await prove(sight.settings, places, sight.world)
-    return Survey(_grouped([*facts, *left_out, *proofs, *cache_facts]), sight.tables, sight.left_out)
+    silent = {fact.subject for fact in beside if fact.status is Status.FAILED}
+    answering = {name: cache for name, cache in caches.items() if f"cache {name}" not in silent}
+    proofs += await prove_caches(sight.settings, answering, sight.world)
+    return Survey(_grouped([*facts, *left_out, *proofs, *beside]), sight.tables, sight.left_out)
 
 
 async def preflight(
@@ -61,10 +54,10 @@ async def preflight(
     A failed fact with exit code 78 forbids a start; one with 69 is something that does not answer now.
     """
     chosen = await finder.look()
-    sight, cache_facts = await asyncio.gather(
-        _sight(settings, places, chosen, thorough=False), _caches(settings, caches)
+    sight, beside = await asyncio.gather(
+        _sight(settings, places, chosen, thorough=False), cache_facts(settings, caches)
     )
-    facts = [*choice_facts(settings, chosen), *judge(sight.settings, sight.world, thorough=False), *cache_facts]
+    facts = [*choice_facts(settings, chosen), *judge(sight.settings, sight.world, thorough=False), *beside]
     return Survey(facts, sight.tables, sight.left_out)
 
 
@@ -87,19 +80,3 @@ def _grouped(facts: list[Fact]) -> list[Fact]:
     """Facts about one thing together, things in the order in which they were first spoken of."""
     places = {subject: index for index, subject in enumerate(dict.fromkeys(fact.subject for fact in facts))}
     return sorted(facts, key=lambda fact: places[fact.subject])
-
-
-async def _caches(settings: Settings, caches: Mapping[str, Probed]) -> list[Fact]:
-    used = {action.cache: None for rule in settings.rules for action in rule.cache}
-    answers = await asyncio.gather(*(_cache(name, caches[name]) for name in used))
-    encryption = (cache_encryption(name, settings.caches[name].url) for name in used)
-    return [*answers, *(fact for fact in encryption if fact is not None)]
-
-
-async def _cache(name: str, cache: Probed) -> Fact:
-    try:
-        await cache.probe()
-    except ReplicatorError as error:
-        error.advice = f"{error.advice} See caches.{name} in the configuration."
-        return failed(f"cache {name}", "answers", error)
-    return ok(f"cache {name}", "answers")

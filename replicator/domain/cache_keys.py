@@ -15,6 +15,7 @@ from replicator.domain.modes.ordered import Change
 from replicator.domain.records import ChangeRecord
 from replicator.domain.versions import at_sequence
 
+_GLOB = "*?[]^\\"
 _ALWAYS_ESCAPED = "%{}\x7f" + "".join(map(chr, range(0x20)))
 
 
@@ -54,6 +55,15 @@ class KeyTemplate:
                 return None
             values.append(self._escape(value))
         return "".join(values)
+
+    @property
+    def pattern(self) -> str:
+        """A glob that all its keys match, as Redis writes key patterns."""
+        parts = []
+        for literal, name in self._parts:
+            parts.append("".join(f"\\{char}" if char in _GLOB else char for char in literal))
+            parts.append("" if name is None else "*")
+        return "".join(parts)
 
     def _escape(self, value: str) -> str:
         return "".join(_percent(char) if char in self._escaped else char for char in value)

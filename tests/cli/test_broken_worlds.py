@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable
 
 import pytest
+import redis
 
 from tests.cli.proxy import WRITES, denying
 from tests.cli.worlds import KEYS, World
@@ -400,3 +401,65 @@ def test_the_same_table_under_two_region_ids_cannot_be_its_own_replica(world: Wo
         answer = world.check()
     assert answer.code == 78
     assert any("rules[0].replicas[0] of rule orders is the source table itself" in said for said in answer.failures())
+
+
+# -- rights at a cache ---------------------------------------------------------------------------------------------
+
+RIGHTS = ("+info", "+get", "+set", "+unlink", "+eval", "+evalsha")
+
+
+def restricted(world: World, pattern: str, *rights: str) -> None:
+    """Let the world's cache be used by a user of its own, with these rights."""
+    user = f"user{world.account}"
+    with redis.Redis.from_url(world.redis_url) as client:
+        client.execute_command("ACL", "SETUSER", user, "reset", "on", ">pw", pattern, *rights)
+    world.config["caches"]["eu_main"] |= {"username": user, "password": "pw"}
+
+
+def test_a_cache_user_with_the_documented_rights_passes(world: World) -> None:
+    world.sound()
+    world.rule["cache"][0]["action"] = "refresh"
+    restricted(world, f"~{world.account}:*", *RIGHTS)
+    answer = world.check()
+    assert answer.code == 0, answer.failures()
+    (fact,) = [
+        fact for fact in answer.json["facts"] if fact["subject"] == "cache eu_main" and fact["fact"] == "permissions"
+    ]
+    assert "UNLINK, GET, SET, EVAL and EVALSHA on keys like" in fact["found"]
+
+
+@pytest.mark.parametrize(
+    ("missing", "action", "denied"),
+    [
+        ("+unlink", "invalidate", "UNLINK"),
+        ("+eval", "refresh", "EVAL"),
+        ("+evalsha", "refresh", "EVALSHA"),
+        ("+set", "refresh", "SET"),
+        ("+get", "refresh", "GET"),
+    ],
+)
+def test_a_right_that_is_missing_at_a_cache_is_named(world: World, missing: str, action: str, denied: str) -> None:
+    world.sound()
+    world.rule["cache"][0]["action"] = action
+    restricted(world, f"~{world.account}:*", *(right for right in RIGHTS if right != missing))
+    answer = world.check()
+    assert answer.code == 78
+    (sentence,) = answer.failures()
+    assert sentence.startswith(f"{denied} on keys like {world.account}:replicator-probe-")
+    assert f"Grant {missing} and the pattern ~{world.account}:*:* to the user of caches.eu_main." in sentence
+
+
+def test_a_key_pattern_that_fits_no_key_is_named(world: World) -> None:
+    world.sound()
+    restricted(world, "~nothing:*", *RIGHTS)
+    answer = world.check()
+    assert answer.code == 78
+    (sentence,) = answer.failures()
+    assert f"the pattern ~{world.account}:*:*" in sentence
+
+
+def test_a_key_pattern_over_numbers_is_proven_with_a_number(world: World) -> None:
+    world.sound()
+    restricted(world, f"~{world.account}:*:[0-9]*", *RIGHTS)
+    answer = world.check()
+    assert answer.code == 0, answer.failures()

@@ -34,6 +34,14 @@ def test_a_template_makes_a_key_of_an_item(template: str, item: dict[str, Typed]
     assert KeyTemplate(template).key(image(item)) == key
 
 
+@pytest.mark.parametrize(
+    ("template", "pattern"),
+    [("order:{pk}", "order:*"), ("{a}:{b}", "*:*"), ("a*[x]?:{a}", "a\\*\\[x\\]\\?:*"), ("{{{pk}}}", "{*}")],
+)
+def test_a_template_has_a_pattern_that_all_its_keys_match(template: str, pattern: str) -> None:
+    assert KeyTemplate(template).pattern == pattern
+
+
 @pytest.mark.parametrize("typed", [{"BOOL": True}, {"NULL": True}, {"L": []}, {"M": {}}, {"SS": ["a"]}, {"NS": ["1"]}])
 def test_an_attribute_that_is_not_text_number_or_binary_gives_no_key(typed: Typed) -> None:
     assert KeyTemplate("a:{x}").key(image({"pk": {"S": "k"}, "x": typed})) is None

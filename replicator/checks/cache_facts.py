@@ -1,0 +1,122 @@
+"""Facts about caches: whether they answer, over what, and whether their users may do what rules ask of them.
+
+Permissions are proven on a key made from each template that nobody has, so no entry is ever touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+import msgspec
+
+from replicator.checks.comparison import World, table_at
+from replicator.checks.facts import Fact, failed, ok, warning, wrong
+from replicator.checks.region_facts import is_loopback
+from replicator.domain.cache_keys import CacheVerb, KeyTemplate
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.image import Image
+
+if TYPE_CHECKING:
+    from replicator.settings import RuleSettings, Settings
+
+
+class Probed(Protocol):
+    """A cache that can be asked whether it is there and usable."""
+
+    async def probe(self) -> None:
+        """Raise a `ReplicatorError` when it is not."""
+
+    async def denied(self, key: str, verb: CacheVerb) -> Mapping[str, str]:
+        """The commands that are denied to actions on a key that nobody has, and the server's words."""
+
+
+async def cache_facts(settings: Settings, caches: Mapping[str, Probed]) -> list[Fact]:
+    """Whether every cache that rules use answers, and over what."""
+    used = {action.cache: None for rule in settings.rules for action in rule.cache}
+    answers = await asyncio.gather(*(_answers(name, caches[name]) for name in used))
+    return [*answers, *(fact for name in used for fact in _encryption(name, settings.caches[name].url))]
+
+
+async def _answers(name: str, cache: Probed) -> Fact:
+    try:
+        await cache.probe()
+    except ReplicatorError as error:
+        error.advice = f"{error.advice} See caches.{name} in the configuration."
+        return failed(f"cache {name}", "answers", error)
+    return ok(f"cache {name}", "answers")
+
+
+def _encryption(name: str, url: str) -> Iterator[Fact]:
+    """A warning when a cache is reached in clear text over a network."""
+    address = urlsplit(url)
+    if address.scheme == "redis" and not is_loopback(address.hostname or ""):
+        yield warning(
+            f"cache {name}",
+            "encrypted",
+            f"caches.{name}.url has no TLS and is another machine, so items and password travel unencrypted.",
+            "Use rediss://.",
+        )
+
+
+# -- permissions ---------------------------------------------------------------------------------------------------
+
+
+async def prove_caches(settings: Settings, caches: Mapping[str, Probed], world: World) -> list[Fact]:
+    """Whether the users of caches may do what rules ask of them; `caches`: those that answer."""
+    wanted: dict[tuple[str, str], tuple[CacheVerb, str]] = {}
+    for rule in settings.rules:
+        for action in rule.cache:
+            verb, place = CacheVerb(action.action), (action.cache, action.key)
+            if place not in wanted or verb is CacheVerb.REFRESH:
+                wanted[place] = (verb, _nobodys_key(rule, KeyTemplate(action.key), world))
+    return list(
+        await asyncio.gather(
+            *(
+                _permissions(name, caches[name], KeyTemplate(template), verb, key)
+                for (name, template), (verb, key) in wanted.items()
+                if name in caches
+            )
+        )
+    )
+
+
+async def _permissions(name: str, cache: Probed, template: KeyTemplate, verb: CacheVerb, key: str) -> Fact:
+    subject, fact = f"cache {name}", "permissions"
+    needed = {CacheVerb.INVALIDATE: "UNLINK", CacheVerb.REFRESH: "UNLINK, GET, SET, EVAL and EVALSHA"}[verb]
+    try:
+        denied = await cache.denied(key, verb)
+    except ReplicatorError as error:
+        return failed(subject, fact, error)
+    if denied:
+        commands = " ".join(f"+{command.lower()}" for command in denied)
+        reason = next(iter(denied.values())).strip().rstrip(". ")
+        return wrong(
+            subject,
+            fact,
+            f"{', '.join(denied)} on keys like {key} is denied ({reason}).",
+            f"Grant {commands} and the pattern ~{template.pattern} to the user of caches.{name}.",
+        )
+    return ok(subject, fact, f"{needed} on keys like {template.template}; nothing was written.")
+
+
+def _nobodys_key(rule: RuleSettings, template: KeyTemplate, world: World) -> str:
+    """A key that no item has, with values of the types that the tables tell."""
+    token = f"replicator-probe-{secrets.token_hex(8)}"
+    values = {
+        "S": token,
+        "N": str(secrets.randbelow(10**15) + 10**15),
+        "B": base64.b64encode(token.encode()).decode(),
+    }
+    types: dict[str, str] = {}
+    for region, name in (*rule.sources, *rule.replica_tables):
+        table = table_at(world, region, name)
+        types |= {} if table is None else {**table.types, **dict(table.keys)}
+    kinds = {name: types.get(name, "S") for name in template.attributes}
+    key = template.key(Image(msgspec.json.encode({name: {kind: values[kind]} for name, kind in kinds.items()})))
+    assert key is not None, "every attribute of the template is there"
+    return key
