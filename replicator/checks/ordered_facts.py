@@ -9,6 +9,7 @@ from replicator.checks.comparison import World, find, index_fact, is_same_table,
 from replicator.checks.described_tables import Table, shown
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.checks.world import RegionWorld
+from replicator.domain.cache_keys import KeyTemplate
 from replicator.domain.errors import ReplicatorError
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def ordered_facts(world: World, rule: OrderedRule, index: int, *, thorough: bool
         yield _data(rule, source, replica, subject)
         if thorough:
             yield from _expiry(rule, world[region], name, subject)
+    if source is not None:
+        yield from _cache_keys(rule, source, index)
     events = rule.filter.events
     if events is not None and len(set(events)) < _EVENTS:
         yield warning(
@@ -44,6 +47,26 @@ def ordered_facts(world: World, rule: OrderedRule, index: int, *, thorough: bool
             " will differ from their source.",
             "Remove events from the filter unless that is what you want.",
         )
+
+
+def _cache_keys(rule: OrderedRule, source: Table, index: int) -> Iterator[Fact]:
+    """Whether every refreshed entry belongs to one item alone, since only versions of one item compare."""
+    subject, name = f"rule {rule.name}", "cache keys"
+    refreshed = [(n, action) for n, action in enumerate(rule.cache) if action.action == "refresh"]
+    for n, action in refreshed:
+        lacking = [key for key, _ in source.keys if key not in KeyTemplate(action.key).attributes]
+        if lacking:
+            yield wrong(
+                subject,
+                name,
+                f"rules[{index}].cache[{n}].key {action.key} lacks {' and '.join(lacking)} of the primary key of"
+                f" {rule.table_name} in {rule.source} ({shown(source.keys)}), so several items may share an entry, and"
+                " their versions do not compare.",
+                "Put the whole primary key into the template, or set action: invalidate.",
+            )
+            return
+    if refreshed:
+        yield ok(subject, name, "every refreshed entry belongs to one item.")
 
 
 def _distinct(rule: OrderedRule, source: Table, replica: Table, subject: str, path: str) -> Iterator[Fact]:

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.modes.ordered import Change
-from replicator.domain.records import ChangeRecord
+from replicator.domain.records import ChangeRecord, ItemKey
 from replicator.domain.versions import at_sequence
 
 _GLOB = "*?[]^\\"
@@ -55,6 +55,10 @@ class KeyTemplate:
                 return None
             values.append(self._escape(value))
         return "".join(values)
+
+    def tells_apart(self, key: ItemKey) -> bool:
+        """Whether keys of items with different primary keys always differ."""
+        return {name for name, _, _ in key.parts} <= set(self.attributes)
 
     @property
     def pattern(self) -> str:
@@ -133,21 +137,23 @@ class CachePlan:
 
 
 def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) -> CachePlan:
-    """Actions for every key that any image of the coalesced records had."""
-    if rule.verb is CacheVerb.INVALIDATE:
+    """Actions for every key that any image of the coalesced records had.
+
+    A refresh speaks for the key under which the item stands, or last stood. A key that the item left is dropped, and so
+    is every key of a template without the whole primary key: another item may have it by then, and versions of two
+    items do not compare.
+    """
+    if rule.verb is CacheVerb.INVALIDATE or not rule.key.tells_apart(change.key):
         return plan_invalidation(rule, records)
-    keys, keyless = _touched_keys(rule, records)
-    current = None if change.new is None else rule.key.key(change.new)
+    last_touched, keyless = _touched_keys(rule, records)
+    current = _key_of(rule, records, change)
     ttl_ms = int(rule.ttl.total_seconds() * 1000)
-    return CachePlan(
-        tuple(
-            Refresh(key, change.version, change.new.wire, ttl_ms)
-            if change.new is not None and key == current
-            else Refresh(key, at_sequence(change.version, last), None, ttl_ms)
-            for key, last in keys.items()
-        ),
-        keyless,
-    )
+    actions: list[CacheAction] = [Invalidate(key) for key in last_touched if key != current]
+    if current is not None and change.new is not None:
+        actions.append(Refresh(current, change.version, change.new.wire, ttl_ms))
+    elif current is not None:
+        actions.append(Refresh(current, at_sequence(change.version, last_touched[current]), None, ttl_ms))
+    return CachePlan(tuple(actions), keyless)
 
 
 def plan_invalidation(rule: CacheRule, records: Iterable[ChangeRecord]) -> CachePlan:
@@ -156,11 +162,16 @@ def plan_invalidation(rule: CacheRule, records: Iterable[ChangeRecord]) -> Cache
     return CachePlan(tuple(Invalidate(key) for key in keys), keyless)
 
 
-def _touched_keys(rule: CacheRule, records: Iterable[ChangeRecord]) -> tuple[dict[str, int], int]:
-    """The cache keys of every image with the number of the last record that has them, and how many images have none.
+def _key_of(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) -> str | None:
+    """The key under which the changed item stands; of a removed one, the last that it had."""
+    if change.new is not None:
+        return rule.key.key(change.new)
+    images = [image for record in records for image in (record.old, record.new) if image is not None]
+    return next((key for key in map(rule.key.key, reversed(images)) if key is not None), None)
 
-    A key that an item left belongs to another item from then on: no later record of this item speaks for it.
-    """
+
+def _touched_keys(rule: CacheRule, records: Iterable[ChangeRecord]) -> tuple[dict[str, int], int]:
+    """The cache keys of every image with the number of the last record that has them, and how many images have none."""
     keys: dict[str, int] = {}
     keyless = 0
     for record in records:

@@ -64,6 +64,10 @@ def foreign_side_table(world: World) -> None:
     world.config["side_table"] = "orders"
 
 
+def refreshed_by_half_a_key(world: World) -> None:
+    world.rule["cache"][0].update(key=f"{world.account}:{{pk}}:{{email}}", action="refresh")
+
+
 BROKEN = [
     (no_source_table, ["Table missing in us does not exist", "rule orders"]),
     (no_replica_table, ["Table missing in eu does not exist", "rules[0].replicas[0]"]),
@@ -74,6 +78,7 @@ BROKEN = [
     (other_index_type, ["by_it of table indexed in eu", "total (S)", "total (N)", "Create the index anew"]),
     (no_side_table, ["no-side in eu does not exist", "replicator init"]),
     (no_coordination_table, ["no-coordination in us does not exist", "replicator init"]),
+    (refreshed_by_half_a_key, ["rules[0].cache[0].key", "lacks sk of the primary key", "set action: invalidate"]),
     (foreign_side_table, ["orders in eu is not a side table", "pk (S), sk (N) instead of k (S)"]),
 ]
 

@@ -31,6 +31,9 @@ class CacheScenario:
     readers: int = 2
     replays: int = 1
     evictions: int = 1
+    template: str = "order:{pk}"
+    key: str = "order:k"
+    """The entry that is watched."""
     leases: bool = True
     """Readers fill under a lease; otherwise they simply set what they read."""
     consistent_reads: bool = True
@@ -66,7 +69,9 @@ class CacheExplorer:
         self._scenario = scenario
         self._history = History(scenario.kinds, None)
         self._total = len(self._history.records)
-        self._rule = CacheRule("main", RegionId("eu"), KeyTemplate("order:{pk}"), scenario.verb, timedelta(hours=1))
+        self._rule = CacheRule(
+            "main", RegionId("eu"), KeyTemplate(scenario.template), scenario.verb, timedelta(hours=1)
+        )
         self._actions = {
             (first, until): self._plan(first, until)
             for first in range(self._total)
@@ -78,12 +83,13 @@ class CacheExplorer:
         (run,) = coalesce(self._history.records[first:until])
         change = plan_run(RULE, run, GENERATION)
         assert change is not None
-        return plan_cache(self._rule, run.records, change).actions
+        actions = plan_cache(self._rule, run.records, change).actions
+        return tuple(action for action in actions if action.key == self._scenario.key)
 
     def _value(self, number: int) -> bytes | None:
-        """What a reader would cache of the replica behind a record; None when the item is absent."""
+        """What a reader would cache of the replica behind a record; None when no item has that key."""
         record = self._history.records[number]
-        if record.new is None:
+        if record.new is None or self._rule.key.key(record.new) != self._scenario.key:
             return None
         return value_entry(ordered_version(RULE.epoch, GENERATION, record.number), record.new.wire)
 

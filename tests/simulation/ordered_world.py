@@ -34,12 +34,17 @@ Answer = Callable[[Slot, Request], tuple[Slot, Response]]
 
 
 def written(kind: str, number: int, before: Image | None) -> Image | None:
-    """The item after a user's write: P puts it anew, H puts one that a filter hides, U updates, D deletes."""
+    """The item after a user's write: P puts it anew, H puts one that a filter hides, U updates, D deletes.
+
+    A and B put it where its cache key has that letter.
+    """
     match kind:
         case "P":
             attributes = {"pk": {"S": "k"}, "put": {"N": str(number)}, "seen": {"BOOL": True}}
         case "H":
             attributes = {"pk": {"S": "k"}, "put": {"N": str(number)}}
+        case "A" | "B":
+            attributes = {"pk": {"S": "k"}, "put": {"N": str(number)}, "at": {"S": kind}}
         case "U":
             kept = {"pk": {"S": "k"}, "seen": {"BOOL": True}} if before is None else before.attributes
             attributes = {**kept, "updated": {"N": str(number)}}

@@ -34,6 +34,21 @@ def test_lease_readers_never_keep_a_stale_entry(verb: CacheVerb, replays: int, e
     assert stale(scenarios, at_least=4000) == []
 
 
+MOVES = ["".join(word) for length in (2, 3) for word in itertools.product("ABD", repeat=length) if word[0] != "D"]
+
+
+@VERBS
+@pytest.mark.parametrize(("replays", "evictions"), [(1, 0), (1, 1)])
+def test_lease_readers_never_keep_an_item_under_a_key_that_it_left(
+    verb: CacheVerb, replays: int, evictions: int
+) -> None:
+    scenarios = [
+        CacheScenario(kinds, verb, replays=replays, evictions=evictions, template="order:{pk}:{at}", key="order:k:A")
+        for kinds in MOVES
+    ]
+    assert stale(scenarios, at_least=4000) == []
+
+
 @VERBS
 def test_readers_that_simply_set_what_they_read_keep_a_stale_entry(verb: CacheVerb) -> None:
     assert stale([CacheScenario("PP", verb, leases=False, replays=0, evictions=0)])

@@ -10,7 +10,8 @@ from replicator.domain.cache_keys import CacheRule, CacheVerb, Invalidate, KeyTe
 from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.modes.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, item_key
-from replicator.domain.versions import at_sequence
+from replicator.domain.versions import at_sequence, ordered_version
+from replicator.laboratory.memory import acted, value_entry
 from tests.unit.strategies import Typed, image
 
 # -- key templates -------------------------------------------------------------------------------------------------
@@ -122,48 +123,78 @@ def change(new: dict[str, Typed] | None) -> Change:
     return Change(Action.REMOVE if new is None else Action.PUT, KEY, VERSION, None, None if new is None else image(new))
 
 
-def rule(verb: CacheVerb) -> CacheRule:
-    return CacheRule("main", RegionId("eu"), KeyTemplate("user:{email}"), verb, timedelta(minutes=90))
+def rule(verb: CacheVerb, template: str = "user:{pk}:{email}") -> CacheRule:
+    return CacheRule("main", RegionId("eu"), KeyTemplate(template), verb, timedelta(minutes=90))
 
 
-def test_invalidation_drops_the_key_of_every_image_once() -> None:
+@pytest.mark.parametrize(
+    ("verb", "template"),
+    [(CacheVerb.INVALIDATE, "user:{email}"), (CacheVerb.REFRESH, "user:{email}")],
+    ids=["by choice", "because the template lacks the primary key"],
+)
+def test_invalidation_drops_the_key_of_every_image_once(verb: CacheVerb, template: str) -> None:
     records = [record(item("a"), item("b")), record(item("b"), item("c", "x")), record(item("c", "x"), item("a"))]
-    plan = plan_cache(rule(CacheVerb.INVALIDATE), records, change(item("a")))
+    plan = plan_cache(rule(verb, template), records, change(item("a")))
     assert plan.actions == (Invalidate("user:a"), Invalidate("user:b"), Invalidate("user:c"))
     assert plan.keyless == 0
 
 
-def test_refresh_writes_the_new_image_under_its_key_and_marks_the_keys_it_left() -> None:
+def test_refresh_writes_the_new_image_under_its_key_and_drops_the_keys_it_left() -> None:
     new = item("b", "new")
     records = [record(item("a"), item("b"), number=7), record(item("b"), new, number=8)]
     plan = plan_cache(rule(CacheVerb.REFRESH), records, change(new))
-    assert plan.actions == (
-        Refresh("user:a", at_sequence(VERSION, 7), None, 5_400_000),
-        Refresh("user:b", VERSION, image(new).wire, 5_400_000),
-    )
+    assert plan.actions == (Invalidate("user:k:a"), Refresh("user:k:b", VERSION, image(new).wire, 5_400_000))
 
 
-def test_a_key_that_an_item_left_gets_no_version_of_later_writes_for_it_may_be_another_items_by_then() -> None:
-    moved = record(item("a"), item("b"), number=7)
-    later = record(item("b"), item("b", "new"), number=9)
-    plan = plan_cache(rule(CacheVerb.REFRESH), [moved, later], change(item("b", "new")))
-    assert plan.actions[0] == Refresh("user:a", at_sequence(VERSION, 7), None, 5_400_000)
-
-
-def test_refresh_marks_every_key_of_a_removed_item() -> None:
+def test_refresh_marks_the_last_key_of_a_removed_item_and_drops_the_others() -> None:
     records = [record(item("a"), item("b"), number=7), record(item("b"), None, number=8)]
     plan = plan_cache(rule(CacheVerb.REFRESH), records, change(None))
     assert plan.actions == (
-        Refresh("user:a", at_sequence(VERSION, 7), None, 5_400_000),
-        Refresh("user:b", at_sequence(VERSION, 8), None, 5_400_000),
+        Invalidate("user:k:a"),
+        Refresh("user:k:b", at_sequence(VERSION, 8), None, 5_400_000),
     )
+
+
+def test_an_item_that_loses_its_key_leaves_nothing_behind() -> None:
+    plan = plan_cache(rule(CacheVerb.REFRESH), [record(item("a"), item(None))], change(item(None)))
+    assert plan.actions == (Invalidate("user:k:a"),)
+
+
+def test_a_removed_item_that_had_lost_its_key_before_is_marked_where_it_last_stood() -> None:
+    records = [record(item("a"), item(None), number=7), record(item(None), None, number=8)]
+    plan = plan_cache(rule(CacheVerb.REFRESH), records, change(None))
+    assert plan.actions == (Refresh("user:k:a", at_sequence(VERSION, 7), None, 5_400_000),)
+
+
+def test_an_entry_that_two_items_have_in_turn_is_never_left_with_the_first_ones_version() -> None:
+    """Sequence numbers of different shards do not compare: the older shard's are greater for good."""
+    older, younger = 9_000_000_000_000_000_000_000_000, 100_000_000_000_000_000_000_000
+    first, second = (item_key(f'{{"pk":{{"S":"{name}"}}}}'.encode()) for name in ("u1", "u2"))
+    by_email = rule(CacheVerb.REFRESH, "user:{email}")
+    had: dict[str, Typed] = {"pk": {"S": "u1"}, "email": {"S": "ann"}}
+    takes: dict[str, Typed] = {"pk": {"S": "u2"}, "email": {"S": "ann"}}
+    writes = [
+        (first, older, had, {**had, "email": {"S": "old"}}),
+        (second, younger, {**takes, "email": {"S": "bob"}}, takes),
+        (second, younger + 1, takes, {**takes, "note": {"S": "changed"}}),
+    ]
+    for holder in (first, second):
+        stood = older - 1 if holder is first else younger
+        entry: bytes | None = value_entry(ordered_version(0, 1, stood), image(had if holder is first else takes).wire)
+        for key, number, old, new in writes[0 if holder is first else 2 :]:
+            event = ChangeRecord(Event.MODIFY, key, image(old), image(new), SequenceNumber(str(number)), 0.0)
+            done = Change(Action.PUT, key, ordered_version(0, 1, number), None, image(new))
+            for action in plan_cache(by_email, [event], done).actions:
+                if action.key == "user:ann":
+                    entry = acted(entry, action)
+        assert entry is None
 
 
 @pytest.mark.parametrize("verb", CacheVerb)
 def test_images_without_a_key_are_counted_and_hide_no_other(verb: CacheVerb) -> None:
     records = [record(item("a"), item(None)), record(item(None), item(None, "x"))]
     plan = plan_cache(rule(verb), records, change(item(None, "x")))
-    assert [action.key for action in plan.actions] == ["user:a"]
+    assert [action.key for action in plan.actions] == ["user:k:a"]
     assert plan.keyless == 3
 
 
