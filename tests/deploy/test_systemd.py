@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -46,7 +47,7 @@ def test_systemd_finds_nothing_to_say_about_it(unit: Path) -> None:
 @analyzed
 def test_it_is_hardened(unit: Path) -> None:
     result = _analyze("security", "--offline=true", f"--threshold={MOST_EXPOSURE * 10:.0f}", str(unit))
-    assert result.returncode == 0, result.stdout[-2000:] + result.stderr
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout[-2000:]
 
 
 def test_it_checks_the_configuration_before_it_runs() -> None:
@@ -64,6 +65,18 @@ def test_the_program_understands_both_commands(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "replicator", *arguments, *more]
         result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_what_the_documents_let_the_program_write_is_where_it_may() -> None:
+    """Everything else is read-only to it."""
+    options = _options()
+    assert options["ProtectSystem"] == "strict"
+    assert "ReadWritePaths" not in options
+    state = f"/var/lib/{options['StateDirectory']}/"
+    documents = [EXAMPLE, *sorted((UNIT.parents[2] / "docs").rglob("*.md")), UNIT]
+    written = {path for text in documents for path in re.findall(r"/var/[\w./-]+\w", text.read_text())}
+    assert {f"{state}conflicts.jsonl"} <= written
+    assert [path for path in sorted(written) if not f"{path}/".startswith(state)] == []
 
 
 def test_it_waits_longer_than_a_drain_takes() -> None:
