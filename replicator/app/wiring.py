@@ -21,6 +21,7 @@ from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.rules import ActivePlan, Rule, Target
+from replicator.domain.targets import TargetId
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
@@ -94,14 +95,14 @@ class Assembly:
         self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
         self._conflicts = conflict_log(places[where.region].dynamodb, settings)
         self._budget = ByteBudget(self.limits.in_flight_bytes)
-        self._made: dict[_RuleTable, dict[Rule, Mapping[str, TargetPorts]]] = {}
+        self._made: dict[_RuleTable, dict[Rule, Mapping[TargetId, TargetPorts]]] = {}
         self._sources: dict[tuple[RegionId, TableName], Source] = {}
 
     def sources(self, settings: Settings) -> list[Source]:
         """The sources of these settings; one that was there before, with the same rules, is the same again."""
         rules = {(rule.name, rule.table_name): rule for rule in settings.rules if rule.sources}
         self._made = {key: self._made.get(key) or self._rule(settings, rule) for key, rule in rules.items()}
-        readers: dict[tuple[RegionId, TableName], dict[Rule, Mapping[str, TargetPorts]]] = {}
+        readers: dict[tuple[RegionId, TableName], dict[Rule, Mapping[TargetId, TargetPorts]]] = {}
         for made in self._made.values():
             for rule, targets in made.items():
                 readers.setdefault((rule.source, rule.table), {})[rule] = targets
@@ -113,7 +114,9 @@ class Assembly:
         """Every rule of the present sources, once per source."""
         return [rule for made in self._made.values() for rule in made]
 
-    def _source(self, where: tuple[RegionId, TableName], readers: Mapping[Rule, Mapping[str, TargetPorts]]) -> Source:
+    def _source(
+        self, where: tuple[RegionId, TableName], readers: Mapping[Rule, Mapping[TargetId, TargetPorts]]
+    ) -> Source:
         region, table = where
         known = self._sources.get(where)
         if known is not None and known.rules == tuple(readers):
@@ -129,7 +132,7 @@ class Assembly:
         )
         return Source(region, table, tuple(readers), ports)
 
-    def _rule(self, settings: Settings, written: RuleSettings) -> dict[Rule, Mapping[str, TargetPorts]]:
+    def _rule(self, settings: Settings, written: RuleSettings) -> dict[Rule, Mapping[TargetId, TargetPorts]]:
         """Ports of a rule's targets on one table, by target id; a mesh has one `Rule` per region.
 
         All streams of a mesh write through the same regions and know each other's writes.

@@ -15,7 +15,7 @@ from replicator.cli.confirmation import ask, need_yes
 from replicator.cli.output import print_json, print_rows
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations.errors import RequestRefused
-from replicator.operations.group import Group, loaded, open_group, rule_of, shown_position
+from replicator.operations.group import Group, loaded, open_group, shown_position
 
 if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination import StoredGap
@@ -28,7 +28,7 @@ _LEAST_OF_ID = 4
 def list_gaps(config: Path | None, rule: str | None, *, everything: bool, as_json: bool) -> int:
     """Print losses, oldest first: those that nobody acknowledged, or all."""
     settings = loaded(config)
-    found = [stored for stored in asyncio.run(_stored(settings)) if rule in {None, rule_of(stored.gap.target_id)}]
+    found = [stored for stored in asyncio.run(_stored(settings)) if rule in {None, stored.gap.target_id.rule}]
     shown = [stored for stored in found if everything or stored.acknowledged_at is None]
     if as_json:
         print_json({"group": settings.group, "gaps": [document(stored) for stored in shown]})
@@ -120,8 +120,8 @@ def document(stored: StoredGap) -> dict[str, Any]:
     gap = stored.gap
     return {
         "gap": gap.gap_id,
-        "rule": rule_of(gap.target_id),
-        "target": gap.target_id,
+        "rule": gap.target_id.rule,
+        "target": gap.target_id.text,
         "region": gap.stream.region,
         "table": gap.stream.table,
         "stream": gap.stream.arn,

@@ -155,7 +155,7 @@ def _warnings(leases: Sequence[KclLease], mine: Sequence[KclLease], listed: set[
 async def _refuse_progress(group: Group, rule: Rule, stream: StreamRef) -> None:
     """Neither progress nor a living worker: both would be overwritten, or overwrite."""
     starts = await group.registry.starts(stream)
-    known = sorted({target.target_id for target in rule.targets} & set(starts))
+    known = sorted(target_id for target_id in starts if target_id.rule == rule.name)
     if known:
         raise WorldMismatch(
             f"Rule {rule.name} has progress on the stream of {rule.table} in {rule.source} already ({known[0]}).",
@@ -236,7 +236,7 @@ def _show(plan: _Import) -> None:
 def _document(plan: _Import, request: Request) -> dict[str, Any]:
     return {
         "rule": plan.rule.name,
-        "targets": [target.target_id for target in plan.rule.targets],
+        "targets": [target.target_id.text for target in plan.rule.targets],
         "region": plan.stream.region,
         "table": plan.stream.table,
         "stream": plan.stream.arn,

@@ -26,7 +26,6 @@ from replicator.operations.group import (
     loaded,
     open_group,
     rule_named,
-    rule_of,
     shown_position,
 )
 
@@ -139,9 +138,11 @@ def shards_of(stream: ReadStream, configured: set[str], life: Mapping[WorkerId, 
             "closed": row.shard.closed,
             "vanished": row.vanished,
             "found_at": shown_time(row.found_at),
-            "positions": {target: shown_position(row.checkpoints.get(target)) for target in sorted(stream.targets)},
+            "positions": {
+                target.text: shown_position(row.checkpoints.get(target)) for target in sorted(stream.targets)
+            },
             "rewinds": {
-                target: {"before": shown_time(rewind.before), "until": rewind.until.text}
+                target.text: {"before": shown_time(rewind.before), "until": rewind.until.text}
                 for target, rewind in sorted(row.rewinds.items())
             },
         }
@@ -185,7 +186,7 @@ def _stream(stream: ReadStream, configured: set[str], life: Mapping[WorkerId, st
         "discoverer_is": FREE if discoverer is None else life.get(discoverer, SILENT),
         "shards": len(stream.state.rows),
         "finished": sum(is_finished(row, targets) for row in stream.state.rows.values()),
-        "rules": sorted({rule_of(target) for target in stream.targets}),
+        "rules": sorted({target.rule for target in stream.targets}),
     }
 
 

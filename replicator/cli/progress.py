@@ -24,6 +24,7 @@ from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable, WorldMismatch
 from replicator.domain.identifiers import RuleName
 from replicator.domain.shards.leases import KnownStream, StreamRef
+from replicator.domain.targets import TargetId, parse_target
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -49,18 +50,18 @@ class StreamProgress:
         return self.known.ref
 
     @property
-    def targets(self) -> set[str]:
+    def targets(self) -> set[TargetId]:
         """Ids of the targets that have progress or a start here."""
         started = (key for key, row in self.rows.items() if key.startswith(_TARGET) and "started_at" in row)
-        found = {key.removeprefix(_TARGET) for key in started}
+        found = {parse_target(key.removeprefix(_TARGET)) for key in started}
         for row in self.rows.values():
-            found |= {name.removeprefix(CHECKPOINT) for name in row if name.startswith(CHECKPOINT)}
-        return found
+            found |= checkpoints_of(row).keys()
+        return {target for target in found if target is not None}
 
     @property
     def rules(self) -> set[str]:
         """Names of the rules that have progress here."""
-        return {rule_of(target) for target in self.targets}
+        return {target.rule for target in self.targets}
 
     @property
     def shards(self) -> dict[str, Mapping[str, Any]]:
@@ -68,9 +69,14 @@ class StreamProgress:
         return {key.removeprefix(_SHARD): row for key, row in self.rows.items() if key.startswith(_SHARD)}
 
 
-def rule_of(target_id: str) -> str:
-    """The rule that a target belongs to."""
-    return target_id.partition("/")[0]
+def checkpoints_of(row: Mapping[str, Any]) -> dict[TargetId, str]:
+    """Where targets stand in a shard's row, as it is stored; a name that is none is left to `check`."""
+    stored = {
+        parse_target(name.removeprefix(CHECKPOINT)): value.get("S", "")
+        for name, value in row.items()
+        if name.startswith(CHECKPOINT)
+    }
+    return {target: position for target, position in stored.items() if target is not None}
 
 
 class Ledger:

@@ -19,7 +19,7 @@ from replicator.cli.confirmation import ask, need_yes
 from replicator.cli.output import print_json, print_rows
 from replicator.domain.errors import EXIT_STOPPED, RecordsTrimmed, ShardGone
 from replicator.domain.identifiers import ShardId
-from replicator.domain.rules import MESH
+from replicator.domain.targets import TargetId
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import Group, ReadStream, loaded, open_group, rule_named
 from replicator.operations.rewind_plan import Goal, Step, extent, gone, parse_goal, steps
@@ -49,7 +49,7 @@ class _Scope:
     """One stream, the targets that move there, and the shards that it lists."""
 
     read: ReadStream
-    targets: frozenset[str]
+    targets: frozenset[TargetId]
     listed: frozenset[ShardId]
 
 
@@ -122,10 +122,9 @@ async def _scopes(group: Group, rule: RuleSettings, wish: Wish) -> list[_Scope]:
     return scopes
 
 
-def _is_meant(target: str, read: ReadStream, wish: Wish) -> bool:
+def _is_meant(target: TargetId, read: ReadStream, wish: Wish) -> bool:
     """A region narrows: to a replica, or in a mesh to the stream that is read there."""
-    place = target.partition("/")[2]
-    return wish.region is None or wish.region == (read.stream.region if place == MESH else place)
+    return wish.region in {None, target.region or read.stream.region}
 
 
 async def _listed(group: Group, read: ReadStream) -> frozenset[ShardId]:
@@ -197,14 +196,14 @@ async def _again(group: Group, scope: _Scope, shard_id: ShardId, wish: Wish, goa
 # -- showing -------------------------------------------------------------------------------------------------------
 
 
-def _moved(step: Step, target: str) -> dict[str, Any]:
+def _moved(step: Step, target: TargetId) -> dict[str, Any]:
     stream = step.read.stream
     return {
         "region": stream.region,
         "table": stream.table,
         "stream": stream.arn,
         "shard": step.row.shard_id,
-        "target": target,
+        "target": target.text,
         "from": step.old[target].text,
         "to": step.positions[target].text,
     }
@@ -212,7 +211,7 @@ def _moved(step: Step, target: str) -> dict[str, Any]:
 
 def _show(planned: Sequence[Step], left_out: Sequence[dict[str, Any]]) -> None:
     rows = [
-        (step.read.where, step.row.shard_id, target, old.text, extent(step))
+        (step.read.where, step.row.shard_id, target.text, old.text, extent(step))
         for step in planned
         for target, old in step.old.items()
     ]

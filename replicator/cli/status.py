@@ -16,20 +16,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.clients import open_places
-from replicator.adapters.dynamodb.coordination import CHECKPOINT
 from replicator.cli.gaps import document as gap_document
 from replicator.cli.output import print_json, print_rows, rich_table
-from replicator.cli.progress import Ledger, StreamProgress, rule_of
+from replicator.cli.progress import Ledger, StreamProgress, checkpoints_of
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END
-from replicator.domain.rules import MESH
+from replicator.domain.targets import TargetId, TargetKind, parse_target
 from replicator.operations.worker_status import ask_all, by_worker
+from replicator.settings.compiled_rules import sights_of
 from replicator.settings.loading import configuration_path, load
 
 if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination import Pause, StoredGap
-    from replicator.domain.shards.leases import Pulse
+    from replicator.domain.shards.leases import Pulse, StreamRef
     from replicator.settings import RuleSettings, Settings
 
 _EVERY_SECONDS = 1.0
@@ -129,7 +129,7 @@ async def _collect(settings: Settings, ledger: Ledger) -> dict[str, Any]:
         ],
         "rules": [
             {
-                **_rule(rule, told.streams, _live(daemons, told.streams, rule.name), tables.get(rule.name)),
+                **_rule(settings, rule, told.streams, _live(daemons, told.streams, rule.name), tables.get(rule.name)),
                 "paused": any(pause.rule == rule.name for pause in told.pauses),
             }
             for rule in settings.rules
@@ -185,6 +185,7 @@ def _chosen(daemons: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
 
 
 def _rule(
+    settings: Settings,
     rule: RuleSettings,
     streams: list[StreamProgress],
     live: Mapping[_Seat, Mapping[str, Any]],
@@ -197,18 +198,16 @@ def _rule(
         stream = progress.stream
         if not _reads(rule, progress):
             continue
+        configured = _configured(settings, rule, stream)
         for shard_id, row in sorted(progress.shards.items()):
-            names = {name.removeprefix(CHECKPOINT) for name in row if name.startswith(CHECKPOINT)}
-            names |= {
-                target for arn, shard, target, region in live
-                if (arn, shard) == (stream.arn, shard_id) and region == _region(target, stream.region)
-            }  # fmt: skip
-            seats = {
-                target: (stream.arn, shard_id, target, _region(target, stream.region))
-                for target in sorted(names)
-                if rule_of(target) == rule.name
-            }
-            targets = [_target(seat, row, left.pop(seat, {})) for seat in seats.values()]
+            saved = checkpoints_of(row)
+            seen = (parse_target(seat[2]) for seat in live if seat[:2] == (stream.arn, shard_id))
+            names = {target for target in {*saved, *seen} if target is not None and target.rule == rule.name}
+            targets = [
+                _target(seat, saved.get(target), left.pop(seat, {}))
+                for target in sorted(names & configured or names)
+                for seat in [(stream.arn, shard_id, target.text, target.region or stream.region)]
+            ]
             shards.append(
                 {
                     "shard": shard_id,
@@ -256,15 +255,14 @@ def _sources(rule: RuleSettings, streams: list[StreamProgress]) -> list[tuple[st
     return sorted({(str(stream.region), str(stream.table)) for stream in read})
 
 
-def _region(target: str, home: str) -> str:
-    """The region that a target's progress is about: its replica, or in a mesh the one whose stream is read."""
-    place = target.partition("/")[2]
-    return home if place == MESH else place
+def _configured(settings: Settings, rule: RuleSettings, stream: StreamRef) -> set[TargetId]:
+    """The targets that a rule has on a stream now; what is stored of others is what the rule was before."""
+    seen = sights_of(settings, rule if rule.choice is None else rule.on(stream.table))
+    return {target.target_id for each in seen if each.source == stream.region for target in each.targets}
 
 
-def _target(seat: _Seat, row: Mapping[str, Any], live: Mapping[str, Any]) -> dict[str, Any]:
+def _target(seat: _Seat, saved: str | None, live: Mapping[str, Any]) -> dict[str, Any]:
     _, _, target, region = seat
-    saved = row.get(CHECKPOINT + target, {}).get("S")
     return {
         "target": target,
         "region": region,
@@ -341,8 +339,10 @@ def _rows(document: Mapping[str, Any], *, everything: bool) -> Iterator[tuple[st
 
 def _whither(target: Mapping[str, Any]) -> str:
     """Where records go, for people: a replica, or from one region of a mesh to all others."""
-    place = str(target["target"]).partition("/")[2]
-    return f"all from {target['region']}" if place == MESH else place
+    parsed = parse_target(target["target"])
+    if parsed is None or parsed.region is None:
+        return f"all from {target['region']}"
+    return f"caches in {parsed.name}" if parsed.kind is TargetKind.SOURCE_CACHES else parsed.name
 
 
 def _which(rule: Mapping[str, Any], shard: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from hashlib import sha256
 from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.targets import TargetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Gap:
 
     stream: StreamRef
     shard_id: ShardId
-    target_id: str
+    target_id: TargetId
     after: Position
     until: Position | None
     found_at: float

@@ -1,13 +1,12 @@
-"""Rules: which records go where, and which cache keys they touch.
+"""Rules and their targets: what is read where, and where its changes go.
 
-Owns filters, the coalescing of several records of one key into one change, and key templates.
-Invariant: coalescing never hides a cache key, and a planned change does not depend on how records fell into batches.
+Invariant: a target's identity follows from where it writes: from its table, or from the members of its mesh.
 """
 
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replicator.domain.cache_keys import CacheRule
 from replicator.domain.filters import Filter
@@ -15,34 +14,42 @@ from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.modes.active_active.mesh import ActivePolicy
 from replicator.domain.modes.ordered import OrderedPolicy
 from replicator.domain.modes.versioned.ranks import VersionAttribute
+from replicator.domain.targets import TargetId, TargetKind, mesh_id, replica_id, source_caches_id
 
-# -- filters -------------------------------------------------------------------------------------------------------
-
-
-# -- caches --------------------------------------------------------------------------------------------------------
-
-
-# -- rules ---------------------------------------------------------------------------------------------------------
-
-MESH = "mesh"
-"""Stands for all regions of a rule in the name of its progress; no region id looks like it."""
+Members = tuple[tuple[RegionId, TableName], ...]
+"""The regions of a mesh with their tables, by region."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where a rule's changes go: a region with its table and caches. `table` is None beside the source: caches only."""
+    """Where a rule's changes go: a region with its table and caches. `table` is None beside the source: caches only.
+
+    In a mesh the region is the home region, whose stream is read, and `members` are all of its regions: a record is
+    done only when every one of them has answered. They follow from the rule, which sets them.
+    """
 
     rule: RuleName
     region: RegionId
     table: TableName | None
     caches: tuple[CacheRule, ...] = ()
-    whole: bool = False
-    """Whether this is all of a mesh: a record is done only when every region has answered."""
+    members: Members = ()
+    target_id: TargetId = field(init=False)
+    """Identity of this target's progress on a stream."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target_id", self._identity())
+
+    def _identity(self) -> TargetId:
+        if self.members:
+            return mesh_id(self.rule, self.members)
+        if self.table is None:
+            return source_caches_id(self.rule, self.region)
+        return replica_id(self.rule, self.region, self.table)
 
     @property
-    def target_id(self) -> str:
-        """Identity of this target's progress on a stream."""
-        return f"{self.rule}/{MESH if self.whole else self.region}"
+    def kind(self) -> TargetKind:
+        """What it is."""
+        return self.target_id.kind
 
 
 class Start(enum.Enum):
@@ -69,18 +76,23 @@ class OnGap(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class VersionedPlan:
-    """Mode `versioned`: the other regions of the mesh, and the attribute that orders images."""
+    """Mode `versioned`: the other regions of the mesh, and the attribute that orders images.
+
+    `tables`: those of the others that have another name than the table at home.
+    """
 
     others: tuple[RegionId, ...]
     version: VersionAttribute
+    tables: Members = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ActivePlan:
-    """Mode `active-active`: the other regions of the mesh, and the rule's choices."""
+    """Mode `active-active`: the other regions of the mesh, and the rule's choices; `tables` as in `VersionedPlan`."""
 
     others: tuple[RegionId, ...]
     policy: ActivePolicy = field(default_factory=ActivePolicy)
+    tables: Members = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,12 +115,23 @@ class Rule:
     on_gap: OnGap = OnGap.STOP
     filter: Filter = field(default_factory=Filter)
 
+    def __post_init__(self) -> None:
+        if self.mesh is not None:
+            among = tuple(replace(target, members=self.members) for target in self.targets)
+            object.__setattr__(self, "targets", among)
+
+    @property
+    def members(self) -> Members:
+        """The regions whose streams are read together, with their tables: those of a mesh, or the source alone."""
+        if self.mesh is None:
+            return ((self.source, self.table),)
+        tables = dict(self.mesh.tables)
+        others = ((region, tables.get(region, self.table)) for region in self.mesh.others)
+        return tuple(sorted(((self.source, self.table), *others)))
+
     @property
     def mode(self) -> str:
         """The mode as the configuration names it."""
         if self.mesh is None:
             return "ordered"
         return "versioned" if isinstance(self.mesh, VersionedPlan) else "active-active"
-
-
-# -- coalescing ----------------------------------------------------------------------------------------------------

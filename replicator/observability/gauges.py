@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from replicator.domain.rules import MESH
-
 if TYPE_CHECKING:
     from prometheus_client import Gauge
 
@@ -73,5 +71,4 @@ def _set(gauge: Gauge, values: Values) -> None:
 
 def gap_labels(gap: Gap) -> tuple[str, str]:
     """Rule and region: of a mesh the region whose stream lost records."""
-    rule, _, place = gap.target_id.partition("/")
-    return rule, gap.stream.region if place == MESH else place
+    return gap.target_id.rule, gap.target_id.region or gap.stream.region

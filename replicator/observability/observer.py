@@ -17,6 +17,7 @@ from replicator.domain.identifiers import RuleName, ShardId, WorkerId
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.targets import TargetId
 from replicator.observability.gauges import gap_labels, refresh
 from replicator.observability.log_throttle import Reminders
 from replicator.observability.metrics import LEASE_EVENTS, Metrics
@@ -104,7 +105,7 @@ class LiveObserver:
     def retrying(self, place: Place, error: ReplicatorError, attempt: int) -> None:
         """A request failed and will be repeated."""
         self._metrics.retries.labels(place.target.rule, place.target.region, type(error).__name__).inc()
-        self._log.debug("request_failed", target=place.target.target_id, error=error.message, attempt=attempt)
+        self._log.debug("request_failed", target=place.target.target_id.text, error=error.message, attempt=attempt)
 
     def blocked(self, place: Place, error: ReplicatorError, key: str | None) -> None:
         """A target cannot go on."""
@@ -145,11 +146,13 @@ class LiveObserver:
 
     # -- shards and leases -----------------------------------------------------------------------------------------
 
-    def checkpoint_saved(self, lease: Lease, positions: Mapping[str, Position]) -> None:
+    def checkpoint_saved(self, lease: Lease, positions: Mapping[TargetId, Position]) -> None:
         """Positions were stored."""
         self._metrics.checkpoints.labels(lease.stream.table, lease.stream.region).inc()
         self._log.debug(
-            "checkpoint_saved", shard=lease.shard_id, positions={name: place.text for name, place in positions.items()}
+            "checkpoint_saved",
+            shard=lease.shard_id,
+            positions={target.text: place.text for target, place in positions.items()},
         )
 
     def shard_started(self, lease: Lease, rule: RuleName) -> None:
@@ -322,7 +325,7 @@ def _gap(gap: Gap) -> dict[str, object]:
     """Fields of a line about a gap."""
     return {
         "gap": gap.gap_id,
-        "target": gap.target_id,
+        "target": gap.target_id.text,
         "table": gap.stream.table,
         "source": gap.stream.region,
         "shard": gap.shard_id,

@@ -18,6 +18,7 @@ from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.progress import Position
 from replicator.domain.rules import Rule
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.targets import TargetId
 from replicator.ports.clock import Clock
 from replicator.ports.events import Place
 
@@ -104,9 +105,9 @@ class ShardState:
     read_at: float
     """Monotonic seconds of the last answered poll; at first those of the first sight."""
     lease: Lease | None = None
-    targets: dict[str, TargetState] = field(default_factory=dict)
+    targets: dict[TargetId, TargetState] = field(default_factory=dict)
     stalls: dict[RuleName, Stall] = field(default_factory=dict)
-    gaps: dict[str, Gap] = field(default_factory=dict)
+    gaps: dict[TargetId, Gap] = field(default_factory=dict)
     """Losses, by target id, behind which the target did not go on yet."""
 
     @property
@@ -137,7 +138,7 @@ class Board:
         self.shards: dict[Spot, ShardState] = {}
         self.services: dict[str, Trouble] = {}
         self.cycled: dict[tuple[str, str], int] = {}
-        self.totals: dict[tuple[RegionId, TableName, str], Counter[str]] = {}
+        self.totals: dict[tuple[RegionId, TableName, TargetId], Counter[str]] = {}
         self.paused: frozenset[RuleName] = frozenset()
         """Rules that an operator has paused, configured here or not."""
         self.draining = False
@@ -196,7 +197,7 @@ class Board:
         if shard is None:
             return
         shard.stalls.pop(rule, None)
-        shard.gaps = {name: gap for name, gap in shard.gaps.items() if not name.startswith(f"{rule}/")}
+        shard.gaps = {target: gap for target, gap in shard.gaps.items() if target.rule != rule}
         for target_id in [name for name, state in shard.targets.items() if state.place.target.rule == rule]:
             del shard.targets[target_id]
         if shard.lease is None and not shard.targets:

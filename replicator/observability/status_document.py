@@ -63,7 +63,7 @@ def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, A
         "table": rule.table,
         "paused": rule.name in board.paused,
         "totals": {
-            target.target_id: dict(board.totals.get((rule.source, rule.table, target.target_id), nothing))
+            target.target_id.text: dict(board.totals.get((rule.source, rule.table, target.target_id), nothing))
             for target in rule.targets
         },
         "shards": shards,
@@ -89,7 +89,7 @@ def _target(board: Board, shard: ShardState, state: TargetState, now: float) -> 
     lag, left = board.lag(shard, state), board.retention_left(shard, state)
     gap = shard.gaps.get(state.place.target.target_id)
     return {
-        "target": state.place.target.target_id,
+        "target": state.place.target.target_id.text,
         "region": state.place.target.region,
         "table": state.place.target.table,
         **({} if state.position is None else {"position": state.position.text}),

@@ -23,6 +23,7 @@ from replicator.adapters.dynamodb.coordination import (
 from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.progress import END, Position
 from replicator.domain.shards.leases import KnownStream, Pulse, StreamRef, StreamState
+from replicator.domain.targets import TargetId
 from replicator.operations.errors import RequestRefused
 
 if TYPE_CHECKING:
@@ -57,21 +58,16 @@ class ReadStream:
         return f"{self.stream.region}:{self.stream.table}"
 
     @property
-    def targets(self) -> set[str]:
+    def targets(self) -> set[TargetId]:
         """Ids of the targets that have a start or progress here."""
         return set(self.state.starts) | {name for row in self.state.rows.values() for name in row.checkpoints}
 
-    def targets_of(self, rules: Collection[str]) -> set[str]:
+    def targets_of(self, rules: Collection[str]) -> set[TargetId]:
         """Those of some rules."""
-        return {target for target in self.targets if rule_of(target) in rules}
+        return {target for target in self.targets if target.rule in rules}
 
 
-def rule_of(target_id: str) -> str:
-    """The rule that a target belongs to."""
-    return target_id.partition("/")[0]
-
-
-def is_finished(row: LeaseRow, targets: Collection[str]) -> bool:
+def is_finished(row: LeaseRow, targets: Collection[TargetId]) -> bool:
     """Whether targets, if there are any, need nothing more of a shard."""
     return bool(targets) and all(row.checkpoints.get(target) == END for target in targets)
 
@@ -99,7 +95,7 @@ class Group:
             async with turn:
                 state = await self.coordination.state(known.ref)
             found = ReadStream(known.ref, known.closed, state, known.drained)
-            rules = {RuleName(rule_of(target)) for target in found.targets}
+            rules = {target.rule for target in found.targets}
             return replace(found, drained=known.closed or (bool(rules) and rules <= known.drained))
 
         rows = await self.table.query(self.table.names.streams)

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter, ValidationError
 from replicator.domain.progress import END, HORIZON, Position
 from replicator.domain.shards.leases import LeaseRow, Rewind
 from replicator.domain.shards.lineage import storable, unproven
+from replicator.domain.targets import TargetId
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import ReadStream
 from replicator.settings.values import Duration
@@ -46,9 +47,9 @@ class Step:
 
     read: ReadStream
     row: LeaseRow
-    old: Mapping[str, Position]
-    positions: Mapping[str, Position]
-    rewinds: Mapping[str, Rewind]
+    old: Mapping[TargetId, Position]
+    positions: Mapping[TargetId, Position]
+    rewinds: Mapping[TargetId, Rewind]
 
 
 def parse_goal(text: str, now: datetime) -> Goal:
@@ -73,7 +74,7 @@ def parse_goal(text: str, now: datetime) -> Goal:
 
 
 def steps(
-    read: ReadStream, targets: Collection[str], goal: Goal, *, shard: ShardId | None, listed: Collection[ShardId]
+    read: ReadStream, targets: Collection[TargetId], goal: Goal, *, shard: ShardId | None, listed: Collection[ShardId]
 ) -> Iterator[Step]:
     """Parents first: a shard and its descendants, or all; what the stream no longer lists cannot be read again."""
     rows = read.state.rows
@@ -95,7 +96,7 @@ def steps(
 
 
 def gone(
-    read: ReadStream, targets: Collection[str], *, shard: ShardId | None, listed: Collection[ShardId]
+    read: ReadStream, targets: Collection[TargetId], *, shard: ShardId | None, listed: Collection[ShardId]
 ) -> list[str]:
     """Shards that were meant, were read, and are in the stream no more."""
     rows = read.state.rows

@@ -20,6 +20,7 @@ from replicator.domain.shards.leases import (
     TargetStart,
 )
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.targets import TargetId
 
 
 class Coordination(Protocol):
@@ -37,7 +38,7 @@ class Coordination(Protocol):
     async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
         """Take a shard if its row still has the owner and epoch of `seen`; None when somebody was faster."""
 
-    async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
+    async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
         """Store positions by target id; `LeaseLost` unless owner and epoch still are ours.
 
         A position at or behind the `until` of a target's rewind takes that rewind away.
@@ -72,7 +73,7 @@ class Membership(Protocol):
 class Registry(Protocol):
     """What is known about streams beside their shards: targets' starts, and gaps."""
 
-    async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
+    async def starts(self, stream: StreamRef) -> dict[TargetId, TargetStart]:
         """Targets that ever started on this stream, by target id."""
 
     async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:

@@ -13,6 +13,7 @@ from replicator.domain.modes.ordered import Effect
 from replicator.domain.progress import Position
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.targets import TargetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Observer(Protocol):
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""
 
-    def checkpoint_saved(self, lease: Lease, positions: Mapping[str, Position]) -> None:
+    def checkpoint_saved(self, lease: Lease, positions: Mapping[TargetId, Position]) -> None:
         """Positions were stored."""
 
     def shard_started(self, lease: Lease, rule: RuleName) -> None:

@@ -69,7 +69,6 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
 def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
     """One rule of a mesh, seen from each of its regions."""
     caches = _caches(settings, rule)
-    regions = [RegionId(region) for region, _ in rule.sources]
     return [
         Rule(
             name=RuleName(rule.name),
@@ -81,10 +80,9 @@ def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
                     region=RegionId(home),
                     table=TableName(table),
                     caches=tuple(cache for cache in caches if cache.region == home),
-                    whole=True,
                 ),
             ),
-            mesh=_plan(rule, tuple(region for region in regions if region != home)),
+            mesh=_plan(rule, home, table),
             start=Start(rule.start),
             on_gap=OnGap(rule.on_gap),
             filter=_key_filter(rule.filter),
@@ -93,11 +91,14 @@ def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
     ]
 
 
-def _plan(rule: MeshRule, others: tuple[RegionId, ...]) -> VersionedPlan | ActivePlan:
+def _plan(rule: MeshRule, home: str, table: str) -> VersionedPlan | ActivePlan:
+    others = {RegionId(region): TableName(other) for region, other in rule.sources if region != home}
+    tables = tuple((region, other) for region, other in others.items() if other != table)
     if isinstance(rule, VersionedRule):
         version = rule.version
-        return VersionedPlan(others, VersionAttribute(version.attribute, VersionType(version.type), version.width))
-    return ActivePlan(others, ActivePolicy(guard=Guard(rule.guard), attribute=rule.stamp))
+        attribute = VersionAttribute(version.attribute, VersionType(version.type), version.width)
+        return VersionedPlan(tuple(others), attribute, tables)
+    return ActivePlan(tuple(others), ActivePolicy(guard=Guard(rule.guard), attribute=rule.stamp), tables)
 
 
 def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:

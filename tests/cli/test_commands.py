@@ -334,8 +334,16 @@ def progress(world: World, rule: str, **shard: dict[str, str]) -> None:
     table = "replicator-coordination"
     stream = {"pk": {"S": "test|streams"}, "sk": {"S": "us|orders|0000000000001"}, "sv": {"N": "1"}}
     world.put("us", table, **stream, arn={"S": STREAM})
-    world.put("us", table, **SHARD, epoch={"N": "3"}, owner={"S": "w1"}, **{f"at:{rule}/eu": {"S": "42"}}, **shard)
-    world.put("us", table, **START, sk={"S": f"target|{rule}/eu"})
+    world.put(
+        "us",
+        table,
+        **SHARD,
+        epoch={"N": "3"},
+        owner={"S": "w1"},
+        **{f"at:{rule}/replica/eu:orders": {"S": "42"}},
+        **shard,
+    )
+    world.put("us", table, **START, sk={"S": f"target|{rule}/replica/eu:orders"})
 
 
 def stored(world: World) -> dict[str, dict[str, dict[str, str]]]:
@@ -354,7 +362,7 @@ def test_status_tells_positions_and_owners_when_every_daemon_is_dead(world: Worl
     assert shard["targets"][0]["position"] == "42"
     assert shard["targets"][0]["lag_seconds"] is None
     plain = world.run("status")
-    assert "orders\teu\ts1\tw1\t3\t42" in plain.output
+    assert "orders\teu:orders\ts1\tw1\t3\t42" in plain.output
     assert "no daemon of this group answers" in plain.errors
 
 
@@ -380,10 +388,10 @@ def test_progress_of_a_rule_that_is_gone_is_reported_and_moves_to_its_new_name(w
     renamed = world.run("rules", "rename", "before", "orders", "--json")
     assert renamed.json == {"rule": "before", "rows": 2}
     rows = stored(world)
-    assert rows["shard|s1"]["at:orders/eu"] == {"S": "42"}
-    assert "at:before/eu" not in rows["shard|s1"]
-    assert rows["target|orders/eu"]["started_at"] == {"N": "1"}
-    assert "target|before/eu" not in rows
+    assert rows["shard|s1"]["at:orders/replica/eu:orders"] == {"S": "42"}
+    assert "at:before/replica/eu:orders" not in rows["shard|s1"]
+    assert rows["target|orders/replica/eu:orders"]["started_at"] == {"N": "1"}
+    assert "target|before/replica/eu:orders" not in rows
     assert world.check().code == 0
 
 
@@ -405,7 +413,7 @@ def test_a_rule_that_never_started_on_a_stream_has_no_progress_there(world: Worl
     """A start that was refused leaves the digest of the rule's filter."""
     world.sound()
     progress(world, "orders")
-    digest = {**START, "sk": {"S": "target|other/eu"}, "shape": {"S": "x"}}
+    digest = {**START, "sk": {"S": "target|other/replica/eu:orders"}, "shape": {"S": "x"}}
     del digest["started_at"]
     world.put("us", "replicator-coordination", **digest)
     listed = world.run("rules", "--json").json["rules"]
@@ -420,7 +428,7 @@ def test_progress_of_a_rule_that_is_gone_can_be_forgotten(world: World) -> None:
     assert world.run("rules", "forget", "before").code == 0
     rows = stored(world)
     assert set(rows) == {"shard|s1"}
-    assert "at:before/eu" not in rows["shard|s1"]
+    assert "at:before/replica/eu:orders" not in rows["shard|s1"]
     assert rows["shard|s1"]["epoch"] == {"N": "3"}
 
 
@@ -447,7 +455,7 @@ def test_progress_in_use_is_never_touched(world: World, arguments: list[str], wo
 @pytest.mark.servers
 def test_two_positions_are_never_made_one(world: World) -> None:
     world.sound()
-    progress(world, "before", **{"at:orders/eu": {"S": "50"}})
+    progress(world, "before", **{"at:orders/replica/eu:orders": {"S": "50"}})
     answer = world.run("rules", "rename", "before", "orders")
     assert answer.code == 78
     assert "has progress of its own" in answer.errors
@@ -474,7 +482,7 @@ def test_nothing_is_renamed_while_a_worker_is_alive(world: World) -> None:
         daemon.communicate()
     assert answer.code == 78
     assert "Worker w0 of group test is running." in answer.errors
-    assert "at:before/eu" in stored(world)["shard|s1"]
+    assert "at:before/replica/eu:orders" in stored(world)["shard|s1"]
 
 
 BEATING = """

@@ -98,7 +98,9 @@ def test_a_mesh_is_read_in_every_region_and_shown_as_one_rule(world: World, mode
             shown = [(shard["region"], target) for shard in rule["shards"] for target in shard["targets"]]
             return {(region, target["target"]) for region, target in shown if target["counts"]}
 
-        wait_until(lambda: counted() == {("us", "orders/mesh"), ("eu", "orders/mesh")}, "the counts do not show")
+        wait_until(
+            lambda: counted() == {(region, "orders/mesh/eu+us") for region in ("us", "eu")}, "the counts do not show"
+        )
         assert world.check().failures() == []
         rows = [row["k"]["S"] for region in ("us", "eu") for row in world.items(region, "replicator-side-test")]
         assert not any(row.endswith("|epoch") for row in rows), "an epoch belongs to mode ordered"

@@ -49,7 +49,9 @@ def test_a_released_shard_and_a_rewound_one_are_read_on_by_somebody(world: World
         wait_until(lambda: arrived(world, 1, 2, 3, 4), "the shard is not read on")
 
         def stored() -> bool:
-            position = world.run("leases", "list", "--fast", "--json").json["shards"][0]["positions"]["orders/eu"]
+            position = world.run("leases", "list", "--fast", "--json").json["shards"][0]["positions"][
+                "orders/replica/eu:orders"
+            ]
             return bool(position) and position.isdecimal()
 
         wait_until(stored, "no position is stored")

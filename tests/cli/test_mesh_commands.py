@@ -189,8 +189,8 @@ def progress(world: World, rule: str, **regions: str) -> None:
         stream = {"pk": {"S": "test|streams"}, "sk": {"S": f"{region}|orders|0000000000001"}, "sv": {"N": "1"}}
         here = {"pk": {"S": f"test|{region}|{arn}"}, "sv": {"N": "1"}}
         world.put("us", table, **stream, arn={"S": arn})
-        world.put("us", table, **here, sk={"S": f"target|{rule}/mesh"}, started_at={"N": "1"})
-        owned = {"epoch": {"N": "3"}, "owner": {"S": "w1"}, f"at:{rule}/mesh": {"S": position}}
+        world.put("us", table, **here, sk={"S": f"target|{rule}/mesh/eu+us"}, started_at={"N": "1"})
+        owned = {"epoch": {"N": "3"}, "owner": {"S": "w1"}, f"at:{rule}/mesh/eu+us": {"S": position}}
         world.put("us", table, **here, sk={"S": "shard|s1"}, **owned)
 
 
@@ -215,7 +215,7 @@ def test_status_tells_the_position_on_every_region_of_a_mesh(world: World) -> No
         for shard in rule["shards"]
         for target in shard["targets"]
     }
-    assert told == {("us", "orders/mesh", "us", "42"), ("eu", "orders/mesh", "eu", "43")}
+    assert told == {("us", "orders/mesh/eu+us", "us", "42"), ("eu", "orders/mesh/eu+us", "eu", "43")}
     plain = world.run("status").output
     assert "orders\tall from us\ts1\tw1\t3\t42" in plain
     assert "orders\tall from eu\ts1\tw1\t3\t43" in plain
@@ -237,7 +237,7 @@ def test_progress_of_a_mesh_moves_to_its_new_name_in_every_region(world: World) 
     assert checked.code == 78
     assert sum("replicator rules rename before NEW" in sentence for sentence in checked.failures()) == 2
     assert world.run("rules", "rename", "before", "orders", "--json").json == {"rule": "before", "rows": 4}
-    assert positions(world) == {("us", "orders/mesh"): "42", ("eu", "orders/mesh"): "43"}
+    assert positions(world) == {("us", "orders/mesh/eu+us"): "42", ("eu", "orders/mesh/eu+us"): "43"}
     assert world.check().code == 0
 
 

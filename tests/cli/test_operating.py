@@ -16,6 +16,9 @@ from tests.cli.worlds import Answer, World
 
 pytestmark = pytest.mark.servers
 
+TO_EU = "orders/replica/eu:orders"
+AT_EU, REWIND_EU = f"at:{TO_EU}", f"rewind:{TO_EU}"
+
 TABLE = "replicator-coordination"
 SHARDS = 1000
 
@@ -39,7 +42,7 @@ def store(world: World, arn: str, shard: str, **more: dict[str, Any]) -> None:
     common = {"sv": {"N": "1"}}
     world.put("us", TABLE, pk={"S": "test|streams"}, sk={"S": "us|orders|0000000000001"}, arn={"S": arn}, **common)
     pk = {"S": f"test|us|{arn}"}
-    world.put("us", TABLE, pk=pk, sk={"S": "target|orders/eu"}, started_at={"N": "1"}, **common)
+    world.put("us", TABLE, pk=pk, sk={"S": f"target|{TO_EU}"}, started_at={"N": "1"}, **common)
     world.put("us", TABLE, pk=pk, sk={"S": f"shard|{shard}"}, epoch={"N": "3"}, **common, **more)
 
 
@@ -57,14 +60,21 @@ def leases(world: World, *arguments: str) -> dict[str, dict[str, Any]]:
 
 
 def test_leases_show_owner_epoch_state_and_positions(sound: World) -> None:
-    store(sound, "arn", "s1", owner={"S": "w1"}, **{"at:orders/eu": {"S": "SHARD_END"}}, closed={"BOOL": True})
-    store(sound, "arn", "s2", owner={"S": "w1"}, parents={"SS": ["s1"]}, **{"at:orders/eu": {"S": "42"}})
+    store(
+        sound,
+        "arn",
+        "s1",
+        owner={"S": "w1"},
+        **{AT_EU: {"S": "SHARD_END"}},
+        closed={"BOOL": True},
+    )
+    store(sound, "arn", "s2", owner={"S": "w1"}, parents={"SS": ["s1"]}, **{AT_EU: {"S": "42"}})
     store(sound, "arn", "s3", parents={"SS": ["s2"]})
     assert set(leases(sound)) == {"s2", "s3"}
     everything = leases(sound, "--all")
     assert everything["s1"]["state"] == "finished"
     assert (everything["s2"]["owner"], everything["s2"]["epoch"], everything["s2"]["state"]) == ("w1", 3, "open")
-    assert everything["s2"]["positions"] == {"orders/eu": "42"}
+    assert everything["s2"]["positions"] == {TO_EU: "42"}
     assert (everything["s3"]["state"], everything["s3"]["waits_for"]) == ("waiting", ["s2"])
     assert set(leases(sound, "--owner", "w")) == {"s2"}
     assert set(leases(sound, "--owner", "free")) == {"s3"}
@@ -76,10 +86,10 @@ def test_leases_show_owner_epoch_state_and_positions(sound: World) -> None:
 
 
 def test_status_hides_finished_shards_unless_asked_and_from_no_script(sound: World) -> None:
-    store(sound, "arn", "s1", **{"at:orders/eu": {"S": "SHARD_END"}}, closed={"BOOL": True})
+    store(sound, "arn", "s1", **{AT_EU: {"S": "SHARD_END"}}, closed={"BOOL": True})
     nothing = sound.run("status")
     assert "no shard is read any more" in nothing.output
-    store(sound, "arn", "s2", parents={"SS": ["s1"]}, **{"at:orders/eu": {"S": "42"}})
+    store(sound, "arn", "s2", parents={"SS": ["s1"]}, **{AT_EU: {"S": "42"}})
     plain = sound.run("status")
     assert ("s2" in plain.output, "s1" in plain.output) == (True, False)
     assert "1 shards (finished) are hidden; --all shows them." in plain.errors
@@ -93,7 +103,7 @@ def test_status_hides_finished_shards_unless_asked_and_from_no_script(sound: Wor
 
 def test_status_hides_shards_of_tables_that_the_daemons_read_no_more(sound: World) -> None:
     sound.rule["table"] = "ord*"
-    store(sound, "arn", "s1", **{"at:orders/eu": {"S": "42"}})
+    store(sound, "arn", "s1", **{AT_EU: {"S": "42"}})
     assert "s1" in sound.run("status").output
     choice = {"rule": "orders", "region": "us", "chooses": "ord*", "tables": ["ordinary"], "left_out": []}
     with answering({"group": "test", "worker": "w1", "choices": [choice]}) as address:
@@ -175,11 +185,11 @@ def beating(world: World, pk: str, sk: str, attribute: str, table: str = TABLE) 
 
 def test_a_release_takes_the_owner_away_and_raises_the_epoch(sound: World) -> None:
     for name, owner in (("s1", "w1"), ("s2", "w1"), ("s3", "w2")):
-        store(sound, "arn", name, owner={"S": owner}, **{"at:orders/eu": {"S": "42"}})
+        store(sound, "arn", name, owner={"S": owner}, **{AT_EU: {"S": "42"}})
     answer = sound.run("leases", "release", "--worker", "w1", "--json")
     assert {entry["shard"] for entry in answer.json["released"]} == {"s1", "s2"}
     row = rows(sound)["shard|s1"]
-    assert ("owner" in row, row["epoch"], row["at:orders/eu"]) == (False, {"N": "4"}, {"S": "42"})
+    assert ("owner" in row, row["epoch"], row[AT_EU]) == (False, {"N": "4"}, {"S": "42"})
     assert rows(sound)["shard|s3"]["owner"] == {"S": "w2"}
     assert "taken from w2, epoch 4" in sound.run("leases", "release", "--shard", "s3", "--yes").output
     again = sound.run("leases", "release", "--shard", "s3")
@@ -205,14 +215,23 @@ def test_a_release_that_names_nothing_is_refused(sound: World, arguments: list[s
 
 def test_a_rewind_moves_a_shard_to_its_horizon_and_skips_what_is_older_than_asked(sound: World) -> None:
     arn, shard = stream_of(sound)
-    store(sound, arn, shard, owner={"S": "w1"}, **{"at:orders/eu": {"S": "42"}})
+    store(sound, arn, shard, owner={"S": "w1"}, **{AT_EU: {"S": "42"}})
     answer = sound.run("rewind", "orders", "--to", "2h", "--yes", "--json")
     assert answer.code == 0, answer.said
     (moved,) = answer.json["rewound"]
-    assert (moved["shard"], moved["target"], moved["from"], moved["to"]) == (shard, "orders/eu", "42", "TRIM_HORIZON")
+    assert (moved["shard"], moved["target"], moved["from"], moved["to"]) == (
+        shard,
+        TO_EU,
+        "42",
+        "TRIM_HORIZON",
+    )
     row = rows(sound)[f"shard|{shard}"]
-    assert ("owner" in row, row["epoch"], row["at:orders/eu"]) == (False, {"N": "4"}, {"S": "TRIM_HORIZON"})
-    before, until = row["rewind:orders/eu"]["S"].split()
+    assert ("owner" in row, row["epoch"], row[AT_EU]) == (
+        False,
+        {"N": "4"},
+        {"S": "TRIM_HORIZON"},
+    )
+    before, until = row[REWIND_EU]["S"].split()
     assert time.time() - 7300 < float(before) < time.time() - 7100
     assert until == "42"
     assert "nothing to rewind" in sound.run("rewind", "orders", "--to", "trim_horizon", "--yes").output
@@ -220,12 +239,12 @@ def test_a_rewind_moves_a_shard_to_its_horizon_and_skips_what_is_older_than_aske
 
 def test_a_rewind_leaves_shards_that_the_stream_no_longer_lists(sound: World) -> None:
     arn, shard = stream_of(sound)
-    store(sound, arn, shard, **{"at:orders/eu": {"S": "42"}})
-    store(sound, arn, "shardId-gone", **{"at:orders/eu": {"S": "SHARD_END"}})
+    store(sound, arn, shard, **{AT_EU: {"S": "42"}})
+    store(sound, arn, "shardId-gone", **{AT_EU: {"S": "SHARD_END"}})
     answer = sound.run("leases", "rewind", "orders", "--to", "trim_horizon", "--yes", "--json")
     assert [moved["shard"] for moved in answer.json["rewound"]] == [shard]
     assert answer.json["gone"] == [{"stream": "us:orders", "shard": "shardId-gone"}]
-    assert rows(sound)["shard|shardId-gone"]["at:orders/eu"] == {"S": "SHARD_END"}
+    assert rows(sound)["shard|shardId-gone"][AT_EU] == {"S": "SHARD_END"}
 
 
 def test_a_rewind_to_a_record_reads_on_behind_it(sound: World) -> None:
@@ -236,12 +255,17 @@ def test_a_rewind_to_a_record_reads_on_behind_it(sound: World) -> None:
     iterator = sound.call_streams("us", "GetShardIterator", **start)["ShardIterator"]
     records = sound.call_streams("us", "GetRecords", ShardIterator=iterator)["Records"]
     first, second = (record["dynamodb"]["SequenceNumber"] for record in records)
-    store(sound, arn, shard, **{"at:orders/eu": {"S": second}, "rewind:orders/eu": {"S": f"9.5 {second}"}})
+    store(
+        sound,
+        arn,
+        shard,
+        **{AT_EU: {"S": second}, REWIND_EU: {"S": f"9.5 {second}"}},
+    )
     shown = sound.run("rewind", "orders", "--shard", shard, "--to", first, "--yes")
     assert (shown.code, f"behind {first}" in shown.output) == (0, True), shown.said
     row = rows(sound)[f"shard|{shard}"]
-    assert row["at:orders/eu"] == {"S": first}
-    assert "rewind:orders/eu" not in row
+    assert row[AT_EU] == {"S": first}
+    assert REWIND_EU not in row
 
 
 def test_in_a_mesh_a_region_narrows_a_rewind_to_its_stream(world: World) -> None:
@@ -252,7 +276,7 @@ def test_in_a_mesh_a_region_narrows_a_rewind_to_its_stream(world: World) -> None
         pk, version = {"S": f"test|{region}|{arn}"}, {"N": "1"}
         seen = {"arn": {"S": arn}, "sv": version}
         world.put("us", TABLE, pk={"S": "test|streams"}, sk={"S": f"{region}|orders|0000000000001"}, **seen)
-        progress = {"epoch": version, "sv": version, "at:orders/mesh": {"S": "42"}}
+        progress = {"epoch": version, "sv": version, "at:orders/mesh/eu+us": {"S": "42"}}
         world.put("us", TABLE, pk=pk, sk={"S": f"shard|{shard['ShardId']}"}, **progress)
     eu = world.run("rewind", "orders", "--to", "trim_horizon", "--region", "eu", "--yes", "--json")
     assert [entry["region"] for entry in eu.json["rewound"]] == ["eu"], eu.said
@@ -276,7 +300,7 @@ def test_a_rewind_that_makes_no_sense_is_refused_and_moves_nothing(
     sound: World, arguments: list[str], words: str
 ) -> None:
     arn, shard = stream_of(sound)
-    store(sound, arn, shard, **{"at:orders/eu": {"S": "42"}})
+    store(sound, arn, shard, **{AT_EU: {"S": "42"}})
     before = rows(sound)
     answer = sound.run("rewind", *(shard if argument == "SHARD" else argument for argument in arguments))
     assert (answer.code, words in answer.errors) == (2, True), answer.said
@@ -301,11 +325,18 @@ def test_a_pause_is_stored_shown_and_taken_away_and_can_be_repeated(sound: World
         assert (answer.code, "There is no rule order." in answer.errors) == (2, True)
 
 
-GAP = "97a66a0fd556"  # of what follows
+GAP = "fccae137d602"  # of what follows
 
 
 def gap(world: World) -> None:
-    text = {"stream": "arn", "region": "us", "table": "orders", "shard": "s1", "target": "orders/eu", "after": "42"}
+    text = {
+        "stream": "arn",
+        "region": "us",
+        "table": "orders",
+        "shard": "s1",
+        "target": TO_EU,
+        "after": "42",
+    }
     text |= {"pk": "test|gaps", "sk": GAP, "why": "trimmed"}
     numbers = {"sv": "1", "generation": "1", "found_at": "1780000000.5"}
     item = {name: {"S": value} for name, value in text.items()} | {
@@ -317,7 +348,12 @@ def gap(world: World) -> None:
 def test_a_gap_is_listed_until_somebody_accepts_it(sound: World) -> None:
     gap(sound)
     (found,) = sound.run("gaps", "list", "--json").json["gaps"]
-    assert (found["gap"], found["target"], found["after"], found["until"]) == (GAP, "orders/eu", "42", None)
+    assert (found["gap"], found["target"], found["after"], found["until"]) == (
+        GAP,
+        TO_EU,
+        "42",
+        None,
+    )
     assert sound.run("gaps", "list", "--rule", "other", "--json").json["gaps"] == []
     assert f"gaps acknowledge {GAP}" in sound.run("status").errors
     assert any("1 losses that nobody has acknowledged" in warning for warning in sound.check().warnings())
@@ -376,8 +412,8 @@ def test_positions_of_a_kcl_consumer_are_taken(sound: World) -> None:
     done = imported(sound, "--yes")
     assert (done.code, "Positions of 1 shards were taken" in done.output) == (0, True), done.said
     stored = rows(sound)
-    assert stored[f"shard|{shard}"]["at:orders/eu"] == {"S": "42"}
-    assert "started_at" in stored["target|orders/eu"]
+    assert stored[f"shard|{shard}"][AT_EU] == {"S": "42"}
+    assert "started_at" in stored[f"target|{TO_EU}"]
     (shown,) = sound.run("status", "--json").json["rules"][0]["shards"]
     assert shown["targets"][0]["position"] == "42"
     again = imported(sound, "--yes")
@@ -390,7 +426,7 @@ def test_a_position_that_is_no_place_begins_at_the_horizon_and_says_so(sound: Wo
     done = imported(sound, "--yes", "--json")
     assert done.json["shards"][0]["exact"] is False
     assert any("which is no place" in warning for warning in done.json["warnings"])
-    assert rows(sound)[f"shard|{shard}"]["at:orders/eu"] == {"S": "TRIM_HORIZON"}
+    assert rows(sound)[f"shard|{shard}"][AT_EU] == {"S": "TRIM_HORIZON"}
     assert arn
 
 
@@ -441,8 +477,14 @@ def test_an_import_that_was_interrupted_can_be_repeated(sound: World) -> None:
     arn, shard = stream_of(sound)
     pk = {"S": f"test|us|{arn}"}
     sound.put(
-        "us", TABLE, pk=pk, sk={"S": f"shard|{shard}"}, sv={"N": "1"}, epoch={"N": "0"}, **{"at:orders/eu": {"S": "40"}}
+        "us",
+        TABLE,
+        pk=pk,
+        sk={"S": f"shard|{shard}"},
+        sv={"N": "1"},
+        epoch={"N": "0"},
+        **{AT_EU: {"S": "40"}},
     )
     kcl(sound, (shard, "42"))
     assert imported(sound, "--yes").code == 0
-    assert rows(sound)[f"shard|{shard}"]["at:orders/eu"] == {"S": "42"}
+    assert rows(sound)[f"shard|{shard}"][AT_EU] == {"S": "42"}

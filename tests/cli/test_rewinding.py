@@ -6,20 +6,21 @@ from datetime import UTC, datetime
 
 import pytest
 
-from replicator.domain.identifiers import RegionId, ShardId, TableName, WorkerId
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
 from replicator.domain.shards.leases import LeaseRow, Rewind, StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.targets import TargetId, replica_id
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import ReadStream
 from replicator.operations.rewind_plan import Goal, gone, parse_goal, steps
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
-EU, AP = "orders/eu", "orders/ap"
+EU, AP = (replica_id(RuleName("orders"), RegionId(region), TableName("orders")) for region in ("eu", "ap"))
 STREAM = StreamRef(RegionId("us"), TableName("orders"), "arn", 1)
 
 
-def read(**shards: tuple[str, dict[str, Position]]) -> ReadStream:
+def read(**shards: tuple[str, dict[TargetId, Position]]) -> ReadStream:
     """Shards by id: their parents, in one word, and where targets stand."""
     rows = {
         ShardId(name): LeaseRow(
@@ -43,8 +44,8 @@ ALL = set(FAMILY.state.rows)
 
 
 def planned(
-    goal: Goal, shard: str | None = None, targets: frozenset[str] = frozenset({EU, AP})
-) -> dict[str, dict[str, str]]:
+    goal: Goal, shard: str | None = None, targets: frozenset[TargetId] = frozenset({EU, AP})
+) -> dict[str, dict[TargetId, str]]:
     found = steps(FAMILY, targets, goal, shard=None if shard is None else ShardId(shard), listed=ALL)
     return {step.row.shard_id: {name: place.text for name, place in step.positions.items()} for step in found}
 

@@ -20,6 +20,7 @@ from replicator.domain.progress import Position
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, LeaseRow, Rewind, StreamRef
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.targets import TargetId, replica_id
 from replicator.laboratory.memory import MemoryCoordination, MemoryMembership, MemoryRegistry
 from replicator.ports.coordination import Coordination, Membership, Registry
 from tests.contract.worlds import create_table, fresh
@@ -27,9 +28,13 @@ from tests.contract.worlds import create_table, fresh
 ME, YOU = WorkerId("me"), WorkerId("you")
 S1, S2, S3 = ShardId("shard-1"), ShardId("shard-2"), ShardId("shard-3")
 STREAM = StreamRef(RegionId("us"), TableName("orders"), "arn:aws:dynamodb:us-east-1:1:table/orders/stream/a", 1000)
+ORDERS_EU, ORDERS_AP, BILLS_EU, BILLS_AP, OTHER_EU = (
+    replica_id(RuleName(rule), RegionId(region), TableName("orders"))
+    for rule, region in (("orders", "eu"), ("orders", "ap"), ("bills", "eu"), ("bills", "ap"), ("other", "eu"))
+)
 EU = Target(RuleName("orders"), RegionId("eu"), TableName("orders"))
 AP = Target(RuleName("orders"), RegionId("ap"), TableName("orders"))
-GAP = Gap(STREAM, S1, "orders/eu", Position("5"), Position("9"), 1000.0, "trimmed")
+GAP = Gap(STREAM, S1, ORDERS_EU, Position("5"), Position("9"), 1000.0, "trimmed")
 FOUND = 1_700_000_000.25
 
 
@@ -45,7 +50,7 @@ class World:
         raise NotImplementedError
 
     async def rewind(
-        self, seen: LeaseRow, positions: Mapping[str, Position | None], rewinds: Mapping[str, Rewind]
+        self, seen: LeaseRow, positions: Mapping[TargetId, Position | None], rewinds: Mapping[TargetId, Rewind]
     ) -> None:
         raise NotImplementedError
 
@@ -94,7 +99,7 @@ class MemoryWorld(World):
         self.now = now
 
     async def rewind(
-        self, seen: LeaseRow, positions: Mapping[str, Position | None], rewinds: Mapping[str, Rewind]
+        self, seen: LeaseRow, positions: Mapping[TargetId, Position | None], rewinds: Mapping[TargetId, Rewind]
     ) -> None:
         self.leases.rewind(STREAM, seen.shard_id, positions, rewinds)
 
@@ -135,7 +140,7 @@ class TableWorld(World):
         self.client.meta.events.register("after-call.dynamodb", note)
 
     async def rewind(
-        self, seen: LeaseRow, positions: Mapping[str, Position | None], rewinds: Mapping[str, Rewind]
+        self, seen: LeaseRow, positions: Mapping[TargetId, Position | None], rewinds: Mapping[TargetId, Rewind]
     ) -> None:
         assert await self.operations.rewind(STREAM, seen, positions, rewinds)
 

@@ -156,7 +156,7 @@ TARGET = Target(RuleName("orders"), RegionId("eu"), ORDERS, ())
 ME = WorkerId("us")
 LEASE = Lease(STREAM, SHARD, ME, 1)
 ROW = LeaseRow(Shard(SHARD))
-GAP = Gap(STREAM, SHARD, "orders/eu", HORIZON, None, 0.0, "trimmed")
+GAP = Gap(STREAM, SHARD, TARGET.target_id, HORIZON, None, 0.0, "trimmed")
 CONFLICT = ConflictEntry(
     conflict=LogConflict(KEY, "unversioned", VERSION, ITEM, ITEM),
     table=ORDERS,
@@ -177,7 +177,7 @@ CALLS: dict[str, Callable[[Ports], Awaitable[object]]] = {
     "discover": lambda ports: ports.coordination.discover(STREAM, [Shard(SHARD)], 0.0),
     "vanished": lambda ports: ports.coordination.mark_vanished(STREAM, SHARD, 1.0),
     "claim": lambda ports: ports.coordination.claim(STREAM, ROW, ME),
-    "save": lambda ports: ports.coordination.save(LEASE, {"orders/eu": HORIZON}),
+    "save": lambda ports: ports.coordination.save(LEASE, {TARGET.target_id: HORIZON}),
     "release": lambda ports: ports.coordination.release(LEASE),
     "seat": lambda ports: ports.coordination.take_seat(STREAM, None, ME),
     "members": lambda ports: ports.membership.members(),

@@ -15,10 +15,15 @@ from replicator.domain.shards.lineage import Shard
 from tests.contract.conftest import WORLDS
 from tests.contract.coordination_worlds import (
     AP,
+    BILLS_AP,
+    BILLS_EU,
     EU,
     FOUND,
     GAP,
     ME,
+    ORDERS_AP,
+    ORDERS_EU,
+    OTHER_EU,
     S1,
     S2,
     S3,
@@ -66,11 +71,11 @@ async def test_a_shard_that_is_found_is_free_and_keeps_what_was_listed_of_it(wor
 
 async def test_a_shard_that_is_found_again_keeps_its_lease_its_progress_and_its_time(world: World) -> None:
     lease = await world.claimed()
-    await world.coordination.save(lease, {"orders/eu": Position("5")})
+    await world.coordination.save(lease, {ORDERS_EU: Position("5")})
     before = await world.row()
     await world.coordination.discover(STREAM, [Shard(S1)], FOUND + 60)
     assert await world.row() == before
-    await world.coordination.save(lease, {"orders/eu": Position("6")})
+    await world.coordination.save(lease, {ORDERS_EU: Position("6")})
 
 
 async def test_what_is_known_of_a_shard_only_grows(world: World) -> None:
@@ -90,7 +95,7 @@ async def test_a_parent_that_is_listed_late_is_added_to_its_child_while_somebody
     await world.found(Shard(S1, closed=True), Shard(S2, (S1,)))
     row = await world.row(S2)
     assert (row.shard.parents, row.owner, row.epoch) == ((S1,), ME, 1)
-    await world.coordination.save(lease, {"orders/eu": Position("6")})
+    await world.coordination.save(lease, {ORDERS_EU: Position("6")})
 
 
 async def test_discoverers_that_race_leave_one_row_with_the_knowledge_of_all(world: World) -> None:
@@ -119,7 +124,7 @@ async def test_a_shard_vanishes_and_comes_back_when_it_is_listed_again(world: Wo
     await world.coordination.mark_vanished(STREAM, S2, FOUND + 60.5)
     assert ((await world.row()).vanished, (await world.row()).vanished_at) == (True, FOUND + 60.5)
     assert set(await world.rows()) == {S1}
-    await world.coordination.save(lease, {"orders/eu": END})
+    await world.coordination.save(lease, {ORDERS_EU: END})
     assert (await world.row()).vanished
     await world.found(S1)
     assert ((await world.row()).vanished, (await world.row()).vanished_at) == (False, None)
@@ -175,10 +180,10 @@ async def test_a_shard_without_a_row_is_not_claimed(world: World) -> None:
 async def test_every_claim_raises_the_epoch_and_keeps_all_else(world: World) -> None:
     await world.found(Shard(S1, (S2,), closed=True, first=SequenceNumber("1")))
     lease = await world.claimed()
-    await world.coordination.save(lease, {"orders/eu": Position("5")})
+    await world.coordination.save(lease, {ORDERS_EU: Position("5")})
     await world.coordination.release(lease)
     released = await world.row()
-    assert (released.owner, released.epoch, released.checkpoints) == (None, 1, {"orders/eu": Position("5")})
+    assert (released.owner, released.epoch, released.checkpoints) == (None, 1, {ORDERS_EU: Position("5")})
     again = await world.claimed()
     assert again.epoch == 2
     assert await world.row() == replace(released, owner=ME, epoch=2)
@@ -262,36 +267,36 @@ async def test_positions_of_several_targets_round_trip_and_are_kept_apart(world:
     lease = await world.claimed()
     highest = Position("9" * 40)
     await world.coordination.save(
-        lease, {"orders/eu": HORIZON, "orders/ap": highest, "bills/eu": Position("007"), "bills/ap": BEGINNING}
+        lease, {ORDERS_EU: HORIZON, ORDERS_AP: highest, BILLS_EU: Position("007"), BILLS_AP: BEGINNING}
     )
-    await world.coordination.save(lease, {"orders/eu": END})
+    await world.coordination.save(lease, {ORDERS_EU: END})
     assert (await world.row()).checkpoints == {
-        "orders/eu": END,
-        "orders/ap": highest,
-        "bills/eu": Position("007"),
-        "bills/ap": BEGINNING,
+        ORDERS_EU: END,
+        ORDERS_AP: highest,
+        BILLS_EU: Position("007"),
+        BILLS_AP: BEGINNING,
     }
 
 
 async def test_saving_under_an_old_epoch_is_refused(world: World) -> None:
     old = await world.claimed()
-    await world.coordination.save(old, {"orders/eu": Position("1")})
+    await world.coordination.save(old, {ORDERS_EU: Position("1")})
     await world.claimed()
     with pytest.raises(LeaseLost):
-        await world.coordination.save(old, {"orders/eu": Position("2")})
-    assert (await world.row()).checkpoints == {"orders/eu": Position("1")}
+        await world.coordination.save(old, {ORDERS_EU: Position("2")})
+    assert (await world.row()).checkpoints == {ORDERS_EU: Position("1")}
 
 
 async def test_saving_what_another_worker_owns_or_nobody_does_is_refused(world: World) -> None:
     lease = await world.claimed()
     with pytest.raises(LeaseLost):
-        await world.coordination.save(replace(lease, owner=YOU), {"orders/eu": Position("2")})
+        await world.coordination.save(replace(lease, owner=YOU), {ORDERS_EU: Position("2")})
     await world.coordination.release(lease)
     with pytest.raises(LeaseLost):
-        await world.coordination.save(lease, {"orders/eu": Position("2")})
+        await world.coordination.save(lease, {ORDERS_EU: Position("2")})
     await world.coordination.forget(STREAM, await world.row())
     with pytest.raises(LeaseLost):
-        await world.coordination.save(lease, {"orders/eu": Position("2")})
+        await world.coordination.save(lease, {ORDERS_EU: Position("2")})
     assert await world.rows() == {}
 
 
@@ -322,7 +327,7 @@ async def test_streams_with_one_arn_in_two_regions_share_nothing(world: World) -
     assert await world.rows(twin) == {}
     await world.coordination.discover(twin, [Shard(S1)], FOUND)
     assert await world.coordination.claim(twin, (await world.rows(twin))[S1], YOU) is not None
-    await world.coordination.save(lease, {"orders/eu": Position("1")})
+    await world.coordination.save(lease, {ORDERS_EU: Position("1")})
     assert (await world.rows(twin))[S1].checkpoints == {}
     await world.registry.start(STREAM, EU)
     assert await world.registry.starts(twin) == {}
@@ -334,15 +339,15 @@ async def test_streams_with_one_arn_in_two_regions_share_nothing(world: World) -
 
 async def test_a_rewind_takes_the_shard_away_moves_targets_and_leaves_others(world: World) -> None:
     lease = await world.claimed()
-    await world.coordination.save(lease, {"orders/eu": END, "orders/ap": Position("9"), "bills/eu": Position("4")})
-    rewinds = {"orders/eu": Rewind(1_699_999_999.5, END)}
-    await world.rewind(await world.row(), {"orders/eu": None, "orders/ap": Position("3")}, rewinds)
+    await world.coordination.save(lease, {ORDERS_EU: END, ORDERS_AP: Position("9"), BILLS_EU: Position("4")})
+    rewinds = {ORDERS_EU: Rewind(1_699_999_999.5, END)}
+    await world.rewind(await world.row(), {ORDERS_EU: None, ORDERS_AP: Position("3")}, rewinds)
     row = await world.row()
     assert (row.owner, row.epoch) == (None, 2)
-    assert row.checkpoints == {"orders/ap": Position("3"), "bills/eu": Position("4")}
+    assert row.checkpoints == {ORDERS_AP: Position("3"), BILLS_EU: Position("4")}
     assert row.rewinds == rewinds
     with pytest.raises(LeaseLost):
-        await world.coordination.save(lease, {"orders/eu": Position("8")})
+        await world.coordination.save(lease, {ORDERS_EU: Position("8")})
     assert await world.row() == row
     assert (await world.claimed()).epoch == 3
     assert (await world.row()).rewinds == rewinds
@@ -350,14 +355,14 @@ async def test_a_rewind_takes_the_shard_away_moves_targets_and_leaves_others(wor
 
 async def test_a_rewind_is_over_when_its_target_comes_to_where_it_was(world: World) -> None:
     await world.found(S1)
-    rewinds = {name: Rewind(5.25, Position("70")) for name in ("orders/eu", "orders/ap", "bills/eu")}
+    rewinds = {name: Rewind(5.25, Position("70")) for name in (ORDERS_EU, ORDERS_AP, BILLS_EU)}
     await world.rewind(await world.row(), {}, rewinds)
     lease = await world.claimed()
     for saved, left in (
-        ({"orders/eu": Position("69")}, {"orders/eu", "orders/ap", "bills/eu"}),
-        ({"orders/eu": Position("70"), "other/eu": Position("99")}, {"orders/ap", "bills/eu"}),
-        ({"orders/ap": Position("100"), "bills/eu": HORIZON}, {"bills/eu"}),
-        ({"bills/eu": END}, set()),
+        ({ORDERS_EU: Position("69")}, {ORDERS_EU, ORDERS_AP, BILLS_EU}),
+        ({ORDERS_EU: Position("70"), OTHER_EU: Position("99")}, {ORDERS_AP, BILLS_EU}),
+        ({ORDERS_AP: Position("100"), BILLS_EU: HORIZON}, {BILLS_EU}),
+        ({BILLS_EU: END}, set()),
     ):
         await world.coordination.save(lease, saved)
         assert set((await world.row()).rewinds) == left
@@ -365,10 +370,10 @@ async def test_a_rewind_is_over_when_its_target_comes_to_where_it_was(world: Wor
 
 async def test_a_second_rewind_replaces_what_the_first_one_skips(world: World) -> None:
     await world.found(S1)
-    await world.rewind(await world.row(), {"orders/eu": None}, {"orders/eu": Rewind(5.0, END)})
-    await world.rewind(await world.row(), {"orders/eu": Position("3")}, {})
+    await world.rewind(await world.row(), {ORDERS_EU: None}, {ORDERS_EU: Rewind(5.0, END)})
+    await world.rewind(await world.row(), {ORDERS_EU: Position("3")}, {})
     row = await world.row()
-    assert (row.rewinds, row.checkpoints, row.epoch) == ({}, {"orders/eu": Position("3")}, 2)
+    assert (row.rewinds, row.checkpoints, row.epoch) == ({}, {ORDERS_EU: Position("3")}, 2)
 
 
 async def test_rules_are_paused_and_go_on(world: World) -> None:
@@ -403,11 +408,11 @@ async def test_members_show_their_last_pulse_until_they_leave(world: World) -> N
 async def test_the_start_of_a_target_is_stored_once(world: World) -> None:
     assert await world.registry.starts(STREAM) == {}
     first = await world.registry.start(STREAM, EU)
-    assert (first.rule, first.target_id) == ("orders", "orders/eu")
+    assert (first.rule, first.target_id) == ("orders", ORDERS_EU)
     assert first.started_at >= 1_700_000_000
     other = await world.registry.start(STREAM, AP)
     assert await world.registry.start(STREAM, EU) == first
-    assert await world.registry.starts(STREAM) == {"orders/eu": first, "orders/ap": other}
+    assert await world.registry.starts(STREAM) == {ORDERS_EU: first, ORDERS_AP: other}
 
 
 async def test_starts_and_shards_of_one_stream_do_not_mix_and_are_told_together(world: World) -> None:
@@ -415,7 +420,7 @@ async def test_starts_and_shards_of_one_stream_do_not_mix_and_are_told_together(
     await world.claimed()
     state = await world.coordination.state(STREAM)
     assert set(state.rows) == {S1}
-    assert state.starts == await world.registry.starts(STREAM) == {"orders/eu": start}
+    assert state.starts == await world.registry.starts(STREAM) == {ORDERS_EU: start}
 
 
 async def test_streams_are_remembered_oldest_first_with_the_rules_that_are_through(world: World) -> None:
@@ -437,7 +442,7 @@ async def test_a_gap_that_is_found_again_is_the_same_gap(world: World) -> None:
     await world.registry.record_gap(GAP)
     await world.registry.record_gap(replace(GAP, found_at=2000.0))
     others = [
-        replace(GAP, target_id="orders/ap", found_at=1001.5, until=None),
+        replace(GAP, target_id=ORDERS_AP, found_at=1001.5, until=None),
         replace(GAP, stream=replace(STREAM, region=RegionId("eu")), found_at=1002.0, until=END),
         replace(GAP, after=HORIZON, found_at=1003.0),
     ]

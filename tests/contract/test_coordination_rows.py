@@ -13,7 +13,7 @@ from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import LeaseRow, Pulse
 from replicator.domain.shards.lineage import Shard
-from tests.contract.coordination_worlds import FOUND, ME, S1, S2, S3, STREAM, TableWorld, table_world
+from tests.contract.coordination_worlds import FOUND, ME, ORDERS_EU, S1, S2, S3, STREAM, TableWorld, table_world
 
 pytestmark = pytest.mark.servers
 
@@ -31,11 +31,11 @@ async def stored(dynamo_place: Place) -> TableWorld:
         ("epoch", None),
         ("owner", {"N": "1"}),
         ("sv", {"S": "1"}),
-        ("at:orders/eu", {"S": "somewhere"}),
-        ("at:orders/eu", {"N": "5"}),
-        ("rewind:orders/eu", {"S": "5"}),
-        ("rewind:orders/eu", {"S": "nan 5"}),
-        ("rewind:orders/eu", {"S": "5.0 somewhere"}),
+        ("at:orders/replica/eu:orders", {"S": "somewhere"}),
+        ("at:orders/replica/eu:orders", {"N": "5"}),
+        ("rewind:orders/replica/eu:orders", {"S": "5"}),
+        ("rewind:orders/replica/eu:orders", {"S": "nan 5"}),
+        ("rewind:orders/replica/eu:orders", {"S": "5.0 somewhere"}),
         ("parents", {"S": "shard-2"}),
         ("closed", {"S": "yes"}),
         ("vanished", {"N": "1"}),
@@ -59,11 +59,11 @@ async def test_a_corrupt_row_is_named_with_its_attribute_and_a_remedy_and_hides_
 
 async def test_a_row_that_was_corrected_is_read_again(stored: TableWorld) -> None:
     await stored.found(S1, S2)
-    await stored.overwrite("at:orders/eu", {"S": "somewhere"})
-    await stored.overwrite("at:orders/eu", {"S": "5"})
+    await stored.overwrite("at:orders/replica/eu:orders", {"S": "somewhere"})
+    await stored.overwrite("at:orders/replica/eu:orders", {"S": "5"})
     state = await stored.coordination.state(STREAM)
     assert state.unreadable is None
-    assert state.rows[S1].checkpoints == {"orders/eu": Position("5")}
+    assert state.rows[S1].checkpoints == {ORDERS_EU: Position("5")}
 
 
 async def test_a_row_without_lineage_is_a_shard_of_which_nothing_is_known_until_it_is_listed(
@@ -115,7 +115,7 @@ async def heartbeat(stored: TableWorld) -> Mapping[str, Any]:
     [
         ("test|streams", "us|orders|0000000001000", "present stream is noted again"),
         ("test|streams", "us|orders|x", "present stream is noted again"),
-        ("test|us|" + STREAM.arn, "target|orders/eu", "start is then noted anew"),
+        ("test|us|" + STREAM.arn, "target|orders/replica/eu:orders", "start is then noted anew"),
         ("test|gaps", "0123456789ab", "found and noted again"),
         ("test|rules", "orders", "is then not paused"),
     ],
@@ -140,7 +140,9 @@ async def test_gaps_of_the_first_version_are_passed_over(stored: TableWorld) -> 
 
 
 async def test_a_start_that_cannot_be_read_is_not_taken_for_none(stored: TableWorld) -> None:
-    await stored.put(stored.names.stream(STREAM), "target|orders/eu", sv={"N": "1"}, started_at={"S": "x"})
+    await stored.put(
+        stored.names.stream(STREAM), "target|orders/replica/eu:orders", sv={"N": "1"}, started_at={"S": "x"}
+    )
     for ask in (stored.coordination.state, stored.registry.starts):
         with pytest.raises(WorldMismatch, match="is corrupt"):
             await ask(STREAM)

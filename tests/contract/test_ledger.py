@@ -10,11 +10,12 @@ from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END, Position
 from replicator.domain.shards.leases import Rewind
 from replicator.settings import Settings
-from tests.contract.coordination_worlds import EU, S1, STREAM, TableWorld, table_world
+from tests.contract.coordination_worlds import BILLS_EU, EU, ORDERS_EU, S1, STREAM, TableWorld, table_world
 
 pytestmark = pytest.mark.servers
 
-REWINDS = {"orders/eu": Rewind(5.0, END), "bills/eu": Rewind(6.0, Position("7"))}
+SALES_EU = ORDERS_EU.of_rule(RuleName("sales"))
+REWINDS = {ORDERS_EU: Rewind(5.0, END), BILLS_EU: Rewind(6.0, Position("7"))}
 
 
 async def rewound(dynamo_place: Place, dynamodb_url: str) -> tuple[TableWorld, Ledger]:
@@ -34,7 +35,7 @@ async def rewound(dynamo_place: Place, dynamodb_url: str) -> tuple[TableWorld, L
     await stored.registry.remember_stream(STREAM)
     await stored.registry.start(STREAM, EU)
     await stored.found(S1)
-    positions = {"orders/eu": Position("1"), "bills/eu": Position("2")}
+    positions = {ORDERS_EU: Position("1"), BILLS_EU: Position("2")}
     await stored.rewind(await stored.row(), positions, REWINDS)
     return stored, Ledger(settings, dynamo_place)
 
@@ -43,9 +44,9 @@ async def test_a_renamed_rule_keeps_its_positions_and_what_it_skips(dynamo_place
     stored, ledger = await rewound(dynamo_place, dynamodb_url)
     assert await ledger.rename("orders", "sales") == 2
     row = await stored.row()
-    assert row.checkpoints == {"sales/eu": Position("1"), "bills/eu": Position("2")}
-    assert row.rewinds == {"sales/eu": REWINDS["orders/eu"], "bills/eu": REWINDS["bills/eu"]}
-    assert set(await stored.registry.starts(STREAM)) == {"sales/eu"}
+    assert row.checkpoints == {SALES_EU: Position("1"), BILLS_EU: Position("2")}
+    assert row.rewinds == {SALES_EU: REWINDS[ORDERS_EU], BILLS_EU: REWINDS[BILLS_EU]}
+    assert set(await stored.registry.starts(STREAM)) == {SALES_EU}
 
 
 async def test_that_a_rule_is_through_with_a_stream_goes_with_its_name(dynamo_place: Place, dynamodb_url: str) -> None:
@@ -65,6 +66,6 @@ async def test_a_forgotten_rule_leaves_nothing_that_a_new_one_of_its_name_would_
     stored, ledger = await rewound(dynamo_place, dynamodb_url)
     assert await ledger.forget("orders") == 2
     row = await stored.row()
-    assert row.checkpoints == {"bills/eu": Position("2")}
-    assert row.rewinds == {"bills/eu": REWINDS["bills/eu"]}
+    assert row.checkpoints == {BILLS_EU: Position("2")}
+    assert row.rewinds == {BILLS_EU: REWINDS[BILLS_EU]}
     assert await stored.registry.starts(STREAM) == {}

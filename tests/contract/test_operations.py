@@ -13,7 +13,20 @@ from replicator.domain.identifiers import RuleName, SequenceNumber
 from replicator.domain.progress import END, Position
 from replicator.domain.shards.leases import LeaseRow, Pulse, Rewind
 from replicator.domain.shards.lineage import Shard
-from tests.contract.coordination_worlds import FOUND, GAP, ME, S1, S2, STREAM, YOU, TableWorld, table_world
+from tests.contract.coordination_worlds import (
+    FOUND,
+    GAP,
+    ME,
+    ORDERS_AP,
+    ORDERS_EU,
+    OTHER_EU,
+    S1,
+    S2,
+    STREAM,
+    YOU,
+    TableWorld,
+    table_world,
+)
 from tests.contract.worlds import gathered
 
 pytestmark = pytest.mark.servers
@@ -26,12 +39,12 @@ async def stored(dynamo_place: Place) -> TableWorld:
 
 async def test_a_lease_that_an_operator_releases_is_lost_to_its_owner_and_free_for_others(stored: TableWorld) -> None:
     lease = await stored.claimed()
-    await stored.coordination.save(lease, {"orders/eu": Position("5")})
+    await stored.coordination.save(lease, {ORDERS_EU: Position("5")})
     seen = await stored.row()
     assert await stored.operations.release_lease(STREAM, seen)
     assert await stored.row() == replace(seen, owner=None, epoch=2)
     with pytest.raises(LeaseLost):
-        await stored.coordination.save(lease, {"orders/eu": Position("6")})
+        await stored.coordination.save(lease, {ORDERS_EU: Position("6")})
     await stored.coordination.release(lease)
     assert (await stored.claimed(owner=YOU)).epoch == 3
 
@@ -41,10 +54,10 @@ async def test_nothing_changes_when_the_row_changed_since_the_operator_looked(st
     seen = await stored.row()
     await stored.claimed()
     before = await stored.row()
-    rewinds = {"orders/eu": Rewind(1.0, END)}
+    rewinds = {ORDERS_EU: Rewind(1.0, END)}
     assert not await stored.operations.release_lease(STREAM, seen)
-    assert not await stored.operations.rewind(STREAM, seen, {"orders/eu": None}, rewinds)
-    assert not await stored.operations.rewind(STREAM, LeaseRow(Shard(S2)), {"orders/eu": Position("1")}, {})
+    assert not await stored.operations.rewind(STREAM, seen, {ORDERS_EU: None}, rewinds)
+    assert not await stored.operations.rewind(STREAM, LeaseRow(Shard(S2)), {ORDERS_EU: Position("1")}, {})
     assert await stored.rows() == {S1: before}
 
 
@@ -55,7 +68,7 @@ async def test_a_claim_and_a_rewind_that_race_have_one_winner(stored: TableWorld
         claimed, rewound = await gathered(
             [
                 stored.coordination.claim(STREAM, seen, ME),
-                stored.operations.rewind(STREAM, seen, {"orders/eu": Position("1")}, {}),
+                stored.operations.rewind(STREAM, seen, {ORDERS_EU: Position("1")}, {}),
             ]
         )
         row = await stored.row()
@@ -65,10 +78,10 @@ async def test_a_claim_and_a_rewind_that_race_have_one_winner(stored: TableWorld
 
 async def test_progress_made_elsewhere_is_adopted_only_by_a_shard_that_nobody_knows(stored: TableWorld) -> None:
     shard = Shard(S2, (S1,), closed=True, first=SequenceNumber("4"))
-    assert await stored.operations.adopt(STREAM, shard, {"orders/eu": END}, found_at=FOUND)
-    row = LeaseRow(shard, checkpoints={"orders/eu": END}, found_at=FOUND)
+    assert await stored.operations.adopt(STREAM, shard, {ORDERS_EU: END}, found_at=FOUND)
+    row = LeaseRow(shard, checkpoints={ORDERS_EU: END}, found_at=FOUND)
     assert await stored.rows() == {S2: row}
-    assert not await stored.operations.adopt(STREAM, shard, {"orders/eu": Position("1")}, found_at=FOUND)
+    assert not await stored.operations.adopt(STREAM, shard, {ORDERS_EU: Position("1")}, found_at=FOUND)
     assert await stored.rows() == {S2: row}
     assert await stored.operations.adopt(STREAM, Shard(S1), {}, found_at=FOUND)
     assert (await stored.claimed(S2)).epoch == 1
@@ -93,12 +106,12 @@ async def test_a_pause_keeps_its_first_reason_until_it_ends(stored: TableWorld) 
 
 
 async def test_a_gap_is_acknowledged_once_with_a_name_and_a_note(stored: TableWorld) -> None:
-    later = replace(GAP, target_id="orders/ap", found_at=2000.0)
+    later = replace(GAP, target_id=ORDERS_AP, found_at=2000.0)
     for gap in (later, GAP):
         await stored.registry.record_gap(gap)
     assert await stored.operations.acknowledge(GAP, now=3000.5, by="ada", note="repaired by hand")
     assert not await stored.operations.acknowledge(GAP, now=4000.0, by="bob")
-    assert not await stored.operations.acknowledge(replace(GAP, target_id="orders/none"), now=4000.0, by="bob")
+    assert not await stored.operations.acknowledge(replace(GAP, target_id=OTHER_EU), now=4000.0, by="bob")
     accepted = StoredGap(GAP, acknowledged_at=3000.5, acknowledged_by="ada", note="repaired by hand")
     assert await stored.operations.gaps() == [accepted, StoredGap(later)]
 

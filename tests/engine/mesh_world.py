@@ -241,13 +241,13 @@ class MeshWorld:
         return ActivePlan(others) if self.mode == ACTIVE else VersionedPlan(others, VersionAttribute("ver"))
 
     def rule(self, home: RegionId, *caches: CacheRule, **choices: Any) -> Rule:
-        place = Target(NAME, home, ORDERS, caches, whole=True)
+        place = Target(NAME, home, ORDERS, caches)
         return Rule(NAME, home, ORDERS, (place,), **{"mesh": self.plan(home), **choices})
 
     def stored(self, region: RegionId, shard: str = "s0") -> str | None:
         """The stored checkpoint."""
         row = self.coordination._rows.get(((region, self.refs[region].arn), ShardId(shard)))
-        position = None if row is None else row.checkpoints.get(MESH_ID)
+        position = None if row is None else row.checkpoints.get(self.rule(region).targets[0].target_id)
         return None if position is None else position.text
 
     def process(self, *rules: Rule, **choices: Any) -> MeshProcess:
@@ -491,7 +491,7 @@ class MeshProcess(Process):
                     coordination=world.coordination,
                     registry=world.registry,
                     targets={
-                        MESH_ID: TargetPorts(
+                        rule.targets[0].target_id: TargetPorts(
                             regions[rule.source],
                             funnels,
                             world.conflicts,

@@ -26,7 +26,7 @@ from replicator.engine.waiting import Stopped
 from replicator.laboratory.memory import Fault
 from replicator.ports.sources import ShardPage
 from tests.engine.shard_bench import first_of
-from tests.engine.world import Process, World, until
+from tests.engine.world import Process, World, id_of, until
 
 S0, S1, S2 = ShardId("s0"), ShardId("s1"), ShardId("s2")
 
@@ -275,7 +275,7 @@ async def test_a_shard_that_is_read_again_from_the_horizon_waits_for_its_parent(
         await process.drain()
     for shard_id, until_then in ((S0, END), (S1, after(SequenceNumber("6")))):
         rewind = Rewind(before=0.0, until=until_then)
-        world.coordination.rewind(world.ref, shard_id, {"orders/eu": HORIZON}, {"orders/eu": rewind})
+        world.coordination.rewind(world.ref, shard_id, {id_of("orders/eu"): HORIZON}, {id_of("orders/eu"): rewind})
     world.region.faults.outage = Unreachable
     async with world.process() as process:
         await asyncio.sleep(30)

@@ -10,7 +10,7 @@ from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.shards.leases import KnownStream, Seat, StreamRef
 from replicator.engine.limits import Limits
 from tests.engine.test_coordinator import S0, S1, claimed, replace_stream
-from tests.engine.world import AP, ORDERS, World, eu_rule, rule, target, until
+from tests.engine.world import AP, ORDERS, World, eu_rule, id_of, rule, target, until
 
 COPIES = rule("copies", target("copies", AP))
 PATIENT = Limits()
@@ -167,8 +167,8 @@ async def test_a_new_rule_begins_with_the_stream_that_no_rule_has_left() -> None
         await until(world.same)
         await process.drain()
     async with world.process(eu_rule(), COPIES, third):
-        await until(lambda: "third/ap" in world.registry.started(world.ref))
-        assert "third/ap" not in world.registry.started(old)
+        await until(lambda: id_of("third/ap") in world.registry.started(world.ref))
+        assert id_of("third/ap") not in world.registry.started(old)
 
 
 async def test_rows_of_a_stream_that_every_rule_left_go_when_the_stream_is_gone() -> None:

@@ -13,7 +13,7 @@ from tests.engine.shard_bench import first_of
 from tests.engine.test_coordinator import replace_stream
 from tests.engine.test_losses import accept
 from tests.engine.test_target_losses import SOURCE_CACHES
-from tests.engine.world import AP, EU, Process, World, eu_rule, key_of, rule, target, until
+from tests.engine.world import AP, EU, Process, World, eu_rule, key_of, rule, short, target, until
 
 S0, S1, S2 = map(ShardId, ("s0", "s1", "s2"))
 DAY = 24 * 3600.0
@@ -29,7 +29,9 @@ late = pytest.mark.parametrize("newcomer", LATE)
 def lost(world: World) -> list[tuple[str, str, str]]:
     """Target, shard and place of every gap on a shard."""
     return sorted(
-        (gap.target_id, gap.shard_id, gap.after.text) for gap in world.registry.gaps if gap.shard_id != "every shard"
+        (short(gap.target_id), gap.shard_id, gap.after.text)
+        for gap in world.registry.gaps
+        if gap.shard_id != "every shard"
     )
 
 

@@ -11,7 +11,7 @@ from replicator.domain.progress import END, HORIZON, after
 from replicator.domain.shards.leases import Rewind
 from tests.engine.shard_bench import S0, ShardBench, first_of
 from tests.engine.test_gaps import DAY, OWED, SKIP, gaps, lost, started, trim
-from tests.engine.world import AP, EU, World, key_of, rule, target, until
+from tests.engine.world import AP, EU, World, id_of, key_of, rule, target, until
 
 
 def accept(world: World) -> None:
@@ -161,7 +161,7 @@ async def rewound(world: World, text: str | None = None) -> None:
         await until(lambda: world.stored() == (text or "3"))
         await bench.drain()
     rewind = Rewind(before=0.0, until=END if text else after(SequenceNumber("3")))
-    world.coordination.rewind(world.ref, S0, {"orders/eu": HORIZON}, {"orders/eu": rewind})
+    world.coordination.rewind(world.ref, S0, {id_of("orders/eu"): HORIZON}, {id_of("orders/eu"): rewind})
 
 
 async def test_a_rewind_excuses_no_loss_behind_where_the_target_had_been() -> None:

@@ -20,7 +20,7 @@ from replicator.domain.stamps import Kind, SideRow, Stamp, Version, content_of
 from replicator.engine.limits import Limits
 from replicator.engine.waiting import Stopped, found
 from replicator.laboratory.memory import Fault
-from tests.engine.mesh_world import ACTIVE, MESH_ID, MODES, REGIONS, VERSIONED, MeshWorld, Reader, item, settle
+from tests.engine.mesh_world import ACTIVE, MODES, REGIONS, VERSIONED, MeshWorld, Reader, item, settle
 from tests.engine.world import AP, CA, EPOCH_SECONDS, EU, US, cache_rule, key_of, until
 
 US_CACHE = cache_rule("us_main", US)
@@ -551,7 +551,7 @@ async def test_a_start_at_the_latest_passes_over_what_was_written_before(mode: s
         await until(lambda: world[EU].holds() == {"after": "v"})
         await process.drain()
     starts = await world.registry.starts(world.refs[US])
-    assert list(starts) == [MESH_ID]
+    assert list(starts) == [world.rule(US).targets[0].target_id]
 
 
 # -- what it costs -------------------------------------------------------------------------------------------------

@@ -170,7 +170,7 @@ async def test_production_failure_12_a_write_without_an_answer_is_named() -> Non
     gate = hold(world.region.faults, "GuardedPut")
     async with ShardBench(world, limits=SOON) as bench:
         reason, _ = await stalled(world, bench)
-        assert "orders/eu" in reason
+        assert "orders/replica/eu:orders" in reason
         gate.set()
         await until(lambda: bool(bench.observer.of("unstalled")))
 

@@ -15,7 +15,7 @@ from replicator.domain.rules import OnGap, Rule, Start, Target
 from replicator.domain.shards.leases import Rewind
 from tests.engine.shard_bench import S0, ShardBench, first_of
 from tests.engine.test_losses import accept
-from tests.engine.world import AP, CA, EU, US, World, cache_rule, eu_rule, key_of, rule, target, until
+from tests.engine.world import AP, CA, EU, US, World, cache_rule, eu_rule, id_of, key_of, rule, short, target, until
 
 BOTH = rule("orders", target("orders", EU), target("orders", AP))
 THREE = rule("orders", target("orders", EU), target("orders", AP), target("orders", CA))
@@ -25,7 +25,9 @@ AWAY_SECONDS = 30 * 3600.0
 
 def lost(world: World) -> set[tuple[str, str, str | None]]:
     """Target, after, until of every gap."""
-    return {(gap.target_id, gap.after.text, gap.until.text if gap.until else None) for gap in world.registry.gaps}
+    return {
+        (short(gap.target_id), gap.after.text, gap.until.text if gap.until else None) for gap in world.registry.gaps
+    }
 
 
 async def away(world: World, before: Rule) -> None:
@@ -44,7 +46,9 @@ def rewound(world: World, *names: str, to: str | None = None) -> None:
     """Put targets back to the horizon, or to a record, from where they have read five."""
     rewind = Rewind(before=0.0, until=after(SequenceNumber("5")))
     place = HORIZON if to is None else after(SequenceNumber(to))
-    world.coordination.rewind(world.ref, S0, dict.fromkeys(names, place), dict.fromkeys(names, rewind))
+    world.coordination.rewind(
+        world.ref, S0, dict.fromkeys(map(id_of, names), place), dict.fromkeys(map(id_of, names), rewind)
+    )
 
 
 NEWCOMERS = {
@@ -81,7 +85,7 @@ async def test_a_rewound_target_hides_no_loss_of_another(to: str | None) -> None
     rewound(world, "orders/ap", to=to)
     async with ShardBench(world, BOTH):
         await until(lambda: lost(world) == {("orders/eu", "5", "9"), ("orders/ap", "5", "9")})
-        (ap,) = [gap for gap in world.registry.gaps if gap.target_id == "orders/ap"]
+        (ap,) = [gap for gap in world.registry.gaps if short(gap.target_id) == "orders/ap"]
         world.registry.acknowledge(ap.gap_id)
         await asyncio.sleep(300)
         assert set(world.holds()) == set("abcde"), "the other one's loss was not accepted"
@@ -124,7 +128,7 @@ async def test_a_target_at_the_shards_beginning_is_not_hidden_by_one_that_waited
     async with ShardBench(world, BOTH) as bench:
         await until(lambda: world.stored(target_id="orders/ap") is not None)
         await bench.drain()
-    world.coordination.rewind(world.ref, S0, {"orders/ap": HORIZON}, {})
+    world.coordination.rewind(world.ref, S0, {id_of("orders/ap"): HORIZON}, {})
     await asyncio.sleep(AWAY_SECONDS)
     world.write("def")
     world.streams.trim(world.ref, S0, keep=2)

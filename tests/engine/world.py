@@ -24,6 +24,7 @@ from replicator.domain.progress import Position
 from replicator.domain.records import ChangeRecord, ItemKey, item_key
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.targets import TargetId, TargetKind, replica_id
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.limits import Limits
@@ -52,6 +53,17 @@ EPOCH_SECONDS = 1_700_000_000.0
 
 
 _SLOTS = 16
+
+
+def id_of(name: str) -> TargetId:
+    """A replica of these tests by rule and region, as in `orders/eu`."""
+    rule, _, region = name.partition("/")
+    return replica_id(RuleName(rule), RegionId(region), ORDERS)
+
+
+def short(target_id: TargetId) -> str:
+    """The other way round; of a mesh `orders/mesh`."""
+    return f"{target_id.rule}/{target_id.region or TargetKind.MESH}"
 
 
 class LoopClock:
@@ -90,29 +102,29 @@ class Recorder:
         self.told.append(("polled", shard_id, position.text, records))
 
     def batch_began(self, place: Place, oldest: float) -> None:
-        self.told.append(("batch_began", place.target.target_id, oldest))
+        self.told.append(("batch_began", short(place.target.target_id), oldest))
 
     def batch_applied(self, report: BatchReport) -> None:
         self.reports.append(report)
-        self.told.append(("batch_applied", report.place.target.target_id, report.position.text))
+        self.told.append(("batch_applied", short(report.place.target.target_id), report.position.text))
 
     def retrying(self, place: Place, error: ReplicatorError, attempt: int) -> None:
-        self.told.append(("retrying", place.target.target_id, type(error).__name__, attempt))
+        self.told.append(("retrying", short(place.target.target_id), type(error).__name__, attempt))
 
     def blocked(self, place: Place, error: ReplicatorError, key: str | None) -> None:
-        self.blocked_keys[f"{place.target.target_id} on {place.shard_id}"] = key
-        self.told.append(("blocked", place.target.target_id, key, error.message))
+        self.blocked_keys[f"{short(place.target.target_id)} on {place.shard_id}"] = key
+        self.told.append(("blocked", short(place.target.target_id), key, error.message))
 
     def unblocked(self, place: Place) -> None:
-        del self.blocked_keys[f"{place.target.target_id} on {place.shard_id}"]
-        self.told.append(("unblocked", place.target.target_id))
+        del self.blocked_keys[f"{short(place.target.target_id)} on {place.shard_id}"]
+        self.told.append(("unblocked", short(place.target.target_id)))
 
     def moved(self, place: Place, position: Position) -> None:
-        self.told.append(("moved", place.target.target_id, place.shard_id, position.text))
+        self.told.append(("moved", short(place.target.target_id), place.shard_id, position.text))
 
-    def checkpoint_saved(self, lease: Lease, positions: Mapping[str, Position]) -> None:
+    def checkpoint_saved(self, lease: Lease, positions: Mapping[TargetId, Position]) -> None:
         self.told.append(
-            ("checkpoint_saved", lease.shard_id, {target: place.text for target, place in positions.items()})
+            ("checkpoint_saved", lease.shard_id, {short(target): place.text for target, place in positions.items()})
         )
 
     def shard_started(self, lease: Lease, rule: RuleName) -> None:
@@ -137,10 +149,10 @@ class Recorder:
         self.told.append(("lease_ended", lease.shard_id, why))
 
     def gap_found(self, gap: Gap) -> None:
-        self.told.append(("gap_found", gap.target_id, gap.shard_id, gap.after.text))
+        self.told.append(("gap_found", short(gap.target_id), gap.shard_id, gap.after.text))
 
     def gap_passed(self, gap: Gap, why: str) -> None:
-        self.told.append(("gap_passed", gap.target_id, gap.shard_id, gap.after.text, why))
+        self.told.append(("gap_passed", short(gap.target_id), gap.shard_id, gap.after.text, why))
 
     def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
         self.told.append(("stalled", lease.shard_id, rule, reason, remedy))
@@ -310,10 +322,14 @@ class World:
         """Whether a replica's items are the source's, byte for byte beside the stamp."""
         return {key: unreserved(item) for key, item in self.regions[region].items()} == self.source.items
 
-    def stored(self, shard: str = "s0", target_id: str = "orders/eu", ref: StreamRef | None = None) -> str | None:
+    def stored(
+        self, shard: str = "s0", target_id: str | TargetId = "orders/eu", ref: StreamRef | None = None
+    ) -> str | None:
         """The stored checkpoint of a target."""
         row = self.row(shard, ref)
-        position = None if row is None else row.checkpoints.get(target_id)
+        position = (
+            None if row is None else row.checkpoints.get(id_of(target_id) if isinstance(target_id, str) else target_id)
+        )
         return None if position is None else position.text
 
     def row(self, shard: str = "s0", ref: StreamRef | None = None) -> Any:

@@ -15,6 +15,8 @@ from tests.integration.harness import CacheReader, Daemon, Users, Valve, World, 
 
 pytestmark = pytest.mark.servers
 
+TO_EU, TO_AP = "orders/replica/eu:orders", "orders/replica/ap:orders-copy"
+
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
@@ -130,13 +132,13 @@ async def test_a_lost_redis_stops_only_the_rule_that_needs_it_and_skips_nothing(
             return {key: plain(item) for key, item in (await world.scan("eu", "orders-plain")).items()} == users.truth
 
         await eventually("the other rule", other_rule_goes_on)
-        await eventually("the reason in sight", lambda: _blocked(daemon, "orders/eu"))
-        assert "eu_main" in _blocked(daemon, "orders/eu")["reason"]
-        held = daemon.targets()["orders/eu"]
-        await eventually("growing lag", lambda: daemon.targets()["orders/eu"]["lag_seconds"] > held["lag_seconds"])
+        await eventually("the reason in sight", lambda: _blocked(daemon, TO_EU))
+        assert "eu_main" in _blocked(daemon, TO_EU)["reason"]
+        held = daemon.targets()[TO_EU]
+        await eventually("growing lag", lambda: daemon.targets()[TO_EU]["lag_seconds"] > held["lag_seconds"])
         assert daemon.get("/healthz")[0] == 200
         assert daemon.get("/readyz")[0] == 503
-        assert daemon.targets()["orders/eu"]["position"] == held["position"]
+        assert daemon.targets()[TO_EU]["position"] == held["position"]
         valve.open()
         await eventually("recovery", lambda: _all_idle(daemon))
         await eventually("convergence", lambda: converged(world, users))
@@ -189,8 +191,8 @@ async def test_an_unreachable_replica_region_holds_the_checkpoint_until_it_is_ba
     await eventually("convergence", lambda: converged(world, users))
     valve.close()
     await users.write(160)
-    await eventually("the reason in sight", lambda: _blocked(daemon, "orders/eu"))
-    assert "eu" in _blocked(daemon, "orders/eu")["reason"]
+    await eventually("the reason in sight", lambda: _blocked(daemon, TO_EU))
+    assert "eu" in _blocked(daemon, TO_EU)["reason"]
     daemon.kill()
     daemon.start()
     await asyncio.sleep(1)
@@ -208,14 +210,14 @@ async def test_a_record_that_the_replica_refuses_stops_the_shard_in_sight_until_
         await client.put_item(TableName="orders", Item={"pk": {"S": "small"}})
         await client.put_item(TableName="orders", Item={"pk": {"S": "huge"}, "x": {"S": "a" * (400 * 1024 - 20)}})
         await client.put_item(TableName="orders", Item={"pk": {"S": "later"}})
-        await eventually("the reason in sight", lambda: _blocked(daemon, "orders/eu"))
-        blocked = _blocked(daemon, "orders/eu")
+        await eventually("the reason in sight", lambda: _blocked(daemon, TO_EU))
+        blocked = _blocked(daemon, TO_EU)
         assert blocked["key"] == "pk=huge"
         assert "size" in blocked["reason"]
         assert "aaaa" not in daemon.log.read_text()
         assert daemon.terminate() == 0
         daemon.start()
-        await eventually("the reason in sight again", lambda: _blocked(daemon, "orders/ap"))
+        await eventually("the reason in sight again", lambda: _blocked(daemon, TO_AP))
         assert (await world.scan("eu", "orders")).keys() == {"small", "later"}
         await client.put_item(TableName="orders", Item={"pk": {"S": "huge"}, "x": {"S": "fits"}})
         await eventually("the corrected item", lambda: _has(world, "huge"))
@@ -286,10 +288,10 @@ async def test_an_unstamped_item_is_adopted_counted_and_written_to_the_conflict_
         await eu.put_item(TableName="orders", Item={"pk": {"S": "a"}, "by": {"S": "mistake"}})
         await us.put_item(TableName="orders", Item={"pk": {"S": "a"}, "by": {"S": "the writer"}})
         daemon = world.daemon(config)
-        await eventually("adoption", lambda: daemon.targets()["orders/eu"]["counts"]["adopted"] == 1)
+        await eventually("adoption", lambda: daemon.targets()[TO_EU]["counts"]["adopted"] == 1)
         await eu.put_item(TableName="orders", Item={"pk": {"S": "a"}, "by": {"S": "mistake again"}})
         await us.delete_item(TableName="orders", Key={"pk": {"S": "a"}})
-        await eventually("adoption", lambda: daemon.targets()["orders/eu"]["counts"]["adopted"] == 2)
+        await eventually("adoption", lambda: daemon.targets()[TO_EU]["counts"]["adopted"] == 2)
         entries = (await us.scan(TableName="replicator-conflicts-test"))["Items"]
     assert await world.scan("eu", "orders") == {}
     losers = sorted(entry["loser_image"]["S"] for entry in entries)
@@ -357,7 +359,10 @@ async def test_a_stream_that_is_enabled_anew_is_drained_and_followed_by_its_succ
         await client.update_table(TableName="orders", StreamSpecification=enabled)
     await users.write(80)
     await eventually("convergence", lambda: converged(world, users))
-    assert {gap["target"] for gap in daemon.events("gap_found")} == {"orders/eu", "orders/ap"}
+    assert {gap["target"] for gap in daemon.events("gap_found")} == {
+        TO_EU,
+        TO_AP,
+    }
     assert daemon.terminate() == 0
 
 

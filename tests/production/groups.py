@@ -22,7 +22,7 @@ from tests.production.reading import S0
 STREAM = StreamRef(RegionId("us"), TableName("orders"), "arn:aws:dynamodb:us-east-1:1:table/orders/stream/a", 1000)
 RULE, ME = RuleName("orders"), WorkerId("me")
 TARGET = Target(RULE, RegionId("eu"), TableName("orders"))
-GAP = Gap(STREAM, S0, "orders/eu", Position("5"), END, 1000.0, "trimmed")
+GAP = Gap(STREAM, S0, TARGET.target_id, Position("5"), END, 1000.0, "trimmed")
 
 
 class _Group:

@@ -17,7 +17,7 @@ from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
 from replicator.ports.targets import Fence
-from tests.engine.world import Process, World, eu_rule, hold, key_of
+from tests.engine.world import Process, World, eu_rule, hold, id_of, key_of
 from tests.production.guarantee import eventually, require
 from tests.production.reading import S0
 
@@ -105,7 +105,7 @@ async def deletes_that_stay() -> None:
         await eventually(world.same, "the delete is applied")
         await wire.arrive()
         require(world.same(), "a put that comes late does not bring an item back")
-        world.coordination.rewind(world.ref, S0, {"orders/eu": None}, {})
+        world.coordination.rewind(world.ref, S0, {id_of("orders/eu"): None}, {})
         await eventually(lambda: world.stored() is None, "an operator rewinds the shard")
         for _ in range(400):
             await asyncio.sleep(0.05)

@@ -23,6 +23,7 @@ from replicator.domain.image import unreserved
 from replicator.domain.modes.requests import Request, Response
 from replicator.domain.progress import END
 from replicator.domain.records import ChangeRecord, ItemKey
+from replicator.domain.targets import TargetId
 from replicator.domain.versions import ordered_version
 from replicator.engine import waiting as pacing
 from replicator.engine.limits import Limits
@@ -37,7 +38,7 @@ from replicator.laboratory.memory import (
     value_entry,
 )
 from replicator.ports.targets import Fence
-from tests.engine.world import AP, CA, EU, Process, World, cache_rule, key_of, rule, target, until
+from tests.engine.world import AP, CA, EU, Process, World, cache_rule, key_of, rule, short, target, until
 
 SEEDS = 30
 SECONDS = 90
@@ -242,14 +243,14 @@ class History:
                     f"{shard_id} was begun for {target_id} before the end of {parent}"
                 )
 
-    def no_checkpoint_passes_an_effect(self, target_id: str, covered: list[ChangeRecord]) -> None:
+    def no_checkpoint_passes_an_effect(self, target_id: TargetId, covered: list[ChangeRecord]) -> None:
         region = self.world.regions[TARGETS[target_id].region]
         for record in covered:
             assert _version_at(region, record.key) >= self.version(record), (
                 f"the checkpoint of {target_id} covers {record.sequence}, whose effect is missing"
             )
 
-    def no_cache_entry_is_older_than_a_checkpoint(self, target_id: str, covered: list[ChangeRecord]) -> None:
+    def no_cache_entry_is_older_than_a_checkpoint(self, target_id: TargetId, covered: list[ChangeRecord]) -> None:
         for cache_rule_ in TARGETS[target_id].caches:
             entries = self.world.caches[cache_rule_.cache].entries
             for record in covered:
@@ -265,7 +266,7 @@ class History:
     def applied_everywhere(self) -> bool:
         shards = self.world.streams._shards[self.world.ref.arn]
         return all(self.world.same(region) for region in (EU, AP, CA)) and all(
-            self.world.stored(shard_id, target_id) in {"SHARD_END", held.records[-1].sequence}
+            self.world.stored(shard_id, short(target_id)) in {"SHARD_END", held.records[-1].sequence}
             for shard_id, held in shards.items()
             if held.records
             for target_id in TARGETS

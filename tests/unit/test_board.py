@@ -21,6 +21,7 @@ from replicator.domain.modes.ordered import Effect
 from replicator.domain.progress import Position
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.targets import TargetId, mesh_id
 from replicator.observability.log_throttle import AGAIN_SECONDS, MOST_LINES
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
@@ -30,6 +31,7 @@ from replicator.ports.events import BatchReport, Place
 
 US, EU = RegionId("us"), RegionId("eu")
 ORDERS, SHARD, RULE = TableName("orders"), ShardId("s0"), RuleName("orders")
+TO_EU = Target(RULE, EU, ORDERS).target_id
 AT_10 = Position("10")
 
 
@@ -109,7 +111,7 @@ def sight() -> Iterator[Sight]:
     structlog.reset_defaults()
 
 
-def gap(stream: StreamRef, target: str, after: Position = AT_10) -> Gap:
+def gap(stream: StreamRef, target: TargetId, after: Position = AT_10) -> Gap:
     return Gap(stream, SHARD, target, after, None, 1.0, "The records were trimmed.")
 
 
@@ -195,7 +197,7 @@ def test_the_lag_of_a_shard_that_nobody_reads_grows(sight: Sight) -> None:
 def test_a_shard_that_gets_nothing_is_in_sight_and_caught_up_when_a_poll_says_so(sight: Sight) -> None:
     sight.observer.shard_started(sight.lease(sight.us), RULE)
     target = sight.rule("orders")["shards"][0]["targets"][0]
-    assert (target["lag_seconds"], target["target"]) == (None, "orders/eu")
+    assert (target["lag_seconds"], target["target"]) == (None, "orders/replica/eu:orders")
     assert sight.value("seconds_since_progress", rule="orders", region="eu") == 0.0
     sight.observer.polled(sight.us, SHARD, AT_10, 0)
     assert sight.value("lag_seconds", rule="orders", region="eu") == 0.0
@@ -223,7 +225,7 @@ def test_gauges_vanish_with_the_shard_and_totals_stay(sight: Sight) -> None:
     sight.observer.shard_stopped(lease, RULE, "stopped")
     sight.observer.lease_ended(lease, "stopped")
     assert sight.value("lag_seconds", rule="orders", region="eu") is None
-    assert sight.rule("orders")["totals"]["orders/eu"]["records"] == 3
+    assert sight.rule("orders")["totals"]["orders/replica/eu:orders"]["records"] == 3
     assert sight.board.shards == {}
 
 
@@ -233,7 +235,7 @@ def test_gauges_vanish_with_the_shard_and_totals_stay(sight: Sight) -> None:
 def test_a_gap_is_open_until_it_is_passed_and_logged_once(sight: Sight) -> None:
     sight.lease(sight.us)
     sight.apply(sight.place(sight.us), age=1.0)
-    lost = gap(sight.us, "orders/eu")
+    lost = gap(sight.us, TO_EU)
     with capture_logs() as lines:
         sight.observer.gap_found(lost)
         sight.observer.gap_found(lost)
@@ -253,13 +255,13 @@ def test_a_gap_is_open_until_it_is_passed_and_logged_once(sight: Sight) -> None:
 def test_a_gap_that_closes_by_itself_is_open_no_more(sight: Sight) -> None:
     sight.lease(sight.us)
     sight.observer.blocked(sight.place(sight.us), Unreachable("Trimmed."), None)
-    sight.observer.gap_found(gap(sight.us, "orders/eu"))
+    sight.observer.gap_found(gap(sight.us, TO_EU))
     sight.observer.unblocked(sight.place(sight.us))
     assert sight.value("gaps_open", rule="orders", region="eu") == 0.0
 
 
 def test_a_gap_of_a_mesh_counts_for_the_region_whose_stream_lost_records(sight: Sight) -> None:
-    sight.observer.gap_found(gap(sight.eu, "sessions/mesh"))
+    sight.observer.gap_found(gap(sight.eu, mesh_id(RuleName("sessions"), [(US, ORDERS), (EU, ORDERS)])))
     assert sight.value("gaps_total", rule="sessions", region="eu") == 1.0
 
 

@@ -56,7 +56,7 @@ def test_tables_of_one_rule_are_counted_and_shown_apart() -> None:
     applied(observer, "orders-1", 3)
     applied(observer, "orders-2", 5)
     rules = {told["table"]: told for told in shown(board)["rules"]}
-    assert {table: told["totals"]["orders/eu"]["records"] for table, told in rules.items()} == {
+    assert {table: told["totals"][f"orders/replica/eu:{table}"]["records"] for table, told in rules.items()} == {
         "orders-1": 3,
         "orders-2": 5,
     }

@@ -183,7 +183,7 @@ def test_what_a_skipped_delete_left_behind_goes_when_its_successor_does_not_matc
 
 
 def test_a_target_is_named_after_rule_and_region() -> None:
-    assert Target(RuleName("orders"), RegionId("eu"), TableName("orders")).target_id == "orders/eu"
+    assert Target(RuleName("orders"), RegionId("eu"), TableName("orders")).target_id.text == "orders/replica/eu:orders"
 
 
 # -- batches -------------------------------------------------------------------------------------------------------

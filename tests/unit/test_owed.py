@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.domain.identifiers import SequenceNumber, ShardId
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position, after
 from replicator.domain.shards.leases import LeaseRow, Rewind
 from replicator.domain.shards.lineage import RETENTION_SECONDS, Shard
@@ -19,8 +19,9 @@ from replicator.domain.shards.owed import (
     may_stand_whole,
     place_of,
 )
+from replicator.domain.targets import replica_id
 
-AP = "orders/ap"
+AP = replica_id(RuleName("orders"), RegionId("ap"), TableName("orders"))
 FIRST = SequenceNumber("1")
 
 

@@ -127,7 +127,11 @@ def test_settings_are_expanded_into_a_rule_per_table_under_one_name() -> None:
         ("orders", "us", "orders-b"),
         ("carts", "us", "carts"),
     ]
-    assert {target.target_id for rule in rules_of(there) for target in rule.targets} == {"orders/eu", "carts/eu"}
+    assert {target.target_id.text for rule in rules_of(there) for target in rule.targets} == {
+        "orders/replica/eu:orders-a",
+        "orders/replica/eu:orders-b",
+        "carts/replica/eu:carts",
+    }
     assert list(choosing(written)) == ["orders"]
 
 

@@ -9,6 +9,7 @@ from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.progress import Position
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.targets import TargetId
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,8 +34,8 @@ class LeaseRow:
     shard: Shard
     owner: WorkerId | None = None
     epoch: int = 0
-    checkpoints: Mapping[str, Position] = field(default_factory=dict)
-    rewinds: Mapping[str, Rewind] = field(default_factory=dict)
+    checkpoints: Mapping[TargetId, Position] = field(default_factory=dict)
+    rewinds: Mapping[TargetId, Rewind] = field(default_factory=dict)
     found_at: float = 0.0
     vanished: bool = False
     vanished_at: float | None = None
@@ -75,9 +76,13 @@ class Lease:
 class TargetStart:
     """When a target first started on a stream: `started_at` is the server's time then, in seconds since 1970."""
 
-    rule: RuleName
-    target_id: str
+    target_id: TargetId
     started_at: float
+
+    @property
+    def rule(self) -> RuleName:
+        """The rule that it belongs to."""
+        return self.target_id.rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +99,7 @@ class StreamState:
 
     rows: Mapping[ShardId, LeaseRow]
     seat: Seat | None
-    starts: Mapping[str, TargetStart]
+    starts: Mapping[TargetId, TargetStart]
     at: float
     """The server's time of this reading, in seconds since 1970: starts of targets are noted by the same clock."""
     unreadable: WorldMismatch | None = None

@@ -14,22 +14,23 @@ from replicator.domain.identifiers import SequenceNumber
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
 from replicator.domain.shards.leases import LeaseRow, Rewind
 from replicator.domain.shards.lineage import RETENTION_SECONDS
+from replicator.domain.targets import TargetId
 
 START_TOLERANCE_SECONDS = 60
 """A shard that is found so soon after a target's start was there before it, and is not owed as a whole."""
 
 
-def is_owed(row: LeaseRow, target_id: str, started_at: float) -> bool:
+def is_owed(row: LeaseRow, target_id: TargetId, started_at: float) -> bool:
     """Whether a target must get a shard's very first record: the shard came to be after the target's start."""
     return row.found_at > started_at + START_TOLERANCE_SECONDS and target_id not in row.rewinds
 
 
-def may_stand_whole(row: LeaseRow, target_id: str, started_at: float) -> bool:
+def may_stand_whole(row: LeaseRow, target_id: TargetId, started_at: float) -> bool:
     """Whether a new target begins at the shard's first record if that can be read, though it is not owed it."""
     return row.shard.first is not None and target_id not in row.rewinds and not is_owed(row, target_id, started_at)
 
 
-def beginning(row: LeaseRow, target_id: str, started_at: float, *, whole: bool) -> Position:
+def beginning(row: LeaseRow, target_id: TargetId, started_at: float, *, whole: bool) -> Position:
     """Where a new target begins: at the shard's first record, if it is owed or still there (`whole`)."""
     if row.shard.first is None or target_id in row.rewinds:
         return HORIZON
@@ -43,7 +44,7 @@ def place_of(position: Position, rewind: Rewind | None) -> Position:
     return rewind.until if position == HORIZON else max(position, rewind.until, key=lambda place: place.order)
 
 
-def is_overdue(row: LeaseRow, target_id: str, started_at: float, now: float) -> bool:
+def is_overdue(row: LeaseRow, target_id: TargetId, started_at: float, now: float) -> bool:
     """Whether what stood at the horizon when a target was to begin there may have aged away since.
 
     Where the shard's first record is not known, nothing tells.

@@ -12,6 +12,7 @@ from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import Lease, LeaseRow, Seat, StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.targets import TargetId
 from replicator.ports.coordination import Coordination
 
 MOST_AT_ONCE = 16
@@ -42,7 +43,7 @@ class TakingTurns:
         async with self._turns:
             return await self._coordination.claim(stream, seen, owner)
 
-    async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
+    async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
         """Store positions."""
         async with self._turns:
             await self._coordination.save(lease, checkpoints)

@@ -15,6 +15,7 @@ from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.progress import END
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import KnownStream, StreamRef
+from replicator.domain.targets import TargetId
 from replicator.engine.shard.worker import ShardPorts
 
 EVERY_SHARD = ShardId("every shard")
@@ -107,7 +108,7 @@ class Generations:
         self._ports.observer.gap_found(gap)
 
 
-def _oldest(rule: Rule, known: Sequence[KnownStream], started: Mapping[StreamRef, set[str]]) -> StreamRef | None:
+def _oldest(rule: Rule, known: Sequence[KnownStream], started: Mapping[StreamRef, set[TargetId]]) -> StreamRef | None:
     """The stream that a rule goes on with; the first one that everybody still reads, when it never began."""
     targets = {target.target_id for target in rule.targets}
     began = False

@@ -13,6 +13,7 @@ from replicator.domain.errors import Disposition, LeaseLost, ReplicatorError
 from replicator.domain.progress import END, HORIZON, Position
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease
+from replicator.domain.targets import TargetId
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import ShardFence
 from replicator.engine.shard.ports import ShardPorts
@@ -25,7 +26,7 @@ class Progress:
     def __init__(  # noqa: PLR0913 - its collaborators, given once
         self,
         lease: Lease,
-        stored: Mapping[str, Position],
+        stored: Mapping[TargetId, Position],
         ports: ShardPorts,
         *,
         fence: ShardFence,
@@ -34,7 +35,7 @@ class Progress:
     ) -> None:
         self._lease = lease
         self._positions = dict(stored)
-        self._dirty: dict[str, Position] = {}
+        self._dirty: dict[TargetId, Position] = {}
         self._turn = asyncio.Lock()
         self._ports = ports
         self._fence = fence

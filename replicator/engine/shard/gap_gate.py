@@ -15,6 +15,7 @@ from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import Position
 from replicator.domain.rules import OnGap, Rule, Target
+from replicator.domain.targets import TargetId
 from replicator.engine.shard.context import HeldShard
 from replicator.engine.waiting import backoff, pause_or_raise
 
@@ -36,7 +37,7 @@ class GapGate:
         self._on_gap = rule.on_gap
         self._held = held
         self._places = [held.place(target) for target in rule.targets]
-        self._passing: frozenset[str] = frozenset()
+        self._passing: frozenset[TargetId] = frozenset()
         """Targets that are between the word of an operator and the next record that is read."""
         self.stop = asyncio.Event()
         """Ends every wait."""

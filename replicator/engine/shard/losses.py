@@ -18,6 +18,7 @@ from replicator.domain.progress import BEGINNING, END, HORIZON, Position, earlie
 from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.shards.owed import Mark, Verdict, beginning, is_overdue, judge, may_stand_whole, place_of
+from replicator.domain.targets import TargetId
 from replicator.engine.shard.context import HeldShard
 from replicator.engine.shard.gap_gate import GapGate
 from replicator.engine.shard.lost_parents import LostParents
@@ -31,12 +32,12 @@ class Losses:
         self._held = held
         self.gate = GapGate(rule, held)
         self._parents = LostParents(held, self.gate)
-        self._marks: dict[str, Mark] = {}
+        self._marks: dict[TargetId, Mark] = {}
         """What targets know to stand first at the horizon, by target id."""
 
     # -- before the first record ---------------------------------------------------------------------------------------
 
-    async def begin(self, starts: Mapping[str, TargetStart], stop: asyncio.Event) -> Position | None:
+    async def begin(self, starts: Mapping[TargetId, TargetStart], stop: asyncio.Event) -> Position | None:
         """Note where targets begin that are new here; wait behind what any target lost before.
 
         Returns where to go on reading behind a loss, None when the stored positions tell that.
@@ -58,7 +59,7 @@ class Losses:
         )
         return await self._behind(HORIZON, error, lost)
 
-    async def _stands_whole(self, new: Sequence[Target], starts: Mapping[str, TargetStart]) -> bool:
+    async def _stands_whole(self, new: Sequence[Target], starts: Mapping[TargetId, TargetStart]) -> bool:
         """Whether a shard's first record can be read, if some new target's beginning depends on that."""
         row = self._held.row
         asks = self._rule.start is Start.TRIM_HORIZON and any(

@@ -14,6 +14,7 @@ from replicator.domain.progress import END, HORIZON
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.shards.owed import is_owed
+from replicator.domain.targets import TargetId
 from replicator.engine.shard.context import HeldShard
 from replicator.engine.shard.gap_gate import GapGate
 
@@ -27,7 +28,7 @@ class LostParents:
         self._orphaned_by = [parent for parent in held.row.shard.parents if not held.ends.known(parent)]
         """Parents that had no row when this began: lost, or not found again yet."""
 
-    async def pass_by(self, new: Sequence[Target], starts: Mapping[str, TargetStart]) -> None:
+    async def pass_by(self, new: Sequence[Target], starts: Mapping[TargetId, TargetStart]) -> None:
         """Wait behind what targets that are new on the shard lost before it."""
         row = self._held.row
         owed = [target for target in new if is_owed(row, target.target_id, starts[target.target_id].started_at)]

@@ -15,6 +15,7 @@ from replicator.domain.errors import LeaseLost, RecordsTrimmed, ReplicatorError
 from replicator.domain.progress import END, Position, earliest
 from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
+from replicator.domain.targets import TargetId
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.reading.cursors import Page
@@ -162,7 +163,7 @@ class Pipeline:
         self._held.fence.check()
         return await self._held.ports.registry.start(self._held.lease.stream, target)
 
-    async def _flow(self, position: Position, starts: dict[str, TargetStart]) -> _Trimmed | None:
+    async def _flow(self, position: Position, starts: dict[TargetId, TargetStart]) -> _Trimmed | None:
         """Read and apply to the end of the shard, or to a place behind which records are gone."""
         ahead = ReadAhead(self._held.limits.page_records + 1)  # behind a full page the next one is still read
         self._appliers = [self._applier(target, starts[target.target_id], ahead) for target in self.rule.targets]
@@ -214,7 +215,7 @@ class Pipeline:
         """Apply a page at every target; each is as far as it is."""
         async with asyncio.TaskGroup() as applying:
             for applier in self._appliers:
-                applying.create_task(self._apply_at(applier, page), name=applier.place.target.target_id)
+                applying.create_task(self._apply_at(applier, page), name=applier.place.target.target_id.text)
         self._progressed_at = self._held.ports.clock.monotonic()
         self._limit = min(self._limit * 2, self._held.limits.page_records)
 
@@ -275,7 +276,7 @@ class Pipeline:
         for applier in self._appliers:
             if applier.trouble is not None:
                 return self._because(applier.trouble)
-        names = ", ".join(applier.place.target.target_id for applier in self._appliers)
+        names = ", ".join(applier.place.target.target_id.text for applier in self._appliers)
         return Standstill(
             f"Records were read and a write at {names} is not answered.", "Check the replica's endpoint and its caches."
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.ports.clock import Clock
@@ -20,7 +21,7 @@ class ShardPorts:
     stream: Stream
     coordination: Coordination
     registry: Registry
-    targets: Mapping[str, TargetPorts]
+    targets: Mapping[TargetId, TargetPorts]
     clock: Clock
     observer: Observer
     budget: ByteBudget

@@ -15,6 +15,7 @@ from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import Lease, LeaseRow, Rewind, Seat, StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard, merged, storable, unproven
+from replicator.domain.targets import TargetId
 from replicator.laboratory.memory.faults import Faults
 from replicator.laboratory.memory.registry import MemoryRegistry, StreamId, identity
 
@@ -64,8 +65,8 @@ class MemoryCoordination:
         self,
         stream: StreamRef,
         shard_id: ShardId,
-        positions: Mapping[str, Position | None],
-        rewinds: Mapping[str, Rewind],
+        positions: Mapping[TargetId, Position | None],
+        rewinds: Mapping[TargetId, Rewind],
     ) -> None:
         """Move targets' positions (None: as if never read) and take the shard from its owner, as an operator does."""
         row = self._rows[identity(stream), shard_id]
@@ -121,7 +122,7 @@ class MemoryCoordination:
             self.put(stream, taken)
             return taken
 
-    async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
+    async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
         """Store positions by target id; other targets keep theirs. A rewind that is passed is over."""
         async with self.faults.around("save"):
             row = self._ours(lease)

@@ -13,6 +13,7 @@ from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import KnownStream, Pulse, StreamRef, TargetStart
+from replicator.domain.targets import TargetId
 from replicator.laboratory.memory.faults import Faults
 
 StreamId = tuple[RegionId, str]
@@ -68,7 +69,7 @@ class MemoryRegistry:
         """`now`: the store's own clock, in seconds since 1970."""
         self.faults = faults or Faults()
         self._now = now
-        self._starts: dict[tuple[StreamId, str], TargetStart] = {}
+        self._starts: dict[tuple[StreamId, TargetId], TargetStart] = {}
         self._gaps: dict[str, Gap] = {}
         self._acknowledged: set[str] = set()
         self._streams: dict[StreamRef, KnownStream] = {}
@@ -85,13 +86,13 @@ class MemoryRegistry:
         """Accept a loss, as an operator does."""
         self._acknowledged.add(gap_id)
 
-    def started(self, stream: StreamRef) -> dict[str, TargetStart]:
+    def started(self, stream: StreamRef) -> dict[TargetId, TargetStart]:
         """Targets that ever started on a stream, seen from the side."""
         return {target: start for (owner, target), start in self._starts.items() if owner == identity(stream)}
 
     # -- the port --------------------------------------------------------------------------------------------------
 
-    async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
+    async def starts(self, stream: StreamRef) -> dict[TargetId, TargetStart]:
         """Targets that ever started on this stream, by target id."""
         async with self.faults.around("starts"):
             return self.started(stream)
@@ -99,7 +100,7 @@ class MemoryRegistry:
     async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:
         """Store the start of a target, unless it is stored already."""
         async with self.faults.around("start"):
-            fresh = TargetStart(target.rule, target.target_id, self._now() if started_at is None else started_at)
+            fresh = TargetStart(target.target_id, self._now() if started_at is None else started_at)
             return self._starts.setdefault((identity(stream), target.target_id), fresh)
 
     async def record_gap(self, gap: Gap) -> None:

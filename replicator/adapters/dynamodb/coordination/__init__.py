@@ -3,8 +3,8 @@
 Rows (hash `pk`, range `sk`), each with a schema version `sv`:
 
     <group>|<region>|<stream ARN>   shard|<shard id>        owner, epoch; parents, closed, first, found_at, vanished;
-                                                            per target `at:<rule>/<region>`, `rewind:<rule>/<region>`
-    <group>|<region>|<stream ARN>   target|<rule>/<region>  started_at, shape
+                                                            per target `at:<target>`, `rewind:<target>`
+    <group>|<region>|<stream ARN>   target|<target>         started_at, shape
     <group>|<region>|<stream ARN>   seat                    owner, epoch: who discovers the stream's shards
     <group>|workers                 <worker id>             beat, news, admin; for people also started, program
     <group>|rules                   <rule>                  paused_at, note

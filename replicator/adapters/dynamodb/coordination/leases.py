@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, flag, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import CHECKPOINT, REWIND, SEAT, SHARD, TARGET, key
+from replicator.adapters.dynamodb.coordination.names import SEAT, SHARD, TARGET, checkpoint, key, rewind
 from replicator.adapters.dynamodb.coordination.rows import CorruptRow, parse_rewind
 from replicator.domain.errors import LeaseLost, ReplicatorError
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import Lease, LeaseRow, Seat, StreamRef, StreamState, TargetStart
 from replicator.domain.shards.lineage import Shard, merged, storable, unproven
+from replicator.domain.targets import TargetId
 
 if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination.changes import When
@@ -41,7 +42,7 @@ class DynamoCoordination:
         grow with time. A parent whose id is the greater one is asked for behind that.
         """
         rows: dict[ShardId, LeaseRow] = {}
-        starts: dict[str, TargetStart] = {}
+        starts: dict[TargetId, TargetStart] = {}
         seat: Seat | None = None
         unreadable: CorruptRow | None = None
         entries, date = await self._table.read(self._names.stream(stream), backwards=True)
@@ -127,17 +128,17 @@ class DynamoCoordination:
         answer = await self._table.update(self._names.shard_key(stream, seen.shard_id), change)
         return None if answer is None else self._reader.lease_row(answer)
 
-    async def save(self, lease: Lease, checkpoints: Mapping[str, Position]) -> None:
+    async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
         """Store positions by target id; `LeaseLost` unless owner and epoch still are ours.
 
         Rewinds that these positions pass are taken away by a second write, which a rewind needs once in its life.
         """
         place = self._names.shard_key(lease.stream, lease.shard_id)
-        positions = {CHECKPOINT + target_id: text(position.text) for target_id, position in checkpoints.items()}
+        positions = {checkpoint(target_id): text(position.text) for target_id, position in checkpoints.items()}
         answer = await self._table.update(place, Change(sets=positions, when=_ours(lease)))
         if answer is None:
             raise LeaseLost(f"The lease on shard {lease.shard_id} of {lease.stream.table} went to another worker.")
-        passed = [REWIND + name for name, position in checkpoints.items() if _passes(position, name, answer)]
+        passed = [rewind(target) for target, position in checkpoints.items() if _passes(position, target, answer)]
         if passed:
             await self._table.update(place, Change(removes=passed, when=_ours(lease)))
 
@@ -195,6 +196,6 @@ def _ours(lease: Lease) -> When:
     return {"epoch": number(lease.epoch), "owner": text(lease.owner)}
 
 
-def _passes(position: Position, target_id: str, row: Row) -> bool:
-    rewind = parse_rewind(row.get(REWIND + target_id, {}).get("S", ""))
-    return rewind is not None and position.order >= rewind.until.order
+def _passes(position: Position, target_id: TargetId, row: Row) -> bool:
+    skipped = parse_rewind(row.get(rewind(target_id), {}).get("S", ""))
+    return skipped is not None and position.order >= skipped.until.order

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.targets import TargetId
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
@@ -68,9 +69,19 @@ class Names:
         """Key of a shard's row."""
         return key(self.stream(stream), f"{SHARD}{shard_id}")
 
-    def target_key(self, stream: StreamRef, target_id: str) -> dict[str, AttributeValueTypeDef]:
+    def target_key(self, stream: StreamRef, target_id: TargetId) -> dict[str, AttributeValueTypeDef]:
         """Key of the row of a target's start."""
-        return key(self.stream(stream), f"{TARGET}{target_id}")
+        return key(self.stream(stream), f"{TARGET}{target_id.text}")
+
+
+def checkpoint(target_id: TargetId) -> str:
+    """The attribute that holds a target's position."""
+    return f"{CHECKPOINT}{target_id.text}"
+
+
+def rewind(target_id: TargetId) -> str:
+    """The attribute that holds what a rewound target skips."""
+    return f"{REWIND}{target_id.text}"
 
 
 def key(partition: str, sort: str) -> dict[str, AttributeValueTypeDef]:

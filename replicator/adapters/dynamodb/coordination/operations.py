@@ -11,13 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import CHECKPOINT, REWIND, key
+from replicator.adapters.dynamodb.coordination.names import checkpoint, key, rewind
 from replicator.adapters.dynamodb.coordination.rows import rewind_text
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import LeaseRow, Rewind, StreamRef
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.targets import TargetId
 
 if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination.table import CoordinationTable
@@ -63,31 +64,31 @@ class Operations:
         self,
         stream: StreamRef,
         seen: LeaseRow,
-        positions: Mapping[str, Position | None],
-        rewinds: Mapping[str, Rewind],
+        positions: Mapping[TargetId, Position | None],
+        rewinds: Mapping[TargetId, Rewind],
     ) -> bool:
         """Move targets to positions (None: as if they had never read the shard) and take it from its owner.
 
         `rewinds` says what they skip from there on; what a target that is moved skipped before is forgotten.
         """
-        moved = {CHECKPOINT + target_id: position for target_id, position in positions.items()}
+        moved = {checkpoint(target_id): position for target_id, position in positions.items()}
         change = Change(
             sets={
                 "epoch": number(seen.epoch + 1),
                 **{name: text(position.text) for name, position in moved.items() if position is not None},
-                **{REWIND + target_id: text(rewind_text(rewind)) for target_id, rewind in rewinds.items()},
+                **{rewind(target_id): text(rewind_text(skips)) for target_id, skips in rewinds.items()},
             },
             removes=[
                 "owner",
                 *(name for name, position in moved.items() if position is None),
-                *(REWIND + target_id for target_id in positions if target_id not in rewinds),
+                *(rewind(target_id) for target_id in positions if target_id not in rewinds),
             ],
             when={"epoch": number(seen.epoch), "owner": None if seen.owner is None else text(seen.owner)},
         )
         return await self._table.update(self._names.shard_key(stream, seen.shard_id), change) is not None
 
     async def adopt(
-        self, stream: StreamRef, shard: Shard, positions: Mapping[str, Position], *, found_at: float
+        self, stream: StreamRef, shard: Shard, positions: Mapping[TargetId, Position], *, found_at: float
     ) -> bool:
         """Store a shard that nobody knows yet with progress made elsewhere; False when it has a row already."""
         change = Change(
@@ -97,7 +98,7 @@ class Operations:
                 "sv": schema(),
                 **({"closed": {"BOOL": True}} if shard.closed else {}),
                 **({} if shard.first is None else {"first": text(shard.first)}),
-                **{CHECKPOINT + target_id: text(position.text) for target_id, position in positions.items()},
+                **{checkpoint(target_id): text(position.text) for target_id, position in positions.items()},
             },
             merges={"parents": shard.parents},
             when={"epoch": None},

@@ -15,6 +15,7 @@ from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import KnownStream, StreamRef, TargetStart
+from replicator.domain.targets import TargetId
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -33,7 +34,7 @@ class DynamoRegistry:
         self._table = table
         self._names, self._reader = table.names, table.reader
 
-    async def starts(self, stream: StreamRef) -> dict[str, TargetStart]:
+    async def starts(self, stream: StreamRef) -> dict[TargetId, TargetStart]:
         """Targets that ever started on this stream, by target id."""
         found = await self._table.query(self._names.stream(stream), TARGET)
         starts = (self._reader.target_start(row) for row in found if "started_at" in row)
@@ -74,7 +75,7 @@ class DynamoRegistry:
                 "table": text(gap.stream.table),
                 "generation": number(gap.stream.generation),
                 "shard": text(gap.shard_id),
-                "target": text(gap.target_id),
+                "target": text(gap.target_id.text),
                 "after": text(gap.after.text),
                 **({} if until is None else {"until": until}),
                 "why": text(gap.why),

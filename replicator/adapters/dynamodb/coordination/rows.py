@@ -7,7 +7,7 @@ guessed. Lineage that is missing is no corruption: a listing tells it again.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -27,6 +27,7 @@ from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, Sh
 from replicator.domain.progress import Position, parse_position
 from replicator.domain.shards.leases import KnownStream, LeaseRow, Pulse, Rewind, Seat, StreamRef, TargetStart
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.targets import TargetId, parse_target
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
@@ -92,10 +93,8 @@ class RowReader:
             ),
             owner=WorkerId(self.text(row, "owner")) if "owner" in row else None,
             epoch=self.number(row, "epoch"),
-            checkpoints={
-                name.removeprefix(CHECKPOINT): self._position(row, name) for name in row if name.startswith(CHECKPOINT)
-            },
-            rewinds={name.removeprefix(REWIND): self._rewind(row, name) for name in row if name.startswith(REWIND)},
+            checkpoints={target: self._position(row, name) for name, target in self._targets(row, CHECKPOINT)},
+            rewinds={target: self._rewind(row, name) for name, target in self._targets(row, REWIND)},
             found_at=self.seconds(row, "found_at") if "found_at" in row else 0.0,
             vanished=self._flag(row, "vanished"),
             vanished_at=self.seconds(row, "vanished_at") if "vanished_at" in row else None,
@@ -110,8 +109,10 @@ class RowReader:
     def target_start(self, row: Row) -> TargetStart:
         """When a target first started on a stream."""
         self._check_schema(row)
-        target_id = self.text(row, "sk").removeprefix(TARGET)
-        return TargetStart(RuleName(target_id.split("/", maxsplit=1)[0]), target_id, self.number(row, "started_at"))
+        target_id = parse_target(self.text(row, "sk").removeprefix(TARGET))
+        if target_id is None:
+            raise self.corrupt(row, "sk")
+        return TargetStart(target_id, self.number(row, "started_at"))
 
     def pulse(self, row: Row) -> Pulse:
         """A worker's sign of life."""
@@ -142,10 +143,13 @@ class RowReader:
             arn=self.text(row, "stream"),
             generation=self.number(row, "generation"),
         )
+        target_id = parse_target(self.text(row, "target"))
+        if target_id is None:
+            raise self.corrupt(row, "target")
         return Gap(
             stream=stream,
             shard_id=ShardId(self.text(row, "shard")),
-            target_id=self.text(row, "target"),
+            target_id=target_id,
             after=self._position(row, "after"),
             until=self._position(row, "until") if "until" in row else None,
             found_at=self.seconds(row, "found_at"),
@@ -222,6 +226,15 @@ class RowReader:
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
             raise self.corrupt(row, name)
         return sorted(values)
+
+    def _targets(self, row: Row, prefix: str) -> Iterator[tuple[str, TargetId]]:
+        """Attributes that are named by targets."""
+        for name in row:
+            if name.startswith(prefix):
+                target_id = parse_target(name.removeprefix(prefix))
+                if target_id is None:
+                    raise self.corrupt(row, name)
+                yield name, target_id
 
     def _sequence(self, row: Row, name: str) -> SequenceNumber | None:
         if name not in row:
