@@ -8,13 +8,9 @@ from replicator.settings.chosen_tables import MOST_TABLES, choosing, expanded
 from replicator.settings.cross_checks import target_problems
 from replicator.settings.model import (
     DEFAULT_PATH,
-    DEFAULT_SECRETS,
-    ENV_PREFIX,
     LEAST_TOMBSTONE_TTL,
-    NESTED,
     Region,
     Settings,
-    secrets_directory,
 )
 from replicator.settings.rules import (
     MODES,
@@ -27,6 +23,7 @@ from replicator.settings.rules import (
     RuleSettings,
     VersionedRule,
 )
+from replicator.settings.sources import DEFAULT_SECRETS, ENV_PREFIX, NESTED, secrets_directory
 from replicator.settings.tables import TABLE_TAGS, TableChoice
 
 __all__ = [

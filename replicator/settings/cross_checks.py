@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from replicator.settings.rules import OrderedRule, RuleSettings
+from replicator.settings.sources import as_variable
 
 if TYPE_CHECKING:
     from replicator.settings.model import Settings
@@ -18,6 +19,7 @@ def problems_of(settings: Settings) -> list[str]:
     """One line per contradiction, as `path: sentence`."""
     return [
         *_region_problems(settings),
+        *_name_problems(settings),
         *_rule_problems(settings),
         *_choice_problems(settings),
         *target_problems(settings),
@@ -43,6 +45,23 @@ def _region_problems(settings: Settings) -> list[str]:
         for path, name in used
         if name not in settings.regions
     ]
+
+
+def _name_problems(settings: Settings) -> list[str]:
+    """Names that are one in the environment, where `-` is written `_`."""
+    named = [
+        *(("caches", name, f"caches.{name}") for name in settings.caches),
+        *(("rules", rule.name, f"rules[{index}].name") for index, rule in enumerate(settings.rules)),
+    ]
+    seen: dict[tuple[str, str], str] = {}
+    problems = []
+    for kind, name, path in named:
+        other = seen.setdefault((kind, as_variable(name)), name)
+        if other != name:
+            problems.append(
+                f"{path}: {name!r} and {other!r} are one name in the environment, where - is written _; change one"
+            )
+    return problems
 
 
 def _rule_problems(settings: Settings) -> list[str]:

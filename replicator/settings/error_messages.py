@@ -37,7 +37,7 @@ _TYPES = {
 }
 _PATTERNS = {
     r"^[a-z]{2}$": "must be a region id: two lower-case letters, for example eu",
-    r"^[a-z][a-z0-9_]*$": "must be lower-case letters, digits and _, beginning with a letter",
+    r"^[a-z][a-z0-9_-]*$": "must be lower-case letters, digits, _ and -, beginning with a letter",
     r"^[a-z0-9][a-z0-9_.-]*$": "must be lower-case letters, digits, _, . and -, beginning with a letter or digit",
     r"^[A-Za-z0-9_.-]+$": "must be a DynamoDB table name: letters, digits, _, . and -",
     r"^[A-Za-z0-9_.*?!\[\]-]+$": "must be letters, digits, _, . and -, with the wildcards * ? and [abc]",

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
-from pydantic_settings import EnvSettingsSource, NestedSecretsSettingsSource, SettingsError
+from pydantic_settings import EnvSettingsSource, SettingsError
 
 from replicator.domain.errors import DEBUG_VARIABLE, ConfigurationInvalid
 from replicator.settings import (
@@ -25,6 +25,7 @@ from replicator.settings import (
     secrets_directory,
 )
 from replicator.settings.error_messages import Problem, explain, unknown_key
+from replicator.settings.sources import SecretsRefused, SecretsSource, same_name
 from replicator.settings.yaml_document import Document, NotADocument, read_document
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ class _Sources:
 def _holds(values: object, location: Location) -> bool:
     for step in location:
         if isinstance(values, Mapping):
-            match = next((key for key in values if str(key).lower() == str(step).lower()), None)
+            match = next((key for key in values if same_name(key, step)), None)
             if match is None:
                 return False
             values = values[match]
@@ -132,10 +133,11 @@ def _sources(path: Path) -> _Sources:
     except SettingsError as error:
         raise ConfigurationProblems([_unreadable(error, "the environment")]) from None
     try:
-        secrets = NestedSecretsSettingsSource(Settings, secrets_dir=directory, env_prefix="")()  # type: ignore[arg-type]
-    except (SettingsError, OSError, UnicodeDecodeError) as error:
+        secrets = SecretsSource(Settings, directory)()
+    except SecretsRefused as error:
+        raise ConfigurationProblems(error.sentences) from None
+    except SettingsError as error:
         raise ConfigurationProblems([_unreadable(error, f"the secrets directory {directory}")]) from None
-    _refuse_unknown_secrets(directory)
     return _Sources(
         path,
         ((f"the environment ({ENV_PREFIX}...)", environment), (f"the secrets directory {directory}", secrets)),
@@ -148,8 +150,7 @@ def _unreadable(error: Exception, place: str) -> str:
         return (
             f"{place}: `{field[1]}` must be written as JSON there, or by its parts: {_variable(field[1])}{NESTED}<key>."
         )
-    reason = error.strerror if isinstance(error, OSError) and error.strerror else type(error).__name__
-    return f"{place}: cannot be read ({reason})."
+    return f"{place}: cannot be read ({type(error).__name__})."
 
 
 def _variable(field: str) -> str:
@@ -190,23 +191,6 @@ def surprising_variables() -> list[str]:
         and name.upper() not in known
         and not _KUBERNETES.search(name)
     ]
-
-
-def _refuse_unknown_secrets(directory: Path | None) -> None:
-    """The same for files of the secrets directory, which otherwise may hold what other programs need."""
-    if directory is None or not directory.is_dir():
-        return
-    known = {field.lower() for field in Settings.model_fields}
-    names = sorted(entry.name for entry in directory.iterdir() if NESTED in entry.name and entry.name[0] != ".")
-    unknown = [name for name in names if name.split(NESTED)[0].lower() not in known]
-    if unknown:
-        raise ConfigurationProblems(
-            [
-                f"{directory / name}: names no setting; the first part must be one of: "
-                f"{', '.join(Settings.model_fields)}, for example caches{NESTED}main{NESTED}password."
-                for name in unknown
-            ]
-        )
 
 
 # -- what is wrong with it -------------------------------------------------------------------------------------------

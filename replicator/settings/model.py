@@ -5,7 +5,6 @@ Precedence: YAML file < secrets directory < `REPLICATOR_...` environment. Unknow
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -14,7 +13,6 @@ from pydantic import AfterValidator, Field, HttpUrl, SecretStr, field_validator,
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
-    NestedSecretsSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
@@ -22,6 +20,7 @@ from pydantic_settings import (
 from replicator.settings.admin import Admin
 from replicator.settings.cross_checks import problems_of
 from replicator.settings.rules import RuleSettings
+from replicator.settings.sources import ENV_PREFIX, NESTED, Renaming, SecretsSource, secrets_directory
 from replicator.settings.values import (
     AttributeName,
     ByteSize,
@@ -34,10 +33,7 @@ from replicator.settings.values import (
     Table,
 )
 
-ENV_PREFIX = "REPLICATOR_"
-NESTED = "__"
 DEFAULT_PATH = Path("/etc/replicator/replicator.yaml")
-DEFAULT_SECRETS = Path("/run/secrets/replicator")
 LEAST_TOMBSTONE_TTL = timedelta(hours=48)
 _LEAST_BETWEEN_LOOKS = timedelta(seconds=1)
 _LEAST_MEMORY, _MOST_MEMORY = 16 * 2**20, 2**40
@@ -176,7 +172,6 @@ class Settings(BaseSettings):
         extra="forbid",
         env_prefix=ENV_PREFIX,
         env_nested_delimiter=NESTED,
-        secrets_dir_missing="ok",
         title="replicator configuration",
     )
 
@@ -235,17 +230,6 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Environment over secrets over the file, which is handed over as init arguments."""
         assert isinstance(init_settings, InitSettingsSource)
-        secrets = NestedSecretsSettingsSource(
-            settings_cls,  # type: ignore[arg-type]  # it takes the class as well, and says so
-            secrets_dir=secrets_directory(),
-            env_prefix="",
-        )
-        return env_settings, secrets, init_settings
-
-
-def secrets_directory() -> Path | None:
-    """Where secrets are read from: REPLICATOR_SECRETS_DIR, systemd's credentials, or /run/secrets/replicator."""
-    for variable in (f"{ENV_PREFIX}SECRETS_DIR", "CREDENTIALS_DIRECTORY"):
-        if value := os.environ.get(variable):
-            return Path(value)
-    return DEFAULT_SECRETS if DEFAULT_SECRETS.is_dir() else None
+        written = init_settings.init_kwargs
+        secrets = SecretsSource(settings_cls, secrets_directory())
+        return Renaming(env_settings, written), Renaming(secrets, written), init_settings

@@ -154,7 +154,7 @@ def _cache_url(url: str) -> str:
 
 CacheUrl = Annotated[str, AfterValidator(_cache_url)]
 RegionName = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]*$", max_length=64)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]
 Group = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]*$", max_length=64)]
 Table = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", min_length=3, max_length=255)]
 AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=255)]

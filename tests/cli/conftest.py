@@ -25,7 +25,9 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     """No variable and no secrets directory of this machine reach the settings."""
     for variable in [name for name in os.environ if name.startswith(ENV_PREFIX) or name == "CREDENTIALS_DIRECTORY"]:
         monkeypatch.delenv(variable)
-    monkeypatch.setenv(f"{ENV_PREFIX}SECRETS_DIR", str(tmp_path / "no-secrets"))
+    empty = tmp_path / "no-secrets"
+    empty.mkdir()
+    monkeypatch.setenv(f"{ENV_PREFIX}SECRETS_DIR", str(empty))
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def test_a_good_file_is_settings(path: Path) -> None:
         (changed("{region: us}", "{region: us, lease: .nan}"), 5, ["`coordination.lease` is not a duration"]),
         (changed("{region: us}", "{region: us, lease: inf}"), 5, ["`coordination.lease` must be at most ten years"]),
         (changed("{region: us}", "{region: us, lease: nan}"), 5, ["`coordination.lease` is not a duration"]),
-        (changed("{region: us}", "{region: us, lease: 1e300}"), 5, ["`coordination.lease` must be at most ten years"]),
+        (changed("{region: us}", "{region: us, lease: 1.0e+300}"), 5, ["`coordination.lease` must be at most ten"]),
         (changed("{region: us}", f"{{region: us, lease: {'9' * 400}d}}"), 5, ["`coordination.lease` must be at most"]),
         (changed("{region: us}", f"{{region: us, lease: {'9' * 400}}}"), 5, ["`coordination.lease` must be at most"]),
         (changed("{region: us}", "{region: us, lease: 3651d}"), 5, ["`coordination.lease` must be at most ten years"]),
@@ -370,6 +371,114 @@ def test_a_secret_under_a_wrong_name_is_told_without_its_value(
     (sentence,) = problems(path, GOOD)
     assert str(secrets) in sentence
     assert SECRET not in sentence
+
+
+@pytest.fixture
+def secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty secrets directory."""
+    directory = tmp_path / "secrets"
+    directory.mkdir()
+    monkeypatch.setenv("REPLICATOR_SECRETS_DIR", str(directory))
+    return directory
+
+
+PASSWORD_FILE = "caches__eu_main__password"
+
+
+def password_of(path: Path, cache: str = "eu_main") -> str | None:
+    password = load(path).caches[cache].password
+    return None if password is None else password.get_secret_value()
+
+
+def test_a_link_out_of_the_secrets_directory_is_followed(path: Path, secrets: Path, tmp_path: Path) -> None:
+    path.write_text(GOOD)
+    (tmp_path / "elsewhere").write_text(f"{SECRET}\n")
+    (secrets / PASSWORD_FILE).symlink_to(tmp_path / "elsewhere")
+    assert password_of(path) == SECRET
+
+
+def test_a_directory_as_kubernetes_mounts_it_is_read(path: Path, secrets: Path) -> None:
+    path.write_text(GOOD)
+    version = secrets / "..2026_01_01"
+    version.mkdir()
+    (version / PASSWORD_FILE).write_text(SECRET)
+    (secrets / "..data").symlink_to("..2026_01_01")
+    (secrets / PASSWORD_FILE).symlink_to(f"..data/{PASSWORD_FILE}")
+    assert password_of(path) == SECRET
+
+
+def test_a_file_that_names_no_setting_is_left_alone_whatever_it_holds(path: Path, secrets: Path) -> None:
+    path.write_text(GOOD)
+    (secrets / "keystore.jks").write_bytes(bytes(range(256)))
+    (secrets / "nowhere").symlink_to("gone")
+    (secrets / "more").mkdir()
+    (secrets / PASSWORD_FILE).write_text(SECRET)
+    assert password_of(path) == SECRET
+
+
+def unusable_link(entry: Path) -> str:
+    entry.symlink_to("gone")
+    return "is a link that leads nowhere"
+
+
+def unusable_directory(entry: Path) -> str:
+    entry.mkdir()
+    return "is a directory"
+
+
+def unusable_bytes(entry: Path) -> str:
+    entry.write_bytes(b"\xff\xfe")
+    return "is not UTF-8 text"
+
+
+def unusable_length(entry: Path) -> str:
+    entry.write_text("x" * (2**20 + 1))
+    return "is longer than 1 MiB"
+
+
+def unusable_twin(entry: Path) -> str:
+    entry.write_text(SECRET)
+    entry.with_name(entry.name.upper()).write_text(SECRET)
+    return "is the same setting as"
+
+
+@pytest.mark.parametrize("breaks", [unusable_link, unusable_directory, unusable_bytes, unusable_length, unusable_twin])
+def test_a_file_that_names_a_setting_and_cannot_be_used_is_refused_with_its_name(
+    path: Path, secrets: Path, breaks: Callable[[Path], str]
+) -> None:
+    words = breaks(secrets / PASSWORD_FILE)
+    (sentence,) = problems(path, GOOD)
+    assert sentence.startswith(str(secrets / PASSWORD_FILE))
+    assert words in sentence
+
+
+def test_a_secrets_directory_that_is_named_must_be_there(path: Path, secrets: Path) -> None:
+    secrets.rmdir()
+    (sentence,) = problems(path, GOOD)
+    assert sentence == f"the secrets directory {secrets}: cannot be read (No such file or directory)."
+
+
+@pytest.mark.parametrize("written", ["eu-main", "eu_main"])
+def test_a_name_with_a_hyphen_is_set_from_a_file_and_by_the_environment(
+    path: Path, secrets: Path, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    path.write_text(GOOD.replace("eu_main", "eu-main"))
+    (secrets / f"caches__{written}__password").write_text("from a file")
+    assert password_of(path, "eu-main") == "from a file"
+    monkeypatch.setenv("REPLICATOR_CACHES__EU_MAIN__PASSWORD", SECRET)
+    assert password_of(path, "eu-main") == SECRET
+    monkeypatch.setenv("REPLICATOR_CACHES__EU_MAIN__PASSWORDD", SECRET)
+    (sentence,) = problems(path, path.read_text())
+    assert sentence.startswith("the environment (REPLICATOR_...): `caches.eu-main.passwordd` is not a known key")
+
+
+def test_two_names_that_are_one_in_the_environment_are_refused(path: Path) -> None:
+    content = yaml.safe_load(GOOD)
+    content["caches"]["eu-main"] = content["caches"]["eu_main"]
+    content["rules"] = [{**content["rules"][0], "name": name} for name in ("a-b", "a_b")]
+    found = "".join(problems(path, yaml.safe_dump(content, sort_keys=False)))
+    assert "`caches.eu-main`: 'eu-main' and 'eu_main' are one name in the environment" in found
+    assert "`rules[1].name`: 'a_b' and 'a-b' are one name in the environment" in found
 
 
 @pytest.mark.parametrize(
