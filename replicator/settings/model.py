@@ -163,6 +163,12 @@ class Cache(Frozen):
     username: str | None = None
     password: SecretStr | None = None
 
+    @model_validator(mode="after")
+    def _one_place_for_credentials(self) -> Self:
+        if "@" in self.url and not self.url.startswith("unix:///") and (self.username or self.password):
+            raise ValueError("has credentials in its url and in username or password; keep them in one place")
+        return self
+
 
 class Settings(BaseSettings):
     """Everything replicator is told."""

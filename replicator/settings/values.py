@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from typing import Annotated
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import SplitResult, parse_qs, urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -129,27 +129,50 @@ _CACHE_OPTIONS = (
 )
 
 
+_AUTHORITY_ENDS = re.compile(r"[/?]")
+_NO_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_ESCAPE_IT = (
+    "must not hold / ? # or @ behind the host, nor a % that escapes nothing: in user, password and options write them"
+    " as %2F %3F %23 %40 %25, or use the keys username and password"
+)
+
+
 def _cache_url(url: str) -> str:
-    """A cache's URL, as far as the client does not judge it; nothing of it is told, for it may hold a password."""
+    """A cache's URL, as far as the client does not judge it; no error holds a part of it, which may be a password."""
+    scheme, mark, rest = url.partition("://")
+    if not mark or scheme not in {"redis", "rediss", "unix"}:
+        return url
+    authority = _AUTHORITY_ENDS.split(rest, maxsplit=1)[0]
+    behind = rest.removeprefix(authority)
+    if "#" in rest or _NO_ESCAPE.search(rest) or ("@" in behind and (scheme != "unix" or authority)):
+        raise ValueError(_ESCAPE_IT)
     try:
         parts = urlsplit(url)
-        options = parse_qs(parts.query)
     except ValueError:
         return url
-    if parts.scheme not in {"redis", "rediss", "unix"}:
-        return url
+    options = parse_qs(parts.query)
     if any(name not in _CACHE_OPTIONS for name in options):
         raise ValueError(f"has an unknown option; options are {', '.join(_CACHE_OPTIONS)}")
-    if parts.scheme != "rediss" and any(name.startswith("ssl_") for name in options):
+    if scheme != "rediss" and any(name.startswith("ssl_") for name in options):
         raise ValueError("has a TLS option, which only rediss:// takes")
     numbers = options.get("db", [])
-    if parts.scheme != "unix":
-        if not parts.hostname:
-            raise ValueError("must name a host, for example rediss://host:6379/0")
+    if scheme != "unix":
+        _check_host(parts)
         numbers = [*numbers, *([path] if (path := parts.path.strip("/")) else [])]
     if not all(number.isascii() and number.isdecimal() for number in numbers):
         raise ValueError("must end in the number of a database, for example rediss://host:6379/0")
     return url
+
+
+def _check_host(parts: SplitResult) -> None:
+    if not parts.hostname:
+        raise ValueError("must name a host, for example rediss://host:6379/0")
+    try:
+        port = parts.port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError("must have the number of a port behind its host, for example rediss://host:6379/0")
 
 
 CacheUrl = Annotated[str, AfterValidator(_cache_url)]

@@ -335,7 +335,7 @@ def test_a_profile_and_a_url_that_cannot_be_used_name_their_key(world: World) ->
     assert answer.code == 78
     assert "regions.eu.profile: 'nobody'" in answer.errors
     del world.config["regions"]["eu"]["profile"]
-    world.config["caches"]["eu_main"]["url"] = "redis://127.0.0.1:port"
+    world.config["caches"]["eu_main"]["url"] = "redis://127.0.0.1:6379/0?health_check_interval=often"
     answer = world.run("check")
     assert answer.code == 78
     assert "caches.eu_main.url is not a URL" in answer.errors

@@ -272,16 +272,49 @@ def test_missing_keys_are_named_with_what_they_are(path: Path) -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["rediss://cache:6379", "redis://h/7?client_name=x", "unix:///run/x.sock?db=2", "rediss://h/0?ssl_cert_reqs=none"],
+    [
+        "rediss://cache:6379",
+        "redis://h/7?client_name=x",
+        "unix:///run/x.sock?db=2",
+        "unix:///run/a@b.sock",
+        "unix://user:pw@/run/x.sock",
+        "rediss://h/0?ssl_cert_reqs=none",
+        "redis://user:p@ss@h:6379/0",
+        "redis://:p%40%2F%23%3F@[::1]:6379/0",
+    ],
 )
 def test_urls_of_caches_with_options_are_taken(path: Path, url: str) -> None:
     path.write_text(changed("rediss://cache:6379/0", url))
     assert load(path).caches["eu_main"].url == url
 
 
-def test_a_password_that_breaks_a_url_is_not_told(path: Path) -> None:
-    sentences = problems(path, changed("rediss://cache:6379/0", f"rediss://:x?{SECRET}@cache:6379/0"))
-    assert SECRET not in "".join(sentences)
+@pytest.mark.parametrize("scheme", ["rediss", "redis", "unix"])
+@pytest.mark.parametrize(
+    "password", [f"x?{SECRET}", f"x/{SECRET}", f"x#{SECRET}", f"12/{SECRET}", f"@/{SECRET}", f"x%{SECRET}"]
+)
+def test_a_password_that_a_url_cannot_hold_as_it_is_is_refused_and_not_told(
+    path: Path, scheme: str, password: str
+) -> None:
+    place = "/run/cache.sock" if scheme == "unix" else "cache:6379/0"
+    for user in ("", "user"):
+        (sentence,) = problems(path, changed("rediss://cache:6379/0", f"{scheme}://{user}:{password}@{place}"))
+        assert "`caches.eu_main.url` must not hold / ? # or @ behind the host" in sentence
+        assert "username and password" in sentence
+        assert SECRET not in sentence
+
+
+@pytest.mark.parametrize("port", ["port", "0", "99999", "-1", "6379x"])
+def test_a_url_without_a_port_that_can_be_is_refused(path: Path, port: str) -> None:
+    (sentence,) = problems(path, changed("cache:6379/0", f"cache:{port}/0"))
+    assert "`caches.eu_main.url` must have the number of a port" in sentence
+
+
+@pytest.mark.parametrize("key", ["username", "password"])
+def test_credentials_of_a_cache_stand_in_one_place(path: Path, key: str) -> None:
+    text = changed('"rediss://cache:6379/0"', f'"rediss://user:{SECRET}@cache:6379/0", {key}: {SECRET}')
+    (sentence,) = problems(path, text)
+    assert "`caches.eu_main` has credentials in its url and in username or password" in sentence
+    assert SECRET not in sentence
 
 
 def test_every_problem_is_told_at_once(path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 import redis.asyncio as redis_asyncio
@@ -20,6 +21,7 @@ from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate
 from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.laboratory.memory import value_entry
 from replicator.laboratory.servers import Valkey, free_port
+from replicator.settings.model import Cache as CacheSettings
 from tests.contract.test_cache import PAYLOAD, V1, V2, V3, refresh
 from tests.contract.worlds import MemoryCacheBench, RedisCacheBench, redis_bench
 
@@ -233,6 +235,19 @@ async def test_permissions_are_proven_without_touching_anything(start: Start) ->
                 async with full(bench):
                     assert await cache.denied("mine:probe", CacheVerb.REFRESH) == {}
             assert await bench.found(["mine:1", "mine:probe"]) == {"mine:1": b"x", "mine:probe": None}
+
+
+async def test_a_password_of_any_characters_is_used_as_it_is_meant(start: Start) -> None:
+    password = "p@/?#:%41 ü"
+    with start() as server:
+        async with redis_bench(server.url) as bench:
+            await bench.client.config_set("requirepass", password)
+            place = server.url.removeprefix("redis://")
+            for url, key in ((f"redis://:{quote(password, safe='')}@{place}", None), (server.url, password)):
+                assert CacheSettings(region="eu", url=url).url == url
+                cache = RedisCache("main", url, username=None, password=key, connect_seconds=3.0, read_seconds=3.0)
+                assert (await cache.apply([refresh("k")])).refused == {}
+                await cache.close()
 
 
 async def test_credentials_that_were_changed_are_named(start: Start) -> None:
