@@ -17,7 +17,6 @@ REGIONS: Final = {
     "ca": "ca-central-1",
 }
 ORDERED_REGIONS: Final = 3
-LEAST_REGIONS: Final = 2
 VERSION: Final = "ver"
 """The attribute that the application raises in mode `versioned`."""
 
@@ -132,4 +131,4 @@ def _tables(regions: dict[str, str], renamed: str, caches: tuple[DemoCache, ...]
 
 
 ORDERED: Final = ordered()
-ORDERS, SESSIONS = ORDERED.tables
+ORDERS = ORDERED.tables[0]

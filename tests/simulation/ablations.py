@@ -172,9 +172,6 @@ def _removed_and_done(mesh: Mesh, write: Write, item: Held, newer: Tombstone) ->
     return Ending.BEATEN
 
 
-RowChange = MergeTombstone | SettleTombstone | RaiseFloor | NoteRemoval
-
-
 def no_rows(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) -> tuple[StampedSlot, Response]:
     """Remember no deletes and no floors."""
     match request:

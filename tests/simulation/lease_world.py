@@ -42,7 +42,6 @@ class Tally:
     """By one worker in one cycle."""
     returned: int = 0
     """Shards that went back to the worker that had handed them over."""
-    last_change: float = 0.0
     saves: int = 0
     refused_saves: int = 0
 
@@ -118,7 +117,6 @@ class World:
         self.awaited: dict[ShardId, WorkerId] = {}
         """Finished shards whose child is not listed yet, and who read them."""
         self.left_by: dict[ShardId, WorkerId] = {}
-        self.most_savers = 0
         self._queue: list[tuple[float, int, Worker | None, Callable[[], None]]] = []
         self._order = 0
         self._streams = 0
@@ -285,11 +283,9 @@ class World:
         worker.running[seen.shard_id] = row.epoch + 1
         self.tally.claims += 1
         self.tally.returned += self.left_by.pop(seen.shard_id, None) == worker.name
-        self.tally.last_change = self.now
 
     def _hand_over(self, worker: Worker, shard_id: ShardId) -> None:
         worker.handing.add(shard_id)
-        self.tally.last_change = self.now
 
         def release() -> None:
             worker.handing.discard(shard_id)

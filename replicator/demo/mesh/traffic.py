@@ -77,7 +77,6 @@ class MeshWriters:
     clashes: int = 0
     """Turns in which several regions wrote one key within `CLASH_SECONDS`."""
 
-    deletes_of_nothing: int = 0
     versions: Counter[str] = field(default_factory=Counter)
     """Mode `versioned`: what applications should not do, and did."""
 
@@ -143,8 +142,7 @@ class MeshWriters:
                 write, kind = await self._put(key, region)
             else:
                 write, kind = await self._update(key, region)
-            if write is None:
-                self.deletes_of_nothing += 1
+            if write is None:  # it deleted nothing
                 return
             key.history.append(write)
             if write.version is not None and write.content is not None:

@@ -97,18 +97,6 @@ class MemoryCache:
         async with self.faults.around("cache"):
             return self.entries.get(key)
 
-    async def get_or_lease(self, key: str, token: str) -> tuple[bytes, bool]:
-        """A reader's lookup: the entry, and whether the reader now holds the lease to fill it."""
-        async with self.faults.around("cache"):
-            entry, ours = leased(self.entries.get(key), token)
-            self._store(key, entry)
-            return entry, ours
-
-    async def fill(self, key: str, token: str, value: bytes) -> None:
-        """A reader's fill; without effect when its lease is gone."""
-        async with self.faults.around("cache"):
-            self._store(key, filled(self.entries.get(key), token, value))
-
     def evict(self, key: str) -> None:
         """Drop an entry, as memory pressure or its expiry would."""
         self._store(key, None)
