@@ -7,6 +7,7 @@ digits, sets, binary and nested values arrive byte for byte. Reading an attribut
 from __future__ import annotations
 
 from decimal import Context, Decimal
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any
 
@@ -19,7 +20,9 @@ _RAW_ATTRIBUTES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ATTRIBUTES = msgspec.json.Decoder(dict[str, dict[str, Any]])
 _ENCODE = msgspec.json.Encoder().encode
 _ESCAPE = b"\\u"  # a name may be written with escapes
-_SUSPECTS = (RESERVED_PREFIX.encode(), _ESCAPE)
+_SHORT_ESCAPES = '"\\/'
+"""Characters that JSON also writes with a backslash and no `u`, beside control characters."""
+
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
 
 
@@ -66,7 +69,7 @@ def unreserved(image: Image, stamp: str = STAMP) -> Image:
 
     `stamp` is the name of the attribute that carries the stamp.
     """
-    if not any(suspect in image.wire for suspect in (stamp.encode(), *_SUSPECTS)):
+    if not any(suspect in image.wire for suspect in _suspects(stamp)):
         return image
     raw = _RAW_ATTRIBUTES.decode(image.wire)
     kept = {name: value for name, value in raw.items() if name != stamp and not name.startswith(RESERVED_PREFIX)}
@@ -75,7 +78,14 @@ def unreserved(image: Image, stamp: str = STAMP) -> Image:
 
 def stamped(image: Image, version: str, stamp: str = STAMP) -> bytes:
     """Wire JSON of the image with its version stamp spliced in behind the last attribute; it must be `unreserved`."""
-    return b'%b,"%b":{"S":"%b"}}' % (image.wire[:-1], stamp.encode(), version.encode())
+    return b'%b,%b:{"S":%b}}' % (image.wire[:-1], _ENCODE(stamp), _ENCODE(version))
+
+
+@lru_cache(maxsize=64)
+def _suspects(stamp: str) -> tuple[bytes, ...]:
+    """What is found in an image that may have the stamp or a reserved attribute, however their names are written."""
+    escaped = b"\\" if any(char in _SHORT_ESCAPES or char < " " for char in stamp) else _ESCAPE
+    return (stamp.encode(), escaped, RESERVED_PREFIX.encode())
 
 
 def canonical(image: Image, stamp: str = STAMP) -> bytes:

@@ -5,7 +5,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from replicator.domain.errors import MalformedRecord
@@ -40,6 +40,25 @@ def test_a_stamped_image_reads_its_stamp_and_gives_back_its_content(item: dict[s
     assert written.stamp == VERSION
     assert unreserved(written).wire == image(item).wire
     assert written.attributes == {**item, "_rep": {"S": VERSION}}
+
+
+def written(item: dict[str, Typed], escape: str) -> bytes:
+    """An image as servers may write it: a name may hold escapes that are not needed."""
+    text = json.dumps(item, ensure_ascii=escape == "ascii", separators=(",", ":"))
+    return (text.replace("/", "\\/") if escape == "solidus" else text).encode("utf-8", "surrogatepass")
+
+
+@given(
+    items,
+    st.text(st.characters(exclude_categories=["Cs"]), min_size=1) | st.sampled_from(['my "st/\\', "日本", "a\nb", "/"]),
+    st.sampled_from(["none", "ascii", "solidus"]),
+)
+def test_a_stamp_of_any_name_is_added_and_cut_again(item: dict[str, Typed], name: str, escape: str) -> None:
+    assume(name not in item and not name.startswith("aws:rep:"))
+    marked = stamped(Image(written(item, escape)), VERSION, name)
+    assert json.loads(marked) == {**item, name: {"S": VERSION}}
+    again = Image(written(json.loads(marked), escape))
+    assert json.loads(unreserved(again, name).wire) == item
 
 
 @given(items, st.lists(st.sampled_from(["_rep", "aws:rep:deleting", "aws:rep:updatetime"]), unique=True), st.data())
