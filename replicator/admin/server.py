@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from replicator.observability.status_board import Board
     from replicator.settings import Admin
 
-_PORT_TROUBLES = {errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL}
+_PORT_TROUBLES = {errno.EADDRINUSE, errno.EACCES}
 _EVERYWHERE = {"::", ""}
 
 
@@ -70,11 +70,10 @@ async def _listen(runner: web.AppRunner, admin: Admin) -> tuple[str, int]:
     try:
         await _site(runner, admin).start()
     except socket.gaierror as error:
-        raise ConfigurationInvalid(
-            f"admin.host: {admin.host!r} is not an address of this machine ({error.strerror}).",
-            advice="Set admin.host to an address to listen on, for example 127.0.0.1 or ::.",
-        ) from error
+        raise _not_here(admin, error.strerror or "no such name") from error
     except OSError as error:
+        if error.errno == errno.EADDRNOTAVAIL:
+            raise _not_here(admin, "no interface has it") from error
         if error.errno in _PORT_TROUBLES or error.errno is None:
             address = url(admin.host, admin.port).removeprefix("http://")
             raise ConfigurationInvalid(
@@ -83,12 +82,16 @@ async def _listen(runner: web.AppRunner, admin: Admin) -> tuple[str, int]:
             ) from error
         raise
     if not runner.addresses:
-        raise ConfigurationInvalid(
-            f"admin.host: this machine has no address of the family of {admin.host}.",
-            advice="Set admin.host to an address to listen on, for example 127.0.0.1 or ::.",
-        )
+        raise _not_here(admin, "it has none of that family")
     host, port, *_ = runner.addresses[0]
     return str(host), int(port)
+
+
+def _not_here(admin: Admin, reason: str) -> ConfigurationInvalid:
+    return ConfigurationInvalid(
+        f"admin.host: {admin.host!r} is not an address of this machine ({reason}).",
+        advice="Set admin.host to an address to listen on, for example 127.0.0.1 or ::.",
+    )
 
 
 def _site(runner: web.AppRunner, admin: Admin) -> web.BaseSite:

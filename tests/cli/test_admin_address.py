@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import ValidationError
 
 from replicator.admin.server import _listen
+from replicator.domain.errors import ConfigurationInvalid
 from replicator.settings import Admin
 from tests.cli.daemons import TEST_SECONDS, adjacent_ports, running, wait_until
 from tests.cli.worlds import World
@@ -73,6 +74,22 @@ async def test_every_address_of_ipv4_is_of_no_other_family() -> None:
 async def test_every_address_of_a_machine_without_ipv6_is_of_ipv4(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "has_dualstack_ipv6", lambda: False)
     assert await _answering(Admin(host="::", port=0)) == {"127.0.0.1"}
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1"])
+async def test_an_address_of_another_machine_is_told_from_a_port_that_is_taken(host: str) -> None:
+    with pytest.raises(ConfigurationInvalid, match=rf"admin.host: '{host}' is not an address of this machine"):
+        await _answering(Admin(host=host, port=0))
+
+
+@needs_ipv6
+@pytest.mark.parametrize(("host", "shown"), [("::1", r"\[::1\]"), ("::", r"\[::\]")])
+async def test_a_port_that_is_taken_is_named_with_its_address(host: str, shown: str) -> None:
+    with (
+        socket.create_server((host, 0), family=socket.AF_INET6) as taken,
+        pytest.raises(ConfigurationInvalid, match=rf"admin.port: cannot listen on {shown}:\d+ \("),
+    ):
+        await _answering(Admin(host=host, port=taken.getsockname()[1]))
 
 
 async def _answering(admin: Admin) -> set[str]:

@@ -45,6 +45,13 @@ def test_it_runs_the_daemon_as_a_numeric_user_without_rights() -> None:
     assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", user)
     assert json.loads(_values("ENTRYPOINT", FINAL_STAGE)[0]) == ["replicator"]
     assert json.loads(_values("CMD", FINAL_STAGE)[0]) == ["run"]
+    assert _values("STOPSIGNAL", FINAL_STAGE) == ["SIGTERM"]
+
+
+def test_it_writes_nothing_because_its_root_may_be_read_only() -> None:
+    environment = dict(variable.split("=", 1) for line in _values("ENV", FINAL_STAGE) for variable in line.split())
+    assert environment["PYTHONDONTWRITEBYTECODE"] == "1"
+    assert _values("VOLUME", FINAL_STAGE) == []
 
 
 def test_what_is_copied_exists_and_is_let_into_the_build() -> None:
