@@ -5,21 +5,17 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from replicator.checks.facts import Fact, Status, exit_code, ok, wrong
-from replicator.cli.output import print_json, print_rows
+from replicator.cli.output import note, print_json, print_rows
 from replicator.settings.loading import ConfigurationProblems, configuration_path, load, surprising_variables
-
-if TYPE_CHECKING:
-    from replicator.settings import Settings
 
 
 def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
     """Check and tell; returns the exit code."""
     path = configuration_path(config)
     for variable in surprising_variables():
-        sys.stderr.write(f"replicator: the variable {variable} is not one of replicator's settings; it is ignored.\n")
+        note(f"the variable {variable} is not one of replicator's settings; it is ignored.")
     subject = f"file {path}"
     try:
         settings = load(path)
@@ -28,23 +24,10 @@ def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
         return _tell(facts, as_json=as_json)
     facts = [ok(subject, "valid", f"rules: {', '.join(rule.name for rule in settings.rules)}.")]
     if not offline:
-        facts += asyncio.run(_look(settings))
+        from replicator.operations.provisioning import look
+
+        facts += asyncio.run(look(settings))
     return _tell(facts, as_json=as_json)
-
-
-async def _look(settings: Settings) -> list[Fact]:
-    from replicator.adapters.clients import open_caches, open_places
-    from replicator.checks.epoch_facts import epoch_facts
-    from replicator.checks.mode_facts import mode_facts
-    from replicator.checks.survey import check
-    from replicator.cli.progress import progress_facts
-    from replicator.settings import expanded
-
-    async with open_places(settings) as places, open_caches(settings) as caches:
-        survey = await check(settings, places, caches)
-        known = expanded(settings, survey.tables)
-        facts = [*survey.facts, *await mode_facts(known, places), *await epoch_facts(known, places)]
-        return [*facts, *await progress_facts(known, places)]
 
 
 def _tell(facts: list[Fact], *, as_json: bool) -> int:

@@ -62,7 +62,8 @@ def leases_list(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     Reads the coordination table, so it works when every daemon is dead. Looks at heartbeats twice to tell who is alive.
     """
-    from replicator.cli.leases import Shown, list_leases
+    from replicator.cli.leases import list_leases
+    from replicator.operations.leases import Shown
 
     shown = Shown(rule, owner, everything=everything, fast=fast)
     raise typer.Exit(list_leases(config or context.obj, shown, as_json=json))
@@ -85,7 +86,8 @@ def leases_release(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     Safe at any time: the owner's epoch ends, so it can store nothing more there.
     """
-    from replicator.cli.leases import Taken, release_leases
+    from replicator.cli.leases import release_leases
+    from replicator.operations.leases import Taken
 
     raise typer.Exit(release_leases(config or context.obj, Taken(shard, stream, worker, everything), as_json=json))
 
@@ -119,11 +121,12 @@ def rewind(  # noqa: PLR0913, PLR0917 - one parameter per option
     again with it. Safe beside living daemons: versions keep old records from undoing newer ones. Shows what will be
     read again first, and asks.
     """
-    from replicator.cli.rewind import Wish, rewind_rule
+    from replicator.cli.rewind import rewind_rule
     from replicator.domain.identifiers import ShardId
+    from replicator.operations.rewind import Wish
 
-    wish = Wish(rule, to, None if shard is None else ShardId(shard), region, stream, yes)
-    raise typer.Exit(rewind_rule(config or context.obj, wish, as_json=json))
+    wish = Wish(rule, to, None if shard is None else ShardId(shard), region, stream)
+    raise typer.Exit(rewind_rule(config or context.obj, wish, yes=yes, as_json=json))
 
 
 def pause(  # noqa: PLR0913, PLR0917 - one parameter per option
@@ -215,7 +218,8 @@ def import_kcl(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     Stop the consumer first, and start replicator after. Refused when the rule has progress on the stream already.
     """
-    from replicator.cli.kcl import Request, import_leases
+    from replicator.cli.kcl import import_leases
+    from replicator.operations.kcl_import import Request
 
-    request = Request(table, rule, region, dry_run, yes)
-    raise typer.Exit(import_leases(config or context.obj, request, as_json=json))
+    request = Request(table, rule, region)
+    raise typer.Exit(import_leases(config or context.obj, request, dry_run=dry_run, yes=yes, as_json=json))

@@ -6,17 +6,38 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from replicator.operations.documents import document
+
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.table import Table
+
+    from replicator.domain.progress import Position
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim", "blocked": "red"}
 
 
-def print_json(document: Any) -> None:
-    """The document, indented, as the only thing on standard output."""
+def print_json(value: Any) -> None:
+    """What an operation returned, as an indented document that is the only thing on standard output."""
     import json
 
-    sys.stdout.write(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(json.dumps(document(value), indent=2, ensure_ascii=False) + "\n")
+
+
+def note(sentence: str) -> None:
+    """A sentence on standard error."""
+    sys.stderr.write(f"replicator: {sentence}\n")
+
+
+def shown_time(moment: datetime | None) -> str:
+    """A time for people; nothing when it is not known."""
+    return "" if moment is None else moment.isoformat(timespec="seconds")
+
+
+def shown_position(position: Position | None, nothing: str = "none") -> str:
+    """A position for people."""
+    return nothing if position is None else position.text
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

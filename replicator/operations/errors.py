@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from replicator.domain.errors import EXIT_USAGE, ReplicatorError
+from replicator.domain.errors import EXIT_USAGE, ReplicatorError, WorldMismatch
 
 
 class NotConfirmed(ReplicatorError):
@@ -15,3 +15,9 @@ class RequestRefused(ReplicatorError):
     """What was asked for makes no sense here."""
 
     exit_code = EXIT_USAGE
+
+
+class ShardBusy(WorldMismatch):
+    """A shard's row changes between each look at it and the write after it."""
+
+    advice = "Stop every daemon of the group, then run this again."

@@ -1,14 +1,14 @@
-"""What is stored about a group, as values, and who of it is alive: the ground of the commands for operators.
+"""A group as operations see it: its stored rows, who of it is alive, and how a shard's positions change.
 
-Invariant: nothing here needs a daemon, and nothing here changes a row.
+Invariant: nothing here needs a worker; a shard changes in one conditional write that ends its owner's epoch.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicator.adapters.aws import wire
@@ -19,52 +19,35 @@ from replicator.adapters.dynamodb.coordination import (
     DynamoMembership,
     DynamoRegistry,
     Operations,
+    StoredStream,
+    stored_streams,
 )
-from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.domain.errors import WorldMismatch
+from replicator.domain.identifiers import WorkerId
 from replicator.domain.progress import END, Position
-from replicator.domain.shards.leases import KnownStream, Pulse, StreamRef, StreamState
-from replicator.domain.targets import TargetId
-from replicator.operations.errors import RequestRefused
+from replicator.domain.shards.leases import Pulse, StreamRef
+from replicator.operations.errors import RequestRefused, ShardBusy
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from replicator.adapters.aws.clients import Place
-    from replicator.domain.shards.leases import LeaseRow
+    from replicator.domain.shards.leases import LeaseRow, Rewind
+    from replicator.domain.targets import TargetId
     from replicator.settings import RuleSettings, Settings
 
 ALIVE, SILENT, UNKNOWN = "alive", "silent", "unknown"
-"""What is known of a worker: its heartbeat moves, or stands still or is gone, or nobody looked twice."""
+"""What is known of a worker: its heartbeat moves, or stands still or is gone, or was not looked at twice."""
 
-_READS_AT_ONCE = 8
 _LOOK_SECONDS = 0.25
 _SLACK_SECONDS = 0.5
+_TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class ReadStream:
-    """A stream that the group reads or read, and its rows."""
+class Move:
+    """Where targets of a shard go on (None: as if they had never read it), and what they skip from there on."""
 
-    stream: StreamRef
-    drained: bool
-    """Whether every rule that has progress here is through."""
-    state: StreamState
-    through: frozenset[RuleName] = frozenset()
-    """Rules that are through."""
-
-    @property
-    def where(self) -> str:
-        """The table, for people."""
-        return f"{self.stream.region}:{self.stream.table}"
-
-    @property
-    def targets(self) -> set[TargetId]:
-        """Ids of the targets that have a start or progress here."""
-        return set(self.state.starts) | {name for row in self.state.rows.values() for name in row.checkpoints}
-
-    def targets_of(self, rules: Collection[str]) -> set[TargetId]:
-        """Those of some rules."""
-        return {target for target in self.targets if target.rule in rules}
+    positions: Mapping[TargetId, Position | None] = field(default_factory=dict)
+    rewinds: Mapping[TargetId, Rewind] = field(default_factory=dict)
 
 
 def is_finished(row: LeaseRow, targets: Collection[TargetId]) -> bool:
@@ -73,12 +56,13 @@ def is_finished(row: LeaseRow, targets: Collection[TargetId]) -> bool:
 
 
 class Group:
-    """The coordination rows of one group."""
+    """The coordination rows of one group. `announce` is given a sentence before a wait of seconds."""
 
-    def __init__(self, settings: Settings, places: Mapping[str, Place]) -> None:
+    def __init__(self, settings: Settings, places: Mapping[str, Place], announce: Callable[[str], None]) -> None:
         home = settings.coordination.region
         self.settings = settings
         self.places = places
+        self.announce = announce
         self.table = CoordinationTable(
             places[home].dynamodb, table=settings.coordination.table, group=settings.group, region_id=home
         )
@@ -87,25 +71,18 @@ class Group:
         self.registry = DynamoRegistry(self.table)
         self.operations = Operations(self.table)
 
-    async def streams(self) -> list[ReadStream]:
+    async def streams(self) -> list[StoredStream]:
         """Every stream that was ever read, oldest first."""
-        turn = asyncio.Semaphore(_READS_AT_ONCE)
+        return await stored_streams(self.table)
 
-        async def read(known: KnownStream) -> ReadStream:
-            async with turn:
-                state = await self.coordination.state(known.ref)
-            found = ReadStream(known.ref, known.closed, state, known.drained)
-            rules = {target.rule for target in found.targets}
-            return replace(found, drained=known.closed or (bool(rules) and rules <= known.drained))
+    # -- workers ---------------------------------------------------------------------------------------------------
 
-        rows = await self.table.query(self.table.names.streams)
-        found = await asyncio.gather(*(read(self.table.reader.known_stream(row)) for row in rows))
-        return sorted(found, key=lambda read: (read.stream.generation, read.where))
-
-    async def living(self, owners: Collection[WorkerId], pulses: Mapping[WorkerId, Pulse]) -> dict[WorkerId, str]:
-        """Which of some workers are alive: whose beat moves within a bit more than a heartbeat."""
+    async def living(
+        self, owners: Collection[WorkerId], pulses: Mapping[WorkerId, Pulse], seconds: float | None = None
+    ) -> dict[WorkerId, str]:
+        """Which of some workers are alive: whose beat moves within a time, or within a bit more than a heartbeat."""
         waiting = {worker for worker in owners if worker in pulses}
-        seconds = self.settings.coordination.heartbeat.total_seconds() * 1.2 + _SLACK_SECONDS
+        seconds = seconds or self.settings.coordination.heartbeat.total_seconds() * 1.2 + _SLACK_SECONDS
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while waiting and loop.time() < deadline:
@@ -114,21 +91,50 @@ class Group:
             waiting -= {worker for worker in waiting if worker in now and now[worker].beat != pulses[worker].beat}
         return {worker: SILENT if worker in waiting or worker not in pulses else ALIVE for worker in owners}
 
+    async def refuse_living(self) -> None:
+        """Refuse beside a living worker, which would write its positions over what changes."""
+        pulses = await self.membership.members()
+        states = await self.living(pulses, pulses, self.settings.coordination.lease.total_seconds())
+        living = [worker for worker, state in states.items() if state == ALIVE]
+        if living:
+            raise WorldMismatch(
+                f"Worker {', '.join(living)} of group {self.settings.group} is running.",
+                advice="Stop every daemon of the group, then run this again.",
+            )
+
+    # -- shards ----------------------------------------------------------------------------------------------------
+
+    async def move(
+        self, stream: StreamRef, row: LeaseRow, plan: Callable[[LeaseRow], Move | None]
+    ) -> tuple[LeaseRow, Move] | None:
+        """Change a shard as `plan` says of its row, which is read again when it changed meanwhile.
+
+        Returns the row as it was and what was done; None when nothing is to be done, or there is no row any more.
+        """
+        seen: LeaseRow | None = row
+        for _ in range(_TRIES):
+            move = None if seen is None else plan(seen)
+            if seen is None or move is None:
+                return None
+            if await self.operations.rewind(stream, seen, move.positions, move.rewinds):
+                return seen, move
+            seen = await self.operations.row(stream, row.shard_id)
+        raise ShardBusy(f"Shard {row.shard_id} keeps changing hands.")
+
+
+def _quiet(_: str) -> None:
+    """For callers that wait in silence."""
+
 
 @asynccontextmanager
-async def open_group(settings: Settings, regions: Collection[str] = ()) -> AsyncIterator[Group]:
+async def open_group(
+    settings: Settings, regions: Collection[str] = (), *, announce: Callable[[str], None] = _quiet
+) -> AsyncIterator[Group]:
     """The group's rows, with clients of the coordination region and of some more."""
     async with open_places(settings, {settings.coordination.region, *regions}) as places:
         for region in set(regions):
             wire.prepare(places[region].streams)
-        yield Group(settings, places)
-
-
-def loaded(config: Path | None) -> Settings:
-    """The settings of a command."""
-    from replicator.settings.loading import configuration_path, load
-
-    return load(configuration_path(config))
+        yield Group(settings, places, announce)
 
 
 def rule_named(settings: Settings, name: str) -> RuleSettings:
@@ -138,8 +144,3 @@ def rule_named(settings: Settings, name: str) -> RuleSettings:
             return rule
     names = ", ".join(rule.name for rule in settings.rules)
     raise RequestRefused(f"There is no rule {name}.", advice=f"Rules are: {names}.")
-
-
-def shown_position(position: Position | None) -> str | None:
-    """A position as it is stored; None of a target that never read the shard."""
-    return None if position is None else position.text

@@ -1,4 +1,4 @@
-"""Which targets a rewind moves on which shards, and from where to where. Pure: rows in, steps out.
+"""Which targets a rewind moves on which shards, and from where to where. Pure: rows in, moves out.
 
 Invariant: nothing moves forward, so nothing is passed over; and a parent comes before its children, so that these wait
 for it again.
@@ -6,23 +6,22 @@ for it again.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from pydantic import TypeAdapter, ValidationError
-
-from replicator.domain.progress import END, HORIZON, Position
+from replicator.domain.progress import HORIZON, Position
 from replicator.domain.shards.leases import LeaseRow, Rewind
 from replicator.domain.shards.lineage import storable, unproven
-from replicator.domain.targets import TargetId
 from replicator.operations.errors import RequestRefused
-from replicator.operations.group import ReadStream
-from replicator.settings.values import Duration
+from replicator.operations.group import Move
+from replicator.operations.times import parse_moment
 
 if TYPE_CHECKING:
+    from replicator.adapters.dynamodb.coordination import StoredStream
     from replicator.domain.identifiers import ShardId
+    from replicator.domain.targets import TargetId
 
 _LONGEST_SEQUENCE = 40
 _TARGETS = "--to is a sequence number, a time such as 2026-07-01T12:00:00Z, a span back from now such as 2h, or"
@@ -43,13 +42,74 @@ class Goal:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One shard's targets and where they move; `old`: where they stand."""
+    """One shard of a stream, and where its targets move."""
 
-    read: ReadStream
+    stored: StoredStream
     row: LeaseRow
-    old: Mapping[TargetId, Position]
-    positions: Mapping[TargetId, Position]
-    rewinds: Mapping[TargetId, Rewind]
+    move: Move
+
+    @property
+    def old(self) -> dict[TargetId, Position]:
+        """Where the targets stand."""
+        return {target: self.row.checkpoints[target] for target in self.move.positions}
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What is rewound of one stream: targets, on a shard and its descendants or on all shards.
+
+    `listed`: the shards that the stream still lists; nothing else can be read again.
+    """
+
+    stored: StoredStream
+    targets: frozenset[TargetId]
+    listed: frozenset[ShardId]
+    goal: Goal
+    shard: ShardId | None = None
+
+    def steps(self) -> Iterator[Step]:
+        """Every shard on which something moves, parents first."""
+        graph = {shard_id: row.shard for shard_id, row in self.stored.rows.items()}
+        meant = self._meant()
+        for known in storable(graph, stored=(), gone=unproven(graph)):
+            row = self.stored.rows[known.shard_id]
+            move = self.move(row) if row.shard_id in meant else None
+            if move is not None:
+                yield Step(self.stored, row, move)
+
+    def move(self, row: LeaseRow) -> Move | None:
+        """Where the targets move on one shard; None when none does, or the shard cannot be read again."""
+        if row.vanished or row.shard_id not in self.listed:
+            return None
+        place = self.goal.position if row.shard_id == self.shard else HORIZON
+        old = {
+            target: row.checkpoints[target]
+            for target in sorted(self.targets)
+            if target in row.checkpoints and row.checkpoints[target].order > place.order
+        }
+        if not old:
+            return None
+        rewinds = {} if place != HORIZON else {name: Rewind(self.goal.before, until) for name, until in old.items()}
+        return Move(dict.fromkeys(old, place), rewinds)
+
+    def gone(self) -> list[ShardId]:
+        """Shards that were meant, were read, and are in the stream no more."""
+        return sorted(
+            shard_id
+            for shard_id in self._meant()
+            if (self.stored.rows[shard_id].vanished or shard_id not in self.listed)
+            and any(name in self.stored.rows[shard_id].checkpoints for name in self.targets)
+        )
+
+    def _meant(self) -> set[ShardId]:
+        """A shard and its descendants, or all."""
+        rows = self.stored.rows
+        if self.shard is None:
+            return set(rows)
+        found = {self.shard}
+        while more := {row.shard_id for row in rows.values() if found & set(row.shard.parents)} - found:
+            found |= more
+        return found & set(rows)
 
 
 def parse_goal(text: str, now: datetime) -> Goal:
@@ -61,68 +121,9 @@ def parse_goal(text: str, now: datetime) -> Goal:
             raise RequestRefused(f"--to {text} is too long for a sequence number.", advice=f"{_TARGETS} trim_horizon.")
         return Goal(Position(text))
     try:
-        moment = datetime.fromisoformat(text)
-        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        moment = parse_moment(text, now)
     except ValueError:
-        try:
-            moment = now - TypeAdapter[timedelta](Duration).validate_python(text)
-        except (ValidationError, OverflowError):
-            raise RequestRefused(f"--to {text} is no place to rewind to.", advice=f"{_TARGETS} trim_horizon.") from None
+        raise RequestRefused(f"--to {text} is no place to rewind to.", advice=f"{_TARGETS} trim_horizon.") from None
     if moment >= now:
         raise RequestRefused(f"--to {text} is not in the past.", advice="Name a time from which on to read again.")
     return Goal(before=moment.timestamp())
-
-
-def steps(
-    read: ReadStream, targets: Collection[TargetId], goal: Goal, *, shard: ShardId | None, listed: Collection[ShardId]
-) -> Iterator[Step]:
-    """Parents first: a shard and its descendants, or all; what the stream no longer lists cannot be read again."""
-    rows = read.state.rows
-    graph = {shard_id: row.shard for shard_id, row in rows.items()}
-    meant = set(rows) if shard is None else _with_descendants(rows, shard)
-    for known in storable(graph, stored=(), gone=unproven(graph)):
-        row = rows[known.shard_id]
-        if row.shard_id not in meant or row.vanished or row.shard_id not in listed:
-            continue
-        place = goal.position if row.shard_id == shard else HORIZON
-        old = {
-            target: row.checkpoints[target]
-            for target in sorted(targets)
-            if target in row.checkpoints and row.checkpoints[target].order > place.order
-        }
-        if old:
-            rewinds = {} if place != HORIZON else {name: Rewind(goal.before, until) for name, until in old.items()}
-            yield Step(read, row, old, dict.fromkeys(old, place), rewinds)
-
-
-def gone(
-    read: ReadStream, targets: Collection[TargetId], *, shard: ShardId | None, listed: Collection[ShardId]
-) -> list[str]:
-    """Shards that were meant, were read, and are in the stream no more."""
-    rows = read.state.rows
-    meant = set(rows) if shard is None else _with_descendants(rows, shard)
-    return sorted(
-        shard_id
-        for shard_id in meant
-        if (rows[shard_id].vanished or shard_id not in listed)
-        and any(name in rows[shard_id].checkpoints for name in targets)
-    )
-
-
-def _with_descendants(rows: Mapping[ShardId, LeaseRow], shard: ShardId) -> set[ShardId]:
-    found = {shard}
-    while True:
-        more = {row.shard_id for row in rows.values() if found & set(row.shard.parents)} - found
-        if not more:
-            return found & set(rows)
-        found |= more
-
-
-def extent(step: Step) -> str:
-    """What of a shard will be read again, for people."""
-    before = {rewind.before for rewind in step.rewinds.values()}
-    if before and max(before) > 0:
-        return f"since {datetime.fromtimestamp(max(before), UTC).isoformat(timespec='seconds')}"
-    if all(place == HORIZON for place in step.positions.values()):
-        return "all that is left of it" if any(old == END for old in step.old.values()) else "from its oldest record"
-    return f"behind {next(iter(step.positions.values())).text}"

@@ -101,6 +101,31 @@ def test_status_hides_finished_shards_unless_asked_and_from_no_script(sound: Wor
     assert {shard["shard"]: shard["over"] for shard in shards} == {"s1": "finished", "s2": None}
 
 
+def test_status_shows_what_a_daemon_says_while_the_table_does_not_answer(world: World) -> None:
+    target = {"target": "orders/replica/eu:orders", "region": "eu", "lag_seconds": None, "seconds_since_progress": 3.0}
+    shard = {"shard": "s1", "stream": "arn", "targets": [target]}  # it has read nothing yet
+    with answering({"group": "test", "worker": "w1", "rules": [{"name": "orders", "shards": [shard]}]}) as address:
+        world.config["admin"]["port"] = int(address.rpartition(":")[2])
+        plain = world.run("status")
+        assert "orders\teu:orders\ts1\tnobody\t\tnone\t\t3.0 s\t\tok" in plain.output
+        assert "replicator init" in plain.errors
+        (shown,) = world.run("status", "--json").json["rules"][0]["shards"]
+    assert (shown["shard"], shown["stream"], shown["owner"]) == ("s1", "arn", None)
+    assert shown["targets"][0]["position"] is None
+
+
+def test_status_names_a_row_that_cannot_be_read_and_shows_the_others(sound: World) -> None:
+    store(sound, "arn", "s1", **{"at:orders/replica/eu:orders": {"S": "42"}})
+    sound.put(
+        "us", TABLE, pk={"S": "test|us|arn"}, sk={"S": "shard|s2"}, **{"at:orders/replica/eu:orders": {"S": "nowhere"}}
+    )
+    plain = sound.run("status")
+    assert ("s1" in plain.output, "s2" in plain.output) == (True, False)
+    assert "shard|s2" in plain.errors
+    (sentence,) = sound.run("status", "--json").json["unreadable"]
+    assert "Delete the row: its shard is then read again" in sentence
+
+
 def test_status_hides_shards_of_tables_that_the_daemons_read_no_more(sound: World) -> None:
     sound.rule["table"] = "ord*"
     store(sound, "arn", "s1", **{AT_EU: {"S": "42"}})

@@ -9,12 +9,12 @@ import pytest
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import Pause, StoredGap
 from replicator.domain.errors import LeaseLost
-from replicator.domain.identifiers import RuleName, SequenceNumber
+from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END, Position
-from replicator.domain.shards.leases import LeaseRow, Pulse, Rewind
+from replicator.domain.shards.leases import LeaseRow, Rewind
 from replicator.domain.shards.lineage import Shard
 from tests.contract.coordination_worlds import (
-    FOUND,
+    EU,
     GAP,
     ME,
     ORDERS_AP,
@@ -76,22 +76,19 @@ async def test_a_claim_and_a_rewind_that_race_have_one_winner(stored: TableWorld
         assert (claimed is not None, rewound) == (row.owner == ME, row.owner is None)
 
 
-async def test_progress_made_elsewhere_is_adopted_only_by_a_shard_that_nobody_knows(stored: TableWorld) -> None:
-    shard = Shard(S2, (S1,), closed=True, first=SequenceNumber("4"))
-    assert await stored.operations.adopt(STREAM, shard, {ORDERS_EU: END}, found_at=FOUND)
-    row = LeaseRow(shard, checkpoints={ORDERS_EU: END}, found_at=FOUND)
-    assert await stored.rows() == {S2: row}
-    assert not await stored.operations.adopt(STREAM, shard, {ORDERS_EU: Position("1")}, found_at=FOUND)
-    assert await stored.rows() == {S2: row}
-    assert await stored.operations.adopt(STREAM, Shard(S1), {}, found_at=FOUND)
-    assert (await stored.claimed(S2)).epoch == 1
-
-
-async def test_a_worker_is_forgotten_once(stored: TableWorld) -> None:
-    await stored.membership.beat(ME, Pulse(1))
-    assert await stored.operations.forget_worker(ME)
-    assert not await stored.operations.forget_worker(ME)
-    assert await stored.membership.members() == {}
+async def test_what_is_noted_of_targets_moves_to_another_name_as_it_was_seen(stored: TableWorld) -> None:
+    orders, sales = RuleName("orders"), RuleName("sales")
+    await stored.registry.start(STREAM, EU, started_at=5.0)
+    await stored.put(
+        stored.names.stream(STREAM), "target|orders/replica/ap:orders", shape={"S": "a digest"}, sv={"N": "1"}
+    )
+    assert await stored.operations.move_starts(STREAM, orders, sales) == 2
+    assert {name: start.started_at for name, start in (await stored.registry.starts(STREAM)).items()} == {
+        EU.target_id.of_rule(sales): 5
+    }
+    assert await stored.operations.move_starts(STREAM, orders, sales) == 0
+    assert await stored.operations.forget_starts(STREAM, sales) == 2
+    assert await stored.registry.starts(STREAM) == {}
 
 
 async def test_a_pause_keeps_its_first_reason_until_it_ends(stored: TableWorld) -> None:

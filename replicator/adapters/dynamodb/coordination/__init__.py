@@ -12,7 +12,8 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at,
                                                             acknowledged_by, note
 
-One module per port: `leases`, `members`, `registry`; and `operations`, what operators do to rows of living daemons.
+One module per port: `leases`, `members`, `registry`; and for operators `stored_progress`, what is stored of all
+streams, and `operations`, what they do to rows.
 They stand on `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
 Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; whoever takes
 a shard away raises the epoch.
@@ -26,6 +27,7 @@ from replicator.adapters.dynamodb.coordination.names import CHECKPOINT, REWIND, 
 from replicator.adapters.dynamodb.coordination.operations import Operations, Pause, StoredGap
 from replicator.adapters.dynamodb.coordination.registry import DynamoRegistry
 from replicator.adapters.dynamodb.coordination.rows import CorruptRow, RowReader
+from replicator.adapters.dynamodb.coordination.stored_progress import StoredStream, stored_streams
 from replicator.adapters.dynamodb.coordination.table import CoordinationTable
 
 __all__ = [
@@ -42,4 +44,6 @@ __all__ = [
     "Pause",
     "RowReader",
     "StoredGap",
+    "StoredStream",
+    "stored_streams",
 ]

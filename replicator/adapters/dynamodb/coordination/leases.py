@@ -11,12 +11,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, flag, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import SEAT, SHARD, TARGET, checkpoint, key, rewind
-from replicator.adapters.dynamodb.coordination.rows import CorruptRow, parse_rewind
+from replicator.adapters.dynamodb.coordination.names import SEAT, checkpoint, key, rewind
+from replicator.adapters.dynamodb.coordination.rows import StreamRows, parse_rewind
 from replicator.domain.errors import LeaseLost, ReplicatorError
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import Position
-from replicator.domain.shards.leases import Lease, LeaseRow, Seat, StreamRef, StreamState, TargetStart
+from replicator.domain.shards.leases import Lease, LeaseRow, Seat, StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard, merged, storable, unproven
 from replicator.domain.targets import TargetId
 
@@ -36,50 +36,37 @@ class DynamoCoordination:
         self._names, self._reader = table.names, table.reader
 
     async def state(self, stream: StreamRef) -> StreamState:
-        """All of a stream's rows; a shard's row that is corrupt does not hide the others.
+        """All of a stream's rows; a shard's row that is corrupt does not hide the others."""
+        found, date = await self.read(stream)
+        if found.strange:
+            raise found.strange[0]
+        unreadable = found.corrupt[-1] if found.corrupt else None
+        return StreamState(found.shards, found.seat, found.starts, self._table.seconds_of(date), unreadable)
+
+    async def read(self, stream: StreamRef) -> tuple[StreamRows, str]:
+        """All of a stream's rows, whatever is wrong with some, and the Date of the answer.
 
         A child is never shown without a parent that was stored before it, so rows are read backwards: ids of shards
-        grow with time. A parent whose id is the greater one is asked for behind that.
+        grow with time. A parent whose id is the greater one is asked for behind that: it may have been written when
+        its place was read already.
         """
-        rows: dict[ShardId, LeaseRow] = {}
-        starts: dict[TargetId, TargetStart] = {}
-        seat: Seat | None = None
-        unreadable: CorruptRow | None = None
         entries, date = await self._table.read(self._names.stream(stream), backwards=True)
+        found = StreamRows()
         for entry in entries:
-            sort = self._reader.text(entry, "sk")
-            try:
-                if sort.startswith(SHARD):
-                    row = self._reader.lease_row(entry)
-                    rows[row.shard_id] = row
-                elif sort == SEAT:
-                    seat = self._reader.seat(entry)
-            except CorruptRow as error:
-                unreadable = error
-            if sort.startswith(TARGET) and "started_at" in entry:
-                start = self._reader.target_start(entry)
-                starts[start.target_id] = start
-        unreadable = await self._ask_for_late_parents(stream, rows) or unreadable
-        return StreamState(rows, seat, starts, self._table.seconds_of(date), unreadable)
-
-    async def _ask_for_late_parents(self, stream: StreamRef, rows: dict[ShardId, LeaseRow]) -> CorruptRow | None:
-        """Take in parents that may have been written when their place was read already; what is wrong with one."""
-        unreadable: CorruptRow | None = None
-        late = [above for row in rows.values() for above in row.shard.parents if above > row.shard_id]
+            self._reader.add(found, entry)
+        late = [above for row in found.shards.values() for above in row.shard.parents if above > row.shard_id]
         asked: set[ShardId] = set()
         while late:
             shard_id = late.pop()
-            if shard_id in rows or shard_id in asked:
+            if shard_id in found.shards or shard_id in asked:
                 continue
             asked.add(shard_id)
             entry, _ = await self._table.get(self._names.shard_key(stream, shard_id))
-            try:
-                if entry:
-                    rows[shard_id] = self._reader.lease_row(entry)
-                    late += rows[shard_id].shard.parents
-            except CorruptRow as error:
-                unreadable = error
-        return unreadable
+            if entry:
+                self._reader.add(found, entry)
+            if shard_id in found.shards:
+                late += found.shards[shard_id].shard.parents
+        return found, date
 
     # -- lineage ---------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
-"""What operators do to the rows of living daemons; used by commands only.
+"""What operators do to rows, beside living workers or when all are stopped; used by operations only.
 
-Invariant: a shard's progress changes in one conditional write that raises the epoch and removes the owner, so whoever
-read the shard is fenced and somebody claims it anew.
+Invariant: every write is conditional on what was seen. A shard's progress changes in one write that raises the epoch
+and removes the owner, so the worker that read the shard is fenced and the shard is claimed anew.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import checkpoint, key, rewind
+from replicator.adapters.dynamodb.coordination.names import TARGET, checkpoint, key, rewind
 from replicator.adapters.dynamodb.coordination.rows import rewind_text
+from replicator.domain.errors import WorldMismatch
 from replicator.domain.gaps import Gap
-from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import LeaseRow, Rewind, StreamRef
-from replicator.domain.shards.lineage import Shard
-from replicator.domain.targets import TargetId
+from replicator.domain.targets import TargetId, parse_target
 
 if TYPE_CHECKING:
+    from replicator.adapters.dynamodb.coordination.rows import Row
     from replicator.adapters.dynamodb.coordination.table import CoordinationTable
 
 
@@ -87,27 +88,49 @@ class Operations:
         )
         return await self._table.update(self._names.shard_key(stream, seen.shard_id), change) is not None
 
-    async def adopt(
-        self, stream: StreamRef, shard: Shard, positions: Mapping[TargetId, Position], *, found_at: float
-    ) -> bool:
-        """Store a shard that nobody knows yet with progress made elsewhere; False when it has a row already."""
-        change = Change(
-            sets={
-                "epoch": number(0),
-                "found_at": seconds(found_at),
-                "sv": schema(),
-                **({"closed": {"BOOL": True}} if shard.closed else {}),
-                **({} if shard.first is None else {"first": text(shard.first)}),
-                **{checkpoint(target_id): text(position.text) for target_id, position in positions.items()},
-            },
-            merges={"parents": shard.parents},
-            when={"epoch": None},
-        )
-        return await self._table.update(self._names.shard_key(stream, shard.shard_id), change) is not None
+    async def row(self, stream: StreamRef, shard_id: ShardId) -> LeaseRow | None:
+        """A shard's row as it is now; None when there is none."""
+        row, _ = await self._table.get(self._names.shard_key(stream, shard_id))
+        return self._reader.lease_row(row) if row else None
 
-    async def forget_worker(self, worker: WorkerId) -> bool:
-        """Delete a worker's heartbeat row; one that lives writes it again."""
-        return await self._table.delete(key(self._names.workers, worker), present=("beat",))
+    # -- starts ----------------------------------------------------------------------------------------------------
+
+    async def move_starts(self, stream: StreamRef, old: RuleName, new: RuleName) -> int:
+        """Hand what is noted of a rule's targets over to another name; returns how many rows were moved."""
+        rows = await self._starts(stream, old)
+        for row in rows:
+            target_id = self._target(row)
+            place = self._names.target_key(stream, target_id.of_rule(new))
+            seen, _ = await self._table.get(place)
+            noted = {name: value for name, value in row.items() if name not in place}
+            change = Change(sets=noted, when={name: seen.get(name) for name in noted})
+            if await self._table.update(place, change) is None:
+                raise _changed(target_id, stream)
+            await self._take_start(stream, row)
+        return len(rows)
+
+    async def forget_starts(self, stream: StreamRef, rule: RuleName) -> int:
+        """Delete what is noted of a rule's targets; returns how many rows went."""
+        rows = await self._starts(stream, rule)
+        for row in rows:
+            await self._take_start(stream, row)
+        return len(rows)
+
+    async def _starts(self, stream: StreamRef, rule: RuleName) -> list[Row]:
+        return await self._table.query(self._names.stream(stream), f"{TARGET}{rule}/")
+
+    async def _take_start(self, stream: StreamRef, row: Row) -> None:
+        """Delete a row if it still is as it was seen."""
+        target_id = self._target(row)
+        seen = {name: value for name, value in row.items() if name not in {"pk", "sk"}}
+        if not await self._table.delete(self._names.target_key(stream, target_id), seen):
+            raise _changed(target_id, stream)
+
+    def _target(self, row: Row) -> TargetId:
+        target_id = parse_target(self._reader.text(row, "sk").removeprefix(TARGET))
+        if target_id is None:
+            raise self._reader.corrupt(row, "sk")
+        return target_id
 
     # -- rules -----------------------------------------------------------------------------------------------------
 
@@ -162,3 +185,10 @@ class Operations:
             present=("found_at",),
         )
         return await self._table.update(key(self._names.gaps, seen.gap_id), change) is not None
+
+
+def _changed(target_id: TargetId, stream: StreamRef) -> WorldMismatch:
+    return WorldMismatch(
+        f"What is noted of target {target_id} on {stream.table} in {stream.region} has changed meanwhile.",
+        advice="Stop every daemon of the group, then run this again.",
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.names import (
@@ -70,6 +70,21 @@ def _finite(text: str) -> float | None:
 
 class CorruptRow(WorldMismatch):
     """A row of ours that cannot be read."""
+
+
+@dataclass(slots=True)
+class StreamRows:
+    """A stream's rows as values, and what is wrong with those that are none.
+
+    `corrupt`: rows of shards and of the seat that cannot be read, which hide no other; `strange`: a row of a newer
+    program, or a start that cannot be read, so that nothing may be concluded from what is missing.
+    """
+
+    shards: dict[ShardId, LeaseRow] = field(default_factory=dict)
+    seat: Seat | None = None
+    starts: dict[TargetId, TargetStart] = field(default_factory=dict)
+    corrupt: list[CorruptRow] = field(default_factory=list)
+    strange: list[WorldMismatch] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,19 +171,23 @@ class RowReader:
             why=self.text(row, "why"),
         )
 
-    def problem(self, row: Row) -> WorldMismatch | None:
-        """What is wrong with a row of a stream's partition, for `check`."""
+    def add(self, found: StreamRows, row: Row) -> None:
+        """Take in a row of a stream's partition; one of a target that never started says nothing."""
+        sort = self.text(row, "sk")
         try:
-            sort = self.text(row, "sk")
             if sort.startswith(SHARD):
-                self.lease_row(row)
+                lease = self.lease_row(row)
+                found.shards[lease.shard_id] = lease
             elif sort == SEAT:
-                self.seat(row)
-            elif "started_at" in row:
-                self.target_start(row)
+                found.seat = self.seat(row)
+            elif sort.startswith(TARGET) and "started_at" in row:
+                start = self.target_start(row)
+                found.starts[start.target_id] = start
         except WorldMismatch as error:
-            return error
-        return None
+            if isinstance(error, CorruptRow) and not sort.startswith(TARGET):
+                found.corrupt.append(error)
+            else:
+                found.strange.append(error)
 
     # -- attributes ------------------------------------------------------------------------------------------------
 

@@ -6,21 +6,21 @@ from datetime import UTC, datetime
 
 import pytest
 
+from replicator.adapters.dynamodb.coordination import StoredStream
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
-from replicator.domain.shards.leases import LeaseRow, Rewind, StreamRef, StreamState
+from replicator.domain.shards.leases import KnownStream, LeaseRow, Rewind, StreamRef
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.targets import TargetId, replica_id
 from replicator.operations.errors import RequestRefused
-from replicator.operations.group import ReadStream
-from replicator.operations.rewind_plan import Goal, gone, parse_goal, steps
+from replicator.operations.rewind_plan import Goal, Scope, parse_goal
 
 NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
 EU, AP = (replica_id(RuleName("orders"), RegionId(region), TableName("orders")) for region in ("eu", "ap"))
 STREAM = StreamRef(RegionId("us"), TableName("orders"), "arn", 1)
 
 
-def read(**shards: tuple[str, dict[TargetId, Position]]) -> ReadStream:
+def read(**shards: tuple[str, dict[TargetId, Position]]) -> StoredStream:
     """Shards by id: their parents, in one word, and where targets stand."""
     rows = {
         ShardId(name): LeaseRow(
@@ -31,7 +31,7 @@ def read(**shards: tuple[str, dict[TargetId, Position]]) -> ReadStream:
         )
         for name, (parents, positions) in shards.items()
     }
-    return ReadStream(STREAM, drained=False, state=StreamState(rows, None, {}, at=0.0))
+    return StoredStream(KnownStream(STREAM), rows)
 
 
 FAMILY = read(
@@ -40,18 +40,28 @@ FAMILY = read(
     other=("", {EU: Position("7")}),
     grandchild=("child other", {}),
 )
-ALL = set(FAMILY.state.rows)
+ALL = frozenset(FAMILY.rows)
 
 
-def planned(
-    goal: Goal, shard: str | None = None, targets: frozenset[TargetId] = frozenset({EU, AP})
-) -> dict[str, dict[TargetId, str]]:
-    found = steps(FAMILY, targets, goal, shard=None if shard is None else ShardId(shard), listed=ALL)
-    return {step.row.shard_id: {name: place.text for name, place in step.positions.items()} for step in found}
+def scope(
+    goal: Goal,
+    shard: str | None = None,
+    targets: frozenset[TargetId] = frozenset({EU, AP}),
+    listed: frozenset[ShardId] = ALL,
+) -> Scope:
+    return Scope(FAMILY, targets, listed, goal, None if shard is None else ShardId(shard))
+
+
+def planned(scope: Scope) -> dict[str, dict[TargetId, str | None]]:
+    """The steps: by shard, where targets go."""
+    return {
+        step.row.shard_id: {name: None if place is None else place.text for name, place in step.move.positions.items()}
+        for step in scope.steps()
+    }
 
 
 def test_a_rewind_to_the_horizon_moves_every_target_that_read_something_parents_first() -> None:
-    found = planned(Goal())
+    found = planned(scope(Goal()))
     assert found == {
         "other": {EU: "TRIM_HORIZON"},
         "parent": {EU: "TRIM_HORIZON", AP: "TRIM_HORIZON"},
@@ -61,33 +71,33 @@ def test_a_rewind_to_the_horizon_moves_every_target_that_read_something_parents_
 
 
 def test_a_shard_takes_its_descendants_along_and_nothing_else() -> None:
-    assert planned(Goal(Position("40")), "child") == {"child": {EU: "40", AP: "40"}}
-    assert set(planned(Goal(), "parent")) == {"parent", "child"}
+    assert planned(scope(Goal(Position("40")), "child")) == {"child": {EU: "40", AP: "40"}}
+    assert set(planned(scope(Goal(), "parent"))) == {"parent", "child"}
 
 
 def test_a_sequence_number_moves_only_targets_that_passed_it() -> None:
-    assert planned(Goal(Position("55")), "child") == {"child": {AP: "55"}}
-    assert planned(Goal(Position("60")), "child") == {}
+    assert planned(scope(Goal(Position("55")), "child")) == {"child": {AP: "55"}}
+    assert planned(scope(Goal(Position("60")), "child")) == {}
 
 
 def test_only_the_targets_named_move() -> None:
-    assert planned(Goal(), "child", frozenset({AP})) == {"child": {AP: "TRIM_HORIZON"}}
+    assert planned(scope(Goal(), "child", frozenset({AP}))) == {"child": {AP: "TRIM_HORIZON"}}
 
 
 def test_what_was_applied_before_a_time_is_skipped_up_to_where_the_target_stood() -> None:
-    (step,) = steps(FAMILY, {EU}, Goal(before=9.0), shard=ShardId("child"), listed=ALL)
-    assert step.rewinds == {EU: Rewind(9.0, Position("50"))}
+    (step,) = scope(Goal(before=9.0), "child", frozenset({EU})).steps()
+    assert step.move.rewinds == {EU: Rewind(9.0, Position("50"))}
 
 
 def test_what_the_stream_no_longer_lists_stays_as_it_is_and_is_told() -> None:
-    listed = ALL - {ShardId("parent")}
-    assert "parent" not in {step.row.shard_id for step in steps(FAMILY, {EU}, Goal(), shard=None, listed=listed)}
-    assert gone(FAMILY, {EU}, shard=None, listed=listed) == ["parent"]
+    left = scope(Goal(), targets=frozenset({EU}), listed=ALL - {ShardId("parent")})
+    assert "parent" not in planned(left)
+    assert left.gone() == ["parent"]
 
 
 @pytest.mark.parametrize("place", [HORIZON, BEGINNING])
 def test_a_target_that_read_nothing_stays_where_it_is(place: Position) -> None:
-    assert not list(steps(read(s=("", {EU: place})), {EU}, Goal(), shard=None, listed={ShardId("s")}))
+    assert not planned(Scope(read(s=("", {EU: place})), frozenset({EU}), frozenset({ShardId("s")}), Goal()))
 
 
 @pytest.mark.parametrize(

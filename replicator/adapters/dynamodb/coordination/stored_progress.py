@@ -1,0 +1,78 @@
+"""What is stored of every stream that a group ever read: its shards, positions and starts, as values.
+
+Invariant: nothing here needs a worker or changes a row, and a row that cannot be read hides no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from replicator.adapters.dynamodb.coordination.leases import DynamoCoordination
+
+if TYPE_CHECKING:
+    from replicator.adapters.dynamodb.coordination.table import CoordinationTable
+    from replicator.domain.errors import WorldMismatch
+    from replicator.domain.identifiers import RuleName, ShardId
+    from replicator.domain.shards.leases import KnownStream, LeaseRow, Seat, StreamRef, TargetStart
+    from replicator.domain.targets import TargetId
+
+_READS_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class StoredStream:
+    """A stream that the group reads or read, and its rows; `problems`: what is wrong with rows that were left out."""
+
+    known: KnownStream
+    rows: Mapping[ShardId, LeaseRow]
+    starts: Mapping[TargetId, TargetStart] = field(default_factory=dict)
+    seat: Seat | None = None
+    problems: tuple[WorldMismatch, ...] = ()
+
+    @property
+    def stream(self) -> StreamRef:
+        """Which stream it is."""
+        return self.known.ref
+
+    @property
+    def where(self) -> str:
+        """The table, for people."""
+        return f"{self.stream.region}:{self.stream.table}"
+
+    @property
+    def targets(self) -> set[TargetId]:
+        """Ids of the targets that have a start or progress here."""
+        return set(self.starts) | {name for row in self.rows.values() for name in row.checkpoints}
+
+    @property
+    def rules(self) -> set[RuleName]:
+        """Names of the rules that have a start or progress here."""
+        return {target.rule for target in self.targets}
+
+    @property
+    def drained(self) -> bool:
+        """Whether every rule that has progress here is through."""
+        return self.known.closed or (bool(self.targets) and self.rules <= self.known.drained)
+
+    def targets_of(self, rules: Collection[str]) -> set[TargetId]:
+        """Those of some rules."""
+        return {target for target in self.targets if target.rule in rules}
+
+
+async def stored_streams(table: CoordinationTable) -> list[StoredStream]:
+    """Every stream that was ever read, oldest first."""
+    coordination = DynamoCoordination(table)
+    turn = asyncio.Semaphore(_READS_AT_ONCE)
+
+    async def read(known: KnownStream) -> StoredStream:
+        async with turn:
+            found, _ = await coordination.read(known.ref)
+        problems = (*reversed(found.corrupt), *reversed(found.strange))
+        return StoredStream(known, found.shards, found.starts, found.seat, problems)
+
+    rows = await table.query(table.names.streams)
+    found = await asyncio.gather(*(read(table.reader.known_stream(row)) for row in rows))
+    return sorted(found, key=lambda stored: (stored.stream.generation, stored.where))

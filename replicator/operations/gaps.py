@@ -1,0 +1,118 @@
+"""What was lost before it was read, and an operator's word that it may be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from replicator.adapters.dynamodb.coordination import StoredGap
+from replicator.operations.errors import RequestRefused
+from replicator.operations.group import Group
+from replicator.operations.times import moment
+
+if TYPE_CHECKING:
+    from replicator.domain.identifiers import RuleName, ShardId
+    from replicator.domain.progress import Position
+    from replicator.domain.targets import TargetId
+
+_LEAST_OF_ID = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ListedGap:
+    """A loss interval of one target, and who accepted it when; None and empty while it is open."""
+
+    gap: str
+    rule: RuleName
+    target: TargetId
+    region: str
+    table: str
+    stream: str
+    shard: ShardId
+    after: Position
+    until: Position | None
+    found_at: datetime | None
+    grown_at: datetime | None
+    why: str
+    acknowledged_at: datetime | None
+    acknowledged_by: str
+    note: str
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the loss is not accepted."""
+        return self.acknowledged_at is None
+
+    @property
+    def meaning(self) -> str:
+        """What is lost, and what follows from it."""
+        until = "" if self.until is None else f" up to {self.until.text}"
+        return (
+            f"Records of shard {self.shard} of {self.region}:{self.table} behind {self.after.text}{until}"
+            f" never reached {self.target}, or may not have: {self.why}\n"
+            "Items that changed only there differ until they are written again; items deleted there are still there."
+        )
+
+
+def listed(stored: StoredGap) -> ListedGap:
+    """A stored gap as it is shown."""
+    gap = stored.gap
+    return ListedGap(
+        gap=gap.gap_id,
+        rule=gap.target_id.rule,
+        target=gap.target_id,
+        region=gap.stream.region,
+        table=gap.stream.table,
+        stream=gap.stream.arn,
+        shard=gap.shard_id,
+        after=gap.after,
+        until=gap.until,
+        found_at=moment(gap.found_at),
+        grown_at=moment(stored.grown_at),
+        why=gap.why,
+        acknowledged_at=moment(stored.acknowledged_at),
+        acknowledged_by=stored.acknowledged_by,
+        note=stored.note,
+    )
+
+
+async def list_gaps(group: Group, rule: str | None = None) -> list[ListedGap]:
+    """Every loss, of a rule if one is named, oldest first."""
+    return [listed(stored) for stored in await group.operations.gaps() if rule in {None, stored.gap.target_id.rule}]
+
+
+async def gap_named(group: Group, gap_id: str) -> StoredGap:
+    """The gap whose id begins so."""
+    return _named(await group.operations.gaps(), gap_id)
+
+
+def _named(gaps: Sequence[StoredGap], gap_id: str) -> StoredGap:
+    found = [stored for stored in gaps if len(gap_id) >= _LEAST_OF_ID and stored.gap.gap_id.startswith(gap_id)]
+    if len(found) > 1:
+        raise RequestRefused(f"{len(found)} gaps begin with {gap_id}.", advice="Write more of the id.")
+    if not found:
+        raise RequestRefused(
+            f"There is no gap {gap_id}.",
+            advice=f"`replicator gaps list --all` lists them; write at least {_LEAST_OF_ID} characters of the id.",
+        )
+    return found[0]
+
+
+async def acknowledge(group: Group, seen: StoredGap, *, by: str, note: str = "") -> tuple[ListedGap, bool]:
+    """Accept a loss as it was seen, so that a target that stands at it goes on behind it.
+
+    Returns the gap as it is now, and whether it was accepted by this call: it may have been before.
+    """
+    changed = seen.acknowledged_at is None
+    if changed:
+        changed = await group.operations.acknowledge(seen.gap, now=time.time(), by=by, note=note)
+    gap = listed(await gap_named(group, seen.gap.gap_id))
+    if not changed and gap.is_open:
+        raise RequestRefused(
+            f"Gap {gap.gap} has grown meanwhile, and was not acknowledged: {gap.meaning}",
+            advice="Acknowledge it as it is now, with the same command.",
+        )
+    return gap, changed

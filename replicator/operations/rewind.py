@@ -1,0 +1,196 @@
+"""Targets of a rule read records again, beside living workers.
+
+Invariant: a shard moves in one conditional write that ends its owner's epoch; versions keep what is applied again from
+undoing anything. A rewind that was interrupted can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.domain.errors import RecordsTrimmed, ShardGone
+from replicator.domain.identifiers import ShardId
+from replicator.operations.errors import RequestRefused, ShardBusy
+from replicator.operations.group import Group, rule_named
+from replicator.operations.rewind_plan import Goal, Scope, Step, parse_goal
+
+if TYPE_CHECKING:
+    from replicator.adapters.dynamodb.coordination import StoredStream
+    from replicator.domain.progress import Position
+    from replicator.domain.targets import TargetId
+    from replicator.settings import RuleSettings, Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the operator asked for; `stream`: an ARN, or region:table."""
+
+    rule: str
+    to: str
+    shard: ShardId | None = None
+    region: str | None = None
+    stream: str | None = None
+
+    def is_of(self, stored: StoredStream) -> bool:
+        """Whether a stream is meant."""
+        named = self.stream in {None, stored.stream.arn, stored.where}
+        return named and (self.shard is None or self.shard in stored.rows)
+
+    def is_meant(self, target: TargetId, stored: StoredStream) -> bool:
+        """A region narrows: to a replica, or in a mesh to the stream that is read there."""
+        return self.region in {None, target.region or stored.stream.region}
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A wish that makes sense for a configuration: the rule it is about, and where to."""
+
+    wish: Wish
+    rule: RuleSettings
+    goal: Goal
+
+
+@dataclass(frozen=True, slots=True)
+class GoneShard:
+    """A shard that is in its stream no more, and stays as it is."""
+
+    stream: str
+    shard: ShardId
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What will be read again, parents first."""
+
+    scopes: Sequence[Scope]
+    steps: Sequence[Step]
+    gone: Sequence[GoneShard]
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """A target that was moved back."""
+
+    region: str
+    table: str
+    stream: str
+    shard: ShardId
+    target: TargetId
+    from_: Position
+    to: Position | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    """What was done. `busy`: shards that kept changing hands, and stay as they are."""
+
+    moved: Sequence[Moved] = ()
+    busy: Sequence[ShardId] = ()
+
+
+def asked(settings: Settings, wish: Wish, now: datetime) -> Asked:
+    """A wish, if it makes sense for the configuration."""
+    goal = parse_goal(wish.to, now)
+    if goal.is_sequence and wish.shard is None:
+        raise RequestRefused("A sequence number is a place in one shard.", advice="Add --shard.")
+    rule = rule_named(settings, wish.rule)
+    if wish.region is not None and wish.region not in {*rule.regions_used}:
+        names = ", ".join(rule.regions_used)
+        raise RequestRefused(f"Rule {rule.name} has no region {wish.region}.", advice=f"Its regions are: {names}.")
+    return Asked(wish, rule, goal)
+
+
+async def plan(group: Group, request: Asked) -> Plan:
+    """What a rewind would move; the group has clients of the rule's regions."""
+    scopes = await _scopes(group, request)
+    if request.goal.is_sequence:
+        (scope,) = scopes
+        await _check_place(group, request.wish, scope)
+    return Plan(
+        scopes,
+        [step for scope in scopes for step in scope.steps()],
+        [GoneShard(scope.stored.where, shard) for scope in scopes for shard in scope.gone()],
+    )
+
+
+async def _scopes(group: Group, request: Asked) -> list[Scope]:
+    wish, rule = request.wish, request.rule
+    scopes = []
+    for stored in await group.streams():
+        targets = frozenset(name for name in stored.targets_of({rule.name}) if wish.is_meant(name, stored))
+        if stored.drained or rule.name in stored.known.drained or not targets or not wish.is_of(stored):
+            continue
+        if stored.problems:
+            raise stored.problems[0]
+        scopes.append(Scope(stored, targets, await _listed(group, stored), request.goal, wish.shard))
+    if wish.shard is not None and len(scopes) > 1:
+        names = ", ".join(f"{scope.stored.where} ({scope.stored.stream.arn})" for scope in scopes)
+        raise RequestRefused(
+            f"{len(scopes)} streams have a shard {wish.shard}: {names}.",
+            advice="Add --stream with the ARN, or with region:table.",
+        )
+    if not scopes:
+        what = "any stream" if wish.shard is None else f"shard {wish.shard}"
+        raise RequestRefused(
+            f"Rule {rule.name} has no progress on {what} that could be rewound.",
+            advice="`replicator leases list --all` shows what there is.",
+        )
+    return scopes
+
+
+async def _listed(group: Group, stored: StoredStream) -> frozenset[ShardId]:
+    streams = DynamoStreams(group.places[stored.stream.region])
+    try:
+        return frozenset(shard.shard_id for shard in await whole_listing(streams, stored.stream))
+    except ShardGone:
+        return frozenset()
+
+
+async def _check_place(group: Group, wish: Wish, scope: Scope) -> None:
+    """A sequence number must be a place that can be read, and one that was passed."""
+    assert wish.shard is not None, "refused before"
+    position = scope.goal.position
+    row = scope.stored.rows[wish.shard]
+    first = row.shard.first
+    if first is not None and position.order < (1, int(first)):
+        raise RequestRefused(
+            f"{wish.to} lies before the first record of shard {wish.shard}, {first}.",
+            advice="Use --to trim_horizon, or the shard that has it.",
+        )
+    if not any(row.checkpoints[name].order > position.order for name in scope.targets & set(row.checkpoints)):
+        raise RequestRefused(
+            f"No target of rule {wish.rule} has passed {wish.to} on shard {wish.shard}; a rewind never moves forward.",
+            advice="`replicator leases list --all` shows the positions.",
+        )
+    streams = DynamoStreams(group.places[scope.stored.stream.region])
+    try:
+        await streams.iterator(scope.stored.stream, wish.shard, position)
+    except RecordsTrimmed as error:
+        raise RequestRefused(
+            f"{wish.to} is in the stream no more.", advice="Use --to trim_horizon to read what is left."
+        ) from error
+
+
+async def carry_out(group: Group, planned: Plan) -> Rewound:
+    """Step by step, parents first; a shard that changed hands meanwhile is looked at again."""
+    moved: list[Moved] = []
+    busy: list[ShardId] = []
+    scopes = {scope.stored.stream: scope for scope in planned.scopes}
+    for step in planned.steps:
+        stream = step.stored.stream
+        try:
+            done = await group.move(stream, step.row, scopes[stream].move)
+        except ShardBusy:
+            busy.append(step.row.shard_id)
+            continue
+        if done is not None:
+            row, move = done
+            moved += [
+                Moved(stream.region, stream.table, stream.arn, row.shard_id, target, row.checkpoints[target], to)
+                for target, to in move.positions.items()
+            ]
+    return Rewound(moved, busy)

@@ -1,0 +1,284 @@
+"""Where every shard and target stands, from the coordination table and the living workers.
+
+The table gives owners and positions even when every worker is dead; lag and counts come from the admin servers that
+heartbeats name, as far as they answer and are of the same group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from replicator.adapters.dynamodb.coordination import Pause, StoredStream
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.identifiers import RuleName
+from replicator.domain.progress import END
+from replicator.domain.targets import TargetId, parse_target
+from replicator.operations.gaps import ListedGap, list_gaps
+from replicator.operations.worker_status import ask_all, by_worker
+from replicator.settings.compiled_rules import sights_of
+
+if TYPE_CHECKING:
+    from replicator.domain.identifiers import WorkerId
+    from replicator.domain.shards.leases import LeaseRow, Pulse, StreamRef
+    from replicator.operations.group import Group
+    from replicator.settings import RuleSettings, Settings
+
+FINISHED = "finished"
+_TABLE_LEFT = "table no longer read"
+_Shard = tuple[str | None, str]
+"""Stream ARN and shard: ids of shards alone may collide."""
+
+_Live = dict[_Shard, dict[TargetId, Mapping[str, Any]]]
+"""What workers say of targets, by shard."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStatus:
+    """Where a target stands on a shard: as stored, and as the worker says that reads it. `blocked`: what stops it."""
+
+    target: TargetId
+    region: str | None
+    checkpoint: str | None
+    position: str | None
+    lag_seconds: float | None
+    seconds_since_progress: float | None
+    counts: Mapping[str, int]
+    blocked: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class ShardStatus:
+    """A shard of a rule; `over`: why it is not read any more, None when it is read or to be read.
+
+    What is None beside that is not known: the shard is seen by a worker only.
+    """
+
+    shard: str
+    region: str | None
+    table: str | None
+    stream: str | None
+    owner: str | None
+    epoch: int | None
+    over: str | None
+    targets: Sequence[TargetStatus]
+
+
+@dataclass(frozen=True, slots=True)
+class SourceTable:
+    """A table that a rule reads."""
+
+    region: str
+    table: str
+
+
+@dataclass(frozen=True, slots=True)
+class RuleStatus:
+    """A rule and every shard that it reads or read."""
+
+    name: str
+    mode: str
+    sources: Sequence[SourceTable]
+    shards: Sequence[ShardStatus]
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A worker that has a heartbeat; `daemon`: what its admin server says but for its rules, None without an answer."""
+
+    worker: WorkerId
+    heartbeat: int
+    admin: str
+    daemon: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class GroupStatus:
+    """A whole group. `unconfigured`: rules that have progress and are not configured; `unreadable`: rows left out."""
+
+    group: str
+    daemon: Mapping[str, Any] | None
+    coordination_error: str | None
+    workers: Sequence[WorkerStatus]
+    rules: Sequence[RuleStatus]
+    gaps: Sequence[ListedGap]
+    unconfigured: Sequence[str]
+    unreadable: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """What the coordination table holds."""
+
+    streams: Sequence[StoredStream] = ()
+    pulses: Mapping[WorkerId, Pulse] = field(default_factory=dict)
+    gaps: Sequence[ListedGap] = ()
+    pauses: Sequence[Pause] = ()
+
+
+async def status(group: Group) -> GroupStatus:
+    """What both sources say; an error only when neither says anything."""
+    stored, trouble = await _ask_table(group)
+    daemons = by_worker(await ask_all(group.settings, (pulse.admin for pulse in stored.pulses.values())))
+    if trouble is not None and not daemons:
+        raise trouble
+    return _joined(group.settings, stored, daemons, trouble)
+
+
+async def _ask_table(group: Group) -> tuple[_Stored, ReplicatorError | None]:
+    try:
+        streams, pulses = await group.streams(), await group.membership.members()
+        return _Stored(streams, pulses, await list_gaps(group), await group.operations.pauses()), None
+    except ReplicatorError as error:
+        return _Stored(), error
+
+
+def _joined(
+    settings: Settings,
+    stored: _Stored,
+    daemons: Mapping[str, Mapping[str, Any]],
+    trouble: ReplicatorError | None,
+) -> GroupStatus:
+    first = next(iter(daemons.values()), None)
+    chosen = _chosen(daemons)
+    paused = {pause.rule for pause in stored.pauses}
+    configured = {rule.name for rule in settings.rules}
+    return GroupStatus(
+        group=settings.group,
+        daemon=None if first is None else _without_rules(first),
+        coordination_error=None if trouble is None else trouble.sentence,
+        workers=[
+            WorkerStatus(
+                worker, pulse.beat, pulse.admin, _without_rules(daemons[worker]) if worker in daemons else None
+            )
+            for worker, pulse in sorted(stored.pulses.items())
+        ],
+        rules=[
+            RuleStatus(
+                name=rule.name,
+                mode=rule.mode,
+                sources=[SourceTable(region, table) for region, table in _sources(rule, stored.streams)],
+                shards=list(
+                    _shards(settings, rule, stored.streams, _live(daemons, stored, rule.name), chosen.get(rule.name))
+                ),
+                paused=rule.name in paused,
+            )
+            for rule in settings.rules
+        ],
+        gaps=[gap for gap in stored.gaps if gap.is_open],
+        unconfigured=sorted({name for stream in stored.streams for name in stream.rules} - configured),
+        unreadable=[problem.sentence for stream in stored.streams for problem in stream.problems],
+    )
+
+
+def _without_rules(daemon: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in daemon.items() if key != "rules"}
+
+
+def _live(daemons: Mapping[str, Mapping[str, Any]], stored: _Stored, rule: str) -> _Live:
+    """What workers say about a rule. Of a shard that two speak of, the owner's word counts."""
+    owners: dict[_Shard, str | None] = {
+        (read.stream.arn, shard_id): row.owner for read in stored.streams for shard_id, row in read.rows.items()
+    }
+    found: _Live = {}
+    for worker, daemon in daemons.items():
+        for told in daemon.get("rules", ()):
+            for shard in told.get("shards", ()) if told.get("name") == rule else ():
+                key = (shard.get("stream"), shard["shard"])
+                targets = found.setdefault(key, {})
+                for target in shard.get("targets", ()):
+                    target_id = parse_target(target["target"])
+                    if target_id and (target_id not in targets or owners.get(key) == worker):
+                        targets[target_id] = target
+    return found
+
+
+def _chosen(daemons: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
+    """The tables of rules that choose them, as living workers have chosen."""
+    found: dict[str, set[str]] = {}
+    for daemon in daemons.values():
+        for choice in daemon.get("choices", ()):
+            found.setdefault(choice["rule"], set()).update(choice["tables"])
+    return found
+
+
+def _shards(
+    settings: Settings, rule: RuleSettings, streams: Sequence[StoredStream], live: _Live, tables: set[str] | None
+) -> Iterator[ShardStatus]:
+    """Every shard of a rule: those that are stored, then those that are seen by a worker only.
+
+    `tables`: those that the rule chooses, when a worker says so.
+    """
+    for stored in streams:
+        stream = stored.stream
+        if not _reads(rule, stored):
+            continue
+        configured = _configured(settings, rule, stream)
+        for shard_id, row in sorted(stored.rows.items()):
+            seen = live.get((stream.arn, shard_id), {})
+            names = {target for target in {*row.checkpoints, *seen} if target.rule == rule.name}
+            targets = [
+                _target(target, target.region or stream.region, row, seen.pop(target, {}))
+                for target in sorted(names & configured or names)
+            ]
+            yield ShardStatus(
+                shard=shard_id,
+                region=stream.region,
+                table=stream.table,
+                stream=stream.arn,
+                owner=row.owner,
+                epoch=row.epoch,
+                over=_over(targets, is_chosen=tables is None or stream.table in tables),
+                targets=targets,
+            )
+    for (arn, shard), seen in live.items():
+        if seen:
+            targets = [_target(target, told.get("region"), None, told) for target, told in seen.items()]
+            yield ShardStatus(shard, None, None, arn, None, None, None, targets)
+
+
+def _target(target: TargetId, region: str | None, row: LeaseRow | None, live: Mapping[str, Any]) -> TargetStatus:
+    stored = None if row is None else row.checkpoints.get(target)
+    saved = None if stored is None else stored.text
+    return TargetStatus(
+        target=target,
+        region=region,
+        checkpoint=saved,
+        position=live.get("position", saved),
+        lag_seconds=live.get("lag_seconds"),
+        seconds_since_progress=live.get("seconds_since_progress"),
+        counts=live.get("counts", {}),
+        blocked=live.get("blocked"),
+    )
+
+
+def _over(targets: Sequence[TargetStatus], *, is_chosen: bool) -> str | None:
+    """Why a shard is not read any more: it is finished, or its table went; None when it is read, or to be read."""
+    if any(target.blocked for target in targets):
+        return None
+    if targets and all(target.position == END.text for target in targets):
+        return FINISHED
+    return None if is_chosen else _TABLE_LEFT
+
+
+def _reads(rule: RuleSettings, stored: StoredStream) -> bool:
+    """Whether a rule reads a stream; of one that chooses its tables, whether it ever did."""
+    stream = stored.stream
+    known = rule.name in stored.rules if rule.choice else (stream.region, stream.table) in rule.sources
+    return known and not stored.known.is_drained(RuleName(rule.name))
+
+
+def _sources(rule: RuleSettings, streams: Sequence[StoredStream]) -> list[tuple[str, str]]:
+    """The tables that a rule reads; of one that chooses them, those that it has progress on."""
+    if rule.choice is None:
+        return rule.sources
+    read = [stored.stream for stored in streams if _reads(rule, stored)]
+    return sorted({(str(stream.region), str(stream.table)) for stream in read})
+
+
+def _configured(settings: Settings, rule: RuleSettings, stream: StreamRef) -> set[TargetId]:
+    """The targets that a rule has on a stream now; what is stored of others is what the rule was before."""
+    seen = sights_of(settings, rule if rule.choice is None else rule.on(stream.table))
+    return {target.target_id for each in seen if each.source == stream.region for target in each.targets}
