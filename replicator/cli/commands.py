@@ -232,7 +232,8 @@ def conflicts_list(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     A table shows the newest 50 unless --limit says otherwise; --json shows all, with both images.
     """
-    from replicator.cli.conflicts import list_conflicts, wanted_entries
+    from replicator.cli.conflicts import list_conflicts
+    from replicator.operations.conflict_entries import wanted_entries
 
     wanted = wanted_entries(rule=rule, key=key, kind=kind, since=since, limit=limit)
     raise typer.Exit(list_conflicts(config or context.obj, wanted, as_json=json))
@@ -261,7 +262,8 @@ def conflicts_export(  # noqa: PLR0913, PLR0917 - one parameter per option
     json: Json = False,
 ) -> None:
     """Conflict entries as JSON lines; with --json as one document."""
-    from replicator.cli.conflicts import export_conflicts, wanted_entries
+    from replicator.cli.conflicts import export_conflicts
+    from replicator.operations.conflict_entries import wanted_entries
 
     wanted = wanted_entries(rule=rule, key=key, kind=kind, since=since, limit=limit)
     raise typer.Exit(export_conflicts(config or context.obj, wanted, output, as_json=json))
@@ -287,10 +289,11 @@ def conflicts_promote(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     Shows what would change first, and asks.
     """
-    from replicator.cli.promotion import Choice, promote_conflict
+    from replicator.cli.conflicts import promote_conflict
+    from replicator.operations.promotion import Choice
 
-    choice = Choice(entry, region, version, yes)
-    raise typer.Exit(promote_conflict(config or context.obj, choice, as_json=json))
+    choice = Choice(entry, region, version)
+    raise typer.Exit(promote_conflict(config or context.obj, choice, yes=yes, as_json=json))
 
 
 add_to(app)

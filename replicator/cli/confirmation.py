@@ -7,15 +7,15 @@ import sys
 from replicator.operations.errors import NotConfirmed
 
 
-def need_yes(*, yes: bool, as_json: bool) -> None:
+def need_yes(*, yes: bool, as_json: bool, deed: str = "do it") -> None:
     """Refuse early when a question would come that nobody can answer."""
     if not yes and (as_json or not sys.stdin.isatty()):
-        raise NotConfirmed("Nobody can be asked here.", advice="Add --yes to do it without a question.")
+        raise NotConfirmed("Nobody can be asked here.", advice=f"Add --yes to {deed} without a question.")
 
 
-def ask(question: str, *, yes: bool) -> None:
+def ask(question: str, *, yes: bool, refused: str = "Nothing was changed.") -> None:
     """Go on only with a yes."""
     import typer
 
     if not yes and not typer.confirm(question, err=True):
-        raise NotConfirmed("Nothing was changed.", advice="")
+        raise NotConfirmed(refused, advice="")

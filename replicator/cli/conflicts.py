@@ -1,23 +1,25 @@
-"""`replicator conflicts list`, `show` and `export`: what lost against what, from the conflict table."""
+"""`replicator conflicts list`, `show`, `export` and `promote`, shown."""
 
 from __future__ import annotations
 
-import asyncio
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicator.adapters.clients import open_places
-from replicator.checks.table_choices import with_tables
-from replicator.cli.output import print_json, print_rows
+from replicator.cli.confirmation import ask, need_yes
+from replicator.cli.output import note, print_json, print_rows
+from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
-from replicator.operations.conflict_entries import ConflictEntries, Wanted, check_kind, parse_since
-from replicator.settings.loading import configuration_path, load
+from replicator.operations import promotion as promotions
+from replicator.operations.conflict_entries import ConflictEntries, Wanted, find
 
 if TYPE_CHECKING:
+    from replicator.domain.image import Image
+    from replicator.operations.group import Group
+    from replicator.operations.promotion import Choice, Promotion
     from replicator.settings import Settings
 
 _COLUMNS = ("id", "detected", "rule", "key", "kind", "reason", "winner", "loser", "outcome")
@@ -38,25 +40,28 @@ class OutputRefused(ReplicatorError):
 
 def list_conflicts(config: Path | None, wanted: Wanted, *, as_json: bool) -> int:
     """Print the entries that match: the newest of them as a table, or all as JSON."""
-    settings = load(configuration_path(config))
+    settings = loaded(config)
     if as_json:
-        entries = asyncio.run(_find(settings, wanted))
-        print_json({"group": settings.group, "conflicts": entries})
+        print_json({"group": settings.group, "conflicts": _found(settings, wanted)})
         return EXIT_STOPPED
     limit = wanted.limit or _SHOWN_ROWS
-    entries = asyncio.run(_find(settings, _limited(wanted, limit + 1)))
-    print_rows(_COLUMNS, [_row(entry) for entry in entries[:limit]])
+    entries = _found(settings, replace(wanted, limit=limit + 1))
+    print_rows(_COLUMNS, map(_row, entries[:limit]))
     if not entries:
-        sys.stderr.write("replicator: there is no conflict entry that matches.\n")
+        note("there is no conflict entry that matches.")
     elif len(entries) > limit and wanted.limit is None:
-        sys.stderr.write(f"replicator: the newest {limit} are shown; --limit shows more, --json and export all.\n")
+        note(f"the newest {limit} are shown; --limit shows more, --json and export all.")
     return EXIT_STOPPED
+
+
+def _found(settings: Settings, wanted: Wanted) -> list[dict[str, Any]]:
+    regions = set() if wanted.key is None else {rule.regions_used[0] for rule in settings.rules}
+    return on_group(settings, lambda group: find(group, wanted), regions)
 
 
 def show_conflict(config: Path | None, entry_id: str, *, as_json: bool) -> int:
     """Print one entry with both images, side by side."""
-    settings = load(configuration_path(config))
-    entry = asyncio.run(_one(settings, entry_id))
+    entry = on_group(loaded(config), lambda group: ConflictEntries(group).one(entry_id))
     if as_json:
         print_json(entry)
         return EXIT_STOPPED
@@ -68,8 +73,8 @@ def show_conflict(config: Path | None, entry_id: str, *, as_json: bool) -> int:
 
 def export_conflicts(config: Path | None, wanted: Wanted, output: Path | None, *, as_json: bool) -> int:
     """Write the entries that match as JSON lines, or as one document."""
-    settings = load(configuration_path(config))
-    entries = asyncio.run(_find(settings, wanted))
+    settings = loaded(config)
+    entries = _found(settings, wanted)
     documents: list[Any] = [{"group": settings.group, "conflicts": entries}] if as_json else entries
     lines = [json.dumps(document, ensure_ascii=False) + "\n" for document in documents]
     if output is None:
@@ -80,36 +85,55 @@ def export_conflicts(config: Path | None, wanted: Wanted, output: Path | None, *
             file.writelines(lines)
     except OSError as error:
         raise OutputRefused(f"{output} cannot be written: {error.strerror}.", advice="Name another file.") from error
-    sys.stderr.write(f"replicator: {len(entries)} entries were written to {output}.\n")
+    note(f"{len(entries)} entries were written to {output}.")
     return EXIT_STOPPED
 
 
-def wanted_entries(
-    *, rule: str | None, key: str | None, kind: str | None, since: str | None, limit: int | None
-) -> Wanted:
-    """The filters of a command line, checked."""
-    check_kind(kind)
-    moment = None if since is None else parse_since(since, datetime.now(UTC))
-    return Wanted(rule, key, kind, moment, limit)
+# -- promoting -----------------------------------------------------------------------------------------------------
 
 
-def _limited(wanted: Wanted, limit: int) -> Wanted:
-    return Wanted(wanted.rule, wanted.key, wanted.kind, wanted.since, limit)
+def promote_conflict(config: Path | None, choice: Choice, *, yes: bool, as_json: bool) -> int:
+    """Show what would change, ask, and write."""
+    need_yes(yes=yes, as_json=as_json, deed="write")
+    settings = loaded(config)
+
+    async def work(group: Group) -> Promotion:
+        promotion = await promotions.plan(group, choice)
+        if not as_json:
+            _show(promotion)
+        ask(f"Write this to {promotion.table} in {promotion.region}?", yes=yes, refused="Nothing was written.")
+        if added := await promotions.write(group, promotion):
+            note(f"meanwhile the item had got {', '.join(added)}, which was not shown and is gone now.")
+        return promotion
+
+    done = on_group(settings, work, settings.regions)
+    if as_json:
+        print_json(
+            {
+                "id": done.entry["id"],
+                "region": done.region,
+                "table": done.table,
+                "key": done.entry["key"],
+                "before": _attributes(done.before),
+                "after": _attributes(done.item),
+            }
+        )
+    else:
+        sys.stdout.write(f"The loser of {done.entry['id'][:12]} stands in {done.table} in {done.region} again.\n")
+    return EXIT_STOPPED
 
 
-async def _find(settings: Settings, wanted: Wanted) -> list[dict[str, Any]]:
-    regions = {settings.coordination.region}
-    if wanted.key is not None:
-        regions |= {rule.regions_used[0] for rule in settings.rules}
-    async with open_places(settings, regions) as places:
-        if wanted.key is not None:
-            settings = await with_tables(settings, places)
-        return await ConflictEntries(settings, places).find(wanted)
+def _show(promotion: Promotion) -> None:
+    sys.stdout.write(
+        f"{shown_key(promotion.entry)} in table {promotion.table} of region {promotion.region}"
+        f"{' would be deleted' if promotion.item is None else ''}:\n"
+    )
+    rows = list(differences(_attributes(promotion.before), _attributes(promotion.item)))
+    print_rows(("attribute", "now", "promoted"), rows or [("(nothing differs)", "", "")])
 
 
-async def _one(settings: Settings, entry_id: str) -> dict[str, Any]:
-    async with open_places(settings, {settings.coordination.region}) as places:
-        return await ConflictEntries(settings, places).one(entry_id)
+def _attributes(item: Image | None) -> Any:
+    return None if item is None else item.attributes
 
 
 # -- showing -------------------------------------------------------------------------------------------------------

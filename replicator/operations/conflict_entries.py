@@ -5,21 +5,20 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
-
-from pydantic import TypeAdapter, ValidationError
 
 from replicator.adapters.dynamodb.conflict_log import BY_KEY, BY_RULE, shown
 from replicator.checks.described_tables import ask, describe
+from replicator.checks.table_choices import with_tables
 from replicator.domain.conflict_document import shown_time
 from replicator.domain.conflicts import Kind
 from replicator.domain.errors import EXIT_USAGE, ReplicatorError
 from replicator.operations.item_key import KeyInvalid, parse_key
-from replicator.settings.values import Duration
+from replicator.operations.times import parse_moment
 
 if TYPE_CHECKING:
-    from replicator.adapters.aws.clients import Place
+    from replicator.operations.group import Group
     from replicator.settings import Settings
 
 _WHOLE_ID = re.compile(r"[0-9a-f]{64}")
@@ -61,16 +60,20 @@ class Wanted:
 def parse_since(text: str, now: datetime) -> str:
     """A time (ISO 8601), or a duration back from now (`90m`, `7d`), as entries write times."""
     try:
-        moment = datetime.fromisoformat(text)
+        return shown_time(parse_moment(text, now).timestamp())
     except ValueError:
-        try:
-            moment = now - TypeAdapter[timedelta](Duration).validate_python(text)
-        except (ValidationError, OverflowError):
-            raise FilterInvalid(
-                f"--since {text} is neither a time nor a duration.",
-                advice="Write for example 2026-07-01T12:00:00Z, or 90m, or 7d.",
-            ) from None
-    return shown_time((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp())
+        raise FilterInvalid(
+            f"--since {text} is neither a time nor a duration.",
+            advice="Write for example 2026-07-01T12:00:00Z, or 90m, or 7d.",
+        ) from None
+
+
+def wanted_entries(
+    *, rule: str | None, key: str | None, kind: str | None, since: str | None, limit: int | None
+) -> Wanted:
+    """The filters of an operator, checked."""
+    check_kind(kind)
+    return Wanted(rule, key, kind, None if since is None else parse_since(since, datetime.now(UTC)), limit)
 
 
 def check_kind(kind: str | None) -> None:
@@ -80,14 +83,20 @@ def check_kind(kind: str | None) -> None:
         raise FilterInvalid(f"--kind {kind} is no kind of conflict.", advice=f"Kinds are: {', '.join(kinds)}.")
 
 
-class ConflictEntries:
-    """The conflict table of a configuration; `places` holds its region, and those of the rules when keys are asked."""
+async def find(group: Group, wanted: Wanted) -> list[dict[str, Any]]:
+    """The entries that match, newest first; with a key, the group has clients of the rules' first regions."""
+    settings = group.settings if wanted.key is None else await with_tables(group.settings, group.places)
+    return await ConflictEntries(group, settings).find(wanted)
 
-    def __init__(self, settings: Settings, places: dict[str, Place]) -> None:
-        self._settings = settings
-        self._places = places
-        self._dynamodb = places[settings.coordination.region].dynamodb
-        self._table = settings.conflict_table_name
+
+class ConflictEntries:
+    """The conflict table of a group; `settings`: with the tables that rules choose, when keys are asked for."""
+
+    def __init__(self, group: Group, settings: Settings | None = None) -> None:
+        self._settings = settings or group.settings
+        self._places = group.places
+        self._dynamodb = group.places[group.settings.coordination.region].dynamodb
+        self._table = group.settings.conflict_table_name
 
     async def find(self, wanted: Wanted) -> list[dict[str, Any]]:
         """The entries that match, newest first."""

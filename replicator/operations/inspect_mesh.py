@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from replicator.domain.modes.requests import Found, FoundRow, GetItem, GetSideRow, GetTombstone
 from replicator.domain.modes.versioned.ranks import LOWEST, Rank, VersionAttribute, VersionType, rank_of
 from replicator.domain.stamps import Held, Kind, SideRow, held
 from replicator.domain.versions import STAMP
-from replicator.operations.item_copies import OPEN, Sight, digest, or_unknown, short, unreachable
+from replicator.operations.item_copies import Sight, digest, or_unknown, short, unreachable
+from replicator.operations.item_region import item_in, side_row_in, tombstone_in
 from replicator.settings import ActiveRule
 
 if TYPE_CHECKING:
@@ -81,13 +81,10 @@ def _wanted(standings: Sequence[_Standing]) -> str | None:
 
 async def _look(rule: MeshRule, region: DynamoRegion, where: tuple[str, str, str], key: ItemKey) -> _Standing:
     """`where`: region id, table, side table."""
-    found = await region.execute(GetItem(key), OPEN)
-    item = found.item if isinstance(found, Found) else None
+    item = await item_in(region, key)
     if isinstance(rule, ActiveRule):
-        row = await region.execute(GetSideRow(key), OPEN)
-        return _active(rule, where, item, row.row if isinstance(row, FoundRow) else SideRow())
-    tombstone = await region.execute(GetTombstone(key), OPEN)
-    return _versioned(rule, where, item, tombstone.tombstone if isinstance(tombstone, Found) else None)
+        return _active(rule, where, item, await side_row_in(region, key))
+    return _versioned(rule, where, item, await tombstone_in(region, key))
 
 
 # -- active-active -------------------------------------------------------------------------------------------------

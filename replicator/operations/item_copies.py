@@ -19,20 +19,9 @@ from replicator.domain.image import Image, canonical
 from replicator.domain.stamps import parse_version
 from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP, is_ordered_version
 
-COLUMNS = ("what", "where", "state", "version", "bytes", "content", "agrees")
 _DIGEST = 16
 Seen = TypeVar("Seen")
 _EPOCH = datetime.fromtimestamp(0, UTC)
-
-
-class _Open:
-    """A fence for reads, which need none."""
-
-    def check(self) -> None:
-        """Nothing stands in the way."""
-
-
-OPEN = _Open()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,14 +66,6 @@ class Sight:
             **self.details,
             **({"item": content} if values else {}),
         }
-
-    def row(self, *, values: bool) -> list[str]:
-        """As cells of `COLUMNS`, and the content when asked for."""
-        agrees = {True: "yes", False: "NO", None: ""}[self.agrees]
-        where = f"{self.name} in {self.region}" + (f", key {self.key}" if self.key else "")
-        size = "" if self.item is None else str(len(self.item.wire))
-        row = [self.role, where, self.state, short(self.version), size, self.digest or "", agrees]
-        return [*row, self.item.wire.decode() if self.item else ""] if values else row
 
 
 def unreachable(role: str, region: str, name: str, error: Unreachable, key: str | None = None) -> Sight:

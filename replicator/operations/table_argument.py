@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
 from replicator.adapters.clients import open_places
 from replicator.checks.table_choices import with_tables
 from replicator.domain.errors import EXIT_USAGE, ReplicatorError
+from replicator.operations.group import rule_named
 
 if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings
 
 _SHOWN_NAMES = 10
-
-
-class RuleUnknown(ReplicatorError):
-    """There is no rule of this name."""
-
-    exit_code = EXIT_USAGE
 
 
 class TableUnclear(ReplicatorError):
@@ -27,12 +21,9 @@ class TableUnclear(ReplicatorError):
     exit_code = EXIT_USAGE
 
 
-def rule_on_table(settings: Settings, name: str, table: str | None) -> RuleSettings:
+async def rule_on_table(settings: Settings, name: str, table: str | None) -> RuleSettings:
     """The rule as if it named one table: the one that is asked for, or the only one that it has."""
-    rule = next((rule for rule in settings.rules if rule.name == name), None)
-    if rule is None:
-        known = ", ".join(rule.name for rule in settings.rules)
-        raise RuleUnknown(f"There is no rule {name}.", advice=f"Rules are: {known}.")
+    rule = rule_named(settings, name)
     if rule.choice is None:
         if table not in {None, rule.table_name}:
             raise TableUnclear(f"Rule {name} is about table {rule.table_name}.", advice="Leave --table out.")
@@ -41,7 +32,7 @@ def rule_on_table(settings: Settings, name: str, table: str | None) -> RuleSetti
         if not rule.choice.names(table):
             raise TableUnclear(f"Rule {name} does not choose {table}.", advice=f"It chooses {rule.choice}.")
         return rule.on(table)
-    return _only_one(name, asyncio.run(_tables(settings, rule)))
+    return _only_one(name, await _tables(settings, rule))
 
 
 def _only_one(name: str, found: list[RuleSettings]) -> RuleSettings:

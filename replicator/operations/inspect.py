@@ -1,0 +1,131 @@
+"""One item everywhere - regions, tombstones, cache entries - and whether they agree."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from replicator.adapters.clients import open_caches, open_places
+from replicator.checks.described_tables import Table, describe
+from replicator.domain.errors import PoisonRecord, Unreachable
+from replicator.domain.image import Image
+from replicator.domain.versions import STAMP
+from replicator.operations.inspect_caches import cache_sights
+from replicator.operations.inspect_mesh import mesh_sights, stamp_of
+from replicator.operations.item_copies import Sight, digest, or_unknown, unreachable
+from replicator.operations.item_key import parse_key
+from replicator.operations.item_region import item_in, region_of, tombstone_in
+from replicator.settings import OrderedRule
+from replicator.settings.compiled_rules import sights_of
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Place
+    from replicator.domain.filters import Filter
+    from replicator.domain.records import ItemKey
+    from replicator.settings import RuleSettings, Settings
+
+_ITEMS = {"source", "replica", "region"}
+"""Roles of the places where the item itself may be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What was found. `agree`: None when not every place answered; `troubles`: why."""
+
+    rule: RuleSettings
+    key: ItemKey
+    places: Sequence[Sight]
+
+    @property
+    def troubles(self) -> list[str]:
+        """Why places are not known, each reason once."""
+        return list(dict.fromkeys(place.trouble for place in self.places if place.trouble is not None))
+
+    @property
+    def agree(self) -> bool | None:
+        """Whether all places agree; None when one did not answer."""
+        return None if self.troubles else all(place.agrees is not False for place in self.places)
+
+    def document(self, *, values: bool) -> dict[str, Any]:
+        """As JSON; contents only when asked for."""
+        return {
+            "rule": self.rule.name,
+            "mode": self.rule.mode,
+            "key": Image(self.key.wire).attributes,
+            "agree": self.agree,
+            "places": [place.document(values=values) for place in self.places],
+        }
+
+
+async def inspect(settings: Settings, rule: RuleSettings, text: str) -> Inspection:
+    """Look everywhere; `rule` names one table (`rule_on_table`), `text` is the key as an operator types it."""
+    tables = dict([*rule.replica_tables, *rule.sources])
+    names = {action.cache for action in rule.cache}
+    async with open_places(settings, tables) as places, open_caches(settings, names) as caches:
+        key = parse_key(text, (await _described(rule, places)).keys)
+        if isinstance(rule, OrderedRule):
+            sights, stamp = await _ordered(settings, rule, places, key), STAMP
+        else:
+            regions = {region: region_of(settings, places[region], table) for region, table in rule.sources}
+            passes = _filter(settings, rule).matches(Image(key.wire))
+            sights = await mesh_sights(rule, regions, settings.side_table_name, key, passes=passes)
+            stamp = stamp_of(rule)
+        beside = {sight.region: sight for sight in sights if sight.role in _ITEMS}
+        return Inspection(rule, key, [*sights, *await cache_sights(settings, rule, caches, key, beside, stamp)])
+
+
+async def _described(rule: RuleSettings, places: Mapping[str, Place]) -> Table:
+    """The first of the rule's tables that answers; their keys are the same."""
+    first: Unreachable | None = None
+    for region, table in (*rule.sources, *rule.replica_tables):
+        try:
+            return await describe(places[region], table)
+        except Unreachable as error:
+            first = first or error
+    assert first is not None, "a rule has a source"
+    raise first
+
+
+async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, Place], key: ItemKey) -> list[Sight]:
+    """The source, then every replica with its tombstone."""
+    where = [(rule.source, rule.table_name), *rule.replica_tables]
+    tables = [region_of(settings, places[region], table) for region, table in where]
+    items = await asyncio.gather(*(or_unknown(item_in(table, key)) for table in tables))
+    tombstones = await asyncio.gather(*(or_unknown(tombstone_in(table, key)) for table in tables[1:]))
+    source = items[0]
+    if isinstance(source, Unreachable):
+        sights, wanted = [unreachable("source", rule.source, rule.table_name, source)], None
+    else:
+        sights = [Sight("source", rule.source, rule.table_name, _presence(source), None, source)]
+        wanted = _wanted(settings, rule, source)
+    for (region, table), item, tombstone in zip(rule.replica_tables, items[1:], tombstones, strict=True):
+        if isinstance(item, Unreachable):
+            sights.append(unreachable("replica", region, table, item))
+        else:
+            same = None if isinstance(source, Unreachable) else digest(item) == digest(wanted)
+            version = item.stamp if item else None
+            sights.append(Sight("replica", region, table, _presence(item), version, item, same))
+        if isinstance(tombstone, Unreachable):
+            sights.append(unreachable("tombstone", region, settings.side_table_name, tombstone))
+        else:
+            state = "none" if tombstone is None else "there"
+            sights.append(Sight("tombstone", region, settings.side_table_name, state, tombstone))
+    return sights
+
+
+def _filter(settings: Settings, rule: RuleSettings) -> Filter:
+    return sights_of(settings, rule)[0].filter
+
+
+def _presence(item: Image | None) -> str:
+    return "absent" if item is None else "present"
+
+
+def _wanted(settings: Settings, rule: RuleSettings, source: Image | None) -> Image | None:
+    """What the replicas should hold: the source's item, unless the rule's filter keeps it out."""
+    try:
+        return source if _filter(settings, rule).matches(source) else None
+    except PoisonRecord:  # the filter cannot judge it, so its shard stands still
+        return source

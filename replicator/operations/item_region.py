@@ -1,0 +1,59 @@
+"""One item of a table and what is remembered beside it, read as the modes read it, but without a lease."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from replicator.adapters.aws import wire
+from replicator.adapters.clock import SystemClock
+from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.domain.modes.requests import Found, FoundRow, GetItem, GetSideRow, GetTombstone
+from replicator.domain.stamps import SideRow
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Place
+    from replicator.domain.image import Image
+    from replicator.domain.records import ItemKey
+    from replicator.settings import Settings
+
+
+class _Open:
+    """A fence for reads, which need none."""
+
+    def check(self) -> None:
+        """Nothing stands in the way."""
+
+
+_OPEN = _Open()
+
+
+def region_of(settings: Settings, place: Place, table: str) -> DynamoRegion:
+    """A table and its side table, for one request at a time."""
+    wire.prepare(place.dynamodb)
+    return DynamoRegion(
+        place.dynamodb,
+        region_id=place.region_id,
+        table=table,
+        side_table=settings.side_table_name,
+        tombstone_ttl=settings.tombstone_ttl,
+        concurrency=1,
+        clock=SystemClock(),
+    )
+
+
+async def item_in(region: DynamoRegion, key: ItemKey) -> Image | None:
+    """The item."""
+    answer = await region.execute(GetItem(key), _OPEN)
+    return answer.item if isinstance(answer, Found) else None
+
+
+async def tombstone_in(region: DynamoRegion, key: ItemKey) -> str | None:
+    """What is remembered of its delete, in the modes that remember a version alone."""
+    answer = await region.execute(GetTombstone(key), _OPEN)
+    return answer.tombstone if isinstance(answer, Found) else None
+
+
+async def side_row_in(region: DynamoRegion, key: ItemKey) -> SideRow:
+    """Its side row, in mode `active-active`."""
+    answer = await region.execute(GetSideRow(key), _OPEN)
+    return answer.row if isinstance(answer, FoundRow) else SideRow()
