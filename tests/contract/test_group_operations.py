@@ -1,0 +1,215 @@
+"""Operations on a group's rows, as functions: what they return and what they store, without a command line."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from replicator.adapters.aws.clients import Place
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.domain.errors import TableMissing
+from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.progress import END, HORIZON, Position
+from replicator.domain.shards.leases import Pulse, Rewind, StreamRef
+from replicator.domain.shards.lineage import Shard
+from replicator.operations import gaps, leases, pauses, rewind
+from replicator.operations.documents import document
+from replicator.operations.errors import RequestRefused
+from replicator.operations.leases import Shown, Taken
+from replicator.operations.status import status
+from tests.contract.coordination_worlds import EU, GAP, ME, ORDERS_EU, S1, S2, S3, STREAM, YOU, TableWorld, table_world
+from tests.contract.operation_worlds import group_of
+from tests.contract.worlds import create_table, fresh
+
+pytestmark = pytest.mark.servers
+
+NOW = datetime(2026, 7, 1, 12, tzinfo=UTC)
+
+
+@pytest.fixture
+async def stored(dynamo_place: Place) -> TableWorld:
+    """Three shards: one finished, its child owned, and a grandchild that waits."""
+    stored = await table_world(dynamo_place)
+    await stored.registry.remember_stream(STREAM)
+    await stored.registry.start(STREAM, EU, started_at=5.0)
+    await stored.found(Shard(S1, closed=True), Shard(S2, (S1,)), Shard(S3, (S2,)))
+    await stored.rewind(await stored.row(S1), {ORDERS_EU: END}, {})
+    await stored.coordination.save(await stored.claimed(S2), {ORDERS_EU: Position("7")})
+    return stored
+
+
+# -- leases --------------------------------------------------------------------------------------------------------
+
+
+async def test_shards_are_listed_with_what_they_wait_for(stored: TableWorld, dynamo_place: Place) -> None:
+    group, _ = group_of(stored, dynamo_place)
+    await stored.membership.beat(ME, Pulse(3, admin="http://here:1"))
+    found = await leases.list_leases(group, Shown(fast=True))
+    assert [(shard.shard, shard.state, shard.waits_for) for shard in found.shards] == [
+        (S2, "open", []),
+        (S3, "waiting", [S2]),
+    ]
+    assert found.hidden_finished == 1
+    assert [(worker.worker, worker.is_, worker.heartbeat, worker.shards) for worker in found.workers] == [
+        (ME, "unknown", 3, 1)
+    ]
+    assert found.shards[0].positions == {ORDERS_EU: Position("7")}
+    assert [(stream.shards, stream.finished) for stream in found.streams] == [(3, 1)]
+    everything = await leases.list_leases(group, Shown(everything=True, fast=True))
+    assert [shard.state for shard in everything.shards] == ["finished", "open", "waiting"]
+    assert [shard.shard for shard in (await leases.list_leases(group, Shown(owner="free", fast=True))).shards] == [S3]
+    with pytest.raises(RequestRefused, match="no rule none"):
+        await leases.list_leases(group, Shown(rule="none"))
+
+
+async def test_a_release_leaves_out_what_went_to_another_owner(stored: TableWorld, dynamo_place: Place) -> None:
+    group, _ = group_of(stored, dynamo_place)
+    await stored.claimed(S3, YOU)
+    (released,) = await leases.release(group, Taken(worker=ME))
+    assert (released.shard, released.owner, released.epoch) == (S2, ME, 2)
+    assert [(await stored.row(shard)).owner for shard in (S2, S3)] == [None, YOU]
+    assert await leases.release(group, Taken(worker=ME)) == []
+    with pytest.raises(RequestRefused, match="needs one of"):
+        await leases.release(group, Taken(worker=ME, everything=True))
+
+
+# -- gaps and pauses -----------------------------------------------------------------------------------------------
+
+
+async def test_a_gap_is_accepted_as_it_was_seen_and_not_once_it_has_grown(
+    stored: TableWorld, dynamo_place: Place
+) -> None:
+    group, _ = group_of(stored, dynamo_place)
+    await stored.registry.record_gap(GAP)
+    seen = await gaps.gap_named(group, GAP.gap_id[:4])
+    await stored.registry.record_gap(replace(GAP, until=END))
+    with pytest.raises(RequestRefused, match="has grown meanwhile"):
+        await gaps.acknowledge(group, seen, by="ada")
+    gap, changed = await gaps.acknowledge(group, await gaps.gap_named(group, GAP.gap_id), by="ada", note="compared")
+    assert (changed, gap.is_open, gap.acknowledged_by, gap.until) == (True, False, "ada", END)
+    again, changed = await gaps.acknowledge(group, await gaps.gap_named(group, GAP.gap_id), by="bob")
+    assert (changed, again) == (False, gap)
+    assert await gaps.list_gaps(group) == await gaps.list_gaps(group, "orders") == [gap]
+    assert await gaps.list_gaps(group, "bills") == []
+
+
+async def test_a_rule_that_left_the_configuration_can_be_resumed_but_not_paused(
+    stored: TableWorld, dynamo_place: Place
+) -> None:
+    before, _ = group_of(stored, dynamo_place, "orders")
+    after, _ = group_of(stored, dynamo_place, "bills")
+    assert [await pauses.pause(before, "orders"), await pauses.pause(before, "orders")] == [True, False]
+    with pytest.raises(RequestRefused):
+        await pauses.pause(after, "orders")
+    assert await pauses.resume(after, "orders")
+    with pytest.raises(RequestRefused):
+        await pauses.resume(after, "orders")
+    assert not await pauses.resume(before, "orders")
+
+
+# -- rewind --------------------------------------------------------------------------------------------------------
+
+
+async def read_stream(stored: TableWorld, opened: Place) -> StreamRef:
+    """A real stream of one shard, which orders/eu has read to 42."""
+    table = fresh("orders")
+    await create_table(opened.dynamodb, table, {"pk": "S"}, stream=True)
+    streams = DynamoStreams(opened)
+    stream = replace(await streams.current(TableName(table)), region=RegionId("us"))
+    await stored.registry.remember_stream(stream)
+    await stored.registry.start(stream, EU, started_at=5.0)
+    await stored.coordination.discover(stream, await whole_listing(streams, stream), found_at=1.0)
+    (row,) = (await stored.coordination.state(stream)).rows.values()
+    assert await stored.operations.rewind(stream, row, {ORDERS_EU: Position("42")}, {})
+    return stream
+
+
+async def test_a_shard_that_changed_hands_since_it_was_shown_is_rewound_from_where_it_stands(
+    stored: TableWorld, dynamo_place: Place
+) -> None:
+    group, _ = group_of(stored, dynamo_place)
+    stream = await read_stream(stored, dynamo_place)
+    request = rewind.asked(group.settings, rewind.Wish("orders", "1h", stream=stream.arn), NOW)
+    planned = await rewind.plan(group, request)
+    (step,) = planned.steps
+    assert step.old == {ORDERS_EU: Position("42")}
+    assert await stored.operations.rewind(stream, step.row, {ORDERS_EU: Position("50")}, {})
+    (moved,) = (await rewind.carry_out(group, planned)).moved
+    assert (moved.from_, moved.to) == (Position("50"), HORIZON)
+    (row,) = (await stored.coordination.state(stream)).rows.values()
+    assert row.checkpoints == {ORDERS_EU: HORIZON}
+    assert row.rewinds == {ORDERS_EU: Rewind(NOW.timestamp() - 3600, Position("50"))}
+    assert (await rewind.plan(group, request)).steps == []
+    assert (await rewind.carry_out(group, planned)).moved == []
+
+
+# -- status --------------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def serving(status: dict[str, Any]) -> AsyncIterator[str]:
+    """An admin server that shows this; yields its address."""
+
+    async def show(_: web.Request) -> web.Response:
+        return web.json_response(status)
+
+    app = web.Application()
+    app.add_routes([web.get("/status", show)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_of_a_shard_that_two_workers_speak_of_the_owner_s_word_counts(
+    stored: TableWorld, dynamo_place: Place
+) -> None:
+    group, _ = group_of(stored, dynamo_place)
+
+    def says(worker: str, lag: float) -> dict[str, Any]:
+        target = {
+            "target": ORDERS_EU.text,
+            "region": "eu",
+            "position": "9",
+            "lag_seconds": lag,
+            "counts": {"records": 2},
+        }
+        shard = {"shard": S2, "stream": STREAM.arn, "targets": [target]}
+        return {"group": "test", "worker": worker, "rules": [{"name": "orders", "shards": [shard]}]}
+
+    async with serving(says(YOU, 9.0)) as other, serving(says(ME, 1.0)) as owner:
+        await stored.membership.beat(YOU, Pulse(1, admin=other))
+        await stored.membership.beat(ME, Pulse(1, admin=owner))
+        found = await status(group)
+    (rule,) = found.rules
+    assert [(shard.shard, shard.owner, shard.over) for shard in rule.shards] == [
+        (S1, None, "finished"),
+        (S2, ME, None),
+        (S3, None, None),
+    ]
+    (target,) = rule.shards[1].targets
+    assert (target.checkpoint, target.position, target.lag_seconds) == ("7", "9", 1.0)
+    assert [worker.daemon is not None for worker in found.workers] == [True, True]
+    assert document(found)["rules"][0]["shards"][1]["targets"][0]["counts"] == {"records": 2}
+
+
+async def test_status_is_an_error_only_when_neither_the_table_nor_a_worker_answers(dynamo_place: Place) -> None:
+    group, _ = group_of(TableWorld(dynamo_place, "none"), dynamo_place)
+    with pytest.raises(TableMissing):
+        await status(group)
+    answer = {"group": "test", "worker": "me", "rules": [{"name": "orders", "shards": []}]}
+    async with serving(answer) as address:
+        port = int(address.rpartition(":")[2])
+        known, _ = group_of(TableWorld(dynamo_place, "none"), dynamo_place, admin={"port": port})
+        found = await status(known)
+    assert found.coordination_error is not None
+    assert (found.daemon, found.rules[0].shards) == ({"group": "test", "worker": "me"}, [])
