@@ -59,7 +59,7 @@ def entry(
 def log(world: World, *entries: ConflictEntry, mask: frozenset[str] = frozenset(), bound: int = 390_000) -> None:
     for one in entries:
         row = stored(document(one, mask, bound))
-        world.call("us", "PutItem", TableName=TABLE, Item={**row, "item": {"S": one.item}, "exp": {"N": "1"}})
+        world.call("us", "PutItem", TableName=TABLE, Item={**row, "item": {"S": one.item}, "exp": {"N": "4102444800"}})
 
 
 @pytest.fixture
