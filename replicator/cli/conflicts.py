@@ -103,7 +103,8 @@ def promote_conflict(config: Path | None, choice: Choice, *, yes: bool, as_json:
             _show(promotion)
         ask(f"Write this to {promotion.table} in {promotion.region}?", yes=yes, refused="Nothing was written.")
         if added := await promotions.write(group, promotion):
-            note(f"meanwhile the item had got {', '.join(added)}, which was not shown and is gone now.")
+            unseen = ", ".join(added)
+            note(f"meanwhile the item had got other values of {unseen}, which were not shown and are gone now.")
         return promotion
 
     done = on_group(settings, work, settings.regions)

@@ -156,11 +156,11 @@ def _next(attribute: VersionAttribute, highest: str | None) -> str | None:
 async def write(group: Group, promotion: Promotion) -> list[str]:
     """Write, if the item still is what was planned with; its stamp may change meanwhile, since a worker sets it.
 
-    Returns the attributes that the item had got meanwhile, and that are gone now.
+    Returns the attributes that had got other values meanwhile, which are gone now.
     """
     place = group.places[promotion.region]
     shown = None if promotion.before is None else _unstamped(promotion.before, promotion.stamp)
-    written = () if promotion.item is None else promotion.item.attributes.keys()
+    written = {} if promotion.item is None else promotion.item.attributes
     when = as_shown(shown, written, promotion.key.parts[0][0])
     table = b'"TableName":%b,"ReturnValues":"ALL_OLD"' % msgspec.json.encode(promotion.table)
     operation: Any
@@ -177,7 +177,9 @@ async def write(group: Group, promotion: Promotion) -> list[str]:
         raise PromotionRefused(
             "The item has changed since it was shown; nothing was written.", advice="Run the command again to see it."
         ) from refusal
-    return sorted(wire.decoded(_ANSWER, answer, what).Attributes.keys() - {promotion.stamp, *(shown or ())})
+    replaced, before = wire.decoded(_ANSWER, answer, what).Attributes, shown or {}
+    names = sorted((replaced.keys() | before.keys()) - {promotion.stamp})
+    return [name for name in names if replaced.get(name) != before.get(name)]
 
 
 def _unstamped(image: Image, stamp: str) -> dict[str, Any]:

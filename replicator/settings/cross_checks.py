@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 
 _LEAST_TTL = timedelta(seconds=1)
+MOST_TARGETS = 80
+"""Targets that may follow one table."""
 
 
 def problems_of(settings: Settings) -> list[str]:
@@ -20,6 +22,7 @@ def problems_of(settings: Settings) -> list[str]:
     return [
         *_region_problems(settings),
         *_name_problems(settings),
+        *_reader_problems(settings),
         *_rule_problems(settings),
         *_choice_problems(settings),
         *target_problems(settings),
@@ -44,6 +47,23 @@ def _region_problems(settings: Settings) -> list[str]:
         f"{path}: region {name!r} is not one of regions ({known})"
         for path, name in used
         if name not in settings.regions
+    ]
+
+
+def _reader_problems(settings: Settings) -> list[str]:
+    """One row holds the positions of all targets on a shard, and one request changes them together."""
+    targets: dict[tuple[str, str], int] = {}
+    for rule in settings.rules:
+        targets_of_rule = 1
+        if isinstance(rule, OrderedRule):
+            beside = {settings.caches[action.cache].region for action in rule.cache if action.cache in settings.caches}
+            targets_of_rule = len(set(rule.regions_written) | beside & {rule.source})
+        for place in rule.sources or [(rule.regions_used[0], f"of rule {rule.name}")]:
+            targets[place] = targets.get(place, 0) + targets_of_rule
+    return [
+        f"rules: table {table} in region {region} is brought to {count} targets; at most {MOST_TARGETS} may follow one"
+        for (region, table), count in targets.items()
+        if count > MOST_TARGETS
     ]
 
 

@@ -505,6 +505,20 @@ def test_a_name_with_a_hyphen_is_set_from_a_file_and_by_the_environment(
     assert sentence.startswith("the environment (REPLICATOR_...): `caches.eu-main.passwordd` is not a known key")
 
 
+def test_more_targets_than_one_row_can_hold_are_refused(path: Path) -> None:
+    content = yaml.safe_load(GOOD)
+    (rule,) = content["rules"]
+
+    def rules(count: int) -> str:
+        many = [{**rule, "name": f"r{n}", "replicas": [{"region": "eu", "table": f"to-{n}"}]} for n in range(count)]
+        return yaml.safe_dump({**content, "rules": many})
+
+    path.write_text(rules(80))
+    assert len(load(path).rules) == 80
+    (sentence,) = problems(path, rules(81))
+    assert "table orders in region us is brought to 81 targets; at most 80 may follow one" in sentence
+
+
 def test_two_names_that_are_one_in_the_environment_are_refused(path: Path) -> None:
     content = yaml.safe_load(GOOD)
     content["caches"]["eu-main"] = content["caches"]["eu_main"]

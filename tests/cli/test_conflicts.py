@@ -355,7 +355,29 @@ def test_an_attribute_that_nobody_saw_is_told_when_it_is_overwritten(ordered: Wo
         ordered.config["regions"]["us"]["endpoint_url"] = url
         answer = ordered.run("conflicts", "promote", one.id, "--yes")
     assert answer.code == 0
-    assert "meanwhile the item had got surprise, which was not shown and is gone now" in answer.errors
+    told = "meanwhile the item had got other values of surprise, which were not shown and are gone now"
+    assert told in answer.errors
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("delete", [False, True])
+def test_a_loser_with_any_number_of_attributes_is_promoted(ordered: World, *, delete: bool) -> None:
+    """The condition stays within DynamoDB's bounds, and says first what the write would take away."""
+    many = {f"field{number:03d}": {"S": "x"} for number in range(600)}
+    one = entry(loser_op="delete", kind=Kind.PUT_DELETE) if delete else entry(loser=image("a", **many))
+    log(ordered, one)
+    standing = {**SHOWN, **many}
+    ordered.put("us", "orders", **standing)
+
+    def interfere(passing: str) -> None:
+        if passing == ("DeleteItem" if delete else "PutItem"):
+            ordered.put("us", "orders", **{**standing, "field599": {"S": "changed"}})
+
+    with watched(ordered.endpoint_url, interfere) as url:
+        ordered.config["regions"]["us"]["endpoint_url"] = url
+        answer = ordered.run("conflicts", "promote", one.id, "--yes")
+    assert answer.code == 0
+    assert "meanwhile the item had got other values of field599" in answer.errors
 
 
 @pytest.mark.servers

@@ -5,7 +5,7 @@ The contract suite proves on a real server that every expression means what the 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import assert_never
 
@@ -103,25 +103,41 @@ def _stated(text: str, names: Mapping[str, str], values: Mapping[str, object]) -
 
 # -- what an operator was shown ------------------------------------------------------------------------------------
 
-_MOST_TERMS = 250
-"""Of the 300 operators that DynamoDB takes in one expression."""
+LONGEST_EXPRESSION = 4096
+"""Bytes of one expression that DynamoDB takes."""
+
+MOST_OPERATORS = 300
+"""Operators and functions of one expression that DynamoDB takes; `AND` is one too."""
+
+_AND = " AND "
 
 
-def as_shown(shown: Mapping[str, object] | None, written: Collection[str], key_attribute: str) -> bytes:
+def as_shown(shown: Mapping[str, object] | None, written: Mapping[str, object], key_attribute: str) -> bytes:
     """Members of a request body that state that an item still has these attributes, and none of the others written.
 
-    `shown`: typed attributes, None when there was no item. An attribute with a name that is neither shown nor written
-    cannot be excluded; whoever writes sees it in what the write replaced.
+    `shown`: typed attributes, None when there was no item; `written`: those of the item that takes its place. What does
+    not fit into one expression is left out: first of what the write would leave as it is, then of what it adds. That,
+    and an attribute with a name that is neither shown nor written, the writer sees in what the write replaced.
     """
     if shown is None:
         return _stated("attribute_not_exists(#pk)", {"#pk": key_attribute}, {})
-    there = dict(sorted(shown.items())[:_MOST_TERMS])
-    missing = sorted(set(written) - shown.keys())[: _MOST_TERMS - len(there)]
-    texts = [f"#s{n} = :s{n}" for n in range(len(there))] + [
-        f"attribute_not_exists(#n{n})" for n in range(len(missing))
-    ]
-    names = {f"#s{n}": name for n, name in enumerate(there)} | {f"#n{n}": name for n, name in enumerate(missing)}
-    return _stated(" AND ".join(texts), names, {f":s{n}": value for n, value in enumerate(there.values())})
+    lost = sorted(name for name, typed in shown.items() if written.get(name) != typed)
+    kept = sorted(shown.keys() - set(lost))
+    texts: list[str] = []
+    names: dict[str, str] = {}
+    values: dict[str, object] = {}
+    room = LONGEST_EXPRESSION
+    for name in [*lost, *sorted(written.keys() - shown.keys()), *kept]:
+        place = len(texts)
+        text = f"#{place} = :{place}" if name in shown else f"attribute_not_exists(#{place})"
+        room -= len(text) + len(_AND)
+        if room < 0 or 2 * place >= MOST_OPERATORS:
+            break
+        texts.append(text)
+        names[f"#{place}"] = name
+        if name in shown:
+            values[f":{place}"] = shown[name]
+    return _stated(_AND.join(texts), names, values)
 
 
 # -- side rows -----------------------------------------------------------------------------------------------------
