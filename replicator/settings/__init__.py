@@ -9,7 +9,6 @@ from replicator.settings.cross_checks import target_problems
 from replicator.settings.model import (
     DEFAULT_PATH,
     LEAST_TOMBSTONE_TTL,
-    Region,
     Settings,
 )
 from replicator.settings.rules import (
@@ -23,6 +22,7 @@ from replicator.settings.rules import (
     RuleSettings,
     VersionedRule,
 )
+from replicator.settings.sections import Region
 from replicator.settings.sources import DEFAULT_SECRETS, ENV_PREFIX, NESTED, secrets_directory
 from replicator.settings.tables import TABLE_TAGS, TableChoice
 

@@ -2,22 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from replicator.settings.rules import OrderedRule, RuleSettings
+from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable
-
-if TYPE_CHECKING:
-    from replicator.settings.model import Settings
-
 
 _LEAST_TTL = timedelta(seconds=1)
 MOST_TARGETS = 80
 """Targets that may follow one table."""
 
 
-def problems_of(settings: Settings) -> list[str]:
+class Configured(Protocol):
+    """What of the settings must agree."""
+
+    @property
+    def regions(self) -> Mapping[str, Region]:
+        """The places, by their ids."""
+
+    @property
+    def coordination(self) -> CoordinationSettings:
+        """Where leases and progress live."""
+
+    @property
+    def caches(self) -> Mapping[str, Cache]:
+        """The caches, by their names."""
+
+    @property
+    def rules(self) -> Sequence[RuleSettings]:
+        """The rules."""
+
+    @property
+    def places_of_rules(self) -> Sequence[int]:
+        """The index in the file of every rule."""
+
+
+def problems_of(settings: Configured) -> list[str]:
     """One line per contradiction, as `path: sentence`."""
     return [
         *_region_problems(settings),
@@ -37,7 +59,7 @@ def _members(rule: RuleSettings) -> list[tuple[str, str]]:
     return [(f"regions[{n}].region", member.region) for n, member in enumerate(rule.regions)]
 
 
-def _region_problems(settings: Settings) -> list[str]:
+def _region_problems(settings: Configured) -> list[str]:
     used = [("coordination.region", settings.coordination.region)]
     used += [(f"caches.{name}.region", cache.region) for name, cache in settings.caches.items()]
     for index, rule in enumerate(settings.rules):
@@ -50,7 +72,7 @@ def _region_problems(settings: Settings) -> list[str]:
     ]
 
 
-def _reader_problems(settings: Settings) -> list[str]:
+def _reader_problems(settings: Configured) -> list[str]:
     """One row holds the positions of all targets on a shard, and one request changes them together."""
     targets: dict[tuple[str, str], int] = {}
     for rule in settings.rules:
@@ -67,7 +89,7 @@ def _reader_problems(settings: Settings) -> list[str]:
     ]
 
 
-def _name_problems(settings: Settings) -> list[str]:
+def _name_problems(settings: Configured) -> list[str]:
     """Names that are one in the environment, where `-` is written `_`."""
     named = [
         *(("caches", name, f"caches.{name}") for name in settings.caches),
@@ -84,7 +106,7 @@ def _name_problems(settings: Settings) -> list[str]:
     return problems
 
 
-def _rule_problems(settings: Settings) -> list[str]:
+def _rule_problems(settings: Configured) -> list[str]:
     problems = []
     seen: set[str] = set()
     for index, rule in enumerate(settings.rules):
@@ -105,7 +127,7 @@ def _rule_problems(settings: Settings) -> list[str]:
     return problems
 
 
-def _cache_problems(settings: Settings, rule: RuleSettings, path: str) -> list[str]:
+def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list[str]:
     problems = []
     used = {region for _, region in _members(rule)}
     refreshable = {replica.region for replica in rule.replicas} if isinstance(rule, OrderedRule) else set()
@@ -127,7 +149,7 @@ def _cache_problems(settings: Settings, rule: RuleSettings, path: str) -> list[s
     return problems
 
 
-def _choice_problems(settings: Settings) -> list[str]:
+def _choice_problems(settings: Configured) -> list[str]:
     """What only a rule that names its table may say: the tables of a choice have one name everywhere."""
     problems = []
     for index, rule in enumerate(settings.rules):
@@ -149,7 +171,7 @@ def _choice_problems(settings: Settings) -> list[str]:
     return problems
 
 
-def target_problems(settings: Settings) -> list[str]:
+def target_problems(settings: Configured) -> list[str]:
     """No table is written by two rules, and what a rule of mode `ordered` reads is written by none.
 
     Rules that choose their tables say nothing here before it is known which these are (`expansion`).

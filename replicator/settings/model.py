@@ -1,4 +1,4 @@
-"""The configuration as one frozen model: sections, and `Settings` that holds them.
+"""The configuration as one frozen model.
 
 Precedence: YAML file < secrets directory < `REPLICATOR_...` environment. Unknown keys are refused.
 """
@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Self
 
-from pydantic import AfterValidator, Field, HttpUrl, SecretStr, field_validator, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -20,154 +20,12 @@ from pydantic_settings import (
 from replicator.settings.admin import Admin
 from replicator.settings.cross_checks import problems_of
 from replicator.settings.rules import RuleSettings
+from replicator.settings.sections import Apply, Cache, ConflictSettings, CoordinationSettings, Log, Polling, Region
 from replicator.settings.sources import ENV_PREFIX, NESTED, Renaming, SecretsSource, secrets_directory
-from replicator.settings.values import (
-    AttributeName,
-    ByteSize,
-    CacheUrl,
-    Duration,
-    Frozen,
-    Group,
-    Name,
-    RegionName,
-    Table,
-)
+from replicator.settings.values import Duration, Group, Name, RegionName, Table
 
 DEFAULT_PATH = Path("/etc/replicator/replicator.yaml")
 LEAST_TOMBSTONE_TTL = timedelta(hours=48)
-_LEAST_BETWEEN_LOOKS = timedelta(seconds=1)
-_LEAST_MEMORY, _MOST_MEMORY = 16 * 2**20, 2**40
-
-
-def _without_user(url: HttpUrl) -> HttpUrl:
-    if url.username or url.password:
-        raise ValueError("must not contain a user or a password; name a profile or a role instead")
-    return url
-
-
-Endpoint = Annotated[HttpUrl, AfterValidator(_without_user)]
-
-
-class Endpoints(Frozen):
-    """Endpoints of one region, when they differ by service."""
-
-    dynamodb: Endpoint | None = None
-    streams: Endpoint | None = None
-    sts: Endpoint | None = None
-
-
-class Region(Frozen):
-    """A place: account, AWS region and endpoints."""
-
-    region: str = Field(min_length=1, description="AWS region, for example us-east-1")
-    endpoint_url: Endpoint | None = Field(default=None, description="one endpoint for every service of this region")
-    endpoints: Endpoints = Field(default=Endpoints(), description="endpoints by service; they win over endpoint_url")
-    profile: str | None = Field(default=None, description="profile of the shared AWS configuration")
-    role_arn: str | None = Field(default=None, pattern=r"^arn:", description="role to assume for this region")
-    external_id: str | None = Field(default=None, description="external id for role_arn")
-
-    @model_validator(mode="after")
-    def _external_id_needs_role(self) -> Self:
-        if self.external_id is not None and self.role_arn is None:
-            raise ValueError("external_id is set but role_arn is not")
-        return self
-
-    @property
-    def place(self) -> tuple[str | None, ...]:
-        """What tells two places apart, as far as the file shows."""
-        endpoint = self.endpoints.dynamodb or self.endpoint_url
-        return (self.region, None if endpoint is None else str(endpoint), self.profile, self.role_arn)
-
-
-class CoordinationSettings(Frozen):
-    """Where leases and progress live, and their times."""
-
-    region: RegionName
-    table: Table = "replicator-coordination"
-    lease: Duration = Field(default=timedelta(seconds=10), description="a worker silent for so long loses its shards")
-    heartbeat: Duration = Field(default=timedelta(seconds=3), description="time between two signs of life")
-    checkpoint: Duration = Field(default=timedelta(seconds=1), description="least time between two saves of a shard")
-    discovery: Duration = Field(default=timedelta(seconds=10), description="time between two listings of a stream")
-    watch: Duration = Field(default=timedelta(milliseconds=500), description="time between two looks at other workers")
-    tables: Duration = Field(default=timedelta(seconds=60), description="time between two looks for a choice's tables")
-    moves: int = Field(default=8, ge=1, le=1000, description="shards that a worker hands over at a time")
-    describes_per_second: float = Field(
-        default=8, gt=0, le=10, description="DescribeStream calls of all workers together, per region"
-    )
-    drained: Duration = Field(
-        default=timedelta(seconds=60), description="a replaced stream is left when so long nothing more was found in it"
-    )
-    stall: Duration = Field(
-        default=timedelta(seconds=60), description="a leased shard that stands still so long is reported"
-    )
-
-    @model_validator(mode="after")
-    def _times_fit_each_other(self) -> Self:
-        if self.heartbeat * 2 > self.lease:
-            raise ValueError("heartbeat must be at most half of lease, or one lost request loses every shard")
-        if self.tables < _LEAST_BETWEEN_LOOKS:
-            raise ValueError("tables must be at least 1s, because a look may ask about every table of a region")
-        return self
-
-
-class Polling(Frozen):
-    """How a shard is read."""
-
-    interval: Duration = Field(default=timedelta(milliseconds=250), description="least time between reads of a shard")
-    idle_max: Duration = Field(default=timedelta(seconds=1), description="longest wait of an idle shard")
-    page: int = Field(default=1000, ge=1, le=1000, description="records per read")
-    memory: ByteSize = Field(
-        default=256 * 2**20, description="records that are read and not yet applied, over all shards of a process"
-    )
-
-    @field_validator("memory")
-    @classmethod
-    def _room_for_pages(cls, value: int) -> int:
-        if not _LEAST_MEMORY <= value <= _MOST_MEMORY:
-            raise ValueError("must be at least 16MiB, because a page may hold a few, and at most 1TiB")
-        return value
-
-
-class Apply(Frozen):
-    """How replicas are written."""
-
-    concurrency: int = Field(default=64, ge=1, le=1000, description="requests in flight per target")
-    connect_timeout: Duration = timedelta(seconds=3)
-    read_timeout: Duration = timedelta(seconds=10)
-    backoff_max: Duration = Field(default=timedelta(seconds=20), description="longest wait between two tries")
-
-
-class Log(Frozen):
-    """Logging to standard error."""
-
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = Field(default="auto", description="auto: console on a terminal")
-
-
-class ConflictSettings(Frozen):
-    """Where conflict entries go: a DynamoDB table in the coordination region, and a file if one is named."""
-
-    table: Table | None = Field(default=None, description="default: replicator-conflicts-<group>")
-    ttl: Duration = Field(default=timedelta(days=30), description="how long an entry is kept")
-    file: Path | None = Field(default=None, description="the same entries as JSON lines, written by one daemon only")
-    file_max_bytes: int = Field(default=100_000_000, ge=1_000_000, description="a longer file is renamed to <file>.1")
-    file_keep: int = Field(default=5, ge=1, le=1000, description="renamed files that are kept")
-    mask: list[AttributeName] = Field(default=[], description="attributes whose values no entry shows")
-
-
-class Cache(Frozen):
-    """A Redis or Valkey beside a region's table."""
-
-    region: RegionName
-    url: CacheUrl = Field(pattern=r"^(rediss?|unix)://", description="rediss://host:port/db; redis:// without TLS")
-    username: str | None = None
-    password: SecretStr | None = None
-
-    @model_validator(mode="after")
-    def _one_place_for_credentials(self) -> Self:
-        if "@" in self.url and not self.url.startswith("unix:///") and (self.username or self.password):
-            raise ValueError("has credentials in its url and in username or password; keep them in one place")
-        return self
 
 
 class Settings(BaseSettings):

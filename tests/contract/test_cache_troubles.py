@@ -21,7 +21,7 @@ from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate
 from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.laboratory.memory import value_entry
 from replicator.laboratory.servers import Valkey, free_port
-from replicator.settings.model import Cache as CacheSettings
+from replicator.settings.sections import Cache as CacheSettings
 from tests.contract.test_cache import PAYLOAD, V1, V2, V3, refresh
 from tests.contract.worlds import MemoryCacheBench, RedisCacheBench, redis_bench
 

@@ -16,8 +16,8 @@ import msgspec
 from replicator.laboratory.streamlab.changes import Change, hash_of
 
 if TYPE_CHECKING:
-    from replicator.laboratory.streamlab.laboratory import Laboratory
-    from replicator.laboratory.streamlab.tables import LabTable
+    from replicator.laboratory.streamlab.gateway import Gateway
+    from replicator.laboratory.streamlab.tables import LabTable, Tables
 
 _DELETES: Final = 0.15
 _BATCH: Final = 100
@@ -43,21 +43,21 @@ class Generator:
     items: dict[int, bytes] = field(default_factory=dict)
     made: int = 0
 
-    async def run(self, table: LabTable, lab: Laboratory, order: Order) -> int:
+    async def run(self, table: LabTable, tables: Tables, gateway: Gateway, order: Order) -> int:
         """Make changes; returns how many."""
         started = time.monotonic()
         for n in range(order.count):
             change, request = self._next(table, order)
             if order.apply:
-                await lab.gateway.upstream.call(table.scope, *request)
+                await gateway.upstream.call(table.scope, *request)
             if table.made:
-                lab.tables.record(table, table.present, [change])
+                tables.record(table, table.present, [change])
             if order.rate > 0:
                 await asyncio.sleep(max(0.0, started + (n + 1) / order.rate - time.monotonic()))
             elif n % _BATCH == _BATCH - 1:
                 await asyncio.sleep(0)
         if order.apply:
-            await lab.gateway.settled(table)
+            await gateway.settled(table)
         return order.count
 
     def _next(self, table: LabTable, order: Order) -> tuple[Change, tuple[str, dict[str, Any]]]:

@@ -284,7 +284,8 @@ class Laboratory:
         chosen = self.tables.table(table, region)
         if not (chosen.made or apply):
             raise Refused(f"The records of {table} come from MiniStack; say `apply` to write to the table.")
-        return await self._generator(chosen).run(chosen, self, Order(count, keys, size, rate, apply))
+        order = Order(count, keys, size, rate, apply)
+        return await self._generator(chosen).run(chosen, self.tables, self.gateway, order)
 
     def _generator(self, table: LabTable) -> Generator:
         seed = f"{self.seed}/{table.scope.account}/{table.scope.region}/{table.name}"
