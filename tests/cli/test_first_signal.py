@@ -31,23 +31,22 @@ while True:
 
 
 @cache
-def _namespaces() -> tuple[str, ...] | None:
-    """What makes a program process 1 of a namespace of its own; None where that is not permitted."""
+def _namespaces() -> tuple[str, ...]:
+    """What makes a program process 1 of a namespace of its own; nothing where that is not permitted."""
     program = shutil.which("unshare")
     for command in (("--pid", "--fork"), ("--user", "--map-root-user", "--pid", "--fork")):
         if program and subprocess.run([program, *command, "true"], capture_output=True, check=False).returncode == 0:
             return (program, *command, "--kill-child")
-    return None
+    return ()
 
 
 @contextmanager
-def _starting(
-    arguments: Sequence[str], environment: Mapping[str, str], *, as_first: bool
-) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The program and its process id as this process sees it."""
-    prefix = _namespaces() if as_first else ()
-    if prefix is None:
-        pytest.skip("process namespaces are not permitted here")
+def _starting(arguments: Sequence[str], environment: Mapping[str, str]) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The program, as process 1 where that is permitted, and its process id as this process sees it.
+
+    As any other process it would end by the signal, with another exit code.
+    """
+    prefix = _namespaces()
     process = subprocess.Popen(
         [*prefix, sys.executable, "-m", "replicator", *arguments],
         env={**clean_environment(), "REPLICATOR_CONFIG": str(EXAMPLE), **environment},
@@ -56,7 +55,7 @@ def _starting(
         text=True,
     )
     try:
-        yield process, _child_of(process.pid) if as_first else process.pid
+        yield process, _child_of(process.pid) if prefix else process.pid
     finally:
         process.kill()
         process.wait()
@@ -87,10 +86,6 @@ def _slow(directory: Path, module: str) -> dict[str, str]:
     return {"PYTHONPATH": str(directory)}
 
 
-AS_FIRST = pytest.mark.parametrize("as_first", [False, True], ids=["ordinary", "process 1"])
-
-
-@AS_FIRST
 @pytest.mark.parametrize(
     ("arguments", "module", "number"),
     [
@@ -103,9 +98,9 @@ AS_FIRST = pytest.mark.parametrize("as_first", [False, True], ids=["ordinary", "
     ids=["the first import", "Ctrl-C", "before the configuration", "before the workers", "before the loop"],
 )
 def test_a_daemon_that_is_still_imported_stops_at_once_and_in_order(
-    tmp_path: Path, arguments: tuple[str, ...], module: str, number: signal.Signals, as_first: bool
+    tmp_path: Path, arguments: tuple[str, ...], module: str, number: signal.Signals
 ) -> None:
-    with _starting(arguments, _slow(tmp_path, module), as_first=as_first) as (process, pid):
+    with _starting(arguments, _slow(tmp_path, module)) as (process, pid):
         _await(tmp_path / "begun", process)
         os.kill(pid, number)
         assert process.communicate(timeout=WAIT_SECONDS)[0] == ""
@@ -130,7 +125,7 @@ def test_a_daemon_that_waits_for_an_answer_before_its_start_stops_at_once(tmp_pa
         }
         (tmp_path / "replicator.yaml").write_text(yaml.safe_dump(config))
         environment = {"REPLICATOR_CONFIG": str(tmp_path / "replicator.yaml"), "AWS_ACCESS_KEY_ID": "test"}
-        with _starting(["run"], environment, as_first=False) as (process, pid):
+        with _starting(["run"], environment) as (process, pid):
             asked, _ = silent.accept()
             with asked:
                 os.kill(pid, signal.SIGTERM)
@@ -139,16 +134,15 @@ def test_a_daemon_that_waits_for_an_answer_before_its_start_stops_at_once(tmp_pa
     assert "stopped" in said
 
 
-@AS_FIRST
-def test_another_command_that_is_ended_does_not_say_that_it_did_its_work(tmp_path: Path, as_first: bool) -> None:
-    with _starting(["--config", "run", "status"], _slow(tmp_path, "typer"), as_first=as_first) as (process, pid):
+def test_another_command_that_is_ended_does_not_say_that_it_did_its_work(tmp_path: Path) -> None:
+    with _starting(["--config", "run", "status"], _slow(tmp_path, "typer")) as (process, pid):
         _await(tmp_path / "begun", process)
         os.kill(pid, signal.SIGTERM)
         assert process.wait(WAIT_SECONDS) == 143
 
 
 def test_ctrl_c_ends_another_command_without_a_traceback(tmp_path: Path) -> None:
-    with _starting(["status"], _slow(tmp_path, "typer"), as_first=False) as (process, pid):
+    with _starting(["status"], _slow(tmp_path, "typer")) as (process, pid):
         _await(tmp_path / "begun", process)
         os.kill(pid, signal.SIGINT)
         assert process.communicate(timeout=WAIT_SECONDS)[0] == ""
