@@ -91,6 +91,7 @@ async def _run(settings: Settings, config_path: Path) -> int:
             )
             home = settings.coordination.region
             homes = await stack.enter_async_context(open_places(settings, {home}, {home: HOME_CONNECTIONS}))
+            board.fatal_signs += [place.credentials.stuck for place in (*places.values(), homes[home])]
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
             parts = _Parts(settings, places, homes[home], caches, clock, observer, board, address)
             await _serve(parts, stop)

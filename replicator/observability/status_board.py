@@ -8,7 +8,7 @@ shard only, so a thousand shards cost no more per page than one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -142,6 +142,8 @@ class Board:
         self.paused: frozenset[RuleName] = frozenset()
         """Rules that an operator has paused, configured here or not."""
         self.draining = False
+        self.fatal_signs: list[Callable[[], str | None]] = []
+        """Each tells why only a restart can help, or None."""
         self.clock = clock
         self._left: set[tuple[RegionId, TableName]] = set()
         self._attempt_at = clock.monotonic()
@@ -252,9 +254,11 @@ class Board:
         return None if lag is None else max(0.0, _RETENTION_SECONDS - lag)
 
     def health(self) -> str | None:
-        """None while the coordinator attempts things; else the reason to restart."""
+        """None while the coordinator attempts things that can succeed; else the reason to restart."""
         silent = self.clock.monotonic() - self._attempt_at
-        return f"the coordinator attempted nothing for {silent:.0f} s" if silent > _HEALTHY_SECONDS else None
+        if silent > _HEALTHY_SECONDS:
+            return f"the coordinator attempted nothing for {silent:.0f} s"
+        return next((reason for sign in self.fatal_signs if (reason := sign()) is not None), None)
 
     def unready(self) -> list[str]:
         """Reasons why this worker does not do its work now; empty when it does."""

@@ -1,4 +1,4 @@
-"""AWS sessions and clients per region, and the one place where client errors become ours.
+"""AWS clients per region.
 
 Invariant: endpoint, credentials and role belong to one region of the configuration; nothing process-wide is inherited
 but the default credential chain, as the base from which a role is assumed. Clients never retry: every send is decided,
@@ -7,28 +7,22 @@ fenced and counted by the caller.
 
 from __future__ import annotations
 
-import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.config import AioConfig
-from aiobotocore.credentials import AioDeferredRefreshableCredentials
 from aiobotocore.parsers import AioResponseParserFactory
-from aiobotocore.session import AioSession
 from botocore.parsers import ResponseParserError
 
 from replicator import __version__
+from replicator.adapters.aws.credentials import RenewableCredentials, region_session
 from replicator.adapters.aws.errors import is_object
-from replicator.domain.errors import (
-    ConfigurationInvalid,
-)
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodbstreams.client import DynamoDBStreamsClient
-    from types_aiobotocore_sts.client import STSClient
 
     from replicator.settings import Region
 
@@ -53,6 +47,7 @@ class Place:
     streams: DynamoDBStreamsClient
     sts: Callable[[], Any]
     """Opens an STS client of this region's identity, for `check`."""
+    credentials: RenewableCredentials
 
 
 @asynccontextmanager
@@ -64,7 +59,8 @@ async def open_place(
     `connections` bound what is asked of tables, `stream_connections` (else the same) what is asked of streams; requests
     beyond them wait for a connection.
     """
-    session = _session(region_id, settings, times)
+    session, credentials = region_session(region_id, settings, _config(times, 1))
+    await credentials.load()
     session.register_component("response_parser_factory", _Parsers())
     async with AsyncExitStack() as stack:
 
@@ -85,6 +81,7 @@ async def open_place(
                 client("dynamodbstreams", settings.endpoints.streams, stream_connections or connections)
             ),
             sts=lambda: client("sts", settings.endpoints.sts),
+            credentials=credentials,
         )
 
 
@@ -130,45 +127,3 @@ def _config(times: ClientTimes, connections: int) -> AioConfig:
         user_agent=f"replicator/{__version__}",
         tcp_keepalive=True,
     )
-
-
-def _session(region_id: str, settings: Region, times: ClientTimes) -> AioSession:
-    session = AioSession(profile=settings.profile)
-    if settings.profile is not None and settings.profile not in session.available_profiles:
-        raise ConfigurationInvalid(
-            f"regions.{region_id}.profile: {settings.profile!r} is not in the shared AWS configuration.",
-            advice="Add the profile to ~/.aws/config, or name another one.",
-        )
-    if settings.role_arn is not None:
-        session = _role_session(session, settings, times)
-    return session
-
-
-def _role_session(base: AioSession, settings: Region, times: ClientTimes) -> AioSession:
-    """A session whose credentials come from assuming the region's role; refreshed before they expire."""
-
-    async def assume() -> dict[str, str]:
-        endpoint = settings.endpoints.sts or settings.endpoint_url
-        sts: STSClient
-        async with base.create_client(
-            "sts",
-            region_name=settings.region,
-            endpoint_url=None if endpoint is None else str(endpoint).rstrip("/"),
-            config=_config(times, 1),
-        ) as sts:
-            external: dict[str, Any] = {} if settings.external_id is None else {"ExternalId": settings.external_id}
-            answer = await sts.assume_role(
-                RoleArn=str(settings.role_arn), RoleSessionName=f"replicator-{os.getpid()}", **external
-            )
-        credentials = answer["Credentials"]
-        return {
-            "access_key": credentials["AccessKeyId"],
-            "secret_key": credentials["SecretAccessKey"],
-            "token": credentials["SessionToken"],
-            "expiry_time": credentials["Expiration"].isoformat(),
-        }
-
-    session = AioSession()
-    credentials = AioDeferredRefreshableCredentials(refresh_using=assume, method="sts-assume-role")
-    session._credentials = credentials  # type: ignore[attr-defined]  # noqa: SLF001 - botocore offers no other way
-    return session

@@ -7,6 +7,7 @@ from typing import Any
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    CredentialRetrievalError,
     EndpointConnectionError,
     HTTPClientError,
     NoCredentialsError,
@@ -40,24 +41,28 @@ _THROTTLES = frozenset(
     }
 )
 
-_REFUSALS = frozenset(
+CREDENTIAL_CODES = frozenset(
     {
-        "AccessDenied",
-        "AccessDeniedException",
         "AuthFailure",
         "ExpiredToken",
         "ExpiredTokenException",
         "IncompleteSignature",
+        "IncompleteSignatureException",
+        "InvalidAccessKeyId",
         "InvalidClientTokenId",
         "InvalidSignatureException",
+        "InvalidToken",
         "MissingAuthenticationToken",
         "MissingAuthenticationTokenException",
-        "NotAuthorized",
-        "OptInRequired",
+        "RequestExpired",
         "SignatureDoesNotMatch",
+        "TokenRefreshRequired",
         "UnrecognizedClientException",
     }
 )
+"""Answers to credentials that are unknown, over, or not what they were: others may be at hand by now."""
+
+_REFUSALS = CREDENTIAL_CODES | {"AccessDenied", "AccessDeniedException", "NotAuthorized", "OptInRequired"}
 
 _POISONS = frozenset(
     {
@@ -78,6 +83,10 @@ _BY_CODE: dict[str, type[ReplicatorError]] = {
 }
 
 _LONGEST_REASON = 300
+_RENEW = (
+    "Renew the credentials of the region, or correct its profile, role_arn or external_id, and this machine's clock;"
+    " files, roles and tokens are read again by themselves, credentials of the environment need a restart."
+)
 
 
 def error_code(error: ClientError) -> str:
@@ -90,7 +99,10 @@ def translate(error: Exception, what: str) -> ReplicatorError:
     if isinstance(error, ClientError):
         code = error_code(error)
         reason = str(error.response.get("Error", {}).get("Message", ""))[:_LONGEST_REASON]
-        return _BY_CODE.get(code, Unreachable)(f"{what} failed: {code}: {reason}")
+        advice = _RENEW if code in CREDENTIAL_CODES else None
+        return _BY_CODE.get(code, Unreachable)(f"{what} failed: {code}: {reason}", advice=advice)
+    if isinstance(error, CredentialRetrievalError):
+        return Unreachable(f"{what} has no credentials now: {str(error).rstrip('. ')}.", advice=_RENEW)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | TokenRetrievalError):
         return AccessRefused(f"{what} has no usable credentials: {str(error).rstrip('. ')}.")
     if isinstance(error, EndpointConnectionError | HTTPClientError | OSError | TimeoutError):
