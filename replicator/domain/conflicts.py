@@ -17,8 +17,15 @@ from replicator.domain.image import Image, content_hash
 from replicator.domain.records import ItemKey
 
 
-class Kind(enum.StrEnum):
-    """What met what; the winner is named first."""
+class Operation(enum.StrEnum):
+    """What a write did."""
+
+    PUT = "put"
+    DELETE = "delete"
+
+
+class ConflictKind(enum.StrEnum):
+    """What met what; the winner is named first. The kinds of every mode: `--kind` and the entries know no others."""
 
     PUT_PUT = "put_put"
     DELETE_PUT = "delete_put"
@@ -27,6 +34,19 @@ class Kind(enum.StrEnum):
     UNVERSIONED = "unversioned"  # the loser carried no version that could be compared
     VERSION_REGRESS = "version_regress"  # a user lowered the version of an item, or lost it
     STALE_CREATE = "stale_create"  # a user created an item at or below its tombstone
+
+
+def kind_of(winner: Operation, loser: Operation) -> ConflictKind:
+    """The kind of a conflict between two versioned writes."""
+    match winner, loser:
+        case Operation.PUT, Operation.PUT:
+            return ConflictKind.PUT_PUT
+        case Operation.PUT, Operation.DELETE:
+            return ConflictKind.PUT_DELETE
+        case Operation.DELETE, Operation.PUT:
+            return ConflictKind.DELETE_PUT
+        case _:
+            return ConflictKind.DELETE_DELETE
 
 
 class Reason(enum.StrEnum):
@@ -46,11 +66,28 @@ class Resolution(enum.StrEnum):
     REPAIRED = "repaired"
 
 
-class Operation(enum.StrEnum):
-    """What a write did."""
+@dataclass(frozen=True, slots=True)
+class LogConflict:
+    """Make a conflict entry durable; answered when it is.
 
-    PUT = "put"
-    DELETE = "delete"
+    Versions are as the mode writes them; a loser that never got one has none. An unknown region or time is None; times
+    are microseconds since 1970.
+    """
+
+    key: ItemKey
+    kind: ConflictKind
+    winner_version: str
+    winner: Image | None
+    loser: Image | None
+    reason: Reason | None = None
+    loser_version: str | None = None
+    winner_region: str | None = None
+    loser_region: str | None = None
+    winner_micros: int | None = None
+    loser_micros: int | None = None
+    winner_op: Operation = Operation.PUT
+    loser_op: Operation = Operation.PUT
+    outcome: Resolution = Resolution.OVERWRITTEN
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,31 +124,3 @@ class ConflictEntry:
     def item(self) -> str:
         """The item's name in the index by key."""
         return self.conflict.key.side_key(self.table)
-
-
-# -- the document --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LogConflict:
-    """Make a conflict entry durable; answered when it is.
-
-    Versions are as the mode writes them; a loser that never got one has none. A region or a time that nobody knows is
-    None; times are microseconds since 1970. `winner_op`, `loser_op`: `put` or `delete`. `outcome`: `overwritten`, or
-    `repaired` when the loser was already put back.
-    """
-
-    key: ItemKey
-    kind: str
-    winner_version: str
-    winner: Image | None
-    loser: Image | None
-    reason: str | None = None
-    loser_version: str | None = None
-    winner_region: str | None = None
-    loser_region: str | None = None
-    winner_micros: int | None = None
-    loser_micros: int | None = None
-    winner_op: str = "put"
-    loser_op: str = "put"
-    outcome: str = "overwritten"

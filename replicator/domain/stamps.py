@@ -113,7 +113,7 @@ def _digest(data: bytes, length: int) -> str:
 # -- stamps --------------------------------------------------------------------------------------------------------
 
 
-class Kind(enum.Enum):
+class StampKind(enum.Enum):
     """What a stamp says about its item."""
 
     VALUE = "P"
@@ -125,7 +125,7 @@ class Stamp:
     """A stamp without its nonce: version, kind, hash of the content, hash of the parent's version."""
 
     version: Version
-    kind: Kind
+    kind: StampKind
     content: str
     parent: str
 
@@ -136,7 +136,7 @@ class Stamp:
 
 def mark_prefix(version: Version) -> str:
     """How the stamp of an item that this delete marked begins."""
-    return f"{version.text}!{Kind.MARK.value}"
+    return f"{version.text}!{StampKind.MARK.value}"
 
 
 @lru_cache(maxsize=4096)
@@ -146,7 +146,7 @@ def parse_stamp(text: str) -> Stamp | None:
     version = None if match is None else parse_version(match[1])
     if match is None or version is None:
         return None
-    return Stamp(version, Kind(match[2]), match[3], match[4])
+    return Stamp(version, StampKind(match[2]), match[3], match[4])
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +168,7 @@ class Held:
         return None if self.stamp is None else self.stamp.version
 
     @property
-    def kind(self) -> Kind | None:
+    def kind(self) -> StampKind | None:
         """What its stamp says about the item."""
         return None if self.stamp is None else self.stamp.kind
 

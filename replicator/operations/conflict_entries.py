@@ -12,7 +12,7 @@ from replicator.adapters.dynamodb.conflict_log import BY_KEY, BY_RULE, shown
 from replicator.checks.described_tables import ask, describe
 from replicator.checks.table_choices import with_tables
 from replicator.domain.conflict_document import shown_time
-from replicator.domain.conflicts import Kind
+from replicator.domain.conflicts import ConflictKind
 from replicator.domain.errors import EXIT_USAGE, ReplicatorError
 from replicator.operations.item_key import KeyInvalid, parse_key
 from replicator.operations.times import parse_moment
@@ -78,7 +78,7 @@ def wanted_entries(
 
 def check_kind(kind: str | None) -> None:
     """Refuse a kind that no entry can have."""
-    kinds = [known.value for known in Kind]
+    kinds = [known.value for known in ConflictKind]
     if kind is not None and kind not in kinds:
         raise FilterInvalid(f"--kind {kind} is no kind of conflict.", advice=f"Kinds are: {', '.join(kinds)}.")
 

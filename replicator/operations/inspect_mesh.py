@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicator.domain.modes.versioned.ranks import LOWEST, Rank, VersionAttribute, VersionType, rank_of
-from replicator.domain.stamps import Held, Kind, SideRow, held
+from replicator.domain.stamps import Held, SideRow, StampKind, held
 from replicator.domain.versions import STAMP
 from replicator.operations.item_copies import Sight, digest, or_unknown, short, unreachable
 from replicator.operations.item_region import item_in, side_row_in, tombstone_in
@@ -97,7 +97,7 @@ def _active(rule: ActiveRule, where: tuple[str, str, str], item: Image | None, r
     version = None
     if held_item is not None and held_item.version is not None:
         version = held_item.version.text
-        if held_item.intact and held_item.kind is Kind.VALUE:
+        if held_item.intact and held_item.kind is StampKind.VALUE:
             candidates.append(_Candidate((version,), digest(item, rule.stamp)))
     if row.deleted is not None:
         candidates.append(_Candidate((row.deleted.text,), None))
@@ -118,7 +118,7 @@ def _state(item: Held | None) -> str:
         return "present, its stamp is none of ours"
     if not item.intact:
         return "present, changed since its stamp"
-    return "marked for deletion" if item.kind is Kind.MARK else "present"
+    return "marked for deletion" if item.kind is StampKind.MARK else "present"
 
 
 def _stamp_document(item: Held | None) -> dict[str, str | bool] | None:
@@ -126,7 +126,7 @@ def _stamp_document(item: Held | None) -> dict[str, str | bool] | None:
         return None
     return {
         "version": item.stamp.version.text,
-        "kind": "mark" if item.kind is Kind.MARK else "value",
+        "kind": "mark" if item.kind is StampKind.MARK else "value",
         "intact": item.intact,
         "parent": item.stamp.parent,
     }

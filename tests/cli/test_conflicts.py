@@ -12,7 +12,7 @@ import pytest
 from replicator.adapters.dynamodb.conflict_log import stored
 from replicator.cli.conflicts import shortened
 from replicator.domain.conflict_document import document
-from replicator.domain.conflicts import ConflictEntry, Kind, LogConflict, Reason, Witness
+from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Operation, Reason, Witness
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
@@ -33,10 +33,10 @@ def entry(
     number: int = 1,
     rule: str = "orders",
     mode: str = "ordered",
-    kind: Kind = Kind.PUT_PUT,
+    kind: ConflictKind = ConflictKind.PUT_PUT,
     loser: Image | None = None,
     loser_region: str | None = "eu",
-    loser_op: str = "put",
+    loser_op: Operation = Operation.PUT,
 ) -> ConflictEntry:
     key = ItemKey((("pk", "S", pk), ("sk", "N", "1")))
     lost = loser or image(pk, note={"S": "lost"}, ver={"N": "3"})
@@ -45,7 +45,7 @@ def entry(
         kind=kind,
         winner_version=f"{number}!P!w",
         winner=image(pk, note={"S": "won"}, ver={"N": "7"}),
-        loser=lost if loser_op == "put" else None,
+        loser=lost if loser_op is Operation.PUT else None,
         reason=Reason.VERSION,
         loser_version=f"{number}!P!l",
         winner_region="us",
@@ -133,7 +133,7 @@ def test_long_versions_are_cut_to_where_they_differ(left: str, right: str, shown
 def test_entries_are_found_by_rule_key_kind_and_time(ordered: World) -> None:
     first, second, third = (
         entry("a", number=1),
-        entry("b", number=2, kind=Kind.DELETE_PUT),
+        entry("b", number=2, kind=ConflictKind.DELETE_PUT),
         entry("a", number=3, rule="other"),
     )
     log(ordered, first, second, third)
@@ -281,7 +281,7 @@ def test_in_mode_active_active_a_loser_goes_where_it_lost_without_its_stamp(worl
 
 @pytest.mark.servers
 def test_a_delete_that_lost_is_done_again(ordered: World) -> None:
-    one = entry(loser_op="delete", kind=Kind.PUT_DELETE)
+    one = entry(loser_op=Operation.DELETE, kind=ConflictKind.PUT_DELETE)
     log(ordered, one)
     ordered.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, note={"S": "won"})
     assert promote(ordered, one)["after"] is None
@@ -311,7 +311,7 @@ MEANWHILE = [
 def test_an_item_that_changed_since_it_was_shown_stays(
     ordered: World, operation: str, meanwhile: dict[str, Any] | None
 ) -> None:
-    one = entry() if operation == "PutItem" else entry(loser_op="delete", kind=Kind.PUT_DELETE)
+    one = entry() if operation == "PutItem" else entry(loser_op=Operation.DELETE, kind=ConflictKind.PUT_DELETE)
     log(ordered, one)
     ordered.put("us", "orders", **SHOWN)
 

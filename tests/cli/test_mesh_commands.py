@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from replicator.domain.image import Image
-from replicator.domain.stamps import Kind, Stamp, Version, content_of
+from replicator.domain.stamps import Stamp, StampKind, Version, content_of
 from tests.cli.worlds import REGIONS, Answer, World
 
 pytestmark = pytest.mark.servers
@@ -27,7 +27,7 @@ def item(note: str, **more: dict[str, str]) -> Item:
     return {**KEY, "note": {"S": note}, **more}
 
 
-def stamped(plain: Item, version: Version, kind: Kind = Kind.VALUE, attribute: str = "_rep") -> Item:
+def stamped(plain: Item, version: Version, kind: StampKind = StampKind.VALUE, attribute: str = "_rep") -> Item:
     """The item as the daemon leaves it."""
     content = content_of(Image(json.dumps(plain).encode()), attribute)
     return {**plain, attribute: {"S": Stamp(version, kind, content, "-").sealed(NONCE)}}
@@ -99,7 +99,7 @@ def changed_by_a_user(stamp: Item) -> Item:
     [
         (item("x"), "present, not stamped yet", None),
         (changed_by_a_user(stamped(item("x"), EARLY)), "present, changed since its stamp", False),
-        (stamped(item("x"), EARLY, Kind.MARK), "marked for deletion", True),
+        (stamped(item("x"), EARLY, StampKind.MARK), "marked for deletion", True),
         (item("x", _rep={"S": "0" * 56}), "present, its stamp is none of ours", None),
     ],
 )

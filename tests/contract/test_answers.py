@@ -25,7 +25,7 @@ from replicator.adapters.dynamodb.coordination import (
 )
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.tables import DynamoRegion
-from replicator.domain.conflicts import ConflictEntry, LogConflict, Witness
+from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Witness
 from replicator.domain.errors import (
     AccessRefused,
     MalformedRecord,
@@ -158,7 +158,7 @@ LEASE = Lease(STREAM, SHARD, ME, 1)
 ROW = LeaseRow(Shard(SHARD))
 GAP = Gap(STREAM, SHARD, TARGET.target_id, HORIZON, None, 0.0, "trimmed")
 CONFLICT = ConflictEntry(
-    conflict=LogConflict(KEY, "unversioned", VERSION, ITEM, ITEM),
+    conflict=LogConflict(KEY, ConflictKind.UNVERSIONED, VERSION, ITEM, ITEM),
     table=ORDERS,
     rule=RuleName("orders"),
     mode="ordered",

@@ -17,7 +17,7 @@ from replicator.adapters.conflict_sinks import ConflictLogs, conflict_log
 from replicator.adapters.dynamodb.conflict_log import DynamoConflictLog, shown
 from replicator.adapters.files.conflict_log import FileConflictLog
 from replicator.domain.conflict_document import document
-from replicator.domain.conflicts import ConflictEntry, Kind, LogConflict, Reason, Witness
+from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Operation, Reason, Witness
 from replicator.domain.errors import TableMissing, Unreachable
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
@@ -33,7 +33,7 @@ WITNESS = Witness(RegionId("us"), ShardId("shard-1"), SequenceNumber("17"))
 def entry(number: int = 1, *, loser: Image | None = None, detected_at: float = 1_790_000_000.25) -> ConflictEntry:
     conflict = LogConflict(
         key=ItemKey((("pk", "S", "k\u00fc"), ("sk", "N", "1"))),
-        kind=Kind.DELETE_PUT,
+        kind=ConflictKind.DELETE_PUT,
         winner_version=f"{number}!D",
         winner=None,
         loser=loser or Image(b'{"pk":{"S":"k\xc3\xbc"},"sk":{"N":"1"},"n":{"N":"1.50"},"b":{"B":"AAE="}}'),
@@ -41,7 +41,7 @@ def entry(number: int = 1, *, loser: Image | None = None, detected_at: float = 1
         loser_version="1!P!x",
         winner_region="us",
         winner_micros=1_790_000_000_000_000,
-        winner_op="delete",
+        winner_op=Operation.DELETE,
     )
     return ConflictEntry(conflict, TableName("orders"), RuleName("orders"), "versioned", WITNESS, detected_at)
 

@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from replicator.adapters.aws.clients import Place
-from replicator.domain.conflicts import LogConflict
+from replicator.domain.conflicts import ConflictKind, LogConflict
 from replicator.domain.errors import LeaseLost, PoisonRecord, ReplicatorError, TableMissing
 from replicator.domain.image import Image, canonical, stamped
 from replicator.domain.modes.requests import (
@@ -168,7 +168,7 @@ async def test_an_item_that_can_never_be_held_is_poison(region_bench: RegionBenc
 
 async def test_a_conflict_entry_is_no_business_of_a_table(region_bench: RegionBench) -> None:
     with pytest.raises(ReplicatorError, match="conflict log"):
-        await region_bench.region.execute(LogConflict(K, "unversioned", V1, None, None), OPEN)
+        await region_bench.region.execute(LogConflict(K, ConflictKind.UNVERSIONED, V1, None, None), OPEN)
 
 
 @pytest.mark.servers

@@ -41,9 +41,9 @@ from replicator.domain.records import ItemKey
 from replicator.domain.stamps import (
     NO_PARENT,
     NO_ROW,
-    Kind,
     SideRow,
     Stamp,
+    StampKind,
     Tombstone,
     Version,
     content_of,
@@ -71,11 +71,11 @@ def item(name: str = "k", value: str = "a") -> Image:
     return Image(json.dumps({"pk": {"S": name}, "value": {"S": value}}, separators=(",", ":")).encode())
 
 
-def stamp(at: Version, image: Image, kind: Kind = Kind.VALUE) -> Stamp:
+def stamp(at: Version, image: Image, kind: StampKind = StampKind.VALUE) -> Stamp:
     return Stamp(at, kind, content_of(image), NO_PARENT)
 
 
-def standing(at: Version, image: Image | None = None, kind: Kind = Kind.VALUE) -> Image:
+def standing(at: Version, image: Image | None = None, kind: StampKind = StampKind.VALUE) -> Image:
     image = item() if image is None else image
     return Image(stamped(image, stamp(at, image, kind).sealed(NONCE)))
 
@@ -135,12 +135,12 @@ async def test_a_stamp_is_never_set_where_no_item_stands(region_bench: RegionBen
 
 
 async def test_only_the_delete_that_marked_an_item_deletes_it(region_bench: RegionBench) -> None:
-    for image in (standing(V2), standing(V1, kind=Kind.MARK), item()):
+    for image in (standing(V2), standing(V1, kind=StampKind.MARK), item()):
         await region_bench.seed({K: Slot(image)})
         answer, after = await written(region_bench, DeleteMarked(K, V2))
         assert isinstance(answer, Refused)
         assert known(answer.item) == known(after.item) == known(image)
-    await region_bench.seed({K: Slot(standing(V2, kind=Kind.MARK))})
+    await region_bench.seed({K: Slot(standing(V2, kind=StampKind.MARK))})
     assert await written(region_bench, DeleteMarked(K, V2)) == (Done(), Slot())
     assert await written(region_bench, DeleteMarked(K, V2)) == (Refused(), Slot())
 
@@ -271,7 +271,7 @@ def random_item(dice: Random, where: ItemKey, attribute: str) -> Image | None:
         case 3:
             return Image(stamped(image, random_version(dice).text, attribute))
         case _:
-            sealed = stamp(random_version(dice), image, dice.choice(list(Kind))).sealed(NONCE)
+            sealed = stamp(random_version(dice), image, dice.choice(list(StampKind))).sealed(NONCE)
             return Image(stamped(image, sealed, attribute))
 
 
@@ -316,7 +316,7 @@ def requests_for(dice: Random, where: ItemKey, slot: Slot, attribute: str) -> li
     marked = found.version if found is not None and found.version is not None and dice.random() < 0.7 else at
     return [
         GetItem(where),
-        StampedPut(where, new, stamp(at, new, dice.choice(list(Kind))), when),
+        StampedPut(where, new, stamp(at, new, dice.choice(list(StampKind))), when),
         Restamp(where, stamp(at, new), when if isinstance(when, StampIs) else seen(slot.item, attribute)),
         DeleteMarked(where, marked),
         GetSideRow(where),

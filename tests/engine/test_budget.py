@@ -6,7 +6,6 @@ import asyncio
 
 from replicator.domain.errors import Unreachable
 from replicator.domain.identifiers import ShardId
-from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.limits import Limits
 from replicator.engine.reading.memory_budget import ByteBudget, Grant, weight
 from tests.engine.shard_bench import ShardBench
@@ -123,14 +122,6 @@ async def test_nobody_is_asked_to_give_back_while_nobody_waits() -> None:
     await budget.acquire(10, calm)
     await asyncio.sleep(60)
     assert holder.asked == []
-
-
-def test_the_end_of_a_shard_is_told_to_who_looks_ahead() -> None:
-    ahead = ReadAhead()
-    ahead.add(())
-    assert not ahead.ended
-    ahead.add((), last=True)
-    assert ahead.ended
 
 
 # -- shards --------------------------------------------------------------------------------------------------------

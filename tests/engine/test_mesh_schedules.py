@@ -15,7 +15,7 @@ from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId
 from replicator.domain.image import Image
 from replicator.domain.modes.requests import Request, Response
 from replicator.domain.progress import HORIZON, after
-from replicator.domain.stamps import NO_ROW, Kind, held
+from replicator.domain.stamps import NO_ROW, StampKind, held
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.look_ahead import ReadAhead
@@ -330,7 +330,7 @@ async def test_t13_a_marked_image_that_is_put_back_is_a_users_write() -> None:
     assert read is not None
     looked = held(read)
     assert looked is not None
-    assert looked.kind is Kind.MARK
+    assert looked.kind is StampKind.MARK
     await us.finish()
     world[EU].write("k", Image(read.wire.replace(b'"seed"', b'"put back"')))
     await settle(us, eu)

@@ -33,7 +33,7 @@ from replicator.demo.run import DemoOptions
 from replicator.demo.traffic import warm
 from replicator.demo.world import CONFLICT_TABLE, Daemon, World, open_world
 from replicator.domain.image import Image
-from replicator.domain.stamps import Kind, Stamp, Version
+from replicator.domain.stamps import Stamp, StampKind, Version
 from replicator.domain.stamps import content_of as stamp_content
 from replicator.domain.versions import STAMP
 
@@ -214,7 +214,7 @@ class Scene:
         await reader.client.set(reader.key(key), entry)
 
 
-def stamped(item: Typed, second: int = 1_700_000_000, kind: Kind = Kind.VALUE) -> Typed:
+def stamped(item: Typed, second: int = 1_700_000_000, kind: StampKind = StampKind.VALUE) -> Typed:
     plain = {name: typed for name, typed in item.items() if name != STAMP}
     image = Image(msgspec.json.encode(plain))
     stamp = Stamp(Version(second * 1_000_000, 0, "us", 1), kind, stamp_content(image), "-")
@@ -318,7 +318,7 @@ async def wipe_a_stamp(scene: Scene, key: MeshKey) -> None:
 
 
 async def leave_a_mark(scene: Scene, key: MeshKey) -> None:
-    await scene.put(key, stamped(await scene.item(key), kind=Kind.MARK), "eu")
+    await scene.put(key, stamped(await scene.item(key), kind=StampKind.MARK), "eu")
 
 
 async def change_a_version(scene: Scene, key: MeshKey) -> None:

@@ -10,7 +10,7 @@ from replicator.domain.conflicts import LogConflict
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Mesh
-from replicator.domain.modes.active_active.replicate import Outcome, replicate_active
+from replicator.domain.modes.active_active.replicate import Finished, replicate_active
 from replicator.domain.modes.requests import (
     At,
     Done,
@@ -24,7 +24,7 @@ from replicator.domain.modes.requests import (
     Wait,
 )
 from replicator.domain.records import ChangeRecord, change_record, item_key
-from replicator.domain.stamps import Kind, held
+from replicator.domain.stamps import StampKind, held
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
@@ -38,7 +38,7 @@ def _ahead(stream: list[ChangeRecord], after: int) -> Remover:
     for record in stream[after % 10**40 :]:
         if record.new is None:
             gone = held(record.old)
-            return Remover.DAEMON if gone is not None and gone.kind is Kind.MARK else Remover.USER
+            return Remover.DAEMON if gone is not None and gone.kind is StampKind.MARK else Remover.USER
     return Remover.UNKNOWN
 
 
@@ -52,7 +52,7 @@ class Cluster:
     streams: dict[RegionId, list[ChangeRecord]] = field(default_factory=dict)
     asked: list[MeshRequest] = field(default_factory=list)
     logged: list[LogConflict] = field(default_factory=list)
-    outcomes: list[Outcome] = field(default_factory=list)
+    finished: list[Finished] = field(default_factory=list)
     meddle: Meddle | None = None
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class Cluster:
                     self.meddle(self, request)
                 request = steps.send(self._answer(RegionId(region), request))
         except StopIteration as end:
-            self.outcomes.append(end.value)
+            self.finished.append(end.value)
         return self.asked[first:]
 
     def _answer(self, home: RegionId, request: MeshRequest) -> MeshResponse:

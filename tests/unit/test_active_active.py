@@ -8,7 +8,7 @@ from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, stamped, unreserved
 from replicator.domain.modes.active_active.classify import Origin
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
-from replicator.domain.modes.active_active.replicate import Ending, Outcome
+from replicator.domain.modes.active_active.replicate import Ending, Finished
 from replicator.domain.modes.requests import (
     Absent,
     At,
@@ -29,9 +29,9 @@ from replicator.domain.modes.requests import (
 )
 from replicator.domain.stamps import (
     NO_PARENT,
-    Kind,
     SideRow,
     Stamp,
+    StampKind,
     Tombstone,
     Version,
     content_of,
@@ -54,7 +54,7 @@ def version(second: int, region: str, number: int, counter: int = 0) -> Version:
     return Version(second * 1_000_000, counter, region, write_sequence(GENERATION, number))
 
 
-def held_at(content: Image, at: Version, *, kind: Kind = Kind.VALUE, parent: str = NO_PARENT) -> Image:
+def held_at(content: Image, at: Version, *, kind: StampKind = StampKind.VALUE, parent: str = NO_PARENT) -> Image:
     stamp = Stamp(at, kind, content_of(content), parent)
     return Image(stamped(content, stamp.sealed("nonce---")))
 
@@ -98,10 +98,10 @@ def test_a_put_is_stamped_at_home_and_then_written_to_every_other_region(count: 
     others = [step for name in cluster.names[1:] for step in ((name, GetItem), (name, StampedPut))]
     assert asked(requests) == [("aa", GetItem), ("aa", GetSideRow), ("aa", Restamp), *others]
     assert stamp_at(cluster, "aa") == Stamp(
-        version(7, "aa", 1), Kind.VALUE, content_of(TWO), parent_of(version(0, "aa", 0))
+        version(7, "aa", 1), StampKind.VALUE, content_of(TWO), parent_of(version(0, "aa", 0))
     )
     assert all(stamp_at(cluster, name) == stamp_at(cluster, "aa") for name in cluster.names)
-    assert cluster.outcomes == [Outcome(Origin.LOCAL_PUT, Ending.PUT)]
+    assert cluster.finished == [Finished(Origin.LOCAL_PUT, Ending.PUT)]
     cluster.settle()
     assert contents(cluster) == [TWO] * count
     assert cluster.logged == []
@@ -119,7 +119,7 @@ def test_a_new_item_asks_the_other_region_for_its_tombstone_before_and_behind_th
     cluster.write("aa", ONE, 7)
     assert asked(cluster.next_record("aa"))[3:] == [("bb", GetItem), ("bb", GetSideRow), ("bb", StampedPut)]
     assert asked(cluster.next_record("bb")) == [("bb", GetSideRow)]
-    assert cluster.outcomes[-1] == Outcome(Origin.ECHO_INSERT, Ending.VERIFIED)
+    assert cluster.finished[-1] == Finished(Origin.ECHO_INSERT, Ending.VERIFIED)
     assert stamp_at(cluster, "bb").parent == NO_PARENT
 
 
@@ -144,7 +144,7 @@ def test_a_delete_writes_its_tombstone_at_home_then_raises_it_marks_and_deletes_
     assert cluster.slots[B].row == replace(
         SideRow(tombstone), removed_at=write_sequence(GENERATION, 2), removed=version(7, "aa", 1)
     )
-    assert {outcome.ending for outcome in cluster.outcomes} == {Ending.DELETED, Ending.VERIFIED}
+    assert {outcome.ending for outcome in cluster.finished} == {Ending.DELETED, Ending.VERIFIED}
     assert cluster.logged == []
 
 
@@ -206,7 +206,7 @@ def test_an_expiry_is_only_just_later_than_what_expired() -> None:
     assert cluster.slots[A].row.deleted == version(0, "aa", 1)
     assert contents(cluster) == [TWO, TWO]
     assert ("put_delete", "later_time") in {(entry.kind, entry.reason) for entry in cluster.logged}
-    assert Outcome(Origin.LOCAL_EXPIRY, Ending.DELETED) in cluster.outcomes
+    assert Finished(Origin.LOCAL_EXPIRY, Ending.DELETED) in cluster.finished
 
 
 def test_a_version_that_is_durable_already_is_used_again() -> None:
@@ -216,7 +216,7 @@ def test_a_version_that_is_durable_already_is_used_again() -> None:
     cluster.run("aa", first)
     requests = cluster.run("aa", first)
     assert asked(requests) == [("aa", GetItem), ("aa", GetSideRow), ("bb", GetItem)]
-    assert cluster.outcomes == [Outcome(Origin.LOCAL_PUT, Ending.PUT)] * 2
+    assert cluster.finished == [Finished(Origin.LOCAL_PUT, Ending.PUT)] * 2
 
 
 def test_a_delete_that_is_durable_already_keeps_its_version() -> None:
@@ -358,7 +358,7 @@ def test_an_update_between_mark_and_delete_survives_as_a_local_write() -> None:
 
 def test_a_put_over_a_mark_logs_the_delete_that_it_beats() -> None:
     cluster = seeded()
-    cluster.slots[A] = StampedSlot(held_at(ONE, version(5, "aa", 9), kind=Kind.MARK))
+    cluster.slots[A] = StampedSlot(held_at(ONE, version(5, "aa", 9), kind=StampKind.MARK))
     bring(cluster, TWO, 8)
     assert [(entry.kind, entry.loser_version) for entry in cluster.logged] == [("put_delete", version(5, "aa", 9).text)]
 
@@ -375,7 +375,7 @@ def bring(cluster: Cluster, new: Image | None, second: int) -> list[MeshRequest]
 
 def test_a_put_over_a_mark_that_a_user_changed_logs_both() -> None:
     cluster = seeded()
-    mark = held_at(ONE, version(5, "aa", 9), kind=Kind.MARK)
+    mark = held_at(ONE, version(5, "aa", 9), kind=StampKind.MARK)
     cluster.slots[A] = StampedSlot(image({**mark.attributes, "n": {"N": "3"}}))
     bring(cluster, TWO, 8)
     assert [(entry.kind, entry.loser) for entry in cluster.logged] == [("unversioned", THREE), ("put_delete", None)]
@@ -383,10 +383,10 @@ def test_a_put_over_a_mark_that_a_user_changed_logs_both() -> None:
 
 def test_a_mark_over_a_mark_of_another_region_logs_the_older_delete() -> None:
     cluster = seeded()
-    cluster.slots[A] = StampedSlot(held_at(ONE, version(5, "aa", 9), kind=Kind.MARK))
+    cluster.slots[A] = StampedSlot(held_at(ONE, version(5, "aa", 9), kind=StampKind.MARK))
     bring(cluster, None, 8)
     assert [(entry.kind, entry.winner_op, entry.loser_op) for entry in cluster.logged] == [
-        ("delete_put", "delete", "delete")
+        ("delete_delete", "delete", "delete")
     ]
 
 
@@ -542,7 +542,7 @@ def test_a_mark_that_stands_already_is_only_finished() -> None:
     record = cluster.write("bb", None, 8)
     assert record is not None
     delete = version(8, "bb", 1)
-    cluster.slots[A] = StampedSlot(held_at(ONE, delete, kind=Kind.MARK))
+    cluster.slots[A] = StampedSlot(held_at(ONE, delete, kind=StampKind.MARK))
     assert asked(cluster.run("bb", record))[3:] == [("aa", MergeTombstone), ("aa", GetItem), ("aa", DeleteMarked)]
     assert cluster.item("aa") is None
 
@@ -550,16 +550,60 @@ def test_a_mark_that_stands_already_is_only_finished() -> None:
 # -- at home -------------------------------------------------------------------------------------------------------
 
 
-def test_a_put_whose_item_a_user_deleted_leaves_its_version_as_a_floor() -> None:
+def reused(policy: ActivePolicy | None = None) -> Cluster:
+    """No item stands anywhere, and every region remembers a delete from long ago."""
+    cluster = seeded(policy=policy)
+    for name in cluster.names:
+        cluster.slots[name] = StampedSlot(None, SideRow(Tombstone(version(1, "bb", 0), NO_PARENT, content_of(ONE))))
+    return cluster
+
+
+def test_a_put_whose_item_is_gone_without_a_tombstone_leaves_its_version_as_a_floor_and_looks_no_further() -> None:
     cluster = seeded()
+    cluster.write("aa", TWO, 9)
+    cluster.write("aa", None, 3)
+    assert asked(cluster.next_record("aa")) == [("aa", GetItem), ("aa", GetSideRow), ("aa", RaiseFloor)]
+    assert cluster.slots[A].row.floor == version(9, "aa", 1)
+    assert cluster.finished[-1].ending is Ending.GONE
+    cluster.settle()
+    assert contents(cluster) == [None, None]
+    assert cluster.slots[B].row.deleted == version(9, "aa", 2)
+
+
+def test_a_put_whose_delete_was_not_read_yet_is_not_put_back_where_no_tombstone_stands() -> None:
+    cluster = seeded()
+    record = cluster.write("aa", TWO, 9)
+    assert record is not None
+    cluster.slots[A] = StampedSlot()  # nothing behind the record tells who took it
+    cluster.run("aa", record)
+    assert cluster.item("aa") is None
+    assert cluster.finished[-1].ending is Ending.GONE
+
+
+def test_a_put_beside_an_old_tombstone_leaves_a_floor_when_the_next_removal_that_was_read_is_a_users() -> None:
+    cluster = reused()
     cluster.write("aa", TWO, 9)
     cluster.write("aa", None, 3)
     assert asked(cluster.next_record("aa"))[2:] == [("", LookAhead), ("aa", RaiseFloor)]
     assert cluster.slots[A].row.floor == version(9, "aa", 1)
-    assert cluster.outcomes[-1].ending is Ending.GONE
     cluster.settle()
     assert contents(cluster) == [None, None]
     assert cluster.slots[B].row.deleted == version(9, "aa", 2)
+
+
+def test_a_put_beside_an_old_tombstone_is_put_back_when_no_removal_was_read() -> None:
+    cluster = reused()
+    record = cluster.write("aa", TWO, 9)
+    assert record is not None
+    cluster.slots[A] = cluster.slots[A]._replace(item=None)
+    assert asked(cluster.run("aa", record))[2:] == [
+        ("", LookAhead),
+        ("aa", StampedPut),
+        ("bb", GetItem),
+        ("bb", GetSideRow),
+        ("bb", StampedPut),
+    ]
+    assert contents(cluster) == [TWO, TWO]
 
 
 def test_a_floor_that_is_there_already_is_used_and_not_written_again() -> None:
@@ -568,7 +612,7 @@ def test_a_floor_that_is_there_already_is_used_and_not_written_again() -> None:
     cluster.write("aa", None, 3)
     assert record is not None
     cluster.run("aa", record)
-    assert asked(cluster.run("aa", record))[2:] == [("", LookAhead)]
+    assert asked(cluster.run("aa", record)) == [("aa", GetItem), ("aa", GetSideRow)]
 
 
 def test_a_floor_that_met_another_write_looks_again() -> None:
@@ -585,7 +629,6 @@ def test_a_floor_that_met_another_write_looks_again() -> None:
 
     cluster.meddle = raise_tombstone
     assert asked(cluster.run("aa", record))[2:] == [
-        ("", LookAhead),
         ("aa", RaiseFloor),
         ("aa", GetItem),
         ("aa", GetSideRow),
@@ -608,10 +651,10 @@ def test_a_put_whose_item_the_daemon_removed_is_put_back(look_ahead: bool) -> No
 
 
 def test_a_put_back_that_meets_an_item_looks_again() -> None:
-    cluster = seeded(policy=ActivePolicy(look_ahead=False, waits=0))
+    cluster = reused(policy=ActivePolicy(look_ahead=False, waits=0))
     record = cluster.write("aa", TWO, 9)
     assert record is not None
-    cluster.slots[A] = StampedSlot()
+    cluster.slots[A] = cluster.slots[A]._replace(item=None)
 
     def put(world: Cluster, request: MeshRequest) -> None:
         if isinstance(request, At) and request.region == A and isinstance(request.request, StampedPut):
@@ -633,7 +676,7 @@ def test_a_put_that_was_beaten_while_its_item_is_gone_does_nothing() -> None:
     assert record is not None
     cluster.slots[A] = StampedSlot(None, SideRow(Tombstone(version(9, "bb", 1), NO_PARENT, content_of(ONE))))
     assert asked(cluster.run("aa", record)) == [("aa", GetItem), ("aa", GetSideRow)]
-    assert cluster.outcomes[-1].ending is Ending.BEATEN
+    assert cluster.finished[-1].ending is Ending.BEATEN
 
 
 def beaten(standing: Image) -> tuple[Cluster, list[MeshRequest]]:
@@ -650,19 +693,19 @@ def test_a_put_that_lost_to_a_newer_delete_is_removed() -> None:
     cluster, requests = beaten(TWO)
     assert asked(requests)[2:] == [("aa", GetItem), ("aa", Restamp), ("aa", DeleteMarked)]
     assert cluster.item("aa") is None
-    assert cluster.outcomes[-1].ending is Ending.BEATEN
+    assert cluster.finished[-1].ending is Ending.BEATEN
 
 
 def test_a_later_local_write_beside_a_newer_delete_is_left_to_its_own_record() -> None:
     cluster, requests = beaten(THREE)
     assert asked(requests)[2:] == []
-    assert cluster.outcomes[-1].ending is Ending.BEATEN
+    assert cluster.finished[-1].ending is Ending.BEATEN
 
 
 def test_an_item_newer_than_the_newer_delete_supersedes() -> None:
     cluster, requests = beaten(held_at(THREE, version(9, "cc", 1)))
     assert asked(requests)[2:] == []
-    assert cluster.outcomes[-1].ending is Ending.SUPERSEDED
+    assert cluster.finished[-1].ending is Ending.SUPERSEDED
 
 
 def test_a_removal_that_meets_something_newer_looks_again() -> None:
@@ -684,7 +727,7 @@ def test_a_removal_that_meets_something_newer_looks_again() -> None:
         ("aa", GetItem),
         ("aa", GetSideRow),
     ]
-    assert cluster.outcomes[-1].ending is Ending.SUPERSEDED
+    assert cluster.finished[-1].ending is Ending.SUPERSEDED
 
 
 def test_a_put_that_something_newer_has_replaced_is_superseded() -> None:
@@ -692,7 +735,7 @@ def test_a_put_that_something_newer_has_replaced_is_superseded() -> None:
     cluster.write("aa", TWO, 3)
     cluster.slots[A] = StampedSlot(held_at(THREE, version(9, "bb", 1)))
     assert asked(cluster.next_record("aa")) == [("aa", GetItem), ("aa", GetSideRow)]
-    assert cluster.outcomes[-1].ending is Ending.SUPERSEDED
+    assert cluster.finished[-1].ending is Ending.SUPERSEDED
 
 
 def test_an_older_image_of_the_daemon_over_a_local_put_is_repaired() -> None:
@@ -760,7 +803,7 @@ NEWER_ROW = SideRow(Tombstone(version(9, "bb", 1), NO_PARENT, content_of(ONE)))
 def test_a_delete_is_merged_into_a_newer_one() -> None:
     cluster, requests = deleted(StampedSlot(None, NEWER_ROW))
     assert asked(requests) == [("aa", GetItem), ("aa", GetSideRow)]
-    assert cluster.outcomes[-1].ending is Ending.BEATEN
+    assert cluster.finished[-1].ending is Ending.BEATEN
     assert cluster.logged == []
 
 
@@ -775,7 +818,7 @@ def test_a_delete_that_a_newer_put_beat_is_logged_merged_or_not(row: SideRow) ->
     [
         TWO,
         held_at(TWO, version(9, "aa", 7)),
-        held_at(TWO, version(9, "bb", 3), kind=Kind.MARK),
+        held_at(TWO, version(9, "bb", 3), kind=StampKind.MARK),
         held_at(TWO, version(9, "bb", 3), parent=parent_of(version(5, "aa", 1))),
     ],
     ids=["unstamped", "own", "marked", "knew of it"],
@@ -843,7 +886,7 @@ def test_a_local_write_is_not_taken_back() -> None:
         (held_at(TWO, version(9, "bb", 3)), ["put_delete"]),
         (held_at(TWO, version(9, "bb", 3), parent=parent_of(version(9, "aa", 3))), []),
         (held_at(TWO, version(9, "aa", 4)), []),
-        (held_at(TWO, version(9, "bb", 3), kind=Kind.MARK), []),
+        (held_at(TWO, version(9, "bb", 3), kind=StampKind.MARK), []),
     ],
     ids=["unseen", "knew of it", "own", "marked"],
 )

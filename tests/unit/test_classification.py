@@ -6,14 +6,16 @@ import pytest
 
 from replicator.domain.image import Image, stamped
 from replicator.domain.modes.active_active.classify import Origin, classify
-from replicator.domain.stamps import NO_PARENT, Held, Kind, Stamp, Version, content_of, held
+from replicator.domain.stamps import NO_PARENT, Held, Stamp, StampKind, Version, content_of, held
 from tests.unit.strategies import Typed, image
 
 LOW, HIGH = Version(1, 0, "aa", 1), Version(2, 0, "bb", 1)
 OLD, NEW = (image({"pk": {"S": "k"}, "n": {"N": number}}) for number in "12")
 
 
-def item(content: Image, version: Version | None = None, *, of: Image | None = None, kind: Kind = Kind.VALUE) -> Held:
+def item(
+    content: Image, version: Version | None = None, *, of: Image | None = None, kind: StampKind = StampKind.VALUE
+) -> Held:
     """An item; with a version, stamped for its own content or for that of another image."""
     if version is not None:
         stamp = Stamp(version, kind, content_of(content if of is None else of), NO_PARENT)
@@ -30,12 +32,12 @@ def foreign(content: Image, value: Typed) -> Held:
     return found
 
 
-MARKED = item(OLD, LOW, kind=Kind.MARK)
+MARKED = item(OLD, LOW, kind=StampKind.MARK)
 
 ROWS: dict[str, tuple[Held | None, Held | None, Origin]] = {
     "a removal of a marked item": (MARKED, None, Origin.ECHO_REMOVE),
     "a removal of a marked item that a user changed": (
-        item(NEW, LOW, of=OLD, kind=Kind.MARK),
+        item(NEW, LOW, of=OLD, kind=StampKind.MARK),
         None,
         Origin.ECHO_REMOVE,
     ),
@@ -46,10 +48,10 @@ ROWS: dict[str, tuple[Held | None, Held | None, Origin]] = {
     "a user's put that only wipes the stamp": (item(OLD, LOW), item(OLD), Origin.LOCAL_PUT),
     "a user's update, which keeps the stamp": (item(OLD, LOW), item(NEW, LOW, of=OLD), Origin.LOCAL_PUT),
     "an older image put back": (item(NEW, HIGH), item(OLD, LOW), Origin.LOCAL_PUT),
-    "a mark on an item": (item(OLD, LOW), item(OLD, HIGH, kind=Kind.MARK), Origin.ECHO_MODIFY),
-    "a mark on an unstamped item": (item(OLD), item(OLD, HIGH, kind=Kind.MARK), Origin.ECHO_MODIFY),
-    "a marked image put where none was": (None, item(OLD, HIGH, kind=Kind.MARK), Origin.LOCAL_PUT),
-    "a marked image put over another": (item(NEW, LOW), item(OLD, HIGH, kind=Kind.MARK), Origin.LOCAL_PUT),
+    "a mark on an item": (item(OLD, LOW), item(OLD, HIGH, kind=StampKind.MARK), Origin.ECHO_MODIFY),
+    "a mark on an unstamped item": (item(OLD), item(OLD, HIGH, kind=StampKind.MARK), Origin.ECHO_MODIFY),
+    "a marked image put where none was": (None, item(OLD, HIGH, kind=StampKind.MARK), Origin.LOCAL_PUT),
+    "a marked image put over another": (item(NEW, LOW), item(OLD, HIGH, kind=StampKind.MARK), Origin.LOCAL_PUT),
     "a stamp-back": (item(OLD), item(OLD, HIGH), Origin.ECHO_MODIFY),
     "a stamp-back for an earlier write, on a later one": (item(NEW), item(NEW, HIGH, of=OLD), Origin.ECHO_MODIFY),
     "a stamp-back that met an image put back with its stamp": (

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from replicator.domain.conflict_document import LONGEST_IMAGES, SCHEMA, document, shown_time
-from replicator.domain.conflicts import ConflictEntry, Kind, LogConflict, Operation, Reason, Resolution, Witness
+from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Operation, Reason, Resolution, Witness
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.records import item_key
@@ -17,7 +17,7 @@ LOST = image({"pk": {"S": "k"}, "n": {"N": "1.0"}, "secret": {"M": {"inner": {"S
 WITNESS = Witness(RegionId("us"), ShardId("shard-1"), SequenceNumber("17"))
 CONFLICT = LogConflict(
     key=KEY,
-    kind=Kind.PUT_PUT,
+    kind=ConflictKind.PUT_PUT,
     winner_version="2",
     winner=WON,
     loser=LOST,
@@ -76,7 +76,7 @@ def test_an_entry_names_its_item_as_side_rows_do() -> None:
 @pytest.mark.parametrize(
     "same",
     [
-        replace(CONFLICT, kind=Kind.DELETE_PUT, reason=None, outcome=Resolution.REPAIRED),
+        replace(CONFLICT, kind=ConflictKind.DELETE_PUT, reason=None, outcome=Resolution.REPAIRED),
         replace(CONFLICT, winner_region=None, loser_region="ap", winner_micros=None, winner=None, loser=None),
     ],
 )
@@ -147,7 +147,7 @@ def test_images_that_are_too_long_together_are_cut_the_winner_first(winner: int,
 
 def test_nothing_is_left_of_an_image_for_which_there_is_no_room() -> None:
     assert document(entry(), bound=0)["winner"] == document(entry(), bound=0)["loser"] == {}
-    without = document(entry(replace(CONFLICT, winner=None, winner_op="delete")))
+    without = document(entry(replace(CONFLICT, winner=None, winner_op=Operation.DELETE)))
     assert (without["winner"], without["winner_op"]) == (None, "delete")
 
 

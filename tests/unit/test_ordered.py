@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from replicator.domain.conflicts import LogConflict
+from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason
 from replicator.domain.errors import UnstampedItem
 from replicator.domain.image import Image, stamped
 from replicator.domain.modes.ordered import (
@@ -220,8 +220,9 @@ def test_an_unstamped_item_is_deleted_like_any_other(change: Change) -> None:
 @pytest.mark.parametrize("change", [INSERT, MODIFY, REMOVE], ids=["insert", "modify", "remove"])
 def test_an_unknown_image_is_logged_before_it_is_lost(change: Change) -> None:
     _, _, requests = replicate(Slot(OTHER), change)
-    operation = "delete" if change is REMOVE else "put"
-    logged = LogConflict(KEY, "unversioned", VERSION, change.new, OTHER, reason="version", winner_op=operation)
+    operation = Operation.DELETE if change is REMOVE else Operation.PUT
+    kind, reason = ConflictKind.UNVERSIONED, Reason.VERSION
+    logged = LogConflict(KEY, kind, VERSION, change.new, OTHER, reason=reason, winner_op=operation)
     assert requests.count(logged) == 1
     assert requests.index(logged) == len(requests) - 2
 

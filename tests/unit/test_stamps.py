@@ -14,9 +14,9 @@ from replicator.domain.image import Image, canonical, stamped
 from replicator.domain.stamps import (
     NO_PARENT,
     NO_ROW,
-    Kind,
     SideRow,
     Stamp,
+    StampKind,
     Tombstone,
     Version,
     bumped,
@@ -49,7 +49,7 @@ few_versions = st.builds(
 )
 
 V = Version(1_700_000_000_000_000, 3, "eu", write_sequence(GENERATION, 17))
-STAMP = Stamp(V, Kind.VALUE, "0123456789abcde_", "0123456789-_")
+STAMP = Stamp(V, StampKind.VALUE, "0123456789abcde_", "0123456789-_")
 ITEM = image({"pk": {"S": "k"}, "n": {"N": "1"}})
 
 
@@ -166,21 +166,21 @@ def test_hashes_are_the_first_characters_of_a_url_safe_sha256() -> None:
 # -- stamps --------------------------------------------------------------------------------------------------------
 
 
-@given(versions, st.sampled_from(Kind), st.sampled_from([NO_PARENT, "0123456789-_"]))
-def test_a_stamp_is_read_back_without_its_nonce(version: Version, kind: Kind, parent: str) -> None:
+@given(versions, st.sampled_from(StampKind), st.sampled_from([NO_PARENT, "0123456789-_"]))
+def test_a_stamp_is_read_back_without_its_nonce(version: Version, kind: StampKind, parent: str) -> None:
     stamp = Stamp(version, kind, "0123456789abcde_", parent)
     assert parse_stamp(stamp.sealed(NONCE)) == stamp
 
 
 @given(versions, versions)
 def test_a_stamp_sorts_below_exactly_the_versions_above_its_own(left: Version, right: Version) -> None:
-    text = Stamp(left, Kind.VALUE, "x" * 16, NO_PARENT).sealed(NONCE)
+    text = Stamp(left, StampKind.VALUE, "x" * 16, NO_PARENT).sealed(NONCE)
     assert (text < right.text) == (left < right)
 
 
 def test_a_stamp_is_written_as_the_protocol_says() -> None:
     assert STAMP.sealed(NONCE) == f"{V.text}!P!0123456789abcde_!0123456789-_!{NONCE}"
-    mark = replace(STAMP, kind=Kind.MARK)
+    mark = replace(STAMP, kind=StampKind.MARK)
     assert mark.sealed(NONCE).startswith(mark_prefix(V))
     assert not STAMP.sealed(NONCE).startswith(mark_prefix(V))
 
@@ -206,10 +206,10 @@ def test_another_text_is_no_stamp(text: str) -> None:
 
 
 def test_an_item_is_intact_when_it_is_as_it_was_stamped() -> None:
-    stamp = Stamp(V, Kind.VALUE, content_of(ITEM), NO_PARENT)
+    stamp = Stamp(V, StampKind.VALUE, content_of(ITEM), NO_PARENT)
     item = held(Image(stamped(ITEM, stamp.sealed(NONCE))))
     assert item is not None
-    assert (item.intact, item.version, item.kind) == (True, V, Kind.VALUE)
+    assert (item.intact, item.version, item.kind) == (True, V, StampKind.VALUE)
     assert item.seen == json.dumps({"S": stamp.sealed(NONCE)}, separators=(",", ":")).encode()
     other = held(Image(stamped(ITEM, replace(stamp, content="x" * 16).sealed(NONCE))))
     assert other is not None

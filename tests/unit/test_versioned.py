@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from replicator.domain.conflicts import Kind, LogConflict, Reason, Resolution
+from replicator.domain.conflicts import ConflictKind, LogConflict, Reason, Resolution
 from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.image import Image, content_hash
 from replicator.domain.modes.ordered import Effect
@@ -122,7 +122,7 @@ def test_an_image_that_is_not_the_parent_is_logged_before_it_is_replaced() -> No
 def test_a_loser_without_a_version_is_logged_as_such() -> None:
     for loser in (item(None), item("new", kind="S")):
         (entry,) = Run({US: Slot(V1), EU: Slot(loser)}, None, V1).logged
-        assert (entry.kind, entry.loser_version, entry.reason) == (Kind.UNVERSIONED, None, Reason.VERSION)
+        assert (entry.kind, entry.loser_version, entry.reason) == (ConflictKind.UNVERSIONED, None, Reason.VERSION)
 
 
 def test_an_equal_or_greater_image_stays() -> None:
@@ -256,7 +256,7 @@ def test_a_delete_of_an_image_that_it_did_not_know_is_logged(other: Image) -> No
     (entry,) = run.logged
     assert (entry.winner_op, entry.winner, entry.winner_version) == ("delete", None, "2!D")
     assert (entry.loser, entry.reason) == (other, Reason.VERSION)
-    assert entry.kind == (Kind.UNVERSIONED if "ver" not in other.attributes else Kind.DELETE_PUT)
+    assert entry.kind == (ConflictKind.UNVERSIONED if "ver" not in other.attributes else ConflictKind.DELETE_PUT)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from replicator.demo.reader import CacheReader
 from replicator.demo.world import CONFLICT_TABLE, World
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.image import Image
-from replicator.domain.stamps import Held, Kind, held
+from replicator.domain.stamps import Held, StampKind, held
 from replicator.domain.versions import STAMP
 
 LEAST_KEYS: Final = 300
@@ -159,7 +159,7 @@ def _stamps(shown: str, there: Mapping[str, Held | None]) -> Iterator[Difference
     for where, item in present.items():
         if not item.intact:
             yield Difference(where, shown, "is not stamped as it stands")
-        elif item.kind is Kind.MARK:
+        elif item.kind is StampKind.MARK:
             yield Difference(where, shown, "is still marked for deletion")
     if len({item.version for item in present.values()}) > 1:
         yield Difference(", ".join(present), shown, "carries different versions")

@@ -20,7 +20,7 @@ from replicator.demo.dynamodb import Typed
 from replicator.demo.items import COUNTER, DemoKey, Keyspace, popularised, table_keys
 from replicator.demo.layout import VERSION, Layout
 from replicator.domain.image import Image, content_hash
-from replicator.domain.stamps import Kind, parse_stamp
+from replicator.domain.stamps import StampKind, parse_stamp
 
 SHARED: Final = 0.7
 """Share of keys that users write in every region; each of the others belongs to one region."""
@@ -158,7 +158,7 @@ def version_of(image: Image) -> int | None:
 def is_marked(image: Image) -> bool:
     """Whether the daemon is deleting the item that looks like this."""
     stamp = parse_stamp(image.stamp or "")
-    return stamp is not None and stamp.kind is Kind.MARK
+    return stamp is not None and stamp.kind is StampKind.MARK
 
 
 def contested(keys: Iterable[MeshKey]) -> int:

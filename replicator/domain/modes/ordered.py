@@ -12,7 +12,7 @@ import enum
 from collections.abc import Generator
 from dataclasses import dataclass, field
 
-from replicator.domain.conflicts import LogConflict
+from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason
 from replicator.domain.errors import UnstampedItem
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, canonical
@@ -190,14 +190,14 @@ def _adopt(change: Change, policy: OrderedPolicy, item: Image | None) -> Generat
     if canonical(item) not in known:
         yield LogConflict(
             key=change.key,
-            kind="unversioned",
+            kind=ConflictKind.UNVERSIONED,
             winner_version=change.version,
             winner=change.new,
             loser=item,
-            reason="version",
+            reason=Reason.VERSION,
             winner_region=change.source,
             winner_micros=None if change.created_at is None else int(change.created_at * 1_000_000),
-            winner_op="delete" if change.new is None else "put",
+            winner_op=Operation.DELETE if change.new is None else Operation.PUT,
         )
 
 

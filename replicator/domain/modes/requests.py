@@ -8,7 +8,9 @@ proves that both agree on a real server.
 from __future__ import annotations
 
 import enum
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.identifiers import RegionId
@@ -223,7 +225,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class LookAhead:
-    """Find the first removal of this key behind a place in the home region's stream, not fetched records included."""
+    """Find the first removal of this key behind a place in the home region's stream, among what was read already."""
 
     key: ItemKey
     after: int
@@ -282,7 +284,7 @@ Request = OrderedRequest | StampRequest | VersionedRequest | LogConflict
 """What a region may be asked."""
 
 MeshRequest = At | Wait | LookAhead | LogConflict
-"""What mode `active-active` asks of whoever drives it."""
+"""What the modes of a mesh ask of their driver."""
 
 # -- responses -----------------------------------------------------------------------------------------------------
 
@@ -315,7 +317,7 @@ class Remover(enum.Enum):
 
     USER = "user"  # or its time to live
     DAEMON = "daemon"  # it finished a marked delete
-    UNKNOWN = "unknown"  # not found in time
+    UNKNOWN = "unknown"  # not among what was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -343,4 +345,11 @@ Response = Done | Refused | Found | FoundRow | RefusedRow
 """What a region answers."""
 
 MeshResponse = Response | FoundAhead
-"""What mode `active-active` is answered."""
+"""What the modes of a mesh are answered."""
+
+T = TypeVar("T")
+Steps = Generator[MeshRequest, MeshResponse, T]
+"""A part of such a mode: requests out, responses in, a result at the end."""
+
+RegionSteps = Generator[At | LogConflict, Response, T]
+"""The same where it waits for nothing and looks at nothing ahead."""

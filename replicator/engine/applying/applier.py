@@ -23,6 +23,7 @@ from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Desk, Driver, Tally, TargetPorts
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.mesh_driver import MeshDriver
+from replicator.engine.applying.mesh_records import Unfinished
 from replicator.engine.applying.ordered_driver import OrderedDriver
 from replicator.engine.limits import Limits
 from replicator.engine.waiting import Stopped, backoff, pause_or_raise
@@ -92,9 +93,11 @@ class TargetApplier:
         fence: Fence,
         stop: asyncio.Event,
         rewind: Rewind | None = None,
+        unfinished: Unfinished | None = None,
     ) -> None:
         self.place = place
-        self._driver = driver_of(Desk(rule, place, ports, ahead, limits, clock, fence, stop))
+        kept = {} if unfinished is None else unfinished
+        self._driver = driver_of(Desk(rule, place, ports, ahead, limits, clock, fence, stop, kept))
         self._ahead = ahead
         self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS
         self._rewind = rewind
@@ -205,7 +208,7 @@ class TargetApplier:
         try:
             await self._driver.apply(job.wanted, tried)
         except ReplicatorError as error:
-            tally.entries.update(tried.entries)
+            tally.keep(tried)
             if error.disposition is Disposition.RELINQUISH:
                 raise
             tally.retries += 1

@@ -17,6 +17,7 @@ from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.rules import Rule
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.applying.mesh_records import Unfinished
 from replicator.engine.limits import Limits
 from replicator.ports.clock import Clock
 from replicator.ports.events import Place
@@ -60,6 +61,11 @@ class Tally:
         """Entries written, by kind and outcome."""
         return Counter(self.entries.values())
 
+    def keep(self, tried: Tally) -> None:
+        """Add what stays of a try that failed."""
+        self.entries.update(tried.entries)
+        self.kept_removals += tried.kept_removals
+
     def take(self, tried: Tally) -> None:
         """Add what a try did that succeeded."""
         self.effects.update(tried.effects)
@@ -98,6 +104,7 @@ class Desk:
     clock: Clock
     fence: Fence
     stop: asyncio.Event
+    unfinished: Unfinished = field(default_factory=dict)
 
     async def log(self, conflict: LogConflict, sequence: SequenceNumber, tally: Tally) -> None:
         """Make a conflict entry durable."""

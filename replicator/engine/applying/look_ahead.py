@@ -18,22 +18,15 @@ class ReadAhead:
         self._records = 0
         self._bytes = 0
         self._wanted = 0
-        self.ended = False
-        """Whether the end of the shard was read: nothing comes behind what is here."""
-        self.grown = asyncio.Event()
-        """Set, and replaced, whenever a page is added, or the end."""
         self.room = asyncio.Event()
         """Set while another page may be read."""
         self.room.set()
 
-    def add(self, records: Sequence[ChangeRecord], *, last: bool = False) -> None:
-        """A page was read; pages come in stream order, and nothing comes behind the last one."""
+    def add(self, records: Sequence[ChangeRecord]) -> None:
+        """A page was read; pages come in stream order."""
         for record in records:
             self._by_key.setdefault(record.key, []).append(record)
         self._count(records, 1)
-        self.ended = self.ended or last
-        grown, self.grown = self.grown, asyncio.Event()
-        grown.set()
 
     def drop(self, records: Sequence[ChangeRecord]) -> None:
         """A page was passed; it is the oldest that was added."""
@@ -57,7 +50,7 @@ class ReadAhead:
         return tuple(record for record in self._by_key.get(key, ()) if record.number > number)
 
     def need(self, by: int) -> None:
-        """One more (1) or less (-1) cannot go on as it should before more was read: then no bytes are waited for."""
+        """One more (1) or less (-1) is refused for good until more was read: then no bytes are waited for."""
         self._wanted += by
 
     def urgent(self) -> bool:

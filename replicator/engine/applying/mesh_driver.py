@@ -6,10 +6,9 @@ key are never merged: each carries a write that a conflict log may have to show.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 from replicator.domain.cache_keys import plan_invalidation
 from replicator.domain.coalescing import Run
@@ -17,16 +16,15 @@ from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import canonical, unreserved
-from replicator.domain.modes.active_active import replicate as active_active
 from replicator.domain.modes.active_active.classify import Origin, classify
 from replicator.domain.modes.active_active.mesh import Mesh
-from replicator.domain.modes.active_active.replicate import Ending, replicate_active
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.requests import (
     At,
     Done,
     FoundAhead,
     LookAhead,
+    MeshRequest,
     MeshResponse,
     Remover,
     Request,
@@ -34,35 +32,29 @@ from replicator.domain.modes.requests import (
     SettleTombstone,
     Wait,
 )
-from replicator.domain.modes.versioned.replicate import Joined, VersionedMesh, replicate_versioned
+from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import ActivePlan, VersionedPlan
 from replicator.domain.stamps import held
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.applying.context import Desk, Tally
-from replicator.engine.waiting import Stopped, pause_for_any, pause_or_raise
+from replicator.engine.applying.mesh_records import ActiveRecord, Begun, MeshRecord, VersionedRecord
+from replicator.engine.waiting import pause_or_raise
 
 _WAIT_SECONDS = 0.04
 """Time between two looks at an item that its region has not stamped yet. Two regions that write one key wait for each
 other, so all looks together stay well below a second.
 """
 
-_LOOK_AHEAD_SECONDS = 3.0
-"""How long a removal that must be ahead in the stream is waited for."""
+_FRESH_SECONDS = 10.0
+"""A record older than this waits for nothing: what it would wait for is as old, so most likely it does not come soon,
+and a backlog is brought at the speed of its writes.
+"""
 
 _SEQUENCES = 10**SEQUENCE_DIGITS
 """A place in a region's history modulo this is the sequence number inside its stream."""
 
 _USERS = frozenset({Origin.LOCAL_PUT, Origin.LOCAL_DELETE, Origin.LOCAL_EXPIRY})
-
-_EFFECTS: Mapping[Ending, Effect] = {
-    Ending.PUT: Effect.APPLIED,
-    Ending.DELETED: Effect.DELETED,
-    Ending.SUPERSEDED: Effect.STALE,
-    Ending.BEATEN: Effect.STALE,
-    Ending.GONE: Effect.STALE,
-    Ending.VERIFIED: Effect.ECHO,
-}
 
 
 class MeshDriver:
@@ -70,17 +62,13 @@ class MeshDriver:
 
     def __init__(self, desk: Desk, plan: VersionedPlan | ActivePlan) -> None:
         assert desk.ports.region is not None, "a mesh writes in its home region too"
-        home = desk.rule.source
         self._desk = desk
         self._plan = plan
+        self._home = desk.rule.source
         self._suspects: set[RegionId] = set()
         """Regions that did not answer when they were last asked."""
-        self._regions = {home: desk.ports.region, **desk.ports.others}
+        self._regions = {self._home: desk.ports.region, **desk.ports.others}
         self._stamp = plan.policy.attribute if isinstance(plan, ActivePlan) else STAMP
-        if isinstance(plan, ActivePlan):
-            self._active = Mesh(home, plan.others, desk.place.stream.generation, plan.policy)
-        else:
-            self._versioned = VersionedMesh(home, plan.others, plan.version)
 
     def units(self, run: Run) -> Sequence[Run]:
         """One record each."""
@@ -91,7 +79,11 @@ class MeshDriver:
 
         So a user can shorten or delete an item that left no room for its stamp.
         """
-        return Run(unit.key, ()) if self._is_overwritten_here(unit) else unit
+        if not self._is_overwritten_here(unit):
+            return unit
+        for record in unit.records:
+            self._desk.unfinished.pop(record.sequence, None)
+        return Run(unit.key, ())
 
     def _is_overwritten_here(self, unit: Run) -> bool:
         if isinstance(self._plan, VersionedPlan):
@@ -123,20 +115,40 @@ class MeshDriver:
         return None if image is None else canonical(unreserved(image, self._stamp))
 
     async def _replicate(self, record: ChangeRecord, tally: Tally) -> Effect:
+        """Settle a record at home, then bring it to every other region; another try goes on where this one failed."""
+        unfinished, taken = self._desk.unfinished, self._taken(record)
+        begun = unfinished.get(record.sequence)
+        if begun is None:
+            settled = await self._drive(taken.settle(), record, tally)
+            if isinstance(settled, Effect):
+                return settled
+            begun = unfinished[record.sequence] = Begun(settled)
+        for region in self._in_order(begun):
+            begun.answered[region] = await self._drive(taken.deliver(region, begun.settled), record, tally)
+        del unfinished[record.sequence]
+        return taken.finish(begun)
+
+    def _taken(self, record: ChangeRecord) -> MeshRecord[Any]:
+        """A record as the rule's mode takes it."""
         desk = self._desk
-        if isinstance(self._plan, ActivePlan):
-            active = replace(self._active, others=self._in_order(self._plan.others))
-            outcome: active_active.Outcome = await self._drive(replicate_active(record, active), record, tally)
-            return _EFFECTS[outcome.ending]
-        own_writes = desk.ports.own_writes
-        known = own_writes.known(record.key, desk.clock.monotonic())
-        versioned = replace(self._versioned, others=self._in_order(self._plan.others))
-        joined: Joined = await self._drive(replicate_versioned(record, versioned, known), record, tally)
-        own_writes.note(record.key, joined, desk.clock.monotonic())
-        return strongest(joined, ours=(self._versioned.home, joined.rank) in known)
+        match self._plan:
+            case VersionedPlan(others, version):
+                mesh = VersionedMesh(self._home, others, version)
+                return VersionedRecord(record, mesh, desk.ports.own_writes, desk.clock.monotonic())
+            case ActivePlan(others, policy):
+                if desk.clock.now() - record.created_at > _FRESH_SECONDS:
+                    policy = replace(policy, waits=0)
+                return ActiveRecord(record, Mesh(self._home, others, desk.place.stream.generation, policy))
+            case _:
+                assert_never(self._plan)
+
+    def _in_order(self, begun: Begun[Any]) -> list[RegionId]:
+        """Regions that have not answered yet, those last that failed lately: they hold back none that answers."""
+        missing = [region for region in self._plan.others if region not in begun.answered]
+        return sorted(missing, key=self._suspects.__contains__)
 
     async def _drive(self, steps: Generator[Any, Any, Any], record: ChangeRecord, tally: Tally) -> Any:
-        """Drive a mode to its end; one failure ends it, and it is begun anew: every step may be repeated."""
+        """Drive a part of a mode to its end; a failure ends it, and it is begun anew: every step may be repeated."""
         response: MeshResponse | None = None
         while True:
             try:
@@ -145,9 +157,7 @@ class MeshDriver:
                 return end.value
             response = await self._answer(request, record, tally)
 
-    async def _answer(
-        self, request: At | Wait | LookAhead | LogConflict, record: ChangeRecord, tally: Tally
-    ) -> MeshResponse:
+    async def _answer(self, request: MeshRequest, record: ChangeRecord, tally: Tally) -> MeshResponse:
         desk = self._desk
         match request:
             case At(region, inner):
@@ -161,8 +171,11 @@ class MeshDriver:
             case Wait():
                 await pause_or_raise(desk.stop, _WAIT_SECONDS)
                 return Done()
-            case LookAhead():
-                return FoundAhead(await self._look_ahead(request))
+            case LookAhead(key, after):
+                later = desk.ahead.behind(key, after % _SEQUENCES)
+                return FoundAhead(self._first_remover(later))
+            case _:
+                assert_never(request)
 
     async def _execute(self, region: RegionId, request: Request) -> Response:
         try:
@@ -174,41 +187,8 @@ class MeshDriver:
         self._suspects.discard(region)
         return response
 
-    def _in_order(self, others: tuple[RegionId, ...]) -> tuple[RegionId, ...]:
-        """Other regions, those last that did not answer lately: they hold back none that does."""
-        return tuple(sorted(others, key=self._suspects.__contains__)) if self._suspects else others
-
-    async def _look_ahead(self, request: LookAhead) -> Remover:
-        """Who removed the item first behind a record; waits a bounded time for what was not read yet."""
-        self._desk.ahead.need(1)
-        try:
-            async with asyncio.timeout(_LOOK_AHEAD_SECONDS):
-                return await self._first_remover(request)
-        except TimeoutError:
-            return Remover.UNKNOWN
-        finally:
-            self._desk.ahead.need(-1)
-
-    async def _first_remover(self, request: LookAhead) -> Remover:
-        desk = self._desk
-        while True:
-            grown = desk.ahead.grown
-            for later in desk.ahead.behind(request.key, request.after % _SEQUENCES):
-                if later.event is Event.REMOVE:
-                    return self._remover(later)
-            if desk.ahead.ended:
-                return Remover.UNKNOWN  # it is in a child of this shard, or not at all
-            if desk.stop.is_set():
-                raise Stopped  # nobody reads on, and an item that was put back would stand there until somebody does
-            await pause_for_any(float("inf"), grown, desk.stop)
-
-    def _remover(self, record: ChangeRecord) -> Remover:
-        return Remover.USER if self._origin(record) in _USERS else Remover.DAEMON
-
-
-def strongest(joined: Joined, *, ours: bool = False) -> Effect:
-    """What a record did to its mesh, in one word. `ours`: this process itself had brought it to the home region."""
-    for effect in (Effect.APPLIED, Effect.DELETED):
-        if effect in joined.effects.values():
-            return effect
-    return Effect.ECHO if ours else Effect.STALE
+    def _first_remover(self, records: Sequence[ChangeRecord]) -> Remover:
+        for record in records:
+            if record.event is Event.REMOVE:
+                return Remover.USER if self._origin(record) in _USERS else Remover.DAEMON
+        return Remover.UNKNOWN

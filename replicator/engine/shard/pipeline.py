@@ -18,6 +18,7 @@ from replicator.domain.shards.leases import TargetStart
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.applying.mesh_records import Unfinished
 from replicator.engine.reading.cursors import Page
 from replicator.engine.shard.context import HeldShard
 from replicator.engine.shard.losses import Losses
@@ -63,6 +64,7 @@ class Pipeline:
         self._pages: asyncio.Queue[Page | _Trimmed | None] = asyncio.Queue()  # the look-ahead bounds it
         self._in_hand: deque[Page] = deque()
         self._appliers: list[TargetApplier] = []
+        self._unfinished: dict[str, Unfinished] = {target.target_id: {} for target in rule.targets}
         self._limit = held.limits.page_records
         self._reads = False
         self._error: ReplicatorError | None = None
@@ -203,7 +205,7 @@ class Pipeline:
                 if lost:
                     self._pages.put_nowait(_Trimmed(position, RecordsTrimmed(_HIDDEN), lost))
                     return
-                ahead.add(page.records, last=page.then == END)
+                ahead.add(page.records)
                 self._pages.put_nowait(page)
                 position = page.then
         except RecordsTrimmed as error:
@@ -244,6 +246,7 @@ class Pipeline:
             observer=held.ports.observer,
             fence=held.fence,
             stop=self._stop,
+            unfinished=self._unfinished[target.target_id],
         )
 
     # -- standing still ------------------------------------------------------------------------------------------------

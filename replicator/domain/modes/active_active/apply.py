@@ -7,7 +7,7 @@ is raised before its item is marked, and an item is marked before it is deleted.
 from __future__ import annotations
 
 from replicator.domain.identifiers import RegionId
-from replicator.domain.modes.active_active.mesh import Guard, Mesh, Steps, Write, attempt, look, read_row
+from replicator.domain.modes.active_active.mesh import Guard, Mesh, Write, attempt, look, read_row
 from replicator.domain.modes.requests import (
     Absent,
     At,
@@ -18,11 +18,12 @@ from replicator.domain.modes.requests import (
     StampCondition,
     StampedPut,
     StampIs,
+    Steps,
     UnstampedOrBelow,
     Wait,
 )
 from replicator.domain.records import ItemKey
-from replicator.domain.stamps import Held, Kind, Stamp, Tombstone
+from replicator.domain.stamps import Held, Stamp, StampKind, Tombstone
 
 
 def apply_put(mesh: Mesh, region: RegionId, write: Write, stamp: Stamp) -> Steps[None]:
@@ -102,7 +103,7 @@ def take_away(
             return item
         if only_intact and not item.intact:
             return None
-        mark = Stamp(tombstone.version, Kind.MARK, item.content, tombstone.parent)
+        mark = Stamp(tombstone.version, StampKind.MARK, item.content, tombstone.parent)
         done, standing = yield from attempt(mesh, region, Restamp(key, mark, StampIs(item.seen)))
         if done:
             break
@@ -113,4 +114,4 @@ def take_away(
 
 
 def _is_marked_by(item: Held, tombstone: Tombstone) -> bool:
-    return item.kind is Kind.MARK and item.version == tombstone.version
+    return item.kind is StampKind.MARK and item.version == tombstone.version

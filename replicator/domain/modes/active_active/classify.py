@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-from replicator.domain.stamps import Held, Kind
+from replicator.domain.stamps import Held, StampKind
 
 
 class Origin(enum.Enum):
@@ -25,7 +25,7 @@ class Origin(enum.Enum):
 def classify(old: Held | None, new: Held | None, *, by_ttl: bool) -> Origin:
     """Whose write turned `old` into `new`; None stands for no item. Source: docs/protocol.md, Classification."""
     if new is None:
-        if old is not None and old.kind is Kind.MARK:
+        if old is not None and old.kind is StampKind.MARK:
             return Origin.ECHO_REMOVE
         return Origin.LOCAL_EXPIRY if by_ttl else Origin.LOCAL_DELETE
     if not _is_echo(old, new):
@@ -37,7 +37,7 @@ def _is_echo(old: Held | None, new: Held) -> bool:
     same_content = old is not None and old.content == new.content
     if new.stamp is None or not raises_stamp(old, new):
         return False
-    if new.stamp.kind is Kind.MARK:
+    if new.stamp.kind is StampKind.MARK:
         return same_content  # a mark neither inserts nor changes content
     if stamps_a_restored_image(old, new):
         return False

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from replicator.domain.conflicts import LogConflict
+from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason, Resolution, kind_of
 from replicator.domain.image import Image
-from replicator.domain.modes.active_active.mesh import Mesh, Steps
+from replicator.domain.modes.active_active.mesh import Mesh
+from replicator.domain.modes.requests import Steps
 from replicator.domain.records import ItemKey
-from replicator.domain.stamps import Held, Kind, Tombstone, Version, parent_of
+from replicator.domain.stamps import Held, StampKind, Tombstone, Version, parent_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,14 +23,14 @@ class Contender:
     image: Image | None
 
     @property
-    def operation(self) -> str:
+    def operation(self) -> Operation:
         """What the write did."""
-        return "delete" if self.image is None else "put"
+        return Operation.DELETE if self.image is None else Operation.PUT
 
 
 def stamped_write(mesh: Mesh, item: Held) -> Contender:
     """The write that an item's stamp stands for: a put, or the delete that marked it."""
-    return Contender(item.version, None if item.kind is Kind.MARK else mesh.bare(item))
+    return Contender(item.version, None if item.kind is StampKind.MARK else mesh.bare(item))
 
 
 def unversioned_write(mesh: Mesh, item: Held) -> Contender:
@@ -48,13 +49,13 @@ def met_unseen(winner: Version, parent: str, loser: Version) -> bool:
 
 
 def log_loss(
-    mesh: Mesh, key: ItemKey, winner: Contender, loser: Contender, outcome: str = "overwritten"
+    mesh: Mesh, key: ItemKey, winner: Contender, loser: Contender, outcome: Resolution = Resolution.OVERWRITTEN
 ) -> Steps[None]:
     """Make the loss of a write durable."""
     assert winner.version is not None, "a winner is always versioned"
     yield LogConflict(
         key=key,
-        kind=_kind(winner, loser),
+        kind=ConflictKind.UNVERSIONED if loser.version is None else kind_of(winner.operation, loser.operation),
         winner_version=winner.version.text,
         winner=winner.image,
         loser=loser.image,
@@ -70,17 +71,9 @@ def log_loss(
     )
 
 
-def _kind(winner: Contender, loser: Contender) -> str:
-    if loser.version is None:
-        return "unversioned"
-    if winner.operation == "delete":
-        return "delete_put"  # also where one region's mark replaced another's: `loser_op` tells
-    return f"put_{loser.operation}"
-
-
-def _reason(winner: Version, loser: Version | None) -> str:
+def _reason(winner: Version, loser: Version | None) -> Reason:
     if loser is None:
-        return "version"  # the loser had none when it was overwritten
+        return Reason.VERSION  # the loser had none when it was overwritten
     if winner.micros != loser.micros:
-        return "later_time"
-    return "region_tie" if winner.counter == loser.counter else "causal"
+        return Reason.LATER_TIME
+    return Reason.REGION_TIE if winner.counter == loser.counter else Reason.CAUSAL

@@ -6,6 +6,7 @@ write overwrote is logged, since exactly the record of that write holds both ima
 
 from __future__ import annotations
 
+from replicator.domain.conflicts import Resolution
 from replicator.domain.modes.active_active.apply import remove_intact
 from replicator.domain.modes.active_active.classify import raises_stamp
 from replicator.domain.modes.active_active.conflicts import (
@@ -16,9 +17,9 @@ from replicator.domain.modes.active_active.conflicts import (
     stamped_write,
     unversioned_write,
 )
-from replicator.domain.modes.active_active.mesh import Mesh, Steps, Write, look, read_row
-from replicator.domain.modes.requests import At, NoteRemoval
-from replicator.domain.stamps import Held, Kind, Tombstone
+from replicator.domain.modes.active_active.mesh import Mesh, Write, look, read_row
+from replicator.domain.modes.requests import At, NoteRemoval, Steps
+from replicator.domain.stamps import Held, StampKind, Tombstone
 
 
 def verify_insert(mesh: Mesh, write: Write) -> Steps[None]:
@@ -38,7 +39,7 @@ def verify_insert(mesh: Mesh, write: Write) -> Steps[None]:
 def take_back(mesh: Mesh, write: Write, tombstone: Tombstone) -> Steps[None]:
     """Remove what a newer delete had already removed; a still newer put that is met instead beats that delete."""
     met = yield from remove_intact(mesh, mesh.home, write.key, tombstone)
-    if met is None or met.stamp is None or met.kind is Kind.MARK:
+    if met is None or met.stamp is None or met.kind is StampKind.MARK:
         return
     if met_unseen(met.stamp.version, met.stamp.parent, tombstone.version):
         yield from log_loss(mesh, write.key, stamped_write(mesh, met), delete_of(tombstone))
@@ -61,17 +62,19 @@ def verify_overwrite(mesh: Mesh, write: Write) -> Steps[None]:
     assert new is not None, "by an item"
     winner = stamped_write(mesh, new)
     if _hides_local_write(old, new):
-        yield from log_loss(mesh, write.key, winner, unversioned_write(mesh, old), (yield from _outcome(mesh, write)))
+        yield from log_loss(
+            mesh, write.key, winner, unversioned_write(mesh, old), (yield from _resolution(mesh, write))
+        )
     if _beats_stamped_write(old, new):
         yield from log_loss(mesh, write.key, winner, stamped_write(mesh, old))
 
 
 def _is_more_than_a_stamp(old: Held, new: Held) -> bool:
-    return old.content != new.content or new.kind is Kind.MARK
+    return old.content != new.content or new.kind is StampKind.MARK
 
 
 def _hides_local_write(old: Held, new: Held) -> bool:
-    """Whether the item was a local write that nobody had stamped yet."""
+    """Whether the item was a local write without a stamp of its own yet."""
     return _is_more_than_a_stamp(old, new) and not old.intact
 
 
@@ -80,14 +83,14 @@ def _beats_stamped_write(old: Held, new: Held) -> bool:
     if old.stamp is None or new.stamp is None:
         return False
     overwritten = old.intact and _is_more_than_a_stamp(old, new)
-    unmarked = old.kind is Kind.MARK and new.kind is Kind.VALUE
+    unmarked = old.kind is StampKind.MARK and new.kind is StampKind.VALUE
     return (overwritten or unmarked) and met_unseen(new.stamp.version, new.stamp.parent, old.stamp.version)
 
 
-def _outcome(mesh: Mesh, write: Write) -> Steps[str]:
-    """What became of the overwritten local write: `repaired` if it already stands there again, newer."""
+def _resolution(mesh: Mesh, write: Write) -> Steps[Resolution]:
+    """What became of the overwritten local write: repaired if it already stands there again, newer."""
     assert write.old is not None, "something was overwritten"
     assert write.new is not None, "by something"
     item = yield from look(mesh, mesh.home, write.key)
     back = item is not None and item.content == write.old.content and raises_stamp(write.new, item)
-    return "repaired" if back else "overwritten"
+    return Resolution.REPAIRED if back else Resolution.OVERWRITTEN

@@ -6,9 +6,7 @@ Invariant: everything here asks exactly one thing, or nothing, and decides nothi
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, unreserved
@@ -20,21 +18,16 @@ from replicator.domain.modes.requests import (
     FoundRow,
     GetItem,
     GetSideRow,
-    MeshRequest,
-    MeshResponse,
     Refused,
     Restamp,
     StampedPut,
+    Steps,
 )
 from replicator.domain.records import ChangeRecord, ItemKey
 from replicator.domain.stamps import Held, SideRow, Version, held, write_sequence
 from replicator.domain.versions import STAMP
 
 _MICROS = 1_000_000
-
-T = TypeVar("T")
-Steps = Generator[MeshRequest, MeshResponse, T]
-"""A part of the mode: requests out, responses in, a result at the end."""
 
 
 class Guard(enum.Enum):

@@ -4,21 +4,23 @@ Owns what happens to one record of one region's stream, as a generator of reques
 stamps and tombstones only rise; K2 a version is durable at home before any other region sees it; K3 an item that is
 not as it was stamped has a local record ahead; K4 a record is done only when every region has answered, or something
 newer was seen at home; K5 versions follow the order of each stream and what users overwrote.
-Leaves retries, fencing, nonces, waiting and looking ahead to whoever drives it.
+Leaves retries, fencing, nonces, waiting and looking ahead to its driver.
 """
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import assert_never
 
+from replicator.domain.identifiers import RegionId
 from replicator.domain.modes.active_active.apply import apply_delete, apply_put, remove
 from replicator.domain.modes.active_active.classify import Origin, classify
 from replicator.domain.modes.active_active.conflicts import Contender, log_loss, met_unseen, stamped_write
 from replicator.domain.modes.active_active.echoes import verify_insert, verify_overwrite, verify_removal
-from replicator.domain.modes.active_active.mesh import Mesh, Steps, Write, attempt, look, read_row
+from replicator.domain.modes.active_active.mesh import Mesh, Write, attempt, look, read_row
+from replicator.domain.modes.active_active.versions import parent_hash, version_of_delete, version_of_put
 from replicator.domain.modes.requests import (
     Absent,
     At,
@@ -31,20 +33,13 @@ from replicator.domain.modes.requests import (
     SettleTombstone,
     StampedPut,
     StampIs,
+    Steps,
 )
 from replicator.domain.records import ChangeRecord
-from replicator.domain.stamps import (
-    NO_PARENT,
-    Held,
-    Kind,
-    SideRow,
-    Stamp,
-    Tombstone,
-    Version,
-    bumped,
-    given_before,
-    parent_of,
-)
+from replicator.domain.stamps import Held, SideRow, Stamp, StampKind, Tombstone, Version
+
+Versioned = Stamp | Tombstone
+"""What a local put or delete becomes once its version is durable at home."""
 
 
 class Ending(enum.Enum):
@@ -59,22 +54,49 @@ class Ending(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Finished:
     """Whose write a record was, and what became of it."""
 
     origin: Origin
     ending: Ending
 
 
-def replicate_active(record: ChangeRecord, mesh: Mesh) -> Steps[Outcome]:
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A local write whose version is durable at home; `deliver` brings it to every other region."""
+
+    origin: Origin
+    version: Versioned
+
+    @property
+    def finished(self) -> Finished:
+        """What the record has become once every other region has answered."""
+        return Finished(self.origin, Ending.PUT if isinstance(self.version, Stamp) else Ending.DELETED)
+
+
+def replicate_active(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
     """Bring one record of the home region's stream to every region of the mesh."""
     write = mesh.write(record)
+    settled = yield from settle(mesh, write)
+    if isinstance(settled, Finished):
+        return settled
+    for region in mesh.others:
+        yield from deliver(mesh, region, write, settled)
+    return settled.finished
+
+
+def settle(mesh: Mesh, write: Write) -> Steps[Settled | Finished]:
+    """What a record asks of its home region: an outcome if that is all, else what other regions are to be brought.
+
+    A driver that has settled a record goes on from here when another region did not answer: it need not look again.
+    """
     origin = classify(write.old, write.new, by_ttl=write.by_ttl)
+    settled: Versioned | Ending = Ending.VERIFIED
     match origin:
         case Origin.LOCAL_PUT:
-            return Outcome(origin, (yield from replicate_put(mesh, write)))
+            settled = yield from until_settled(settle_put, mesh, write)
         case Origin.LOCAL_DELETE | Origin.LOCAL_EXPIRY:
-            return Outcome(origin, (yield from replicate_delete(mesh, write)))
+            settled = yield from until_settled(settle_delete, mesh, write)
         case Origin.ECHO_INSERT:
             yield from verify_insert(mesh, write)
         case Origin.ECHO_MODIFY:
@@ -83,7 +105,28 @@ def replicate_active(record: ChangeRecord, mesh: Mesh) -> Steps[Outcome]:
             yield from verify_removal(mesh, write)
         case _:
             assert_never(origin)
-    return Outcome(origin, Ending.VERIFIED)
+    return Finished(origin, settled) if isinstance(settled, Ending) else Settled(origin, settled)
+
+
+def until_settled(
+    look_once: Callable[[Mesh, Write], Steps[Versioned | Ending | None]], mesh: Mesh, write: Write
+) -> Steps[Versioned | Ending]:
+    """Look at the home region until what was seen there still held when it was acted on."""
+    settled = None
+    while settled is None:
+        settled = yield from look_once(mesh, write)
+    return settled
+
+
+def deliver(mesh: Mesh, region: RegionId, write: Write, settled: Settled) -> Steps[None]:
+    """Bring a settled write to one other region, unless something newer stands there."""
+    match settled.version:
+        case Stamp():
+            yield from apply_put(mesh, region, write, settled.version)
+        case Tombstone():
+            yield from apply_delete(mesh, region, write.key, settled.version)
+        case _:
+            assert_never(settled.version)
 
 
 def look_home(mesh: Mesh, write: Write) -> Steps[tuple[Held | None, SideRow]]:
@@ -93,70 +136,7 @@ def look_home(mesh: Mesh, write: Write) -> Steps[tuple[Held | None, SideRow]]:
     return item, row
 
 
-# -- versions ------------------------------------------------------------------------------------------------------
-
-
-def raw_version(write: Write) -> Version:
-    """The version by the clock alone. An expiry is no decision of a user: it only beats what it expired."""
-    return Version(0 if write.new is None and write.by_ttl else write.micros, 0, write.region, write.sequence)
-
-
-def floors(write: Write, item: Held | None, row: SideRow) -> Iterable[Version | None]:
-    """Everything that a local write is later than: what it overwrote or kept, and earlier writes of its region."""
-    where = write.region, write.sequence
-    yield from (None if image is None else image.version for image in (write.old, write.new))
-    yield given_before(None if item is None else item.version, *where)
-    yield given_before(row.deleted, *where)
-    yield given_before(row.floor, *where)
-    yield row.removed_before(write.sequence)
-
-
-def version_of_put(write: Write, item: Held | None, row: SideRow) -> Version:
-    """The version of a local put: the one it was already given durably, else the least above its floors."""
-    if item is not None and item.kind is Kind.VALUE and write.is_version(item.version):
-        assert item.version is not None, "a version of this write"
-        return item.version
-    if row.floor is not None and write.is_version(row.floor):
-        return row.floor
-    return bumped(raw_version(write), floors(write, item, row))
-
-
-def version_of_delete(write: Write, item: Held | None, row: SideRow) -> Version:
-    """The version of a local delete: the one it was already given durably, else the least above its floors."""
-    if row.deleted is not None and write.is_version(row.deleted):
-        return row.deleted
-    return bumped(raw_version(write), floors(write, item, row))
-
-
-def parent_hash(write: Write, row: SideRow) -> str:
-    """Hash of the version that a local write overwrote, as far as that is known: an image's, or a delete's."""
-    if write.old is not None:
-        return parent_of(write.old.version) if write.old.intact and write.old.version is not None else NO_PARENT
-    seen = deletion_seen(write, row)
-    return NO_PARENT if seen is None else parent_of(seen)
-
-
-def deletion_seen(write: Write, row: SideRow) -> Version | None:
-    """The tombstone's version, if this write came after the delete took effect in its region."""
-    if row.deleted is None:
-        return None
-    own = given_before(row.deleted, write.region, write.sequence) is not None
-    return row.deleted if own or row.removed_before(write.sequence) == row.deleted else None
-
-
 # -- a local put ---------------------------------------------------------------------------------------------------
-
-
-def replicate_put(mesh: Mesh, write: Write) -> Steps[Ending]:
-    """Make a local put's version durable at home, then bring it to the others."""
-    settled = None
-    while settled is None:
-        settled = yield from settle_put(mesh, write)
-    if isinstance(settled, Ending):
-        return settled
-    for region in mesh.others:
-        yield from apply_put(mesh, region, write, settled)
-    return Ending.PUT
 
 
 def settle_put(mesh: Mesh, write: Write) -> Steps[Stamp | Ending | None]:
@@ -164,7 +144,7 @@ def settle_put(mesh: Mesh, write: Write) -> Steps[Stamp | Ending | None]:
     assert write.new is not None, "a put carries an image"
     item, row = yield from look_home(mesh, write)
     version = version_of_put(write, item, row)
-    stamp = Stamp(version, Kind.VALUE, write.new.content, parent_hash(write, row))
+    stamp = Stamp(version, StampKind.VALUE, write.new.content, parent_hash(write, row))
     newer = row.tombstone if row.tombstone is not None and row.tombstone.version > version else None
     if item is None:
         return Ending.BEATEN if newer is not None else (yield from settle_missing(mesh, write, row, stamp))
@@ -176,16 +156,28 @@ def settle_put(mesh: Mesh, write: Write) -> Steps[Stamp | Ending | None]:
 
 
 def settle_missing(mesh: Mesh, write: Write, row: SideRow, stamp: Stamp) -> Steps[Stamp | Ending | None]:
-    """The item of a local put is gone: leave a floor for the delete that took it, or put it back if the daemon did."""
+    """The item of a local put is gone: leave a floor if a user deleted it, put it back if the daemon did."""
     assert write.new is not None, "a put carries an image"
-    if mesh.policy.look_ahead:
-        answer = yield LookAhead(write.key, write.sequence)
-        assert isinstance(answer, FoundAhead), "somebody looked ahead"
-        if answer.remover is Remover.USER:
-            return (yield from leave_floor(mesh, write, row, stamp.version))
+    if (yield from user_deleted(mesh, write, row)):
+        return (yield from leave_floor(mesh, write, row, stamp.version))
     request = StampedPut(write.key, mesh.bare(write.new), stamp, Absent())
     done, _ = yield from attempt(mesh, mesh.home, request)
     return stamp if done else None
+
+
+def user_deleted(mesh: Mesh, write: Write, row: SideRow) -> Steps[bool]:
+    """Whether a user's delete took the item of a local put; that delete is still ahead in this region's stream.
+
+    Every delete of the daemon writes its tombstone first, so without one it was a user. With one, the first removal
+    behind the put decides, if it has been read already: it is never waited for, since it may lie any distance ahead.
+    """
+    if row.tombstone is None:
+        return True
+    if not mesh.policy.look_ahead:
+        return False
+    answer = yield LookAhead(write.key, write.sequence)
+    assert isinstance(answer, FoundAhead), "the driver answers what it has read"
+    return answer.remover is Remover.USER
 
 
 def leave_floor(mesh: Mesh, write: Write, row: SideRow, version: Version) -> Steps[Ending | None]:
@@ -222,18 +214,6 @@ def stamp_item(mesh: Mesh, write: Write, item: Held, stamp: Stamp) -> Steps[Stam
 # -- a local delete ------------------------------------------------------------------------------------------------
 
 
-def replicate_delete(mesh: Mesh, write: Write) -> Steps[Ending]:
-    """Make a local delete durable at home, then bring it to the others."""
-    settled = None
-    while settled is None:
-        settled = yield from settle_delete(mesh, write)
-    if isinstance(settled, Ending):
-        return settled
-    for region in mesh.others:
-        yield from apply_delete(mesh, region, write.key, settled)
-    return Ending.DELETED
-
-
 def settle_delete(mesh: Mesh, write: Write) -> Steps[Tombstone | Ending | None]:
     """Write a local delete's tombstone at home: the tombstone, an ending when it lost, None to look again."""
     assert write.old is not None, "a delete removed an image"
@@ -256,7 +236,7 @@ def settle_delete(mesh: Mesh, write: Write) -> Steps[Tombstone | Ending | None]:
 
 def log_lost_delete(mesh: Mesh, write: Write, item: Held | None, version: Version) -> Steps[None]:
     """A newer put of another region, which did not know of this delete, already stands there: the delete lost."""
-    if item is None or item.stamp is None or item.kind is not Kind.VALUE or item.stamp.version < version:
+    if item is None or item.stamp is None or item.kind is not StampKind.VALUE or item.stamp.version < version:
         return
     if met_unseen(item.stamp.version, item.stamp.parent, version):
         yield from log_loss(mesh, write.key, stamped_write(mesh, item), Contender(version, None))

@@ -4,16 +4,16 @@ Owns what one record of one region's stream asks of all regions, as a generator 
 image": every region ends with the greatest image by (version, deleted, content). Invariants (docs/protocol.md): J1 what
 the daemon writes only raises an item's rank. J2 every image that was ever written is joined into all regions, unless a
 greater one is. No attribute is added to items; deletes are remembered in side rows. Nothing depends on the order of
-records. Leaves retries, fencing and which records pass a rule's filter to whoever drives it.
+records. Leaves retries, fencing and which records pass a rule's filter to its driver.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Generator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
-from replicator.domain.conflicts import Kind, LogConflict, Operation, Reason, Resolution
+from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason, Resolution
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, canonical, unreserved
 from replicator.domain.modes.ordered import Effect
@@ -26,6 +26,7 @@ from replicator.domain.modes.requests import (
     GetTombstone,
     RaiseTombstone,
     Refused,
+    RegionSteps,
     Remove,
     Replace,
     Response,
@@ -35,12 +36,11 @@ from replicator.domain.records import ChangeRecord, ItemKey
 
 _MICROS = 1_000_000
 
+_OF_TWO_VERSIONS = frozenset({ConflictKind.PUT_PUT, ConflictKind.DELETE_PUT})
+"""Kinds that compare two versions: `unversioned` where the loser has none."""
+
 Known = Collection[tuple[RegionId, Rank]]
 """What the caller itself brought to regions a moment ago: this rank, or something greater, has stood there."""
-
-T = TypeVar("T")
-Steps = Generator[At | LogConflict, Response, T]
-"""A part of the mode: requests out, responses in, a result at the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +66,19 @@ class Joined:
     regions: tuple[RegionId, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """A record whose home region has answered; `deliver` brings it to every other region."""
+
+    rank: Rank
+    effects: Mapping[RegionId, Effect]
+    """The effect at home, where a record asks for one there."""
+
+    def joined(self, mesh: VersionedMesh, effects: Mapping[RegionId, Effect]) -> Joined:
+        """How the record ended; `effects`: those in the other regions."""
+        return Joined(self.rank, {**self.effects, **effects}, mesh.regions)
+
+
 class _Party(NamedTuple):
     """One side of a conflict."""
 
@@ -76,7 +89,7 @@ class _Party(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class _Write:
+class Write:
     """A record with its images as they are sent: without reserved attributes."""
 
     key: ItemKey
@@ -85,29 +98,55 @@ class _Write:
     micros: int
 
 
-def replicate_versioned(record: ChangeRecord, mesh: VersionedMesh, known: Known = ()) -> Steps[Joined]:
-    """Bring one record of the home region to all regions; what is `known` (`OwnWrites`) is not looked after again."""
-    write = _Write(
+def write_of(record: ChangeRecord) -> Write:
+    """A record as this mode looks at it."""
+    return Write(
         key=record.key,
         old=None if record.old is None else unreserved(record.old),
         new=None if record.new is None else unreserved(record.new),
         micros=round(record.created_at * _MICROS),
     )
+
+
+def replicate_versioned(record: ChangeRecord, mesh: VersionedMesh, known: Known = ()) -> RegionSteps[Joined]:
+    """Bring one record of the home region to all regions; what is `known` (`OwnWrites`) is not looked after again."""
+    write = write_of(record)
+    settled = yield from settle(mesh, write, known)
+    if isinstance(settled, Joined):
+        return settled
+    effects: dict[RegionId, Effect] = {}
+    for region in mesh.others:
+        effects[region] = yield from deliver(mesh, region, write, known)
+    return settled.joined(mesh, effects)
+
+
+def settle(mesh: VersionedMesh, write: Write, known: Known) -> RegionSteps[Settled | Joined]:
+    """What a record asks of its home region: how it ended if that is all, else what other regions are to be brought.
+
+    A driver that has settled a record goes on from here when another region did not answer: it need not look again.
+    """
     if write.new is None:
         assert write.old is not None, "a record has an image"
-        return (yield from _delete(mesh, write, write.old, known))
+        rank = rank_of_delete(mesh.version, write.old)
+        return Settled(rank, {mesh.home: (yield from _delete(mesh, mesh.home, write, write.old, known))})
     if write.old is not None and regressed(mesh, write.old, write.new):
-        return (yield from _take_back(mesh, write, write.old, write.new, known))
+        return (yield from _take_back(mesh, write, write.old, write.new))
     if write.old is None:
         buried = yield from below_tombstone(mesh, write, write.new, known)
         if buried is not None:
             return buried
-    rank = rank_of(mesh.version, write.new)
-    party = _Party(rank, write.new, mesh.home, write.micros)
-    effects = dict.fromkeys(mesh.others, Effect.STALE)
-    for region in effects:
-        effects[region] = yield from _join(mesh, write.key, party, region, write.old, known)
-    return Joined(rank, effects, mesh.regions)
+    return Settled(rank_of(mesh.version, write.new), {})
+
+
+def deliver(mesh: VersionedMesh, region: RegionId, write: Write, known: Known) -> RegionSteps[Effect]:
+    """Bring a settled record to one other region, unless something greater stands there."""
+    if write.new is None:
+        assert write.old is not None, "a record has an image"
+        return (yield from _delete(mesh, region, write, write.old, known))
+    if write.old is not None and regressed(mesh, write.old, write.new):
+        return (yield from _join(mesh, write.key, _restored(mesh, write.old), region, None, known))
+    party = _Party(rank_of(mesh.version, write.new), write.new, mesh.home, write.micros)
+    return (yield from _join(mesh, write.key, party, region, write.old, known))
 
 
 def regressed(mesh: VersionedMesh, old: Image, new: Image) -> bool:
@@ -115,7 +154,7 @@ def regressed(mesh: VersionedMesh, old: Image, new: Image) -> bool:
     return rank_of(mesh.version, new) < rank_of(mesh.version, old)
 
 
-def below_tombstone(mesh: VersionedMesh, write: _Write, new: Image, known: Known) -> Steps[Joined | None]:
+def below_tombstone(mesh: VersionedMesh, write: Write, new: Image, known: Known) -> RegionSteps[Joined | None]:
     """Delete an item again that was created at or below its tombstone; None when it was not."""
     rank = rank_of(mesh.version, new)
     tombstone = yield from _tombstone(mesh.home, write.key)
@@ -126,21 +165,21 @@ def below_tombstone(mesh: VersionedMesh, write: _Write, new: Image, known: Known
     if not ours and (yield from _item(mesh.home, write.key)) is not None:
         # Where nothing stands any more, the image was brought here and deleted since, or its loss is logged already.
         loser = _Party(rank, new, mesh.home, write.micros)
-        yield _conflict(write.key, Kind.STALE_CREATE, _Party(buried, None, None, None), loser)
+        yield _conflict(write.key, ConflictKind.STALE_CREATE, _Party(buried, None, None, None), loser)
     effect = yield from _remove(mesh, write, buried, mesh.home, new)
     return Joined(buried, {mesh.home: effect}, (mesh.home,))
 
 
-def _take_back(mesh: VersionedMesh, write: _Write, old: Image, new: Image, known: Known) -> Steps[Joined]:
+def _take_back(mesh: VersionedMesh, write: Write, old: Image, new: Image) -> RegionSteps[Settled]:
     """Put the greater image back that a user overwrote with a lesser one."""
-    rank = rank_of(mesh.version, old)
-    winner = _Party(rank, old, mesh.home, None)
+    winner = _restored(mesh, old)
     loser = _Party(rank_of(mesh.version, new), new, mesh.home, write.micros)
-    yield _conflict(write.key, Kind.VERSION_REGRESS, winner, loser)
-    effects = {mesh.home: (yield from _join(mesh, write.key, winner, mesh.home, new, ()))}
-    for region in mesh.others:
-        effects[region] = yield from _join(mesh, write.key, winner, region, None, known)
-    return Joined(rank, effects, mesh.regions)
+    yield _conflict(write.key, ConflictKind.VERSION_REGRESS, winner, loser)
+    return Settled(winner.rank, {mesh.home: (yield from _join(mesh, write.key, winner, mesh.home, new, ()))})
+
+
+def _restored(mesh: VersionedMesh, old: Image) -> _Party:
+    return _Party(rank_of(mesh.version, old), old, mesh.home, None)
 
 
 # -- one region ----------------------------------------------------------------------------------------------------
@@ -153,7 +192,7 @@ def _join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
     region: RegionId,
     parent: Image | None,
     known: Known,
-) -> Steps[Effect]:
+) -> RegionSteps[Effect]:
     """Let a region hold this image or a greater one. `parent`: what the image replaced where it was written."""
     rank, image = joined.rank, joined.image
     assert image is not None, "a put carries an image"
@@ -172,7 +211,7 @@ def _join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
                 yield from log_tie(key, theirs, joined)
                 return Effect.STALE
             if not _same(standing, parent):
-                yield _conflict(key, Kind.PUT_PUT, joined, theirs)
+                yield _conflict(key, ConflictKind.PUT_PUT, joined, theirs)
             answer = yield At(region, Replace(key, image, mesh.version.exactly(standing)))
         if isinstance(answer, Done):
             yield from log_unseen(mesh, key, joined, answer.item, region, (standing, parent))
@@ -180,10 +219,10 @@ def _join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
         standing = _in_the_way(answer)
 
 
-def log_tie(key: ItemKey, standing: _Party, joined: _Party) -> Steps[None]:
+def log_tie(key: ItemKey, standing: _Party, joined: _Party) -> RegionSteps[None]:
     """Log an image that was not put because another of the same version stands there."""
     if standing.rank != joined.rank and standing.rank.version == joined.rank.version:
-        yield _conflict(key, Kind.PUT_PUT, standing, joined)
+        yield _conflict(key, ConflictKind.PUT_PUT, standing, joined)
 
 
 def log_unseen(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
@@ -193,7 +232,7 @@ def log_unseen(  # noqa: PLR0913, PLR0917 - what, where, and what is known about
     replaced: Image | None,
     region: RegionId,
     expected: tuple[Image | None, ...],
-) -> Steps[None]:
+) -> RegionSteps[None]:
     """Log an image of the same version that came between the look and the put.
 
     One that is greater than the image put is brought back by its own record.
@@ -202,20 +241,19 @@ def log_unseen(  # noqa: PLR0913, PLR0917 - what, where, and what is known about
         return
     loser = _Party(rank_of(mesh.version, replaced), replaced, region, None)
     outcome = Resolution.OVERWRITTEN if loser.rank < joined.rank else Resolution.REPAIRED
-    yield _conflict(key, Kind.PUT_PUT, joined, loser, outcome)
+    yield _conflict(key, ConflictKind.PUT_PUT, joined, loser, outcome)
 
 
-def _delete(mesh: VersionedMesh, write: _Write, old: Image, known: Known) -> Steps[Joined]:
-    """Remember the delete and carry it out, everywhere."""
+def _delete(mesh: VersionedMesh, region: RegionId, write: Write, old: Image, known: Known) -> RegionSteps[Effect]:
+    """Let a region remember the delete, and carry it out there."""
     rank = rank_of_delete(mesh.version, old)
-    effects = dict.fromkeys(mesh.regions, Effect.STALE)
-    for region in [region for region in effects if (region, rank) not in known]:
-        yield At(region, RaiseTombstone(write.key, rank.version))
-        effects[region] = yield from _remove(mesh, write, rank, region, old)
-    return Joined(rank, effects, mesh.regions)
+    if (region, rank) in known:
+        return Effect.STALE
+    yield At(region, RaiseTombstone(write.key, rank.version))
+    return (yield from _remove(mesh, write, rank, region, old))
 
 
-def _remove(mesh: VersionedMesh, write: _Write, delete: Rank, region: RegionId, expected: Image) -> Steps[Effect]:
+def _remove(mesh: VersionedMesh, write: Write, delete: Rank, region: RegionId, expected: Image) -> RegionSteps[Effect]:
     """Delete a region's item if its version is at most the delete's; anything but `expected` is logged first.
 
     The first try takes only an item of the expected version; what else is told by its refusal. The second takes every
@@ -240,25 +278,25 @@ def _remove(mesh: VersionedMesh, write: _Write, delete: Rank, region: RegionId, 
 
 def log_removed(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
     mesh: VersionedMesh,
-    write: _Write,
+    write: Write,
     delete: Rank,
     region: RegionId,
     removed: Image,
     expected: tuple[Image, ...],
-) -> Steps[None]:
+) -> RegionSteps[None]:
     """Log an image that goes with a delete which did not know it."""
     if not any(_same(removed, image) for image in expected):
         loser = _Party(rank_of(mesh.version, removed), removed, region, None)
-        yield _conflict(write.key, Kind.DELETE_PUT, _Party(delete, None, mesh.home, write.micros), loser)
+        yield _conflict(write.key, ConflictKind.DELETE_PUT, _Party(delete, None, mesh.home, write.micros), loser)
 
 
-def _item(region: RegionId, key: ItemKey) -> Steps[Image | None]:
+def _item(region: RegionId, key: ItemKey) -> RegionSteps[Image | None]:
     answer = yield At(region, GetItem(key))
     assert isinstance(answer, Found), "an item was read"
     return answer.item
 
 
-def _tombstone(region: RegionId, key: ItemKey) -> Steps[str | None]:
+def _tombstone(region: RegionId, key: ItemKey) -> RegionSteps[str | None]:
     answer = yield At(region, GetTombstone(key))
     assert isinstance(answer, Found), "a tombstone was read"
     return answer.tombstone
@@ -277,13 +315,13 @@ def _same(image: Image, other: Image | None) -> bool:
 
 
 def _conflict(
-    key: ItemKey, kind: Kind, winner: _Party, loser: _Party, outcome: Resolution = Resolution.OVERWRITTEN
+    key: ItemKey, kind: ConflictKind, winner: _Party, loser: _Party, outcome: Resolution = Resolution.OVERWRITTEN
 ) -> LogConflict:
     unversioned = loser.rank.version == LOWEST
     tie = winner.rank.version == loser.rank.version and not winner.rank.deleted
     return LogConflict(
         key=key,
-        kind=Kind.UNVERSIONED if unversioned and kind in {Kind.PUT_PUT, Kind.DELETE_PUT} else kind,
+        kind=ConflictKind.UNVERSIONED if unversioned and kind in _OF_TWO_VERSIONS else kind,
         reason=Reason.HASH_TIE if tie else Reason.VERSION,
         winner_version=winner.rank.shown,
         winner=winner.image,

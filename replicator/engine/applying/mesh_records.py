@@ -1,0 +1,120 @@
+"""One record of a mesh as its driver carries it out: settled at home, then delivered to one region after the other.
+
+Invariant: what is kept of a record between two tries is small and holds no image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Protocol, TypeVar
+
+from replicator.domain.identifiers import RegionId, SequenceNumber
+from replicator.domain.modes.active_active import replicate as active_active
+from replicator.domain.modes.active_active.mesh import Mesh
+from replicator.domain.modes.active_active.replicate import Ending, Finished
+from replicator.domain.modes.ordered import Effect
+from replicator.domain.modes.requests import RegionSteps, Steps
+from replicator.domain.modes.versioned import replicate as versioned
+from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.modes.versioned.replicate import Joined, VersionedMesh
+from replicator.domain.records import ChangeRecord
+
+S = TypeVar("S")
+
+_EFFECTS: Mapping[Ending, Effect] = {
+    Ending.PUT: Effect.APPLIED,
+    Ending.DELETED: Effect.DELETED,
+    Ending.SUPERSEDED: Effect.STALE,
+    Ending.BEATEN: Effect.STALE,
+    Ending.GONE: Effect.STALE,
+    Ending.VERIFIED: Effect.ECHO,
+}
+
+
+@dataclass(slots=True)
+class Begun(Generic[S]):
+    """A record that its home region has answered, and the effects where others have since."""
+
+    settled: S
+    answered: dict[RegionId, Effect] = field(default_factory=dict)
+
+
+Unfinished = dict[SequenceNumber, Begun[Any]]
+"""Records of a target on a shard that wait for a region, by sequence number: no more than are in hand.
+
+Another try goes on from there. So what a user deletes meanwhile, at home or in a region that has answered, is not put
+back at every try because a third region is away.
+"""
+
+
+class MeshRecord(Protocol[S]):
+    """What one record asks of the regions of its mesh."""
+
+    def settle(self) -> Generator[Any, Any, S | Effect]:
+        """Ask the home region: the effect if that is all, else what is to be delivered."""
+
+    def deliver(self, region: RegionId, settled: S) -> Generator[Any, Any, Effect]:
+        """Bring it to one other region."""
+
+    def finish(self, begun: Begun[S]) -> Effect:
+        """What the record did to its mesh, once every region has answered."""
+
+
+class ActiveRecord:
+    """A record of mode `active-active`."""
+
+    def __init__(self, record: ChangeRecord, mesh: Mesh) -> None:
+        self._mesh = mesh
+        self._write = mesh.write(record)
+
+    def settle(self) -> Steps[active_active.Settled | Effect]:
+        """Give a local write its version at home, or verify a write of the daemon."""
+        settled = yield from active_active.settle(self._mesh, self._write)
+        return _EFFECTS[settled.ending] if isinstance(settled, Finished) else settled
+
+    def deliver(self, region: RegionId, settled: active_active.Settled) -> Steps[Effect]:
+        """Bring a settled write to one other region."""
+        yield from active_active.deliver(self._mesh, region, self._write, settled)
+        return _EFFECTS[settled.finished.ending]
+
+    def finish(self, begun: Begun[active_active.Settled]) -> Effect:
+        """The effect of a put or of a delete."""
+        return _EFFECTS[begun.settled.finished.ending]
+
+
+class VersionedRecord:
+    """A record of mode `versioned`; `own_writes` remembers where its image has stood, as of `now`."""
+
+    def __init__(self, record: ChangeRecord, mesh: VersionedMesh, own_writes: OwnWrites, now: float) -> None:
+        self._mesh = mesh
+        self._write = versioned.write_of(record)
+        self._own_writes = own_writes
+        self._now = now
+        self._known = own_writes.known(record.key, now)
+
+    def settle(self) -> RegionSteps[versioned.Settled | Effect]:
+        """Ask the home region, where a delete, a write to be taken back and a create below a tombstone end first."""
+        settled = yield from versioned.settle(self._mesh, self._write, self._known)
+        return self._joined(settled) if isinstance(settled, Joined) else settled
+
+    def deliver(self, region: RegionId, settled: versioned.Settled) -> RegionSteps[Effect]:
+        """Let one other region hold the image, or a greater one."""
+        del settled  # it depends on the record alone
+        return (yield from versioned.deliver(self._mesh, region, self._write, self._known))
+
+    def finish(self, begun: Begun[versioned.Settled]) -> Effect:
+        """The strongest effect of all regions."""
+        return self._joined(begun.settled.joined(self._mesh, begun.answered))
+
+    def _joined(self, joined: Joined) -> Effect:
+        self._own_writes.note(self._write.key, joined, self._now)
+        return strongest(joined, ours=(self._mesh.home, joined.rank) in self._known)
+
+
+def strongest(joined: Joined, *, ours: bool = False) -> Effect:
+    """What a record did to its mesh, in one word. `ours`: this process itself had brought it to the home region."""
+    for effect in (Effect.APPLIED, Effect.DELETED):
+        if effect in joined.effects.values():
+            return effect
+    return Effect.ECHO if ours else Effect.STALE
