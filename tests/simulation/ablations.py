@@ -12,45 +12,40 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from replicator.domain.conflicts import LogConflict
-from replicator.domain.modes.active_active import apply as applying
-from replicator.domain.modes.active_active import classify as classification
-from replicator.domain.modes.active_active import echoes as verification
-from replicator.domain.modes.active_active import replicate as active_active
+from replicator.domain.modes.active_active import apply, classify, echoes, replicate, versions
 from replicator.domain.modes.active_active.apply import apply_put
-from replicator.domain.modes.active_active.mesh import Mesh, Steps, Write, look, read_row
-from replicator.domain.modes.active_active.replicate import (
-    Ending,
-    Outcome,
-    floors,
-    parent_hash,
-    raw_version,
-    replicate_active,
-    settle_put,
-    version_of_put,
-)
+from replicator.domain.modes.active_active.classify import Origin
+from replicator.domain.modes.active_active.mesh import Mesh, Write, look, read_row
+from replicator.domain.modes.active_active.replicate import Ending, Finished, replicate_active, settle_put
+from replicator.domain.modes.active_active.versions import floors, parent_hash, raw_version, version_of_put
 from replicator.domain.modes.requests import (
     At,
     DeleteMarked,
     Done,
+    FoundAhead,
     FoundRow,
     GetItem,
     GetSideRow,
+    LookAhead,
     MergeTombstone,
     MeshResponse,
     NoteRemoval,
     RaiseFloor,
     RefusedRow,
+    Remover,
     Response,
     Restamp,
     SettleTombstone,
     StampRequest,
+    Steps,
 )
 from replicator.domain.records import ChangeRecord
-from replicator.domain.stamps import NO_ROW, Held, Kind, SideRow, Stamp, Tombstone, Version, bumped, held
+from replicator.domain.stamps import NO_ROW, Held, SideRow, Stamp, StampKind, Tombstone, Version, bumped, held
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
+from tests.simulation.active_checks import violation
 from tests.simulation.active_scenario import PRODUCTION, Answer, Scenario, Variant, ops
 from tests.simulation.active_search import Found, play, shortest
-from tests.simulation.active_words import told
+from tests.simulation.active_words import narrated
 from tests.simulation.active_world import World
 
 Patch = tuple[Any, str, Any]
@@ -89,20 +84,22 @@ class Ablation:
 
 def _never_settled(mesh: Mesh, write: Write) -> Steps[Stamp | Ending | None]:
     assert write.new is not None
-    item, row = yield from active_active.look_home(mesh, write)
-    return Stamp(version_of_put(write, item, row), Kind.VALUE, write.new.content, parent_hash(write, row))
+    item, row = yield from replicate.look_home(mesh, write)
+    return Stamp(version_of_put(write, item, row), StampKind.VALUE, write.new.content, parent_hash(write, row))
 
 
-def _settled_last(mesh: Mesh, write: Write) -> Steps[Ending]:
+def _settled_last(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
+    """The mode, but a local put is brought to other regions before it is stamped at home."""
+    write = mesh.write(record)
+    if classify.classify(write.old, write.new, by_ttl=write.by_ttl) is not Origin.LOCAL_PUT:
+        return (yield from replicate_active(record, mesh))
     assert write.new is not None
     version = bumped(raw_version(write), floors(write, None, NO_ROW))
-    stamp = Stamp(version, Kind.VALUE, write.new.content, parent_hash(write, NO_ROW))
+    stamp = Stamp(version, StampKind.VALUE, write.new.content, parent_hash(write, NO_ROW))
     for region in mesh.others:
         yield from apply_put(mesh, region, write, stamp)
-    settled = None
-    while settled is None:
-        settled = yield from settle_put(mesh, write)
-    return settled if isinstance(settled, Ending) else Ending.PUT
+    settled = yield from replicate.until_settled(settle_put, mesh, write)
+    return Finished(Origin.LOCAL_PUT, settled if isinstance(settled, Ending) else Ending.PUT)
 
 
 # -- versions ------------------------------------------------------------------------------------------------------
@@ -165,10 +162,33 @@ def _no_row_for_a_present_item(mesh: Mesh, write: Write) -> Steps[tuple[Held | N
     return item, (yield from read_row(mesh.home, write.key))
 
 
+def _asked_ahead_only(mesh: Mesh, write: Write, _row: SideRow) -> Steps[bool]:
+    """As if a missing item without a tombstone told nothing."""
+    answer = yield LookAhead(write.key, write.sequence)
+    assert isinstance(answer, FoundAhead)
+    return answer.remover is Remover.USER
+
+
+def _users_unless_found(mesh: Mesh, write: Write, row: SideRow) -> Steps[bool]:
+    """What took the item was a user's delete, unless a removal by the daemon was read already."""
+    if row.tombstone is None:
+        return True
+    answer = yield LookAhead(write.key, write.sequence)
+    assert isinstance(answer, FoundAhead)
+    return answer.remover is not Remover.DAEMON
+
+
+def blind_floors(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) -> tuple[StampedSlot, Response]:
+    """Leave a floor whatever stands in the row."""
+    if isinstance(request, RaiseFloor):
+        return slot._replace(row=replace(slot.row, floor=request.floor)), Done()
+    return answer_stamped(slot, request, nonce)
+
+
 def _removed_and_done(mesh: Mesh, write: Write, item: Held, newer: Tombstone) -> Steps[Ending | None]:
     assert write.new is not None
     only_intact = item.content != write.new.content
-    yield from applying.take_away(mesh, mesh.home, write.key, newer, only_intact=only_intact)
+    yield from apply.take_away(mesh, mesh.home, write.key, newer, only_intact=only_intact)
     return Ending.BEATEN
 
 
@@ -186,7 +206,7 @@ def no_rows(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) -> t
 def no_marks(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) -> tuple[StampedSlot, Response]:
     """Delete what is older without marking it first."""
     match request:
-        case Restamp(stamp=Stamp(kind=Kind.MARK)):
+        case Restamp(stamp=Stamp(kind=StampKind.MARK)):
             return slot, Done()
         case DeleteMarked(_, version):
             item = held(slot.item)
@@ -222,7 +242,7 @@ def no_removals(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) 
 # -- the log -------------------------------------------------------------------------------------------------------
 
 
-def _silent(record: ChangeRecord, mesh: Mesh, *, after: type[object] | None) -> Steps[Outcome]:
+def _silent(record: ChangeRecord, mesh: Mesh, *, after: type[object] | None) -> Steps[Finished]:
     """The mode, but entries of the conflict log right behind a request of this kind are never written."""
     steps, behind = replicate_active(record, mesh), after is None
     answer: MeshResponse | None = None
@@ -230,18 +250,18 @@ def _silent(record: ChangeRecord, mesh: Mesh, *, after: type[object] | None) -> 
         try:
             request = next(steps) if answer is None else steps.send(answer)
         except StopIteration as end:
-            outcome: Outcome = end.value
+            outcome: Finished = end.value
             return outcome
         answer = Done() if behind and isinstance(request, LogConflict) else (yield request)
         behind = isinstance(request, At) and after is not None and isinstance(request.request, after)
 
 
-def _silent_where_a_delete_was_settled(record: ChangeRecord, mesh: Mesh) -> Steps[Outcome]:
+def _silent_where_a_delete_was_settled(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
     """A delete that was written but had lost already says nothing."""
     return (yield from _silent(record, mesh, after=SettleTombstone))
 
 
-def _silent_removal(record: ChangeRecord, mesh: Mesh) -> Steps[Outcome]:
+def _silent_removal(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
     """The daemon's removal of an item says nothing."""
     return (yield from _silent(record, mesh, after=NoteRemoval))
 
@@ -280,28 +300,28 @@ ABLATIONS = {
     "stamp_back": Ablation(
         "stamp-back",
         _converging("P2 | U1"),
-        ((active_active, "settle_put", _never_settled),),
+        ((replicate, "settle_put", _never_settled),),
     ),
     "stamp_back_first": Ablation(
         "stamp-back before remote writes",
         _converging("P1 U2 | P2"),
-        ((active_active, "replicate_put", _settled_last),),
+        variant=replace(PRODUCTION, mode=_settled_last),
     ),
     "tombstones": Ablation("tombstone rows", _converging("U1 | D2"), variant=_world(no_rows)),
     "mark": Ablation("delete mark", _written("D2 | P3"), variant=_world(no_marks)),
     "verification": Ablation(
-        "ECHO-INSERT verification", _converging("P3 | D3"), ((verification, "take_back", _no_verification),)
+        "ECHO-INSERT verification", _converging("P3 | D3"), ((echoes, "take_back", _no_verification),)
     ),
-    "bump": Ablation("causal bump", _converging("U3 | U3"), ((active_active, "bumped", _not_bumped),)),
+    "bump": Ablation("causal bump", _converging("U3 | U3"), ((versions, "bumped", _not_bumped),)),
     "sequence": Ablation(
         "sequence number in the version",
         _converging("U3 U3 | "),
-        ((active_active, "raw_version", _without_sequence),),
+        ((versions, "raw_version", _without_sequence),),
     ),
     "hash": Ablation(
         "content hash in the stamp",
         _converging("U1 R1 | "),
-        ((classification, "_is_echo", _any_new_stamp_is_ours),),
+        ((classify, "_is_echo", _any_new_stamp_is_ours),),
     ),
     "nonce": Ablation(
         "nonce in the stamp",
@@ -309,37 +329,53 @@ ABLATIONS = {
         schedule="a A A A A A b *A1 B b B Z Z Z Z B B B B B",
         variant=replace(PRODUCTION, nonces=False),
     ),
-    "floor": Ablation("floor row", _converging("P1 D1 | U2"), ((active_active, "leave_floor", _no_floor),)),
+    "floor": Ablation("floor row", _converging("P1 D1 | U2"), ((replicate, "leave_floor", _no_floor),)),
+    "floor_seen": Ablation(
+        "a floor is left only in the row that was looked at",
+        _written("P1 P2 P1 D1 | ", None, zombies=1),
+        schedule="a A A A A A a A A A A A A a a *A1 Z Z A A A A Z A A A A",
+        variant=_world(blind_floors),
+    ),
+    "V10": Ablation(
+        "without a tombstone it was a user [V10]",
+        _written("P1 D1 | ", None),
+        ((replicate, "user_deleted", _asked_ahead_only),),
+    ),
+    "put_back": Ablation(
+        "what the daemon removed is put back, also where its removal was not read yet",
+        _written("P3 | D2"),
+        ((replicate, "user_deleted", _users_unless_found),),
+    ),
     "removed_at": Ablation("`ls`: when a delete took effect", _written("P2 | D2"), variant=_world(no_removals)),
     "expiry": Ablation("tombstones outlive every replay", replace(_converging("U2 | D1"), crashes=1, expiry="any")),
     "side_read": Ablation(
         "side read on MODIFY",
         _converging("D1 P1 U1 | D3"),
-        ((active_active, "look_home", _no_row_for_a_present_item),),
+        ((replicate, "look_home", _no_row_for_a_present_item),),
     ),
     "V1": Ablation(
         "loop after remove [V1]",
         _written("P1 | P2 D2", ("tombstone", 1), zombies=1),
-        ((active_active, "give_way", _removed_and_done),),
+        ((replicate, "give_way", _removed_and_done),),
         schedule=TRACES["V1_monotone"],
         without=("V4",),
     ),
     "V2_least": Ablation(
         "least version above the floors [V2]",
         _written("U2 | U3 P1 D3", None, zombies=1),
-        ((active_active, "bumped", _always_counted_up),),
+        ((versions, "bumped", _always_counted_up),),
         schedule=TRACES["V2"],
     ),
     "V2_greatest": Ablation(
         "greatest floor only [V2]",
         _written("U2 | U3 P1 D3", None, zombies=1),
-        ((active_active, "bumped", _one_floor_after_the_other),),
+        ((versions, "bumped", _one_floor_after_the_other),),
         schedule=TRACES["V2"],
     ),
     "V3": Ablation(
         "item first, then row [V3]",
         _written("P1 D1 | P2 D2", ("ahead", 1), zombies=1),
-        ((active_active, "look_home", _row_first_for_deletes),),
+        ((replicate, "look_home", _row_first_for_deletes),),
         schedule=TRACES["V3"],
     ),
     "V4": Ablation(
@@ -357,7 +393,7 @@ ABLATIONS = {
     "V6": Ablation(
         "a stamp on a restored image is no echo [V6]",
         _converging("U1 I1 | D1"),
-        ((classification, "stamps_a_restored_image", lambda _old, _new: False),),
+        ((classify, "stamps_a_restored_image", lambda _old, _new: False),),
         schedule=TRACES["V6"],
     ),
     "V7": Ablation(
@@ -387,7 +423,7 @@ def found(name: str) -> Found | None:
             return shortest(ablation.scenario, variant)
         world = World(ablation.scenario, variant)
         state, way = play(world, ablation.schedule)
-        wrong = world.check(state)
+        wrong = violation(world, state)
         return None if wrong is None else Found(wrong, way, len(way))
 
 
@@ -398,5 +434,5 @@ def shown(name: str) -> list[str] | None:
         return None
     others = f", also without {', '.join(ablation.without)}" if ablation.without else ""
     with without(name, *ablation.without) as variant:
-        lines = told(World(ablation.scenario, variant), wrong.way)
+        lines = narrated(World(ablation.scenario, variant), wrong.way)
     return [f"{ablation.scenario}{others}", *lines, f"   => {wrong.violation}"]

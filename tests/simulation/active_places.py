@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
-from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, stamped
 from replicator.domain.modes.requests import Remover
 from replicator.domain.records import ChangeRecord, change_record, item_key
 from replicator.domain.stamps import (
     NO_PARENT,
-    Kind,
     SideRow,
     Stamp,
+    StampKind,
     Tombstone,
     Version,
     content_of,
@@ -34,6 +33,7 @@ class Place(NamedTuple):
     """One region. `origins`: which write each record of the stream stands for; `gone`: which one removed the item.
 
     A write is its number, or, when the daemon carried a delete out, where that delete stands (`pointer`).
+    `undeleted`: writes of this region, a bit each, that a daemon put back although only a user had deleted anything.
     """
 
     slot: StampedSlot
@@ -41,11 +41,7 @@ class Place(NamedTuple):
     origins: tuple[int, ...]
     users: int
     gone: int | None
-
-
-def pointer(version: Version) -> int:
-    """A write by its place in a region's stream: a negative number."""
-    return -1 - (REGIONS.index(RegionId(version.region)) << 16 | version.sequence % 10**40)
+    undeleted: int = 0
 
 
 @lru_cache(maxsize=1 << 16)
@@ -65,7 +61,7 @@ def ahead(stream: Sequence[ChangeRecord], after: int) -> Remover:
         if record.new is None:
             assert record.old is not None
             stamp = None if record.old.stamp is None else parse_stamp(record.old.stamp)
-            return Remover.DAEMON if stamp is not None and stamp.kind is Kind.MARK else Remover.USER
+            return Remover.DAEMON if stamp is not None and stamp.kind is StampKind.MARK else Remover.USER
     return Remover.UNKNOWN
 
 
@@ -95,6 +91,7 @@ def emitted(place: Place, slot: StampedSlot, second: float, origin: int, *, by: 
         origins=(*place.origins, origin),
         users=place.users + bool(by),
         gone=origin if new is None else None,
+        undeleted=place.undeleted,
     )
 
 
@@ -102,7 +99,7 @@ def start_second(scenario: Scenario) -> int:
     """When what is there at the start counts as written; -1 when nothing is."""
     if scenario.start is None:
         return -1
-    return 0 if scenario.start[0] == "seed" else AHEAD_SECONDS
+    return 0 if scenario.start[0] in {"seed", "buried"} else AHEAD_SECONDS
 
 
 def start_places(scenario: Scenario) -> list[Place]:
@@ -112,9 +109,9 @@ def start_places(scenario: Scenario) -> list[Place]:
         return [Place(StampedSlot(), (), (), 0, None)] * count
     kind, owner = scenario.start
     version, content = Version(start_second(scenario) * 1_000_000, 0, REGIONS[owner], 0), content_of(written(0, None))
-    if kind == "tombstone":
+    if kind in {"tombstone", "buried"}:
         row = SideRow(Tombstone(version, NO_PARENT, content), None, 0, version)
         return [Place(StampedSlot(None, row), (), (), 0, 0)] * count
-    stamp = Stamp(version, Kind.VALUE, content, NO_PARENT)
+    stamp = Stamp(version, StampKind.VALUE, content, NO_PARENT)
     items = [written(0, stamp.sealed(f"start--{letter}")) for letter in LETTERS[:count]]
     return [Place(StampedSlot(item), (), (), 0, None) for item in items]

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from replicator.domain.identifiers import RegionId
-from replicator.domain.modes.active_active.mesh import ActivePolicy, Mesh, Steps
-from replicator.domain.modes.active_active.replicate import Outcome, replicate_active
-from replicator.domain.modes.requests import GetItem, Response, StampRequest
+from replicator.domain.modes.active_active.mesh import ActivePolicy, Mesh
+from replicator.domain.modes.active_active.replicate import Finished, replicate_active
+from replicator.domain.modes.requests import GetItem, Response, StampRequest, Steps
 from replicator.domain.records import ChangeRecord
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 
@@ -17,7 +17,7 @@ LETTERS = "ABCDE"
 GENERATION = 1_700_000_000_000
 
 Answer = Callable[[StampedSlot, GetItem | StampRequest, str], tuple[StampedSlot, Response]]
-Mode = Callable[[ChangeRecord, Mesh], Steps[Outcome]]
+Mode = Callable[[ChangeRecord, Mesh], Steps[Finished]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,8 @@ class Scenario:
     """What users write in each region, what stands there at the start, and how much may go wrong.
 
     `start`: None (no item), or `seed` (stamped at the beginning of time), `ahead` (stamped in the future), `tombstone`
-    (deleted in the future, in effect everywhere), followed by the region whose version it is: `("seed", 0)`.
+    (deleted in the future, in effect everywhere), `buried` (deleted before everything, in effect everywhere), followed
+    by the region whose version it is: `("seed", 0)`.
     """
 
     ops: tuple[tuple[Op, ...], ...]
@@ -45,8 +46,9 @@ class Scenario:
     crashes: int = 0
     zombies: int = 0
     policy: ActivePolicy = field(default_factory=lambda: ActivePolicy(waits=0))
-    checks: frozenset[str] = frozenset({"winner", "log"})
-    """Beyond convergence: `winner` (the greatest version won), `log` (every lost write was logged)."""
+    checks: frozenset[str] = frozenset({"winner", "log", "undelete"})
+    """Beyond convergence: `winner` (the greatest version won), `log` (every lost write was logged), `undelete` (nothing
+    that only a user had deleted was put back by the daemon in its own region, not even for a moment)."""
     logged: frozenset[int] = frozenset()
     """Writes that must be logged in any case, counted from 1 through all regions."""
     bound: int = 40

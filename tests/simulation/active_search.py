@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from random import Random
 
+from tests.simulation.active_checks import daemon_writes, violation
+from tests.simulation.active_regions import Violation
 from tests.simulation.active_scenario import LETTERS, PRODUCTION, Scenario, Variant
-from tests.simulation.active_world import Move, State, Violation, World
+from tests.simulation.active_world import Move, State, World
 
 _WORK = 0.93
 """How often a random walk goes on instead of letting something go wrong."""
@@ -26,39 +29,58 @@ class Result:
     complete: bool = True
 
 
-def explore(scenario: Scenario, variant: Variant = PRODUCTION, limit: int | None = None) -> Result:
-    """Depth first through every state; states are remembered by a hash of 64 bits. Stops at the first violation."""
+def explore(
+    scenario: Scenario, variant: Variant = PRODUCTION, limit: int | None = None, *, every_move: bool = False
+) -> Result:
+    """Depth first through every state; states are remembered by a hash of 64 bits. Stops at the first violation.
+
+    `every_move`: also those that make no difference (see `World.nexts`); a test holds both searches against each other.
+    """
     world = World(scenario, variant)
+    follow = world.nexts if not every_move else lambda state: [after for _, after in world.moves(state)]
     seen = {hash(world.start)}
-    path: list[tuple[Move, Iterator[tuple[Move, State]]]] = [(("start", 0, 0), world.moves(world.start))]
+    path: list[tuple[State, Iterator[State]]] = []
+    state: State | None = world.start
     quiescent = most = 0
 
-    def result(violation: str | None = None, *, complete: bool = True) -> Result:
-        way = tuple(move for move, _ in path[1:]) if violation else ()
-        return Result(len(seen), quiescent, most, violation, way, complete)
+    def result(found: str | None = None, *, complete: bool = True) -> Result:
+        way = _way_along(world, [state for state, _ in path]) if found else ()
+        return Result(len(seen), quiescent, most, found, way, complete)
 
     try:
-        while path:
-            for move, state in path[-1][1]:
-                mark = hash(state)
-                if mark in seen:
-                    continue
-                seen.add(mark)
-                path.append((move, world.moves(state)))
+        while True:
+            if state is None:
+                path.pop()
+                if not path:
+                    return result()
+            else:
+                path.append((state, iter(())))
+                path[-1] = state, iter(follow(state))
                 if world.is_quiescent(state):
                     quiescent += 1
-                    most = max(most, world.daemon_writes(state))
-                    wrong = world.check(state)
-                    if wrong is not None:
-                        return result(wrong)
-                break
-            else:
-                path.pop()
-            if limit is not None and len(seen) >= limit:
-                return result(complete=False)
-    except Violation as violation:
-        return result(str(violation))
-    return result()
+                    most = max(most, daemon_writes(world, state))
+                    found = violation(world, state)
+                    if found is not None:
+                        return result(found)
+                if limit is not None and len(seen) >= limit:
+                    return result(complete=False)
+            state = _unseen(path[-1][1], seen)
+    except Violation as broken:
+        return result(str(broken))
+
+
+def _unseen(states: Iterator[State], seen: set[int]) -> State | None:
+    """The next state that was not seen before."""
+    for state in states:
+        mark = hash(state)
+        if mark not in seen:
+            seen.add(mark)
+            return state
+    return None
+
+
+def _way_along(world: World, states: Sequence[State]) -> tuple[Move, ...]:
+    return tuple(move for before, after in pairwise(states) for move in world.named(before, after))
 
 
 # -- ways ----------------------------------------------------------------------------------------------------------
@@ -76,29 +98,28 @@ class Found:
 def shortest(scenario: Scenario, variant: Variant = PRODUCTION, limit: int = 2_000_000) -> Found | None:
     """Breadth first: the shortest way to a violation, None if there is none (or none within `limit` states)."""
     world = World(scenario, variant)
-    came: dict[State, tuple[State, Move] | None] = {world.start: None}
+    came: dict[State, State | None] = {world.start: None}
     queue = deque([world.start])
     while queue and len(came) < limit:
         state = queue.popleft()
-        for move, after in world.moves(state):
+        for after in world.nexts(state):
             if after in came:
                 continue
-            came[after] = (state, move)
+            came[after] = state
             queue.append(after)
-            wrong = world.check(after) if world.is_quiescent(after) else None
-            if wrong is not None:
-                return Found(wrong, _way(came, after), len(came))
+            found = violation(world, after) if world.is_quiescent(after) else None
+            if found is not None:
+                return Found(found, _way_along(world, _states_to(came, after)), len(came))
     return None
 
 
-def _way(came: dict[State, tuple[State, Move] | None], state: State) -> tuple[Move, ...]:
-    moves: list[Move] = []
-    step = came[state]
-    while step is not None:
-        state, move = step
-        moves.append(move)
-        step = came[state]
-    return tuple(reversed(moves))
+def _states_to(came: dict[State, State | None], end: State) -> list[State]:
+    states: list[State] = []
+    state: State | None = end
+    while state is not None:
+        states.append(state)
+        state = came[state]
+    return states[::-1]
 
 
 def walk(scenario: Scenario, dice: Random, variant: Variant = PRODUCTION) -> Found | None:
@@ -107,10 +128,10 @@ def walk(scenario: Scenario, dice: Random, variant: Variant = PRODUCTION) -> Fou
     way: list[Move] = []
     try:
         state = wander(world, dice, way)
-    except Violation as violation:
-        return Found(str(violation), tuple(way), len(way))
-    wrong = world.check(state) if world.is_quiescent(state) else "NO END"
-    return None if wrong is None else Found(wrong, tuple(way), len(way))
+    except Violation as broken:
+        return Found(str(broken), tuple(way), len(way))
+    found = violation(world, state) if world.is_quiescent(state) else "NO END"
+    return None if found is None else Found(found, tuple(way), len(way))
 
 
 def wander(world: World, dice: Random, way: list[Move], longest: int = 4000) -> State:
@@ -139,7 +160,8 @@ def play(world: World, schedule: str) -> tuple[State, tuple[Move, ...]]:
     """Follow a schedule, then let everything come to rest: zombies die, users and workers finish.
 
     `a` is a write of region A's user, `A` one step of its worker, `*A2` wakes a zombie of A's shard at record 2, `Z` is
-    one step of the zombie, `!A1` a crash of A's worker that replays from record 1. Whoever has nothing to do is passed.
+    one step of the zombie, `!A1` a crash of A's worker that replays from record 1. `A-`, `Z-` are steps for which the
+    worker has not read far enough to find what it looks for ahead. What cannot happen is passed over.
     """
     state, way = world.start, []
     for token in schedule.split():
@@ -162,13 +184,14 @@ _ENDING = ("die", "user", "step")
 
 
 def _move(world: World, token: str) -> Move:
-    if token == "Z":
-        return "step", world.zombie, 0
+    blind = int(token.endswith("-"))
+    if token[0] == "Z":
+        return "step", world.zombie, blind
     if token[0] in "*!":
         kind = "zombie" if token[0] == "*" else "crash"
         return kind, LETTERS.index(token[1]), int(token[2:]) - 1
-    region = LETTERS.index(token.upper())
-    return ("user", region, 0) if token.islower() else ("step", world.worker + region, 0)
+    region = LETTERS.index(token[0].upper())
+    return ("user", region, 0) if token.islower() else ("step", world.worker + region, blind)
 
 
 def schedule_of(world: World, way: tuple[Move, ...]) -> str:
@@ -179,7 +202,8 @@ def schedule_of(world: World, way: tuple[Move, ...]) -> str:
             case "user":
                 tokens.append(LETTERS[whom].lower())
             case "step":
-                tokens.append("Z" if whom >= world.zombie else LETTERS[whom - world.worker])
+                worker = "Z" if whom >= world.zombie else LETTERS[whom - world.worker]
+                tokens.append(f"{worker}{'-' * position}")
             case "zombie" | "crash":
                 tokens.append(f"{'*' if kind == 'zombie' else '!'}{LETTERS[whom]}{position + 1}")
             case _:

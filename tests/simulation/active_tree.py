@@ -10,9 +10,9 @@ import gc
 from collections.abc import Callable
 from types import FrameType, GeneratorType
 
-from replicator.domain.modes.active_active.mesh import Mesh, Steps
-from replicator.domain.modes.active_active.replicate import Outcome
-from replicator.domain.modes.requests import At, MeshRequest, MeshResponse
+from replicator.domain.modes.active_active.mesh import Mesh
+from replicator.domain.modes.active_active.replicate import Finished
+from replicator.domain.modes.requests import At, MeshRequest, MeshResponse, Steps
 from replicator.domain.records import ChangeRecord
 from tests.simulation.active_scenario import Mode
 
@@ -29,12 +29,12 @@ class Node:
         self.root = root
         self.parent = parent
         self.response = response
-        self.live: Steps[Outcome] | None = None
+        self.live: Steps[Finished] | None = None
         self.request: MeshRequest | None = None
         self.children: dict[int, int] = {}
 
 
-def _suspended(steps: Steps[Outcome] | None) -> tuple[object, ...] | None:
+def _suspended(steps: Steps[Finished] | None) -> tuple[object, ...] | None:
     """Everything that a suspended generator will ever know: where it stands, and all values it holds, by value.
 
     Generators that agree in this do the same from here on, so their nodes are one. None when a value is no value.
@@ -99,7 +99,7 @@ class Tree:
             number = self._roots[root] = self._grown(node, next)
         return number
 
-    def _grown(self, node: Node, advance: Callable[[Steps[Outcome]], MeshRequest]) -> int:
+    def _grown(self, node: Node, advance: Callable[[Steps[Finished]], MeshRequest]) -> int:
         """Add a node whose generator stands before its request."""
         assert node.live is not None
         try:
@@ -138,7 +138,7 @@ class Tree:
             child = node.children[response] = self._grown(grown, lambda live: live.send(answer))
         return child
 
-    def _replayed(self, node: Node) -> Steps[Outcome]:
+    def _replayed(self, node: Node) -> Steps[Finished]:
         """The generator once more, up to this node."""
         answers: list[MeshResponse] = []
         while node.parent is not None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
+
+from tests.simulation.active_scenario import Scenario
 
 
 class Truth(NamedTuple):
@@ -73,3 +76,19 @@ class Judge:
             if self.homes[other] == self.homes[delete] and other > delete:
                 return True
         return False
+
+
+@lru_cache(maxsize=16)
+def judge_of(scenario: Scenario) -> Judge:
+    """What is known of the writes of a scenario, whatever happens to them."""
+    every = [(op.kind, region) for region, mine in enumerate(scenario.ops) for op in mine]
+    kinds = dict(enumerate([_start_kind(scenario), *(kind for kind, _ in every)]))
+    homes = dict(enumerate([0 if scenario.start is None else scenario.start[1], *(region for _, region in every)]))
+    return Judge(kinds, homes)
+
+
+def _start_kind(scenario: Scenario) -> str:
+    """What write 0, which is there at the start, counts as."""
+    if scenario.start is None:
+        return "-"
+    return "D" if scenario.start[0] in {"tombstone", "buried"} else "P"

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from random import Random
 
+from tests.simulation.active_checks import violation
+from tests.simulation.active_regions import Violation
 from tests.simulation.active_scenario import PRODUCTION, Scenario, Variant
-from tests.simulation.active_world import State, Violation, World
+from tests.simulation.active_world import State, World
 
 _NODES = 1 << 32
 _CRASH = 0.03
@@ -31,9 +33,9 @@ class Delivery:
         try:
             for _ in range(longest):
                 if not self._move():
-                    return self._world.check(self._ended())
-        except Violation as violation:
-            return str(violation)
+                    return violation(self._world, self._ended())
+        except Violation as broken:
+            return str(broken)
         return "NO END"
 
     def _move(self) -> bool:
@@ -77,7 +79,7 @@ class Delivery:
             again = self._dice.random() < _REPEAT
             self._stand(region, self._dice.choice(range(self._length(region)) if again else self._open(region)))
         _, before, _ = self._world.at(self.state, index)
-        self.state = self._world.step(self.state, index)
+        self.state = self._world.steps(self.state, index)[0]
         _, after, _ = self._world.at(self.state, index)
         self._applied[region] |= set(range(before, after))
 

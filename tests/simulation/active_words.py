@@ -1,4 +1,4 @@
-"""What happens in `active_world`, for people."""
+"""What happens in `active_world`, in words."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.simulation.active_tree import DONE, NOWHERE
 from tests.simulation.active_world import Move, State, World
 
 
-def told(world: World, way: tuple[Move, ...]) -> list[str]:
+def narrated(world: World, way: tuple[Move, ...]) -> list[str]:
     """A way in words, one line per move."""
     state, lines = world.start, []
     for number, move in enumerate(way, start=1):
@@ -44,7 +44,7 @@ def described(world: World, state: State, move: Move) -> str:
             op = world.next_op(state, whom)
             return f"user {LETTERS[whom]} {op.kind}{op.second}"
         case "step":
-            return f"{_who(world, state, whom)} {_step(world, state, whom)}"
+            return f"{_who(world, state, whom)} {_step(world, state, whom, position)}"
         case "die":
             return f"{_who(world, state, whom)} dies"
         case "crash":
@@ -58,7 +58,7 @@ def _who(world: World, state: State, index: int) -> str:
     return f"{'zombie' if index >= world.zombie else 'worker'} {LETTERS[region]}"
 
 
-def _step(world: World, state: State, index: int) -> str:
+def _step(world: World, state: State, index: int, blind: int) -> str:
     region, position, node = world.at(state, index)
     stream, tree = world.place(state, region).stream, world.tree
     while not node or tree.asked[node][0] == DONE:
@@ -68,10 +68,11 @@ def _step(world: World, state: State, index: int) -> str:
             return f"passes {LETTERS[region]}{position}"
         node = tree.root(region, stream[position])
     words = [f"{LETTERS[region]}{position + 1}"]
-    while tree.asked[node][0] == NOWHERE:
-        words.append(f"{_request(world, node)},")
-        state, node = world.unplaced(state, node, region)
-    return " ".join([*words, _request(world, node)])
+    while node and tree.asked[node][0] == NOWHERE:
+        words.append(f"{_request(world, node)}{' in vain' * blind},")
+        answers = list(world.answered(state, node, region))
+        state, node = answers[min(blind, len(answers) - 1)]
+    return " ".join([*words, _request(world, node) if node else "done"])
 
 
 def _request(world: World, node: int) -> str:

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from replicator.domain.modes.active_active.mesh import ActivePolicy
 from tests.simulation import prove
 from tests.simulation.ablations import ABLATIONS, found, without
+from tests.simulation.active_checks import violation
 from tests.simulation.active_scenario import Op, Scenario, ops
 from tests.simulation.active_search import explore, play, schedule_of, walk
-from tests.simulation.active_words import told
+from tests.simulation.active_words import narrated
 from tests.simulation.active_world import World
 
 SHARES = 8
@@ -41,7 +42,7 @@ def searched(scenarios: list[Scenario]) -> tuple[int, int]:
     states = most = quiescent = 0
     for scenario in scenarios:
         result = explore(scenario)
-        assert result.violation is None, "\n".join([str(scenario), *told(World(scenario), result.way)])
+        assert result.violation is None, "\n".join([str(scenario), *narrated(World(scenario), result.way)])
         assert result.complete
         states += result.states
         quiescent += result.quiescent
@@ -124,7 +125,7 @@ def test_whatever_is_chosen_ends_well(seed: int, choices: list[int]) -> None:
     while not world.is_quiescent(state):
         moves = [(move, after) for move, after in world.moves(state) if move[0] in {"user", "step", "die"}]
         state = moves[0][1]
-    assert world.check(state) is None
+    assert violation(world, state) is None
 
 
 # -- rules taken out -----------------------------------------------------------------------------------------------
@@ -140,7 +141,7 @@ def test_a_rule_that_is_taken_out_is_missed_and_cures_when_it_is_back(name: str)
         world = World(replace(ablation.scenario, expiry=""), variant)
         state, _ = play(world, schedule)
         assert world.is_quiescent(state)
-        assert world.check(state) is None
+        assert violation(world, state) is None
 
 
 @pytest.mark.parametrize("name", [name for name, ablation in ABLATIONS.items() if not ablation.scenario.zombies])

@@ -18,6 +18,7 @@ from replicator.domain.modes.requests import Done
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.memory import Slot, answer
 from tests.simulation.ablations import TRACES, without
+from tests.simulation.active_checks import logged, violation
 from tests.simulation.active_places import KEY, content_number
 from tests.simulation.active_scenario import LETTERS, Scenario, ops
 from tests.simulation.active_search import play
@@ -39,7 +40,7 @@ def ended(schedule: str, scenario: Scenario, *removed: str) -> tuple[World, Stat
 def wrong(schedule: str, scenario: Scenario, *removed: str) -> str | None:
     """What is wrong at the end."""
     world, state = ended(schedule, scenario, *removed)
-    return world.check(state)
+    return violation(world, state)
 
 
 def held_by(world: World, state: State) -> list[str]:
@@ -78,7 +79,7 @@ V2_ORDER = Scenario(ops("P2 D2 D2 | P2"), TOMBSTONE, zombies=1)
 def test_v2_ends_well() -> None:
     assert wrong("V2", V2) is None
     world, state = ended("V2_order", V2_ORDER)
-    assert world.check(state) is None
+    assert violation(world, state) is None
     one, two = (world.place(state, region).slot.row.deleted for region in (0, 1))
     assert one == two
 
@@ -121,7 +122,7 @@ V4 = Scenario(ops("U3 P3 | D3 P3 D3"), SEED, zombies=1)
 
 def test_v4_ends_well() -> None:
     world, state = ended("V4", V4)
-    assert world.check(state) is None
+    assert violation(world, state) is None
     assert held_by(world, state)[0].startswith("A: c2{P(3,1,A,5)}"), "the write that saw the delete is later than it"
 
 
@@ -153,7 +154,7 @@ V6 = Scenario(ops("U1 I1 | D1"), SEED, checks=frozenset())
 
 def test_v6_regions_agree_though_such_a_write_may_win_or_be_lost() -> None:
     world, state = ended("V6", V6)
-    assert world.check(state) is None
+    assert violation(world, state) is None
     assert [content_number(slot.item) for slot in _slots(world, state) if slot.item is not None] == [0, 0]
 
 
@@ -176,12 +177,12 @@ V7 = Scenario(ops("D1 | U1 D1"), SEED)
 def test_v7_the_updated_value_comes_back_in_every_region_and_is_logged() -> None:
     world, state = ended("V7", V7)
     assert [content_number(slot.item) for slot in _slots(world, state) if slot.item is not None] == [2, 2]
-    assert 2 in world.logged(state)
+    assert 2 in logged(world, state)
 
 
 def test_v7_without_its_repair_nothing_tells_of_it() -> None:
     world, state = ended("V7", V7, "V7")
-    assert 2 not in world.logged(state)
+    assert 2 not in logged(world, state)
 
 
 # -- a zombie's late put behind a delete (L11) ---------------------------------------------------------------------
@@ -192,8 +193,8 @@ GHOST = Scenario(ops("P1 D2 | P1"), None, zombies=1)
 def test_a_write_over_what_a_zombie_brought_back_is_later_than_the_delete_that_its_region_had_seen() -> None:
     world = World(GHOST)
     state, _ = play(world, "a A A A A A *A1 Z a Z Z A A A A B Z A A A A B Z b B B B B B B B B A A")
-    assert world.check(state) is None
-    assert world.logged(state) == {2}, "the delete that lost is logged"
+    assert violation(world, state) is None
+    assert logged(world, state) == {2}, "the delete that lost is logged"
     assert [content_number(place.slot.item) for place in (world.place(state, 0), world.place(state, 1))] == [3, 3]
 
 

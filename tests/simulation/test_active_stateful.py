@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from tests.simulation.ablations import ABLATIONS, without
+from tests.simulation.active_checks import violation
 from tests.simulation.active_scenario import PRODUCTION, Op, Scenario, Variant
 from tests.simulation.active_world import Move, State, World
 
@@ -84,7 +85,7 @@ class Mesh(RuleBasedStateMachine):
             return
         while not self.world.is_quiescent(self.state):
             self.go(0, "user", "step", "die")
-        assert self.world.check(self.state) is None
+        assert violation(self.world, self.state) is None
 
 
 BOUNDS = settings(max_examples=60, stateful_step_count=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
+import pytest
+
 from replicator.domain.modes.active_active.mesh import ActivePolicy
 from tests.simulation.active_scenario import Op, Scenario
 from tests.simulation.active_unordered import deliver
@@ -18,8 +20,9 @@ def scenario(dice: Random) -> Scenario:
     return Scenario(tuple(writes), start, crashes=dice.randint(0, 1), policy=UNORDERED, checks=frozenset(), bound=60)
 
 
-def test_regions_agree_in_the_end() -> None:
-    for seed in range(4000):
+@pytest.mark.parametrize("seeds", [range(400), pytest.param(range(400, 4000), marks=pytest.mark.long)])
+def test_regions_agree_in_the_end(seeds: range) -> None:
+    for seed in seeds:
         dice = Random(seed)
         one = scenario(dice)
         assert deliver(one, dice) is None, f"seed {seed}: {one}"

@@ -18,7 +18,7 @@ import pytest
 from replicator.domain.identifiers import RegionId, ShardId
 from replicator.domain.image import Image
 from replicator.domain.modes.requests import Response
-from replicator.domain.stamps import Kind, held
+from replicator.domain.stamps import StampKind, held
 from replicator.domain.versions import STAMP
 from replicator.engine import waiting as pacing
 from replicator.engine.limits import Limits
@@ -151,7 +151,7 @@ class MeshHistory:
 
     def is_marked(self, region: RegionId, name: str) -> bool:
         looked = held(self.world[region].item(key_of(name)))
-        return looked is not None and looked.kind is Kind.MARK
+        return looked is not None and looked.kind is StampKind.MARK
 
     def from_a_stale_read(self, region: RegionId, name: str, value: str, version: dict[str, int]) -> Image:
         """A whole image that somebody read earlier, changed, and now puts back together with its old stamp."""
