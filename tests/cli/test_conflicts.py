@@ -364,7 +364,7 @@ def test_an_attribute_that_nobody_saw_is_told_when_it_is_overwritten(ordered: Wo
 def test_a_loser_with_any_number_of_attributes_is_promoted(ordered: World, *, delete: bool) -> None:
     """The condition stays within DynamoDB's bounds, and says first what the write would take away."""
     many = {f"field{number:03d}": {"S": "x"} for number in range(600)}
-    one = entry(loser_op="delete", kind=Kind.PUT_DELETE) if delete else entry(loser=image("a", **many))
+    one = entry(loser_op=Operation.DELETE, kind=ConflictKind.PUT_DELETE) if delete else entry(loser=image("a", **many))
     log(ordered, one)
     standing = {**SHOWN, **many}
     ordered.put("us", "orders", **standing)

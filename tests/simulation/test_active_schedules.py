@@ -187,11 +187,11 @@ def test_v7_without_its_repair_nothing_tells_of_it() -> None:
 
 # -- a zombie's late put behind a delete (L11) ---------------------------------------------------------------------
 
-GHOST = Scenario(ops("P1 D2 | P1"), None, zombies=1)
+CAME_BACK = Scenario(ops("P1 D2 | P1"), None, zombies=1)
 
 
 def test_a_write_over_what_a_zombie_brought_back_is_later_than_the_delete_that_its_region_had_seen() -> None:
-    world = World(GHOST)
+    world = World(CAME_BACK)
     state, _ = play(world, "a A A A A A *A1 Z a Z Z A A A A B Z A A A A B Z b B B B B B B B B A A")
     assert violation(world, state) is None
     assert logged(world, state) == {2}, "the delete that lost is logged"

@@ -64,7 +64,7 @@ class Pipeline:
         self._pages: asyncio.Queue[Page | _Trimmed | None] = asyncio.Queue()  # the look-ahead bounds it
         self._in_hand: deque[Page] = deque()
         self._appliers: list[TargetApplier] = []
-        self._unfinished: dict[str, Unfinished] = {target.target_id: {} for target in rule.targets}
+        self._unfinished: dict[TargetId, Unfinished] = {target.target_id: {} for target in rule.targets}
         self._limit = held.limits.page_records
         self._reads = False
         self._error: ReplicatorError | None = None
