@@ -19,7 +19,7 @@ from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError
 from replicator.observability.status_board import Choice
 from replicator.settings import choosing, expanded, target_problems
-from replicator.settings.compiled_rules import sights_of
+from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.checks.survey import Survey
@@ -148,7 +148,7 @@ class TableWatch:
     async def _refusal(self, name: str, table: str) -> LeftOut | None:
         rule = choosing(self._written)[name].on(table)
         try:
-            for seen in sights_of(self._written, rule):
+            for seen in rule_per_source(self._written, rule):
                 await vouch_for(self._premises, seen)
         except ReplicatorError as error:
             return self._fault(name, table, error.message, error.advice)

@@ -30,7 +30,7 @@ from replicator.engine.ownership.sources import Source
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.shard.worker import ShardPorts
 from replicator.settings import choosing
-from replicator.settings.compiled_rules import sights_of
+from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -137,7 +137,7 @@ class Assembly:
 
         All streams of a mesh write through the same regions and know each other's writes.
         """
-        rules = sights_of(settings, written)
+        rules = rule_per_source(settings, written)
         regions = {
             target.region: self._region(rule, target)
             for rule in rules

@@ -69,5 +69,5 @@ async def _at_rest(operations: Operations, subject: str) -> list[Fact]:
     lost = [stored for stored in gaps if stored.acknowledged_at is None]
     if not lost:
         return paused
-    found = f"{len(lost)} losses that nobody has acknowledged, the first at {lost[0].gap.target_id}."
+    found = f"{len(lost)} losses are not acknowledged, the first at {lost[0].gap.target_id}."
     return [*paused, warning(subject, "no open gaps", found, "Run `replicator gaps list`.")]

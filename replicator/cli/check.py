@@ -12,7 +12,7 @@ from replicator.settings.loading import ConfigurationProblems, configuration_pat
 
 
 def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
-    """Check and tell; returns the exit code."""
+    """Check and print; returns the exit code."""
     path = configuration_path(config)
     for variable in surprising_variables():
         note(f"the variable {variable} is not one of replicator's settings; it is ignored.")
@@ -21,16 +21,16 @@ def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
         settings = load(path)
     except ConfigurationProblems as error:
         facts = [wrong(subject, "valid", sentence, "") for sentence in error.sentences]
-        return _tell(facts, as_json=as_json)
+        return _print(facts, as_json=as_json)
     facts = [ok(subject, "valid", f"rules: {', '.join(rule.name for rule in settings.rules)}.")]
     if not offline:
         from replicator.operations.provisioning import look
 
         facts += asyncio.run(look(settings))
-    return _tell(facts, as_json=as_json)
+    return _print(facts, as_json=as_json)
 
 
-def _tell(facts: list[Fact], *, as_json: bool) -> int:
+def _print(facts: list[Fact], *, as_json: bool) -> int:
     code = exit_code(facts)
     if as_json:
         rows = [

@@ -1,4 +1,4 @@
-"""Questions before something changes: asked on a terminal, refused where nobody can answer."""
+"""Questions before something changes: asked on a terminal, refused without a terminal."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from replicator.operations.errors import NotConfirmed
 
 
 def need_yes(*, yes: bool, as_json: bool, deed: str = "do it") -> None:
-    """Refuse early when a question would come that nobody can answer."""
+    """Refuse early when a question would come and there is no terminal to answer it."""
     if not yes and (as_json or not sys.stdin.isatty()):
-        raise NotConfirmed("Nobody can be asked here.", advice=f"Add --yes to {deed} without a question.")
+        raise NotConfirmed("There is no terminal to ask on.", advice=f"Add --yes to {deed} without a question.")
 
 
 def ask(question: str, *, yes: bool, refused: str = "Nothing was changed.") -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator.cli.confirmation import ask, need_yes
-from replicator.cli.output import note as tell
-from replicator.cli.output import print_json, print_rows, shown_position, shown_time
+from replicator.cli.output import note, print_json, print_rows, shown_position, shown_time
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import gaps
@@ -32,9 +31,9 @@ def list_gaps(config: Path | None, rule: str | None, *, everything: bool, as_jso
         return EXIT_STOPPED
     print_rows(_COLUMNS, map(_row, shown))
     if not shown:
-        tell("there is no gap that matches.")
+        note("there is no gap that matches.")
     if len(found) > len(shown):
-        tell(f"{len(found) - len(shown)} acknowledged gaps are hidden; --all shows them.")
+        note(f"{len(found) - len(shown)} acknowledged gaps are hidden; --all shows them.")
     return EXIT_STOPPED
 
 
@@ -53,7 +52,7 @@ def _row(gap: ListedGap) -> list[str]:
     ]
 
 
-def acknowledge_gap(config: Path | None, gap_id: str, note: str, *, yes: bool, as_json: bool) -> int:
+def acknowledge_gap(config: Path | None, gap_id: str, why: str, *, yes: bool, as_json: bool) -> int:
     """Say what is lost, ask, and accept it."""
 
     async def work(group: Group) -> tuple[ListedGap, bool]:
@@ -63,7 +62,7 @@ def acknowledge_gap(config: Path | None, gap_id: str, note: str, *, yes: bool, a
             if not as_json:
                 sys.stdout.write(gaps.listed(seen).meaning + "\n")
             ask("Accept this loss?", yes=yes)
-        return await gaps.acknowledge(group, seen, by=_who(), note=note)
+        return await gaps.acknowledge(group, seen, by=_who(), note=why)
 
     gap, changed = on_group(loaded(config), work)
     if as_json:
@@ -79,4 +78,4 @@ def _who() -> str:
     try:
         return getpass.getuser()
     except (OSError, KeyError):
-        return "somebody"
+        return "unknown"

@@ -1,4 +1,4 @@
-"""`replicator init`: what the rules need, created once; every step told."""
+"""`replicator init`: what the rules need, created once; every step is shown."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from replicator.operations.provisioning import create
 
 
 def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool, as_json: bool) -> int:
-    """Create and tell; returns the exit code."""
+    """Create and print; returns the exit code."""
     steps = asyncio.run(create(loaded(config), dry_run=dry_run, enable_streams=enable_streams))
     words = [for_the_end(step.error.sentence) if step.error else None for step in steps]
     codes = {step.error.exit_code for step in steps if step.error is not None}

@@ -10,7 +10,7 @@ from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded
 from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE
 from replicator.operations.inspect import Inspection, inspect
-from replicator.operations.item_copies import Sight, short
+from replicator.operations.item_copies import ItemCopy, short
 from replicator.operations.table_argument import rule_on_table
 from replicator.settings import OrderedRule
 
@@ -20,7 +20,7 @@ _COLUMNS = ("what", "where", "state", "version", "bytes", "content", "agrees")
 def inspect_item(  # noqa: PLR0913 - what the command line says
     config: Path | None, rule_name: str, key: str, *, table: str | None = None, values: bool, as_json: bool
 ) -> int:
-    """Look everywhere and tell; `table`: which one, when the rule chooses several."""
+    """Look everywhere and print; `table`: which one, when the rule chooses several."""
     settings = loaded(config)
     rule = asyncio.run(rule_on_table(settings, rule_name, table))
     found = asyncio.run(inspect(settings, rule, key))
@@ -34,7 +34,7 @@ def inspect_item(  # noqa: PLR0913 - what the command line says
     return EXIT_UNREACHABLE if found.troubles else EXIT_STOPPED
 
 
-def _row(place: Sight, *, values: bool) -> list[str]:
+def _row(place: ItemCopy, *, values: bool) -> list[str]:
     agrees = {True: "yes", False: "NO", None: ""}[place.agrees]
     where = f"{place.name} in {place.region}" + (f", key {place.key}" if place.key else "")
     size = "" if place.item is None else str(len(place.item.wire))

@@ -42,7 +42,7 @@ def _worker_row(worker: ListedWorker) -> list[str]:
 def _stream_row(stream: ListedStream) -> list[str]:
     return [
         f"{stream.region}:{stream.table}" + (" (drained)" if stream.drained else ""),
-        stream.discoverer or "nobody",
+        stream.discoverer or "none",
         stream.discoverer_is,
         str(stream.shards),
         str(stream.finished),
@@ -55,7 +55,7 @@ def _shard_row(shard: ListedShard) -> list[str]:
     return [
         f"{shard.region}:{shard.table}",
         shard.shard,
-        shard.owner or "nobody",
+        shard.owner or "none",
         shard.owner_is,
         str(shard.epoch),
         f"{shard.state} for {', '.join(shard.waits_for)}" if shard.waits_for else shard.state,
@@ -76,7 +76,7 @@ def _notes(found: Leases) -> Iterator[str]:
 
 
 def release_leases(config: Path | None, taken: Taken, *, as_json: bool) -> int:
-    """Take shards from their owners and tell which."""
+    """Take shards from their owners and print which."""
     taken.check()
     settings = loaded(config)
     released = on_group(settings, lambda group: leases.release(group, taken))
@@ -85,6 +85,6 @@ def release_leases(config: Path | None, taken: Taken, *, as_json: bool) -> int:
         return EXIT_STOPPED
     for entry in released:
         sys.stdout.write(f"{entry.table} {entry.shard}: taken from {entry.owner}, epoch {entry.epoch}.\n")
-    what = "Workers claim them anew, perhaps the same ones." if released else "Nobody owned what was named."
+    what = "Workers claim them anew, perhaps the same ones." if released else "What was named had no owner."
     note(f"{len(released)} shards were released. {what}")
     return EXIT_STOPPED

@@ -26,7 +26,7 @@ def run() -> int:
     except KeyboardInterrupt:
         return _INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nobody reads what is left to flush
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to flush has no reader
         return _BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is left ends here, as a sentence
         expected = list(_expected(error))
@@ -65,7 +65,7 @@ def _fault(error: BaseException) -> int:
         error = (others or error).exceptions[0]
     said = str(error).splitlines()
     reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-    _print([f"A fault that nobody expected: {reason}. Set {DEBUG_VARIABLE}=1 to see where, and report it."], EXIT_FAULT)
+    _print([f"An unexpected fault: {reason}. Set {DEBUG_VARIABLE}=1 to see where, and report it."], EXIT_FAULT)
     return EXIT_FAULT
 
 

@@ -60,7 +60,7 @@ def leases_list(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Workers, streams and shards: owner, epoch, state, positions.
 
-    Reads the coordination table, so it works when every daemon is dead. Looks at heartbeats twice to tell who is alive.
+    Reads the coordination table, so it works when every daemon is dead. Looks at heartbeats twice to see who is alive.
     """
     from replicator.cli.leases import list_leases
     from replicator.operations.leases import Shown
@@ -78,7 +78,7 @@ def leases_release(  # noqa: PLR0913, PLR0917 - one parameter per option
     worker: Annotated[
         str | None, typer.Option("--worker", metavar="ID", help="Every shard of this worker.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every shard that anybody owns.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Every shard that is owned.")] = False,
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
@@ -173,7 +173,7 @@ def gaps_list(
     everything: Annotated[bool, typer.Option("--all", help="Acknowledged ones too.")] = False,
     json: Json = False,
 ) -> None:
-    """Losses that nobody has acknowledged, oldest first."""
+    """Losses that are not acknowledged, oldest first."""
     from replicator.cli.gaps import list_gaps
 
     raise typer.Exit(list_gaps(config or context.obj, rule, everything=everything, as_json=json))

@@ -41,17 +41,17 @@ def shown_position(position: Position | None, nothing: str = "none") -> str:
 
 
 def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for people, where a first cell is told once, or tab-separated lines when nobody looks."""
+    """A table for people, where a first cell is shown once, or tab-separated lines in a pipe."""
     if sys.stdout.isatty():
         from rich.console import Console
 
-        Console().print(rich_table(columns, _told_once(rows)))
+        Console().print(rich_table(columns, _shown_once(rows)))
     else:
         for row in [columns, *rows]:
             sys.stdout.write("\t".join(cell.replace("\t", " ") for cell in row) + "\n")
 
 
-def _told_once(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+def _shown_once(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
     before = None
     for first, *rest in rows:
         yield ["" if first == before else first, *rest]

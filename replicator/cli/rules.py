@@ -39,16 +39,16 @@ def _cells(rule: ConfiguredRule | OrphanedProgress) -> list[str]:
 def rename_rule(config: Path | None, old: str, new: str, *, as_json: bool) -> int:
     """Hand the progress of a rule that was renamed over to its new name."""
     changed = on_group(loaded(config), lambda group: rules.rename(group, RuleName(old), RuleName(new)))
-    return _tell(old, f"now belongs to {new}", changed, as_json=as_json)
+    return _print(old, f"now belongs to {new}", changed, as_json=as_json)
 
 
 def forget_rule(config: Path | None, old: str, *, as_json: bool) -> int:
     """Delete the progress of a rule that is no longer configured."""
     changed = on_group(loaded(config), lambda group: rules.forget(group, RuleName(old)))
-    return _tell(old, "is forgotten", changed, as_json=as_json)
+    return _print(old, "is forgotten", changed, as_json=as_json)
 
 
-def _tell(old: str, what: str, changed: int, *, as_json: bool) -> int:
+def _print(old: str, what: str, changed: int, *, as_json: bool) -> int:
     if as_json:
         print_json({"rule": old, "rows": changed})
     else:

@@ -113,8 +113,8 @@ def _rows(found: GroupStatus, *, everything: bool) -> Iterator[tuple[str, ...]]:
     for rule in found.rules:
         shards = [shard for shard in rule.shards if everything or not shard.over]
         if not shards:
-            told = "no shard is read any more" if rule.shards else "no shard was read yet"
-            yield (rule.name, *[""] * (len(_COLUMNS) - 2), told)
+            why = "no shard is read any more" if rule.shards else "no shard was read yet"
+            yield (rule.name, *[""] * (len(_COLUMNS) - 2), why)
         for shard in shards:
             yield from (_row(rule, shard, target) for target in shard.targets)
 
@@ -124,7 +124,7 @@ def _row(rule: RuleStatus, shard: ShardStatus, target: TargetStatus) -> tuple[st
         rule.name,
         _whither(target),
         _which(rule, shard),
-        shard.owner or "nobody",
+        shard.owner or "none",
         "" if shard.epoch is None else str(shard.epoch),
         _short(target.position or "none"),
         _seconds(target.lag_seconds),

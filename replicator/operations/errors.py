@@ -6,7 +6,7 @@ from replicator.domain.errors import EXIT_USAGE, ReplicatorError, WorldMismatch
 
 
 class NotConfirmed(ReplicatorError):
-    """Nobody said yes."""
+    """The operator did not say yes."""
 
     exit_code = EXIT_USAGE
 

@@ -12,13 +12,13 @@ from replicator.checks.described_tables import Table, describe
 from replicator.domain.errors import PoisonRecord, Unreachable
 from replicator.domain.image import Image
 from replicator.domain.versions import STAMP
-from replicator.operations.inspect_caches import cache_sights
-from replicator.operations.inspect_mesh import mesh_sights, stamp_of
-from replicator.operations.item_copies import Sight, digest, or_unknown, unreachable
+from replicator.operations.inspect_caches import cached_copies
+from replicator.operations.inspect_mesh import mesh_copies, stamp_of
+from replicator.operations.item_copies import ItemCopy, digest, or_unknown, unreachable
 from replicator.operations.item_key import parse_key
 from replicator.operations.item_region import item_in, region_of, tombstone_in
 from replicator.settings import OrderedRule
-from replicator.settings.compiled_rules import sights_of
+from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -36,7 +36,7 @@ class Inspection:
 
     rule: RuleSettings
     key: ItemKey
-    places: Sequence[Sight]
+    places: Sequence[ItemCopy]
 
     @property
     def troubles(self) -> list[str]:
@@ -66,14 +66,14 @@ async def inspect(settings: Settings, rule: RuleSettings, text: str) -> Inspecti
     async with open_places(settings, tables) as places, open_caches(settings, names) as caches:
         key = parse_key(text, (await _described(rule, places)).keys)
         if isinstance(rule, OrderedRule):
-            sights, stamp = await _ordered(settings, rule, places, key), STAMP
+            copies, stamp = await _ordered(settings, rule, places, key), STAMP
         else:
             regions = {region: region_of(settings, places[region], table) for region, table in rule.sources}
             passes = _filter(settings, rule).matches(Image(key.wire))
-            sights = await mesh_sights(rule, regions, settings.side_table_name, key, passes=passes)
+            copies = await mesh_copies(rule, regions, settings.side_table_name, key, passes=passes)
             stamp = stamp_of(rule)
-        beside = {sight.region: sight for sight in sights if sight.role in _ITEMS}
-        return Inspection(rule, key, [*sights, *await cache_sights(settings, rule, caches, key, beside, stamp)])
+        beside = {copy.region: copy for copy in copies if copy.role in _ITEMS}
+        return Inspection(rule, key, [*copies, *await cached_copies(settings, rule, caches, key, beside, stamp)])
 
 
 async def _described(rule: RuleSettings, places: Mapping[str, Place]) -> Table:
@@ -88,7 +88,7 @@ async def _described(rule: RuleSettings, places: Mapping[str, Place]) -> Table:
     raise first
 
 
-async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, Place], key: ItemKey) -> list[Sight]:
+async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, Place], key: ItemKey) -> list[ItemCopy]:
     """The source, then every replica with its tombstone."""
     where = [(rule.source, rule.table_name), *rule.replica_tables]
     tables = [region_of(settings, places[region], table) for region, table in where]
@@ -96,27 +96,27 @@ async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, P
     tombstones = await asyncio.gather(*(or_unknown(tombstone_in(table, key)) for table in tables[1:]))
     source = items[0]
     if isinstance(source, Unreachable):
-        sights, wanted = [unreachable("source", rule.source, rule.table_name, source)], None
+        copies, wanted = [unreachable("source", rule.source, rule.table_name, source)], None
     else:
-        sights = [Sight("source", rule.source, rule.table_name, _presence(source), None, source)]
+        copies = [ItemCopy("source", rule.source, rule.table_name, _presence(source), None, source)]
         wanted = _wanted(settings, rule, source)
     for (region, table), item, tombstone in zip(rule.replica_tables, items[1:], tombstones, strict=True):
         if isinstance(item, Unreachable):
-            sights.append(unreachable("replica", region, table, item))
+            copies.append(unreachable("replica", region, table, item))
         else:
             same = None if isinstance(source, Unreachable) else digest(item) == digest(wanted)
             version = item.stamp if item else None
-            sights.append(Sight("replica", region, table, _presence(item), version, item, same))
+            copies.append(ItemCopy("replica", region, table, _presence(item), version, item, same))
         if isinstance(tombstone, Unreachable):
-            sights.append(unreachable("tombstone", region, settings.side_table_name, tombstone))
+            copies.append(unreachable("tombstone", region, settings.side_table_name, tombstone))
         else:
             state = "none" if tombstone is None else "there"
-            sights.append(Sight("tombstone", region, settings.side_table_name, state, tombstone))
-    return sights
+            copies.append(ItemCopy("tombstone", region, settings.side_table_name, state, tombstone))
+    return copies
 
 
 def _filter(settings: Settings, rule: RuleSettings) -> Filter:
-    return sights_of(settings, rule)[0].filter
+    return rule_per_source(settings, rule)[0].filter
 
 
 def _presence(item: Image | None) -> str:

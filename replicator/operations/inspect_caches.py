@@ -11,7 +11,7 @@ import msgspec
 from replicator.domain.cache_keys import KeyTemplate
 from replicator.domain.errors import Unreachable
 from replicator.domain.image import Image
-from replicator.operations.item_copies import Sight, digest, or_unknown, unreachable
+from replicator.operations.item_copies import ItemCopy, digest, or_unknown, unreachable
 
 if TYPE_CHECKING:
     from replicator.adapters.redis.cache import RedisCache
@@ -19,57 +19,57 @@ if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings
 
 
-async def cache_sights(  # noqa: PLR0913, PLR0917 - what is looked for, and what was found so far
+async def cached_copies(  # noqa: PLR0913, PLR0917 - what is looked for, and what was found so far
     settings: Settings,
     rule: RuleSettings,
     caches: Mapping[str, RedisCache],
     key: ItemKey,
-    beside: Mapping[str, Sight],
+    beside: Mapping[str, ItemCopy],
     stamp: str,
-) -> list[Sight]:
+) -> list[ItemCopy]:
     """Every entry that follows the item; `beside`: the items by region, `stamp`: the attribute that is no content."""
     keys = dict.fromkeys(_keys(settings, rule, key, beside))
     return await asyncio.gather(*(_entry(settings, caches[name], name, entry, beside, stamp) for name, entry in keys))
 
 
 def _keys(
-    settings: Settings, rule: RuleSettings, key: ItemKey, beside: Mapping[str, Sight]
+    settings: Settings, rule: RuleSettings, key: ItemKey, beside: Mapping[str, ItemCopy]
 ) -> Iterator[tuple[str, str]]:
     """(cache, entry key) for every key that the item has where users write or beside the cache, or by its key alone."""
     for action in rule.cache:
         template = KeyTemplate(action.key)
         regions = [*(region for region, _ in rule.sources), settings.caches[action.cache].region]
-        sights = [beside[region] for region in regions if region in beside]
-        present = [sight.item for sight in sights if sight.item is not None] or [Image(key.wire)]
+        copies = [beside[region] for region in regions if region in beside]
+        present = [copy.item for copy in copies if copy.item is not None] or [Image(key.wire)]
         found = {template.key(image): None for image in present}
         yield from ((action.cache, cache_key) for cache_key in found if cache_key is not None)
 
 
 async def _entry(  # noqa: PLR0913, PLR0917 - as above
-    settings: Settings, cache: RedisCache, name: str, key: str, beside: Mapping[str, Sight], stamp: str
-) -> Sight:
+    settings: Settings, cache: RedisCache, name: str, key: str, beside: Mapping[str, ItemCopy], stamp: str
+) -> ItemCopy:
     region = settings.caches[name].region
     raw = await or_unknown(cache.get(key))
     if isinstance(raw, Unreachable):
         return unreachable("cache", region, name, raw, key)
-    sight = beside.get(region)
-    item = None if sight is None else sight.item
-    known = sight is None or sight.trouble is None
+    copy = beside.get(region)
+    item = None if copy is None else copy.item
+    known = copy is None or copy.trouble is None
     if raw is None:
-        return Sight("cache", region, name, "absent", agrees=True, key=key)
+        return ItemCopy("cache", region, name, "absent", agrees=True, key=key)
     kind, rest = raw[:2], raw[2:]
     if kind == b"V:":
         version, _, payload = rest.partition(b"|")
         image = _image(payload)
         same = item is not None and image is not None and digest(image, stamp) == digest(item, stamp)
         agrees = same if known else None
-        return Sight("cache", region, name, "value", version.decode(errors="replace"), image, agrees, key, stamp)
+        return ItemCopy("cache", region, name, "value", version.decode(errors="replace"), image, agrees, key, stamp)
     if kind == b"T:":
         agrees = item is None if known else None
-        return Sight("cache", region, name, "deleted", rest.decode(errors="replace"), None, agrees, key)
+        return ItemCopy("cache", region, name, "deleted", rest.decode(errors="replace"), None, agrees, key)
     if kind == b"L:":
-        return Sight("cache", region, name, "being filled", None, None, None, key)
-    return Sight("cache", region, name, f"foreign entry of {len(raw)} bytes", key=key)
+        return ItemCopy("cache", region, name, "being filled", None, None, None, key)
+    return ItemCopy("cache", region, name, f"foreign entry of {len(raw)} bytes", key=key)
 
 
 def _image(payload: bytes) -> Image | None:

@@ -1,7 +1,7 @@
 """One item in every region of a mesh: its version, what the region remembers beside it, and whether regions agree.
 
-When they do not, the greatest version in sight says which of them are behind. A write that has no version yet is told
-as such: it gets one when its record is read.
+When they do not, the greatest version in sight says which of them are behind. A write that has no version yet is
+shown as such: it gets one when its record is read.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from replicator.domain.modes.versioned.ranks import LOWEST, Rank, VersionAttribute, VersionType, rank_of
 from replicator.domain.stamps import Held, SideRow, StampKind, held
 from replicator.domain.versions import STAMP
-from replicator.operations.item_copies import Sight, digest, or_unknown, short, unreachable
+from replicator.operations.item_copies import ItemCopy, digest, or_unknown, short, unreachable
 from replicator.operations.item_region import item_in, side_row_in, tombstone_in
 from replicator.settings import ActiveRule
 
@@ -37,8 +37,8 @@ class _Candidate:
 class _Standing:
     """How things stand in one region."""
 
-    item: Sight
-    side: Sight
+    item: ItemCopy
+    side: ItemCopy
     candidates: tuple[_Candidate, ...]
 
 
@@ -47,9 +47,9 @@ def stamp_of(rule: MeshRule) -> str:
     return rule.stamp if isinstance(rule, ActiveRule) else STAMP
 
 
-async def mesh_sights(
+async def mesh_copies(
     rule: MeshRule, regions: Mapping[str, DynamoRegion], side_table: str, key: ItemKey, *, passes: bool
-) -> list[Sight]:
+) -> list[ItemCopy]:
     """Item and side row of every region, in the order of the rule. `passes`: whether its filter lets the key pass."""
     answers = await asyncio.gather(
         *(or_unknown(_look(rule, regions[region], (region, table, side_table), key)) for region, table in rule.sources)
@@ -57,17 +57,17 @@ async def mesh_sights(
     standings = [answer for answer in answers if isinstance(answer, _Standing)]
     contents = {standing.item.digest for standing in standings}
     wanted = _wanted(standings)
-    sights: list[Sight] = []
+    copies: list[ItemCopy] = []
     for (region, table), answer in zip(rule.sources, answers, strict=True):
         if isinstance(answer, _Standing):
             agrees = len(contents) == 1 or answer.item.digest == wanted
-            sights += (replace(answer.item, agrees=agrees if passes else None), answer.side)
+            copies += (replace(answer.item, agrees=agrees if passes else None), answer.side)
         else:
-            sights += (
+            copies += (
                 unreachable("region", region, table, answer),
                 unreachable("side row", region, side_table, answer),
             )
-    return sights
+    return copies
 
 
 def _wanted(standings: Sequence[_Standing]) -> str | None:
@@ -103,7 +103,7 @@ def _active(rule: ActiveRule, where: tuple[str, str, str], item: Image | None, r
         candidates.append(_Candidate((row.deleted.text,), None))
     details = {"stamp": _stamp_document(held_item)}
     return _Standing(
-        Sight("region", region, table, _state(held_item), version, item, stamp=rule.stamp, details=details),
+        ItemCopy("region", region, table, _state(held_item), version, item, stamp=rule.stamp, details=details),
         _side_row(region, side_table, row),
         tuple(candidates),
     )
@@ -132,17 +132,17 @@ def _stamp_document(item: Held | None) -> dict[str, str | bool] | None:
     }
 
 
-def _side_row(region: str, table: str, row: SideRow) -> Sight:
-    told = {
+def _side_row(region: str, table: str, row: SideRow) -> ItemCopy:
+    details = {
         "tombstone": None if row.deleted is None else row.deleted.text,
         "floor": None if row.floor is None else row.floor.text,
         "removed": None if row.removed is None else row.removed.text,
         "removed_at": None if row.removed_at is None else f"{row.removed_at:053d}",
     }
-    parts = ["tombstone"] if told["tombstone"] else []
-    parts += [f"floor {short(told['floor'])}"] if told["floor"] else []
-    parts += [f"saw the delete {short(told['removed'])}"] if told["removed"] else []
-    return Sight("side row", region, table, ", ".join(parts) or "none", told["tombstone"], details=told)
+    parts = ["tombstone"] if details["tombstone"] else []
+    parts += [f"floor {short(details['floor'])}"] if details["floor"] else []
+    parts += [f"saw the delete {short(details['removed'])}"] if details["removed"] else []
+    return ItemCopy("side row", region, table, ", ".join(parts) or "none", details["tombstone"], details=details)
 
 
 # -- versioned -----------------------------------------------------------------------------------------------------
@@ -165,8 +165,8 @@ def _versioned(
     side_state = "none" if tombstone is None else "tombstone"
     side_version = None if tombstone is None else _value(tombstone)
     return _Standing(
-        Sight("region", region, table, state, version, item),
-        Sight("side row", region, side_table, side_state, side_version),
+        ItemCopy("region", region, table, state, version, item),
+        ItemCopy("side row", region, side_table, side_state, side_version),
         tuple(candidates),
     )
 

@@ -1,6 +1,6 @@
-"""What `inspect` found at one place, and how people and scripts are shown it.
+"""What `inspect` found at one place.
 
-Contents are shown only when asked for; a digest of the content tells whether two are the same.
+Contents are shown only when asked for; equal contents have equal digests.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, slots=True)
-class Sight:
+class ItemCopy:
     """One place where the item may be.
 
     `item`: what is there, `stamp`: the attribute of it that is no content; `version`: what orders it among others;
@@ -68,9 +68,9 @@ class Sight:
         }
 
 
-def unreachable(role: str, region: str, name: str, error: Unreachable, key: str | None = None) -> Sight:
+def unreachable(role: str, region: str, name: str, error: Unreachable, key: str | None = None) -> ItemCopy:
     """A place that does not answer."""
-    return Sight(role, region, name, "unreachable", key=key, trouble=for_the_end(error.sentence))
+    return ItemCopy(role, region, name, "unreachable", key=key, trouble=for_the_end(error.sentence))
 
 
 async def or_unknown(look: Awaitable[Seen]) -> Seen | Unreachable:

@@ -21,7 +21,7 @@ from replicator.domain.shards.leases import Rewind
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import Group, Move, rule_named
 from replicator.operations.kcl_leases import KclLease, Taken, lease_of, moved, of_stream, takings
-from replicator.settings.compiled_rules import sights_of
+from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.domain.rules import Rule
@@ -63,9 +63,9 @@ def rule_of_import(settings: Settings, request: Request) -> Rule:
         raise RequestRefused(
             f"Rule {rule.name} chooses its tables.", advice="Name the table in a rule of its own for this import."
         )
-    sights = sights_of(settings, rule)
-    found = [sight for sight in sights if request.region in {None, sight.source}]
-    names = ", ".join(str(sight.source) for sight in sights)
+    readings = rule_per_source(settings, rule)
+    found = [reading for reading in readings if request.region in {None, reading.source}]
+    names = ", ".join(str(reading.source) for reading in readings)
     if not found:
         raise RequestRefused(f"Rule {rule.name} reads no stream in {request.region}.", advice=f"It reads in: {names}.")
     if len(found) > 1:

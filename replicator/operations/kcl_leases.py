@@ -85,7 +85,7 @@ def moved(before: Iterable[KclLease], now: Iterable[KclLease]) -> list[str]:
     """Owners whose counters rise: consumers that still run."""
     counters = {(lease.table, lease.label, lease.shard): lease.counter for lease in before}
     rising = (
-        lease.owner or "somebody"
+        lease.owner or "a worker without a name"
         for lease in now
         if lease.counter > counters.get((lease.table, lease.label, lease.shard), lease.counter)
     )

@@ -80,7 +80,7 @@ async def plan(group: Group, choice: Choice) -> Promotion:
         if entry.get(mark):
             raise PromotionRefused(
                 f"The loser's image {what}, so it cannot be written again.",
-                advice="Write the item by hand; `replicator conflicts show` tells what is left of it.",
+                advice="Write the item by hand; `replicator conflicts show` shows what is left of it.",
             )
     stamp = rule.stamp if isinstance(rule, ActiveRule) else STAMP
     port = region_of(group.settings, group.places[region], table)

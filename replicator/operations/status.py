@@ -17,7 +17,7 @@ from replicator.domain.progress import END
 from replicator.domain.targets import TargetId, parse_target
 from replicator.operations.gaps import ListedGap, list_gaps
 from replicator.operations.worker_status import ask_all, by_worker
-from replicator.settings.compiled_rules import sights_of
+from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.domain.identifiers import WorkerId
@@ -184,8 +184,8 @@ def _live(daemons: Mapping[str, Mapping[str, Any]], stored: _Stored, rule: str) 
     }
     found: _Live = {}
     for worker, daemon in daemons.items():
-        for told in daemon.get("rules", ()):
-            for shard in told.get("shards", ()) if told.get("name") == rule else ():
+        for known in daemon.get("rules", ()):
+            for shard in known.get("shards", ()) if known.get("name") == rule else ():
                 key = (shard.get("stream"), shard["shard"])
                 targets = found.setdefault(key, {})
                 for target in shard.get("targets", ()):
@@ -235,7 +235,7 @@ def _shards(
             )
     for (arn, shard), seen in live.items():
         if seen:
-            targets = [_target(target, told.get("region"), None, told) for target, told in seen.items()]
+            targets = [_target(target, live.get("region"), None, live) for target, live in seen.items()]
             yield ShardStatus(shard, None, None, arn, None, None, None, targets)
 
 
@@ -280,5 +280,5 @@ def _sources(rule: RuleSettings, streams: Sequence[StoredStream]) -> list[tuple[
 
 def _configured(settings: Settings, rule: RuleSettings, stream: StreamRef) -> set[TargetId]:
     """The targets that a rule has on a stream now; what is stored of others is what the rule was before."""
-    seen = sights_of(settings, rule if rule.choice is None else rule.on(stream.table))
+    seen = rule_per_source(settings, rule if rule.choice is None else rule.on(stream.table))
     return {target.target_id for each in seen if each.source == stream.region for target in each.targets}

@@ -1,6 +1,6 @@
 """What living daemons say of themselves: their admin servers, found by their heartbeats.
 
-Invariant: whoever does not answer within a bound is left out and named; nobody is waited for twice.
+Invariant: a worker that does not answer within a bound is left out, and none is waited for twice.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ _ASKED_AT_ONCE = 32
 _OK = 200
 
 
-async def ask_all(settings: Settings, told: Iterable[str]) -> dict[str, dict[str, Any]]:
+async def ask_all(settings: Settings, named: Iterable[str]) -> dict[str, dict[str, Any]]:
     """The /status of every daemon of the group that answers, by its address.
 
-    `told`: addresses that heartbeats name. The configured port of this machine is asked too.
+    `named`: addresses that heartbeats bear. The configured port of this machine is asked too.
     """
-    addresses = list(dict.fromkeys(address for address in (settings.admin.local_url(), *told) if address))
+    addresses = list(dict.fromkeys(address for address in (settings.admin.local_url(), *named) if address))
     turn = asyncio.Semaphore(_ASKED_AT_ONCE)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as session:
 

@@ -28,10 +28,10 @@ _DEFAULT_TTL = timedelta(hours=1)
 
 def rules_of(settings: Settings) -> list[Rule]:
     """Every configured rule, once per source that it reads."""
-    return [seen for rule in settings.rules for seen in sights_of(settings, rule)]
+    return [seen for rule in settings.rules for seen in rule_per_source(settings, rule)]
 
 
-def sights_of(settings: Settings, rule: RuleSettings) -> list[Rule]:
+def rule_per_source(settings: Settings, rule: RuleSettings) -> list[Rule]:
     """One rule, once per source that it reads: a mesh is read in each of its regions, a choice of tables in none."""
     if not rule.sources:
         return []

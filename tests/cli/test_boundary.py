@@ -18,4 +18,4 @@ def test_a_fault_names_the_innermost_exception_of_a_group(
 
     monkeypatch.setattr("replicator.cli.commands.app", fail)
     assert boundary.run() == 1
-    assert "A fault that nobody expected: KeyError: 'Items'." in capsys.readouterr().err
+    assert "An unexpected fault: KeyError: 'Items'." in capsys.readouterr().err

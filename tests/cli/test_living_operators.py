@@ -30,7 +30,7 @@ def records(world: World) -> int:
     return sum(target["counts"].get("records", 0) for shard in rule["shards"] for target in shard["targets"])
 
 
-def test_a_released_shard_and_a_rewound_one_are_read_on_by_somebody(world: World) -> None:
+def test_a_released_shard_and_a_rewound_one_are_read_on(world: World) -> None:
     world.sound()
     with running(world) as daemon:
         daemon.await_ready()
@@ -44,7 +44,7 @@ def test_a_released_shard_and_a_rewound_one_are_read_on_by_somebody(world: World
         assert shard["owner"] == worker["worker"]
         (released,) = world.run("leases", "release", "--all", "--json").json["released"]
         assert released["shard"] == shard["shard"]
-        wait_until(lambda: owners(world).get("us") == {worker["worker"]}, "nobody claims the shard again")
+        wait_until(lambda: owners(world).get("us") == {worker["worker"]}, "the shard is not claimed again")
         write(world, 4)
         wait_until(lambda: arrived(world, 1, 2, 3, 4), "the shard is not read on")
 
@@ -100,7 +100,7 @@ def test_a_daemon_goes_on_behind_what_a_kcl_consumer_processed(world: World) -> 
 
 
 def rests(daemon: Daemon) -> bool:
-    """Nobody reads for the rule."""
+    """No shard is read for the rule."""
     status = daemon.answers("/status")
     assert status is not None
     (rule,) = json.loads(status)["rules"]
@@ -144,7 +144,7 @@ def test_several_workers_share_the_work_survive_a_death_and_end_together(world: 
             os.kill(pid, signal.SIGKILL)
         wait_until(lambda: len(events(daemon, "worker_started")) == 4, "the workers are not started again")
         write(world, 2)
-        wait_until(lambda: arrived(world, 1, 2), "nobody takes the shard over")
+        wait_until(lambda: arrived(world, 1, 2), "the shard is not taken over")
         assert daemon.stop() == 0
         assert not any(alive(int(str(event["pid"]))) for event in events(daemon, "worker_started"))
         assert owners(world) == {}

@@ -15,7 +15,7 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
 One module per port: `leases`, `members`, `registry`; and for operators `stored_progress`, what is stored of all
 streams, and `operations`, what they do to rows.
 They stand on `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
-Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; whoever takes
+Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; taking
 a shard away raises the epoch.
 """
 

@@ -108,7 +108,7 @@ class DynamoCoordination:
     # -- leases and progress ---------------------------------------------------------------------------------------
 
     async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
-        """Take a shard if its row still is as seen, and raise its epoch; None when somebody was faster."""
+        """Take a shard if its row still is as seen, and raise its epoch; None when another worker was faster."""
         change = Change(
             sets={"owner": text(owner), "epoch": number(seen.epoch + 1), "sv": schema()}, when=_as_seen(seen)
         )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredGap:
-    """A loss interval, and who accepted it: seconds since 1970, a name, a note; None and empty while nobody did.
+    """A loss interval, and who accepted it: seconds since 1970, a name, a note; None and empty while it is open.
 
     `grown_at`: when it was last found to end elsewhere than it did at first.
     """
@@ -49,7 +49,7 @@ class Pause:
 
 
 class Operations:
-    """Changes by hand. Each tells whether it happened: False says that the row changed meanwhile, or is not there."""
+    """Changes by hand. Each returns whether it happened: False says that the row changed meanwhile, or is not there."""
 
     def __init__(self, table: CoordinationTable) -> None:
         self._table = table

@@ -65,7 +65,7 @@ class DynamoRegistry:
     async def record_gap(self, gap: Gap) -> None:
         """Store a loss interval; of the same gap the first finding stays, but for where it ends.
 
-        Where it ends elsewhere it is accepted no more, by the same write: nobody's word is for what he was not shown.
+        Where it ends elsewhere it is accepted no more, by the same write: an acknowledgement is of what was shown.
         """
         until = None if gap.until is None else text(gap.until.text)
         first = Change(

@@ -1,7 +1,7 @@
 """Rows of the coordination table as values, read strictly.
 
 Invariant: a row is either understood as a whole or named as corrupt, with the attribute and a remedy; nothing is
-guessed. Lineage that is missing is no corruption: a listing tells it again.
+guessed. Lineage that is missing is no corruption: a listing brings it again.
 """
 
 from __future__ import annotations
