@@ -80,7 +80,7 @@ def _tolerant(rule: Rule) -> Iterator[None]:
         if error.exit_code != EXIT_UNREACHABLE:
             raise
         log = structlog.get_logger("replicator")
-        log.warning("unreachable", rule=rule.name, reason=error.message, advice=error.advice)
+        log.warning("unreachable", rule=rule.name, reason=error.message, advice=error.worker_advice)
 
 
 async def _patiently(premises: Premises) -> Survey:

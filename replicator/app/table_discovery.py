@@ -151,7 +151,7 @@ class TableWatch:
             for seen in rule_per_source(self._written, rule):
                 await vouch_for(self._premises, seen)
         except ReplicatorError as error:
-            return self._fault(name, table, error.message, error.advice)
+            return self._fault(name, table, error.message, error.worker_advice)
         return None
 
     def _fault(self, name: str, table: str, reason: str, advice: str) -> LeftOut:

@@ -55,25 +55,11 @@ def skipped(subject: str, name: str, found: str) -> Fact:
     return Fact(subject, name, Status.SKIPPED, found)
 
 
-_GOES_ON = (
-    "; the work goes on by itself when it answers",
-    "; the request is repeated with backoff",
-    "; it is tried again",
-)
-
-
-def for_the_end(advice: str) -> str:
-    """An advice without what a program that ends does not do."""
-    for clause in _GOES_ON:
-        advice = advice.replace(clause, "")
-    return advice
-
-
 def failed(subject: str, name: str, error: ReplicatorError) -> Fact:
     """A fact that an error prevents."""
     code = EXIT_UNREACHABLE if error.exit_code == EXIT_UNREACHABLE else EXIT_WRONG_WORLD
     found = f"{error.message.rstrip('. :')}."  # what a client says may end in anything
-    return Fact(subject, name, Status.FAILED, found, for_the_end(error.advice), code)
+    return Fact(subject, name, Status.FAILED, found, error.advice, code)
 
 
 def exit_code(facts: Iterable[Fact]) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from replicator.checks.facts import for_the_end
 from replicator.cli.output import print_json, print_rows
 from replicator.cli.running import loaded
 from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_WRONG_WORLD
@@ -15,7 +14,7 @@ from replicator.operations.provisioning import create
 def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool, as_json: bool) -> int:
     """Create and print; returns the exit code."""
     steps = asyncio.run(create(loaded(config), dry_run=dry_run, enable_streams=enable_streams))
-    words = [for_the_end(step.error.sentence) if step.error else None for step in steps]
+    words = [step.error.sentence if step.error else None for step in steps]
     codes = {step.error.exit_code for step in steps if step.error is not None}
     code = EXIT_STOPPED
     if codes:

@@ -30,7 +30,7 @@ def run() -> int:
         return _BROKEN_PIPE
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is left ends here, as a sentence
         expected = list(_expected(error))
-        return _tell(expected) if expected else _fault(error)
+        return _end(expected) if expected else _fault(error)
     return 0
 
 
@@ -45,10 +45,8 @@ def _expected(error: BaseException) -> Iterator[ReplicatorError]:
                 yield from _expected(inner)
 
 
-def _tell(errors: list[ReplicatorError]) -> int:
-    from replicator.checks.facts import for_the_end
-
-    sentences = [for_the_end(line) for error in errors for line in error.sentence.splitlines()]
+def _end(errors: list[ReplicatorError]) -> int:
+    sentences = [line for error in errors for line in error.sentence.splitlines()]
     codes = {error.exit_code for error in errors}
     code = next((code for code in (EXIT_WRONG_WORLD, EXIT_UNREACHABLE) if code in codes), min(codes))
     _print(list(dict.fromkeys(sentences)), code)

@@ -34,18 +34,31 @@ class ReplicatorError(Exception):
 
     disposition = Disposition.STOP
     advice = "Read the message; if it does not say enough, report it as a bug."
+    meanwhile = ""
+    """What a worker does about it without being asked, as a sentence; a command that ends does nothing more."""
     exit_code = EXIT_FAULT
 
     def __init__(self, message: str, *, advice: str | None = None) -> None:
         super().__init__(message)
         self.message = message
         if advice is not None:
+            self.meanwhile = self.meanwhile if advice == self.advice else ""
             self.advice = advice
 
     @property
     def sentence(self) -> str:
-        """What happened and what to do, in one line for a terminal or a log."""
+        """What happened and what to do, in one line for a terminal."""
         return f"{self.message} {self.advice}".strip()
+
+    @property
+    def worker_advice(self) -> str:
+        """What to do, and what the worker does meanwhile."""
+        return f"{self.advice} {self.meanwhile}".strip()
+
+    @property
+    def worker_sentence(self) -> str:
+        """The same behind what happened, in one line."""
+        return f"{self.message} {self.worker_advice}".strip()
 
 
 class ConfigurationInvalid(ReplicatorError):
@@ -66,7 +79,8 @@ class Unreachable(ReplicatorError):
     """A service did not answer."""
 
     disposition = Disposition.RETRY
-    advice = "Check the endpoint, the network and the service's health; the work goes on by itself when it answers."
+    advice = "Check the endpoint, the network and the service's health."
+    meanwhile = "The work goes on by itself when it answers."
     exit_code = EXIT_UNREACHABLE
 
 
@@ -74,7 +88,8 @@ class Throttled(ReplicatorError):
     """A service asked for fewer requests."""
 
     disposition = Disposition.RETRY
-    advice = "Raise the capacity of the table or lower the load; the request is repeated with backoff."
+    advice = "Raise the capacity of the table or lower the load."
+    meanwhile = "The request is repeated with backoff."
     exit_code = EXIT_UNREACHABLE
 
 
@@ -82,7 +97,8 @@ class AccessRefused(ReplicatorError):
     """A service refused the credentials or the permission."""
 
     disposition = Disposition.RETRY
-    advice = "Grant the action named, or correct profile, role_arn or external_id of the region; it is tried again."
+    advice = "Grant the action named, or correct profile, role_arn or external_id of the region."
+    meanwhile = "It is tried again."
     exit_code = EXIT_WRONG_WORLD
 
 
@@ -98,7 +114,8 @@ class PoisonRecord(ReplicatorError):
     """The replica refuses this item for good."""
 
     disposition = Disposition.PARK
-    advice = "Correct the item at the source, or the replica's schema; it is tried again until one of them fits."
+    advice = "Correct the item at the source, or the replica's schema."
+    meanwhile = "It is tried again until one of them fits."
 
 
 class UnstampedItem(ReplicatorError):

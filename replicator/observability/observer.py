@@ -304,7 +304,9 @@ class LiveObserver:
         due = self._reminders.due(topic, event)
         if due is not None:
             more = {"withheld": due.withheld} if due.withheld else {}
-            self._log.warning(event, reason=error.message, advice=error.advice, times=due.times, **fields, **more)
+            self._log.warning(
+                event, reason=error.message, advice=error.worker_advice, times=due.times, **fields, **more
+            )
 
 
 def _topic(place: Place) -> Hashable:

@@ -270,10 +270,10 @@ class Board:
             for rule in self.rules
             if (rule.source, rule.table) not in self.cycled
         ]
-        reasons += [f"{what}: {trouble.error.sentence}" for what, trouble in self.services.items()]
+        reasons += [f"{what}: {trouble.error.worker_sentence}" for what, trouble in self.services.items()]
         for _, state in self.targets():
             if state.trouble is not None and state.trouble.error.disposition is not Disposition.PARK:
-                reasons.append(f"{state.place.target.target_id}: {state.trouble.error.sentence}")
+                reasons.append(f"{state.place.target.target_id}: {state.trouble.error.worker_sentence}")
         reasons += self._stalls()
         reasons = list(dict.fromkeys(reasons))
         more = len(reasons) - _MOST_REASONS

@@ -106,7 +106,7 @@ def _target(board: Board, shard: ShardState, state: TargetState, now: float) -> 
 def _trouble(trouble: Trouble, now: float) -> dict[str, Any]:
     return {
         "reason": trouble.error.message,
-        "advice": trouble.error.advice,
+        "advice": trouble.error.worker_advice,
         "kind": type(trouble.error).__name__,
         "key": trouble.key,
         "seconds": round(now - trouble.since, 1),

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from replicator.checks.facts import for_the_end
 from replicator.domain.errors import Unreachable
 from replicator.domain.image import Image, canonical
 from replicator.domain.stamps import parse_version
@@ -70,7 +69,7 @@ class ItemCopy:
 
 def unreachable(role: str, region: str, name: str, error: Unreachable, key: str | None = None) -> ItemCopy:
     """A place that does not answer."""
-    return ItemCopy(role, region, name, "unreachable", key=key, trouble=for_the_end(error.sentence))
+    return ItemCopy(role, region, name, "unreachable", key=key, trouble=error.sentence)
 
 
 async def or_unknown(look: Awaitable[Seen]) -> Seen | Unreachable:

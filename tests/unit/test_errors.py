@@ -3,7 +3,15 @@ from __future__ import annotations
 import pytest
 
 from replicator.domain import errors
-from replicator.domain.errors import Disposition, LeaseLost, RecordsTrimmed, ReplicatorError, ShardGone, Throttled
+from replicator.domain.errors import (
+    Disposition,
+    LeaseLost,
+    RecordsTrimmed,
+    ReplicatorError,
+    ShardGone,
+    Throttled,
+    Unreachable,
+)
 
 CLASSES = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, ReplicatorError)]
 
@@ -33,3 +41,11 @@ def test_a_lost_lease_gives_the_shard_up_and_lost_records_stop_it() -> None:
     assert LeaseLost.disposition is Disposition.RELINQUISH
     assert RecordsTrimmed.disposition is Disposition.STOP
     assert issubclass(ShardGone, RecordsTrimmed)
+
+
+def test_what_a_worker_does_meanwhile_is_no_advice_of_a_command_that_ends() -> None:
+    error = Unreachable("Table orders got no answer.")
+    assert error.worker_sentence == f"{error.sentence} The work goes on by itself when it answers."
+    assert "by itself" not in error.sentence
+    assert Unreachable("No answer.", advice=Unreachable.advice).worker_advice == error.worker_advice
+    assert Unreachable("No answer.", advice="Wait.").worker_advice == "Wait."

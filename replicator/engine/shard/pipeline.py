@@ -285,4 +285,4 @@ class Pipeline:
         )
 
     def _because(self, error: ReplicatorError) -> Standstill:
-        return Standstill(error.message, error.advice)
+        return Standstill(error.message, error.worker_advice)
