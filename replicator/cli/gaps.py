@@ -43,7 +43,7 @@ def _row(gap: ListedGap) -> list[str]:
         gap.gap,
         shown_time(gap.found_at),
         gap.target.text,
-        f"{gap.region}:{gap.table}",
+        gap.stream.where,
         gap.shard,
         gap.after.text,
         shown_position(gap.until, "not known"),

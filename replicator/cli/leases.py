@@ -41,7 +41,7 @@ def _worker_row(worker: ListedWorker) -> list[str]:
 
 def _stream_row(stream: ListedStream) -> list[str]:
     return [
-        f"{stream.region}:{stream.table}" + (" (drained)" if stream.drained else ""),
+        stream.stream.where + (" (drained)" if stream.drained else ""),
         stream.discoverer or "none",
         stream.discoverer_is,
         str(stream.shards),
@@ -53,7 +53,7 @@ def _stream_row(stream: ListedStream) -> list[str]:
 def _shard_row(shard: ListedShard) -> list[str]:
     positions = [f"{target}: {shown_position(position)}" for target, position in shard.positions.items()]
     return [
-        f"{shard.region}:{shard.table}",
+        shard.stream.where,
         shard.shard,
         shard.owner or "none",
         shard.owner_is,
@@ -84,7 +84,7 @@ def release_leases(config: Path | None, taken: Taken, *, as_json: bool) -> int:
         print_json({"group": settings.group, "released": released})
         return EXIT_STOPPED
     for entry in released:
-        sys.stdout.write(f"{entry.table} {entry.shard}: taken from {entry.owner}, epoch {entry.epoch}.\n")
+        sys.stdout.write(f"{entry.stream.table} {entry.shard}: taken from {entry.owner}, epoch {entry.epoch}.\n")
     what = "Workers claim them anew, perhaps the same ones." if released else "What was named had no owner."
     note(f"{len(released)} shards were released. {what}")
     return EXIT_STOPPED

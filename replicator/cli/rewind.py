@@ -13,6 +13,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.domain.progress import END, HORIZON
 from replicator.operations import rewind
+from replicator.operations.group import rule_named
 from replicator.operations.rewind import Plan, Rewound, Wish
 from replicator.operations.times import moment
 
@@ -27,11 +28,10 @@ _COLUMNS = ("stream", "shard", "target", "stands at", "is read again")
 def rewind_rule(config: Path | None, wish: Wish, *, yes: bool, as_json: bool) -> int:
     """Show what will be read again, ask, and move the positions."""
     need_yes(yes=yes, as_json=as_json)
-    settings = loaded(config)
-    request = rewind.asked(settings, wish, datetime.now(UTC))
+    settings, now = loaded(config), datetime.now(UTC)
 
     async def work(group: Group) -> tuple[Plan, Rewound]:
-        planned = await rewind.plan(group, request)
+        planned = await rewind.plan(group, wish, now)
         if not as_json:
             _show(planned)
         if not planned.steps:
@@ -39,7 +39,7 @@ def rewind_rule(config: Path | None, wish: Wish, *, yes: bool, as_json: bool) ->
         ask(f"Let {_counted(planned)} of rule {wish.rule} read this again?", yes=yes)
         return planned, await rewind.carry_out(group, planned)
 
-    planned, done = on_group(settings, work, request.rule.regions_used)
+    planned, done = on_group(settings, work, rule_named(settings, wish.rule).regions_used)
     for shard in done.busy:
         note(f"shard {shard} kept changing hands; run this again for it.")
     if as_json:
@@ -53,7 +53,7 @@ def rewind_rule(config: Path | None, wish: Wish, *, yes: bool, as_json: bool) ->
 
 def _show(planned: Plan) -> None:
     rows = [
-        (step.stored.where, step.row.shard_id, target.text, old.text, _extent(step))
+        (step.stored.stream.where, step.row.shard_id, target.text, old.text, _extent(step))
         for step in planned.steps
         for target, old in step.old.items()
     ]

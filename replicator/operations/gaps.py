@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -16,6 +15,7 @@ from replicator.operations.times import moment
 if TYPE_CHECKING:
     from replicator.domain.identifiers import RuleName, ShardId
     from replicator.domain.progress import Position
+    from replicator.domain.shards.leases import StreamRef
     from replicator.domain.targets import TargetId
 
 _LEAST_OF_ID = 4
@@ -28,9 +28,7 @@ class ListedGap:
     gap: str
     rule: RuleName
     target: TargetId
-    region: str
-    table: str
-    stream: str
+    stream: StreamRef
     shard: ShardId
     after: Position
     until: Position | None
@@ -51,7 +49,7 @@ class ListedGap:
         """What is lost, and what follows from it."""
         until = "" if self.until is None else f" up to {self.until.text}"
         return (
-            f"Records of shard {self.shard} of {self.region}:{self.table} behind {self.after.text}{until}"
+            f"Records of shard {self.shard} of {self.stream.where} behind {self.after.text}{until}"
             f" never reached {self.target}, or may not have: {self.why}\n"
             "Items that changed only there differ until they are written again; items deleted there are still there."
         )
@@ -64,9 +62,7 @@ def listed(stored: StoredGap) -> ListedGap:
         gap=gap.gap_id,
         rule=gap.target_id.rule,
         target=gap.target_id,
-        region=gap.stream.region,
-        table=gap.stream.table,
-        stream=gap.stream.arn,
+        stream=gap.stream,
         shard=gap.shard_id,
         after=gap.after,
         until=gap.until,
@@ -86,10 +82,7 @@ async def list_gaps(group: Group, rule: str | None = None) -> list[ListedGap]:
 
 async def gap_named(group: Group, gap_id: str) -> StoredGap:
     """The gap whose id begins so."""
-    return _named(await group.operations.gaps(), gap_id)
-
-
-def _named(gaps: Sequence[StoredGap], gap_id: str) -> StoredGap:
+    gaps = await group.operations.gaps()
     found = [stored for stored in gaps if len(gap_id) >= _LEAST_OF_ID and stored.gap.gap_id.startswith(gap_id)]
     if len(found) > 1:
         raise RequestRefused(f"{len(found)} gaps begin with {gap_id}.", advice="Write more of the id.")

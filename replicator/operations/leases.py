@@ -20,7 +20,7 @@ from replicator.operations.times import moment
 if TYPE_CHECKING:
     from replicator.domain.identifiers import ShardId, WorkerId
     from replicator.domain.progress import Position
-    from replicator.domain.shards.leases import LeaseRow, Pulse
+    from replicator.domain.shards.leases import LeaseRow, Pulse, StreamRef
     from replicator.domain.targets import TargetId
 
 FREE = "free"
@@ -77,9 +77,7 @@ class PausedRule:
 class ListedStream:
     """A stream, and who discovers its shards."""
 
-    region: str
-    table: str
-    stream: str
+    stream: StreamRef
     drained: bool
     discoverer: WorkerId | None
     discoverer_is: str
@@ -100,9 +98,7 @@ class Skipped:
 class ListedShard:
     """A shard: its owner, what it waits for, and where targets stand (None: they have not read it)."""
 
-    region: str
-    table: str
-    stream: str
+    stream: StreamRef
     shard: ShardId
     owner: WorkerId | None
     owner_is: str
@@ -171,9 +167,7 @@ def _shards(stream: StoredStream, configured: set[str], life: Mapping[WorkerId, 
         awaited = [parent for parent in row.shard.parents if parent in rows and parent not in finished]
         is_done = shard_id in finished
         yield ListedShard(
-            region=stream.stream.region,
-            table=stream.stream.table,
-            stream=stream.stream.arn,
+            stream=stream.stream,
             shard=shard_id,
             owner=row.owner,
             owner_is=_life(row.owner, life),
@@ -222,9 +216,7 @@ def _stream(stream: StoredStream, configured: set[str], life: Mapping[WorkerId, 
     discoverer = None if stream.seat is None else stream.seat.owner
     targets = _needing(stream, configured)
     return ListedStream(
-        region=stream.stream.region,
-        table=stream.stream.table,
-        stream=stream.stream.arn,
+        stream=stream.stream,
         drained=stream.drained,
         discoverer=discoverer,
         discoverer_is=_life(discoverer, life),
@@ -258,7 +250,7 @@ class Taken:
     def fits(self, stream: StoredStream, row: LeaseRow) -> bool:
         """Whether a row is meant."""
         if self.shard is not None:
-            return row.shard_id == self.shard and self.stream in {None, stream.stream.arn, stream.where}
+            return row.shard_id == self.shard and self.stream in {None, stream.stream.arn, stream.stream.where}
         return row.owner is not None and self.worker in {None, row.owner}
 
 
@@ -266,9 +258,7 @@ class Taken:
 class Released:
     """A shard that was taken from its owner, and its epoch since then."""
 
-    region: str
-    table: str
-    stream: str
+    stream: StreamRef
     shard: ShardId
     owner: WorkerId
     epoch: int
@@ -298,7 +288,7 @@ def check_one_stream(shard: str, streams: Sequence[StoredStream]) -> None:
             f"No stream of this group has a shard {shard}.", advice="`replicator leases list --all` lists them."
         )
     if len(streams) > 1:
-        names = ", ".join(f"{stream.where} ({stream.stream.arn})" for stream in streams)
+        names = ", ".join(f"{stream.stream.where} ({stream.stream.arn})" for stream in streams)
         raise RequestRefused(
             f"{len(streams)} streams have a shard {shard}: {names}.",
             advice="Add --stream with the ARN, or with region:table.",
@@ -313,5 +303,4 @@ async def _take(group: Group, stream: StoredStream, row: LeaseRow) -> Released |
     if moved is None:
         return None
     seen, _ = moved
-    place = stream.stream
-    return Released(place.region, place.table, place.arn, row.shard_id, owner, seen.epoch + 1)
+    return Released(stream.stream, row.shard_id, owner, seen.epoch + 1)

@@ -16,13 +16,14 @@ from replicator.domain.errors import RecordsTrimmed, ShardGone
 from replicator.domain.identifiers import ShardId
 from replicator.operations.errors import RequestRefused, ShardBusy
 from replicator.operations.group import Group, rule_named
+from replicator.operations.leases import check_one_stream
 from replicator.operations.rewind_plan import Goal, Scope, Step, parse_goal
 
 if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination import StoredStream
     from replicator.domain.progress import Position
+    from replicator.domain.shards.leases import StreamRef
     from replicator.domain.targets import TargetId
-    from replicator.settings import RuleSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +38,12 @@ class Wish:
 
     def is_of(self, stored: StoredStream) -> bool:
         """Whether a stream is meant."""
-        named = self.stream in {None, stored.stream.arn, stored.where}
+        named = self.stream in {None, stored.stream.arn, stored.stream.where}
         return named and (self.shard is None or self.shard in stored.rows)
 
     def is_meant(self, target: TargetId, stored: StoredStream) -> bool:
         """A region narrows: to a replica, or in a mesh to the stream that is read there."""
         return self.region in {None, target.region or stored.stream.region}
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """A wish that makes sense for a configuration: the rule it is about, and where to."""
-
-    wish: Wish
-    rule: RuleSettings
-    goal: Goal
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +67,7 @@ class Plan:
 class Moved:
     """A target that was moved back."""
 
-    region: str
-    table: str
-    stream: str
+    stream: StreamRef
     shard: ShardId
     target: TargetId
     from_: Position
@@ -92,51 +82,41 @@ class Rewound:
     busy: Sequence[ShardId] = ()
 
 
-def asked(settings: Settings, wish: Wish, now: datetime) -> Asked:
-    """A wish, if it makes sense for the configuration."""
+async def plan(group: Group, wish: Wish, now: datetime) -> Plan:
+    """What a rewind would move; the group has clients of the rule's regions."""
     goal = parse_goal(wish.to, now)
     if goal.is_sequence and wish.shard is None:
         raise RequestRefused("A sequence number is a place in one shard.", advice="Add --shard.")
-    rule = rule_named(settings, wish.rule)
+    rule = rule_named(group.settings, wish.rule)
     if wish.region is not None and wish.region not in {*rule.regions_used}:
         names = ", ".join(rule.regions_used)
         raise RequestRefused(f"Rule {rule.name} has no region {wish.region}.", advice=f"Its regions are: {names}.")
-    return Asked(wish, rule, goal)
-
-
-async def plan(group: Group, request: Asked) -> Plan:
-    """What a rewind would move; the group has clients of the rule's regions."""
-    scopes = await _scopes(group, request)
-    if request.goal.is_sequence:
+    scopes = await _scopes(group, wish, goal)
+    if goal.is_sequence:
         (scope,) = scopes
-        await _check_place(group, request.wish, scope)
+        await _check_place(group, wish, scope)
     return Plan(
         scopes,
         [step for scope in scopes for step in scope.steps()],
-        [GoneShard(scope.stored.where, shard) for scope in scopes for shard in scope.gone()],
+        [GoneShard(scope.stored.stream.where, shard) for scope in scopes for shard in scope.gone()],
     )
 
 
-async def _scopes(group: Group, request: Asked) -> list[Scope]:
-    wish, rule = request.wish, request.rule
+async def _scopes(group: Group, wish: Wish, goal: Goal) -> list[Scope]:
     scopes = []
     for stored in await group.streams():
-        targets = frozenset(name for name in stored.targets_of({rule.name}) if wish.is_meant(name, stored))
-        if stored.drained or rule.name in stored.known.drained or not targets or not wish.is_of(stored):
+        targets = frozenset(name for name in stored.targets_of({wish.rule}) if wish.is_meant(name, stored))
+        if stored.drained or wish.rule in stored.known.drained or not targets or not wish.is_of(stored):
             continue
         if stored.problems:
             raise stored.problems[0]
-        scopes.append(Scope(stored, targets, await _listed(group, stored), request.goal, wish.shard))
-    if wish.shard is not None and len(scopes) > 1:
-        names = ", ".join(f"{scope.stored.where} ({scope.stored.stream.arn})" for scope in scopes)
-        raise RequestRefused(
-            f"{len(scopes)} streams have a shard {wish.shard}: {names}.",
-            advice="Add --stream with the ARN, or with region:table.",
-        )
+        scopes.append(Scope(stored, targets, await _listed(group, stored), goal, wish.shard))
+    if wish.shard is not None and scopes:
+        check_one_stream(wish.shard, [scope.stored for scope in scopes])
     if not scopes:
         what = "any stream" if wish.shard is None else f"shard {wish.shard}"
         raise RequestRefused(
-            f"Rule {rule.name} has no progress on {what} that could be rewound.",
+            f"Rule {wish.rule} has no progress on {what} that could be rewound.",
             advice="`replicator leases list --all` shows what there is.",
         )
     return scopes
@@ -190,7 +170,7 @@ async def carry_out(group: Group, planned: Plan) -> Rewound:
         if done is not None:
             row, move = done
             moved += [
-                Moved(stream.region, stream.table, stream.arn, row.shard_id, target, row.checkpoints[target], to)
+                Moved(stream, row.shard_id, target, row.checkpoints[target], to)
                 for target, to in move.positions.items()
             ]
     return Rewound(moved, busy)

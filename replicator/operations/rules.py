@@ -58,7 +58,7 @@ async def list_rules(group: Group) -> Rules:
     try:
         for stored in await group.streams():
             for name in sorted(stored.rules):
-                progress.setdefault(name, []).append(stored.where)
+                progress.setdefault(name, []).append(stored.stream.where)
     except ReplicatorError as error:
         trouble = error
         progress.clear()

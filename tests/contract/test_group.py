@@ -60,6 +60,6 @@ async def test_a_row_that_cannot_be_read_hides_no_other(stored: TableWorld, dyna
     group, _ = group_of(stored, dynamo_place)
     (found,) = await group.streams()
     assert set(found.rows) == {S1, S2}
-    assert (found.where, found.rules, found.drained) == ("us:orders", {"orders"}, True)
+    assert (found.stream.where, found.rules, found.drained) == ("us:orders", {"orders"}, True)
     words = " ".join(problem.sentence for problem in found.problems)
     assert all(what in words for what in ("shard|broken", "schema 99", "target|other/eu"))

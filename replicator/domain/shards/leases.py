@@ -56,6 +56,11 @@ class StreamRef:
     generation: int
     """Milliseconds since 1970 of its creation (versions.generation_of)."""
 
+    @property
+    def where(self) -> str:
+        """The table, for people."""
+        return f"{self.region}:{self.table}"
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:

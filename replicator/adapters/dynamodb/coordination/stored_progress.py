@@ -38,11 +38,6 @@ class StoredStream:
         return self.known.ref
 
     @property
-    def where(self) -> str:
-        """The table, for people."""
-        return f"{self.stream.region}:{self.stream.table}"
-
-    @property
     def targets(self) -> set[TargetId]:
         """Ids of the targets that have a start or progress here."""
         return set(self.starts) | {name for row in self.rows.values() for name in row.checkpoints}
@@ -75,4 +70,4 @@ async def stored_streams(table: CoordinationTable) -> list[StoredStream]:
 
     rows = await table.query(table.names.streams)
     found = await asyncio.gather(*(read(table.reader.known_stream(row)) for row in rows))
-    return sorted(found, key=lambda stored: (stored.stream.generation, stored.where))
+    return sorted(found, key=lambda stored: (stored.stream.generation, stored.stream.where))
