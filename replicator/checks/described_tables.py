@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from replicator.adapters.aws.errors import CLIENT_ERRORS, translate
+from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
 from replicator.adapters.dynamodb.expressions import TOMBSTONE_EXPIRY, TOMBSTONE_KEY
 from replicator.domain.errors import TableMissing, Throttled, Unreachable, WorldMismatch
 from replicator.domain.versions import RESERVED_PREFIX, STAMP
@@ -115,6 +115,17 @@ async def ask(what: str, operation: Callable[..., Awaitable[Answer]], **paramete
             if attempt >= _TRIES.get(type(translated), 1):
                 raise translated from error
         await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+
+
+async def pages(what: str, operation: Callable[..., Awaitable[Any]], **parameters: Any) -> AsyncIterator[Any]:
+    """Every item of a Query or a Scan, page by page."""
+    while True:
+        answer = await ask(what, operation, **parameters)
+        for item in member(answer, "Items", what):
+            yield item
+        if not answer.get("LastEvaluatedKey"):
+            return
+        parameters["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
 
 def parse_table(described: Mapping[str, Any]) -> Table:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.conflict_log import BY_KEY, BY_RULE, shown
-from replicator.checks.described_tables import ask, describe
+from replicator.checks.described_tables import ask, describe, pages
 from replicator.checks.table_choices import with_tables
 from replicator.domain.conflict_document import shown_time
 from replicator.domain.conflicts import ConflictKind
@@ -97,6 +97,7 @@ class ConflictEntries:
         self._places = group.places
         self._dynamodb = group.places[group.settings.coordination.region].dynamodb
         self._table = group.settings.conflict_table_name
+        self._where = f"conflict table {self._table} in {group.settings.coordination.region}"
 
     async def find(self, wanted: Wanted) -> list[dict[str, Any]]:
         """The entries that match, newest first."""
@@ -113,7 +114,9 @@ class ConflictEntries:
     async def one(self, text: str) -> dict[str, Any]:
         """The entry whose id begins so."""
         if _WHOLE_ID.fullmatch(text):
-            answer = await self._ask("GetItem", self._dynamodb.get_item, Key={"id": {"S": text}}, ConsistentRead=True)
+            what = f"GetItem on the {self._where}"
+            key = {"id": {"S": text}}
+            answer: Any = await ask(what, self._dynamodb.get_item, TableName=self._table, Key=key, ConsistentRead=True)
             found = [shown(answer["Item"])] if answer.get("Item") else []
         elif _PART_OF_ID.fullmatch(text):
             found = [entry async for entry in self._scan() if entry["id"].startswith(text)]
@@ -158,7 +161,8 @@ class ConflictEntries:
             },
             "ScanIndexForward": False,
         }
-        async for row in self._pages("Query", self._dynamodb.query, request):
+        what = f"Query on the {self._where}"
+        async for row in pages(what, self._dynamodb.query, TableName=self._table, **request):
             entry = shown(row)
             if wanted.matches(entry):
                 found.append(entry)
@@ -167,18 +171,6 @@ class ConflictEntries:
         return found
 
     async def _scan(self) -> AsyncIterator[dict[str, Any]]:
-        async for row in self._pages("Scan", self._dynamodb.scan, {"ConsistentRead": True}):
+        what = f"Scan on the {self._where}"
+        async for row in pages(what, self._dynamodb.scan, TableName=self._table, ConsistentRead=True):
             yield shown(row)
-
-    async def _pages(self, what: str, operation: Any, request: dict[str, Any]) -> AsyncIterator[Any]:
-        while True:
-            answer = await self._ask(what, operation, **request)
-            for row in answer["Items"]:
-                yield row
-            if not answer.get("LastEvaluatedKey"):
-                return
-            request = {**request, "ExclusiveStartKey": answer["LastEvaluatedKey"]}
-
-    async def _ask(self, what: str, operation: Any, **request: Any) -> Any:
-        where = f"conflict table {self._table} in {self._settings.coordination.region}"
-        return await ask(f"{what} on the {where}", operation, TableName=self._table, **request)

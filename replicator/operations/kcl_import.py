@@ -10,10 +10,10 @@ import asyncio
 import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from replicator.adapters.aws.errors import CLIENT_ERRORS, translate
 from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.checks.described_tables import pages
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import ShardId, TableName
 from replicator.domain.progress import END, HORIZON
@@ -134,19 +134,9 @@ async def _refuse_progress(group: Group, rule: Rule, stream: StreamRef) -> None:
 
 async def _leases(group: Group, rule: Rule, table: str) -> list[KclLease]:
     """Every lease of the table."""
-    client = group.places[rule.source].dynamodb
-    rows: list[dict[str, Any]] = []
-    request: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
-    while True:
-        try:
-            answer = await client.scan(**request)
-        except CLIENT_ERRORS as error:
-            raise translate(error, f"Scan of the lease table {table} in {rule.source}") from error
-        rows += answer.get("Items", [])
-        if not answer.get("LastEvaluatedKey"):
-            break
-        request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
-    leases = [lease for row in rows if (lease := lease_of(row)) is not None]
+    what = f"Scan of the lease table {table} in {rule.source}"
+    rows = pages(what, group.places[rule.source].dynamodb.scan, TableName=table, ConsistentRead=True)
+    leases = [lease async for row in rows if (lease := lease_of(row)) is not None]
     if not leases:
         raise WorldMismatch(
             f"Table {table} in {rule.source} holds no KCL lease of a DynamoDB stream.",
