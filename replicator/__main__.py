@@ -14,7 +14,7 @@ from collections.abc import Sequence
 _STOPPED = 0
 _TERMINATED = 128 + signal.SIGTERM
 _OPTIONS_WITH_A_VALUE = frozenset({"--config", "-c"})
-"""Of those that may stand before the command."""
+"""Those of them that may precede the command."""
 
 
 def main() -> None:

@@ -96,7 +96,7 @@ async def _run(settings: Settings, config_path: Path) -> int:
             parts = _Parts(settings, places, homes[home], caches, clock, observer, board, address)
             await _serve(parts, stop)
 
-    def told(what: str) -> None:
+    def report(what: str) -> None:
         board.draining = True
         notify("STOPPING=1")
         if what == "drain_timed_out":
@@ -105,7 +105,7 @@ async def _run(settings: Settings, config_path: Path) -> int:
         else:
             log.info("stopping_at_once" if what == "now" else what, drain_seconds=settings.drain.total_seconds())
 
-    code = await live(work, drain_seconds=settings.drain.total_seconds(), told=told)
+    code = await live(work, drain_seconds=settings.drain.total_seconds(), report=report)
     log.info("stopped", exit_code=code)
     return code
 

@@ -23,11 +23,11 @@ _LAST_RESORT_SECONDS = 5.0
 
 
 async def live(
-    work: Callable[[asyncio.Event], Awaitable[None]], *, drain_seconds: float, told: Callable[[str], None]
+    work: Callable[[asyncio.Event], Awaitable[None]], *, drain_seconds: float, report: Callable[[str], None]
 ) -> int:
     """Run `work` until it ends by itself or is stopped by a signal; returns the exit code.
 
-    `told` hears "stopping", "now" and "drain_timed_out".
+    `report` gets "stopping", "now" and "drain_timed_out".
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -36,7 +36,7 @@ async def live(
 
             def signalled() -> None:
                 again = stop.is_set()
-                told("now" if again else "stopping")
+                report("now" if again else "stopping")
                 stop.set()
                 seconds = 0 if again else drain_seconds
                 deadline.reschedule(loop.time() + seconds)
@@ -47,7 +47,7 @@ async def live(
     except TimeoutError:
         if not deadline.expired():
             raise
-        told("drain_timed_out")
+        report("drain_timed_out")
         return EXIT_DRAIN_TIMED_OUT
     return EXIT_STOPPED
 

@@ -22,10 +22,10 @@ def bind_to_parent() -> None:
     import structlog
 
     structlog.contextvars.bind_contextvars(process=int(process))
-    threading.Thread(target=_outlive_nobody, args=(int(descriptor),), name="lifeline", daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(int(descriptor),), name="lifeline", daemon=True).start()
 
 
-def _outlive_nobody(descriptor: int) -> None:
+def _end_with_parent(descriptor: int) -> None:
     with suppress(OSError):
-        os.read(descriptor, 1)  # nobody ever writes: it returns when the parent's end is closed
+        os.read(descriptor, 1)  # nothing is ever written: it returns when the parent's end is closed
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,8 +1,8 @@
 """`replicator run --workers N`: N processes, one per core, that share the work by leases; and their parent.
 
-The parent reads no stream. It starts the others, hands signals on, starts again what died or fell silent, and tells
-systemd what they tell it. Invariant: no worker outlives the parent, because each holds the end of a pipe that closes
-with it; and nothing is restarted once the end has begun.
+The parent reads no stream. It starts the others, hands signals on, starts again what died or fell silent, and passes
+their notifications to systemd. Invariant: no worker outlives the parent, because each holds the end of a pipe that
+closes with it; and nothing is restarted once the end has begun.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ LIFELINE = "REPLICATOR_LIFELINE"
 """Names the descriptor of the pipe that closes with the parent."""
 
 PROCESS = "REPLICATOR_PROCESS"
-"""Tells a worker its number."""
+"""Holds the number of a worker."""
 
 _MOST_WORKERS = 256
 _LAST_PORT = 65535
@@ -71,7 +71,7 @@ class Patience:
     first_pause: float = 1.0
     longest_pause: float = 30.0
     long_life: float = 60.0
-    """Who lived so long is started again after the first pause."""
+    """A worker that ran for so long is started again after the first pause."""
     silence: float = 60.0
     """A worker that was ready and says nothing for so long hangs."""
     start: float = 300.0
@@ -165,7 +165,7 @@ class Workers:
         return code
 
     async def _keep_all(self) -> list[int]:
-        """The first one goes ahead: what is wrong with the world is found and told once."""
+        """The first worker starts alone: what is wrong with the world is found and reported once."""
         async with asyncio.TaskGroup() as group:
             services = [
                 group.create_task(watchdog(lambda: True), name="watchdog"),
@@ -244,7 +244,7 @@ class Workers:
         """Every worker gets one signal more: the first drains it, the second ends it."""
         notify("STOPPING=1")
         self._stop.set()
-        self._first_ready.set()  # whoever has not begun finds the end
+        self._first_ready.set()  # workers that did not start yet see the stop
         for child in self._children.values():
             with suppress(ProcessLookupError):
                 child.process.terminate()
@@ -271,7 +271,7 @@ class Workers:
                 with suppress(ProcessLookupError):
                     child.process.kill()
 
-    # -- what workers tell -----------------------------------------------------------------------------------------
+    # -- notifications of workers ----------------------------------------------------------------------------------
 
     def _listen(self, stack: ExitStack) -> None:
         """A socket per worker, in the place of systemd's."""
@@ -292,15 +292,15 @@ class Workers:
     def _hear(self, index: int, ear: socket.socket) -> None:
         with suppress(BlockingIOError):
             while True:
-                told = ear.recv(4096).decode(errors="replace").splitlines()
+                lines = ear.recv(4096).decode(errors="replace").splitlines()
                 child = self._children.get(index)
                 if child is not None:
                     child.heard_at = time.monotonic()
-                    child.is_ready = child.is_ready or "READY=1" in told
+                    child.is_ready = child.is_ready or "READY=1" in lines
                     self._note_ready(index, child)
 
     def _note_ready(self, index: int, child: _Child) -> None:
-        """The manager hears once that all are ready."""
+        """Notify the manager once, when all are ready."""
         if not child.is_ready or index in self._been_ready:
             return
         self._been_ready.add(index)
@@ -311,13 +311,13 @@ class Workers:
 
 
 def _ended(code: int) -> int:
-    """The exit code of a worker that was told to end; SIGTERM before it could handle it is a stop."""
+    """The exit code of a worker that was asked to end; SIGTERM before it could handle it is a stop."""
     if code >= 0:
         return code
     return {-signal.SIGTERM: EXIT_STOPPED, -signal.SIGKILL: EXIT_DRAIN_TIMED_OUT}.get(code, EXIT_FAULT)
 
 
 def worst(codes: Sequence[int]) -> int:
-    """The exit code that says most about what went wrong."""
+    """The exit code that explains most about what went wrong."""
     known = [code if code in _WORST_FIRST else EXIT_FAULT for code in codes]
     return min(known, key=_WORST_FIRST.index, default=EXIT_STOPPED)

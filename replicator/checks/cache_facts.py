@@ -1,6 +1,6 @@
 """Facts about caches: whether they answer, over what, and whether their users may do what rules ask of them.
 
-Permissions are proven on a key made from each template that nobody has, so no entry is ever touched.
+Permissions are proven on a key made from each template that no item has, so no entry is ever touched.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Probed(Protocol):
         """Raise a `ReplicatorError` when it is not."""
 
     async def denied(self, key: str, verb: CacheVerb) -> Mapping[str, str]:
-        """The commands that are denied to actions on a key that nobody has, and the server's words."""
+        """The commands that are denied to actions on a key that no item has, and the server's words."""
 
 
 async def cache_facts(settings: Settings, caches: Mapping[str, Probed]) -> list[Fact]:
@@ -73,7 +73,7 @@ async def prove_caches(settings: Settings, caches: Mapping[str, Probed], world: 
         for action in rule.cache:
             verb, place = CacheVerb(action.action), (action.cache, action.key)
             if place not in wanted or verb is CacheVerb.REFRESH:
-                wanted[place] = (verb, _nobodys_key(rule, KeyTemplate(action.key), world))
+                wanted[place] = (verb, _unused_key(rule, KeyTemplate(action.key), world))
     return list(
         await asyncio.gather(
             *(
@@ -104,8 +104,8 @@ async def _permissions(name: str, cache: Probed, template: KeyTemplate, verb: Ca
     return ok(subject, fact, f"{needed} on keys like {template.template}; nothing was written.")
 
 
-def _nobodys_key(rule: RuleSettings, template: KeyTemplate, world: World) -> str:
-    """A key that no item has, with values of the types that the tables tell."""
+def _unused_key(rule: RuleSettings, template: KeyTemplate, world: World) -> str:
+    """A key that no item has, with values of the types that the tables declare."""
     token = f"replicator-probe-{secrets.token_hex(8)}"
     values = {
         "S": token,

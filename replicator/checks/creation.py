@@ -105,7 +105,7 @@ async def _create(place: Place, wanted: OwnTable) -> None:
     try:
         await ask(what, place.dynamodb.create_table, **parameters)
     except Unreachable:
-        # Somebody else was faster, or an answer was lost: then the table is there, and is looked at again.
+        # Another caller was faster, or an answer was lost: then the table is there, and is looked at again.
         table = await describe(place, wanted.name)
         if schema_difference(table, wanted) is not None:
             raise
@@ -155,7 +155,7 @@ async def _stream(place: Place, name: str, *, dry_run: bool) -> list[str]:
     if table.stream_view is not None:
         raise WorldMismatch(
             f"The stream of table {name} in {place.region_id} has view type {table.stream_view}, not {NEEDED_VIEW}.",
-            advice="A view type cannot be changed: once nobody reads the stream, disable it and run this again.",
+            advice="A view type cannot be changed: once no consumer reads the stream, disable it and run this again.",
         )
     if dry_run:
         return [f"would enable with {NEEDED_VIEW}"]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 async def epoch_facts(settings: Settings, places: Mapping[str, Place]) -> list[Fact]:
-    """One fact per replica; none where something is missing or does not answer, which other facts tell."""
+    """One fact per replica; none where something is missing or does not answer, which other facts report."""
     found = await asyncio.gather(
         *(_of_rule(settings, places, rule) for rule in settings.rules if isinstance(rule, OrderedRule) and rule.sources)
     )

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def judge(settings: Settings, world: World, *, thorough: bool) -> list[Fact]:
-    """Every fact that can be told without writing."""
+    """Every fact that can be found without writing."""
     facts: list[Fact] = []
     for region in world.values():
         facts += region_facts(settings, region, thorough=thorough)

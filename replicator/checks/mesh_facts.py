@@ -1,7 +1,7 @@
 """Facts about a rule of mode `versioned` or `active-active`: every region's table beside all others.
 
-No region is the source of the others, so tables are compared with one another, and the first that is there stands for
-what all of them should be.
+No region is the source of the others, so tables are compared with one another, and the first that exists
+shows what all of them should be.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def mesh_facts(settings: Settings, world: World, rule: MeshRule, index: int, *, 
         yield _data(rule, members)
     if thorough:
         yield from _expiry(world, rule, members)
-        yield from _promises(settings, rule)
+        yield from _assumptions(settings, rule)
 
 
 # -- schemas -------------------------------------------------------------------------------------------------------
@@ -183,7 +183,7 @@ def _expiry(world: World, rule: MeshRule, members: list[_Member]) -> Iterator[Fa
             yield failed(f"table {member.name}", "TTL", expiry)
         else:
             on.setdefault(expiry, []).append(member.region)
-    told = "; ".join(
+    shown = "; ".join(
         f"{'off' if attribute is None else f'on {attribute}'} in {', '.join(regions)}"
         for attribute, regions in on.items()
     )
@@ -191,14 +191,14 @@ def _expiry(world: World, rule: MeshRule, members: list[_Member]) -> Iterator[Fa
         yield warning(
             f"rule {rule.name}",
             "TTL",
-            f"TTL of the tables of rule {rule.name} differs: {told}. What one region lets expire is deleted in all.",
+            f"TTL of the tables of rule {rule.name} differs: {shown}. What one region lets expire is deleted in all.",
             "Turn TTL on in every region, on one attribute, so that items expire also while a region is cut off.",
         )
     elif on:
-        yield ok(f"rule {rule.name}", "TTL", f"{told}.")
+        yield ok(f"rule {rule.name}", "TTL", f"{shown}.")
 
 
-def _promises(settings: Settings, rule: MeshRule) -> Iterator[Fact]:
+def _assumptions(settings: Settings, rule: MeshRule) -> Iterator[Fact]:
     """What the protocol relies on and no look at tables can show."""
     subject = f"rule {rule.name}"
     kept = settings.tombstone_ttl.total_seconds() / 3600

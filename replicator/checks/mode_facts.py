@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 async def mode_facts(settings: Settings, places: Mapping[str, Place]) -> list[Fact]:
-    """One fact per table that a rule writes; none where a side table does not answer, which other facts tell."""
+    """One fact per table that a rule writes; none where a side table does not answer, which other facts report."""
     claims = [
         ModeClaim(rule.name, region, table, rule.mode)
         for rule in settings.rules

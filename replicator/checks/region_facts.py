@@ -1,4 +1,4 @@
-"""Facts about places rather than tables: whether they answer, to whom, at what time, and over what."""
+"""Facts about places rather than tables: whether they answer, to which identity, at what time, and over what."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 SKEW_WARNING_SECONDS = 5.0
 SKEW_FAILURE_SECONDS = 60.0
 SKEW_AT_START_SECONDS = 30.0
-"""A start goes on with any clock, and tells of one that is so far off: whether to refuse is for `check` to say."""
+"""A start goes on with any clock, and reports one that is so far off: only `check` refuses."""
 _SYNCHRONISE = "Synchronise this machine's clock (NTP): tombstones expire by it, and AWS refuses requests beyond 5 min."
 
 
 def region_facts(settings: Settings, region: RegionWorld, *, thorough: bool) -> Iterator[Fact]:
-    """Whether a region answers, to whom, at what time, and over what."""
+    """Whether a region answers, to which identity, at what time, and over what."""
     subject = f"region {region.region}"
     place = settings.regions[region.region]
     endpoint = place.endpoints.dynamodb or place.endpoint_url
@@ -60,7 +60,7 @@ def _credentials(subject: str, region: RegionWorld) -> Fact:
 
 def _clock(subject: str, skew: float | None) -> Fact:
     if skew is None:
-        return skipped(subject, "clock", "The endpoint tells no time.")
+        return skipped(subject, "clock", "The endpoint sends no time.")
     found = _skewed(skew)
     if abs(skew) > SKEW_FAILURE_SECONDS:
         return wrong(subject, "clock", found, _SYNCHRONISE)

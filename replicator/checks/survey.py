@@ -49,7 +49,7 @@ async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping
 async def preflight(
     settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed], finder: TableFinder
 ) -> Survey:
-    """What can be told before a start with one call per table: existence, streams, schemas, caches.
+    """What can be found before a start with one call per table: existence, streams, schemas, caches.
 
     A failed fact with exit code 78 forbids a start; one with 69 is something that does not answer now.
     """

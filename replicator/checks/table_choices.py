@@ -59,7 +59,7 @@ class TableFinder:
         self._tag_calls = _Pace(_TAG_CALLS_PER_SECOND)
 
     async def look(self) -> Chosen:
-        """Every choice, as the world is now. Nothing is raised: a rule that cannot be asked for is told as failed."""
+        """Every choice, as the world is now. Nothing is raised: a failed look-up is reported for its rule."""
         rules = choosing(self._settings)
         answers = await asyncio.gather(*(self._tables(rule) for rule in rules.values()))
         found = dict(zip(rules, answers, strict=True))

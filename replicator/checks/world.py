@@ -1,4 +1,4 @@
-"""The world as it is: per region whether it answers and as whom, and its tables; nothing is judged here."""
+"""The world as it is: per region whether it answers, to which identity, and its tables; nothing is judged here."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ async def _each(
 
 
 async def _greet(place: Place, table: str) -> tuple[ReplicatorError | None, float | None]:
-    """Why the region does not let us in, and how far our clock is ahead of its clock (any answer tells)."""
+    """Why the region does not let us in, and how far our clock is ahead of its clock (any answer shows it)."""
     what = f"DescribeTable on {table} in {place.region_id}"
     refused: ReplicatorError | None = None
     before = time.time()

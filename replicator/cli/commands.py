@@ -1,4 +1,4 @@
-"""The commands and their options; what they do stands in a module each, imported when it is needed."""
+"""The commands and their options; what they do is in a module each, imported when it is needed."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _LONGEST_VERSION = 28
 _SEEN_BEFORE, _SEEN_AFTER = 8, 8
 """Characters shown on either side of the first that differs, at least."""
 _FIELD_END, _MARK = ".", "!"
-"""What stands between the fields of a version."""
+"""Separates the fields of a version."""
 
 
 class OutputRefused(ReplicatorError):
@@ -120,7 +120,7 @@ def promote_conflict(config: Path | None, choice: Choice, *, yes: bool, as_json:
             }
         )
     else:
-        sys.stdout.write(f"The loser of {done.entry['id'][:12]} stands in {done.table} in {done.region} again.\n")
+        sys.stdout.write(f"The loser of {done.entry['id'][:12]} is in {done.table} in {done.region} again.\n")
     return EXIT_STOPPED
 
 

@@ -1,6 +1,6 @@
 """The demonstration from start to verdict.
 
-Invariant: the verdict is reached on what stands in tables and caches after the daemon stopped (with `--keep`: after it
+Invariant: the verdict is reached on what tables and caches hold after the daemon stopped (with `--keep`: after it
 fell idle), and is `identical` only when enough was compared.
 """
 

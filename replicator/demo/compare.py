@@ -78,7 +78,7 @@ Items = dict[str, Image]
 
 
 async def compare(world: World, keyspace: Keyspace[KeyState], readers: Iterable[CacheReader]) -> Findings:
-    """Compare everything, once, as it stands."""
+    """Compare everything, once, as it is."""
     findings = Findings()
     replicas: dict[tuple[str, str], Items] = {}
     for table in world.tables:
@@ -100,8 +100,8 @@ async def compare(world: World, keyspace: Keyspace[KeyState], readers: Iterable[
     for reader in readers:
         region = reader.cache.region
         counts = findings.entries[reader.cache.name] = Counter()
-        items, buried = replicas[region, reader.table.rule], tombstones[region]
-        findings.differences += await _cache(reader, keyspace, items, buried, counts)
+        items, tombstone = replicas[region, reader.table.rule], tombstones[region]
+        findings.differences += await _cache(reader, keyspace, items, tombstone, counts)
     return findings
 
 
@@ -204,11 +204,11 @@ def _against_tombstones(
 ) -> Iterator[Difference]:
     where = place(table, region)
     for state in keyspace.of(table):
-        buried = tombstones.get(_side_key(table, region, state))
+        tombstone = tombstones.get(_side_key(table, region, state))
         image = replica.get(state.shown)
-        if buried is not None and image is not None and (image.stamp or UNSTAMPED) <= buried:
+        if tombstone is not None and image is not None and (image.stamp or UNSTAMPED) <= tombstone:
             yield Difference(where, state.shown, "was resurrected: its tombstone is not older than it")
-        elif buried is None and image is None and state.deleted:
+        elif tombstone is None and image is None and state.deleted:
             yield Difference(where, state.shown, "was deleted without a tombstone")
 
 
@@ -235,8 +235,8 @@ async def _cache(
             if state is None:
                 found.append(Difference(reader.cache.name, name, "is an entry of no known item"))
                 continue
-            buried = tombstones.get(_side_key(reader.table, reader.cache.region, state))
-            kind, wrong = _entry(entry, replica.get(state.shown), buried)
+            tombstone = tombstones.get(_side_key(reader.table, reader.cache.region, state))
+            kind, wrong = _entry(entry, replica.get(state.shown), tombstone)
             counts[kind] += 1
             if wrong:
                 found.append(Difference(reader.cache.name, name, wrong))
@@ -248,13 +248,13 @@ async def values_of(reader: CacheReader, keys: list[bytes]) -> list[bytes | None
     return [value if isinstance(value, bytes) else None for value in await reader.client.mget(keys)]
 
 
-def _entry(entry: bytes, image: Image | None, buried: str | None) -> tuple[str, str | None]:
+def _entry(entry: bytes, image: Image | None, tombstone: str | None) -> tuple[str, str | None]:
     """What a cache entry is, and what is wrong with it."""
     match entry[:2]:
         case b"V:":
             return "values", _wrong_value(entry[2:], image)
         case b"T:":
-            return "deletion_markers", _wrong_marker(entry[2:], image, buried)
+            return "deletion_markers", _wrong_marker(entry[2:], image, tombstone)
         case b"L:":
             return "leases", None
         case _:
@@ -274,9 +274,9 @@ def _wrong_value(versioned: bytes, image: Image | None) -> str | None:
     return None if same else "holds another content than the replica, under the same version"
 
 
-def _wrong_marker(version: bytes, image: Image | None, buried: str | None) -> str | None:
+def _wrong_marker(version: bytes, image: Image | None, tombstone: str | None) -> str | None:
     if image is not None:
         return "says absent, but the replica holds the item"
-    if version.decode(errors="replace") != buried:
+    if version.decode(errors="replace") != tombstone:
         return "is a deletion marker of another version than the tombstone"
     return None

@@ -45,7 +45,7 @@ def figures(lags: list[int]) -> LagFigures:
 
 
 class Sampled(Protocol):
-    """A key that is written in one region only, so that a later write of it stands for every earlier one."""
+    """A key that is written in one region only, so that a later write of it implies every earlier one."""
 
     @property
     def table(self) -> DemoTable:

@@ -1,7 +1,7 @@
 """A cache reader as an application would write it: through the cache, with a lease on a miss.
 
 Source: `docs/protocol.md`, the cache protocol. Invariant: an entry is filled only under a lease, and only from a
-consistent read of the replica that stands beside the cache; the daemon drops the lease when a newer write passes it.
+consistent read of the replica beside the cache; the daemon drops the lease when a newer write passes it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class CacheReader:
         return self.cache.key.format(**values)
 
     async def read(self, state: DemoKey, *, pause_seconds: float = 0.0) -> Read:
-        """Read an item; a miss fills the cache if nobody else does.
+        """Read an item; a miss fills the cache if no other reader does.
 
         `pause_seconds` lies between reading the replica and filling: time in which a newer write may pass, as it may in
         an application that works on what it read.

@@ -49,7 +49,7 @@ class Resharding:
     def step(self) -> None:
         """One change of one stream. It blocks for a moment."""
         streams = [stream for stream in self.lab.streams() if not stream["closed"]]
-        if not streams:  # nobody described one yet
+        if not streams:  # no caller described one yet
             return
         self._steps += 1
         stream = self.random.choice(streams)

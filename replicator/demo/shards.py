@@ -1,4 +1,4 @@
-"""What the stream laboratory says of the shards: how many there are, who was given what, and how often it was asked.
+"""What the stream laboratory counts of the shards: their number, the records each worker got, and the calls.
 
 Invariant: the daemon is not asked whether it skipped something; the laboratory counts what it gave out.
 """
@@ -22,7 +22,7 @@ _RATE_SECONDS: Final = 3.0
 
 @dataclass(frozen=True, slots=True)
 class StreamFigures:
-    """One stream as it stands."""
+    """One stream as it is."""
 
     table: str
     region: str

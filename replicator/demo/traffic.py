@@ -1,7 +1,7 @@
 """Real traffic: several writers on the source, several readers at every cache.
 
 Invariant: the writers know the truth. A key is written by one writer at a time, and its state is taken over when the
-service acknowledged the write; a write that fails ends the demo, because nobody could say what it left behind.
+service acknowledged the write; a write that fails ends the demo, because its effect would be unknown.
 """
 
 from __future__ import annotations

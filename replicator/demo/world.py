@@ -176,7 +176,7 @@ class World:
                     raise
             else:
                 return
-            # Somebody took the admin port between our choice and the daemon's start.
+            # Another process took the admin port between our choice and the daemon's start.
             self.daemon.admin_port = free_ports(self.daemon.workers)
             self.write_config()
 
@@ -201,10 +201,10 @@ class World:
         }
 
     def _region(self, name: str, region: str) -> dict[str, Any]:
-        told: dict[str, Any] = {"region": region, "endpoint_url": self.ministack.endpoint_url}
+        written: dict[str, Any] = {"region": region, "endpoint_url": self.ministack.endpoint_url}
         if self.lab is not None and name in self.layout.written:
-            told["endpoints"] = {"streams": self.lab.url}
-        return told
+            written["endpoints"] = {"streams": self.lab.url}
+        return written
 
 
 @asynccontextmanager

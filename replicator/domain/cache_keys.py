@@ -139,7 +139,7 @@ class CachePlan:
 def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) -> CachePlan:
     """Actions for every key that any image of the coalesced records had.
 
-    A refresh speaks for the key under which the item stands, or last stood. A key that the item left is dropped, and so
+    A refresh concerns the key that the item has, or had last. A key that the item left is dropped, and so
     is every key of a template without the whole primary key: another item may have it by then, and versions of two
     items do not compare.
     """
@@ -163,7 +163,7 @@ def plan_invalidation(rule: CacheRule, records: Iterable[ChangeRecord]) -> Cache
 
 
 def _key_of(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) -> str | None:
-    """The key under which the changed item stands; of a removed one, the last that it had."""
+    """The key that the changed item has; of a removed one, the last that it had."""
     if change.new is not None:
         return rule.key.key(change.new)
     images = [image for record in records for image in (record.old, record.new) if image is not None]

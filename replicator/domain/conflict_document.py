@@ -64,7 +64,7 @@ def _time_of(micros: int | None) -> str | None:
 
 
 def _images(images: Mapping[str, Image | None], mask: frozenset[str], bound: int) -> dict[str, Any]:
-    """Both images within the bound: the loser is kept whole before the winner, which stands in a table anyway."""
+    """Both images within the bound: the loser is kept whole before the winner, which is in a table anyway."""
     shown: dict[str, Any] = {}
     left = bound
     for name in ("loser", "winner"):

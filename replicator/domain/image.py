@@ -37,7 +37,7 @@ class Image:
 
     @property
     def attributes(self) -> dict[str, dict[str, Any]]:
-        """The item decoded (DynamoDB JSON, values still typed); computed once, only when somebody asks."""
+        """The item decoded (DynamoDB JSON, values still typed); computed once, when first needed."""
         if self._attributes is None:
             try:
                 self._attributes = _ATTRIBUTES.decode(self.wire)

@@ -19,7 +19,7 @@ _MESH_OF_EARLIER = "mesh"
 
 
 class TargetKind(enum.StrEnum):
-    """What a target is. What drives each kind stands in `engine/applying/kinds.py`."""
+    """What a target is. What drives each kind is in `engine/applying/kinds.py`."""
 
     REPLICA = "replica"
     """A table in a region, with the caches beside it."""

@@ -145,7 +145,7 @@ class MiniStack:
         """Start it with its log and temporary files in `directory`, and wait until it answers."""
         require_servers()
         with socket.socket() as listener:
-            # The port is bound here and handed over, so nobody can take it in between.
+            # The port is bound here and handed over, so no other process can take it in between.
             listener.bind((LOOPBACK, 0))
             port = int(listener.getsockname()[1])
             child = Child.spawn(

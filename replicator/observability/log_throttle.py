@@ -1,4 +1,4 @@
-"""Which warnings are worth a line: each at first sight, then once a minute, and of one event only so many a minute.
+"""Which warnings are worth a line: each at first, then once a minute, and of one event only so many a minute.
 
 An outage troubles every shard of a region at once; a thousand equal lines would hide the one that differs.
 """
@@ -18,7 +18,7 @@ _MOST_TOPICS = 20_000
 
 
 @dataclass(slots=True)
-class _Told:
+class _Logged:
     at: float
     times: int = 0
 
@@ -39,36 +39,36 @@ class Due:
 
 
 class Reminders:
-    """Remembers what was told and when."""
+    """Remembers what was logged and when."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._told: dict[Hashable, _Told] = {}
+        self._logged: dict[Hashable, _Logged] = {}
         self._windows: dict[str, _Window] = {}
 
     def due(self, topic: Hashable, event: str) -> Due | None:
         """Whether this trouble, which happened just now, is to be logged."""
         now = self._clock.monotonic()
-        told = self._told.get(topic)
-        if told is None:
-            if len(self._told) >= _MOST_TOPICS:
-                del self._told[next(iter(self._told))]
-            told = self._told[topic] = _Told(now - AGAIN_SECONDS)
-        told.times += 1
-        if now - told.at < AGAIN_SECONDS:
+        logged = self._logged.get(topic)
+        if logged is None:
+            if len(self._logged) >= _MOST_TOPICS:
+                del self._logged[next(iter(self._logged))]
+            logged = self._logged[topic] = _Logged(now - AGAIN_SECONDS)
+        logged.times += 1
+        if now - logged.at < AGAIN_SECONDS:
             return None
         window = self._windows.setdefault(event, _Window(now))
         withheld = 0
         if now - window.since >= AGAIN_SECONDS:
             withheld, self._windows[event] = window.withheld, (window := _Window(now))
-        told.at = now
+        logged.at = now
         if window.lines >= MOST_LINES:
             window.withheld += 1
             return None
         window.lines += 1
-        due, told.times = Due(told.times, withheld), 0
+        due, logged.times = Due(logged.times, withheld), 0
         return due
 
     def over(self, topic: Hashable) -> bool:
         """The trouble is over; returns whether it was known."""
-        return self._told.pop(topic, None) is not None
+        return self._logged.pop(topic, None) is not None

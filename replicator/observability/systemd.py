@@ -20,11 +20,11 @@ def notify(state: str) -> None:
         try:
             manager.sendto(state.encode(), address)
         except OSError:
-            return  # the manager went away; there is nobody to tell
+            return  # the manager went away; there is nothing to notify
 
 
 async def watchdog(healthy: Callable[[], bool]) -> None:
-    """Tell the manager that we live, twice per WATCHDOG_USEC, while we are healthy."""
+    """Notify the manager that we live, twice per WATCHDOG_USEC, while we are healthy."""
     microseconds = int(os.environ.get("WATCHDOG_USEC", "0"))
     while microseconds:
         if healthy():

@@ -50,7 +50,7 @@ class Step:
 
     @property
     def old(self) -> dict[TargetId, Position]:
-        """Where the targets stand."""
+        """The positions of the targets."""
         return {target: self.row.checkpoints[target] for target in self.move.positions}
 
 

@@ -1,7 +1,7 @@
 """Rules that choose their tables as rules that name one: the same settings, once it is known which tables there are.
 
-Invariant: an expanded rule differs from a written one in nothing but its name of a table, so whoever understands
-settings understands expanded ones. A choice that found nothing stays as it is, and reads and writes nothing.
+Invariant: an expanded rule differs from a written one in nothing but its name of a table, so code that
+reads settings reads expanded ones as well. A choice that found nothing stays as it is, and reads and writes nothing.
 """
 
 from __future__ import annotations

@@ -139,7 +139,7 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
             problems.append(f"{where}.cache: {action.cache!r} is not one of caches ({known})")
         elif cache.region not in used:
             problems.append(
-                f"{where}.cache: cache {action.cache!r} stands in region {cache.region!r},"
+                f"{where}.cache: cache {action.cache!r} is in region {cache.region!r},"
                 f" which rule {rule.name!r} does not use"
             )
         elif action.ttl is not None and action.ttl < _LEAST_TTL:

@@ -49,7 +49,7 @@ _TAG_AT = 2
 """Where the location of something inside a rule names the rule's mode: ("rules", 0, "ordered", "source")."""
 
 _TABLE_AT = 3
-"""Where it names a key of the rule; behind `table` stands the way in which it is written."""
+"""Where it names a key of the rule; `table` is followed by the way in which it is written."""
 
 _EQUALS_FROM_END = 3
 """Where a location with the type of a scalar has its `equals`: (..., "equals", attribute, "str")."""
@@ -106,7 +106,7 @@ def _names_a_choice(location: Location) -> bool:
 
 
 def _written(location: Location) -> Location:
-    """A location as the file has it: without the mode that tells which kind of rule was meant."""
+    """A location as the file has it: without the mode, which states the kind of the rule."""
     return location if _mode(location) is None else (*location[:_TAG_AT], *location[_TAG_AT + 1 :])
 
 
@@ -181,7 +181,7 @@ def _allowed_in(mode: str, location: Location) -> set[str]:
 
 
 def _schemas(location: Location) -> list[dict[str, Any]]:
-    """Every schema that can stand at a place; of a rule the one of its mode."""
+    """Every schema that applies at a place; of a rule the one of its mode."""
     found = list(_resolved(_schema()))
     for n, step in enumerate(location):
         if n == _TAG_AT and _mode(location) is not None:

@@ -97,7 +97,7 @@ def _document(path: Path) -> Document:
 
 @dataclass(frozen=True, slots=True)
 class _Sources:
-    """What stands above the file: (name for people, its values), strongest first."""
+    """What overrides the file: (name for readers, its values), strongest first."""
 
     path: Path
     above: tuple[tuple[str, Mapping[str, Any]], ...]
@@ -197,7 +197,7 @@ def surprising_variables() -> list[str]:
 
 
 def _located(detail: ErrorDetails) -> list[Problem]:
-    """Problems of one validation error; the model's own consistency check tells several at once."""
+    """Problems of one validation error; the model's own consistency check reports several at once."""
     if detail["loc"]:
         return [explain(detail)]
     text = str(detail.get("ctx", {}).get("error", detail["msg"]))

@@ -49,7 +49,7 @@ class Region(Frozen):
 
     @property
     def place(self) -> tuple[str | None, ...]:
-        """What tells two places apart, as far as the file shows."""
+        """What distinguishes two places, as far as the file shows."""
         endpoint = self.endpoints.dynamodb or self.endpoint_url
         return (self.region, None if endpoint is None else str(endpoint), self.profile, self.role_arn)
 
@@ -73,7 +73,7 @@ class CoordinationSettings(Frozen):
         default=timedelta(seconds=60), description="a replaced stream is left when so long nothing more was found in it"
     )
     stall: Duration = Field(
-        default=timedelta(seconds=60), description="a leased shard that stands still so long is reported"
+        default=timedelta(seconds=60), description="a leased shard that makes no progress for so long is reported"
     )
 
     @model_validator(mode="after")

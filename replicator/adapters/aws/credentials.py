@@ -1,7 +1,7 @@
 """The credentials of one region, read again when a service refuses them.
 
-Whoever rotates a profile's keys, a token file or a role does so beside the running program. Invariant: after a refusal
-the whole chain is read anew, at most once in `AGAIN_SECONDS`; what was read before stays in use when that fails.
+A profile's keys, a token file or a role may be rotated while the program runs. Invariant: after a refusal the whole
+chain is read anew, at most once in `AGAIN_SECONDS`; what was read before stays in use when that fails.
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ async def call(operation: Any, body: bytes, fence: Fence | None, what: str, **hi
 
     `hints` are parameters that the client needs to find its endpoint. Raises `Refusal` for a failed condition and a
     translated error for everything else; `LeaseLost` before the send when the fence is down. What is not a JSON object,
-    or not the one that was sent, is no answer: whatever stands between us and the service may say 200.
+    or not the one that was sent, is no answer: a proxy before the service may answer 200.
     """
     exchange = _Exchange(body, fence)
     token = _exchange.set(exchange)

@@ -1,7 +1,7 @@
 """DynamoDB Streams of one region: listing, iterators, reading.
 
-Invariant: a page's records are handed over before its end is told; an error says whether the position is still there.
-A listing tells what the endpoint says, lies included: what to believe of it is decided elsewhere.
+Invariant: a page's records are handed over before its end is; an error states whether the position still exists.
+A listing holds what the endpoint answers, wrong or not: what of it to believe is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -135,7 +135,7 @@ class DynamoStreams:
         """One page of the listing, behind shard `after`; a stream that is gone raises `ShardGone`."""
         page = await self._describe(stream, {} if after is None else {"ExclusiveStartShardId": after})
         if after is not None and page.last == after:
-            raise Unreachable(f"DescribeStream on the stream of {stream.table} in {stream.region} stands still.")
+            raise Unreachable(f"DescribeStream on the stream of {stream.table} in {stream.region} does not progress.")
         return page
 
     async def children(self, stream: StreamRef, parent: ShardId) -> list[Shard] | None:
@@ -164,7 +164,7 @@ class DynamoStreams:
         """An iterator right behind a position; `RecordsTrimmed` or `ShardGone` when that place is no more.
 
         With the horizon and `first`, the shard's first record is asked for by its number: the horizon itself would
-        silently begin behind what was trimmed. Where that is no number that can be asked for, the horizon stands in.
+        silently begin behind what was trimmed. Where that number cannot be asked for, the horizon is used instead.
         """
         assert position != END, "nothing is read behind the end of a shard"
         if position.sequence is not None:

@@ -158,7 +158,7 @@ class RedisCache:
     async def denied(self, key: str, verb: CacheVerb) -> dict[str, str]:
         """The commands that actions on this key need and that are denied, with the server's words.
 
-        The key must be one that nobody has; nothing is changed.
+        No item may have the key; nothing is changed.
         """
         commands: dict[str, _Command] = {"UNLINK": ("UNLINK", key)}
         if verb is CacheVerb.REFRESH:
@@ -180,7 +180,7 @@ class RedisCache:
         return found
 
     async def get(self, key: str) -> bytes | None:
-        """An entry as it stands, for `inspect`."""
+        """An entry as it is, for `inspect`."""
         try:
             entry: bytes | None = await self._client.get(key)
         except CLIENT_ERRORS as error:

@@ -33,7 +33,7 @@ _CREDENTIALS = _Kind(AccessRefused, "refused the credentials", "Correct the cach
 _PERMISSION = _Kind(
     AccessRefused,
     "denied a command or a key",
-    "Grant the cache's user its commands and key patterns (`replicator check` tells which).",
+    "Grant the cache's user its commands and key patterns (`replicator check` names them).",
     elsewhere=False,
 )
 _READ_ONLY = _Kind(Unreachable, "is a read-only replica", f"Name its primary; after a failover {_GOES_ON}.")

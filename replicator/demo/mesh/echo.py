@@ -1,7 +1,7 @@
 """How many writes every region's stream has seen: the judge of silence, and of the price of replication.
 
-Invariant: a write of the daemon that changes an item leaves a record, whoever it tells; so a stream that stays as long
-as it is means that nobody writes, and records beyond the users' writes are the daemon's.
+Invariant: a write of the daemon that changes an item leaves a record in its region; so a stream that grows no more
+means that writes ceased, and records beyond the users' writes are the daemon's.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class Streams:
         return sum([await counter.count() for counter in self.counters])
 
     async def wait_for_silence(self, alike: Callable[[], Awaitable[bool]], quiet: float, seconds: float) -> bool:
-        """Wait until nobody has written for `quiet` seconds and the regions are alike; False when it took longer."""
+        """Wait until no write has come for `quiet` seconds and the regions are alike; False when it took longer."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
         count, since = await self.count(), loop.time()

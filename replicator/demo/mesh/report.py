@@ -30,7 +30,7 @@ EXAMPLES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What the streams of all regions held, when nobody wrote any more."""
+    """What the streams of all regions held, when all writes had ceased."""
 
     total: int
     by_users: int

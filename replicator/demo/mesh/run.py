@@ -87,7 +87,7 @@ class MeshRun(Run):
         )
 
     async def _traffic(self, streams: Streams) -> float | None:
-        """Writers and readers, until nobody writes any more; returns how long that took, None: too long."""
+        """Writers and readers, until all writes have ceased; returns how long that took, None: too long."""
         view, writers, keys, world = self.view, self.writers, self.keys, self.world
         view.say(f"{len(world.regions)} regions hold the same; now readers and writers begin in every region")
         await self.warm(keys)

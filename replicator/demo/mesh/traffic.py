@@ -1,7 +1,7 @@
 """Writers in every region, on keys that they share: often two regions write one key within a second.
 
 Invariant: the writes of one region to one key follow each other, so their order is known; writes of several regions do
-not wait for each other. A write that fails ends the demo, because nobody could say what it left behind.
+not wait for each other. A write that fails ends the demo, because its effect would be unknown.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def leased(entry: bytes | None, token: str) -> tuple[bytes, bool]:
 
 
 def filled(entry: bytes | None, token: str, value: bytes) -> bytes | None:
-    """A reader fills behind its miss: only while its own lease still stands."""
+    """A reader fills behind its miss: only while its own lease is still there."""
     return value if entry == _LEASE + token.encode() else entry
 
 
@@ -93,7 +93,7 @@ class MemoryCache:
             return CacheAnswer(changed, frozenset(unstored), refused)
 
     async def get(self, key: str) -> bytes | None:
-        """An entry as it stands."""
+        """An entry as it is."""
         async with self.faults.around("cache"):
             return self.entries.get(key)
 

@@ -1,6 +1,6 @@
 """One region's table and its side rows in memory.
 
-`answer` is the whole of it: a pure function from what stands under one key and a request to what stands there
+`answer` is the whole of it: a pure function from what one key holds and a request to what the key holds
 afterwards and the response. `MemoryRegion` keeps many keys and adds faults. Invariant: conditions mean exactly what
 DynamoDB makes of their rendered expressions, above all that a comparison with a missing attribute, or with one of
 another type, is false; the contract suite holds both against each other.
@@ -57,7 +57,7 @@ _DONE = Done()
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """What stands under one key: the item, and the version of its tombstone; in mode `active-active` its side row."""
+    """What one key holds: the item, and the version of its tombstone; in mode `active-active` its side row."""
 
     item: Image | None = None
     tombstone: str | None = None
@@ -120,7 +120,7 @@ def _guarded_put(slot: Slot, put: Put, guard: TombstoneBelow) -> tuple[Slot, Res
     after, response = _put(slot, put)
     if allowed:
         return after, response
-    # A cancelled transaction tells the reason of each of its parts.
+    # A cancelled transaction gives the reason of each of its parts.
     item = response.item if isinstance(response, Refused) else None
     return slot, Refused(item=item, by_tombstone=True)
 
@@ -148,7 +148,7 @@ def _tombstone_below(slot: Slot, version: str) -> bool:
 
 
 class MemoryRegion:
-    """One replica table with its side table; `nonce` seals stamps, which stand in the attribute `stamp_attribute`."""
+    """One replica table with its side table; `nonce` seals stamps, which are in the attribute `stamp_attribute`."""
 
     def __init__(
         self, faults: Faults | None = None, *, nonce: Callable[[], str] | None = None, stamp_attribute: str = STAMP
@@ -178,7 +178,7 @@ class MemoryRegion:
         return response
 
     def slot(self, key: ItemKey) -> Slot:
-        """What stands under a key."""
+        """What a key holds."""
         return self.slots.get(key, EMPTY)
 
     def item(self, key: ItemKey) -> Image | None:
@@ -190,7 +190,7 @@ class MemoryRegion:
         return ((key, slot.item) for key, slot in self.slots.items() if slot.item is not None)
 
     def write_foreign(self, key: ItemKey, item: Image | None) -> None:
-        """Put or delete an item as somebody else would: unconditionally, stamped or not."""
+        """Put or delete an item as another writer would: unconditionally, stamped or not."""
         self.slots[key] = replace(self.slot(key), item=item)
 
     def poison(self, key: ItemKey, why: str) -> None:

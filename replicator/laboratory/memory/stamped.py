@@ -1,6 +1,6 @@
 """One key of a region of mode `active-active` in memory: its item and its side row.
 
-`answer_stamped` is a pure function from what stands there and a request to what stands there afterwards and the
+`answer_stamped` is a pure function from what the key holds and a request to what it holds afterwards and the
 response. Invariant: it means exactly what DynamoDB makes of the rendered expressions; the contract suite holds both
 against each other.
 """
@@ -42,7 +42,7 @@ _DONE = Done()
 
 
 class StampedSlot(NamedTuple):
-    """What stands under one key."""
+    """What one key holds."""
 
     item: Image | None = None
     row: SideRow = NO_ROW

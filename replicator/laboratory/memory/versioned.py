@@ -27,7 +27,7 @@ from replicator.domain.modes.requests import (
 
 
 def answer_versioned(item: Image | None, request: VersionedRequest) -> tuple[Image | None, Response]:
-    """Carry a request out on what stands under its key."""
+    """Carry a request out on what its key holds."""
     if not holds_versioned(request.when, item):
         return item, Refused(item=item)
     match request:

@@ -1,6 +1,6 @@
 """`python -m replicator.laboratory.streamlab`: the stream laboratory as a process of its own.
 
-Invariant: one JSON line on standard output tells where it listens, when it does; SIGTERM and SIGINT end it cleanly.
+Invariant: one JSON line on standard output gives the address once it listens; SIGTERM and SIGINT end it cleanly.
 """
 
 from __future__ import annotations

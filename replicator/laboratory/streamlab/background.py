@@ -1,6 +1,6 @@
 """What runs beside the server: followers, the clock's tick, the script.
 
-A task group would wrap the errors of whoever uses the laboratory, above all those of a test. Invariant: every task ends
+A task group would wrap the errors of the laboratory's user, above all those of a test. Invariant: every task ends
 with `close`; the first error of one is raised there, unless the user's own is on its way.
 """
 

@@ -22,7 +22,7 @@ _CODES: Final = {
 
 
 class Fault(msgspec.Struct, forbid_unknown_fields=True):
-    """A fault and whom it strikes. `rate`: share of the calls; `times`: then it is over (None: never).
+    """A fault and the calls that it strikes. `rate`: share of the calls; `times`: then it is over (None: never).
 
     `operations`: names of API operations, none means all. `table`, `region`, `contains` (text of the request's body):
     only such calls. `code` and `status` replace those of a throttle or an error.
@@ -63,7 +63,7 @@ class Verdict:
         """Raise the refusal, if there is one."""
         if self.refusal is not None:
             code, status = self.refusal
-            raise ServiceError(code, "The stream laboratory was told to refuse this.", status)
+            raise ServiceError(code, "The stream laboratory was asked to refuse this.", status)
 
 
 CLEAN: Final = Verdict()

@@ -1,6 +1,6 @@
 """Everything but streams passes through to MiniStack; on the way the laboratory learns which tables have streams.
 
-Invariant: a table's description names the laboratory's present stream, whoever made it.
+Invariant: a table's description names the laboratory's present stream, made by any caller.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Gateway:
     tails: dict[str, tuple[LabTable, Tail]] = field(default_factory=dict)
     """By the ARN of MiniStack's stream."""
     _accounts: dict[str, str] = field(default_factory=dict)
-    """Account by access key, as far as MiniStack told."""
+    """Account by access key, as far as MiniStack answered."""
 
     def scope(self, access_key: str, region: str) -> Scope:
         """Whose tables a caller means. MiniStack takes twelve digits for an account."""
@@ -80,8 +80,8 @@ class Gateway:
     def _described(self, answer: Passed, call: Call, scope: Scope) -> Passed:
         if answer.status != OK:
             return self._made_description(call, scope) or answer
-        told = msgspec.json.decode(answer.body)
-        description = told.get("Table") or told.get("TableDescription")
+        document = msgspec.json.decode(answer.body)
+        description = document.get("Table") or document.get("TableDescription")
         if not description:
             return answer
         table = self.learned(description, scope)
@@ -94,7 +94,7 @@ class Gateway:
         if table.present is None:
             del description["StreamSpecification"]
         description["LatestStreamArn"], description["LatestStreamLabel"] = table.latest.arn, table.latest.label
-        return Passed(answer.status, answer.headers, msgspec.json.encode(told))
+        return Passed(answer.status, answer.headers, msgspec.json.encode(document))
 
     def _made_description(self, call: Call, scope: Scope) -> Passed | None:
         """A table that exists in the laboratory only, if that was asked for."""

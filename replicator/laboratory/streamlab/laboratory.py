@@ -1,4 +1,4 @@
-"""The laboratory's commands: what happens to streams, to their listings, and to those who read them.
+"""The laboratory's commands: what happens to streams, to their listings, and to their readers.
 
 Invariant: every command is a method here with JSON-able arguments, so a test, a script and `POST /_lab/<command>` do
 the same. A command without a table means every known stream; dice come from the seed alone.
@@ -173,7 +173,7 @@ class Laboratory:
         self.tick()
 
     def freeze(self) -> None:
-        """Let time stand still in the laboratory: from now on it passes by `advance` alone."""
+        """Stop time in the laboratory: from now on it passes by `advance` alone."""
         self.clock.freeze()
 
     def tick(self) -> None:

@@ -30,7 +30,7 @@ class Lie:
     times: int | None
 
     def over(self, now: float) -> bool:
-        """Whether it is told no more."""
+        """Whether the listing no longer states it."""
         return (self.until is not None and now >= self.until) or (self.times is not None and self.times <= 0)
 
 

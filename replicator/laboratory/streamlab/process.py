@@ -1,6 +1,6 @@
 """The laboratory as a child process, for demonstrations and for tests of real daemons.
 
-Invariant: as with every server of the demo, nobody else can have its port, and it ends with its parent.
+Invariant: as with every server of the demo, no other process can have its port, and it ends with its parent.
 """
 
 from __future__ import annotations
@@ -93,12 +93,12 @@ class StreamLab:
         try:
             connection.request(method, f"/_lab/{name}", None if body is None else json.dumps(body))
             answer = connection.getresponse()
-            told = json.loads(answer.read())
+            document = json.loads(answer.read())
         finally:
             connection.close()
         if answer.status != _OK:
-            raise Refused(str(told.get("error")))
-        return told
+            raise Refused(str(document.get("error")))
+        return document
 
     def __enter__(self) -> Self:
         """The running laboratory."""

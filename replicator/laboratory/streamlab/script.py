@@ -60,10 +60,10 @@ class Step(msgspec.Struct, forbid_unknown_fields=True):
     times: int | None = None
 
 
-def parse_script(told: object) -> list[Step]:
+def parse_script(document: object) -> list[Step]:
     """A script from plain data."""
     try:
-        steps = msgspec.convert(told, list[Step])
+        steps = msgspec.convert(document, list[Step])
     except msgspec.ValidationError as error:
         raise Refused(f"The script is none: {error}.") from None
     for step in steps:

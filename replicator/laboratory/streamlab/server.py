@@ -168,22 +168,22 @@ class Front:
         reading: Reading | None = None
         match operation:
             case "GetRecords":
-                told, reading = service.get_records(body, caller)
+                answer, reading = service.get_records(body, caller)
             case "GetShardIterator":
-                told = service.get_shard_iterator(body, caller)
+                answer = service.get_shard_iterator(body, caller)
             case "DescribeStream":
                 await self._meet(body, caller)
-                told = service.describe_stream(body, caller)
+                answer = service.describe_stream(body, caller)
             case "ListStreams":
                 await self._meet(body, caller)
                 scope = gateway.scope(caller.access_key, caller.region)
-                told = service.list_streams(body, scope.account, scope.region)
+                answer = service.list_streams(body, scope.account, scope.region)
             case _:
                 raise ServiceError("UnknownOperationException", f"There is no {operation}.")
-        return Answer(_OK, told, self._headers(told), reading)
+        return Answer(_OK, answer, self._headers(answer), reading)
 
     async def _meet(self, body: bytes, caller: Caller) -> None:
-        """Get to know the table that is asked for (or all), if nobody described it through here yet."""
+        """Get to know the table that is asked for (or all), if no caller described it through here yet."""
         with contextlib.suppress(msgspec.DecodeError):
             asked = msgspec.json.decode(body or b"{}", type=_Naming)
             if asked.StreamArn in self.lab.tables.by_arn:
@@ -194,8 +194,8 @@ class Front:
 
     def _refusal(self, error: ServiceError) -> Answer:
         self.lab.counters.refused[error.code] += 1
-        told = msgspec.json.encode({"__type": f"com.amazonaws.dynamodb.v20120810#{error.code}", "message": error.said})
-        return Answer(error.status, told, self._headers(told))
+        body = msgspec.json.encode({"__type": f"com.amazonaws.dynamodb.v20120810#{error.code}", "message": error.said})
+        return Answer(error.status, body, self._headers(body))
 
     def _headers(self, body: bytes) -> dict[str, str]:
         self._answers += 1
@@ -230,7 +230,7 @@ class Front:
 
 
 def _caller(request: web.BaseRequest) -> Caller:
-    """Who signed a request: `Credential=KEY/DATE/REGION/SERVICE/aws4_request`."""
+    """The signer of a request: `Credential=KEY/DATE/REGION/SERVICE/aws4_request`."""
     signed = request.headers.get("Authorization", "")
     _, _, credential = signed.partition("Credential=")
     access_key, _, rest = credential.partition("/")
@@ -252,5 +252,5 @@ def _sealed(headers: dict[str, str], body: bytes) -> dict[str, str]:
     return headers
 
 
-def _json(told: Any, status: int = _OK) -> web.Response:
-    return web.Response(body=msgspec.json.encode(told), status=status, content_type="application/json")
+def _json(answer: Any, status: int = _OK) -> web.Response:
+    return web.Response(body=msgspec.json.encode(answer), status=status, content_type="application/json")

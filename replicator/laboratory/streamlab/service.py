@@ -53,7 +53,7 @@ class _GetRecords(msgspec.Struct):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: access key and region of the signature, and the path of its endpoint URL."""
+    """The caller: access key and region of the signature, and the path of its endpoint URL."""
 
     access_key: str
     region: str

@@ -29,7 +29,7 @@ class LabClock:
 
     offset: float = field(default_factory=lambda: time.time() - time.monotonic())
     still: float | None = None
-    """Where it stands, when it does."""
+    """The time at which it was stopped; None while it runs."""
 
     def now(self) -> float:
         """The time in the laboratory."""
@@ -42,7 +42,7 @@ class LabClock:
             self.still += seconds
 
     def freeze(self) -> None:
-        """Stand still, but for `advance`."""
+        """Stop, but for `advance`."""
         self.still = self.now()
 
 

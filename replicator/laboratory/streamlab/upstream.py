@@ -55,7 +55,7 @@ class Upstream:
     url: str
 
     async def forward(self, call: Call) -> Passed:
-        """Pass a call through; `ServiceError` when there is nobody behind."""
+        """Pass a call through; `ServiceError` when there is no MiniStack behind."""
         if not self.url:
             raise ServiceError("ResourceNotFoundException", "This laboratory has no MiniStack behind it.")
         # The client warns of long bodies as bytes: they might keep the loop busy.
@@ -65,8 +65,8 @@ class Upstream:
             async with self.session.request(
                 call.method, self.url + call.path, data=body, headers=kept, allow_redirects=False
             ) as response:
-                told = {name: value for name, value in response.headers.items() if name.lower() not in _NOT_RETURNED}
-                return Passed(response.status, told, await response.read())
+                headers = {name: value for name, value in response.headers.items() if name.lower() not in _NOT_RETURNED}
+                return Passed(response.status, headers, await response.read())
         except (aiohttp.ClientError, TimeoutError) as error:
             raise ServiceError("ServiceUnavailable", f"Nothing answers behind the laboratory: {error!r}", 503) from None
 
@@ -88,11 +88,11 @@ class Upstream:
 
 def _error(passed: Passed) -> ServiceError:
     try:
-        told = msgspec.json.decode(passed.body, type=dict[str, Any])
+        document = msgspec.json.decode(passed.body, type=dict[str, Any])
     except msgspec.DecodeError:
-        told = {}
-    code = str(told.get("__type", "InternalServerError")).rpartition("#")[2]
-    return ServiceError(code, str(told.get("message") or told.get("Message") or ""), passed.status)
+        document = {}
+    code = str(document.get("__type", "InternalServerError")).rpartition("#")[2]
+    return ServiceError(code, str(document.get("message") or document.get("Message") or ""), passed.status)
 
 
 @asynccontextmanager

@@ -1,6 +1,6 @@
-"""What this process itself brought to regions a moment ago.
+"""What this process itself wrote to regions recently.
 
-Invariant: an entry only ever says "this rank, or something greater, has stood there"; forgetting one costs reads, never
+Invariant: an entry only states that this rank, or something greater, was in a region; forgetting one costs reads, never
 correctness.
 """
 
@@ -27,7 +27,7 @@ class OwnWrites:
         self._keys: OrderedDict[ItemKey, dict[tuple[RegionId, Rank], float]] = OrderedDict()
 
     def known(self, key: ItemKey, now: float) -> Known:
-        """What has stood in which region since; `now` in seconds of a clock that never jumps."""
+        """Which ranks were in which region; `now` in seconds of a clock that never jumps."""
         return frozenset(place for place, at in self._keys.get(key, {}).items() if now - at < KEEP_SECONDS)
 
     def note(self, key: ItemKey, joined: Joined, now: float) -> None:

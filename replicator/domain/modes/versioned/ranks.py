@@ -72,7 +72,7 @@ class VersionAttribute:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Rank:
-    """Where an image, or the delete of an image, stands among all of one item; `content` is empty for a delete."""
+    """The order of an image, or of the delete of an image, among all of one item; `content` is empty for a delete."""
 
     version: str
     deleted: bool
