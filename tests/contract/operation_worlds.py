@@ -18,7 +18,7 @@ def group_of(stored: TableWorld, opened: Place, *rules: str, **more: Any) -> tup
         {
             "group": "test",
             "regions": {name: {"region": region} for name, region in ENDPOINTS.items()},
-            "coordination": {"region": "us", "table": stored.table, "lease": "1s", "heartbeat": "300ms"},
+            "coordination": {"region": "us", "table": stored.table, "lease": "3s", "heartbeat": "300ms"},
             "admin": {"port": 0},
             "rules": [
                 {"name": name, "table": f"orders-{name}" if index else "orders", "source": "us", "replicas": ["eu"]}

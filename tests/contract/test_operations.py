@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import Pause, StoredGap
-from replicator.domain.errors import LeaseLost
+from replicator.domain.errors import LeaseLost, WorldMismatch
 from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END, Position
 from replicator.domain.shards.leases import LeaseRow, Rewind
@@ -89,6 +90,22 @@ async def test_what_is_noted_of_targets_moves_to_another_name_as_it_was_seen(sto
     assert await stored.operations.move_starts(STREAM, orders, sales) == 0
     assert await stored.operations.forget_starts(STREAM, sales) == 2
     assert await stored.registry.starts(STREAM) == {}
+
+
+async def test_a_start_that_is_noted_under_the_new_name_meanwhile_is_not_written_over(stored: TableWorld) -> None:
+    orders, sales = RuleName("orders"), RuleName("sales")
+    await stored.registry.start(STREAM, EU, started_at=5.0)
+
+    async def note(**_: object) -> None:
+        events.unregister("before-call.dynamodb.UpdateItem", note)
+        await stored.registry.start(STREAM, replace(EU, rule=sales), started_at=9.0)
+
+    events: Any = stored.client.meta.events  # it awaits what it calls
+    events.register("before-call.dynamodb.UpdateItem", note)
+    with pytest.raises(WorldMismatch, match="has changed meanwhile"):
+        await stored.operations.move_starts(STREAM, orders, sales)
+    starts = {target.rule: start.started_at for target, start in (await stored.registry.starts(STREAM)).items()}
+    assert starts == {orders: 5, sales: 9}
 
 
 async def test_a_pause_keeps_its_first_reason_until_it_ends(stored: TableWorld) -> None:

@@ -94,7 +94,7 @@ async def test_nothing_changes_beside_a_living_worker_whose_heart_beats_within_a
     group, _ = group_of(stored, dynamo_place, "sales")
 
     async def beat_late() -> None:
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(1.5)  # longer than a heartbeat and its slack
         await stored.membership.beat(ME, Pulse(2))
 
     with pytest.raises(WorldMismatch, match="Worker me of group test is running"):
