@@ -14,7 +14,7 @@ from aiohttp import web
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.domain.errors import TableMissing
-from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.identifiers import RegionId, TableName, WorkerId
 from replicator.domain.progress import END, HORIZON, Position
 from replicator.domain.shards.leases import Pulse, Rewind, StreamRef
 from replicator.domain.shards.lineage import Shard
@@ -186,8 +186,10 @@ async def test_of_a_shard_that_two_workers_speak_of_the_owner_s_word_counts(
         shard = {"shard": S2, "stream": STREAM.arn, "targets": [target]}
         return {"group": "test", "worker": worker, "rules": [{"name": "orders", "shards": [shard]}]}
 
-    async with serving(says(YOU, 9.0)) as other, serving(says(ME, 1.0)) as owner:
-        await stored.membership.beat(YOU, Pulse(1, admin=other))
+    before = WorkerId("a")
+    assert before < ME, "so it is heard first"
+    async with serving(says(before, 9.0)) as other, serving(says(ME, 1.0)) as owner:
+        await stored.membership.beat(before, Pulse(1, admin=other))
         await stored.membership.beat(ME, Pulse(1, admin=owner))
         found = await status(group)
     (rule,) = found.rules
