@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from replicator.checks.comparison import World, find, index_fact, is_same_table, table_at
 from replicator.checks.described_tables import Table, shown
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
+from replicator.checks.filter_facts import type_fact
 from replicator.checks.world import RegionWorld
 from replicator.domain.cache_keys import KeyTemplate
 from replicator.domain.errors import ReplicatorError
@@ -38,6 +39,9 @@ def ordered_facts(world: World, rule: OrderedRule, index: int, *, thorough: bool
             yield from _expiry(rule, world[region], name, subject)
     if source is not None:
         yield from _cache_keys(rule, source, index)
+        mistyped = type_fact(rule, index, source)
+        if mistyped is not None:
+            yield mistyped
     events = rule.filter.events
     if events is not None and len(set(events)) < _EVENTS:
         yield warning(

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from replicator.checks.cache_facts import Probed, cache_facts, prove_caches
 from replicator.checks.comparison import World
 from replicator.checks.facts import Fact, Status, warning
+from replicator.checks.file_facts import file_facts
+from replicator.checks.filter_facts import sample_filters
 from replicator.checks.judge import judge
 from replicator.checks.permission_probes import prove
 from replicator.checks.table_choices import Chosen, LeftOut, TableFinder, choice_facts, sift
@@ -43,6 +45,7 @@ async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping
     silent = {fact.subject for fact in beside if fact.status is Status.FAILED}
     answering = {name: cache for name, cache in caches.items() if f"cache {name}" not in silent}
     proofs += await prove_caches(sight.settings, answering, sight.world)
+    proofs += await sample_filters(sight.settings, places, sight.world)
     return Survey(_grouped([*facts, *left_out, *proofs, *beside]), sight.tables, sight.left_out)
 
 
@@ -57,7 +60,8 @@ async def preflight(
     sight, beside = await asyncio.gather(
         _sight(settings, places, chosen, thorough=False), cache_facts(settings, caches)
     )
-    facts = [*choice_facts(settings, chosen), *judge(sight.settings, sight.world, thorough=False), *beside]
+    judged = judge(sight.settings, sight.world, thorough=False)
+    facts = [*choice_facts(settings, chosen), *judged, *beside, *file_facts(settings)]
     return Survey(facts, sight.tables, sight.left_out)
 
 

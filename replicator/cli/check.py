@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from replicator.checks.facts import Fact, Status, exit_code, ok, wrong
+from replicator.checks.file_facts import file_facts, unseen_facts
 from replicator.cli.output import note, print_json, print_rows
 from replicator.settings.loading import ConfigurationProblems, configuration_path, load, surprising_variables
 
@@ -22,8 +23,11 @@ def check_world(config: Path | None, *, offline: bool, as_json: bool) -> int:
     except ConfigurationProblems as error:
         facts = [wrong(subject, "valid", sentence, "") for sentence in error.sentences]
         return _print(facts, as_json=as_json)
-    facts = [ok(subject, "valid", f"rules: {', '.join(rule.name for rule in settings.rules)}.")]
-    if not offline:
+    rules = ", ".join(rule.name for rule in settings.rules)
+    facts = [ok(subject, "valid", f"rules: {rules}."), *file_facts(settings)]
+    if offline:
+        facts += unseen_facts(settings)
+    else:
         from replicator.operations.provisioning import look
 
         facts += asyncio.run(look(settings))

@@ -44,6 +44,9 @@ _PATTERNS = {
     r"^arn:": "must be an ARN, for example arn:aws:iam::123456789012:role/replicator",
     r"^(rediss?|unix)://": "must begin with rediss://, redis:// or unix://",
 }
+_VERBS = ("can ", "compares ", "has ", "is ", "must ", "orders ")
+"""How texts of our own validators begin when they go on behind the name of a key."""
+
 _KEY_MARK = "[key]"
 _TAG_AT = 2
 """Where the location of something inside a rule names the rule's mode: ("rules", 0, "ordered", "source")."""
@@ -133,7 +136,7 @@ def _text(detail: ErrorDetails, location: Location) -> str:
             text = _PATTERNS.get(pattern, f"must match {pattern}")
         case "value_error":
             text = str(context.get("error", "is not allowed"))
-            if not text.startswith(("is ", "must ", "has ")):
+            if not text.startswith(_VERBS):
                 text = f"is not consistent: {text}"
         case "too_short":
             least = context.get("min_length", 1)

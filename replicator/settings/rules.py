@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from decimal import Context, Decimal
 from typing import Annotated, Literal, Self
 
-import jmespath
 import jmespath.exceptions
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from replicator.domain.cache_keys import KeyTemplate
+from replicator.domain.filter_analysis import mistakes
 from replicator.domain.versions import MAX_EPOCH, STAMP
 from replicator.settings.tables import TableChoice, TableSelection
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table
@@ -33,6 +35,10 @@ class CacheAction(Frozen):
         return self
 
 
+_LARGEST_EXPONENT, _SMALLEST_EXPONENT, _MOST_DIGITS = 125, -130, 38
+_EXACT = Context(prec=1000)
+
+
 class FilterSettings(Frozen):
     """Which items are replicated: all conditions must hold on an item's image."""
 
@@ -42,13 +48,21 @@ class FilterSettings(Frozen):
     exists: list[AttributeName] = Field(default=[], description="attributes that must be there")
     where: str | None = Field(default=None, description="JMESPath over the item as plain JSON")
 
-    @model_validator(mode="after")
-    def _where_compiles(self) -> Self:
-        if self.where is not None:
+    @field_validator("where")
+    @classmethod
+    def _can_hold(cls, value: str | None) -> str | None:
+        if value is not None:
             try:
-                jmespath.compile(self.where)
+                found = mistakes(value)
             except jmespath.exceptions.JMESPathError as error:
-                raise ValueError(f"where is not a JMESPath expression: {str(error).splitlines()[0]}") from error
+                raise ValueError(f"is not a JMESPath expression: {str(error).splitlines()[0]}") from error
+            if found:
+                raise ValueError(found[0])
+        return value
+
+    @model_validator(mode="after")
+    def _conditions_agree(self) -> Self:
+        _check_agreement(self.key_prefix, self.equals)
         return self
 
 
@@ -57,6 +71,29 @@ class MeshFilter(Frozen):
 
     key_prefix: dict[AttributeName, str] = Field(default={}, description="string key attribute: prefix")
     equals: dict[AttributeName, str | int | float] = Field(default={}, description="key attribute: value")
+
+    @model_validator(mode="after")
+    def _conditions_agree(self) -> Self:
+        _check_agreement(self.key_prefix, self.equals)
+        return self
+
+
+def _check_agreement(prefixes: Mapping[str, str], equals: Mapping[str, object]) -> None:
+    """What no item can fulfil, as far as the conditions themselves show."""
+    for name, value in equals.items():
+        if isinstance(value, int | float) and not _can_be_stored(Decimal(str(value))):
+            raise ValueError(f"has a number under equals.{name} that DynamoDB cannot hold, so nothing can match")
+        prefix = prefixes.get(name)
+        if prefix is not None and not (isinstance(value, str) and value.startswith(prefix)):
+            raise ValueError(f"has under equals.{name} what key_prefix.{name} rules out, so nothing can match")
+
+
+def _can_be_stored(number: Decimal) -> bool:
+    if not number.is_finite():
+        return False
+    digits = len(number.normalize(_EXACT).as_tuple().digits)
+    exponent = number.adjusted() if number else 0
+    return digits <= _MOST_DIGITS and _SMALLEST_EXPONENT <= exponent <= _LARGEST_EXPONENT
 
 
 class Replica(Frozen):

@@ -16,8 +16,20 @@ import yaml
 _BOOLEAN_TAG = "tag:yaml.org,2002:bool"
 _TEXT_TAG = "tag:yaml.org,2002:str"
 _MERGE_TAG = "tag:yaml.org,2002:merge"
-_EXPONENT = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
-"""A number to JSON and to YAML 1.2; to YAML 1.1, which we read, only with a point and a sign."""
+_FLOAT_TAG = "tag:yaml.org,2002:float"
+_NULL_TAG = "tag:yaml.org,2002:null"
+_SAME_EVERYWHERE = (
+    re.compile(r"true|True|TRUE|false|False|FALSE"),
+    re.compile(r"[-+]?(0|[1-9][0-9]*)|0x[0-9a-fA-F]+"),
+    re.compile(r"[-+]?(\.[0-9]+|(0|[1-9][0-9]*)(\.[0-9]*)?)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"),
+)
+"""Plain scalars that are no text and mean the same in YAML 1.1, which we read, in YAML 1.2 and in JSON."""
+
+_EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
+"""A number to JSON and to YAML 1.2; to YAML 1.1 only with a point and a sign."""
+
+_MOST_DIGITS = 15
+"""Significant digits that a number with a fraction keeps."""
 
 
 class NotADocument(Exception):
@@ -103,11 +115,9 @@ def _problems(node: yaml.Node, seen: set[int]) -> Iterator[str]:
         return
     seen.add(id(node))
     if isinstance(node, yaml.ScalarNode):
-        if node.style is None and node.tag == _TEXT_TAG and _EXPONENT.match(node.value):
-            yield (
-                f":{node.start_mark.line + 1}: a value with an exponent is a number to some programs and text to"
-                " others: write it in quotes if it is text, else without exponent or like 1.0e-7."
-            )
+        ambiguity = None if node.style is not None else _ambiguity(node)
+        if ambiguity is not None:
+            yield f":{node.start_mark.line + 1}: {ambiguity}."
     elif isinstance(node, yaml.SequenceNode):
         for child in node.value:
             yield from _problems(child, seen)
@@ -125,3 +135,27 @@ def _problems(node: yaml.Node, seen: set[int]) -> Iterator[str]:
             else:
                 lines[key.value] = line
             yield from _problems(child, seen)
+
+
+def _ambiguity(node: yaml.ScalarNode) -> str | None:
+    """Why a plain scalar does not mean to every reader what its writer meant; None when it does."""
+    text = node.value
+    if node.tag == _TEXT_TAG:
+        if _EXPONENT.fullmatch(text):
+            return (
+                "a value with an exponent is a number to some programs and text to others: write it in quotes if it is"
+                " text, else without exponent or like 1.0e-7"
+            )
+        return None
+    if node.tag == _BOOLEAN_TAG and not _SAME_EVERYWHERE[0].fullmatch(text):
+        meant = text.lower() in {"yes", "on"}
+        return f"{text} is {str(meant).lower()} to YAML and text to others: write {str(meant).lower()}, or quote it"
+    if node.tag in {_NULL_TAG, _MERGE_TAG} or any(form.fullmatch(text) for form in _SAME_EVERYWHERE):
+        digits = sum(char.isdecimal() for char in text.lower().partition("e")[0].lstrip("-+0."))
+        if node.tag == _FLOAT_TAG and digits > _MOST_DIGITS:
+            return f"a number with a fraction keeps {_MOST_DIGITS} digits: write fewer, or quote it if it is text"
+        return None
+    return (
+        "a value is to YAML a date, a time, or a number in another notation (a leading 0, _ or :): quote it if it is"
+        " text, else write the number plainly"
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import redis
@@ -64,6 +65,14 @@ def foreign_side_table(world: World) -> None:
     world.config["side_table"] = "orders"
 
 
+def filtered_by_another_type(world: World) -> None:
+    world.rule["filter"] = {"equals": {"sk": "7"}}
+
+
+def prefix_of_a_number(world: World) -> None:
+    world.rule["filter"] = {"key_prefix": {"sk": "7"}}
+
+
 def refreshed_by_half_a_key(world: World) -> None:
     world.rule["cache"][0].update(key=f"{world.account}:{{pk}}:{{email}}", action="refresh")
 
@@ -78,6 +87,8 @@ BROKEN = [
     (other_index_type, ["by_it of table indexed in eu", "total (S)", "total (N)", "Create the index anew"]),
     (no_side_table, ["no-side in eu does not exist", "replicator init"]),
     (no_coordination_table, ["no-coordination in us does not exist", "replicator init"]),
+    (filtered_by_another_type, ["rules[0].filter.equals names sk as S, but it is N in orders in us"]),
+    (prefix_of_a_number, ["rules[0].filter.key_prefix names sk as S, but it is N in orders in us"]),
     (refreshed_by_half_a_key, ["rules[0].cache[0].key", "lacks sk of the primary key", "set action: invalidate"]),
     (foreign_side_table, ["orders in eu is not a side table", "pk (S), sk (N) instead of k (S)"]),
 ]
@@ -468,3 +479,75 @@ def test_a_key_pattern_over_numbers_is_proven_with_a_number(world: World) -> Non
     restricted(world, f"~{world.account}:*:[0-9]*", *RIGHTS)
     answer = world.check()
     assert answer.code == 0, answer.failures()
+
+
+# -- filters -------------------------------------------------------------------------------------------------------
+
+
+def tried(world: World, conditions: dict[str, Any], *, ordered: bool = True) -> tuple[str, str]:
+    """How a filter fares on three items: status and sentence of its fact."""
+    if ordered:
+        world.sound()
+        world.rule["filter"] = conditions
+    else:
+        world.mesh("versioned", filter=conditions)
+    for number in range(3):
+        world.put("us", "orders", pk={"S": "a"}, sk={"N": str(number)}, level={"S": "3"}, status={"S": f"s{number}"})
+    answer = world.check()
+    assert answer.code == 0, answer.failures()
+    (found,) = [
+        (fact["status"], fact["found"])
+        for fact in answer.json["facts"]
+        if fact["fact"] == "filter" and "items of orders in us" in fact["found"]
+    ]
+    return found
+
+
+def test_a_filter_is_tried_on_items_that_are_there(world: World) -> None:
+    assert tried(world, {"equals": {"level": "3"}, "where": "status != 's1'"}) == (
+        "ok",
+        "2 of 3 items of orders in us match.",
+    )
+
+
+def test_a_filter_that_matches_none_of_the_items_is_a_warning(world: World) -> None:
+    status, found = tried(world, {"equals": {"level": 3}})
+    assert status == "warning"
+    assert found.startswith("0 of 3 items of orders in us match.")
+
+
+def test_a_filter_that_cannot_be_evaluated_on_items_is_a_warning(world: World) -> None:
+    status, found = tried(world, {"where": "abs(level) > `1`"})
+    assert status == "warning"
+    assert found.startswith("0 of 3 items of orders in us match. On 3 the filter's `where` cannot be evaluated")
+
+
+def test_a_filter_of_a_mesh_is_tried_too(world: World) -> None:
+    status, found = tried(world, {"equals": {"pk": "b"}}, ordered=False)
+    assert (status, found[: found.index(".")]) == ("warning", "0 of 3 items of orders in us match")
+
+
+def test_a_filter_that_may_not_be_tried_is_no_failure(world: World) -> None:
+    world.sound()
+    world.rule["filter"] = {"exists": ["level"]}
+    assert "orders in us has no items to try the filter on." in world.check().output
+    with denying(world.endpoint_url, "Scan") as url:
+        world.config["regions"]["us"]["endpoint_url"] = url
+        answer = world.check()
+    assert answer.code == 0, answer.failures()
+    (fact,) = [fact for fact in answer.json["facts"] if fact["fact"] == "filter"]
+    assert fact["status"] == "skipped"
+    assert (
+        "The filter was not tried on items of orders in us: Scan on orders in us failed: AccessDenied" in fact["found"]
+    )
+
+
+def test_what_only_the_file_shows_is_told_offline(world: World) -> None:
+    world.rule["filter"] = {"where": "status == active"}
+    world.rule["cache"][0]["action"] = "refresh"
+    answer = world.run("check", "--offline", "--json")
+    assert answer.code == 0
+    (warned,) = answer.warnings()
+    assert warned.startswith("rules[0].filter: where compares two attributes of an item with each other")
+    (skipped,) = [fact["found"] for fact in answer.json["facts"] if fact["status"] == "skipped"]
+    assert "Whether the key of rules[0].cache[0] holds the whole primary key" in skipped

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from replicator.settings import DEFAULT_PATH
+from replicator.settings import DEFAULT_PATH, OrderedRule
 from replicator.settings.loading import ConfigurationProblems, configuration_path, load
 
 GOOD = """\
@@ -88,7 +88,7 @@ def test_a_good_file_is_settings(path: Path) -> None:
         (changed("rediss://cache:6379/0", "redis://cache/0?ssl_ca_certs=x"), 7, ["has a TLS option"]),
         (changed("rediss://cache:6379/0", "rediss://"), 7, ["`caches.eu_main.url` must name a host"]),
         (changed("group: test", "group: [test]"), 1, ["`group` must be text"]),
-        (changed("source: us", "source: no"), 11, ["`rules[0].source` must be text", "quote it"]),
+        (changed("source: us", "source: no"), 11, ["no is false to YAML and text to others", "quote it"]),
         (changed("table: orders", "table: or ders"), 10, ["`rules[0].table` must be a DynamoDB table name"]),
         (changed("table: orders", "table: xy"), 10, ["`rules[0].table`", "3 characters"]),
         (changed("table: orders", 'table: "or ders-*"'), 10, ["`rules[0].table.glob` must be letters", "wildcards"]),
@@ -114,7 +114,7 @@ def test_a_good_file_is_settings(path: Path) -> None:
         ),
         (changed("source: us", "source: us\n    epoch: x"), 12, ["`rules[0].epoch` must be an integer"]),
         (changed("source: us", "source: us\n    epoch: 1000"), 12, ["`rules[0].epoch`", "999"]),
-        (changed("source: us", "source: us\n    filter: {where: '[['}"), 12, ["`rules[0].filter`", "JMESPath"]),
+        (changed("source: us", "source: us\n    filter: {where: '[['}"), 12, ["`rules[0].filter.where`", "JMESPath"]),
         (changed("  us: {", "  usa: {"), 3, ["the name `regions.usa`", "two lower-case letters"]),
         (changed("order:{pk}", "order"), 15, ["`rules[0].cache[0]`", "no {attribute} placeholder"]),
         (changed("rediss:", "http:"), 7, ["`caches.eu_main.url` must begin with rediss://"]),
@@ -206,9 +206,9 @@ def test_every_mode_has_a_good_file(path: Path, text: str) -> None:
         ),
         (ACTIVE + "    guard: none\n", 13, "`rules[0].guard` must be 'read' or 'optimistic'."),
         (
-            ACTIVE.replace("active-active", "no"),
+            ACTIVE.replace("active-active", "true"),
             9,
-            f"{MODE}; YAML reads no as False: quote it if it is text.",
+            f"{MODE}; YAML reads true as True: quote it if it is text.",
         ),
         (ACTIVE.replace("      - eu\n", ""), 10, "`rules[0].regions` needs at least 2 elements."),
         (
@@ -252,10 +252,21 @@ def test_a_rule_is_judged_by_the_keys_of_its_own_mode(path: Path, text: str, lin
         ("a: 1\n---\nb: 2\n", "is not YAML"),
         ("group: a\nregions: {}\ngroup: b\n", ":3: key `group` is there twice (first in line 1)"),
         ("regions: {no: {region: eu-north-1}}\n", ":1: a key is not text to YAML"),
-        ("group: 2020-13-45\n", "is not YAML"),
+        ("group: 2020-13-45\n", ":1: a value is to YAML a date, a time, or a number in another notation"),
         ("a: {b: [x, 2e+06]}\n", ":1: a value with an exponent is a number to some programs and text to others"),
         ("a:\n  b: 1e-07\n", ":2: a value with an exponent"),
         ("a: 12e4567\n", ":1: a value with an exponent"),
+        ("a: {b: [NO]}\n", ":1: NO is false to YAML and text to others: write false, or quote it"),
+        ("a: On\n", ":1: On is true to YAML"),
+        ("a: 01234\n", ":1: a value is to YAML a date, a time, or a number in another notation"),
+        ("a:\n  b: 12:30:45\n", ":2: a value is to YAML a date, a time"),
+        ("a: 12:30\n", ":1: a value is to YAML a date, a time"),
+        ("a: 2026-01-01\n", ":1: a value is to YAML a date"),
+        ("a: 2026-01-01T00:00:00Z\n", ":1: a value is to YAML a date"),
+        ("a: 1_000\n", ":1: a value is to YAML a date, a time, or a number in another notation"),
+        ("a: 0b11\n", ":1: a value is to YAML"),
+        ("a: 1_0.5\n", ":1: a value is to YAML"),
+        ("a: 0.1234567890123456\n", ":1: a number with a fraction keeps 15 digits"),
     ],
 )
 def test_a_file_that_is_no_configuration_says_so(path: Path, text: str, part: str) -> None:
@@ -335,6 +346,53 @@ def test_a_directory_or_binary_file_is_told(path: Path, tmp_path: Path) -> None:
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigurationProblems, match="not UTF-8"):
         load(path)
+
+
+@pytest.mark.parametrize(
+    "value", ["true", "False", "0", "-7", "31", "1.50", "0.001", ".5", "1.0e-7", "1.0e+3", "0x1F", "~", "null", "-.inf"]
+)
+def test_a_scalar_that_means_the_same_to_every_reader_is_taken(path: Path, value: str) -> None:
+    (sentence,) = problems(path, GOOD + f"other: {value}\n")
+    assert "`other` is not a known key" in sentence
+
+
+@pytest.mark.parametrize("value", ["'NO'", '"01234"', "'12:30:45'", "'2026-01-01'", "no-one", "1.2.3", "10s", "v1_0"])
+def test_text_is_text(path: Path, value: str) -> None:
+    path.write_text(GOOD + f"    filter: {{equals: {{country: {value}}}}}\n")
+    rule = load(path).rules[0]
+    assert isinstance(rule, OrderedRule)
+    assert rule.filter.equals == {"country": value.strip("'\"")}
+
+
+@pytest.mark.parametrize(
+    ("conditions", "words"),
+    [
+        ("where: 'status == \"active\"'", "`rules[0].filter.where` compares an attribute with another one"),
+        ("where: 'active == true'", "`rules[0].filter.where` compares with an attribute of the name true or false"),
+        ("where: '`false`'", "`rules[0].filter.where` can never hold"),
+        (
+            "{key_prefix: {pk: a}, equals: {pk: b}}",
+            "`rules[0].filter` has under equals.pk what key_prefix.pk rules out",
+        ),
+        (
+            "{key_prefix: {pk: a}, equals: {pk: 1}}",
+            "`rules[0].filter` has under equals.pk what key_prefix.pk rules out",
+        ),
+        ("equals: {n: 1.0e+126}", "`rules[0].filter` has a number under equals.n that DynamoDB cannot hold"),
+        ("equals: {n: .nan}", "`rules[0].filter` has a number under equals.n that DynamoDB cannot hold"),
+        (f"equals: {{n: {'1' * 39}}}", "`rules[0].filter` has a number under equals.n that DynamoDB cannot hold"),
+    ],
+)
+def test_a_filter_that_can_match_nothing_is_refused(path: Path, conditions: str, words: str) -> None:
+    text = conditions if conditions.startswith("{") else f"{{{conditions}}}"
+    (sentence,) = problems(path, GOOD + f"    filter: {text}\n")
+    assert words in sentence
+
+
+@pytest.mark.parametrize("number", ["1" * 38, "9.9e+125", "1.0e-130", "0", "-3", "1" + "0" * 100])
+def test_a_number_that_dynamodb_holds_may_be_asked_for(path: Path, number: str) -> None:
+    path.write_text(GOOD + f"    filter: {{equals: {{n: {number}}}}}\n")
+    assert isinstance(load(path).rules[0], OrderedRule)
 
 
 def test_a_merged_mapping_keeps_its_lines(path: Path) -> None:

@@ -1,0 +1,36 @@
+"""Facts that the file alone shows, and what it cannot show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from replicator.checks.facts import Fact, skipped, warning
+from replicator.domain.filter_analysis import doubts
+from replicator.settings import OrderedRule
+
+if TYPE_CHECKING:
+    from replicator.settings import Settings
+
+
+def file_facts(settings: Settings) -> Iterator[Fact]:
+    """What works as it is written and may not be meant."""
+    for index, rule in enumerate(settings.rules):
+        if isinstance(rule, OrderedRule) and rule.filter.where is not None:
+            for doubt in doubts(rule.filter.where):
+                yield warning(
+                    f"rule {rule.name}", "filter", f"rules[{index}].filter: {doubt}", "Leave it if it is meant."
+                )
+
+
+def unseen_facts(settings: Settings) -> Iterator[Fact]:
+    """What would be refused and needs a look at the tables."""
+    for index, rule in enumerate(settings.rules):
+        refreshed = [f"cache[{n}]" for n, action in enumerate(rule.cache) if action.action == "refresh"]
+        if refreshed:
+            yield skipped(
+                f"rule {rule.name}",
+                "cache keys",
+                f"Whether the key of rules[{index}].{' and '.join(refreshed)} holds the whole primary key, as action:"
+                " refresh needs it, shows only with the table.",
+            )
