@@ -252,22 +252,11 @@ def test_inspect_expects_nothing_where_the_filter_keeps_the_item_out(world: Worl
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize("key", ["a", '{"pk": "a"}', '{"pk": "a", "sk": "x"}', '{"pk": {"N": "1"}, "sk": 1}', "{"])
-def test_inspect_says_what_the_key_looks_like(world: World, key: str) -> None:
+def test_inspect_says_what_the_key_looks_like(world: World) -> None:
     world.table("us", view="NEW_AND_OLD_IMAGES")
-    answer = look(world, key)
+    answer = look(world, '{"pk": "a"}')
     assert answer.code == 2
     assert "The key is pk (S), sk (N)" in answer.errors
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize("key", ["NaN", "Infinity", "abc", "1e126", "1e-131", "9" * 39, '{"id": 1e99999}'])
-def test_inspect_refuses_what_is_no_number(world: World, key: str) -> None:
-    world.table("us", "simple", {"id": "N"}, view="NEW_AND_OLD_IMAGES")
-    world.rule.update(table="simple", cache=[])
-    answer = look(world, key)
-    assert answer.code == 2
-    assert "has a value of the wrong type. The key is id (N)" in answer.errors
 
 
 @pytest.mark.servers

@@ -12,7 +12,7 @@ import pytest
 from replicator.adapters.dynamodb.conflict_log import stored
 from replicator.cli.conflicts import shortened
 from replicator.domain.conflict_document import document
-from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Operation, Reason, Witness
+from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Reason, Witness
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
@@ -35,22 +35,18 @@ def entry(
     mode: str = "ordered",
     kind: ConflictKind = ConflictKind.PUT_PUT,
     loser: Image | None = None,
-    loser_region: str | None = "eu",
-    loser_op: Operation = Operation.PUT,
 ) -> ConflictEntry:
     key = ItemKey((("pk", "S", pk), ("sk", "N", "1")))
-    lost = loser or image(pk, note={"S": "lost"}, ver={"N": "3"})
     conflict = LogConflict(
         key=key,
         kind=kind,
         winner_version=f"{number}!P!w",
         winner=image(pk, note={"S": "won"}, ver={"N": "7"}),
-        loser=lost if loser_op is Operation.PUT else None,
+        loser=loser or image(pk, note={"S": "lost"}, ver={"N": "3"}),
         reason=Reason.VERSION,
         loser_version=f"{number}!P!l",
         winner_region="us",
-        loser_region=loser_region,
-        loser_op=loser_op,
+        loser_region="eu",
     )
     witness = Witness(RegionId("us"), ShardId("shard-1"), SequenceNumber("17"))
     return ConflictEntry(conflict, TableName("orders"), RuleName(rule), mode, witness, NOON + number)
@@ -65,12 +61,6 @@ def log(world: World, *entries: ConflictEntry, mask: frozenset[str] = frozenset(
 @pytest.fixture
 def ordered(world: World) -> World:
     world.sound()
-    return world
-
-
-@pytest.fixture
-def versioned(world: World) -> World:
-    world.mesh("versioned")
     return world
 
 
@@ -214,7 +204,7 @@ def held(world: World, region: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.servers
-def test_in_mode_ordered_a_loser_goes_to_the_source(ordered: World) -> None:
+def test_a_loser_is_written_again(ordered: World) -> None:
     one = entry(loser=image("a", note={"S": "lost"}, _rep={"S": "0" * 56}))
     log(ordered, one)
     told = promote(ordered, one)
@@ -226,68 +216,6 @@ def test_in_mode_ordered_a_loser_goes_to_the_source(ordered: World) -> None:
     assert "do not write in region eu" in refused.errors
 
 
-@pytest.mark.servers
-def test_in_mode_versioned_a_loser_gets_a_version_above_item_and_tombstone(versioned: World) -> None:
-    one = entry(mode="versioned")
-    log(versioned, one)
-    versioned.put("eu", "orders", pk={"S": "a"}, sk={"N": "1"}, note={"S": "won"}, ver={"N": "7.5"})
-    told = promote(versioned, one)
-    assert told["region"] == "eu"
-    assert told["after"]["ver"] == {"N": "8"}
-    assert held(versioned, "eu")[0]["note"] == {"S": "lost"}
-    promote(versioned, one, "--region", "us", "--version", "20")
-    assert held(versioned, "us")[0]["ver"] == {"N": "20"}
-    too_low = versioned.run("conflicts", "promote", one.id, "--yes", "--region", "us", "--version", "19")
-    assert too_low.code == 2
-    assert "not above" in too_low.errors
-    row = {"k": {"S": one.item}, "v": {"S": "35014"}}  # a delete of version 40
-    versioned.call("eu", "PutItem", TableName="replicator-side-test", Item=row)
-    assert promote(versioned, one)["after"]["ver"] == {"N": "41"}
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize(
-    ("version", "standing", "begins"),
-    [
-        ({"attribute": "ver", "type": "time"}, "2026-01-01T00:00:00.123Z", "20"),
-        ({"attribute": "ver", "type": "string", "width": 3}, "abc", None),
-    ],
-)
-def test_text_versions_are_raised_where_anybody_can_know_how(
-    world: World, version: dict[str, Any], standing: str, begins: str | None
-) -> None:
-    world.mesh("versioned", version=version)
-    one = entry(mode="versioned", loser=image("a", ver={"S": standing}))
-    log(world, one)
-    if begins is None:
-        refused = world.run("conflicts", "promote", one.id, "--yes")
-        assert (refused.code, "--version" in refused.errors) == (2, True)
-        assert promote(world, one, "--version", "abz")["after"]["ver"] == {"S": "abz"}
-    else:
-        raised = promote(world, one)["after"]["ver"]["S"]
-        assert raised > standing
-        assert len(raised) == len(standing)
-
-
-@pytest.mark.servers
-def test_in_mode_active_active_a_loser_goes_where_it_lost_without_its_stamp(world: World) -> None:
-    world.mesh("active-active")
-    one = entry(mode="active-active", loser=image("a", note={"S": "lost"}, _rep={"S": "stamp"}))
-    log(world, one)
-    assert promote(world, one)["region"] == "eu"
-    assert held(world, "eu") == [{"pk": {"S": "a"}, "sk": {"N": "1"}, "note": {"S": "lost"}}]
-    assert world.run("conflicts", "promote", one.id, "--yes", "--version", "1").code == 2
-
-
-@pytest.mark.servers
-def test_a_delete_that_lost_is_done_again(ordered: World) -> None:
-    one = entry(loser_op=Operation.DELETE, kind=ConflictKind.PUT_DELETE)
-    log(ordered, one)
-    ordered.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, note={"S": "won"})
-    assert promote(ordered, one)["after"] is None
-    assert held(ordered, "us") == []
-
-
 SHOWN: dict[str, Any] = {
     "pk": {"S": "a"},
     "sk": {"N": "1"},
@@ -295,54 +223,10 @@ SHOWN: dict[str, Any] = {
     "tags": {"SS": ["b", "a"]},
     "map": {"M": {}},
 }
-CHANGED: list[dict[str, Any] | None] = [
-    {**SHOWN, "note": {"S": "newer"}},
-    {name: value for name, value in SHOWN.items() if name != "map"},
-    None,
-]
-MEANWHILE = [
-    *((operation, item) for operation in ("PutItem", "DeleteItem") for item in CHANGED),
-    ("PutItem", {**SHOWN, "ver": {"N": "9"}}),
-]
 
 
 @pytest.mark.servers
-@pytest.mark.parametrize(("operation", "meanwhile"), MEANWHILE)
-def test_an_item_that_changed_since_it_was_shown_stays(
-    ordered: World, operation: str, meanwhile: dict[str, Any] | None
-) -> None:
-    one = entry() if operation == "PutItem" else entry(loser_op=Operation.DELETE, kind=ConflictKind.PUT_DELETE)
-    log(ordered, one)
-    ordered.put("us", "orders", **SHOWN)
-
-    def interfere(passing: str) -> None:
-        if passing == operation and meanwhile is not None:
-            ordered.put("us", "orders", **meanwhile)
-        elif passing == operation:
-            ordered.call("us", "DeleteItem", TableName="orders", Key={"pk": SHOWN["pk"], "sk": SHOWN["sk"]})
-
-    with watched(ordered.endpoint_url, interfere) as url:
-        ordered.config["regions"]["us"]["endpoint_url"] = url
-        refused = ordered.run("conflicts", "promote", one.id, "--yes")
-    assert refused.code == 2
-    assert "The item has changed since it was shown; nothing was written." in refused.errors
-    assert [item.get("note") for item in held(ordered, "us")] == ([] if meanwhile is None else [meanwhile["note"]])
-
-
-@pytest.mark.servers
-def test_an_item_that_came_since_it_was_shown_stays(ordered: World) -> None:
-    one = entry()
-    log(ordered, one)
-    with watched(
-        ordered.endpoint_url, lambda passing: ordered.put("us", "orders", **SHOWN) if passing == "PutItem" else None
-    ) as url:
-        ordered.config["regions"]["us"]["endpoint_url"] = url
-        assert ordered.run("conflicts", "promote", one.id, "--yes").code == 2
-    assert held(ordered, "us")[0]["note"] == SHOWN["note"]
-
-
-@pytest.mark.servers
-def test_an_attribute_that_nobody_saw_is_told_when_it_is_overwritten(ordered: World) -> None:
+def test_an_attribute_that_was_not_shown_is_named_when_it_is_written_over(ordered: World) -> None:
     one = entry()
     log(ordered, one)
     ordered.put("us", "orders", **SHOWN)
@@ -357,55 +241,6 @@ def test_an_attribute_that_nobody_saw_is_told_when_it_is_overwritten(ordered: Wo
     assert answer.code == 0
     told = "meanwhile the item had got other values of surprise, which were not shown and are gone now"
     assert told in answer.errors
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize("delete", [False, True])
-def test_a_loser_with_any_number_of_attributes_is_promoted(ordered: World, *, delete: bool) -> None:
-    """The condition stays within DynamoDB's bounds, and says first what the write would take away."""
-    many = {f"field{number:03d}": {"S": "x"} for number in range(600)}
-    one = entry(loser_op=Operation.DELETE, kind=ConflictKind.PUT_DELETE) if delete else entry(loser=image("a", **many))
-    log(ordered, one)
-    standing = {**SHOWN, **many}
-    ordered.put("us", "orders", **standing)
-
-    def interfere(passing: str) -> None:
-        if passing == ("DeleteItem" if delete else "PutItem"):
-            ordered.put("us", "orders", **{**standing, "field599": {"S": "changed"}})
-
-    with watched(ordered.endpoint_url, interfere) as url:
-        ordered.config["regions"]["us"]["endpoint_url"] = url
-        answer = ordered.run("conflicts", "promote", one.id, "--yes")
-    assert answer.code == 0
-    assert "meanwhile the item had got other values of field599" in answer.errors
-
-
-@pytest.mark.servers
-def test_a_stamp_that_the_daemon_sets_meanwhile_is_no_change(world: World) -> None:
-    world.mesh("active-active")
-    one = entry(mode="active-active")
-    log(world, one)
-    world.put("eu", "orders", **SHOWN)
-
-    def interfere(passing: str) -> None:
-        if passing == "PutItem":
-            world.put("eu", "orders", **SHOWN, _rep={"S": "stamp"})
-
-    with watched(world.endpoint_url, interfere) as url:
-        world.config["regions"]["eu"]["endpoint_url"] = url
-        answer = world.run("conflicts", "promote", one.id, "--yes")
-    assert (answer.code, answer.errors) == (0, "")
-
-
-@pytest.mark.servers
-@pytest.mark.parametrize("how", ["masked", "truncated"])
-def test_an_image_that_is_not_whole_is_not_promoted(ordered: World, how: str) -> None:
-    one = entry()
-    log(ordered, one, mask=frozenset({"note"} if how == "masked" else ()), bound=60 if how == "truncated" else 390_000)
-    refused = ordered.run("conflicts", "promote", one.id, "--yes")
-    assert refused.code == 2
-    assert "cannot be written again" in refused.errors
-    assert held(ordered, "us") == []
 
 
 @pytest.mark.servers
