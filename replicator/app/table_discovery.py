@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from replicator.settings import Settings
 
 _MOST_SECONDS = 30.0
-"""While there is nothing to read, somebody has to show at least this often that the program lives."""
+"""While there is nothing to read, the program shows at least this often that it lives."""
 
 _MISSED_LOOKS = 2
 _Key = tuple[str, str]
@@ -35,7 +35,7 @@ _Key = tuple[str, str]
 
 
 class TableWatch:
-    """The tables of every choice: looked for again and again, told when they change."""
+    """The tables of every choice: looked for again and again, reported when they change."""
 
     def __init__(self, premises: Premises, survey: Survey, observer: Observer) -> None:
         """`survey`: what the start found."""
@@ -158,7 +158,7 @@ class TableWatch:
         return LeftOut(name, choosing(self._written)[name].regions_used[0], table, reason, advice)
 
     def _tell_left_out(self, left_out: Iterable[LeftOut]) -> None:
-        """Tell of a table once for each reason."""
+        """Report a table once for each reason."""
         now = {(left.rule, left.table): left for left in left_out}
         for key, left in now.items():
             if self._left_out.get(key) != left:

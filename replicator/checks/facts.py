@@ -1,4 +1,4 @@
-"""Facts about the world: what was looked at, how it stands, and what to do about it."""
+"""Facts about the world: what was looked at, its state, and what to do about it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_WRONG_
 
 
 class Status(enum.Enum):
-    """How a fact stands."""
+    """The state of a fact."""
 
     OK = "ok"
     WARNING = "warning"
@@ -20,7 +20,7 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that was looked at. `found` and `remedy` are sentences; `exit_code` tells why it failed."""
+    """One thing that was looked at. `found` and `remedy` are sentences; `exit_code` is the kind of its failure."""
 
     subject: str
     name: str

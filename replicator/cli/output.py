@@ -59,7 +59,7 @@ def _shown_once(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
 
 
 def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table for a terminal; words that say how something stands are coloured."""
+    """A table for a terminal; words for a state are coloured."""
     from rich import box
     from rich.table import Column, Table
     from rich.text import Text

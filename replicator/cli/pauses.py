@@ -23,7 +23,7 @@ def pause_rule(config: Path | None, name: str, note: str, *, as_json: bool) -> i
 def resume_rule(config: Path | None, name: str, *, as_json: bool) -> int:
     """Let a rule go on and say so."""
     changed = on_group(loaded(config), lambda group: pauses.resume(group, name))
-    done = f"Rule {name} goes on where it stood."
+    done = f"Rule {name} goes on from its position."
     return _print(name, done if changed else f"Rule {name} was not paused.", changed, paused=False, as_json=as_json)
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from replicator.operations.rewind_plan import Step
 
 _SHOWN_ROWS = 50
-_COLUMNS = ("stream", "shard", "target", "stands at", "is read again")
+_COLUMNS = ("stream", "shard", "target", "position", "is read again")
 
 
 def rewind_rule(config: Path | None, wish: Wish, *, yes: bool, as_json: bool) -> int:

@@ -2,7 +2,7 @@
 
 Owns versions, the stamp's text, the content hash and the causal `bump`. Invariant: the text of versions is fixed-width
 ASCII, so byte order, DynamoDB's `<` on strings and the order of `Version` agree; and a stamp's text begins with its
-version's, so a stamp is never below its own version. Nonces are handed in by whoever carries a write out.
+version's, so a stamp is never below its own version. Nonces are handed in by the code that carries a write out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from replicator.domain.image import Image, canonical
 from replicator.domain.versions import GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP
 
 NO_PARENT = "-"
-"""Stands for the parent of a write that overwrote nothing whose version is known."""
+"""In place of the parent of a write that overwrote nothing whose version is known."""
 
 NONCE_BYTES = 6
 """Randomness of a nonce: 8 characters of base64url."""
@@ -54,7 +54,7 @@ class Version:
 
 
 def write_sequence(generation: int, number: int) -> int:
-    """Where a write stands among all of its table and region, also across streams: generation, then sequence number."""
+    """The order of a write among all of its table and region, also across streams: generation, then sequence number."""
     if not (0 <= generation < 10**GENERATION_DIGITS and 0 <= number < 10**SEQUENCE_DIGITS):
         raise ValueError(f"generation {generation} or sequence number {number} does not fit a version")
     place: int = generation * 10**SEQUENCE_DIGITS + number
@@ -153,8 +153,8 @@ def parse_stamp(text: str) -> Stamp | None:
 class Held:
     """An item as the protocol looks at it.
 
-    `seen` is the wire JSON of its stamp attribute exactly as it stands there (None: it has none), `stamp` what that
-    says (None also when it is no stamp of ours), `content` the hash of everything else.
+    `seen` is the wire JSON of its stamp attribute exactly as it is there (None: it has none), `stamp` what that
+    means (None also when it is no stamp of ours), `content` the hash of everything else.
     """
 
     image: Image

@@ -1,4 +1,4 @@
-"""What was lost before it was read, and an operator's word that it may be."""
+"""What was lost before it was read, and its acknowledgement by an operator."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LEAST_OF_ID = 4
 
 @dataclass(frozen=True, slots=True)
 class ListedGap:
-    """A loss interval of one target, and who accepted it when; None and empty while it is open."""
+    """A loss interval of one target, and by which user it was accepted when; None and empty while it is open."""
 
     gap: str
     rule: RuleName
@@ -95,7 +95,7 @@ async def gap_named(group: Group, gap_id: str) -> StoredGap:
 
 
 async def acknowledge(group: Group, seen: StoredGap, *, by: str, note: str = "") -> tuple[ListedGap, bool]:
-    """Accept a loss as it was seen, so that a target that stands at it goes on behind it.
+    """Accept a loss as it was seen, so that a target that waits at it goes on behind it.
 
     Returns the gap as it is now, and whether it was accepted by this call: it may have been before.
     """

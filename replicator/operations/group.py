@@ -1,4 +1,4 @@
-"""A group as operations see it: its stored rows, who of it is alive, and how a shard's positions change.
+"""A group as operations see it: its stored rows, its live workers, and how a shard's positions change.
 
 Invariant: nothing here needs a worker; a shard changes in one conditional write that ends its owner's epoch.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings
 
 ALIVE, SILENT, UNKNOWN = "alive", "silent", "unknown"
-"""What is known of a worker: its heartbeat moves, or stands still or is gone, or was not looked at twice."""
+"""What is known of a worker: its heartbeat moves, or does not or is gone, or was not looked at twice."""
 
 _LOOK_SECONDS = 0.25
 _SLACK_SECONDS = 0.5

@@ -35,7 +35,7 @@ class _Candidate:
 
 @dataclass(frozen=True, slots=True)
 class _Standing:
-    """How things stand in one region."""
+    """What one region holds."""
 
     item: ItemCopy
     side: ItemCopy

@@ -163,5 +163,5 @@ async def store(group: Group, planned: Plan) -> None:
 
 
 async def _put(group: Group, stream: StreamRef, row: LeaseRow, move: Move) -> None:
-    """Let targets stand somewhere, wherever they stood."""
+    """Move targets to a position, from wherever they were."""
     await group.move(stream, row, lambda _: move)

@@ -108,7 +108,7 @@ def takings(leases: Sequence[KclLease], listed: Sequence[Shard]) -> Iterator[Tak
     for shard in listed:
         lease = known.get(shard.shard_id)
         if lease is not None:
-            why = _INEXACT.get(lease.checkpoint, f"its lease stands at {lease.checkpoint}")
+            why = _INEXACT.get(lease.checkpoint, f"its lease is at {lease.checkpoint}")
             yield Taken(shard, lease.position, why, is_exact=lease.checkpoint not in _INEXACT)
         elif shard.shard_id in passed:
             yield Taken(shard, END, "it has no lease any more, and its descendants have")

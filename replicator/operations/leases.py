@@ -1,4 +1,4 @@
-"""Who owns which shard and what it waits for; and taking shards from their owners.
+"""The owner of every shard and what it waits for; and taking shards from their owners.
 
 Invariant: a release raises the shard's epoch, so its owner is fenced and can store nothing more there.
 """
@@ -31,7 +31,7 @@ _RELEASES_AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """Which shards to list. `owner`: the beginning of a worker's id, or `free`. `fast`: without a look who is alive."""
+    """Which shards to list. `owner`: the beginning of a worker's id, or `free`. `fast`: skip the look at heartbeats."""
 
     rule: str | None = None
     owner: str | None = None
@@ -75,7 +75,7 @@ class PausedRule:
 
 @dataclass(frozen=True, slots=True)
 class ListedStream:
-    """A stream, and who discovers its shards."""
+    """A stream, and the worker that discovers its shards."""
 
     stream: StreamRef
     drained: bool
@@ -96,7 +96,7 @@ class Skipped:
 
 @dataclass(frozen=True, slots=True)
 class ListedShard:
-    """A shard: its owner, what it waits for, and where targets stand (None: they have not read it)."""
+    """A shard: its owner, what it waits for, and the positions of targets (None: they have not read it)."""
 
     stream: StreamRef
     shard: ShardId

@@ -120,10 +120,10 @@ async def test_nothing_is_announced_to_nobody() -> None:
     sight = Sight()
     await asyncio.sleep(1)
     sight.members.announce()
-    assert not sight.news.untold.is_set()
+    assert not sight.news.due.is_set()
     await sight.other_beats(1)
     sight.members.announce()
-    assert sight.news.untold.is_set()
+    assert sight.news.due.is_set()
 
 
 async def test_paused_rules_are_seen_within_a_heartbeat_and_wake_us() -> None:

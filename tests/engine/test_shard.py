@@ -407,7 +407,7 @@ async def progress_of(world: World) -> tuple[Progress, ShardFence]:
     fence = ShardFence(session)
     lease = Lease(world.ref, S0, me, row.epoch)
     bench = ShardBench(world)
-    return Progress(lease, {}, bench.ports(), fence=fence, limits=Limits(), stir=lambda _: None), fence
+    return Progress(lease, {}, bench.ports(), fence=fence, limits=Limits(), save_in=lambda _: None), fence
 
 
 async def test_no_checkpoint_is_sent_behind_the_deadline_of_the_lease() -> None:

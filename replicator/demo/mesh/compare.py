@@ -113,7 +113,7 @@ async def alike(world: World) -> bool:
 
 
 async def compare_mesh(world: World, keyspace: Keyspace[MeshKey], readers: Iterable[CacheReader]) -> MeshFindings:
-    """Compare everything, once, as it stands."""
+    """Compare everything, once, as it is."""
     findings = MeshFindings(contested=contested(keyspace.keys))
     findings.conflicts = sorted(await _conflicts(world), key=lambda conflict: conflict.detected_at)
     logged = {conflict.loser_content for conflict in findings.conflicts}
@@ -158,7 +158,7 @@ def _stamps(shown: str, there: Mapping[str, Held | None]) -> Iterator[Difference
     present = {where: item for where, item in there.items() if item is not None}
     for where, item in present.items():
         if not item.intact:
-            yield Difference(where, shown, "is not stamped as it stands")
+            yield Difference(where, shown, "has a stamp that is not its own")
         elif item.kind is StampKind.MARK:
             yield Difference(where, shown, "is still marked for deletion")
     if len({item.version for item in present.values()}) > 1:
@@ -175,7 +175,7 @@ def _attributes(one: Image, other: Image) -> str:
 def _winner(
     key: MeshKey, item: Held | None, mode: str, logged: set[str | None], findings: MeshFindings
 ) -> Iterator[Difference]:
-    """Whether what stands there is what may stand there, and whether what was lost for it is in the log."""
+    """Whether what is there is what may be there, and whether what was lost for it is in the log."""
     content = None if item is None else content_of(item.image)
     survivors = key.survivors(mode)
     findings.keys += bool(survivors)
@@ -197,7 +197,7 @@ def _illegitimate(key: MeshKey, content: str | None) -> str:
     if content is None:
         return "is absent, but the winner is no delete"
     if all(write.content != content for write in key.history):
-        return "is what nobody wrote"
+        return "is what no user wrote"
     return "is not the write that had to win" if key.shared else "is not the last write of its only region"
 
 

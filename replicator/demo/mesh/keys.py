@@ -54,7 +54,7 @@ class Write:
 
     @property
     def rank(self) -> tuple[bool, int, bool, str]:
-        """Where it stands in mode `versioned`."""
+        """Its rank in mode `versioned`."""
         return self.version is not None, self.version or 0, self.content is None, self.content or ""
 
 

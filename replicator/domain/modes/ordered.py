@@ -3,7 +3,7 @@
 Owns the decision how one change reaches one replica, as a generator of requests. Invariants (docs/protocol.md):
 I1 the version of a replica's item only grows (present: its stamp; absent: at least its tombstone). I2 the tombstone is
 written before the item is deleted. I3 a put onto a missing key is atomic with the check of the tombstone.
-Leaves retries, fencing and caches to whoever drives it.
+Leaves retries, fencing and caches to its driver.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Change:
     """One item's change, ready for a replica.
 
     `new` is the image to put (without reserved attributes), None for a removal; `old` is what the source held before,
-    None when the item was created. `source` and `created_at` (seconds since 1970) tell where and when it was written.
+    None when the item was created. `source` and `created_at` (seconds since 1970) are where and when it was written.
     """
 
     action: Action

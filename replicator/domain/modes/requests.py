@@ -59,7 +59,7 @@ class TombstoneBelow:
 
 @dataclass(frozen=True, slots=True)
 class Put:
-    """Write `image` with the stamp `version` if `when` holds; a refusal tells what stands there."""
+    """Write `image` with the stamp `version` if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
     image: Image
@@ -69,7 +69,7 @@ class Put:
 
 @dataclass(frozen=True, slots=True)
 class GuardedPut:
-    """`put`, in one transaction with the check that no tombstone stands at or above `guard.version`."""
+    """`put`, in one transaction with the check that no tombstone is at or above `guard.version`."""
 
     put: Put
     guard: TombstoneBelow
@@ -77,7 +77,7 @@ class GuardedPut:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete the item if `when` holds; a refusal tells what stands there."""
+    """Delete the item if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
     when: Condition
@@ -110,7 +110,7 @@ class GetTombstone:
 
 @dataclass(frozen=True, slots=True)
 class Absent:
-    """No item stands under the key."""
+    """The key has no item."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ StampCondition = Absent | StampIs | UnstampedOrBelow
 
 @dataclass(frozen=True, slots=True)
 class StampedPut:
-    """Write `image` with `stamp`, sealed with a new nonce, if `when` holds; a refusal tells what stands there."""
+    """Write `image` with `stamp`, sealed with a new nonce, if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
     image: Image
@@ -142,7 +142,7 @@ class StampedPut:
 
 @dataclass(frozen=True, slots=True)
 class Restamp:
-    """Set nothing but the stamp, sealed with a new nonce, if `when` holds; a refusal tells what stands there."""
+    """Set nothing but the stamp, sealed with a new nonce, if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
     stamp: Stamp
@@ -151,7 +151,7 @@ class Restamp:
 
 @dataclass(frozen=True, slots=True)
 class DeleteMarked:
-    """Delete the item if the delete of this version marked it; a refusal tells what stands there."""
+    """Delete the item if the delete of this version marked it; a refusal holds what is there."""
 
     key: ItemKey
     version: Version
@@ -166,7 +166,7 @@ class GetSideRow:
 
 @dataclass(frozen=True, slots=True)
 class MergeTombstone:
-    """Record another region's delete, unless a tombstone at or above it is there; a refusal tells the row."""
+    """Record another region's delete, unless a tombstone at or above it is there; a refusal holds the row."""
 
     key: ItemKey
     tombstone: Tombstone
@@ -174,7 +174,7 @@ class MergeTombstone:
 
 @dataclass(frozen=True, slots=True)
 class SettleTombstone:
-    """Record a delete of this region, if tombstone and floor are as `seen`; a refusal tells the row.
+    """Record a delete of this region, if tombstone and floor are as `seen`; a refusal holds the row.
 
     `removed_at` is where in this region's stream it took effect; None when a later one is known to have.
     """
@@ -246,7 +246,7 @@ class VersionIs:
 class VersionAtMost:
     """`attribute` is missing or not of type `kind` (N or S), or there is no item, or it is at most `value`.
 
-    A `value` of None stands below every value: only the first three are left.
+    A `value` of None is below every value: only the first three are left.
     """
 
     attribute: str
@@ -259,7 +259,7 @@ VersionCondition = Absent | VersionIs | VersionAtMost
 
 @dataclass(frozen=True, slots=True)
 class Replace:
-    """Write `image` as it is if `when` holds; `Done` tells what it replaced, a refusal what stands there."""
+    """Write `image` as it is if `when` holds; `Done` holds what it replaced, a refusal what is there."""
 
     key: ItemKey
     image: Image
@@ -268,7 +268,7 @@ class Replace:
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Delete the item if `when` holds; `Done` tells what it removed, a refusal what stands there."""
+    """Delete the item if `when` holds; `Done` holds what it removed, a refusal what is there."""
 
     key: ItemKey
     when: VersionIs | VersionAtMost
@@ -291,14 +291,14 @@ MeshRequest = At | Wait | LookAhead | LogConflict
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The write took effect. `item`: what a `Replace` or `Remove` took away, None when nothing stood there."""
+    """The write took effect. `item`: what a `Replace` or `Remove` took away, None when nothing was there."""
 
     item: Image | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A condition failed. `item` is what stands under the key, None when nothing does or only the tombstone refused."""
+    """A condition failed. `item` is what the key holds, None when nothing does or only the tombstone refused."""
 
     item: Image | None = None
     by_tombstone: bool = False
@@ -313,7 +313,7 @@ class Found:
 
 
 class Remover(enum.Enum):
-    """Who removed an item."""
+    """What removed an item."""
 
     USER = "user"  # or its time to live
     DAEMON = "daemon"  # it finished a marked delete
@@ -329,7 +329,7 @@ class FoundRow:
 
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
-    """The condition of a write to a side row failed; `row` is what stands there."""
+    """The condition of a write to a side row failed; `row` is what is there."""
 
     row: SideRow
 

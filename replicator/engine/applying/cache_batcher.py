@@ -18,7 +18,7 @@ _MOST_ACTIONS = 2000
 
 
 @dataclass(slots=True)
-class _Passenger:
+class _Request:
     actions: Sequence[CacheAction]
     fence: Fence
     error: ReplicatorError | None = None
@@ -27,7 +27,7 @@ class _Passenger:
 
 @dataclass(slots=True)
 class _Batch:
-    passengers: list[_Passenger] = field(default_factory=list)
+    requests: list[_Request] = field(default_factory=list)
     size: int = 0
     sent: bool = False
 
@@ -49,45 +49,45 @@ class CacheFunnel:
             return 0
         if self._open.size >= _MOST_ACTIONS:
             self._open = _Batch()
-        batch, passenger = self._open, _Passenger(actions, fence)
-        batch.passengers.append(passenger)
+        batch, request = self._open, _Request(actions, fence)
+        batch.requests.append(request)
         batch.size += len(actions)
         async with self._turn:
             if not batch.sent:
                 await self._send(batch)
-        if passenger.error is not None:
-            raise passenger.error
-        return passenger.unstored
+        if request.error is not None:
+            raise request.error
+        return request.unstored
 
     async def _send(self, batch: _Batch) -> None:
         batch.sent = True
         if self._open is batch:
             self._open = _Batch()
-        aboard = [passenger for passenger in batch.passengers if _may_send(passenger)]
+        sent = [request for request in batch.requests if _may_send(request)]
         try:
-            if aboard:
-                answer = await self._cache.apply([action for passenger in aboard for action in passenger.actions])
-                for passenger in aboard:
-                    _hand_out(answer, passenger)
+            if sent:
+                answer = await self._cache.apply([action for request in sent for action in request.actions])
+                for request in sent:
+                    _hand_out(answer, request)
         except ReplicatorError as error:
-            for passenger in aboard:
-                passenger.error = error
+            for request in sent:
+                request.error = error
         except BaseException:
-            for passenger in aboard:
-                passenger.error = Unreachable("A batch of cache actions was given up before it was answered.")
+            for request in sent:
+                request.error = Unreachable("A batch of cache actions was given up before it was answered.")
             raise
 
 
-def _hand_out(answer: CacheAnswer, passenger: _Passenger) -> None:
-    keys = {action.key for action in passenger.actions}
-    passenger.unstored = len(answer.unstored & keys)
-    passenger.error = next((error for key, error in answer.refused.items() if key in keys), None)
+def _hand_out(answer: CacheAnswer, request: _Request) -> None:
+    keys = {action.key for action in request.actions}
+    request.unstored = len(answer.unstored & keys)
+    request.error = next((error for key, error in answer.refused.items() if key in keys), None)
 
 
-def _may_send(passenger: _Passenger) -> bool:
+def _may_send(request: _Request) -> bool:
     try:
-        passenger.fence.check()
+        request.fence.check()
     except LeaseLost as error:
-        passenger.error = error
+        request.error = error
         return False
     return True

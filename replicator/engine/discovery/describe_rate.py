@@ -1,7 +1,7 @@
 """The budget of DescribeStream calls: so many a second and region, of all workers together.
 
-Invariant: as long as all agree on who works, no second sees more calls than the budget, whoever asks; those who ask in
-one process are served in turn. AWS throttles a stream at ten calls a second, and every other program that reads it is
+Invariant: as long as all agree on the live workers, no second sees more calls than the budget; callers in one process
+are served in turn. AWS throttles a stream at ten calls a second, and every other program that reads it is
 served from the same ten. Up to as many workers as calls each has whole calls a second of its own. More workers take
 slots by the wall clock: a wrong one costs a throttled call and nothing else.
 """

@@ -1,4 +1,4 @@
-"""What is to be asked about a stream next, and who waits for the answer."""
+"""What is to be asked about a stream next, and the readers that wait for the answer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Question:
 
 
 class Questions:
-    """Readers that wait to hear whether their shard is over."""
+    """Readers that wait to learn whether their shard is over."""
 
     def __init__(self) -> None:
         self._open: list[Question] = []
@@ -36,7 +36,7 @@ class Questions:
         return question
 
     def drop(self, question: Question) -> None:
-        """Nobody waits any more."""
+        """The caller waits no more."""
         self._open.remove(question)
 
     @property
@@ -46,12 +46,12 @@ class Questions:
 
     @property
     def for_children(self) -> set[ShardId]:
-        """Shards whose children may tell."""
+        """Shards whose children may answer the question."""
         return {question.shard_id for question in self._waiting() if not question.needs_listing}
 
     @property
     def for_listing(self) -> bool:
-        """Whether only a listing can tell."""
+        """Whether only a listing can answer."""
         return any(question.needs_listing for question in self._waiting())
 
     def hear(self, shards: Iterable[Shard], call: int) -> None:

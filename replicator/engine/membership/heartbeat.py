@@ -28,36 +28,36 @@ _NEWS_SECONDS = 0.3
 
 
 class News:
-    """What the other workers should hear of us, and that they should hear it soon."""
+    """What our next heartbeat shows to the other workers, and whether it is due early."""
 
     def __init__(self, admin: str = "") -> None:
         """`admin`: where our admin server listens."""
         self._admin = admin
         self._count = 0
         self.leaving = False
-        self.untold = asyncio.Event()
-        """Set while there is news that no heartbeat has told."""
+        self.due = asyncio.Event()
+        """Set while there is news that no heartbeat has carried."""
 
-    def tell(self) -> None:
+    def announce(self) -> None:
         """Let others look at the rows: shards were freed or found."""
         self._count += 1
-        self.untold.set()
+        self.due.set()
 
     def leave(self) -> None:
-        """Tell that we want no more shards."""
+        """Announce that we want no more shards."""
         self.leaving = True
-        self.tell()
+        self.announce()
 
     def pulse(self, beat: int) -> Pulse:
-        """The next heartbeat, with everything that is to tell."""
-        self.untold.clear()
+        """The next heartbeat, with all news."""
+        self.due.clear()
         return Pulse(beat, LEAVING - self._count if self.leaving else self._count, self._admin)
 
 
 async def heartbeat(  # noqa: PLR0913 - its collaborators, given once
     session: Session, membership: Membership, clock: Clock, observer: Observer, *, limits: Limits, news: News
 ) -> None:
-    """Beat until the session is over: the deadline passed, or somebody ended it. News is beaten early."""
+    """Beat until the session is over: the deadline passed, or another task ended it. News is beaten early."""
     beat = 0
     while not session.over.is_set():
         beat += 1
@@ -73,7 +73,7 @@ async def heartbeat(  # noqa: PLR0913 - its collaborators, given once
             wait = min(wait, limits.lease_seconds / 10)
         wait = max(0.0, min(wait, session.seconds_left))
         if not await pause(session.over, min(wait, _NEWS_SECONDS)) and wait > _NEWS_SECONDS:
-            await pause_for_any(wait - _NEWS_SECONDS, session.over, news.untold)
+            await pause_for_any(wait - _NEWS_SECONDS, session.over, news.due)
         session.expire_if_due()
 
 
@@ -91,9 +91,9 @@ class Heartbeats:
     def observe(
         self, counters: Mapping[WorkerId, int], owners: Iterable[WorkerId], *, asked_at: float, answered_at: float
     ) -> set[WorkerId]:
-        """Workers whose counter stood still for the lease time.
+        """Workers whose counter did not move for the lease time.
 
-        `asked_at` and `answered_at` are monotonic times around the read of `counters`: a value counts as standing still
+        `asked_at` and `answered_at` are monotonic times around the read of `counters`: a value counts as unmoved
         only from the answer that first showed it to the question that last found it, so a suspended observer never
         takes an old answer for a new one.
         """

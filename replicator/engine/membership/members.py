@@ -81,7 +81,7 @@ class Members:
     def announce(self) -> None:
         """Let the others look at the rows: shards were freed or found."""
         if self.live - {self.me}:
-            self._news.tell()
+            self._news.announce()
 
     def leave(self) -> None:
         """Tell the others that we stop, so that none of them counts on us."""

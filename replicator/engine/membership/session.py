@@ -1,8 +1,8 @@
-"""A worker's life: heartbeats, the deadline that fences its sends, and whose lease has expired.
+"""A worker's life: heartbeats, the deadline that fences its sends, and which leases have expired.
 
 Invariant: nothing is sent after the deadline, and the deadline lies before the moment at which any other worker may
 take a shard over. Wall clocks are never compared between machines: an owner is expired for an observer when its counter
-stood still for the lease time on the observer's own clock.
+did not move for the lease time on the observer's own clock.
 """
 
 from __future__ import annotations
@@ -61,11 +61,11 @@ class ShardFence:
 
     @property
     def revoked(self) -> bool:
-        """Whether the lease is known to be somebody else's."""
+        """Whether the lease is known to be another worker's."""
         return self._revoked
 
     def revoke(self) -> None:
-        """The lease went to somebody else."""
+        """The lease went to another worker."""
         self._revoked = True
 
     def check(self) -> None:

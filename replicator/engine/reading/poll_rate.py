@@ -11,11 +11,11 @@ from replicator.ports.sources import RecordPage, Stream
 from replicator.ports.targets import Fence
 
 _INSTANT = 1e-5
-"""Seconds that no clock need tell apart."""
+"""Seconds that no clock need distinguish."""
 
 
 class ShardCalls:
-    """One shard's calls for records. Whoever asks for an iterator takes the `turn` for that."""
+    """One shard's calls for records. A reader takes the `turn` also to ask for an iterator."""
 
     def __init__(self, stream: Stream, *, limits: Limits, clock: Clock, fence: Fence, stop: asyncio.Event) -> None:
         self.turn = asyncio.Lock()

@@ -1,7 +1,7 @@
 """Positions of a shard's targets, and their way into the coordination row.
 
-Batched in time, one save at a time. Invariant: what was told to be durable is stored in its order, under our epoch, and
-what could not be stored is kept for the next time.
+Batched in time, one save at a time. Invariant: what was reported as durable is stored in its order, under our epoch,
+and what could not be stored is kept for the next time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from replicator.engine.waiting import backoff
 
 
 class Progress:
-    """Positions of a shard's targets. `stir` asks whoever runs the shard to save in so many seconds."""
+    """Positions of a shard's targets. `save_in` asks the shard's worker to save in so many seconds."""
 
     def __init__(  # noqa: PLR0913 - its collaborators, given once
         self,
@@ -31,7 +31,7 @@ class Progress:
         *,
         fence: ShardFence,
         limits: Limits,
-        stir: Callable[[float], None],
+        save_in: Callable[[float], None],
     ) -> None:
         self._lease = lease
         self._positions = dict(stored)
@@ -40,7 +40,7 @@ class Progress:
         self._ports = ports
         self._fence = fence
         self._limits = limits
-        self._stir = stir
+        self._ask_to_save_in = save_in
         self._failures = 0
         self._due_at = 0.0
         self.what = f"checkpoint of {lease.shown}"
@@ -70,7 +70,7 @@ class Progress:
         return self._due_at - self._ports.clock.monotonic()
 
     async def save(self) -> None:
-        """Store what moved; a service that fails is told and asked again later."""
+        """Store what moved; a service that fails is reported and asked again later."""
         try:
             await self.flush()
         except ReplicatorError as error:
@@ -110,4 +110,4 @@ class Progress:
 
     def _save_in(self, seconds: float) -> None:
         self._due_at = self._ports.clock.monotonic() + seconds
-        self._stir(seconds)
+        self._ask_to_save_in(seconds)

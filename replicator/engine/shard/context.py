@@ -18,7 +18,7 @@ from replicator.ports.sources import Ends
 
 @dataclass(frozen=True, slots=True)
 class HeldShard:
-    """What the rules on a shard share. `wake` tells whoever plans that something changed."""
+    """What the rules on a shard share. `wake` lets the coordinator plan again."""
 
     lease: Lease
     row: LeaseRow

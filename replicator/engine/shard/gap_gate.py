@@ -1,8 +1,8 @@
-"""The gate behind lost records: a loss is stored, and passed only when somebody said so.
+"""The gate behind lost records: a loss is stored, and passed only when an operator accepted it.
 
 Invariant: no target goes on behind a loss before the loss is durable in the ledger, and under the policies `stop` and
 `resync` not before an operator has acknowledged it, or the records are there again. The same loss found again, by
-anybody, is the same gap; when it has grown, it must be acknowledged again, because nobody was shown all of it.
+any worker, is the same gap; when it has grown, it must be acknowledged again, because all of it was not shown before.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class GapGate:
         self._held = held
         self._places = [held.place(target) for target in rule.targets]
         self._passing: frozenset[TargetId] = frozenset()
-        """Targets that are between the word of an operator and the next record that is read."""
+        """Targets that are between the acknowledgement and the next record that is read."""
         self.stop = asyncio.Event()
         """Ends every wait."""
         self.closed: RecordsTrimmed | None = None
@@ -60,7 +60,7 @@ class GapGate:
         )
 
     async def never_again(self, is_there: Callable[[], Awaitable[bool]]) -> bool:
-        """Whether something is gone for good, as several answers in a row say."""
+        """Whether something is gone for good, as several answers in a row show."""
         for _ in range(_LOOKS_BEFORE_LOSS):
             if await is_there():
                 return False
@@ -80,22 +80,22 @@ class GapGate:
         """Make losses durable and wait until they may be passed; True when the records are there again after all.
 
         Every try looks anew at what is lost by then; only a loss that this wait has shown may be acknowledged. What
-        grows between the word and the next read is recorded and passed with it: records that age away one after the
-        other must not outrun every word. What another target loses meanwhile needs a word of its own.
+        grows between the acknowledgement and the next read is recorded and passed with it: records that age away one
+        after the other must not outrun every acknowledgement. What another target loses meanwhile needs one of its own.
         """
         longest = self._held.limits.backoff_seconds
-        told, attempt = await look(), _SLOW_TRY
-        await self._record(told)
+        shown, attempt = await look(), _SLOW_TRY
+        await self._record(shown)
         if self._on_gap is OnGap.SKIP:
             await pause_or_raise(self.stop, backoff(attempt, longest))
-            self._pass(told, "the rule skips what is lost")
+            self._pass(shown, "the rule skips what is lost")
             return False
-        if self._passing.issuperset(gap.target_id for gap in told):
-            self._pass(told, "it grew while an acknowledged loss was passed")
+        if self._passing.issuperset(gap.target_id for gap in shown):
+            self._pass(shown, "it grew while an acknowledged loss was passed")
             return False
         while True:
-            if await self._acknowledged(told):
-                grown = await self._looked(look, told)
+            if await self._acknowledged(shown):
+                grown = await self._looked(look, shown)
                 if grown is not None:
                     self._passing = frozenset(gap.target_id for gap in grown)
                     self._pass(grown, "an operator acknowledged the loss")
@@ -108,8 +108,8 @@ class GapGate:
             if await self._surely(is_back):
                 self._pass((), "")
                 return True
-            if not await self._acknowledged(told):
-                told = await self._looked(look, told) or told
+            if not await self._acknowledged(shown):
+                shown = await self._looked(look, shown) or shown
 
     async def _looked(self, look: Callable[[], Awaitable[list[Gap]]], before: list[Gap]) -> list[Gap] | None:
         """What is lost by now, on record; None when that is not known."""

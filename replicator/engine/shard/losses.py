@@ -2,7 +2,7 @@
 
 Invariant: reading never passes a loss of any target before it is at the gate. A target that begins on a shard is noted
 as standing at the shard's beginning where that is still there, so that a loss before its first record shows; at the
-horizon, where no place tells what is missing, the first record there and time do. A rewind excuses what was read before
+horizon, where no place shows what is missing, the first record there and time do. A rewind excuses what was read before
 it and left the stream, and nothing else.
 """
 
@@ -33,14 +33,14 @@ class Losses:
         self.gate = GapGate(rule, held)
         self._parents = LostParents(held, self.gate)
         self._marks: dict[TargetId, Mark] = {}
-        """What targets know to stand first at the horizon, by target id."""
+        """The first record at the horizon as each target last saw it, by target id."""
 
     # -- before the first record ---------------------------------------------------------------------------------------
 
     async def begin(self, starts: Mapping[TargetId, TargetStart], stop: asyncio.Event) -> Position | None:
         """Note where targets begin that are new here; wait behind what any target lost before.
 
-        Returns where to go on reading behind a loss, None when the stored positions tell that.
+        Returns where to go on reading behind a loss, None when the stored positions decide that.
         """
         self.gate.stop = stop
         new = [target for target in self._rule.targets if not self._held.progress.has_begun(target)]
@@ -68,11 +68,11 @@ class Losses:
         return asks and await self._held.reader.reaches(BEGINNING)
 
     async def _is_lost(self, target: Target, start: TargetStart, at: Position) -> bool:
-        """Whether a target lost something that reading from `at` will not tell."""
+        """Whether a target lost something that reading from `at` will not show."""
         place = self._place(target)
-        if place.sequence is not None:  # behind a number the stream itself tells, if that is what it is asked for
-            told = at.sequence is not None and self._held.progress.position(target) != HORIZON
-            return not told and await self._is_gone(place)
+        if place.sequence is not None:  # behind a number the stream itself reports a loss, if reading begins there
+            shown = at.sequence is not None and self._held.progress.position(target) != HORIZON
+            return not shown and await self._is_gone(place)
         now = self._held.ports.clock.now()
         if place != HORIZON or not is_overdue(self._held.row, target.target_id, start.started_at, now):
             return False
@@ -114,7 +114,7 @@ class Losses:
     async def behind(self, position: Position, error: RecordsTrimmed, targets: Sequence[Target] = ()) -> Position:
         """Record that what came behind a position is gone, for every target that needed it; wait until that may be.
 
-        `targets`: those that are known to have lost something; none: all that stand there. Returns where to go on: END
+        `targets`: those that are known to have lost something; none: all that are there. Returns where to go on: END
         when the shard is gone.
         """
         return await self._behind(position, error, targets or self._rule.targets)

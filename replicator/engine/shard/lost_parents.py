@@ -1,4 +1,4 @@
-"""Parents of a shard that were gone before anybody listed them: never read by a target that had started before.
+"""Parents of a shard that were gone before any worker listed them: never read by a target that had started before.
 
 Invariant: a parent that can be read still is waited for, and no gap.
 """

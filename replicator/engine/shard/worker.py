@@ -46,7 +46,7 @@ class ShardWorker:
         ends: Ends,
     ) -> None:
         self.lease = lease
-        self.progress = Progress(lease, row.checkpoints, ports, fence=fence, limits=limits, stir=self._stir)
+        self.progress = Progress(lease, row.checkpoints, ports, fence=fence, limits=limits, save_in=self._stir)
         self._ports = ports
         self._fence = fence
         self._limits = limits

@@ -1,4 +1,4 @@
-"""Mode `active-active`, at a region: bring a versioned write or delete there, unless something newer stands there.
+"""Mode `active-active`, at a region: bring a versioned write or delete there, unless something newer is there.
 
 Invariants: an item's version only rises, since every write is conditional on the full stamp that was seen; a tombstone
 is raised before its item is marked, and an item is marked before it is deleted.
@@ -79,7 +79,7 @@ def apply_delete(mesh: Mesh, region: RegionId, key: ItemKey, tombstone: Tombston
     """Bring a delete to another region."""
     answer = yield At(region, MergeTombstone(key, tombstone))
     if isinstance(answer, RefusedRow) and answer.row.deleted != tombstone.version:
-        return  # a newer delete stands there
+        return  # a newer delete is there
     yield from remove(mesh, region, key, tombstone)
 
 

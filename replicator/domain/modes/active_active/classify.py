@@ -23,7 +23,7 @@ class Origin(enum.Enum):
 
 
 def classify(old: Held | None, new: Held | None, *, by_ttl: bool) -> Origin:
-    """Whose write turned `old` into `new`; None stands for no item. Source: docs/protocol.md, Classification."""
+    """Whose write turned `old` into `new`; None means no item. Source: docs/protocol.md, Classification."""
     if new is None:
         if old is not None and old.kind is StampKind.MARK:
             return Origin.ECHO_REMOVE

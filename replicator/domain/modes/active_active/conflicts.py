@@ -29,7 +29,7 @@ class Contender:
 
 
 def stamped_write(mesh: Mesh, item: Held) -> Contender:
-    """The write that an item's stamp stands for: a put, or the delete that marked it."""
+    """The write that an item's stamp names: a put, or the delete that marked it."""
     return Contender(item.version, None if item.kind is StampKind.MARK else mesh.bare(item))
 
 
@@ -39,7 +39,7 @@ def unversioned_write(mesh: Mesh, item: Held) -> Contender:
 
 
 def delete_of(tombstone: Tombstone) -> Contender:
-    """The delete that a tombstone stands for."""
+    """The delete that a tombstone records."""
     return Contender(tombstone.version, None)
 
 

@@ -79,7 +79,7 @@ def _hides_local_write(old: Held, new: Held) -> bool:
 
 
 def _beats_stamped_write(old: Held, new: Held) -> bool:
-    """Whether the stamp that was overwritten stood for a write which the new one did not know of."""
+    """Whether the stamp that was overwritten named a write which the new one did not know of."""
     if old.stamp is None or new.stamp is None:
         return False
     overwritten = old.intact and _is_more_than_a_stamp(old, new)
@@ -88,7 +88,7 @@ def _beats_stamped_write(old: Held, new: Held) -> bool:
 
 
 def _resolution(mesh: Mesh, write: Write) -> Steps[Resolution]:
-    """What became of the overwritten local write: repaired if it already stands there again, newer."""
+    """What became of the overwritten local write: repaired if it is already there again, newer."""
     assert write.old is not None, "something was overwritten"
     assert write.new is not None, "by something"
     item = yield from look(mesh, mesh.home, write.key)

@@ -1,4 +1,4 @@
-"""The mesh of mode `active-active`: who takes part, one record seen from its home region, and how a mode asks regions.
+"""The mesh of mode `active-active`: its members, one record seen from its home region, and how a mode asks regions.
 
 Invariant: everything here asks exactly one thing, or nothing, and decides nothing about versions.
 """
@@ -79,7 +79,7 @@ class Mesh:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One physical write to an item: what was there, what is there now, and where in its region's stream it stands."""
+    """One physical write to an item: what was there, what is there now, and its place in its region's stream."""
 
     key: ItemKey
     region: RegionId
@@ -98,7 +98,7 @@ class Write:
 
 
 def look(mesh: Mesh, region: RegionId, key: ItemKey) -> Steps[Held | None]:
-    """What stands under a key, read consistently."""
+    """What a key holds, read consistently."""
     answer = yield At(region, GetItem(key))
     assert isinstance(answer, Found), "an item was read"
     return held(answer.item, mesh.policy.attribute)
@@ -114,7 +114,7 @@ def read_row(region: RegionId, key: ItemKey) -> Steps[SideRow]:
 def attempt(
     mesh: Mesh, region: RegionId, request: StampedPut | Restamp | DeleteMarked
 ) -> Steps[tuple[bool, Held | None]]:
-    """Whether a conditional write took effect, and if it did not, what stands there instead."""
+    """Whether a conditional write took effect, and if it did not, what is there instead."""
     answer = yield At(region, request)
     if isinstance(answer, Done):
         return True, None

@@ -47,8 +47,8 @@ class Ending(enum.Enum):
 
     PUT = "put"  # every region holds this write or a newer one
     DELETED = "deleted"  # every region holds this delete or something newer
-    SUPERSEDED = "superseded"  # something newer stands at home; its own record delivers it
-    BEATEN = "beaten"  # a newer delete stands at home
+    SUPERSEDED = "superseded"  # something newer is at home; its own record delivers it
+    BEATEN = "beaten"  # a newer delete is at home
     GONE = "gone"  # a later delete of this region owns the key
     VERIFIED = "verified"  # the daemon's own write: nothing to replicate
 
@@ -119,7 +119,7 @@ def until_settled(
 
 
 def deliver(mesh: Mesh, region: RegionId, write: Write, settled: Settled) -> Steps[None]:
-    """Bring a settled write to one other region, unless something newer stands there."""
+    """Bring a settled write to one other region, unless something newer is there."""
     match settled.version:
         case Stamp():
             yield from apply_put(mesh, region, write, settled.version)
@@ -189,7 +189,7 @@ def leave_floor(mesh: Mesh, write: Write, row: SideRow, version: Version) -> Ste
 
 
 def give_way(mesh: Mesh, write: Write, item: Held, newer: Tombstone) -> Steps[Ending | None]:
-    """A newer delete stands beside the item: remove what that delete should have removed, unless it is newer still."""
+    """A newer delete is beside the item: remove what that delete should have removed, unless it is newer still."""
     assert write.new is not None, "a put carries an image"
     if item.version is not None and item.version > newer.version:
         return Ending.SUPERSEDED
@@ -235,7 +235,7 @@ def settle_delete(mesh: Mesh, write: Write) -> Steps[Tombstone | Ending | None]:
 
 
 def log_lost_delete(mesh: Mesh, write: Write, item: Held | None, version: Version) -> Steps[None]:
-    """A newer put of another region, which did not know of this delete, already stands there: the delete lost."""
+    """A newer put of another region, which did not know of this delete, is already there: the delete lost."""
     if item is None or item.stamp is None or item.kind is not StampKind.VALUE or item.stamp.version < version:
         return
     if met_unseen(item.stamp.version, item.stamp.parent, version):

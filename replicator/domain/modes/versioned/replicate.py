@@ -40,7 +40,7 @@ _OF_TWO_VERSIONS = frozenset({ConflictKind.PUT_PUT, ConflictKind.DELETE_PUT})
 """Kinds that compare two versions: `unversioned` where the loser has none."""
 
 Known = Collection[tuple[RegionId, Rank]]
-"""What the caller itself brought to regions a moment ago: this rank, or something greater, has stood there."""
+"""What the caller itself wrote to regions recently: this rank, or something greater, was there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class VersionedMesh:
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """How a record ended: its effect by region, and where `rank`, or something greater, has stood since."""
+    """How a record ended: its effect by region, and where `rank`, or something greater, was since."""
 
     rank: Rank
     effects: Mapping[RegionId, Effect]
@@ -132,14 +132,14 @@ def settle(mesh: VersionedMesh, write: Write, known: Known) -> RegionSteps[Settl
     if write.old is not None and regressed(mesh, write.old, write.new):
         return (yield from _take_back(mesh, write, write.old, write.new))
     if write.old is None:
-        buried = yield from below_tombstone(mesh, write, write.new, known)
-        if buried is not None:
-            return buried
+        removal = yield from below_tombstone(mesh, write, write.new, known)
+        if removal is not None:
+            return removal
     return Settled(rank_of(mesh.version, write.new), {})
 
 
 def deliver(mesh: VersionedMesh, region: RegionId, write: Write, known: Known) -> RegionSteps[Effect]:
-    """Bring a settled record to one other region, unless something greater stands there."""
+    """Bring a settled record to one other region, unless something greater is there."""
     if write.new is None:
         assert write.old is not None, "a record has an image"
         return (yield from _delete(mesh, region, write, write.old, known))
@@ -160,14 +160,14 @@ def below_tombstone(mesh: VersionedMesh, write: Write, new: Image, known: Known)
     tombstone = yield from _tombstone(mesh.home, write.key)
     if tombstone is None or tombstone < rank.version:
         return None
-    buried = Rank(tombstone, deleted=True, content="")
+    removal = Rank(tombstone, deleted=True, content="")
     ours = (mesh.home, rank) in known
     if not ours and (yield from _item(mesh.home, write.key)) is not None:
-        # Where nothing stands any more, the image was brought here and deleted since, or its loss is logged already.
+        # Where nothing is any more, the image was brought here and deleted since, or its loss is logged already.
         loser = _Party(rank, new, mesh.home, write.micros)
-        yield _conflict(write.key, ConflictKind.STALE_CREATE, _Party(buried, None, None, None), loser)
-    effect = yield from _remove(mesh, write, buried, mesh.home, new)
-    return Joined(buried, {mesh.home: effect}, (mesh.home,))
+        yield _conflict(write.key, ConflictKind.STALE_CREATE, _Party(removal, None, None, None), loser)
+    effect = yield from _remove(mesh, write, removal, mesh.home, new)
+    return Joined(removal, {mesh.home: effect}, (mesh.home,))
 
 
 def _take_back(mesh: VersionedMesh, write: Write, old: Image, new: Image) -> RegionSteps[Settled]:
@@ -220,7 +220,7 @@ def _join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
 
 
 def log_tie(key: ItemKey, standing: _Party, joined: _Party) -> RegionSteps[None]:
-    """Log an image that was not put because another of the same version stands there."""
+    """Log an image that was not put because another of the same version is there."""
     if standing.rank != joined.rank and standing.rank.version == joined.rank.version:
         yield _conflict(key, ConflictKind.PUT_PUT, standing, joined)
 
@@ -256,8 +256,8 @@ def _delete(mesh: VersionedMesh, region: RegionId, write: Write, old: Image, kno
 def _remove(mesh: VersionedMesh, write: Write, delete: Rank, region: RegionId, expected: Image) -> RegionSteps[Effect]:
     """Delete a region's item if its version is at most the delete's; anything but `expected` is logged first.
 
-    The first try takes only an item of the expected version; what else is told by its refusal. The second takes every
-    lower version, and those behind it what stands there: a text that is no version may sort above one.
+    The first try takes only an item of the expected version; its refusal holds what else is there. The second takes
+    every lower version, and those behind it what is there: a text that is no version may sort above one.
     """
     seen, when = expected, iter((mesh.version.at_most(delete.version),))
     answer = yield At(region, Remove(write.key, mesh.version.exactly(expected)))
