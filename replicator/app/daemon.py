@@ -131,7 +131,9 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
         prepare(place.streams)
     assembly = Assembly(parts.settings, parts.places, parts.home, parts.caches, parts.clock, parts.observer)
     finder = TableFinder(parts.settings, parts.places)
-    premises = Premises(parts.settings, parts.places, parts.caches, assembly.registry, parts.clock, finder)
+    premises = Premises(
+        parts.settings, parts.places, parts.caches, assembly.registry, assembly.succession, parts.clock, finder
+    )
     survey = await unless(stop, prepare_start(premises))
     if survey is None:
         return

@@ -26,6 +26,7 @@ from replicator.checks.table_choices import TableFinder
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
 from replicator.domain.rules import Rule
 from replicator.domain.shards.leases import StreamRef
+from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.ports.clock import Clock
 from replicator.settings import Settings, expanded
 from replicator.settings.compiled_rules import rules_of, shape_of
@@ -42,6 +43,7 @@ class Premises:
     places: Mapping[str, Place]
     caches: Mapping[str, Probed]
     registry: DynamoRegistry
+    succession: TargetSuccession
     clock: Clock
     finder: TableFinder
 
@@ -66,6 +68,7 @@ async def prepare_start(premises: Premises) -> Survey:
 
 async def vouch_for(premises: Premises, rule: Rule) -> None:
     """Raise what forbids a rule to begin on a table that it reads, or does not answer."""
+    await premises.succession.carry_over(rule)  # before the rule's claims, which tell whose a table was
     stream = await _identity(premises, rule, {other.name for other in premises.settings.rules})
     await _mode(premises, rule)
     await _epoch(premises, rule, stream)

@@ -17,6 +17,7 @@ from replicator.adapters.dynamodb.coordination import (
     DynamoRegistry,
 )
 from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.adapters.dynamodb.table_claims import SideTableClaims
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
@@ -27,6 +28,7 @@ from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
+from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.shard.worker import ShardPorts
 from replicator.settings import choosing
@@ -86,6 +88,8 @@ class Assembly:
         self.membership = DynamoMembership(rows)
         self.registry = DynamoRegistry(rows)
         self._coordination = DynamoCoordination(rows)
+        claims = SideTableClaims({name: place.dynamodb for name, place in places.items()}, settings.side_table_name)
+        self.succession = TargetSuccession(self._coordination, self.registry, claims, observer)
         self._settings = settings
         self._places = places
         self._clock = clock
@@ -130,7 +134,7 @@ class Assembly:
             self._observer,
             self._budget,
         )
-        return Source(region, table, tuple(readers), ports)
+        return Source(region, table, tuple(readers), ports, self.succession)
 
     def _rule(self, settings: Settings, written: RuleSettings) -> dict[Rule, Mapping[TargetId, TargetPorts]]:
         """Ports of a rule's targets on one table, by target id; a mesh has one `Rule` per region.

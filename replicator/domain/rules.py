@@ -51,6 +51,13 @@ class Target:
         """What it is."""
         return self.target_id.kind
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """What a record must reach to be done: every member of a mesh, or the one table or region."""
+        if self.members:
+            return frozenset(f"{region}:{table}" for region, table in self.members)
+        return frozenset({self.target_id.name})
+
 
 class Start(enum.Enum):
     """Where a target without progress begins."""

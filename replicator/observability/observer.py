@@ -7,7 +7,7 @@ or lost) is information, once.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import structlog
 
@@ -195,6 +195,24 @@ class LiveObserver:
             self._reminders.over(what)
         self._log.info("lease_ended", why=event.replace("_", " "), **_shard(lease))
 
+    def target_carried_over(
+        self, stream: StreamRef, target_id: TargetId, former: Sequence[TargetId], joins: Collection[str]
+    ) -> None:
+        """A target goes on where others stood."""
+        fields = {"target": target_id.text, "former": [other.text for other in former], **_stream(stream)}
+        if joins:
+            reason = "What joins gets every record that was not done by now; what is older must be copied."
+            self._log.warning("members_joined", members=sorted(joins), reason=reason, **fields)
+        else:
+            self._log.info("target_carried_over", **fields)
+
+    def target_begun_anew(self, stream: StreamRef, target_id: TargetId, former: TargetId) -> None:
+        """A target begins by its rule's start."""
+        reason = "The stored progress is of another table: the target begins as the rule's `start` says."
+        self._log.warning(
+            "target_begun_anew", target=target_id.text, former=former.text, reason=reason, **_stream(stream)
+        )
+
     def gap_found(self, gap: Gap) -> None:
         """Records were lost before they were read."""
         self._metrics.gaps.labels(*gap_labels(gap)).inc()
@@ -311,6 +329,11 @@ class LiveObserver:
 
 def _topic(place: Place) -> Hashable:
     return (*spot_of(place.stream, place.shard_id), place.target.target_id)
+
+
+def _stream(stream: StreamRef) -> dict[str, object]:
+    """Fields of a line about a stream."""
+    return {"table": stream.table, "source": stream.region}
 
 
 def _shard(lease: Lease) -> dict[str, object]:

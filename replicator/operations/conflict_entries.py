@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.conflict_log import BY_KEY, BY_RULE, shown
+from replicator.adapters.dynamodb.coordination import RuleRows
 from replicator.checks.described_tables import ask, describe, pages
 from replicator.checks.table_choices import with_tables
 from replicator.domain.conflict_document import shown_time
 from replicator.domain.conflicts import ConflictKind
 from replicator.domain.errors import EXIT_USAGE, ReplicatorError
+from replicator.domain.identifiers import RuleName
 from replicator.operations.item_key import KeyInvalid, parse_key
 from replicator.operations.times import parse_moment
 
@@ -98,18 +100,38 @@ class ConflictEntries:
         self._dynamodb = group.places[group.settings.coordination.region].dynamodb
         self._table = group.settings.conflict_table_name
         self._where = f"conflict table {self._table} in {group.settings.coordination.region}"
+        self._rules = RuleRows(group.table)
 
     async def find(self, wanted: Wanted) -> list[dict[str, Any]]:
         """The entries that match, newest first."""
-        if wanted.key is not None:
-            items = await self._item_names(wanted)
-            found = [entry for item in items for entry in await self._query(BY_KEY, "item", item, wanted)]
-        elif wanted.rule is not None:
-            found = await self._query(BY_RULE, "rule", wanted.rule, wanted)
-        else:
-            found = [entry async for entry in self._scan() if wanted.matches(entry)]
+        items = None if wanted.key is None else await self._item_names(wanted)
+        found = [entry for named in await self._by_name(wanted) for entry in await self._find(named, items)]
         found.sort(key=lambda entry: (entry.get("detected_at", ""), entry["id"]), reverse=True)
         return found[: wanted.limit]
+
+    async def _by_name(self, wanted: Wanted) -> list[Wanted]:
+        """The same for each name that the rule had: entries keep the one under which they were written."""
+        if wanted.rule is None:
+            return [wanted]
+        configured = {rule.name for rule in self._settings.rules}
+        former = (await self._rules.formerly()).get(RuleName(wanted.rule), frozenset())
+        return [replace(wanted, rule=name) for name in (wanted.rule, *sorted(former - configured))]
+
+    async def _find(self, wanted: Wanted, items: list[str] | None) -> list[dict[str, Any]]:
+        """Entries of one name of a rule, or of all; of some items if these are named."""
+        if items is not None:
+            return [entry for item in items for entry in await self._query(BY_KEY, "item", item, wanted)]
+        if wanted.rule is not None:
+            return await self._query(BY_RULE, "rule", wanted.rule, wanted)
+        return [entry async for entry in self._scan() if wanted.matches(entry)]
+
+    async def rule_of(self, entry: dict[str, Any]) -> str | None:
+        """The rule that an entry is of, by the name that it has now."""
+        name: str | None = entry.get("rule")
+        if name in {rule.name for rule in self._settings.rules}:
+            return name
+        formerly = await self._rules.formerly()
+        return next((new for new, names in formerly.items() if name in names), name)
 
     async def one(self, text: str) -> dict[str, Any]:
         """The entry whose id begins so."""

@@ -73,8 +73,9 @@ class Promotion:
 
 async def plan(group: Group, choice: Choice) -> Promotion:
     """What would be written, and where; the group has clients of every region."""
-    entry = await ConflictEntries(group).one(choice.entry_id)
-    rule = _rule(group.settings, entry)
+    entries = ConflictEntries(group)
+    entry = await entries.one(choice.entry_id)
+    rule = _rule(group.settings, entry, await entries.rule_of(entry))
     region, table = _where(rule, entry, choice.region)
     for mark, what in (("loser_truncated", "was cut to fit the entry"), ("loser_masked", "has masked attributes")):
         if entry.get(mark):
@@ -98,9 +99,10 @@ async def plan(group: Group, choice: Choice) -> Promotion:
     return Promotion(entry, region, table, stamp, key, before, item)
 
 
-def _rule(settings: Settings, entry: dict[str, Any]) -> RuleSettings:
+def _rule(settings: Settings, entry: dict[str, Any], name: str | None) -> RuleSettings:
+    """The rule that an entry is of, by the name that it has now."""
     for rule in settings.rules:
-        if rule.name == entry.get("rule"):
+        if rule.name == name:
             return rule if rule.choice is None else rule.on(entry["table"])
     raise PromotionRefused(
         f"The entry is one of rule {entry.get('rule')}, which is not configured.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.domain.errors import RecordsTrimmed, ShardGone
-from replicator.domain.identifiers import ShardId
+from replicator.domain.identifiers import RuleName, ShardId
 from replicator.operations.errors import RequestRefused, ShardBusy
 from replicator.operations.group import Group, rule_named
 from replicator.operations.leases import check_one_stream
@@ -106,7 +106,7 @@ async def _scopes(group: Group, wish: Wish, goal: Goal) -> list[Scope]:
     scopes = []
     for stored in await group.streams():
         targets = frozenset(name for name in stored.targets_of({wish.rule}) if wish.is_meant(name, stored))
-        if stored.drained or wish.rule in stored.known.drained or not targets or not wish.is_of(stored):
+        if stored.drained or stored.is_drained_for(RuleName(wish.rule)) or not targets or not wish.is_of(stored):
             continue
         if stored.problems:
             raise stored.problems[0]

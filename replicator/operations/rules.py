@@ -10,14 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.adapters.dynamodb.coordination import StoredStream
+from replicator.adapters.dynamodb.coordination import RuleRows
 from replicator.domain.errors import ReplicatorError, WorldMismatch
 from replicator.domain.identifiers import RuleName
-from replicator.operations.group import Group, Move
+from replicator.operations.group import Group
 from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
-    from replicator.domain.shards.leases import LeaseRow
     from replicator.settings import RuleSettings, Settings
 
 
@@ -110,75 +109,26 @@ def check_forget(settings: Settings, old: str) -> None:
 
 
 async def rename(group: Group, old: RuleName, new: RuleName) -> int:
-    """Hand the progress of a rule that was renamed over to its new name; returns how many rows changed."""
+    """Hand everything of a rule that was renamed over to its new name; returns how many rows changed."""
     check_rename(group.settings, old, new)
-    streams = await _alone(group)
-    for stored in streams:
-        _refuse_two(stored, old, new)
-    changed = 0
-    for stored in streams:
-        if old in stored.known.drained:
-            await group.registry.remember_stream(stored.stream, {new})
-        changed += await _move_shards(group, stored, old, new)
-        changed += await group.operations.move_starts(stored.stream, old, new)
-        await _take_off(group, stored, old)
-    return _some(changed, old)
+    await _alone(group)
+    return _some(await RuleRows(group.table).rename(old, new), old)
 
 
 async def forget(group: Group, old: RuleName) -> int:
-    """Delete the progress of a rule that is no longer configured; returns how many rows changed."""
+    """Delete everything of a rule that is no longer configured; returns how many rows changed."""
     check_forget(group.settings, old)
-    changed = 0
-    for stored in await _alone(group):
-        changed += await _move_shards(group, stored, old, None)
-        changed += await group.operations.forget_starts(stored.stream, old)
-        await _take_off(group, stored, old)
-    return _some(changed, old)
+    await _alone(group)
+    return _some(await RuleRows(group.table).forget(old), old)
 
 
-async def _alone(group: Group) -> list[StoredStream]:
-    """The streams, when no worker lives and every row can be read: one that is left out may have progress too."""
+async def _alone(group: Group) -> None:
+    """Refuse while a worker lives, or a row cannot be read, which may have progress too."""
     group.announce(f"looking for living workers of group {group.settings.group} ...")
     await group.refuse_living()
-    streams = await group.streams()
-    for stored in streams:
+    for stored in await group.streams():
         if stored.problems:
             raise stored.problems[0]
-    return streams
-
-
-async def _move_shards(group: Group, stored: StoredStream, old: RuleName, new: RuleName | None) -> int:
-    moved = [await group.move(stored.stream, row, lambda seen: _moved(seen, old, new)) for row in stored.rows.values()]
-    return sum(done is not None for done in moved)
-
-
-def _moved(row: LeaseRow, old: RuleName, new: RuleName | None) -> Move | None:
-    """The positions of a rule, and what it skips after a rewind, under another name or under none."""
-    mine = [target for target in {**row.checkpoints, **row.rewinds} if target.rule == old]
-    if not mine:
-        return None
-    names = {} if new is None else {target: target.of_rule(new) for target in mine}
-    return Move(
-        {**dict.fromkeys(mine), **{names[name]: row.checkpoints[name] for name in names if name in row.checkpoints}},
-        {names[name]: row.rewinds[name] for name in names if name in row.rewinds},
-    )
-
-
-async def _take_off(group: Group, stored: StoredStream, rule: RuleName) -> None:
-    """Note no more that a rule is through with a stream."""
-    if rule in stored.known.drained:
-        await group.registry.forget_rule(stored.stream, rule)
-
-
-def _refuse_two(stored: StoredStream, old: RuleName, new: RuleName) -> None:
-    """Two positions of one target cannot become one."""
-    for row in stored.rows.values():
-        for target in row.checkpoints:
-            if target.rule == old and target.of_rule(new) in row.checkpoints:
-                raise WorldMismatch(
-                    f"Rule {new} has progress of its own on table {stored.stream.table} in {stored.stream.region}.",
-                    advice=f"Keep it and run `replicator rules forget {old}`.",
-                )
 
 
 def _some(changed: int, rule: RuleName) -> int:

@@ -267,7 +267,7 @@ def _reads(rule: RuleSettings, stored: StoredStream) -> bool:
     """Whether a rule reads a stream; of one that chooses its tables, whether it ever did."""
     stream = stored.stream
     known = rule.name in stored.rules if rule.choice else (stream.region, stream.table) in rule.sources
-    return known and not stored.known.is_drained(RuleName(rule.name))
+    return known and not stored.is_drained_for(RuleName(rule.name))
 
 
 def _sources(rule: RuleSettings, streams: Sequence[StoredStream]) -> list[tuple[str, str]]:

@@ -9,6 +9,7 @@ from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.progress import Position
 from replicator.domain.rules import Target
+from replicator.domain.shards.inheritance import Inherited
 from replicator.domain.shards.leases import (
     KnownStream,
     Lease,
@@ -43,6 +44,9 @@ class Coordination(Protocol):
 
         A position at or behind the `until` of a target's rewind takes that rewind away.
         """
+
+    async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
+        """Put a target where others stood, whoever owns the shard; False when it does not stand as seen any more."""
 
     async def release(self, lease: Lease) -> None:
         """Give the shard back; quiet when it is no longer ours."""
@@ -86,11 +90,17 @@ class Registry(Protocol):
         something else. When and why it was found first stays.
         """
 
+    async def former_names(self, rule: RuleName) -> frozenset[RuleName]:
+        """The names that a rule had before."""
+
+    async def carry_gaps_over(self, stream: StreamRef, former: TargetId, target_id: TargetId) -> None:
+        """Let a target's losses on a stream, accepted or not, be another one's, too; quiet when they are."""
+
     async def acknowledged(self, gap: Gap) -> bool:
         """Whether an operator accepted the loss up to this very `until`: a stopped target then goes on behind it."""
 
     async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
         """Streams of this table that were read before, oldest first."""
 
-    async def remember_stream(self, stream: StreamRef, drained: Collection[RuleName] = ()) -> None:
-        """Note that a stream is being read, and which rules have read it to its end; what is noted stays."""
+    async def remember_stream(self, stream: StreamRef, drained: Collection[TargetId] = ()) -> None:
+        """Note that a stream is being read, and which targets have read it to its end; what is noted stays."""

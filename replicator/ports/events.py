@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -90,6 +90,14 @@ class Observer(Protocol):
 
     def lease_ended(self, lease: Lease, why: str) -> None:
         """A shard is no longer ours: released, lost, finished."""
+
+    def target_carried_over(
+        self, stream: StreamRef, target_id: TargetId, former: Sequence[TargetId], joins: Collection[str]
+    ) -> None:
+        """A target goes on where others stood; what joins its mesh is owed what is not done from now on."""
+
+    def target_begun_anew(self, stream: StreamRef, target_id: TargetId, former: TargetId) -> None:
+        """A target begins by its rule's start, because the progress that is stored is of another table."""
 
     def gap_found(self, gap: Gap) -> None:
         """Records were lost before they were read."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicator.domain.cache_keys import CacheAction
 from replicator.domain.conflicts import ConflictEntry
 from replicator.domain.errors import ReplicatorError
+from replicator.domain.identifiers import RuleName
 from replicator.domain.modes.requests import Request, Response
+from replicator.domain.rules import Rule, Target
 
 
 class Fence(Protocol):
@@ -43,6 +45,13 @@ class Cache(Protocol):
 
     async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
         """Carry the actions out; raises what kept all of them from taking effect."""
+
+
+class TableClaims(Protocol):
+    """Which rule wrote a table, as rules note it where they write."""
+
+    async def wrote(self, rule: Rule, target: Target, names: Collection[RuleName]) -> bool:
+        """Whether a target's table was written before by its rule, under one of these names."""
 
 
 class ConflictLog(Protocol):

@@ -374,8 +374,12 @@ def test_progress_of_a_rule_that_is_gone_is_reported_and_moves_to_its_new_name(w
     checked = world.check()
     assert checked.code == 78
     assert "replicator rules rename before NEW" in checked.failures()[0]
+    pause = {"pk": {"S": "test|rules"}, "sk": {"S": "before"}, "sv": {"N": "1"}, "paused_at": {"N": "5.000"}}
+    world.put("us", "replicator-coordination", **pause, note={"S": "maintenance"})
     renamed = world.run("rules", "rename", "before", "orders", "--json")
-    assert renamed.json == {"rule": "before", "rows": 2}
+    assert renamed.json == {"rule": "before", "rows": 3}
+    assert [rule["paused"] for rule in world.run("status", "--json").json["rules"]] == [True]
+    assert world.run("resume", "orders", "--json").json == {"rule": "orders", "paused": False, "changed": True}
     rows = stored(world)
     assert rows["shard|s1"]["at:orders/replica/eu:orders"] == {"S": "42"}
     assert "at:before/replica/eu:orders" not in rows["shard|s1"]

@@ -216,6 +216,24 @@ def test_a_loser_is_written_again(ordered: World) -> None:
     assert "do not write in region eu" in refused.errors
 
 
+@pytest.mark.servers
+def test_entries_of_a_rule_that_was_renamed_are_found_by_its_new_name(ordered: World) -> None:
+    old, other = entry(rule="before"), entry("b", rule="other", number=2)
+    log(ordered, old, other)
+    former: dict[str, Any] = {
+        "pk": {"S": "test|rules"},
+        "sk": {"S": "orders"},
+        "sv": {"N": "1"},
+        "formerly": {"SS": ["before"]},
+    }
+    ordered.put("us", "replicator-coordination", **former)
+    assert [one["id"] for one in conflicts(ordered, "--rule", "orders")] == [old.id]
+    key = json.dumps({"pk": "a", "sk": 1})
+    assert [one["id"] for one in conflicts(ordered, "--rule", "orders", "--key", key)] == [old.id]
+    assert promote(ordered, old)["region"] == "us"
+    assert "which is not configured" in ordered.run("conflicts", "promote", other.id, "--yes").errors
+
+
 SHOWN: dict[str, Any] = {
     "pk": {"S": "a"},
     "sk": {"N": "1"},

@@ -18,7 +18,7 @@ from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.progress import Position
 from replicator.domain.rules import Target
-from replicator.domain.shards.leases import Lease, LeaseRow, Rewind, StreamRef
+from replicator.domain.shards.leases import Lease, LeaseRow, Rewind, StreamRef, TargetStart
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.targets import TargetId, replica_id
 from replicator.laboratory.memory import MemoryCoordination, MemoryMembership, MemoryRegistry
@@ -64,6 +64,10 @@ class World:
         raise NotImplementedError
 
     async def gaps(self) -> list[Gap]:
+        raise NotImplementedError
+
+    async def note_start(self, target_id: TargetId, started_at: float) -> None:
+        """Store a target's start as an earlier version did."""
         raise NotImplementedError
 
     async def rows(self, stream: StreamRef = STREAM) -> Mapping[ShardId, LeaseRow]:
@@ -115,6 +119,9 @@ class MemoryWorld(World):
     async def gaps(self) -> list[Gap]:
         return self.ledger.gaps
 
+    async def note_start(self, target_id: TargetId, started_at: float) -> None:
+        self.ledger.put_start(STREAM, TargetStart(target_id, started_at))
+
 
 class TableWorld(World):
     def __init__(self, opened: Place, table: str) -> None:
@@ -152,6 +159,10 @@ class TableWorld(World):
 
     async def acknowledge(self, gap: Gap) -> None:
         assert await self.operations.acknowledge(gap, now=FOUND, by="me")
+
+    async def note_start(self, target_id: TargetId, started_at: float) -> None:
+        start = {"sv": {"N": "1"}, "started_at": {"N": str(int(started_at))}, "shape": {"S": "x"}}
+        await self.put(self.names.stream(STREAM), f"target|{target_id}", **start)
 
     async def gaps(self) -> list[Gap]:
         return [stored.gap for stored in await self.operations.gaps()]

@@ -186,7 +186,7 @@ CALLS: dict[str, Callable[[Ports], Awaitable[object]]] = {
     "streams": lambda ports: ports.registry.streams(RegionId("eu"), ORDERS),
     "start": lambda ports: ports.registry.start(STREAM, TARGET),
     "gap": lambda ports: ports.registry.record_gap(GAP),
-    "remember": lambda ports: ports.registry.remember_stream(STREAM, drained={RuleName("orders")}),
+    "remember": lambda ports: ports.registry.remember_stream(STREAM, drained={TARGET.target_id}),
     "rewind": lambda ports: ports.operations.rewind(STREAM, ROW, {}, {}),
     "pause": lambda ports: ports.operations.pause(RuleName("orders"), now=0.0),
     "acknowledge": lambda ports: ports.operations.acknowledge(GAP, now=0.0, by="me"),

@@ -423,17 +423,17 @@ async def test_starts_and_shards_of_one_stream_do_not_mix_and_are_told_together(
     assert state.starts == await world.registry.starts(STREAM) == {ORDERS_EU: start}
 
 
-async def test_streams_are_remembered_oldest_first_with_the_rules_that_are_through(world: World) -> None:
+async def test_streams_are_remembered_oldest_first_with_the_targets_that_are_through(world: World) -> None:
     newer = replace(STREAM, arn=STREAM.arn + "/newer", generation=10_000)
     for stream in (newer, STREAM, newer):
         await world.registry.remember_stream(stream)
     await world.registry.remember_stream(replace(STREAM, table=TableName("bills")))
     known = [KnownStream(STREAM), KnownStream(newer)]
     assert await world.registry.streams(STREAM.region, STREAM.table) == known
-    await world.registry.remember_stream(STREAM, {RuleName("copies")})
-    await world.registry.remember_stream(STREAM, {RuleName("orders"), RuleName("copies")})
+    await world.registry.remember_stream(STREAM, {BILLS_EU})
+    await world.registry.remember_stream(STREAM, {ORDERS_EU, BILLS_EU})
     await world.registry.remember_stream(STREAM)
-    known[0] = KnownStream(STREAM, frozenset({RuleName("orders"), RuleName("copies")}))
+    known[0] = KnownStream(STREAM, frozenset({ORDERS_EU, BILLS_EU}))
     assert await world.registry.streams(STREAM.region, STREAM.table) == known
     assert await world.registry.streams(RegionId("eu"), STREAM.table) == []
 

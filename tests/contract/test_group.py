@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from replicator.adapters.aws.clients import Place
-from replicator.domain.identifiers import RuleName, ShardId
+from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import LeaseRow
 from replicator.domain.shards.lineage import Shard
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.servers
 @pytest.fixture
 async def stored(dynamo_place: Place) -> TableWorld:
     stored = await table_world(dynamo_place)
-    await stored.registry.remember_stream(STREAM, {RuleName("orders")})
+    await stored.registry.remember_stream(STREAM, {ORDERS_EU})
     await stored.registry.start(STREAM, EU, started_at=5.0)
     await stored.found(S1, Shard(S2, (S1,)))
     return stored

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import pytest
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import Pause, StoredGap
-from replicator.domain.errors import LeaseLost, WorldMismatch
+from replicator.domain.errors import LeaseLost
 from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END, Position
 from replicator.domain.shards.leases import LeaseRow, Rewind
 from replicator.domain.shards.lineage import Shard
 from tests.contract.coordination_worlds import (
-    EU,
     GAP,
     ME,
     ORDERS_AP,
@@ -75,37 +73,6 @@ async def test_a_claim_and_a_rewind_that_race_have_one_winner(stored: TableWorld
         row = await stored.row()
         assert row.epoch == seen.epoch + 1
         assert (claimed is not None, rewound) == (row.owner == ME, row.owner is None)
-
-
-async def test_what_is_noted_of_targets_moves_to_another_name_as_it_was_seen(stored: TableWorld) -> None:
-    orders, sales = RuleName("orders"), RuleName("sales")
-    await stored.registry.start(STREAM, EU, started_at=5.0)
-    await stored.put(
-        stored.names.stream(STREAM), "target|orders/replica/ap:orders", shape={"S": "a digest"}, sv={"N": "1"}
-    )
-    assert await stored.operations.move_starts(STREAM, orders, sales) == 2
-    assert {name: start.started_at for name, start in (await stored.registry.starts(STREAM)).items()} == {
-        EU.target_id.of_rule(sales): 5
-    }
-    assert await stored.operations.move_starts(STREAM, orders, sales) == 0
-    assert await stored.operations.forget_starts(STREAM, sales) == 2
-    assert await stored.registry.starts(STREAM) == {}
-
-
-async def test_a_start_that_is_noted_under_the_new_name_meanwhile_is_not_written_over(stored: TableWorld) -> None:
-    orders, sales = RuleName("orders"), RuleName("sales")
-    await stored.registry.start(STREAM, EU, started_at=5.0)
-
-    async def note(**_: object) -> None:
-        events.unregister("before-call.dynamodb.UpdateItem", note)
-        await stored.registry.start(STREAM, replace(EU, rule=sales), started_at=9.0)
-
-    events: Any = stored.client.meta.events  # it awaits what it calls
-    events.register("before-call.dynamodb.UpdateItem", note)
-    with pytest.raises(WorldMismatch, match="has changed meanwhile"):
-        await stored.operations.move_starts(STREAM, orders, sales)
-    starts = {target.rule: start.started_at for target, start in (await stored.registry.starts(STREAM)).items()}
-    assert starts == {orders: 5, sales: 9}
 
 
 async def test_a_pause_keeps_its_first_reason_until_it_ends(stored: TableWorld) -> None:

@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 
 from replicator.adapters.aws.clients import ClientTimes, Place, open_place
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.dynamodb.coordination import CoordinationTable, DynamoRegistry
+from replicator.adapters.dynamodb.coordination import CoordinationTable, DynamoCoordination, DynamoRegistry
 from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.adapters.dynamodb.table_claims import SideTableClaims
 from replicator.app.preflight import Premises
 from replicator.app.table_discovery import TableWatch
 from replicator.checks.creation import initialise
@@ -20,6 +21,7 @@ from replicator.checks.survey import preflight
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.rules import Target
+from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
@@ -52,15 +54,14 @@ class Bench:
         await create(self.places["eu"], name, stream=False)
 
     def registry(self) -> DynamoRegistry:
-        return _registry(self.settings, self.places)
+        return DynamoRegistry(_rows(self.settings, self.places))
 
 
-def _registry(settings: Settings, places: dict[str, Place]) -> DynamoRegistry:
+def _rows(settings: Settings, places: dict[str, Place]) -> CoordinationTable:
     where = settings.coordination
-    rows = CoordinationTable(
+    return CoordinationTable(
         places[where.region].dynamodb, table=where.table, group=settings.group, region_id=where.region
     )
-    return DynamoRegistry(rows)
 
 
 @asynccontextmanager
@@ -73,10 +74,15 @@ async def watching(settings: Settings, *tables: str) -> AsyncIterator[Bench]:
         await initialise(settings, places, dry_run=False, enable_streams=False)
         clock = SystemClock()
         finder = TableFinder(settings, places)
-        premises = Premises(settings, places, {}, _registry(settings, places), clock, finder)
         board = Board("test", [], clock)
+        rows = _rows(settings, places)
+        registry, coordination = DynamoRegistry(rows), DynamoCoordination(rows)
+        claims = SideTableClaims({name: place.dynamodb for name, place in places.items()}, settings.side_table_name)
+        observer = LiveObserver(board, Metrics(), clock)
+        succession = TargetSuccession(coordination, registry, claims, observer)
+        premises = Premises(settings, places, {}, registry, succession, clock, finder)
         survey = await preflight(settings, places, {}, finder)
-        watch = TableWatch(premises, survey, LiveObserver(board, Metrics(), clock))
+        watch = TableWatch(premises, survey, observer)
         yield Bench(settings, places, watch, board)
 
 

@@ -35,6 +35,7 @@ from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
+from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.shard.worker import ShardPorts
 from replicator.engine.worker import Worker
@@ -42,6 +43,7 @@ from replicator.laboratory.memory import (
     EMPTY,
     Faults,
     MemoryCache,
+    MemoryClaims,
     MemoryConflictLog,
     MemoryCoordination,
     MemoryMembership,
@@ -188,6 +190,7 @@ class MeshWorld:
         self.registry = MemoryRegistry(self.clock.now, Faults(seed + 3))
         self.coordination = MemoryCoordination(Faults(seed + 1), registry=self.registry, now=self.clock.now)
         self.conflicts = MemoryConflictLog(Faults(seed + 4))
+        self.claims = MemoryClaims(Faults(seed + 5))
         self._ids = itertools.count(1)
 
     def __getitem__(self, region: RegionId) -> Table:
@@ -481,6 +484,7 @@ class MeshProcess(Process):
         regions = {region: wire_to(table) for region, table in world.tables.items()}
         written = OwnWrites(own_writes)
         budget = ByteBudget((limits or Limits()).in_flight_bytes)
+        succession = TargetSuccession(world.coordination, world.registry, world.claims, self.observer)
         sources = [
             Source(
                 rule.source,
@@ -503,6 +507,7 @@ class MeshProcess(Process):
                     observer=self.observer,
                     budget=budget,
                 ),
+                succession,
             )
             for rule in rules
         ]

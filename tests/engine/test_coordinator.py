@@ -436,7 +436,10 @@ async def test_a_replaced_stream_is_read_to_its_end_before_its_successor() -> No
         assert claimed(process) == ["s0", "n0"]
     assert world.stored("s0", ref=old) == "SHARD_END"
     known = await world.registry.streams(old.region, ORDERS)
-    assert [(each.ref.arn, sorted(each.drained)) for each in known] == [(old.arn, ["orders"]), (world.ref.arn, [])]
+    assert [(each.ref.arn, sorted(target.rule for target in each.drained)) for each in known] == [
+        (old.arn, ["orders"]),
+        (world.ref.arn, []),
+    ]
 
 
 async def test_a_stream_that_was_replaced_while_nobody_ran_is_still_read_to_its_end_first() -> None:

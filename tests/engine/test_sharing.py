@@ -59,7 +59,7 @@ def process_of(world: World, tables: int) -> tuple[Process, list[StreamRef]]:
     rules = [Rule(RuleName(name), US, name, (Target(RuleName(name), RegionId(EU), name),)) for name in names]
     process = world.process(*rules)
     (source,) = process.sources.now
-    process.sources.put([Source(US, each.table, (each,), source.ports) for each in rules])
+    process.sources.put([Source(US, each.table, (each,), source.ports, source.succession) for each in rules])
     return process, [StreamRef(US, name, f"arn:stream/{name}", 1_000_000_000_000) for name in names]
 
 

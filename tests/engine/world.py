@@ -29,12 +29,14 @@ from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source, Sources
+from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.shard.worker import ShardPorts
 from replicator.engine.worker import Worker
 from replicator.laboratory.memory import (
     Faults,
     MemoryCache,
+    MemoryClaims,
     MemoryConflictLog,
     MemoryCoordination,
     MemoryMembership,
@@ -148,6 +150,14 @@ class Recorder:
     def lease_ended(self, lease: Lease, why: str) -> None:
         self.told.append(("lease_ended", lease.shard_id, why))
 
+    def target_carried_over(
+        self, stream: StreamRef, target_id: TargetId, former: Sequence[TargetId], joins: Collection[str]
+    ) -> None:
+        self.told.append(("target_carried_over", target_id.text, [other.text for other in former], sorted(joins)))
+
+    def target_begun_anew(self, stream: StreamRef, target_id: TargetId, former: TargetId) -> None:
+        self.told.append(("target_begun_anew", target_id.text, former.text))
+
     def gap_found(self, gap: Gap) -> None:
         self.told.append(("gap_found", short(gap.target_id), gap.shard_id, gap.after.text))
 
@@ -256,6 +266,7 @@ class World:
             self.streams.add_shard(self.ref, ShardId(name))
         self.route_to(*(shards or ("s0",)))
         self.source = self.new_source(self.ref)
+        self.claims = MemoryClaims(Faults(seed + 7))
         self._ids = itertools.count(1)
 
     def new_source(self, ref: StreamRef, first_sequence: int = 1) -> MemorySource:
@@ -375,7 +386,8 @@ class Process:
             observer=self.observer,
             budget=ByteBudget(limits.in_flight_bytes),
         )
-        self.sources = Sources([Source(US, ORDERS, tuple(rules), ports)])
+        succession = TargetSuccession(world.coordination, world.registry, world.claims, self.observer)
+        self.sources = Sources([Source(US, ORDERS, tuple(rules), ports, succession)])
         sessions = itertools.count(1)
         self.worker = Worker(
             self.sources,

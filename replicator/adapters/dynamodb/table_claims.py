@@ -7,7 +7,7 @@ row also carries the layout's version: an older program that meets a newer one s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,9 @@ from replicator.domain.errors import Unreachable, WorldMismatch
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
+
+    from replicator.domain.identifiers import RuleName
+    from replicator.domain.rules import Rule, Target
 
 ORDERED = "ordered"
 _NOT_NEWER = "(attribute_not_exists(#s) OR #s <= :s)"
@@ -134,15 +137,7 @@ async def note_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim
 
 async def standing_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim) -> WorldMismatch | None:
     """What stands against a claim now; nothing is written."""
-    what = f"GetItem on {side_table} in {claim.region_id}"
-    try:
-        mode_row, epoch_row = [
-            (await client.get_item(TableName=side_table, Key=key, ConsistentRead=True)).get("Item", {})
-            for key in (claim.key, claim.epoch_key)
-        ]
-    except CLIENT_ERRORS as error:
-        raise translate(error, what) from error
-    return mode_problem(mode_row, epoch_row, claim, side_table)
+    return mode_problem(*await _rows(client, side_table, claim), claim, side_table)
 
 
 def mode_problem(mode_row: Any, epoch_row: Any, claim: ModeClaim, side_table: str) -> WorldMismatch | None:
@@ -165,7 +160,44 @@ def mode_problem(mode_row: Any, epoch_row: Any, claim: ModeClaim, side_table: st
     )
 
 
+# -- whose a table is -----------------------------------------------------------------------------------------------
+
+
+class SideTableClaims:
+    """Which rules wrote tables, from the rows that they left in the side tables of those tables' regions."""
+
+    def __init__(self, clients: Mapping[str, DynamoDBClient], side_table: str) -> None:
+        self._clients = clients
+        self._side_table = side_table
+
+    async def wrote(self, rule: Rule, target: Target, names: Collection[RuleName]) -> bool:
+        """Whether a target's table was written before by its rule, under one of these names.
+
+        The first version left no mode: then it is by the source that is noted beside the epoch, if one is.
+        """
+        assert target.table is not None, "only tables are claimed"
+        claim = ModeClaim(rule.name, target.region, target.table, rule.mode)
+        mode_row, epoch_row = await _rows(self._clients[target.region], self._side_table, claim)
+        if mode_row:
+            return mode_row.get("rule", {}).get("S") in names
+        source = epoch_row.get("source", {}).get("S")
+        return bool(epoch_row) and source in {None, f"{rule.source}:{rule.table}"}
+
+
 # -- rows ----------------------------------------------------------------------------------------------------------
+
+
+async def _rows(client: DynamoDBClient, side_table: str, claim: ModeClaim) -> tuple[Any, Any]:
+    """The rows of a table's mode and epoch; one that is not there is empty."""
+    try:
+        mode_row, epoch_row = [
+            (await client.get_item(TableName=side_table, Key=key, ConsistentRead=True)).get("Item", {})
+            for key in (claim.key, claim.epoch_key)
+        ]
+    except CLIENT_ERRORS as error:
+        raise translate(error, f"GetItem on {side_table} in {claim.region_id}") from error
+    return mode_row, epoch_row
+
 
 _ALIASES = {"epoch": "e", "source": "f", "generation": "g", "mode": "m", "rule": "r", SCHEMA_VERSION: "s"}
 

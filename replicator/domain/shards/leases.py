@@ -79,10 +79,14 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class TargetStart:
-    """When a target first started on a stream: `started_at` is the server's time then, in seconds since 1970."""
+    """When a target first started on a stream: `started_at` is the server's time then, in seconds since 1970.
+
+    `members`: those of a mesh, as `Target.parts`.
+    """
 
     target_id: TargetId
     started_at: float
+    members: frozenset[str] = frozenset()
 
     @property
     def rule(self) -> RuleName:
@@ -132,12 +136,16 @@ class Pulse:
 
 @dataclass(frozen=True, slots=True)
 class KnownStream:
-    """A stream that was read before, and the rules that are through with it; `closed` counts for every rule."""
+    """A stream that was read before, and the targets that are through with it.
+
+    Earlier versions noted `rules`, for all of their targets, or that the stream is `closed`, for all rules.
+    """
 
     ref: StreamRef
-    drained: frozenset[RuleName] = frozenset()
+    drained: frozenset[TargetId] = frozenset()
+    rules: frozenset[RuleName] = frozenset()
     closed: bool = False
 
-    def is_drained(self, rule: RuleName) -> bool:
-        """Whether a rule is through with the stream."""
-        return self.closed or rule in self.drained
+    def is_drained(self, target_id: TargetId) -> bool:
+        """Whether a target is through with the stream."""
+        return self.closed or target_id in self.drained or target_id.rule in self.rules

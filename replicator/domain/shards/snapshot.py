@@ -119,8 +119,9 @@ class View:
         """Rows of vanished shards that nothing needs: every target is through, and the children, if any, were begun.
 
         A position of a rule that this worker does not run stays, until its shard is read or the rule is forgotten: it
-        tells what that rule lost.
+        tells what that rule lost. What one of our rules was before, with another table or other members, needs nothing.
         """
+        ours = {rule.name for rule in self._rules}
         waited_for = {
             parent
             for row in self.rows.values()
@@ -134,7 +135,7 @@ class View:
             and row.owner is None
             and row.shard_id not in waited_for
             and self.done(row)
-            and all(place == END for place in row.checkpoints.values())
+            and all(place == END for target, place in row.checkpoints.items() if target.rule not in ours)
         ]
 
     @property

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import Position
+from replicator.domain.shards.inheritance import Inherited
 from replicator.domain.shards.leases import Lease, LeaseRow, Seat, StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.targets import TargetId
@@ -47,6 +48,11 @@ class TakingTurns:
         """Store positions."""
         async with self._turns:
             await self._coordination.save(lease, checkpoints)
+
+    async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
+        """Put a target where others stood."""
+        async with self._turns:
+            return await self._coordination.carry_over(stream, seen, target_id, place)
 
     async def release(self, lease: Lease) -> None:
         """Give the shard back."""

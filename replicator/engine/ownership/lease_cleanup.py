@@ -1,12 +1,16 @@
 """Rows of streams that every rule has left, once the streams themselves are gone.
 
-Invariant: only rows go that no rule can need: each rule that ever started on the stream is through with it, nobody owns
-the row, and what it is about can be read no more. Starts stay, as does the note that the stream was read.
+Invariant: only rows go that no rule can need: every target that ever started on the stream is through with it, but for
+those that rules of this worker had before; no worker owns the row, and what it is about can be read no more. Starts
+stay, as does the note that the stream was read.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from replicator.domain.shards.leases import KnownStream, StreamRef
+from replicator.domain.targets import TargetId
 from replicator.engine.shard.worker import ShardPorts
 
 _LOOK_SECONDS = 600.0
@@ -18,8 +22,11 @@ _ROWS_PER_LOOK = 256
 class Leftovers:
     """What is left of the streams before one stream of a table."""
 
-    def __init__(self, ref: StreamRef, ports: ShardPorts) -> None:
+    def __init__(self, ref: StreamRef, ports: ShardPorts, targets: Collection[TargetId]) -> None:
+        """`targets`: those that this worker reads the table for."""
         self._ref = ref
+        self._targets = frozenset(targets)
+        self._rules = {target_id.rule for target_id in targets}
         self._ports = ports
         self._looked_at = ports.clock.monotonic()
         self._cleared: set[StreamRef] = set()
@@ -43,7 +50,7 @@ class Leftovers:
     async def _clear(self, known: KnownStream, most: int) -> int:
         """Delete rows of one stream; returns how many."""
         state = await self._ports.coordination.state(known.ref)
-        if not all(known.is_drained(start.rule) for start in state.starts.values()):
+        if not all(known.is_drained(target_id) for target_id in state.starts if self._is_needed(target_id)):
             return 0
         rows = [row for row in state.rows.values() if row.owner is None]
         for row in rows[:most]:
@@ -51,3 +58,7 @@ class Leftovers:
         if len(rows) <= most:
             self._cleared.add(known.ref)
         return len(rows[:most])
+
+    def _is_needed(self, target_id: TargetId) -> bool:
+        """Whether a target may still read: not what our own rules were with another table, or with other members."""
+        return target_id in self._targets or target_id.rule not in self._rules

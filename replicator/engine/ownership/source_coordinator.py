@@ -35,7 +35,7 @@ class StreamCoordinator:
         stop: asyncio.Event,
     ) -> None:
         self._ports = source.ports
-        self._generations = Generations(source.region, source.table, source.rules, source.ports)
+        self._generations = Generations(source.region, source.table, source.rules, source.ports, source.succession)
         self._shared = SessionPorts(session, members, budget, loads, limits, stop)
         self._limits = limits
         self._name = f"stream of {source.table} in {source.region}"

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.rules import Rule
+from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.shard.worker import ShardPorts
 
 
@@ -39,3 +40,4 @@ class Source:
     table: TableName
     rules: tuple[Rule, ...]
     ports: ShardPorts
+    succession: TargetSuccession

@@ -91,7 +91,7 @@ class Following:
         self._discovery = Discovery(
             ref, ports, shared.members, shared.budget, limits=shared.limits, wake=self._wake.set, where=where
         )
-        self._leftovers = Leftovers(ref, ports)
+        self._leftovers = Leftovers(ref, ports, generations.targets)
         self._shards = Holdings(
             ref,
             rules=(),

@@ -16,6 +16,7 @@ from replicator.domain.progress import END
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import KnownStream, StreamRef
 from replicator.domain.targets import TargetId
+from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.shard.worker import ShardPorts
 
 EVERY_SHARD = ShardId("every shard")
@@ -33,22 +34,35 @@ class Due:
 class Generations:
     """The streams of one table, as its rules read them."""
 
-    def __init__(self, region: RegionId, table: TableName, rules: Sequence[Rule], ports: ShardPorts) -> None:
+    def __init__(
+        self,
+        region: RegionId,
+        table: TableName,
+        rules: Sequence[Rule],
+        ports: ShardPorts,
+        succession: TargetSuccession,
+    ) -> None:
         self._region = region
         self._table = table
         self._rules = rules
         self._ports = ports
+        self._succession = succession
+
+    @property
+    def targets(self) -> frozenset[TargetId]:
+        """Every target that reads this table."""
+        return frozenset(target.target_id for rule in self._rules for target in rule.targets)
 
     async def due(self) -> Due:
         """Each rule's stream: the oldest one that it began and is not through with, else the present one."""
+        trouble, ready = await self._carry_over()
         known = await self._known()
         started = {
             each.ref: set(await self._ports.registry.starts(each.ref))
             for each in known
-            if not all(each.is_drained(rule.name) for rule in self._rules)
+            if not all(each.is_drained(target.target_id) for rule in self._rules for target in rule.targets)
         }
-        wanted = {rule.name: _oldest(rule, known, started) for rule in self._rules}
-        trouble = None
+        wanted = {rule.name: _oldest(rule, known, started) for rule in ready}
         if None in wanted.values():
             try:
                 present = await self._ports.stream.current(self._table)
@@ -58,13 +72,30 @@ class Generations:
         refs = sorted({ref for ref in wanted.values() if ref is not None}, key=lambda ref: ref.generation)
         for ref in refs:
             await self._ports.registry.remember_stream(ref)
-        streams = {ref: tuple(rule for rule in self._rules if wanted[rule.name] == ref) for ref in refs}
+        streams = {ref: tuple(rule for rule in ready if wanted[rule.name] == ref) for ref in refs}
         return Due(streams, trouble)
+
+    async def _carry_over(self) -> tuple[ReplicatorError | None, list[Rule]]:
+        """Let targets go on from what is stored of them; a rule for which that fails waits, and holds no other."""
+        trouble: ReplicatorError | None = None
+        ready: list[Rule] = []
+        for rule in self._rules:
+            try:
+                await self._succession.carry_over(rule)
+            except ReplicatorError as error:
+                trouble = error
+            else:
+                ready.append(rule)
+        return trouble, ready
 
     async def through(self, ref: StreamRef) -> set[RuleName]:
         """Rules for which some worker found that a stream is read to its end and has a successor."""
-        names = {rule.name for rule in self._rules}
-        return {name for each in await self._known() if each.ref == ref for name in names if each.is_drained(name)}
+        return {
+            rule.name
+            for each in await self._known()
+            for rule in self._rules
+            if each.ref == ref and all(each.is_drained(target.target_id) for target in rule.targets)
+        }
 
     async def _known(self) -> list[KnownStream]:
         return await self._ports.registry.streams(self._region, self._table)
@@ -91,7 +122,7 @@ class Generations:
                 await self._ports.registry.start(successor, target, started_at=started_at)
                 await self._record_break(ref, target)
         await self._ports.registry.remember_stream(successor)
-        await self._ports.registry.remember_stream(ref, {rule.name for rule in rules})
+        await self._ports.registry.remember_stream(ref, {target.target_id for rule in rules for target in rule.targets})
 
     async def _record_break(self, ref: StreamRef, target: Target) -> None:
         """No stream tells what was written between two streams of a table, so the place is recorded as a gap."""
@@ -111,11 +142,13 @@ class Generations:
 def _oldest(rule: Rule, known: Sequence[KnownStream], started: Mapping[StreamRef, set[TargetId]]) -> StreamRef | None:
     """The stream that a rule goes on with; the first one that everybody still reads, when it never began."""
     targets = {target.target_id for target in rule.targets}
-    began = False
+    begun: set[TargetId] = set()
     for each in known:
-        began = began or rule.name in each.drained or not targets.isdisjoint(started.get(each.ref, ()))
-        if began and not each.is_drained(rule.name):
+        through = {target_id for target_id in targets if each.is_drained(target_id)}
+        begun |= targets & started.get(each.ref, set())
+        begun |= set() if each.closed else through
+        if not begun <= through:
             return each.ref
-    if began:
+    if begun:
         return None
-    return next((each.ref for each in known if not each.closed and not each.drained), None)
+    return next((each.ref for each in known if not (each.closed or each.drained or each.rules)), None)

@@ -12,7 +12,7 @@ from replicator.laboratory.memory.conflicts import MemoryConflictLog
 from replicator.laboratory.memory.coordination import MemoryCoordination
 from replicator.laboratory.memory.faults import Fault, Faults, OpenFence
 from replicator.laboratory.memory.region import EMPTY, MemoryRegion, Slot, answer, holds
-from replicator.laboratory.memory.registry import MemoryMembership, MemoryRegistry
+from replicator.laboratory.memory.registry import MemoryClaims, MemoryMembership, MemoryRegistry
 from replicator.laboratory.memory.source import MemorySource
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 from replicator.laboratory.memory.stream import MemoryStream
@@ -22,6 +22,7 @@ __all__ = [
     "Fault",
     "Faults",
     "MemoryCache",
+    "MemoryClaims",
     "MemoryConflictLog",
     "MemoryCoordination",
     "MemoryMembership",

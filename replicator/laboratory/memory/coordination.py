@@ -13,6 +13,7 @@ from dataclasses import replace
 from replicator.domain.errors import LeaseLost, WorldMismatch
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import Position
+from replicator.domain.shards.inheritance import Inherited
 from replicator.domain.shards.leases import Lease, LeaseRow, Rewind, Seat, StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard, merged, storable, unproven
 from replicator.domain.targets import TargetId
@@ -134,6 +135,17 @@ class MemoryCoordination:
                 if target_id not in checkpoints or checkpoints[target_id].order < rewind.until.order
             }
             self.put(lease.stream, replace(row, checkpoints={**row.checkpoints, **checkpoints}, rewinds=left))
+
+    async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
+        """Put a target where others stood, if it still stands as seen."""
+        async with self.faults.around("carry_over"):
+            row = self.row(stream, seen.shard_id)
+            if row is None or row.checkpoints.get(target_id) != seen.checkpoints.get(target_id):
+                return False
+            rewinds = {} if place.rewind is None else {target_id: place.rewind}
+            checkpoints = {**row.checkpoints, target_id: place.position}
+            self.put(stream, replace(row, checkpoints=checkpoints, rewinds={**row.rewinds, **rewinds}))
+            return True
 
     async def release(self, lease: Lease) -> None:
         """Give the shard back; quiet when it is no longer ours."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
-from replicator.domain.rules import Target
+from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import KnownStream, Pulse, StreamRef, TargetStart
 from replicator.domain.targets import TargetId
 from replicator.laboratory.memory.faults import Faults
@@ -62,6 +62,20 @@ class MemoryMembership:
             return frozenset(self._paused)
 
 
+class MemoryClaims:
+    """Which tables rules have written: all of them but those that a script names."""
+
+    def __init__(self, faults: Faults | None = None) -> None:
+        self.faults = faults or Faults()
+        self.unwritten: set[TargetId] = set()
+
+    async def wrote(self, rule: Rule, target: Target, names: Collection[RuleName]) -> bool:
+        """Whether a target's table was written before."""
+        async with self.faults.around("wrote"):
+            assert rule.name in names, "a rule is asked for by its own name, too"
+            return target.target_id not in self.unwritten
+
+
 class MemoryRegistry:
     """Targets' starts, gaps, and streams that are being read."""
 
@@ -69,6 +83,8 @@ class MemoryRegistry:
         """`now`: the store's own clock, in seconds since 1970."""
         self.faults = faults or Faults()
         self._now = now
+        self.names: dict[RuleName, frozenset[RuleName]] = {}
+        """The names that rules had before, as an operator gave them others."""
         self._starts: dict[tuple[StreamId, TargetId], TargetStart] = {}
         self._gaps: dict[str, Gap] = {}
         self._acknowledged: set[str] = set()
@@ -86,6 +102,10 @@ class MemoryRegistry:
         """Accept a loss, as an operator does."""
         self._acknowledged.add(gap_id)
 
+    def put_start(self, stream: StreamRef, start: TargetStart) -> None:
+        """Let this start stand, whatever stood there."""
+        self._starts[identity(stream), start.target_id] = start
+
     def started(self, stream: StreamRef) -> dict[TargetId, TargetStart]:
         """Targets that ever started on a stream, seen from the side."""
         return {target: start for (owner, target), start in self._starts.items() if owner == identity(stream)}
@@ -100,7 +120,8 @@ class MemoryRegistry:
     async def start(self, stream: StreamRef, target: Target, *, started_at: float | None = None) -> TargetStart:
         """Store the start of a target, unless it is stored already."""
         async with self.faults.around("start"):
-            fresh = TargetStart(target.target_id, self._now() if started_at is None else started_at)
+            members = target.parts if target.members else frozenset[str]()
+            fresh = TargetStart(target.target_id, self._now() if started_at is None else started_at, members)
             return self._starts.setdefault((identity(stream), target.target_id), fresh)
 
     async def record_gap(self, gap: Gap) -> None:
@@ -110,6 +131,21 @@ class MemoryRegistry:
             if known.until != gap.until:
                 self._gaps[gap.gap_id] = replace(known, until=gap.until)
                 self._acknowledged.discard(gap.gap_id)
+
+    async def former_names(self, rule: RuleName) -> frozenset[RuleName]:
+        """The names that a rule had before."""
+        async with self.faults.around("former_names"):
+            return self.names.get(rule, frozenset())
+
+    async def carry_gaps_over(self, stream: StreamRef, former: TargetId, target_id: TargetId) -> None:
+        """Let a target's losses on a stream be another one's, too."""
+        async with self.faults.around("carry_gaps_over"):
+            for gap in self.gaps:
+                if identity(gap.stream) == identity(stream) and gap.target_id == former:
+                    copy = replace(gap, target_id=target_id)
+                    if copy.gap_id not in self._gaps:
+                        self._gaps[copy.gap_id] = copy
+                        self._acknowledged |= {copy.gap_id} if gap.gap_id in self._acknowledged else set()
 
     async def acknowledged(self, gap: Gap) -> bool:
         """Whether an operator accepted the loss as it is."""
@@ -122,8 +158,8 @@ class MemoryRegistry:
             found = [each for ref, each in self._streams.items() if (ref.region, ref.table) == (region, table)]
             return sorted(found, key=lambda known: known.ref.generation)
 
-    async def remember_stream(self, stream: StreamRef, drained: Collection[RuleName] = ()) -> None:
-        """Note that a stream is being read, and which rules have read it to its end; what is noted stays."""
+    async def remember_stream(self, stream: StreamRef, drained: Collection[TargetId] = ()) -> None:
+        """Note that a stream is being read, and which targets have read it to its end; what is noted stays."""
         async with self.faults.around("remember_stream"):
             known = self._streams.get(stream, KnownStream(stream))
             self._streams[stream] = replace(known, drained=known.drained.union(drained))

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, flag, number, schema, seconds, text
 from replicator.adapters.dynamodb.coordination.names import SEAT, checkpoint, key, rewind
-from replicator.adapters.dynamodb.coordination.rows import StreamRows, parse_rewind
+from replicator.adapters.dynamodb.coordination.rows import StreamRows, parse_rewind, rewind_text
 from replicator.domain.errors import LeaseLost, ReplicatorError
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import Position
+from replicator.domain.shards.inheritance import Inherited
 from replicator.domain.shards.leases import Lease, LeaseRow, Seat, StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard, merged, storable, unproven
 from replicator.domain.targets import TargetId
@@ -128,6 +129,19 @@ class DynamoCoordination:
         passed = [rewind(target) for target, position in checkpoints.items() if _passes(position, target, answer)]
         if passed:
             await self._table.update(place, Change(removes=passed, when=_ours(lease)))
+
+    async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
+        """Put a target where others stood, if it still stands as seen; neither owner nor epoch matter."""
+        own = seen.checkpoints.get(target_id)
+        change = Change(
+            sets={
+                checkpoint(target_id): text(place.position.text),
+                **({} if place.rewind is None else {rewind(target_id): text(rewind_text(place.rewind))}),
+            },
+            when={checkpoint(target_id): None if own is None else text(own.text)},
+            present=("epoch",),
+        )
+        return await self._table.update(self._names.shard_key(stream, seen.shard_id), change) is not None
 
     async def release(self, lease: Lease) -> None:
         """Give the shard back in its row, so that the next worker need not wait; quiet when it is not ours."""

@@ -24,8 +24,14 @@ CHECKPOINT = "at:"
 REWIND = "rewind:"
 """Prefix of the attributes that hold what a rewound target skips."""
 
+MEMBERS = "members"
+"""The attribute of a target's start that names the members of its mesh."""
+
+FORMERLY = "formerly"
+"""The attribute of a rule's row that names the names that it had before."""
+
 DRAINED_FOR = "drained_for"
-"""The attribute of a stream's row that names the rules that are through with it."""
+"""The attribute of a stream's row that names the targets that are through with it."""
 
 SHARD, TARGET, SEAT = "shard|", "target|", "seat"
 """What the sort keys of a stream's rows begin with, or are."""

@@ -11,17 +11,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import TARGET, checkpoint, key, rewind
+from replicator.adapters.dynamodb.coordination.names import FORMERLY, checkpoint, key, rewind
 from replicator.adapters.dynamodb.coordination.rows import rewind_text
-from replicator.domain.errors import WorldMismatch
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import LeaseRow, Rewind, StreamRef
-from replicator.domain.targets import TargetId, parse_target
+from replicator.domain.targets import TargetId
 
 if TYPE_CHECKING:
-    from replicator.adapters.dynamodb.coordination.rows import Row
     from replicator.adapters.dynamodb.coordination.table import CoordinationTable
 
 
@@ -93,45 +91,6 @@ class Operations:
         row, _ = await self._table.get(self._names.shard_key(stream, shard_id))
         return self._reader.lease_row(row) if row else None
 
-    # -- starts ----------------------------------------------------------------------------------------------------
-
-    async def move_starts(self, stream: StreamRef, old: RuleName, new: RuleName) -> int:
-        """Hand what is noted of a rule's targets over to another name; returns how many rows were moved."""
-        rows = await self._starts(stream, old)
-        for row in rows:
-            target_id = self._target(row)
-            place = self._names.target_key(stream, target_id.of_rule(new))
-            seen, _ = await self._table.get(place)
-            noted = {name: value for name, value in row.items() if name not in place}
-            change = Change(sets=noted, when={name: seen.get(name) for name in noted})
-            if await self._table.update(place, change) is None:
-                raise _changed(target_id, stream)
-            await self._take_start(stream, row)
-        return len(rows)
-
-    async def forget_starts(self, stream: StreamRef, rule: RuleName) -> int:
-        """Delete what is noted of a rule's targets; returns how many rows went."""
-        rows = await self._starts(stream, rule)
-        for row in rows:
-            await self._take_start(stream, row)
-        return len(rows)
-
-    async def _starts(self, stream: StreamRef, rule: RuleName) -> list[Row]:
-        return await self._table.query(self._names.stream(stream), f"{TARGET}{rule}/")
-
-    async def _take_start(self, stream: StreamRef, row: Row) -> None:
-        """Delete a row if it still is as it was seen."""
-        target_id = self._target(row)
-        seen = {name: value for name, value in row.items() if name not in {"pk", "sk"}}
-        if not await self._table.delete(self._names.target_key(stream, target_id), seen):
-            raise _changed(target_id, stream)
-
-    def _target(self, row: Row) -> TargetId:
-        target_id = parse_target(self._reader.text(row, "sk").removeprefix(TARGET))
-        if target_id is None:
-            raise self._reader.corrupt(row, "sk")
-        return target_id
-
     # -- rules -----------------------------------------------------------------------------------------------------
 
     async def pause(self, rule: RuleName, *, now: float, note: str = "") -> bool:
@@ -144,7 +103,10 @@ class Operations:
 
     async def resume(self, rule: RuleName) -> bool:
         """Let a rule go on; False when it was not paused."""
-        return await self._table.delete(key(self._names.rules, rule), present=("paused_at",))
+        place, paused = key(self._names.rules, rule), ("paused_at",)
+        if await self._table.delete(place, {FORMERLY: None}, paused):
+            return True
+        return await self._table.update(place, Change(removes=("paused_at", "note"), present=paused)) is not None
 
     async def pauses(self) -> list[Pause]:
         """Every rule that is paused, by name."""
@@ -185,10 +147,3 @@ class Operations:
             present=("found_at",),
         )
         return await self._table.update(key(self._names.gaps, seen.gap_id), change) is not None
-
-
-def _changed(target_id: TargetId, stream: StreamRef) -> WorldMismatch:
-    return WorldMismatch(
-        f"What is noted of target {target_id} on {stream.table} in {stream.region} has changed meanwhile.",
-        advice="Stop every daemon of the group, then run this again.",
-    )

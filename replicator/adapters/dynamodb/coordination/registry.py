@@ -6,10 +6,11 @@ with a stream stays so.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import DRAINED_FOR, TARGET, key
+from replicator.adapters.dynamodb.coordination.names import DRAINED_FOR, MEMBERS, TARGET, key
 from replicator.domain.errors import Throttled
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, TableName
@@ -47,8 +48,9 @@ class DynamoRegistry:
         if "started_at" in row:
             return self._reader.target_start(row)
         started = int(self._table.seconds_of(date) if started_at is None else started_at)
+        members: dict[str, Value] = {MEMBERS: {"SS": sorted(target.parts)}} if target.members else {}
         stored = await self._table.update(
-            place, Change(sets={"sv": schema()}, defaults={"started_at": number(started)})
+            place, Change(sets={"sv": schema(), **members}, defaults={"started_at": number(started)})
         )
         assert stored is not None, "an update without a condition is never refused"
         return self._reader.target_start(stored)
@@ -104,6 +106,23 @@ class DynamoRegistry:
             present=("found_at",),
         )
 
+    async def former_names(self, rule: RuleName) -> frozenset[RuleName]:
+        """The names that a rule had before."""
+        row, _ = await self._table.get(key(self._names.rules, rule))
+        return self._reader.former_names(row)
+
+    async def carry_gaps_over(self, stream: StreamRef, former: TargetId, target_id: TargetId) -> None:
+        """Let a target's losses on a stream, accepted or not, be another one's, too; quiet when they are."""
+        for row in await self._table.query(self._names.gaps):
+            if "target" not in row or self._reader.text(row, "target") != former.text:
+                continue
+            gap = self._reader.gap(row)
+            if gap.stream.region == stream.region and gap.stream.arn == stream.arn:
+                copy = {name: value for name, value in row.items() if name not in {"pk", "sk"}}
+                place = key(self._names.gaps, replace(gap, target_id=target_id).gap_id)
+                change = Change(sets={**copy, "target": text(target_id.text)}, when={"found_at": None})
+                await self._table.update(place, change)
+
     async def acknowledged(self, gap: Gap) -> bool:
         """Whether an operator accepted the loss as it is."""
         row, _ = await self._table.get(key(self._names.gaps, gap.gap_id))
@@ -115,11 +134,8 @@ class DynamoRegistry:
         found = await self._table.query(self._names.streams, f"{region}|{table}|")
         return [self._reader.known_stream(row) for row in found]
 
-    async def remember_stream(self, stream: StreamRef, drained: Collection[RuleName] = ()) -> None:
-        """Note that a stream is being read, and which rules have read it to its end; what is noted stays."""
-        change = Change(sets={"arn": text(stream.arn), "sv": schema()}, merges={DRAINED_FOR: sorted(drained)})
+    async def remember_stream(self, stream: StreamRef, drained: Collection[TargetId] = ()) -> None:
+        """Note that a stream is being read, and which targets have read it to its end; what is noted stays."""
+        through = sorted(target_id.text for target_id in drained)
+        change = Change(sets={"arn": text(stream.arn), "sv": schema()}, merges={DRAINED_FOR: through})
         await self._table.update(self._names.stream_key(stream), change)
-
-    async def forget_rule(self, stream: StreamRef, rule: RuleName) -> None:
-        """Note no more that a rule has read a stream to its end."""
-        await self._table.update(self._names.stream_key(stream), Change(takes={DRAINED_FOR: [rule]}))

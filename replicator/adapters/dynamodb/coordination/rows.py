@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from replicator.adapters.dynamodb.coordination.names import (
     CHECKPOINT,
     DRAINED_FOR,
+    FORMERLY,
+    MEMBERS,
     REWIND,
     SCHEMA,
     SEAT,
@@ -127,7 +129,11 @@ class RowReader:
         target_id = parse_target(self.text(row, "sk").removeprefix(TARGET))
         if target_id is None:
             raise self.corrupt(row, "sk")
-        return TargetStart(target_id, self.number(row, "started_at"))
+        return TargetStart(
+            target_id,
+            self.number(row, "started_at"),
+            members=frozenset(self._texts(row, MEMBERS)),
+        )
 
     def pulse(self, row: Row) -> Pulse:
         """A worker's sign of life."""
@@ -146,8 +152,14 @@ class RowReader:
 
     def known_stream(self, row: Row) -> KnownStream:
         """What a row of the streams' partition says; a flag of earlier versions counts for every rule."""
-        rules = frozenset(map(RuleName, self._texts(row, DRAINED_FOR)))
-        return KnownStream(self.stream(row), rules, closed="drained" in row)
+        noted = {name: parse_target(name) for name in self._texts(row, DRAINED_FOR)}
+        targets = frozenset(target_id for target_id in noted.values() if target_id is not None)
+        rules = frozenset(RuleName(name) for name, target_id in noted.items() if target_id is None)
+        return KnownStream(self.stream(row), targets, rules, closed="drained" in row)
+
+    def former_names(self, row: Row) -> frozenset[RuleName]:
+        """The names that a rule had before."""
+        return frozenset(map(RuleName, self._texts(row, FORMERLY)))
 
     def gap(self, row: Row) -> Gap:
         """A loss interval."""

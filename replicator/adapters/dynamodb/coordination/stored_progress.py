@@ -50,7 +50,15 @@ class StoredStream:
     @property
     def drained(self) -> bool:
         """Whether every rule that has progress here is through."""
-        return self.known.closed or (bool(self.targets) and self.rules <= self.known.drained)
+        return self.known.closed or (bool(self.targets) and all(map(self.is_drained_for, self.rules)))
+
+    def is_drained_for(self, rule: RuleName) -> bool:
+        """Whether a rule is through: one of its targets is.
+
+        What else it has here is what it was before, with another table or with other members.
+        """
+        mine = self.targets_of({rule})
+        return self.known.closed or rule in self.known.rules or any(map(self.known.is_drained, mine))
 
     def targets_of(self, rules: Collection[str]) -> set[TargetId]:
         """Those of some rules."""

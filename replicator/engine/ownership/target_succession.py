@@ -1,0 +1,141 @@
+"""What a target without a start on a stream goes on from: what earlier versions stored of it, or other members.
+
+A target is another one when its table is another, or when the members of its mesh are. Progress is carried over when
+it is of the same table, and from a mesh to one with other members: a member that joins is owed every record that is not
+done when the new mesh begins, a member that leaves is owed nothing more. Positions are copied, never moved, so a
+worker with the former configuration goes on by its own, and what it does counts only for the members that it knows.
+
+Invariant: a target's start is stored behind all of its positions, on every stream of its mesh, and nothing is read for
+a target before that. What was interrupted is repeated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.identifiers import ShardId
+from replicator.domain.rules import Members, Rule, Target
+from replicator.domain.shards.inheritance import Covers, Inherited, covers_of, inherited
+from replicator.domain.shards.leases import KnownStream, LeaseRow, StreamRef, TargetStart
+from replicator.domain.targets import TargetId, TargetKind
+from replicator.ports.coordination import Coordination, Registry
+from replicator.ports.events import Observer
+from replicator.ports.targets import TableClaims
+
+_AT_ONCE = 16
+
+Starts = Mapping[TargetId, TargetStart]
+
+
+@dataclass(frozen=True, slots=True)
+class _Heir:
+    """A target whose positions on a stream are copied, and whose start is to follow."""
+
+    stream: StreamRef
+    starts: Starts
+    covers: Covers
+
+
+class TargetSuccession:
+    """Carries progress over: once per target and stream of a process."""
+
+    def __init__(self, coordination: Coordination, registry: Registry, claims: TableClaims, observer: Observer) -> None:
+        self._coordination = coordination
+        self._registry = registry
+        self._claims = claims
+        self._observer = observer
+        self._seen: set[tuple[TargetId, StreamRef]] = set()
+        self._turns: dict[Members, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def carry_over(self, rule: Rule) -> None:
+        """Put every target of a rule where its progress stands, on all known streams of the rule's sources."""
+        async with self._turns[rule.members]:
+            known = [each for source in rule.members for each in await self._registry.streams(*source)]
+            for target in rule.targets:
+                live = [each for each in known if not each.is_drained(target.target_id)]
+                fresh = [each for each in live if (target.target_id, each.ref) not in self._seen]
+                if fresh:
+                    await self._look_at(rule, target, live, fresh)
+                    self._seen.update((target.target_id, each.ref) for each in fresh)
+
+    async def _look_at(
+        self, rule: Rule, target: Target, live: Collection[KnownStream], fresh: Collection[KnownStream]
+    ) -> None:
+        """Copy positions on all streams that are new to us, then store the starts that make them count."""
+        starts = {each.ref: await self._registry.starts(each.ref) for each in live}
+        joined = target.kind is TargetKind.MESH and any(target.target_id in begun for begun in starts.values())
+        heirs = [await self._copied(rule, target, each, starts[each.ref], joined=joined) for each in fresh]
+        for heir in heirs:
+            if heir is not None:
+                await self._begin(target, heir)
+
+    async def _copied(
+        self, rule: Rule, target: Target, known: KnownStream, starts: Starts, *, joined: bool
+    ) -> _Heir | None:
+        """Copy a target's positions on a stream, if there are any; None when its start is there, or need not be."""
+        begun = target.target_id in starts
+        if begun and not any(_is_of_mesh(other, target) for other in starts):
+            return None
+        state = await self._coordination.state(known.ref)
+        if not begun and target.target_id in await self._registry.starts(known.ref):
+            return None  # another worker stored it, behind positions that are not newer than these rows
+        stored = {target_id for row in state.rows.values() for target_id in row.checkpoints}
+        if not (begun or await self._is_same_table(rule, target, starts, stored)):
+            await self._registry.start(known.ref, target)
+            self._observer.target_begun_anew(known.ref, target.target_id, target.target_id.earlier)
+            return None
+        covers = covers_of(target, starts, stored, joined=joined or begun)
+        covers = {other: parts for other, parts in covers.items() if not known.is_drained(other)}
+        await self._put(target, known.ref, state.rows, dict(inherited(target, state.rows, covers)))
+        is_heir = target.target_id in stored or not covers.keys() <= {target.target_id}
+        return _Heir(known.ref, starts, covers) if is_heir and not begun else None
+
+    async def _is_same_table(self, rule: Rule, target: Target, starts: Starts, stored: Collection[TargetId]) -> bool:
+        """Whether what earlier versions stored, which did not note tables, is of the table that is written now."""
+        earlier = target.target_id.earlier
+        if target.kind is not TargetKind.REPLICA or not (earlier in starts or earlier in stored):
+            return True
+        names = {rule.name, *await self._registry.former_names(rule.name)}
+        return await self._claims.wrote(rule, target, names)
+
+    async def _put(
+        self,
+        target: Target,
+        stream: StreamRef,
+        rows: Mapping[ShardId, LeaseRow],
+        places: Mapping[ShardId, Inherited],
+    ) -> None:
+        turns = asyncio.Semaphore(_AT_ONCE)
+        troubles: list[ReplicatorError] = []
+
+        async def put(shard_id: ShardId, place: Inherited) -> None:
+            async with turns:
+                try:
+                    await self._coordination.carry_over(stream, rows[shard_id], target.target_id, place)
+                except ReplicatorError as error:
+                    troubles.append(error)
+
+        async with asyncio.TaskGroup() as group:
+            for shard_id, place in places.items():
+                group.create_task(put(shard_id, place), name=f"carry {target.target_id} over on {shard_id}")
+        for trouble in troubles:
+            raise trouble
+
+    async def _begin(self, target: Target, heir: _Heir) -> None:
+        """Store a target's start: that of the others, so that it is owed what they were owed."""
+        former = sorted(heir.covers.keys() - {target.target_id})
+        for other in former:
+            await self._registry.carry_gaps_over(heir.stream, other, target.target_id)
+        started = [heir.starts[other].started_at for other in former if other in heir.starts]
+        await self._registry.start(heir.stream, target, started_at=min(started, default=None))
+        joins = target.parts.difference(*heir.covers.values())
+        self._observer.target_carried_over(heir.stream, target.target_id, former, joins)
+
+
+def _is_of_mesh(other: TargetId, target: Target) -> bool:
+    """Whether another target is the same rule's mesh with other members."""
+    return other != target.target_id and other.kind is target.kind is TargetKind.MESH and other.rule == target.rule
