@@ -2,7 +2,7 @@
 
 A start is refused (78) when configuration or world is wrong, when a rule would silently begin anew under another
 name on one of the streams that it reads, or in another mode or epoch on a table that it writes; and (69) when nothing
-that is configured can work because services do not answer. What does not answer while some rule can work is told, and
+that is configured can work because services do not answer. What does not answer while some rule can work is logged, and
 tried again for as long as the daemon runs.
 """
 
@@ -51,7 +51,7 @@ class Premises:
 async def prepare_start(premises: Premises) -> Survey:
     """Return when the engine may start; raise what forbids it. It may be cancelled at any time.
 
-    What it returns tells the tables of rules that choose them.
+    What it returns holds the tables of rules that choose them.
     """
     survey = await _patiently(premises)
     log = structlog.get_logger("replicator")
@@ -68,7 +68,7 @@ async def prepare_start(premises: Premises) -> Survey:
 
 async def vouch_for(premises: Premises, rule: Rule) -> None:
     """Raise what forbids a rule to begin on a table that it reads, or does not answer."""
-    await premises.succession.carry_over(rule)  # before the rule's claims, which tell whose a table was
+    await premises.succession.carry_over(rule)  # before the rule's claims, which show whose a table was
     stream = await _identity(premises, rule, {other.name for other in premises.settings.rules})
     await _mode(premises, rule)
     await _epoch(premises, rule, stream)
@@ -76,7 +76,7 @@ async def vouch_for(premises: Premises, rule: Rule) -> None:
 
 @contextmanager
 def _tolerant(rule: Rule) -> Iterator[None]:
-    """What does not answer forbids nothing; it is told."""
+    """What does not answer forbids nothing; it is logged."""
     try:
         yield
     except ReplicatorError as error:

@@ -1,6 +1,6 @@
-"""What can be said of a `where` expression before any item is seen.
+"""What can be found in a `where` expression before any item is seen.
 
-Invariant: a mistake is an expression that can match no item, or that hardly anybody means as it is written; a doubt may
+Invariant: a mistake is an expression that can match no item, or that is hardly ever meant as it is written; a doubt may
 be meant. Neither repeats a part of the expression, which may hold anything.
 """
 
@@ -24,13 +24,13 @@ _READS_THE_ITEM = frozenset(
 )
 
 _QUOTED = (
-    "compares an attribute with another one whose name stands in double quotes, where text was probably meant: write"
+    "compares an attribute with another one whose name is in double quotes, where text was probably meant: write"
     " text in single quotes, and a name that is meant without quotes"
 )
 _WORD = "compares with an attribute of the name true or false; write `true` or `false` in backticks"
 _ORDER = "orders a value that is neither number nor text, so it can never hold"
 _NEVER = "can never hold, whatever the item is"
-_TWO = "where compares two attributes of an item with each other; if text is meant, it stands in single quotes."
+_TWO = "where compares two attributes of an item with each other; if text is meant, write it in single quotes."
 _ALWAYS = "where holds for every item."
 
 Node = dict[str, Any]
@@ -64,7 +64,7 @@ def doubts(expression: str) -> list[str]:
 
 
 def _parsed(expression: str) -> tuple[Node, set[str]]:
-    """The tree, and the names that stand in double quotes without need."""
+    """The tree, and the names that are in double quotes without need."""
     quoted = {
         token["value"]
         for token in Lexer().tokenize(expression)

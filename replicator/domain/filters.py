@@ -66,6 +66,7 @@ class Filter:
         """Whether an image passes; an absent one never does."""
         if image is None:
             return False
+        # A rule without a filter must not decode images.
         if not (self.key_prefix or self.equals or self.exists or self.where):
             return True
         attributes = image.attributes

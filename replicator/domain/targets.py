@@ -55,6 +55,7 @@ class TargetId:
     @property
     def region(self) -> RegionId | None:
         """The region that it is about; None of a mesh, which is read in each of its regions."""
+        # Earlier versions wrote a mesh without its members.
         if self.kind is TargetKind.MESH or (self.kind is TargetKind.EARLIER and self.name == _MESH_OF_EARLIER):
             return None
         return RegionId(self.name.partition(":")[0])

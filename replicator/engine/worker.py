@@ -102,6 +102,7 @@ class Worker:
         session = shared.session
         reading: dict[tuple[RegionId, TableName], _Reading] = {}
         async with asyncio.TaskGroup() as group:
+            # A stop drains: coordinators that still run are waited for, and none is started any more.
             while not session.over.is_set() and (reading or not self._stop.is_set()):
                 news = () if self._stop.is_set() else (self._stop, self._sources.changed)
                 wanted = {(source.region, source.table): source for source in self._sources.now} if news else {}
@@ -138,7 +139,7 @@ class Worker:
         return _Reading(source, task, stop, ended)
 
     async def _leave(self, session: Session) -> None:
-        """Take our row away; if that fails, others see it stand still."""
+        """Take our row away; if that fails, others see that it no longer moves."""
         try:
             await self._membership.leave(session.worker)
         except ReplicatorError as error:

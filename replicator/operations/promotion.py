@@ -1,7 +1,7 @@
 """The loser of a conflict, written again as a user would write it.
 
 Invariant: it is a local write like any other - without a stamp, in a region where users write, with a version above
-what stands there when the rule goes by versions - so the rule's mode carries it everywhere. Nothing is written unless
+what is there when the rule goes by versions - so the rule's mode carries it everywhere. Nothing is written unless
 the item still is what the operator was shown, which the write itself demands.
 """
 
@@ -60,7 +60,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """A write that is ready, and what stands there now: `item` None deletes."""
+    """A write that is ready, and what is there now: `item` None deletes."""
 
     entry: dict[str, Any]
     region: str
@@ -136,7 +136,7 @@ def _raised(rule: VersionedRule, asked: str | None, item: Image, before: Image |
     raised = Image(msgspec.json.encode({**item.attributes, attribute.name: {attribute.kind: value}}))
     if attribute.of(raised) <= highest:
         raise PromotionRefused(
-            f"The version {value} is not above what stands there, or is none of this rule.",
+            f"The version {value} is not above what is there, or is none of this rule.",
             advice="Name a higher one with --version.",
         )
     return raised

@@ -52,10 +52,10 @@ class EpochClaim:
 
 
 async def note_epoch(client: DynamoDBClient, *, side_table: str, claim: EpochClaim) -> None:
-    """Keep the highest epoch seen for a replica table in its side table, and who wrote in it; a lower one is refused.
+    """Keep the highest epoch seen for a replica table in its side table, and the writer in it; a lower one is refused.
 
     So is another source, or an older stream of the same one, in an epoch that was written in: its versions could be
-    below those that stand there. `WorldMismatch` when the row stands against the claim.
+    below those that are there. `WorldMismatch` when the row contradicts the claim.
     """
     standing = await _note(
         client,
@@ -69,7 +69,7 @@ async def note_epoch(client: DynamoDBClient, *, side_table: str, claim: EpochCla
 
 
 def epoch_problem(standing: Any, claim: EpochClaim) -> WorldMismatch | None:
-    """What a side row, as it stands, has against a claim; None when nothing."""
+    """How a side row, as it is, contradicts a claim; None when it does not."""
     where = f"{claim.table} in {claim.region_id}"
     if _is_newer(standing):
         return _newer(where)
@@ -136,12 +136,12 @@ async def note_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim
 
 
 async def standing_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim) -> WorldMismatch | None:
-    """What stands against a claim now; nothing is written."""
+    """What contradicts a claim now; nothing is written."""
     return mode_problem(*await _rows(client, side_table, claim), claim, side_table)
 
 
 def mode_problem(mode_row: Any, epoch_row: Any, claim: ModeClaim, side_table: str) -> WorldMismatch | None:
-    """What the rows, as they stand, have against a claim; None when nothing. An empty row is one that is not there."""
+    """How the rows, as they are, contradict a claim; None when they do not. An empty row is one that is not there."""
     where = f"{claim.table} in {claim.region_id}"
     if _is_newer(mode_row) or _is_newer(epoch_row):
         return _newer(where)
@@ -152,7 +152,7 @@ def mode_problem(mode_row: Any, epoch_row: Any, claim: ModeClaim, side_table: st
         return None
     rows = " and ".join(f"{claim.table}|{name}" for name, row in (("mode", mode_row), ("epoch", epoch_row)) if row)
     return WorldMismatch(
-        f"Rule {claim.rule!r} is of mode {claim.mode}, but {where} was written in mode {written}, whose deletes stand"
+        f"Rule {claim.rule!r} is of mode {claim.mode}, but {where} was written in mode {written}, whose deletes are"
         f" in the side table {side_table} and do not compare.",
         advice=f"Set the mode back to {written}, or set `side_table` to a new name and run `replicator init`;"
         f" docs/operations.md, 'Change the mode of a rule', has all steps. If nothing was replicated yet, delete"
@@ -209,7 +209,7 @@ async def _note(
     values: Mapping[str, AttributeValueTypeDef],
     condition: str,
 ) -> Any | None:
-    """Write a claim's row under a condition; None when it is written, else the row that stands against it."""
+    """Write a claim's row under a condition; None when it is written, else the row that contradicts it."""
     noted: dict[str, AttributeValueTypeDef] = {**values, SCHEMA_VERSION: {"N": str(SIDE_SCHEMA)}}
     try:
         await client.update_item(
@@ -235,7 +235,7 @@ def _what(side_table: str, claim: EpochClaim | ModeClaim) -> str:
 
 
 def _refused(side_table: str, claim: EpochClaim | ModeClaim) -> Unreachable:
-    return Unreachable(f"{_what(side_table, claim)} was refused though nothing stands against it.")
+    return Unreachable(f"{_what(side_table, claim)} was refused though no row contradicts it.")
 
 
 def _is_newer(row: Any) -> bool:

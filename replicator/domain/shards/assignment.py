@@ -1,6 +1,6 @@
 """Which shards a worker should claim and which it should hand over, as a pure plan.
 
-Every worker plans for itself from what it sees; no leader stands in the way. From the same view all come to the same
+Every worker plans for itself from what it sees; there is no leader. From the same view all come to the same
 division, so they do not want the same shard; the coordination store decides what a stale view makes them race for, by
 the epoch. Invariant: a plan never takes a shard from an owner that is alive, and hands over only what leaves the loads
 closer together.
@@ -32,7 +32,7 @@ class Load:
     """What there is to read over all streams of the group, and how much of it each worker holds.
 
     `total` counts shards that are held or free now, and those just finished whose children are awaited: so a roll
-    changes nobody's share. `held` is what the rows show, of ourselves too, because the others see the same; `mine` is
+    changes no share. `held` is what the rows show, of ourselves too, because the others see the same; `mine` is
     what we hold by now: with claims under way, without what we are handing over (None: what the rows show).
     """
 
@@ -43,11 +43,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Free:
-    """A shard that may be claimed: nobody owns it, or its owner is dead.
+    """A shard that may be claimed: it has no owner, or its owner is dead.
 
     `ours`: we read its parent to the end, or its row has our name though we do not read it (the answer to a claim was
-    lost): nobody else will take it. `theirs`: nobody ever owned it, and somebody else read its parent, who will claim
-    it at once. `waiting_seconds`: for how long we have seen it free.
+    lost): no other worker will take it. `theirs`: it never had an owner, and another worker read its parent, which will
+    claim it at once. `waiting_seconds`: for how long we have seen it free.
     """
 
     shard_id: ShardId
@@ -77,7 +77,7 @@ class Bounds:
     claims: int = 64
     moves: int = 8
     patience_seconds: float = 5.0
-    """A shard that stayed free for so long is claimed beyond one's share: whoever should have it may be unable.
+    """A shard that stayed free for so long is claimed beyond one's share: the worker that should have it may be unable.
 
     Above zero, and longer than two cycles.
     """
@@ -97,10 +97,10 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
 
     `owned`: shards of this stream that we read now and are not handing over. `live`: workers that beat, ourselves
     included. What is `ours` is claimed whatever our share. Everything else goes where there is room below
-    the fair share, counted over all streams: each shard to one worker, by a drawing that comes out the same for all who
-    see the same. What waited for `patience_seconds` is claimed by others too, whatever their share, and by more of them
-    the longer it waits. We hand over only what is above our share while somebody is below theirs, and no more while
-    `moves` shards lie free that others should take: so what nobody takes does not pile up, and children that are about
+    the fair share, counted over all streams: each shard to one worker, by a drawing with one result for all that see
+    the same. What waited for `patience_seconds` is claimed by others too, whatever their share, and by more of them
+    the longer it waits. We hand over only what is above our share while another is below its share, and no more while
+    `moves` shards lie free that others should take: so what is not taken does not pile up, and children that are about
     to be claimed delay nothing. Workers that are `doubted` keep what they hold, and the others share the rest.
     """
     workers = {*live, me}.difference(doubted) | {me}
@@ -110,7 +110,7 @@ def plan(  # noqa: PLR0913 - what a worker sees, and its bounds
     offered = list(free)
     total = max(load.total - kept, sum(held.values()) + len(offered))
     targets = _targets(held, total)
-    rest = [shard for shard in offered if not (shard.ours or _has_an_heir(shard))]
+    rest = [shard for shard in offered if not (shard.ours or _is_awaited_by_its_reader(shard))]
     drawn = _drawn(rest, {worker: targets[worker] - count for worker, count in held.items()})
     overdue = [shard for shard in rest if shard.waiting_seconds >= bounds.patience_seconds]
 
@@ -164,11 +164,11 @@ class Doubts:
         }
 
     def at(self, now: float) -> frozenset[WorkerId]:
-        """Who is doubted now."""
+        """Workers that are doubted now."""
         return frozenset(worker for worker, (until, _) in self._doubts.items() if now < until)
 
 
-def _has_an_heir(shard: Free) -> bool:
+def _is_awaited_by_its_reader(shard: Free) -> bool:
     """Whether a shard is left to the worker that read its parent, for a moment."""
     return shard.theirs and shard.waiting_seconds < _HEAD_START_SECONDS
 
@@ -176,7 +176,7 @@ def _has_an_heir(shard: Free) -> bool:
 def _targets(held: Mapping[WorkerId, int], total: int) -> dict[WorkerId, int]:
     """What each worker should hold: shares that differ by one at most, the greater ones where most is held already.
 
-    So nobody has a surplus once loads differ by one, and as few shards as possible move before that.
+    So no worker has a surplus once loads differ by one, and as few shards as possible move before that.
     """
     share, over = divmod(max(total, sum(held.values())), len(held))
     order = sorted(held, key=lambda worker: (-held[worker], worker))
@@ -184,7 +184,7 @@ def _targets(held: Mapping[WorkerId, int], total: int) -> dict[WorkerId, int]:
 
 
 def _drawn(free: Iterable[Free], rooms: Mapping[WorkerId, int]) -> dict[ShardId, WorkerId]:
-    """To whom free shards fall: each to a worker with room, with a chance by how much room it has.
+    """The worker that should claim each free shard: one with room, with a chance by how much room it has.
 
     There is room for all of them, because the shares count them.
     """

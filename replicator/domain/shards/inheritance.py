@@ -56,7 +56,7 @@ def covers_of(
 
 
 def inherited(target: Target, rows: Mapping[ShardId, LeaseRow], covers: Covers) -> Iterator[tuple[ShardId, Inherited]]:
-    """Shards on which a target is put further than it stands."""
+    """Shards on which a target is put further than it is."""
     known = frozenset[str]().union(*covers.values())
     parts = target.parts & known
     for shard_id, row in rows.items():
@@ -67,6 +67,7 @@ def inherited(target: Target, rows: Mapping[ShardId, LeaseRow], covers: Covers) 
         own = row.checkpoints.get(target.target_id)
         if own is None:
             yield shard_id, Inherited(position, row.rewinds.get(source))
+        # A target that has a position goes only forward, and only to a place that does not move.
         elif position.order > own.order and (position == END or position.sequence is not None):
             yield shard_id, Inherited(position, None)
 

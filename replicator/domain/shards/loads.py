@@ -10,16 +10,16 @@ from replicator.domain.shards.assignment import Load
 
 
 class Loads:
-    """The work of the whole group: the coordinators of a process tell each other what they see and do."""
+    """The work of the whole group: the coordinators of a process share what they see and do."""
 
     def __init__(self) -> None:
         self._loads: dict[Hashable, Load] = {}
         self._moving: dict[Hashable, frozenset[ShardId]] = {}
 
     def tell(self, source: Hashable, load: Load, moving: Collection[ShardId]) -> None:
-        """What a coordinator sees of its stream, and which shards of it we hand over: until somebody has taken them.
+        """What a coordinator sees of its stream, and which shards of it we hand over: until they are taken.
 
-        It tells again what it decides before it acts: all of a process see the same surplus.
+        A coordinator adds what it decides before it acts: all of a process see the same surplus.
         """
         self._loads[source] = load
         self._moving[source] = frozenset(moving)

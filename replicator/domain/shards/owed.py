@@ -45,9 +45,9 @@ def place_of(position: Position, rewind: Rewind | None) -> Position:
 
 
 def is_overdue(row: LeaseRow, target_id: TargetId, started_at: float, now: float) -> bool:
-    """Whether what stood at the horizon when a target was to begin there may have aged away since.
+    """Whether what was at the horizon when a target was to begin there may have aged away since.
 
-    Where the shard's first record is not known, nothing tells.
+    Where the shard's first record is not known, nothing shows it.
     """
     since = max(started_at, row.found_at if is_owed(row, target_id, started_at) else 0.0)
     return row.shard.first is not None and now - since > RETENTION_SECONDS
@@ -55,7 +55,7 @@ def is_overdue(row: LeaseRow, target_id: TargetId, started_at: float, now: float
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """The record that stood first at the horizon for a target at `place`, when it was last shown; None: not known."""
+    """The record that was first at the horizon for a target at `place`, when it was last shown; None: not known."""
 
     place: Position
     first: SequenceNumber | None
@@ -67,7 +67,7 @@ class Verdict(enum.Enum):
     WHOLE = "whole"
     LOST = "lost"
     ASK = "ask"
-    """Only the stream tells, whether the target's place can still be read from."""
+    """Only the stream knows whether the target's place can still be read from."""
 
 
 def judge(place: Position, behind: Position, mark: Mark | None, first: SequenceNumber | None) -> Verdict:
@@ -76,9 +76,12 @@ def judge(place: Position, behind: Position, mark: Mark | None, first: SequenceN
     `first`: the page's first record; None: the shard is empty. To be judged after the page was read: what can be read
     from later could be read from then.
     """
+    # At a finished shard nothing is owed, behind `first` nothing is missing, and a page that was read from the target's
+    # own place cannot hide anything, unless that place is the horizon, which moves.
     if place == END or is_covered(place, first) or (place == behind and behind != HORIZON):
         return Verdict.WHOLE
     if mark is not None and mark.place == place:
+        # The same place once showed another first record: what lay before the new one aged away in between.
         jumped = mark.first is not None and (first is None or int(first) > int(mark.first))
         return Verdict.LOST if jumped else Verdict.WHOLE
     return Verdict.WHOLE if place == HORIZON else Verdict.ASK

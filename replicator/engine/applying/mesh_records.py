@@ -84,7 +84,7 @@ class ActiveRecord:
 
 
 class VersionedRecord:
-    """A record of mode `versioned`; `own_writes` remembers where its image has stood, as of `now`."""
+    """A record of mode `versioned`; `own_writes` remembers where its image was, as of `now`."""
 
     def __init__(self, record: ChangeRecord, mesh: VersionedMesh, own_writes: OwnWrites, now: float) -> None:
         self._mesh = mesh

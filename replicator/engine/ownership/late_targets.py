@@ -1,4 +1,4 @@
-"""Shards that targets come to when others have read them already: whether they still stand in the stream.
+"""Shards that targets come to when others have read them already: whether they still are in the stream.
 
 A target that starts late cannot miss a shard that was gone by then, and rows outlive their shards for a while.
 Invariant: such a target is let to a shard only when the shard could be read a moment before.

@@ -32,7 +32,7 @@ class Leftovers:
         self._cleared: set[StreamRef] = set()
 
     async def clear(self) -> None:
-        """Delete what nobody needs, a bounded number of rows now and then."""
+        """Delete what no rule needs, a bounded number of rows now and then."""
         now = self._ports.clock.monotonic()
         if now - self._looked_at < _LOOK_SECONDS:
             return

@@ -1,6 +1,6 @@
 """The source tables that a worker reads; they may change while it runs.
 
-Invariant: a source that stays is the same object as before, so whoever follows changes leaves its shards alone.
+Invariant: a source that stays is the same object as before, so changes of others leave its shards alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from replicator.engine.shard.worker import ShardPorts
 
 
 class Sources:
-    """What is to be read now, and an event for whoever reads."""
+    """What is to be read now, and an event for the coordinators."""
 
     def __init__(self, sources: Sequence[Source] = ()) -> None:
         self.now: tuple[Source, ...] = tuple(sources)

@@ -101,7 +101,7 @@ class Generations:
         return await self._ports.registry.streams(self._region, self._table)
 
     async def successor(self, ref: StreamRef) -> StreamRef | None:
-        """The next stream that can be read, whoever has seen it before; None when there is none yet."""
+        """The next stream that can be read, whether a worker saw it before or not; None when there is none yet."""
         readable = await self._ports.stream.streams(self._table)
         newer = [each for each in readable if each.generation > ref.generation]
         if newer:
@@ -125,7 +125,7 @@ class Generations:
         await self._ports.registry.remember_stream(ref, {target.target_id for rule in rules for target in rule.targets})
 
     async def _record_break(self, ref: StreamRef, target: Target) -> None:
-        """No stream tells what was written between two streams of a table, so the place is recorded as a gap."""
+        """No stream shows what was written between two streams of a table, so the place is recorded as a gap."""
         gap = Gap(
             stream=ref,
             shard_id=EVERY_SHARD,
@@ -140,7 +140,7 @@ class Generations:
 
 
 def _oldest(rule: Rule, known: Sequence[KnownStream], started: Mapping[StreamRef, set[TargetId]]) -> StreamRef | None:
-    """The stream that a rule goes on with; the first one that everybody still reads, when it never began."""
+    """The stream that a rule goes on with; the first one that all rules still read, when it never began."""
     targets = {target.target_id for target in rule.targets}
     begun: set[TargetId] = set()
     for each in known:
@@ -151,4 +151,5 @@ def _oldest(rule: Rule, known: Sequence[KnownStream], started: Mapping[StreamRef
             return each.ref
     if begun:
         return None
+    # A stream that any target has read to its end has a successor, and a rule that begins now begins with that.
     return next((each.ref for each in known if not (each.closed or each.drained or each.rules)), None)

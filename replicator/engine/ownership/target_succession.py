@@ -32,7 +32,7 @@ Starts = Mapping[TargetId, TargetStart]
 
 
 @dataclass(frozen=True, slots=True)
-class _Heir:
+class _Copied:
     """A target whose positions on a stream are copied, and whose start is to follow."""
 
     stream: StreamRef
@@ -52,7 +52,7 @@ class TargetSuccession:
         self._turns: dict[Members, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def carry_over(self, rule: Rule) -> None:
-        """Put every target of a rule where its progress stands, on all known streams of the rule's sources."""
+        """Put every target of a rule where its progress is, on all known streams of the rule's sources."""
         async with self._turns[rule.members]:
             known = [each for source in rule.members for each in await self._registry.streams(*source)]
             for target in rule.targets:
@@ -68,14 +68,14 @@ class TargetSuccession:
         """Copy positions on all streams that are new to us, then store the starts that make them count."""
         starts = {each.ref: await self._registry.starts(each.ref) for each in live}
         joined = target.kind is TargetKind.MESH and any(target.target_id in begun for begun in starts.values())
-        heirs = [await self._copied(rule, target, each, starts[each.ref], joined=joined) for each in fresh]
-        for heir in heirs:
-            if heir is not None:
-                await self._begin(target, heir)
+        copies = [await self._copied(rule, target, each, starts[each.ref], joined=joined) for each in fresh]
+        for copy in copies:
+            if copy is not None:
+                await self._begin(target, copy)
 
     async def _copied(
         self, rule: Rule, target: Target, known: KnownStream, starts: Starts, *, joined: bool
-    ) -> _Heir | None:
+    ) -> _Copied | None:
         """Copy a target's positions on a stream, if there are any; None when its start is there, or need not be."""
         begun = target.target_id in starts
         if begun and not any(_is_of_mesh(other, target) for other in starts):
@@ -91,12 +91,13 @@ class TargetSuccession:
         covers = covers_of(target, starts, stored, joined=joined or begun)
         covers = {other: parts for other, parts in covers.items() if not known.is_drained(other)}
         await self._put(target, known.ref, state.rows, dict(inherited(target, state.rows, covers)))
-        is_heir = target.target_id in stored or not covers.keys() <= {target.target_id}
-        return _Heir(known.ref, starts, covers) if is_heir and not begun else None
+        has_progress = target.target_id in stored or not covers.keys() <= {target.target_id}
+        return _Copied(known.ref, starts, covers) if has_progress and not begun else None
 
     async def _is_same_table(self, rule: Rule, target: Target, starts: Starts, stored: Collection[TargetId]) -> bool:
         """Whether what earlier versions stored, which did not note tables, is of the table that is written now."""
         earlier = target.target_id.earlier
+        # Only a replica's table may differ, and only progress without a noted table leaves a doubt.
         if target.kind is not TargetKind.REPLICA or not (earlier in starts or earlier in stored):
             return True
         names = {rule.name, *await self._registry.former_names(rule.name)}
@@ -125,15 +126,15 @@ class TargetSuccession:
         for trouble in troubles:
             raise trouble
 
-    async def _begin(self, target: Target, heir: _Heir) -> None:
+    async def _begin(self, target: Target, copy: _Copied) -> None:
         """Store a target's start: that of the others, so that it is owed what they were owed."""
-        former = sorted(heir.covers.keys() - {target.target_id})
+        former = sorted(copy.covers.keys() - {target.target_id})
         for other in former:
-            await self._registry.carry_gaps_over(heir.stream, other, target.target_id)
-        started = [heir.starts[other].started_at for other in former if other in heir.starts]
-        await self._registry.start(heir.stream, target, started_at=min(started, default=None))
-        joins = target.parts.difference(*heir.covers.values())
-        self._observer.target_carried_over(heir.stream, target.target_id, former, joins)
+            await self._registry.carry_gaps_over(copy.stream, other, target.target_id)
+        started = [copy.starts[other].started_at for other in former if other in copy.starts]
+        await self._registry.start(copy.stream, target, started_at=min(started, default=None))
+        joins = target.parts.difference(*copy.covers.values())
+        self._observer.target_carried_over(copy.stream, target.target_id, former, joins)
 
 
 def _is_of_mesh(other: TargetId, target: Target) -> bool:

@@ -132,6 +132,7 @@ class Losses:
             lost = [
                 self.gate.gap(target, place, until, error.message)
                 for target, place in [(each, self._place(each)) for each in self._rule.targets]
+                # At the place that failed only the targets named lost something; any other place is asked for itself.
                 if place != END
                 and ((place == position and target.target_id in known) or not await reader.reaches(place))
             ]

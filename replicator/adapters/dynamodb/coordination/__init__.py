@@ -5,8 +5,8 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|<region>|<stream ARN>   shard|<shard id>        owner, epoch; parents, closed, first, found_at, vanished;
                                                             per target `at:<target>`, `rewind:<target>`
     <group>|<region>|<stream ARN>   target|<target>         started_at, shape, members
-    <group>|<region>|<stream ARN>   seat                    owner, epoch: who discovers the stream's shards
-    <group>|workers                 <worker id>             beat, news, admin; for people also started, program
+    <group>|<region>|<stream ARN>   seat                    owner, epoch: its worker discovers the shards
+    <group>|workers                 <worker id>             beat, news, admin; for operators also started, program
     <group>|rules                   <rule>                  paused_at, note; formerly: names that it had before
     <group>|streams                 <region>|<table>|<ms>   arn, drained_for
     <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at,
@@ -14,7 +14,7 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
 
 One module per port: `leases`, `members`, `registry`; and for operators `stored_progress`, what is stored of all
 streams, `operations`, what they do to rows, and `rule_rows`, what they do to everything that has a rule's name.
-They stand on `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
+They use `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
 Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; taking
 a shard away raises the epoch.
 """

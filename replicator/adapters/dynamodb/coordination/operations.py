@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StoredGap:
-    """A loss interval, and who accepted it: seconds since 1970, a name, a note; None and empty while it is open.
+    """A loss interval, and its acknowledgement: seconds since 1970, a name, a note; None and empty while it is open.
 
     `grown_at`: when it was last found to end elsewhere than it did at first.
     """

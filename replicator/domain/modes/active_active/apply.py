@@ -68,6 +68,7 @@ def _deleted_at_or_above(mesh: Mesh, region: RegionId, write: Write, stamp: Stam
     row = yield from read_row(region, write.key)
     parent = write.old.version if write.old is not None and write.old.intact else None
     for tried in range(mesh.policy.waits):
+        # Nothing is awaited when the write overwrote nothing known, or once the delete of what it overwrote is here.
         if parent is None or (row.deleted is not None and row.deleted >= parent):
             break
         yield Wait(tried + 1)

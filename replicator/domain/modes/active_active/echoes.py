@@ -39,6 +39,7 @@ def verify_insert(mesh: Mesh, write: Write) -> Steps[None]:
 def take_back(mesh: Mesh, write: Write, tombstone: Tombstone) -> Steps[None]:
     """Remove what a newer delete had already removed; a still newer put that is met instead beats that delete."""
     met = yield from remove_intact(mesh, mesh.home, write.key, tombstone)
+    # Only a put with a version can beat the delete: no item, a bare one and a marked one are not logged.
     if met is None or met.stamp is None or met.kind is StampKind.MARK:
         return
     if met_unseen(met.stamp.version, met.stamp.parent, tombstone.version):
@@ -84,6 +85,7 @@ def _beats_stamped_write(old: Held, new: Held) -> bool:
         return False
     overwritten = old.intact and _is_more_than_a_stamp(old, new)
     unmarked = old.kind is StampKind.MARK and new.kind is StampKind.VALUE
+    # A put over a mark beats the delete that set the mark, even with the same content.
     return (overwritten or unmarked) and met_unseen(new.stamp.version, new.stamp.parent, old.stamp.version)
 
 
@@ -92,5 +94,6 @@ def _resolution(mesh: Mesh, write: Write) -> Steps[Resolution]:
     assert write.old is not None, "something was overwritten"
     assert write.new is not None, "by something"
     item = yield from look(mesh, mesh.home, write.key)
+    # The loser counts as repaired only when its own content came back above the stamp that had overwritten it.
     back = item is not None and item.content == write.old.content and raises_stamp(write.new, item)
     return Resolution.REPAIRED if back else Resolution.OVERWRITTEN

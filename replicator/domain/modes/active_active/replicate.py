@@ -229,6 +229,7 @@ def settle_delete(mesh: Mesh, write: Write) -> Steps[Tombstone | Ending | None]:
     if not isinstance(answer, Done):
         return None
     yield from log_lost_delete(mesh, write, item, version)
+    # Only an intact item below the delete goes; one that is not intact is a user's write with a record of its own.
     if item is not None and item.intact and item.version is not None and item.version < version:
         yield from remove(mesh, mesh.home, write.key, tombstone)
     return tombstone
@@ -236,6 +237,7 @@ def settle_delete(mesh: Mesh, write: Write) -> Steps[Tombstone | Ending | None]:
 
 def log_lost_delete(mesh: Mesh, write: Write, item: Held | None, version: Version) -> Steps[None]:
     """A newer put of another region, which did not know of this delete, is already there: the delete lost."""
+    # The delete lost only to a put that has a version at or above its own; a mark is a delete itself.
     if item is None or item.stamp is None or item.kind is not StampKind.VALUE or item.stamp.version < version:
         return
     if met_unseen(item.stamp.version, item.stamp.parent, version):

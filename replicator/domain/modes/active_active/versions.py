@@ -29,6 +29,7 @@ def floors(write: Write, item: Held | None, row: SideRow) -> Iterable[Version | 
 
 def version_of_put(write: Write, item: Held | None, row: SideRow) -> Version:
     """The version of a local put: the one it was already given durably, else the least above its floors."""
+    # The stamp is of this very write when it was written before a crash; a mark would be of a delete.
     if item is not None and item.kind is StampKind.VALUE and write.is_version(item.version):
         assert item.version is not None, "a version of this write"
         return item.version
