@@ -182,6 +182,67 @@ async def test_what_a_user_deletes_while_a_region_is_away_is_not_put_back(mode: 
     assert world.agreed() == {}
 
 
+FAR = 120
+"""So many records lie between a put and its delete: more than pages of 30 are read ahead."""
+
+
+async def fill(world: MeshWorld) -> None:
+    for number in range(FAR):
+        world[US].put(f"other{number}", "x", ver=1)
+
+
+async def stays_deleted(world: MeshWorld, seconds: int = 100) -> None:
+    for _ in range(seconds):
+        await asyncio.sleep(1)
+        assert world[US].value("cart") is None
+
+
+@pytest.mark.parametrize("memory", [256 * 1024 * 1024, 25_000], ids=["memory", "little memory"])
+@pytest.mark.parametrize("used_before", [False, True], ids=["new key", "used key"])
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_delete_stays_while_another_region_is_away_however_far_ahead_it_lies(
+    mode: str, used_before: bool, memory: int
+) -> None:
+    world = MeshWorld(mode, US, EU, shards=("s0", "s1"))
+    async with world.process(limits=Limits(page_records=30, in_flight_bytes=memory)) as process:
+        if used_before:
+            world[US].put("cart", "of before", ver=1)
+            world[US].delete("cart")
+        await asyncio.sleep(5)
+        world[EU].faults.outage = Unreachable
+        world[US].put("cart", "v", ver=2)
+        await fill(world)
+        await asyncio.sleep(30)
+        for _ in range(2):
+            world[US].delete("cart")
+            await stays_deleted(world)
+            world[US].put("cart", "v", ver=3)
+            await asyncio.sleep(10)
+        world[US].delete("cart")
+        world[EU].faults.outage = None
+        await until(lambda: world[EU].holds() == world[US].holds() and len(world[EU].holds()) == FAR)
+        await process.drain()
+    assert "cart" not in world.agreed()
+    assert world.losses() == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_an_item_that_was_deleted_before_its_put_is_read_stays_deleted_while_another_region_is_away(
+    mode: str,
+) -> None:
+    world = MeshWorld(mode, US, EU)
+    world[US].put("cart", "v", ver=1)
+    await fill(world)
+    world[US].delete("cart")
+    world[EU].faults.outage = Unreachable
+    async with world.process(limits=Limits(page_records=30)) as process:
+        await stays_deleted(world)
+        world[EU].faults.outage = None
+        await until(lambda: world[EU].holds() == world[US].holds() and len(world[EU].holds()) == FAR)
+        await process.drain()
+    assert "cart" not in world.agreed()
+
+
 async def test_a_stored_checkpoint_never_passes_a_record_that_one_region_has_not_answered() -> None:
     world = MeshWorld(ACTIVE, US, EU)
     async with world.process(world.rule(US)) as process:
