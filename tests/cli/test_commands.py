@@ -216,42 +216,6 @@ def test_inspect_shows_one_item_everywhere(world: World) -> None:
 
 
 @pytest.mark.servers
-def test_inspect_sees_every_kind_of_difference(world: World) -> None:
-    world.sound()
-    world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, note={"S": "new"})
-    world.put("eu", "orders", pk={"S": "a"}, sk={"N": "1"}, note={"S": "old"}, _rep={"S": VERSIONS[1]})
-    cached(world, "a:1", b"T:" + VERSIONS[2].encode())
-    answer = look(world, '{"pk": "a", "sk": 1}').json
-    assert answer["agree"] is False
-    assert {place["role"]: place["agrees"] for place in answer["places"]} == {
-        "source": None,
-        "replica": False,
-        "tombstone": None,
-        "cache": False,
-    }
-
-
-@pytest.mark.servers
-def test_inspect_shows_a_deleted_item_by_its_tombstone(world: World) -> None:
-    world.sound()
-    side_key = 'orders|[["pk","S","a"],["sk","N","1"]]'
-    world.put("eu", "replicator-side-test", k={"S": side_key}, v={"S": VERSIONS[2]})
-    cached(world, "a:1", b"L:token")
-    places = {place["role"]: place for place in look(world, '{"pk": "a", "sk": 1}').json["places"]}
-    assert places["tombstone"]["version"] == VERSIONS[2]
-    assert places["source"]["state"] == places["replica"]["state"] == "absent"
-    assert places["cache"]["state"] == "being filled"
-
-
-@pytest.mark.servers
-def test_inspect_expects_nothing_where_the_filter_keeps_the_item_out(world: World) -> None:
-    world.sound()
-    world.rule["filter"] = {"equals": {"public": True}}
-    world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
-    assert look(world, '{"pk": "a", "sk": 1}').json["agree"] is True
-
-
-@pytest.mark.servers
 def test_inspect_says_what_the_key_looks_like(world: World) -> None:
     world.table("us", view="NEW_AND_OLD_IMAGES")
     answer = look(world, '{"pk": "a"}')
