@@ -81,7 +81,8 @@ class MeshFilter(Frozen):
 def _check_agreement(prefixes: Mapping[str, str], equals: Mapping[str, object]) -> None:
     """What no item can fulfil, as far as the conditions themselves show."""
     for name, value in equals.items():
-        if isinstance(value, int | float) and not _can_be_stored(Decimal(str(value))):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if is_number and not _can_be_stored(Decimal(str(value))):
             raise ValueError(f"has a number under equals.{name} that DynamoDB cannot hold, so nothing can match")
         prefix = prefixes.get(name)
         if prefix is not None and not (isinstance(value, str) and value.startswith(prefix)):

@@ -364,6 +364,14 @@ def test_text_is_text(path: Path, value: str) -> None:
     assert rule.filter.equals == {"country": value.strip("'\"")}
 
 
+@pytest.mark.parametrize(("value", "read"), [("true", True), ("false", False), ("null", None), ("1.5", 1.5)])
+def test_a_filter_compares_with_any_scalar(path: Path, value: str, read: object) -> None:
+    path.write_text(GOOD + f"    filter: {{equals: {{active: {value}}}}}\n")
+    rule = load(path).rules[0]
+    assert isinstance(rule, OrderedRule)
+    assert rule.filter.equals == {"active": read}
+
+
 @pytest.mark.parametrize(
     ("conditions", "words"),
     [
