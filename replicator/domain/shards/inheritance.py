@@ -7,6 +7,7 @@ which none counts joins now, and is owed what is not done yet.
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -14,7 +15,16 @@ from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import END, Position
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import LeaseRow, Rewind, TargetStart
-from replicator.domain.targets import TargetId, TargetKind
+from replicator.domain.targets import TargetId
+
+
+class Begins(enum.Enum):
+    """Whose progress a target goes on with when it has none on a stream; a kind of target has one of these."""
+
+    WITH_ITS_TABLE = "with its table"  # what an earlier version stored, when that is of the table that it writes
+    WITH_ITS_REGION = "with its region"  # what an earlier version stored: it has no table of its own
+    WITH_ITS_MEMBERS = "with its members"  # what its rule's mesh had with other members; else as an earlier version
+
 
 Covers = Mapping[TargetId, frozenset[str]]
 """Targets with stored positions, and for which parts of another target these count."""
@@ -44,7 +54,7 @@ def covers_of(
     others = {
         target_id: start.members
         for target_id, start in starts.items()
-        if target_id.rule == target.rule and target_id.kind is target.kind is TargetKind.MESH and start.members
+        if (target_id.rule, target_id.kind) == (target.rule, target.kind) and start.members
     }
     if joined:
         return others | {target.target_id: target.parts}

@@ -20,11 +20,10 @@ from replicator.domain.progress import Position, Window
 from replicator.domain.records import ChangeRecord
 from replicator.domain.rules import Rule
 from replicator.domain.shards.leases import Rewind
-from replicator.engine.applying.context import Desk, Driver, Tally, TargetPorts
+from replicator.engine.applying.context import Desk, Tally, TargetPorts
+from replicator.engine.applying.kinds import KINDS
 from replicator.engine.applying.look_ahead import ReadAhead
-from replicator.engine.applying.mesh_driver import MeshDriver
 from replicator.engine.applying.mesh_records import Unfinished
-from replicator.engine.applying.ordered_driver import OrderedDriver
 from replicator.engine.limits import Limits
 from replicator.engine.waiting import Stopped, backoff, pause_or_raise
 from replicator.ports.clock import Clock
@@ -97,7 +96,9 @@ class TargetApplier:
     ) -> None:
         self.place = place
         kept = {} if unfinished is None else unfinished
-        self._driver = driver_of(Desk(rule, place, ports, ahead, limits, clock, fence, stop, kept))
+        self._driver = KINDS[place.target.kind].driver(
+            Desk(rule, place, ports, ahead, limits, clock, fence, stop, kept)
+        )
         self._ahead = ahead
         self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS
         self._rewind = rewind
@@ -273,8 +274,3 @@ class TargetApplier:
             lag_seconds=max(0.0, self._clock.now() - newest) if newest else None,
             took_seconds=self._clock.monotonic() - began,
         )
-
-
-def driver_of(desk: Desk) -> Driver:
-    """The driver of a rule's mode."""
-    return OrderedDriver(desk) if desk.rule.mesh is None else MeshDriver(desk, desk.rule.mesh)

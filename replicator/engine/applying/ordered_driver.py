@@ -5,20 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from replicator.domain.cache_keys import plan_cache, plan_invalidation
+from replicator.domain.cache_keys import plan_cache
 from replicator.domain.coalescing import Run, plan_run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.modes.ordered import Change, Outcome, replicate_ordered
 from replicator.domain.modes.requests import Done, Request, Response
 from replicator.engine.applying.context import Desk, Tally
-from replicator.ports.targets import Region
 
 
 class OrderedDriver:
-    """One replica, or only the caches beside the source."""
+    """One replica, with its caches."""
 
     def __init__(self, desk: Desk) -> None:
+        assert desk.ports.region is not None, "a replica is written"
         self._desk = desk
+        self._region = desk.ports.region
 
     def units(self, run: Run) -> Sequence[Run]:
         """The whole run at once: its last image stands for all."""
@@ -31,28 +32,18 @@ class OrderedDriver:
     async def apply(self, unit: Run, tally: Tally) -> None:
         """Bring a run to the replica, then its cache actions: behind every answer, stale and duplicate included."""
         desk = self._desk
-        if desk.ports.region is None:
-            await self._drop_source_entries(unit, tally)
-            return
         change = plan_run(desk.rule, unit, desk.place.stream.generation)
         if change is None:
             tally.skipped += len(unit.records)
             return
-        outcome = await self._replicate(unit, change, desk.ports.region, tally)
+        outcome = await self._replicate(unit, change, tally)
         plans = [(cache_rule, plan_cache(cache_rule, unit.records, change)) for cache_rule in desk.place.target.caches]
         await desk.sync_caches(plans, tally)
         tally.changes += 1
         tally.effects[outcome.effect] += 1
         tally.adopted += outcome.adopted
 
-    async def _drop_source_entries(self, unit: Run, tally: Tally) -> None:
-        """Beside the source every change counts, whatever a rule lets pass to replicas."""
-        caches = self._desk.place.target.caches
-        plans = [(cache_rule, plan_invalidation(cache_rule, unit.records)) for cache_rule in caches]
-        await self._desk.sync_caches(plans, tally)
-        tally.changes += 1
-
-    async def _replicate(self, unit: Run, change: Change, region: Region, tally: Tally) -> Outcome:
+    async def _replicate(self, unit: Run, change: Change, tally: Tally) -> Outcome:
         """Drive the mode to its end; one failure ends it, and it is begun anew: every step may be repeated."""
         desk = self._desk
         steps = replicate_ordered(change, desk.rule.policy)
@@ -64,7 +55,7 @@ class OrderedDriver:
                 await desk.log(located, unit.records[-1].sequence, tally)
                 response = Done()
             else:
-                response = await region.execute(request, desk.fence)
+                response = await self._region.execute(request, desk.fence)
             try:
                 request = steps.send(response)
             except StopIteration as end:

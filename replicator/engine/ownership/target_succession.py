@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import ShardId
 from replicator.domain.rules import Members, Rule, Target
-from replicator.domain.shards.inheritance import Covers, Inherited, covers_of, inherited
+from replicator.domain.shards.inheritance import Begins, Covers, Inherited, covers_of, inherited
 from replicator.domain.shards.leases import KnownStream, LeaseRow, StreamRef, TargetStart
-from replicator.domain.targets import TargetId, TargetKind
+from replicator.domain.targets import TargetId
+from replicator.engine.applying.kinds import KINDS
 from replicator.ports.coordination import Coordination, Registry
 from replicator.ports.events import Observer
 from replicator.ports.targets import TableClaims
@@ -67,7 +68,7 @@ class TargetSuccession:
     ) -> None:
         """Copy positions on all streams that are new to us, then store the starts that make them count."""
         starts = {each.ref: await self._registry.starts(each.ref) for each in live}
-        joined = target.kind is TargetKind.MESH and any(target.target_id in begun for begun in starts.values())
+        joined = _has_members(target) and any(target.target_id in begun for begun in starts.values())
         copies = [await self._copied(rule, target, each, starts[each.ref], joined=joined) for each in fresh]
         for copy in copies:
             if copy is not None:
@@ -98,7 +99,7 @@ class TargetSuccession:
         """Whether what earlier versions stored, which did not note tables, is of the table that is written now."""
         earlier = target.target_id.earlier
         # Only a replica's table may differ, and only progress without a noted table leaves a doubt.
-        if target.kind is not TargetKind.REPLICA or not (earlier in starts or earlier in stored):
+        if KINDS[target.kind].begins is not Begins.WITH_ITS_TABLE or not (earlier in starts or earlier in stored):
             return True
         names = {rule.name, *await self._registry.former_names(rule.name)}
         return await self._claims.wrote(rule, target, names)
@@ -137,6 +138,11 @@ class TargetSuccession:
         self._observer.target_carried_over(copy.stream, target.target_id, former, joins)
 
 
+def _has_members(target: Target) -> bool:
+    return KINDS[target.kind].begins is Begins.WITH_ITS_MEMBERS
+
+
 def _is_of_mesh(other: TargetId, target: Target) -> bool:
     """Whether another target is the same rule's mesh with other members."""
-    return other != target.target_id and other.kind is target.kind is TargetKind.MESH and other.rule == target.rule
+    same = (other.rule, other.kind) == (target.rule, target.kind)
+    return same and other != target.target_id and _has_members(target)

@@ -17,6 +17,7 @@ from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.applier import TargetApplier
+from replicator.engine.applying.kinds import KINDS
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.mesh_records import Unfinished
 from replicator.engine.reading.cursors import Page
@@ -279,9 +280,13 @@ class Pipeline:
         for applier in self._appliers:
             if applier.trouble is not None:
                 return self._because(applier.trouble)
-        names = ", ".join(applier.place.target.target_id.text for applier in self._appliers)
+        targets = [applier.place.target for applier in self._appliers]
+        names = ", ".join(target.target_id.text for target in targets)
+        kinds = [KINDS[target.kind] for target in targets]
+        asked = " and ".join(dict.fromkeys(kind.asks for kind in kinds))
+        waiting = " and ".join(dict.fromkeys(kind.holds_back for kind in kinds))
         return Standstill(
-            f"Records were read and a write at {names} is not answered.", "Check the replica's endpoint and its caches."
+            f"Records were read and a write at {names} is not answered; {waiting}, waits for it.", f"Check {asked}."
         )
 
     def _because(self, error: ReplicatorError) -> Standstill:

@@ -1,0 +1,61 @@
+"""Kinds of targets: one entry each. Begin here to see what a target does, or to add a kind.
+
+A new kind takes a member of `TargetKind` (`domain/targets.py`, which also makes its identity), an entry below with a
+driver in a module of its own, and what the driver asks in `TargetPorts` (made in `app/wiring.py`). Everything else,
+which is reading, order, retries, positions, losses, leases and status, knows targets and no kinds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from replicator.domain.shards.inheritance import Begins
+from replicator.domain.targets import TargetKind
+from replicator.engine.applying.context import Desk, Driver
+from replicator.engine.applying.mesh_driver import MeshDriver
+from replicator.engine.applying.ordered_driver import OrderedDriver
+from replicator.engine.applying.source_caches_driver import SourceCachesDriver
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One kind of target."""
+
+    driver: Callable[[Desk], Driver]
+    """What brings records to it: runs of one key in pieces, repeated until each is done."""
+    begins: Begins
+    """Whose progress it goes on with when there is none of its own; else it begins by the rule's `start`."""
+    asks: str
+    """What has to answer before a record is done, for the remedy when it does not."""
+    holds_back: str
+    """What waits while a record is not done."""
+
+
+def _mesh(desk: Desk) -> MeshDriver:
+    assert desk.rule.mesh is not None, "a mesh has a plan"
+    return MeshDriver(desk, desk.rule.mesh)
+
+
+_NEXT_PAGE = "the next page of the shard, for every target of the rule"
+
+KINDS: Mapping[TargetKind, Kind] = {
+    TargetKind.REPLICA: Kind(
+        driver=OrderedDriver,
+        begins=Begins.WITH_ITS_TABLE,
+        asks="the replica's endpoint and its caches",
+        holds_back=_NEXT_PAGE,
+    ),
+    TargetKind.SOURCE_CACHES: Kind(
+        driver=SourceCachesDriver,
+        begins=Begins.WITH_ITS_REGION,
+        asks="the caches beside the source",
+        holds_back=_NEXT_PAGE,
+    ),
+    TargetKind.MESH: Kind(
+        driver=_mesh,
+        begins=Begins.WITH_ITS_MEMBERS,
+        asks="the endpoints of all regions of the mesh, and the caches of the one that is read",
+        holds_back=_NEXT_PAGE,
+    ),
+}
