@@ -35,18 +35,20 @@ class Survey:
 async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed]) -> Survey:
     """Every fact, permissions included; nothing is raised and nothing is written."""
     chosen = await TableFinder(settings, places).look()
-    sight, beside = await asyncio.gather(_sight(settings, places, chosen, thorough=True), cache_facts(settings, caches))
+    observed, beside = await asyncio.gather(
+        _observe(settings, places, chosen, thorough=True), cache_facts(settings, caches)
+    )
     left_out = [
         warning(f"table {table.table} in {table.region}", "left out", table.reason, table.advice)
-        for table in sight.left_out
+        for table in observed.left_out
     ]
-    facts = [*choice_facts(settings, chosen), *judge(sight.settings, sight.world, thorough=True)]
-    proofs = await prove(sight.settings, places, sight.world)
+    facts = [*choice_facts(settings, chosen), *judge(observed.settings, observed.world, thorough=True)]
+    proofs = await prove(observed.settings, places, observed.world)
     silent = {fact.subject for fact in beside if fact.status is Status.FAILED}
     answering = {name: cache for name, cache in caches.items() if f"cache {name}" not in silent}
-    proofs += await prove_caches(sight.settings, answering, sight.world)
-    proofs += await sample_filters(sight.settings, places, sight.world)
-    return Survey(_grouped([*facts, *left_out, *proofs, *beside]), sight.tables, sight.left_out)
+    proofs += await prove_caches(observed.settings, answering, observed.world)
+    proofs += await sample_filters(observed.settings, places, observed.world)
+    return Survey(_grouped([*facts, *left_out, *proofs, *beside]), observed.tables, observed.left_out)
 
 
 async def preflight(
@@ -57,27 +59,27 @@ async def preflight(
     A failed fact with exit code 78 forbids a start; one with 69 is something that does not answer now.
     """
     chosen = await finder.look()
-    sight, beside = await asyncio.gather(
-        _sight(settings, places, chosen, thorough=False), cache_facts(settings, caches)
+    observed, beside = await asyncio.gather(
+        _observe(settings, places, chosen, thorough=False), cache_facts(settings, caches)
     )
-    judged = judge(sight.settings, sight.world, thorough=False)
+    judged = judge(observed.settings, observed.world, thorough=False)
     facts = [*choice_facts(settings, chosen), *judged, *beside, *file_facts(settings)]
-    return Survey(facts, sight.tables, sight.left_out)
+    return Survey(facts, observed.tables, observed.left_out)
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
+class _Observed:
     settings: Settings
     world: World
     tables: Mapping[str, tuple[str, ...]]
     left_out: tuple[LeftOut, ...]
 
 
-async def _sight(settings: Settings, places: Mapping[str, Place], chosen: Chosen, *, thorough: bool) -> _Sight:
+async def _observe(settings: Settings, places: Mapping[str, Place], chosen: Chosen, *, thorough: bool) -> _Observed:
     """The world of all tables, and the settings with those that nothing is wrong with."""
     world = await look(expanded(settings, chosen.tables), places, thorough=thorough)
     tables, faulty = sift(settings, chosen.tables, world)
-    return _Sight(expanded(settings, tables), world, tables, (*chosen.left_out, *faulty))
+    return _Observed(expanded(settings, tables), world, tables, (*chosen.left_out, *faulty))
 
 
 def _grouped(facts: list[Fact]) -> list[Fact]:

@@ -123,10 +123,10 @@ def rewind(  # noqa: PLR0913, PLR0917 - one parameter per option
     """
     from replicator.cli.rewind import rewind_rule
     from replicator.domain.identifiers import ShardId
-    from replicator.operations.rewind import Wish
+    from replicator.operations.rewind import RewindRequest
 
-    wish = Wish(rule, to, None if shard is None else ShardId(shard), region, stream)
-    raise typer.Exit(rewind_rule(config or context.obj, wish, yes=yes, as_json=json))
+    request = RewindRequest(rule, to, None if shard is None else ShardId(shard), region, stream)
+    raise typer.Exit(rewind_rule(config or context.obj, request, yes=yes, as_json=json))
 
 
 def pause(  # noqa: PLR0913, PLR0917 - one parameter per option

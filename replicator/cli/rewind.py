@@ -14,7 +14,7 @@ from replicator.domain.errors import EXIT_STOPPED
 from replicator.domain.progress import END, HORIZON
 from replicator.operations import rewind
 from replicator.operations.group import rule_named
-from replicator.operations.rewind import Plan, Rewound, Wish
+from replicator.operations.rewind import Plan, RewindRequest, Rewound
 from replicator.operations.times import moment
 
 if TYPE_CHECKING:
@@ -25,27 +25,27 @@ _SHOWN_ROWS = 50
 _COLUMNS = ("stream", "shard", "target", "position", "is read again")
 
 
-def rewind_rule(config: Path | None, wish: Wish, *, yes: bool, as_json: bool) -> int:
+def rewind_rule(config: Path | None, request: RewindRequest, *, yes: bool, as_json: bool) -> int:
     """Show what will be read again, ask, and move the positions."""
     need_yes(yes=yes, as_json=as_json)
     settings, now = loaded(config), datetime.now(UTC)
 
     async def work(group: Group) -> tuple[Plan, Rewound]:
-        planned = await rewind.plan(group, wish, now)
+        planned = await rewind.plan(group, request, now)
         if not as_json:
             _show(planned)
         if not planned.steps:
             return planned, Rewound()
-        ask(f"Let {_counted(planned)} of rule {wish.rule} read this again?", yes=yes)
+        ask(f"Let {_counted(planned)} of rule {request.rule} read this again?", yes=yes)
         return planned, await rewind.carry_out(group, planned)
 
-    planned, done = on_group(settings, work, rule_named(settings, wish.rule).regions_used)
+    planned, done = on_group(settings, work, rule_named(settings, request.rule).regions_used)
     for shard in done.busy:
         note(f"shard {shard} kept changing hands; run this again for it.")
     if as_json:
-        print_json({"rule": wish.rule, "to": wish.to, "rewound": done.moved, "gone": planned.gone})
+        print_json({"rule": request.rule, "to": request.to, "rewound": done.moved, "gone": planned.gone})
     elif done.moved:
-        sys.stdout.write(f"{len(done.moved)} positions of rule {wish.rule} were moved back.\n")
+        sys.stdout.write(f"{len(done.moved)} positions of rule {request.rule} were moved back.\n")
     else:
         sys.stdout.write("There is nothing to rewind.\n")
     return EXIT_STOPPED

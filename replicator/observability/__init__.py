@@ -1,1 +1,1 @@
-"""Sight: logs, metrics, the status board, the admin server, systemd."""
+"""Logs, metrics, the status board and systemd."""

@@ -1,6 +1,6 @@
 """One item in every region of a mesh: its version, what the region remembers beside it, and whether regions agree.
 
-When they do not, the greatest version in sight says which of them are behind. A write that has no version yet is
+When they do not, the greatest version that was found shows which of them are behind. A write that has no version yet is
 shown as such: it gets one when its record is read.
 """
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class RewindRequest:
     """What the operator asked for; `stream`: an ARN, or region:table."""
 
     rule: str
@@ -82,19 +82,19 @@ class Rewound:
     busy: Sequence[ShardId] = ()
 
 
-async def plan(group: Group, wish: Wish, now: datetime) -> Plan:
+async def plan(group: Group, request: RewindRequest, now: datetime) -> Plan:
     """What a rewind would move; the group has clients of the rule's regions."""
-    goal = parse_goal(wish.to, now)
-    if goal.is_sequence and wish.shard is None:
+    goal = parse_goal(request.to, now)
+    if goal.is_sequence and request.shard is None:
         raise RequestRefused("A sequence number is a place in one shard.", advice="Add --shard.")
-    rule = rule_named(group.settings, wish.rule)
-    if wish.region is not None and wish.region not in {*rule.regions_used}:
+    rule = rule_named(group.settings, request.rule)
+    if request.region is not None and request.region not in {*rule.regions_used}:
         names = ", ".join(rule.regions_used)
-        raise RequestRefused(f"Rule {rule.name} has no region {wish.region}.", advice=f"Its regions are: {names}.")
-    scopes = await _scopes(group, wish, goal)
+        raise RequestRefused(f"Rule {rule.name} has no region {request.region}.", advice=f"Its regions are: {names}.")
+    scopes = await _scopes(group, request, goal)
     if goal.is_sequence:
         (scope,) = scopes
-        await _check_place(group, wish, scope)
+        await _check_place(group, request, scope)
     return Plan(
         scopes,
         [step for scope in scopes for step in scope.steps()],
@@ -102,21 +102,21 @@ async def plan(group: Group, wish: Wish, now: datetime) -> Plan:
     )
 
 
-async def _scopes(group: Group, wish: Wish, goal: Goal) -> list[Scope]:
+async def _scopes(group: Group, request: RewindRequest, goal: Goal) -> list[Scope]:
     scopes = []
     for stored in await group.streams():
-        targets = frozenset(name for name in stored.targets_of({wish.rule}) if wish.is_meant(name, stored))
-        if stored.drained or stored.is_drained_for(RuleName(wish.rule)) or not targets or not wish.is_of(stored):
+        targets = frozenset(name for name in stored.targets_of({request.rule}) if request.is_meant(name, stored))
+        if stored.drained or stored.is_drained_for(RuleName(request.rule)) or not targets or not request.is_of(stored):
             continue
         if stored.problems:
             raise stored.problems[0]
-        scopes.append(Scope(stored, targets, await _listed(group, stored), goal, wish.shard))
-    if wish.shard is not None and scopes:
-        check_one_stream(wish.shard, [scope.stored for scope in scopes])
+        scopes.append(Scope(stored, targets, await _listed(group, stored), goal, request.shard))
+    if request.shard is not None and scopes:
+        check_one_stream(request.shard, [scope.stored for scope in scopes])
     if not scopes:
-        what = "any stream" if wish.shard is None else f"shard {wish.shard}"
+        what = "any stream" if request.shard is None else f"shard {request.shard}"
         raise RequestRefused(
-            f"Rule {wish.rule} has no progress on {what} that could be rewound.",
+            f"Rule {request.rule} has no progress on {what} that could be rewound.",
             advice="`replicator leases list --all` shows what there is.",
         )
     return scopes
@@ -130,28 +130,29 @@ async def _listed(group: Group, stored: StoredStream) -> frozenset[ShardId]:
         return frozenset()
 
 
-async def _check_place(group: Group, wish: Wish, scope: Scope) -> None:
+async def _check_place(group: Group, request: RewindRequest, scope: Scope) -> None:
     """A sequence number must be a place that can be read, and one that was passed."""
-    assert wish.shard is not None, "refused before"
+    assert request.shard is not None, "refused before"
     position = scope.goal.position
-    row = scope.stored.rows[wish.shard]
+    row = scope.stored.rows[request.shard]
     first = row.shard.first
     if first is not None and position.order < (1, int(first)):
         raise RequestRefused(
-            f"{wish.to} lies before the first record of shard {wish.shard}, {first}.",
+            f"{request.to} lies before the first record of shard {request.shard}, {first}.",
             advice="Use --to trim_horizon, or the shard that has it.",
         )
     if not any(row.checkpoints[name].order > position.order for name in scope.targets & set(row.checkpoints)):
         raise RequestRefused(
-            f"No target of rule {wish.rule} has passed {wish.to} on shard {wish.shard}; a rewind never moves forward.",
+            f"No target of rule {request.rule} has passed {request.to} on shard {request.shard};"
+            " a rewind never moves forward.",
             advice="`replicator leases list --all` shows the positions.",
         )
     streams = DynamoStreams(group.places[scope.stored.stream.region])
     try:
-        await streams.iterator(scope.stored.stream, wish.shard, position)
+        await streams.iterator(scope.stored.stream, request.shard, position)
     except RecordsTrimmed as error:
         raise RequestRefused(
-            f"{wish.to} is in the stream no more.", advice="Use --to trim_horizon to read what is left."
+            f"{request.to} is in the stream no more.", advice="Use --to trim_horizon to read what is left."
         ) from error
 
 

@@ -174,7 +174,7 @@ def _choice_problems(settings: Configured) -> list[str]:
 def target_problems(settings: Configured) -> list[str]:
     """No table is written by two rules, and what a rule of mode `ordered` reads is written by none.
 
-    Rules that choose their tables say nothing here before it is known which these are (`expansion`).
+    Rules that choose their tables say nothing here before it is known which these are (`chosen_tables`).
     """
 
     def place(region: str, table: str) -> tuple[object, ...] | None:

@@ -135,8 +135,8 @@ async def test_a_shard_that_changed_hands_since_it_was_shown_is_rewound_from_whe
 ) -> None:
     group, _ = group_of(stored, dynamo_place)
     stream = await read_stream(stored, dynamo_place)
-    wish = rewind.Wish("orders", "1h", stream=stream.arn)
-    planned = await rewind.plan(group, wish, NOW)
+    request = rewind.RewindRequest("orders", "1h", stream=stream.arn)
+    planned = await rewind.plan(group, request, NOW)
     (step,) = planned.steps
     assert step.old == {ORDERS_EU: Position("42")}
     assert await stored.operations.rewind(stream, step.row, {ORDERS_EU: Position("50")}, {})
@@ -145,7 +145,7 @@ async def test_a_shard_that_changed_hands_since_it_was_shown_is_rewound_from_whe
     (row,) = (await stored.coordination.state(stream)).rows.values()
     assert row.checkpoints == {ORDERS_EU: HORIZON}
     assert row.rewinds == {ORDERS_EU: Rewind(NOW.timestamp() - 3600, Position("50"))}
-    assert (await rewind.plan(group, wish, NOW)).steps == []
+    assert (await rewind.plan(group, request, NOW)).steps == []
     assert (await rewind.carry_out(group, planned)).moved == []
 
 

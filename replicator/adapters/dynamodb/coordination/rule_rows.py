@@ -1,9 +1,9 @@
 """Everything that is stored under a rule's name: handed to another name, or forgotten.
 
 That is its pause, its positions, rewinds and starts on every stream, which streams it is through with, and its gaps
-with the word of whoever accepted them. Invariant: no row is overwritten that changed since it was read, a shard is
-taken from the owner that it had, and what was interrupted can be repeated. The pause goes first, so that a rule that
-rests is at no moment one that does not.
+with their acknowledgements. Invariant: no row is overwritten that changed since it was read, a shard is taken from the
+owner that it had, and what was interrupted can be repeated. The pause goes first, so that a rule that rests is at no
+moment one that does not.
 """
 
 from __future__ import annotations
