@@ -166,7 +166,7 @@ def _key_of(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) ->
     """The key that the changed item has; of a removed one, the last that it had."""
     if change.new is not None:
         return rule.key.key(change.new)
-    images = [image for record in records for image in (record.old, record.new) if image is not None]
+    images = [image for record in records for image in (record.before, record.new) if image is not None]
     return next((key for key in map(rule.key.key, reversed(images)) if key is not None), None)
 
 
@@ -175,7 +175,7 @@ def _touched_keys(rule: CacheRule, records: Iterable[ChangeRecord]) -> tuple[dic
     keys: dict[str, int] = {}
     keyless = 0
     for record in records:
-        for image in (record.old, record.new):
+        for image in (record.before, record.new):
             key = None if image is None else rule.key.key(image)
             if key is not None:
                 keys[key] = record.number

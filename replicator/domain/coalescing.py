@@ -65,8 +65,9 @@ def _action(rule: Rule, record: ChangeRecord) -> Action | None:
     if rule.filter.matches(record.new):
         return Action.PUT if record.event in rule.filter.events else None
     removal = Event.REMOVE in rule.filter.events
-    if rule.filter.matches(record.old):
+    if rule.filter.matches(record.before):
         return Action.REMOVE if removal else None
     # A skipped TTL delete may have left an item on the replica; its successor under that key must not keep it alive.
-    may_linger = record.event is Event.INSERT and rule.ttl_deletes is TtlDeletes.SKIP
+    # And what a partial record does not show may have passed the filter.
+    may_linger = record.partial or (record.event is Event.INSERT and rule.ttl_deletes is TtlDeletes.SKIP)
     return Action.REMOVE_IF_PRESENT if removal and (record.event is Event.REMOVE or may_linger) else None

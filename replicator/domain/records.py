@@ -20,6 +20,8 @@ from replicator.domain.versions import SEQUENCE_DIGITS
 _LONGEST_SIDE_KEY = 1024
 _ENCODE = msgspec.json.Encoder().encode
 _KEY_TYPES = frozenset("SNB")
+_WHITE = b" \t\r\n"
+_NO_ITEM = frozenset({b"", b"{}", b"null"})
 _KEY = msgspec.json.Decoder(dict[str, dict[str, str]])
 
 
@@ -74,7 +76,10 @@ def _only(typed: dict[str, str]) -> tuple[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class ChangeRecord:
-    """One stream record. `created_at` is in whole seconds since 1970, rounded down by the source."""
+    """One stream record. `created_at` is in whole seconds since 1970, rounded down by the source.
+
+    `event` is what the images tell. `partial`: the source said that there was an item before, and sent no image of it.
+    """
 
     event: Event
     key: ItemKey
@@ -83,6 +88,12 @@ class ChangeRecord:
     sequence: SequenceNumber
     created_at: float
     by_ttl: bool = False
+    partial: bool = False
+
+    @property
+    def before(self) -> Image | None:
+        """The old image; of a partial record what is known of it, which is the key."""
+        return Image(self.key.wire) if self.partial else self.old
 
     @property
     def number(self) -> int:
@@ -109,11 +120,16 @@ def change_record(  # noqa: PLR0913 - one parameter per field of a stream record
         raise MalformedRecord(
             f"Record has the sequence number {sequence!r}, which is not an integer of at most {SEQUENCE_DIGITS} digits."
         )
-    expected = {Event.INSERT: (False, True), Event.MODIFY: (True, True), Event.REMOVE: (True, False)}[kind]
-    if (old is not None, new is not None) != expected:
+    old, new = _present(old), _present(new)
+    if (new is None) != (kind is Event.REMOVE):
+        # What the item is now decides what a replica gets, so it must not be guessed.
         raise MalformedRecord(f"Record {sequence} is a {event} but its images do not agree with that.")
     if any(image is not None and not image.startswith(b"{") for image in (old, new)):
         raise MalformedRecord(f"Record {sequence} has an image that is not an item.")
+    if kind is not Event.REMOVE:
+        partial, kind = kind is Event.MODIFY and old is None, Event.INSERT if old is None else Event.MODIFY
+    else:
+        partial = old is None
     return ChangeRecord(
         event=kind,
         key=item_key(key),
@@ -122,4 +138,10 @@ def change_record(  # noqa: PLR0913 - one parameter per field of a stream record
         sequence=SequenceNumber(sequence),
         created_at=created_at,
         by_ttl=by_ttl,
+        partial=partial,
     )
+
+
+def _present(image: bytes | None) -> bytes | None:
+    """An image, or None where a source sends one without attributes: every item has its key."""
+    return None if image is None or image.translate(None, _WHITE) in _NO_ITEM else image

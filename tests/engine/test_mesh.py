@@ -15,6 +15,7 @@ from replicator.domain.filters import Filter
 from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import Start
 from replicator.domain.stamps import SideRow, Stamp, StampKind, Tombstone, Version, content_of
 from replicator.engine.limits import Limits
@@ -35,6 +36,37 @@ def puts(reader: Reader, region: RegionId) -> list[str]:
 async def finished(task: asyncio.Task[Any]) -> BaseException | None:
     await asyncio.wait([task])
     return task.exception()
+
+
+class WithoutOldImages(MeshWorld):
+    """Its source leaves old images out."""
+
+    def records(self, region: RegionId, shard: str = "s0") -> list[ChangeRecord]:
+        return [
+            record if record.event is Event.INSERT else replace(record, old=None, partial=True)
+            for record in super().records(region, shard)
+        ]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("deletes", [False, True])
+async def test_a_record_without_its_old_image_stops_its_shard_in_a_mesh_and_is_not_guessed(
+    mode: str, deletes: bool
+) -> None:
+    world = WithoutOldImages(mode, US, EU)
+    reader = Reader(world, US)
+    world[US].put("k", "first", ver=1)
+    await reader.apply(1)
+    if deletes:
+        world[US].delete("k")
+    else:
+        world[US].put("k", "second", ver=2)
+    applying = asyncio.create_task(reader.apply())
+    await until(lambda: bool(reader.observer.of("blocked")))
+    assert world[EU].value("k") == "first"
+    assert "without its image" in reader.observer.of("blocked")[0][2]
+    reader.stop.set()
+    assert found(await finished(applying) or ValueError(), Stopped)
 
 
 # -- bringing records everywhere -----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -153,6 +154,18 @@ def test_refresh_marks_the_last_key_of_a_removed_item_and_drops_the_others() -> 
         Invalidate("user:k:a"),
         Refresh("user:k:b", at_sequence(VERSION, 8), None, 5_400_000),
     )
+
+
+@pytest.mark.parametrize("verb", CacheVerb)
+@pytest.mark.parametrize("new", [None, item("b")], ids=["removed", "put"])
+def test_a_record_without_its_old_image_drops_the_key_that_the_primary_key_makes(
+    verb: CacheVerb, new: dict[str, Typed] | None
+) -> None:
+    one = replace(record(None, new, number=7) if new else record(item("a"), None, number=7), old=None, partial=True)
+    by_key = plan_cache(rule(verb, "user:{pk}"), [one], change(new))
+    assert [action.key for action in by_key.actions] == ["user:k"]
+    assert by_key.keyless == 0
+    assert plan_cache(rule(verb), [one], change(new)).keyless == 1, "nobody knows the key under which it stood"
 
 
 def test_an_item_that_loses_its_key_leaves_nothing_behind() -> None:

@@ -56,6 +56,34 @@ def filtered(events: frozenset[Event] = frozenset(Event)) -> Rule:
     return replace(RULE, filter=replace(SEEN, events=events))
 
 
+# -- records without their old image -------------------------------------------------------------------------------
+
+
+def partial(number: int, new: Image | None) -> ChangeRecord:
+    return replace(record(number, None, new), partial=True, event=Event.REMOVE if new is None else Event.INSERT)
+
+
+@pytest.mark.parametrize(
+    ("rule", "new", "action"),
+    [
+        (RULE, IN1, Action.PUT),
+        (RULE, None, Action.REMOVE),
+        (filtered(), IN1, Action.PUT),
+        (filtered(), OUT1, Action.REMOVE_IF_PRESENT),
+        (filtered(), None, Action.REMOVE_IF_PRESENT),
+        (replace(RULE, filter=Filter(key_prefix=(("pk", "k"),))), None, Action.REMOVE),
+        (replace(RULE, filter=Filter(key_prefix=(("pk", "x"),))), None, Action.REMOVE_IF_PRESENT),
+    ],
+)
+def test_what_a_partial_record_does_not_show_may_have_passed_the_filter(
+    rule: Rule, new: Image | None, action: Action
+) -> None:
+    change = plan(partial(1, new), rule=rule)
+    assert change is not None
+    assert change.action is action
+    assert change.old is None
+
+
 # -- runs ----------------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.domain.errors import MalformedRecord
+from replicator.domain.image import Image
 from replicator.domain.records import ChangeRecord, Event, ItemKey, change_record, item_key
 from replicator.domain.versions import ordered_version
 from tests.unit.strategies import text
@@ -36,28 +37,46 @@ def test_a_record_keeps_what_the_stream_said() -> None:
     assert (found.created_at, found.by_ttl) == (7.0, True)
 
 
+EMPTY = [None, b"{}", b" { } ", b"null"]
+
+
+@pytest.mark.parametrize("nothing", EMPTY)
 @pytest.mark.parametrize(
-    ("event", "old", "new"),
+    ("event", "has_old", "has_new"),
     [
-        ("INSERT", OLD, NEW),
-        ("INSERT", OLD, None),
-        ("INSERT", None, None),
-        ("MODIFY", None, NEW),
-        ("MODIFY", OLD, None),
-        ("MODIFY", None, None),
-        ("REMOVE", OLD, NEW),
-        ("REMOVE", None, NEW),
-        ("REMOVE", None, None),
+        ("INSERT", True, False),
+        ("INSERT", False, False),
+        ("MODIFY", True, False),
+        ("MODIFY", False, False),
+        ("REMOVE", True, True),
+        ("REMOVE", False, True),
     ],
 )
-def test_images_that_contradict_the_event_are_refused(event: str, old: bytes | None, new: bytes | None) -> None:
+def test_what_an_item_is_now_is_not_guessed(event: str, has_old: bool, has_new: bool, nothing: bytes | None) -> None:
     with pytest.raises(MalformedRecord, match="images do not agree"):
-        record(event, old=old, new=new)
+        record(event, old=OLD if has_old else nothing, new=NEW if has_new else nothing)
 
 
-@pytest.mark.parametrize(("event", "old", "new"), [("INSERT", None, NEW), ("REMOVE", OLD, None), ("MODIFY", OLD, NEW)])
-def test_images_that_agree_with_the_event_are_taken(event: str, old: bytes | None, new: bytes | None) -> None:
-    assert record(event, old=old, new=new).event.value == event
+@pytest.mark.parametrize("nothing", EMPTY)
+@pytest.mark.parametrize(
+    ("event", "has_old", "told", "partial"),
+    [
+        ("INSERT", False, Event.INSERT, False),
+        ("INSERT", True, Event.MODIFY, False),
+        ("MODIFY", True, Event.MODIFY, False),
+        ("MODIFY", False, Event.INSERT, True),
+        ("REMOVE", True, Event.REMOVE, False),
+        ("REMOVE", False, Event.REMOVE, True),
+    ],
+)
+def test_the_images_tell_what_happened(
+    event: str, has_old: bool, told: Event, partial: bool, nothing: bytes | None
+) -> None:
+    found = record(event, old=OLD if has_old else nothing, new=nothing if event == "REMOVE" else NEW)
+    assert (found.event, found.partial) == (told, partial)
+    assert (found.old is not None) == has_old
+    assert (found.new is not None) == (event != "REMOVE")
+    assert found.before == (Image(KEY) if partial else found.old)
 
 
 def test_an_unknown_event_is_refused_by_its_name() -> None:
@@ -73,7 +92,7 @@ def test_a_sequence_number_that_no_version_can_hold_is_refused(sequence: str) ->
         record(sequence=sequence)
 
 
-@pytest.mark.parametrize("image", [b"null", b"[]", b'"x"', b""])
+@pytest.mark.parametrize("image", [b"[]", b'"x"', b"[{}]"])
 def test_an_image_that_is_no_item_is_refused(image: bytes) -> None:
     with pytest.raises(MalformedRecord, match="not an item"):
         record(new=image)
@@ -95,7 +114,7 @@ def test_whatever_arrives_becomes_a_consistent_record_or_a_malformed_one(
         found = record(event, key, old, new, sequence)
     except MalformedRecord:
         return
-    assert (found.old is not None) == (found.event is not Event.INSERT)
+    assert (found.old is None) == (found.event is Event.INSERT or found.partial)
     assert (found.new is not None) == (found.event is not Event.REMOVE)
     assert found.key.parts
     assert ordered_version(0, 0, found.number).endswith(found.sequence.lstrip("0"))

@@ -13,7 +13,7 @@ from typing import Any, assert_never
 from replicator.domain.cache_keys import plan_invalidation
 from replicator.domain.coalescing import Run
 from replicator.domain.conflicts import LogConflict
-from replicator.domain.errors import Disposition, ReplicatorError
+from replicator.domain.errors import Disposition, MalformedRecord, ReplicatorError
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import canonical, unreserved
 from replicator.domain.modes.active_active.classify import Origin, classify
@@ -89,7 +89,7 @@ class MeshDriver:
         if isinstance(self._plan, VersionedPlan):
             return False  # a later write may be the lesser one
         later = self._desk.ahead.behind(unit.key, unit.records[-1].number)
-        return any(self._origin(record) in _USERS for record in later)
+        return any(not record.partial and self._origin(record) in _USERS for record in later)
 
     def _origin(self, record: ChangeRecord) -> Origin:
         old, new = held(record.old, self._stamp), held(record.new, self._stamp)
@@ -98,6 +98,12 @@ class MeshDriver:
     async def apply(self, unit: Run, tally: Tally) -> None:
         """Drop the cache entries beside the home table, whose write is durable, then bring records to every region."""
         for record in unit.records:
+            if record.partial:
+                raise MalformedRecord(
+                    f"Record {record.sequence} tells of an item that was there before, without its image, which mode"
+                    f" {self._desk.rule.mode} needs.",
+                    advice="Use an endpoint that sends old images, as DynamoDB does; mode ordered works without them.",
+                )
             if not (self._desk.rule.filter.matches(record.new) or self._desk.rule.filter.matches(record.old)):
                 tally.skipped += 1
                 continue
