@@ -5,12 +5,14 @@ WORKDIR /source
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 RUN python -m venv /opt/build && python -m venv --without-pip /opt/replicator
 COPY requirements/build.txt requirements/runtime.txt requirements/
-RUN /opt/build/bin/pip install --require-hashes -r requirements/build.txt \
- && pip --python /opt/replicator/bin/python install --require-hashes -r requirements/runtime.txt
+RUN /opt/build/bin/pip install --no-deps --require-hashes -r requirements/build.txt \
+ && /opt/build/bin/pip --python /opt/replicator/bin/python install --no-deps --require-hashes -r requirements/runtime.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY replicator replicator
 RUN /opt/build/bin/hatchling build -t wheel -d /dist \
- && pip --python /opt/replicator/bin/python install --no-index --no-deps /dist/*.whl
+ && /opt/build/bin/pip --python /opt/replicator/bin/python install --no-index --no-deps /dist/*.whl \
+ && /opt/build/bin/pip check \
+ && /opt/build/bin/pip --python /opt/replicator/bin/python check
 
 FROM python:3.11-slim
 COPY --from=build /opt/replicator /opt/replicator

@@ -22,7 +22,7 @@ def test_every_installation_is_checked_by_hash_or_comes_from_the_source() -> Non
     commands = [command for run in _values("RUN") for command in run.split("&&") if re.search(r"\binstall\b", command)]
     assert commands
     for command in commands:
-        assert "--require-hashes -r requirements/" in command or "--no-index --no-deps" in command, command
+        assert "--no-deps --require-hashes -r requirements/" in command or "--no-index --no-deps" in command, command
 
 
 def test_it_names_no_registry_but_the_builders_own() -> None:
