@@ -12,30 +12,40 @@ settings.register_profile("replicator", deadline=None, suppress_health_check=[He
 
 LONG = {
     "cli/test_conflicts.py",
+    "cli/test_living_daemon.py",
     "cli/test_living_operators.py",
     "cli/test_mesh_commands.py",
     "cli/test_mesh_worlds.py",
     "contract/test_stamped_region.py",
     "contract/test_versioned_region.py",
+    "deploy/test_setup.py",
     "integration/test_conflicts.py",
-    "simulation/test_active.py",
-    "simulation/test_active_stateful.py",
-    "simulation/test_engine_mesh.py",
-    "simulation/test_versioned.py",
+    "integration/test_demo.py",
     "integration/test_demo_mesh.py",
     "integration/test_demo_shards.py",
     "integration/test_many_tables.py",
     "integration/test_mesh.py",
+    "integration/test_resharding.py",
+    "simulation/test_active.py",
+    "simulation/test_active_stateful.py",
+    "simulation/test_active_unordered.py",
+    "simulation/test_engine_mesh.py",
+    "simulation/test_versioned.py",
 }
-"""What takes minutes: explorers of meshes, servers, real processes. `make test-long`, which CI runs too."""
+"""What takes minutes as a whole: explorers, set-ups, real processes. `make test-long`, which CI runs too."""
+MEASURED = {"contract", "engine", "unit"}
+"""Where coverage is counted. Explorers would take twice as long with it, and prove nothing about single lines."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what takes minutes."""
+    """Mark what takes minutes, and what is not counted."""
     root = Path(__file__).parent
     for item in items:
-        if item.path.relative_to(root).as_posix() in LONG:
+        path = item.path.relative_to(root)
+        if path.as_posix() in LONG:
             item.add_marker(pytest.mark.long)
+        if path.parts[0] not in MEASURED:
+            item.add_marker(pytest.mark.no_cover)
 
 
 def pytest_configure() -> None:

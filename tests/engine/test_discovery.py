@@ -539,7 +539,7 @@ async def test_the_seat_of_a_dead_discoverer_is_taken_and_nothing_waits_for_that
     await other.kill()
 
 
-@pytest.mark.parametrize("workers", [2, 10])
+@pytest.mark.parametrize("workers", [2, pytest.param(10, marks=pytest.mark.long)])
 @pytest.mark.parametrize("filters", [True, False])
 async def test_all_workers_together_describe_a_stream_eight_times_a_second_at_most(
     *, workers: int, filters: bool

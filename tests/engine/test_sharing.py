@@ -63,7 +63,9 @@ def process_of(world: World, tables: int) -> tuple[Process, list[StreamRef]]:
     return process, [StreamRef(US, name, f"arn:stream/{name}", 1_000_000_000_000) for name in names]
 
 
-@pytest.mark.parametrize("workers", [2, 3, 5])
+@pytest.mark.parametrize(
+    "workers", [2, pytest.param(3, marks=pytest.mark.long), pytest.param(5, marks=pytest.mark.long)]
+)
 async def test_many_streams_of_one_shard_are_shared_in_bounded_steps_with_workers_that_join(workers: int) -> None:
     world = World()
     first, refs = process_of(world, 40)

@@ -425,14 +425,15 @@ async def test_the_shards_of_a_suspended_worker_move_and_it_comes_back_as_anothe
         assert first.observer.faults == second.observer.faults == []
 
 
-async def test_a_thousand_idle_shards_and_five_workers_write_little_and_look_seldom() -> None:
-    world = World(*names(1000))
+@pytest.mark.parametrize("shards", [200, pytest.param(1000, marks=pytest.mark.long)])
+async def test_idle_shards_of_five_workers_cost_few_writes_and_looks_however_many_they_are(shards: int) -> None:
+    world = World(*names(shards))
     counts = OneOwner(world)
     limits = Limits(idle_seconds=30, poll_seconds=5)
     async with AsyncExitStack() as stack:
         for _ in range(5):
             await stack.enter_async_context(world.process(limits=limits))
-        await until(lambda: shares(world) == [200] * 5, within=300)
+        await until(lambda: shares(world) == [shards // 5] * 5, within=300)
         await asyncio.sleep(20)
         counts.clear()
         await asyncio.sleep(60)

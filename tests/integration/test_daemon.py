@@ -86,6 +86,7 @@ def _records_of_this_life(daemon: Daemon) -> int:
     return lines.count('"event": "batch_applied"') * 10
 
 
+@pytest.mark.long
 async def test_a_paused_worker_loses_its_shard_and_harms_nothing_when_it_wakes(world: World) -> None:
     await world.create_tables()
     config = world.write_settings(world.settings())
@@ -110,6 +111,7 @@ async def test_a_paused_worker_loses_its_shard_and_harms_nothing_when_it_wakes(w
     assert first.terminate() == 0
 
 
+@pytest.mark.long
 async def test_a_lost_redis_stops_only_the_rule_that_needs_it_and_skips_nothing(world: World) -> None:
     valve = Valve(world.valkey_port)
     await world.create_tables()
@@ -155,6 +157,7 @@ def _all_idle(daemon: Daemon) -> bool:
     return all(not target["blocked"] and target["lag_seconds"] == 0 for target in daemon.targets().values())
 
 
+@pytest.mark.long
 async def test_a_lost_cache_is_filled_again_and_stays_coherent(world: World) -> None:
     await world.create_tables()
     config = world.write_settings(world.settings())
@@ -178,6 +181,7 @@ async def test_a_lost_cache_is_filled_again_and_stays_coherent(world: World) -> 
     await assert_coherent(readers, at_least=20)
 
 
+@pytest.mark.long
 async def test_an_unreachable_replica_region_holds_the_checkpoint_until_it_is_back(world: World) -> None:
     valve = Valve(world.dynamodb_port)
     await world.create_tables()
@@ -201,6 +205,7 @@ async def test_an_unreachable_replica_region_holds_the_checkpoint_until_it_is_ba
     valve.close()
 
 
+@pytest.mark.long
 async def test_a_record_that_the_replica_refuses_stops_the_shard_in_sight_until_it_fits(world: World) -> None:
     await world.create_tables()
     config = world.write_settings(world.settings(rule={"cache": []}, caches={}))
@@ -246,6 +251,7 @@ async def test_sigterm_drains_stores_and_releases_so_that_the_next_start_replays
     assert daemon.terminate() == 0
 
 
+@pytest.mark.long
 async def test_a_second_signal_means_now(world: World) -> None:
     valve = Valve(world.dynamodb_port)
     await world.create_tables()
@@ -261,6 +267,7 @@ async def test_a_second_signal_means_now(world: World) -> None:
     valve.close()
 
 
+@pytest.mark.long
 async def test_start_latest_delivers_only_what_came_after_even_across_a_crash(world: World) -> None:
     await world.create_tables()
     users = Users(world, seed=7)
@@ -280,6 +287,7 @@ async def test_start_latest_delivers_only_what_came_after_even_across_a_crash(wo
     assert (await world.scan("eu", "orders")).keys().isdisjoint(old)
 
 
+@pytest.mark.long
 async def test_an_unstamped_item_is_adopted_counted_and_written_to_the_conflict_log(world: World) -> None:
     await world.create_tables()
     config = world.write_settings(world.settings())
@@ -300,6 +308,7 @@ async def test_an_unstamped_item_is_adopted_counted_and_written_to_the_conflict_
     assert {entry["kind"]["S"] for entry in entries} == {"unversioned"}
 
 
+@pytest.mark.long
 async def test_a_filter_lets_items_in_and_takes_them_out_again(world: World) -> None:
     await world.create_tables()
     config = world.write_settings(world.settings(rule={"filter": {"equals": {"state": "open"}}}))
@@ -323,6 +332,7 @@ async def _keys(world: World, keys: set[str]) -> bool:
     return all(items.keys() == keys for items in (await world.replicas()).values())
 
 
+@pytest.mark.long
 async def test_a_renamed_rule_is_refused_until_its_progress_is_renamed_too(world: World) -> None:
     await world.create_tables()
     config = world.write_settings(world.settings())
@@ -345,6 +355,7 @@ async def test_a_renamed_rule_is_refused_until_its_progress_is_renamed_too(world
     assert sum(line["stale"] for line in daemon.events("batch_applied")) == 0
 
 
+@pytest.mark.long
 async def test_a_stream_that_is_enabled_anew_is_drained_and_followed_by_its_successor(world: World) -> None:
     await world.create_tables()
     config = world.write_settings(world.settings())
@@ -366,6 +377,7 @@ async def test_a_stream_that_is_enabled_anew_is_drained_and_followed_by_its_succ
     assert daemon.terminate() == 0
 
 
+@pytest.mark.long
 async def test_a_lower_epoch_than_one_seen_is_refused(world: World) -> None:
     await world.create_tables()
     config = world.write_settings(world.settings(rule={"epoch": 2}))

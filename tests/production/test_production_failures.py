@@ -34,6 +34,7 @@ async def test_production_failure_is_prevented(failure: Failure, request: pytest
     await play(failure, request)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("failure", "mutant"),
     [
