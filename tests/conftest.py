@@ -1,10 +1,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
+import sys
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+# Else every process that a test starts compiles everything anew: that would cost more than all tests together.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # How long an example takes depends on what else the machine does; it proves nothing about the code.
 settings.register_profile("replicator", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,3 +63,10 @@ def pytest_configure() -> None:
     """
     settings.load_profile("replicator")
     asyncio.set_event_loop(None)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say what the run cost: here, in the workers, and in all that they started and saw ending."""
+    spent = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    seconds = sum(each.ru_utime + each.ru_stime for each in spent)
+    terminalreporter.write_line(f"{seconds / 60:.1f} CPU minutes")

@@ -9,15 +9,7 @@ import pytest
 
 from replicator.laboratory.servers import MiniStack, Valkey
 from replicator.settings import ENV_PREFIX
-from tests.cli.daemons import TEST_SECONDS
 from tests.cli.worlds import World
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests here start processes: on a busy machine they may take long, and that proves nothing."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent and item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TEST_SECONDS))
 
 
 @pytest.fixture(autouse=True)

@@ -18,15 +18,13 @@ from pathlib import Path
 
 from tests.cli.warm import Running, started
 from tests.cli.worlds import World
+from tests.patience import PATIENT_SECONDS
 
-WAIT_SECONDS = 120.0
 _MOST_WORKERS = 3
-TEST_SECONDS = 600
-"""For the mark `timeout`: a test waits several times."""
 
 
 def wait_until(holds: Callable[[], bool], what: str) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + PATIENT_SECONDS
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
@@ -57,7 +55,7 @@ class Daemon:
         """What its admin server says with 200; None when it says something else or nothing."""
         assert self.process.poll() is None, self.said()
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=10) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=60) as answer:
                 return answer.read().decode() if answer.status == 200 else None
         except (urllib.error.URLError, OSError):
             return None
@@ -71,7 +69,7 @@ class Daemon:
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         self.process.signal(signal.SIGTERM)
-        return self.process.wait(WAIT_SECONDS)
+        return self.process.wait(PATIENT_SECONDS)
 
 
 @contextmanager

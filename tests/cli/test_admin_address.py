@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from replicator.admin.server import _listen
 from replicator.domain.errors import ConfigurationInvalid
 from replicator.settings import Admin
-from tests.cli.daemons import TEST_SECONDS, adjacent_ports, running, wait_until
+from tests.cli.daemons import adjacent_ports, running, wait_until
 from tests.cli.worlds import World
 
 
@@ -112,7 +112,6 @@ async def _answering(admin: Admin) -> set[str]:
 
 @needs_ipv6
 @pytest.mark.servers
-@pytest.mark.timeout(TEST_SECONDS)
 def test_status_asks_a_worker_at_the_address_that_it_advertises(world: World) -> None:
     world.sound()
     world.config["admin"].update(host="::", advertise="::1")

@@ -12,6 +12,7 @@ import pytest
 from replicator import __version__
 from replicator.cli.schema import schema_text
 from tests.cli.worlds import Answer, World, replicator
+from tests.patience import PATIENT_SECONDS
 
 COMMANDS = ["run", "check", "init", "demo", "status", "inspect", "rules", "conflicts", "schema", "version"]
 COMMANDS += ["leases", "rewind", "pause", "resume", "gaps", "import-kcl"]
@@ -44,7 +45,9 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
             "print(code, *sorted({name.partition('.')[0] for name in sys.modules}))",
         ]
     )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=110, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENT_SECONDS, check=True
+    )
     code, *modules = done.stdout.splitlines()[-1].split()
     assert code == "0"
     assert HEAVY & set(modules) == set()

@@ -18,8 +18,8 @@ import pytest
 import yaml
 
 from replicator.laboratory.servers import clean_environment
-from tests.cli.daemons import WAIT_SECONDS
 from tests.cli.worlds import REGIONS
+from tests.patience import PATIENT_SECONDS
 
 EXAMPLE = Path(__file__).parents[2] / "config" / "replicator.yaml"
 SLOW_MODULE = """
@@ -65,7 +65,7 @@ def _starting(arguments: Sequence[str], environment: Mapping[str, str]) -> Itera
 
 def _child_of(pid: int) -> int:
     children = Path(f"/proc/{pid}/task/{pid}/children")
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + PATIENT_SECONDS
     while not (found := children.read_text().split()):
         assert time.monotonic() < deadline, "no process was made"
         time.sleep(0.005)
@@ -73,7 +73,7 @@ def _child_of(pid: int) -> int:
 
 
 def _await(path: Path, process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + WAIT_SECONDS
+    deadline = time.monotonic() + PATIENT_SECONDS
     while not path.exists():
         assert process.poll() is None, process.stdout.read() if process.stdout else ""
         assert time.monotonic() < deadline, f"{path.name} does not appear"
@@ -103,16 +103,15 @@ def test_a_daemon_that_is_still_imported_stops_at_once_and_in_order(
     with _starting(arguments, _slow(tmp_path, module)) as (process, pid):
         _await(tmp_path / "begun", process)
         os.kill(pid, number)
-        assert process.communicate(timeout=WAIT_SECONDS)[0] == ""
+        assert process.communicate(timeout=PATIENT_SECONDS)[0] == ""
         assert process.returncode == 0
 
 
-@pytest.mark.timeout(300)
 def test_a_daemon_that_waits_for_an_answer_before_its_start_stops_at_once(tmp_path: Path) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        silent.settimeout(WAIT_SECONDS)
+        silent.settimeout(PATIENT_SECONDS)
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
         config = {
             "group": "test",
@@ -129,7 +128,7 @@ def test_a_daemon_that_waits_for_an_answer_before_its_start_stops_at_once(tmp_pa
             asked, _ = silent.accept()
             with asked:
                 os.kill(pid, signal.SIGTERM)
-                said, _ = process.communicate(timeout=WAIT_SECONDS)
+                said, _ = process.communicate(timeout=PATIENT_SECONDS)
     assert process.returncode == 0, said
     assert "stopped" in said
 
@@ -138,12 +137,12 @@ def test_another_command_that_is_ended_does_not_say_that_it_did_its_work(tmp_pat
     with _starting(["--config", "run", "status"], _slow(tmp_path, "typer")) as (process, pid):
         _await(tmp_path / "begun", process)
         os.kill(pid, signal.SIGTERM)
-        assert process.wait(WAIT_SECONDS) == 143
+        assert process.wait(PATIENT_SECONDS) == 143
 
 
 def test_ctrl_c_ends_another_command_without_a_traceback(tmp_path: Path) -> None:
     with _starting(["status"], _slow(tmp_path, "typer")) as (process, pid):
         _await(tmp_path / "begun", process)
         os.kill(pid, signal.SIGINT)
-        assert process.communicate(timeout=WAIT_SECONDS)[0] == ""
+        assert process.communicate(timeout=PATIENT_SECONDS)[0] == ""
         assert process.returncode == 130

@@ -19,8 +19,8 @@ from structlog.testing import capture_logs
 from replicator.app.supervisor import Launch, Patience, Workers, WorkersInvalid, launch_of, number_of_workers, worst
 from replicator.domain.errors import ConfigurationInvalid
 from replicator.settings import Settings
-from tests.cli.daemons import WAIT_SECONDS
 from tests.cli.worlds import World
+from tests.patience import PATIENT_SECONDS
 
 WORKER = """
 import os, signal, sys, threading, time
@@ -83,7 +83,7 @@ class House:
 
     @staticmethod
     async def holds(condition: Callable[[], bool], what: str) -> None:
-        deadline = time.monotonic() + WAIT_SECONDS
+        deadline = time.monotonic() + PATIENT_SECONDS
         while not condition():
             assert time.monotonic() < deadline, what
             await asyncio.sleep(0.02)
@@ -96,7 +96,7 @@ class House:
         if kind is not None:
             self._task.cancel()
             return
-        async with asyncio.timeout(WAIT_SECONDS):
+        async with asyncio.timeout(PATIENT_SECONDS):
             self.code = await self._task
 
     @staticmethod

@@ -20,9 +20,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from replicator.laboratory.servers import clean_environment
-
-_COMMAND_SECONDS = 300.0
-"""No command takes so long, whatever else the machine does."""
+from tests.patience import PATIENT_SECONDS
 
 _PRELOADED = [
     "aiobotocore.session",
@@ -51,7 +49,7 @@ def command(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[i
     """Run a command to its end; returns exit code, standard output, standard error."""
     with TemporaryDirectory() as name:
         output, errors = Path(name) / "output", Path(name) / "errors"
-        code = started(arguments, environment, output, errors).wait(_COMMAND_SECONDS)
+        code = started(arguments, environment, output, errors).wait(PATIENT_SECONDS)
         return code, output.read_text(), errors.read_text()
 
 
@@ -96,7 +94,7 @@ class Running:
     def kill(self) -> None:
         """End it whatever it does."""
         self.signal(signal.SIGKILL)
-        self.wait(_COMMAND_SECONDS)
+        self.wait(PATIENT_SECONDS)
 
 
 def _ask(request: Mapping[str, object]) -> Any:

@@ -20,6 +20,7 @@ import yaml
 from replicator.app.supervisor import Patience
 from replicator.settings import DEFAULT_SECRETS, ENV_PREFIX, Admin, Settings
 from replicator.settings.loading import load
+from tests.patience import PATIENT_SECONDS
 
 CHART = Path(__file__).parents[2] / "helm" / "replicator"
 EXAMPLE = CHART / "ci" / "example-values.yaml"
@@ -282,7 +283,9 @@ def test_more_of_everything_stands_where_it_belongs(tmp_path: Path) -> None:
 @rendered
 def test_helm_has_no_complaint() -> None:
     assert HELM
-    subprocess.run([HELM, "lint", "--strict", str(CHART), "--values", str(EXAMPLE)], check=True, timeout=60)
+    subprocess.run(
+        [HELM, "lint", "--strict", str(CHART), "--values", str(EXAMPLE)], check=True, timeout=PATIENT_SECONDS
+    )
 
 
 @rendered
@@ -341,4 +344,6 @@ def _template(*arguments: str, values: Path | None = EXAMPLE) -> subprocess.Comp
     assert HELM
     command = [HELM, "template", "replicator", str(CHART), "--kube-version", "1.31.0"]
     given = [] if values is None else ["--values", str(values)]
-    return subprocess.run([*command, *given, *arguments], capture_output=True, text=True, check=False, timeout=60)
+    return subprocess.run(
+        [*command, *given, *arguments], capture_output=True, text=True, check=False, timeout=PATIENT_SECONDS
+    )

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.deploy.told_commands import told_commands
+from tests.patience import PATIENT_SECONDS
 
 ROOT = Path(__file__).parents[2]
 
@@ -25,7 +26,7 @@ def copy(tmp_path: Path) -> Path:
 
 def _check(root: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(root / "requirements" / "lock.py"), "--check"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENT_SECONDS, check=False)
 
 
 def _replace(path: Path, old: str, new: str) -> None:

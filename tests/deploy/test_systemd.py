@@ -12,6 +12,7 @@ import pytest
 
 from replicator.domain.errors import EXIT_WRONG_WORLD
 from replicator.settings import Settings
+from tests.patience import PATIENT_SECONDS
 
 UNIT = Path(__file__).parents[2] / "config" / "systemd" / "replicator.service"
 EXAMPLE = UNIT.parents[1] / "replicator.yaml"
@@ -35,7 +36,7 @@ def _options() -> dict[str, str]:
 
 def _analyze(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = ["systemd-analyze", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENT_SECONDS, check=False)
 
 
 @analyzed
@@ -63,7 +64,9 @@ def test_the_program_understands_both_commands(tmp_path: Path) -> None:
     for option, more in (("ExecStartPre", []), ("ExecStart", ["--help"])):
         _, *arguments = _options()[option].split()
         command = [sys.executable, "-m", "replicator", *arguments, *more]
-        result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+        result = subprocess.run(
+            command, env=environment, capture_output=True, text=True, timeout=PATIENT_SECONDS, check=False
+        )
         assert result.returncode == 0, result.stdout + result.stderr
 
 

@@ -29,6 +29,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
 from replicator.laboratory.servers import MiniStack, Valkey
+from tests.patience import PATIENT_SECONDS
 
 AWS_REGIONS = {"us": "us-east-1", "eu": "eu-west-1", "ap": "ap-northeast-1"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
@@ -189,7 +190,7 @@ class World:
             [sys.executable, "-m", "replicator", *arguments, "--config", str(config)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=PATIENT_SECONDS,
             check=False,
             env={**os.environ, **CREDENTIALS},
         )
@@ -265,7 +266,7 @@ class Daemon:
         """An answer of the admin server."""
         port = self.events("admin_listening")[-1]["port"]
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=60) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             with error:
@@ -294,7 +295,7 @@ class Daemon:
         """Any other signal."""
         self.process.send_signal(number)
 
-    def terminate(self, timeout: float = 30) -> int:
+    def terminate(self, timeout: float = PATIENT_SECONDS) -> int:
         """SIGTERM; returns the exit code."""
         self.process.send_signal(signal.SIGCONT)
         self.process.terminate()
@@ -319,7 +320,7 @@ def open_world(directory: Path) -> Iterator[World]:
                 daemon.end()
 
 
-async def eventually(what: str, holds: Callable[[], Any], *, seconds: float = 40) -> None:
+async def eventually(what: str, holds: Callable[[], Any], *, seconds: float = PATIENT_SECONDS) -> None:
     """Wait until something holds; awaitable or plain."""
     deadline = time.monotonic() + seconds
     while True:

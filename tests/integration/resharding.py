@@ -16,12 +16,12 @@ from typing import Any
 
 from replicator.laboratory.streamlab import StreamLab
 from tests.integration.harness import AWS_REGIONS, Daemon, Users, World, eventually
+from tests.patience import PATIENT_SECONDS
 
 _HOME = "eu"
 """Where the coordination table lies: not behind the laboratory, so that its calls are not part of what is measured."""
 
 _LOOK_SECONDS = 0.05
-_LONGEST_SECONDS = 120.0
 _WRITING_SECONDS = 3600.0
 _ROLLS_OF_ONE = 0.9
 """Share of rolls that are of one shard; the others are of all at once."""
@@ -112,16 +112,16 @@ class Run:
             world.initialise(config)
             began = time.monotonic()
             workers = [world.daemon(config) for _ in range(3)]
-            await eventually("all shards owned", self._all_owned, seconds=90)
+            await eventually("all shards owned", self._all_owned)
             measures.first_claims = time.monotonic() - began
-            await eventually("fair shares", lambda: self._fair(workers), seconds=90)
+            await eventually("fair shares", lambda: self._fair(workers))
             writing = asyncio.ensure_future(self.users.write(plan.changes, per_second=plan.per_second))
             resharding = asyncio.ensure_future(self._reshard(lab, writing))
             await self._disturb(config, workers)
             await writing
             await resharding
             await asyncio.to_thread(lab.command, "settle")
-            await eventually("identical replicas", self._identical, seconds=240)
+            await eventually("identical replicas", self._identical)
             measures.shares = await self._owners.shares(workers)
             for worker in workers:
                 if worker.process.poll() is None:
@@ -172,7 +172,7 @@ class Run:
         await self._written(5 / 8)
         began = time.monotonic()
         workers.append(self._world.daemon(config))
-        await eventually("a share for the newcomer", lambda: self._fair(workers), seconds=90)
+        await eventually("a share for the newcomer", lambda: self._fair(workers))
         measures.join_share = time.monotonic() - began
         self._tell(f"a newcomer has its share after {measures.join_share:.1f} s")
         await self._written(6 / 8)
@@ -195,7 +195,7 @@ class Run:
             return all(owners[shard] is not None and mark not in str(owners[shard]) for shard in left & owners.keys())
 
         while not await over():
-            assert time.monotonic() - began < _LONGEST_SECONDS, "shards are not taken over"
+            assert time.monotonic() - began < PATIENT_SECONDS, "shards are not taken over"
             await asyncio.sleep(_LOOK_SECONDS)
         return time.monotonic() - began
 

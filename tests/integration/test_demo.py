@@ -34,6 +34,7 @@ from replicator.domain.records import item_key
 from replicator.domain.versions import STAMP
 from replicator.laboratory import servers
 from replicator.laboratory.servers import DemoServersMissing, MiniStack, ServerFailed, Valkey, require_servers
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.servers
 
@@ -65,7 +66,7 @@ def endpoint(process: subprocess.Popen[str]) -> str:
     raise AssertionError("the demo ended without naming its endpoint")
 
 
-def result(process: subprocess.Popen[str], seconds: float = 90) -> tuple[int, dict[str, Any], str]:
+def result(process: subprocess.Popen[str], seconds: float = PATIENT_SECONDS) -> tuple[int, dict[str, Any], str]:
     output, progress = process.communicate(timeout=seconds)
     lines = output.splitlines()
     return process.returncode, json.loads(lines[-1]) if len(lines) == 1 else {}, progress
@@ -105,7 +106,7 @@ def test_a_replica_that_somebody_else_wrote_to_ends_with_exit_code_1(tmp_path: P
 
 async def write_to_a_replica(endpoint_url: str) -> None:
     item: Typed = {"customer": {"S": "nobody"}, "order": {"N": "1"}}
-    async with local_regions(endpoint_url, ORDERED.regions) as regions, asyncio.timeout(10):
+    async with local_regions(endpoint_url, ORDERED.regions) as regions, asyncio.timeout(PATIENT_SECONDS):
         while ORDERS.names["eu"].encode() not in await regions["eu"].call("ListTables", {}):  # noqa: ASYNC110 - a server
             await asyncio.sleep(0.02)
         await regions["eu"].put(ORDERS.names["eu"], item)
@@ -116,7 +117,7 @@ def test_an_interrupted_run_leaves_no_process_behind(tmp_path: Path) -> None:
     with demo_process(tmp_path, "--duration", "30", "--json") as process:
         url = endpoint(process)
         process.send_signal(signal.SIGINT)
-        code, _, progress = result(process, seconds=30)
+        code, _, progress = result(process)
     assert code == 1, progress
     assert "interrupted" in progress
     assert "Traceback" not in progress
@@ -135,10 +136,10 @@ def test_a_kept_world_runs_until_it_is_interrupted(tmp_path: Path) -> None:
         assert process.stdout is not None
         output = list(itertools.takewhile(lambda line: "configuration and logs" not in line, process.stdout))
         status = next(line.split()[-1] for line in output if "curl" in line and line.endswith("/status\n"))
-        with urlopen(status, timeout=10) as answer:
+        with urlopen(status, timeout=PATIENT_SECONDS) as answer:
             rules = json.load(answer)["rules"]
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=30)
+        rest, _ = process.communicate(timeout=PATIENT_SECONDS)
     assert "verdict   identical\n" in output
     assert [rule["name"] for rule in rules] == ["orders", "sessions"]
     assert "the daemon's exit code: 0" in rest
@@ -152,7 +153,7 @@ def test_a_daemon_that_dies_ends_the_demo_with_its_last_words(tmp_path: Path) ->
         assert process.stderr is not None
         assert any("writes, " in line for line in process.stderr)
         os.kill(daemon_of(process.pid), signal.SIGKILL)
-        code, _, progress = result(process, seconds=30)
+        code, _, progress = result(process)
     assert code == 1, progress
     assert "replicator run ended with exit code -9 while it was needed; the end of" in progress
     assert "batch_applied" in progress

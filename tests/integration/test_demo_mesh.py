@@ -36,6 +36,7 @@ from replicator.domain.image import Image
 from replicator.domain.stamps import Stamp, StampKind, Version
 from replicator.domain.stamps import content_of as stamp_content
 from replicator.domain.versions import STAMP
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.servers
 
@@ -46,13 +47,14 @@ pytestmark = pytest.mark.servers
 def run_demo(directory: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     command = [sys.executable, "-m", "replicator", "demo", "--json", *arguments]
     environment = os.environ | {"TMPDIR": str(directory)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=170, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=PATIENT_SECONDS, check=False
+    )
     lines = done.stdout.splitlines()
     return done.returncode, json.loads(lines[-1]) if len(lines) == 1 else {}, done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 @pytest.mark.parametrize(("mode", "regions"), [("versioned", 2), ("active-active", 3)])
 def test_regions_that_users_write_in_side_by_side_end_identical(tmp_path: Path, mode: str, regions: int) -> None:
     code, report, progress = run_demo(
@@ -78,7 +80,6 @@ def test_regions_that_users_write_in_side_by_side_end_identical(tmp_path: Path, 
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(180)
 def test_a_region_that_is_altered_after_the_drain_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,7 +107,7 @@ def test_a_region_that_is_altered_after_the_drain_is_found(
 
 def test_mode_ordered_has_its_three_regions() -> None:
     command = [sys.executable, "-m", "replicator", "demo", "--regions", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENT_SECONDS, check=False)
     assert done.returncode == 2
     assert "mode ordered has 3 regions" in done.stderr
 

@@ -26,6 +26,7 @@ from replicator.demo.view import Stage, View
 from replicator.demo.world import open_world
 from replicator.laboratory.servers import MiniStack, free_ports
 from replicator.laboratory.streamlab import StreamLab
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.servers
 
@@ -36,13 +37,14 @@ pytestmark = pytest.mark.servers
 def run_demo(directory: Path, *arguments: str) -> tuple[int, dict[str, Any], str]:
     command = [sys.executable, "-m", "replicator", "demo", "--json", *arguments]
     environment = os.environ | {"TMPDIR": str(directory)}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=230, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, timeout=PATIENT_SECONDS, check=False
+    )
     lines = done.stdout.splitlines()
     return done.returncode, json.loads(lines[-1]) if len(lines) == 1 else {}, done.stderr
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_shards_that_split_merge_and_roll_between_two_workers_end_identical(tmp_path: Path) -> None:
     code, report, progress = run_demo(tmp_path, "--shards", "8", "--reshard", "--duration", "8", "--rate", "60")
     assert code == 0, progress
@@ -61,7 +63,6 @@ def test_shards_that_split_merge_and_roll_between_two_workers_end_identical(tmp_
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(240)
 def test_every_stream_of_a_mesh_comes_from_the_laboratory(tmp_path: Path) -> None:
     code, report, progress = run_demo(
         tmp_path, "--mode", "versioned", "--regions", "2", "--shards", "3", "--workers", "1", "--duration", "4"
@@ -75,7 +76,7 @@ def test_every_stream_of_a_mesh_comes_from_the_laboratory(tmp_path: Path) -> Non
 
 def test_its_help_names_what_changes_the_shards() -> None:
     command = [sys.executable, "-m", "replicator", "demo", "--help"]
-    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout
+    told = subprocess.run(command, capture_output=True, text=True, timeout=PATIENT_SECONDS, check=True).stdout
     for option in ("--shards", "--reshard", "--workers"):
         assert option in told
 

@@ -110,7 +110,7 @@ async def test_regions_that_write_the_same_keys_end_identical(world: World, mode
     daemon = world.daemon(config)
     users = MeshUsers(world, regions, seed=1)
     await users.write(300, per_second=60)
-    await eventually("agreement", lambda: quiet(world, [daemon], regions), seconds=60)
+    await eventually("agreement", lambda: quiet(world, [daemon], regions))
     tables = await regions_of(world, regions)
     assert {item["content"]["S"] for item in tables[0].values()} <= users.contents
     async with world.client("us") as client:
@@ -142,7 +142,7 @@ async def test_kills_of_two_daemons_in_a_mesh_leave_the_regions_identical(world:
         daemons[number % 2].kill()
         daemons[number % 2].start()
     await load
-    await eventually("agreement", lambda: quiet(world, daemons, regions), seconds=90)
+    await eventually("agreement", lambda: quiet(world, daemons, regions))
     tables = await regions_of(world, regions)
     assert {item["content"]["S"] for item in tables[0].values()} <= users.contents
     assert [daemon.terminate() for daemon in daemons] == [0, 0]

@@ -12,7 +12,6 @@ from tests.integration.resharding import Plan, Run
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_nothing_is_skipped_while_shards_and_workers_come_and_go(tmp_path: Path) -> None:
     plan = Plan(shards=64, changes=5000, per_second=150, lease="3s", heartbeat="1s", asleep_seconds=8)
     with open_world(tmp_path) as world:

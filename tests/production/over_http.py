@@ -63,7 +63,7 @@ async def last_page_over_http() -> None:
         async with world.process(limits=FAST) as process:
             read = process.observer.of
             await eventually(
-                lambda: {event[0] for event in read("shard_stopped")} >= {*parents}, "closed shards end", within=30
+                lambda: {event[0] for event in read("shard_stopped")} >= {*parents}, "closed shards end", within=60
             )
             require(_same(world, lab), "every record of the last page is applied")
             require(lab.stats()["read_early"] == 0, "parents are read before their children")
@@ -74,10 +74,10 @@ async def expired_iterators_over_http() -> None:
     async with _at_the_laboratory(shards=2) as (world, lab), world.process(limits=FAST) as process:
         for _ in range(3):
             await lab.generate("orders", count=100)
-            await eventually(lambda: _same(world, lab), "reading goes on behind an expired iterator", within=30)
+            await eventually(lambda: _same(world, lab), "reading goes on behind an expired iterator", within=60)
             lab.advance(1000)
         require(process.observer.of("service_failed") == [], "an expired iterator is no trouble")
-        await eventually(lambda: process.observer.of("iterator_expired"), "an expired iterator is counted", within=30)
+        await eventually(lambda: process.observer.of("iterator_expired"), "an expired iterator is counted", within=60)
         require(lab.stats()["delivered"] == {"-": 300}, "nothing is read twice, and nothing is skipped")
 
 
@@ -88,10 +88,10 @@ async def described_within_the_limit() -> None:
         await lab.generate("orders", count=100)
         for _ in range(3):
             await stack.enter_async_context(world.process(limits=replace(FAST, discovery_seconds=10)))
-        await eventually(lambda: _same(world, lab), "the shards are read", within=30)
+        await eventually(lambda: _same(world, lab), "the shards are read", within=60)
         lab.roll("orders")
         await lab.generate("orders", count=100)
-        await eventually(lambda: _same(world, lab), "children that are listed late are found", within=30)
+        await eventually(lambda: _same(world, lab), "children that are listed late are found", within=60)
         require(lab.stats()["calls"]["DescribeStream"]["most_per_second"] < 10, "the endpoint's limit is kept")
         require("LimitExceededException" not in lab.stats()["refused"], "and nothing is refused")
 

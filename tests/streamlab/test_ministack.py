@@ -23,6 +23,7 @@ from replicator.domain.identifiers import TableName
 from replicator.laboratory.streamlab.refusals import Refused
 from replicator.laboratory.streamlab.stream import LabStream
 from tests.contract.worlds import create_table, fresh, place
+from tests.patience import PATIENT_SECONDS
 from tests.streamlab import Laboratory, StreamLab, laboratory, parse_script
 from tests.streamlab.reader import chained, everything, histories
 
@@ -225,7 +226,7 @@ async def test_a_script_runs_by_time_and_by_count(dynamodb_url: str) -> None:
             {"do": "reshard", "with": {"shards": 6}, "records": 30},
         ]
     )
-    async with laboratory(dynamodb_url, seed=1, script=script) as lab, asyncio.timeout(20):
+    async with laboratory(dynamodb_url, seed=1, script=script) as lab, asyncio.timeout(PATIENT_SECONDS):
         while lab.stats()["open_shards"] != 6:  # noqa: ASYNC110 - as somebody outside would
             await asyncio.sleep(0.01)
         assert lab.stats()["records"] == 30
@@ -253,13 +254,13 @@ def test_a_laboratory_runs_by_hand_with_a_script(dynamodb_url: str, tmp_path: Pa
         try:
             assert process.stdout is not None
             url = json.loads(process.stdout.readline())["url"]
-            deadline, shards = time.monotonic() + 20, 0
+            deadline, shards = time.monotonic() + PATIENT_SECONDS, 0
             while shards != 3 and time.monotonic() < deadline:
-                with urllib.request.urlopen(f"{url}/_lab/stats", timeout=10) as answer:
+                with urllib.request.urlopen(f"{url}/_lab/stats", timeout=60) as answer:
                     shards = json.load(answer)["open_shards"]
         finally:
             process.send_signal(signal.SIGTERM)
-        assert (shards, process.wait(10)) == (3, 0)
+        assert (shards, process.wait(PATIENT_SECONDS)) == (3, 0)
 
 
 @pytest.mark.filterwarnings("ignore:Sending a large body")
