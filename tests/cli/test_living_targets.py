@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.cli.daemons import TEST_SECONDS, Daemon, running, wait_until
+from tests.cli.daemons import Daemon, running, wait_until
 from tests.cli.worlds import World
 
-pytestmark = [pytest.mark.servers, pytest.mark.timeout(TEST_SECONDS)]
+pytestmark = pytest.mark.servers
+
 
 TABLE = "replicator-coordination"
 TARGET, EARLIER = "orders/replica/eu:orders", "orders/eu"
