@@ -43,11 +43,12 @@ async def counting(upstream: str) -> AsyncIterator[Counted]:
         async def passed(request: web.BaseRequest) -> web.Response:
             headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
             body = await request.content.read()
-            async with session.request(request.method, upstream + request.raw_path, data=body, headers=headers) as told:
-                answer = await told.read()
+            url = upstream + request.raw_path
+            async with session.request(request.method, url, data=body, headers=headers) as response:
+                answer = await response.read()
             counted.calls[request.headers.get("X-Amz-Target", "").rpartition(".")[2]] += 1
-            kept = {name: value for name, value in told.headers.items() if name.lower() not in _HOP_BY_HOP}
-            return web.Response(status=told.status, body=answer, headers=kept)
+            kept = {name: value for name, value in response.headers.items() if name.lower() not in _HOP_BY_HOP}
+            return web.Response(status=response.status, body=answer, headers=kept)
 
         runner = web.ServerRunner(web.Server(passed, access_log=None), shutdown_timeout=0.1)
         await runner.setup()

@@ -1,4 +1,4 @@
-"""What shards cost that nobody writes to, by hand: real daemons, real servers, the stream laboratory.
+"""What shards without writers cost, by hand: real daemons, real servers, the stream laboratory.
 
     python -m benchmarks.idle --shards 1000 --seconds 60
     python -m benchmarks.idle --shards 1000 --seconds 60 --workers 5
@@ -112,16 +112,16 @@ class ProfiledDaemon(Daemon):
 
 def settings(world: World, options: Options, lab: StreamLab, counted: Counted) -> dict[str, Any]:
     """Everything by default, but the time between two looks at an idle shard."""
-    told = world.settings(
+    written = world.settings(
         coordination={"region": _HOME},
         polling={"idle_max": f"{options.idle_max:g}s"},
         apply={},
         caches={},
         rule={"cache": []},
     )
-    told["regions"]["us"]["endpoints"] = {"streams": lab.url}
-    told["regions"][_HOME] = {"region": "us-west-2", "endpoint_url": counted.url}
-    return told
+    written["regions"]["us"]["endpoints"] = {"streams": lab.url}
+    written["regions"][_HOME] = {"region": "us-west-2", "endpoint_url": counted.url}
+    return written
 
 
 def started(world: World, config: Path, options: Options) -> list[Daemon]:
@@ -233,7 +233,7 @@ def report(options: Options, first: list[Weight], before: Moment, after: Moment,
 
 
 def main() -> int:
-    """Parse, run, tell."""
+    """Parse, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=1000)
     parser.add_argument("--seconds", type=float, default=60)

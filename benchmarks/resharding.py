@@ -2,7 +2,7 @@
 
     python -m benchmarks.resharding --shards 64 --changes 50000
 
-One worker is killed, one stopped for 30 s, a fourth joins, one is told to stop. Prints how long each take-over took
+One worker is killed, one stopped for 30 s, a fourth joins, one is asked to stop. Prints how long each take-over took
 beside its bound, and a verdict; exits 1 when a replica differs, a record was skipped, or a bound was missed.
 """
 
@@ -41,7 +41,7 @@ def report(measures: Measures) -> bool:
 
 
 def main() -> int:
-    """Parse, run, tell."""
+    """Parse, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shards", type=int, default=64)
     parser.add_argument("--changes", type=int, default=50_000)

@@ -5,7 +5,7 @@
 Runs a module as `python -m` does and writes to FILE, when it ends, functions by the share of samples in which they are
 anywhere on the stack, and by the share in which they are on top. A sample is taken every few milliseconds of
 processor time. What the event loop and other extensions do counts for the Python function that called them, or for
-nobody.
+none.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Samples:
             frame = frame.f_back
         self.anywhere.update(seen)
 
-    def collect(self, phase: str, told: dict[str, int]) -> None:
+    def collect(self, phase: str, figures: dict[str, int]) -> None:
         """The garbage collector begins or ends."""
         if phase == "start":
             self._collecting_since = time.perf_counter()
         else:
-            self.collections[told["generation"]] += 1
+            self.collections[figures["generation"]] += 1
             spent = round((time.perf_counter() - self._collecting_since) * 1e6)
-            self.collecting_microseconds[told["generation"]] += spent
+            self.collecting_microseconds[figures["generation"]] += spent
 
     def shown(self) -> str:
         """All tables."""

@@ -136,7 +136,7 @@ async def soak(world: World, options: Options) -> bool:
 
 
 def main() -> int:
-    """Parse, run, tell."""
+    """Parse, run, report."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--writes", type=int, default=None)

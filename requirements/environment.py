@@ -4,7 +4,7 @@ Needs Python, pip and venv only. The lock is complete, so pip resolves nothing: 
 `pip check` then judges the result; what else an index lists by then has no say. Of what a user's pip is configured with
 counts what leads it to an index; where, what and how it installs is said here. The last step writes what the
 environment was made from into a stamp; while that still holds nothing is done. Otherwise the environment is made anew,
-because a leftover of an interrupted installation, of another checkout or of an older lock cannot be told from what
+because a leftover of an interrupted installation, of another checkout or of an older lock looks like what
 belongs there. If only the program's own metadata changed, only the program is installed again.
 """
 
