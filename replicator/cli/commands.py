@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from replicator.cli.demo import demo
-from replicator.cli.operator_commands import Config, Json, add_to
+from replicator.cli.operator_commands import add_to
+from replicator.cli.options import Config, EntryId, Json, Key, Kind, Limit, OnlyRule, RuleName, Since, Table, Yes
 
 app = typer.Typer(
     name="replicator",
@@ -27,11 +28,6 @@ conflicts_app = typer.Typer(
     rich_markup_mode=None,
     no_args_is_help=True,
 )
-
-Table = Annotated[
-    str | None,
-    typer.Option("--table", metavar="TABLE", help="Which one, when the rule chooses several.", show_default=False),
-]
 
 
 @app.callback()
@@ -132,7 +128,7 @@ def status(
 @app.command()
 def inspect(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
     context: typer.Context,
-    rule: Annotated[str, typer.Argument(metavar="RULE", help="Name of the rule.")],
+    rule: RuleName,
     key: Annotated[
         str, typer.Argument(metavar="KEY", help="""Key as JSON ('{"pk":"a","sk":1}'), or the value of a simple key.""")
     ],
@@ -195,21 +191,6 @@ def rules_forget(
 
 app.add_typer(conflicts_app, name="conflicts")
 
-Rule = Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Only of this rule.", show_default=False)]
-Key = Annotated[
-    str | None,
-    typer.Option("--key", metavar="KEY", help="Only of this item; written as for `inspect`.", show_default=False),
-]
-Kind = Annotated[
-    str | None, typer.Option("--kind", metavar="KIND", help="Only of this kind, e.g. put_put.", show_default=False)
-]
-Since = Annotated[
-    str | None,
-    typer.Option("--since", metavar="TIME", help="Only since then: a time, or a span such as 2h.", show_default=False),
-]
-Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the newest.", show_default=False)]
-EntryId = Annotated[str, typer.Argument(metavar="ID", help="Id of the entry, or at least four characters of it.")]
-
 
 @conflicts_app.callback()
 def conflicts(context: typer.Context, config: Config = None) -> None:
@@ -221,7 +202,7 @@ def conflicts(context: typer.Context, config: Config = None) -> None:
 def conflicts_list(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     config: Config = None,
-    rule: Rule = None,
+    rule: OnlyRule = None,
     key: Key = None,
     kind: Kind = None,
     since: Since = None,
@@ -251,7 +232,7 @@ def conflicts_show(context: typer.Context, entry: EntryId, config: Config = None
 def conflicts_export(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     config: Config = None,
-    rule: Rule = None,
+    rule: OnlyRule = None,
     key: Key = None,
     kind: Kind = None,
     since: Since = None,
@@ -282,7 +263,7 @@ def conflicts_promote(  # noqa: PLR0913, PLR0917 - one parameter per option
         str | None,
         typer.Option("--version", help="Mode versioned: the version to write; else one above.", show_default=False),
     ] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Write the loser of a conflict again, as a new local write.

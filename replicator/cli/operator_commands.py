@@ -2,25 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-_CONFIG_HELP = "Configuration file; else REPLICATOR_CONFIG, else /etc/replicator/replicator.yaml."
-Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="PATH", help=_CONFIG_HELP, show_default=False)]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
-Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
-NeverAsks = Annotated[bool, typer.Option("--yes", help="For scripts; this command never asks.")]
-RuleName = Annotated[str, typer.Argument(metavar="RULE", help="Name of the rule.")]
-OnlyRule = Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Only of this rule.", show_default=False)]
-Note = Annotated[str, typer.Option("--note", metavar="TEXT", help="Why; kept and shown.", show_default=False)]
-Stream = Annotated[
-    str | None,
-    typer.Option(
-        "--stream", metavar="ARN", help="Its stream, when several have it; or region:table.", show_default=False
-    ),
-]
+from replicator.cli.options import Config, Json, NeverAsks, Note, OnlyRule, RuleName, Stream, Yes
 
 leases_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 gaps_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
