@@ -1,7 +1,7 @@
 """A mesh for the engine: two to five regions whose users write, and whose every change becomes a record of its stream.
 
-Two ways to bring daemons in. A `Reader` is a daemon's place in one region's stream and applies what it is told to, when
-it is told to: it can be held before any request, crash there, or go on much later. A `MeshProcess` is the whole daemon.
+Two ways to bring daemons in. A `Reader` is a daemon's place in one region's stream and applies what a test says, when
+it says so: it can be held before any request, crash there, or go on much later. A `MeshProcess` is the whole daemon.
 """
 
 from __future__ import annotations
@@ -309,7 +309,7 @@ class Gate:
         self.opened = asyncio.Event()
 
     async def reached(self) -> None:
-        """Wait until somebody stands before the gate."""
+        """Wait until a call stands before the gate."""
         async with asyncio.timeout(60):
             await self.arrived.wait()
 

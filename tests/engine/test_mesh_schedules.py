@@ -56,7 +56,7 @@ def asks(reader: Reader, region: RegionId) -> list[str]:
 def lasting(world: MeshWorld) -> list[tuple[str | None, str | None]]:
     """Winner and loser of the conflicts whose loser is gone for good.
 
-    An earlier write that came over a later one which nobody had stamped yet is logged too, as repaired.
+    An earlier write that came over a later one without a stamp yet is logged too, as repaired.
     """
     shown = zip(world.entries(), world.losses(), strict=True)
     return [(winner, loser) for entry, (_, winner, loser) in shown if entry.conflict.outcome != "repaired"]

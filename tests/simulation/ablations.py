@@ -11,37 +11,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from replicator.domain.conflicts import LogConflict
-from replicator.domain.modes.active_active import apply, classify, echoes, replicate, versions
-from replicator.domain.modes.active_active.apply import apply_put
-from replicator.domain.modes.active_active.classify import Origin
-from replicator.domain.modes.active_active.mesh import Mesh, Write, look, read_row
-from replicator.domain.modes.active_active.replicate import Ending, Finished, replicate_active, settle_put
-from replicator.domain.modes.active_active.versions import floors, parent_hash, raw_version, version_of_put
-from replicator.domain.modes.requests import (
-    At,
-    DeleteMarked,
-    Done,
-    FoundAhead,
-    FoundRow,
-    GetItem,
-    GetSideRow,
-    LookAhead,
-    MergeTombstone,
-    MeshResponse,
-    NoteRemoval,
-    RaiseFloor,
-    RefusedRow,
-    Remover,
-    Response,
-    Restamp,
-    SettleTombstone,
-    StampRequest,
-    Steps,
-)
-from replicator.domain.records import ChangeRecord
-from replicator.domain.stamps import NO_ROW, Held, SideRow, Stamp, StampKind, Tombstone, Version, bumped, held
-from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
+from replicator.domain.modes.active_active import classify, echoes, replicate, versions
+from tests.simulation import ablated
 from tests.simulation.active_checks import violation
 from tests.simulation.active_scenario import PRODUCTION, Answer, Scenario, Variant, ops
 from tests.simulation.active_search import Found, play, shortest
@@ -79,193 +50,6 @@ class Ablation:
                 setattr(owner, name, original)
 
 
-# -- the stamp-back ------------------------------------------------------------------------------------------------
-
-
-def _never_settled(mesh: Mesh, write: Write) -> Steps[Stamp | Ending | None]:
-    assert write.new is not None
-    item, row = yield from replicate.look_home(mesh, write)
-    return Stamp(version_of_put(write, item, row), StampKind.VALUE, write.new.content, parent_hash(write, row))
-
-
-def _settled_last(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
-    """The mode, but a local put is brought to other regions before it is stamped at home."""
-    write = mesh.write(record)
-    if classify.classify(write.old, write.new, by_ttl=write.by_ttl) is not Origin.LOCAL_PUT:
-        return (yield from replicate_active(record, mesh))
-    assert write.new is not None
-    version = bumped(raw_version(write), floors(write, None, NO_ROW))
-    stamp = Stamp(version, StampKind.VALUE, write.new.content, parent_hash(write, NO_ROW))
-    for region in mesh.others:
-        yield from apply_put(mesh, region, write, stamp)
-    settled = yield from replicate.until_settled(settle_put, mesh, write)
-    return Finished(Origin.LOCAL_PUT, settled if isinstance(settled, Ending) else Ending.PUT)
-
-
-# -- versions ------------------------------------------------------------------------------------------------------
-
-
-def _not_bumped(raw: Version, _floors: object) -> Version:
-    return raw
-
-
-def _without_sequence(write: Write) -> Version:
-    return replace(raw_version(write), sequence=0)
-
-
-def _one_floor_after_the_other(raw: Version, lower: Iterator[Version | None]) -> Version:
-    version = raw
-    for floor in sorted(floor for floor in lower if floor is not None):
-        if version <= floor and not floor.is_write(raw.region, raw.sequence):
-            version = replace(raw, micros=floor.micros, counter=floor.counter + 1)
-    return version
-
-
-def _always_counted_up(raw: Version, lower: Iterator[Version | None]) -> Version:
-    greatest = max((f for f in lower if f is not None and not f.is_write(raw.region, raw.sequence)), default=None)
-    if greatest is None or raw > greatest:
-        return raw
-    return replace(raw, micros=greatest.micros, counter=greatest.counter + 1)
-
-
-# -- records -------------------------------------------------------------------------------------------------------
-
-
-def _any_new_stamp_is_ours(old: Held | None, new: Held) -> bool:
-    return new.stamp is not None and (old is None or old.seen != new.seen)
-
-
-def _no_verification(_mesh: Mesh, _write: Write, _tombstone: Tombstone) -> Steps[None]:
-    yield from ()
-
-
-# -- rows and looks ------------------------------------------------------------------------------------------------
-
-
-def _no_floor(_mesh: Mesh, _write: Write, _row: SideRow, _version: Version) -> Steps[Ending | None]:
-    yield from ()
-    return Ending.GONE
-
-
-def _row_first_for_deletes(mesh: Mesh, write: Write) -> Steps[tuple[Held | None, SideRow]]:
-    if write.new is not None:
-        item = yield from look(mesh, mesh.home, write.key)
-        return item, (yield from read_row(mesh.home, write.key))
-    row = yield from read_row(mesh.home, write.key)
-    return (yield from look(mesh, mesh.home, write.key)), row
-
-
-def _no_row_for_a_present_item(mesh: Mesh, write: Write) -> Steps[tuple[Held | None, SideRow]]:
-    item = yield from look(mesh, mesh.home, write.key)
-    if item is not None and write.old is not None and write.new is not None:
-        return item, NO_ROW
-    return item, (yield from read_row(mesh.home, write.key))
-
-
-def _asked_ahead_only(mesh: Mesh, write: Write, _row: SideRow) -> Steps[bool]:
-    """As if a missing item without a tombstone told nothing."""
-    answer = yield LookAhead(write.key, write.sequence)
-    assert isinstance(answer, FoundAhead)
-    return answer.remover is Remover.USER
-
-
-def _users_unless_found(mesh: Mesh, write: Write, row: SideRow) -> Steps[bool]:
-    """What took the item was a user's delete, unless a removal by the daemon was read already."""
-    if row.tombstone is None:
-        return True
-    answer = yield LookAhead(write.key, write.sequence)
-    assert isinstance(answer, FoundAhead)
-    return answer.remover is not Remover.DAEMON
-
-
-def blind_floors(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) -> tuple[StampedSlot, Response]:
-    """Leave a floor whatever stands in the row."""
-    if isinstance(request, RaiseFloor):
-        return slot._replace(row=replace(slot.row, floor=request.floor)), Done()
-    return answer_stamped(slot, request, nonce)
-
-
-def _removed_and_done(mesh: Mesh, write: Write, item: Held, newer: Tombstone) -> Steps[Ending | None]:
-    assert write.new is not None
-    only_intact = item.content != write.new.content
-    yield from apply.take_away(mesh, mesh.home, write.key, newer, only_intact=only_intact)
-    return Ending.BEATEN
-
-
-def no_rows(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) -> tuple[StampedSlot, Response]:
-    """Remember no deletes and no floors."""
-    match request:
-        case GetSideRow():
-            return slot, FoundRow(NO_ROW)
-        case MergeTombstone() | SettleTombstone() | RaiseFloor() | NoteRemoval():
-            return slot, Done()
-        case _:
-            return answer_stamped(slot, request, nonce)
-
-
-def no_marks(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) -> tuple[StampedSlot, Response]:
-    """Delete what is older without marking it first."""
-    match request:
-        case Restamp(stamp=Stamp(kind=StampKind.MARK)):
-            return slot, Done()
-        case DeleteMarked(_, version):
-            item = held(slot.item)
-            if item is None or (item.version is not None and item.version >= version):
-                return slot, Done()
-            return slot._replace(item=None), Done()
-        case _:
-            return answer_stamped(slot, request, nonce)
-
-
-def one_removal_per_tombstone(
-    slot: StampedSlot, request: GetItem | StampRequest, nonce: str
-) -> tuple[StampedSlot, Response]:
-    """A new tombstone forgets which one took effect; a removal is noted for the present one only."""
-    match request:
-        case NoteRemoval(_, _, removed) if slot.row.deleted != removed:
-            return slot, RefusedRow(slot.row)
-        case MergeTombstone():
-            after, response = answer_stamped(slot, request, nonce)
-            if isinstance(response, Done):
-                after = after._replace(row=replace(after.row, removed_at=None, removed=None))
-            return after, response
-        case _:
-            return answer_stamped(slot, request, nonce)
-
-
-def no_removals(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) -> tuple[StampedSlot, Response]:
-    """Never remember when a delete took effect."""
-    after, response = answer_stamped(slot, request, nonce)
-    return after._replace(row=replace(after.row, removed_at=None, removed=None)), response
-
-
-# -- the log -------------------------------------------------------------------------------------------------------
-
-
-def _silent(record: ChangeRecord, mesh: Mesh, *, after: type[object] | None) -> Steps[Finished]:
-    """The mode, but entries of the conflict log right behind a request of this kind are never written."""
-    steps, behind = replicate_active(record, mesh), after is None
-    answer: MeshResponse | None = None
-    while True:
-        try:
-            request = next(steps) if answer is None else steps.send(answer)
-        except StopIteration as end:
-            outcome: Finished = end.value
-            return outcome
-        answer = Done() if behind and isinstance(request, LogConflict) else (yield request)
-        behind = isinstance(request, At) and after is not None and isinstance(request.request, after)
-
-
-def _silent_where_a_delete_was_settled(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
-    """A delete that was written but had lost already says nothing."""
-    return (yield from _silent(record, mesh, after=SettleTombstone))
-
-
-def _silent_removal(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
-    """The daemon's removal of an item says nothing."""
-    return (yield from _silent(record, mesh, after=NoteRemoval))
-
-
 def _world(answer: Answer) -> Variant:
     return replace(PRODUCTION, answer=answer)
 
@@ -300,28 +84,28 @@ ABLATIONS = {
     "stamp_back": Ablation(
         "stamp-back",
         _converging("P2 | U1"),
-        ((replicate, "settle_put", _never_settled),),
+        ((replicate, "settle_put", ablated.never_settled),),
     ),
     "stamp_back_first": Ablation(
         "stamp-back before remote writes",
         _converging("P1 U2 | P2"),
-        variant=replace(PRODUCTION, mode=_settled_last),
+        variant=replace(PRODUCTION, mode=ablated.settled_last),
     ),
-    "tombstones": Ablation("tombstone rows", _converging("U1 | D2"), variant=_world(no_rows)),
-    "mark": Ablation("delete mark", _written("D2 | P3"), variant=_world(no_marks)),
+    "tombstones": Ablation("tombstone rows", _converging("U1 | D2"), variant=_world(ablated.no_rows)),
+    "mark": Ablation("delete mark", _written("D2 | P3"), variant=_world(ablated.no_marks)),
     "verification": Ablation(
-        "ECHO-INSERT verification", _converging("P3 | D3"), ((echoes, "take_back", _no_verification),)
+        "ECHO-INSERT verification", _converging("P3 | D3"), ((echoes, "take_back", ablated.no_verification),)
     ),
-    "bump": Ablation("causal bump", _converging("U3 | U3"), ((versions, "bumped", _not_bumped),)),
+    "bump": Ablation("causal bump", _converging("U3 | U3"), ((versions, "bumped", ablated.not_bumped),)),
     "sequence": Ablation(
         "sequence number in the version",
         _converging("U3 U3 | "),
-        ((versions, "raw_version", _without_sequence),),
+        ((versions, "raw_version", ablated.without_sequence),),
     ),
     "hash": Ablation(
         "content hash in the stamp",
         _converging("U1 R1 | "),
-        ((classify, "_is_echo", _any_new_stamp_is_ours),),
+        ((classify, "_is_echo", ablated.any_new_stamp_is_ours),),
     ),
     "nonce": Ablation(
         "nonce in the stamp",
@@ -329,66 +113,66 @@ ABLATIONS = {
         schedule="a A A A A A b *A1 B b B Z Z Z Z B B B B B",
         variant=replace(PRODUCTION, nonces=False),
     ),
-    "floor": Ablation("floor row", _converging("P1 D1 | U2"), ((replicate, "leave_floor", _no_floor),)),
+    "floor": Ablation("floor row", _converging("P1 D1 | U2"), ((replicate, "leave_floor", ablated.no_floor),)),
     "floor_seen": Ablation(
         "a floor is left only in the row that was looked at",
         _written("P1 P2 P1 D1 | ", None, zombies=1),
         schedule="a A A A A A a A A A A A A a a *A1 Z Z A A A A Z A A A A",
-        variant=_world(blind_floors),
+        variant=_world(ablated.blind_floors),
     ),
     "V10": Ablation(
         "without a tombstone it was a user [V10]",
         _written("P1 D1 | ", None),
-        ((replicate, "user_deleted", _asked_ahead_only),),
+        ((replicate, "user_deleted", ablated.asked_ahead_only),),
     ),
     "put_back": Ablation(
         "what the daemon removed is put back, also where its removal was not read yet",
         _written("P3 | D2"),
-        ((replicate, "user_deleted", _users_unless_found),),
+        ((replicate, "user_deleted", ablated.users_unless_found),),
     ),
-    "removed_at": Ablation("`ls`: when a delete took effect", _written("P2 | D2"), variant=_world(no_removals)),
+    "removed_at": Ablation("`ls`: when a delete took effect", _written("P2 | D2"), variant=_world(ablated.no_removals)),
     "expiry": Ablation("tombstones outlive every replay", replace(_converging("U2 | D1"), crashes=1, expiry="any")),
     "side_read": Ablation(
         "side read on MODIFY",
         _converging("D1 P1 U1 | D3"),
-        ((replicate, "look_home", _no_row_for_a_present_item),),
+        ((replicate, "look_home", ablated.no_row_for_a_present_item),),
     ),
     "V1": Ablation(
         "loop after remove [V1]",
         _written("P1 | P2 D2", ("tombstone", 1), zombies=1),
-        ((replicate, "give_way", _removed_and_done),),
+        ((replicate, "give_way", ablated.removed_and_done),),
         schedule=TRACES["V1_monotone"],
         without=("V4",),
     ),
     "V2_least": Ablation(
         "least version above the floors [V2]",
         _written("U2 | U3 P1 D3", None, zombies=1),
-        ((versions, "bumped", _always_counted_up),),
+        ((versions, "bumped", ablated.always_counted_up),),
         schedule=TRACES["V2"],
     ),
     "V2_greatest": Ablation(
         "greatest floor only [V2]",
         _written("U2 | U3 P1 D3", None, zombies=1),
-        ((versions, "bumped", _one_floor_after_the_other),),
+        ((versions, "bumped", ablated.one_floor_after_the_other),),
         schedule=TRACES["V2"],
     ),
     "V3": Ablation(
         "item first, then row [V3]",
         _written("P1 D1 | P2 D2", ("ahead", 1), zombies=1),
-        ((replicate, "look_home", _row_first_for_deletes),),
+        ((replicate, "look_home", ablated.row_first_for_deletes),),
         schedule=TRACES["V3"],
     ),
     "V4": Ablation(
         "`lv`: which delete took effect [V4]",
         _written("U3 P3 | D3 P3 D3", zombies=1),
         schedule=TRACES["V4"],
-        variant=_world(one_removal_per_tombstone),
+        variant=_world(ablated.one_removal_per_tombstone),
     ),
     "V5": Ablation(
         "log of a delete that lost unmerged [V5]",
         _written("P3 R2 T2 | T2 P3", ("ahead", 1)),
         schedule=TRACES["V5"],
-        variant=replace(PRODUCTION, mode=_silent_where_a_delete_was_settled),
+        variant=replace(PRODUCTION, mode=ablated.silent_where_a_delete_was_settled),
     ),
     "V6": Ablation(
         "a stamp on a restored image is no echo [V6]",
@@ -400,7 +184,7 @@ ABLATIONS = {
         "log of an update between mark and delete [V7]",
         replace(_written("D1 | U1 D1"), logged=frozenset({2})),
         schedule=TRACES["V7"],
-        variant=replace(PRODUCTION, mode=_silent_removal),
+        variant=replace(PRODUCTION, mode=ablated.silent_removal),
     ),
 }
 

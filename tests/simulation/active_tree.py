@@ -61,7 +61,7 @@ def _suspended(steps: Steps[Finished] | None) -> tuple[object, ...] | None:
 class Tree:
     """All moments of all generators of one scenario that were met so far, by number; 0 is none of them.
 
-    `asked` tells of each which region is asked (`NOWHERE`: none is; `DONE`: the record is done), and which request.
+    `asked` has for each which region is asked (`NOWHERE`: none is; `DONE`: the record is done), and which request.
     """
 
     def __init__(self, mode: Mode, meshes: list[Mesh]) -> None:

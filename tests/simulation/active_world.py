@@ -120,7 +120,7 @@ class World:
         A zombie that dies is one that never takes another step, so it need not die: `is_quiescent` does not wait for
         it. A worker that begins anew, or a zombie that wakes, changes nothing that others see before its first step, so
         it does both at once. (Not so where a crash may move the place that a zombie can wake at, and where tombstones
-        expire once all is idle.) `named` tells the moves of such a step.
+        expire once all is idle.) `named` gives the moves of such a step.
         """
         if self.scenario.expiry:
             return [after for _, after in self.moves(state)]

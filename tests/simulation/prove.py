@@ -92,7 +92,7 @@ def three_regions() -> Iterator[Scenario]:
 def reused_keys() -> Iterator[Scenario]:
     """Two regions, keys that were deleted before everything, created and deleted again, one zombie.
 
-    A tombstone stands there already, so only what a worker has read ahead tells who took an item.
+    A tombstone stands there already, so only what a worker has read ahead decides who deleted an item.
     """
     for shape in ((2, 1), (1, 2)):
         yield from scenarios(shape, "PUD", (("buried", 1),), zombies=1)

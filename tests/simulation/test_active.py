@@ -20,7 +20,7 @@ from replicator.domain.modes.active_active.mesh import ActivePolicy
 from tests.simulation import prove
 from tests.simulation.ablations import ABLATIONS, found, without
 from tests.simulation.active_checks import violation
-from tests.simulation.active_scenario import Op, Scenario, ops
+from tests.simulation.active_scenario import PRODUCTION, Op, Scenario, Variant, ops
 from tests.simulation.active_search import explore, play, schedule_of, walk
 from tests.simulation.active_words import narrated
 from tests.simulation.active_world import World
@@ -92,7 +92,8 @@ def test_tombstones_may_expire_once_nothing_older_can_be_replayed() -> None:
 
 @pytest.mark.parametrize("share", range(4))
 def test_random_runs_end_well(share: int) -> None:
-    wrong = [told for seed in range(share * 1500, (share + 1) * 1500) if (told := prove.random_run(seed)) is not None]
+    runs = map(prove.random_run, range(share * 1500, (share + 1) * 1500))
+    wrong = [violation for violation in runs if violation is not None]
     assert wrong == []
 
 
@@ -126,6 +127,62 @@ def test_whatever_is_chosen_ends_well(seed: int, choices: list[int]) -> None:
         moves = [(move, after) for move, after in world.moves(state) if move[0] in {"user", "step", "die"}]
         state = moves[0][1]
     assert violation(world, state) is None
+
+
+# -- what a search leaves out ---------------------------------------------------------------------------------------
+
+
+def ends(scenario: Scenario, variant: Variant, *, every_move: bool) -> set[tuple[object, ...]]:
+    """Everything that a search of a scenario can end with: tables, rows, streams, the log, and what really happened."""
+    world = World(scenario, variant)
+    seen, found, left = {world.start}, set(), [world.start]
+    while left:
+        state = left.pop()
+        if world.is_quiescent(state):
+            places = (world.place(state, region) for region in range(world.regions))
+            found.add((*places, world.log(state), tuple(sorted(world.truth(state).items()))))
+        nexts = [after for _, after in world.moves(state)] if every_move else world.nexts(state)
+        fresh = [after for after in nexts if after not in seen]
+        seen.update(fresh)
+        left += fresh
+    return found
+
+
+def small(name: str, share: int) -> list[Scenario]:
+    return [scenario for scenario in prove.SETS[name]() if "T" not in str(scenario)][5::share]
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [*small("e1c", 31), *small("one_zombie", 61), *small("crash_and_zombie", 97), *small("reused_keys", 216)],
+    ids=str,
+)
+def test_the_moves_that_a_search_leaves_out_make_no_difference(scenario: Scenario) -> None:
+    assert ends(scenario, PRODUCTION, every_move=False) == ends(scenario, PRODUCTION, every_move=True)
+
+
+@pytest.mark.parametrize("name", ["V10", "put_back", "stamp_back", "mark", "removed_at"])
+def test_nor_do_they_where_a_rule_is_taken_out(name: str) -> None:
+    scenario = replace(ABLATIONS[name].scenario, zombies=1)
+    with without(name) as variant:
+        assert ends(scenario, variant, every_move=False) == ends(scenario, variant, every_move=True)
+
+
+def test_a_step_of_a_search_has_a_name() -> None:
+    world = World(replace(Scenario(ops("P1 | U1"), ("seed", 0)), zombies=1, crashes=1))
+    dice, state = Random(1), world.start
+    for _ in range(200):
+        nexts = world.nexts(state)
+        if not nexts:
+            break
+        after = dice.choice(nexts)
+        then = state
+        for move in world.named(state, after):
+            then = world.apply(then, move)
+        assert then == after
+        state = after
+    with pytest.raises(ValueError, match="no move"):
+        world.named(world.start, world.start)
 
 
 # -- rules taken out -----------------------------------------------------------------------------------------------

@@ -65,9 +65,9 @@ def test_v1_without_its_repair_leaves_what_a_zombie_stamped_in_one_region(
     schedule: str, scenario: Scenario, hidden_by: str
 ) -> None:
     # A later repair keeps the versions from coming about that this one is for, so that one is taken out as well.
-    told = wrong(schedule, scenario, "V1", hidden_by)
-    assert told is not None
-    assert told.startswith("DIVERGENCE")
+    found = wrong(schedule, scenario, "V1", hidden_by)
+    assert found is not None
+    assert found.startswith("DIVERGENCE")
 
 
 # -- V2: the least version above the greatest floor ----------------------------------------------------------------
@@ -86,9 +86,9 @@ def test_v2_ends_well() -> None:
 
 @pytest.mark.parametrize("rule", ["V2_least", "V2_greatest"])
 def test_v2_without_its_repair_lets_a_replay_exceed_a_later_write(rule: str) -> None:
-    told = wrong("V2", V2, rule)
-    assert told is not None
-    assert told.startswith("CAUSAL")
+    found = wrong("V2", V2, rule)
+    assert found is not None
+    assert found.startswith("CAUSAL")
 
 
 def test_v2_without_its_repair_leaves_a_tombstone_above_that_of_a_later_delete() -> None:
@@ -110,9 +110,9 @@ def test_v3_ends_well() -> None:
 
 
 def test_v3_without_its_repair_misses_a_tombstone_between_two_looks() -> None:
-    told = wrong("V3", V3, "V3")
-    assert told is not None
-    assert told.startswith("DIVERGENCE")
+    found = wrong("V3", V3, "V3")
+    assert found is not None
+    assert found.startswith("DIVERGENCE")
 
 
 # -- V4: which delete took effect ----------------------------------------------------------------------------------
@@ -127,9 +127,9 @@ def test_v4_ends_well() -> None:
 
 
 def test_v4_without_its_repair_forgets_what_a_write_had_seen() -> None:
-    told = wrong("V4", V4, "V4")
-    assert told is not None
-    assert told.startswith("DIVERGENCE")
+    found = wrong("V4", V4, "V4")
+    assert found is not None
+    assert found.startswith("DIVERGENCE")
 
 
 # -- V5: a delete that lost although it was not merged -------------------------------------------------------------
@@ -142,9 +142,9 @@ def test_v5_ends_well() -> None:
 
 
 def test_v5_without_its_repair_does_not_log_the_expiry_that_lost() -> None:
-    told = wrong("V5", V5, "V5")
-    assert told is not None
-    assert told.startswith("UNLOGGED: write 3 (T)")
+    found = wrong("V5", V5, "V5")
+    assert found is not None
+    assert found.startswith("UNLOGGED: write 3 (T)")
 
 
 # -- V6: an old image put back with its stamp (limit L3) -----------------------------------------------------------
@@ -159,9 +159,9 @@ def test_v6_regions_agree_though_such_a_write_may_win_or_be_lost() -> None:
 
 
 def test_v6_without_its_repair_regions_differ() -> None:
-    told = wrong("V6", V6, "V6")
-    assert told is not None
-    assert told.startswith("DIVERGENCE")
+    found = wrong("V6", V6, "V6")
+    assert found is not None
+    assert found.startswith("DIVERGENCE")
 
 
 def _slots(world: World, state: State) -> list[Slot]:

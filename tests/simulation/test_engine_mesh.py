@@ -104,7 +104,7 @@ class MeshHistory:
     def write_over_everything(self, region: RegionId) -> dict[str, str | None]:
         """Knowing what all hold, one region's users write over it once more; returns what they wrote.
 
-        A missing key may hide a delete that found nothing here: nobody knows that a later put has seen it.
+        A missing key may hide a delete that found nothing here: no row knows that a later put has seen it.
         """
         for name in self.world[region].holds():
             number = next(self.counter)
@@ -154,7 +154,7 @@ class MeshHistory:
         return looked is not None and looked.kind is StampKind.MARK
 
     def from_a_stale_read(self, region: RegionId, name: str, value: str, version: dict[str, int]) -> Image:
-        """A whole image that somebody read earlier, changed, and now puts back together with its old stamp."""
+        """A whole image that a user read earlier, changed, and now puts back together with its old stamp."""
         seen = [
             record.new
             for record in self.world.all_records()[region]

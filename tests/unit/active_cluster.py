@@ -141,8 +141,8 @@ class Cluster:
 
     def writes(self, *kinds: type[object]) -> dict[str, int]:
         """Requests of these kinds by region."""
-        told = dict.fromkeys(map(str, self.names), 0)
+        counts = dict.fromkeys(map(str, self.names), 0)
         for request in self.asked:
             if isinstance(request, At) and isinstance(request.request, kinds):
-                told[request.region] += 1
-        return told
+                counts[request.region] += 1
+        return counts

@@ -172,10 +172,10 @@ def test_reads_per_user_write_are_those_of_the_table() -> None:
     for cluster, new in ((update, TWO), (insert, TWO), (delete, None)):
         cluster.write("aa", new, 7)
         cluster.settle()
-    told = [[list(cluster.writes(kind).values()) for kind in LOOKS] for cluster in (update, insert, delete)]
-    assert told[0] == [[1, 1], [1, 0]]
-    assert told[1] == [[1, 1], [1, 2]]
-    assert told[2] == [[1, 1], [1, 0]]  # the raised tombstone tells what stood there, so no row is read elsewhere
+    counted = [[list(cluster.writes(kind).values()) for kind in LOOKS] for cluster in (update, insert, delete)]
+    assert counted[0] == [[1, 1], [1, 0]]
+    assert counted[1] == [[1, 1], [1, 2]]
+    assert counted[2] == [[1, 1], [1, 0]]  # the raised tombstone shows what stood there, so no row is read elsewhere
 
 
 def test_the_stamp_may_stand_in_another_attribute() -> None:
@@ -574,7 +574,7 @@ def test_a_put_whose_delete_was_not_read_yet_is_not_put_back_where_no_tombstone_
     cluster = seeded()
     record = cluster.write("aa", TWO, 9)
     assert record is not None
-    cluster.slots[A] = StampedSlot()  # nothing behind the record tells who took it
+    cluster.slots[A] = StampedSlot()  # no record shows who deleted it
     cluster.run("aa", record)
     assert cluster.item("aa") is None
     assert cluster.finished[-1].ending is Ending.GONE
