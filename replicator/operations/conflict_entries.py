@@ -46,7 +46,7 @@ class Wanted:
 
     rule: str | None = None
     key: str | None = None
-    kind: str | None = None
+    kind: ConflictKind | None = None
     since: str | None = None
     limit: int | None = None
 
@@ -74,15 +74,18 @@ def wanted_entries(
     *, rule: str | None, key: str | None, kind: str | None, since: str | None, limit: int | None
 ) -> Wanted:
     """The filters of an operator, checked."""
-    check_kind(kind)
-    return Wanted(rule, key, kind, None if since is None else parse_since(since, datetime.now(UTC)), limit)
+    wanted_kind = None if kind is None else parse_kind(kind)
+    moment = None if since is None else parse_since(since, datetime.now(UTC))
+    return Wanted(rule, key, wanted_kind, moment, limit)
 
 
-def check_kind(kind: str | None) -> None:
-    """Refuse a kind that no entry can have."""
-    kinds = [known.value for known in ConflictKind]
-    if kind is not None and kind not in kinds:
-        raise FilterInvalid(f"--kind {kind} is no kind of conflict.", advice=f"Kinds are: {', '.join(kinds)}.")
+def parse_kind(text: str) -> ConflictKind:
+    """A kind of conflict; every entry of every mode has one of these."""
+    try:
+        return ConflictKind(text)
+    except ValueError:
+        kinds = ", ".join(ConflictKind)
+        raise FilterInvalid(f"--kind {text} is no kind of conflict.", advice=f"Kinds are: {kinds}.") from None
 
 
 async def find(group: Group, wanted: Wanted) -> list[dict[str, Any]]:

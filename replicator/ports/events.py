@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from replicator.domain.conflicts import ConflictKind, Resolution
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RuleName, ShardId, WorkerId
@@ -35,7 +36,7 @@ class BatchReport:
     skipped: int
     effects: Mapping[Effect, int]
     adopted: int
-    conflicts: Mapping[tuple[str, str], int]
+    conflicts: Mapping[tuple[ConflictKind, Resolution], int]
     """Entries written, by kind and outcome."""
     cache_actions: int
     keyless: int

@@ -16,6 +16,7 @@ from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
+from replicator.operations.conflict_entries import wanted_entries
 from tests.cli.proxy import watched
 from tests.cli.worlds import World
 
@@ -153,6 +154,14 @@ def test_entries_are_found_by_rule_key_kind_and_time(ordered: World) -> None:
         [],
     ]
     assert conflicts(ordered, "--since", "1h") == []
+
+
+@pytest.mark.parametrize("kind", ConflictKind)
+def test_every_kind_that_an_entry_can_have_can_be_asked_for(kind: ConflictKind) -> None:
+    wanted = wanted_entries(rule=None, key=None, kind=kind.value, since=None, limit=None)
+    assert [wanted.matches({"kind": other.value}) for other in ConflictKind] == [
+        other is kind for other in ConflictKind
+    ]
 
 
 @pytest.mark.parametrize(

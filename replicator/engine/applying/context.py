@@ -10,7 +10,7 @@ from typing import Protocol
 
 from replicator.domain.cache_keys import CacheAction, CachePlan, CacheRule
 from replicator.domain.coalescing import Run
-from replicator.domain.conflicts import ConflictEntry, LogConflict, Witness
+from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Resolution, Witness
 from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.versioned.own_writes import OwnWrites
@@ -48,7 +48,7 @@ class Tally:
     changes: int = 0
     skipped: int = 0
     adopted: int = 0
-    entries: dict[str, tuple[str, str]] = field(default_factory=dict)
+    entries: dict[str, tuple[ConflictKind, Resolution]] = field(default_factory=dict)
     """Conflict entries written, by id: kind and outcome. Written again, an entry is the same one."""
     cache_actions: int = 0
     keyless: int = 0
@@ -57,7 +57,7 @@ class Tally:
     retries: int = 0
 
     @property
-    def conflicts(self) -> Counter[tuple[str, str]]:
+    def conflicts(self) -> Counter[tuple[ConflictKind, Resolution]]:
         """Entries written, by kind and outcome."""
         return Counter(self.entries.values())
 
