@@ -1,4 +1,4 @@
-"""Where a target begins that has no progress on a stream: where others stood whose work counts for it. No calls.
+"""Where a target begins that has no progress on a stream: at positions of others whose work counts for it. No calls.
 
 A position counts for a part of a target (a table, or a member of a mesh) when what is done at that position is done
 for that part. Invariant: a target is put no further than the position that counts for each of its parts; a part for

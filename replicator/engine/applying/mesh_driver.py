@@ -100,7 +100,7 @@ class MeshDriver:
         for record in unit.records:
             if record.partial:
                 raise MalformedRecord(
-                    f"Record {record.sequence} tells of an item that was there before, without its image, which mode"
+                    f"Record {record.sequence} changes an item that was there before, without its image, which mode"
                     f" {self._desk.rule.mode} needs.",
                     advice="Use an endpoint that sends old images, as DynamoDB does; mode ordered works without them.",
                 )

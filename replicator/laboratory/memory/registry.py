@@ -103,7 +103,7 @@ class MemoryRegistry:
         self._acknowledged.add(gap_id)
 
     def put_start(self, stream: StreamRef, start: TargetStart) -> None:
-        """Let this start stand, whatever stood there."""
+        """Store this start over whatever was there."""
         self._starts[identity(stream), start.target_id] = start
 
     def started(self, stream: StreamRef) -> dict[TargetId, TargetStart]:
