@@ -31,7 +31,7 @@ from replicator.domain.stamps import held
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.cache_batcher import CacheFunnel
-from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.context import TargetContext, TargetPorts
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
@@ -361,22 +361,24 @@ class Reader:
         rule = world.rule(home, *caches, **choices)
         regions: Mapping[RegionId, Region] = {region: _Held(self, region) for region in world.names}
         self.applier = TargetApplier(
-            rule,
-            Place(world.refs[home], ShardId("s0"), rule.targets[0]),
-            TargetPorts(
-                regions[home],
-                {name: CacheFunnel(cache) for name, cache in world.caches.items()},
-                _Held(self, None),
-                {region: port for region, port in regions.items() if region != home},
-                own_writes or OwnWrites(0),
+            TargetContext(
+                rule,
+                Place(world.refs[home], ShardId("s0"), rule.targets[0]),
+                TargetPorts(
+                    regions[home],
+                    {name: CacheFunnel(cache) for name, cache in world.caches.items()},
+                    _Held(self, None),
+                    {region: port for region, port in regions.items() if region != home},
+                    own_writes or OwnWrites(0),
+                ),
+                self.ahead,
+                limits=self.limits,
+                clock=world.clock,
+                observer=self.observer,
+                fence=OpenFence(),
+                stop=self.stop,
             ),
-            self.ahead,
             started_at=started_at,
-            limits=self.limits,
-            clock=world.clock,
-            observer=self.observer,
-            fence=OpenFence(),
-            stop=self.stop,
         )
 
     # -- what it does ----------------------------------------------------------------------------------------------

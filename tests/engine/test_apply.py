@@ -20,7 +20,7 @@ from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.versions import ordered_version
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.cache_batcher import CacheFunnel
-from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.context import TargetContext, TargetPorts
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import Session, ShardFence
@@ -64,20 +64,22 @@ class Bench:
     async def apply(self, position: Position = HORIZON, records: Sequence[ChangeRecord] | None = None) -> None:
         world = self.world
         applier = TargetApplier(
-            self.rule or rule("orders", self.place),
-            Place(world.ref, ShardId("s0"), self.place),
-            TargetPorts(
-                None if self.place.table is None else world.regions[self.place.region],
-                {name: CacheFunnel(cache) for name, cache in world.caches.items()},
-                world.conflicts,
+            TargetContext(
+                self.rule or rule("orders", self.place),
+                Place(world.ref, ShardId("s0"), self.place),
+                TargetPorts(
+                    None if self.place.table is None else world.regions[self.place.region],
+                    {name: CacheFunnel(cache) for name, cache in world.caches.items()},
+                    world.conflicts,
+                ),
+                self.ahead,
+                limits=self.limits,
+                clock=LoopClock(),
+                observer=self.observer,
+                fence=self.fence,
+                stop=self.stop,
             ),
-            self.ahead,
             started_at=self.started_at,
-            limits=self.limits,
-            clock=LoopClock(),
-            observer=self.observer,
-            fence=self.fence,
-            stop=self.stop,
         )
         page = world.records() if records is None else records
         await applier.apply(page, position, lambda place: self.moved.append(place.text))

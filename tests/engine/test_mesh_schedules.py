@@ -17,7 +17,7 @@ from replicator.domain.modes.requests import Request, Response
 from replicator.domain.progress import HORIZON, after
 from replicator.domain.stamps import NO_ROW, StampKind, held
 from replicator.engine.applying.applier import TargetApplier
-from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.context import TargetContext, TargetPorts
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import MemoryRegion, OpenFence
@@ -497,16 +497,18 @@ class HeldRegion:
 def ordered_applier(world: World, region: MemoryRegion | HeldRegion) -> TargetApplier:
     rule = eu_rule()
     return TargetApplier(
-        rule,
-        Place(world.ref, ShardId("s0"), rule.targets[0]),
-        TargetPorts(region, {}, world.conflicts),
-        ReadAhead(),
+        TargetContext(
+            rule,
+            Place(world.ref, ShardId("s0"), rule.targets[0]),
+            TargetPorts(region, {}, world.conflicts),
+            ReadAhead(),
+            limits=Limits(),
+            clock=LoopClock(),
+            observer=Recorder(),
+            fence=OpenFence(),
+            stop=asyncio.Event(),
+        ),
         started_at=None,
-        limits=Limits(),
-        clock=LoopClock(),
-        observer=Recorder(),
-        fence=OpenFence(),
-        stop=asyncio.Event(),
     )
 
 

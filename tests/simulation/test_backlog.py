@@ -244,7 +244,7 @@ async def _answer_or_wait(self: MeshDriver, request: MeshRequest, record: Change
     """As before, but wait three seconds for a removal that was not read yet."""
     response = await _ANSWER(self, request, record, tally)
     if isinstance(request, LookAhead) and response == FoundAhead(Remover.UNKNOWN):
-        await pause_or_raise(self._desk.stop, 3.0)
+        await pause_or_raise(self._context.stop, 3.0)
         response = await _ANSWER(self, request, record, tally)
     return response
 
@@ -289,9 +289,9 @@ async def test_regions_that_are_asked_again_at_every_try_are_noticed(
 ) -> None:
     original = MeshDriver.__init__
 
-    def forgetful(self: MeshDriver, desk: object, plan: object) -> None:
-        object.__setattr__(desk, "unfinished", Forgetful())
-        original(self, desk, plan)  # type: ignore[arg-type]
+    def forgetful(self: MeshDriver, context: object, plan: object) -> None:
+        object.__setattr__(context, "unfinished", Forgetful())
+        original(self, context, plan)  # type: ignore[arg-type]
 
     monkeypatch.setattr(MeshDriver, "__init__", forgetful)
     with pytest.raises(AssertionError, match="asked again"):

@@ -18,17 +18,11 @@ from replicator.domain.coalescing import Run, coalesce
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.progress import Position, Window
 from replicator.domain.records import ChangeRecord
-from replicator.domain.rules import Rule
 from replicator.domain.shards.leases import Rewind
-from replicator.engine.applying.context import Desk, Tally, TargetPorts
+from replicator.engine.applying.context import Tally, TargetContext
 from replicator.engine.applying.kinds import KINDS
-from replicator.engine.applying.look_ahead import ReadAhead
-from replicator.engine.applying.mesh_records import Unfinished
-from replicator.engine.limits import Limits
 from replicator.engine.waiting import Stopped, backoff, pause_or_raise
-from replicator.ports.clock import Clock
-from replicator.ports.events import BatchReport, Observer, Place
-from replicator.ports.targets import Fence
+from replicator.ports.events import BatchReport
 
 _TRIES_BEFORE_TROUBLE = 3
 _START_TOLERANCE_SECONDS = 2
@@ -78,35 +72,12 @@ class _Jobs:
 class TargetApplier:
     """One target of one rule on one shard."""
 
-    def __init__(  # noqa: PLR0913 - its collaborators, given once
-        self,
-        rule: Rule,
-        place: Place,
-        ports: TargetPorts,
-        ahead: ReadAhead,
-        *,
-        started_at: float | None,
-        limits: Limits,
-        clock: Clock,
-        observer: Observer,
-        fence: Fence,
-        stop: asyncio.Event,
-        rewind: Rewind | None = None,
-        unfinished: Unfinished | None = None,
-    ) -> None:
-        self.place = place
-        kept = {} if unfinished is None else unfinished
-        self._driver = KINDS[place.target.kind].driver(
-            Desk(rule, place, ports, ahead, limits, clock, fence, stop, kept)
-        )
-        self._ahead = ahead
+    def __init__(self, context: TargetContext, *, started_at: float | None, rewind: Rewind | None = None) -> None:
+        self.place = context.place
+        self._driver = KINDS[context.place.target.kind].driver(context)
+        self._context = context
         self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS
         self._rewind = rewind
-        self._limits = limits
-        self._clock = clock
-        self._observer = observer
-        self._fence = fence
-        self._stop = stop
         self._troubles = 0
         self.trouble: ReplicatorError | None = None
         """What last kept a record from being applied; None when nothing does now."""
@@ -116,17 +87,17 @@ class TargetApplier:
     async def apply(
         self, records: Sequence[ChangeRecord], position: Position, moved: Callable[[Position], None]
     ) -> None:
-        """Bring the records behind `position` to the target; `moved` is told every step of the contiguous frontier.
+        """Bring the records behind `position` to the target; `moved` gets every step of the contiguous frontier.
 
-        When the program stops nothing new is begun. Raises `Stopped` and `LeaseLost`; then whatever `moved` was told is
+        When the program stops nothing new is begun. Raises `Stopped` and `LeaseLost`; then whatever `moved` got is
         durable, and the rest will come again.
         """
-        began = self._clock.monotonic()
+        began = self._context.clock.monotonic()
         tally, window = Tally(), Window(position)
         fresh = [record for record in records if not position.covers(record.number)]
         wanted = []
         if fresh:
-            self._observer.batch_began(self.place, min(record.created_at for record in fresh))
+            self._context.observer.batch_began(self.place, min(record.created_at for record in fresh))
         for record in fresh:
             window.open(record.sequence)
             if self._is_skipped(record):
@@ -137,12 +108,12 @@ class TargetApplier:
         jobs = _Jobs(self._job(run) for run in coalesce(wanted))
         try:
             async with asyncio.TaskGroup() as group:
-                for number in range(min(self._limits.concurrency, len(jobs))):
+                for number in range(min(self._context.limits.concurrency, len(jobs))):
                     group.create_task(self._work(jobs, window, tally, moved), name=f"apply-{number}")
         finally:
             self._give_up(jobs)
         if fresh:
-            self._observer.batch_applied(self._report(fresh, window, tally, began))
+            self._context.observer.batch_applied(self._report(fresh, window, tally, began))
         if window.in_flight:
             raise Stopped
 
@@ -169,12 +140,12 @@ class TargetApplier:
 
         A job that is left because the program stops leaves a hole that the frontier does not pass.
         """
-        while jobs and not self._stop.is_set():
+        while jobs and not self._context.stop.is_set():
             job = jobs.next()
             try:
-                wait = job.due_at - self._clock.monotonic()
+                wait = job.due_at - self._context.clock.monotonic()
                 if wait > 0:
-                    await pause_or_raise(self._stop, wait)
+                    await pause_or_raise(self._context.stop, wait)
                 failed_in = await self._try(job, tally)
             except Stopped:
                 jobs.put_back(job)
@@ -190,20 +161,20 @@ class TargetApplier:
                     continue
                 job.wanted, job.attempt, job.due_at = job.units[0], 0, 0.0
             else:
-                job.due_at = self._clock.monotonic() + failed_in
+                job.due_at = self._context.clock.monotonic() + failed_in
             jobs.put_back(job)
 
     def _done(self, window: Window, record: ChangeRecord, moved: Callable[[Position], None]) -> None:
-        self.done_at = self._clock.monotonic()
+        self.done_at = self._context.clock.monotonic()
         if window.done(record.sequence):
             moved(window.frontier)
-            self._observer.moved(self.place, window.frontier)
+            self._context.observer.moved(self.place, window.frontier)
 
     async def _try(self, job: _Job, tally: Tally) -> float | None:
         """Apply a unit once; None when it is applied, else in how many seconds to try again.
 
-        A refusal that repeats is told to the observer with its key. A record that is refused for good may be superseded
-        by a later one of its key, as soon as that was read.
+        A refusal that repeats is reported to the observer with its key. A record that is refused for good may be
+        superseded by a later one of its key, as soon as that was read.
         """
         tried = Tally()
         try:
@@ -229,10 +200,10 @@ class TargetApplier:
                 job.in_trouble = True
                 self._troubles += 1
             self.trouble = error
-            self._observer.blocked(self.place, error, unit.key.shown)
+            self._context.observer.blocked(self.place, error, unit.key.shown)
         else:
-            self._observer.retrying(self.place, error, job.attempt)
-        return backoff(job.attempt + (_SLOW_TRY if refused else 0), self._limits.backoff_seconds)
+            self._context.observer.retrying(self.place, error, job.attempt)
+        return backoff(job.attempt + (_SLOW_TRY if refused else 0), self._context.limits.backoff_seconds)
 
     def _recovered(self, job: _Job) -> None:
         self._need(job, needs=False)
@@ -241,13 +212,13 @@ class TargetApplier:
             self._troubles -= 1
             if not self._troubles:
                 self.trouble = None
-                self._observer.unblocked(self.place)
+                self._context.observer.unblocked(self.place)
 
     def _need(self, job: _Job, *, needs: bool) -> None:
         """What is refused for good may be superseded by what comes next, so that is read without waiting for bytes."""
         if job.refused != needs:
             job.refused = needs
-            self._ahead.need(1 if needs else -1)
+            self._context.ahead.need(1 if needs else -1)
 
     def _give_up(self, jobs: _Jobs) -> None:
         while jobs:
@@ -271,6 +242,6 @@ class TargetApplier:
             kept_removals=tally.kept_removals,
             retries=tally.retries,
             position=window.frontier,
-            lag_seconds=max(0.0, self._clock.now() - newest) if newest else None,
-            took_seconds=self._clock.monotonic() - began,
+            lag_seconds=max(0.0, self._context.clock.now() - newest) if newest else None,
+            took_seconds=self._context.clock.monotonic() - began,
         )

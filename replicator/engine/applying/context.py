@@ -20,7 +20,7 @@ from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.mesh_records import Unfinished
 from replicator.engine.limits import Limits
 from replicator.ports.clock import Clock
-from replicator.ports.events import Place
+from replicator.ports.events import Observer, Place
 from replicator.ports.targets import ConflictLog, Fence, Region
 
 
@@ -93,8 +93,11 @@ class Driver(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
-    """One target of one rule on one shard, as a driver sees it."""
+class TargetContext:
+    """One target of one rule on one shard: what its applier and its driver work with.
+
+    `stop` ends what is done now; `unfinished` outlives it, as long as the shard is owned.
+    """
 
     rule: Rule
     place: Place
@@ -102,6 +105,7 @@ class Desk:
     ahead: ReadAhead
     limits: Limits
     clock: Clock
+    observer: Observer
     fence: Fence
     stop: asyncio.Event
     unfinished: Unfinished = field(default_factory=dict)

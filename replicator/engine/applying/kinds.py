@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from replicator.domain.shards.inheritance import Begins
 from replicator.domain.targets import TargetKind
-from replicator.engine.applying.context import Desk, Driver
+from replicator.engine.applying.context import Driver, TargetContext
 from replicator.engine.applying.mesh_driver import MeshDriver
 from replicator.engine.applying.ordered_driver import OrderedDriver
 from replicator.engine.applying.source_caches_driver import SourceCachesDriver
@@ -22,7 +22,7 @@ from replicator.engine.applying.source_caches_driver import SourceCachesDriver
 class Kind:
     """One kind of target."""
 
-    driver: Callable[[Desk], Driver]
+    driver: Callable[[TargetContext], Driver]
     """What brings records to it: runs of one key in pieces, repeated until each is done."""
     begins: Begins
     """Whose progress it goes on with when there is none of its own; else it begins by the rule's `start`."""
@@ -32,9 +32,9 @@ class Kind:
     """What waits while a record is not done."""
 
 
-def _mesh(desk: Desk) -> MeshDriver:
-    assert desk.rule.mesh is not None, "a mesh has a plan"
-    return MeshDriver(desk, desk.rule.mesh)
+def _mesh(context: TargetContext) -> MeshDriver:
+    assert context.rule.mesh is not None, "a mesh has a plan"
+    return MeshDriver(context, context.rule.mesh)
 
 
 _NEXT_PAGE = "the next page of the shard, for every target of the rule"

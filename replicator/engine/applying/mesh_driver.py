@@ -37,7 +37,7 @@ from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import ActivePlan, VersionedPlan
 from replicator.domain.stamps import held
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
-from replicator.engine.applying.context import Desk, Tally
+from replicator.engine.applying.context import Tally, TargetContext
 from replicator.engine.applying.mesh_records import ActiveRecord, Begun, MeshRecord, VersionedRecord
 from replicator.engine.waiting import pause_or_raise
 
@@ -60,14 +60,14 @@ _USERS = frozenset({Origin.LOCAL_PUT, Origin.LOCAL_DELETE, Origin.LOCAL_EXPIRY})
 class MeshDriver:
     """One region's stream of a mesh."""
 
-    def __init__(self, desk: Desk, plan: VersionedPlan | ActivePlan) -> None:
-        assert desk.ports.region is not None, "a mesh writes in its home region too"
-        self._desk = desk
+    def __init__(self, context: TargetContext, plan: VersionedPlan | ActivePlan) -> None:
+        assert context.ports.region is not None, "a mesh writes in its home region too"
+        self._context = context
         self._plan = plan
-        self._home = desk.rule.source
+        self._home = context.rule.source
         self._suspects: set[RegionId] = set()
         """Regions that did not answer when they were last asked."""
-        self._regions = {self._home: desk.ports.region, **desk.ports.others}
+        self._regions = {self._home: context.ports.region, **context.ports.others}
         self._stamp = plan.policy.attribute if isinstance(plan, ActivePlan) else STAMP
 
     def units(self, run: Run) -> Sequence[Run]:
@@ -82,13 +82,13 @@ class MeshDriver:
         if not self._is_overwritten_here(unit):
             return unit
         for record in unit.records:
-            self._desk.unfinished.pop(record.sequence, None)
+            self._context.unfinished.pop(record.sequence, None)
         return Run(unit.key, ())
 
     def _is_overwritten_here(self, unit: Run) -> bool:
         if isinstance(self._plan, VersionedPlan):
             return False  # a later write may be the lesser one
-        later = self._desk.ahead.behind(unit.key, unit.records[-1].number)
+        later = self._context.ahead.behind(unit.key, unit.records[-1].number)
         return any(not record.partial and self._origin(record) in _USERS for record in later)
 
     def _origin(self, record: ChangeRecord) -> Origin:
@@ -101,10 +101,10 @@ class MeshDriver:
             if record.partial:
                 raise MalformedRecord(
                     f"Record {record.sequence} changes an item that was there before, without its image, which mode"
-                    f" {self._desk.rule.mode} needs.",
+                    f" {self._context.rule.mode} needs.",
                     advice="Use an endpoint that sends old images, as DynamoDB does; mode ordered works without them.",
                 )
-            if not (self._desk.rule.filter.matches(record.new) or self._desk.rule.filter.matches(record.old)):
+            if not (self._context.rule.filter.matches(record.new) or self._context.rule.filter.matches(record.old)):
                 tally.skipped += 1
                 continue
             await self._drop_cache_entries(record, tally)
@@ -112,17 +112,17 @@ class MeshDriver:
             tally.changes += 1
 
     async def _drop_cache_entries(self, record: ChangeRecord, tally: Tally) -> None:
-        caches = self._desk.place.target.caches
+        caches = self._context.place.target.caches
         if caches and self._content(record.old) != self._content(record.new):
             plans = [(cache_rule, plan_invalidation(cache_rule, (record,))) for cache_rule in caches]
-            await self._desk.sync_caches(plans, tally)
+            await self._context.sync_caches(plans, tally)
 
     def _content(self, image: Any) -> bytes | None:
         return None if image is None else canonical(unreserved(image, self._stamp))
 
     async def _replicate(self, record: ChangeRecord, tally: Tally) -> Effect:
         """Settle a record at home, then bring it to every other region; another try goes on where this one failed."""
-        unfinished, taken = self._desk.unfinished, self._taken(record)
+        unfinished, taken = self._context.unfinished, self._taken(record)
         begun = unfinished.get(record.sequence)
         if begun is None:
             settled = await self._drive(taken.settle(), record, tally)
@@ -136,15 +136,15 @@ class MeshDriver:
 
     def _taken(self, record: ChangeRecord) -> MeshRecord[Any]:
         """A record as the rule's mode takes it."""
-        desk = self._desk
+        context = self._context
         match self._plan:
             case VersionedPlan(others, version):
                 mesh = VersionedMesh(self._home, others, version)
-                return VersionedRecord(record, mesh, desk.ports.own_writes, desk.clock.monotonic())
+                return VersionedRecord(record, mesh, context.ports.own_writes, context.clock.monotonic())
             case ActivePlan(others, policy):
-                if desk.clock.now() - record.created_at > _FRESH_SECONDS:
+                if context.clock.now() - record.created_at > _FRESH_SECONDS:
                     policy = replace(policy, waits=0)
-                return ActiveRecord(record, Mesh(self._home, others, desk.place.stream.generation, policy))
+                return ActiveRecord(record, Mesh(self._home, others, context.place.stream.generation, policy))
             case _:
                 assert_never(self._plan)
 
@@ -164,7 +164,7 @@ class MeshDriver:
             response = await self._answer(request, record, tally)
 
     async def _answer(self, request: MeshRequest, record: ChangeRecord, tally: Tally) -> MeshResponse:
-        desk = self._desk
+        context = self._context
         match request:
             case At(region, inner):
                 answer = await self._execute(region, inner)
@@ -172,20 +172,20 @@ class MeshDriver:
                     tally.kept_removals += 1
                 return answer
             case LogConflict():
-                await desk.log(request, record.sequence, tally)
+                await context.log(request, record.sequence, tally)
                 return Done()
             case Wait():
-                await pause_or_raise(desk.stop, _WAIT_SECONDS)
+                await pause_or_raise(context.stop, _WAIT_SECONDS)
                 return Done()
             case LookAhead(key, after):
-                later = desk.ahead.behind(key, after % _SEQUENCES)
+                later = context.ahead.behind(key, after % _SEQUENCES)
                 return FoundAhead(self._first_remover(later))
             case _:
                 assert_never(request)
 
     async def _execute(self, region: RegionId, request: Request) -> Response:
         try:
-            response = await self._regions[region].execute(request, self._desk.fence)
+            response = await self._regions[region].execute(request, self._context.fence)
         except ReplicatorError as error:
             if error.disposition is Disposition.RETRY:
                 self._suspects.add(region)

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 from replicator.domain.cache_keys import plan_invalidation
 from replicator.domain.coalescing import Run
-from replicator.engine.applying.context import Desk, Tally
+from replicator.engine.applying.context import Tally, TargetContext
 
 
 class SourceCachesDriver:
     """The caches beside the source of a rule of mode `ordered`."""
 
-    def __init__(self, desk: Desk) -> None:
-        self._desk = desk
+    def __init__(self, context: TargetContext) -> None:
+        self._context = context
 
     def units(self, run: Run) -> Sequence[Run]:
         """The whole run at once: the keys of every image in it are dropped together."""
@@ -25,7 +25,7 @@ class SourceCachesDriver:
 
     async def apply(self, unit: Run, tally: Tally) -> None:
         """Drop the entries of every image, whose write in the source is durable."""
-        caches = self._desk.place.target.caches
+        caches = self._context.place.target.caches
         plans = [(cache_rule, plan_invalidation(cache_rule, unit.records)) for cache_rule in caches]
-        await self._desk.sync_caches(plans, tally)
+        await self._context.sync_caches(plans, tally)
         tally.changes += 1

@@ -17,6 +17,7 @@ from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.applier import TargetApplier
+from replicator.engine.applying.context import TargetContext
 from replicator.engine.applying.kinds import KINDS
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.mesh_records import Unfinished
@@ -235,20 +236,20 @@ class Pipeline:
 
     def _applier(self, target: Target, start: TargetStart, ahead: ReadAhead) -> TargetApplier:
         held = self._held
-        return TargetApplier(
+        context = TargetContext(
             self.rule,
             held.place(target),
             held.ports.targets[target.target_id],
             ahead,
-            started_at=start.started_at if self.rule.start is Start.LATEST else None,
-            rewind=held.row.rewinds.get(target.target_id),
-            limits=held.limits,
-            clock=held.ports.clock,
-            observer=held.ports.observer,
-            fence=held.fence,
-            stop=self._stop,
-            unfinished=self._unfinished[target.target_id],
+            held.limits,
+            held.ports.clock,
+            held.ports.observer,
+            held.fence,
+            self._stop,
+            self._unfinished[target.target_id],
         )
+        started_at = start.started_at if self.rule.start is Start.LATEST else None
+        return TargetApplier(context, started_at=started_at, rewind=held.row.rewinds.get(target.target_id))
 
     # -- standing still ------------------------------------------------------------------------------------------------
 
