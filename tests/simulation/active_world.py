@@ -40,7 +40,10 @@ the shard of a region: region times `_ZOMBIES`, plus the position."""
 
 
 class World:
-    """All states of one scenario and the moves between them."""
+    """All states of one scenario and the moves between them.
+
+    Longer than other classes: this is the hot loop of every search, where one more call costs more than what it does.
+    """
 
     def __init__(self, scenario: Scenario, variant: Variant = PRODUCTION) -> None:
         self.scenario = scenario

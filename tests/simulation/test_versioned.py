@@ -15,7 +15,9 @@ from replicator.domain.image import Image
 from replicator.domain.modes.versioned import replicate as versioned
 from replicator.domain.modes.versioned.ranks import Rank, VersionAttribute
 from replicator.laboratory.memory import answer
-from tests.simulation.versioned_world import Answer, Machine, Result, Scenario, explore, walk, without_tombstones
+from tests.simulation.versioned_machine import Answer, Machine, without_tombstones
+from tests.simulation.versioned_search import explore, walk
+from tests.simulation.versioned_world import Result, Scenario
 
 STARTS = ("absent", "seeded", "buried")
 OPS = ("1", "2", "3", "D", "X", "U", "!z")

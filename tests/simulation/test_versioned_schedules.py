@@ -17,7 +17,8 @@ from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.modes.versioned.replicate import replicate_versioned
 from replicator.domain.records import ChangeRecord, Event
 from replicator.laboratory.memory import EMPTY, Slot, answer
-from tests.simulation.versioned_world import KEY, REGIONS, Machine, Move, Scenario, State, World, image, mesh_of
+from tests.simulation.versioned_machine import KEY, REGIONS, Machine, image, mesh_of
+from tests.simulation.versioned_world import Move, Scenario, State, World
 
 US, EU = 0, 1
 
