@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from replicator.domain.errors import Unreachable
 from replicator.domain.identifiers import RegionId
+from replicator.domain.stamps import SideRow, Version
 from replicator.engine.limits import Limits
 from tests.engine.mesh_world import ACTIVE, MODES, MeshWorld, Reader, settle
-from tests.engine.world import AP, CA, EU, US, cache_rule, until
+from tests.engine.world import AP, CA, EU, US, cache_rule, key_of, until
 
 US_CACHE = cache_rule("us_main", US)
 
@@ -71,6 +73,42 @@ async def test_what_a_region_has_answered_is_not_asked_again_while_another_regio
     world[EU].faults.outage = None
     await reader.finish()
     assert world.agreed() == {"k": "v"}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_entries_beside_a_table_go_once_however_long_another_region_is_away(mode: str) -> None:
+    world = MeshWorld(mode, US, EU)
+    reader = Reader(world, US, caches=(US_CACHE,))
+    entries = world.caches["us_main"].entries
+    entries["order:k"] = b"stale"
+    world[US].put("k", "v", ver=1)
+    world[EU].faults.outage = Unreachable
+    reader.start()
+    await until(lambda: len(reader.observer.of("blocked")) > 2)
+    assert entries == {}
+    entries["order:k"] = b"filled again by a reader"
+    await asyncio.sleep(300)
+    assert entries == {"order:k": b"filled again by a reader"}
+    world[EU].faults.outage = None
+    await reader.finish()
+    assert [report.cache_actions for report in reader.observer.reports] == [1]
+
+
+async def test_what_a_record_did_at_home_counts_once_however_often_another_region_is_tried() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    reader = Reader(world, US)
+    world[US].put("k", "v")
+    await settle(reader)
+    world[US].delete("k")
+    later = SideRow(removed_at=10**53 - 1, removed=Version(10**15 * 9, 0, EU, 1))
+    world[US].slots[key_of("k")] = replace(world[US].slot(key_of("k")), row=later)
+    world[EU].faults.outage = Unreachable
+    reader.start()
+    await until(lambda: len(reader.observer.of("blocked")) > 2)
+    world[EU].faults.outage = None
+    await reader.finish()
+    assert reader.observer.reports[-1].kept_removals == 1
+    assert reader.observer.reports[-1].retries > 2
 
 
 @pytest.mark.parametrize("deleted_at", [US, AP])

@@ -180,7 +180,7 @@ class TargetApplier:
         try:
             await self._driver.apply(job.wanted, tried)
         except ReplicatorError as error:
-            tally.keep(tried)
+            tally.entries.update(tried.entries)
             if error.disposition is Disposition.RELINQUISH:
                 raise
             tally.retries += 1

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from replicator.domain.cache_keys import CacheAction, CachePlan, CacheRule
 from replicator.domain.coalescing import Run
@@ -17,7 +17,6 @@ from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.rules import Rule
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.look_ahead import ReadAhead
-from replicator.engine.applying.mesh_records import Unfinished
 from replicator.engine.limits import Limits
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer, Place
@@ -61,11 +60,6 @@ class Tally:
         """Entries written, by kind and outcome."""
         return Counter(self.entries.values())
 
-    def keep(self, tried: Tally) -> None:
-        """Add what stays of a try that failed."""
-        self.entries.update(tried.entries)
-        self.kept_removals += tried.kept_removals
-
     def take(self, tried: Tally) -> None:
         """Add what a try did that succeeded."""
         self.effects.update(tried.effects)
@@ -77,6 +71,26 @@ class Tally:
         self.keyless += tried.keyless
         self.unstored += tried.unstored
         self.kept_removals += tried.kept_removals
+
+
+@dataclass(slots=True)
+class Begun:
+    """A record of a mesh that its home region has answered: how it was settled there, and what was counted.
+
+    `answered`: the effects in other regions that have answered since.
+    """
+
+    settled: Any
+    counted: Tally
+    answered: dict[RegionId, Effect] = field(default_factory=dict)
+
+
+Unfinished = dict[SequenceNumber, Begun]
+"""Records of a target on a shard that wait for a region, by sequence number: no more than are in hand.
+
+Another try goes on from there. So what a user deletes meanwhile, at home or in a region that has answered, is not put
+back at every try because a third region is away.
+"""
 
 
 class Driver(Protocol):

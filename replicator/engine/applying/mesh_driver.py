@@ -37,8 +37,8 @@ from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import ActivePlan, VersionedPlan
 from replicator.domain.stamps import held
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
-from replicator.engine.applying.context import Tally, TargetContext
-from replicator.engine.applying.mesh_records import ActiveRecord, Begun, MeshRecord, VersionedRecord
+from replicator.engine.applying.context import Begun, Tally, TargetContext
+from replicator.engine.applying.mesh_records import ActiveRecord, MeshRecord, VersionedRecord
 from replicator.engine.waiting import pause_or_raise
 
 _WAIT_SECONDS = 0.04
@@ -96,7 +96,7 @@ class MeshDriver:
         return classify(old, new, by_ttl=record.by_ttl)
 
     async def apply(self, unit: Run, tally: Tally) -> None:
-        """Drop the cache entries beside the home table, whose write is durable, then bring records to every region."""
+        """Bring records to every region, the home region and the caches beside it first."""
         for record in unit.records:
             if record.partial:
                 raise MalformedRecord(
@@ -107,7 +107,6 @@ class MeshDriver:
             if not (self._context.rule.filter.matches(record.new) or self._context.rule.filter.matches(record.old)):
                 tally.skipped += 1
                 continue
-            await self._drop_cache_entries(record, tally)
             tally.effects[await self._replicate(record, tally)] += 1
             tally.changes += 1
 
@@ -125,14 +124,28 @@ class MeshDriver:
         unfinished, taken = self._context.unfinished, self._taken(record)
         begun = unfinished.get(record.sequence)
         if begun is None:
-            settled = await self._drive(taken.settle(), record, tally)
+            counted = Tally()
+            settled = await self._settle(record, taken, counted, tally)
             if isinstance(settled, Effect):
+                tally.take(counted)
                 return settled
-            begun = unfinished[record.sequence] = Begun(settled)
+            begun = unfinished[record.sequence] = Begun(settled, counted)
         for region in self._in_order(begun):
             begun.answered[region] = await self._drive(taken.deliver(region, begun.settled), record, tally)
+        tally.take(begun.counted)
         del unfinished[record.sequence]
         return taken.finish(begun)
+
+    async def _settle(self, record: ChangeRecord, taken: MeshRecord[Any], counted: Tally, tally: Tally) -> Any:
+        """Do what is to be done at home, and drop cache entries beside the table first, whose write is durable.
+
+        Entries of the log count in `tally` whatever comes of this try.
+        """
+        try:
+            await self._drop_cache_entries(record, counted)
+            return await self._drive(taken.settle(), record, counted)
+        finally:
+            tally.entries.update(counted.entries)
 
     def _taken(self, record: ChangeRecord) -> MeshRecord[Any]:
         """A record as the rule's mode takes it."""
@@ -148,7 +161,7 @@ class MeshDriver:
             case _:
                 assert_never(self._plan)
 
-    def _in_order(self, begun: Begun[Any]) -> list[RegionId]:
+    def _in_order(self, begun: Begun) -> list[RegionId]:
         """Regions that have not answered yet, those last that failed lately: they hold back none that answers."""
         missing = [region for region in self._plan.others if region not in begun.answered]
         return sorted(missing, key=self._suspects.__contains__)
@@ -195,6 +208,6 @@ class MeshDriver:
 
     def _first_remover(self, records: Sequence[ChangeRecord]) -> Remover:
         for record in records:
-            if record.event is Event.REMOVE:
+            if record.event is Event.REMOVE and not record.partial:
                 return Remover.USER if self._origin(record) in _USERS else Remover.DAEMON
         return Remover.UNKNOWN

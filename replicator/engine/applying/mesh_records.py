@@ -1,15 +1,14 @@
 """One record of a mesh as its driver carries it out: settled at home, then delivered to one region after the other.
 
-Invariant: what is kept of a record between two tries is small and holds no image.
+Invariant: what is kept of a record between two tries (`Begun`) is small and holds no image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from replicator.domain.identifiers import RegionId, SequenceNumber
+from replicator.domain.identifiers import RegionId
 from replicator.domain.modes.active_active import replicate as active_active
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.active_active.replicate import Ending, Finished
@@ -19,6 +18,7 @@ from replicator.domain.modes.versioned import replicate as versioned
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.modes.versioned.replicate import Joined, VersionedMesh
 from replicator.domain.records import ChangeRecord
+from replicator.engine.applying.context import Begun
 
 S = TypeVar("S")
 
@@ -32,22 +32,6 @@ _EFFECTS: Mapping[Ending, Effect] = {
 }
 
 
-@dataclass(slots=True)
-class Begun(Generic[S]):
-    """A record that its home region has answered, and the effects where others have since."""
-
-    settled: S
-    answered: dict[RegionId, Effect] = field(default_factory=dict)
-
-
-Unfinished = dict[SequenceNumber, Begun[Any]]
-"""Records of a target on a shard that wait for a region, by sequence number: no more than are in hand.
-
-Another try goes on from there. So what a user deletes meanwhile, at home or in a region that has answered, is not put
-back at every try because a third region is away.
-"""
-
-
 class MeshRecord(Protocol[S]):
     """What one record asks of the regions of its mesh."""
 
@@ -57,7 +41,7 @@ class MeshRecord(Protocol[S]):
     def deliver(self, region: RegionId, settled: S) -> Generator[Any, Any, Effect]:
         """Bring it to one other region."""
 
-    def finish(self, begun: Begun[S]) -> Effect:
+    def finish(self, begun: Begun) -> Effect:
         """What the record did to its mesh, once every region has answered."""
 
 
@@ -78,7 +62,7 @@ class ActiveRecord:
         yield from active_active.deliver(self._mesh, region, self._write, settled)
         return _EFFECTS[settled.finished.ending]
 
-    def finish(self, begun: Begun[active_active.Settled]) -> Effect:
+    def finish(self, begun: Begun) -> Effect:
         """The effect of a put or of a delete."""
         return _EFFECTS[begun.settled.finished.ending]
 
@@ -103,7 +87,7 @@ class VersionedRecord:
         del settled  # it depends on the record alone
         return (yield from versioned.deliver(self._mesh, region, self._write, self._known))
 
-    def finish(self, begun: Begun[versioned.Settled]) -> Effect:
+    def finish(self, begun: Begun) -> Effect:
         """The strongest effect of all regions."""
         return self._joined(begun.settled.joined(self._mesh, begun.answered))
 

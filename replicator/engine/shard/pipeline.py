@@ -17,10 +17,9 @@ from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.applier import TargetApplier
-from replicator.engine.applying.context import TargetContext
+from replicator.engine.applying.context import TargetContext, Unfinished
 from replicator.engine.applying.kinds import KINDS
 from replicator.engine.applying.look_ahead import ReadAhead
-from replicator.engine.applying.mesh_records import Unfinished
 from replicator.engine.reading.cursors import Page
 from replicator.engine.shard.context import HeldShard
 from replicator.engine.shard.losses import Losses
