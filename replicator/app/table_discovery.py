@@ -17,7 +17,9 @@ from replicator.app.preflight import Premises, vouch_for
 from replicator.checks.table_choices import LeftOut, sift
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError
+from replicator.domain.identifiers import RuleName
 from replicator.observability.status_board import Choice
+from replicator.ports.services import ServiceId, ServiceKind
 from replicator.settings import choosing, expanded, target_problems
 from replicator.settings.compiled_rules import rule_per_source
 
@@ -89,22 +91,22 @@ class TableWatch:
                 use(self.settings)
 
     async def _look_again(self) -> None:
-        what = "tables of the rules"
+        service = ServiceId(ServiceKind.ALL_TABLES)
         try:
             await self.look()
-            self._observer.service_recovered(what)
+            self._observer.service_recovered(service)
         except ReplicatorError as error:
-            self._observer.service_failed(what, error)
+            self._observer.service_failed(service, error)
 
     async def look(self) -> None:
         """Look for the tables once, take in what is new, leave what is gone."""
         chosen = await self._premises.finder.look()
         for name in self._tables:
-            what = f"tables of rule {name}"
+            service = ServiceId(ServiceKind.TABLES, rule=RuleName(name))
             if name in chosen.failed:
-                self._observer.service_failed(what, chosen.failed[name])
+                self._observer.service_failed(service, chosen.failed[name])
             else:
-                self._observer.service_recovered(what)
+                self._observer.service_recovered(service)
         found = {name: set(tables) for name, tables in chosen.tables.items()}
         self._leave(found)
         news = {name: tables - self._tables[name].keys() for name, tables in found.items()}

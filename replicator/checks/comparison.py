@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from replicator.checks.described_tables import Table
 from replicator.checks.facts import Fact, failed, ok, skipped, warning, wrong
 from replicator.checks.world import RegionWorld
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import ReplicatorError, TableMissing
 
 World = Mapping[str, RegionWorld]
 
@@ -25,7 +25,7 @@ def find(region: RegionWorld, table: str, subject: str, absent: str) -> tuple[Ta
     found = region.tables[table]
     if isinstance(found, ReplicatorError):
         fact = failed(subject, "exists", found)
-        is_absent = found.message.endswith("does not exist.")
+        is_absent = isinstance(found, TableMissing)
         return None, Fact(
             subject, "exists", fact.status, fact.found, absent if is_absent else fact.remedy, fact.exit_code
         )

@@ -25,6 +25,7 @@ from replicator.engine.waiting import pause_for_any
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Membership
 from replicator.ports.events import Observer
+from replicator.ports.services import ServiceId, ServiceKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,4 +144,4 @@ class Worker:
         try:
             await self._membership.leave(session.worker)
         except ReplicatorError as error:
-            self._observer.service_failed("heartbeat", error)
+            self._observer.service_failed(ServiceId(ServiceKind.HEARTBEAT), error)

@@ -24,6 +24,7 @@ from replicator.observability.metrics import LEASE_EVENTS, Metrics
 from replicator.observability.status_board import Board, Stall, Trouble, spot_of
 from replicator.ports.clock import Clock
 from replicator.ports.events import BatchReport, Place
+from replicator.ports.services import ServiceId, ServiceKind, shard_service
 
 _NO_ROOM = Throttled(
     "A cache has no room, so entries were dropped instead of refreshed.",
@@ -176,7 +177,8 @@ class LiveObserver:
         """A shard's worker met an error that nobody expected."""
         self._metrics.faults.labels(rule).inc()
         fault = ReplicatorError(f"{type(error).__name__}: an error that nobody expected.")
-        self._board.services[f"rule {rule} on {lease.shown}"] = Trouble(fault, None, self._clock.monotonic())
+        service = shard_service(ServiceKind.RULE, lease.stream, lease.shard_id, rule)
+        self._board.services[service] = Trouble(fault, None, self._clock.monotonic())
         self._log.error("shard_failed", rule=rule, exc_info=error, **_shard(lease))
 
     def lease_claimed(self, lease: Lease) -> None:
@@ -190,9 +192,8 @@ class LiveObserver:
         event = "handed_over" if why == STOPPED and not self._board.draining else why.replace(" ", "_")
         self._metrics.leases.labels(event if event in LEASE_EVENTS else "other").inc()
         self._board.ended(lease)
-        for what in [what for what in self._board.services if what.endswith(lease.shown)]:
-            del self._board.services[what]
-            self._reminders.over(what)
+        for service in self._board.end_services(lease.stream, lease.shard_id):
+            self._reminders.over(service)
         self._log.info("lease_ended", why=event.replace("_", " "), **_shard(lease))
 
     def target_carried_over(
@@ -295,23 +296,23 @@ class LiveObserver:
         for rule in sorted(before - self._board.paused):
             self._log.info("rule_resumed", rule=rule)
 
-    def service_failed(self, what: str, error: ReplicatorError) -> None:
+    def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         """A background service failed and will be repeated."""
         self._metrics.failures.labels(type(error).__name__).inc()
         self._board.attempted(None, 0)
-        trouble = self._board.services.get(what)
+        trouble = self._board.services.get(service)
         if trouble is None:
-            self._board.services[what] = Trouble(error, None, self._clock.monotonic())
+            self._board.services[service] = Trouble(error, None, self._clock.monotonic())
         else:
             trouble.error = error
             trouble.times += 1
-        self._warn(what, "service_failed", error, service=what)
+        self._warn(service, "service_failed", error, **_service(service))
 
-    def service_recovered(self, what: str) -> None:
+    def service_recovered(self, service: ServiceId) -> None:
         """The service works again."""
-        if self._board.services.pop(what, None) is not None:
-            self._reminders.over(what)
-            self._log.info("service_recovered", service=what)
+        if self._board.services.pop(service, None) is not None:
+            self._reminders.over(service)
+            self._log.info("service_recovered", **_service(service))
 
     def refresh_gauges(self) -> None:
         """Set the gauges that grow by themselves; called before every scrape."""
@@ -334,6 +335,11 @@ def _topic(place: Place) -> Hashable:
 def _stream(stream: StreamRef) -> dict[str, object]:
     """Fields of a line about a stream."""
     return {"table": stream.table, "source": stream.region}
+
+
+def _service(service: ServiceId) -> dict[str, object]:
+    """Fields of a line about a service."""
+    return {"service": service.shown, **({} if service.arn is None else {"stream": service.arn})}
 
 
 def _shard(lease: Lease) -> dict[str, object]:

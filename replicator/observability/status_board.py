@@ -21,6 +21,7 @@ from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.targets import TargetId
 from replicator.ports.clock import Clock
 from replicator.ports.events import Place
+from replicator.ports.services import ServiceId
 
 _HEALTHY_SECONDS = 90.0
 """The coordinator attempts something at least this often, whatever the world does."""
@@ -136,7 +137,7 @@ class Board:
         self.choices: tuple[Choice, ...] = ()
         self.worker: WorkerId | None = None
         self.shards: dict[Spot, ShardState] = {}
-        self.services: dict[str, Trouble] = {}
+        self.services: dict[ServiceId, Trouble] = {}
         self.cycled: dict[tuple[str, str], int] = {}
         self.totals: dict[tuple[RegionId, TableName, TargetId], Counter[str]] = {}
         self.paused: frozenset[RuleName] = frozenset()
@@ -154,9 +155,8 @@ class Board:
         self.rules, self.choices = tuple(rules), tuple(choices)
         read = {(rule.source, rule.table) for rule in self.rules}
         self._left = (self._left | before) - read
-        left = tuple(f" of {table} in {region}" for region, table in self._left)
-        for what in [what for what in self.services if what.endswith(left)]:
-            del self.services[what]
+        for service in [each for each in self.services if (each.region, each.table) in self._left]:
+            del self.services[service]
         self.cycled = {where: shards for where, shards in self.cycled.items() if where in read}
         self.totals = {key: counts for key, counts in self.totals.items() if key[:2] in read}
 
@@ -208,6 +208,13 @@ class Board:
     def ended(self, lease: Lease) -> None:
         """A shard is no longer ours."""
         self.shards.pop(spot_of(lease.stream, lease.shard_id), None)
+
+    def end_services(self, stream: StreamRef, shard_id: ShardId) -> list[ServiceId]:
+        """Services of a shard have no trouble any more; returns those that had."""
+        ended = [service for service in self.services if service.is_of_shard(stream, shard_id)]
+        for service in ended:
+            del self.services[service]
+        return ended
 
     def attempted(self, stream: StreamRef | None, shards: int) -> None:
         """The coordinator did something."""
@@ -270,7 +277,7 @@ class Board:
             for rule in self.rules
             if (rule.source, rule.table) not in self.cycled
         ]
-        reasons += [f"{what}: {trouble.error.worker_sentence}" for what, trouble in self.services.items()]
+        reasons += [f"{service.shown}: {trouble.error.worker_sentence}" for service, trouble in self.services.items()]
         for _, state in self.targets():
             if state.trouble is not None and state.trouble.error.disposition is not Disposition.PARK:
                 reasons.append(f"{state.place.target.target_id}: {state.trouble.error.worker_sentence}")

@@ -29,10 +29,19 @@ def shown(board: Board) -> dict[str, Any]:
         "ready": not unready,
         "unready": unready,
         "owned_shards": board.owned,
-        "services": {what: _trouble(trouble, now) for what, trouble in board.services.items()},
+        "services": _services(board, now),
         "choices": [_choice(choice) for choice in board.choices],
         "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
     }
+
+
+def _services(board: Board, now: float) -> dict[str, Any]:
+    """Services in trouble by what they show, with the ARN where two show the same."""
+    found: dict[str, Any] = {}
+    for service, trouble in board.services.items():
+        name = service.shown if service.shown not in found else f"{service.shown} ({service.arn})"
+        found[name] = _trouble(trouble, now)
+    return found
 
 
 def _choice(choice: Choice) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from replicator.domain.progress import Position
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.targets import TargetId
+from replicator.ports.services import ServiceId
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +128,8 @@ class Observer(Protocol):
     def paused(self, rules: Collection[RuleName]) -> None:
         """These rules are paused now, and no others; told again and again."""
 
-    def service_failed(self, what: str, error: ReplicatorError) -> None:
+    def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         """A background service (discovery, heartbeat) failed and will be repeated."""
 
-    def service_recovered(self, what: str) -> None:
+    def service_recovered(self, service: ServiceId) -> None:
         """The service works again."""

@@ -131,7 +131,7 @@ async def test_tables_stay_while_nobody_answers_who_knows_them(dynamodb_url: str
         for _ in range(3):
             await bench.watch.look()
         assert bench.tables == ["orders-1"]
-        assert list(bench.board.services) == ["tables of rule orders"]
+        assert [service.shown for service in bench.board.services] == ["tables of rule orders"]
         bench.places["us"] = there
         await bench.watch.look()
         assert bench.tables == ["orders-1"]

@@ -627,7 +627,7 @@ async def test_a_shard_that_another_configuration_leaves_unread_is_told() -> Non
         await until(lambda: world.owner() is not None)
         async with world.process(eu_rule(), fresh) as second:
             await asyncio.sleep(60)
-            what = "rule fresh on shard s0 of orders in us"
+            what = "reading shard s0 of orders in us for rule fresh"
             assert "does not read it for this rule" in second.observer.troubles[what].message
 
 

@@ -105,6 +105,6 @@ async def test_a_rule_that_the_owner_of_its_shard_does_not_know_is_told() -> Non
         await until(lambda: world.owner() is not None)
         async with world.process(old, new) as second:
             await asyncio.sleep(60)
-            assert "rule new on shard s0 of orders in us" in {
+            assert "reading shard s0 of orders in us for rule new" in {
                 event[0] for event in second.observer.of("service_failed")
             }

@@ -46,6 +46,7 @@ from replicator.laboratory.memory import (
     MemoryStream,
 )
 from replicator.ports.events import BatchReport, Place
+from replicator.ports.services import ServiceId
 from replicator.ports.targets import Region
 
 US, EU, AP, CA = RegionId("us"), RegionId("eu"), RegionId("ap"), RegionId("ca")
@@ -185,13 +186,13 @@ class Recorder:
     def paused(self, rules: Collection[RuleName]) -> None:
         self.told.append(("paused", *sorted(rules)))
 
-    def service_failed(self, what: str, error: ReplicatorError) -> None:
-        self.troubles[what] = error
-        self.told.append(("service_failed", what, error.message))
+    def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
+        self.troubles[service.shown] = error
+        self.told.append(("service_failed", service.shown, error.message))
 
-    def service_recovered(self, what: str) -> None:
-        if self.troubles.pop(what, None) is not None:
-            self.told.append(("service_recovered", what))
+    def service_recovered(self, service: ServiceId) -> None:
+        if self.troubles.pop(service.shown, None) is not None:
+            self.told.append(("service_recovered", service.shown))
 
 
 def key_of(name: str) -> ItemKey:

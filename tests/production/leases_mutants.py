@@ -20,6 +20,7 @@ from replicator.engine.shard.worker import ShardWorker
 from replicator.laboratory.memory import MemoryCoordination, region
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
+from replicator.ports.services import ServiceId, ServiceKind
 from tests.production.guarantee import Mutant
 
 
@@ -128,10 +129,10 @@ MOVES = {
 
 
 def _heartbeats_count(original: Any) -> Any:
-    def service_recovered(self: Any, what: str) -> None:
-        if what == "heartbeat":
+    def service_recovered(self: Any, service: ServiceId) -> None:
+        if service.kind is ServiceKind.HEARTBEAT:
             self._board.attempted(None, 0)
-        original(self, what)
+        original(self, service)
 
     return service_recovered
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Mapping
+from decimal import Decimal
 from typing import Any
 
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ def values(
         st.booleans().map(lambda value: {"BOOL": value}),
         st.just({"NULL": True}),
         st.lists(strings, min_size=1, max_size=3, unique=True).map(lambda value: {"SS": value}),
-        st.lists(figures, min_size=1, max_size=3, unique=True).map(lambda value: {"NS": value}),
+        st.lists(figures, min_size=1, max_size=3, unique_by=Decimal).map(lambda value: {"NS": value}),
         st.lists(binaries, min_size=1, max_size=3, unique=True).map(lambda value: {"BS": value}),
     )
     return st.recursive(

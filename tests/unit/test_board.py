@@ -28,6 +28,7 @@ from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
 from replicator.observability.status_document import shown
 from replicator.ports.events import BatchReport, Place
+from replicator.ports.services import ServiceId, ServiceKind, shard_service
 
 US, EU = RegionId("us"), RegionId("eu")
 ORDERS, SHARD, RULE = TableName("orders"), ShardId("s0"), RuleName("orders")
@@ -111,6 +112,10 @@ def sight() -> Iterator[Sight]:
     structlog.reset_defaults()
 
 
+def checkpoint_of(lease: Lease) -> ServiceId:
+    return shard_service(ServiceKind.CHECKPOINT, lease.stream, lease.shard_id)
+
+
 def gap(stream: StreamRef, target: TargetId, after: Position = AT_10) -> Gap:
     return Gap(stream, SHARD, target, after, None, 1.0, "The records were trimmed.")
 
@@ -165,9 +170,20 @@ def test_a_trouble_of_one_region_is_told_though_the_other_has_the_same(sight: Si
 def test_the_end_of_a_lease_ends_the_troubles_of_its_own_shard_only(sight: Sight) -> None:
     us, eu = sight.lease(sight.us), sight.lease(sight.eu)
     for lease in (us, eu):
-        sight.observer.service_failed(f"checkpoint of {lease.shown}", Unreachable("No answer."))
+        sight.observer.service_failed(checkpoint_of(lease), Unreachable("No answer."))
     sight.observer.lease_ended(us, "lost")
-    assert list(sight.status()["services"]) == [f"checkpoint of {eu.shown}"]
+    assert list(sight.status()["services"]) == ["checkpoint of shard s0 of orders in eu"]
+
+
+def test_two_streams_of_a_table_with_shards_of_one_name_are_told_apart(sight: Sight) -> None:
+    old = sight.lease(sight.us)
+    new = replace(old, stream=replace(sight.us, arn="arn:newer", generation=2))
+    for lease in (old, new):
+        sight.observer.service_failed(checkpoint_of(lease), Unreachable("No answer."))
+    shown = "checkpoint of shard s0 of orders in us"
+    assert list(sight.status()["services"]) == [shown, f"{shown} (arn:newer)"]
+    sight.observer.lease_ended(old, "lost")
+    assert list(sight.board.services) == [checkpoint_of(new)]
 
 
 # -- lag -----------------------------------------------------------------------------------------------------------
@@ -354,7 +370,8 @@ def test_production_failure_30_the_autoscaler_sees_open_shards_and_discovery_cal
 def test_a_thousand_equal_troubles_are_some_lines_and_a_number(sight: Sight) -> None:
     def outage() -> None:
         for number in range(1000):
-            sight.observer.service_failed(f"reading shard s{number} of orders in us", Unreachable("No answer."))
+            reading = shard_service(ServiceKind.READING, sight.us, ShardId(f"s{number}"))
+            sight.observer.service_failed(reading, Unreachable("No answer."))
 
     with capture_logs() as lines:
         outage()

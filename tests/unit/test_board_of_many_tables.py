@@ -13,6 +13,7 @@ from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board, Choice
 from replicator.observability.status_document import shown
 from replicator.ports.events import BatchReport, Place
+from replicator.ports.services import ServiceId, ServiceKind, source_service
 
 US, EU, RULE = RegionId("us"), RegionId("eu"), RuleName("orders")
 SHARD = ShardId("s0")
@@ -77,16 +78,20 @@ def test_choices_are_shown_with_what_they_leave_out() -> None:
     ]
 
 
+def source_of(table: str) -> ServiceId:
+    return source_service(ServiceKind.SOURCE, RegionId("us"), TableName(table))
+
+
 def test_what_is_told_late_of_a_table_that_is_no_longer_read_makes_nobody_unready() -> None:
     board, observer = board_with("orders-1", "orders-2")
     observer.cycle(stream("orders-1"), 1, 1)
     observer.cycle(stream("orders-2"), 1, 1)
     assert board.unready() == []
     board.reads([rule("orders-1")], [choice("orders-1")])
-    observer.service_failed("stream of orders-2 in us", Unreachable("It is gone."))
-    observer.service_failed("stream of orders-1 in us", Unreachable("It does not answer."))
+    observer.service_failed(source_of("orders-2"), Unreachable("It is gone."))
+    observer.service_failed(source_of("orders-1"), Unreachable("It does not answer."))
     board.reads([rule("orders-1")], [choice("orders-1")])
-    assert list(board.services) == ["stream of orders-1 in us"]
+    assert list(board.services) == [source_of("orders-1")]
     assert [told["table"] for told in shown(board)["rules"]] == ["orders-1"]
 
 

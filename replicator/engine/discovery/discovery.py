@@ -25,6 +25,7 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.shard.worker import ShardPorts
 from replicator.engine.waiting import Stopped, backoff, pause_for_any
+from replicator.ports.services import ServiceKind, stream_service
 
 _SOON_SECONDS = 1.0
 """Time between two questions for the children of a shard that was read to its end."""
@@ -67,16 +68,15 @@ class Discovery:
         *,
         limits: Limits,
         wake: Callable[[], None],
-        where: str | None = None,
     ) -> None:
-        """`wake` is called when rows were stored. `where`: the stream's name for people."""
+        """`wake` is called when rows were stored."""
         self._ref = ref
         self._ports = ports
         self._members = members
         self._budget = budget
         self._limits = limits
         self._tell_coordinator = wake
-        self._what = f"discovery of shards of {where or f'{ref.table} in {ref.region}'}"
+        self._service = stream_service(ServiceKind.DISCOVERY, ref)
         self._over = asyncio.Event()
         self._wake = asyncio.Event()
         self._state = StreamState({}, None, {}, at=0.0)
@@ -170,7 +170,7 @@ class Discovery:
 
     def hush(self) -> None:
         """Take back what was told of failures."""
-        self._ports.observer.service_recovered(self._what)
+        self._ports.observer.service_recovered(self._service)
 
     async def is_over(self, shard_id: ShardId) -> bool:
         """Whether the stream says that a shard gets no more records; waits for the answer. Raises `Stopped`.
@@ -206,12 +206,12 @@ class Discovery:
             self._wake.clear()
             try:
                 await self._round()
-                self._ports.observer.service_recovered(self._what)
+                self._ports.observer.service_recovered(self._service)
                 failures = 0
                 await pause_for_any(self._seconds_until_due(), self._wake, self._over)
             except ReplicatorError as error:
                 failures += 1
-                self._ports.observer.service_failed(self._what, error)
+                self._ports.observer.service_failed(self._service, error)
                 longest = min(self._limits.backoff_seconds, _LONGEST_BACKOFF)
                 await pause_for_any(backoff(failures + 1, longest), self._over)
 

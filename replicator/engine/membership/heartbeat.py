@@ -14,6 +14,9 @@ from replicator.engine.waiting import pause, pause_for_any
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Membership
 from replicator.ports.events import Observer
+from replicator.ports.services import ServiceId, ServiceKind
+
+_SERVICE = ServiceId(ServiceKind.HEARTBEAT)
 
 _TOO_LONG = "The heartbeat took longer than a lease."
 
@@ -67,9 +70,9 @@ async def heartbeat(  # noqa: PLR0913 - its collaborators, given once
             async with asyncio.timeout(min(limits.lease_seconds, session.seconds_left)):
                 await membership.beat(session.worker, news.pulse(beat))
             session.extend(sent_at)
-            observer.service_recovered("heartbeat")
+            observer.service_recovered(_SERVICE)
         except (ReplicatorError, TimeoutError) as error:
-            observer.service_failed("heartbeat", _as_ours(error))
+            observer.service_failed(_SERVICE, _as_ours(error))
             wait = min(wait, limits.lease_seconds / 10)
         wait = max(0.0, min(wait, session.seconds_left))
         if not await pause(session.over, min(wait, _NEWS_SECONDS)) and wait > _NEWS_SECONDS:

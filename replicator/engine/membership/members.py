@@ -19,8 +19,9 @@ from replicator.engine.waiting import backoff, pause
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Membership
 from replicator.ports.events import Observer
+from replicator.ports.services import ServiceId, ServiceKind
 
-_WHAT = "members"
+_SERVICE = ServiceId(ServiceKind.MEMBERS)
 
 
 class Members:
@@ -96,11 +97,11 @@ class Members:
             wait = self._limits.watch_seconds
             try:
                 await self._look()
-                self._observer.service_recovered(_WHAT)
+                self._observer.service_recovered(_SERVICE)
                 failures = 0
             except ReplicatorError as error:
                 failures += 1
-                self._observer.service_failed(_WHAT, error)
+                self._observer.service_failed(_SERVICE, error)
                 wait = backoff(failures + 2, self._limits.heartbeat_seconds)
             await pause(self._session.over, wait)
 

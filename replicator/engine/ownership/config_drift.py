@@ -17,6 +17,7 @@ from replicator.domain.shards.leases import LeaseRow, StreamRef
 from replicator.domain.targets import TargetId, TargetKind
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer
+from replicator.ports.services import ServiceId, ServiceKind, shard_service
 
 _PATIENCE_SECONDS = 30.0
 """A new owner has stored where it begins long before."""
@@ -48,33 +49,33 @@ class Unread:
         self._ref = ref
         self._clock = clock
         self._observer = observer
-        self._since: dict[str, tuple[_LeftOut, float]] = {}
+        self._since: dict[ServiceId, tuple[_LeftOut, float]] = {}
 
     def look(self, rows: Mapping[ShardId, LeaseRow], wanted: Mapping[ShardId, list[Rule]]) -> None:
         """Report rules that were left out for long. `wanted`: shards of others that rules could read now."""
         now = self._clock.monotonic()
         unread = dict(self._unread(rows, wanted))
-        for what in sorted(self._since.keys() - unread.keys()):
-            del self._since[what]
-            self._observer.service_recovered(what)
-        for what, left_out in unread.items():
-            before, since = self._since.get(what, (left_out, now))
+        for service in [service for service in self._since if service not in unread]:
+            del self._since[service]
+            self._observer.service_recovered(service)
+        for service, left_out in unread.items():
+            before, since = self._since.get(service, (left_out, now))
             since = since if before.places == left_out.places else now  # what moves is read after all
-            self._since[what] = left_out, since
+            self._since[service] = left_out, since
             if now - since > _PATIENCE_SECONDS:
-                self._observer.service_failed(what, WorldMismatch(left_out.sentence, advice=_ADVICE))
+                self._observer.service_failed(service, WorldMismatch(left_out.sentence, advice=_ADVICE))
 
     def _unread(
         self, rows: Mapping[ShardId, LeaseRow], wanted: Mapping[ShardId, list[Rule]]
-    ) -> Iterator[tuple[str, _LeftOut]]:
+    ) -> Iterator[tuple[ServiceId, _LeftOut]]:
         for shard_id, rules in wanted.items():
             row = rows[shard_id]
             for rule in rules:
                 places = tuple(row.checkpoints.get(target.target_id) for target in rule.targets)
                 instead = tuple(sorted(other for target in rule.targets for other in _ahead(target, row)))
                 if instead or None in places:
-                    what = f"rule {rule.name} on shard {shard_id} of {self._ref.table} in {self._ref.region}"
-                    yield what, _LeftOut(row.owner, places, instead)
+                    service = shard_service(ServiceKind.UNREAD, self._ref, shard_id, rule.name)
+                    yield service, _LeftOut(row.owner, places, instead)
 
 
 def _ahead(target: Target, row: LeaseRow) -> Iterator[TargetId]:

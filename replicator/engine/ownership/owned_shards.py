@@ -25,6 +25,7 @@ from replicator.engine.membership.session import Session, ShardFence
 from replicator.engine.ownership.config_drift import Unread
 from replicator.engine.ownership.late_targets import Latecomers
 from replicator.engine.shard.worker import ShardPorts, ShardWorker
+from replicator.ports.services import ServiceKind, stream_service
 
 _FORGET_SECONDS = 600.0
 """A finished shard's row outlives its listing by this much: no worker then still has a listing that names the shard."""
@@ -59,13 +60,12 @@ class Holdings:
         loads: Loads,
         limits: Limits,
         wake: Callable[[], None],
-        where: str | None = None,
     ) -> None:
-        """`wake` asks for a cycle. `where`: the stream's name for people."""
+        """`wake` asks for a cycle."""
         self._ref = ref
         self._rules = rules
         self._others_come = False
-        self._where = where or f"{ref.table} in {ref.region}"
+        self._rows_service = stream_service(ServiceKind.ROWS, ref)
         self._ports = ports
         self._session = session
         self._members = members
@@ -156,11 +156,10 @@ class Holdings:
 
     def _tell_unreadable(self, error: WorldMismatch | None) -> None:
         """A row that cannot be understood holds its shard back, and no other."""
-        what = f"rows of {self._where}"
         if error is None:
-            self._ports.observer.service_recovered(what)
+            self._ports.observer.service_recovered(self._rows_service)
         else:
-            self._ports.observer.service_failed(what, error)
+            self._ports.observer.service_failed(self._rows_service, error)
 
     # -- what we read ----------------------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.stream_coordinator import Following, SessionPorts
 from replicator.engine.ownership.stream_succession import Generations
 from replicator.engine.waiting import backoff, pause_for_any
+from replicator.ports.services import ServiceKind, source_service
 
 
 class StreamCoordinator:
@@ -38,7 +39,7 @@ class StreamCoordinator:
         self._generations = Generations(source.region, source.table, source.rules, source.ports, source.succession)
         self._shared = SessionPorts(session, members, budget, loads, limits, stop)
         self._limits = limits
-        self._name = f"stream of {source.table} in {source.region}"
+        self._service = source_service(ServiceKind.SOURCE, source.region, source.table)
         self._followed: dict[StreamRef, tuple[Following, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
 
@@ -51,12 +52,12 @@ class StreamCoordinator:
                 wait = float("inf")
                 try:
                     await self._arrange(group)
-                    self._ports.observer.service_recovered(self._name)
+                    self._ports.observer.service_recovered(self._service)
                     failures = 0
                 except ReplicatorError as error:
                     if not self._followed:
                         self._ports.observer.cycle(None, 0, 0)
-                    self._ports.observer.service_failed(self._name, error)
+                    self._ports.observer.service_failed(self._service, error)
                     failures += 1
                     wait = backoff(failures + 2, self._limits.backoff_seconds)
                 await pause_for_any(wait, self._changed, self._shared.stop)
@@ -80,8 +81,7 @@ class StreamCoordinator:
             raise due.trouble
 
     def _follow(self, ref: StreamRef, group: asyncio.TaskGroup) -> tuple[Following, asyncio.Task[None]]:
-        where = f"{ref.table} in {ref.region}" + (f" ({ref.arn})" if self._followed else "")
-        following = Following(ref, self._ports, self._shared, self._generations, where=where, changed=self._changed.set)
-        task = group.create_task(following.run(), name=f"stream of {where}")
+        following = Following(ref, self._ports, self._shared, self._generations, changed=self._changed.set)
+        task = group.create_task(following.run(), name=f"stream {ref.arn} in {ref.region}")
         task.add_done_callback(lambda _: self._changed.set())
         return following, task

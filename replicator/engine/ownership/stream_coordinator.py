@@ -26,6 +26,7 @@ from replicator.engine.ownership.owned_shards import Holdings
 from replicator.engine.ownership.stream_succession import Generations
 from replicator.engine.shard.worker import ShardPorts
 from replicator.engine.waiting import backoff, pause_for_any
+from replicator.ports.services import ServiceKind, stream_service
 
 _DRAINED_LISTINGS = 3
 """So many listings in a row must show nothing left to read, because a child may be listed late."""
@@ -63,24 +64,23 @@ class _ReadOut:
 class Following:
     """What one session does about one stream."""
 
-    def __init__(  # noqa: PLR0913 - its collaborators, given once
+    def __init__(
         self,
         ref: StreamRef,
         ports: ShardPorts,
         shared: SessionPorts,
         generations: Generations,
         *,
-        where: str,
         changed: Callable[[], None],
     ) -> None:
-        """`where`: the stream's name for people. `changed` is called when a rule is through."""
+        """`changed` is called when a rule is through."""
         self._ref = ref
         self._ports = ports
         self._shared = shared
         self._limits = shared.limits
         self._generations = generations
         self._changed = changed
-        self._name = f"shards of {where}"
+        self._service = stream_service(ServiceKind.SHARDS, ref)
         self._wake = asyncio.Event()
         self._rules: tuple[Rule, ...] = ()
         self._read_out: dict[RuleName, _ReadOut] = {}
@@ -89,7 +89,7 @@ class Following:
         self.over = asyncio.Event()
         """Set when nothing is to be read here any more."""
         self._discovery = Discovery(
-            ref, ports, shared.members, shared.budget, limits=shared.limits, wake=self._wake.set, where=where
+            ref, ports, shared.members, shared.budget, limits=shared.limits, wake=self._wake.set
         )
         self._leftovers = Leftovers(ref, ports, generations.targets)
         self._shards = Holdings(
@@ -102,7 +102,6 @@ class Following:
             loads=shared.loads,
             limits=shared.limits,
             wake=self._wake.set,
-            where=where,
         )
 
     def read_for(self, rules: tuple[Rule, ...], *, others_come: bool) -> None:
@@ -119,7 +118,7 @@ class Following:
         members.listen(self._wake.set)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._discovery.run(), name=f"discovery for {self._name}")
+                group.create_task(self._discovery.run(), name=f"discovery for {self._service.shown}")
                 await self._cycles(group)
                 await self._end()
         finally:
@@ -131,7 +130,7 @@ class Following:
         """What was told of a stream that we look at no more is no trouble of ours."""
         self._shards.hush()
         self._discovery.hush()
-        self._ports.observer.service_recovered(self._name)
+        self._ports.observer.service_recovered(self._service)
 
     async def _cycles(self, group: asyncio.TaskGroup) -> None:
         failures = 0
@@ -143,12 +142,12 @@ class Following:
                 await self._judge()
                 if self._discovery.seated:
                     await self._leftovers.clear()
-                self._ports.observer.service_recovered(self._name)
+                self._ports.observer.service_recovered(self._service)
                 failures = 0
                 wait = 0.0 if more else min(self._limits.heartbeat_seconds, self._longest_wait)
             except ReplicatorError as error:
                 failures += 1
-                self._ports.observer.service_failed(self._name, error)
+                self._ports.observer.service_failed(self._service, error)
                 wait = backoff(failures + 2, self._limits.backoff_seconds)
             self._shards.tell()
             await pause_for_any(wait, self._wake, self.over, self._shared.stop)
@@ -167,7 +166,7 @@ class Following:
         try:
             await self._discovery.leave()
         except ReplicatorError as error:
-            self._ports.observer.service_failed(self._name, error)
+            self._ports.observer.service_failed(self._service, error)
 
     # -- when a stream is left -------------------------------------------------------------------------------------
 

@@ -30,6 +30,7 @@ from replicator.engine.reading.poll_rate import ShardCalls
 from replicator.engine.waiting import backoff, jitter, pause_or_raise, unless_stopped
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer
+from replicator.ports.services import ServiceKind, shard_service
 from replicator.ports.sources import Ends, RecordPage, Stream
 from replicator.ports.targets import Fence
 
@@ -71,6 +72,7 @@ class ShardReader:
         self._ref = ref
         self._shard = shard
         self._shard_id = shard.shard_id
+        self._service = shard_service(ServiceKind.READING, ref, self._shard_id)
         self._budget = budget
         self._limits = limits
         self._clock = clock
@@ -172,7 +174,7 @@ class ShardReader:
             failures = 0
             if self.trouble is not None:
                 self.trouble = None
-                self._observer.service_recovered(self._what)
+                self._observer.service_recovered(self._service)
             if page is not None:
                 self._cursors.pages[position] = page
                 return page
@@ -271,7 +273,7 @@ class ShardReader:
             cursor.trims += 1
             return cursor.trims >= _LOOKS_BEFORE_LOSS
         for _ in range(_LOOKS_BEFORE_LOSS):
-            self._observer.service_failed(self._what, error)
+            self._observer.service_failed(self._service, error)
             await pause_or_raise(self._stop, self._limits.idle_seconds)
             try:
                 if await self.reaches(position) or (isinstance(error, ShardGone) and not await self._is_over()):
@@ -281,7 +283,7 @@ class ShardReader:
                 if other.disposition is Disposition.RELINQUISH:
                     raise
                 return False
-        self._observer.service_recovered(self._what)
+        self._observer.service_recovered(self._service)
         return True
 
     async def _is_over(self) -> bool:
@@ -291,13 +293,9 @@ class ShardReader:
 
     # -- the pace ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _what(self) -> str:
-        return f"reading shard {self._shard_id} of {self._ref.table} in {self._ref.region}"
-
     async def _failed(self, error: ReplicatorError, failures: int) -> int:
         self.trouble = error
-        self._observer.service_failed(self._what, error)
+        self._observer.service_failed(self._service, error)
         await pause_or_raise(self._stop, backoff(failures + 2, self._limits.backoff_seconds))
         return failures + 1
 

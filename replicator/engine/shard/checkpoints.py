@@ -18,6 +18,7 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.session import ShardFence
 from replicator.engine.shard.ports import ShardPorts
 from replicator.engine.waiting import backoff
+from replicator.ports.services import ServiceKind, shard_service
 
 
 class Progress:
@@ -43,7 +44,7 @@ class Progress:
         self._ask_to_save_in = save_in
         self._failures = 0
         self._due_at = 0.0
-        self.what = f"checkpoint of {lease.shown}"
+        self.service = shard_service(ServiceKind.CHECKPOINT, lease.stream, lease.shard_id)
 
     def position(self, target: Target) -> Position:
         """Up to where everything is durable at a target."""
@@ -77,7 +78,7 @@ class Progress:
             if error.disposition is Disposition.RELINQUISH:
                 raise
             self._failures += 1
-            self._ports.observer.service_failed(self.what, error)
+            self._ports.observer.service_failed(self.service, error)
             self._save_in(backoff(self._failures, self._limits.backoff_seconds))
 
     async def flush(self) -> None:
@@ -101,7 +102,7 @@ class Progress:
         if self._dirty:
             self._save_in(self._limits.checkpoint_seconds)
         self._ports.observer.checkpoint_saved(self._lease, saved)
-        self._ports.observer.service_recovered(self.what)
+        self._ports.observer.service_recovered(self.service)
 
     async def settle(self) -> None:
         """Wait for a save that is under way: given up, it could land behind the next one."""

@@ -24,6 +24,7 @@ from replicator.engine.reading.cursors import Page
 from replicator.engine.shard.context import HeldShard
 from replicator.engine.shard.losses import Losses
 from replicator.engine.waiting import Stopped, backoff, found, pause
+from replicator.ports.services import ServiceKind, shard_service
 
 FAULT_PAUSE = 6
 """After an unexpected fault a pipeline is started again as if it had failed this often: seconds, not milliseconds."""
@@ -57,6 +58,7 @@ class Pipeline:
     def __init__(self, rule: Rule, held: HeldShard) -> None:
         self.rule = rule
         self._held = held
+        self._service = shard_service(ServiceKind.RULE, held.lease.stream, held.lease.shard_id, rule.name)
         self._losses = Losses(rule, held)
         self._over = asyncio.Event()
         self._why = "lost"
@@ -132,13 +134,9 @@ class Pipeline:
                 self._tell(inner)
         elif isinstance(error, ReplicatorError):
             self._error = error
-            observer.service_failed(self._what, error)
+            observer.service_failed(self._service, error)
         else:
             observer.shard_failed(self._held.lease, self.rule.name, error)
-
-    @property
-    def _what(self) -> str:
-        return f"rule {self.rule.name} on {self._held.lease.shown}"
 
     # -- through the shard ---------------------------------------------------------------------------------------------
 
@@ -150,7 +148,7 @@ class Pipeline:
             raise Stopped
         starts = {target.target_id: await self._start(target) for target in self.rule.targets}
         position = await self._losses.begin(starts, self._stop)
-        self._held.ports.observer.service_recovered(self._what)
+        self._held.ports.observer.service_recovered(self._service)
         self._error = None
         if position is None:
             position = earliest(self._held.progress.position(target) for target in self.rule.targets)

@@ -182,7 +182,7 @@ class ShardWorker:
                 return
             except ReplicatorError as error:
                 attempt += 1
-                self._ports.observer.service_failed(self.progress.what, error)
+                self._ports.observer.service_failed(self.progress.service, error)
                 await asyncio.sleep(backoff(attempt, self._limits.backoff_seconds))
             else:
                 return

@@ -1,0 +1,66 @@
+"""Background services by what they are about: the identity under which their troubles are reported and taken back.
+
+Invariant: the text of a service is for people alone; nothing is found, compared or ended by it.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
+from replicator.domain.shards.leases import StreamRef
+
+
+class ServiceKind(enum.Enum):
+    """What a service does; the value shows it, with what it is about."""
+
+    HEARTBEAT = "heartbeat"
+    MEMBERS = "members"
+    ALL_TABLES = "tables of the rules"
+    TABLES = "tables of rule {rule}"
+    SOURCE = "stream of {source}"
+    SHARDS = "shards of {source}"
+    ROWS = "rows of {source}"
+    DISCOVERY = "discovery of shards of {source}"
+    READING = "reading {shard}"
+    CHECKPOINT = "checkpoint of {shard}"
+    RULE = "rule {rule} on {shard}"
+    UNREAD = "reading {shard} for rule {rule}"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceId:
+    """One service: of the process, of a rule, of a source table, of one of its streams, or of a shard of that."""
+
+    kind: ServiceKind
+    region: RegionId | None = None
+    table: TableName | None = None
+    arn: str | None = None
+    shard_id: ShardId | None = None
+    rule: RuleName | None = None
+
+    @property
+    def shown(self) -> str:
+        """The service for people. Two streams of one table may show the same; their ARNs tell them apart."""
+        source = f"{self.table} in {self.region}"
+        return self.kind.value.format(source=source, shard=f"shard {self.shard_id} of {source}", rule=self.rule)
+
+    def is_of_shard(self, stream: StreamRef, shard_id: ShardId) -> bool:
+        """Whether it is about a shard."""
+        return (self.region, self.arn, self.shard_id) == (stream.region, stream.arn, shard_id)
+
+
+def source_service(kind: ServiceKind, region: RegionId, table: TableName) -> ServiceId:
+    """A service of a source table."""
+    return ServiceId(kind, region, table)
+
+
+def stream_service(kind: ServiceKind, stream: StreamRef) -> ServiceId:
+    """A service of one stream of a source table."""
+    return ServiceId(kind, stream.region, stream.table, stream.arn)
+
+
+def shard_service(kind: ServiceKind, stream: StreamRef, shard_id: ShardId, rule: RuleName | None = None) -> ServiceId:
+    """A service of a shard, or of a rule on it."""
+    return ServiceId(kind, stream.region, stream.table, stream.arn, shard_id, rule)
