@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
+from replicator.domain.plain_text import on_one_line
 from replicator.operations.documents import document
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         Console().print(rich_table(columns, _shown_once(rows)))
     else:
         for row in [columns, *rows]:
-            sys.stdout.write("\t".join(cell.replace("\t", " ") for cell in row) + "\n")
+            sys.stdout.write("\t".join(map(on_one_line, row)) + "\n")
 
 
 def _shown_once(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
@@ -66,5 +67,5 @@ def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
 
     table = Table(*(Column(name, overflow="fold") for name in columns), box=box.SIMPLE_HEAD, pad_edge=False)
     for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell, "")) for cell in row))
+        table.add_row(*(Text(on_one_line(cell), style=_STYLES.get(cell, "")) for cell in row))
     return table

@@ -1,0 +1,51 @@
+"""What people read stays on its line, whatever names and keys hold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from replicator.cli.output import print_rows, rich_table
+from replicator.domain.plain_text import on_one_line
+from replicator.observability.logs import configure
+
+NASTY = "a\nb\tc\x1b[31md\r\x9b\u2028e"
+SAFE = r"a\x0ab\x09c\x1b[31md\x0d\x9b\u2028e"
+
+
+@pytest.mark.parametrize("text", ["", "order:1", "ü 漢字 🙂", r"a\nb", "a b"])
+def test_plain_text_stays_as_it_is(text: str) -> None:
+    assert on_one_line(text) == text
+
+
+def test_control_characters_are_written_as_escapes() -> None:
+    assert on_one_line(NASTY) == SAFE
+
+
+def test_a_row_stays_on_its_line_and_in_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    print_rows(("key", "state"), [(NASTY, "ok")])
+    assert capsys.readouterr().out == f"key\tstate\n{SAFE}\tok\n"
+    (cell,) = rich_table(("key",), [(NASTY,)]).columns[0].cells
+    assert str(cell) == SAFE
+
+
+@pytest.fixture
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:], root.level = handlers, level
+    structlog.reset_defaults()
+
+
+@pytest.mark.usefixtures("_logging_as_before")
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_a_line_of_the_log_stays_one(capsys: pytest.CaptureFixture[str], style: str) -> None:
+    configure("info", style)
+    structlog.get_logger("replicator").warning("target_blocked", key=NASTY, reason="no")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "\x1b[31md" not in line
+    assert "target_blocked" in line
