@@ -37,6 +37,7 @@ LONG = {
     "simulation/test_active_stateful.py",
     "simulation/test_active_unordered.py",
     "simulation/test_engine_mesh.py",
+    "simulation/test_standstills_long.py",
     "simulation/test_versioned.py",
 }
 """What takes minutes as a whole: explorers, set-ups, real processes. `make test-long`, which CI runs too."""

@@ -130,7 +130,7 @@ def _row(rule: RuleStatus, shard: ShardStatus, target: TargetStatus) -> tuple[st
         _seconds(target.lag_seconds),
         _seconds(target.seconds_since_progress),
         str(target.counts.get("records", "")),
-        shard.over or _state(target),
+        shard.over or _state(shard, target),
     )
 
 
@@ -157,10 +157,12 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} s"
 
 
-def _state(target: TargetStatus) -> str:
+def _state(shard: ShardStatus, target: TargetStatus) -> str:
     blocked = target.blocked
     if blocked is None and target.position == END.text:
         return FINISHED
+    if blocked is None and shard.waits is not None:
+        return f"waits: {shard.waits.reason} {shard.waits.remedy}".strip()
     if blocked is None:
         return "unknown" if target.seconds_since_progress is None else "ok"
     key = f"key {blocked['key']}: " if blocked.get("key") else ""

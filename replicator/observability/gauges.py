@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from replicator.observability.metrics import Metrics
     from replicator.observability.status_board import Board
 
-    Values = dict[tuple[str, str], float]
+    Values = dict[tuple[str, ...], float]
 
 
 def refresh(metrics: Metrics, board: Board) -> None:
@@ -59,6 +59,11 @@ def _shards(metrics: Metrics, board: Board) -> None:
             gaps[labels] = gaps.get(labels, 0.0) + 1
         for rule in shard.stalls:
             stalled[rule, shard.stream.region] = stalled.get((rule, shard.stream.region), 0.0) + 1
+    waiting: Values = {}
+    for each in board.standing():
+        place = (each.standstill.rule, each.stream.region, each.standstill.why.value)
+        waiting[place] = waiting.get(place, 0.0) + max(1, len(each.standstill.shards))
+    _set(metrics.waiting, waiting)
     _set(metrics.gaps_open, gaps)
     _set(metrics.stalled, stalled)
 

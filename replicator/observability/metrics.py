@@ -75,6 +75,11 @@ class Metrics:
             "retention_left_seconds", "Time until the stream drops a record that was not applied; 0: it did.", target
         )
         self.stalled = gauge("stalled_shards", "Shards that this worker owns and does not progress on.", target)
+        self.waiting = gauge(
+            "waiting_shards",
+            "Shards that do not move for a rule while nobody is at work on them; every worker tells all of them.",
+            [*target, "why"],
+        )
         self.stalls = counter("stalls_total", "Times that a shard did not progress for too long.", target)
         self.gaps = counter("gaps_total", "Loss intervals found: records trimmed before they were read.", target)
         self.gaps_passed = counter("gaps_passed_total", "Loss intervals behind which a target went on.", target)

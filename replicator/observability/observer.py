@@ -11,12 +11,13 @@ from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import structlog
 
-from replicator.domain.errors import ReplicatorError, Throttled
+from replicator.domain.errors import ReplicatorError, Throttled, Unreachable
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RuleName, ShardId, WorkerId
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
 from replicator.observability.gauges import gap_labels, refresh
 from replicator.observability.log_throttle import Reminders
@@ -259,6 +260,21 @@ class LiveObserver:
             seconds = round(self._clock.monotonic() - stall.since, 1)
             self._log.info("shard_unstalled", rule=rule, stalled_seconds=seconds, **_shard(lease))
 
+    def standstills(self, stream: StreamRef, found: Sequence[Standstill]) -> None:
+        """Rules that stand still on shards of a stream that no pipeline of this worker answers for."""
+        over = self._board.stands(stream, found)
+        for each in found:
+            due = self._reminders.due((stream, each.rule, each.why), "rule_stalled")
+            if due is not None:
+                more = {"withheld": due.withheld} if due.withheld else {}
+                self._log.warning(
+                    "rule_stalled", **_standstill(stream, each), reason=each.reason, advice=each.remedy, **more
+                )
+        for waiting in over:
+            self._reminders.over((stream, waiting.standstill.rule, waiting.standstill.why))
+            seconds = round(self._clock.monotonic() - waiting.since, 1)
+            self._log.info("rule_unstalled", **_standstill(stream, waiting.standstill), stalled_seconds=seconds)
+
     def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
         """An iterator was derived anew."""
         self._metrics.expired.labels(stream.table, stream.region).inc()
@@ -308,6 +324,12 @@ class LiveObserver:
             trouble.times += 1
         self._warn(service, "service_failed", error, **_service(service))
 
+    def service_hangs(self, service: ServiceId, seconds: float) -> None:
+        """A background service waits for an answer. That is no attempt, so the health check may restart the process."""
+        error = Unreachable(f"It has waited {seconds:.0f} s for an answer.")
+        self._board.services.setdefault(service, Trouble(error, None, self._clock.monotonic())).error = error
+        self._warn(service, "service_hangs", error, **_service(service))
+
     def service_recovered(self, service: ServiceId) -> None:
         """The service works again."""
         if self._board.services.pop(service, None) is not None:
@@ -349,6 +371,18 @@ def _shard(lease: Lease) -> dict[str, object]:
         "source": lease.stream.region,
         "shard": lease.shard_id,
         "epoch": lease.epoch,
+    }
+
+
+def _standstill(stream: StreamRef, standstill: Standstill) -> dict[str, object]:
+    """Fields of a line about a rule that stands still."""
+    return {
+        "rule": standstill.rule,
+        "table": stream.table,
+        "source": stream.region,
+        "why": standstill.why,
+        "shards": len(standstill.shards),
+        "shard": standstill.shards[0] if standstill.shards else None,
     }
 
 

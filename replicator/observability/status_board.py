@@ -8,8 +8,9 @@ shard only, so a thousand shards cost no more per page than one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 from replicator.domain.errors import Disposition, ReplicatorError
@@ -18,6 +19,7 @@ from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.progress import Position
 from replicator.domain.rules import Rule
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
 from replicator.ports.clock import Clock
 from replicator.ports.events import Place
@@ -65,6 +67,15 @@ class Stall:
 
     reason: str
     remedy: str
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A rule that does not move on some shards of a stream, whoever should read them."""
+
+    stream: StreamRef
+    standstill: Standstill
     since: float
 
 
@@ -140,6 +151,8 @@ class Board:
         self.services: dict[ServiceId, Trouble] = {}
         self.cycled: dict[tuple[str, str], int] = {}
         self.totals: dict[tuple[RegionId, TableName, TargetId], Counter[str]] = {}
+        self.waiting: dict[StreamRef, tuple[Waiting, ...]] = {}
+        """Standstills of each stream, beside those of shards that are ours."""
         self.paused: frozenset[RuleName] = frozenset()
         """Rules that an operator has paused, configured here or not."""
         self.draining = False
@@ -236,6 +249,19 @@ class Board:
                 state.last_lag = 0.0 if state.last_lag is None else state.last_lag
                 state.progress_at = shard.read_at
 
+    def stands(self, stream: StreamRef, found: Sequence[Standstill]) -> list[Waiting]:
+        """All standstills of a stream from now on; returns those that are over."""
+        before = {(each.standstill.rule, each.standstill.why): each for each in self.waiting.pop(stream, ())}
+        now = self.clock.monotonic()
+        kept = []
+        for each in found:
+            known = before.get((each.rule, each.why))
+            kept.append(Waiting(stream, each, now if known is None else known.since))
+        if kept:
+            self.waiting[stream] = tuple(kept)
+        keys = {(each.rule, each.why) for each in found}
+        return [each for key, each in before.items() if key not in keys]
+
     # -- how it stands ---------------------------------------------------------------------------------------------
 
     @property
@@ -282,9 +308,28 @@ class Board:
             if state.trouble is not None and state.trouble.error.disposition is not Disposition.PARK:
                 reasons.append(f"{state.place.target.target_id}: {state.trouble.error.worker_sentence}")
         reasons += self._stalls()
+        reasons += [
+            f"rule {each.standstill.rule} on {each.stream.table} in {each.stream.region} does not progress:"
+            f" {each.standstill.reason} {each.standstill.remedy}"
+            for each in self.standing()
+        ]
         reasons = list(dict.fromkeys(reasons))
         more = len(reasons) - _MOST_REASONS
         return reasons if more <= 0 else [*reasons[:_MOST_REASONS], f"{more} more reasons: see /status"]
+
+    def standing(self) -> Iterator[Waiting]:
+        """Standstills that no target or pipeline of ours tells the reason of."""
+        for waiting in self.waiting.values():
+            for each in waiting:
+                if not each.standstill.shards or not all(map(partial(self._is_told, each), each.standstill.shards)):
+                    yield each
+
+    def _is_told(self, waiting: Waiting, shard_id: ShardId) -> bool:
+        rule, shard = waiting.standstill.rule, self.shards.get(spot_of(waiting.stream, shard_id))
+        return shard is not None and (
+            rule in shard.stalls
+            or any(each.trouble is not None and each.place.target.rule == rule for each in shard.targets.values())
+        )
 
     def _stalls(self) -> Iterator[str]:
         """Shards that do not progress for a reason that is not told already."""

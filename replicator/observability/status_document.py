@@ -9,7 +9,10 @@ if TYPE_CHECKING:
     from replicator.domain.gaps import Gap
     from replicator.domain.identifiers import RegionId, RuleName, TableName
     from replicator.domain.rules import Rule
-    from replicator.observability.status_board import Board, Choice, ShardState, Stall, TargetState, Trouble
+    from replicator.observability.status_board import Board, Choice, ShardState, Stall, TargetState, Trouble, Waiting
+
+_MOST_SHARDS = 100
+"""So many shards of one standstill are listed."""
 
 
 def shown(board: Board) -> dict[str, Any]:
@@ -75,6 +78,12 @@ def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, A
             target.target_id.text: dict(board.totals.get((rule.source, rule.table, target.target_id), nothing))
             for target in rule.targets
         },
+        "standstills": [
+            _standstill(waiting, board.clock.monotonic())
+            for stream, standing in board.waiting.items()
+            for waiting in standing
+            if waiting.standstill.rule == rule.name and (stream.region, stream.table) == (rule.source, rule.table)
+        ],
         "shards": shards,
     }
 
@@ -125,6 +134,19 @@ def _trouble(trouble: Trouble, now: float) -> dict[str, Any]:
 
 def _stall(stall: Stall, now: float) -> dict[str, Any]:
     return {"reason": stall.reason, "remedy": stall.remedy, "seconds": round(now - stall.since, 1)}
+
+
+def _standstill(waiting: Waiting, now: float) -> dict[str, Any]:
+    standstill = waiting.standstill
+    return {
+        "why": standstill.why,
+        "stream": waiting.stream.arn,
+        "shards": list(standstill.shards[:_MOST_SHARDS]),
+        "count": len(standstill.shards),
+        "reason": standstill.reason,
+        "remedy": standstill.remedy,
+        "seconds": round(now - waiting.since, 1),
+    }
 
 
 def _gap(gap: Gap) -> dict[str, Any]:

@@ -14,6 +14,9 @@ from replicator.adapters.dynamodb.coordination import Pause, StoredStream
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END
+from replicator.domain.shards.leases import StreamState
+from replicator.domain.shards.snapshot import Snapshot
+from replicator.domain.shards.standstill import Observed, explain, waits
 from replicator.domain.targets import TargetId, parse_target
 from replicator.operations.gaps import ListedGap, list_gaps
 from replicator.operations.worker_status import ask_all, by_worker
@@ -21,6 +24,7 @@ from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.domain.identifiers import WorkerId
+    from replicator.domain.rules import Rule
     from replicator.domain.shards.leases import LeaseRow, Pulse, StreamRef
     from replicator.operations.group import Group
     from replicator.settings import RuleSettings, Settings
@@ -49,10 +53,20 @@ class TargetStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitStatus:
+    """Why a shard is not read for a rule."""
+
+    why: str
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
 class ShardStatus:
     """A shard of a rule; `over`: why it is not read any more, None when it is read or to be read.
 
-    What is None beside that is not known: the shard is seen by a worker only.
+    `waits`: why it is not read for the rule now, as the stored rows show. What is None beside that is not known: the
+    shard is seen by a worker only.
     """
 
     shard: str
@@ -62,6 +76,7 @@ class ShardStatus:
     owner: str | None
     epoch: int | None
     over: str | None
+    waits: WaitStatus | None
     targets: Sequence[TargetStatus]
 
 
@@ -160,9 +175,7 @@ def _joined(
                 name=rule.name,
                 mode=rule.mode,
                 sources=[SourceTable(region, table) for region, table in _sources(rule, stored.streams)],
-                shards=list(
-                    _shards(settings, rule, stored.streams, _live(daemons, stored, rule.name), chosen.get(rule.name))
-                ),
+                shards=list(_shards(settings, rule, stored, _live(daemons, stored, rule.name), chosen.get(rule.name))),
                 paused=rule.name in paused,
             )
             for rule in settings.rules
@@ -205,20 +218,22 @@ def _chosen(daemons: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
 
 
 def _shards(
-    settings: Settings, rule: RuleSettings, streams: Sequence[StoredStream], live: _Live, tables: set[str] | None
+    settings: Settings, rule: RuleSettings, group: _Stored, live: _Live, tables: set[str] | None
 ) -> Iterator[ShardStatus]:
     """Every shard of a rule: those that are stored, then those that are seen by a worker only.
 
     `tables`: those that the rule chooses, when a worker says so.
     """
-    for stored in streams:
+    for stored in group.streams:
         stream = stored.stream
         if not _reads(rule, stored):
             continue
-        configured = _configured(settings, rule, stream)
+        runs = _runs(settings, rule, stream)
+        configured = {target.target_id for each in runs for target in each.targets}
+        waiting = _waits(runs, stored, group)
         for shard_id, row in sorted(stored.rows.items()):
             seen = live.get((stream.arn, shard_id), {})
-            names = {target for target in {*row.checkpoints, *seen} if target.rule == rule.name}
+            names = {target for target in {*row.checkpoints, *seen} if target.rule == rule.name} or configured
             targets = [
                 _target(target, target.region or stream.region, row, seen.pop(target, {}))
                 for target in sorted(names & configured or names)
@@ -231,12 +246,13 @@ def _shards(
                 owner=row.owner,
                 epoch=row.epoch,
                 over=_over(targets, is_chosen=tables is None or stream.table in tables),
+                waits=waiting.get(shard_id),
                 targets=targets,
             )
     for (arn, shard), seen in live.items():
         if seen:
             targets = [_target(target, live.get("region"), None, live) for target, live in seen.items()]
-            yield ShardStatus(shard, None, None, arn, None, None, None, targets)
+            yield ShardStatus(shard, None, None, arn, None, None, None, None, targets)
 
 
 def _target(target: TargetId, region: str | None, row: LeaseRow | None, live: Mapping[str, Any]) -> TargetStatus:
@@ -278,7 +294,21 @@ def _sources(rule: RuleSettings, streams: Sequence[StoredStream]) -> list[tuple[
     return sorted({(str(stream.region), str(stream.table)) for stream in read})
 
 
-def _configured(settings: Settings, rule: RuleSettings, stream: StreamRef) -> set[TargetId]:
-    """The targets that a rule has on a stream now; what is stored of others is what the rule was before."""
+def _runs(settings: Settings, rule: RuleSettings, stream: StreamRef) -> list[Rule]:
+    """A rule as it is run on a stream now; what is stored of other targets is what the rule was before."""
     seen = rule_per_source(settings, rule if rule.choice is None else rule.on(stream.table))
-    return {target.target_id for each in seen if each.source == stream.region for target in each.targets}
+    return [each for each in seen if each.source == stream.region]
+
+
+def _waits(runs: Sequence[Rule], stored: StoredStream, group: _Stored) -> dict[str, WaitStatus]:
+    """Why shards are not read for a rule, as the rows show; whether shards can be read is not asked."""
+    unreadable = stored.problems[0] if stored.problems else None
+    state = StreamState(stored.rows, stored.seat, stored.starts, 0.0, unreadable)
+    observed = Observed(
+        paused={RuleName(pause.rule) for pause in group.pauses}, live=group.pulses.keys(), readable=stored.rows.keys()
+    )
+    return {
+        shard_id: WaitStatus(wait.why.value, *explain(wait, [shard_id], unreadable.sentence if unreadable else ""))
+        for run in runs
+        for shard_id, wait in waits(Snapshot(state, [run]), run, observed).items()
+    }

@@ -36,8 +36,13 @@ class Coordination(Protocol):
     async def mark_vanished(self, stream: StreamRef, shard_id: ShardId, at: float) -> None:
         """Note that the stream lists a shard no more; `at` is the server's time in seconds since 1970."""
 
-    async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
-        """Take a shard if its row still has the owner and epoch of `seen`; None when somebody was faster."""
+    async def claim(
+        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = ()
+    ) -> LeaseRow | None:
+        """Take a shard if its row still has the owner and epoch of `seen`; None when another worker was faster.
+
+        `serves`: all targets that the owner runs on this stream.
+        """
 
     async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
         """Store positions by target id; `LeaseLost` unless owner and epoch still are ours.
@@ -55,7 +60,7 @@ class Coordination(Protocol):
         """Delete the row of a finished shard that the stream no longer lists; quiet when it changed meanwhile."""
 
     async def take_seat(self, stream: StreamRef, seen: Seat | None, owner: WorkerId | None) -> bool:
-        """Take (or, with no owner, leave) the discoverer's seat if it still is as `seen`; False if it is not."""
+        """Take, renew or (with no owner) leave the discoverer's seat if it still is as `seen`; False if it is not."""
 
 
 class Membership(Protocol):

@@ -14,6 +14,7 @@ from replicator.domain.modes.ordered import Effect
 from replicator.domain.progress import Position
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
 from replicator.ports.services import ServiceId
 
@@ -113,6 +114,9 @@ class Observer(Protocol):
     def unstalled(self, lease: Lease, rule: RuleName) -> None:
         """It progresses again."""
 
+    def standstills(self, stream: StreamRef, found: Sequence[Standstill]) -> None:
+        """Rules that stand still on shards of a stream that no pipeline of this worker answers for: all of them."""
+
     def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
         """An iterator was derived anew."""
 
@@ -130,6 +134,9 @@ class Observer(Protocol):
 
     def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         """A background service (discovery, heartbeat) failed and will be repeated."""
+
+    def service_hangs(self, service: ServiceId, seconds: float) -> None:
+        """A background service has waited for an answer for so long; reported again while it lasts."""
 
     def service_recovered(self, service: ServiceId) -> None:
         """The service works again."""

@@ -101,6 +101,18 @@ def test_status_hides_finished_shards_unless_asked_and_from_no_script(sound: Wor
     assert {shard["shard"]: shard["over"] for shard in shards} == {"s1": "finished", "s2": None}
 
 
+def test_status_tells_why_a_shard_is_not_read_also_of_one_that_was_never_begun(sound: World) -> None:
+    store(sound, "arn", "s1", closed={"BOOL": True}, **{AT_EU: {"S": "42"}})
+    store(sound, "arn", "s2", parents={"SS": ["s1"]})
+    output = sound.run("status").output
+    (first,) = [line for line in output.splitlines() if "\ts1\t" in line]
+    (second,) = [line for line in output.splitlines() if "\ts2\t" in line]
+    assert "waits: No worker takes shard s1." in first
+    assert "waits: Shard s2 cannot be read before the end of s1." in second
+    shards = sound.run("status", "--json").json["rules"][0]["shards"]
+    assert {shard["shard"]: shard["waits"]["why"] for shard in shards} == {"s1": "unclaimed", "s2": "parents"}
+
+
 def test_status_shows_what_a_daemon_says_while_the_table_does_not_answer(world: World) -> None:
     target = {"target": "orders/replica/eu:orders", "region": "eu", "lag_seconds": None, "seconds_since_progress": 3.0}
     shard = {"shard": "s1", "stream": "arn", "targets": [target]}  # it has read nothing yet

@@ -171,6 +171,18 @@ async def test_a_claim_on_what_was_seen_before_somebody_else_came_fails(world: W
     assert await world.row() == taken
 
 
+async def test_a_row_tells_which_targets_its_owner_runs(world: World) -> None:
+    await world.found(S1)
+    row = await world.coordination.claim(STREAM, await world.row(), ME, {ORDERS_EU, ORDERS_AP})
+    assert row is not None
+    assert (await world.row()).serves == row.serves == {ORDERS_EU, ORDERS_AP}
+    taken = await world.coordination.claim(STREAM, row, YOU, {ORDERS_AP})
+    assert taken is not None
+    assert (await world.row()).serves == {ORDERS_AP}
+    assert await world.coordination.claim(STREAM, taken, ME) is not None
+    assert (await world.row()).serves == frozenset(), "that is not known"
+
+
 async def test_a_shard_without_a_row_is_not_claimed(world: World) -> None:
     for seen in (LeaseRow(Shard(S1)), LeaseRow(Shard(S1), YOU, 3)):
         assert await world.coordination.claim(STREAM, seen, ME) is None

@@ -620,17 +620,6 @@ async def test_a_child_whose_parents_row_is_unreadable_is_not_begun() -> None:
         await until(world.same)
 
 
-async def test_a_shard_that_another_configuration_leaves_unread_is_told() -> None:
-    world = World()
-    fresh = rule("fresh", target("fresh", AP))
-    async with world.process():
-        await until(lambda: world.owner() is not None)
-        async with world.process(eu_rule(), fresh) as second:
-            await asyncio.sleep(60)
-            what = "reading shard s0 of orders in us for rule fresh"
-            assert "does not read it for this rule" in second.observer.troubles[what].message
-
-
 async def test_a_shard_whose_row_became_unreadable_is_read_on() -> None:
     world = World("s0", "s1")
     async with world.process() as process:

@@ -10,6 +10,7 @@ from replicator.domain.errors import RecordsTrimmed, ReplicatorError, ShardGone
 from replicator.domain.identifiers import ShardId
 from replicator.domain.rules import OnGap
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.shards.standstill import Why
 from replicator.ports.sources import RecordPage
 from tests.engine.world import AP, EU, World, eu_rule, rule, target, until
 
@@ -104,7 +105,7 @@ async def test_a_rule_that_the_owner_of_its_shard_does_not_know_is_told() -> Non
     async with world.process(old):
         await until(lambda: world.owner() is not None)
         async with world.process(old, new) as second:
-            await asyncio.sleep(60)
-            assert "reading shard s0 of orders in us for rule new" in {
-                event[0] for event in second.observer.of("service_failed")
-            }
+            await until(lambda: bool(second.observer.standing.get(world.ref)), within=90)
+            (standstill,) = second.observer.standing[world.ref]
+            assert (standstill.rule, standstill.why, standstill.shards) == ("new", Why.OTHER_CONFIGURATION, ("s0",))
+            assert "its configuration is another" in standstill.reason

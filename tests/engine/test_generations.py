@@ -215,13 +215,13 @@ async def test_what_was_told_of_a_stream_is_taken_back_with_the_session_that_tol
         world.put("a", 1)
         await until(world.same)
         async with world.process(eu_rule(), COPIES) as process:
-            await until(lambda: bool(process.observer.troubles), within=120)
-            assert all("shard s0 of orders in us for rule copies" in name for name in process.observer.troubles)
+            await until(lambda: bool(process.observer.standing.get(world.ref)), within=120)
             process.suspend(60)
             await outdated.drain()
             await until(lambda: world.same(AP))
             await asyncio.sleep(60)
             assert process.observer.troubles == {}
+            assert not any(process.observer.standing.values())
 
 
 async def test_a_flag_of_an_earlier_version_counts_for_every_rule() -> None:

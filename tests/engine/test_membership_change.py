@@ -146,16 +146,16 @@ async def test_both_workers_report_the_shards_that_the_other_one_reads(mode: str
         for number in range(10):
             roll.world[here].put(f"item {number}", "v", ver=1)
             await asyncio.sleep(5)
-        what = f"reading shard s0 of orders in {here} for rule orders"
-        assert "reads it for orders/mesh/eu+us: nothing there counts" in after.observer.troubles[what].message
-        there = EU if here == US else US
-        if roll.owner(there) == after.name:
-            assert (
-                "orders/mesh/ap+eu+us"
-                in before.observer.troubles[f"reading shard s0 of orders in {there} for rule orders"].message
-            )
+        ref = roll.world.refs[here]
+        await until(lambda: bool(after.observer.standing.get(ref)))
+        (standstill,) = after.observer.standing[ref]
+        assert "reads it for orders/mesh/eu+us: nothing there counts" in standstill.reason
+        there = roll.world.refs[EU if here == US else US]
+        if roll.owner(there.region) == after.name:
+            await until(lambda: bool(before.observer.standing.get(there)))
+            assert "orders/mesh/ap+eu+us" in before.observer.standing[there][0].reason
         await before.drain()
-        await until(lambda: what not in after.observer.troubles)
+        await until(lambda: not after.observer.standing[ref])
 
 
 @both_modes

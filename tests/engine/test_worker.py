@@ -438,7 +438,8 @@ async def test_idle_shards_of_five_workers_cost_few_writes_and_looks_however_man
         counts.clear()
         await asyncio.sleep(60)
     assert sum(counts.writes.values()) / 60 < 5
-    assert set(counts.writes) == {"beat"}
+    assert set(counts.writes) <= {"beat", "take_seat"}
+    assert counts.writes["take_seat"] <= 2, "the seat is renewed now and then"
     assert counts.looks / 60 <= 5 / 3 + 0.2
 
 

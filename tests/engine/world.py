@@ -16,7 +16,7 @@ from typing import Any, Self
 from zlib import crc32
 
 from replicator.domain.cache_keys import CacheRule, CacheVerb, KeyTemplate
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.image import Image, unreserved
@@ -24,6 +24,7 @@ from replicator.domain.progress import Position
 from replicator.domain.records import ChangeRecord, ItemKey, item_key
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId, TargetKind, replica_id
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
@@ -95,6 +96,10 @@ class Recorder:
     faults: list[BaseException] = field(default_factory=list)
     troubles: dict[str, ReplicatorError] = field(default_factory=dict)
     """Services that failed and did not recover since."""
+    stalls: set[tuple[ShardId, RuleName]] = field(default_factory=set)
+    """Rules that stand still now on shards of this process."""
+    standing: dict[StreamRef, tuple[Standstill, ...]] = field(default_factory=dict)
+    """Rules that stand still now, as the watchdogs of streams tell."""
     blocked_keys: dict[str, str | None] = field(default_factory=dict)
     """Targets that cannot go on now, by `target on shard`, with the key in their way."""
 
@@ -139,6 +144,7 @@ class Recorder:
             for place, key in self.blocked_keys.items()
             if not (place.startswith(f"{rule}/") and place.endswith(f" on {lease.shard_id}"))
         }
+        self.stalls.discard((lease.shard_id, rule))
         self.told.append(("shard_stopped", lease.shard_id, rule, why))
 
     def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
@@ -166,10 +172,21 @@ class Recorder:
         self.told.append(("gap_passed", short(gap.target_id), gap.shard_id, gap.after.text, why))
 
     def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
+        self.stalls.add((lease.shard_id, rule))
         self.told.append(("stalled", lease.shard_id, rule, reason, remedy))
 
     def unstalled(self, lease: Lease, rule: RuleName) -> None:
+        self.stalls.discard((lease.shard_id, rule))
         self.told.append(("unstalled", lease.shard_id, rule))
+
+    def standstills(self, stream: StreamRef, found: Sequence[Standstill]) -> None:
+        self.standing[stream] = tuple(found)
+        for each in found:
+            self.told.append(("standstill", each.rule, each.why, each.shards))
+
+    def service_hangs(self, service: ServiceId, seconds: float) -> None:
+        self.troubles[service.shown] = Unreachable("It has waited for an answer for too long.")
+        self.told.append(("service_hangs", service.shown, seconds))
 
     def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
         self.told.append(("iterator_expired", shard_id))

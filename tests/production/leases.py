@@ -17,7 +17,7 @@ from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
 from replicator.ports.targets import Fence
-from tests.engine.world import Process, World, eu_rule, hold, id_of, key_of
+from tests.engine.world import AP, Process, World, eu_rule, hold, id_of, key_of, rule, target
 from tests.production.guarantee import eventually, require
 from tests.production.reading import S0
 
@@ -179,6 +179,36 @@ async def moves() -> None:
             require(first.observer.faults == [], "a lost lease is normal")
             require(len(first.observer.of("session_began")) == 1, "a lost lease restarts nothing")
             require(first.observer.of("service_failed") == [], "a lost lease is quiet")
+
+
+async def waits_without_a_reader() -> None:
+    """A worker with an older configuration; a worker that lives, keeps the seat, and lists nothing; a hung call."""
+    world, copies = World(), rule("copies", target("copies", AP))
+    async with world.process(eu_rule(), copies) as process:
+        world.put("a", 1)
+        await eventually(lambda: world.same() and world.same(AP), "both rules read the shard")
+        await asyncio.sleep(5)
+        await process.drain()
+    async with world.process() as outdated:
+        await eventually(lambda: world.owner() is not None, "a worker without one of the rules takes the shard")
+        async with world.process(eu_rule(), copies, limits=Limits(stall_seconds=20)) as process:
+            await eventually(lambda: process.observer.standing.get(world.ref), "a rule that is not served is told")
+            await outdated.drain()
+            await eventually(lambda: not process.observer.standing[world.ref], "and taken back when it is served")
+            gate = hold(world.membership.faults, "members")
+            await eventually(lambda: "members" in process.observer.troubles, "a call without an answer is told")
+            gate.set()
+            await process.drain()
+    idler = world.process()
+    idler.sources.put(())
+    async with idler:
+        await asyncio.sleep(5)
+        ((place, seat),) = world.coordination._seats.items()
+        world.coordination._seats[place] = replace(seat, owner=WorkerId("p4.1"), epoch=seat.epoch + 1)
+        world.coordination.delete(world.ref, S0)
+        world.put("b", 1)
+        async with world.process():
+            await eventually(world.same, "a seat whose owner does not list is taken", within=150)
 
 
 # -- 13: looks alive -------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,9 @@ from replicator.adapters.dynamodb.coordination.names import Names
 from replicator.domain.errors import LeaseLost
 from replicator.domain.modes import ordered
 from replicator.domain.modes.requests import AbsentOrStampBelow, Delete, Done
+from replicator.domain.shards.standstill import Watch
+from replicator.engine import service
+from replicator.engine.discovery.seat import SeatHolder
 from replicator.engine.membership.session import Session
 from replicator.engine.ownership import owned_shards as holdings
 from replicator.engine.ownership.owned_shards import Holdings
@@ -110,12 +114,42 @@ def _not_found(_: Any) -> Any:
     return lambda error, kind: False
 
 
+def _no_standstill(_: Any) -> Any:
+    return lambda self, *_: []
+
+
+def _unwatched(_: Any) -> Any:
+    return lambda *_: nullcontext()
+
+
+def _serves_all(original: Any) -> Any:
+    async def claim(self: Any, stream: Any, seen: Any, owner: Any, serves: Any = ()) -> Any:
+        everything = {target for row in self.rows(stream).values() for target in row.checkpoints}
+        return await original(self, stream, seen, owner, {*serves, *everything})
+
+    return claim
+
+
+def _only_of_the_dead(_: Any) -> Any:
+    return lambda self, seat, now: seat is None or seat.owner is None or self._members.is_expired(seat.owner)
+
+
 HAND_OFFS = {
     "given_back_in_the_row": Mutant(
         "who stops gives its leases back", ((ShardWorker, "_last_flush", _never_released),)
     ),
     "rows_are_compared": Mutant("what the rows say is not ours is ended", ((Holdings, "_compare", _nothing),)),
     "watchdog": Mutant("a standstill is told", ((Pipeline, "standstill", _nothing),)),
+}
+WAITS = {
+    "rows_are_watched": Mutant("what no pipeline answers for is told", ((Watch, "look", _no_standstill),)),
+    "owners_say_what_they_run": Mutant(
+        "a row names the targets that its owner runs", ((MemoryCoordination, "claim", _serves_all),)
+    ),
+    "calls_are_watched": Mutant("a call without an answer is told", ((service, "watched", _unwatched),)),
+    "seats_are_renewed": Mutant(
+        "a seat is with a worker that lists", ((SeatHolder, "_may_be_taken", _only_of_the_dead),)
+    ),
 }
 MOVES = {
     "bound_of_moves": Mutant("moves are bounded", ((holdings, "Bounds", _without_bound_of_moves),)),

@@ -96,7 +96,7 @@ def _a_rate_of_its_own(original: Any) -> Any:
 
 def _everybody_sits(_: Any) -> Any:
     async def sit(self: Any) -> None:
-        self._seat = Seat(self._members.me, 1)
+        self._seat.held = Seat(self._members.me, 1)
 
     return sit
 

@@ -30,6 +30,7 @@ FAILURES = (
     Failure(10, "partly_read_shard_marked_as_done", reading.end_only_when_applied, reading_mutants.ENDS),
     Failure(11, "zombies_that_write", leases.zombies, leases_mutants.ZOMBIES),
     Failure(12, "silence_behind_a_hand_off", leases.hand_offs, leases_mutants.HAND_OFFS),
+    Failure(12, "waits_that_no_reader_tells", leases.waits_without_a_reader, leases_mutants.WAITS),
     Failure(13, "looks_alive_and_does_nothing", leases.looks_alive, leases_mutants.ALIVE),
     Failure(14, "leases_stolen_to_and_fro", leases.moves, leases_mutants.MOVES),
     Failure(15, "leases_that_cost_writes_per_shard", leases.coordination_cost, leases_mutants.COST),

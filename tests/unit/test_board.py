@@ -21,6 +21,7 @@ from replicator.domain.modes.ordered import Effect
 from replicator.domain.progress import Position
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.shards.standstill import Standstill, Why
 from replicator.domain.targets import TargetId, mesh_id
 from replicator.observability.log_throttle import AGAIN_SECONDS, MOST_LINES
 from replicator.observability.metrics import Metrics
@@ -322,6 +323,85 @@ def test_a_stall_ends_with_the_lease(sight: Sight) -> None:
     sight.observer.shard_stopped(lease, RULE, "lost")
     sight.observer.lease_ended(lease, "lost")
     assert sight.value("stalled_shards", rule="orders", region="us") == 0.0
+
+
+# -- what no pipeline answers for --------------------------------------------------------------------------------------
+
+UNCLAIMED = Standstill(
+    RULE, Why.UNCLAIMED, (ShardId("s1"), ShardId("s2")), "No worker takes shard s1.", "See the logs."
+)
+
+
+def test_a_rule_that_waits_is_told_once_a_minute_shown_and_makes_the_worker_unready(sight: Sight) -> None:
+    sight.ready()
+    with capture_logs() as lines:
+        for _ in range(3):
+            sight.observer.standstills(sight.us, [UNCLAIMED])
+            sight.clock.at += 10.0
+        assert [(line["event"], line["why"], line["shards"]) for line in lines] == [("rule_stalled", "unclaimed", 2)]
+        assert sight.rule("back")["standstills"] == []
+        assert sight.rule("orders")["standstills"] == [
+            {
+                "why": "unclaimed",
+                "stream": "arn:one",
+                "shards": ["s1", "s2"],
+                "count": 2,
+                "reason": "No worker takes shard s1.",
+                "remedy": "See the logs.",
+                "seconds": 30.0,
+            }
+        ]
+        assert sight.status()["unready"] == [
+            "rule orders on orders in us does not progress: No worker takes shard s1. See the logs."
+        ]
+        assert sight.value("waiting_shards", rule="orders", region="us", why="unclaimed") == 2.0
+        sight.observer.standstills(sight.eu, [])
+        assert not sight.status()["ready"], "another stream tells nothing of this one"
+        sight.clock.at += AGAIN_SECONDS
+        sight.observer.standstills(sight.us, [UNCLAIMED])
+        sight.observer.standstills(sight.us, [])
+    assert [line["event"] for line in lines] == ["rule_stalled", "rule_stalled", "rule_unstalled"]
+    assert lines[-1]["stalled_seconds"] == 90.0
+    assert sight.status()["ready"]
+    assert sight.value("waiting_shards", rule="orders", region="us", why="unclaimed") is None
+
+
+@pytest.mark.parametrize("told", ["blocked", "stalled"])
+def test_a_wait_whose_reason_a_pipeline_here_tells_is_not_told_twice(sight: Sight, told: str) -> None:
+    sight.ready()
+    lease = sight.lease(sight.us)
+    waits = Standstill(RULE, Why.MOTIONLESS, (SHARD,), "It does not move.", "See its owner.")
+    if told == "blocked":
+        sight.observer.blocked(sight.place(sight.us), PoisonRecord("Too large."), "pk=1")
+    else:
+        sight.observer.stalled(lease, RULE, "Nothing was read.", "")
+    sight.observer.standstills(sight.us, [waits])
+    assert not any("It does not move." in reason for reason in sight.status()["unready"])
+    assert sight.value("waiting_shards", rule="orders", region="us", why="motionless") is None
+    both = replace(waits, shards=(SHARD, ShardId("s9")))
+    sight.observer.standstills(sight.us, [both])
+    assert any("It does not move." in reason for reason in sight.status()["unready"]), "of the other shard it is news"
+
+
+def test_a_whole_stream_that_waits_counts_as_one(sight: Sight) -> None:
+    sight.observer.standstills(sight.us, [Standstill(RULE, Why.NO_SHARD, (), "No shard is known.", "")])
+    assert sight.value("waiting_shards", rule="orders", region="us", why="no shard") == 1.0
+
+
+def test_a_service_that_hangs_is_a_trouble_and_no_attempt(sight: Sight) -> None:
+    members = ServiceId(ServiceKind.MEMBERS)
+    sight.ready()
+    sight.clock.at += 60.0
+    with capture_logs() as lines:
+        sight.observer.service_hangs(members, 60.0)
+        sight.clock.at += 60.0
+        sight.observer.service_hangs(members, 120.0)
+    assert [line["event"] for line in lines] == ["service_hangs", "service_hangs"]
+    (trouble,) = sight.status()["services"].values()
+    assert trouble["reason"] == "It has waited 120 s for an answer."
+    assert sight.board.health() is not None, "it may be worth a restart"
+    sight.observer.service_recovered(members)
+    assert sight.status()["services"] == {}
 
 
 # -- leases --------------------------------------------------------------------------------------------------------

@@ -27,8 +27,9 @@ class Rewind:
 class LeaseRow:
     """One shard's row in the coordination table: what it is, who owns it, the fencing token, a checkpoint per target.
 
-    `found_at`: when a discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream
-    lists it no more, as was noted at `vanished_at`, by the same clock; None in a row of an earlier version.
+    `serves`: all targets that the owner runs on the stream; none when it is of an earlier version. `found_at`: when a
+    discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream lists it no more, as
+    was noted at `vanished_at`, by the same clock; None in a row of an earlier version.
     """
 
     shard: Shard
@@ -36,6 +37,7 @@ class LeaseRow:
     epoch: int = 0
     checkpoints: Mapping[TargetId, Position] = field(default_factory=dict)
     rewinds: Mapping[TargetId, Rewind] = field(default_factory=dict)
+    serves: frozenset[TargetId] = frozenset()
     found_at: float = 0.0
     vanished: bool = False
     vanished_at: float | None = None

@@ -66,13 +66,22 @@ def ready(graph: Graph, finished: Collection[ShardId], begun: Collection[ShardId
     that was `begun` goes on whatever is told of its parents since: it was begun when they were finished, so what
     contradicts that is a mistake, and such a parent may stay open for ever.
     """
+    waiting = unfinished_parents(graph, finished, begun)
+    left = [shard for shard_id, shard in graph.items() if shard_id not in waiting and shard_id not in finished]
+    return [shard.shard_id for shard in sorted(left, key=lambda shard: (not shard.closed, shard.shard_id))]
+
+
+def unfinished_parents(
+    graph: Graph, finished: Collection[ShardId], begun: Collection[ShardId] = ()
+) -> dict[ShardId, tuple[ShardId, ...]]:
+    """Unfinished shards that wait, with the parents that they wait for."""
     done, going = frozenset(finished), frozenset(begun)
-    waiting = [
-        graph[shard_id]
+    left = {
+        shard_id: tuple(parent for parent in parents if parent not in done)
         for shard_id, parents in _links(graph).items()
-        if shard_id not in done and (shard_id in going or done.issuperset(parents))
-    ]
-    return [shard.shard_id for shard in sorted(waiting, key=lambda shard: (not shard.closed, shard.shard_id))]
+        if shard_id not in done and shard_id not in going
+    }
+    return {shard_id: parents for shard_id, parents in left.items() if parents}
 
 
 def unproven(graph: Graph, stored: Collection[ShardId] = ()) -> set[ShardId]:

@@ -1,60 +1,64 @@
-"""What a stream's rows mean for the rules of this worker. No calls: rows in, shards out.
+"""One reading of a stream's rows, and what it means for rules. No calls: rows in, shards out.
 
 Invariant: a shard is begun for a rule only when every parent is stored as finished for that rule, or is known to be
-gone.
+gone. A target that came late to a shard which left the stream needs nothing of it, and keeps its rule from nothing.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import END, HORIZON
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.assignment import Load
 from replicator.domain.shards.leases import LeaseRow, StreamState
-from replicator.domain.shards.lineage import RETENTION_SECONDS, Shard, ancestors, childless, ready
+from replicator.domain.shards.lineage import RETENTION_SECONDS, Graph, ancestors, childless, ready
+from replicator.domain.shards.owed import START_TOLERANCE_SECONDS
 
-START_TOLERANCE_SECONDS = 60
-"""Starts are noted a little after the shards were found that they begin with."""
+NOTHING = StreamState({}, None, {}, at=0.0)
+"""Before the rows were read for the first time."""
 
 
-class View:
-    """One reading of a stream's rows."""
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What one rule needs of a stream's shards.
+
+    `rules`: the rule as it is needed on each shard, without targets that missed nothing there. `begun`: shards of which
+    every target that needs them has records.
+    """
+
+    rules: Mapping[ShardId, Rule]
+    finished: frozenset[ShardId]
+    begun: frozenset[ShardId]
+
+
+class Snapshot:
+    """One reading of a stream's rows, for some rules."""
 
     def __init__(self, state: StreamState, rules: Sequence[Rule]) -> None:
+        self.state = state
+        self.rules = tuple(rules)
         self.rows = state.rows
-        self._state = state
-        self._rules = rules
-        self._graph: dict[ShardId, Shard] = {shard_id: row.shard for shard_id, row in state.rows.items()}
+        self.graph: Graph = {shard_id: row.shard for shard_id, row in state.rows.items()}
 
     @property
     def owners(self) -> set[WorkerId]:
         """Workers that own a shard or the discoverer's seat."""
-        seat = self._state.seat
+        seat = self.state.seat
         owners = {row.owner for row in self.rows.values()} | {None if seat is None else seat.owner}
         return {owner for owner in owners if owner is not None}
 
-    def wanted(self, rules: Iterable[Rule]) -> dict[ShardId, list[Rule]]:
-        """Shards that some of these rules may read now, with those rules as they are needed there; parents first."""
-        wanted: dict[ShardId, list[Rule]] = {}
-        for rule in rules:
-            needed = {shard_id: self.needed(rule, row) for shard_id, row in self.rows.items()}
-            finished = {shard_id for shard_id, needs in needed.items() if _is_finished(needs, self.rows[shard_id])}
-            begun = {shard_id for shard_id, needs in needed.items() if _is_begun(needs, self.rows[shard_id])}
-            for shard_id in ready(self._graph, finished, begun):
-                if not self._may_overtake(rule, shard_id):
-                    wanted.setdefault(shard_id, []).append(needed[shard_id])
-        return wanted
+    # -- one rule ------------------------------------------------------------------------------------------------------
 
-    def _may_overtake(self, rule: Rule, shard_id: ShardId) -> bool:
-        """Whether a parent may stand in the row that is unreadable; what was begun before may go on."""
-        row = self.rows[shard_id]
-        if self._state.unreadable is None or any(target.target_id in row.checkpoints for target in rule.targets):
-            return False
-        return any(parent not in self.rows for parent in row.shard.parents)
+    def needs(self, rule: Rule) -> Needs:
+        """What a rule needs of each shard."""
+        rules = {shard_id: self.needed(rule, row) for shard_id, row in self.rows.items()}
+        finished = frozenset(each for each, needed in rules.items() if _is_finished(needed, self.rows[each]))
+        begun = frozenset(each for each, needed in rules.items() if _is_begun(needed, self.rows[each]))
+        return Needs(rules, finished, begun)
 
     def needed(self, rule: Rule, row: LeaseRow) -> Rule:
         """A rule with those of its targets that need a shard."""
@@ -65,6 +69,27 @@ class View:
         """Whether a rule needs nothing more of a shard."""
         return _is_finished(self.needed(rule, row), row)
 
+    def read_out(self, rule: Rule) -> bool:
+        """Whether every shard that is known was closed and read to its end for a rule."""
+        return self.state.unreadable is None and all(
+            (row.shard.closed or row.vanished) and self.finished(rule, row) for row in self.rows.values()
+        )
+
+    def may_overtake(self, rule: Rule, shard_id: ShardId) -> bool:
+        """Whether a parent may stand in the row that is unreadable; what was begun before may go on."""
+        row = self.rows[shard_id]
+        if self.state.unreadable is None or any(target.target_id in row.checkpoints for target in rule.targets):
+            return False
+        return any(parent not in self.rows for parent in row.shard.parents)
+
+    def is_late(self, rule: Rule, shard_id: ShardId) -> bool:
+        """Whether a rule has a target that may find a shard gone without having missed it.
+
+        Once the shard has vanished that is decided (`needed`).
+        """
+        row = self.rows[shard_id]
+        return not row.vanished and any(self._is_late(target, row) for target in rule.targets)
+
     def _missed_nothing(self, target: Target, row: LeaseRow) -> bool:
         """Whether a shard left the stream before a late target could have been owed a record of it.
 
@@ -73,7 +98,7 @@ class View:
         """
         if not row.vanished or not self._is_late(target, row):
             return False
-        start = self._state.starts.get(target.target_id)
+        start = self.state.starts.get(target.target_id)
         return start is None or (
             row.vanished_at is not None and row.vanished_at <= start.started_at + RETENTION_SECONDS
         )
@@ -85,35 +110,40 @@ class View:
         """
         if target.target_id in row.checkpoints:
             return False
-        start = self._state.starts.get(target.target_id)
-        if start is None and not (row.checkpoints or self._state.starts):
+        start = self.state.starts.get(target.target_id)
+        if start is None and not (row.checkpoints or self.state.starts):
             return False
         if start is not None and start.started_at <= row.found_at + START_TOLERANCE_SECONDS:
             return False
-        return not any(target.target_id in self.rows[each].checkpoints for each in ancestors(self._graph, row.shard_id))
+        return not any(target.target_id in self.rows[each].checkpoints for each in ancestors(self.graph, row.shard_id))
 
-    def is_late(self, rule: Rule, shard_id: ShardId) -> bool:
-        """Whether a rule has a target that may find a shard gone without having missed it.
+    # -- all rules -----------------------------------------------------------------------------------------------------
 
-        Once the shard has vanished that is decided (`needed`).
-        """
-        row = self.rows[shard_id]
-        return not row.vanished and any(self._is_late(target, row) for target in rule.targets)
+    def wanted(self, rules: Iterable[Rule]) -> dict[ShardId, list[Rule]]:
+        """Shards that some of these rules may read now, with those rules as they are needed there; parents first."""
+        wanted: dict[ShardId, list[Rule]] = {}
+        for rule in rules:
+            needs = self.needs(rule)
+            for shard_id in ready(self.graph, needs.finished, needs.begun):
+                if not self.may_overtake(rule, shard_id):
+                    wanted.setdefault(shard_id, []).append(needs.rules[shard_id])
+        return wanted
 
     def done(self, row: LeaseRow) -> bool:
         """Whether no rule needs anything more of a shard."""
-        return all(self.finished(rule, row) for rule in self._rules)
-
-    def read_out(self, rule: Rule) -> bool:
-        """Whether every shard that is known was closed and read to its end for a rule."""
-        return self._state.unreadable is None and all(
-            (row.shard.closed or row.vanished) and self.finished(rule, row) for row in self.rows.values()
-        )
+        return all(self.finished(rule, row) for rule in self.rules)
 
     @property
     def open_shards(self) -> int:
         """How many shards still get records."""
         return sum(not (row.shard.closed or row.vanished) for row in self.rows.values())
+
+    @property
+    def ended(self) -> list[ShardId]:
+        """Shards that no rule needs any more and that have no known child."""
+        return childless(
+            self.graph, [row.shard_id for row in self.rows.values() if not row.vanished and self.done(row)]
+        )
 
     def forgettable(self) -> list[LeaseRow]:
         """Rows of vanished shards that nothing needs: every target is through, and the children, if any, were begun.
@@ -121,7 +151,7 @@ class View:
         A position of a rule that this worker does not run stays, until its shard is read or the rule is forgotten: it
         tells what that rule lost. What one of our rules was before, with another table or other members, needs nothing.
         """
-        ours = {rule.name for rule in self._rules}
+        ours = {rule.name for rule in self.rules}
         waited_for = {
             parent
             for row in self.rows.values()
@@ -138,13 +168,6 @@ class View:
             and all(place == END for target, place in row.checkpoints.items() if target.rule not in ours)
         ]
 
-    @property
-    def ended(self) -> list[ShardId]:
-        """Shards that nobody needs any more and that have no known child."""
-        return childless(
-            self._graph, [row.shard_id for row in self.rows.values() if not row.vanished and self.done(row)]
-        )
-
     def load(self, wanted: Collection[ShardId], *, awaited: int, mine: int) -> Load:
         """This stream's part of the group's work.
 
@@ -160,10 +183,10 @@ def _is_finished(needed: Rule, row: LeaseRow) -> bool:
     return all(row.checkpoints.get(target.target_id) == END for target in needed.targets)
 
 
-def _is_begun(rule: Rule, row: LeaseRow) -> bool:
-    """Whether every target of a rule has got records of a shard.
+def _is_begun(needed: Rule, row: LeaseRow) -> bool:
+    """Whether every target that needs a shard has got records of it.
 
     One that stands at the horizon, as after a rewind, has not: it waits for the parents, which are read again, too.
     """
-    places = [row.checkpoints.get(target.target_id, HORIZON) for target in rule.targets]
+    places = [row.checkpoints.get(target.target_id, HORIZON) for target in needed.targets]
     return all(place == END or place.sequence is not None for place in places)

@@ -43,6 +43,11 @@ class Admission:
         """Whether something is held back."""
         return bool(self._held)
 
+    @property
+    def unstored(self) -> dict[ShardId, tuple[ShardId, ...]]:
+        """What is held back, with the parents that it comes from."""
+        return {shard_id: shard.parents for shard_id, shard in self._held.items()}
+
     def admit(self, known: Graph, seen: Iterable[Shard]) -> tuple[dict[ShardId, Shard], list[Shard]]:
         """All that is known afterwards, and the new shards in it, parents first; the rest is held back."""
         held = {shard_id: shard for shard_id, shard in self._held.items() if shard_id not in known}

@@ -15,16 +15,18 @@ from typing import TypeVar
 from replicator.domain.errors import RecordsTrimmed, ReplicatorError, ShardGone, Unreachable
 from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import END, HORIZON
-from replicator.domain.shards.leases import Seat, StreamRef, StreamState
+from replicator.domain.shards.leases import StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard, childless
 from replicator.engine.discovery.admission import Admission
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.discovery.listing import Listing
 from replicator.engine.discovery.questions import Questions
+from replicator.engine.discovery.seat import SeatHolder
 from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
+from replicator.engine.service import Service
 from replicator.engine.shard.worker import ShardPorts
-from replicator.engine.waiting import Stopped, backoff, pause_for_any
+from replicator.engine.waiting import Stopped
 from replicator.ports.services import ServiceKind, stream_service
 
 _SOON_SECONDS = 1.0
@@ -87,7 +89,7 @@ class Discovery:
         self._questions = Questions()
         self._refused_at = _LONG_AGO
         """When the endpoint last could not, or would not, tell a shard's children."""
-        self._seat: Seat | None = None
+        self._seat = SeatHolder(ref, ports.coordination, members, limits=limits, clock=ports.clock)
         self._calls = 0
         self._listing: Listing | None = None
         self._listed_at = _LONG_AGO
@@ -108,12 +110,17 @@ class Discovery:
     @property
     def seated(self) -> bool:
         """Whether this worker lists the stream."""
-        return self._seat is not None
+        return self._seat.held is not None
 
     @property
     def waits(self) -> bool:
         """Whether shards were seen that could not be stored yet."""
         return self._admission.waits
+
+    @property
+    def unstored(self) -> dict[ShardId, tuple[ShardId, ...]]:
+        """Shards that were seen and could not be stored yet, with the parents that hold them back."""
+        return self._admission.unstored
 
     def see(self, state: StreamState, ours: Collection[ShardId]) -> None:
         """Take what is stored now, before anything is done about it. `ours`: shards that we read in this session."""
@@ -127,22 +134,10 @@ class Discovery:
         self._parents = {shard_id: self._parents.get(shard_id) or _Parent() for shard_id in parents}
 
     async def sit(self) -> None:
-        """Take the discoverer's seat when nobody has it, or when its owner is dead."""
-        before, seat = self._seat, self._state.seat
-        self._seat = await self._taken(seat)
-        if self._seat is not None and before is None:
+        """Take the discoverer's seat when no worker has it, or when its owner is dead or does not list."""
+        if await self._seat.sit(self._state.seat):
             self._began_at = None if self._state.rows else self._server_time()
             self._news()
-
-    async def _taken(self, seat: Seat | None) -> Seat | None:
-        """The seat if it is ours by now; a call without an answer may have taken it."""
-        if seat is not None and seat.owner == self._members.me:
-            return seat
-        if seat is not None and seat.owner is not None and not self._members.is_expired(seat.owner):
-            return None
-        if not await self._ports.coordination.take_seat(self._ref, seat, self._members.me):
-            return None
-        return Seat(self._members.me, 1 if seat is None else seat.epoch + 1)
 
     def settle(self, *, settling: bool, alone: bool = False) -> None:
         """Note whether everything that is known was read to its end, so that only listings can show more.
@@ -163,10 +158,7 @@ class Discovery:
         """End, and let another worker discover."""
         self._over.set()
         self._questions.stop()
-        seat, self._seat = self._seat, None
-        if seat is not None:
-            await self._ports.coordination.take_seat(self._ref, seat, None)
-            self._members.announce()
+        await self._seat.leave()
 
     def hush(self) -> None:
         """Take back what was told of failures."""
@@ -201,22 +193,17 @@ class Discovery:
 
     async def run(self) -> None:
         """Ask what is to be asked, when it is due, until `leave`."""
-        failures = 0
-        while not self._over.is_set():
-            self._wake.clear()
-            try:
-                await self._round()
-                self._ports.observer.service_recovered(self._service)
-                failures = 0
-                await pause_for_any(self._seconds_until_due(), self._wake, self._over)
-            except ReplicatorError as error:
-                failures += 1
-                self._ports.observer.service_failed(self._service, error)
-                longest = min(self._limits.backoff_seconds, _LONGEST_BACKOFF)
-                await pause_for_any(backoff(failures + 1, longest), self._over)
+        longest = min(self._limits.backoff_seconds, _LONGEST_BACKOFF)
+        service = Service(
+            self._service, self._ports.observer, (self._over,), longest, self._limits.stall_seconds, hurries=False
+        )
+        await service.run(self._round, self._wake)
 
-    async def _round(self) -> None:
-        """Ask for children, if that is of use, and for one page of the listing, if it is due."""
+    async def _round(self) -> float:
+        """Ask for children, if that is of use, and for one page of the listing, if it is due.
+
+        Returns in how many seconds something is due again.
+        """
         now = self._ports.clock.monotonic()
         due = {each for each, asked_at in self._asked.items() if now >= asked_at + self._soon(asked_at)}
         subjects = self._questions.for_children | due
@@ -231,6 +218,7 @@ class Discovery:
             await self._list_page()
         for trouble in troubles:
             raise trouble
+        return self._seconds_until_due()
 
     def _seconds_until_due(self) -> float:
         now = self._ports.clock.monotonic()
@@ -312,12 +300,14 @@ class Discovery:
         listing = self._listing
         try:
             number, page = await self._call(lambda: self._ports.stream.shard_page(self._ref, listing.after))
+            self._seat.listed()
             listing.first_call = listing.first_call or number
             await self._store(page.shards)
         except ShardGone as error:
             if listing.after is not None:
                 self._begin_anew()
                 raise Unreachable(f"The page behind shard {listing.after} is gone; the listing begins anew.") from error
+            self._seat.listed()
             self.gone = True
             listing.first_call = self._calls
             await self._complete(listing)

@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
-from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.shards.leases import Pulse
 from replicator.engine.limits import Limits
 from replicator.engine.membership.heartbeat import Heartbeats, News
 from replicator.engine.membership.session import Session
-from replicator.engine.waiting import backoff, pause
+from replicator.engine.service import Service
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Membership
 from replicator.ports.events import Observer
@@ -92,20 +91,14 @@ class Members:
 
     async def watch(self) -> None:
         """Look at every pulse again and again until the session is over."""
-        failures = 0
-        while not self._session.over.is_set():
-            wait = self._limits.watch_seconds
-            try:
-                await self._look()
-                self._observer.service_recovered(_SERVICE)
-                failures = 0
-            except ReplicatorError as error:
-                failures += 1
-                self._observer.service_failed(_SERVICE, error)
-                wait = backoff(failures + 2, self._limits.heartbeat_seconds)
-            await pause(self._session.over, wait)
+        limits = self._limits
+        service = Service(
+            _SERVICE, self._observer, (self._session.over,), limits.heartbeat_seconds, limits.stall_seconds
+        )
+        await service.run(self._look)
 
-    async def _look(self) -> None:
+    async def _look(self) -> float:
+        """Look at every pulse; returns when to look again."""
         asked_at = self._clock.monotonic()
         pulses = await self._membership.members()
         answered_at = self._clock.monotonic()
@@ -119,6 +112,7 @@ class Members:
             for wake in self._listeners:
                 wake()
         await self._remove_dead(pulses, answered_at)
+        return self._limits.watch_seconds
 
     def _take(self, pulses: Mapping[WorkerId, Pulse], expired: set[WorkerId], now: float) -> bool:
         """Note who is there; returns whether there is a reason to look at the rows."""

@@ -6,7 +6,7 @@ A thousand shards that stop together must not stand between the heartbeat and it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import Position
@@ -39,10 +39,12 @@ class TakingTurns:
         async with self._turns:
             await self._coordination.mark_vanished(stream, shard_id, at)
 
-    async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
+    async def claim(
+        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = ()
+    ) -> LeaseRow | None:
         """Take a shard."""
         async with self._turns:
-            return await self._coordination.claim(stream, seen, owner)
+            return await self._coordination.claim(stream, seen, owner, serves)
 
     async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
         """Store positions."""

@@ -17,13 +17,14 @@ from replicator.domain.rules import Rule
 from replicator.domain.shards.assignment import Bounds, Doubts, Free, plan
 from replicator.domain.shards.leases import Lease, LeaseRow, StreamRef, StreamState
 from replicator.domain.shards.loads import Loads
-from replicator.domain.shards.snapshot import View
+from replicator.domain.shards.snapshot import NOTHING, Snapshot
+from replicator.domain.shards.standstill import Observed
 from replicator.engine.discovery.discovery import Discovery
 from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session, ShardFence
-from replicator.engine.ownership.config_drift import Unread
 from replicator.engine.ownership.late_targets import Latecomers
+from replicator.engine.ownership.watchdog import Watchdog
 from replicator.engine.shard.worker import ShardPorts, ShardWorker
 from replicator.ports.services import ServiceKind, stream_service
 
@@ -73,7 +74,7 @@ class Holdings:
         self._loads = loads
         self._limits = limits
         self._wake = wake
-        self._view = View(StreamState({}, None, {}, at=0.0), rules)
+        self._snapshot = Snapshot(NOTHING, rules)
         self._running: dict[ShardId, _Running] = {}
         self._ran: set[ShardId] = set()
         """Shards that we read in this session."""
@@ -84,7 +85,7 @@ class Holdings:
         self._free_since: dict[ShardId, float] = {}
         self._ended_since: dict[ShardId, float] = {}
         self._vanished_since: dict[ShardId, float] = {}
-        self._unread = Unread(ref, ports.clock, ports.observer)
+        self._watchdog = Watchdog(ref, limits=limits, clock=ports.clock, observer=ports.observer)
 
     def read_for(self, rules: Sequence[Rule], *, others_come: bool) -> None:
         """From now on read for these rules. `others_come`: more will, when they are through with an older stream."""
@@ -93,7 +94,7 @@ class Holdings:
 
     def read_out(self, rule: Rule) -> bool:
         """Whether everything that is known was read to its end for a rule, when the rows were looked at last."""
-        return self._view.read_out(rule)
+        return self._snapshot.read_out(rule)
 
     @property
     def expects(self) -> bool:
@@ -102,8 +103,8 @@ class Holdings:
 
     def tell(self) -> None:
         """Tell that a cycle was attempted."""
-        view = self._view
-        self._ports.observer.cycle(self._ref, len(view.rows), len(self._running), view.open_shards)
+        snapshot = self._snapshot
+        self._ports.observer.cycle(self._ref, len(snapshot.rows), len(self._running), snapshot.open_shards)
 
     @property
     def moves(self) -> bool:
@@ -120,34 +121,46 @@ class Holdings:
     def hush(self) -> None:
         """Take back what was told of rows and shards."""
         self._tell_unreadable(None)
-        self._unread.look({}, {})
+        self._watchdog.end()
 
     async def cycle(self, group: asyncio.TaskGroup) -> bool:
         """Look at the rows and act; returns whether there is more to do at once."""
         before = set(self._running)
         state = await self._ports.coordination.state(self._ref)
         self._given_back = before - self._running.keys()
-        self._view = view = View(state, self._rules)
-        self._ran &= view.rows.keys()
-        self._members.note_owners(self._ref, view.owners)
+        self._snapshot = snapshot = Snapshot(state, self._rules)
+        self._ran &= snapshot.rows.keys()
+        self._members.note_owners(self._ref, snapshot.owners)
         self._discovery.see(state, self._ran)
         self._tell_unreadable(state.unreadable)
         self._compare(state)
-        wanted, late = self._wanted(view)
+        wanted, late = self._wanted(snapshot)
         self._offer(wanted)
-        more = await self._plan(view, wanted, group)
+        if self._watchdog.is_due:
+            self._watchdog.look(snapshot, self._observed())
+        more = await self._plan(snapshot, wanted, group)
         await self._discovery.sit()
-        await self._forget(view)
+        await self._forget(snapshot)
         return await self._latecomers.look(late) or more
 
-    def _wanted(self, view: View) -> tuple[dict[ShardId, list[Rule]], set[ShardId]]:
+    def _observed(self) -> Observed:
+        """What this worker knows beside the rows."""
+        return Observed(
+            paused=self._members.paused,
+            live=self._members.live,
+            reads={(shard_id, rule) for shard_id, running in self._running.items() for rule in running.worker.rules},
+            readable=self._latecomers.readable,
+            unstored=self._discovery.unstored,
+        )
+
+    def _wanted(self, snapshot: Snapshot) -> tuple[dict[ShardId, list[Rule]], set[ShardId]]:
         """Shards that may be read now, with the rules they are for; and those that latecomers are to ask for first."""
         wanted: dict[ShardId, list[Rule]] = {}
         late: set[ShardId] = set()
-        for shard_id, rules in view.wanted(
+        for shard_id, rules in snapshot.wanted(
             rule for rule in self._rules if rule.name not in self._members.paused
         ).items():
-            coming = [rule for rule in rules if view.is_late(rule, shard_id)]
+            coming = [rule for rule in rules if snapshot.is_late(rule, shard_id)]
             late.update([shard_id] if coming else ())
             kept = rules if shard_id in self._latecomers.readable else [rule for rule in rules if rule not in coming]
             if kept:
@@ -182,12 +195,12 @@ class Holdings:
             if shard_id in wanted:
                 running.worker.offer(wanted[shard_id])
 
-    async def _plan(self, view: View, wanted: Mapping[ShardId, list[Rule]], group: asyncio.TaskGroup) -> bool:
+    async def _plan(self, snapshot: Snapshot, wanted: Mapping[ShardId, list[Rule]], group: asyncio.TaskGroup) -> bool:
         """Claim what is free and falls to us, and hand over what is above our share."""
         ending = {shard_id for shard_id, running in self._running.items() if running.stop.is_set()}
         keeping = (self._running.keys() - ending) & wanted.keys()
-        free = self._free(view, wanted)
-        load = view.load(wanted, awaited=self._awaited(view), mine=len(keeping))
+        free = self._free(snapshot, wanted)
+        load = snapshot.load(wanted, awaited=self._awaited(snapshot), mine=len(keeping))
         moving = self._loads.moving(self._ref) & (ending | free.keys() | self._given_back)
         self._loads.tell(self._ref, load, moving)
         now = self._ports.clock.monotonic()
@@ -206,14 +219,12 @@ class Holdings:
         for shard_id in decided.releases:
             self._running[shard_id].stop.set()
         await self._claim_all([(free[shard_id], wanted[shard_id]) for shard_id in decided.claims], group)
-        settled = wanted.keys() - self._running.keys() - free.keys() - self._given_back
-        self._unread.look(view.rows, {shard_id: wanted[shard_id] for shard_id in sorted(settled)})
         return decided.more
 
-    def _awaited(self, view: View) -> int:
+    def _awaited(self, snapshot: Snapshot) -> int:
         """How many shards have ended whose children should come soon."""
         now = self._ports.clock.monotonic()
-        self._ended_since = {shard_id: self._ended_since.get(shard_id, now) for shard_id in view.ended}
+        self._ended_since = {shard_id: self._ended_since.get(shard_id, now) for shard_id in snapshot.ended}
         return sum(now - since < _AWAITED_SECONDS for since in self._ended_since.values())
 
     def _moves_left(self, free: Collection[ShardId]) -> int:
@@ -221,10 +232,10 @@ class Holdings:
         on_the_way = self._loads.moves - len(self._loads.moving(self._ref).intersection(free))
         return self._limits.moves_per_cycle - on_the_way
 
-    def _free(self, view: View, wanted: Iterable[ShardId]) -> dict[ShardId, LeaseRow]:
+    def _free(self, snapshot: Snapshot, wanted: Iterable[ShardId]) -> dict[ShardId, LeaseRow]:
         """Wanted shards that nobody alive owns. One is ours though we do not read it: a claim without an answer."""
         held = self._running.keys() | self._given_back
-        rows = {shard_id: view.rows[shard_id] for shard_id in wanted if shard_id not in held}
+        rows = {shard_id: snapshot.rows[shard_id] for shard_id in wanted if shard_id not in held}
         free = {
             shard_id: row
             for shard_id, row in rows.items()
@@ -237,7 +248,7 @@ class Holdings:
     def _offered(self, row: LeaseRow, waiting_seconds: float) -> Free:
         is_new = row.epoch == 0  # a child that somebody had is not its heir's any more: it was handed over
         ours = row.owner == self._members.me or (is_new and not self._ran.isdisjoint(row.shard.parents))
-        theirs = is_new and not ours and not self._view.rows.keys().isdisjoint(row.shard.parents)
+        theirs = is_new and not ours and not self._snapshot.rows.keys().isdisjoint(row.shard.parents)
         return Free(row.shard_id, ours=ours, theirs=theirs, waiting_seconds=waiting_seconds)
 
     # -- claims ----------------------------------------------------------------------------------------------------
@@ -262,7 +273,8 @@ class Holdings:
 
     async def _claim(self, seen: LeaseRow, rules: list[Rule], group: asyncio.TaskGroup) -> None:
         self._session.check()
-        row = await self._ports.coordination.claim(self._ref, seen, self._members.me)
+        serves = {target.target_id for rule in self._rules for target in rule.targets}
+        row = await self._ports.coordination.claim(self._ref, seen, self._members.me, serves)
         if row is None:
             return
         lease = Lease(self._ref, row.shard_id, self._members.me, row.epoch)
@@ -291,13 +303,13 @@ class Holdings:
 
     # -- what is forgotten ---------------------------------------------------------------------------------------------
 
-    async def _forget(self, view: View) -> None:
+    async def _forget(self, snapshot: Snapshot) -> None:
         """Drop rows of shards that nobody needs and that the stream listed no more for a while."""
         if not self._discovery.seated or self._others_come:
             self._vanished_since = {}
             return
         now = self._ports.clock.monotonic()
-        rows = view.forgettable()
+        rows = snapshot.forgettable()
         self._vanished_since = {row.shard_id: self._vanished_since.get(row.shard_id, now) for row in rows}
         for row in rows:
             if now - self._vanished_since[row.shard_id] >= _FORGET_SECONDS:

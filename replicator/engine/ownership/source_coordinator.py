@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 
-from replicator.domain.errors import ReplicatorError
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.loads import Loads
 from replicator.engine.discovery.describe_rate import DescribeBudget
@@ -17,7 +16,7 @@ from replicator.engine.membership.session import Session
 from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.stream_coordinator import Following, SessionPorts
 from replicator.engine.ownership.stream_succession import Generations
-from replicator.engine.waiting import backoff, pause_for_any
+from replicator.engine.service import Service
 from replicator.ports.services import ServiceKind, source_service
 
 
@@ -45,24 +44,14 @@ class StreamCoordinator:
 
     async def run(self) -> None:
         """Read the table's streams, an old one to its end before its successor, until the program stops."""
-        failures = 0
+        limits = self._limits
+        service = Service(
+            self._service, self._ports.observer, (self._shared.stop,), limits.backoff_seconds, limits.stall_seconds
+        )
         async with asyncio.TaskGroup() as group:
-            while not self._shared.stop.is_set():
-                self._changed.clear()
-                wait = float("inf")
-                try:
-                    await self._arrange(group)
-                    self._ports.observer.service_recovered(self._service)
-                    failures = 0
-                except ReplicatorError as error:
-                    if not self._followed:
-                        self._ports.observer.cycle(None, 0, 0)
-                    self._ports.observer.service_failed(self._service, error)
-                    failures += 1
-                    wait = backoff(failures + 2, self._limits.backoff_seconds)
-                await pause_for_any(wait, self._changed, self._shared.stop)
+            await service.run(lambda: self._arrange(group), self._changed)
 
-    async def _arrange(self, group: asyncio.TaskGroup) -> None:
+    async def _arrange(self, group: asyncio.TaskGroup) -> float:
         """Follow each stream that some rule is to read, for those rules."""
         due = await self._generations.due()
         self._followed = {ref: each for ref, each in self._followed.items() if not each[1].done()}
@@ -79,6 +68,7 @@ class StreamCoordinator:
             older += len(rules)
         if due.trouble is not None:
             raise due.trouble
+        return float("inf")
 
     def _follow(self, ref: StreamRef, group: asyncio.TaskGroup) -> tuple[Following, asyncio.Task[None]]:
         following = Following(ref, self._ports, self._shared, self._generations, changed=self._changed.set)

@@ -24,6 +24,7 @@ from replicator.engine.membership.session import Session
 from replicator.engine.ownership.lease_cleanup import Leftovers
 from replicator.engine.ownership.owned_shards import Holdings
 from replicator.engine.ownership.stream_succession import Generations
+from replicator.engine.service import Service
 from replicator.engine.shard.worker import ShardPorts
 from replicator.engine.waiting import backoff, pause_for_any
 from replicator.ports.services import ServiceKind, stream_service
@@ -80,14 +81,22 @@ class Following:
         self._limits = shared.limits
         self._generations = generations
         self._changed = changed
-        self._service = stream_service(ServiceKind.SHARDS, ref)
+        self._name = stream_service(ServiceKind.SHARDS, ref)
         self._wake = asyncio.Event()
+        self._began_at = float("-inf")
         self._rules: tuple[Rule, ...] = ()
         self._read_out: dict[RuleName, _ReadOut] = {}
         self._looked_at = float("-inf")
         self._alone = False
         self.over = asyncio.Event()
         """Set when nothing is to be read here any more."""
+        self._service = Service(
+            self._name,
+            ports.observer,
+            (self.over, shared.stop),
+            self._limits.backoff_seconds,
+            self._limits.stall_seconds,
+        )
         self._discovery = Discovery(
             ref, ports, shared.members, shared.budget, limits=shared.limits, wake=self._wake.set
         )
@@ -118,8 +127,8 @@ class Following:
         members.listen(self._wake.set)
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._discovery.run(), name=f"discovery for {self._service.shown}")
-                await self._cycles(group)
+                group.create_task(self._discovery.run(), name=f"discovery for {self._name.shown}")
+                await self._service.run(lambda: self._cycle(group), self._wake)
                 await self._end()
         finally:
             members.unlisten(self._wake.set)
@@ -130,29 +139,21 @@ class Following:
         """What was told of a stream that we look at no more is no trouble of ours."""
         self._shards.hush()
         self._discovery.hush()
-        self._ports.observer.service_recovered(self._service)
+        self._ports.observer.service_recovered(self._name)
 
-    async def _cycles(self, group: asyncio.TaskGroup) -> None:
-        failures = 0
-        while not (self.over.is_set() or self._shared.stop.is_set()):
-            self._wake.clear()
-            began_at = self._ports.clock.monotonic()
-            try:
-                more = await self._shards.cycle(group)
-                await self._judge()
-                if self._discovery.seated:
-                    await self._leftovers.clear()
-                self._ports.observer.service_recovered(self._service)
-                failures = 0
-                wait = 0.0 if more else min(self._limits.heartbeat_seconds, self._longest_wait)
-            except ReplicatorError as error:
-                failures += 1
-                self._ports.observer.service_failed(self._service, error)
-                wait = backoff(failures + 2, self._limits.backoff_seconds)
+    async def _cycle(self, group: asyncio.TaskGroup) -> float:
+        """Look at the rows and act; returns in how many seconds to look again."""
+        rest = self._began_at + _BREATH_SECONDS - self._ports.clock.monotonic()
+        await pause_for_any(rest, self.over, self._shared.stop)
+        self._began_at = self._ports.clock.monotonic()
+        try:
+            more = await self._shards.cycle(group)
+            await self._judge()
+            if self._discovery.seated:
+                await self._leftovers.clear()
+        finally:
             self._shards.tell()
-            await pause_for_any(wait, self._wake, self.over, self._shared.stop)
-            rest = began_at + _BREATH_SECONDS - self._ports.clock.monotonic()
-            await pause_for_any(rest, self.over, self._shared.stop)
+        return 0.0 if more else min(self._limits.heartbeat_seconds, self._longest_wait)
 
     @property
     def _longest_wait(self) -> float:
@@ -161,12 +162,24 @@ class Following:
         return _FREE_SECONDS if self._shards.expects else self._limits.heartbeat_seconds
 
     async def _end(self) -> None:
-        """Stop every shard at once, tell the others to take over, and let somebody else discover."""
+        """Stop every shard at once, tell the others to take over, and let another worker discover.
+
+        A seat that stays with a worker that lives and does not list the stream would keep every other from listing it.
+        """
         self._shards.stop()
-        try:
-            await self._discovery.leave()
-        except ReplicatorError as error:
-            self._ports.observer.service_failed(self._service, error)
+        failures = 0
+        while not self._shared.session.over.is_set():
+            try:
+                await self._discovery.leave()
+            except ReplicatorError as error:
+                self._ports.observer.service_failed(self._name, error)
+            else:
+                return
+            if self._shared.stop.is_set():
+                return
+            failures += 1
+            wait = backoff(failures + 2, self._limits.backoff_seconds)
+            await pause_for_any(wait, self._shared.stop, self._shared.session.over)
 
     # -- when a stream is left -------------------------------------------------------------------------------------
 

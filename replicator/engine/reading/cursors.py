@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from replicator.domain.progress import HORIZON, Position
 from replicator.domain.records import ChangeRecord
@@ -32,21 +32,23 @@ class Page:
     grant: Grant
 
 
+@dataclass(slots=True, eq=False)
 class Cursor:
-    """One place in the shard that somebody reads from."""
+    """One place in the shard that pipelines read from."""
 
-    __slots__ = ("asked_at", "expiries", "idle_seconds", "iterator", "readers", "trims", "turn")
-
-    def __init__(self, asked_at: float) -> None:
-        self.turn = asyncio.Lock()
-        self.iterator: str | None = None
-        self.idle_seconds = 0.0
-        self.expiries = 0
-        self.trims = 0
-        self.asked_at = asked_at
-        """Up to when nothing that came behind this place can have been trimmed unseen (monotonic)."""
-        self.readers: list[Callable[[], bool]] = []
-        """Who reads from here now; each tells whether it is urgent."""
+    asked_at: float
+    """Up to when nothing that came behind this place can have been trimmed unseen (monotonic)."""
+    iterator: str | None = None
+    idle_seconds: float = 0.0
+    expiries: int = 0
+    trims: int = 0
+    answered_at: float = float("-inf")
+    """When a call behind this place last had an answer (monotonic)."""
+    hungry: bool = False
+    """Whether a call waits for bytes that others hold."""
+    readers: list[Callable[[], bool]] = field(default_factory=list)
+    """Who reads from here now; each tells whether it is urgent."""
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def urgent(self) -> bool:
         """Whether something waits for the page behind this place."""
@@ -74,6 +76,10 @@ class Cursors:
         while len(self._cursors) > CURSORS_KEPT:
             self._cursors.popitem(last=False)
         return cursor
+
+    def known(self, position: Position) -> Cursor | None:
+        """The cursor at a position, if there is one."""
+        return self._cursors.get(position)
 
     def leave(self, position: Position) -> None:
         """Nobody reads from a position any more."""

@@ -84,13 +84,16 @@ class ShardReader:
         self._record_bytes = 1000
         self.trouble: ReplicatorError | None = None
         """What keeps calls from being answered."""
-        self.hungry = False
-        """Whether a call waits for bytes that others hold."""
 
-    @property
-    def polled_at(self) -> float:
-        """When a call last had an answer."""
-        return self._calls.answered_at
+    def answered_at(self, position: Position) -> float:
+        """When a call for what is behind a position last had an answer, as far as that is still read from."""
+        cursor = self._cursors.known(position)
+        return float("-inf") if cursor is None else cursor.answered_at
+
+    def is_hungry(self, position: Position) -> bool:
+        """Whether a call for what is behind a position waits for bytes that others hold."""
+        cursor = self._cursors.known(position)
+        return cursor is not None and cursor.hungry
 
     async def read(self, position: Position, *, limit: int | None = None, urgent: Callable[[], bool] = _never) -> Page:
         """The next page with records behind `position`, or the end of the shard; waits for either.
@@ -196,11 +199,11 @@ class ShardReader:
         """One call; None when there was nothing behind the position yet."""
         await self._calls.until_due()
         expected = _IDLE_BYTES if cursor.idle_seconds else min(limit * self._record_bytes, _MOST_BYTES)
-        self.hungry = True
+        cursor.hungry = True
         try:
             grant = await self._budget.acquire(expected, cursor.urgent)
         finally:
-            self.hungry = False
+            cursor.hungry = False
         page = None
         try:
             page = await self._poll_within(grant, position, cursor, limit)
@@ -216,7 +219,7 @@ class ShardReader:
             self._renew(position, cursor)
             return None
         cursor.expiries = cursor.trims = 0
-        cursor.asked_at = self._calls.answered_at
+        cursor.asked_at = cursor.answered_at = self._calls.answered_at
         self._observer.polled(self._ref, self._shard_id, position, len(answer.records))
         if answer.records:
             grant.correct(weight(answer.records))

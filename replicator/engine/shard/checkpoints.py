@@ -16,6 +16,7 @@ from replicator.domain.shards.leases import Lease
 from replicator.domain.targets import TargetId
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import ShardFence
+from replicator.engine.service import watched
 from replicator.engine.shard.ports import ShardPorts
 from replicator.engine.waiting import backoff
 from replicator.ports.services import ServiceKind, shard_service
@@ -92,7 +93,8 @@ class Progress:
             saved, self._dirty = self._dirty, {}
             try:
                 self._fence.check()
-                await self._ports.coordination.save(self._lease, saved)
+                with watched(self.service, self._ports.observer, self._limits.stall_seconds):
+                    await self._ports.coordination.save(self._lease, saved)
             except BaseException as error:
                 self._dirty = {**saved, **self._dirty}
                 if isinstance(error, LeaseLost):

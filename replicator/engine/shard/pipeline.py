@@ -43,6 +43,17 @@ class Standstill:
     remedy: str
 
 
+_HUNGRY = Standstill(
+    "It waits for memory: records of other shards fill the budget of bytes in flight.",
+    "See which targets are blocked, or raise the budget.",
+)
+_SILENT_STREAM = Standstill("The stream was asked and does not answer.", "Check the stream's endpoint and the network.")
+_SILENT_TABLE = Standstill(
+    "It is about to begin, and the coordination table or the stream does not answer.",
+    "Check their endpoints, the network, and the table for throttling.",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class _Trimmed:
     """What stood behind a position is gone, for these targets; for all that stand there, if none is named."""
@@ -69,7 +80,10 @@ class Pipeline:
         self._appliers: list[TargetApplier] = []
         self._unfinished: dict[TargetId, Unfinished] = {target.target_id: {} for target in rule.targets}
         self._limit = held.limits.page_records
-        self._reads = False
+        self._read_from: Position | None = None
+        """Where records are awaited now."""
+        self._answered_at = float("-inf")
+        """When the stream last answered there (monotonic)."""
         self._error: ReplicatorError | None = None
         self._progressed_at = held.ports.clock.monotonic()
 
@@ -136,13 +150,14 @@ class Pipeline:
             self._error = error
             observer.service_failed(self._service, error)
         else:
+            self._error = ReplicatorError(f"{type(error).__name__}: an error that was not expected; the log has it.")
             observer.shard_failed(self._held.lease, self.rule.name, error)
 
     # -- through the shard ---------------------------------------------------------------------------------------------
 
     async def _pass_through(self) -> None:
         """Read and apply from the stored positions to the end, past every loss that may be passed."""
-        self._reads = False
+        self._read_from = None
         self._stop, self._pages = asyncio.Event(), asyncio.Queue()
         if self._over.is_set():
             raise Stopped
@@ -168,7 +183,7 @@ class Pipeline:
         """Read and apply to the end of the shard, or to a place behind which records are gone."""
         ahead = ReadAhead(self._held.limits.page_records + 1)  # behind a full page the next one is still read
         self._appliers = [self._applier(target, starts[target.target_id], ahead) for target in self.rule.targets]
-        self._reads = True
+        self._read_from = position
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(position, ahead), name=f"read for {self.rule.name}")
@@ -195,6 +210,7 @@ class Pipeline:
         try:
             while position != END:
                 await ahead.room.wait()
+                self._read_from = position
                 page = await self._held.reader.read(position, limit=self._limit, urgent=ahead.urgent)
                 if not self._in_hand:
                     self._progressed_at = self._held.ports.clock.monotonic()
@@ -252,27 +268,25 @@ class Pipeline:
 
     def standstill(self) -> Standstill | None:
         """Why nothing progressed for the bound, if nothing did. A shard without records progresses by being read."""
-        if self._reads and not self._in_hand and self._losses.gate.closed is None:
-            return self._unread()
-        error = self._losses.gate.closed or self._error
-        if self._idle_seconds() < self._held.limits.stall_seconds:
+        is_read = self._read_from is not None and not self._in_hand and self._losses.gate.closed is None
+        idle = self._unread_seconds() if is_read else self._idle_seconds()
+        if idle < self._held.limits.stall_seconds:
             return None
         if self._in_hand:
             return self._unapplied()
-        return None if error is None else self._because(error)
+        if is_read and self._read_from is not None and self._held.reader.is_hungry(self._read_from):
+            return _HUNGRY
+        error = self._losses.gate.closed or (self._held.reader.trouble if is_read else None) or self._error
+        if error is not None:
+            return self._because(error)
+        return _SILENT_STREAM if is_read else _SILENT_TABLE
 
-    def _unread(self) -> Standstill | None:
-        limits, reader = self._held.limits, self._held.reader
-        if self._held.ports.clock.monotonic() - reader.polled_at < limits.stall_seconds + limits.idle_seconds:
-            return None
-        if reader.hungry:
-            return Standstill(
-                "It waits for memory: records of other shards fill the budget of bytes in flight.",
-                "See which targets are blocked, or raise the budget.",
-            )
-        if reader.trouble is not None:
-            return self._because(reader.trouble)
-        return Standstill("The stream was asked and does not answer.", "Check the stream's endpoint and the network.")
+    def _unread_seconds(self) -> float:
+        """For how long nothing was heard from where this pipeline reads; an idle shard is asked less often."""
+        if self._read_from is not None:
+            self._answered_at = max(self._answered_at, self._held.reader.answered_at(self._read_from))
+        now, idle = self._held.ports.clock.monotonic(), self._held.limits.idle_seconds
+        return now - max(self._answered_at, self._progressed_at) - idle
 
     def _unapplied(self) -> Standstill:
         for applier in self._appliers:

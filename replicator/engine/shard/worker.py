@@ -8,7 +8,7 @@ durable, and nothing of the shard outlives its lease.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 
 from replicator.domain.errors import LeaseLost, ReplicatorError
 from replicator.domain.identifiers import RuleName
@@ -74,6 +74,11 @@ class ShardWorker:
         self._stirred_at: float | None = None
         self._stalled: dict[RuleName, float] = {}
         """Rules that stand still, and when that was told last."""
+
+    @property
+    def rules(self) -> Collection[RuleName]:
+        """Rules whose pipelines run here."""
+        return self._running.keys()
 
     def offer(self, rules: Iterable[Rule]) -> None:
         """Start the pipelines of rules that may read this shard and do not yet."""

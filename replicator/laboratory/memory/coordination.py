@@ -7,7 +7,7 @@ under an epoch that has passed. What was discovered only grows.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from replicator.domain.errors import LeaseLost, WorldMismatch
@@ -113,13 +113,15 @@ class MemoryCoordination:
             if row is not None:
                 self.put(stream, replace(row, vanished=True, vanished_at=at))
 
-    async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
+    async def claim(
+        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = ()
+    ) -> LeaseRow | None:
         """Take a shard if its row still has the owner and epoch of `seen`."""
         async with self.faults.around("claim"):
             row = self.row(stream, seen.shard_id)
             if row is None or (row.owner, row.epoch) != (seen.owner, seen.epoch):
                 return None
-            taken = replace(row, owner=owner, epoch=row.epoch + 1)
+            taken = replace(row, owner=owner, epoch=row.epoch + 1, serves=frozenset(serves))
             self.put(stream, taken)
             return taken
 

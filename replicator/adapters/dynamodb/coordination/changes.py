@@ -24,6 +24,11 @@ def text(value: str) -> Value:
     return {"S": value}
 
 
+def texts(values: Iterable[str]) -> Value:
+    """A set of strings, of which there is one at least."""
+    return {"SS": sorted(values)}
+
+
 def number(value: int) -> Value:
     """A number attribute."""
     return {"N": str(value)}

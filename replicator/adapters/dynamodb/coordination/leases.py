@@ -7,10 +7,10 @@ grows, and a child's row is never written before its parent's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from replicator.adapters.dynamodb.coordination.changes import Change, flag, number, schema, seconds, text
+from replicator.adapters.dynamodb.coordination.changes import Change, flag, number, schema, seconds, text, texts
 from replicator.adapters.dynamodb.coordination.names import SEAT, checkpoint, key, rewind
 from replicator.adapters.dynamodb.coordination.rows import StreamRows, parse_rewind, rewind_text
 from replicator.domain.errors import LeaseLost, ReplicatorError
@@ -108,10 +108,19 @@ class DynamoCoordination:
 
     # -- leases and progress ---------------------------------------------------------------------------------------
 
-    async def claim(self, stream: StreamRef, seen: LeaseRow, owner: WorkerId) -> LeaseRow | None:
+    async def claim(
+        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = ()
+    ) -> LeaseRow | None:
         """Take a shard if its row still is as seen, and raise its epoch; None when another worker was faster."""
         change = Change(
-            sets={"owner": text(owner), "epoch": number(seen.epoch + 1), "sv": schema()}, when=_as_seen(seen)
+            sets={
+                "owner": text(owner),
+                "epoch": number(seen.epoch + 1),
+                "sv": schema(),
+                **({"serves": texts(each.text for each in serves)} if serves else {}),
+            },
+            removes=() if serves else ("serves",),
+            when=_as_seen(seen),
         )
         answer = await self._table.update(self._names.shard_key(stream, seen.shard_id), change)
         return None if answer is None else self._reader.lease_row(answer)

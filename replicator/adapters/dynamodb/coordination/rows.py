@@ -112,6 +112,7 @@ class RowReader:
             epoch=self.number(row, "epoch"),
             checkpoints={target: self._position(row, name) for name, target in self._targets(row, CHECKPOINT)},
             rewinds={target: self._rewind(row, name) for name, target in self._targets(row, REWIND)},
+            serves=frozenset(target for text in self._texts(row, "serves") if (target := parse_target(text))),
             found_at=self.seconds(row, "found_at") if "found_at" in row else 0.0,
             vanished=self._flag(row, "vanished"),
             vanished_at=self.seconds(row, "vanished_at") if "vanished_at" in row else None,

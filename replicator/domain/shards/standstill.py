@@ -1,0 +1,243 @@
+"""Why a rule does not move on a stream: every shard that it still needs is being read, or has a reason here.
+
+A pure function of one reading of the rows and of what the observer knows beside them, so a standstill shows whatever
+keeps the worker that should move from saying so, and also where no worker reads anything. Invariant: of each shard that
+a rule needs, exactly one holds: it is read by a worker that lives, or it waits for something that `waits` names; and a
+wait for parents ends at a shard of the other kinds.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from replicator.domain.identifiers import RuleName, ShardId, WorkerId
+from replicator.domain.progress import HORIZON, Position
+from replicator.domain.rules import Rule
+from replicator.domain.shards.leases import LeaseRow
+from replicator.domain.shards.lineage import childless, unfinished_parents
+from replicator.domain.shards.snapshot import Snapshot
+from replicator.domain.targets import TargetKind
+
+_NAMED = 3
+"""So many shards are named in a sentence; the others are counted."""
+
+
+class Why(enum.StrEnum):
+    """What a rule waits for."""
+
+    PAUSED = "paused"
+    PARENTS = "parents"
+    UNREADABLE_ROW = "unreadable row"
+    OTHER_CONFIGURATION = "other configuration"
+    LATE_TARGET = "late target"
+    UNCLAIMED = "unclaimed"
+    MOTIONLESS = "motionless"
+    NO_CHILD = "no child"
+    NOT_STORED = "not stored"
+    NO_SHARD = "no shard"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Why one shard is not read for a rule. `on`: the parents, or the worker, that it waits for.
+
+    `instead`: what that worker reads the shard for, where it is the same mesh with other members.
+    """
+
+    why: Why
+    on: tuple[str, ...] = ()
+    instead: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What a worker knows beside the rows.
+
+    `reads`: what it reads itself, whose own watchdog tells of it. `readable`: shards that were seen to be readable.
+    `unstored`: shards that are listed and not stored yet, with the parents that hold them back; only the worker that
+    lists the stream knows.
+    """
+
+    paused: Collection[RuleName] = ()
+    live: Collection[WorkerId] = ()
+    reads: Collection[tuple[ShardId, RuleName]] = ()
+    readable: Collection[ShardId] = ()
+    unstored: Mapping[ShardId, tuple[ShardId, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Standstill:
+    """A rule that does not move on some shards of a stream; on the whole stream, if none is named."""
+
+    rule: RuleName
+    why: Why
+    shards: tuple[ShardId, ...]
+    reason: str
+    remedy: str
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """For how long something may last before it is a standstill, in seconds.
+
+    `children`: the end of a replaced stream has no children, and is left after a while.
+    """
+
+    stall: float
+    children: float
+
+
+def waits(snapshot: Snapshot, rule: Rule, observed: Observed) -> dict[ShardId, Wait]:
+    """Why each shard that a rule needs is not read for it; shards that are being read are left out."""
+    needs = snapshot.needs(rule)
+    parents = unfinished_parents(snapshot.graph, needs.finished, needs.begun)
+    found: dict[ShardId, Wait] = {}
+    for shard_id, row in snapshot.rows.items():
+        if shard_id in needs.finished:
+            continue
+        if rule.name in observed.paused:
+            found[shard_id] = Wait(Why.PAUSED)
+        elif shard_id in parents:
+            found[shard_id] = Wait(Why.PARENTS, parents[shard_id])
+        elif (shard_id, rule.name) not in observed.reads:
+            wait = _wait(snapshot, needs.rules[shard_id], row, observed)
+            found.update({} if wait is None else {shard_id: wait})
+    return found
+
+
+def _wait(snapshot: Snapshot, needed: Rule, row: LeaseRow, observed: Observed) -> Wait | None:
+    """Why a shard is not read although its parents are finished."""
+    if snapshot.may_overtake(needed, row.shard_id):
+        return Wait(Why.UNREADABLE_ROW)
+    if snapshot.is_late(needed, row.shard_id) and row.shard_id not in observed.readable:
+        return Wait(Why.LATE_TARGET)
+    if row.owner is None or row.owner not in observed.live:
+        return Wait(Why.UNCLAIMED)
+    wanted = {target.target_id for target in needed.targets}
+    if row.serves >= wanted:
+        return None
+    others = [each for each in row.serves - wanted if each.rule == needed.name and each.kind is TargetKind.MESH]
+    return Wait(Why.OTHER_CONFIGURATION, (row.owner,), tuple(sorted(each.text for each in others)))
+
+
+class Watch:
+    """How long everything that a rule needs has stood still; remembers what it saw, and decides nothing else."""
+
+    def __init__(self, patience: Patience) -> None:
+        self._patience = patience
+        self._since: dict[tuple[RuleName, ShardId | None, Wait], tuple[object, float]] = {}
+
+    def look(self, snapshot: Snapshot, observed: Observed, now: float) -> list[Standstill]:
+        """Standstills that last too long by now; `now` is in seconds of a clock that never jumps."""
+        seen: dict[tuple[RuleName, ShardId | None, Wait], tuple[object, float]] = {}
+        overdue: dict[tuple[RuleName, Wait], list[ShardId]] = {}
+        for rule in snapshot.rules:
+            for shard_id, wait, state in _signs(snapshot, rule, observed):
+                key = rule.name, shard_id, wait
+                before, since = self._since.get(key, (state, now))
+                seen[key] = state, since if before == state else now
+                patience = self._patience.children if wait.why is Why.NO_CHILD else self._patience.stall
+                if now - seen[key][1] >= patience:
+                    overdue.setdefault((rule.name, wait), []).extend(() if shard_id is None else (shard_id,))
+        self._since = seen
+        unreadable = snapshot.state.unreadable
+        row = "" if unreadable is None else unreadable.sentence
+        return [
+            Standstill(rule, wait.why, tuple(sorted(shards)), *explain(wait, sorted(shards), row))
+            for (rule, wait), shards in overdue.items()
+        ]
+
+
+_Sign = tuple[ShardId | None, Wait, object]
+"""What may be a standstill, and what would have changed if it were none."""
+
+
+def _signs(snapshot: Snapshot, rule: Rule, observed: Observed) -> Iterable[_Sign]:
+    """Everything about a rule that may be a standstill. What waits for parents, waits for what is told of them."""
+    if rule.name in observed.paused:
+        return
+    if not snapshot.rows and not observed.unstored:
+        yield None, Wait(Why.NO_SHARD), ()
+    needs = snapshot.needs(rule)
+    waiting = waits(snapshot, rule, observed)
+    for shard_id, wait in waiting.items():
+        if wait.why is not Why.PARENTS:
+            yield shard_id, wait, ()
+    begotten = {parent for shard in snapshot.graph.values() for parent in shard.parents}
+    for shard_id, row in snapshot.rows.items():
+        has_more = row.shard.closed or row.vanished or shard_id in begotten or _is_behind(needs.rules[shard_id], row)
+        if has_more and shard_id not in waiting and shard_id not in needs.finished:
+            yield shard_id, Wait(Why.MOTIONLESS), _places(rule, row)
+    for shard_id in childless(snapshot.graph, needs.finished):
+        if not snapshot.rows[shard_id].vanished:
+            yield shard_id, Wait(Why.NO_CHILD), ()
+    for shard_id, parents in observed.unstored.items():
+        yield shard_id, Wait(Why.NOT_STORED, parents), ()
+
+
+def _is_behind(needed: Rule, row: LeaseRow) -> bool:
+    """Whether another target has got records of an open shard that a target of this rule lacks."""
+    places = [row.checkpoints.get(target.target_id, HORIZON) for target in needed.targets]
+    most = max((place.order for place in row.checkpoints.values()), default=HORIZON.order)
+    return any(place.order < most for place in places)
+
+
+def _places(rule: Rule, row: LeaseRow) -> tuple[Position | None, ...]:
+    return tuple(row.checkpoints.get(target.target_id) for target in rule.targets)
+
+
+# -- sentences ---------------------------------------------------------------------------------------------------------
+
+_WORDS: Mapping[Why, tuple[str, str]] = {
+    Why.PAUSED: ("The rule is paused.", "`replicator resume` lets it go on."),
+    Why.PARENTS: (
+        "{shards} cannot be read before the end of {on}.",
+        "Nothing to do while the parents make progress.",
+    ),
+    Why.UNREADABLE_ROW: ("{shards} waits: a row that cannot be read may be the one of its parent.", "{row}"),
+    Why.OTHER_CONFIGURATION: (
+        "Worker {on} owns {shards} and does not read it for every target of this rule: its configuration is another.",
+        "Give every worker of the group the same configuration; restart those with an older one.",
+    ),
+    Why.LATE_TARGET: (
+        "A target that is new to {shards} waits: the stream lists it and does not let it be read.",
+        "It goes on when the shard can be read or is listed no more; check the permissions on the stream.",
+    ),
+    Why.UNCLAIMED: (
+        "No worker takes {shards}.",
+        "See the logs of the workers for what keeps them from it, and the coordination table for throttling.",
+    ),
+    Why.MOTIONLESS: (
+        "The position on {shards} does not move, although there is more to read: its end, or what others have got.",
+        "The status of the worker that owns it says what blocks the rule there; restart that worker if nothing does.",
+    ),
+    Why.NO_CHILD: (
+        "{shards} is read to its end; the stream lists no child of it and is not replaced.",
+        "If the table's stream was disabled, enable it again; else its listing is late or wrong.",
+    ),
+    Why.NOT_STORED: (
+        "{shards} is listed and waits: its parent {on} is neither listed nor proven gone.",
+        "It goes on when the parent is listed, is proven gone, or could be read for half a minute.",
+    ),
+    Why.NO_SHARD: ("No shard of the stream is known.", "Check that DescribeStream is allowed and lists shards."),
+}
+
+
+def explain(wait: Wait, shards: Collection[ShardId], row: str = "") -> tuple[str, str]:
+    """What happens, and what can be done about it. `row`: what is said of the row that cannot be read."""
+    reason, remedy = _WORDS[wait.why]
+    shown = _shown(shards, "shard ")
+    if reason.startswith("{"):
+        shown = shown[:1].upper() + shown[1:]
+    if wait.instead:
+        reason += " It reads it for {instead}: nothing there counts for other members."
+    said = reason.format(shards=shown, on=_shown(wait.on), instead=_shown(wait.instead))
+    return said, remedy.format(row=row)
+
+
+def _shown(names: Collection[str], what: str = "") -> str:
+    listed = list(names)
+    shown = ", ".join(f"{what}{name}" for name in listed[:_NAMED])
+    return shown if len(listed) <= _NAMED else f"{shown} and {len(listed) - _NAMED} more"

@@ -1,0 +1,16 @@
+"""More histories of `test_standstills`."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation import test_standstills as short
+
+MORE_SEEDS = range(short.SEEDS, short.SEEDS + 30)
+
+pytestmark = pytest.mark.looptime(noop_cycles=0)
+
+
+@pytest.mark.parametrize("seed", MORE_SEEDS)
+async def test_more_rules_that_owe_something_and_do_not_move_are_told_why(seed: int) -> None:
+    await short.test_a_rule_that_owes_something_and_does_not_move_is_told_why(seed)
