@@ -14,9 +14,9 @@ from replicator.domain.identifiers import SequenceNumber, ShardId, WorkerId
 from replicator.domain.progress import END, HORIZON, after
 from replicator.domain.shards.leases import Rewind, StreamState
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.shards.listing import Listing
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.discovery.discovery import Discovery
-from replicator.engine.discovery.listing import Listing
 from replicator.engine.discovery.questions import Questions
 from replicator.engine.limits import Limits
 from replicator.engine.membership.heartbeat import News
@@ -24,7 +24,6 @@ from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session
 from replicator.engine.waiting import Stopped
 from replicator.laboratory.memory import Fault
-from replicator.ports.sources import ShardPage
 from tests.engine.shard_bench import first_of
 from tests.engine.world import Process, World, id_of, until
 
@@ -444,9 +443,9 @@ async def test_a_call_without_an_answer_is_given_up_and_made_again() -> None:
 
 async def test_a_listing_that_begins_anew_with_every_page_ends() -> None:
     listing = Listing(frozenset())
-    page = ShardPage((Shard(S0), Shard(S0), Shard(S1, (S0,))), S1)
-    assert not listing.take(page)
-    assert listing.take(page)
+    page = (Shard(S0), Shard(S0), Shard(S1, (S0,)))
+    assert not listing.take(page, S1)
+    assert listing.take(page, S1)
     assert listing.seen == {S0: Shard(S0, closed=True), S1: Shard(S1, (S0,))}
 
 

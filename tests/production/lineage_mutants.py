@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from replicator.domain.identifiers import ShardId
-from replicator.domain.shards import lineage
+from replicator.domain.shards import admission, lineage
 from replicator.domain.shards import snapshot as view
 from replicator.domain.shards.leases import Seat
 from replicator.domain.shards.lineage import Shard
 from replicator.engine.applying import ordered_driver as ordered
-from replicator.engine.discovery import admission, discovery
+from replicator.engine.discovery import discovery
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.discovery.discovery import Discovery
 from replicator.engine.ownership.stream_coordinator import Following

@@ -1,25 +1,26 @@
 """Which shards a stream has: every DescribeStream call of this worker for one stream is made here.
 
 The worker that holds the stream's seat lists it regularly; every other one only asks for the children of shards that it
-read to their end, and whether a shard is over. Invariant: progress never goes back. A page is stored when it is there,
-a page that fails is asked for again, and nothing that one listing leaves out is taken for gone.
+read to their end, and whether a shard is over. `domain/shards/discovery_schedule.py` decides when and what is asked.
+Invariant: progress never goes back. A page is stored when it is there, a page that fails is asked for again, and
+nothing that one listing leaves out is taken for gone.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable
-from dataclasses import dataclass
 from typing import TypeVar
 
-from replicator.domain.errors import RecordsTrimmed, ReplicatorError, ShardGone, Unreachable
+from replicator.domain.errors import ReplicatorError, ShardGone, Unreachable
 from replicator.domain.identifiers import ShardId
-from replicator.domain.progress import END, HORIZON
+from replicator.domain.progress import END
+from replicator.domain.shards.discovery_schedule import LONG_AGO, Schedule
 from replicator.domain.shards.leases import StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard, childless
-from replicator.engine.discovery.admission import Admission
+from replicator.domain.shards.listing import Listing
+from replicator.engine.discovery.catalogue import Catalogue
 from replicator.engine.discovery.describe_rate import DescribeBudget
-from replicator.engine.discovery.listing import Listing
 from replicator.engine.discovery.questions import Questions
 from replicator.engine.discovery.seat import SeatHolder
 from replicator.engine.limits import Limits
@@ -29,37 +30,22 @@ from replicator.engine.shard.worker import ShardPorts
 from replicator.engine.waiting import Stopped
 from replicator.ports.services import ServiceKind, stream_service
 
-_SOON_SECONDS = 1.0
-"""Time between two questions for the children of a shard that was read to its end."""
-_NEWS_SHARE = 120.0
-"""While nothing new is found, questions become rarer: after so long the time between two of them grows beyond that."""
-_TICK_SECONDS = 0.01
-_LONG_AGO = -1e9
-_FEW_PARENTS = 5
-"""For so many the children are asked for one by one; for more, the stream is listed."""
 _UNFILTERED_SECONDS = 600.0
-"""For so long nobody asks for children where that was refused: it may have been about one shard only."""
+"""For so long no children are asked for where that was refused: it may have been about one shard only."""
 _CALL_SECONDS = 15.0
 _LONGEST_BACKOFF = 5.0
 _FAILURES_OF_A_PAGE = 8
 """A page that fails so often in a row is given up, and the listing begins anew."""
-_LISTINGS_WITHOUT = 3
-"""A shard that so many listings in a row leave out has vanished."""
-_PROBES_AT_ONCE = 16
-_PROBES_PER_LISTING = 2
 
 Answer = TypeVar("Answer")
 
 
-@dataclass(slots=True)
-class _Parent:
-    """A shard that was read to its end and has no known child."""
-
-    asked_at: float = _LONG_AGO
-
-
 class Discovery:
-    """One stream's shards, as one session of a worker finds them. Implements `Ends`."""
+    """One stream's shards, as one session of a worker finds them. Implements `Ends`.
+
+    It is longer than a class should be because its loop, its calls and the questions of readers share one turn at the
+    endpoint; what is decided and what is stored has classes of its own.
+    """
 
     def __init__(  # noqa: PLR0913 - its collaborators, given once
         self,
@@ -77,26 +63,21 @@ class Discovery:
         self._members = members
         self._budget = budget
         self._limits = limits
-        self._tell_coordinator = wake
+        self._wake_coordinator = wake
         self._service = stream_service(ServiceKind.DISCOVERY, ref)
         self._over = asyncio.Event()
         self._wake = asyncio.Event()
-        self._state = StreamState({}, None, {}, at=0.0)
-        self._seen_at = _LONG_AGO
-        self._graph: dict[ShardId, Shard] = {}
-        self._parents: dict[ShardId, _Parent] = {}
-        self._admission = Admission()
+        self._catalogue = Catalogue(ref, ports)
+        self._parents: dict[ShardId, float] = {}
+        """Shards that were read to their end and have no known child, with when their children were last asked for."""
         self._questions = Questions()
-        self._refused_at = _LONG_AGO
+        self._refused_at = LONG_AGO
         """When the endpoint last could not, or would not, tell a shard's children."""
         self._seat = SeatHolder(ref, ports.coordination, members, limits=limits, clock=ports.clock)
         self._calls = 0
         self._listing: Listing | None = None
-        self._listed_at = _LONG_AGO
-        self._news_at = _LONG_AGO
-        self._began_at: float | None = None
-        """While a stream without rows is listed for the first time: when that began. Shards found then are not new."""
-        self._misses: dict[ShardId, int] = {}
+        self._listed_at = LONG_AGO
+        self._news_at = LONG_AGO
         self.settling = False
         """Whether everything that is known was read to its end, for some rule."""
         self._alone = False
@@ -105,7 +86,7 @@ class Discovery:
         self.gone = False
         """Whether the stream itself was gone when it was last asked."""
 
-    # -- what the coordinator tells and asks -----------------------------------------------------------------------
+    # -- for the coordinator and the readers -------------------------------------------------------------------------
 
     @property
     def seated(self) -> bool:
@@ -115,34 +96,32 @@ class Discovery:
     @property
     def waits(self) -> bool:
         """Whether shards were seen that could not be stored yet."""
-        return self._admission.waits
+        return bool(self._catalogue.unstored)
 
     @property
     def unstored(self) -> dict[ShardId, tuple[ShardId, ...]]:
         """Shards that were seen and could not be stored yet, with the parents that hold them back."""
-        return self._admission.unstored
+        return self._catalogue.unstored
 
     def see(self, state: StreamState, ours: Collection[ShardId]) -> None:
         """Take what is stored now, before anything is done about it. `ours`: shards that we read in this session."""
-        self._state = state
-        self._seen_at = self._ports.clock.monotonic()
-        self._graph = {shard_id: row.shard for shard_id, row in state.rows.items()}
+        self._catalogue.see(state)
         ended = [shard_id for shard_id, row in state.rows.items() if END in row.checkpoints.values()]
-        parents = [each for each in childless(self._graph, ended) if self.seated or each in ours]
+        parents = [each for each in childless(self._catalogue.graph, ended) if self.seated or each in ours]
         if not self._parents.keys() >= set(parents):
             self._news()
-        self._parents = {shard_id: self._parents.get(shard_id) or _Parent() for shard_id in parents}
+        self._parents = {shard_id: self._parents.get(shard_id, LONG_AGO) for shard_id in parents}
 
-    async def sit(self) -> None:
+    async def claim_seat(self) -> None:
         """Take the discoverer's seat when no worker has it, or when its owner is dead or does not list."""
-        if await self._seat.sit(self._state.seat):
-            self._began_at = None if self._state.rows else self._server_time()
+        if await self._seat.claim(self._catalogue.state.seat):
+            self._catalogue.begin()
             self._news()
 
     def settle(self, *, settling: bool, alone: bool = False) -> None:
         """Note whether everything that is known was read to its end, so that only listings can show more.
 
-        `alone`: who has the seat does not say what it found, so we look ourselves.
+        `alone`: the worker that has the seat does not say what it found, so this one looks, too.
         """
         if (settling and not self.settling) or (alone and not self._alone):
             self._news()
@@ -160,8 +139,8 @@ class Discovery:
         self._questions.stop()
         await self._seat.leave()
 
-    def hush(self) -> None:
-        """Take back what was told of failures."""
+    def clear_reports(self) -> None:
+        """Take back what was reported of failures."""
         self._ports.observer.service_recovered(self._service)
 
     async def is_over(self, shard_id: ShardId) -> bool:
@@ -171,7 +150,7 @@ class Discovery:
         """
         if self._over.is_set():
             raise Stopped
-        shard = self._graph.get(shard_id)
+        shard = self._catalogue.graph.get(shard_id)
         if shard is not None and shard.closed:
             return True
         question = self._questions.ask(shard_id, self._calls)
@@ -183,7 +162,7 @@ class Discovery:
 
     def known(self, shard_id: ShardId) -> bool:
         """Whether the shard has a row, as far as was seen. A parent without one is proven gone, or long done."""
-        return shard_id in self._graph
+        return shard_id in self._catalogue.graph
 
     def _news(self) -> None:
         self._news_at = self._ports.clock.monotonic()
@@ -204,61 +183,38 @@ class Discovery:
 
         Returns in how many seconds something is due again.
         """
-        now = self._ports.clock.monotonic()
-        due = {each for each, asked_at in self._asked.items() if now >= asked_at + self._soon(asked_at)}
-        subjects = self._questions.for_children | due
+        schedule = self._schedule()
+        subjects = schedule.subjects(self._ports.clock.monotonic())
         troubles: list[ReplicatorError] = []
-        if not self._filters or len(subjects) > _FEW_PARENTS:
+        if not schedule.one_by_one(subjects):
             self._questions.childless(subjects)
         elif subjects:
             async with asyncio.TaskGroup() as group:
                 for shard_id in sorted(subjects):
                     group.create_task(self._ask_for_children(shard_id, troubles), name=f"children of {shard_id}")
-        if self._listing_is_due():
+        schedule = self._schedule()
+        if not schedule.needs_listing:
+            self._listing = None  # its end is needed no more
+        if schedule.listing_is_due(self._ports.clock.monotonic()):
             await self._list_page()
         for trouble in troubles:
             raise trouble
-        return self._seconds_until_due()
+        return self._schedule().due_in(self._ports.clock.monotonic())
 
-    def _seconds_until_due(self) -> float:
-        now = self._ports.clock.monotonic()
-        if self._listing is not None or self._questions.for_children:
-            return 0.0
-        waits = [self._listed_at + self._listing_seconds() - now]
-        waits += [asked_at + self._soon(asked_at) - now for asked_at in self._asked.values()]
-        return 0.0 if min(waits) <= 0 else max(_TICK_SECONDS, min(waits))
-
-    @property
-    def _asked(self) -> dict[ShardId, float]:
-        """When the children of each parent were asked for; nothing when they are to be listed."""
-        return {} if self._many_parents else {shard_id: parent.asked_at for shard_id, parent in self._parents.items()}
-
-    @property
-    def _many_parents(self) -> bool:
-        return not self._filters or len(self._parents) > _FEW_PARENTS
-
-    @property
-    def _filters(self) -> bool:
-        return self._ports.clock.monotonic() - self._refused_at >= _UNFILTERED_SECONDS
-
-    def _soon(self, asked_at: float) -> float:
-        """Time from one question to the next while an answer is awaited that must come some time."""
-        soon = max(_SOON_SECONDS, (asked_at - self._news_at) / _NEWS_SHARE)
-        return min(soon, max(_SOON_SECONDS, self._limits.discovery_seconds))
-
-    def _listing_seconds(self) -> float:
-        """Time between the beginnings of two listings."""
-        if self._questions.for_listing:
-            return 0.0
-        if (self._parents and self._many_parents) or self._admission.waits or (self._lists and self.settling):
-            return min(self._soon(self._listed_at), self._limits.discovery_seconds)
-        return self._limits.discovery_seconds if self.seated else float("inf")
-
-    def _listing_is_due(self) -> bool:
-        seconds = self._listing_seconds()
-        if self._listing is not None and seconds == float("inf"):
-            self._listing = None  # nobody needs its end any more
-        return self._listing is not None or self._ports.clock.monotonic() >= self._listed_at + seconds
+    def _schedule(self) -> Schedule:
+        return Schedule(
+            interval=self._limits.discovery_seconds,
+            news_at=self._news_at,
+            listed_at=self._listed_at,
+            parents=self._parents,
+            filters=self._ports.clock.monotonic() - self._refused_at >= _UNFILTERED_SECONDS,
+            questions=self._questions.for_children,
+            asks_listing=self._questions.for_listing,
+            under_way=self._listing is not None,
+            holds_back=self.waits,
+            seated=self.seated,
+            read_out=self._lists and self.settling,
+        )
 
     # -- calls -----------------------------------------------------------------------------------------------------
 
@@ -288,14 +244,14 @@ class Discovery:
             troubles.append(error)
             return
         if parent in self._parents:
-            self._parents[parent].asked_at = self._ports.clock.monotonic()
+            self._parents[parent] = self._ports.clock.monotonic()
         self._questions.hear(listed, number)
         self._questions.childless({parent})
 
     async def _list_page(self) -> None:
         """Ask for the next page of the listing and store it; a failed one is asked for again."""
         if self._listing is None:
-            self._listing = Listing(frozenset(self._graph))
+            self._listing = Listing(frozenset(self._catalogue.graph))
             self._listed_at = self._ports.clock.monotonic()
         listing = self._listing
         try:
@@ -319,98 +275,39 @@ class Discovery:
         else:
             self.gone = False
             self._questions.hear(page.shards, number)
-            if listing.take(page):
+            if listing.take(page.shards, page.last):
                 await self._complete(listing)
 
     def _begin_anew(self) -> None:
         self._listing = None
-        self._listed_at = _LONG_AGO
+        self._listed_at = LONG_AGO
 
     async def _complete(self, listing: Listing) -> None:
-        """A whole listing was read: it tells what is over, and what vanished."""
+        """A whole listing was read: it says what is over, and what vanished."""
         self._listing = None
         self.completed += 1
         self._questions.settle(listing)
         if self.settling:
-            self._tell_coordinator()
-        if self.seated:
-            await self._mark_vanished(listing)
-        await self._prove_gone(listing)
-        if not self._admission.waits:
-            self._began_at = None
-
-    # -- what was seen ---------------------------------------------------------------------------------------------
+            self._wake_coordinator()
+        if self.seated and await self._catalogue.mark_vanished(listing):
+            self._wake_coordinator()
+        troubles = await self._catalogue.prove_gone(listing.seen)
+        if troubles is not None:
+            await self._store(())
+        for trouble in troubles or ():
+            raise trouble
+        self._catalogue.completed()
 
     async def _store(self, seen: Iterable[Shard]) -> None:
-        """Store what is new. Who has no seat stores only what descends from shards it asked about."""
+        """Store what is new. A worker without the seat stores only what descends from shards it asked about."""
         subjects = self._parents.keys() | self._questions.shards
-        listed = [
-            shard
-            for shard in seen
-            if self._lists or shard.shard_id in self._graph or not subjects.isdisjoint(shard.parents)
-        ]
-        known = self._graph
-        graph, new = self._admission.admit(known, listed)
-        back = {shard.shard_id for shard in listed if self._is_back(shard.shard_id)}
-        grown = [graph[shard_id] for shard_id, shard in known.items() if graph[shard_id] != shard or shard_id in back]
-        if not grown and not new:
+        known = self._catalogue.graph
+        new = await self._catalogue.store(
+            shard for shard in seen if self._lists or shard.shard_id in known or not subjects.isdisjoint(shard.parents)
+        )
+        if new is None:
             return
-        found_at = self._server_time() if self._began_at is None else self._began_at
-        await self._ports.coordination.discover(self._ref, [*grown, *new], found_at)
-        self._graph = {**self._graph, **graph}
         self._news_at = self._ports.clock.monotonic()
-        self._tell_coordinator()
+        self._wake_coordinator()
         if any(self._parents.keys().isdisjoint(shard.parents) or self.seated for shard in new):
             self._members.announce()
-
-    def _server_time(self) -> float:
-        """The time that the last reading of the rows told, and what passed since: starts are compared with it.
-
-        Our own wall clock may be wrong, and is another one than that of the worker that notes a start.
-        """
-        return self._state.at + self._ports.clock.monotonic() - self._seen_at
-
-    def _is_back(self, shard_id: ShardId) -> bool:
-        row = self._state.rows.get(shard_id)
-        return row is not None and row.vanished
-
-    async def _mark_vanished(self, listing: Listing) -> None:
-        """Count listings that leave a stored shard out."""
-        rows = self._state.rows
-        left_out = {each for each in listing.known - listing.seen.keys() if each in rows and not rows[each].vanished}
-        self._misses = {shard_id: self._misses.get(shard_id, 0) + 1 for shard_id in sorted(left_out)}
-        vanished = [shard_id for shard_id, misses in self._misses.items() if misses >= _LISTINGS_WITHOUT]
-        for shard_id in vanished:
-            await self._ports.coordination.mark_vanished(self._ref, shard_id, self._server_time())
-        if vanished:
-            self._tell_coordinator()
-
-    async def _prove_gone(self, listing: Listing) -> None:
-        """Ask whether parents that are not listed can still be read. A row that is unreadable may be one of them."""
-        missing = self._admission.missing(self._graph, listing.seen, self._ports.clock.monotonic())
-        if not missing or self._state.unreadable is not None:
-            return
-        troubles: list[ReplicatorError] = []
-        turns = asyncio.Semaphore(_PROBES_AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for parent in missing:
-                group.create_task(self._probe(parent, turns, troubles), name=f"probe {parent}")
-        await self._store(())
-        for trouble in troubles:
-            raise trouble
-
-    async def _probe(self, parent: ShardId, turns: asyncio.Semaphore, troubles: list[ReplicatorError]) -> None:
-        async with turns:
-            try:
-                for _ in range(_PROBES_PER_LISTING):
-                    try:
-                        await self._ports.stream.iterator(self._ref, parent, HORIZON)
-                    except ShardGone:
-                        self._admission.is_gone(parent)
-                        continue
-                    except RecordsTrimmed:
-                        pass
-                    self._admission.is_there(parent, self._ports.clock.monotonic())
-                    return
-            except ReplicatorError as error:
-                troubles.append(error)

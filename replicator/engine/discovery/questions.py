@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.shards.lineage import Shard
-from replicator.engine.discovery.listing import Listing
+from replicator.domain.shards.listing import Listing
 from replicator.engine.waiting import Stopped
 
 

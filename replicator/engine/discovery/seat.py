@@ -41,7 +41,7 @@ class SeatHolder:
         """A page of the listing was read."""
         self._listed = True
 
-    async def sit(self, seat: Seat | None) -> bool:
+    async def claim(self, seat: Seat | None) -> bool:
         """Take the seat if that is due, or renew it; returns whether it is ours and was not. `seat`: what is stored."""
         now, before = self._clock.monotonic(), self.held
         if seat != self._seen:

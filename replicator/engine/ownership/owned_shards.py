@@ -139,7 +139,7 @@ class Holdings:
         if self._watchdog.is_due:
             self._watchdog.look(snapshot, self._observed())
         more = await self._plan(snapshot, wanted, group)
-        await self._discovery.sit()
+        await self._discovery.claim_seat()
         await self._forget(snapshot)
         return await self._latecomers.look(late) or more
 

@@ -138,7 +138,7 @@ class Following:
     def _hush(self) -> None:
         """What was told of a stream that we look at no more is no trouble of ours."""
         self._shards.hush()
-        self._discovery.hush()
+        self._discovery.clear_reports()
         self._ports.observer.service_recovered(self._name)
 
     async def _cycle(self, group: asyncio.TaskGroup) -> float:
