@@ -14,8 +14,9 @@ from replicator.domain.shards.standstill import Watch
 from replicator.engine import service
 from replicator.engine.discovery.seat import SeatHolder
 from replicator.engine.membership.session import Session
-from replicator.engine.ownership import owned_shards as holdings
-from replicator.engine.ownership.owned_shards import Holdings
+from replicator.engine.ownership import owned_shards
+from replicator.engine.ownership.owned_shards import OwnedShards
+from replicator.engine.ownership.running_shards import RunningShards
 from replicator.engine.shard import pipeline
 from replicator.engine.shard import worker as shard
 from replicator.engine.shard.checkpoints import Progress
@@ -77,7 +78,7 @@ ZOMBIES = {
     "epoch_on_progress": Mutant("a checkpoint needs the lease's epoch", ((MemoryCoordination, "_ours", _any_epoch),)),
     "refusal_ends_the_work": Mutant(
         "a refused checkpoint, or a row that names another, ends the work",
-        ((Progress, "flush", _refused_and_ignored), (Holdings, "_compare", _nothing)),
+        ((Progress, "flush", _refused_and_ignored), (RunningShards, "compare", _nothing)),
     ),
     "versioned_writes": Mutant("writes are conditional on the version", ((region, "holds", _always_holds),)),
 }
@@ -138,7 +139,7 @@ HAND_OFFS = {
     "given_back_in_the_row": Mutant(
         "who stops gives its leases back", ((ShardWorker, "_last_flush", _never_released),)
     ),
-    "rows_are_compared": Mutant("what the rows say is not ours is ended", ((Holdings, "_compare", _nothing),)),
+    "rows_are_compared": Mutant("what the rows say is not ours is ended", ((RunningShards, "compare", _nothing),)),
     "watchdog": Mutant("a standstill is told", ((Pipeline, "standstill", _nothing),)),
 }
 WAITS = {
@@ -152,8 +153,8 @@ WAITS = {
     ),
 }
 MOVES = {
-    "bound_of_moves": Mutant("moves are bounded", ((holdings, "Bounds", _without_bound_of_moves),)),
-    "only_a_surplus_moves": Mutant("only what is above the share moves", ((holdings, "plan", _always_hands_over),)),
+    "bound_of_moves": Mutant("moves are bounded", ((owned_shards, "Bounds", _without_bound_of_moves),)),
+    "only_a_surplus_moves": Mutant("only what is above the share moves", ((owned_shards, "plan", _always_hands_over),)),
     "losing_is_normal": Mutant(
         "a lost lease is told apart from a fault", ((shard, "found", _not_found), (pipeline, "found", _not_found))
     ),
@@ -190,7 +191,7 @@ ALIVE = {
 
 def _renewed_one_by_one(original: Any) -> Any:
     async def cycle(self: Any, group: Any) -> bool:
-        for running in list(self._running.values()):
+        for running in list(self._running._running.values()):
             await self._ports.coordination.save(running.worker.lease, {})
         return bool(await original(self, group))
 
@@ -202,7 +203,9 @@ def _saved_at_once(original: Any) -> Any:
 
 
 COST = {
-    "one_heartbeat_per_worker": Mutant("leases are kept by one heartbeat", ((Holdings, "cycle", _renewed_one_by_one),)),
+    "one_heartbeat_per_worker": Mutant(
+        "leases are kept by one heartbeat", ((OwnedShards, "cycle", _renewed_one_by_one),)
+    ),
     "checkpoints_in_time": Mutant("checkpoints wait for each other", ((Progress, "_save_in", _saved_at_once),)),
 }
 

@@ -94,7 +94,7 @@ def _a_rate_of_its_own(original: Any) -> Any:
     return turn
 
 
-def _everybody_sits(_: Any) -> Any:
+def _every_worker_takes_the_seat(_: Any) -> Any:
     async def sit(self: Any) -> None:
         self._seat.held = Seat(self._members.me, 1)
 
@@ -113,7 +113,9 @@ DISCOVERY = {
 DESCRIBING = {
     "token_bucket": Mutant("calls wait for their turn", ((DescribeBudget, "turn", _no_turns),)),
     "shared_by_all_workers": Mutant("workers share the rate", ((DescribeBudget, "turn", _a_rate_of_its_own),)),
-    "one_discoverer": Mutant("one worker sits and lists", ((Discovery, "sit", _everybody_sits),)),
+    "one_discoverer": Mutant(
+        "one worker has the seat and lists", ((Discovery, "claim_seat", _every_worker_takes_the_seat),)
+    ),
 }
 
 # -- 32: streams -----------------------------------------------------------------------------------------------------

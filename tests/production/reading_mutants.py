@@ -10,7 +10,7 @@ from typing import Any
 from replicator.domain.errors import RecordsTrimmed
 from replicator.domain.progress import END, HORIZON, Position, Window, after
 from replicator.engine.applying.look_ahead import ReadAhead
-from replicator.engine.ownership.owned_shards import Holdings
+from replicator.engine.ownership.running_shards import RunningShards
 from replicator.engine.reading.cursors import Page
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.reading.reader import ShardReader
@@ -272,5 +272,5 @@ SINGLE_WRITER = {
         "checkpoints of a shard wait for each other",
         ((checkpoints, "asyncio", lambda _: SimpleNamespace(Lock=_NoLock)),),
     ),
-    "tasks_are_awaited": Mutant("who started a task waits for its end", ((Holdings, "_claim", _tasks_of_nobody),)),
+    "tasks_are_awaited": Mutant("who started a task waits for its end", ((RunningShards, "_claim", _tasks_of_nobody),)),
 }

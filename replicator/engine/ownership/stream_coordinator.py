@@ -22,7 +22,7 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session
 from replicator.engine.ownership.lease_cleanup import Leftovers
-from replicator.engine.ownership.owned_shards import Holdings
+from replicator.engine.ownership.owned_shards import OwnedShards
 from replicator.engine.ownership.stream_succession import Generations
 from replicator.engine.service import Service
 from replicator.engine.shard.worker import ShardPorts
@@ -101,7 +101,7 @@ class Following:
             ref, ports, shared.members, shared.budget, limits=shared.limits, wake=self._wake.set
         )
         self._leftovers = Leftovers(ref, ports, generations.targets)
-        self._shards = Holdings(
+        self._shards = OwnedShards(
             ref,
             rules=(),
             ports=ports,
@@ -137,7 +137,7 @@ class Following:
 
     def _hush(self) -> None:
         """What was told of a stream that we look at no more is no trouble of ours."""
-        self._shards.hush()
+        self._shards.clear_reports()
         self._discovery.clear_reports()
         self._ports.observer.service_recovered(self._name)
 
@@ -152,7 +152,7 @@ class Following:
             if self._discovery.seated:
                 await self._leftovers.clear()
         finally:
-            self._shards.tell()
+            self._shards.report()
         return 0.0 if more else min(self._limits.heartbeat_seconds, self._longest_wait)
 
     @property

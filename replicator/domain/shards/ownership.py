@@ -1,0 +1,82 @@
+"""Which shards a worker may take, and which of its own are not its any more: from rows, without a call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from replicator.domain.identifiers import RuleName, ShardId, WorkerId
+from replicator.domain.rules import Rule
+from replicator.domain.shards.assignment import Free
+from replicator.domain.shards.leases import Lease, LeaseRow, StreamState
+from replicator.domain.shards.snapshot import Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Shards that may be read now, with the rules they are for, and those that late targets ask about first."""
+
+    rules: Mapping[ShardId, list[Rule]]
+    late: frozenset[ShardId]
+
+
+def wanted(
+    snapshot: Snapshot, rules: Sequence[Rule], *, paused: Collection[RuleName], readable: Collection[ShardId]
+) -> Wanted:
+    """What is to be read for the rules that do not rest. `readable`: shards that were asked about and can be read."""
+    kept: dict[ShardId, list[Rule]] = {}
+    late: set[ShardId] = set()
+    for shard_id, there in snapshot.wanted(rule for rule in rules if rule.name not in paused).items():
+        coming = [rule for rule in there if snapshot.is_late(rule, shard_id)]
+        if coming:
+            late.add(shard_id)
+        read = there if shard_id in readable else [rule for rule in there if rule not in coming]
+        if read:
+            kept[shard_id] = read
+    return Wanted(kept, frozenset(late))
+
+
+def free(
+    rows: Mapping[ShardId, LeaseRow],
+    candidates: Iterable[ShardId],
+    me: WorkerId,
+    is_expired: Callable[[WorkerId], bool],
+) -> dict[ShardId, LeaseRow]:
+    """Candidates that no live worker owns. One is ours though we do not read it: a claim without an answer."""
+    found = {shard_id: rows[shard_id] for shard_id in candidates}
+    return {
+        shard_id: row
+        for shard_id, row in found.items()
+        if row.owner is None or row.owner == me or is_expired(row.owner)
+    }
+
+
+def offered(
+    row: LeaseRow, waiting_seconds: float, *, me: WorkerId, read: Collection[ShardId], known: Collection[ShardId]
+) -> Free:
+    """A free shard as the assignment sees it. `read`: shards that this worker read; `known`: those that have a row.
+
+    A new shard falls first to the worker that read its parent. One that had an owner before was handed over, so it is
+    no more its parents' reader's than anyone's.
+    """
+    is_new = row.epoch == 0
+    ours = row.owner == me or (is_new and not set(read).isdisjoint(row.shard.parents))
+    theirs = is_new and not ours and not set(known).isdisjoint(row.shard.parents)
+    return Free(row.shard_id, ours=ours, theirs=theirs, waiting_seconds=waiting_seconds)
+
+
+def lost(state: StreamState, leases: Iterable[Lease]) -> list[Lease]:
+    """Leases that the rows say are not ours. A row that is missing beside an unreadable one may be that one."""
+    return [lease for lease in leases if not _stands(state, lease)]
+
+
+def _stands(state: StreamState, lease: Lease) -> bool:
+    row = state.rows.get(lease.shard_id)
+    if row is None:
+        return state.unreadable is not None
+    return (row.owner, row.epoch) == (lease.owner, lease.epoch)
+
+
+def since(known: Mapping[ShardId, float], now_there: Iterable[ShardId], now: float) -> dict[ShardId, float]:
+    """Since when each shard has been in a state; `known`: the same at the look before."""
+    return {shard_id: known.get(shard_id, now) for shard_id in now_there}

@@ -1,0 +1,144 @@
+"""The workers of the shards that this session reads on one stream: claimed, started, offered rules, ended.
+
+Invariant: a worker runs only under a lease that this session claimed, and what the rows say is not ours is ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.identifiers import RuleName, ShardId
+from replicator.domain.rules import Rule
+from replicator.domain.shards import ownership
+from replicator.domain.shards.leases import Lease, LeaseRow, StreamRef, StreamState
+from replicator.domain.targets import TargetId
+from replicator.engine.limits import Limits
+from replicator.engine.membership.members import Members
+from replicator.engine.membership.session import Session, ShardFence
+from replicator.engine.shard.worker import ShardPorts, ShardWorker
+from replicator.ports.sources import Ends
+
+_CLAIMS_AT_ONCE = 16
+
+
+@dataclass(slots=True)
+class _Running:
+    """A shard that we read. `stop` ends it gracefully."""
+
+    worker: ShardWorker
+    fence: ShardFence
+    stop: asyncio.Event
+
+
+class RunningShards:
+    """Shard workers by shard."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        ref: StreamRef,
+        *,
+        ports: ShardPorts,
+        session: Session,
+        members: Members,
+        ends: Ends,
+        limits: Limits,
+        wake: Callable[[], None],
+    ) -> None:
+        self._ref = ref
+        self._ports = ports
+        self._session = session
+        self._members = members
+        self._ends = ends
+        self._limits = limits
+        self._wake = wake
+        self._running: dict[ShardId, _Running] = {}
+        self.ran: set[ShardId] = set()
+        """Shards that were read in this session."""
+        self.serves: frozenset[TargetId] = frozenset()
+        """Targets that this worker runs on the stream; each claim notes them in the shard's row."""
+
+    @property
+    def shards(self) -> Collection[ShardId]:
+        """What is read now."""
+        return self._running.keys()
+
+    @property
+    def ending(self) -> set[ShardId]:
+        """What is read and was asked to end."""
+        return {shard_id for shard_id, running in self._running.items() if running.stop.is_set()}
+
+    @property
+    def reads(self) -> Iterator[tuple[ShardId, RuleName]]:
+        """Which rules are read for on which shards."""
+        return ((shard_id, rule) for shard_id, running in self._running.items() for rule in running.worker.rules)
+
+    def stop(self, shards: Iterable[ShardId] | None = None) -> None:
+        """End some shards gracefully, or all."""
+        for shard_id in list(self._running) if shards is None else shards:
+            self._running[shard_id].stop.set()
+
+    def compare(self, state: StreamState) -> None:
+        """End what the rows say is no longer ours: quietly at first; what is stuck at the next look."""
+        for lease in ownership.lost(state, [running.worker.lease for running in self._running.values()]):
+            running = self._running[lease.shard_id]
+            if running.fence.revoked:
+                running.stop.set()
+            running.fence.revoke()
+
+    def offer(self, wanted: Mapping[ShardId, list[Rule]]) -> None:
+        """Start rules on shards that are read already, and end those that are paused."""
+        for shard_id, running in self._running.items():
+            for name in sorted(self._members.paused):
+                running.worker.withdraw(name)
+            if shard_id in wanted:
+                running.worker.offer(wanted[shard_id])
+
+    async def claim(self, claims: Iterable[tuple[LeaseRow, list[Rule]]], group: asyncio.TaskGroup) -> None:
+        """Claim some shards at once; one that fails hinders no other."""
+        turns = asyncio.Semaphore(_CLAIMS_AT_ONCE)
+        troubles: list[ReplicatorError] = []
+
+        async def claim(row: LeaseRow, rules: list[Rule]) -> None:
+            async with turns:
+                try:
+                    await self._claim(row, rules, group)
+                except ReplicatorError as error:
+                    troubles.append(error)
+
+        async with asyncio.TaskGroup() as claiming:
+            for row, rules in claims:
+                claiming.create_task(claim(row, rules), name=f"claim {row.shard_id}")
+        for trouble in troubles:
+            raise trouble
+
+    async def _claim(self, seen: LeaseRow, rules: list[Rule], group: asyncio.TaskGroup) -> None:
+        self._session.check()
+        row = await self._ports.coordination.claim(self._ref, seen, self._members.me, self.serves)
+        if row is None:
+            return
+        lease = Lease(self._ref, row.shard_id, self._members.me, row.epoch)
+        running = self._new(lease, row)
+        running.worker.offer(rules)
+        self._ports.observer.lease_claimed(lease)
+        self._running[row.shard_id] = running
+        self.ran.add(row.shard_id)
+        group.create_task(self._work(running), name=f"shard {row.shard_id}")
+
+    def _new(self, lease: Lease, row: LeaseRow) -> _Running:
+        fence, stop = ShardFence(self._session), asyncio.Event()
+        worker = ShardWorker(
+            lease, row, self._ports, fence, limits=self._limits, stop=stop, wake=self._wake, ends=self._ends
+        )
+        return _Running(worker, fence, stop)
+
+    async def _work(self, running: _Running) -> None:
+        try:
+            await running.worker.run()
+        finally:
+            del self._running[running.worker.lease.shard_id]
+            self._wake()
+        if running.stop.is_set():
+            self._members.announce()
