@@ -1,9 +1,11 @@
 # Everything starts here: `make help`. Each target does the set-up it needs by itself and does it once.
 
-PYTHON = $(or $(shell for python in python3.11 python3 python3.14 python3.13 python3.12; do \
+PYTHON = $(or $(shell for python in python3.11 python3.13 python3.12 python3.14 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done), \
 	$(error Python 3.11 or newer is needed, and none was found on PATH))
 BIN := .venv/bin
+# Else every process of a test or of the demo compiles what it imports anew.
+unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= auto
 ARGS ?=
 
@@ -23,12 +25,12 @@ setup: ## make .venv with the program, the demo's servers and the test tools
 demo: setup ## replicate real traffic between local servers, then compare every item
 	@$(BIN)/replicator demo $(ARGS)
 
-test: setup ## run the tests, in parallel and in random order
+test: setup ## run the tests, in parallel and in random order (at most 5 CPU minutes)
 	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal -m "not long" $(COVERAGE) $(ARGS)
 	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/domain/*' --fail-under=100)
 	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/engine/*' --fail-under=95)
 
-test-long: setup ## run the explorers of the meshes and the long runs with real processes
+test-long: setup ## run all seeds, explorers, killed daemons, the demo, and set-ups of a later day (at most 15)
 	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal -m long $(ARGS)
 
 prove: setup ## search mode active-active: SET=zombie, SEEDS=100000, ABLATE=all (what is found stays in .prove.jsonl)

@@ -54,7 +54,7 @@ def main() -> int:
         else:
             install_program(VENV / "bin" / "python")
     except subprocess.CalledProcessError as error:
-        print(f"The environment could not be made: {' '.join(error.cmd)} failed.", file=sys.stderr)
+        print(f"The environment could not be made: {' '.join(error.cmd)} failed.{_advice()}", file=sys.stderr)
         return 1
     STAMP.write_text(json.dumps(wanted, indent=2))
     return 0
@@ -101,6 +101,15 @@ def _environment() -> dict[str, str]:
 
 def _run(*command: str, environment: dict[str, str] | None = None) -> None:
     subprocess.run(command, check=True, stdout=sys.stderr, env=environment or _environment(), close_fds=False)
+
+
+def _advice() -> str:
+    """What to do, where the lock may not fit."""
+    tested = re.findall(r"Python :: (3\.\d+)", (ROOT / "pyproject.toml").read_text())
+    here = f"3.{sys.version_info.minor}"
+    if here in tested:
+        return ""
+    return f"\nWheels are pinned for Python {', '.join(tested)}, not for {here}: make PYTHON=python{tested[0]} setup"
 
 
 def _wanted() -> dict[str, str]:

@@ -18,7 +18,7 @@ from replicator.demo.traffic import Writers
 from replicator.demo.view import View
 from replicator.demo.world import World
 
-CATCH_UP_SECONDS: Final = 30.0
+CATCH_UP_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)

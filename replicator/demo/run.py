@@ -21,7 +21,7 @@ from replicator.demo.view import Stage, Traffic, View
 from replicator.demo.world import World
 from replicator.laboratory.servers import ACCESS_KEY, SECRET_KEY
 
-SETTLE_SECONDS: Final = 5.0
+SETTLE_SECONDS: Final = 15.0
 _VIEW_SECONDS = 0.25
 
 

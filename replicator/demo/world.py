@@ -34,9 +34,9 @@ from replicator.laboratory.streamlab import StreamLab
 GROUP: Final = "demo"
 SIDE_TABLE: Final = f"replicator-side-{GROUP}"
 CONFLICT_TABLE: Final = f"replicator-conflicts-{GROUP}"
-INIT_SECONDS: Final = 30.0
-READY_SECONDS: Final = 60.0
-DRAIN_SECONDS: Final = 10.0
+INIT_SECONDS: Final = 120.0
+READY_SECONDS: Final = 120.0
+DRAIN_SECONDS: Final = 30.0
 
 _START_ATTEMPTS = 3
 _POLL_SECONDS = 0.05

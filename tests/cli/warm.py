@@ -118,6 +118,7 @@ def _serve() -> None:
 
     for module in _PRELOADED:
         import_module(module)
+    _parse_what_clients_read()
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
@@ -129,6 +130,18 @@ def _serve() -> None:
             if answer == 0:
                 _become(request["arguments"], request["environment"], request["files"])
         print(json.dumps(answer), flush=True)  # noqa: T201 - the answer
+
+
+def _parse_what_clients_read() -> None:
+    """Descriptions of the services, which every command would parse by itself."""
+    from replicator.adapters.aws.credentials import service_descriptions
+
+    loader = service_descriptions(None)
+    for service in ("dynamodb", "dynamodbstreams"):
+        for kind in ("service-2", "endpoint-rule-set-1"):
+            loader.load_service_model(service, kind)
+    for name in ("endpoints", "partitions", "sdk-default-configuration"):
+        loader.load_data(name)
 
 
 def _become(arguments: list[str], environment: dict[str, str], files: list[str]) -> None:

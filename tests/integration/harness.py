@@ -111,6 +111,7 @@ class World:
     dynamodb_port: int
     valkey_port: int
     daemons: list[Daemon] = field(default_factory=list)
+    session: AioSession = field(default_factory=AioSession)
 
     @property
     def endpoint(self) -> str:
@@ -158,7 +159,7 @@ class World:
 
     def client(self, region: str) -> Any:
         """A DynamoDB client of a region, as an async context manager."""
-        return AioSession().create_client(
+        return self.session.create_client(
             "dynamodb",
             region_name=AWS_REGIONS[region],
             endpoint_url=self.endpoint,
@@ -333,7 +334,7 @@ async def eventually(what: str, holds: Callable[[], Any], *, seconds: float = PA
         if found:
             return
         assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s"
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.25)
 
 
 # -- users ---------------------------------------------------------------------------------------------------------

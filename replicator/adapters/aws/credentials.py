@@ -11,11 +11,13 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.credentials import AioCredentials, AioDeferredRefreshableCredentials
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
+from botocore.loaders import Loader, create_loader
 
 from replicator.adapters.aws.errors import CREDENTIAL_CODES, error_code
 from replicator.domain.errors import ConfigurationInvalid
@@ -147,12 +149,19 @@ def region_session(
 
 def _base(region_id: str, settings: Region) -> AioSession:
     session = AioSession(profile=settings.profile)
+    session.register_component("data_loader", service_descriptions(session.get_config_variable("data_path")))
     if settings.profile is not None and settings.profile not in session.available_profiles:
         raise ConfigurationInvalid(
             f"regions.{region_id}.profile: {settings.profile!r} is not in the shared AWS configuration.",
             advice="Add the profile to ~/.aws/config, or name another one.",
         )
     return session
+
+
+@cache
+def service_descriptions(data_path: str | None) -> Loader:
+    """The services' descriptions, megabytes of JSON: parsed once, and not again for each region."""
+    return create_loader(data_path)
 
 
 def _role(base: AioSession, settings: Region, config: AioConfig) -> Source:

@@ -19,8 +19,8 @@ from replicator.demo.run import DemoOptions, Run, supervised, watch_of
 from replicator.demo.view import View
 from replicator.demo.world import World
 
-ALIKE_SECONDS: Final = 60.0
-SILENT_SECONDS: Final = 60.0
+ALIKE_SECONDS: Final = 180.0
+SILENT_SECONDS: Final = 180.0
 _PAUSE_SECONDS = 1.0
 LAG_POLL_SECONDS: Final = 0.05
 """Of each region's sampler: there are more of them than in mode `ordered`."""
