@@ -123,7 +123,7 @@ def _never(table: Table) -> dict[str, Any]:
 
 
 def _key(keys: Keys) -> dict[str, Any]:
-    """A key that nobody has, of the right types."""
+    """A key that no item has, of the right types."""
     token = f"replicator-probe-{secrets.token_hex(8)}"
     values = {"S": token, "N": str(secrets.randbelow(10**15)), "B": token.encode()}
     return {name: {kind: values[kind]} for name, kind in keys}

@@ -8,19 +8,8 @@ from typing import Any
 
 import structlog
 
-from replicator.domain.plain_text import on_one_line
-
-_SEVERAL_LINES = frozenset({"exception", "stack"})
 _QUIET = ("aiohttp.access", "botocore", "aiobotocore", "urllib3")
 """Libraries whose warnings repeat, with tracebacks, what our own sentences say."""
-
-
-def _plain(_: Any, __: str, event: Any) -> Any:
-    """Keys of items and names stay on their line of a console; tracebacks have several."""
-    return {
-        name: on_one_line(value) if isinstance(value, str) and name not in _SEVERAL_LINES else value
-        for name, value in event.items()
-    }
 
 
 def configure(level: str, style: str) -> None:
@@ -31,9 +20,7 @@ def configure(level: str, style: str) -> None:
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderers: list[Any] = (
-        [_plain, structlog.dev.ConsoleRenderer()] if console else [structlog.processors.JSONRenderer()]
-    )
+    renderer: Any = structlog.dev.ConsoleRenderer() if console else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
@@ -47,7 +34,7 @@ def configure(level: str, style: str) -> None:
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.format_exc_info,
-                *renderers,
+                renderer,
             ],
         )
     )

@@ -142,11 +142,11 @@ def _text(detail: ErrorDetails, location: Location) -> str:
             least = context.get("min_length", 1)
             text = f"needs at least {least} {'element' if least == 1 else 'elements'}"
         case _:
-            text = _TYPES.get(kind, _told(detail["msg"]))
+            text = _TYPES.get(kind, _worded(detail["msg"]))
     return text
 
 
-def _told(message: str) -> str:
+def _worded(message: str) -> str:
     """The validator's own words as the end of a sentence; they hold limits, never values."""
     for subject in ("Input ", "String ", "Value ", "Dictionary ", "List "):
         message = message.removeprefix(subject)

@@ -29,7 +29,7 @@ LEAST_TOMBSTONE_TTL = timedelta(hours=48)
 
 
 class Settings(BaseSettings):
-    """Everything replicator is told."""
+    """Everything that an operator may say."""
 
     model_config = SettingsConfigDict(
         frozen=True,
