@@ -27,10 +27,10 @@ def unseen_facts(settings: Settings) -> Iterator[Fact]:
     """What would be refused and needs a look at the tables."""
     for index, rule in enumerate(settings.rules):
         refreshed = [f"cache[{n}]" for n, action in enumerate(rule.cache) if action.action == "refresh"]
-        if refreshed:
+        if refreshed and not rule.primary_key:
             yield skipped(
                 f"rule {rule.name}",
                 "cache keys",
                 f"Whether the key of rules[{index}].{' and '.join(refreshed)} holds the whole primary key, as action:"
-                " refresh needs it, shows only with the table.",
+                f" refresh needs it, shows only with the table, or when rules[{index}].primary_key names the key.",
             )

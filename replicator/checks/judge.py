@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from replicator.checks.comparison import World, find
 from replicator.checks.creation import NEEDED_VIEW
-from replicator.checks.described_tables import OwnTable, own_tables, reserved_keys, schema_difference
+from replicator.checks.described_tables import OwnTable, own_tables, reserved_keys, schema_difference, shown
 from replicator.checks.facts import Fact, failed, ok, wrong
 from replicator.checks.mesh_facts import mesh_facts
 from replicator.checks.ordered_facts import ordered_facts
@@ -98,6 +98,15 @@ def _stream_facts(region: RegionWorld, name: str, rule: RuleSettings) -> Iterato
         return
     part = "the source" if isinstance(rule, OrderedRule) else "a region"
     named = f"Table {name} in {region.region}, {part} of rule {rule.name},"
+    keys = {attribute for attribute, _ in table.keys}
+    if rule.primary_key and set(rule.primary_key) != keys:
+        yield wrong(
+            subject,
+            "key schema",
+            f"{named} has the key {shown(table.keys)}, but primary_key of rule {rule.name} names"
+            f" {', '.join(rule.primary_key)}.",
+            "Correct primary_key, or leave it out.",
+        )
     for attribute in reserved_keys(table):
         yield wrong(
             subject,

@@ -58,7 +58,7 @@ def _cache_keys(rule: OrderedRule, source: Table, index: int) -> Iterator[Fact]:
     subject, name = f"rule {rule.name}", "cache keys"
     refreshed = [(n, action) for n, action in enumerate(rule.cache) if action.action == "refresh"]
     for n, action in refreshed:
-        lacking = [key for key, _ in source.keys if key not in KeyTemplate(action.key).attributes]
+        lacking = KeyTemplate(action.key).lacks(key for key, _ in source.keys)
         if lacking:
             yield wrong(
                 subject,

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.modes.ordered import Change
-from replicator.domain.records import ChangeRecord, ItemKey
+from replicator.domain.records import ChangeRecord
 from replicator.domain.versions import at_sequence
 
 _GLOB = "*?[]^\\"
@@ -56,9 +56,9 @@ class KeyTemplate:
             values.append(self._escape(value))
         return "".join(values)
 
-    def tells_apart(self, key: ItemKey) -> bool:
-        """Whether keys of items with different primary keys always differ."""
-        return {name for name, _, _ in key.parts} <= set(self.attributes)
+    def lacks(self, names: Iterable[str]) -> list[str]:
+        """Which of these attributes the template leaves out; of a primary key, two items could share a cache key."""
+        return [name for name in names if name not in self.attributes]
 
     @property
     def pattern(self) -> str:
@@ -143,7 +143,7 @@ def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change)
     is every key of a template without the whole primary key: another item may have it by then, and versions of two
     items do not compare.
     """
-    if rule.verb is CacheVerb.INVALIDATE or not rule.key.tells_apart(change.key):
+    if rule.verb is CacheVerb.INVALIDATE or rule.key.lacks(change.key.names):
         return plan_invalidation(rule, records)
     last_touched, keyless = _touched_keys(rule, records)
     current = _key_of(rule, records, change)

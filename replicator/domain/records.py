@@ -40,6 +40,11 @@ class ItemKey:
     parts: tuple[tuple[str, str, str], ...]
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The key attributes' names, sorted."""
+        return tuple(name for name, _, _ in self.parts)
+
+    @property
     def wire(self) -> bytes:
         """DynamoDB JSON of the key."""
         return _ENCODE({name: {kind: value} for name, kind, value in self.parts})

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
+from replicator.domain.cache_keys import KeyTemplate
 from replicator.settings.rules import OrderedRule, RuleSettings
 from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable
@@ -45,6 +46,7 @@ def problems_of(settings: Configured) -> list[str]:
         *_region_problems(settings),
         *_name_problems(settings),
         *_reader_problems(settings),
+        *_key_problems(settings),
         *_rule_problems(settings),
         *_choice_problems(settings),
         *target_problems(settings),
@@ -146,7 +148,25 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
             problems.append(f"{where}.ttl: must be at least 1s")
         elif action.action == "refresh" and cache.region not in refreshable:
             problems.append(f"{where}.action: a cache beside a table that users write can only be invalidated")
+        elif action.action == "refresh" and (lacking := KeyTemplate(action.key).lacks(rule.primary_key)):
+            problems.append(
+                f"{where}.key: lacks {' and '.join(lacking)} of the primary key, so several items may share an entry,"
+                " and their versions do not compare; put the whole key into the template, or set action: invalidate"
+            )
     return problems
+
+
+def _key_problems(settings: Configured) -> list[str]:
+    """Filters of meshes look at key attributes alone, as far as the rule says which these are."""
+    return [
+        f"rules[{index}].filter.{condition}: {name!r} is no attribute of primary_key, and regions of mode {rule.mode}"
+        " must decide alike about every version of an item"
+        for index, rule in enumerate(settings.rules)
+        if not isinstance(rule, OrderedRule) and rule.primary_key
+        for condition, names in (("key_prefix", rule.filter.key_prefix), ("equals", rule.filter.equals))
+        for name in names
+        if name not in rule.primary_key
+    ]
 
 
 def _choice_problems(settings: Configured) -> list[str]:

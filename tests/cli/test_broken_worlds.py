@@ -73,6 +73,10 @@ def prefix_of_a_number(world: World) -> None:
     world.rule["filter"] = {"key_prefix": {"sk": "7"}}
 
 
+def another_key_than_the_tables(world: World) -> None:
+    world.rule["primary_key"] = ["pk"]
+
+
 def refreshed_by_half_a_key(world: World) -> None:
     world.rule["cache"][0].update(key=f"{world.account}:{{pk}}:{{email}}", action="refresh")
 
@@ -89,6 +93,7 @@ BROKEN = [
     (no_coordination_table, ["no-coordination in us does not exist", "replicator init"]),
     (filtered_by_another_type, ["rules[0].filter.equals names sk as S, but it is N in orders in us"]),
     (prefix_of_a_number, ["rules[0].filter.key_prefix names sk as S, but it is N in orders in us"]),
+    (another_key_than_the_tables, ["orders in us", "the key pk (S), sk (N), but primary_key of rule orders names pk."]),
     (refreshed_by_half_a_key, ["rules[0].cache[0].key", "lacks sk of the primary key", "set action: invalidate"]),
     (foreign_side_table, ["orders in eu is not a side table", "pk (S), sk (N) instead of k (S)"]),
 ]

@@ -157,10 +157,10 @@ MODE = "`rules[0].mode` must be one of ordered, versioned, active-active"
 OF_ORDERED = "and this rule's mode is ordered"
 OF_ACTIVE = "and this rule's mode is active-active"
 IN_ORDERED = (
-    "allowed here: cache, epoch, filter, insert_guard, mode, name, on_gap, replicas, source, start, table,"
+    "allowed here: cache, epoch, filter, insert_guard, mode, name, on_gap, primary_key, replicas, source, start, table,"
     " ttl_deletes, unstamped."
 )
-HERE = "allowed here: cache, filter, guard, mode, name, on_gap, regions, stamp, start, table."
+HERE = "allowed here: cache, filter, guard, mode, name, on_gap, primary_key, regions, stamp, start, table."
 
 
 @pytest.mark.parametrize("text", [GOOD, ACTIVE, VERSIONED])
@@ -583,6 +583,41 @@ def test_more_targets_than_one_row_can_hold_are_refused(path: Path) -> None:
     assert len(load(path).rules) == 80
     (sentence,) = problems(path, rules(81))
     assert "table orders in region us is brought to 81 targets; at most 80 may follow one" in sentence
+
+
+@pytest.mark.parametrize(
+    ("primary_key", "template", "lacking"),
+    [
+        (["pk"], "order:{email}", "pk"),
+        (["pk", "sk"], "order:{pk}", "sk"),
+        (["pk", "sk"], "order:{email}", "pk and sk"),
+        (["pk", "sk"], "order:{sk}:{email}:{pk}", None),
+        ([], "order:{email}", None),
+    ],
+)
+def test_a_refreshed_template_without_the_whole_primary_key_is_refused(
+    path: Path, primary_key: list[str], template: str, lacking: str | None
+) -> None:
+    content = yaml.safe_load(GOOD)
+    content["rules"][0] |= {
+        "primary_key": primary_key,
+        "cache": [{"cache": "eu_main", "key": template, "action": "refresh"}],
+    }
+    if lacking is None:
+        path.write_text(yaml.safe_dump(content))
+        assert load(path).rules[0].primary_key == primary_key
+        return
+    (sentence,) = problems(path, yaml.safe_dump(content))
+    assert f"`rules[0].cache[0].key`: lacks {lacking} of the primary key" in sentence
+    content["rules"][0]["cache"][0]["action"] = "invalidate"
+    path.write_text(yaml.safe_dump(content))
+    assert load(path).rules[0].cache[0].action == "invalidate"
+
+
+def test_a_filter_of_a_mesh_over_other_attributes_than_the_key_is_refused(path: Path) -> None:
+    text = ACTIVE + "    primary_key: [pk]\n    filter: {key_prefix: {pk: a}, equals: {country: se}}\n"
+    (sentence,) = problems(path, text)
+    assert "`rules[0].filter.equals`: 'country' is no attribute of primary_key" in sentence
 
 
 def test_two_names_that_are_one_in_the_environment_are_refused(path: Path) -> None:
