@@ -271,10 +271,10 @@ def conflicts_promote(  # noqa: PLR0913, PLR0917 - one parameter per option
     Shows what would change first, and asks.
     """
     from replicator.cli.conflicts import promote_conflict
-    from replicator.operations.promotion import Choice
+    from replicator.operations.promotion import PromotionRequest
 
-    choice = Choice(entry, region, version)
-    raise typer.Exit(promote_conflict(config or context.obj, choice, yes=yes, as_json=json))
+    request = PromotionRequest(entry, region, version)
+    raise typer.Exit(promote_conflict(config or context.obj, request, yes=yes, as_json=json))
 
 
 add_to(app)

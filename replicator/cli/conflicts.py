@@ -14,12 +14,12 @@ from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 from replicator.operations import promotion as promotions
-from replicator.operations.conflict_entries import ConflictEntries, Wanted, find
+from replicator.operations.conflict_entries import ConflictEntries, EntryFilter, find
 
 if TYPE_CHECKING:
     from replicator.domain.image import Image
     from replicator.operations.group import Group
-    from replicator.operations.promotion import Choice, Promotion
+    from replicator.operations.promotion import Promotion, PromotionRequest
     from replicator.settings import Settings
 
 _COLUMNS = ("id", "detected", "rule", "key", "kind", "reason", "winner", "loser", "outcome")
@@ -38,7 +38,7 @@ class OutputRefused(ReplicatorError):
     exit_code = EXIT_USAGE
 
 
-def list_conflicts(config: Path | None, wanted: Wanted, *, as_json: bool) -> int:
+def list_conflicts(config: Path | None, wanted: EntryFilter, *, as_json: bool) -> int:
     """Print the entries that match: the newest of them as a table, or all as JSON."""
     settings = loaded(config)
     if as_json:
@@ -54,7 +54,7 @@ def list_conflicts(config: Path | None, wanted: Wanted, *, as_json: bool) -> int
     return EXIT_STOPPED
 
 
-def _found(settings: Settings, wanted: Wanted) -> list[dict[str, Any]]:
+def _found(settings: Settings, wanted: EntryFilter) -> list[dict[str, Any]]:
     regions = set() if wanted.key is None else {rule.regions_used[0] for rule in settings.rules}
     return on_group(settings, lambda group: find(group, wanted), regions)
 
@@ -71,7 +71,7 @@ def show_conflict(config: Path | None, entry_id: str, *, as_json: bool) -> int:
     return EXIT_STOPPED
 
 
-def export_conflicts(config: Path | None, wanted: Wanted, output: Path | None, *, as_json: bool) -> int:
+def export_conflicts(config: Path | None, wanted: EntryFilter, output: Path | None, *, as_json: bool) -> int:
     """Write the entries that match as JSON lines, or as one document."""
     settings = loaded(config)
     entries = _found(settings, wanted)
@@ -92,13 +92,13 @@ def export_conflicts(config: Path | None, wanted: Wanted, output: Path | None, *
 # -- promoting -----------------------------------------------------------------------------------------------------
 
 
-def promote_conflict(config: Path | None, choice: Choice, *, yes: bool, as_json: bool) -> int:
+def promote_conflict(config: Path | None, request: PromotionRequest, *, yes: bool, as_json: bool) -> int:
     """Show what would change, ask, and write."""
     need_yes(yes=yes, as_json=as_json, deed="write")
     settings = loaded(config)
 
     async def work(group: Group) -> Promotion:
-        promotion = await promotions.plan(group, choice)
+        promotion = await promotions.plan(group, request)
         if not as_json:
             _show(promotion)
         ask(f"Write this to {promotion.table} in {promotion.region}?", yes=yes, refused="Nothing was written.")

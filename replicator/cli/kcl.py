@@ -11,7 +11,7 @@ from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import kcl_import
-from replicator.operations.kcl_import import Plan, Request
+from replicator.operations.kcl_import import ImportRequest, Plan
 
 if TYPE_CHECKING:
     from replicator.operations.group import Group
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("shard", "position", "why")
 
 
-def import_leases(config: Path | None, request: Request, *, dry_run: bool, yes: bool, as_json: bool) -> int:
+def import_leases(config: Path | None, request: ImportRequest, *, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Show what will be taken, ask, and store it."""
     if not dry_run:
         need_yes(yes=yes, as_json=as_json)

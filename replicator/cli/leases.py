@@ -11,16 +11,16 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import leases
 from replicator.operations.group import SILENT
-from replicator.operations.leases import Leases, ListedShard, ListedStream, ListedWorker, Shown, Taken
+from replicator.operations.leases import LeaseFilter, Leases, ListedShard, ListedStream, ListedWorker, ReleaseRequest
 
 _WORKERS = ("worker", "is", "heartbeat", "shards", "admin")
 _STREAMS = ("stream", "discoverer", "is", "shards", "finished", "rules")
 _SHARDS = ("stream", "shard", "owner", "is", "epoch", "state", "positions", "found")
 
 
-def list_leases(config: Path | None, shown: Shown, *, as_json: bool) -> int:
+def list_leases(config: Path | None, chosen: LeaseFilter, *, as_json: bool) -> int:
     """Print workers, streams and shards."""
-    found = on_group(loaded(config), lambda group: leases.list_leases(group, shown))
+    found = on_group(loaded(config), lambda group: leases.list_leases(group, chosen))
     if as_json:
         print_json(found)
         return EXIT_STOPPED
@@ -75,11 +75,11 @@ def _notes(found: Leases) -> Iterator[str]:
         yield f"{found.hidden_finished} finished shards are hidden; --all shows them."
 
 
-def release_leases(config: Path | None, taken: Taken, *, as_json: bool) -> int:
+def release_leases(config: Path | None, request: ReleaseRequest, *, as_json: bool) -> int:
     """Take shards from their owners and print which."""
-    taken.check()
+    request.check()
     settings = loaded(config)
-    released = on_group(settings, lambda group: leases.release(group, taken))
+    released = on_group(settings, lambda group: leases.release(group, request))
     if as_json:
         print_json({"group": settings.group, "released": released})
         return EXIT_STOPPED

@@ -49,10 +49,10 @@ def leases_list(  # noqa: PLR0913, PLR0917 - one parameter per option
     Reads the coordination table, so it works when every daemon is dead. Looks at heartbeats twice to see who is alive.
     """
     from replicator.cli.leases import list_leases
-    from replicator.operations.leases import Shown
+    from replicator.operations.leases import LeaseFilter
 
-    shown = Shown(rule, owner, everything=everything, fast=fast)
-    raise typer.Exit(list_leases(config or context.obj, shown, as_json=json))
+    chosen = LeaseFilter(rule, owner, everything=everything, fast=fast)
+    raise typer.Exit(list_leases(config or context.obj, chosen, as_json=json))
 
 
 @leases_app.command("release")
@@ -73,9 +73,11 @@ def leases_release(  # noqa: PLR0913, PLR0917 - one parameter per option
     Safe at any time: the owner's epoch ends, so it can store nothing more there.
     """
     from replicator.cli.leases import release_leases
-    from replicator.operations.leases import Taken
+    from replicator.operations.leases import ReleaseRequest
 
-    raise typer.Exit(release_leases(config or context.obj, Taken(shard, stream, worker, everything), as_json=json))
+    raise typer.Exit(
+        release_leases(config or context.obj, ReleaseRequest(shard, stream, worker, everything), as_json=json)
+    )
 
 
 def rewind(  # noqa: PLR0913, PLR0917 - one parameter per option
@@ -205,7 +207,7 @@ def import_kcl(  # noqa: PLR0913, PLR0917 - one parameter per option
     Stop the consumer first, and start replicator after. Refused when the rule has progress on the stream already.
     """
     from replicator.cli.kcl import import_leases
-    from replicator.operations.kcl_import import Request
+    from replicator.operations.kcl_import import ImportRequest
 
-    request = Request(table, rule, region)
+    request = ImportRequest(table, rule, region)
     raise typer.Exit(import_leases(config or context.obj, request, dry_run=dry_run, yes=yes, as_json=json))

@@ -41,7 +41,7 @@ class EntryUnknown(ReplicatorError):
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class EntryFilter:
     """Which entries a command is about. `key` as an operator types it; `since` as text that sorts like the entries'."""
 
     rule: str | None = None
@@ -72,11 +72,11 @@ def parse_since(text: str, now: datetime) -> str:
 
 def wanted_entries(
     *, rule: str | None, key: str | None, kind: str | None, since: str | None, limit: int | None
-) -> Wanted:
+) -> EntryFilter:
     """The filters of an operator, checked."""
     wanted_kind = None if kind is None else parse_kind(kind)
     moment = None if since is None else parse_since(since, datetime.now(UTC))
-    return Wanted(rule, key, wanted_kind, moment, limit)
+    return EntryFilter(rule, key, wanted_kind, moment, limit)
 
 
 def parse_kind(text: str) -> ConflictKind:
@@ -88,7 +88,7 @@ def parse_kind(text: str) -> ConflictKind:
         raise FilterInvalid(f"--kind {text} is no kind of conflict.", advice=f"Kinds are: {kinds}.") from None
 
 
-async def find(group: Group, wanted: Wanted) -> list[dict[str, Any]]:
+async def find(group: Group, wanted: EntryFilter) -> list[dict[str, Any]]:
     """The entries that match, newest first; with a key, the group has clients of the rules' first regions."""
     settings = group.settings if wanted.key is None else await with_tables(group.settings, group.places)
     return await ConflictEntries(group, settings).find(wanted)
@@ -105,14 +105,14 @@ class ConflictEntries:
         self._where = f"conflict table {self._table} in {group.settings.coordination.region}"
         self._rules = RuleRows(group.table)
 
-    async def find(self, wanted: Wanted) -> list[dict[str, Any]]:
+    async def find(self, wanted: EntryFilter) -> list[dict[str, Any]]:
         """The entries that match, newest first."""
         items = None if wanted.key is None else await self._item_names(wanted)
         found = [entry for named in await self._by_name(wanted) for entry in await self._find(named, items)]
         found.sort(key=lambda entry: (entry.get("detected_at", ""), entry["id"]), reverse=True)
         return found[: wanted.limit]
 
-    async def _by_name(self, wanted: Wanted) -> list[Wanted]:
+    async def _by_name(self, wanted: EntryFilter) -> list[EntryFilter]:
         """The same for each name that the rule had: entries keep the one under which they were written."""
         if wanted.rule is None:
             return [wanted]
@@ -120,7 +120,7 @@ class ConflictEntries:
         former = (await self._rules.formerly()).get(RuleName(wanted.rule), frozenset())
         return [replace(wanted, rule=name) for name in (wanted.rule, *sorted(former - configured))]
 
-    async def _find(self, wanted: Wanted, items: list[str] | None) -> list[dict[str, Any]]:
+    async def _find(self, wanted: EntryFilter, items: list[str] | None) -> list[dict[str, Any]]:
         """Entries of one name of a rule, or of all; of some items if these are named."""
         if items is not None:
             return [entry for item in items for entry in await self._query(BY_KEY, "item", item, wanted)]
@@ -153,7 +153,7 @@ class ConflictEntries:
             raise EntryUnknown(f"There is no conflict entry {text}.")
         return found[0]
 
-    async def _item_names(self, wanted: Wanted) -> list[str]:
+    async def _item_names(self, wanted: EntryFilter) -> list[str]:
         """The key's name in the index, for every table that it may be a key of."""
         assert wanted.key is not None, "only asked for a key"
         names: dict[str, None] = {}
@@ -174,7 +174,7 @@ class ConflictEntries:
             raise problems[0]
         return list(names)
 
-    async def _query(self, index: str, attribute: str, value: str, wanted: Wanted) -> list[dict[str, Any]]:
+    async def _query(self, index: str, attribute: str, value: str, wanted: EntryFilter) -> list[dict[str, Any]]:
         found = []
         request: dict[str, Any] = {
             "IndexName": index,

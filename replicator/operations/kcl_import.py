@@ -20,7 +20,7 @@ from replicator.domain.progress import END, HORIZON
 from replicator.domain.shards.leases import Rewind
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import Group, Move, rule_named
-from replicator.operations.kcl_leases import KclLease, Taken, lease_of, moved, of_stream, takings
+from replicator.operations.kcl_leases import ImportedShard, KclLease, lease_of, moved, of_stream, takings
 from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ _MOST_MISSING = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ImportRequest:
     """What the operator asked for: the lease table; the rule, else the only one; the region, else the rule's source."""
 
     table: str
@@ -52,11 +52,11 @@ class Plan:
 
     rule: Rule
     stream: StreamRef
-    taken: Sequence[Taken]
+    taken: Sequence[ImportedShard]
     warnings: Sequence[str]
 
 
-def rule_of_import(settings: Settings, request: Request) -> Rule:
+def rule_of_import(settings: Settings, request: ImportRequest) -> Rule:
     """The rule as it reads one stream."""
     rule = _rule(settings, request)
     if rule.choice is not None:
@@ -73,7 +73,7 @@ def rule_of_import(settings: Settings, request: Request) -> Rule:
     return found[0]
 
 
-def _rule(settings: Settings, request: Request) -> RuleSettings:
+def _rule(settings: Settings, request: ImportRequest) -> RuleSettings:
     if request.rule is not None:
         return rule_named(settings, request.rule)
     if len(settings.rules) > 1:

@@ -45,7 +45,7 @@ class KclLease:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ImportedShard:
     """What is stored for one shard, and why."""
 
     shard: Shard
@@ -97,7 +97,7 @@ def of_stream(leases: Iterable[KclLease], table: str, label: str) -> list[KclLea
     return [lease for lease in leases if lease.table in {None, table} and lease.label in {None, label}]
 
 
-def takings(leases: Sequence[KclLease], listed: Sequence[Shard]) -> Iterator[Taken]:
+def takings(leases: Sequence[KclLease], listed: Sequence[Shard]) -> Iterator[ImportedShard]:
     """A position for every listed shard.
 
     A shard without a lease whose descendant has one is over: KCL drops the lease of a shard once it is done with it,
@@ -109,11 +109,11 @@ def takings(leases: Sequence[KclLease], listed: Sequence[Shard]) -> Iterator[Tak
         lease = known.get(shard.shard_id)
         if lease is not None:
             why = _INEXACT.get(lease.checkpoint, f"its lease is at {lease.checkpoint}")
-            yield Taken(shard, lease.position, why, is_exact=lease.checkpoint not in _INEXACT)
+            yield ImportedShard(shard, lease.position, why, is_exact=lease.checkpoint not in _INEXACT)
         elif shard.shard_id in passed:
-            yield Taken(shard, END, "it has no lease any more, and its descendants have")
+            yield ImportedShard(shard, END, "it has no lease any more, and its descendants have")
         else:
-            yield Taken(shard, HORIZON, "it has no lease yet")
+            yield ImportedShard(shard, HORIZON, "it has no lease yet")
 
 
 def _ancestors(listed: Sequence[Shard], known: Collection[str]) -> set[ShardId]:

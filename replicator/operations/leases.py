@@ -30,7 +30,7 @@ _RELEASES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class LeaseFilter:
     """Which shards to list. `owner`: the beginning of a worker's id, or `free`. `fast`: skip the look at heartbeats."""
 
     rule: str | None = None
@@ -126,25 +126,25 @@ class Leases:
     unreadable: Sequence[str]
 
 
-async def list_leases(group: Group, shown: Shown) -> Leases:
+async def list_leases(group: Group, chosen: LeaseFilter) -> Leases:
     """Everything of a group that is meant."""
-    if shown.rule is not None:
-        rule_named(group.settings, shown.rule)
+    if chosen.rule is not None:
+        rule_named(group.settings, chosen.rule)
     pulses, streams, pauses = await asyncio.gather(
         group.membership.members(), group.streams(), group.operations.pauses()
     )
     workers = set(pulses) | set(_owners(streams))
-    life = dict.fromkeys(workers, UNKNOWN) if shown.fast else await group.living(workers, pulses)
+    life = dict.fromkeys(workers, UNKNOWN) if chosen.fast else await group.living(workers, pulses)
     configured = {rule.name for rule in group.settings.rules}
-    read = [stream for stream in streams if shown.has_stream(stream)]
+    read = [stream for stream in streams if chosen.has_stream(stream)]
     shards = [shard for stream in read for shard in _shards(stream, configured, life)]
     return Leases(
         group=group.settings.group,
         workers=list(_workers(life, pulses, streams)),
         paused=[PausedRule(pause.rule, moment(pause.paused_at), pause.note) for pause in pauses],
         streams=[_stream(stream, configured, life) for stream in read],
-        shards=[shard for shard in shards if shown.has_shard(shard)],
-        hidden_finished=0 if shown.everything else sum(shard.state == FINISHED for shard in shards),
+        shards=[shard for shard in shards if chosen.has_shard(shard)],
+        hidden_finished=0 if chosen.everything else sum(shard.state == FINISHED for shard in shards),
         unreadable=[problem.sentence for stream in read for problem in stream.problems],
     )
 
@@ -230,7 +230,7 @@ def _stream(stream: StoredStream, configured: set[str], life: Mapping[WorkerId, 
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ReleaseRequest:
     """Which shards to take from their owners: one, all of a worker, or all."""
 
     shard: str | None = None
@@ -264,13 +264,13 @@ class Released:
     epoch: int
 
 
-async def release(group: Group, taken: Taken) -> list[Released]:
+async def release(group: Group, request: ReleaseRequest) -> list[Released]:
     """Take shards from their owners; one that its owner lost meanwhile is left out."""
-    taken.check()
+    request.check()
     streams = [stream for stream in await group.streams() if not stream.drained]
-    meant = [(stream, row) for stream in streams for row in stream.rows.values() if taken.fits(stream, row)]
-    if taken.shard is not None:
-        check_one_stream(taken.shard, [stream for stream, _ in meant])
+    meant = [(stream, row) for stream in streams for row in stream.rows.values() if request.fits(stream, row)]
+    if request.shard is not None:
+        check_one_stream(request.shard, [stream for stream, _ in meant])
     turn = asyncio.Semaphore(_RELEASES_AT_ONCE)
 
     async def one(stream: StoredStream, row: LeaseRow) -> Released | None:

@@ -50,7 +50,7 @@ class PromotionRefused(ReplicatorError):
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class PromotionRequest:
     """What the operator asked for. `version`: the value of the version attribute, where the mode needs one."""
 
     entry_id: str
@@ -71,12 +71,12 @@ class Promotion:
     item: Image | None
 
 
-async def plan(group: Group, choice: Choice) -> Promotion:
+async def plan(group: Group, request: PromotionRequest) -> Promotion:
     """What would be written, and where; the group has clients of every region."""
     entries = ConflictEntries(group)
-    entry = await entries.one(choice.entry_id)
+    entry = await entries.one(request.entry_id)
     rule = _rule(group.settings, entry, await entries.rule_of(entry))
-    region, table = _where(rule, entry, choice.region)
+    region, table = _where(rule, entry, request.region)
     for mark, what in (("loser_truncated", "was cut to fit the entry"), ("loser_masked", "has masked attributes")):
         if entry.get(mark):
             raise PromotionRefused(
@@ -93,8 +93,8 @@ async def plan(group: Group, choice: Choice) -> Promotion:
             raise PromotionRefused("The entry has no image of the loser.", advice="")
         item = unreserved(Image(msgspec.json.encode(entry["loser"])), stamp)
         if isinstance(rule, VersionedRule):
-            item = _raised(rule, choice.version, item, before, await tombstone_in(port, key))
-        elif choice.version is not None:
+            item = _raised(rule, request.version, item, before, await tombstone_in(port, key))
+        elif request.version is not None:
             raise PromotionRefused(f"--version has no meaning in mode {rule.mode}.", advice="Leave it out.")
     return Promotion(entry, region, table, stamp, key, before, item)
 

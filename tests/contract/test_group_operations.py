@@ -21,7 +21,7 @@ from replicator.domain.shards.lineage import Shard
 from replicator.operations import gaps, leases, pauses, rewind
 from replicator.operations.documents import document
 from replicator.operations.errors import RequestRefused
-from replicator.operations.leases import Shown, Taken
+from replicator.operations.leases import LeaseFilter, ReleaseRequest
 from replicator.operations.status import status
 from tests.contract.coordination_worlds import EU, GAP, ME, ORDERS_EU, S1, S2, S3, STREAM, YOU, TableWorld, table_world
 from tests.contract.operation_worlds import group_of
@@ -50,7 +50,7 @@ async def stored(dynamo_place: Place) -> TableWorld:
 async def test_shards_are_listed_with_what_they_wait_for(stored: TableWorld, dynamo_place: Place) -> None:
     group, _ = group_of(stored, dynamo_place)
     await stored.membership.beat(ME, Pulse(3, admin="http://here:1"))
-    found = await leases.list_leases(group, Shown(fast=True))
+    found = await leases.list_leases(group, LeaseFilter(fast=True))
     assert [(shard.shard, shard.state, shard.waits_for) for shard in found.shards] == [
         (S2, "open", []),
         (S3, "waiting", [S2]),
@@ -61,22 +61,24 @@ async def test_shards_are_listed_with_what_they_wait_for(stored: TableWorld, dyn
     ]
     assert found.shards[0].positions == {ORDERS_EU: Position("7")}
     assert [(stream.shards, stream.finished) for stream in found.streams] == [(3, 1)]
-    everything = await leases.list_leases(group, Shown(everything=True, fast=True))
+    everything = await leases.list_leases(group, LeaseFilter(everything=True, fast=True))
     assert [shard.state for shard in everything.shards] == ["finished", "open", "waiting"]
-    assert [shard.shard for shard in (await leases.list_leases(group, Shown(owner="free", fast=True))).shards] == [S3]
+    assert [
+        shard.shard for shard in (await leases.list_leases(group, LeaseFilter(owner="free", fast=True))).shards
+    ] == [S3]
     with pytest.raises(RequestRefused, match="no rule none"):
-        await leases.list_leases(group, Shown(rule="none"))
+        await leases.list_leases(group, LeaseFilter(rule="none"))
 
 
 async def test_a_release_leaves_out_what_went_to_another_owner(stored: TableWorld, dynamo_place: Place) -> None:
     group, _ = group_of(stored, dynamo_place)
     await stored.claimed(S3, YOU)
-    (released,) = await leases.release(group, Taken(worker=ME))
+    (released,) = await leases.release(group, ReleaseRequest(worker=ME))
     assert (released.shard, released.owner, released.epoch) == (S2, ME, 2)
     assert [(await stored.row(shard)).owner for shard in (S2, S3)] == [None, YOU]
-    assert await leases.release(group, Taken(worker=ME)) == []
+    assert await leases.release(group, ReleaseRequest(worker=ME)) == []
     with pytest.raises(RequestRefused, match="needs one of"):
-        await leases.release(group, Taken(worker=ME, everything=True))
+        await leases.release(group, ReleaseRequest(worker=ME, everything=True))
 
 
 # -- gaps and pauses -----------------------------------------------------------------------------------------------

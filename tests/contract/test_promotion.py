@@ -15,8 +15,8 @@ from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, Sh
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
 from replicator.operations import promotion
-from replicator.operations.conflict_entries import ConflictEntries, EntryUnknown, Wanted, find
-from replicator.operations.promotion import Choice, Promotion, PromotionRefused
+from replicator.operations.conflict_entries import ConflictEntries, EntryFilter, EntryUnknown, find
+from replicator.operations.promotion import Promotion, PromotionRefused, PromotionRequest
 from tests.contract.ruled_regions import ORDERED, Item, Regions, mesh, ruled
 
 pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("account")]
@@ -61,7 +61,7 @@ async def logged(regions: Regions, lost: Item | None = LOST, *, masked: str = ""
 
 
 async def planned(regions: Regions, entry_id: str, **asked: Any) -> Promotion:
-    return await promotion.plan(regions.group, Choice(entry_id, **asked))
+    return await promotion.plan(regions.group, PromotionRequest(entry_id, **asked))
 
 
 async def promoted(regions: Regions, entry_id: str, **asked: Any) -> Promotion:
@@ -78,7 +78,7 @@ async def test_an_entry_is_found_by_a_part_of_its_id_and_by_its_key(ordered: Reg
     entry_id = await logged(ordered)
     entries = ConflictEntries(ordered.group)
     assert (await entries.one(entry_id[:8]))["key"] == KEY
-    wanted = Wanted(key='{"pk": "a", "sk": 1}')
+    wanted = EntryFilter(key='{"pk": "a", "sk": 1}')
     assert [entry["id"] for entry in await find(ordered.group, wanted)] == [entry_id]
     for unknown in ("0" * 64, "0000", "xyz!"):
         with pytest.raises(EntryUnknown):
