@@ -164,15 +164,23 @@ def test_every_shard_that_a_rule_needs_is_read_or_waits_for_something_that_ends_
         if not paused and not snapshot.finished(run, each):
             waiting = shard_id in found and found[shard_id].why in {Why.PARENTS, Why.UNREADABLE_ROW}
             assert waiting != (shard_id in wanted), "what waits for no parent may be read"
-    for shard_id, wait in found.items():
-        seen, left = set(), [shard_id]
-        while wait.why is Why.PARENTS and left:
-            parent = left.pop()
-            assert parent not in seen or found[parent].why is Why.PARENTS
-            left += [] if parent in seen else [ShardId(each) for each in getattr(found.get(parent), "on", ())]
-            seen.add(parent)
-        roots = {each for each in seen if each not in found or found[each].why is not Why.PARENTS}
-        assert wait.why is not Why.PARENTS or roots, "a wait for parents ends somewhere"
+    for shard_id in found:
+        line = _waited_for(found, shard_id)
+        assert shard_id not in line, "no shard waits for itself"
+        ends = {each for each in line if each not in found or found[each].why is not Why.PARENTS}
+        assert found[shard_id].why is not Why.PARENTS or ends, "a wait for parents ends somewhere"
+
+
+def _waited_for(found: Mapping[ShardId, Wait], shard_id: ShardId) -> set[ShardId]:
+    """Every shard that one waits for, over any number of parents."""
+    line: set[ShardId] = set()
+    left = [shard_id]
+    while left:
+        wait = found.get(left.pop())
+        parents = set(map(ShardId, wait.on)) if wait is not None and wait.why is Why.PARENTS else set()
+        left += parents - line
+        line |= parents
+    return line
 
 
 # -- how long ----------------------------------------------------------------------------------------------------------
