@@ -149,12 +149,12 @@ def region_session(
 
 def _base(region_id: str, settings: Region) -> AioSession:
     session = AioSession(profile=settings.profile)
-    session.register_component("data_loader", service_descriptions(session.get_config_variable("data_path")))
     if settings.profile is not None and settings.profile not in session.available_profiles:
         raise ConfigurationInvalid(
             f"regions.{region_id}.profile: {settings.profile!r} is not in the shared AWS configuration.",
             advice="Add the profile to ~/.aws/config, or name another one.",
         )
+    session.register_component("data_loader", service_descriptions(session.get_config_variable("data_path")))
     return session
 
 
