@@ -19,6 +19,7 @@ from replicator.domain.progress import Position
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
+from replicator.observability import log_fields
 from replicator.observability.gauges import gap_labels, refresh
 from replicator.observability.log_throttle import Reminders
 from replicator.observability.metrics import LEASE_EVENTS, Metrics
@@ -36,7 +37,10 @@ LOST, STOPPED = "lost", "stopped"
 
 
 class LiveObserver:
-    """Tells logs, metrics and board."""
+    """Logs, counts and notes every event.
+
+    It is as long as the port: one method for each event, so that a line, its metrics and the board never part.
+    """
 
     def __init__(self, board: Board, metrics: Metrics, clock: Clock) -> None:
         self._board = board
@@ -160,7 +164,7 @@ class LiveObserver:
     def shard_started(self, lease: Lease, rule: RuleName) -> None:
         """A rule started to read a shard."""
         self._board.started(lease, rule)
-        self._log.info("shard_started", rule=rule, **_shard(lease))
+        self._log.info("shard_started", rule=rule, **log_fields.of_lease(lease))
 
     def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
         """A rule no longer reads a shard."""
@@ -172,7 +176,7 @@ class LiveObserver:
         self._reminders.over((*spot_of(lease.stream, lease.shard_id), rule))
         self._board.withdrawn(lease, rule)
         told = self._log.debug if why == LOST else self._log.info  # the lease's end says it, once
-        told("shard_stopped", rule=rule, why=why, **_shard(lease))
+        told("shard_stopped", rule=rule, why=why, **log_fields.of_lease(lease))
 
     def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
         """A shard's worker met an error that nobody expected."""
@@ -180,13 +184,13 @@ class LiveObserver:
         fault = ReplicatorError(f"{type(error).__name__}: an error that nobody expected.")
         service = shard_service(ServiceKind.RULE, lease.stream, lease.shard_id, rule)
         self._board.services[service] = Trouble(fault, None, self._clock.monotonic())
-        self._log.error("shard_failed", rule=rule, exc_info=error, **_shard(lease))
+        self._log.error("shard_failed", rule=rule, exc_info=error, **log_fields.of_lease(lease))
 
     def lease_claimed(self, lease: Lease) -> None:
         """A shard is ours."""
         self._metrics.leases.labels("claimed").inc()
         self._board.claimed(lease)
-        self._log.info("lease_claimed", **_shard(lease))
+        self._log.info("lease_claimed", **log_fields.of_lease(lease))
 
     def lease_ended(self, lease: Lease, why: str) -> None:
         """A shard is no longer ours."""
@@ -195,13 +199,13 @@ class LiveObserver:
         self._board.ended(lease)
         for service in self._board.end_services(lease.stream, lease.shard_id):
             self._reminders.over(service)
-        self._log.info("lease_ended", why=event.replace("_", " "), **_shard(lease))
+        self._log.info("lease_ended", why=event.replace("_", " "), **log_fields.of_lease(lease))
 
     def target_carried_over(
         self, stream: StreamRef, target_id: TargetId, former: Sequence[TargetId], joins: Collection[str]
     ) -> None:
         """A target goes on where others stood."""
-        fields = {"target": target_id.text, "former": [other.text for other in former], **_stream(stream)}
+        fields = {"target": target_id.text, "former": [other.text for other in former], **log_fields.of_stream(stream)}
         if joins:
             reason = "What joins gets every record that was not done by now; what is older must be copied."
             self._log.warning("members_joined", members=sorted(joins), reason=reason, **fields)
@@ -212,7 +216,11 @@ class LiveObserver:
         """A target begins by its rule's start."""
         reason = "The stored progress is of another table: the target begins as the rule's `start` says."
         self._log.warning(
-            "target_begun_anew", target=target_id.text, former=former.text, reason=reason, **_stream(stream)
+            "target_begun_anew",
+            target=target_id.text,
+            former=former.text,
+            reason=reason,
+            **log_fields.of_stream(stream),
         )
 
     def gap_found(self, gap: Gap) -> None:
@@ -224,7 +232,7 @@ class LiveObserver:
         if shard is not None:
             shard.gaps[gap.target_id] = gap
         if not known:
-            self._log.error("gap_found", **_gap(gap), why=gap.why)
+            self._log.error("gap_found", **log_fields.of_gap(gap), why=gap.why)
 
     def gap_passed(self, gap: Gap, why: str) -> None:
         """A target goes on behind a gap."""
@@ -232,7 +240,7 @@ class LiveObserver:
         shard = self._board.shards.get(spot_of(gap.stream, gap.shard_id))
         if shard is not None:
             shard.gaps.pop(gap.target_id, None)
-        self._log.warning("gap_passed", **_gap(gap), why=why)
+        self._log.warning("gap_passed", **log_fields.of_gap(gap), why=why)
 
     def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
         """A shard is ours and does not progress."""
@@ -248,7 +256,13 @@ class LiveObserver:
             seconds = {} if standing is None else {"seconds": round(self._clock.monotonic() - standing.since)}
             more = {"withheld": due.withheld} if due.withheld else {}
             self._log.warning(
-                "shard_stalled", rule=rule, reason=reason, advice=remedy, **_shard(lease), **seconds, **more
+                "shard_stalled",
+                rule=rule,
+                reason=reason,
+                advice=remedy,
+                **log_fields.of_lease(lease),
+                **seconds,
+                **more,
             )
 
     def unstalled(self, lease: Lease, rule: RuleName) -> None:
@@ -258,7 +272,7 @@ class LiveObserver:
         self._reminders.over((*spot_of(lease.stream, lease.shard_id), rule))
         if stall is not None:
             seconds = round(self._clock.monotonic() - stall.since, 1)
-            self._log.info("shard_unstalled", rule=rule, stalled_seconds=seconds, **_shard(lease))
+            self._log.info("shard_unstalled", rule=rule, stalled_seconds=seconds, **log_fields.of_lease(lease))
 
     def standstills(self, stream: StreamRef, found: Sequence[Standstill]) -> None:
         """Rules that stand still on shards of a stream that no pipeline of this worker answers for."""
@@ -268,12 +282,18 @@ class LiveObserver:
             if due is not None:
                 more = {"withheld": due.withheld} if due.withheld else {}
                 self._log.warning(
-                    "rule_stalled", **_standstill(stream, each), reason=each.reason, advice=each.remedy, **more
+                    "rule_stalled",
+                    **log_fields.of_standstill(stream, each),
+                    reason=each.reason,
+                    advice=each.remedy,
+                    **more,
                 )
         for waiting in over:
             self._reminders.over((stream, waiting.standstill.rule, waiting.standstill.why))
             seconds = round(self._clock.monotonic() - waiting.since, 1)
-            self._log.info("rule_unstalled", **_standstill(stream, waiting.standstill), stalled_seconds=seconds)
+            self._log.info(
+                "rule_unstalled", **log_fields.of_standstill(stream, waiting.standstill), stalled_seconds=seconds
+            )
 
     def iterator_expired(self, stream: StreamRef, shard_id: ShardId) -> None:
         """An iterator was derived anew."""
@@ -322,19 +342,19 @@ class LiveObserver:
         else:
             trouble.error = error
             trouble.times += 1
-        self._warn(service, "service_failed", error, **_service(service))
+        self._warn(service, "service_failed", error, **log_fields.of_service(service))
 
     def service_hangs(self, service: ServiceId, seconds: float) -> None:
         """A background service waits for an answer. That is no attempt, so the health check may restart the process."""
         error = Unreachable(f"It has waited {seconds:.0f} s for an answer.")
         self._board.services.setdefault(service, Trouble(error, None, self._clock.monotonic())).error = error
-        self._warn(service, "service_hangs", error, **_service(service))
+        self._warn(service, "service_hangs", error, **log_fields.of_service(service))
 
     def service_recovered(self, service: ServiceId) -> None:
         """The service works again."""
         if self._board.services.pop(service, None) is not None:
             self._reminders.over(service)
-            self._log.info("service_recovered", **_service(service))
+            self._log.info("service_recovered", **log_fields.of_service(service))
 
     def refresh_gauges(self) -> None:
         """Set the gauges that grow by themselves; called before every scrape."""
@@ -352,51 +372,6 @@ class LiveObserver:
 
 def _topic(place: Place) -> Hashable:
     return (*spot_of(place.stream, place.shard_id), place.target.target_id)
-
-
-def _stream(stream: StreamRef) -> dict[str, object]:
-    """Fields of a line about a stream."""
-    return {"table": stream.table, "source": stream.region}
-
-
-def _service(service: ServiceId) -> dict[str, object]:
-    """Fields of a line about a service."""
-    return {"service": service.shown, **({} if service.arn is None else {"stream": service.arn})}
-
-
-def _shard(lease: Lease) -> dict[str, object]:
-    """Fields of a line about a leased shard."""
-    return {
-        "table": lease.stream.table,
-        "source": lease.stream.region,
-        "shard": lease.shard_id,
-        "epoch": lease.epoch,
-    }
-
-
-def _standstill(stream: StreamRef, standstill: Standstill) -> dict[str, object]:
-    """Fields of a line about a rule that stands still."""
-    return {
-        "rule": standstill.rule,
-        "table": stream.table,
-        "source": stream.region,
-        "why": standstill.why,
-        "shards": len(standstill.shards),
-        "shard": standstill.shards[0] if standstill.shards else None,
-    }
-
-
-def _gap(gap: Gap) -> dict[str, object]:
-    """Fields of a line about a gap."""
-    return {
-        "gap": gap.gap_id,
-        "target": gap.target_id.text,
-        "table": gap.stream.table,
-        "source": gap.stream.region,
-        "shard": gap.shard_id,
-        "after": gap.after.text,
-        "until": None if gap.until is None else gap.until.text,
-    }
 
 
 def _counts(report: BatchReport) -> dict[str, int]:

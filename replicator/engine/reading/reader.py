@@ -51,7 +51,11 @@ def _never() -> bool:
 
 
 class ShardReader:
-    """Pages of one shard by position."""
+    """Pages of one shard by position.
+
+    It is longer than a class should be because a page, its iterator and the judgement whether a place is lost share one
+    turn at the shard, at which no two calls may be under way.
+    """
 
     def __init__(  # noqa: PLR0913 - its collaborators, given once
         self,

@@ -64,7 +64,11 @@ class _Trimmed:
 
 
 class Pipeline:
-    """A rule's way through a shard."""
+    """A rule's way through a shard.
+
+    It is longer than a class should be because reading ahead, applying and giving pages back end together: what one of
+    them holds when the others stop is settled in one place.
+    """
 
     def __init__(self, rule: Rule, held: HeldShard) -> None:
         self.rule = rule

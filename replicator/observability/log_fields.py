@@ -1,0 +1,53 @@
+"""Fields of log lines: what a line is about, named the same everywhere."""
+
+from __future__ import annotations
+
+from replicator.domain.gaps import Gap
+from replicator.domain.shards.leases import Lease, StreamRef
+from replicator.domain.shards.standstill import Standstill
+from replicator.ports.services import ServiceId
+
+
+def of_stream(stream: StreamRef) -> dict[str, object]:
+    """Fields of a line about a stream."""
+    return {"table": stream.table, "source": stream.region}
+
+
+def of_service(service: ServiceId) -> dict[str, object]:
+    """Fields of a line about a service."""
+    return {"service": service.shown, **({} if service.arn is None else {"stream": service.arn})}
+
+
+def of_lease(lease: Lease) -> dict[str, object]:
+    """Fields of a line about a leased shard."""
+    return {
+        "table": lease.stream.table,
+        "source": lease.stream.region,
+        "shard": lease.shard_id,
+        "epoch": lease.epoch,
+    }
+
+
+def of_standstill(stream: StreamRef, standstill: Standstill) -> dict[str, object]:
+    """Fields of a line about a rule that stands still."""
+    return {
+        "rule": standstill.rule,
+        "table": stream.table,
+        "source": stream.region,
+        "why": standstill.why,
+        "shards": len(standstill.shards),
+        "shard": standstill.shards[0] if standstill.shards else None,
+    }
+
+
+def of_gap(gap: Gap) -> dict[str, object]:
+    """Fields of a line about a gap."""
+    return {
+        "gap": gap.gap_id,
+        "target": gap.target_id.text,
+        "table": gap.stream.table,
+        "source": gap.stream.region,
+        "shard": gap.shard_id,
+        "after": gap.after.text,
+        "until": None if gap.until is None else gap.until.text,
+    }
