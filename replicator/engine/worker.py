@@ -18,8 +18,8 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.heartbeat import News, heartbeat
 from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session
-from replicator.engine.ownership.bounded_coordination import MOST_AT_ONCE, TakingTurns
-from replicator.engine.ownership.source_coordinator import StreamCoordinator
+from replicator.engine.ownership.bounded_coordination import MOST_AT_ONCE, BoundedCoordination
+from replicator.engine.ownership.source_coordinator import SourceCoordinator
 from replicator.engine.ownership.sources import Source, Sources
 from replicator.engine.waiting import pause_for_any
 from replicator.ports.clock import Clock
@@ -124,8 +124,8 @@ class Worker:
         """Begin to read a source, until its own `stop`."""
         stop, ended = asyncio.Event(), asyncio.Event()
         budget = self._budgets.setdefault(source.region, DescribeBudget(self._clock, self._limits.describes_per_second))
-        coordination = TakingTurns(source.ports.coordination, self._turns)
-        coordinator = StreamCoordinator(
+        coordination = BoundedCoordination(source.ports.coordination, self._turns)
+        coordinator = SourceCoordinator(
             replace(source, ports=replace(source.ports, coordination=coordination)),
             shared.session,
             shared.members,

@@ -140,7 +140,7 @@ HAND_OFFS = {
         "who stops gives its leases back", ((ShardWorker, "_last_flush", _never_released),)
     ),
     "rows_are_compared": Mutant("what the rows say is not ours is ended", ((RunningShards, "compare", _nothing),)),
-    "watchdog": Mutant("a standstill is told", ((Pipeline, "standstill", _nothing),)),
+    "watchdog": Mutant("a standstill is told", ((Pipeline, "stall", _nothing),)),
 }
 WAITS = {
     "rows_are_watched": Mutant("what no pipeline answers for is told", ((Watch, "look", _no_standstill),)),

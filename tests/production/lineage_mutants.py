@@ -13,8 +13,8 @@ from replicator.engine.applying import ordered_driver as ordered
 from replicator.engine.discovery import discovery
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.discovery.discovery import Discovery
-from replicator.engine.ownership.stream_coordinator import Following
-from replicator.engine.ownership.stream_succession import Generations
+from replicator.engine.ownership.stream_coordinator import StreamCoordinator
+from replicator.engine.ownership.stream_succession import StreamSuccession
 from replicator.laboratory import memory
 from tests.production.guarantee import Mutant
 
@@ -123,7 +123,7 @@ DESCRIBING = {
 
 def _the_present_one(_: Any) -> Any:
     async def judge(self: Any) -> None:
-        if await self._generations.successor(self._ref) is not None and await self._pass_on(self._rules):
+        if await self._succession.successor(self._ref) is not None and await self._pass_on(self._rules):
             self._leave({rule.name for rule in self._rules})
 
     return judge
@@ -144,7 +144,9 @@ def _no_break(_: Any) -> Any:
 
 
 STREAMS = {
-    "drained_first": Mutant("a stream is left when it was read to its end", ((Following, "_judge", _the_present_one),)),
+    "drained_first": Mutant(
+        "a stream is left when it was read to its end", ((StreamCoordinator, "_judge", _the_present_one),)
+    ),
     "keyed_by_stream": Mutant(
         "rows are keyed by the stream",
         ((memory.coordination, "identity", _one_identity), (memory.registry, "identity", _one_identity)),
@@ -152,5 +154,7 @@ STREAMS = {
     "generation_in_versions": Mutant(
         "the stream's generation stands in every version", ((ordered, "plan_run", _one_generation),)
     ),
-    "break_is_a_gap": Mutant("what lies between two streams is a gap", ((Generations, "_record_break", _no_break),)),
+    "break_is_a_gap": Mutant(
+        "what lies between two streams is a gap", ((StreamSuccession, "_record_break", _no_break),)
+    ),
 }

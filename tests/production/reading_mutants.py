@@ -42,7 +42,7 @@ def _child_at_the_latest(original: Any) -> Any:
 
 def _start_when_the_shard_was_met(original: Any) -> Any:
     async def start(self: Any, target: Any) -> Any:
-        return replace(await original(self, target), started_at=self._held.ports.clock.now())
+        return replace(await original(self, target), started_at=self._context.ports.clock.now())
 
     return start
 

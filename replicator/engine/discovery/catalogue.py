@@ -6,7 +6,6 @@ listed again is noted as present again.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable, Sequence
 
 from replicator.domain.errors import RecordsTrimmed, ReplicatorError, ShardGone
@@ -17,6 +16,7 @@ from replicator.domain.shards.discovery_schedule import LONG_AGO
 from replicator.domain.shards.leases import StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.shards.listing import Listing, counted_misses
+from replicator.engine.bounded import each
 from replicator.engine.shard.worker import ShardPorts
 
 _PROBES_AT_ONCE = 16
@@ -93,28 +93,19 @@ class Catalogue:
         missing = self._admission.missing(self.graph, listed, self._ports.clock.monotonic())
         if not missing or self._state.unreadable is not None:
             return None
-        troubles: list[ReplicatorError] = []
-        turns = asyncio.Semaphore(_PROBES_AT_ONCE)
-        async with asyncio.TaskGroup() as group:
-            for parent in missing:
-                group.create_task(self._probe(parent, turns, troubles), name=f"probe {parent}")
-        return troubles
+        return await each(missing, self._probe, at_once=_PROBES_AT_ONCE, name="probe a parent")
 
-    async def _probe(self, parent: ShardId, turns: asyncio.Semaphore, troubles: list[ReplicatorError]) -> None:
-        async with turns:
+    async def _probe(self, parent: ShardId) -> None:
+        for _ in range(_PROBES_PER_LISTING):
             try:
-                for _ in range(_PROBES_PER_LISTING):
-                    try:
-                        await self._ports.stream.iterator(self._ref, parent, HORIZON)
-                    except ShardGone:
-                        self._admission.is_gone(parent)
-                        continue
-                    except RecordsTrimmed:
-                        pass
-                    self._admission.is_there(parent, self._ports.clock.monotonic())
-                    return
-            except ReplicatorError as error:
-                troubles.append(error)
+                await self._ports.stream.iterator(self._ref, parent, HORIZON)
+            except ShardGone:
+                self._admission.is_gone(parent)
+                continue
+            except RecordsTrimmed:
+                pass
+            self._admission.is_there(parent, self._ports.clock.monotonic())
+            return
 
     def _is_noted_vanished(self, shard_id: ShardId) -> bool:
         row = self._state.rows.get(shard_id)

@@ -19,6 +19,7 @@ from replicator.domain.shards.discovery_schedule import LONG_AGO, Schedule
 from replicator.domain.shards.leases import StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard, childless
 from replicator.domain.shards.listing import Listing
+from replicator.engine.bounded import each, raise_first
 from replicator.engine.discovery.catalogue import Catalogue
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.discovery.questions import Questions
@@ -189,16 +190,15 @@ class Discovery:
         if not schedule.one_by_one(subjects):
             self._questions.childless(subjects)
         elif subjects:
-            async with asyncio.TaskGroup() as group:
-                for shard_id in sorted(subjects):
-                    group.create_task(self._ask_for_children(shard_id, troubles), name=f"children of {shard_id}")
+            troubles = await each(
+                sorted(subjects), self._ask_for_children, at_once=len(subjects), name="ask for children"
+            )
         schedule = self._schedule()
         if not schedule.needs_listing:
             self._listing = None  # its end is needed no more
         if schedule.listing_is_due(self._ports.clock.monotonic()):
             await self._list_page()
-        for trouble in troubles:
-            raise trouble
+        raise_first(troubles)
         return self._schedule().due_in(self._ports.clock.monotonic())
 
     def _schedule(self) -> Schedule:
@@ -230,7 +230,7 @@ class Discovery:
         except TimeoutError as error:
             raise Unreachable(f"DescribeStream took longer than {_CALL_SECONDS:.0f} seconds.") from error
 
-    async def _ask_for_children(self, parent: ShardId, troubles: list[ReplicatorError]) -> None:
+    async def _ask_for_children(self, parent: ShardId) -> None:
         """Ask for the children of one shard and store them."""
         try:
             number, children = await self._call(lambda: self._ports.stream.children(self._ref, parent))
@@ -240,9 +240,6 @@ class Discovery:
             await self._store(listed)
         except ShardGone:
             listed, number = [], 0
-        except ReplicatorError as error:
-            troubles.append(error)
-            return
         if parent in self._parents:
             self._parents[parent] = self._ports.clock.monotonic()
         self._questions.hear(listed, number)
@@ -294,8 +291,7 @@ class Discovery:
         troubles = await self._catalogue.prove_gone(listing.seen)
         if troubles is not None:
             await self._store(())
-        for trouble in troubles or ():
-            raise trouble
+        raise_first(troubles or ())
         self._catalogue.completed()
 
     async def _store(self, seen: Iterable[Shard]) -> None:

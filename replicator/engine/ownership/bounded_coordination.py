@@ -19,7 +19,7 @@ from replicator.ports.coordination import Coordination
 MOST_AT_ONCE = 16
 
 
-class TakingTurns:
+class BoundedCoordination:
     """A `Coordination` whose calls about shards wait for each other; looks at a whole stream never wait."""
 
     def __init__(self, coordination: Coordination, turns: asyncio.Semaphore) -> None:

@@ -6,20 +6,20 @@ Invariant: such a target is let to a shard only when the shard could be read a m
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection
 
-from replicator.domain.errors import RecordsTrimmed, ReplicatorError, ShardGone
+from replicator.domain.errors import RecordsTrimmed, ShardGone
 from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import HORIZON
 from replicator.domain.shards.leases import StreamRef
+from replicator.engine.bounded import each, raise_first
 from replicator.ports.sources import Stream
 
 _AT_ONCE = 16
 _PER_LOOK = 256
 
 
-class Latecomers:
+class LateTargets:
     """What was asked about one stream's shards."""
 
     def __init__(self, ref: StreamRef, stream: Stream) -> None:
@@ -33,24 +33,14 @@ class Latecomers:
         self.readable &= set(shard_ids)
         asked = sorted(set(shard_ids) - self.readable)[:_PER_LOOK]
         before = len(self.readable)
-        turns = asyncio.Semaphore(_AT_ONCE)
-        troubles: list[ReplicatorError] = []
-        async with asyncio.TaskGroup() as group:
-            for shard_id in asked:
-                group.create_task(self._ask(shard_id, turns, troubles), name=f"ask for {shard_id}")
-        for trouble in troubles:
-            raise trouble
+        raise_first(await each(asked, self._ask, at_once=_AT_ONCE, name="ask for a shard"))
         return len(self.readable) > before
 
-    async def _ask(self, shard_id: ShardId, turns: asyncio.Semaphore, troubles: list[ReplicatorError]) -> None:
-        async with turns:
-            try:
-                await self._stream.iterator(self._ref, shard_id, HORIZON)
-            except ShardGone:
-                return
-            except RecordsTrimmed:
-                pass
-            except ReplicatorError as error:
-                troubles.append(error)
-                return
-            self.readable.add(shard_id)
+    async def _ask(self, shard_id: ShardId) -> None:
+        try:
+            await self._stream.iterator(self._ref, shard_id, HORIZON)
+        except ShardGone:
+            return
+        except RecordsTrimmed:
+            pass
+        self.readable.add(shard_id)

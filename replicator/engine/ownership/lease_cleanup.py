@@ -19,7 +19,7 @@ _LOOK_SECONDS = 600.0
 _ROWS_PER_LOOK = 256
 
 
-class Leftovers:
+class LeaseCleanup:
     """What is left of the streams before one stream of a table."""
 
     def __init__(self, ref: StreamRef, ports: ShardPorts, targets: Collection[TargetId]) -> None:

@@ -25,7 +25,7 @@ from replicator.engine.discovery.discovery import Discovery
 from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session
-from replicator.engine.ownership.late_targets import Latecomers
+from replicator.engine.ownership.late_targets import LateTargets
 from replicator.engine.ownership.running_shards import RunningShards
 from replicator.engine.ownership.watchdog import Watchdog
 from replicator.engine.shard.worker import ShardPorts
@@ -70,7 +70,7 @@ class OwnedShards:
         )
         self._given_back: set[ShardId] = set()
         """Shards that ended while the rows were read, which may still show them as ours."""
-        self._latecomers = Latecomers(ref, ports.stream)
+        self._late_targets = LateTargets(ref, ports.stream)
         self._doubts = Doubts()
         self._free_since: dict[ShardId, float] = {}
         self._ended_since: dict[ShardId, float] = {}
@@ -125,7 +125,7 @@ class OwnedShards:
         self._running.compare(state)
         self._running.serves = frozenset(target.target_id for rule in self._rules for target in rule.targets)
         wanted = ownership.wanted(
-            snapshot, self._rules, paused=self._members.paused, readable=self._latecomers.readable
+            snapshot, self._rules, paused=self._members.paused, readable=self._late_targets.readable
         )
         self._running.offer(wanted.rules)
         if self._watchdog.is_due:
@@ -133,7 +133,7 @@ class OwnedShards:
         more = await self._plan(snapshot, wanted.rules, group)
         await self._discovery.claim_seat()
         await self._forget(snapshot)
-        return await self._latecomers.look(wanted.late) or more
+        return await self._late_targets.look(wanted.late) or more
 
     def _observed(self) -> Observed:
         """What this worker knows beside the rows."""
@@ -141,7 +141,7 @@ class OwnedShards:
             paused=self._members.paused,
             live=self._members.live,
             reads=set(self._running.reads),
-            readable=self._latecomers.readable,
+            readable=self._late_targets.readable,
             unstored=self._discovery.unstored,
         )
 

@@ -9,12 +9,12 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.rules import Rule
 from replicator.domain.shards import ownership
 from replicator.domain.shards.leases import Lease, LeaseRow, StreamRef, StreamState
 from replicator.domain.targets import TargetId
+from replicator.engine.bounded import each, raise_first
 from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session, ShardFence
@@ -98,21 +98,11 @@ class RunningShards:
 
     async def claim(self, claims: Iterable[tuple[LeaseRow, list[Rule]]], group: asyncio.TaskGroup) -> None:
         """Claim some shards at once; one that fails hinders no other."""
-        turns = asyncio.Semaphore(_CLAIMS_AT_ONCE)
-        troubles: list[ReplicatorError] = []
 
-        async def claim(row: LeaseRow, rules: list[Rule]) -> None:
-            async with turns:
-                try:
-                    await self._claim(row, rules, group)
-                except ReplicatorError as error:
-                    troubles.append(error)
+        async def claim(claimed: tuple[LeaseRow, list[Rule]]) -> None:
+            await self._claim(*claimed, group)
 
-        async with asyncio.TaskGroup() as claiming:
-            for row, rules in claims:
-                claiming.create_task(claim(row, rules), name=f"claim {row.shard_id}")
-        for trouble in troubles:
-            raise trouble
+        raise_first(await each(claims, claim, at_once=_CLAIMS_AT_ONCE, name="claim a shard"))
 
     async def _claim(self, seen: LeaseRow, rules: list[Rule], group: asyncio.TaskGroup) -> None:
         self._session.check()

@@ -14,13 +14,13 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session
 from replicator.engine.ownership.sources import Source
-from replicator.engine.ownership.stream_coordinator import Following, SessionPorts
-from replicator.engine.ownership.stream_succession import Generations
+from replicator.engine.ownership.stream_coordinator import SessionPorts, StreamCoordinator
+from replicator.engine.ownership.stream_succession import StreamSuccession
 from replicator.engine.service import Service
 from replicator.ports.services import ServiceKind, source_service
 
 
-class StreamCoordinator:
+class SourceCoordinator:
     """One source's shards, for one session of this worker."""
 
     def __init__(  # noqa: PLR0913 - its collaborators, given once
@@ -35,11 +35,11 @@ class StreamCoordinator:
         stop: asyncio.Event,
     ) -> None:
         self._ports = source.ports
-        self._generations = Generations(source.region, source.table, source.rules, source.ports, source.succession)
+        self._succession = StreamSuccession(source.region, source.table, source.rules, source.ports, source.succession)
         self._shared = SessionPorts(session, members, budget, loads, limits, stop)
         self._limits = limits
         self._service = source_service(ServiceKind.SOURCE, source.region, source.table)
-        self._followed: dict[StreamRef, tuple[Following, asyncio.Task[None]]] = {}
+        self._coordinators: dict[StreamRef, tuple[StreamCoordinator, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
 
     async def run(self) -> None:
@@ -53,25 +53,25 @@ class StreamCoordinator:
 
     async def _arrange(self, group: asyncio.TaskGroup) -> float:
         """Follow each stream that some rule is to read, for those rules."""
-        due = await self._generations.due()
-        self._followed = {ref: each for ref, each in self._followed.items() if not each[1].done()}
-        for ref, (following, _) in self._followed.items():
+        due = await self._succession.due()
+        self._coordinators = {ref: each for ref, each in self._coordinators.items() if not each[1].done()}
+        for ref, (coordinator, _) in self._coordinators.items():
             if ref not in due.streams:
-                following.read_for((), others_come=False)
+                coordinator.read_for((), others_come=False)
         older = 0
         for ref, rules in due.streams.items():
-            if ref not in self._followed:
-                self._followed[ref] = self._follow(ref, group)
-            following, _ = self._followed[ref]
-            if not following.over.is_set():  # else it is on its way out, and we are called when it is
-                following.read_for(rules, others_come=older > 0)
+            if ref not in self._coordinators:
+                self._coordinators[ref] = self._follow(ref, group)
+            coordinator, _ = self._coordinators[ref]
+            if not coordinator.over.is_set():  # else it is on its way out, and we are called when it is
+                coordinator.read_for(rules, others_come=older > 0)
             older += len(rules)
         if due.trouble is not None:
             raise due.trouble
         return float("inf")
 
-    def _follow(self, ref: StreamRef, group: asyncio.TaskGroup) -> tuple[Following, asyncio.Task[None]]:
-        following = Following(ref, self._ports, self._shared, self._generations, changed=self._changed.set)
-        task = group.create_task(following.run(), name=f"stream {ref.arn} in {ref.region}")
+    def _follow(self, ref: StreamRef, group: asyncio.TaskGroup) -> tuple[StreamCoordinator, asyncio.Task[None]]:
+        coordinator = StreamCoordinator(ref, self._ports, self._shared, self._succession, changed=self._changed.set)
+        task = group.create_task(coordinator.run(), name=f"stream {ref.arn} in {ref.region}")
         task.add_done_callback(lambda _: self._changed.set())
-        return following, task
+        return coordinator, task

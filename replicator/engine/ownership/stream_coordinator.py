@@ -21,9 +21,9 @@ from replicator.engine.discovery.discovery import Discovery
 from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session
-from replicator.engine.ownership.lease_cleanup import Leftovers
+from replicator.engine.ownership.lease_cleanup import LeaseCleanup
 from replicator.engine.ownership.owned_shards import OwnedShards
-from replicator.engine.ownership.stream_succession import Generations
+from replicator.engine.ownership.stream_succession import StreamSuccession
 from replicator.engine.service import Service
 from replicator.engine.shard.worker import ShardPorts
 from replicator.engine.waiting import backoff, pause_for_any
@@ -62,7 +62,7 @@ class _ReadOut:
     listings: int
 
 
-class Following:
+class StreamCoordinator:
     """What one session does about one stream."""
 
     def __init__(
@@ -70,7 +70,7 @@ class Following:
         ref: StreamRef,
         ports: ShardPorts,
         shared: SessionPorts,
-        generations: Generations,
+        succession: StreamSuccession,
         *,
         changed: Callable[[], None],
     ) -> None:
@@ -79,7 +79,7 @@ class Following:
         self._ports = ports
         self._shared = shared
         self._limits = shared.limits
-        self._generations = generations
+        self._succession = succession
         self._changed = changed
         self._name = stream_service(ServiceKind.SHARDS, ref)
         self._wake = asyncio.Event()
@@ -100,7 +100,7 @@ class Following:
         self._discovery = Discovery(
             ref, ports, shared.members, shared.budget, limits=shared.limits, wake=self._wake.set
         )
-        self._leftovers = Leftovers(ref, ports, generations.targets)
+        self._lease_cleanup = LeaseCleanup(ref, ports, succession.targets)
         self._shards = OwnedShards(
             ref,
             rules=(),
@@ -133,9 +133,9 @@ class Following:
         finally:
             members.unlisten(self._wake.set)
             if not self._shared.stop.is_set():
-                self._hush()
+                self._take_back()
 
-    def _hush(self) -> None:
+    def _take_back(self) -> None:
         """What was told of a stream that we look at no more is no trouble of ours."""
         self._shards.clear_reports()
         self._discovery.clear_reports()
@@ -150,7 +150,7 @@ class Following:
             more = await self._shards.cycle(group)
             await self._judge()
             if self._discovery.seated:
-                await self._leftovers.clear()
+                await self._lease_cleanup.clear()
         finally:
             self._shards.report()
         return 0.0 if more else min(self._limits.heartbeat_seconds, self._longest_wait)
@@ -192,7 +192,7 @@ class Following:
         self._discovery.settle(settling=bool(rules), alone=self._alone)
         if not rules:
             return
-        through = await self._generations.through(self._ref)
+        through = await self._succession.through(self._ref)
         ripe = [rule for rule in rules if rule.name not in through and self._is_ripe(rule, now)]
         if ripe and await self._pass_on(ripe):
             through.update(rule.name for rule in ripe)
@@ -206,7 +206,7 @@ class Following:
             self._alone = False
         elif not self._alone and now - self._looked_at >= self._limits.drained_seconds:
             self._looked_at = now
-            self._alone = await self._generations.successor(self._ref) is not None
+            self._alone = await self._succession.successor(self._ref) is not None
 
     def _is_ripe(self, rule: Rule, now: float) -> bool:
         """Whether nothing more was found for long enough. Of a stream that is gone nothing more will come."""
@@ -218,9 +218,9 @@ class Following:
         return waited or (listings > 0 and self._discovery.gone)
 
     async def _pass_on(self, rules: Collection[Rule]) -> bool:
-        successor = await self._generations.successor(self._ref)
+        successor = await self._succession.successor(self._ref)
         if successor is not None:
-            await self._generations.pass_on(self._ref, successor, rules)
+            await self._succession.pass_on(self._ref, successor, rules)
             return True
         if self._discovery.gone:
             raise WorldMismatch(

@@ -31,7 +31,7 @@ class Due:
     trouble: ReplicatorError | None = None
 
 
-class Generations:
+class StreamSuccession:
     """The streams of one table, as its rules read them."""
 
     def __init__(

@@ -16,13 +16,13 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import ShardId
 from replicator.domain.rules import Members, Rule, Target
 from replicator.domain.shards.inheritance import Begins, Covers, Inherited, covers_of, inherited
 from replicator.domain.shards.leases import KnownStream, LeaseRow, StreamRef, TargetStart
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.kinds import KINDS
+from replicator.engine.bounded import each, raise_first
 from replicator.ports.coordination import Coordination, Registry
 from replicator.ports.events import Observer
 from replicator.ports.targets import TableClaims
@@ -111,21 +111,12 @@ class TargetSuccession:
         rows: Mapping[ShardId, LeaseRow],
         places: Mapping[ShardId, Inherited],
     ) -> None:
-        turns = asyncio.Semaphore(_AT_ONCE)
-        troubles: list[ReplicatorError] = []
 
-        async def put(shard_id: ShardId, place: Inherited) -> None:
-            async with turns:
-                try:
-                    await self._coordination.carry_over(stream, rows[shard_id], target.target_id, place)
-                except ReplicatorError as error:
-                    troubles.append(error)
+        async def put(placed: tuple[ShardId, Inherited]) -> None:
+            shard_id, place = placed
+            await self._coordination.carry_over(stream, rows[shard_id], target.target_id, place)
 
-        async with asyncio.TaskGroup() as group:
-            for shard_id, place in places.items():
-                group.create_task(put(shard_id, place), name=f"carry {target.target_id} over on {shard_id}")
-        for trouble in troubles:
-            raise trouble
+        raise_first(await each(places.items(), put, at_once=_AT_ONCE, name=f"carry {target.target_id} over"))
 
     async def _begin(self, target: Target, copy: _Copied) -> None:
         """Store a target's start: that of the others, so that it is owed what they were owed."""

@@ -17,7 +17,7 @@ from replicator.ports.sources import Ends
 
 
 @dataclass(frozen=True, slots=True)
-class HeldShard:
+class ShardContext:
     """What the rules on a shard share. `wake` lets the coordinator plan again."""
 
     lease: Lease

@@ -16,7 +16,7 @@ from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import Position
 from replicator.domain.rules import OnGap, Rule, Target
 from replicator.domain.targets import TargetId
-from replicator.engine.shard.context import HeldShard
+from replicator.engine.shard.context import ShardContext
 from replicator.engine.waiting import backoff, pause_or_raise
 
 _SLOW_TRY = 6
@@ -33,10 +33,10 @@ async def _never() -> bool:
 class GapGate:
     """Where one rule waits on one shard because of what it lost."""
 
-    def __init__(self, rule: Rule, held: HeldShard) -> None:
+    def __init__(self, rule: Rule, context: ShardContext) -> None:
         self._on_gap = rule.on_gap
-        self._held = held
-        self._places = [held.place(target) for target in rule.targets]
+        self._context = context
+        self._places = [context.place(target) for target in rule.targets]
         self._passing: frozenset[TargetId] = frozenset()
         """Targets that are between the acknowledgement and the next record that is read."""
         self.stop = asyncio.Event()
@@ -48,14 +48,14 @@ class GapGate:
         self, target: Target, behind: Position, until: Position | None, why: str, shard_id: ShardId | None = None
     ) -> Gap:
         """A loss of a target on this shard, or on one of its parents."""
-        lease = self._held.lease
+        lease = self._context.lease
         return Gap(
             stream=lease.stream,
             shard_id=shard_id or lease.shard_id,
             target_id=target.target_id,
             after=behind,
             until=until,
-            found_at=self._held.ports.clock.now(),
+            found_at=self._context.ports.clock.now(),
             why=why,
         )
 
@@ -64,7 +64,7 @@ class GapGate:
         for _ in range(_LOOKS_BEFORE_LOSS):
             if await is_there():
                 return False
-            await pause_or_raise(self.stop, self._held.limits.idle_seconds)
+            await pause_or_raise(self.stop, self._context.limits.idle_seconds)
         return True
 
     def passed(self) -> None:
@@ -83,7 +83,7 @@ class GapGate:
         grows between the acknowledgement and the next read is recorded and passed with it: records that age away one
         after the other must not outrun every acknowledgement. What another target loses meanwhile needs one of its own.
         """
-        longest = self._held.limits.backoff_seconds
+        longest = self._context.limits.backoff_seconds
         shown, attempt = await look(), _SLOW_TRY
         await self._record(shown)
         if self._on_gap is OnGap.SKIP:
@@ -102,7 +102,7 @@ class GapGate:
                     return False
             self.closed = error
             for place in self._places:
-                self._held.ports.observer.blocked(place, error, None)
+                self._context.ports.observer.blocked(place, error, None)
             await pause_or_raise(self.stop, backoff(attempt, longest))
             attempt += 1
             if await self._surely(is_back):
@@ -125,20 +125,20 @@ class GapGate:
     async def _record(self, gaps: Sequence[Gap], before: Sequence[Gap] = ()) -> None:
         known = {(gap.gap_id, gap.until) for gap in before}
         for gap in gaps:
-            self._held.fence.check()
-            await self._held.ports.registry.record_gap(gap)
+            self._context.fence.check()
+            await self._context.ports.registry.record_gap(gap)
             if (gap.gap_id, gap.until) not in known:
-                self._held.ports.observer.gap_found(gap)
+                self._context.ports.observer.gap_found(gap)
 
     async def _acknowledged(self, gaps: Sequence[Gap]) -> bool:
         async def all_of_them() -> bool:
-            return all([await self._held.ports.registry.acknowledged(gap) for gap in gaps])
+            return all([await self._context.ports.registry.acknowledged(gap) for gap in gaps])
 
         return await self._surely(all_of_them)
 
     async def _surely(self, question: Callable[[], Awaitable[bool]]) -> bool:
         """The answer; no when there is none."""
-        self._held.fence.check()
+        self._context.fence.check()
         try:
             return await question()
         except ReplicatorError as error:
@@ -150,6 +150,6 @@ class GapGate:
         if self.closed is not None:
             self.closed = None
             for place in self._places:
-                self._held.ports.observer.unblocked(place)
+                self._context.ports.observer.unblocked(place)
         for gap in gaps:
-            self._held.ports.observer.gap_passed(gap, why)
+            self._context.ports.observer.gap_passed(gap, why)

@@ -19,7 +19,7 @@ from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.shards.owed import Mark, Verdict, beginning, is_overdue, judge, may_stand_whole, place_of
 from replicator.domain.targets import TargetId
-from replicator.engine.shard.context import HeldShard
+from replicator.engine.shard.context import ShardContext
 from replicator.engine.shard.gap_gate import GapGate
 from replicator.engine.shard.lost_parents import LostParents
 
@@ -27,11 +27,11 @@ from replicator.engine.shard.lost_parents import LostParents
 class Losses:
     """What one rule lost on one shard."""
 
-    def __init__(self, rule: Rule, held: HeldShard) -> None:
+    def __init__(self, rule: Rule, context: ShardContext) -> None:
         self._rule = rule
-        self._held = held
-        self.gate = GapGate(rule, held)
-        self._parents = LostParents(held, self.gate)
+        self._context = context
+        self.gate = GapGate(rule, context)
+        self._parents = LostParents(context, self.gate)
         self._marks: dict[TargetId, Mark] = {}
         """The first record at the horizon as each target last saw it, by target id."""
 
@@ -43,47 +43,47 @@ class Losses:
         Returns where to go on reading behind a loss, None when the stored positions decide that.
         """
         self.gate.stop = stop
-        new = [target for target in self._rule.targets if not self._held.progress.has_begun(target)]
+        new = [target for target in self._rule.targets if not self._context.progress.has_begun(target)]
         await self._parents.pass_by(new, starts)
         whole = await self._stands_whole(new, starts)
         for target in new:
             started_at = starts[target.target_id].started_at
-            begin = beginning(self._held.row, target.target_id, started_at, whole=whole)
-            self._held.progress.moved(target, begin)
-        at = earliest(map(self._held.progress.position, self._rule.targets))
+            begin = beginning(self._context.row, target.target_id, started_at, whole=whole)
+            self._context.progress.moved(target, begin)
+        at = earliest(map(self._context.progress.position, self._rule.targets))
         lost = [each for each in self._rule.targets if await self._is_lost(each, starts[each.target_id], at)]
         if not lost:
             return None
         error = RecordsTrimmed(
-            f"The oldest records of shard {self._held.lease.shard_id} left the stream, and were not read in their time."
+            f"The oldest records of shard {self._context.lease.shard_id} left the stream before they were read."
         )
         return await self._behind(HORIZON, error, lost)
 
     async def _stands_whole(self, new: Sequence[Target], starts: Mapping[TargetId, TargetStart]) -> bool:
         """Whether a shard's first record can be read, if some new target's beginning depends on that."""
-        row = self._held.row
+        row = self._context.row
         asks = self._rule.start is Start.TRIM_HORIZON and any(
             may_stand_whole(row, target.target_id, starts[target.target_id].started_at) for target in new
         )
-        return asks and await self._held.reader.reaches(BEGINNING)
+        return asks and await self._context.reader.reaches(BEGINNING)
 
     async def _is_lost(self, target: Target, start: TargetStart, at: Position) -> bool:
         """Whether a target lost something that reading from `at` will not show."""
         place = self._place(target)
         if place.sequence is not None:  # behind a number the stream itself reports a loss, if reading begins there
-            shown = at.sequence is not None and self._held.progress.position(target) != HORIZON
+            shown = at.sequence is not None and self._context.progress.position(target) != HORIZON
             return not shown and await self._is_gone(place)
-        now = self._held.ports.clock.now()
-        if place != HORIZON or not is_overdue(self._held.row, target.target_id, start.started_at, now):
+        now = self._context.ports.clock.now()
+        if place != HORIZON or not is_overdue(self._context.row, target.target_id, start.started_at, now):
             return False
-        return not await self._held.reader.reaches(BEGINNING)
+        return not await self._context.reader.reaches(BEGINNING)
 
     def _place(self, target: Target) -> Position:
-        return place_of(self._held.progress.position(target), self._held.row.rewinds.get(target.target_id))
+        return place_of(self._context.progress.position(target), self._context.row.rewinds.get(target.target_id))
 
     async def _is_gone(self, place: Position) -> bool:
         """Whether nothing can be read from a place any more, as several answers in a row say."""
-        return await self.gate.never_again(lambda: self._held.reader.reaches(place))
+        return await self.gate.never_again(lambda: self._context.reader.reaches(place))
 
     # -- at the horizon ------------------------------------------------------------------------------------------------
 
@@ -120,7 +120,7 @@ class Losses:
         return await self._behind(position, error, targets or self._rule.targets)
 
     async def _behind(self, position: Position, error: RecordsTrimmed, targets: Sequence[Target]) -> Position:
-        reader = self._held.reader
+        reader = self._context.reader
         is_gone = isinstance(error, ShardGone)
         known = {target.target_id for target in targets}
         until: Position | None = None

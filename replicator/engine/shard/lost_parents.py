@@ -15,22 +15,22 @@ from replicator.domain.rules import Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.shards.owed import is_owed
 from replicator.domain.targets import TargetId
-from replicator.engine.shard.context import HeldShard
+from replicator.engine.shard.context import ShardContext
 from replicator.engine.shard.gap_gate import GapGate
 
 
 class LostParents:
     """What one rule lost with the parents of one shard."""
 
-    def __init__(self, held: HeldShard, gate: GapGate) -> None:
-        self._held = held
+    def __init__(self, context: ShardContext, gate: GapGate) -> None:
+        self._context = context
         self._gate = gate
-        self._orphaned_by = [parent for parent in held.row.shard.parents if not held.ends.known(parent)]
+        self._orphaned_by = [parent for parent in context.row.shard.parents if not context.ends.known(parent)]
         """Parents that had no row when this began: lost, or not found again yet."""
 
     async def pass_by(self, new: Sequence[Target], starts: Mapping[TargetId, TargetStart]) -> None:
         """Wait behind what targets that are new on the shard lost before it."""
-        row = self._held.row
+        row = self._context.row
         owed = [target for target in new if is_owed(row, target.target_id, starts[target.target_id].started_at)]
         lost = [parent for parent in self._orphaned_by if owed and await self._is_lost(parent, owed)]
         gaps = [
@@ -47,21 +47,21 @@ class LostParents:
 
     async def _is_lost(self, parent: ShardId, targets: Sequence[Target]) -> bool:
         """Whether a parent left the stream unread; raises while it can be read still and is not read to its end."""
-        state = await self._held.ports.coordination.state(self._held.lease.stream)
+        state = await self._context.ports.coordination.state(self._context.lease.stream)
         row = state.rows.get(parent)
         if row is not None and all(row.checkpoints.get(target.target_id) == END for target in targets):
             return False
         if row is None and await self._gate.never_again(lambda: self._is_readable(parent)):
             return True
         raise WorldMismatch(
-            f"Shard {self._held.lease.shard_id} waits for its parent {parent}, which is not read to its end.",
+            f"Shard {self._context.lease.shard_id} waits for its parent {parent}, which is not read to its end.",
             advice="Nothing to do while the parent makes progress; it goes on behind the parent's last record.",
         )
 
     async def _is_readable(self, shard_id: ShardId) -> bool:
-        self._held.fence.check()
+        self._context.fence.check()
         try:
-            await self._held.ports.stream.iterator(self._held.lease.stream, shard_id, HORIZON)
+            await self._context.ports.stream.iterator(self._context.lease.stream, shard_id, HORIZON)
         except ShardGone:
             return False
         except RecordsTrimmed:

@@ -15,13 +15,14 @@ from replicator.domain.errors import LeaseLost, RecordsTrimmed, ReplicatorError
 from replicator.domain.progress import END, Position, earliest
 from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
+from replicator.domain.shards.stall import Sign, Stall, Write, stall_of
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.context import TargetContext, Unfinished
 from replicator.engine.applying.kinds import KINDS
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.reading.cursors import Page
-from replicator.engine.shard.context import HeldShard
+from replicator.engine.shard.context import ShardContext
 from replicator.engine.shard.losses import Losses
 from replicator.engine.waiting import Stopped, backoff, found, pause
 from replicator.ports.services import ServiceKind, shard_service
@@ -33,25 +34,6 @@ _SMALL_PAGE = 16
 """Who gave its bytes back reads little at first: most likely it still cannot go on."""
 
 _HIDDEN = "Records left the stream between two readings of it."
-
-
-@dataclass(frozen=True, slots=True)
-class Standstill:
-    """Why nothing progresses, and what can be done about it."""
-
-    reason: str
-    remedy: str
-
-
-_HUNGRY = Standstill(
-    "It waits for memory: records of other shards fill the budget of bytes in flight.",
-    "See which targets are blocked, or raise the budget.",
-)
-_SILENT_STREAM = Standstill("The stream was asked and does not answer.", "Check the stream's endpoint and the network.")
-_SILENT_TABLE = Standstill(
-    "It is about to begin, and the coordination table or the stream does not answer.",
-    "Check their endpoints, the network, and the table for throttling.",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +52,11 @@ class Pipeline:
     them holds when the others stop is settled in one place.
     """
 
-    def __init__(self, rule: Rule, held: HeldShard) -> None:
+    def __init__(self, rule: Rule, context: ShardContext) -> None:
         self.rule = rule
-        self._held = held
-        self._service = shard_service(ServiceKind.RULE, held.lease.stream, held.lease.shard_id, rule.name)
-        self._losses = Losses(rule, held)
+        self._context = context
+        self._service = shard_service(ServiceKind.RULE, context.lease.stream, context.lease.shard_id, rule.name)
+        self._losses = Losses(rule, context)
         self._over = asyncio.Event()
         self._why = "lost"
         self._stop = asyncio.Event()
@@ -83,13 +65,13 @@ class Pipeline:
         self._in_hand: deque[Page] = deque()
         self._appliers: list[TargetApplier] = []
         self._unfinished: dict[TargetId, Unfinished] = {target.target_id: {} for target in rule.targets}
-        self._limit = held.limits.page_records
+        self._limit = context.limits.page_records
         self._read_from: Position | None = None
         """Where records are awaited now."""
         self._answered_at = float("-inf")
         """When the stream last answered there (monotonic)."""
         self._error: ReplicatorError | None = None
-        self._progressed_at = held.ports.clock.monotonic()
+        self._progressed_at = context.ports.clock.monotonic()
 
     def end(self, why: str) -> None:
         """Begin nothing new, finish what is under way, and end."""
@@ -101,7 +83,7 @@ class Pipeline:
     def shed(self, seconds: float) -> None:
         """Give every byte back, to read it again later, if nothing progressed for so long."""
         if self._in_hand and not self._stop.is_set() and self._idle_seconds() >= seconds:
-            self._limit = min(_SMALL_PAGE, self._held.limits.page_records)
+            self._limit = min(_SMALL_PAGE, self._context.limits.page_records)
             self._interrupt()
 
     def _interrupt(self) -> None:
@@ -110,23 +92,23 @@ class Pipeline:
 
     def _idle_seconds(self) -> float:
         done_at = max((applier.done_at for applier in self._appliers), default=0.0)
-        return self._held.ports.clock.monotonic() - max(done_at, self._progressed_at)
+        return self._context.ports.clock.monotonic() - max(done_at, self._progressed_at)
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Work until the shard is read to its end, or `end`; what nobody expected is told, and it begins anew."""
-        held, ports = self._held, self._held.ports
-        ports.observer.shard_started(held.lease, self.rule.name)
+        context, ports = self._context, self._context.ports
+        ports.observer.shard_started(context.lease, self.rule.name)
         ports.budget.register(self)
         why = "lost"
         try:
             why = await self._until_over()
-            await held.progress.save()  # children wait for the end of their parents, others for what we withdraw from
-            held.wake()
+            await context.progress.save()  # children wait for their parents' end
+            context.wake()
         finally:
             ports.budget.unregister(self)
-            ports.observer.shard_stopped(held.lease, self.rule.name, why)
+            ports.observer.shard_stopped(context.lease, self.rule.name, why)
 
     async def _until_over(self) -> str:
         attempt = FAULT_PAUSE
@@ -141,12 +123,12 @@ class Pipeline:
             else:
                 return "finished"
             attempt += 1
-            await pause(self._over, backoff(attempt, self._held.limits.backoff_seconds))
+            await pause(self._over, backoff(attempt, self._context.limits.backoff_seconds))
         return self._why
 
     def _tell(self, error: Exception) -> None:
         """Tell every error inside; those of our own are troubles of the world, all others are faults."""
-        observer = self._held.ports.observer
+        observer = self._context.ports.observer
         if isinstance(error, ExceptionGroup):
             for inner in error.exceptions:
                 self._tell(inner)
@@ -155,7 +137,7 @@ class Pipeline:
             observer.service_failed(self._service, error)
         else:
             self._error = ReplicatorError(f"{type(error).__name__}: an error that was not expected; the log has it.")
-            observer.shard_failed(self._held.lease, self.rule.name, error)
+            observer.shard_failed(self._context.lease, self.rule.name, error)
 
     # -- through the shard ---------------------------------------------------------------------------------------------
 
@@ -167,10 +149,10 @@ class Pipeline:
             raise Stopped
         starts = {target.target_id: await self._start(target) for target in self.rule.targets}
         position = await self._losses.begin(starts, self._stop)
-        self._held.ports.observer.service_recovered(self._service)
+        self._context.ports.observer.service_recovered(self._service)
         self._error = None
         if position is None:
-            position = earliest(self._held.progress.position(target) for target in self.rule.targets)
+            position = earliest(self._context.progress.position(target) for target in self.rule.targets)
         while position != END:
             trimmed = await self._flow(position, starts)
             if trimmed is None:
@@ -180,12 +162,12 @@ class Pipeline:
             self._moved(target, END)
 
     async def _start(self, target: Target) -> TargetStart:
-        self._held.fence.check()
-        return await self._held.ports.registry.start(self._held.lease.stream, target)
+        self._context.fence.check()
+        return await self._context.ports.registry.start(self._context.lease.stream, target)
 
     async def _flow(self, position: Position, starts: dict[TargetId, TargetStart]) -> _Trimmed | None:
         """Read and apply to the end of the shard, or to a place behind which records are gone."""
-        ahead = ReadAhead(self._held.limits.page_records + 1)  # behind a full page the next one is still read
+        ahead = ReadAhead(self._context.limits.page_records + 1)  # behind a full page the next one is still read
         self._appliers = [self._applier(target, starts[target.target_id], ahead) for target in self.rule.targets]
         self._read_from = position
         try:
@@ -207,7 +189,7 @@ class Pipeline:
                 self._drop()
 
     def _drop(self) -> None:
-        self._held.reader.drop(self._in_hand.popleft())
+        self._context.reader.drop(self._in_hand.popleft())
 
     async def _read(self, position: Position, ahead: ReadAhead) -> None:
         """Read ahead while there is room; None tells that the program stops."""
@@ -215,9 +197,9 @@ class Pipeline:
             while position != END:
                 await ahead.room.wait()
                 self._read_from = position
-                page = await self._held.reader.read(position, limit=self._limit, urgent=ahead.urgent)
+                page = await self._context.reader.read(position, limit=self._limit, urgent=ahead.urgent)
                 if not self._in_hand:
-                    self._progressed_at = self._held.ports.clock.monotonic()
+                    self._progressed_at = self._context.ports.clock.monotonic()
                 self._in_hand.append(page)
                 first = page.records[0].sequence if page.records else None
                 lost = await self._losses.hidden(page.behind, first)
@@ -237,73 +219,64 @@ class Pipeline:
         async with asyncio.TaskGroup() as applying:
             for applier in self._appliers:
                 applying.create_task(self._apply_at(applier, page), name=applier.place.target.target_id.text)
-        self._progressed_at = self._held.ports.clock.monotonic()
-        self._limit = min(self._limit * 2, self._held.limits.page_records)
+        self._progressed_at = self._context.ports.clock.monotonic()
+        self._limit = min(self._limit * 2, self._context.limits.page_records)
 
     async def _apply_at(self, applier: TargetApplier, page: Page) -> None:
-        target, progress = applier.place.target, self._held.progress
+        target, progress = applier.place.target, self._context.progress
         await applier.apply(page.records, progress.position(target), lambda place: progress.moved(target, place))
         if page.then == END:
             self._moved(target, END)
 
     def _moved(self, target: Target, position: Position) -> None:
-        if self._held.progress.position(target) != position:
-            self._held.progress.moved(target, position)
-            self._held.ports.observer.moved(self._held.place(target), position)
+        if self._context.progress.position(target) != position:
+            self._context.progress.moved(target, position)
+            self._context.ports.observer.moved(self._context.place(target), position)
 
     def _applier(self, target: Target, start: TargetStart, ahead: ReadAhead) -> TargetApplier:
-        held = self._held
-        context = TargetContext(
+        context = self._context
+        of_target = TargetContext(
             self.rule,
-            held.place(target),
-            held.ports.targets[target.target_id],
+            context.place(target),
+            context.ports.targets[target.target_id],
             ahead,
-            held.limits,
-            held.ports.clock,
-            held.ports.observer,
-            held.fence,
+            context.limits,
+            context.ports.clock,
+            context.ports.observer,
+            context.fence,
             self._stop,
             self._unfinished[target.target_id],
         )
         started_at = start.started_at if self.rule.start is Start.LATEST else None
-        return TargetApplier(context, started_at=started_at, rewind=held.row.rewinds.get(target.target_id))
+        return TargetApplier(of_target, started_at=started_at, rewind=context.row.rewinds.get(target.target_id))
 
     # -- standing still ------------------------------------------------------------------------------------------------
 
-    def standstill(self) -> Standstill | None:
-        """Why nothing progressed for the bound, if nothing did. A shard without records progresses by being read."""
-        is_read = self._read_from is not None and not self._in_hand and self._losses.gate.closed is None
-        idle = self._unread_seconds() if is_read else self._idle_seconds()
-        if idle < self._held.limits.stall_seconds:
-            return None
-        if self._in_hand:
-            return self._unapplied()
-        if is_read and self._read_from is not None and self._held.reader.is_hungry(self._read_from):
-            return _HUNGRY
-        error = self._losses.gate.closed or (self._held.reader.trouble if is_read else None) or self._error
-        if error is not None:
-            return self._because(error)
-        return _SILENT_STREAM if is_read else _SILENT_TABLE
+    def stall(self) -> Stall | None:
+        """Why nothing progressed for the bound, if nothing did."""
+        return stall_of(self._sign(), self._context.limits.stall_seconds)
 
-    def _unread_seconds(self) -> float:
-        """For how long nothing was heard from where this pipeline reads; an idle shard is asked less often."""
-        if self._read_from is not None:
-            self._answered_at = max(self._answered_at, self._held.reader.answered_at(self._read_from))
-        now, idle = self._held.ports.clock.monotonic(), self._held.limits.idle_seconds
-        return now - max(self._answered_at, self._progressed_at) - idle
-
-    def _unapplied(self) -> Standstill:
-        for applier in self._appliers:
-            if applier.trouble is not None:
-                return self._because(applier.trouble)
-        targets = [applier.place.target for applier in self._appliers]
-        names = ", ".join(target.target_id.text for target in targets)
-        kinds = [KINDS[target.kind] for target in targets]
-        asked = " and ".join(dict.fromkeys(kind.asks for kind in kinds))
-        waiting = " and ".join(dict.fromkeys(kind.holds_back for kind in kinds))
-        return Standstill(
-            f"Records were read and a write at {names} is not answered; {waiting}, waits for it.", f"Check {asked}."
+    def _sign(self) -> Sign:
+        closed, reader, place = self._losses.gate.closed, self._context.reader, self._read_from
+        reads = place is not None and not self._in_hand and closed is None
+        return Sign(
+            idle_seconds=self._unread_seconds(place) if reads and place is not None else self._idle_seconds(),
+            writes=[_write(applier) for applier in self._appliers] if self._in_hand else (),
+            reads=reads,
+            hungry=place is not None and reader.is_hungry(place),
+            closed=closed,
+            reading=reader.trouble,
+            error=self._error,
         )
 
-    def _because(self, error: ReplicatorError) -> Standstill:
-        return Standstill(error.message, error.worker_advice)
+    def _unread_seconds(self, place: Position) -> float:
+        """For how long nothing was heard from where this pipeline reads; an idle shard is asked less often."""
+        self._answered_at = max(self._answered_at, self._context.reader.answered_at(place))
+        now, idle = self._context.ports.clock.monotonic(), self._context.limits.idle_seconds
+        return now - max(self._answered_at, self._progressed_at) - idle
+
+
+def _write(applier: TargetApplier) -> Write:
+    target = applier.place.target
+    kind = KINDS[target.kind]
+    return Write(target.target_id.text, kind.asks, kind.holds_back, applier.trouble)

@@ -18,7 +18,7 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.session import ShardFence
 from replicator.engine.reading.reader import ShardReader
 from replicator.engine.shard.checkpoints import Progress
-from replicator.engine.shard.context import HeldShard
+from replicator.engine.shard.context import ShardContext
 from replicator.engine.shard.pipeline import FAULT_PAUSE, Pipeline
 from replicator.engine.shard.ports import ShardPorts
 from replicator.engine.waiting import backoff, found, pause
@@ -46,7 +46,7 @@ class ShardWorker:
         ends: Ends,
     ) -> None:
         self.lease = lease
-        self.progress = Progress(lease, row.checkpoints, ports, fence=fence, limits=limits, save_in=self._stir)
+        self.progress = Progress(lease, row.checkpoints, ports, fence=fence, limits=limits, save_in=self._look_in)
         self._ports = ports
         self._fence = fence
         self._limits = limits
@@ -64,14 +64,14 @@ class ShardWorker:
             fence=fence,
             stop=stop,
         )
-        self._held = HeldShard(lease, row, ports, fence, self.progress, reader, ends, limits, wake)
+        self._context = ShardContext(lease, row, ports, fence, self.progress, reader, ends, limits, wake)
         self._running: dict[RuleName, tuple[Pipeline, asyncio.Task[None]]] = {}
         self._offered: dict[RuleName, Rule] = {}
         self._started: set[RuleName] = set()
         self._withdrew = False
         self._group: asyncio.TaskGroup | None = None
         self._rest: asyncio.Timeout | None = None
-        self._stirred_at: float | None = None
+        self._look_at: float | None = None
         self._stalled: dict[RuleName, float] = {}
         """Rules that stand still, and when that was told last."""
 
@@ -120,10 +120,10 @@ class ShardWorker:
 
     def _start(self, group: asyncio.TaskGroup, rule: Rule) -> None:
         self._started.add(rule.name)
-        pipeline = Pipeline(rule, self._held)
+        pipeline = Pipeline(rule, self._context)
         task = group.create_task(pipeline.run(), name=f"{rule.name} on {self.lease.shard_id}")
         self._running[rule.name] = pipeline, task
-        task.add_done_callback(lambda _: self._stir(0))
+        task.add_done_callback(lambda _: self._look_in(0))
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
@@ -136,11 +136,11 @@ class ShardWorker:
             while self._forget_ended() and not self._stop.is_set():
                 due_in = self.progress.due_in()
                 if due_in is not None and due_in > 0:
-                    self._stir(due_in)
+                    self._look_in(due_in)
                 elif due_in is not None:
                     group.create_task(self.progress.save(), name=f"checkpoint {self.lease.shard_id}")
                 self._watch()
-                await self._until_stirred()
+                await self._until_due()
             self._group = None
             for pipeline, _ in self._running.values():
                 pipeline.end("stopped")
@@ -154,25 +154,25 @@ class ShardWorker:
         self._running = {name: running for name, running in self._running.items() if not running[1].done()}
         return bool(self._running)
 
-    async def _until_stirred(self) -> None:
-        """Wait until the program stops, or for what `_stir` asked for: something ended, or is to be saved."""
+    async def _until_due(self) -> None:
+        """Wait until the program stops, or for what `_look_in` asked for: something ended, or is to be saved."""
         now = asyncio.get_running_loop().time()
         look_at = now + self._limits.stall_seconds / _LOOKS_PER_STALL
-        wake_at = look_at if self._stirred_at is None else min(look_at, self._stirred_at)
+        wake_at = look_at if self._look_at is None else min(look_at, self._look_at)
         try:
             async with asyncio.timeout_at(wake_at) as self._rest:
                 await self._stop.wait()
         except TimeoutError:
-            if wake_at == self._stirred_at:
-                self._stirred_at = None
+            if wake_at == self._look_at:
+                self._look_at = None
         finally:
             self._rest = None
 
-    def _stir(self, seconds: float) -> None:
+    def _look_in(self, seconds: float) -> None:
         """Let the worker look after its pipelines and checkpoints in so many seconds, or before."""
         at = asyncio.get_running_loop().time() + seconds
-        if self._stirred_at is None or at < self._stirred_at:
-            self._stirred_at = at
+        if self._look_at is None or at < self._look_at:
+            self._look_at = at
             if self._rest is not None and not self._rest.expired() and at < (self._rest.when() or at):
                 self._rest.reschedule(at)
 
@@ -198,10 +198,10 @@ class ShardWorker:
         """Tell of every rule that stands still, once per interval, and of those that go on."""
         now = self._ports.clock.monotonic()
         for name, (pipeline, _) in self._running.items():
-            standstill = pipeline.standstill()
-            if standstill is None:
+            stall = pipeline.stall()
+            if stall is None:
                 if self._stalled.pop(name, None) is not None:
                     self._ports.observer.unstalled(self.lease, name)
             elif now - self._stalled.get(name, float("-inf")) >= self._limits.stall_seconds:
                 self._stalled[name] = now
-                self._ports.observer.stalled(self.lease, name, standstill.reason, standstill.remedy)
+                self._ports.observer.stalled(self.lease, name, stall.reason, stall.remedy)
