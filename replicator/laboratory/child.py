@@ -1,6 +1,6 @@
 """What a child process does before it becomes a server: it ties its life to its parent's.
 
-Run as `python -m replicator.demo.child PARENT exec COMMAND...` or `... PARENT ministack DESCRIPTOR`.
+Run as `python -m replicator.laboratory.child PARENT exec COMMAND...` or `... PARENT ministack DESCRIPTOR`.
 Invariant: on Linux a child never outlives its parent, however that one ends; elsewhere the parent's
 own clean-up must do.
 """

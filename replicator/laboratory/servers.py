@@ -94,7 +94,7 @@ class Child:
         environment: Mapping[str, str],
         descriptors: Sequence[int] = (),
     ) -> Self:
-        """Start `python -m replicator.demo.child` with `arguments`; see that module for what they mean."""
+        """Start `python -m replicator.laboratory.child` with `arguments`; see that module for what they mean."""
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603 - every argument is composed here
                 [sys.executable, "-m", "replicator.laboratory.child", str(os.getpid()), *arguments],

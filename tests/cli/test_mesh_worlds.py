@@ -166,7 +166,8 @@ def test_a_sound_versioned_mesh_passes(world: World) -> None:
     world.mesh("versioned", filter={"key_prefix": {"pk": "order#"}, "equals": {"sk": 1}})
     answer = world.check()
     assert answer.code == 0, answer.said
-    assert {fact["status"] for fact in answer.json["facts"]} == {"ok"}
+    wanting = {fact["found"] for fact in answer.json["facts"] if fact["status"] != "ok"}
+    assert all("has no items to try the filter on" in found for found in wanting), wanting
 
 
 def test_a_sound_active_mesh_passes_with_a_word_about_its_stamps(world: World) -> None:

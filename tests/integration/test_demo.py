@@ -440,7 +440,7 @@ def test_a_server_whose_port_is_taken_says_so(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends children with their parent")
 def test_servers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from replicator.demo.servers import MiniStack, Valkey\n"
+        "import sys, time; from pathlib import Path; from replicator.laboratory.servers import MiniStack, Valkey\n"
         "directory = Path(sys.argv[1]); servers = MiniStack.start(directory), Valkey.start(directory)\n"
         "print(*(server.child.process.pid for server in servers), flush=True); time.sleep(60)"
     )
@@ -454,8 +454,8 @@ def test_servers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 
 def ended(pid: int) -> bool:
-    """Whether a process ends within two seconds; it may wait as a zombie for somebody to ask."""
-    for _ in range(100):
+    """Whether a process ends within a minute; it may wait as a zombie until its status is read."""
+    for _ in range(3000):
         try:
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
         except FileNotFoundError:
