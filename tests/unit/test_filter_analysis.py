@@ -57,6 +57,8 @@ def test_a_mistake_is_named(expression: str, words: str) -> None:
         "lines[*].sku | contains(@, 'a')",
         "starts_with(sk, 'x')",
         "not_null(a, b) == 'c'",
+        "lines[0:2]",
+        "abs('x') == `1`",
         "vip",
     ],
 )

@@ -73,11 +73,6 @@ class Lease:
     owner: WorkerId
     epoch: int
 
-    @property
-    def shown(self) -> str:
-        """The shard for people, and in the name of every service of it: shard ids alone may collide."""
-        return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
-
 
 @dataclass(frozen=True, slots=True)
 class TargetStart:
