@@ -33,6 +33,7 @@ class ConflictKind(enum.StrEnum):
     DELETE_DELETE = "delete_delete"  # a mark replaced another region's mark
     UNVERSIONED = "unversioned"  # the loser carried no version that could be compared
     VERSION_REGRESS = "version_regress"  # a user lowered the version of an item, or lost it
+    DROPPED = "dropped"  # a change that a target refused was given up by an operator
     STALE_CREATE = "stale_create"  # a user created an item at or below its tombstone
 
 
@@ -60,10 +61,11 @@ class Reason(enum.StrEnum):
 
 
 class Resolution(enum.StrEnum):
-    """What became of the loser: overwritten, or already back again."""
+    """What became of the loser: overwritten, already back again, or never written at all."""
 
     OVERWRITTEN = "overwritten"
     REPAIRED = "repaired"
+    GIVEN_UP = "given_up"
 
 
 @dataclass(frozen=True, slots=True)

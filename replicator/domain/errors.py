@@ -75,6 +75,12 @@ class WorldMismatch(ReplicatorError):
     exit_code = EXIT_WRONG_WORLD
 
 
+class SchemaMismatch(WorldMismatch):
+    """A table's key is not the key of the items that are written to it."""
+
+    advice = "Create the replica with the key of its source; a key schema cannot be changed."
+
+
 class Unreachable(ReplicatorError):
     """A service did not answer."""
 

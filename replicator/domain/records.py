@@ -7,6 +7,7 @@ Invariant: a `ChangeRecord` is complete and consistent (event and images agree, 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -106,6 +107,42 @@ class ChangeRecord:
         return int(self.sequence)
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadRecord:
+    """A stream record that cannot be understood, as it came: only its place is known, and why."""
+
+    sequence: SequenceNumber
+    raw: bytes
+    why: str
+    created_at: float = 0.0
+
+    @property
+    def number(self) -> int:
+        """The sequence number as the integer it is."""
+        return int(self.sequence)
+
+    def __repr__(self) -> str:
+        """Place and size only: item values never reach a log."""
+        return f"UnreadRecord({self.sequence}, {len(self.raw)} bytes)"
+
+
+StreamRecord = ChangeRecord | UnreadRecord
+
+
+def changes(records: Iterable[StreamRecord]) -> list[ChangeRecord]:
+    """The records that are understood."""
+    return [record for record in records if isinstance(record, ChangeRecord)]
+
+
+def sequence_number(text: str) -> SequenceNumber:
+    """A sequence number as the source wrote it, or `MalformedRecord`."""
+    if not (text.isascii() and text.isdecimal() and len(text) <= SEQUENCE_DIGITS):
+        raise MalformedRecord(
+            f"Record has the sequence number {text!r}, which is not an integer of at most {SEQUENCE_DIGITS} digits."
+        )
+    return SequenceNumber(text)
+
+
 def change_record(  # noqa: PLR0913 - one parameter per field of a stream record
     *,
     event: str,
@@ -121,10 +158,7 @@ def change_record(  # noqa: PLR0913 - one parameter per field of a stream record
         kind = Event(event)
     except ValueError as error:
         raise MalformedRecord(f"Record {sequence} has the unknown event {event!r}.") from error
-    if not (sequence.isascii() and sequence.isdecimal() and len(sequence) <= SEQUENCE_DIGITS):
-        raise MalformedRecord(
-            f"Record has the sequence number {sequence!r}, which is not an integer of at most {SEQUENCE_DIGITS} digits."
-        )
+    number = sequence_number(sequence)
     old, new = _present(old), _present(new)
     if (new is None) != (kind is Event.REMOVE):
         # What the item is now decides what a replica gets, so it must not be guessed.
@@ -140,7 +174,7 @@ def change_record(  # noqa: PLR0913 - one parameter per field of a stream record
         key=item_key(key),
         old=None if old is None else Image(old),
         new=None if new is None else Image(new),
-        sequence=SequenceNumber(sequence),
+        sequence=number,
         created_at=created_at,
         by_ttl=by_ttl,
         partial=partial,

@@ -81,6 +81,13 @@ class OnGap(enum.Enum):
     SKIP = "skip"
 
 
+class OnRefusal(enum.Enum):
+    """What to do with a record that a target refuses for good."""
+
+    PARK = "park"  # set it aside as an owed key, and go on
+    STOP = "stop"  # wait until it is taken, or superseded
+
+
 @dataclass(frozen=True, slots=True)
 class VersionedPlan:
     """Mode `versioned`: the other regions of the mesh, and the attribute that orders images.
@@ -120,6 +127,7 @@ class Rule:
     start: Start = Start.TRIM_HORIZON
     ttl_deletes: TtlDeletes = TtlDeletes.REPLICATE
     on_gap: OnGap = OnGap.STOP
+    refused: OnRefusal = OnRefusal.STOP
     filter: Filter = field(default_factory=Filter)
 
     def __post_init__(self) -> None:

@@ -62,6 +62,11 @@ def is_ordered_version(text: str) -> bool:
     return len(text) == ORDERED_WIDTH and text.isascii() and text.isdecimal()
 
 
+def sequence_of(version: str) -> int:
+    """The sequence number in a version of mode `ordered`."""
+    return int(version[-SEQUENCE_DIGITS:])
+
+
 def at_sequence(version: str, sequence: int) -> str:
     """A version of mode `ordered` with another sequence number of the same stream."""
     return f"{version[:-SEQUENCE_DIGITS]}{sequence:0{SEQUENCE_DIGITS}d}"

@@ -21,6 +21,16 @@ class Fence(Protocol):
         """Raise `LeaseLost` when the lease's deadline has passed; suspended time counts."""
 
 
+class OpenFence:
+    """A fence that never falls, for whatever holds no lease: operators, and reads."""
+
+    def check(self) -> None:
+        """Let every send pass."""
+
+
+OPEN = OpenFence()
+
+
 class Region(Protocol):
     """One region's table and its side rows."""
 

@@ -1,7 +1,8 @@
 """Every port in memory: the world that tests, the simulator and the explorer run the engine in.
 
 One thing per module: `faults` (failures on demand), `region` (tables), `source` (a written table and its records),
-`stream`, `cache`, `conflicts`, `coordination` (lineage and leases), `registry` (members, starts, gaps, streams).
+`stream`, `cache`, `conflicts`, `owed` (what targets did not take), `coordination` (lineage and leases), `registry`
+(members, starts, gaps, streams).
 Invariant: no module here waits by itself, reads a clock, or draws a number that its seed does not decide.
 """
 
@@ -10,12 +11,14 @@ from __future__ import annotations
 from replicator.laboratory.memory.cache import MemoryCache, acted, filled, leased, value_entry
 from replicator.laboratory.memory.conflicts import MemoryConflictLog
 from replicator.laboratory.memory.coordination import MemoryCoordination
-from replicator.laboratory.memory.faults import Fault, Faults, OpenFence
+from replicator.laboratory.memory.faults import Fault, Faults
+from replicator.laboratory.memory.owed import MemoryOwedKeys
 from replicator.laboratory.memory.region import EMPTY, MemoryRegion, Slot, answer, holds
 from replicator.laboratory.memory.registry import MemoryClaims, MemoryMembership, MemoryRegistry
 from replicator.laboratory.memory.source import MemorySource
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 from replicator.laboratory.memory.stream import MemoryStream
+from replicator.ports.targets import OpenFence
 
 __all__ = [
     "EMPTY",
@@ -26,6 +29,7 @@ __all__ = [
     "MemoryConflictLog",
     "MemoryCoordination",
     "MemoryMembership",
+    "MemoryOwedKeys",
     "MemoryRegion",
     "MemoryRegistry",
     "MemorySource",

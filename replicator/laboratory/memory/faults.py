@@ -77,10 +77,3 @@ class Faults:
             if drawn < 0:
                 return fault
         return None
-
-
-class OpenFence:
-    """A fence that never falls, for callers that hold no lease."""
-
-    def check(self) -> None:
-        """Let every send pass."""
