@@ -18,21 +18,23 @@ if TYPE_CHECKING:
 
 def conflict_log(client: DynamoDBClient, settings: Settings) -> ConflictLog:
     """Every sink that is configured, as one."""
-    mask = frozenset(settings.conflicts.mask)
-    logs: list[ConflictLog] = [
-        DynamoConflictLog(
-            client,
-            table=settings.conflict_table_name,
-            region_id=settings.coordination.region,
-            ttl=settings.conflicts.ttl,
-            mask=mask,
-        )
-    ]
-    conflicts = settings.conflicts
+    logs: list[ConflictLog] = [conflict_table(client, settings)]
+    conflicts, mask = settings.conflicts, frozenset(settings.conflicts.mask)
     if conflicts.file is not None:
         file = FileConflictLog(conflicts.file, max_bytes=conflicts.file_max_bytes, keep=conflicts.file_keep, mask=mask)
         logs.append(file)
     return logs[0] if len(logs) == 1 else ConflictLogs(logs)
+
+
+def conflict_table(client: DynamoDBClient, settings: Settings) -> DynamoConflictLog:
+    """The conflict table alone: a file belongs to the daemon that writes it."""
+    return DynamoConflictLog(
+        client,
+        table=settings.conflict_table_name,
+        region_id=settings.coordination.region,
+        ttl=settings.conflicts.ttl,
+        mask=frozenset(settings.conflicts.mask),
+    )
 
 
 class ConflictLogs:

@@ -16,16 +16,20 @@ from replicator.adapters.dynamodb.coordination import (
     DynamoMembership,
     DynamoRegistry,
 )
+from replicator.adapters.dynamodb.owed_keys import owed_keys
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.table_claims import SideTableClaims
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.owed_keys import OwedTo
 from replicator.domain.rules import ActivePlan, Rule, Target
 from replicator.domain.targets import TargetId
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.kinds import parks_refusals
+from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.target_succession import TargetSuccession
@@ -157,11 +161,26 @@ class Assembly:
                     self._conflicts,
                     {other: regions[other] for other in (rule.mesh.others if rule.mesh else ())},
                     own_writes,
+                    self._parking(rule, target),
                 )
                 for target in rule.targets
             }
             for rule in rules
         }
+
+    def _parking(self, rule: Rule, target: Target) -> Parking | None:
+        """Where a target's refusals are set aside: in the region of its source, by the table of the keys."""
+        if not parks_refusals(rule, target.kind):
+            return None
+        parking = self._settings.parking
+        return Parking(
+            owed_keys(self._places[rule.source], self._settings, self._clock),
+            rule.source,
+            OwedTo(rule.table, target.target_id),
+            bounds=ParkingBounds(parking.max, parking.max_unread),
+            clock=self._clock,
+            observer=self._observer,
+        )
 
     def _region(self, rule: Rule, target: Target) -> DynamoRegion:
         assert target.table is not None, "only tables are regions"

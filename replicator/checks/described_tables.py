@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
 from replicator.adapters.dynamodb.expressions import TOMBSTONE_EXPIRY, TOMBSTONE_KEY
+from replicator.adapters.dynamodb.owed_rows import EXPIRY, PARTITION, SORT
 from replicator.domain.errors import TableMissing, Throttled, Unreachable, WorldMismatch
 from replicator.domain.versions import RESERVED_PREFIX, STAMP
 
@@ -73,6 +74,7 @@ class OwnTable:
 
 
 SIDE_KEYS: Keys = ((TOMBSTONE_KEY, "S"),)
+OWED_KEYS: Keys = ((PARTITION, "S"), (SORT, "S"))
 COORDINATION_KEYS: Keys = (("pk", "S"), ("sk", "S"))
 CONFLICT_KEYS: Keys = (("id", "S"),)
 CONFLICT_INDEXES = (
@@ -83,14 +85,16 @@ CONFLICT_EXPIRY = "exp"
 
 
 def own_tables(settings: Settings) -> list[OwnTable]:
-    """Every table that the rules need beside the users' own: side tables by region, then coordination and conflicts."""
+    """Every table that the rules need beside the users' own: side tables, owed keys, coordination, conflicts."""
     regions = {region: None for rule in settings.rules for region in rule.regions_written}
+    parking = {rule.regions_used[0]: None for rule in settings.rules if rule.parks}
     home = settings.coordination.region
     return [
         *(
             OwnTable(region, settings.side_table_name, "side table", SIDE_KEYS, expiry=TOMBSTONE_EXPIRY)
             for region in regions
         ),
+        *(OwnTable(region, settings.owed_table_name, "owed table", OWED_KEYS, expiry=EXPIRY) for region in parking),
         OwnTable(home, settings.coordination.table, "coordination table", COORDINATION_KEYS),
         OwnTable(
             home,

@@ -101,7 +101,9 @@ def _own(place: Place, table: Table, purpose: str) -> list[_Call]:
         _Call("GetItem", client.get_item, {"TableName": table.name, "Key": key}, writes=False),
         _Call("UpdateItem", client.update_item, {"Key": key, **never}),
     ]
-    if purpose == "coordination table":
+    if purpose == "owed table":
+        calls.append(_Call("PutItem", client.put_item, {"Item": key, **never}))
+    if purpose in {"coordination table", "owed table"}:
         name = table.keys[0][0]
         query = {
             "TableName": table.name,

@@ -28,5 +28,7 @@ class Limits:
     """Records read and not yet applied, over all shards of a process."""
     drained_seconds: float = 60.0
     """A replaced stream is left when so long nothing more was found in it: a shard may be listed late."""
+    owed_seconds: float = 30.0
+    """Time between two looks at the rows of what targets are owed, while there are any."""
     stall_seconds: float = 60.0
     """A shard that is ours and does not progress for so long is reported."""

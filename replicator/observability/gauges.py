@@ -22,6 +22,7 @@ def refresh(metrics: Metrics, board: Board) -> None:
     """Set them all; what no shard speaks of any more vanishes."""
     _targets(metrics, board)
     _shards(metrics, board)
+    _parked(metrics, board)
 
 
 def _targets(metrics: Metrics, board: Board) -> None:
@@ -66,6 +67,23 @@ def _shards(metrics: Metrics, board: Board) -> None:
     _set(metrics.waiting, waiting)
     _set(metrics.gaps_open, gaps)
     _set(metrics.stalled, stalled)
+
+
+def _parked(metrics: Metrics, board: Board) -> None:
+    """What targets refused and is kept, over all tables of a rule; 0 is an answer, so that an alert ends."""
+    kept: Values = {}
+    ages: Values = {}
+    for rule in board.rules:
+        for target in rule.targets:
+            rows = board.owed_to(rule, target)
+            if rows is None:
+                continue
+            labels = (target.rule, target.region)
+            age = 0.0 if rows.oldest is None else max(0.0, board.clock.now() - rows.oldest)
+            kept[labels] = kept.get(labels, 0.0) + rows.keys + rows.records
+            ages[labels] = max(ages.get(labels, 0.0), age)
+    _set(metrics.parked, kept)
+    _set(metrics.parked_age, ages)
 
 
 def _set(gauge: Gauge, values: Values) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from replicator.domain.gaps import Gap
+from replicator.domain.owed_keys import SHOWN_ROW_ID, OwedKey
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
+from replicator.ports.events import Place
 from replicator.ports.services import ServiceId
 
 
@@ -50,4 +52,17 @@ def of_gap(gap: Gap) -> dict[str, object]:
         "shard": gap.shard_id,
         "after": gap.after.text,
         "until": None if gap.until is None else gap.until.text,
+    }
+
+
+def of_owed(place: Place, owed: OwedKey) -> dict[str, object]:
+    """Fields of a line about a row of what a target is owed."""
+    return {
+        "row": owed.row_id[:SHOWN_ROW_ID],
+        "rule": place.target.rule,
+        "region": place.target.region,
+        "table": place.stream.table,
+        "key": owed.shown,
+        "version": owed.version,
+        "tries": owed.tries,
     }

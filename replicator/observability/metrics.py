@@ -50,6 +50,9 @@ class Metrics:
         self.kept_removals = counter(
             "kept_removals_total", "Deletes settled behind a removal that was already known to be later.", target
         )
+        self.refused = counter("refused_changes_total", "Changes that a target refused and that were parked.", target)
+        self.parked = gauge("parked_keys", "Keys and records that are parked: refused by a target, and kept.", target)
+        self.parked_age = gauge("parked_oldest_seconds", "Time since the oldest parked key was refused.", target)
         self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])
         self.blocked = gauge("blocked_targets", "Shards on which a target cannot go on.", target)
         self.lag = gauge("lag_seconds", "Age of the oldest record not yet applied; 0 when caught up (+-1 s).", target)

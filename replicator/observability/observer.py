@@ -15,6 +15,7 @@ from replicator.domain.errors import ReplicatorError, Throttled, Unreachable
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RuleName, ShardId, WorkerId
 from replicator.domain.modes.ordered import Effect
+from replicator.domain.owed_keys import OwedKey, Settlement
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
@@ -25,7 +26,7 @@ from replicator.observability.log_throttle import Reminders
 from replicator.observability.metrics import LEASE_EVENTS, Metrics
 from replicator.observability.status_board import Board, Stall, Trouble, spot_of
 from replicator.ports.clock import Clock
-from replicator.ports.events import BatchReport, Place
+from replicator.ports.events import BatchReport, OwedRows, Place
 from replicator.ports.services import ServiceId, ServiceKind, shard_service
 
 _NO_ROOM = Throttled(
@@ -85,6 +86,7 @@ class LiveObserver:
         metrics.keyless.labels(*labels).inc(report.keyless)
         metrics.unstored.labels(*labels).inc(report.unstored)
         metrics.kept_removals.labels(*labels).inc(report.kept_removals)
+        metrics.refused.labels(*labels).inc(report.parked)
         metrics.batch_seconds.labels(*labels).observe(report.took_seconds)
         if report.lag_seconds is not None:
             metrics.record_age.labels(*labels).observe(report.lag_seconds)
@@ -102,6 +104,22 @@ class LiveObserver:
         if report.unstored:
             where = {"rule": place.target.rule, "region": place.target.region}
             self._warn(("cache full", *labels), "cache_full", _NO_ROOM, **where)
+
+    def parked(self, place: Place, owed: OwedKey) -> None:
+        """A target refused a change, which is kept as a row."""
+        due = self._reminders.due(owed.row_id, "record_parked")
+        if due is not None:
+            more = {"withheld": due.withheld} if due.withheld else {}
+            self._log.warning("record_parked", reason=owed.why, **log_fields.of_owed(place, owed), bytes=owed.size, **more)
+
+    def unparked(self, place: Place, owed: OwedKey, how: Settlement) -> None:
+        """A parked key was settled."""
+        self._reminders.over(owed.row_id)
+        self._log.info("record_unparked", how=how.value, **log_fields.of_owed(place, owed))
+
+    def owed_rows(self, rows: OwedRows) -> None:
+        """What a target is owed now."""
+        self._board.owed[rows.region, rows.to] = rows
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""
@@ -386,5 +404,6 @@ def _counts(report: BatchReport) -> dict[str, int]:
         "cache_actions": report.cache_actions,
         "keyless": report.keyless,
         "unstored": report.unstored,
+        "parked": report.parked,
         "retries": report.retries,
     }

@@ -16,13 +16,14 @@ from typing import NamedTuple
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.owed_keys import OwedTo
 from replicator.domain.progress import Position
-from replicator.domain.rules import Rule
+from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
 from replicator.ports.clock import Clock
-from replicator.ports.events import Place
+from replicator.ports.events import OwedRows, Place
 from replicator.ports.services import ServiceId
 
 _HEALTHY_SECONDS = 90.0
@@ -153,6 +154,8 @@ class Board:
         self.totals: dict[tuple[RegionId, TableName, TargetId], Counter[str]] = {}
         self.waiting: dict[StreamRef, tuple[Waiting, ...]] = {}
         """Standstills of each stream, beside those of shards that are ours."""
+        self.owed: dict[tuple[RegionId, OwedTo], OwedRows] = {}
+        """What targets are owed, by the source's region and whom."""
         self.paused: frozenset[RuleName] = frozenset()
         """Rules that an operator has paused, configured here or not."""
         self.draining = False
@@ -172,6 +175,7 @@ class Board:
             del self.services[service]
         self.cycled = {where: shards for where, shards in self.cycled.items() if where in read}
         self.totals = {key: counts for key, counts in self.totals.items() if key[:2] in read}
+        self.owed = {key: rows for key, rows in self.owed.items() if (key[0], key[1].table) in read}
 
     # -- what happened ---------------------------------------------------------------------------------------------
 
@@ -194,6 +198,10 @@ class Board:
     def total(self, place: Place) -> Counter[str]:
         """What a target did on a stream since this process began, over all shards."""
         return self.totals.setdefault((place.stream.region, place.stream.table, place.target.target_id), Counter())
+
+    def owed_to(self, rule: Rule, target: Target) -> OwedRows | None:
+        """What a target is owed of the keys of a rule's table; None before that was read."""
+        return self.owed.get((rule.source, OwedTo(rule.table, target.target_id)))
 
     def claimed(self, lease: Lease) -> None:
         """A shard is ours."""

@@ -6,9 +6,11 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from replicator.domain.gaps import Gap
     from replicator.domain.identifiers import RegionId, RuleName, TableName
-    from replicator.domain.rules import Rule
+    from replicator.domain.rules import Rule, Target
     from replicator.observability.status_board import Board, Choice, ShardState, Stall, TargetState, Trouble, Waiting
 
 _MOST_SHARDS = 100
@@ -74,6 +76,7 @@ def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, A
         "source": rule.source,
         "table": rule.table,
         "paused": rule.name in board.paused,
+        "parked": [rows for target in rule.targets for rows in _parked(board, rule, target)],
         "totals": {
             target.target_id.text: dict(board.totals.get((rule.source, rule.table, target.target_id), nothing))
             for target in rule.targets
@@ -86,6 +89,14 @@ def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, A
         ],
         "shards": shards,
     }
+
+
+def _parked(board: Board, rule: Rule, target: Target) -> Iterator[dict[str, Any]]:
+    """What a target refused and is kept."""
+    rows = board.owed_to(rule, target)
+    if rows is not None:
+        age = None if rows.oldest is None else round(max(0.0, board.clock.now() - rows.oldest), 1)
+        yield {"target": target.target_id.text, "keys": rows.keys, "records": rows.records, "oldest_seconds": age}
 
 
 def _shard(board: Board, shard: ShardState, rule: RuleName, now: float) -> dict[str, Any]:

@@ -9,8 +9,9 @@ from typing import Protocol
 from replicator.domain.conflicts import ConflictKind, Resolution
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.gaps import Gap
-from replicator.domain.identifiers import RuleName, ShardId, WorkerId
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, WorkerId
 from replicator.domain.modes.ordered import Effect
+from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.progress import Position
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
@@ -48,8 +49,21 @@ class BatchReport:
     took_seconds: float
     unstored: int = 0
     """Cache entries that were dropped because there is no room to refresh them."""
+    parked: int = 0
+    """Changes that the target refused and that are kept as rows."""
     kept_removals: int = 0
     """Deletes of mode `active-active` that were settled behind a removal with a greater version (protocol.md, 5.3)."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwedRows:
+    """What a target is owed now: keys, records that cannot be read, and since when the oldest is."""
+
+    region: RegionId
+    to: OwedTo
+    keys: int
+    records: int
+    oldest: float | None
 
 
 class Observer(Protocol):
@@ -72,6 +86,15 @@ class Observer(Protocol):
 
     def unblocked(self, place: Place) -> None:
         """A blocked target goes on."""
+
+    def parked(self, place: Place, owed: OwedKey) -> None:
+        """A target refused a change; it is kept as a row, and what is behind it goes on."""
+
+    def unparked(self, place: Place, owed: OwedKey, how: Settlement) -> None:
+        """A parked key was settled."""
+
+    def owed_rows(self, rows: OwedRows) -> None:
+        """What a target is owed now, as far as this process knows."""
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""

@@ -25,6 +25,7 @@ class ServiceKind(enum.Enum):
     DISCOVERY = "discovery of shards of {source}"
     READING = "reading {shard}"
     CHECKPOINT = "checkpoint of {shard}"
+    PARKED = "parked keys of {source}"
     RULE = "rule {rule} on {shard}"
     UNREAD = "reading {shard} for rule {rule}"
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
 from replicator.domain.progress import Position
-from replicator.domain.records import ChangeRecord
+from replicator.domain.records import StreamRecord
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import Shard
 
@@ -30,7 +30,7 @@ class Ends(Protocol):
 class RecordPage:
     """One answer of a shard. `next_iterator` None: the shard is closed and this was its last page."""
 
-    records: tuple[ChangeRecord, ...]
+    records: tuple[StreamRecord, ...]
     next_iterator: str | None
 
 

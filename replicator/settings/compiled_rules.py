@@ -12,7 +12,7 @@ from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy, Unstamped
 from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
 from replicator.domain.records import Event
-from replicator.domain.rules import ActivePlan, OnGap, Rule, Start, Target, TtlDeletes, VersionedPlan
+from replicator.domain.rules import ActivePlan, OnGap, OnRefusal, Rule, Start, Target, TtlDeletes, VersionedPlan
 from replicator.settings import (
     FilterSettings,
     MeshFilter,
@@ -62,6 +62,7 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
         start=Start(rule.start),
         ttl_deletes=TtlDeletes(rule.ttl_deletes),
         on_gap=OnGap(rule.on_gap),
+        refused=OnRefusal(rule.refused),
         filter=_filter(rule.filter),
     )
 

@@ -20,7 +20,16 @@ from pydantic_settings import (
 from replicator.settings.admin import Admin
 from replicator.settings.cross_checks import problems_of
 from replicator.settings.rules import RuleSettings
-from replicator.settings.sections import Apply, Cache, ConflictSettings, CoordinationSettings, Log, Polling, Region
+from replicator.settings.sections import (
+    Apply,
+    Cache,
+    ConflictSettings,
+    CoordinationSettings,
+    Log,
+    ParkingSettings,
+    Polling,
+    Region,
+)
 from replicator.settings.sources import ENV_PREFIX, NESTED, Renaming, SecretsSource, secrets_directory
 from replicator.settings.values import Duration, Group, Name, RegionName, Table
 
@@ -43,12 +52,14 @@ class Settings(BaseSettings):
     regions: dict[RegionName, Region] = Field(min_length=1)
     coordination: CoordinationSettings
     side_table: Table | None = Field(default=None, description="default: replicator-side-<group>")
+    owed_table: Table | None = Field(default=None, description="default: replicator-owed-<group>")
     tombstone_ttl: Duration = Field(default=timedelta(days=7), description="at least 48h")
     admin: Admin = Admin()
     polling: Polling = Polling()
     apply: Apply = Apply()
     log: Log = Log()
     conflicts: ConflictSettings = ConflictSettings()
+    parking: ParkingSettings = ParkingSettings()
     drain: Duration = Field(default=timedelta(seconds=20), description="time to finish after SIGTERM")
     caches: dict[Name, Cache] = {}
     rules: list[RuleSettings] = Field(min_length=1)
@@ -62,12 +73,19 @@ class Settings(BaseSettings):
     @property
     def own_table_names(self) -> frozenset[str]:
         """Names of the tables that replicator keeps for itself; no choice of a rule finds them."""
-        return frozenset({self.side_table_name, self.coordination.table, self.conflict_table_name})
+        return frozenset(
+            {self.side_table_name, self.owed_table_name, self.coordination.table, self.conflict_table_name}
+        )
 
     @property
     def side_table_name(self) -> str:
         """The side table's name, the same in every region."""
         return self.side_table or f"replicator-side-{self.group}"
+
+    @property
+    def owed_table_name(self) -> str:
+        """The name of the table of owed keys, the same in the region of every source that parks."""
+        return self.owed_table or f"replicator-owed-{self.group}"
 
     @property
     def conflict_table_name(self) -> str:

@@ -148,6 +148,9 @@ class OrderedRule(_Rule):
     ttl_deletes: Literal["replicate", "skip"] = "replicate"
     unstamped: Literal["adopt", "stop"] = "adopt"
     insert_guard: Literal["transact", "probe"] = "transact"
+    refused: Literal["park", "stop"] = Field(
+        default="park", description="park: what a replica refuses is kept as a row, and what is behind it goes on"
+    )
     epoch: int = Field(default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer")
     filter: FilterSettings = FilterSettings()
 
@@ -155,6 +158,11 @@ class OrderedRule(_Rule):
     def sources(self) -> list[tuple[str, str]]:
         """(region id, table) of every table whose stream is read; none while it is open which ones that are."""
         return [] if self.choice else [(self.source, self.table_name)]
+
+    @property
+    def parks(self) -> bool:
+        """Whether what a target refuses is set aside."""
+        return self.refused == "park"
 
     @property
     def regions_used(self) -> list[str]:
@@ -182,6 +190,11 @@ class _MeshRule(_Rule):
     def sources(self) -> list[tuple[str, str]]:
         """(region id, table) of every table whose stream is read; none while it is open which ones that are."""
         return [] if self.choice else [(member.region, member.table or self.table_name) for member in self.regions]
+
+    @property
+    def parks(self) -> bool:
+        """Whether what a target refuses is set aside: in a mesh it is waited for."""
+        return False
 
     @property
     def regions_used(self) -> list[str]:

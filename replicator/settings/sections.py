@@ -130,6 +130,14 @@ class ConflictSettings(Frozen):
     mask: list[AttributeName] = Field(default=[], description="attributes whose values no entry shows")
 
 
+class ParkingSettings(Frozen):
+    """How much of what targets refuse is kept."""
+
+    max: int = Field(default=10_000, ge=1, le=100_000, description="parked keys per target; beyond them it stops")
+    max_unread: int = Field(default=100, ge=1, le=10_000, description="the same for records that cannot be read")
+    ttl: Duration = Field(default=timedelta(days=30), description="how long a settled row is kept")
+
+
 class Cache(Frozen):
     """A Redis or Valkey beside a region's table."""
 

@@ -19,7 +19,7 @@ from aiohttp.test_utils import TestServer
 from replicator.domain.errors import IteratorExpired, PoisonRecord, RecordsTrimmed, ShardGone
 from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
 from replicator.domain.progress import HORIZON, Position
-from replicator.domain.records import ChangeRecord
+from replicator.domain.records import ChangeRecord, changes
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import Shard
 from replicator.laboratory.memory import MemoryStream
@@ -148,7 +148,7 @@ async def _iterator(streams: MemoryStream, stream: StreamRef, habits: Habits, bo
 
 async def _records(streams: MemoryStream, stream: StreamRef, habits: Habits, body: dict[str, Any]) -> dict[str, Any]:
     page = await streams.read(body["ShardIterator"], body["Limit"])
-    answer: dict[str, Any] = {"Records": [_wire(record) for record in page.records]}
+    answer: dict[str, Any] = {"Records": [_wire(record) for record in changes(page.records)]}
     if page.next_iterator is not None:
         answer["NextShardIterator"] = page.next_iterator
     return answer

@@ -23,6 +23,7 @@ from replicator.adapters.dynamodb.coordination import (
     DynamoRegistry,
     Operations,
 )
+from replicator.adapters.dynamodb.stream_wire import parse_record
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Witness
@@ -54,7 +55,7 @@ from replicator.domain.modes.requests import (
     TombstoneBelow,
 )
 from replicator.domain.progress import HORIZON
-from replicator.domain.records import ItemKey
+from replicator.domain.records import ChangeRecord, ItemKey, UnreadRecord
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, LeaseRow, Pulse, StreamRef
 from replicator.domain.shards.lineage import Shard
@@ -337,6 +338,19 @@ async def test_records_that_are_wrong_are_told_from_an_answer_that_is_none(ports
     ports.answers.body = b'{"Records":[{"eventName":"INSERT"}]}'
     with pytest.raises(MalformedRecord):
         await ports.streams.read("iterator", 10)
+    ports.answers.body = b"""{"Records":[
+        {"eventName":"INSERT","dynamodb":{"SequenceNumber":"7","Keys":{"pk":{"S":"a"}},"NewImage":{"pk":{"S":"a"}}}},
+        {"eventName":"UPSERT","dynamodb":{"SequenceNumber":"8","Keys":{"pk":{"S":"a"}}}},
+        {"eventName":5,"dynamodb":{"SequenceNumber":"9"}}],
+        "NextShardIterator":"next"}"""
+    good, unknown, bad = (page := await ports.streams.read("iterator", 10)).records
+    assert (type(good), good.sequence, page.next_iterator) == (ChangeRecord, "7", "next")
+    assert isinstance(unknown, UnreadRecord)
+    assert (unknown.sequence, unknown.why) == ("8", "Record 8 has the unknown event 'UPSERT'.")
+    assert unknown.raw == b'{"eventName":"UPSERT","dynamodb":{"SequenceNumber":"8","Keys":{"pk":{"S":"a"}}}}'
+    assert parse_record(unknown.raw) == unknown
+    assert isinstance(bad, UnreadRecord)
+    assert bad.why.startswith("A record is not what DynamoDB Streams sends")
     ports.answers.body = b'{"Records":[]}'
     assert (await ports.streams.read("iterator", 10)).next_iterator is None
 

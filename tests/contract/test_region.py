@@ -5,14 +5,16 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 
 import pytest
 
 from replicator.adapters.aws.clients import Place
 from replicator.domain.conflicts import ConflictKind, LogConflict
-from replicator.domain.errors import LeaseLost, PoisonRecord, ReplicatorError, TableMissing
+from replicator.domain.errors import LeaseLost, PoisonRecord, ReplicatorError, SchemaMismatch, TableMissing
 from replicator.domain.image import Image, canonical, stamped
+from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess, item_size
 from replicator.domain.modes.requests import (
     AbsentOrStampBelow,
     Condition,
@@ -164,6 +166,42 @@ async def test_an_item_that_can_never_be_held_is_poison(region_bench: RegionBenc
         with pytest.raises(PoisonRecord):
             await region_bench.region.execute(request, OPEN)
     assert (await region_bench.found([K]))[K] == EMPTY
+
+
+@pytest.mark.servers
+async def test_a_table_with_another_key_is_no_fault_of_the_item(dynamo_place: Place) -> None:
+    put = Put(K, item("k"), V1, AbsentOrStampBelow(V1))
+    read, delete, guarded = GetItem(K), Delete(K, StampBelow(V1)), GuardedPut(put, TombstoneBelow(V1))
+    requests: list[tuple[dict[str, str], tuple[Request, ...]]] = [
+        ({"other": "S"}, (put, read, delete)),
+        ({"pk": "N"}, (put, read, delete, guarded)),
+    ]
+    for keys, refused in requests:
+        bench = DynamoRegionBench(dynamo_place.dynamodb, keys)
+        await bench.create()
+        for request in refused:
+            with pytest.raises(SchemaMismatch):
+                await bench.region.execute(request, OPEN)
+
+
+@pytest.mark.servers
+async def test_an_item_is_as_large_as_we_count_it(dynamo_place: Place) -> None:
+    """At the bound it is taken, and one byte more is refused, here and there."""
+    bench = DynamoRegionBench(dynamo_place.dynamodb, {"pk": "S"})
+    await bench.create()
+    mixed = {
+        "pk": {"S": "k"},
+        "n": {"N": "12.5"},
+        "l": {"L": [{"BOOL": True}, {"NULL": True}, {"NS": ["1", "20"]}, {"BS": ["AAE="]}]},
+        "m": {"M": {"\u00fc": {"B": "AAE="}, "s": {"SS": ["a", "bc"]}}},
+    }
+    room = LARGEST_ITEM - STAMP_BYTES - item_size(Image(json.dumps({**mixed, "x": {"S": ""}}).encode()))
+    fits, over = (Image(json.dumps({**mixed, "x": {"S": "y" * length}}).encode()) for length in (room, room + 1))
+    assert (excess(fits, STAMP_BYTES), excess(over, STAMP_BYTES)) == (None, LARGEST_ITEM + 1)
+    put = Put(K, fits, V1, AbsentOrStampBelow(V1))
+    assert await bench.region.execute(put, OPEN) == Done()
+    with pytest.raises(PoisonRecord):
+        await bench.region.execute(replace(put, image=over), OPEN)
 
 
 async def test_a_conflict_entry_is_no_business_of_a_table(region_bench: RegionBench) -> None:

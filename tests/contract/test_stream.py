@@ -17,7 +17,7 @@ from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone,
 from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.progress import BEGINNING, HORIZON, Position, after
-from replicator.domain.records import ChangeRecord, Event, ItemKey
+from replicator.domain.records import ChangeRecord, Event, ItemKey, changes
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import Shard
 from replicator.laboratory.memory import MemorySource, MemoryStream
@@ -60,7 +60,8 @@ async def drained(
 
 def numbers(pages: list[RecordPage]) -> list[int]:
     """The number attribute of every new image, in order."""
-    return [int(record.new.attributes["n"]["N"]) for page in pages for record in page.records if record.new is not None]
+    news = (record.new for page in pages for record in changes(page.records))
+    return [int(new.attributes["n"]["N"]) for new in news if new is not None]
 
 
 # -- scripted shards: in memory, and the real client against the laboratory ----------------------------------------
@@ -224,7 +225,7 @@ async def test_where_no_first_record_can_be_asked_for_the_horizon_stands_in(scri
 async def test_records_keep_everything_the_stream_said(script: Script) -> None:
     script.write(PARENT, 2)
     (page, *_) = await drained(script.stream, REF, PARENT, HORIZON, 10)
-    first, second = page.records
+    first, second = changes(page.records)
     assert (first.event, first.key, first.old, first.new) == (Event.INSERT, key("k1"), None, item("k1", 1))
     assert (first.sequence, first.created_at) == ("1", 1_700_000_000.0)
     assert (first.by_ttl, second.by_ttl) == (False, True)
@@ -402,7 +403,7 @@ async def test_writes_arrive_in_order_with_chained_images_and_rising_numbers(wri
     await written.delete("a")
     await written.put("a", 4)
     pages = await drained(written.stream, written.ref, await only_shard(written), HORIZON, 2)
-    records = [record for page in pages for record in page.records]
+    records = [record for page in pages for record in changes(page.records)]
     assert [record.event.value for record in records] == ["INSERT", "MODIFY", "MODIFY", "REMOVE", "INSERT"]
     assert numbers(pages) == [1, 2, 3, 4]
     assert [record.number for record in records] == sorted({record.number for record in records})

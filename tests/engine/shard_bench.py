@@ -85,7 +85,10 @@ class ShardBench:
             registry=world.registry,
             targets={
                 place.target_id: TargetPorts(
-                    None if place.table is None else world.regions[place.region], funnels, world.conflicts
+                    None if place.table is None else world.regions[place.region],
+                    funnels,
+                    world.conflicts,
+                    parking=world.parking(place, self.clock, self.observer),
                 )
                 for each in self.rules
                 for place in each.targets

@@ -20,6 +20,7 @@ from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.image import Image, unreserved
+from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.progress import Position
 from replicator.domain.records import ChangeRecord, ItemKey, item_key
 from replicator.domain.rules import Rule, Target
@@ -28,6 +29,7 @@ from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId, TargetKind, replica_id
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source, Sources
 from replicator.engine.ownership.target_succession import TargetSuccession
@@ -41,12 +43,14 @@ from replicator.laboratory.memory import (
     MemoryConflictLog,
     MemoryCoordination,
     MemoryMembership,
+    MemoryOwedKeys,
     MemoryRegion,
     MemoryRegistry,
     MemorySource,
     MemoryStream,
 )
-from replicator.ports.events import BatchReport, Place
+from replicator.ports.clock import Clock
+from replicator.ports.events import BatchReport, Observer, OwedRows, Place
 from replicator.ports.services import ServiceId
 from replicator.ports.targets import Region
 
@@ -102,6 +106,8 @@ class Recorder:
     """Rules that stand still now, as the watchdogs of streams tell."""
     blocked_keys: dict[str, str | None] = field(default_factory=dict)
     """Targets that cannot go on now, by `target on shard`, with the key in their way."""
+    owed: dict[str, OwedRows] = field(default_factory=dict)
+    """What targets were last said to be owed."""
 
     def of(self, what: str) -> list[tuple[Any, ...]]:
         return [event[1:] for event in self.told if event[0] == what]
@@ -126,6 +132,15 @@ class Recorder:
     def unblocked(self, place: Place) -> None:
         del self.blocked_keys[f"{short(place.target.target_id)} on {place.shard_id}"]
         self.told.append(("unblocked", short(place.target.target_id)))
+
+    def parked(self, place: Place, owed: OwedKey) -> None:
+        self.told.append(("parked", short(place.target.target_id), owed.shown, int(owed.sequence), owed.tries))
+
+    def unparked(self, place: Place, owed: OwedKey, how: Settlement) -> None:
+        self.told.append(("unparked", short(place.target.target_id), owed.shown, how.value))
+
+    def owed_rows(self, rows: OwedRows) -> None:
+        self.owed[short(rows.to.target_id)] = rows
 
     def moved(self, place: Place, position: Position) -> None:
         self.told.append(("moved", short(place.target.target_id), place.shard_id, position.text))
@@ -276,6 +291,8 @@ class World:
         self.regions = {region: MemoryRegion(Faults(seed + 4)) for region in (EU, AP, CA)}
         self.caches = {name: MemoryCache(Faults(seed + 5)) for name in ("eu_main", "ap_main")}
         self.conflicts = MemoryConflictLog(Faults(seed + 6))
+        self.owed = MemoryOwedKeys(Faults(seed + 7))
+        self.bounds = ParkingBounds()
         self.ref = stream_ref()
         self.streams.enable(self.ref)
         self.routes: list[ShardId] = []
@@ -368,6 +385,11 @@ class World:
         row = self.row(shard)
         return None if row is None else row.owner
 
+    def parking(self, place: Target, clock: Clock, observer: Observer) -> Parking:
+        """Where a process sets aside what a target refuses."""
+        to = OwedTo(self.ref.table, place.target_id)
+        return Parking(self.owed, self.ref.region, to, bounds=self.bounds, clock=clock, observer=observer)
+
     def process(self, *rules: Rule, limits: Limits | None = None, **choices: Any) -> Process:
         limits = limits or Limits(drained_seconds=3.0)
         return Process(self, rules or (eu_rule(),), limits, f"p{next(self._ids)}", **choices)
@@ -395,7 +417,10 @@ class Process:
             registry=world.registry,
             targets={
                 place.target_id: TargetPorts(
-                    None if place.table is None else wire_to(world.regions[place.region]), funnels, world.conflicts
+                    None if place.table is None else wire_to(world.regions[place.region]),
+                    funnels,
+                    world.conflicts,
+                    parking=world.parking(place, self.clock, self.observer),
                 )
                 for each in rules
                 for place in each.targets

@@ -11,8 +11,7 @@ from dataclasses import replace
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.modes.requests import Request, Response
 from replicator.engine.limits import Limits
-from replicator.laboratory.memory import MemoryRegion
-from replicator.laboratory.memory.faults import OpenFence
+from replicator.laboratory.memory import MemoryRegion, OpenFence
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board

@@ -9,6 +9,8 @@ from tests.production import (
     lineage,
     lineage_mutants,
     over_http,
+    parking,
+    parking_mutants,
     reading,
     reading_mutants,
 )
@@ -40,4 +42,8 @@ FAILURES = (
     Failure(31, "races_between_checkpoints", reading.single_writer, reading_mutants.SINGLE_WRITER),
     Failure(32, "stream_created_anew", lineage.stream_created_anew, lineage_mutants.STREAMS),
     Failure(33, "two_groups_on_one_table", groups.groups, leases_mutants.GROUPS, real_time=True, server=True),
+    Failure(34, "refused_record_that_stops_its_shard", parking.refused_records, parking_mutants.REFUSED),
+    Failure(34, "newest_refused_change_wins", parking.newest_wins, parking_mutants.NEWEST),
+    Failure(34, "retry_that_undoes_a_delete", parking.deleted_stays_deleted, parking_mutants.DELETED),
+    Failure(34, "refusals_without_end", parking.refusals_without_end, parking_mutants.BOUND),
 )

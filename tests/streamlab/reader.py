@@ -7,7 +7,7 @@ from itertools import pairwise
 from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import HORIZON
-from replicator.domain.records import ChangeRecord
+from replicator.domain.records import ChangeRecord, changes
 from replicator.domain.shards.leases import StreamRef
 
 IDLE_PAGES = 3
@@ -20,7 +20,7 @@ async def shard_records(streams: DynamoStreams, stream: StreamRef, shard_id: Sha
     empty = 0
     while iterator is not None and empty < IDLE_PAGES:
         page = await streams.read(iterator, 1000)
-        records += page.records
+        records += changes(page.records)
         empty = 0 if page.records else empty + 1
         iterator = page.next_iterator
     return records

@@ -175,8 +175,8 @@ def test_a_chain_is_told_once_it_is_known() -> None:
 
 
 def test_tables_of_replicator_are_known_by_name() -> None:
-    names = settings(ORDERS, side_table="mine", conflicts={"table": "fights"}).own_table_names
-    assert names == {"mine", "fights", "replicator-coordination"}
+    names = settings(ORDERS, side_table="mine", owed_table="owed", conflicts={"table": "fights"}).own_table_names
+    assert names == {"mine", "owed", "fights", "replicator-coordination"}
 
 
 def test_an_expanded_rule_is_the_written_one_but_for_its_table() -> None:

@@ -23,6 +23,7 @@ from replicator.domain.errors import (
     PoisonRecord,
     RecordsTrimmed,
     ReplicatorError,
+    SchemaMismatch,
     TableMissing,
     Throttled,
     Unreachable,
@@ -88,6 +89,9 @@ _RENEW = (
     " files, roles and tokens are read again by themselves, credentials of the environment need a restart."
 )
 
+_OF_THE_KEY = ("does not match the schema", "missing the key", "type mismatch for key")
+"""What a refusal says when it is the table's key that does not fit, and so no item can."""
+
 
 def error_code(error: ClientError) -> str:
     """The service's code of a client error."""
@@ -99,8 +103,10 @@ def translate(error: Exception, what: str) -> ReplicatorError:
     if isinstance(error, ClientError):
         code = error_code(error)
         reason = str(error.response.get("Error", {}).get("Message", ""))[:_LONGEST_REASON]
-        advice = _RENEW if code in CREDENTIAL_CODES else None
-        return _BY_CODE.get(code, Unreachable)(f"{what} failed: {code}: {reason}", advice=advice)
+        kind, message = _BY_CODE.get(code, Unreachable), f"{what} failed: {code}: {reason}"
+        if kind is PoisonRecord:
+            return refused(message)
+        return kind(message, advice=_RENEW if code in CREDENTIAL_CODES else None)
     if isinstance(error, CredentialRetrievalError):
         return Unreachable(f"{what} has no credentials now: {str(error).rstrip('. ')}.", advice=_RENEW)
     if isinstance(error, NoCredentialsError | PartialCredentialsError | ProfileNotFound | TokenRetrievalError):
@@ -108,6 +114,12 @@ def translate(error: Exception, what: str) -> ReplicatorError:
     if isinstance(error, EndpointConnectionError | HTTPClientError | OSError | TimeoutError):
         return Unreachable(f"{what} got no answer: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
     return Unreachable(f"{what} failed: {type(error).__name__}: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
+
+
+def refused(message: str) -> ReplicatorError:
+    """A refusal as an error: of the item, or of every item because the table's key is another one."""
+    said = message.lower()
+    return SchemaMismatch(message) if any(words in said for words in _OF_THE_KEY) else PoisonRecord(message)
 
 
 CLIENT_ERRORS = (ClientError, BotoCoreError, ResponseParserError, OSError, TimeoutError)

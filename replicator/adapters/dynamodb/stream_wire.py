@@ -9,7 +9,7 @@ import msgspec
 from replicator.adapters.aws.wire import decoded
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.identifiers import SequenceNumber, ShardId
-from replicator.domain.records import ChangeRecord, change_record
+from replicator.domain.records import ChangeRecord, StreamRecord, UnreadRecord, change_record, sequence_number
 from replicator.domain.shards.lineage import Shard
 from replicator.ports.sources import RecordPage, ShardPage
 
@@ -49,20 +49,50 @@ class _Envelope(msgspec.Struct):
     NextShardIterator: str | None = None
 
 
+class _Where(msgspec.Struct):
+    SequenceNumber: str
+
+
+class _Placed(msgspec.Struct):
+    """The least of a record: its place in the shard."""
+
+    dynamodb: _Where
+
+
 _RECORDS, _ENVELOPE = msgspec.json.Decoder(_Records), msgspec.json.Decoder(_Envelope)
+_RECORD, _PLACED = msgspec.json.Decoder(_Record), msgspec.json.Decoder(_Placed)
 
 
 def parse_records(body: bytes, what: str) -> RecordPage:
-    """A GetRecords answer as records with opaque images.
+    """A GetRecords answer as records with opaque images; one that cannot be understood is there as it came.
 
-    `Unreachable` when it is not such an answer at all, `MalformedRecord` when one of its records is wrong.
+    `Unreachable` when it is not such an answer at all, `MalformedRecord` when not even the place of a record is told.
     """
     try:
         answer = _RECORDS.decode(body)
+        return RecordPage(tuple(_record(record) for record in answer.Records), answer.NextShardIterator or None)
+    except (msgspec.DecodeError, ValueError, MalformedRecord):
+        envelope = decoded(_ENVELOPE, body, what)
+        return RecordPage(tuple(_read(raw) for raw in envelope.Records), envelope.NextShardIterator or None)
+
+
+def parse_record(raw: bytes) -> StreamRecord:
+    """One record of such an answer."""
+    return _read(msgspec.Raw(raw))
+
+
+def _read(raw: msgspec.Raw) -> StreamRecord:
+    try:
+        return _record(_RECORD.decode(raw))
     except (msgspec.DecodeError, ValueError) as error:
-        decoded(_ENVELOPE, body, what)
-        raise MalformedRecord(f"A GetRecords answer is not what DynamoDB Streams sends ({error}).") from error
-    return RecordPage(tuple(_record(record) for record in answer.Records), answer.NextShardIterator or None)
+        why = f"A record is not what DynamoDB Streams sends ({error})."
+    except MalformedRecord as error:
+        why = error.message
+    try:
+        sequence = sequence_number(_PLACED.decode(raw).dynamodb.SequenceNumber)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MalformedRecord(why) from error
+    return UnreadRecord(sequence, bytes(raw), why)
 
 
 def _record(record: _Record) -> ChangeRecord:

@@ -15,6 +15,7 @@ from uuid import uuid4
 import msgspec
 
 from replicator.adapters.aws import wire
+from replicator.adapters.aws.errors import refused
 from replicator.adapters.dynamodb.expressions import (
     SIDE_CONTENT,
     SIDE_FLOOR,
@@ -33,7 +34,7 @@ from replicator.adapters.dynamodb.expressions import (
     write_row,
 )
 from replicator.domain.conflicts import LogConflict
-from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled, Unreachable, WorldMismatch
+from replicator.domain.errors import ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.domain.image import Image, stamped
 from replicator.domain.modes.requests import (
     Condition,
@@ -341,7 +342,7 @@ def _cancelled(reasons: list[_Reason], what: str) -> Refused:
         reason.Message or code for reason, code in zip(reasons, codes, strict=True) if code not in _HARMLESS
     )
     if any(code in _TRANSACTION_POISON for code in codes):
-        raise PoisonRecord(f"{what} failed: {told}.")
+        raise refused(f"{what} failed: {told}.")
     if any(code in _TRANSACTION_THROTTLE for code in codes):
         raise Throttled(f"{what} failed: {told}.")
     if told or _CONDITION not in codes:  # a cancellation that no condition explains says nothing about the item

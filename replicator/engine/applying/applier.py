@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from replicator.domain.coalescing import Run, coalesce
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.progress import Position, Window
-from replicator.domain.records import ChangeRecord
+from replicator.domain.records import ChangeRecord, StreamRecord, UnreadRecord
 from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Tally, TargetContext
 from replicator.engine.applying.kinds import KINDS
@@ -33,12 +33,15 @@ _SLOW_TRY = 5
 """A refused record is tried again as if it had failed this often already: seconds apart, not milliseconds."""
 
 
+_Unit = Run | UnreadRecord
+
+
 @dataclass(slots=True)
 class _Job:
-    """What is left of one key's records in a page."""
+    """What is left of one key's records in a page, or a record that cannot be understood."""
 
-    units: deque[Run]
-    wanted: Run
+    units: deque[_Unit]
+    wanted: _Unit
     """What is tried in place of the first unit."""
     attempt: int = 0
     due_at: float = 0.0
@@ -85,7 +88,7 @@ class TargetApplier:
         """When a record last was done (monotonic)."""
 
     async def apply(
-        self, records: Sequence[ChangeRecord], position: Position, moved: Callable[[Position], None]
+        self, records: Sequence[StreamRecord], position: Position, moved: Callable[[Position], None]
     ) -> None:
         """Bring the records behind `position` to the target; `moved` gets every step of the contiguous frontier.
 
@@ -95,17 +98,23 @@ class TargetApplier:
         began = self._context.clock.monotonic()
         tally, window = Tally(), Window(position)
         fresh = [record for record in records if not position.covers(record.number)]
-        wanted = []
+        wanted: list[ChangeRecord] = []
+        unread: list[UnreadRecord] = []
         if fresh:
-            self._context.observer.batch_began(self.place, min(record.created_at for record in fresh))
+            times = [record.created_at for record in fresh if record.created_at]
+            self._context.observer.batch_began(self.place, min(times, default=self._context.clock.now()))
         for record in fresh:
             window.open(record.sequence)
             if self._is_skipped(record):
                 tally.skipped += 1
                 self._done(window, record, moved)
+            elif isinstance(record, UnreadRecord):
+                unread.append(record)
             else:
                 wanted.append(record)
-        jobs = _Jobs(self._job(run) for run in coalesce(wanted))
+        jobs = _Jobs(
+            [self._job(self._driver.units(run)) for run in coalesce(wanted)] + [self._job([each]) for each in unread]
+        )
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(self._context.limits.concurrency, len(jobs))):
@@ -117,12 +126,12 @@ class TargetApplier:
         if window.in_flight:
             raise Stopped
 
-    def _is_skipped(self, record: ChangeRecord) -> bool:
+    def _is_skipped(self, record: StreamRecord) -> bool:
         """Whether a target has no use for a record: it is from before its start, or from before where it is rewound to.
 
-        Times are whole seconds, rounded down: a record of the rewind's second may be wanted.
+        Times are whole seconds, rounded down: a record of the rewind's second may be wanted. One without a time is.
         """
-        if self._skip_before is not None and record.created_at < self._skip_before:
+        if self._skip_before is not None and 0 < record.created_at < self._skip_before:
             return True
         rewind = self._rewind
         return (
@@ -131,9 +140,9 @@ class TargetApplier:
             and rewind.until.covers(record.number)
         )
 
-    def _job(self, run: Run) -> _Job:
-        units = deque(self._driver.units(run))
-        return _Job(units, units[0])
+    def _job(self, units: Iterable[_Unit]) -> _Job:
+        left = deque(units)
+        return _Job(left, left[0])
 
     async def _work(self, jobs: _Jobs, window: Window, tally: Tally, moved: Callable[[Position], None]) -> None:
         """Take one job after the other until none is left; a job is one key, so keys keep their order.
@@ -154,7 +163,7 @@ class TargetApplier:
                 self._recovered(job)
                 raise
             if failed_in is None:
-                for record in job.units.popleft().records:
+                for record in _records(job.units.popleft()):
                     self._done(window, record, moved)
                 self._recovered(job)
                 if not job.units:
@@ -164,21 +173,24 @@ class TargetApplier:
                 job.due_at = self._context.clock.monotonic() + failed_in
             jobs.put_back(job)
 
-    def _done(self, window: Window, record: ChangeRecord, moved: Callable[[Position], None]) -> None:
+    def _done(self, window: Window, record: StreamRecord, moved: Callable[[Position], None]) -> None:
         self.done_at = self._context.clock.monotonic()
         if window.done(record.sequence):
             moved(window.frontier)
             self._context.observer.moved(self.place, window.frontier)
 
     async def _try(self, job: _Job, tally: Tally) -> float | None:
-        """Apply a unit once; None when it is applied, else in how many seconds to try again.
+        """Apply a unit once; None when it is applied or set aside, else in how many seconds to try again.
 
         A refusal that repeats is reported to the observer with its key. A record that is refused for good may be
         superseded by a later one of its key, as soon as that was read.
         """
         tried = Tally()
         try:
-            await self._driver.apply(job.wanted, tried)
+            if isinstance(job.wanted, UnreadRecord):
+                await self._set_aside(job.wanted, tried)
+            else:
+                await self._driver.apply(job.wanted, tried)
         except ReplicatorError as error:
             tally.entries.update(tried.entries)
             if error.disposition is Disposition.RELINQUISH:
@@ -188,11 +200,17 @@ class TargetApplier:
         tally.take(tried)
         return None
 
+    async def _set_aside(self, record: UnreadRecord, tally: Tally) -> None:
+        """Keep a record that cannot be understood; a target without parking is not given one."""
+        assert self._context.aside is not None, "its pipeline waits in front of such a record"
+        await self._context.aside.record(record)
+        tally.parked += 1
+
     def _failed(self, job: _Job, error: ReplicatorError) -> float:
         job.attempt += 1
         unit = job.units[0]
         refused = error.disposition is not Disposition.RETRY
-        if refused:
+        if refused and isinstance(unit, Run):
             job.wanted = self._driver.superseded(unit)
             self._need(job, needs=True)
         if refused or job.attempt >= _TRIES_BEFORE_TROUBLE:
@@ -200,7 +218,7 @@ class TargetApplier:
                 job.in_trouble = True
                 self._troubles += 1
             self.trouble = error
-            self._context.observer.blocked(self.place, error, unit.key.shown)
+            self._context.observer.blocked(self.place, error, unit.key.shown if isinstance(unit, Run) else None)
         else:
             self._context.observer.retrying(self.place, error, job.attempt)
         return backoff(job.attempt + (_SLOW_TRY if refused else 0), self._context.limits.backoff_seconds)
@@ -226,7 +244,7 @@ class TargetApplier:
 
     # -- the report ------------------------------------------------------------------------------------------------
 
-    def _report(self, fresh: Sequence[ChangeRecord], window: Window, tally: Tally, began: float) -> BatchReport:
+    def _report(self, fresh: Sequence[StreamRecord], window: Window, tally: Tally, began: float) -> BatchReport:
         newest = max(record.created_at for record in fresh)
         return BatchReport(
             place=self.place,
@@ -240,8 +258,13 @@ class TargetApplier:
             keyless=tally.keyless,
             unstored=tally.unstored,
             kept_removals=tally.kept_removals,
+            parked=tally.parked,
             retries=tally.retries,
             position=window.frontier,
             lag_seconds=max(0.0, self._context.clock.now() - newest) if newest else None,
             took_seconds=self._context.clock.monotonic() - began,
         )
+
+
+def _records(unit: _Unit) -> Sequence[StreamRecord]:
+    return unit.records if isinstance(unit, Run) else (unit,)

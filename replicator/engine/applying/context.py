@@ -17,6 +17,8 @@ from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.rules import Rule
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.applying.parking import Parking
+from replicator.engine.applying.set_aside import SetAside
 from replicator.engine.limits import Limits
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer, Place
@@ -37,6 +39,8 @@ class TargetPorts:
     conflicts: ConflictLog
     others: Mapping[RegionId, Region] = field(default_factory=dict)
     own_writes: OwnWrites = field(default_factory=lambda: OwnWrites(0))
+    parking: Parking | None = None
+    """Where refusals are set aside; None of a target that waits for them."""
 
 
 @dataclass(slots=True)
@@ -53,6 +57,7 @@ class Tally:
     keyless: int = 0
     unstored: int = 0
     kept_removals: int = 0
+    parked: int = 0
     retries: int = 0
 
     @property
@@ -71,6 +76,7 @@ class Tally:
         self.keyless += tried.keyless
         self.unstored += tried.unstored
         self.kept_removals += tried.kept_removals
+        self.parked += tried.parked
 
 
 @dataclass(slots=True)
@@ -103,7 +109,7 @@ class Driver(Protocol):
         """What to apply in place of a unit that is refused for good: more of its key, or the same again."""
 
     async def apply(self, unit: Run, tally: Tally) -> None:
-        """Apply a unit once; raises what prevented it, and may be asked again."""
+        """Apply a unit once, or set it aside; raises what prevented both, and may be asked again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +129,8 @@ class TargetContext:
     fence: Fence
     stop: asyncio.Event
     unfinished: Unfinished = field(default_factory=dict)
+    aside: SetAside | None = None
+    """Where refusals go; None: nowhere, and the target waits."""
 
     async def log(self, conflict: LogConflict, sequence: SequenceNumber, tally: Tally) -> None:
         """Make a conflict entry durable."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from replicator.domain.rules import OnRefusal, Rule
 from replicator.domain.shards.inheritance import Begins
 from replicator.domain.targets import TargetKind
 from replicator.engine.applying.context import Driver, TargetContext
@@ -30,6 +31,8 @@ class Kind:
     """What has to answer before a record is done, for the remedy when it does not."""
     holds_back: str
     """What waits while a record is not done."""
+    parks: bool
+    """Whether what it refuses may be set aside as an owed key, so that everything behind it goes on."""
 
 
 def _mesh(context: TargetContext) -> MeshDriver:
@@ -45,17 +48,27 @@ KINDS: Mapping[TargetKind, Kind] = {
         begins=Begins.WITH_ITS_TABLE,
         asks="the replica's endpoint and its caches",
         holds_back=_NEXT_PAGE,
+        parks=True,
     ),
     TargetKind.SOURCE_CACHES: Kind(
         driver=SourceCachesDriver,
         begins=Begins.WITH_ITS_REGION,
         asks="the caches beside the source",
         holds_back=_NEXT_PAGE,
+        parks=True,
     ),
     TargetKind.MESH: Kind(
         driver=_mesh,
         begins=Begins.WITH_ITS_MEMBERS,
         asks="the endpoints of all regions of the mesh, and the caches of the one that is read",
         holds_back=_NEXT_PAGE,
+        # There a record gets its version when it is evaluated, and which regions hold it decides what may be done with
+        # it later: a record that one region misses is sound only as a key that is owed to that region.
+        parks=False,
     ),
 }
+
+
+def parks_refusals(rule: Rule, kind: TargetKind) -> bool:
+    """Whether what a rule's target of this kind refuses is set aside."""
+    return rule.refused is OnRefusal.PARK and KINDS[kind].parks

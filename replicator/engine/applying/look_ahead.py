@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from replicator.domain.records import ChangeRecord, ItemKey
+from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, changes
 from replicator.engine.reading.memory_budget import _MOST_BYTES, weight
 
 
@@ -22,22 +22,22 @@ class ReadAhead:
         """Set while another page may be read."""
         self.room.set()
 
-    def add(self, records: Sequence[ChangeRecord]) -> None:
+    def add(self, records: Sequence[StreamRecord]) -> None:
         """A page was read; pages come in stream order."""
-        for record in records:
+        for record in changes(records):
             self._by_key.setdefault(record.key, []).append(record)
         self._count(records, 1)
 
-    def drop(self, records: Sequence[ChangeRecord]) -> None:
+    def drop(self, records: Sequence[StreamRecord]) -> None:
         """A page was passed; it is the oldest that was added."""
-        for record in records:
+        for record in changes(records):
             later = self._by_key[record.key]
             del later[0]
             if not later:
                 del self._by_key[record.key]
         self._count(records, -1)
 
-    def _count(self, records: Sequence[ChangeRecord], sign: int) -> None:
+    def _count(self, records: Sequence[StreamRecord], sign: int) -> None:
         self._records += sign * len(records)
         self._bytes += sign * weight(records)
         if self._records < self._most_records and self._bytes < _MOST_BYTES:

@@ -1,16 +1,30 @@
-"""Driving mode `ordered`: all records of a key in a page become one change, which is brought to one replica."""
+"""Driving mode `ordered`: all records of a key in a page become one change, which is brought to one replica.
+
+A change that the replica refuses for good is set aside, if its rule says so, and what is behind it goes on.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from replicator.domain.cache_keys import plan_cache
+from replicator.domain.cache_keys import CachePlan, CacheRule, plan_cache, plan_invalidation
 from replicator.domain.coalescing import Run, plan_run
 from replicator.domain.conflicts import LogConflict
-from replicator.domain.modes.ordered import Change, Outcome, replicate_ordered
+from replicator.domain.errors import PoisonRecord, ReplicatorError
+from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess
+from replicator.domain.modes.ordered import Action, Change, Outcome, replicate_ordered
 from replicator.domain.modes.requests import Done, Request, Response
+from replicator.domain.owed_keys import is_refusal, settles
 from replicator.engine.applying.context import Tally, TargetContext
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a run asks for: a change of the replica, and cache actions behind it."""
+
+    change: Change
+    caches: Sequence[tuple[CacheRule, CachePlan]]
 
 
 class OrderedDriver:
@@ -30,20 +44,82 @@ class OrderedDriver:
         return Run(unit.key, (*unit.records, *self._context.ahead.behind(unit.key, unit.records[-1].number)))
 
     async def apply(self, unit: Run, tally: Tally) -> None:
-        """Bring a run to the replica, then its cache actions: behind every answer, stale and duplicate included."""
-        context = self._context
-        change = plan_run(context.rule, unit, context.place.stream.generation)
-        if change is None:
-            tally.skipped += len(unit.records)
+        """Bring a run to the replica, then its cache actions: behind every answer, stale and duplicate included.
+
+        What is refused for good is set aside instead; what was set aside before and is taken now is settled.
+        """
+        plan: _Plan | None = None
+        try:
+            plan = self._plan(unit)
+            if plan is None:
+                tally.skipped += len(unit.records)
+                return
+            outcome = await self._bring(unit, plan.change, tally)
+        except ReplicatorError as error:
+            if self._context.aside is None or not is_refusal(error):
+                raise
+            await self._set_aside(unit, plan, error, tally)
             return
-        outcome = await self._replicate(unit, change, tally)
-        plans = [
-            (cache_rule, plan_cache(cache_rule, unit.records, change)) for cache_rule in context.place.target.caches
-        ]
-        await context.sync_caches(plans, tally)
+        await self._context.sync_caches(plan.caches, tally)
+        if self._context.aside is not None:
+            await self._context.aside.taken(unit, plan.change.version)
         tally.changes += 1
         tally.effects[outcome.effect] += 1
         tally.adopted += outcome.adopted
+
+    def _plan(self, unit: Run) -> _Plan | None:
+        """What a run asks of the replica and of its caches; None when the rule lets none of it pass.
+
+        Where something of the key is owed, a removal is made even where nothing is there to be removed, so that what is
+        owed meets its tombstone; and where that is newer, nothing is refreshed, for the replica is known to be behind.
+        """
+        context, caches = self._context, self._context.place.target.caches
+        change = plan_run(context.rule, unit, context.place.stream.generation)
+        if change is None:
+            return None
+        owed = None if context.aside is None else context.aside.owes(unit.key)
+        if owed is not None and change.action is Action.REMOVE_IF_PRESENT:
+            change = replace(change, action=Action.REMOVE)
+        if owed is not None and not settles(change.version, owed):
+            return _Plan(change, self._invalidations(unit))
+        return _Plan(change, [(each, plan_cache(each, unit.records, change)) for each in caches])
+
+    def _invalidations(self, unit: Run) -> Sequence[tuple[CacheRule, CachePlan]]:
+        return [(each, plan_invalidation(each, unit.records)) for each in self._context.place.target.caches]
+
+    # -- what is refused -----------------------------------------------------------------------------------------------
+
+    async def _set_aside(self, unit: Run, plan: _Plan | None, error: ReplicatorError, tally: Tally) -> None:
+        """Keep a refused change; its cache entries are dropped at once, for the replica stays behind.
+
+        Records that could not be planned together are taken one by one, so that a bad one hides no other.
+        """
+        assert self._context.aside is not None, "asked before"
+        if plan is None and len(unit.records) > 1:
+            for record in unit.records:
+                await self.apply(Run(unit.key, (record,)), tally)
+            return
+        await self._context.aside.change(unit, None if plan is None else plan.change, error)
+        tally.parked += 1
+        try:
+            drops = self._invalidations(unit)
+        except ReplicatorError as keyless:
+            if not is_refusal(keyless):
+                raise
+        else:
+            await self._context.sync_caches(drops, tally)
+
+    # -- the replica ---------------------------------------------------------------------------------------------------
+
+    async def _bring(self, unit: Run, change: Change, tally: Tally) -> Outcome:
+        """Bring a change to the replica, unless it has no room for its version."""
+        size = None if change.new is None else excess(change.new, STAMP_BYTES)
+        if size is not None:
+            raise PoisonRecord(
+                f"The item has {size} bytes with its version, and no table takes more than {LARGEST_ITEM}.",
+                advice="Shorten the item at the source: on a replica its version takes 60 bytes more.",
+            )
+        return await self._replicate(unit, change, tally)
 
     async def _replicate(self, unit: Run, change: Change, tally: Tally) -> Outcome:
         """Drive the mode to its end; one failure ends it, and it is begun anew: every step may be repeated."""

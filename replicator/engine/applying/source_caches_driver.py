@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from replicator.domain.cache_keys import plan_invalidation
 from replicator.domain.coalescing import Run
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.owed_keys import is_refusal
+from replicator.domain.versions import ordered_version
 from replicator.engine.applying.context import Tally, TargetContext
 
 
@@ -24,8 +27,22 @@ class SourceCachesDriver:
         return unit
 
     async def apply(self, unit: Run, tally: Tally) -> None:
-        """Drop the entries of every image, whose write in the source is durable."""
-        caches = self._context.place.target.caches
-        plans = [(cache_rule, plan_invalidation(cache_rule, unit.records)) for cache_rule in caches]
-        await self._context.sync_caches(plans, tally)
+        """Drop the entries of every image, whose write in the source is durable; set aside what has no keys to tell."""
+        context = self._context
+        try:
+            plans = [(each, plan_invalidation(each, unit.records)) for each in context.place.target.caches]
+        except ReplicatorError as error:
+            if context.aside is None or not is_refusal(error):
+                raise
+            if len(unit.records) == 1:
+                await context.aside.change(unit, None, error)
+                tally.parked += 1
+                return
+            for record in unit.records:
+                await self.apply(Run(unit.key, (record,)), tally)
+            return
+        await context.sync_caches(plans, tally)
+        if context.aside is not None:
+            last = unit.records[-1].number
+            await context.aside.taken(unit, ordered_version(context.rule.epoch, context.place.stream.generation, last))
         tally.changes += 1

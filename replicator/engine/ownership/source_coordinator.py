@@ -34,6 +34,7 @@ class SourceCoordinator:
         limits: Limits,
         stop: asyncio.Event,
     ) -> None:
+        self._source = source
         self._ports = source.ports
         self._succession = StreamSuccession(source.region, source.table, source.rules, source.ports, source.succession)
         self._shared = SessionPorts(session, members, budget, loads, limits, stop)
@@ -49,7 +50,17 @@ class SourceCoordinator:
             self._service, self._ports.observer, (self._shared.stop,), limits.backoff_seconds, limits.stall_seconds
         )
         async with asyncio.TaskGroup() as group:
+            parked = source_service(ServiceKind.PARKED, self._source.region, self._source.table)
+            watch = Service(parked, service.observer, service.over, service.longest, service.hang_seconds)
+            group.create_task(watch.run(self._refresh_parked), name=parked.shown)
             await service.run(lambda: self._arrange(group), self._changed)
+
+    async def _refresh_parked(self) -> float:
+        """Look what of the open rows was settled or added elsewhere."""
+        for ports in self._ports.targets.values():
+            if ports.parking is not None:
+                await ports.parking.refresh()
+        return self._limits.owed_seconds
 
     async def _arrange(self, group: asyncio.TaskGroup) -> float:
         """Follow each stream that some rule is to read, for those rules."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from replicator.domain.progress import HORIZON, Position
-from replicator.domain.records import ChangeRecord
+from replicator.domain.records import StreamRecord
 from replicator.engine.reading.memory_budget import Grant
 from replicator.ports.clock import Clock
 
@@ -27,7 +27,7 @@ class Page:
     """
 
     behind: Position
-    records: tuple[ChangeRecord, ...]
+    records: tuple[StreamRecord, ...]
     then: Position
     grant: Grant
 
@@ -40,6 +40,8 @@ class Cursor:
     """Up to when nothing that came behind this place can have been trimmed unseen (monotonic)."""
     iterator: str | None = None
     idle_seconds: float = 0.0
+    doubts: int = 0
+    """How many answers in a row held a record that cannot be understood."""
     expiries: int = 0
     trims: int = 0
     answered_at: float = float("-inf")

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from replicator.domain.records import ChangeRecord
+from replicator.domain.records import StreamRecord, UnreadRecord
 
 _MOST_BYTES = 8 * 1024 * 1024
 
@@ -25,10 +25,15 @@ _PATIENCE_SECONDS = 2.0
 """How long bytes are waited for before those give theirs back who have not progressed for as long."""
 
 
-def weight(records: Sequence[ChangeRecord]) -> int:
+def weight(records: Sequence[StreamRecord]) -> int:
     """About how many bytes of memory some records take."""
-    images = (image for record in records for image in (record.old, record.new) if image is not None)
-    return len(records) * _RECORD_BYTES + sum(len(image.wire) for image in images)
+    return len(records) * _RECORD_BYTES + sum(map(_content, records))
+
+
+def _content(record: StreamRecord) -> int:
+    if isinstance(record, UnreadRecord):
+        return len(record.raw)
+    return sum(len(image.wire) for image in (record.old, record.new) if image is not None)
 
 
 class Holder(Protocol):

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from replicator.domain.errors import (
     Disposition,
     IteratorExpired,
+    MalformedRecord,
     RecordsTrimmed,
     ReplicatorError,
     ShardGone,
@@ -21,6 +22,7 @@ from replicator.domain.errors import (
     Unreachable,
 )
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position, after
+from replicator.domain.records import UnreadRecord
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import RETENTION_SECONDS, Shard
 from replicator.engine.limits import Limits
@@ -225,6 +227,7 @@ class ShardReader:
         cursor.expiries = cursor.trims = 0
         cursor.asked_at = cursor.answered_at = self._calls.answered_at
         self._observer.polled(self._ref, self._shard_id, position, len(answer.records))
+        self._doubt(answer, cursor)
         if answer.records:
             grant.correct(weight(answer.records))
             self._record_bytes = max(1, grant.held // len(answer.records))
@@ -238,6 +241,13 @@ class ShardReader:
         then = after(answer.records[-1].sequence)
         self._cursors.at(then).iterator = answer.next_iterator
         return Page(position, answer.records, then, grant)
+
+    def _doubt(self, answer: RecordPage, cursor: Cursor) -> None:
+        """Ask again for a record that cannot be understood, a few times: an answer may be damaged on its way."""
+        unread = next((record for record in answer.records if isinstance(record, UnreadRecord)), None)
+        cursor.doubts = 0 if unread is None else cursor.doubts + 1
+        if unread is not None and cursor.doubts < _LOOKS_BEFORE_LOSS:
+            raise MalformedRecord(unread.why)
 
     async def _ask_at(self, position: Position, cursor: Cursor, limit: int) -> RecordPage:
         """Ask for the records behind a position, by the iterator that is known or by a new one."""

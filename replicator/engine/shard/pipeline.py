@@ -11,20 +11,24 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from replicator.domain.errors import LeaseLost, RecordsTrimmed, ReplicatorError
+from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ReplicatorError
 from replicator.domain.progress import END, Position, earliest
+from replicator.domain.records import UnreadRecord
 from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.shards.stall import Sign, Stall, Write, stall_of
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.context import TargetContext, Unfinished
-from replicator.engine.applying.kinds import KINDS
+from replicator.engine.applying.kinds import KINDS, parks_refusals
 from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.applying.parking import Parking
+from replicator.engine.applying.set_aside import SetAside
 from replicator.engine.reading.cursors import Page
 from replicator.engine.shard.context import ShardContext
 from replicator.engine.shard.losses import Losses
 from replicator.engine.waiting import Stopped, backoff, found, pause
+from replicator.ports.events import Place
 from replicator.ports.services import ServiceKind, shard_service
 
 FAULT_PAUSE = 6
@@ -34,6 +38,13 @@ _SMALL_PAGE = 16
 """Who gave its bytes back reads little at first: most likely it still cannot go on."""
 
 _HIDDEN = "Records left the stream between two readings of it."
+
+
+@dataclass(frozen=True, slots=True)
+class _Unreadable:
+    """Behind what was read so far stands a record that cannot be understood, and the rule waits for it."""
+
+    error: MalformedRecord
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +72,7 @@ class Pipeline:
         self._why = "lost"
         self._stop = asyncio.Event()
         """Ends what is done now: for good, or to begin anew when others need the bytes."""
-        self._pages: asyncio.Queue[Page | _Trimmed | None] = asyncio.Queue()  # the look-ahead bounds it
+        self._pages: asyncio.Queue[Page | _Trimmed | _Unreadable | None] = asyncio.Queue()  # the look-ahead bounds it
         self._in_hand: deque[Page] = deque()
         self._appliers: list[TargetApplier] = []
         self._unfinished: dict[TargetId, Unfinished] = {target.target_id: {} for target in rule.targets}
@@ -148,6 +159,10 @@ class Pipeline:
         if self._over.is_set():
             raise Stopped
         starts = {target.target_id: await self._start(target) for target in self.rule.targets}
+        for target in self.rule.targets:
+            parking = self._parking(target)
+            if parking is not None:
+                await parking.load()
         position = await self._losses.begin(starts, self._stop)
         self._context.ports.observer.service_recovered(self._service)
         self._error = None
@@ -179,6 +194,8 @@ class Pipeline:
                         raise Stopped
                     if isinstance(got, _Trimmed):
                         return got
+                    if isinstance(got, _Unreadable):
+                        raise got.error
                     await self._apply(got)
                     ahead.drop(got.records)
                     self._drop()
@@ -205,6 +222,10 @@ class Pipeline:
                 lost = await self._losses.hidden(page.behind, first)
                 if lost:
                     self._pages.put_nowait(_Trimmed(position, RecordsTrimmed(_HIDDEN), lost))
+                    return
+                unread = next((record for record in page.records if isinstance(record, UnreadRecord)), None)
+                if unread is not None and not all(parks_refusals(self.rule, each.kind) for each in self.rule.targets):
+                    self._pages.put_nowait(_Unreadable(MalformedRecord(unread.why)))
                     return
                 ahead.add(page.records)
                 self._pages.put_nowait(page)
@@ -233,11 +254,22 @@ class Pipeline:
             self._context.progress.moved(target, position)
             self._context.ports.observer.moved(self._context.place(target), position)
 
+    def _parking(self, target: Target) -> Parking | None:
+        """Where a target's refusals are set aside, if its rule says so."""
+        return self._context.ports.targets[target.target_id].parking if parks_refusals(self.rule, target.kind) else None
+
+    def _aside(self, place: Place) -> SetAside | None:
+        context, parking = self._context, self._parking(place.target)
+        if parking is None:
+            return None
+        ports, worker = context.ports, context.lease.owner
+        return SetAside(parking, place, self.rule.epoch, worker, ports.clock, ports.observer, context.fence)
+
     def _applier(self, target: Target, start: TargetStart, ahead: ReadAhead) -> TargetApplier:
-        context = self._context
+        context, place = self._context, self._context.place(target)
         of_target = TargetContext(
             self.rule,
-            context.place(target),
+            place,
             context.ports.targets[target.target_id],
             ahead,
             context.limits,
@@ -246,6 +278,7 @@ class Pipeline:
             context.fence,
             self._stop,
             self._unfinished[target.target_id],
+            self._aside(place),
         )
         started_at = start.started_at if self.rule.start is Start.LATEST else None
         return TargetApplier(of_target, started_at=started_at, rewind=context.row.rewinds.get(target.target_id))

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone, WorldMismatch
 from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
 from replicator.domain.progress import END, Position
-from replicator.domain.records import ChangeRecord
+from replicator.domain.records import ChangeRecord, StreamRecord, UnreadRecord
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import Shard
 from replicator.laboratory.memory.faults import Faults
@@ -28,6 +28,8 @@ class _Shard:
     place: int
     """Its place in listings: shards come in the order in which they were added."""
     records: list[ChangeRecord] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+    """Records, by sequence number, that come so that no reader understands them, and why."""
     closed: bool = False
     hidden: bool = False
     """Not listed yet, though it can be read."""
@@ -42,6 +44,11 @@ class _Shard:
         """What a listing says of it. Its first record, once there is one, tells where it starts."""
         first = self.first or (self.records[0].sequence if self.records else None)
         return self.told or Shard(self.shard_id, self.parents, closed=self.closed, first=first)
+
+    def told_record(self, record: ChangeRecord) -> StreamRecord:
+        """A record as it comes."""
+        why = self.damaged.get(record.sequence)
+        return record if why is None else UnreadRecord(record.sequence, b'{"%b"}' % record.sequence.encode(), why)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,14 @@ class MemoryStream:
             raise ValueError(f"shard {shard_id} is closed, so nothing can be written to it")
         shard.records.extend(records)
 
+    def damage(self, stream: StreamRef, shard_id: ShardId, sequence: int, why: str) -> None:
+        """Let a record come so that no reader understands it."""
+        self._shards[stream.arn][shard_id].damaged[str(sequence)] = why
+
+    def mend(self, stream: StreamRef, shard_id: ShardId) -> None:
+        """Let every record of a shard come as it was written."""
+        self._shards[stream.arn][shard_id].damaged.clear()
+
     def close(self, stream: StreamRef, shard_id: ShardId) -> None:
         """Let the shard end behind its last record."""
         self._shards[stream.arn][shard_id].closed = True
@@ -210,7 +225,7 @@ class MemoryStream:
                 self.empty_pages -= 1
                 return RecordPage((), self._issue(cursor))
             until = min(cursor.index + limit, len(shard.records))
-            records = tuple(shard.records[cursor.index : until])
+            records = tuple(map(shard.told_record, shard.records[cursor.index : until]))
             if shard.closed and until == len(shard.records):
                 return RecordPage(records, None)
             return RecordPage(records, self._issue(_Cursor(cursor.arn, cursor.shard_id, until)))

@@ -1,0 +1,120 @@
+"""Trying again what a target refused, by an operator's word and beside living workers.
+
+It is what a slow worker does: a write under the version that is owed, which loses against everything newer. Invariant:
+what may have been deleted since is never brought back from a kept image; and a row is settled only if it still is as it
+was when it was shown. What is refused as it was kept may fit as the source holds it by now.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from replicator.domain.coalescing import Run
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.image import Image, unreserved
+from replicator.domain.modes.ordered import InsertGuard
+from replicator.domain.modes.requests import Found, GetItem
+from replicator.domain.owed_keys import (
+    OwedKey,
+    RetryBy,
+    Settlement,
+    as_record,
+    is_refusal,
+    retry_by,
+    under_its_version,
+)
+from replicator.domain.records import ItemKey, StreamRecord, UnreadRecord
+from replicator.domain.rules import Rule, Target
+from replicator.domain.shards.leases import StreamRef
+from replicator.engine.applying.context import Tally, TargetContext, TargetPorts
+from replicator.engine.applying.kinds import KINDS
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.limits import Limits
+from replicator.ports.clock import Clock
+from replicator.ports.events import Observer, Place
+from replicator.ports.owed import OwedKeys
+from replicator.ports.targets import Fence, Region
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """What came of a retry: how the row was settled, or why it was not."""
+
+    how: Settlement | None
+    why: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retrial:
+    """What a retry needs: a rule's target with its ports, the source, the rows, and how a kept record is read."""
+
+    rule: Rule
+    target: Target
+    ports: TargetPorts
+    source: Region
+    rows: OwedKeys
+    parse: Callable[[bytes], StreamRecord]
+    tombstone_seconds: float
+    clock: Clock
+    observer: Observer
+    fence: Fence
+    by: str
+
+    async def retry(self, row: OwedKey) -> Retried:
+        """Try a row again; raises what the world is in the way with."""
+        try:
+            return await self._retry(row)
+        except ReplicatorError as error:
+            if not is_refusal(error):
+                raise
+            return Retried(None, error.sentence)
+
+    async def _retry(self, row: OwedKey) -> Retried:
+        body = await self.rows.body(row)
+        owed, kept = row, None if body is None else Image(body)
+        if row.key is None:
+            record = UnreadRecord(row.sequence, b"", "Its record is not kept.") if body is None else self.parse(body)
+            if isinstance(record, UnreadRecord):
+                return Retried(None, record.why)
+            owed = replace(row, key=record.key, event=record.event, changed_at=record.created_at)
+            kept = None if record.new is None else unreserved(record.new)
+        assert owed.key is not None, "read above"
+        by = retry_by(owed, self.clock.now(), self.tombstone_seconds)
+        if by is RetryBy.CHANGE and (kept is not None or not owed.is_put):
+            try:
+                await self._apply(owed, owed.key, kept)
+            except ReplicatorError as error:
+                if not (owed.is_put and is_refusal(error)):
+                    raise
+            else:
+                return await self._settle(row, Settlement.RETRIED)
+        held = await self._item(self.source, owed.key)
+        if held is None:
+            return await self._settle(row, Settlement.ABSENT)
+        await self._apply(owed, owed.key, held)
+        return await self._settle(row, Settlement.RETRIED)
+
+    async def _item(self, region: Region, key: ItemKey) -> Image | None:
+        answer = await region.execute(GetItem(key), self.fence)
+        item = answer.item if isinstance(answer, Found) else None
+        return None if item is None else unreserved(item)
+
+    async def _apply(self, owed: OwedKey, key: ItemKey, new: Image | None) -> None:
+        """Bring a change under the version that is owed; a missing item is always written together with its check."""
+        standing = None if self.ports.region is None else await self._item(self.ports.region, key)
+        rule, generation = under_its_version(self.rule, owed)
+        rule = replace(rule, policy=replace(rule.policy, insert_guard=InsertGuard.TRANSACT))
+        record = as_record(owed, new, standing)
+        stream = StreamRef(rule.source, rule.table, "", generation)
+        place = Place(stream, owed.shard, self.target)
+        context = TargetContext(
+            rule, place, self.ports, ReadAhead(), Limits(), self.clock, self.observer, self.fence, asyncio.Event()
+        )
+        await KINDS[self.target.kind].driver(context).apply(Run(record.key, (record,)), Tally())
+
+    async def _settle(self, row: OwedKey, how: Settlement) -> Retried:
+        if await self.rows.settle(row, how, self.by, self.fence):
+            return Retried(how)
+        return Retried(None, "It was refused again under a newer version meanwhile.")
