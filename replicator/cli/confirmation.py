@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 
 from replicator.operations.errors import NotConfirmed
@@ -19,3 +20,11 @@ def ask(question: str, *, yes: bool, refused: str = "Nothing was changed.") -> N
 
     if not yes and not typer.confirm(question, err=True):
         raise NotConfirmed(refused, advice="")
+
+
+def who() -> str:
+    """The operator, as rows name who did something."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

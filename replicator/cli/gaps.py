@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import getpass
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replicator.cli.confirmation import ask, need_yes
+from replicator.cli.confirmation import ask, need_yes, who
 from replicator.cli.output import note, print_json, print_rows, shown_position, shown_time
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
@@ -62,7 +61,7 @@ def acknowledge_gap(config: Path | None, gap_id: str, why: str, *, yes: bool, as
             if not as_json:
                 sys.stdout.write(gaps.listed(seen).meaning + "\n")
             ask("Accept this loss?", yes=yes)
-        return await gaps.acknowledge(group, seen, by=_who(), note=why)
+        return await gaps.acknowledge(group, seen, by=who(), note=why)
 
     gap, changed = on_group(loaded(config), work)
     if as_json:
@@ -72,10 +71,3 @@ def acknowledge_gap(config: Path | None, gap_id: str, why: str, *, yes: bool, as
     else:
         sys.stdout.write(f"Gap {gap.gap} was acknowledged already, by {gap.acknowledged_by}.\n")
     return EXIT_STOPPED
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -6,16 +6,18 @@ from typing import Annotated
 
 import typer
 
-from replicator.cli.options import Config, Json, NeverAsks, Note, OnlyRule, RuleName, Stream, Yes
+from replicator.cli.options import Config, Json, NeverAsks, Note, OnlyRule, ParkedId, RuleName, Stream, Yes
 
 leases_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 gaps_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+parked_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:
     """Give the program these commands."""
     app.add_typer(leases_app, name="leases")
     app.add_typer(gaps_app, name="gaps")
+    app.add_typer(parked_app, name="parked")
     app.command()(rewind)
     leases_app.command("rewind")(rewind)
     app.command()(pause)
@@ -183,6 +185,86 @@ def gaps_acknowledge(  # noqa: PLR0913, PLR0917 - one parameter per option
     from replicator.cli.gaps import acknowledge_gap
 
     raise typer.Exit(acknowledge_gap(config or context.obj, gap, note, yes=yes, as_json=json))
+
+
+@parked_app.callback()
+def parked(context: typer.Context, config: Config = None) -> None:
+    """What targets refused: kept, tried again, or given up."""
+    context.obj = config or context.obj
+
+
+@parked_app.command("list")
+def parked_list(
+    context: typer.Context,
+    config: Config = None,
+    rule: OnlyRule = None,
+    everything: Annotated[bool, typer.Option("--all", help="What was settled lately, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Keys whose newest change a target refused, oldest first, and why.
+
+    A row goes by itself as soon as the target takes a newer change of its key.
+    """
+    from replicator.cli.parked import list_parked
+
+    raise typer.Exit(list_parked(config or context.obj, rule, everything=everything, as_json=json))
+
+
+@parked_app.command("show")
+def parked_show(
+    context: typer.Context,
+    row: ParkedId,
+    config: Config = None,
+    values: Annotated[bool, typer.Option("--values", help="Show what is kept of the change.")] = False,
+    json: Json = False,
+) -> None:
+    """One row with everything that is known of it."""
+    from replicator.cli.parked import show_parked
+
+    raise typer.Exit(show_parked(config or context.obj, row, values=values, as_json=json))
+
+
+@parked_app.command("retry")
+def parked_retry(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    row: Annotated[
+        str | None,
+        typer.Argument(metavar="ID", help="Id of the row, or at least four characters of it.", show_default=False),
+    ] = None,
+    config: Config = None,
+    rule: Annotated[
+        str | None, typer.Option("--rule", metavar="RULE", help="Every row of this rule.", show_default=False)
+    ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every row.")] = False,
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    json: Json = False,
+) -> None:
+    """Try again what a target refused, once the target or the item was corrected.
+
+    Safe beside living daemons: the change is written under its own version, which loses against everything newer. Where
+    its image is not kept, is older than tombstones live or is refused again, what the source holds now is written. Exit
+    code 78 when a row stays.
+    """
+    from replicator.cli.parked import retry_parked
+
+    raise typer.Exit(retry_parked(config or context.obj, row, rule, everything=everything, as_json=json))
+
+
+@parked_app.command("drop")
+def parked_drop(
+    context: typer.Context,
+    row: ParkedId,
+    config: Config = None,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Give a refused change up: it is logged as a conflict of kind `dropped`.
+
+    Says what is given up first, and asks.
+    """
+    from replicator.cli.parked import drop_parked
+
+    raise typer.Exit(drop_parked(config or context.obj, row, yes=yes, as_json=json))
 
 
 def import_kcl(  # noqa: PLR0913, PLR0917 - one parameter per option

@@ -37,4 +37,5 @@ Since = Annotated[
     typer.Option("--since", metavar="TIME", help="Only since then: a time, or a span such as 2h.", show_default=False),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="At most so many, the newest.", show_default=False)]
+ParkedId = Annotated[str, typer.Argument(metavar="ID", help="Id of the row, or at least four characters of it.")]
 EntryId = Annotated[str, typer.Argument(metavar="ID", help="Id of the entry, or at least four characters of it.")]

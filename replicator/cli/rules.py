@@ -10,6 +10,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.domain.identifiers import RuleName
 from replicator.operations import rules
+from replicator.operations.parked_rows import regions_of
 from replicator.operations.rules import ConfiguredRule, OrphanedProgress
 
 _COLUMNS = ("rule", "mode", "sources", "replicas", "caches", "progress on")
@@ -38,13 +39,15 @@ def _cells(rule: ConfiguredRule | OrphanedProgress) -> list[str]:
 
 def rename_rule(config: Path | None, old: str, new: str, *, as_json: bool) -> int:
     """Hand the progress of a rule that was renamed over to its new name."""
-    changed = on_group(loaded(config), lambda group: rules.rename(group, RuleName(old), RuleName(new)))
+    settings = loaded(config)
+    changed = on_group(settings, lambda group: rules.rename(group, RuleName(old), RuleName(new)), regions_of(settings))
     return _print(old, f"now belongs to {new}", changed, as_json=as_json)
 
 
 def forget_rule(config: Path | None, old: str, *, as_json: bool) -> int:
     """Delete the progress of a rule that is no longer configured."""
-    changed = on_group(loaded(config), lambda group: rules.forget(group, RuleName(old)))
+    settings = loaded(config)
+    changed = on_group(settings, lambda group: rules.forget(group, RuleName(old)), regions_of(settings))
     return _print(old, "is forgotten", changed, as_json=as_json)
 
 

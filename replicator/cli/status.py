@@ -15,7 +15,16 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE
 from replicator.domain.progress import END
 from replicator.domain.targets import TargetKind
-from replicator.operations.status import FINISHED, GroupStatus, RuleStatus, ShardStatus, TargetStatus, status
+from replicator.operations.parked_rows import regions_of
+from replicator.operations.parked_status import ParkedStatus
+from replicator.operations.status import (
+    FINISHED,
+    GroupStatus,
+    RuleStatus,
+    ShardStatus,
+    TargetStatus,
+    status,
+)
 
 if TYPE_CHECKING:
     from replicator.operations.group import Group
@@ -36,9 +45,9 @@ def show_status(config: Path | None, *, watch: bool, everything: bool, as_json: 
     settings = loaded(config)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
-            on_group(settings, lambda group: _watch(group, everything=everything))
+            on_group(settings, lambda group: _watch(group, everything=everything), regions_of(settings))
         return EXIT_STOPPED
-    found = on_group(settings, status)
+    found = on_group(settings, status, regions_of(settings))
     if as_json:
         print_json(found)
     else:
@@ -84,15 +93,31 @@ def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
     for rule in found.rules:
         if rule.paused:
             yield f"rule {rule.name} is paused: `replicator resume {rule.name}` lets it go on."
+    yield from _losses(found)
+    over = Counter(shard.over for rule in found.rules for shard in rule.shards if shard.over)
+    if over and not everything:
+        hidden = " and ".join(f"{count} shards ({why})" for why, count in sorted(over.items()))
+        yield f"{hidden} are hidden; --all shows them."
+
+
+def _losses(found: GroupStatus) -> Iterator[str]:
+    """What did not reach its target: lost before it was read, or refused and kept."""
     for gap in found.gaps:
         yield (
             f"records were lost: target {gap.target}, shard {gap.shard} after {gap.after.text}:"
             f" `replicator gaps acknowledge {gap.gap}` accepts it."
         )
-    over = Counter(shard.over for rule in found.rules for shard in rule.shards if shard.over)
-    if over and not everything:
-        hidden = " and ".join(f"{count} shards ({why})" for why, count in sorted(over.items()))
-        yield f"{hidden} are hidden; --all shows them."
+    for rows in found.parked:
+        yield f"{_parked(rows)} `replicator parked list` says why."
+
+
+def _parked(rows: ParkedStatus) -> str:
+    """What a target refused, in a sentence."""
+    kinds = ((rows.keys, "key", "keys"), (rows.records, "record", "records"))
+    parts = [f"{count} {one if count == 1 else many}" for count, one, many in kinds if count]
+    verb = "is" if rows.keys + rows.records == 1 else "are"
+    age = "" if rows.oldest_seconds is None else f", the oldest for {rows.oldest_seconds:.0f} s"
+    return f"target {rows.target} on {rows.table}: {' and '.join(parts)} {verb} parked{age}."
 
 
 def _words_of_daemons(found: GroupStatus, first: Mapping[str, Any]) -> Iterator[str]:

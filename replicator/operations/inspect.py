@@ -8,9 +8,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.clients import open_caches, open_places
+from replicator.adapters.clock import SystemClock
+from replicator.adapters.dynamodb.owed_keys import owed_keys
 from replicator.checks.described_tables import Table, describe
 from replicator.domain.errors import PoisonRecord, Unreachable
+from replicator.domain.identifiers import TableName
 from replicator.domain.image import Image
+from replicator.domain.owed_keys import OwedTo, row_id
 from replicator.domain.versions import STAMP
 from replicator.operations.inspect_caches import cached_copies
 from replicator.operations.inspect_mesh import mesh_copies, stamp_of
@@ -112,7 +116,23 @@ async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, P
         else:
             state = "none" if tombstone is None else "there"
             copies.append(ItemCopy("tombstone", region, settings.side_table_name, state, tombstone))
-    return copies
+    return [*copies, *(await _parked(settings, rule, places[rule.source], key))]
+
+
+async def _parked(settings: Settings, rule: OrderedRule, place: Place, key: ItemKey) -> list[ItemCopy]:
+    """What replicas refused of this key and are owed still."""
+    if not rule.parks:
+        return []
+    rows, table = owed_keys(place, settings, SystemClock()), settings.owed_table_name
+    found = []
+    for target in rule_per_source(settings, rule)[0].targets:
+        to = OwedTo(TableName(rule.table_name), target.target_id)
+        row = await or_unknown(rows.find(to, row_id(to, key)))
+        if isinstance(row, Unreachable):
+            found.append(unreachable("parked", target.region, table, row))
+        elif row is not None:
+            found.append(ItemCopy("parked", target.region, table, f"refused {row.tries} times", row.version))
+    return found
 
 
 def _filter(settings: Settings, rule: RuleSettings) -> Filter:

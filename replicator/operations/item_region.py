@@ -9,22 +9,13 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.domain.modes.requests import Found, FoundRow, GetItem, GetSideRow, GetTombstone
 from replicator.domain.stamps import SideRow
+from replicator.ports.targets import OPEN
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
     from replicator.domain.image import Image
     from replicator.domain.records import ItemKey
     from replicator.settings import Settings
-
-
-class _Open:
-    """A fence for reads, which need none."""
-
-    def check(self) -> None:
-        """Nothing stands in the way."""
-
-
-_OPEN = _Open()
 
 
 def region_of(settings: Settings, place: Place, table: str) -> DynamoRegion:
@@ -43,17 +34,17 @@ def region_of(settings: Settings, place: Place, table: str) -> DynamoRegion:
 
 async def item_in(region: DynamoRegion, key: ItemKey) -> Image | None:
     """The item."""
-    answer = await region.execute(GetItem(key), _OPEN)
+    answer = await region.execute(GetItem(key), OPEN)
     return answer.item if isinstance(answer, Found) else None
 
 
 async def tombstone_in(region: DynamoRegion, key: ItemKey) -> str | None:
     """What is remembered of its delete, in the modes that remember a version alone."""
-    answer = await region.execute(GetTombstone(key), _OPEN)
+    answer = await region.execute(GetTombstone(key), OPEN)
     return answer.tombstone if isinstance(answer, Found) else None
 
 
 async def side_row_in(region: DynamoRegion, key: ItemKey) -> SideRow:
     """Its side row, in mode `active-active`."""
-    answer = await region.execute(GetSideRow(key), _OPEN)
+    answer = await region.execute(GetSideRow(key), OPEN)
     return answer.row if isinstance(answer, FoundRow) else SideRow()

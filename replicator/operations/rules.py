@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination import RuleRows
-from replicator.domain.errors import ReplicatorError, WorldMismatch
+from replicator.domain.errors import ReplicatorError, TableMissing, WorldMismatch
 from replicator.domain.identifiers import RuleName
+from replicator.domain.owed_keys import OwedTo
 from replicator.operations.group import Group
+from replicator.operations.parked_rows import tables_of
 from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
@@ -112,14 +114,31 @@ async def rename(group: Group, old: RuleName, new: RuleName) -> int:
     """Hand everything of a rule that was renamed over to its new name; returns how many rows changed."""
     check_rename(group.settings, old, new)
     await _alone(group)
-    return _some(await RuleRows(group.table).rename(old, new), old)
+    changed = await RuleRows(group.table).rename(old, new)
+    return _some(changed + await _move_parked(group, old, new), old)
 
 
 async def forget(group: Group, old: RuleName) -> int:
     """Delete everything of a rule that is no longer configured; returns how many rows changed."""
     check_forget(group.settings, old)
     await _alone(group)
-    return _some(await RuleRows(group.table).forget(old), old)
+    changed = await RuleRows(group.table).forget(old)
+    return _some(changed + await _move_parked(group, old, None), old)
+
+
+async def _move_parked(group: Group, old: RuleName, new: RuleName | None) -> int:
+    """Hand what a rule's targets are owed over to another name, or forget it."""
+    moved = 0
+    for rows in tables_of(group).values():
+        try:
+            targets = await rows.targets()
+        except TableMissing:
+            continue
+        for to in targets:
+            if to.target_id.rule == old:
+                name = None if new is None else OwedTo(to.table, to.target_id.of_rule(new))
+                moved += await rows.move(to, name)
+    return moved
 
 
 async def _alone(group: Group) -> None:

@@ -7,7 +7,7 @@ heartbeats name, as far as they answer and are of the same group.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.coordination import Pause, StoredStream
@@ -19,6 +19,7 @@ from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.shards.standstill import Observed, explain, waits
 from replicator.domain.targets import TargetId, parse_target
 from replicator.operations.gaps import ListedGap, list_gaps
+from replicator.operations.parked_status import ParkedStatus, parked_status
 from replicator.operations.worker_status import ask_all, by_worker
 from replicator.settings.compiled_rules import rule_per_source
 
@@ -119,18 +120,21 @@ class GroupStatus:
     workers: Sequence[WorkerStatus]
     rules: Sequence[RuleStatus]
     gaps: Sequence[ListedGap]
+    parked: Sequence[ParkedStatus]
     unconfigured: Sequence[str]
     unreadable: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What the coordination table holds."""
+    """What the coordination table and the owed tables hold; `unknown`: why the latter do not say."""
 
     streams: Sequence[StoredStream] = ()
     pulses: Mapping[WorkerId, Pulse] = field(default_factory=dict)
     gaps: Sequence[ListedGap] = ()
     pauses: Sequence[Pause] = ()
+    parked: Sequence[ParkedStatus] = ()
+    unknown: ReplicatorError | None = None
 
 
 async def status(group: Group) -> GroupStatus:
@@ -139,7 +143,8 @@ async def status(group: Group) -> GroupStatus:
     daemons = by_worker(await ask_all(group.settings, (pulse.admin for pulse in stored.pulses.values())))
     if trouble is not None and not daemons:
         raise trouble
-    return _joined(group.settings, stored, daemons, trouble)
+    parked, unknown = await parked_status(group, daemons)
+    return _joined(group.settings, replace(stored, parked=parked, unknown=unknown), daemons, trouble)
 
 
 async def _ask_table(group: Group) -> tuple[_Stored, ReplicatorError | None]:
@@ -181,8 +186,12 @@ def _joined(
             for rule in settings.rules
         ],
         gaps=[gap for gap in stored.gaps if gap.is_open],
+        parked=stored.parked,
         unconfigured=sorted({name for stream in stored.streams for name in stream.rules} - configured),
-        unreadable=[problem.sentence for stream in stored.streams for problem in stream.problems],
+        unreadable=[
+            *(problem.sentence for stream in stored.streams for problem in stream.problems),
+            *([] if stored.unknown is None else [stored.unknown.sentence]),
+        ],
     )
 
 

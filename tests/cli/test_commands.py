@@ -137,7 +137,8 @@ def test_init_makes_what_the_rules_need_once(world: World) -> None:
     assert {step["action"] for step in dry} == {"would create", "would enable with NEW_AND_OLD_IMAGES"}
     assert world.tables("us") == world.tables("eu") == {"orders"}
     assert {step["action"] for step in world.run("init", "--json").json["steps"]} == {"created"}
-    assert world.tables("us") == {"orders", "replicator-coordination", "replicator-conflicts-test"}
+    own = {"replicator-coordination", "replicator-conflicts-test", "replicator-owed-test"}
+    assert world.tables("us") == {"orders", *own}
     assert world.tables("eu") == {"orders", "replicator-side-test"}
     assert "StreamSpecification" not in world.call("us", "DescribeTable", TableName="orders")["Table"]
     again = world.run("init", "--enable-streams", "--json").json["steps"]

@@ -157,7 +157,8 @@ MODE = "`rules[0].mode` must be one of ordered, versioned, active-active"
 OF_ORDERED = "and this rule's mode is ordered"
 OF_ACTIVE = "and this rule's mode is active-active"
 IN_ORDERED = (
-    "allowed here: cache, epoch, filter, insert_guard, mode, name, on_gap, primary_key, replicas, source, start, table,"
+    "allowed here: cache, epoch, filter, insert_guard, mode, name, on_gap, primary_key, refused, replicas, source,"
+    " start, table,"
     " ttl_deletes, unstamped."
 )
 HERE = "allowed here: cache, filter, guard, mode, name, on_gap, primary_key, regions, stamp, start, table."

@@ -1,0 +1,156 @@
+"""What targets refused, tried again or given up by an operator's word.
+
+Invariant: a row is settled as it was shown or not at all, and what is given up stands in the conflict log before its
+row is gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from replicator.adapters.clients import open_caches
+from replicator.adapters.clock import SystemClock
+from replicator.adapters.conflict_sinks import conflict_table
+from replicator.adapters.dynamodb.stream_wire import parse_record
+from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Operation, Resolution, Witness
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image, unreserved
+from replicator.domain.owed_keys import OwedKey, Settlement
+from replicator.domain.records import Event, ItemKey
+from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.retrying import Retrial
+from replicator.operations.errors import RequestRefused
+from replicator.operations.item_region import item_in, region_of
+from replicator.operations.parked_rows import Parked, ParkedRow, kept_body, tables_of
+from replicator.ports.targets import OPEN
+from replicator.settings.compiled_rules import rule_per_source
+
+if TYPE_CHECKING:
+    from replicator.domain.rules import Rule, Target
+    from replicator.operations.group import Group
+    from replicator.settings import Settings
+
+_AT_ONCE = 8
+
+
+@dataclass(frozen=True, slots=True)
+class RetriedRow:
+    """What came of a retry: `settled` None when the row stays, and why."""
+
+    row: ParkedRow
+    settled: Settlement | None
+    why: str
+
+
+# -- trying again ------------------------------------------------------------------------------------------------------
+
+
+async def retry(group: Group, rows: Sequence[Parked], *, by: str) -> list[RetriedRow]:
+    """Try rows again beside living workers, a few at a time; what comes of one keeps no other from being tried.
+
+    The group has clients of every region of the rules.
+    """
+    caches = {action.cache for rule in group.settings.rules for action in rule.cache}
+    slots = asyncio.Semaphore(_AT_ONCE)
+    async with open_caches(group.settings, caches) as opened:
+        funnels = {name: CacheFunnel(cache) for name, cache in opened.items()}
+
+        async def one(parked: Parked) -> RetriedRow:
+            async with slots:
+                try:
+                    retried = await _retrial(group, parked, funnels, by).retry(parked.owed)
+                except ReplicatorError as error:
+                    return RetriedRow(parked.row, None, error.sentence)
+                return RetriedRow(parked.row, retried.how, retried.why)
+
+        return list(await asyncio.gather(*map(one, rows)))
+
+
+def _retrial(group: Group, parked: Parked, funnels: Mapping[str, CacheFunnel], by: str) -> Retrial:
+    settings = group.settings
+    found = _target(settings, parked.owed)
+    if found is None:
+        raise RequestRefused(
+            f"Target {parked.owed.to.target_id} on table {parked.owed.to.table} is not configured any more.",
+            advice="Configure it again, hand its rule's name on (`replicator rules rename`), or drop the row.",
+        )
+    rule, target = found
+    region = None if target.table is None else region_of(settings, group.places[target.region], target.table)
+    return Retrial(
+        rule,
+        target,
+        TargetPorts(region, funnels, conflict_table(group.places[settings.coordination.region].dynamodb, settings)),
+        region_of(settings, group.places[rule.source], rule.table),
+        tables_of(group)[parked.region],
+        parse_record,
+        settings.tombstone_ttl.total_seconds(),
+        SystemClock(),
+        OPEN,
+        by,
+    )
+
+
+def _target(settings: Settings, owed: OwedKey) -> tuple[Rule, Target] | None:
+    """The target as it is configured now; None when it is not."""
+    for written in settings.rules:
+        if written.name != owed.to.target_id.rule:
+            continue
+        for rule in rule_per_source(settings, written if written.choice is None else written.on(owed.to.table)):
+            for target in rule.targets:
+                if (rule.table, target.target_id) == (owed.to.table, owed.to.target_id):
+                    return rule, target
+    return None
+
+
+# -- giving up ---------------------------------------------------------------------------------------------------------
+
+
+async def drop(group: Group, parked: Parked, *, by: str) -> ParkedRow:
+    """Give a change up: it is logged as a conflict that it lost, then its row is settled."""
+    owed, settings = parked.owed, group.settings
+    entry = ConflictEntry(
+        conflict=await _lost(group, parked),
+        table=owed.to.table,
+        rule=owed.to.target_id.rule,
+        mode="ordered",
+        witness=Witness(RegionId(parked.region), owed.shard, owed.sequence),
+        detected_at=SystemClock().now(),
+    )
+    await conflict_table(group.places[settings.coordination.region].dynamodb, settings).write(entry)
+    if not await tables_of(group)[parked.region].settle(owed, Settlement.DROPPED, by, OPEN):
+        raise RequestRefused(
+            f"Parked key {parked.row.row} was refused again under a newer version meanwhile, and was not dropped.",
+            advice="Look at it as it is now, with `replicator parked show`.",
+        )
+    return replace(parked.row, settled=Settlement.DROPPED, settled_at=datetime.now(UTC), settled_by=by)
+
+
+async def _lost(group: Group, parked: Parked) -> LogConflict:
+    """The refused change as the loser, and what the target holds as the winner."""
+    owed = parked.owed
+    found = _target(group.settings, owed)
+    standing = None
+    if found is not None and owed.key is not None and found[1].table is not None:
+        _, target = found
+        standing = await item_in(region_of(group.settings, group.places[target.region], found[1].table), owed.key)
+    body = await kept_body(group, parked) if owed.is_put else None
+    return LogConflict(
+        key=owed.key or ItemKey((("sequence", "S", owed.sequence), ("shard", "S", owed.shard))),
+        kind=ConflictKind.DROPPED,
+        winner_version="" if standing is None else standing.stamp or "",
+        winner=None if standing is None else unreserved(standing),
+        loser=None if body is None else Image(body),
+        loser_version=owed.version,
+        winner_region=owed.to.target_id.region,
+        loser_region=parked.region,
+        loser_micros=int(owed.changed_at * 1_000_000) if owed.changed_at else None,
+        winner_op=Operation.DELETE if standing is None else Operation.PUT,
+        loser_op=Operation.DELETE if owed.event is Event.REMOVE else Operation.PUT,
+        outcome=Resolution.GIVEN_UP,
+    )

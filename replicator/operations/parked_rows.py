@@ -1,0 +1,185 @@
+"""Rows of what targets refused, as they are read and shown."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from replicator.adapters.clock import SystemClock
+from replicator.adapters.dynamodb.owed_keys import DynamoOwedKeys, owed_keys
+from replicator.domain.errors import TableMissing
+from replicator.domain.owed_keys import SHOWN_ROW_ID, BodyState, OwedFor, OwedKey, SettledKey, Settlement
+from replicator.domain.records import Event
+from replicator.operations.errors import RequestRefused
+from replicator.operations.times import moment
+from replicator.settings import OrderedRule
+
+if TYPE_CHECKING:
+    from replicator.domain.identifiers import RuleName, SequenceNumber, ShardId
+    from replicator.domain.targets import TargetId
+    from replicator.operations.group import Group
+    from replicator.settings import Settings
+
+_LEAST_OF_ID = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ParkedRow:
+    """A key that a target is owed, or a record that cannot be read (`key` None); and how it was settled, if it was.
+
+    `region`: of the source, where the row is. `change`: put, remove or record. `body`: what is kept of the change.
+    """
+
+    row: str
+    rule: RuleName
+    target: TargetId
+    region: str
+    table: str
+    key: Mapping[str, Any] | None
+    shown: str
+    owed_for: OwedFor
+    change: str
+    version: str
+    why: str
+    size: int | None
+    body: BodyState
+    shard: ShardId
+    sequence: SequenceNumber
+    changed_at: datetime | None
+    first: datetime | None
+    last: datetime | None
+    tries: int
+    by: str
+    settled: Settlement | None = None
+    settled_at: datetime | None = None
+    settled_by: str = ""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is owed still."""
+        return self.settled is None
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """An open row as it was read, and where."""
+
+    region: str
+    owed: OwedKey
+
+    @property
+    def row(self) -> ParkedRow:
+        """As it is shown."""
+        return _row(self.region, self.owed)
+
+
+def regions_of(settings: Settings) -> set[str]:
+    """Regions that may hold rows: those of the sources of rules of mode `ordered`."""
+    return {rule.source for rule in settings.rules if isinstance(rule, OrderedRule)}
+
+
+def tables_of(group: Group) -> dict[str, DynamoOwedKeys]:
+    """The owed tables of a group by region; the group has clients of them."""
+    clock = SystemClock()
+    return {
+        region: owed_keys(group.places[region], group.settings, clock) for region in sorted(regions_of(group.settings))
+    }
+
+
+async def open_rows(group: Group, rule: str | None = None) -> list[Parked]:
+    """Every open row, of a rule if one is named, oldest first."""
+    found = [each async for each in _open(group, rule)]
+    return sorted(found, key=lambda each: each.owed.first)
+
+
+async def _open(group: Group, rule: str | None) -> AsyncIterator[Parked]:
+    needed = {each.regions_used[0] for each in group.settings.rules if each.parks}
+    for region, rows in tables_of(group).items():
+        try:
+            targets = await rows.targets()
+        except TableMissing:
+            if region in needed:
+                raise
+            continue
+        for to in targets:
+            after: str | None = None
+            while rule in {None, to.target_id.rule}:
+                page = await rows.page(to, after)
+                for owed in page.rows:
+                    yield Parked(region, owed)
+                after = page.after
+                if after is None:
+                    break
+
+
+async def list_parked(group: Group, rule: str | None = None, *, everything: bool = False) -> list[ParkedRow]:
+    """What targets are owed, oldest first; then, when everything is asked for, what was settled and is kept still."""
+    listed = [each.row for each in await open_rows(group, rule)]
+    if everything:
+        settled = [each async for each in _settled(group, rule)]
+        listed += sorted(settled, key=lambda row: (row.settled_at is None, row.settled_at))
+    return listed
+
+
+async def _settled(group: Group, rule: str | None) -> AsyncIterator[ParkedRow]:
+    for region, rows in tables_of(group).items():
+        for to in await rows.targets():
+            after: str | None = None
+            while rule in {None, to.target_id.rule}:
+                found, after = await rows.settled(to, after)
+                for settled in found:
+                    yield _settled_row(region, settled)
+                if after is None:
+                    break
+
+
+async def parked_named(group: Group, row: str) -> Parked:
+    """The open row whose id begins so."""
+    rows = [each for each in await open_rows(group) if len(row) >= _LEAST_OF_ID and each.owed.row_id.startswith(row)]
+    if len(rows) > 1:
+        raise RequestRefused(f"{len(rows)} parked keys have an id that begins with {row}.", advice="Write more of it.")
+    if not rows:
+        raise RequestRefused(
+            f"There is no parked key {row}.",
+            advice=f"`replicator parked list` shows ids; write at least {_LEAST_OF_ID} characters of one.",
+        )
+    return rows[0]
+
+
+async def kept_body(group: Group, parked: Parked) -> bytes | None:
+    """What is kept of a refused change: its image, or the record as it came."""
+    return await tables_of(group)[parked.region].body(parked.owed)
+
+
+def _row(region: str, owed: OwedKey) -> ParkedRow:
+    return ParkedRow(
+        row=owed.row_id[:SHOWN_ROW_ID],
+        rule=owed.to.target_id.rule,
+        target=owed.to.target_id,
+        region=region,
+        table=owed.to.table,
+        key=None if owed.key is None else msgspec.json.decode(owed.key.wire),
+        shown=owed.shown,
+        owed_for=owed.owed_for,
+        change="record" if owed.event is None else "remove" if owed.event is Event.REMOVE else "put",
+        version=owed.version,
+        why=owed.why,
+        size=owed.size,
+        body=owed.body,
+        shard=owed.shard,
+        sequence=owed.sequence,
+        changed_at=moment(owed.changed_at),
+        first=moment(owed.first),
+        last=moment(owed.last),
+        tries=owed.tries,
+        by=owed.by,
+    )
+
+
+def _settled_row(region: str, settled: SettledKey) -> ParkedRow:
+    row = _row(region, settled.owed)
+    return replace(row, settled=settled.how, settled_at=moment(settled.at), settled_by=settled.by)
