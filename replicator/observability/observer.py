@@ -110,7 +110,9 @@ class LiveObserver:
         due = self._reminders.due(owed.row_id, "record_parked")
         if due is not None:
             more = {"withheld": due.withheld} if due.withheld else {}
-            self._log.warning("record_parked", reason=owed.why, **log_fields.of_owed(place, owed), bytes=owed.size, **more)
+            self._log.warning(
+                "record_parked", reason=owed.why, **log_fields.of_owed(place, owed), bytes=owed.size, **more
+            )
 
     def unparked(self, place: Place, owed: OwedKey, how: Settlement) -> None:
         """A parked key was settled."""

@@ -25,6 +25,9 @@ from replicator.domain.records import Event, ItemKey
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.retrying import Retrial
+from replicator.observability.metrics import Metrics
+from replicator.observability.observer import LiveObserver
+from replicator.observability.status_board import Board
 from replicator.operations.errors import RequestRefused
 from replicator.operations.item_region import item_in, region_of
 from replicator.operations.parked_rows import Parked, ParkedRow, kept_body, tables_of
@@ -81,6 +84,7 @@ def _retrial(group: Group, parked: Parked, funnels: Mapping[str, CacheFunnel], b
             advice="Configure it again, hand its rule's name on (`replicator rules rename`), or drop the row.",
         )
     rule, target = found
+    clock = SystemClock()
     region = None if target.table is None else region_of(settings, group.places[target.region], target.table)
     return Retrial(
         rule,
@@ -90,7 +94,8 @@ def _retrial(group: Group, parked: Parked, funnels: Mapping[str, CacheFunnel], b
         tables_of(group)[parked.region],
         parse_record,
         settings.tombstone_ttl.total_seconds(),
-        SystemClock(),
+        clock,
+        LiveObserver(Board(settings.group, (rule,), clock), Metrics(), clock),
         OPEN,
         by,
     )
