@@ -5,8 +5,6 @@ What CI can afford; `make prove` searches more. Nothing in the sets is sampled.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
@@ -26,15 +24,6 @@ from tests.simulation.active_words import narrated
 from tests.simulation.active_world import World
 
 SHARES = 8
-
-
-@pytest.fixture(autouse=True)
-def untraced() -> Iterator[None]:
-    """Searches are three times as fast without a tracer, and unit tests alone cover the domain."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    yield
-    sys.settrace(tracer)
 
 
 def searched(scenarios: list[Scenario]) -> tuple[int, int]:

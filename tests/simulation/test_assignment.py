@@ -7,8 +7,6 @@ disturbance every shard is read, loads differ by one at most, and then nothing m
 from __future__ import annotations
 
 import math
-import sys
-from collections.abc import Iterator
 from functools import partial
 from random import Random
 
@@ -29,15 +27,6 @@ OWNED_SECONDS = EXPIRY_SECONDS + 2 * Bounds().patience_seconds + DRAIN_SECONDS +
 
 DOUBT_SECONDS = 120.0
 """After it, a worker that stood still twice is trusted again."""
-
-
-@pytest.fixture(autouse=True)
-def untraced() -> Iterator[None]:
-    """Simulations are several times as fast without a tracer, and unit tests alone cover the domain."""
-    tracer = sys.gettrace()
-    sys.settrace(None)
-    yield
-    sys.settrace(tracer)
 
 
 def stepped(world: World, seconds: float, unread_seconds: float = math.inf) -> None:
