@@ -69,6 +69,11 @@ class Settled:
     version: Versioned
 
     @property
+    def owed_version(self) -> str:
+        """What the row of a region that did not answer says: the version that this write was given."""
+        return self.version.version.text
+
+    @property
     def finished(self) -> Finished:
         """What the record has become once every other region has answered."""
         return Finished(self.origin, Ending.PUT if isinstance(self.version, Stamp) else Ending.DELETED)

@@ -28,6 +28,10 @@ _END = "~"  # behind every digit, so that of two negative numbers the one with m
 _TIME = re.compile(r"\d{4}-[01]\d-[0-3]\dT[0-2]\d:[0-5]\d:[0-6]\d(\.(\d{3}|\d{6}|\d{9}))?Z", re.ASCII)
 _SHOWN_HASH = 16
 
+_VERSION_ENDS = "!"  # in a rank's text: below every character of a version, which are escaped up to `"`
+_ESCAPE, _SHIFT = '"', 0x23
+_LOW = re.compile('[\\0-"]')
+
 
 class VersionType(enum.Enum):
     """What a version attribute holds."""
@@ -77,6 +81,12 @@ class Rank:
     version: str
     deleted: bool
     content: str
+
+    @property
+    def text(self) -> str:
+        """The rank as text whose byte order is the order of ranks."""
+        escaped = _LOW.sub(lambda low: _ESCAPE + chr(ord(low[0]) + _SHIFT), self.version)
+        return f"{escaped}{_VERSION_ENDS}{int(self.deleted)}{self.content}"
 
     @property
     def shown(self) -> str:

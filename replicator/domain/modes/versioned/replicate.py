@@ -9,7 +9,7 @@ records. Leaves retries, fencing and which records pass a rule's filter to its d
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -51,11 +51,6 @@ class VersionedMesh:
     others: tuple[RegionId, ...]
     version: VersionAttribute
 
-    @property
-    def regions(self) -> tuple[RegionId, ...]:
-        """All of them, the home region first."""
-        return (self.home, *self.others)
-
 
 @dataclass(frozen=True, slots=True)
 class Joined:
@@ -74,13 +69,18 @@ class Settled:
     effects: Mapping[RegionId, Effect]
     """The effect at home, where a record asks for one there."""
 
+    @property
+    def owed_version(self) -> str:
+        """What the row of a region that did not answer says: text that sorts like ranks."""
+        return self.rank.text
+
     def joined(self, mesh: VersionedMesh, effects: Mapping[RegionId, Effect]) -> Joined:
-        """How the record ended; `effects`: those in the other regions."""
-        return Joined(self.rank, {**self.effects, **effects}, mesh.regions)
+        """How the record ended; `effects`: those in the other regions, without those that are owed it."""
+        return Joined(self.rank, {**self.effects, **effects}, (mesh.home, *effects))
 
 
-class _Party(NamedTuple):
-    """One side of a conflict."""
+class Party(NamedTuple):
+    """An image or a delete, and whose it is: one side of a conflict."""
 
     rank: Rank
     image: Image | None
@@ -144,9 +144,16 @@ def deliver(mesh: VersionedMesh, region: RegionId, write: Write, known: Known) -
         assert write.old is not None, "a record has an image"
         return (yield from _delete(mesh, region, write, write.old, known))
     if write.old is not None and regressed(mesh, write.old, write.new):
-        return (yield from _join(mesh, write.key, _restored(mesh, write.old), region, None, known))
-    party = _Party(rank_of(mesh.version, write.new), write.new, mesh.home, write.micros)
-    return (yield from _join(mesh, write.key, party, region, write.old, known))
+        return (yield from join(mesh, write.key, _restored(mesh, write.old), region, None, known))
+    party = Party(rank_of(mesh.version, write.new), write.new, mesh.home, write.micros)
+    return (yield from join(mesh, write.key, party, region, replaced_by(mesh, write), known))
+
+
+def replaced_by(mesh: VersionedMesh, write: Write) -> str | None:
+    """The rank, as text, of the image that a write replaced knowingly; None when it did not, or was taken back."""
+    if write.old is None or (write.new is not None and regressed(mesh, write.old, write.new)):
+        return None
+    return rank_of(mesh.version, write.old).text
 
 
 def regressed(mesh: VersionedMesh, old: Image, new: Image) -> bool:
@@ -157,69 +164,71 @@ def regressed(mesh: VersionedMesh, old: Image, new: Image) -> bool:
 def below_tombstone(mesh: VersionedMesh, write: Write, new: Image, known: Known) -> RegionSteps[Joined | None]:
     """Delete an item again that was created at or below its tombstone; None when it was not."""
     rank = rank_of(mesh.version, new)
-    tombstone = yield from _tombstone(mesh.home, write.key)
+    tombstone = yield from tombstone_in(mesh.home, write.key)
     if tombstone is None or tombstone < rank.version:
         return None
     removal = Rank(tombstone, deleted=True, content="")
     ours = (mesh.home, rank) in known
-    if not ours and (yield from _item(mesh.home, write.key)) is not None:
+    if not ours and (yield from item_in(mesh.home, write.key)) is not None:
         # Where nothing is any more, the image was brought here and deleted since, or its loss is logged already.
-        loser = _Party(rank, new, mesh.home, write.micros)
-        yield _conflict(write.key, ConflictKind.STALE_CREATE, _Party(removal, None, None, None), loser)
-    effect = yield from _remove(mesh, write, removal, mesh.home, new)
+        loser = Party(rank, new, mesh.home, write.micros)
+        yield _conflict(write.key, ConflictKind.STALE_CREATE, Party(removal, None, None, None), loser)
+    effect = yield from remove(mesh, write.key, Party(removal, None, mesh.home, write.micros), mesh.home, new)
     return Joined(removal, {mesh.home: effect}, (mesh.home,))
 
 
 def _take_back(mesh: VersionedMesh, write: Write, old: Image, new: Image) -> RegionSteps[Settled]:
     """Put the greater image back that a user overwrote with a lesser one."""
     winner = _restored(mesh, old)
-    loser = _Party(rank_of(mesh.version, new), new, mesh.home, write.micros)
+    loser = Party(rank_of(mesh.version, new), new, mesh.home, write.micros)
     yield _conflict(write.key, ConflictKind.VERSION_REGRESS, winner, loser)
-    return Settled(winner.rank, {mesh.home: (yield from _join(mesh, write.key, winner, mesh.home, new, ()))})
+    return Settled(winner.rank, {mesh.home: (yield from join(mesh, write.key, winner, mesh.home, loser.rank.text, ()))})
 
 
-def _restored(mesh: VersionedMesh, old: Image) -> _Party:
-    return _Party(rank_of(mesh.version, old), old, mesh.home, None)
+def _restored(mesh: VersionedMesh, old: Image) -> Party:
+    return Party(rank_of(mesh.version, old), old, mesh.home, None)
 
 
 # -- one region ----------------------------------------------------------------------------------------------------
 
 
-def _join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
+def join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
     mesh: VersionedMesh,
     key: ItemKey,
-    joined: _Party,
+    joined: Party,
     region: RegionId,
-    parent: Image | None,
+    replaced: str | None,
     known: Known,
 ) -> RegionSteps[Effect]:
-    """Let a region hold this image or a greater one. `parent`: what the image replaced where it was written."""
+    """Let a region hold this image or a greater one. `replaced`: rank of what it replaced where it was written."""
     rank, image = joined.rank, joined.image
     assert image is not None, "a put carries an image"
     if (region, rank) in known:
         return Effect.STALE
-    standing = yield from _item(region, key)
+    standing = yield from item_in(region, key)
     while True:
+        seen = {replaced}
         if standing is None:
-            tombstone = yield from _tombstone(region, key)
+            tombstone = yield from tombstone_in(region, key)
             if tombstone is not None and tombstone >= rank.version:
                 return Effect.STALE
             answer = yield At(region, Replace(key, image, Absent()))
         else:
-            theirs = _Party(rank_of(mesh.version, standing), standing, region, None)
+            theirs = Party(rank_of(mesh.version, standing), standing, region, None)
+            seen.add(theirs.rank.text)
             if theirs.rank >= rank:
                 yield from log_tie(key, theirs, joined)
                 return Effect.STALE
-            if not _same(standing, parent):
+            if theirs.rank.text != replaced:
                 yield _conflict(key, ConflictKind.PUT_PUT, joined, theirs)
             answer = yield At(region, Replace(key, image, mesh.version.exactly(standing)))
         if isinstance(answer, Done):
-            yield from log_unseen(mesh, key, joined, answer.item, region, (standing, parent))
+            yield from log_unseen(mesh, key, joined, answer.item, region, seen)
             return Effect.APPLIED
         standing = _in_the_way(answer)
 
 
-def log_tie(key: ItemKey, standing: _Party, joined: _Party) -> RegionSteps[None]:
+def log_tie(key: ItemKey, standing: Party, joined: Party) -> RegionSteps[None]:
     """Log an image that was not put because another of the same version is there."""
     if standing.rank != joined.rank and standing.rank.version == joined.rank.version:
         yield _conflict(key, ConflictKind.PUT_PUT, standing, joined)
@@ -228,20 +237,21 @@ def log_tie(key: ItemKey, standing: _Party, joined: _Party) -> RegionSteps[None]
 def log_unseen(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
     mesh: VersionedMesh,
     key: ItemKey,
-    joined: _Party,
+    joined: Party,
     replaced: Image | None,
     region: RegionId,
-    expected: tuple[Image | None, ...],
+    seen: Container[str | None],
 ) -> RegionSteps[None]:
-    """Log an image of the same version that came between the look and the put.
+    """Log an image of the same version that came between the look and the put; `seen`: ranks of those that did not.
 
     One that is greater than the image put is brought back by its own record.
     """
-    if replaced is None or any(_same(replaced, image) for image in expected):
+    if replaced is None:
         return
-    loser = _Party(rank_of(mesh.version, replaced), replaced, region, None)
-    outcome = Resolution.OVERWRITTEN if loser.rank < joined.rank else Resolution.REPAIRED
-    yield _conflict(key, ConflictKind.PUT_PUT, joined, loser, outcome)
+    loser = Party(rank_of(mesh.version, replaced), replaced, region, None)
+    if loser.rank.text not in seen:
+        outcome = Resolution.OVERWRITTEN if loser.rank < joined.rank else Resolution.REPAIRED
+        yield _conflict(key, ConflictKind.PUT_PUT, joined, loser, outcome)
 
 
 def _delete(mesh: VersionedMesh, region: RegionId, write: Write, old: Image, known: Known) -> RegionSteps[Effect]:
@@ -250,53 +260,56 @@ def _delete(mesh: VersionedMesh, region: RegionId, write: Write, old: Image, kno
     if (region, rank) in known:
         return Effect.STALE
     yield At(region, RaiseTombstone(write.key, rank.version))
-    return (yield from _remove(mesh, write, rank, region, old))
+    return (yield from remove(mesh, write.key, Party(rank, None, mesh.home, write.micros), region, old))
 
 
-def _remove(mesh: VersionedMesh, write: Write, delete: Rank, region: RegionId, expected: Image) -> RegionSteps[Effect]:
+def remove(mesh: VersionedMesh, key: ItemKey, delete: Party, region: RegionId, expected: Image) -> RegionSteps[Effect]:
     """Delete a region's item if its version is at most the delete's; anything but `expected` is logged first.
 
     The first try takes only an item of the expected version; its refusal holds what else is there. The second takes
     every lower version, and those behind it what is there: a text that is no version may sort above one.
     """
-    seen, when = expected, iter((mesh.version.at_most(delete.version),))
-    answer = yield At(region, Remove(write.key, mesh.version.exactly(expected)))
+    version = delete.rank.version
+    seen, when = expected, iter((mesh.version.at_most(version),))
+    answer = yield At(region, Remove(key, mesh.version.exactly(expected)))
     while not isinstance(answer, Done):
         standing = _in_the_way(answer)
         if standing is None:
             return Effect.ABSENT
-        if mesh.version.of(standing) > delete.version:
+        if mesh.version.of(standing) > version:
             return Effect.STALE
-        yield from log_removed(mesh, write, delete, region, standing, (seen,))
+        yield from log_removed(mesh, key, delete, region, standing, (seen,))
         seen = standing
-        answer = yield At(region, Remove(write.key, next(when, mesh.version.exactly(standing))))
+        answer = yield At(region, Remove(key, next(when, mesh.version.exactly(standing))))
     if answer.item is None:
         return Effect.ABSENT
-    yield from log_removed(mesh, write, delete, region, answer.item, (expected, seen))
+    yield from log_removed(mesh, key, delete, region, answer.item, (expected, seen))
     return Effect.DELETED
 
 
 def log_removed(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
     mesh: VersionedMesh,
-    write: Write,
-    delete: Rank,
+    key: ItemKey,
+    delete: Party,
     region: RegionId,
     removed: Image,
     expected: tuple[Image, ...],
 ) -> RegionSteps[None]:
     """Log an image that goes with a delete which did not know it."""
     if not any(_same(removed, image) for image in expected):
-        loser = _Party(rank_of(mesh.version, removed), removed, region, None)
-        yield _conflict(write.key, ConflictKind.DELETE_PUT, _Party(delete, None, mesh.home, write.micros), loser)
+        loser = Party(rank_of(mesh.version, removed), removed, region, None)
+        yield _conflict(key, ConflictKind.DELETE_PUT, delete, loser)
 
 
-def _item(region: RegionId, key: ItemKey) -> RegionSteps[Image | None]:
+def item_in(region: RegionId, key: ItemKey) -> RegionSteps[Image | None]:
+    """What a region holds, read consistently."""
     answer = yield At(region, GetItem(key))
     assert isinstance(answer, Found), "an item was read"
     return answer.item
 
 
-def _tombstone(region: RegionId, key: ItemKey) -> RegionSteps[str | None]:
+def tombstone_in(region: RegionId, key: ItemKey) -> RegionSteps[str | None]:
+    """The version of the last delete that a region remembers, read consistently."""
     answer = yield At(region, GetTombstone(key))
     assert isinstance(answer, Found), "a tombstone was read"
     return answer.tombstone
@@ -315,7 +328,7 @@ def _same(image: Image, other: Image | None) -> bool:
 
 
 def _conflict(
-    key: ItemKey, kind: ConflictKind, winner: _Party, loser: _Party, outcome: Resolution = Resolution.OVERWRITTEN
+    key: ItemKey, kind: ConflictKind, winner: Party, loser: Party, outcome: Resolution = Resolution.OVERWRITTEN
 ) -> LogConflict:
     unversioned = loser.rank.version == LOWEST
     tie = winner.rank.version == loser.rank.version and not winner.rank.deleted
