@@ -147,6 +147,44 @@ async def test_an_end_without_a_child_is_told_until_the_child_is_listed() -> Non
         await until(lambda: standing(process) == set(), within=60)
 
 
+async def test_an_end_without_a_child_is_named_when_the_stream_does_not_list_it_any_more() -> None:
+    world = World("s0", "t0")
+    async with world.process(limits=QUICK) as process:
+        world.put("a", 1)
+        world.roll("s0", "s1")
+        world.streams.hide(world.ref, S1)
+        await until(lambda: world.stored("s0") == "SHARD_END")
+        world.streams.remove_shard(world.ref, S0)
+        await until(lambda: world.row("s0").vanished, within=300)
+        await asyncio.sleep(1200)
+        assert standing(process) == {(Why.NO_CHILD, ("s0",))}
+        world.reveal_all()
+        await until(lambda: standing(process) == set(), within=300)
+
+
+async def test_a_shard_that_is_given_back_and_waits_for_a_write_that_never_returns_is_named() -> None:
+    world = World("s0", "s1")
+    async with world.process(eu_rule(), COPIES, limits=QUICK) as process:
+        await until(lambda: {world.owner("s0"), world.owner("s1")} == {WorkerId("p1.1")})
+        gate = asyncio.Event()
+
+        async def wait(call: str) -> None:
+            await gate.wait()
+
+        world.regions[AP].faults.pause = wait
+        world.write("abcdefgh")
+        await until(lambda: len(world.holds(EU)) == 8)
+        async with world.process(eu_rule(), COPIES, limits=QUICK):
+            await until(lambda: any(each[0] is Why.ENDING for each in standing(process)), within=60)
+            (given_back,) = (each for each in standing(process) if each[0] is Why.ENDING)
+            assert given_back in standing(process, "copies")
+            gate.set()
+            await until(lambda: standing(process) == standing(process, "copies") == set(), within=60)
+            await until(lambda: {world.owner("s0"), world.owner("s1")} == {WorkerId("p1.1"), WorkerId("p2.1")})
+            world.write("abcdefgh", 1)
+            await until(lambda: world.same() and world.same(AP))
+
+
 async def test_a_shard_that_is_listed_and_cannot_be_stored_is_told() -> None:
     world = World()
     async with world.process(limits=QUICK) as process:

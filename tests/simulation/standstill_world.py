@@ -85,6 +85,8 @@ class Standstills:
         self.rules: tuple[Rule, ...] = (self.dice.choice([ORDERS_RULE, BOTH]), COPIES)
         self.seen: dict[object, tuple[object, float]] = {}
         self.parents: dict[ShardId, tuple[ShardId, ...]] = {}
+        self.left: dict[tuple[StreamRef, ShardId], list[tuple[float, float]]] = {}
+        """Records that left the stream: up to which number, and when."""
 
     # -- processes -------------------------------------------------------------------------------------------------
 
@@ -169,13 +171,19 @@ class Standstills:
     def remove(self) -> None:
         closed = [name for name, shard in self._listed().items() if shard.closed]  # type: ignore[attr-defined]
         if closed:
-            self.world.streams.remove_shard(self.world.ref, self.dice.choice(closed))
+            shard = self.dice.choice(closed)
+            self.world.streams.remove_shard(self.world.ref, shard)
+            self._leave(self.world.ref, shard, float("inf"))
 
     def trim(self) -> None:
         if self._listed():
             shard = self.dice.choice(sorted(self._listed()))
             records = len(self.world.streams._shards[self.world.ref.arn][shard].records)
             self.world.streams.trim(self.world.ref, shard, keep=self.dice.randint(0, records))
+            self._leave(self.world.ref, shard, self.world.streams._shards[self.world.ref.arn][shard].trimmed_below)
+
+    def _leave(self, ref: StreamRef, shard: ShardId, number: float) -> None:
+        self.left.setdefault((ref, shard), []).append((number, self.world.now()))
 
     def replace_stream(self) -> None:
         world, old = self.world, self.world.ref
@@ -210,6 +218,8 @@ class Standstills:
 
     def _drop(self, ref: StreamRef) -> None:
         if ref.arn in self.world.streams._shards:
+            for shard in self.world.streams._shards[ref.arn]:
+                self._leave(ref, shard, float("inf"))
             self.world.streams.drop(ref)
 
     def pause(self) -> None:
@@ -387,12 +397,12 @@ class Standstills:
 
     def look(self) -> None:
         """Whether each rule moves on each shard of which it owes something, or is told why not."""
-        now = asyncio.get_running_loop().time()
+        now, last, self.seen = asyncio.get_running_loop().time(), self.seen, {}
         for each in self.rules:
             is_told = bool(self.reasons(each.name)) or not self.processes
             for place in {(marker.ref, marker.shard) for marker in self.owes(each)}:
                 state = self._state(each, *place)
-                before, since = self.seen.get((each.name, place), (None, now))
+                before, since = last.get((each.name, place), (None, now))
                 if before != state or is_told:
                     since = now
                 self.seen[each.name, place] = state, since
@@ -401,11 +411,7 @@ class Standstills:
 
     def _state(self, each: Rule, ref: StreamRef, shard: ShardId) -> object:
         """What changes when a rule moves towards a shard's records: there, on its ancestors, and on older streams."""
-        line, left = set[ShardId](), [shard]
-        while left:
-            name = left.pop()
-            line.add(name)
-            left += self.parents.get(name, ())
+        line = self._line(shard)
         return {
             (arn, name, target.target_id): row.checkpoints.get(target.target_id)
             for ((_, arn), name), row in self.world.coordination._rows.items()
@@ -436,6 +442,11 @@ class Standstills:
         start = self.world.registry.started(marker.ref).get(target_id)
         if start is None and self.world.ref != marker.ref:
             return False  # it never read that stream
+        left = self.left.get((marker.ref, marker.shard), ())
+        if any(marker.number <= number and (start is None or at <= start.started_at) for number, at in left):
+            return False  # no target is owed what left the stream before it began
+        if not self._is_knowable(marker.ref, marker.shard):
+            return False
         return not any(
             gap.target_id == target_id
             and gap.stream == marker.ref
@@ -444,6 +455,28 @@ class Standstills:
             )
             for gap in self.world.registry.gaps
         )
+
+    def _is_knowable(self, ref: StreamRef, shard: ShardId) -> bool:
+        """Whether anything shows that a shard is there: it, or one that it comes from, has a row or is listed.
+
+        A shard without a known parent that no listing has ever named, or whose row was deleted by hand since, cannot be
+        known of by anything that reads listings and rows.
+        """
+        listed = self.world.streams._shards.get(ref.arn, {})
+        rows = self.world.coordination._rows
+        return any(
+            ((ref.region, ref.arn), name) in rows or (name in listed and not listed[name].hidden)
+            for name in self._line(shard)
+        )
+
+    def _line(self, shard: ShardId) -> set[ShardId]:
+        """A shard and all that it comes from."""
+        line, left = set[ShardId](), [shard]
+        while left:
+            name = left.pop()
+            line.add(name)
+            left += self.parents.get(name, ())
+        return line
 
     def reasons(self, name: RuleName) -> list[str]:
         """What living processes tell of a rule."""

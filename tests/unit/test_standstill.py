@@ -33,6 +33,7 @@ def rule(*regions: str, name: str = "orders") -> Rule:
 EU, BOTH = rule("eu"), rule("eu", "ap")
 (EU_ID,) = (target.target_id for target in EU.targets)
 _, AP_ID = (target.target_id for target in BOTH.targets)
+(OTHER_ID,) = (target.target_id for target in rule("eu", name="other").targets)
 
 
 def at(number: int) -> Position:
@@ -244,7 +245,49 @@ def test_an_end_without_a_child_is_told_when_the_stream_is_not_replaced_in_time(
     look(watch, 0, ended, read("t0"))
     assert look(watch, 119, ended, read("t0")) == []
     assert look(watch, 120, ended, read("t0")) == [("no child", ("s0",))]
-    assert look(watch, 121, replace(ended, vanished=True), read("t0")) == []
+
+
+def test_an_end_without_a_child_is_named_for_a_day_after_the_stream_lists_it_no_more() -> None:
+    watch = Watch(PATIENCE)
+    vanished = row("s0", closed=True, checkpoints={EU_ID: END}, vanished=True, vanished_at=1000.0)
+    for now, read_at, named in ((0, 1000.0, False), (120, 87399.0, True), (400, 87400.0, False)):
+        snapshot = Snapshot(replace(state(vanished, read("t0")), at=read_at), [EU])
+        assert [each.why for each in watch.look(snapshot, SEEN, now)] == [Why.NO_CHILD] * named
+    old = replace(vanished, vanished_at=None)
+    assert look(watch, 500, old, read("t0")) == look(watch, 900, old, read("t0")) == []
+
+
+def test_the_row_of_an_end_without_a_child_stays_for_a_day_and_no_child_goes_before_its_parent() -> None:
+    ended: dict[str, Any] = {"closed": True, "checkpoints": {EU_ID: END}, "vanished": True}
+    alone, parent = row("s0", **ended, vanished_at=1000.0), row("p0", **ended, vanished_at=3000.0)
+    child = row("c0", "p0", **ended, vanished_at=2000.0)
+    grandchild = read("g0", "c0")
+
+    def forgettable(*rows: LeaseRow, at: float) -> list[str]:
+        return [each.shard_id for each in Snapshot(replace(state(*rows), at=at), [EU]).forgettable()]
+
+    assert forgettable(alone, at=87399.0) == []
+    assert forgettable(alone, at=87400.0) == ["s0"]
+    assert forgettable(parent, child, grandchild, at=4000.0) == ["p0"]
+    assert forgettable(child, grandchild, at=4000.0) == ["c0"]
+    assert forgettable(replace(parent, vanished=False), child, grandchild, at=1e6) == []
+    kept = replace(parent, checkpoints={EU_ID: END, OTHER_ID: HORIZON})
+    assert forgettable(kept, child, grandchild, at=4000.0) == []
+    assert forgettable(kept, child, grandchild, at=90000.0) == ["c0"]
+
+
+def test_a_shard_that_is_given_back_is_named_with_the_rules_that_it_waits_for() -> None:
+    watch, stands = Watch(PATIENCE), read("s0", place=at(3))
+    for on, words in (
+        ((RuleName("copies"),), "waits for calls of copies that"),
+        ((), "the coordination table does not take its last positions"),
+    ):
+        observed = Observed(live={LIVE}, reads={(ShardId("s0"), ORDERS)}, ending={ShardId("s0"): on})
+        assert of(stands, observed=observed) == {"s0": Wait(Why.ENDING, on)}
+        assert look(watch, 0, stands, observed=observed) == []
+        (found,) = watch.look(Snapshot(state(stands), [EU]), observed, 60)
+        assert (found.why, found.shards) == (Why.ENDING, ("s0",))
+        assert words in found.reason
 
 
 def test_shards_that_cannot_be_stored_and_streams_without_a_shard_are_told() -> None:

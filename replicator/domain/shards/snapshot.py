@@ -145,8 +145,14 @@ class Snapshot:
             self.graph, [row.shard_id for row in self.rows.values() if not row.vanished and self.done(row)]
         )
 
+    def may_get_children(self, row: LeaseRow) -> bool:
+        """Whether a child of an ended shard may be listed late: while the stream lists it, and for a day after that."""
+        return not row.vanished or (row.vanished_at is not None and self.state.at < row.vanished_at + RETENTION_SECONDS)
+
     def forgettable(self) -> list[LeaseRow]:
         """Rows of vanished shards that nothing needs: every target is through, and the children, if any, were begun.
+
+        The last shard of a line stays while a child may come, and a child while its parent's row would miss it.
 
         A position of a rule that this worker does not run stays, until its shard is read or the rule is forgotten: it
         tells what that rule lost. What one of our rules was before, with another table or other members, needs nothing.
@@ -158,12 +164,15 @@ class Snapshot:
             if not row.checkpoints and not row.vanished
             for parent in row.shard.parents
         }
+        expecting = {shard_id for shard_id, row in self.rows.items() if self.may_get_children(row)}
+        last = expecting.intersection(childless(self.graph, self.rows))
         return [
             row
             for row in self.rows.values()
             if row.vanished
             and row.owner is None
-            and row.shard_id not in waited_for
+            and row.shard_id not in waited_for | last
+            and expecting.isdisjoint(row.shard.parents)
             and self.done(row)
             and all(place == END for target, place in row.checkpoints.items() if target.rule not in ours)
         ]

@@ -33,6 +33,7 @@ class Why(enum.StrEnum):
     OTHER_CONFIGURATION = "other configuration"
     LATE_TARGET = "late target"
     UNCLAIMED = "unclaimed"
+    ENDING = "ending"
     MOTIONLESS = "motionless"
     NO_CHILD = "no child"
     NOT_STORED = "not stored"
@@ -41,7 +42,7 @@ class Why(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Why one shard is not read for a rule. `on`: the parents, or the worker, that it waits for.
+    """Why one shard is not read for a rule. `on`: the parents, the worker or the rules that it waits for.
 
     `instead`: what that worker reads the shard for, where it is the same mesh with other members.
     """
@@ -55,7 +56,8 @@ class Wait:
 class Observed:
     """What a worker knows beside the rows.
 
-    `reads`: what it reads itself, whose own watchdog tells of it. `readable`: shards that were seen to be readable.
+    `reads`: what it reads itself, whose own watchdog tells of it. `ending`: shards that it gives back, with the rules
+    whose calls under way it waits for. `readable`: shards that were seen to be readable.
     `unstored`: shards that are listed and not stored yet, with the parents that hold them back; only the worker that
     lists the stream knows.
     """
@@ -63,6 +65,7 @@ class Observed:
     paused: Collection[RuleName] = ()
     live: Collection[WorkerId] = ()
     reads: Collection[tuple[ShardId, RuleName]] = ()
+    ending: Mapping[ShardId, tuple[RuleName, ...]] = field(default_factory=dict)
     readable: Collection[ShardId] = ()
     unstored: Mapping[ShardId, tuple[ShardId, ...]] = field(default_factory=dict)
 
@@ -101,6 +104,8 @@ def waits(snapshot: Snapshot, rule: Rule, observed: Observed) -> dict[ShardId, W
             found[shard_id] = Wait(Why.PAUSED)
         elif shard_id in parents:
             found[shard_id] = Wait(Why.PARENTS, parents[shard_id])
+        elif shard_id in observed.ending:
+            found[shard_id] = Wait(Why.ENDING, observed.ending[shard_id])
         elif (shard_id, rule.name) not in observed.reads:
             wait = _wait(snapshot, needs.rules[shard_id], row, observed)
             found.update({} if wait is None else {shard_id: wait})
@@ -171,7 +176,7 @@ def _signs(snapshot: Snapshot, rule: Rule, observed: Observed) -> Iterable[_Sign
         if has_more and shard_id not in waiting and shard_id not in needs.finished:
             yield shard_id, Wait(Why.MOTIONLESS), _places(rule, row)
     for shard_id in childless(snapshot.graph, needs.finished):
-        if not snapshot.rows[shard_id].vanished:
+        if snapshot.may_get_children(snapshot.rows[shard_id]):
             yield shard_id, Wait(Why.NO_CHILD), ()
     for shard_id, parents in observed.unstored.items():
         yield shard_id, Wait(Why.NOT_STORED, parents), ()
@@ -209,6 +214,10 @@ _WORDS: Mapping[Why, tuple[str, str]] = {
         "No worker takes {shards}.",
         "See the logs of the workers for what keeps them from it, and the coordination table for throttling.",
     ),
+    Why.ENDING: (
+        "{shards} is being given back, which waits for calls of {on} that are under way and are not answered.",
+        "Check the targets of {on} and the network, or restart this worker: others take the shard then.",
+    ),
     Why.MOTIONLESS: (
         "The position on {shards} does not move, although there is more to read: its end, or what others have got.",
         "The status of the worker that owns it says what blocks the rule there; restart that worker if nothing does.",
@@ -224,17 +233,22 @@ _WORDS: Mapping[Why, tuple[str, str]] = {
     Why.NO_SHARD: ("No shard of the stream is known.", "Check that DescribeStream is allowed and lists shards."),
 }
 
+_STORING = (
+    "{shards} is being given back, and the coordination table does not take its last positions.",
+    "Check the coordination table and the network, or restart this worker: others take the shard then.",
+)
+
 
 def explain(wait: Wait, shards: Collection[ShardId], row: str = "") -> tuple[str, str]:
     """What happens, and what can be done about it. `row`: what is said of the row that cannot be read."""
-    reason, remedy = _WORDS[wait.why]
+    reason, remedy = _WORDS[wait.why] if wait.on or wait.why is not Why.ENDING else _STORING
     shown = _shown(shards, "shard ")
     if reason.startswith("{"):
         shown = shown[:1].upper() + shown[1:]
     if wait.instead:
         reason += " It reads it for {instead}: nothing there counts for other members."
     said = reason.format(shards=shown, on=_shown(wait.on), instead=_shown(wait.instead))
-    return said, remedy.format(row=row)
+    return said, remedy.format(on=_shown(wait.on), row=row)
 
 
 def _shown(names: Collection[str], what: str = "") -> str:

@@ -141,6 +141,7 @@ class OwnedShards:
             paused=self._members.paused,
             live=self._members.live,
             reads=set(self._running.reads),
+            ending=self._running.given_back,
             readable=self._late_targets.readable,
             unstored=self._discovery.unstored,
         )
