@@ -23,12 +23,14 @@ from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.owed_keys import OwedTo
+from replicator.domain.pacing import Pace
 from replicator.domain.rules import ActivePlan, Rule, Target
 from replicator.domain.targets import TargetId
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.kinds import parks_refusals
+from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
@@ -51,7 +53,7 @@ _RESERVED_CONNECTIONS = 32
 HOME_CONNECTIONS = 64
 """Connections for coordination: heartbeats, leases, checkpoints."""
 
-_MOST_CONNECTIONS = 2048
+_MOST_CONNECTIONS = 8192
 """Connections per region at most; requests beyond them wait for one."""
 
 STREAM_CONNECTIONS = 256
@@ -182,18 +184,20 @@ class Assembly:
             observer=self._observer,
         )
 
-    def _region(self, rule: Rule, target: Target) -> DynamoRegion:
+    def _region(self, rule: Rule, target: Target) -> PacedRegion:
+        """A table of a rule, within the bounds that all shards of the process have there together."""
         assert target.table is not None, "only tables are regions"
-        return DynamoRegion(
+        region = DynamoRegion(
             self._places[target.region].dynamodb,
             region_id=target.region,
             table=target.table,
             side_table=self._settings.side_table_name,
             tombstone_ttl=self._settings.tombstone_ttl,
-            concurrency=self._settings.apply.concurrency,
             clock=self._clock,
             stamp_attribute=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
         )
+        pace = Pace(self._settings.apply.concurrency, self._clock.monotonic())
+        return PacedRegion(region, pace, self._clock)
 
 
 def limits_of(settings: Settings) -> Limits:

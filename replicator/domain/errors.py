@@ -99,6 +99,13 @@ class Throttled(ReplicatorError):
     exit_code = EXIT_UNREACHABLE
 
 
+class KeyThrottled(Throttled):
+    """A service asked for fewer requests to the partition of one key, while it takes those of others."""
+
+    advice = "Spread the writes of this key's partition, or lower their rate; more capacity of the table may not help."
+    meanwhile = "The key waits with a backoff of its own; others go on."
+
+
 class AccessRefused(ReplicatorError):
     """A service refused the credentials or the permission."""
 

@@ -12,7 +12,8 @@ class Limits:
     poll_seconds: float = 0.25
     idle_seconds: float = 1.0
     page_records: int = 1000
-    concurrency: int = 64
+    concurrency: int = 256
+    """Requests in flight per table that is written, at most; as many workers a page has."""
     backoff_seconds: float = 20.0
     checkpoint_seconds: float = 1.0
     discovery_seconds: float = 10.0

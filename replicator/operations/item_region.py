@@ -27,7 +27,6 @@ def region_of(settings: Settings, place: Place, table: str) -> DynamoRegion:
         table=table,
         side_table=settings.side_table_name,
         tombstone_ttl=settings.tombstone_ttl,
-        concurrency=1,
         clock=SystemClock(),
     )
 

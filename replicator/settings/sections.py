@@ -106,7 +106,7 @@ class Polling(Frozen):
 class Apply(Frozen):
     """How replicas are written."""
 
-    concurrency: int = Field(default=64, ge=1, le=1000, description="requests in flight per target")
+    concurrency: int = Field(default=256, ge=1, le=1000, description="requests in flight per target at most")
     connect_timeout: Duration = timedelta(seconds=3)
     read_timeout: Duration = timedelta(seconds=10)
     backoff_max: Duration = Field(default=timedelta(seconds=20), description="longest wait between two tries")

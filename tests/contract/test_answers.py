@@ -115,7 +115,6 @@ async def at(answers: Answers) -> AsyncIterator[Ports]:
             table=ORDERS,
             side_table="side",
             tombstone_ttl=timedelta(days=7),
-            concurrency=4,
             clock=clock,
         )
         rows = CoordinationTable(opened.dynamodb, table="coordination", group="test", region_id="eu")

@@ -133,7 +133,6 @@ class DynamoRegionBench:
             table=self.table,
             side_table=self.side,
             tombstone_ttl=timedelta(days=7),
-            concurrency=32,
             clock=SystemClock(),
         )
 

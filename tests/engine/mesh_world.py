@@ -23,6 +23,7 @@ from replicator.domain.image import Image, unreserved
 from replicator.domain.modes.requests import Replace, Request, Response, Restamp, StampedPut
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.modes.versioned.ranks import VersionAttribute
+from replicator.domain.pacing import Pace
 from replicator.domain.progress import HORIZON, Position, after
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
@@ -33,6 +34,7 @@ from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetContext, TargetPorts
 from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.target_succession import TargetSuccession
@@ -483,7 +485,12 @@ class MeshProcess(Process):
         self.observer = MeshRecorder()
         self.stop = asyncio.Event()
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
-        regions = {region: wire_to(table) for region, table in world.tables.items()}
+        most = (limits or Limits()).concurrency
+        self.region_paces = {region: Pace(most, self.clock.monotonic()) for region in world.tables}
+        regions = {
+            region: PacedRegion(wire_to(table), self.region_paces[region], self.clock)
+            for region, table in world.tables.items()
+        }
         written = OwnWrites(own_writes)
         budget = ByteBudget((limits or Limits()).in_flight_bytes)
         succession = TargetSuccession(world.coordination, world.registry, world.claims, self.observer)

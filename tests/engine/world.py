@@ -21,6 +21,7 @@ from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.image import Image, unreserved
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
+from replicator.domain.pacing import Pace
 from replicator.domain.progress import Position
 from replicator.domain.records import ChangeRecord, ItemKey, item_key
 from replicator.domain.rules import Rule, Target
@@ -29,6 +30,7 @@ from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId, TargetKind, replica_id
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source, Sources
@@ -408,6 +410,7 @@ class Process:
     ) -> None:
         self.name = name
         self.clock = LoopClock()
+        self.paces: dict[TargetId, Pace] = {}
         self.observer = Recorder()
         self.stop = asyncio.Event()
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
@@ -417,7 +420,7 @@ class Process:
             registry=world.registry,
             targets={
                 place.target_id: TargetPorts(
-                    None if place.table is None else wire_to(world.regions[place.region]),
+                    None if place.table is None else self._paced(place, wire_to(world.regions[place.region]), limits),
                     funnels,
                     world.conflicts,
                     parking=world.parking(place, self.clock, self.observer),
@@ -442,6 +445,11 @@ class Process:
             stop=self.stop,
         )
         self.task: asyncio.Task[None] | None = None
+
+    def _paced(self, place: Target, region: Region, limits: Limits) -> Region:
+        """A replica within the bounds that all shards of this process have there together."""
+        pace = self.paces[place.target_id] = Pace(limits.concurrency, self.clock.monotonic())
+        return PacedRegion(region, pace, self.clock)
 
     def start(self) -> Self:
         self.task = asyncio.get_running_loop().create_task(self.worker.run(), name=self.name)

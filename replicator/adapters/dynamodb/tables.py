@@ -5,7 +5,6 @@ Invariant: one request is one call, sent only while the fence stands; a refusal 
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections.abc import Callable
 from datetime import timedelta
@@ -119,7 +118,6 @@ class DynamoRegion:
         table: str,
         side_table: str,
         tombstone_ttl: timedelta,
-        concurrency: int,
         clock: Clock,
         stamp_attribute: str = STAMP,
         nonce: Callable[[], str] = fresh_nonce,
@@ -134,39 +132,37 @@ class DynamoRegion:
         self._table_json = b'"TableName":' + _ENCODE(table)
         self._side_json = b'"TableName":' + _ENCODE(side_table)
         self._ttl_seconds = int(tombstone_ttl.total_seconds())
-        self._slots = asyncio.Semaphore(concurrency)
         self._clock = clock
 
     async def execute(  # noqa: C901, PLR0911 - one per kind of request
         self, request: Request, fence: Fence
     ) -> Response:
-        """Carry a request out; waits for a free connection first, so that the fence is checked right at the send."""
-        async with self._slots:
-            match request:
-                case Put():
-                    return await self._put(request, fence)
-                case GuardedPut():
-                    return await self._guarded_put(request, fence)
-                case Delete(key, when):
-                    return await self._delete(key, when, fence)
-                case RaiseTombstone(key, version):
-                    return await self._raise_tombstone(key, version, fence)
-                case GetItem(key):
-                    return await self._get_item(key, fence)
-                case GetTombstone(key):
-                    return await self._get_tombstone(key, fence)
-                case Replace() | Remove():
-                    return await self._write_versioned(request, fence)
-                case StampedPut() | Restamp() | DeleteMarked():
-                    return await self._write_stamped(request, fence)
-                case GetSideRow(key):
-                    return FoundRow(_row(await self._get_row(key, fence), self._side_where))
-                case MergeTombstone() | SettleTombstone() | RaiseFloor() | NoteRemoval():
-                    return await self._write_row(request, fence)
-                case LogConflict():
-                    raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
-                case _:
-                    assert_never(request)
+        """Carry a request out; the fence is checked right at the send."""
+        match request:
+            case Put():
+                return await self._put(request, fence)
+            case GuardedPut():
+                return await self._guarded_put(request, fence)
+            case Delete(key, when):
+                return await self._delete(key, when, fence)
+            case RaiseTombstone(key, version):
+                return await self._raise_tombstone(key, version, fence)
+            case GetItem(key):
+                return await self._get_item(key, fence)
+            case GetTombstone(key):
+                return await self._get_tombstone(key, fence)
+            case Replace() | Remove():
+                return await self._write_versioned(request, fence)
+            case StampedPut() | Restamp() | DeleteMarked():
+                return await self._write_stamped(request, fence)
+            case GetSideRow(key):
+                return FoundRow(_row(await self._get_row(key, fence), self._side_where))
+            case MergeTombstone() | SettleTombstone() | RaiseFloor() | NoteRemoval():
+                return await self._write_row(request, fence)
+            case LogConflict():
+                raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
+            case _:
+                assert_never(request)
 
     async def _put(self, put: Put, fence: Fence) -> Response:
         body = b"{%b}" % self._put_json(put)

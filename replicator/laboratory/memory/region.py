@@ -14,7 +14,7 @@ from itertools import count
 from typing import assert_never
 
 from replicator.domain.conflicts import LogConflict
-from replicator.domain.errors import PoisonRecord, ReplicatorError
+from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled
 from replicator.domain.image import Image, stamped
 from replicator.domain.modes.requests import (
     AbsentOrStampBelow,
@@ -160,12 +160,16 @@ class MemoryRegion:
         self.sent: list[Request] = []
         """Every request that reached the region, in order, whatever became of it."""
         self._poisoned: dict[ItemKey, str] = {}
+        self.hot: set[ItemKey] = set()
+        """Keys whose partition is throttled."""
 
     async def execute(self, request: Request, fence: Fence) -> Response:
         """Carry a request out."""
         async with self.faults.around(type(request).__name__):
             fence.check()
             self.sent.append(request)
+            if self.hot and _key(request) in self.hot:
+                raise Throttled(f"{type(request).__name__} failed: the memory world throttles this key's partition.")
             put = request.put if isinstance(request, GuardedPut) else request
             if isinstance(put, Put | StampedPut | Restamp) and put.key in self._poisoned:
                 raise PoisonRecord(f"{type(request).__name__} failed: {self._poisoned[put.key]}")

@@ -1,0 +1,121 @@
+"""How many requests may be in flight to one table, and whether a throttle is a key's own or the table's.
+
+Additive increase, multiplicative decrease: a limit grows while what it lets pass is taken, and is halved when most of
+what was answered lately was throttled. Invariant: it stays between 1 and its ceiling, and falls at most once per round
+of requests in flight, so one burst costs one half. A throttled partition makes a minority: it slows its own keys down,
+each by its backoff, and not the limit.
+"""
+
+from __future__ import annotations
+
+_FIRST = 64
+"""A limit begins here, or at its ceiling if that is lower."""
+
+_LATELY = 100
+"""How many answers decide whether a table throttles."""
+
+_ROUNDS_TO_CEILING = 32
+"""In so many rounds of requests that are all taken a limit grows by the whole ceiling."""
+
+_SILENT_SECONDS = 2.0
+"""A table that throttles, and took nothing for so long, throttles as a whole."""
+
+_ALL = (1 << _LATELY) - 1
+
+
+class AdaptiveLimit:
+    """The limit of one kind of requests to one table."""
+
+    __slots__ = ("_begun", "_ceiling", "_fell_at", "_full_at", "_lately", "_limit", "_step", "in_flight", "throttles")
+
+    def __init__(self, ceiling: int) -> None:
+        self._ceiling = ceiling
+        self._limit = float(min(_FIRST, ceiling))
+        self._step = max(1.0, ceiling / _ROUNDS_TO_CEILING)
+        self._lately = 0
+        self._begun = 0
+        self._fell_at = 0
+        self._full_at = -ceiling
+        self.in_flight = 0
+        self.throttles = 0
+        """How many requests were throttled so far."""
+
+    @property
+    def allowed(self) -> int:
+        """Requests in flight at most."""
+        return int(self._limit)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether another request may begin."""
+        return self.in_flight < int(self._limit)
+
+    @property
+    def throttled_lately(self) -> int:
+        """How many of the last hundred answers were throttles."""
+        return self._lately.bit_count()
+
+    def begin(self) -> int:
+        """A request begins; returns its number, by which it ends."""
+        self.in_flight += 1
+        self._begun += 1
+        if self.in_flight >= int(self._limit):
+            self._full_at = self._begun
+        return self._begun
+
+    def taken(self) -> None:
+        """A request was answered by the table, whatever the answer; a limit that was not reached lately stays."""
+        self._lately = (self._lately << 1) & _ALL
+        if self._limit < self._ceiling and self._begun - self._full_at < self._limit:
+            self._limit = min(self._ceiling, self._limit + min(self._step, self._limit) / self._limit)
+        self.in_flight -= 1
+
+    def throttled(self, number: int) -> None:
+        """A request was throttled; what began before the limit last fell says nothing about the lower one."""
+        self._lately = (self._lately << 1 | 1) & _ALL
+        self.throttles += 1
+        if number > self._fell_at and self._lately.bit_count() * 2 > _LATELY:
+            self._limit = max(1.0, self._limit / 2)
+            self._fell_at = self._begun
+        self.in_flight -= 1
+
+    def unanswered(self) -> None:
+        """A request ended without an answer, which tells nothing about throttling."""
+        self.in_flight -= 1
+
+
+class Pace:
+    """One table as one process writes it: a limit for single requests and one for transactions, within one ceiling."""
+
+    __slots__ = ("_answered_at", "ceiling", "singles", "transactions")
+
+    def __init__(self, ceiling: int, now: float) -> None:
+        """`now`: monotonic seconds, here and below."""
+        self.ceiling = ceiling
+        self.singles = AdaptiveLimit(ceiling)
+        self.transactions = AdaptiveLimit(ceiling)
+        self._answered_at = now
+
+    @property
+    def in_flight(self) -> int:
+        """Requests of both kinds."""
+        return self.singles.in_flight + self.transactions.in_flight
+
+    @property
+    def throttles(self) -> int:
+        """Throttled requests of both kinds so far."""
+        return self.singles.throttles + self.transactions.throttles
+
+    def may_begin(self, limit: AdaptiveLimit) -> bool:
+        """Whether a request under one of the two limits may begin."""
+        return limit.has_room and self.singles.in_flight + self.transactions.in_flight < self.ceiling
+
+    def taken(self, limit: AdaptiveLimit, now: float) -> None:
+        """A request was answered by the table."""
+        limit.taken()
+        self._answered_at = now
+
+    def throttled(self, limit: AdaptiveLimit, number: int, now: float) -> bool:
+        """A request was throttled; whether that is a matter of its key, because the table takes others."""
+        limit.throttled(number)
+        return now - self._answered_at < _SILENT_SECONDS

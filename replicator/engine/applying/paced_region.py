@@ -1,0 +1,91 @@
+"""A region's table as all shards of this process write it: so many requests in flight as it takes, shard after shard.
+
+It stands before the adapter of one table and decides nothing about requests. Invariant: a request waits here before its
+fence is checked, never behind it; and a shard waits for its turn, not until another shard's queue is empty.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
+from replicator.domain.modes.requests import GuardedPut, Request, Response
+from replicator.domain.pacing import AdaptiveLimit, Pace
+from replicator.engine.turns import Turns
+from replicator.ports.clock import Clock
+from replicator.ports.targets import Fence, Region
+
+
+class _Flow:
+    """Requests of one kind: their limit, and those that wait for it."""
+
+    __slots__ = ("limit", "turns")
+
+    def __init__(self, limit: AdaptiveLimit) -> None:
+        self.limit = limit
+        self.turns = Turns()
+
+
+class PacedRegion:
+    """One table of a rule's target; shared by every shard that writes there."""
+
+    def __init__(self, region: Region, pace: Pace, clock: Clock) -> None:
+        self._region = region
+        self._pace = pace
+        self._clock = clock
+        self._singles, self._transactions = _Flow(pace.singles), _Flow(pace.transactions)
+        self._next_first, self._next_second = self._singles, self._transactions
+
+    async def execute(self, request: Request, fence: Fence) -> Response:
+        """Carry a request out when it may be sent; `KeyThrottled` when only the partition of its key is throttled."""
+        flow = self._transactions if isinstance(request, GuardedPut) else self._singles
+        limit = flow.limit
+        if flow.turns or not self._pace.may_begin(limit):
+            number = await self._turn(flow, fence)
+        else:
+            number = limit.begin()
+        try:
+            response = await self._region.execute(request, fence)
+        except Throttled as error:
+            if self._pace.throttled(limit, number, self._clock.monotonic()):
+                raise KeyThrottled(error.message) from error
+            raise
+        except ReplicatorError as error:
+            if error.disposition is Disposition.PARK:
+                self._pace.taken(limit, self._clock.monotonic())
+            else:
+                limit.unanswered()
+            raise
+        except BaseException:
+            limit.unanswered()
+            raise
+        else:
+            self._pace.taken(limit, self._clock.monotonic())
+            return response
+        finally:
+            self._admit()
+
+    async def _turn(self, flow: _Flow, fence: Fence) -> int:
+        """Wait for a turn: a shard is known by its fence."""
+        turn = flow.turns.join(id(fence))
+        self._admit()  # those before us may have been cancelled
+        try:
+            return await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                flow.limit.unanswered()
+                self._admit()
+            raise
+
+    def _admit(self) -> None:
+        """Let begin who waits, as far as there is room; the two kinds take turns at what they share."""
+        while self._admit_one(self._next_first) or self._admit_one(self._next_second):
+            self._next_first, self._next_second = self._next_second, self._next_first
+
+    def _admit_one(self, flow: _Flow) -> bool:
+        if not flow.turns or not self._pace.may_begin(flow.limit):
+            return False
+        if flow.turns.call_next(flow.limit.begin()):
+            return True
+        flow.limit.unanswered()  # who waited was cancelled
+        return False
