@@ -56,13 +56,18 @@ class Scenario:
     expiry: str = ""
     """Tombstones may expire: `` never, `safe` once nothing older can be replayed or written, `any` at any time."""
 
+    joins: bool = False
+    """The last region joins a mesh of the others. Their workers do not know it until, at any moment, a new one takes
+    over that does, and reads everything again. Zombies of the old ones do not know it either."""
+
     def __str__(self) -> str:
         writes = " | ".join(
             f"{letter} {' '.join(f'{op.kind}{op.second}' for op in ops) or '-'}"
             for letter, ops in zip(LETTERS, self.ops, strict=False)
         )
         start = "absent" if self.start is None else f"{self.start[0]} {LETTERS[self.start[1]]}"
-        return f"{writes}  start={start} crashes={self.crashes} zombies={self.zombies}"
+        joins = " joins" if self.joins else ""
+        return f"{writes}  start={start} crashes={self.crashes} zombies={self.zombies}{joins}"
 
 
 def ops(text: str) -> tuple[tuple[Op, ...], ...]:

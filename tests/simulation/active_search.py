@@ -141,7 +141,7 @@ def wander(world: World, dice: Random, way: list[Move], longest: int = 4000) -> 
         choices = list(world.moves(state))
         work = [choice for choice in choices if choice[0][0] in {"user", "step"}]
         faults = [choice for choice in choices if choice[0][0] not in {"user", "step"}]
-        deaths = [choice for choice in faults if choice[0][0] == "die"]
+        deaths = [choice for choice in faults if choice[0][0] in {"die", "join"}]
         if work and (not faults or dice.random() < _WORK):
             move, after = dice.choice(work)
         elif work or deaths:
@@ -160,8 +160,9 @@ def play(world: World, schedule: str) -> tuple[State, tuple[Move, ...]]:
     """Follow a schedule, then let everything come to rest: zombies die, users and workers finish.
 
     `a` is a write of region A's user, `A` one step of its worker, `*A2` wakes a zombie of A's shard at record 2, `Z` is
-    one step of the zombie, `!A1` a crash of A's worker that replays from record 1. `A-`, `Z-` are steps for which the
-    worker has not read far enough to find what it looks for ahead. What cannot happen is passed over.
+    one step of the zombie, `!A1` a crash of A's worker that replays from record 1, `+A` the end of A's old worker. `A-`
+    and `Z-` are steps for which the worker has not read far enough to find what it looks for ahead. What cannot happen
+    is passed over.
     """
     state, way = world.start, []
     for token in schedule.split():
@@ -180,13 +181,15 @@ def play(world: World, schedule: str) -> tuple[State, tuple[Move, ...]]:
         way.append(move)
 
 
-_ENDING = ("die", "user", "step")
+_ENDING = ("die", "join", "user", "step")
 
 
 def _move(world: World, token: str) -> Move:
     blind = int(token.endswith("-"))
     if token[0] == "Z":
         return "step", world.zombie, blind
+    if token[0] == "+":
+        return "join", LETTERS.index(token[1]), 0
     if token[0] in "*!":
         kind = "zombie" if token[0] == "*" else "crash"
         return kind, LETTERS.index(token[1]), int(token[2:]) - 1
@@ -206,6 +209,8 @@ def schedule_of(world: World, way: tuple[Move, ...]) -> str:
                 tokens.append(f"{worker}{'-' * position}")
             case "zombie" | "crash":
                 tokens.append(f"{'*' if kind == 'zombie' else '!'}{LETTERS[whom]}{position + 1}")
+            case "join":
+                tokens.append(f"+{LETTERS[whom]}")
             case _:
                 tokens.append("")
     return " ".join(filter(None, tokens))

@@ -67,7 +67,7 @@ class Tree:
     def __init__(self, mode: Mode, meshes: list[Mesh]) -> None:
         self._mode = mode
         self._meshes = meshes
-        self._index = {mesh.home: number for number, mesh in enumerate(meshes)}
+        self._index = {home: number for number, home in enumerate(dict.fromkeys(mesh.home for mesh in meshes))}
         self._nodes: list[Node | None] = [None]
         self.asked: list[tuple[int, int]] = [(NOWHERE, NOWHERE)]
         self._roots: dict[tuple[int, ChangeRecord], int] = {}

@@ -49,6 +49,8 @@ def described(world: World, state: State, move: Move) -> str:
             return f"{_who(world, state, whom)} dies"
         case "crash":
             return f"worker {LETTERS[whom]} crashes, replays from {position + 1}"
+        case "join":
+            return f"old worker {LETTERS[whom]} is gone, a new one begins"
         case _:
             return f"{kind} {LETTERS[whom]} {position + 1}"
 
@@ -66,7 +68,7 @@ def _step(world: World, state: State, index: int, blind: int) -> str:
             position += 1
         if position == len(stream):
             return f"passes {LETTERS[region]}{position}"
-        node = tree.root(region, stream[position])
+        node = tree.root(world.mesh(state, index), stream[position])
     words = [f"{LETTERS[region]}{position + 1}"]
     while node and tree.asked[node][0] == NOWHERE:
         words.append(f"{_request(world, node)}{' in vain' * blind},")

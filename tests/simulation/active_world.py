@@ -8,6 +8,7 @@ is interned, so a state is a tuple of small integers, and what a step leads to i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 
 from replicator.domain.conflicts import LogConflict
@@ -28,14 +29,14 @@ vars(mesh_module)["held"] = lru_cache(maxsize=1 << 16)(held)
 
 State = tuple[int, ...]
 Move = tuple[str, int, int]
-"""What happens (`user`, `step`, `crash`, `zombie`, `die`, `expire`), to which of them, and with which position.
+"""What happens (`user`, `step`, `crash`, `zombie`, `die`, `join`, `expire`), to which of them, and with which position.
 
 Of a step the position says whether what the worker looks for ahead was read already (0) or not yet (1).
 """
 
-_NODES = 1 << 32
+NODES = 1 << 32
 _ZOMBIES = 1 << 8
-"""A worker is its position times `_NODES`, plus the node it stands at (0: before a record). A zombie's position is in
+"""A worker is its position times `NODES`, plus the node it stands at (0: before a record). A zombie's position is in
 the shard of a region: region times `_ZOMBIES`, plus the position."""
 
 
@@ -52,7 +53,10 @@ class World:
         meshes = [
             Mesh(home, tuple(name for name in names if name != home), GENERATION, scenario.policy) for home in names
         ]
-        self.tree = Tree(variant.mode, meshes)
+        old = [replace(mesh, others=tuple(name for name in mesh.others if name != names[-1])) for mesh in meshes]
+        self.tree = Tree(variant.mode, [*meshes, *old[:-1], meshes[-1]])
+        self._old = self.regions if scenario.joins else 0
+        """Where the meshes of old workers begin; 0: there are none. A place beyond `_ZOMBIES` marks an old worker."""
         self.met = Regions(scenario, variant, self.tree)
         self.users = Users(scenario, self.met)
         self._begun: dict[tuple[int, int], int] = {}
@@ -65,7 +69,8 @@ class World:
         self._one_zombie = self.zombie + 1
         self.start: State = (
             *map(self.met.number, start_places(scenario)),
-            *((0,) * (2 * regions)),
+            *((0,) * regions),
+            *(self._old * _ZOMBIES * NODES if region < regions - 1 else 0 for region in range(regions)),
             self.users.start,
             0,
             scenario.crashes,
@@ -92,6 +97,8 @@ class World:
         yield from self._named_steps(state, index)
         for earlier in self._crashes(state, region):
             yield ("crash", region, earlier), self.crash(state, region, earlier)
+        if self._is_old(state, region):
+            yield ("join", region, 0), self.take_over(state, region)
         if state[self._rest + 3]:
             for earlier in self._wakes(state, region):
                 yield ("zombie", region, earlier), self.wake(state, region, earlier)
@@ -105,11 +112,12 @@ class World:
         worker = state[self.worker + region]
         if not state[self._rest + 2] or not worker:
             return []
-        return [earlier for earlier in range(worker // _NODES + 1) if earlier * _NODES != worker]
+        known = worker // NODES // _ZOMBIES * _ZOMBIES
+        return [place for place in range(known, worker // NODES + 1) if place * NODES != worker]
 
     def _wakes(self, state: State, region: int) -> range:
         """Where a zombie of a region's shard may stand."""
-        return range(min(state[self.worker + region] // _NODES + 1, self.met.lengths[state[region]]))
+        return range(min(state[self.worker + region] // NODES % _ZOMBIES + 1, self.met.lengths[state[region]]))
 
     def apply(self, state: State, move: Move) -> State:
         """Let one thing happen."""
@@ -138,6 +146,8 @@ class World:
         if state[self._rest + 2] or state[self._rest + 3]:
             for region in range(self.regions):
                 found += self._begun_anew(state, region)
+        if self._old:
+            found += [self.take_over(state, region) for region in range(self.regions) if self._is_old(state, region)]
         return found
 
     def _begun_anew(self, state: State, region: int) -> list[State]:
@@ -174,15 +184,26 @@ class World:
     def crash(self, state: State, region: int, position: int) -> State:
         """A worker dies and another one begins at an earlier record, or at the same one anew."""
         changed = list(state)
-        changed[self.worker + region] = position * _NODES
+        changed[self.worker + region] = position * NODES
         changed[self._rest + 2] -= 1
+        return tuple(changed)
+
+    def _is_old(self, state: State, region: int) -> bool:
+        """Whether a region's worker does not know the region that joins."""
+        return state[self.worker + region] >= _ZOMBIES * NODES
+
+    def take_over(self, state: State, region: int) -> State:
+        """An old worker is gone, and one that knows all members reads from the first record."""
+        changed = list(state)
+        changed[self.worker + region] = 0
         return tuple(changed)
 
     def wake(self, state: State, region: int, position: int) -> State:
         """A second worker of a shard turns out to be alive."""
         changed = list(state[: self.zombie])
         changed[self._rest + 3] -= 1
-        zombies = sorted((*state[self.zombie :], (region * _ZOMBIES + position) * _NODES))
+        mesh = region + state[self.worker + region] // NODES // _ZOMBIES
+        zombies = sorted((*state[self.zombie :], (mesh * _ZOMBIES + position) * NODES))
         return (*changed, *zombies)
 
     # -- workers ---------------------------------------------------------------------------------------------------
@@ -196,42 +217,42 @@ class World:
         dies behind an entry of the log has done more than one that died before it.
         """
         worker = state[index]
-        node = worker % _NODES
+        node = worker % NODES
+        mesh = self.mesh(state, index)
+        region = mesh % self.regions
         if not node:
-            region = index - self.worker if index < self.zombie else worker // _NODES // _ZOMBIES
-            worker = self._begin(state[region], region, worker)
-            node = worker % _NODES
+            worker = self._begin(state[region], mesh, worker)
+            node = worker % NODES
             if not node:
                 return [] if worker == state[index] else [self._replaced(state, index, worker)]
         where = self.tree.asked[node][0]
         if where < 0:
-            region = index - self.worker if index < self.zombie else worker // _NODES // _ZOMBIES
             return self._unplaced(state, index, worker, region)
         return [self._asked(state, index, worker, where)]
 
-    def _begin(self, place: int, region: int, worker: int) -> int:
+    def _begin(self, place: int, mesh: int, worker: int) -> int:
         """The next record that asks for anything; the end of the stream when none does."""
-        stand = worker // _NODES
+        stand = worker // NODES
         position = stand % _ZOMBIES
-        key = place, region * _ZOMBIES + position
+        key = place, mesh * _ZOMBIES + position
         begun = self._begun.get(key)
         if begun is None:
-            begun = self._begun[key] = self._passed(place, region, position)
-        return (stand - position) * _NODES + begun
+            begun = self._begun[key] = self._passed(place, mesh, position)
+        return (stand - position) * NODES + begun
 
-    def _passed(self, place: int, region: int, position: int) -> int:
+    def _passed(self, place: int, mesh: int, position: int) -> int:
         for record in self.met.places[place].stream[position:]:
-            node = self.tree.root(region, record)
+            node = self.tree.root(mesh, record)
             if self.tree.asked[node][0] != DONE:
-                return position * _NODES + node
+                return position * NODES + node
             position += 1
-        return position * _NODES
+        return position * NODES
 
     def _asked(self, state: State, index: int, worker: int, where: int) -> State:
         """Ask the region that a worker's node names."""
         step = self._steps.get((worker, state[where]))
         if step is None:
-            node = worker % _NODES
+            node = worker % NODES
             place, response = self.met.answer(state[where], node, self.tree.asked[node][1])
             step = place, self._behind(worker, self._child(node, response))
             self._steps[worker, state[where]] = step
@@ -243,7 +264,7 @@ class World:
 
     def _behind(self, worker: int, node: int) -> int:
         """A worker that has come to another node, or, at none, to the next record."""
-        return worker - worker % _NODES + (node or _NODES)
+        return worker - worker % NODES + (node or NODES)
 
     def _child(self, node: int, response: int) -> int:
         """The node behind an answer, 0 when the record is done then."""
@@ -259,7 +280,7 @@ class World:
 
     def _unplaced(self, state: State, index: int, worker: int, region: int) -> list[State]:
         ends = []
-        for state_then, node in self.answered(state, worker % _NODES, region):
+        for state_then, node in self.answered(state, worker % NODES, region):
             worker_then = self._behind(worker, node)
             where = self.tree.asked[node][0]
             if not node:
@@ -329,7 +350,7 @@ class World:
     def _is_idle(self, state: State) -> bool:
         lengths = self.met.lengths
         for place, worker in zip(state[: self.regions], state[self.worker : self._rest], strict=True):
-            if worker != lengths[place] * _NODES:
+            if worker != lengths[place] * NODES:
                 return False
         return True
 
@@ -349,8 +370,12 @@ class World:
         """A worker's region, position, and node of the tree (0: it stands before a record)."""
         worker = state[index]
         if index < self.zombie:
-            return index - self.worker, worker // _NODES, worker % _NODES
-        return worker // _NODES // _ZOMBIES, worker // _NODES % _ZOMBIES, worker % _NODES
+            return index - self.worker, worker // NODES % _ZOMBIES, worker % NODES
+        return self.mesh(state, index) % self.regions, worker // NODES % _ZOMBIES, worker % NODES
+
+    def mesh(self, state: State, index: int) -> int:
+        """Which mesh a worker knows: that of its region, or, behind all of these, of its region before one joined."""
+        return state[index] // NODES // _ZOMBIES + (index - self.worker if index < self.zombie else 0)
 
     def next_op(self, state: State, region: int) -> Op:
         """What the user of a region does next."""

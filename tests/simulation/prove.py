@@ -103,6 +103,18 @@ def reused_often() -> Iterator[Scenario]:
     return scenarios((3, 1), "PD", (("buried", 0), ("buried", 1)), crashes=1)
 
 
+def joining() -> Iterator[Scenario]:
+    """A third region joins a mesh of two; new workers take over from old ones at any moment; one crash."""
+    for shape in ((1, 1, 0), (1, 0, 1), (2, 0, 0)):
+        base = scenarios(shape, "PUD", STARTS.values(), crashes=1)
+        yield from (replace(scenario, joins=True) for scenario in base)
+
+
+def joining_with_zombie() -> Iterator[Scenario]:
+    """As `joining`, and an old or new worker that should be dead is not."""
+    return (replace(scenario, crashes=0, zombies=1) for scenario in joining())
+
+
 def optimistic() -> Iterator[Scenario]:
     """As `crash_and_zombie` without stale puts, putting without looking first."""
     policy = ActivePolicy(guard=Guard.OPTIMISTIC, waits=0)
@@ -131,6 +143,8 @@ SETS: dict[str, Callable[[], Iterator[Scenario]]] = {
     "three_regions": three_regions,
     "reused_keys": reused_keys,
     "reused_often": reused_often,
+    "joining": joining,
+    "joining_with_zombie": joining_with_zombie,
     "optimistic": optimistic,
     "waiting": waiting,
     "no_look_ahead": no_look_ahead,

@@ -21,7 +21,7 @@ from tests.simulation.active_checks import violation
 from tests.simulation.active_scenario import PRODUCTION, Op, Scenario, Variant, ops
 from tests.simulation.active_search import explore, play, schedule_of, walk
 from tests.simulation.active_words import narrated
-from tests.simulation.active_world import World
+from tests.simulation.active_world import NODES, State, World
 
 SHARES = 8
 
@@ -67,6 +67,26 @@ def test_every_interleaving_of_three_regions_that_write_in_one_second() -> None:
     same = [Op(kind, 1) for kind in "PUD"]
     scenarios = [Scenario(tuple((op,) for op in writes), ("seed", 0)) for writes in product(same, repeat=3)]
     searched(scenarios[1::9])
+
+
+def test_a_region_that_joins_agrees_whenever_new_workers_take_over() -> None:
+    scenarios = list(prove.joining())
+    assert len(scenarios) == 432
+    searched([replace(scenario, crashes=0) for scenario in scenarios[3::24]])
+
+
+def test_a_region_that_joins_differs_when_new_workers_go_on_behind_what_old_ones_did(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def behind(self: World, state: State, region: int) -> State:
+        changed = list(state)
+        changed[self.worker + region] = self.met.lengths[state[region]] * NODES
+        return tuple(changed)
+
+    scenario = Scenario(ops("P1 | | "), joins=True)
+    assert explore(scenario).violation is None
+    monkeypatch.setattr(World, "take_over", behind)
+    assert (explore(scenario).violation or "").startswith("DIVERGENCE")
 
 
 def test_tombstones_may_expire_once_nothing_older_can_be_replayed() -> None:
