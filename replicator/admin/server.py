@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _PORT_TROUBLES = {errno.EADDRINUSE, errno.EACCES}
 _EVERYWHERE = {"::", ""}
+_MOST_HELD = 20
+"""So much of what is held is written out."""
 
 
 @asynccontextmanager
@@ -38,7 +40,8 @@ async def serve_admin(
 
     async def readyz(_: web.Request) -> web.Response:
         reasons = board.unready()
-        return web.Response(text="\n".join(reasons or ["ready"]) + "\n", status=503 if reasons else 200)
+        held = [] if reasons else [row.sentence for row in board.held_rows()[:_MOST_HELD]]
+        return web.Response(text="\n".join(reasons or ["ready", *held]) + "\n", status=503 if reasons else 200)
 
     async def scrape(_: web.Request) -> web.Response:
         observer.refresh_gauges()

@@ -21,12 +21,14 @@ from replicator.adapters.aws.wire import prepare
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.admin.server import serve_admin
+from replicator.app.held_rules import HeldRules
 from replicator.app.lifetime import live, unless
 from replicator.app.preflight import Premises, prepare_start
 from replicator.app.table_discovery import TableWatch
 from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.identifiers import WorkerId
+from replicator.engine.applying.gate import Gates
 from replicator.engine.ownership.sources import Sources
 from replicator.engine.worker import Worker
 from replicator.observability.logs import configure
@@ -50,8 +52,8 @@ _COLLECT_AFTER = (25_000, 20, 20)
 """Thresholds of the garbage collector (`gc.set_threshold`)."""
 
 
-def run(settings: Settings, *, config_path: Path) -> int:
-    """Run the daemon until a signal; returns the exit code."""
+def run(settings: Settings, *, config_path: Path, strict: bool = False) -> int:
+    """Run the daemon until a signal; returns the exit code. `strict`: what would be held refuses the start."""
     configure(settings.log.level, settings.log.format)
     _allow_files()
     try:
@@ -61,7 +63,7 @@ def run(settings: Settings, *, config_path: Path) -> int:
     except ImportError:
         factory = asyncio.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_run(settings, config_path))
+        return runner.run(_run(settings, config_path, strict=strict))
 
 
 def _allow_files() -> None:
@@ -72,7 +74,7 @@ def _allow_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
-async def _run(settings: Settings, config_path: Path) -> int:
+async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
     log = structlog.get_logger("replicator")
     log.info("starting", version=__version__, group=settings.group, config=str(config_path), pid=os.getpid())
     clock, metrics = SystemClock(), Metrics()
@@ -93,7 +95,7 @@ async def _run(settings: Settings, config_path: Path) -> int:
             homes = await stack.enter_async_context(open_places(settings, {home}, {home: HOME_CONNECTIONS}))
             board.fatal_signs += [place.credentials.stuck for place in (*places.values(), homes[home])]
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
-            parts = _Parts(settings, places, homes[home], caches, clock, observer, board, address)
+            parts = _Parts(settings, places, homes[home], caches, clock, observer, board, address, strict)
             await _serve(parts, stop)
 
     def report(what: str) -> None:
@@ -122,6 +124,7 @@ class _Parts:
     observer: LiveObserver
     board: Board
     admin: str
+    strict: bool
 
 
 async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
@@ -129,27 +132,32 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     for place in parts.places.values():
         prepare(place.dynamodb)
         prepare(place.streams)
-    assembly = Assembly(parts.settings, parts.places, parts.home, parts.caches, parts.clock, parts.observer)
+    gates = Gates()
+    assembly = Assembly(parts.settings, parts.places, parts.home, parts.caches, parts.clock, parts.observer, gates)
     finder = TableFinder(parts.settings, parts.places)
     premises = Premises(
         parts.settings, parts.places, parts.caches, assembly.registry, assembly.succession, parts.clock, finder
     )
-    survey = await unless(stop, prepare_start(premises))
-    if survey is None:
+    start = await unless(stop, prepare_start(premises, strict=parts.strict))
+    if start is None:
         return
     sources = Sources()
 
-    def use(settings: Settings) -> None:
-        sources.put(assembly.sources(settings))
+    def use() -> None:
+        sources.put(assembly.sources(held.running(watch.settings)))
         parts.board.reads(assembly.rules, watch.choices)
 
-    watch = TableWatch(premises, survey, parts.observer)
-    use(watch.settings)
+    watch = TableWatch(premises, start.survey, parts.observer)
+    held = HeldRules(premises, start, gates, parts.observer, lambda: watch.settings)
+    use()
     notify("READY=1")
     _spare_the_collector()
     async with asyncio.TaskGroup() as background:
         dog = background.create_task(watchdog(lambda: parts.board.health() is None), name="watchdog")
-        looking = background.create_task(watch.run(use), name="tables of the rules")
+        watches = [
+            background.create_task(watch.run(use), name="tables of the rules"),
+            background.create_task(held.run(use), name="held rules"),
+        ]
         await Worker(
             sources,
             assembly.membership,
@@ -161,7 +169,8 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
             admin=parts.admin,
         ).run()
         dog.cancel()
-        looking.cancel()
+        for looking in watches:
+            looking.cancel()
 
 
 def _spare_the_collector() -> None:

@@ -103,14 +103,14 @@ def number_of_workers(text: str) -> int:
     return number
 
 
-def run_workers(settings: Settings, count: int, *, config_path: Path) -> int:
+def run_workers(settings: Settings, count: int, *, config_path: Path, strict: bool = False) -> int:
     """Run so many workers until a signal; returns the exit code: the worst of theirs."""
-    launches = [launch_of(settings, index, count, config_path) for index in range(count)]
+    launches = [launch_of(settings, index, count, config_path, strict=strict) for index in range(count)]
     configure(settings.log.level, settings.log.format)
     return asyncio.run(Workers(launches, Patience(drain=settings.drain.total_seconds())).run())
 
 
-def launch_of(settings: Settings, index: int, count: int, config_path: Path) -> Launch:
+def launch_of(settings: Settings, index: int, count: int, config_path: Path, *, strict: bool = False) -> Launch:
     """One worker: the same configuration, but a port and a file of its own."""
     environment = {}
     if settings.admin.port:
@@ -124,7 +124,9 @@ def launch_of(settings: Settings, index: int, count: int, config_path: Path) -> 
     if settings.conflicts.file is not None:
         file = settings.conflicts.file
         environment["REPLICATOR_CONFLICTS__FILE"] = str(file.with_name(f"{file.stem}-{index}{file.suffix}"))
-    return Launch((sys.executable, "-m", "replicator", "run", "--config", str(config_path)), environment)
+    options = ["--strict"] if strict else []
+    command = (sys.executable, "-m", "replicator", "run", "--config", str(config_path), *options)
+    return Launch(command, environment)
 
 
 @dataclass(slots=True)

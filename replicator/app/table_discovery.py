@@ -71,8 +71,8 @@ class TableWatch:
             for name, rule in choosing(self._written).items()
         )
 
-    async def run(self, use: Callable[[Settings], None]) -> None:
-        """Look again and again until cancelled; `use` hears of the settings as they are then.
+    async def run(self, use: Callable[[], None]) -> None:
+        """Look again and again until cancelled; `use` is called when the settings may be others.
 
         At once at an end when no rule chooses.
         """
@@ -88,7 +88,7 @@ class TableWatch:
             if waited >= interval:
                 waited = 0.0
                 await self._look_again()
-                use(self.settings)
+                use()
 
     async def _look_again(self) -> None:
         service = ServiceId(ServiceKind.ALL_TABLES)
@@ -151,7 +151,8 @@ class TableWatch:
         rule = choosing(self._written)[name].on(table)
         try:
             for seen in rule_per_source(self._written, rule):
-                await vouch_for(self._premises, seen)
+                for refused in (await vouch_for(self._premises, seen)).values():
+                    return self._fault(name, table, refused.message, refused.worker_advice)
         except ReplicatorError as error:
             return self._fault(name, table, error.message, error.worker_advice)
         return None

@@ -20,6 +20,7 @@ from replicator.adapters.dynamodb.owed_keys import owed_keys
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.table_claims import SideTableClaims
 from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.owed_keys import OwedTo
@@ -29,6 +30,7 @@ from replicator.domain.targets import TargetId
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.gate import Gates
 from replicator.engine.applying.kinds import parks_refusals
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
@@ -83,6 +85,7 @@ class Assembly:
         caches: Mapping[str, RedisCache],
         clock: Clock,
         observer: Observer,
+        gates: Gates,
     ) -> None:
         """`settings`: as they are written; sources are made of expanded ones.
 
@@ -100,6 +103,7 @@ class Assembly:
         self._places = places
         self._clock = clock
         self._observer = observer
+        self._gates = gates
         self._many = choosing(settings).keys()
         self._streams = {region: DynamoStreams(place) for region, place in places.items()}
         self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
@@ -164,6 +168,7 @@ class Assembly:
                     {other: regions[other] for other in (rule.mesh.others if rule.mesh else ())},
                     own_writes,
                     self._parking(rule, target),
+                    self._gates.of(HeldId(rule.name, TableName(written.table_name), target.target_id)),
                 )
                 for target in rule.targets
             }

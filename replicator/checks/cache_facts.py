@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
 
@@ -37,17 +38,22 @@ class Probed(Protocol):
 
 async def cache_facts(settings: Settings, caches: Mapping[str, Probed]) -> list[Fact]:
     """Whether every cache that rules use answers, and over what."""
-    used = {action.cache: None for rule in settings.rules for action in rule.cache}
-    answers = await asyncio.gather(*(_answers(name, caches[name]) for name in used))
-    return [*answers, *(fact for name in used for fact in _encryption(name, settings.caches[name].url))]
+    answers = await answering(settings.rules, caches)
+    return [*answers.values(), *(fact for name in answers for fact in _encryption(name, settings.caches[name].url))]
+
+
+async def answering(rules: Iterable[RuleSettings], caches: Mapping[str, Probed]) -> dict[str, Fact]:
+    """Whether every cache that these rules use answers, by its name."""
+    used = list(dict.fromkeys(action.cache for rule in rules for action in rule.cache))
+    return dict(zip(used, await asyncio.gather(*(_answers(name, caches[name]) for name in used)), strict=True))
 
 
 async def _answers(name: str, cache: Probed) -> Fact:
     try:
         await cache.probe()
     except ReplicatorError as error:
-        error.advice = f"{error.advice} See caches.{name} in the configuration."
-        return failed(f"cache {name}", "answers", error)
+        fact = failed(f"cache {name}", "answers", error)
+        return replace(fact, remedy=f"{fact.remedy} See caches.{name} in the configuration.")
     return ok(f"cache {name}", "answers")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from replicator.checks.described_tables import Table
 from replicator.checks.facts import Fact, failed, ok, skipped, warning, wrong
@@ -26,9 +27,7 @@ def find(region: RegionWorld, table: str, subject: str, absent: str) -> tuple[Ta
     if isinstance(found, ReplicatorError):
         fact = failed(subject, "exists", found)
         is_absent = isinstance(found, TableMissing)
-        return None, Fact(
-            subject, "exists", fact.status, fact.found, absent if is_absent else fact.remedy, fact.exit_code
-        )
+        return None, replace(fact, remedy=absent if is_absent else fact.remedy)
     if not found.active:
         return None, wrong(subject, "exists", f"Table {table} in {region.region} is not active.", "Wait until it is.")
     return found, ok(subject, "exists")

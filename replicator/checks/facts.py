@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_WRONG_WORLD, ReplicatorError
+from replicator.domain.errors import (
+    EXIT_STOPPED,
+    EXIT_UNREACHABLE,
+    EXIT_WRONG_WORLD,
+    ReplicatorError,
+    SchemaMismatch,
+    StreamUnusable,
+    WorldMismatch,
+)
 
 
 class Status(enum.Enum):
@@ -20,7 +28,10 @@ class Status(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """One thing that was looked at. `found` and `remedy` are sentences; `exit_code` is the kind of its failure."""
+    """One thing that was looked at.
+
+    `found` and `remedy` are sentences; `exit_code` and `kind` say of what kind its failure is.
+    """
 
     subject: str
     name: str
@@ -28,11 +39,28 @@ class Fact:
     found: str = ""
     remedy: str = ""
     exit_code: int = EXIT_STOPPED
+    kind: type[ReplicatorError] = WorldMismatch
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether it is wrong, and not only unknown because something does not answer."""
+        return self.status is Status.FAILED and self.exit_code != EXIT_UNREACHABLE
+
+    @property
+    def error(self) -> ReplicatorError:
+        """A failure as an error."""
+        error = self.kind(self.found, advice=self.remedy)
+        error.exit_code = self.exit_code
+        return error
 
     @property
     def sentence(self) -> str:
         """What was found and what to do, in one line."""
         return f"{self.found} {self.remedy}".strip()
+
+
+_KINDS: Mapping[str, type[ReplicatorError]] = {"key schema": SchemaMismatch, "stream": StreamUnusable}
+"""Kinds of what is wrong, by the names of facts."""
 
 
 def ok(subject: str, name: str, found: str = "") -> Fact:
@@ -47,7 +75,7 @@ def warning(subject: str, name: str, found: str, remedy: str) -> Fact:
 
 def wrong(subject: str, name: str, found: str, remedy: str) -> Fact:
     """A fact that the configuration or the world has wrong."""
-    return Fact(subject, name, Status.FAILED, found, remedy, EXIT_WRONG_WORLD)
+    return Fact(subject, name, Status.FAILED, found, remedy, EXIT_WRONG_WORLD, _KINDS.get(name, WorldMismatch))
 
 
 def skipped(subject: str, name: str, found: str) -> Fact:
@@ -59,7 +87,7 @@ def failed(subject: str, name: str, error: ReplicatorError) -> Fact:
     """A fact that an error prevents."""
     code = EXIT_UNREACHABLE if error.exit_code == EXIT_UNREACHABLE else EXIT_WRONG_WORLD
     found = f"{error.message.rstrip('. :')}."  # what a client says may end in anything
-    return Fact(subject, name, Status.FAILED, found, error.advice, code)
+    return Fact(subject, name, Status.FAILED, found, error.advice, code, type(error))
 
 
 def exit_code(facts: Iterable[Fact]) -> int:

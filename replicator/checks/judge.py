@@ -29,7 +29,7 @@ def judge(settings: Settings, world: World, *, thorough: bool) -> list[Fact]:
     for region in world.values():
         facts += region_facts(settings, region, thorough=thorough)
     for own in own_tables(settings):
-        facts += _own_facts(world[own.region], own, thorough=thorough)
+        facts += own_facts(world[own.region], own, thorough=thorough)
     for (region_id, name), rule in {place: reader for reader in settings.rules for place in reader.sources}.items():
         facts += _stream_facts(world[region_id], name, rule)
     for index, rule in zip(settings.places_of_rules, settings.rules, strict=True):
@@ -56,7 +56,8 @@ def _rule_facts(settings: Settings, world: World, rule: RuleSettings, index: int
 # -- tables --------------------------------------------------------------------------------------------------------
 
 
-def _own_facts(region: RegionWorld, own: OwnTable, *, thorough: bool) -> Iterator[Fact]:
+def own_facts(region: RegionWorld, own: OwnTable, *, thorough: bool) -> Iterator[Fact]:
+    """Facts about one of our own tables."""
     table, fact = find(region, own.name, own.subject, "Run `replicator init`, which creates it.")
     yield fact
     if table is None:

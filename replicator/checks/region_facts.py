@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.checks.facts import Fact, failed, ok, skipped, warning, wrong
@@ -28,9 +29,8 @@ def region_facts(settings: Settings, region: RegionWorld, *, thorough: bool) -> 
     where = place.region if endpoint is None else f"{place.region} at {endpoint.host}:{endpoint.port}"
     if region.down is not None:
         name = "credentials" if isinstance(region.down, AccessRefused) else "answers"
-        error = region.down
-        error.advice = f"{error.advice} See regions.{region.region} in the configuration."
-        yield failed(subject, name, error)
+        fact = failed(subject, name, region.down)
+        yield replace(fact, remedy=f"{fact.remedy} See regions.{region.region} in the configuration.")
         return
     yield ok(subject, "answers", f"{where}.")
     if thorough:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,22 +14,34 @@ from replicator.checks.file_facts import file_facts
 from replicator.checks.filter_facts import sample_filters
 from replicator.checks.judge import judge
 from replicator.checks.permission_probes import prove
-from replicator.checks.table_choices import Chosen, LeftOut, TableFinder, choice_facts, sift
+from replicator.checks.table_choices import Chosen, LeftOut, TableFinder, choice_facts, clashes, sift
+from replicator.checks.verdicts import shared_facts
 from replicator.checks.world import look
 from replicator.settings import expanded
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
+    from replicator.domain.errors import ReplicatorError
     from replicator.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a look showed: facts, the tables that choices may be replicated with, and those that may not."""
+    """What a look showed: facts, the tables that choices may be replicated with, and those that may not.
+
+    `settings`: with the former; `world`: what was seen; `shared`: facts about what no rule can do without; `caches`:
+    facts by name.
+    """
 
     facts: list[Fact]
+    settings: Settings
+    world: World
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
+    shared: Sequence[Fact] = ()
+    caches: Mapping[str, Fact] = field(default_factory=dict)
+    unchosen: Mapping[str, ReplicatorError] = field(default_factory=dict)
+    """Why the tables of rules that choose them could not be looked for, by the names of the rules."""
 
 
 async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Probed]) -> Survey:
@@ -48,7 +60,8 @@ async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping
     answering = {name: cache for name, cache in caches.items() if f"cache {name}" not in silent}
     proofs += await prove_caches(observed.settings, answering, observed.world)
     proofs += await sample_filters(observed.settings, places, observed.world)
-    return Survey(_grouped([*facts, *left_out, *proofs, *beside]), observed.tables, observed.left_out)
+    grouped = _grouped([*facts, *left_out, *proofs, *beside])
+    return Survey(grouped, observed.settings, observed.world, observed.tables, observed.left_out)
 
 
 async def preflight(
@@ -56,15 +69,28 @@ async def preflight(
 ) -> Survey:
     """What can be found before a start with one call per table: existence, streams, schemas, caches.
 
-    A failed fact with exit code 78 forbids a start; one with 69 is something that does not answer now.
+    A failed fact with exit code 78 holds the rules that it is about, and forbids a start when it is about all of them;
+    one with 69 is something that does not answer now.
     """
     chosen = await finder.look()
     observed, beside = await asyncio.gather(
         _observe(settings, places, chosen, thorough=False), cache_facts(settings, caches)
     )
     judged = judge(observed.settings, observed.world, thorough=False)
-    facts = [*choice_facts(settings, chosen), *judged, *beside, *file_facts(settings)]
-    return Survey(facts, observed.tables, observed.left_out)
+    of_choices = list(choice_facts(settings, chosen))
+    answers = {
+        name: fact for name in caches for fact in beside if (fact.subject, fact.name) == (f"cache {name}", "answers")
+    }
+    return Survey(
+        [*of_choices, *judged, *beside, *file_facts(settings)],
+        observed.settings,
+        observed.world,
+        observed.tables,
+        observed.left_out,
+        [*shared_facts(observed.settings, observed.world), *clashes(settings, chosen)],
+        answers,
+        chosen.failed,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,8 @@ class TableFinder:
         self._places = places
         self._arns: dict[tuple[str, str], str] = {}
         self._tag_calls = _Pace(_TAG_CALLS_PER_SECOND)
+        self.failed: Mapping[str, ReplicatorError] = {}
+        """Why the last look did not find the tables of some rules."""
 
     async def look(self) -> Chosen:
         """Every choice, as the world is now. Nothing is raised: a failed look-up is reported for its rule."""
@@ -64,9 +66,10 @@ class TableFinder:
         answers = await asyncio.gather(*(self._tables(rule) for rule in rules.values()))
         found = dict(zip(rules, answers, strict=True))
         tables = {name: answer for name, answer in found.items() if isinstance(answer, tuple)}
+        self.failed = {name: answer for name, answer in found.items() if isinstance(answer, ReplicatorError)}
         return Chosen(
             {name: answer[:MOST_TABLES] for name, answer in tables.items()},
-            {name: answer for name, answer in found.items() if isinstance(answer, ReplicatorError)},
+            self.failed,
             tuple(
                 LeftOut(
                     name,
@@ -178,6 +181,11 @@ def choice_facts(settings: Settings, chosen: Chosen) -> Iterator[Fact]:
         else:
             found = f"No table in {region} is {rule.choice}, so rule {name} does nothing until there is one."
             yield warning(subject, "found", found, "Correct table of the rule if there should be one.")
+    yield from clashes(settings, chosen)
+
+
+def clashes(settings: Settings, chosen: Chosen) -> Iterator[Fact]:
+    """Whether rules that choose get into each other's way."""
     remedy = "Narrow the glob or the tags of one of the rules, so that they do not meet."
     for problem in target_problems(expanded(settings, chosen.tables)):
         yield wrong("tables of rules", "distinct", f"{problem}.", remedy)

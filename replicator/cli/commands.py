@@ -46,8 +46,14 @@ def run(
     workers: Annotated[
         str, typer.Option("--workers", metavar="N", help="Processes that share the work; auto: one per core.")
     ] = "1",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse to start when a rule or target would be held.")
+    ] = False,
 ) -> None:
     """Replicate until SIGTERM.
+
+    A rule whose table, stream, key schema or permission is wrong is held: the others run, `status` says why, and it
+    starts by itself when that is mended. The start is refused when no rule can run.
 
     Then drain, save the positions, release the shards and exit. A second signal ends it at once. With --workers the
     admin server of worker n (from 0) listens on admin.port + n, and a conflict file is one per worker.
@@ -61,10 +67,10 @@ def run(
     bind_to_parent()
     settings = load(path)
     if count > 1:
-        raise typer.Exit(run_workers(settings, count, config_path=path))
+        raise typer.Exit(run_workers(settings, count, config_path=path, strict=strict))
     from replicator.app.daemon import run as run_daemon
 
-    raise typer.Exit(run_daemon(settings, config_path=path))
+    raise typer.Exit(run_daemon(settings, config_path=path, strict=strict))
 
 
 @app.command()

@@ -93,6 +93,8 @@ def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
     for rule in found.rules:
         if rule.paused:
             yield f"rule {rule.name} is paused: `replicator resume {rule.name}` lets it go on."
+        for row in rule.held:
+            yield f"{row['target'] or f'rule {rule.name}'} is held: {row['reason']} {row['advice']}"
     yield from _losses(found)
     over = Counter(shard.over for rule in found.rules for shard in rule.shards if shard.over)
     if over and not everything:

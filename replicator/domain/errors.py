@@ -81,6 +81,22 @@ class SchemaMismatch(WorldMismatch):
     advice = "Create the replica with the key of its source; a key schema cannot be changed."
 
 
+class StreamUnusable(WorldMismatch):
+    """A table's stream is missing, or shows too little."""
+
+    advice = "Enable a stream with view type NEW_AND_OLD_IMAGES."
+
+
+class CacheWrong(WorldMismatch):
+    """A cache is not one that can be used, or does not let this program in."""
+
+
+class TableReplaced(WorldMismatch):
+    """A table is another one than the one that a rule wrote before."""
+
+    advice = "Copy what it lacks, then run `replicator rules accept`."
+
+
 class Unreachable(ReplicatorError):
     """A service did not answer."""
 

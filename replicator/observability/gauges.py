@@ -23,6 +23,7 @@ def refresh(metrics: Metrics, board: Board) -> None:
     _targets(metrics, board)
     _shards(metrics, board)
     _parked(metrics, board)
+    _held(metrics, board)
 
 
 def _targets(metrics: Metrics, board: Board) -> None:
@@ -84,6 +85,18 @@ def _parked(metrics: Metrics, board: Board) -> None:
             ages[labels] = max(ages.get(labels, 0.0), age)
     _set(metrics.parked, kept)
     _set(metrics.parked_age, ages)
+
+
+def _held(metrics: Metrics, board: Board) -> None:
+    """What is held, by the region where it would be written; of a whole rule by that where it reads."""
+    sources = {(rule.name, rule.table): rule.source for rule in board.rules}
+    _set(
+        metrics.held,
+        {
+            (row.held.rule, row.region or sources.get((row.held.rule, row.held.table), ""), row.cause.value): 1.0
+            for row in board.held_rows()
+        },
+    )
 
 
 def _set(gauge: Gauge, values: Values) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from replicator.domain.gaps import Gap
+from replicator.domain.held import HeldId
 from replicator.domain.owed_keys import SHOWN_ROW_ID, OwedKey
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
@@ -40,6 +41,12 @@ def of_standstill(stream: StreamRef, standstill: Standstill) -> dict[str, object
         "shards": len(standstill.shards),
         "shard": standstill.shards[0] if standstill.shards else None,
     }
+
+
+def of_held(held: HeldId) -> dict[str, object]:
+    """Fields of a line about what is held."""
+    target = {} if held.target is None else {"target": held.target.text}
+    return {"rule": held.rule, "table": held.table, **target}
 
 
 def of_gap(gap: Gap) -> dict[str, object]:

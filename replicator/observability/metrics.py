@@ -53,6 +53,7 @@ class Metrics:
         self.refused = counter("refused_changes_total", "Changes that a target refused and that were parked.", target)
         self.parked = gauge("parked_keys", "Keys and records that are parked: refused by a target, and kept.", target)
         self.parked_age = gauge("parked_oldest_seconds", "Time since the oldest parked key was refused.", target)
+        self.held = gauge("rule_held", "1 for a rule or target that its world keeps from running.", [*target, "cause"])
         self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])
         self.blocked = gauge("blocked_targets", "Shards on which a target cannot go on.", target)
         self.lag = gauge("lag_seconds", "Age of the oldest record not yet applied; 0 when caught up (+-1 s).", target)

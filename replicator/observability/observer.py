@@ -13,6 +13,7 @@ import structlog
 
 from replicator.domain.errors import ReplicatorError, Throttled, Unreachable
 from replicator.domain.gaps import Gap
+from replicator.domain.held import Hold
 from replicator.domain.identifiers import RuleName, ShardId, WorkerId
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.owed_keys import OwedKey, Settlement
@@ -351,6 +352,21 @@ class LiveObserver:
             self._log.info("rule_paused", rule=rule)
         for rule in sorted(before - self._board.paused):
             self._log.info("rule_resumed", rule=rule)
+
+    def held(self, holds: Sequence[Hold]) -> None:
+        """These are held now, and nothing else; what changed is logged."""
+        before = {each.hold.held: each for each in self._board.held}
+        self._board.holds(holds)
+        for hold in holds:
+            known = before.pop(hold.held, None)
+            if known is None or known.hold.error.message != hold.error.message:
+                error, fields = hold.error, log_fields.of_held(hold.held)
+                self._log.warning(
+                    "rule_held", cause=hold.cause, reason=error.message, advice=error.worker_advice, **fields
+                )
+        for each in before.values():
+            seconds = round(self._clock.monotonic() - each.since, 1)
+            self._log.info("rule_released", held_seconds=seconds, **log_fields.of_held(each.hold.held))
 
     def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         """A background service failed and will be repeated."""

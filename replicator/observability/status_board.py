@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.gaps import Gap
+from replicator.domain.held import Hold, cause_of
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.owed_keys import OwedTo
 from replicator.domain.progress import Position
@@ -22,6 +23,7 @@ from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
+from replicator.observability.held_rows import Held, HeldRow, Met, is_held, rows_of
 from replicator.ports.clock import Clock
 from replicator.ports.events import OwedRows, Place
 from replicator.ports.services import ServiceId
@@ -158,6 +160,8 @@ class Board:
         """What targets are owed, by the source's region and whom."""
         self.paused: frozenset[RuleName] = frozenset()
         """Rules that an operator has paused, configured here or not."""
+        self.held: tuple[Held, ...] = ()
+        """What does not run because its world is wrong, as it was found by looking."""
         self.draining = False
         self.fatal_signs: list[Callable[[], str | None]] = []
         """Each tells why only a restart can help, or None."""
@@ -270,6 +274,12 @@ class Board:
         keys = {(each.rule, each.why) for each in found}
         return [each for key, each in before.items() if key not in keys]
 
+    def holds(self, found: Sequence[Hold]) -> None:
+        """These are held from now on, and nothing else."""
+        since = {each.hold.held: each.since for each in self.held}
+        now = self.clock.monotonic()
+        self.held = tuple(Held(hold, since.get(hold.held, now)) for hold in found)
+
     # -- how it stands ---------------------------------------------------------------------------------------------
 
     @property
@@ -301,8 +311,22 @@ class Board:
             return f"the coordinator attempted nothing for {silent:.0f} s"
         return next((reason for sign in self.fatal_signs if (reason := sign()) is not None), None)
 
+    def held_rows(self) -> list[HeldRow]:
+        """Everything that is held: what looks found, and what reading and writing ran into."""
+        services = [Met(service, trouble.error, trouble.since) for service, trouble in self.services.items()]
+        targets = [
+            Met((shard.stream.table, state.place.target), state.trouble.error, state.trouble.since)
+            for shard, state in self.targets()
+            if state.trouble is not None
+        ]
+        return rows_of(self.rules, self.held, [*services, *targets])
+
     def unready(self) -> list[str]:
-        """Reasons why this worker does not do its work now; empty when it does."""
+        """Reasons why this worker does not do its work now; empty when it does.
+
+        What is held is none while some rule runs: neither a restart nor another worker could do more.
+        """
+        rows = self.held_rows()
         reasons = ["draining"] if self.draining else []
         if not self.rules and self.worker is None:
             reasons.append("the tables of the rules were not looked for yet")
@@ -311,9 +335,18 @@ class Board:
             for rule in self.rules
             if (rule.source, rule.table) not in self.cycled
         ]
-        reasons += [f"{service.shown}: {trouble.error.worker_sentence}" for service, trouble in self.services.items()]
+        if rows and not self.choices and all(is_held(rule, rows) for rule in self.rules):
+            reasons += [row.sentence for row in rows]
+        held = [row.error for row in rows]
+        reasons += [
+            f"{service.shown}: {trouble.error.worker_sentence}"
+            for service, trouble in self.services.items()
+            if trouble.error not in held
+        ]
         for _, state in self.targets():
-            if state.trouble is not None and state.trouble.error.disposition is not Disposition.PARK:
+            if state.trouble is None or cause_of(state.trouble.error) is not None:
+                continue
+            if state.trouble.error.disposition is not Disposition.PARK:
                 reasons.append(f"{state.place.target.target_id}: {state.trouble.error.worker_sentence}")
         reasons += self._stalls()
         reasons += [

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from replicator.domain.gaps import Gap
     from replicator.domain.identifiers import RegionId, RuleName, TableName
     from replicator.domain.rules import Rule, Target
+    from replicator.observability.held_rows import HeldRow
     from replicator.observability.status_board import Board, Choice, ShardState, Stall, TargetState, Trouble, Waiting
 
 _MOST_SHARDS = 100
@@ -35,6 +36,7 @@ def shown(board: Board) -> dict[str, Any]:
         "unready": unready,
         "owned_shards": board.owned,
         "services": _services(board, now),
+        "held": [_held(row, now) for row in board.held_rows()],
         "choices": [_choice(choice) for choice in board.choices],
         "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
     }
@@ -47,6 +49,18 @@ def _services(board: Board, now: float) -> dict[str, Any]:
         name = service.shown if service.shown not in found else f"{service.shown} ({service.arn})"
         found[name] = _trouble(trouble, now)
     return found
+
+
+def _held(row: HeldRow, now: float) -> dict[str, Any]:
+    return {
+        "rule": row.held.rule,
+        "table": row.held.table,
+        "target": None if row.held.target is None else row.held.target.text,
+        "cause": row.cause.value,
+        "reason": row.error.message,
+        "advice": row.error.worker_advice,
+        "seconds": round(now - row.since, 1),
+    }
 
 
 def _choice(choice: Choice) -> dict[str, Any]:

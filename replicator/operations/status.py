@@ -98,6 +98,8 @@ class RuleStatus:
     sources: Sequence[SourceTable]
     shards: Sequence[ShardStatus]
     paused: bool
+    held: Sequence[Mapping[str, Any]]
+    """What of it is held, and why, as living workers say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,7 @@ def _joined(
                 sources=[SourceTable(region, table) for region, table in _sources(rule, stored.streams)],
                 shards=list(_shards(settings, rule, stored, _live(daemons, stored, rule.name), chosen.get(rule.name))),
                 paused=rule.name in paused,
+                held=_held(daemons, rule.name),
             )
             for rule in settings.rules
         ],
@@ -193,6 +196,17 @@ def _joined(
             *([] if stored.unknown is None else [stored.unknown.sentence]),
         ],
     )
+
+
+def _held(daemons: Mapping[str, Mapping[str, Any]], rule: str) -> list[Mapping[str, Any]]:
+    """What workers say is held of a rule: each thing once, whoever says it."""
+    found = {
+        (row["table"], row["target"] or ""): row
+        for daemon in daemons.values()
+        for row in daemon.get("held", ())
+        if row["rule"] == rule
+    }
+    return [found[key] for key in sorted(found)]
 
 
 def _without_rules(daemon: Mapping[str, Any]) -> dict[str, Any]:

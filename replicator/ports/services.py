@@ -19,6 +19,7 @@ class ServiceKind(enum.Enum):
     MEMBERS = "members"
     ALL_TABLES = "tables of the rules"
     TABLES = "tables of rule {rule}"
+    HELD = "looks at held rules"
     SOURCE = "stream of {source}"
     SHARDS = "shards of {source}"
     ROWS = "rows of {source}"

@@ -65,6 +65,10 @@ class CoordinationSettings(Frozen):
     discovery: Duration = Field(default=timedelta(seconds=10), description="time between two listings of a stream")
     watch: Duration = Field(default=timedelta(milliseconds=500), description="time between two looks at other workers")
     tables: Duration = Field(default=timedelta(seconds=60), description="time between two looks for a choice's tables")
+    held: Duration = Field(
+        default=timedelta(seconds=60),
+        description="time between two looks at what is held, and at the other tables",
+    )
     moves: int = Field(default=8, ge=1, le=1000, description="shards that a worker hands over at a time")
     describes_per_second: float = Field(
         default=8, gt=0, le=10, description="DescribeStream calls of all workers together, per region"
@@ -82,6 +86,8 @@ class CoordinationSettings(Frozen):
             raise ValueError("heartbeat must be at most half of lease, or one lost request loses every shard")
         if self.tables < _LEAST_BETWEEN_LOOKS:
             raise ValueError("tables must be at least 1s, because a look may ask about every table of a region")
+        if self.held < _LEAST_BETWEEN_LOOKS:
+            raise ValueError("held must be at least 1s, because a look asks about many tables")
         return self
 
 

@@ -98,12 +98,19 @@ def denying(
     before: Callable[[str], None] | None = None,
 ) -> Iterator[str]:
     """Serve in a thread; yields the endpoint."""
-    with DenyingServer(upstream, 0, denied) as server:
+    with serving(upstream, *denied) as server:
         server.ahead_seconds, server.page, server.status, server.before = ahead_seconds, page, status, before
+        yield server.url
+
+
+@contextmanager
+def serving(upstream: str, *denied: str) -> Iterator[DenyingServer]:
+    """Serve in a thread; yields the server, whose behaviour may be changed at any time."""
+    with DenyingServer(upstream, 0, denied) as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
-            yield server.url
+            yield server
         finally:
             server.shutdown()
             thread.join()

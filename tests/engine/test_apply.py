@@ -21,6 +21,7 @@ from replicator.domain.versions import ordered_version
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetContext, TargetPorts
+from replicator.engine.applying.gate import Gate
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import Session, ShardFence
@@ -60,6 +61,7 @@ class Bench:
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     moved: list[str] = field(default_factory=list)
     ahead: ReadAhead = field(default_factory=ReadAhead)
+    gate: Gate = field(default_factory=Gate)
 
     async def apply(self, position: Position = HORIZON, records: Sequence[ChangeRecord] | None = None) -> None:
         world = self.world
@@ -71,6 +73,7 @@ class Bench:
                     None if self.place.table is None else world.regions[self.place.region],
                     {name: CacheFunnel(cache) for name, cache in world.caches.items()},
                     world.conflicts,
+                    gate=self.gate,
                 ),
                 self.ahead,
                 limits=self.limits,

@@ -19,9 +19,9 @@ from replicator.domain.errors import (
     PoisonRecord,
     ReplicatorError,
     ShardGone,
+    StreamUnusable,
     TableMissing,
     Unreachable,
-    WorldMismatch,
 )
 from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId, TableName
 from replicator.domain.progress import END, Position
@@ -86,13 +86,13 @@ class DynamoStreams:
         member(described, "TableName", what)
         stream = described.get("StreamSpecification", {})
         if not stream.get("StreamEnabled") or "LatestStreamArn" not in described:
-            raise WorldMismatch(
+            raise StreamUnusable(
                 f"Table {table} in {region} has no stream.",
                 advice="Enable one with view type NEW_AND_OLD_IMAGES (`replicator init --enable-streams` does).",
             )
         view = stream.get("StreamViewType")
         if view != NEEDED_VIEW:
-            raise WorldMismatch(
+            raise StreamUnusable(
                 f"The stream of table {table} in {region} has view type {view}, but {NEEDED_VIEW} is needed.",
                 advice="A view type cannot be changed: disable the stream and enable it again with that type.",
             )

@@ -155,6 +155,7 @@ class TargetApplier:
                 wait = job.due_at - self._context.clock.monotonic()
                 if wait > 0:
                     await pause_or_raise(self._context.stop, wait)
+                await self._pass_gate(job)
                 failed_in = await self._try(job, tally)
             except Stopped:
                 jobs.put_back(job)
@@ -172,6 +173,13 @@ class TargetApplier:
             else:
                 job.due_at = self._context.clock.monotonic() + failed_in
             jobs.put_back(job)
+
+    async def _pass_gate(self, job: _Job) -> None:
+        """Wait while the target is held; the observer gets why."""
+        gate = self._context.ports.gate
+        if gate.error is not None:
+            self._in_trouble(job, gate.error)
+            await gate.passed(self._context.stop)
 
     def _done(self, window: Window, record: StreamRecord, moved: Callable[[Position], None]) -> None:
         self.done_at = self._context.clock.monotonic()
@@ -196,6 +204,7 @@ class TargetApplier:
             if error.disposition is Disposition.RELINQUISH:
                 raise
             tally.retries += 1
+            self._context.ports.gate.doubt(error)
             return self._failed(job, error)
         tally.take(tried)
         return None
@@ -214,14 +223,17 @@ class TargetApplier:
             job.wanted = self._driver.superseded(unit)
             self._need(job, needs=True)
         if refused or job.attempt >= _TRIES_BEFORE_TROUBLE:
-            if not job.in_trouble:
-                job.in_trouble = True
-                self._troubles += 1
-            self.trouble = error
-            self._context.observer.blocked(self.place, error, unit.key.shown if isinstance(unit, Run) else None)
+            self._in_trouble(job, error, unit.key.shown if isinstance(unit, Run) else None)
         else:
             self._context.observer.retrying(self.place, error, job.attempt)
         return backoff(job.attempt + (_SLOW_TRY if refused else 0), self._context.limits.backoff_seconds)
+
+    def _in_trouble(self, job: _Job, error: ReplicatorError, key: str | None = None) -> None:
+        if not job.in_trouble:
+            job.in_trouble = True
+            self._troubles += 1
+        self.trouble = error
+        self._context.observer.blocked(self.place, error, key)
 
     def _recovered(self, job: _Job) -> None:
         self._need(job, needs=False)

@@ -16,6 +16,7 @@ from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.rules import Rule
 from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.gate import Gate
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.parking import Parking
 from replicator.engine.applying.set_aside import SetAside
@@ -41,6 +42,8 @@ class TargetPorts:
     own_writes: OwnWrites = field(default_factory=lambda: OwnWrites(0))
     parking: Parking | None = None
     """Where refusals are set aside; None of a target that waits for them."""
+    gate: Gate = field(default_factory=Gate)
+    """Closed while the target's world is wrong."""
 
 
 @dataclass(slots=True)

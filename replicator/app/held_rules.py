@@ -1,0 +1,156 @@
+"""What is held, for as long as the daemon runs: looked at again and again, and let go when its world is mended.
+
+A rule that was held at the start is not run until its source, its stream and its claims are in order. A rule that runs
+is never stopped from here: what its stream still holds is to be read. Only the gates of single targets are closed, when
+a table is not what it was. Invariant: what does not answer changes nothing; what is not held any more was looked at.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+from replicator.app.preflight import Findings, Premises, Sight, Start, examine, rule_id, targets_of, unchosen
+from replicator.checks.cache_facts import answering
+from replicator.checks.world import look
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.held import Cause, HeldId, Hold
+from replicator.engine.waiting import pause_for_any
+from replicator.ports.services import ServiceId, ServiceKind
+
+if TYPE_CHECKING:
+    from replicator.engine.applying.gate import Gates
+    from replicator.settings import RuleSettings, Settings
+
+_BREATH_SECONDS = 1.0
+"""Time between two looks at least, whatever is doubted."""
+
+_RULES_PER_LOOK = 100
+"""So many rules that run are looked at in one look, in turn; what is held is looked at every time."""
+
+
+class Told(Protocol):
+    """What hears of holds."""
+
+    def held(self, holds: Sequence[Hold]) -> None:
+        """These are held now, and nothing else."""
+
+    def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
+        """A look failed."""
+
+    def service_recovered(self, service: ServiceId) -> None:
+        """And the next one did not."""
+
+
+class HeldRules:
+    """What is held: told of, and kept from running."""
+
+    def __init__(
+        self, premises: Premises, start: Start, gates: Gates, observer: Told, written: Callable[[], Settings]
+    ) -> None:
+        """`written`: the settings with the tables of now, whether they are held or not."""
+        self._premises = premises
+        self._gates = gates
+        self._observer = observer
+        self._written = written
+        self._seconds = premises.settings.coordination.held.total_seconds()
+        self._holds: dict[HeldId, Hold] = {}
+        self._resting: set[HeldId] = set()
+        """Rules that do not run."""
+        self._turn = 0
+        for hold in start.holds:
+            self._hold(hold)
+        self._resting = {hold.held for hold in start.holds if hold.held.target is None}
+        self._observer.held(list(self._holds.values()))
+
+    def running(self, settings: Settings) -> Settings:
+        """The settings without the rules that are held."""
+        rules = [rule for rule in settings.rules if not rule.sources or rule_id(rule) not in self._resting]
+        return settings.model_copy(update={"rules": rules})
+
+    async def run(self, use: Callable[[], None]) -> None:
+        """Look again and again until cancelled; `use` is called when other rules run than before."""
+        service = ServiceId(ServiceKind.HELD)
+        while True:
+            await asyncio.sleep(_BREATH_SECONDS)
+            await pause_for_any(self._seconds - _BREATH_SECONDS, self._gates.doubted)
+            self._gates.doubted.clear()
+            before = set(self._resting)
+            try:
+                await self.look()
+                self._observer.service_recovered(service)
+            except ReplicatorError as error:
+                self._observer.service_failed(service, error)
+            if self._resting != before:
+                use()
+
+    async def look(self) -> None:
+        """Look once at everything that is held, and at some of what is not."""
+        settings = self._written()
+        rules = list(self._due(settings))
+        world = await look(settings.model_copy(update={"rules": rules}), self._premises.places, thorough=False)
+        caches = await answering((rule for rule in rules if self._is_held(settings, rule)), self._premises.caches)
+        sight = Sight(settings, world, caches)
+        for rule in rules:
+            rests = rule_id(rule) in self._resting
+            # What was refused to a target is asked for again as before a start.
+            vouched = not rests and not self._is_held(settings, rule)
+            self._take(rule, await examine(self._premises, sight, rule, runs=vouched), settings)
+        self._forget({each for rule in settings.rules for each in _ids(settings, rule)})
+        self._holds |= {hold.held: hold for hold in unchosen(self._premises.finder.failed)}
+        self._observer.held(list(self._holds.values()))
+
+    def _due(self, settings: Settings) -> Iterator[RuleSettings]:
+        """What is held, and the next rules of those that run."""
+        rules = [rule for rule in settings.rules if rule.sources]
+        held = [rule for rule in rules if self._is_held(settings, rule)]
+        others = [rule for rule in rules if rule not in held]
+        self._turn = self._turn % len(others) if others else 0
+        yield from held
+        yield from (others + others)[self._turn : self._turn + min(_RULES_PER_LOOK, len(others))]
+        self._turn += _RULES_PER_LOOK
+
+    def _is_held(self, settings: Settings, rule: RuleSettings) -> bool:
+        ids = _ids(settings, rule)
+        return any(each in self._holds or (each.target and self._gates.of(each).error is not None) for each in ids)
+
+    # -- what was found ------------------------------------------------------------------------------------------------
+
+    def _take(self, rule: RuleSettings, found: Findings, settings: Settings) -> None:
+        """Let go what is mended, and hold what is wrong, as far as it was seen."""
+        now = {hold.held: hold for hold in found.holds}
+        whole = rule_id(rule)
+        for each in _ids(settings, rule):
+            hold = now.get(each)
+            if hold is not None:
+                if self._counts(hold):
+                    self._hold(hold)
+            elif each.target not in found.silent and not (each.target is not None and whole in now):
+                self._let_go(each)
+
+    def _counts(self, hold: Hold) -> bool:
+        """Whether what was found is held. A rule that runs shows by itself what is denied to it."""
+        runs = hold.held.target is None and hold.held not in self._resting
+        return not (runs and hold.cause is Cause.DENIED)
+
+    def _hold(self, hold: Hold) -> None:
+        self._holds[hold.held] = hold
+        if hold.held.target is not None:
+            self._gates.of(hold.held).close(hold.error)
+
+    def _let_go(self, each: HeldId) -> None:
+        self._holds.pop(each, None)
+        self._resting.discard(each)
+        if each.target is not None:
+            self._gates.of(each).open()
+
+    def _forget(self, known: set[HeldId]) -> None:
+        """What is no longer replicated is not held."""
+        for each in [each for each in self._holds if each not in known]:
+            self._let_go(each)
+
+
+def _ids(settings: Settings, rule: RuleSettings) -> list[HeldId]:
+    """What can be held of a rule: all of it, and its targets."""
+    return [rule_id(rule), *targets_of(settings, rule)] if rule.sources else []

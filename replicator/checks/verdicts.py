@@ -1,0 +1,105 @@
+"""What is wrong with the world of one rule: what keeps all of it from running, and what keeps single targets.
+
+Pure, and made of the same facts as `check`. What every rule needs is no rule's own: see `shared_facts`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from replicator.checks.described_tables import own_tables
+from replicator.checks.facts import Fact, Status
+from replicator.checks.judge import judge_rule, own_facts
+from replicator.checks.region_facts import region_facts
+from replicator.domain.errors import CacheWrong
+from replicator.domain.targets import TargetKind
+from replicator.settings import OrderedRule
+from replicator.settings.compiled_rules import rule_per_source
+
+if TYPE_CHECKING:
+    from replicator.checks.comparison import World
+    from replicator.domain.targets import TargetId
+    from replicator.settings import RuleSettings, Settings
+
+_SIDE, _OWED = "side table", "owed table"
+_OF_RULES = frozenset({_SIDE, _OWED})
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is wrong with a rule on one table.
+
+    `rule`: with all of it; `targets`: with single ones; `silent`: of which, None being the rule, something does not
+    answer, so that more may be wrong.
+    """
+
+    rule: Fact | None = None
+    targets: Mapping[TargetId, Fact] = field(default_factory=dict)
+    silent: frozenset[TargetId | None] = frozenset()
+
+
+def verdict(settings: Settings, world: World, rule: RuleSettings, caches: Mapping[str, Fact]) -> Verdict:
+    """What is wrong with a rule; `settings` hold it, `caches` are facts about caches by name, as far as they are known.
+
+    In a mesh every region needs every other, and so does a record: what is wrong with one holds the rule.
+    """
+    if not rule.sources:
+        return Verdict()
+    own = judge_rule(settings, world, rule)
+    of_targets: dict[TargetId, list[Fact]] = {}
+    of_rule: list[Fact] = []
+    if isinstance(rule, OrderedRule):
+        of_rule += _around(settings, world, rule.source, _OWED if rule.parks else "")
+    else:
+        of_rule += (fact for region in rule.regions_used for fact in _around(settings, world, region, _SIDE))
+    replicas = set()
+    for target in (target for run in rule_per_source(settings, rule) for target in run.targets):
+        facts = of_targets.setdefault(target.target_id, [])
+        if target.kind is TargetKind.REPLICA:
+            replicas.add(f"table {target.table} in {target.region}")
+            facts += _around(settings, world, target.region, _SIDE)
+            facts += (fact for fact in own if fact.subject == f"table {target.table} in {target.region}")
+        facts += _of_caches(settings, rule, target.region, caches)
+    of_rule += (fact for fact in own if fact.subject not in replicas)
+    wrong = {target: _first(facts) for target, facts in of_targets.items()}
+    everything: list[tuple[TargetId | None, list[Fact]]] = [(None, of_rule), *of_targets.items()]
+    return Verdict(
+        _first(of_rule),
+        {target: fact for target, fact in wrong.items() if fact is not None},
+        frozenset(who for who, facts in everything if any(map(_is_silent, facts))),
+    )
+
+
+def shared_facts(settings: Settings, world: World) -> list[Fact]:
+    """What every rule needs: the coordination region, and the tables that are the process's own."""
+    home = world[settings.coordination.region]
+    own = [each for each in own_tables(settings) if each.purpose not in _OF_RULES]
+    return [
+        *region_facts(settings, home, thorough=False),
+        *(fact for each in own for fact in own_facts(world[each.region], each, thorough=False)),
+    ]
+
+
+def _around(settings: Settings, world: World, region: str, purpose: str) -> Iterator[Fact]:
+    """Facts about a region, and about our own table of a purpose there."""
+    yield from region_facts(settings, world[region], thorough=False)
+    for own in own_tables(settings):
+        if (own.region, own.purpose) == (region, purpose):
+            yield from own_facts(world[region], own, thorough=False)
+
+
+def _of_caches(settings: Settings, rule: RuleSettings, region: str, caches: Mapping[str, Fact]) -> Iterator[Fact]:
+    """Facts about the caches that a rule acts on beside a region's table."""
+    for name in dict.fromkeys(action.cache for action in rule.cache):
+        if settings.caches[name].region == region and name in caches:
+            yield replace(caches[name], kind=CacheWrong)
+
+
+def _first(facts: Iterable[Fact]) -> Fact | None:
+    return next((fact for fact in facts if fact.is_wrong), None)
+
+
+def _is_silent(fact: Fact) -> bool:
+    return fact.status is Status.FAILED and not fact.is_wrong

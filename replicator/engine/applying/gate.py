@@ -1,0 +1,65 @@
+"""The gate in front of a target: closed while its world is wrong, so that nothing wrong is sent.
+
+A table that is missing may come back as another one, empty or with another key, and would be written as if nothing had
+happened. So what says that a table is not what it was closes the gate at once, and it opens only when the table was
+looked at. Invariant: while it is closed no change is begun at the target; what is under way ends as it may.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from replicator.domain.errors import ReplicatorError, SchemaMismatch, TableMissing
+from replicator.domain.held import HeldId
+from replicator.engine.waiting import Stopped, pause_for_any
+
+_IN_DOUBT = (TableMissing, SchemaMismatch)
+
+
+class Gate:
+    """One target's gate, for all of its shards."""
+
+    def __init__(self, doubted: Callable[[], None] | None = None) -> None:
+        """`doubted` is called when a table must be looked at; without it nothing is doubted."""
+        self._doubted = doubted
+        self._opened = asyncio.Event()
+        self._opened.set()
+        self.error: ReplicatorError | None = None
+        """Why it is closed; None while it is open."""
+
+    def close(self, error: ReplicatorError) -> None:
+        """Let nothing pass from now on."""
+        self.error = error
+        self._opened.clear()
+
+    def open(self) -> None:
+        """Let everything pass, at once."""
+        self.error = None
+        self._opened.set()
+
+    def doubt(self, error: ReplicatorError) -> None:
+        """Close behind an answer that says that the table is not what it was, until it was looked at."""
+        if self._doubted is not None and self.error is None and isinstance(error, _IN_DOUBT):
+            self.close(error)
+            self._doubted()
+
+    async def passed(self, stop: asyncio.Event) -> None:
+        """Wait until it is open; raise `Stopped` when the work is to stop before."""
+        while self.error is not None:
+            await pause_for_any(float("inf"), self._opened, stop)
+            if stop.is_set():
+                raise Stopped
+
+
+class Gates:
+    """The gates of a process, by what they hold."""
+
+    def __init__(self) -> None:
+        self._gates: dict[HeldId, Gate] = {}
+        self.doubted = asyncio.Event()
+        """Set when a table must be looked at."""
+
+    def of(self, target: HeldId) -> Gate:
+        """A target's gate; made at first sight."""
+        return self._gates.setdefault(target, Gate(self.doubted.set))

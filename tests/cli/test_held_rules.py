@@ -1,0 +1,162 @@
+"""A rule that cannot run holds only itself: at the start and while it runs, and it goes on when its world is mended."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from tests.cli.daemons import Daemon, running, wait_until
+from tests.cli.proxy import WRITES, serving
+from tests.cli.worlds import KEYS, World
+
+pytestmark = pytest.mark.servers
+
+GOOD = [f"good-{number}" for number in range(9)]
+VIEW = "NEW_AND_OLD_IMAGES"
+
+
+def quick(world: World) -> None:
+    world.config["coordination"]["held"] = "1s"
+
+
+def rule(name: str, table: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "table": table, "source": "us", "replicas": ["eu"], **more}
+
+
+def write(world: World, table: str, number: int) -> None:
+    world.put("us", table, pk={"S": "a"}, sk={"N": str(number)})
+
+
+def numbers(world: World, table: str, region: str = "eu") -> set[int]:
+    return {int(item["sk"]["N"]) for item in world.items(region, table)}
+
+
+def await_number(world: World, table: str, number: int) -> None:
+    wait_until(lambda: number in numbers(world, table), f"{number} has not arrived in {table}")
+
+
+def held(daemon: Daemon) -> dict[str, dict[str, Any]]:
+    """What /status shows as held, by rule or target."""
+    status = json.loads(daemon.answers("/status") or "{}")
+    return {row["target"] or row["rule"]: row for row in status.get("held", ())}
+
+
+def metric(daemon: Daemon) -> set[tuple[str, str]]:
+    """(rule, cause) of everything that the metric shows as held."""
+    lines = re.findall(r"^replicator_rule_held\{(.*)\} 1.0$", daemon.answers("/metrics") or "", re.MULTILINE)
+    labels = [dict(re.findall(r'(\w+)="([^"]*)"', line)) for line in lines]
+    return {(each["rule"], each["cause"]) for each in labels}
+
+
+def test_nine_rules_run_beside_one_with_a_table_that_is_not_there(world: World) -> None:
+    world.sound()
+    quick(world)
+    for table in GOOD:
+        world.table("us", table, view=VIEW)
+        world.table("eu", table)
+    world.config["rules"] = [rule("typo", "ordesr"), *(rule(table, table) for table in GOOD)]
+    refused = world.run("run", "--strict")
+    assert refused.code == 78
+    assert "Table ordesr in us does not exist" in refused.errors.strip().splitlines()[-1]
+    with running(world) as daemon:
+        daemon.await_ready()
+        for number, table in enumerate(GOOD):
+            write(world, table, number)
+        for number, table in enumerate(GOOD):
+            await_number(world, table, number)
+        assert "typo on ordesr is held: Table ordesr in us does not exist." in (daemon.answers("/readyz") or "")
+        assert metric(daemon) == {("typo", "missing")}
+        shown = world.run("status")
+        assert "rule typo is held: Table ordesr in us does not exist. Create it" in shown.said
+        (row,) = next(each for each in world.run("status", "--json").json["rules"] if each["name"] == "typo")["held"]
+        assert (row["cause"], row["target"], row["table"]) == ("missing", None, "ordesr")
+        world.table("us", "ordesr", view=VIEW)
+        wait_until(lambda: list(held(daemon)) == ["typo/replica/eu:ordesr"], "the source was not looked at again")
+        write(world, "ordesr", 77)
+        world.table("eu", "ordesr")
+        await_number(world, "ordesr", 77)
+        wait_until(lambda: not held(daemon), "what is mended is still held")
+        assert metric(daemon) == set()
+        assert (daemon.answers("/readyz") or "") == "ready\n"
+        assert daemon.stop() == 0
+
+
+def test_a_denied_permission_holds_one_rule_until_it_is_given_back(world: World) -> None:
+    world.sound()
+    quick(world)
+    world.table("us", "secret", view=VIEW)
+    world.table("eu", "secret")
+    with serving(world.endpoint_url) as proxy:
+        world.config["regions"]["ap"] = {"region": "eu-west-1", "endpoint_url": proxy.url}
+        world.config["rules"] += [{**rule("secret", "secret"), "replicas": ["ap"]}]
+        with running(world) as daemon:
+            daemon.await_ready()
+            proxy.denied = frozenset({*WRITES, "DescribeTable"})
+            write(world, "secret", 1)
+            wait_until(lambda: metric(daemon) == {("secret", "denied")}, "what is denied is not shown")
+            write(world, "orders", 2)
+            await_number(world, "orders", 2)
+            assert daemon.is_ready()
+            proxy.denied = frozenset()
+            await_number(world, "secret", 1)
+            wait_until(lambda: not held(daemon), "what is granted is still held")
+            proxy.denied = frozenset({*WRITES, "DescribeTable"})
+            assert daemon.stop() == 0
+        with running(world, name="again") as daemon:  # denied from the first moment on
+            daemon.await_ready()
+            assert metric(daemon) == {("secret", "denied")}
+            write(world, "secret", 3)
+            write(world, "orders", 4)
+            await_number(world, "orders", 4)
+            assert 3 not in numbers(world, "secret")
+            proxy.denied = frozenset()
+            await_number(world, "secret", 3)
+            assert daemon.stop() == 0
+
+
+def test_a_dropped_replica_waits_alone_until_it_is_what_it_should_be(world: World) -> None:
+    world.sound()
+    quick(world)
+    world.table("eu", "copies")
+    world.rule["replicas"] = ["eu"]
+    world.config["rules"] += [{**rule("copies", "orders"), "replicas": [{"region": "eu", "table": "copies"}]}]
+    with running(world) as daemon:
+        daemon.await_ready()
+        write(world, "orders", 1)
+        await_number(world, "copies", 1)
+        world.call("eu", "DeleteTable", TableName="copies")
+        write(world, "orders", 2)
+        await_number(world, "orders", 2)
+        wait_until(lambda: metric(daemon) == {("copies", "missing")}, "a missing table is not shown")
+        assert daemon.is_ready()
+        world.table("eu", "copies", {"pk": "S"})
+        wait_until(lambda: metric(daemon) == {("copies", "schema")}, "another key is not shown")
+        (row,) = held(daemon).values()
+        assert "Table copies in eu has the key pk (S), but its source orders in us has pk (S), sk (N)." in row["reason"]
+        write(world, "orders", 3)
+        await_number(world, "orders", 3)
+        assert world.items("eu", "copies") == []
+        world.call("eu", "DeleteTable", TableName="copies")
+        world.table("eu", "copies", KEYS)
+        await_number(world, "copies", 3)
+        await_number(world, "copies", 2)
+        wait_until(lambda: not held(daemon), "what is mended is still held")
+        assert daemon.stop() == 0
+
+
+def test_a_wrong_cache_holds_the_replica_that_it_stands_beside(world: World) -> None:
+    world.sound()
+    quick(world)
+    world.table("eu", "plain")
+    world.config["caches"]["eu_main"]["url"] = world.redis_url.replace("/0", "/99")
+    world.config["rules"] += [{**rule("plain", "orders"), "replicas": [{"region": "eu", "table": "plain"}]}]
+    with running(world) as daemon:
+        daemon.await_ready()
+        assert metric(daemon) == {("orders", "cache")}
+        write(world, "orders", 1)
+        await_number(world, "plain", 1)
+        assert numbers(world, "orders") == set()
+        assert daemon.stop() == 0
