@@ -146,6 +146,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     def use() -> None:
         sources.put(assembly.sources(held.running(watch.settings)))
         parts.board.reads(assembly.rules, watch.choices)
+        parts.board.resting = tuple(held.resting(watch.settings))
 
     watch = TableWatch(premises, start.survey, parts.observer)
     held = HeldRules(premises, start, gates, parts.observer, lambda: watch.settings)

@@ -18,8 +18,10 @@ from replicator.domain.errors import ReplicatorError
 from replicator.domain.held import Cause, HeldId, Hold
 from replicator.engine.waiting import pause_for_any
 from replicator.ports.services import ServiceId, ServiceKind
+from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
+    from replicator.domain.rules import Rule
     from replicator.engine.applying.gate import Gates
     from replicator.settings import RuleSettings, Settings
 
@@ -68,6 +70,11 @@ class HeldRules:
         """The settings without the rules that are held."""
         rules = [rule for rule in settings.rules if not rule.sources or rule_id(rule) not in self._resting]
         return settings.model_copy(update={"rules": rules})
+
+    def resting(self, settings: Settings) -> list[Rule]:
+        """The rules that are held, once per source that they would read."""
+        rules = [rule for rule in settings.rules if rule.sources and rule_id(rule) in self._resting]
+        return [seen for rule in rules for seen in rule_per_source(settings, rule)]
 
     async def run(self, use: Callable[[], None]) -> None:
         """Look again and again until cancelled; `use` is called when other rules run than before."""

@@ -160,6 +160,8 @@ class Board:
         """What targets are owed, by the source's region and whom."""
         self.paused: frozenset[RuleName] = frozenset()
         """Rules that an operator has paused, configured here or not."""
+        self.resting: tuple[Rule, ...] = ()
+        """Rules that are not among `rules` because they are held, once per source that they would read."""
         self.held: tuple[Held, ...] = ()
         """What does not run because its world is wrong, as it was found by looking."""
         self.draining = False
