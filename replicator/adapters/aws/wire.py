@@ -1,20 +1,25 @@
 """The hot path: request bodies that we write ourselves, answers that we parse ourselves.
 
-The stock client keeps endpoints, signing, connections and errors; three of its public events replace serialisation and
-parsing, so item images pass as untouched bytes. The fence is checked in the last event before a request is sent.
+Item images pass as untouched bytes. Through the stock client, three of its public events replace serialisation and
+parsing, and the fence is checked in the last event before a request is sent; without it, `transport` does the same.
 """
 
 from __future__ import annotations
 
+import asyncio
 import zlib
+from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from botocore import xform_name
 from botocore.exceptions import ClientError
 
-from replicator.adapters.aws.errors import CLIENT_ERRORS, is_object, translate
+from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, is_object, translate
+from replicator.adapters.aws.transport.choice import Choice
+from replicator.adapters.aws.transport.lean import LeanTransport, ServiceError
 from replicator.domain.errors import ReplicatorError, Unreachable
 
 if TYPE_CHECKING:
@@ -46,14 +51,83 @@ class Refusal(Exception):
 CONDITION_FAILED = "ConditionalCheckFailedException"
 TRANSACTION_CANCELLED = "TransactionCanceledException"
 
+Opener = Callable[[Any], Awaitable[Choice]]
+"""What makes the transport that takes the place of a client."""
 
-def prepare(client: Any) -> None:
-    """Let a client's calls carry bodies of ours (`call`); other calls through it stay as they are."""
-    service = client.meta.service_model.service_id.hyphenize()
-    events = client.meta.events
-    events.register(f"before-call.{service}", _write_body, unique_id="replicator-body")
-    events.register(f"before-send.{service}", _check_fence, unique_id="replicator-fence")
-    events.register(f"before-parse.{service}", _take_answer, unique_id="replicator-answer")
+
+class Wire:
+    """Calls of one client with bodies of ours; its other calls stay as they are.
+
+    With an opener they go without the client where that is the same (`adapters/aws/transport`); what that depends on
+    is judged at the first call, and again when the credentials are of another account.
+    """
+
+    def __init__(self, client: Any, opener: Opener | None = None, credentials: Any = None) -> None:
+        self._client = client
+        self._opener = opener
+        self._credentials = credentials
+        self._choice: Choice | None = None
+        self._account: str | None = None
+        self._turn = asyncio.Lock()
+        service = client.meta.service_model.service_id.hyphenize()
+        events = client.meta.events
+        events.register(f"before-call.{service}", _write_body, unique_id="replicator-body")
+        events.register(f"before-send.{service}", _check_fence, unique_id="replicator-fence")
+        events.register(f"before-parse.{service}", _take_answer, unique_id="replicator-answer")
+
+    async def call(self, operation: str, body: bytes, fence: Fence | None, what: str, **hints: str) -> bytes:
+        """Send `body` as an operation, for example `PutItem`; returns the answer's body.
+
+        `hints` are parameters that the client needs to find its endpoint. Raises `Refusal` for a failed condition and a
+        translated error for everything else; `LeaseLost` before the send when the fence is down. What is not a JSON
+        object, or not the one that was sent, is no answer: a proxy before the service may answer 200.
+        """
+        exchange = _Exchange(body, fence)
+        try:
+            await self._send(operation, exchange, hints)
+        except ReplicatorError:
+            raise
+        except ClientError as error:
+            code = error_code(error)
+            if code in {CONDITION_FAILED, TRANSACTION_CANCELLED}:
+                _verify(exchange, what)
+                raise Refusal(code, exchange.answer) from error
+            raise translate(error, what) from error
+        except CLIENT_ERRORS as error:
+            raise translate(error, what) from error
+        _verify(exchange, what)
+        return exchange.answer
+
+    async def _send(self, operation: str, exchange: _Exchange, hints: Mapping[str, str]) -> None:
+        transport = None if self._opener is None else await self._transport(self._opener)
+        if transport is None:
+            token = _exchange.set(exchange)
+            try:
+                await getattr(self._client, xform_name(operation))(**hints)
+            finally:
+                _exchange.reset(token)
+            return
+        try:
+            answer = await transport.send(operation, exchange.body, exchange.fence)
+        except ServiceError as error:
+            exchange.answer, exchange.checksum = error.answer.body, error.answer.checksum
+            raise
+        exchange.answer, exchange.checksum = answer.body, answer.checksum
+
+    async def _transport(self, opener: Opener) -> LeanTransport | None:
+        account = await self._credentials.get_account_id()
+        if self._choice is None or account != self._account:
+            async with self._turn:
+                if self._choice is None or account != self._account:
+                    former, self._choice, self._account = self._choice, await opener(self._client), account
+                    if former is not None and former.transport is not None:
+                        former.transport.close()
+        return self._choice.transport
+
+    def close(self) -> None:
+        """Close what is open beside the client."""
+        if self._choice is not None and self._choice.transport is not None:
+            self._choice.transport.close()
 
 
 def _write_body(params: dict[str, Any], **_: object) -> None:
@@ -77,33 +151,6 @@ def _take_answer(response_dict: dict[str, Any], **_: object) -> None:
             response_dict["body"] = b"{}"
 
 
-async def call(operation: Any, body: bytes, fence: Fence | None, what: str, **hints: str) -> bytes:
-    """Send `body` through a client's method, for example `client.put_item`; returns the answer's body.
-
-    `hints` are parameters that the client needs to find its endpoint. Raises `Refusal` for a failed condition and a
-    translated error for everything else; `LeaseLost` before the send when the fence is down. What is not a JSON object,
-    or not the one that was sent, is no answer: a proxy before the service may answer 200.
-    """
-    exchange = _Exchange(body, fence)
-    token = _exchange.set(exchange)
-    try:
-        await operation(**hints)
-    except ReplicatorError:
-        raise
-    except ClientError as error:
-        code = str(error.response.get("Error", {}).get("Code", ""))
-        if code in {CONDITION_FAILED, TRANSACTION_CANCELLED}:
-            _verify(exchange, what)
-            raise Refusal(code, exchange.answer) from error
-        raise translate(error, what) from error
-    except CLIENT_ERRORS as error:
-        raise translate(error, what) from error
-    finally:
-        _exchange.reset(token)
-    _verify(exchange, what)
-    return exchange.answer
-
-
 def _verify(exchange: _Exchange, what: str) -> None:
     if not is_object(exchange.answer):
         raise Unreachable(f"{what} was answered by something that is not DynamoDB.")
@@ -121,8 +168,3 @@ def decoded(decoder: msgspec.json.Decoder[_Answer], body: bytes, what: str) -> _
     except (msgspec.DecodeError, ValueError) as error:
         raise Unreachable(f"{what} got an answer that is not DynamoDB's ({error}).") from error
 
-
-# -- GetRecords ----------------------------------------------------------------------------------------------------
-
-
-# -- DescribeStream ------------------------------------------------------------------------------------------------

@@ -1,0 +1,264 @@
+"""HTTP/1.1 exchanges on kept connections: one request, one answer, one deadline.
+
+Invariant: a connection carries one exchange at a time and is kept only after an answer was read to its end; after a
+cancellation, a deadline or anything unexpected it is closed. A request that found its kept connection closed before
+the first byte of an answer is sent once more on a new one: the fence is asked again, and every request is conditional
+or reads, so sending twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+import httptools
+
+_KEPT_SECONDS = 15.0
+"""A connection that was idle for longer is not used again: the other side may be closing it."""
+
+_MOST_BYTES = 64 * 1024 * 1024
+"""An answer that is longer is none of this service's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where requests go; `tls` is None for plain text."""
+
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer, with the headers that matter; names are in lower case."""
+
+    status: int
+    body: bytes
+    checksum: str | None = None
+    date: str | None = None
+
+
+class BrokenExchange(Exception):
+    """A connection ended, or carried something that is not HTTP. `unanswered`: not one byte had come."""
+
+    def __init__(self, why: str, *, unanswered: bool) -> None:
+        super().__init__(why)
+        self.unanswered = unanswered
+
+
+class ConnectTimeout(Exception):
+    """A connection was not made in time."""
+
+
+class ReadTimeout(Exception):
+    """An answer did not come in time."""
+
+
+class _Connection(asyncio.Protocol):
+    """One connection; the parser calls `on_*`."""
+
+    def __init__(self) -> None:
+        self.used = False
+        self.idle_since = 0.0
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[Answer] | None = None
+        self._answer = Answer(0, b"")
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._begun = False
+        self.closed = False
+
+    # -- by the loop -------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+
+        self._transport = cast("asyncio.Transport", transport)  # not a subclass in every loop
+
+    def data_received(self, data: bytes) -> None:
+        if self._waiter is None:  # nothing was asked, so it answers nothing of ours
+            self.close()
+            return
+        self._begun = True
+        self._size += len(data)
+        try:
+            if self._size > _MOST_BYTES:
+                raise httptools.HttpParserError("the answer is too long")  # noqa: TRY301 - one end for both
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(f"the answer is not HTTP ({error})")
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._fail("the connection was closed" if exc is None else f"the connection broke ({exc})")
+
+    # -- by the parser -----------------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"x-amz-crc32":
+            self._answer.checksum = value.decode("latin-1")
+        elif name == b"date":
+            self._answer.date = value.decode("latin-1")
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        answer, parts = self._answer, self._parts
+        answer.status = self._parser.get_status_code()
+        answer.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        if not self._parser.should_keep_alive():
+            self.close()
+        self._answer, self._parts, self._size = Answer(0, b""), [], 0
+        if waiter is not None and not waiter.done():
+            waiter.set_result(answer)
+
+    # -- by the pool -------------------------------------------------------------------------------------------------
+
+    def send(self, head: bytes, body: bytes, waiter: asyncio.Future[Answer]) -> None:
+        """Send a request whose answer the future gets."""
+        assert self._transport is not None
+        self._waiter, self._begun, self.used = waiter, False, True
+        self._transport.write(head + body)
+
+    def close(self) -> None:
+        """Use the connection no more."""
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    def _fail(self, why: str) -> None:
+        waiter, self._waiter = self._waiter, None
+        if not self.closed:
+            self.close()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(BrokenExchange(why, unanswered=not self._begun))
+
+
+class ConnectionPool:
+    """Connections to one endpoint, at most so many."""
+
+    def __init__(
+        self, endpoint: Endpoint, *, connections: int, connect_seconds: float, read_seconds: float
+    ) -> None:
+        self._endpoint = endpoint
+        self._most = connections
+        self._connect_seconds = connect_seconds
+        self._read_seconds = read_seconds
+        self._open = 0
+        self._kept: list[_Connection] = []
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_closed = False
+
+    async def exchange(self, prepare: Callable[[], tuple[bytes, bytes]]) -> Answer:
+        """Send what `prepare` gives when a connection is free (head and body; it may raise), and await the answer.
+
+        Raises `ConnectTimeout`, `ReadTimeout`, `BrokenExchange`, or what the system says of a connection (`OSError`).
+        """
+        await self._slot()
+        try:
+            while True:
+                connection = self._take_kept()
+                was_kept = connection is not None
+                if connection is None:
+                    connection = await self._connect()
+                try:
+                    return await self._exchange_on(connection, prepare)
+                except BrokenExchange as error:
+                    if not (was_kept and error.unanswered):
+                        raise
+        finally:
+            self._free_slot()
+
+    async def _exchange_on(self, connection: _Connection, prepare: Callable[[], tuple[bytes, bytes]]) -> Answer:
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[Answer] = loop.create_future()
+        is_whole = False
+        deadline = None
+        try:
+            head, body = prepare()
+            connection.send(head, body, waiter)
+            deadline = loop.call_later(self._read_seconds, _out_of_time, waiter)
+            answer = await waiter
+            is_whole = True
+            return answer
+        finally:
+            if deadline is not None:
+                deadline.cancel()
+            if is_whole and not connection.closed and not self._is_closed:
+                connection.idle_since = loop.time()
+                self._kept.append(connection)
+            elif not connection.closed:
+                connection.close()
+
+    def _take_kept(self) -> _Connection | None:
+        """The connection that was used last; those that stood too long are closed."""
+        now = asyncio.get_running_loop().time()
+        while self._kept:
+            connection = self._kept.pop()
+            if connection.closed:
+                continue
+            if now - connection.idle_since <= _KEPT_SECONDS:
+                return connection
+            connection.close()
+        return None
+
+    async def _connect(self) -> _Connection:
+        endpoint = self._endpoint
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                _, connection = await asyncio.get_running_loop().create_connection(
+                    _Connection,
+                    endpoint.host,
+                    endpoint.port,
+                    ssl=endpoint.tls,
+                    server_hostname=endpoint.host if endpoint.tls is not None else None,
+                )
+        except TimeoutError as error:
+            raise ConnectTimeout(f"no connection to {endpoint.host} in {self._connect_seconds:g} s") from error
+        return connection
+
+    # -- slots -------------------------------------------------------------------------------------------------------
+
+    async def _slot(self) -> None:
+        if self._open < self._most and not self._waiting:
+            self._open += 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():  # the slot came with the cancellation: hand it on
+                self._free_slot()
+            raise
+
+    def _free_slot(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._open -= 1
+
+    def close(self) -> None:
+        """Close what is kept; what is under way is closed when it ends."""
+        self._is_closed = True
+        for connection in self._kept:
+            connection.close()
+        self._kept.clear()
+
+
+def _out_of_time(waiter: asyncio.Future[Answer]) -> None:
+    if not waiter.done():
+        waiter.set_exception(ReadTimeout("no answer in time"))

@@ -1,0 +1,197 @@
+"""The hot calls without the stock client: our own bodies, signed and sent as they are, answers as they came.
+
+What it shares with the stock client: its credentials, its endpoint, its trust in certificates and its error classes.
+Invariant: whatever an answer means, it means the same as through the stock client; `tests/contract` holds both beside
+each other.
+"""
+
+from __future__ import annotations
+
+import time
+from http.client import responses
+from collections.abc import Callable
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import msgspec
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import ConnectionClosedError as ClosedError
+from botocore.parsers import ResponseParserError
+
+from replicator import __version__
+from replicator.adapters.aws.transport.connections import (
+    Answer,
+    BrokenExchange,
+    ConnectionPool,
+    ConnectTimeout,
+    Endpoint,
+    ReadTimeout,
+)
+from replicator.adapters.aws.transport.signing import Signer
+
+if TYPE_CHECKING:
+    import ssl
+
+    from replicator.adapters.aws.clients import ClientTimes
+    from replicator.adapters.aws.credentials import RenewableCredentials
+    from replicator.ports.targets import Fence
+
+_HTTP_ERRORS = 300
+_SERVER_ERRORS = 500
+_HTML = (b"<html>", b"<!doctype html")
+_SKEWED = frozenset({"InvalidSignatureException", "RequestTimeTooSkewed", "RequestInTheFuture", "RequestExpired"})
+_LEAST_SKEW_SECONDS = 60.0
+"""A clock that is off by less is no reason for a refusal: the service accepts about five minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What distinguishes two services on the wire: `target` is the prefix of X-Amz-Target."""
+
+    signing_name: str
+    target: str
+    content_type: str
+
+    @classmethod
+    def of(cls, client: Any) -> Service:
+        """The service of a stock client."""
+        model = client.meta.service_model
+        return cls(
+            model.signing_name,
+            model.metadata["targetPrefix"],
+            f"application/x-amz-json-{model.metadata['jsonVersion']}",
+        )
+
+
+class LeanTransport:
+    """Calls of one service in one region, by name and body."""
+
+    def __init__(  # noqa: PLR0913 - a composition root fills it once
+        self,
+        service: Service,
+        *,
+        url: str,
+        region: str,
+        credentials: RenewableCredentials,
+        times: ClientTimes,
+        connections: int,
+        tls: ssl.SSLContext | None = None,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        parts = urlsplit(url)
+        assert parts.hostname is not None, "an endpoint has a host"
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        self.url = url
+        self._host = parts.netloc.rpartition("@")[2] if parts.port else parts.hostname
+        self._service = service
+        self._credentials = credentials
+        self._wall = wall
+        self._skew = 0.0
+        self._signer = Signer(
+            service=service.signing_name, region=region, host=self._host, content_type=service.content_type
+        )
+        self._pool = ConnectionPool(
+            Endpoint(parts.hostname, port, tls if secure else None),
+            connections=connections,
+            connect_seconds=times.connect_seconds,
+            read_seconds=times.read_seconds,
+        )
+        self._head = (
+            f"POST / HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {service.content_type}\r\n"
+            f"User-Agent: replicator/{__version__}\r\nAccept-Encoding: identity\r\n"
+        )
+
+    def request(self, operation: str, body: bytes, credentials: Any, now: float) -> bytes:
+        """The head of a request as it is sent at a time of the service's clock, in seconds since 1970."""
+        target = f"{self._service.target}.{operation}"
+        signed = self._signer.headers(credentials, target, body, now)
+        return f"{self._head}X-Amz-Target: {target}\r\n{signed}Content-Length: {len(body)}\r\n\r\n".encode("latin-1")
+
+    async def send(self, operation: str, body: bytes, fence: Fence | None) -> Answer:
+        """Send a call; an answer that is no error. Errors are those of the stock client.
+
+        The fence is asked right before the bytes go out, again when they go out a second time.
+        """
+        credentials = await self._credentials.get_frozen_credentials()
+
+        def prepare() -> tuple[bytes, bytes]:
+            if fence is not None:
+                fence.check()
+            return self.request(operation, body, credentials, self._wall() + self._skew), body
+
+        try:
+            answer = await self._pool.exchange(prepare)
+        except ConnectTimeout as error:
+            raise ConnectTimeoutError(endpoint_url=self.url, error=error) from error
+        except ReadTimeout as error:
+            raise ReadTimeoutError(endpoint_url=self.url, error=error) from error
+        except BrokenExchange as error:
+            raise ClosedError(endpoint_url=self.url, error=error) from error
+        except OSError as error:
+            raise EndpointConnectionError(endpoint_url=self.url, error=error) from error
+        if answer.status < _HTTP_ERRORS:
+            self._credentials.answered({})
+            return answer
+        raise self._error(operation, answer)
+
+    def _error(self, operation: str, answer: Answer) -> ServiceError:
+        code, message = error_of(answer)
+        self._credentials.answered({"Error": {"Code": code}})
+        if code in _SKEWED and answer.date is not None:
+            self._correct(answer.date)
+        return ServiceError(code, message, operation, answer)
+
+    def _correct(self, date: str) -> None:
+        """Take the service's clock for the right one, when it refused a signature because of the time."""
+        try:
+            skew = parsedate_to_datetime(date).timestamp() - self._wall()
+        except (TypeError, ValueError):
+            return
+        if abs(skew - self._skew) >= _LEAST_SKEW_SECONDS:
+            self._skew = skew
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._pool.close()
+
+
+class ServiceError(ClientError):
+    """An answer that is an error, as the stock client raises it, with the answer itself."""
+
+    def __init__(self, code: str, message: str, operation: str, answer: Answer) -> None:
+        super().__init__(
+            {
+                "Error": {"Code": code, "Message": message},
+                "ResponseMetadata": {
+                    "HTTPStatusCode": answer.status,
+                    "HTTPHeaders": {},
+                    "RequestId": "",
+                    "HostId": "",
+                    "RetryAttempts": 0,
+                },
+            },
+            operation,
+        )
+        self.answer = answer
+
+
+def error_of(answer: Answer) -> tuple[str, str]:
+    """Code and message of an answer that is an error; the status stands for the code when the body names none.
+
+    Raises `ResponseParserError` when the answer cannot be a service's.
+    """
+    body = answer.body.strip()
+    if answer.status >= _SERVER_ERRORS and (not body or body.lower().startswith(_HTML)):
+        return str(answer.status), responses.get(answer.status, "")
+    try:
+        document = msgspec.json.decode(body) if body else {}
+    except (msgspec.DecodeError, ValueError):
+        return str(answer.status), body.decode("utf-8", "replace")
+    code = document.get("__type", str(answer.status)) if isinstance(document, dict) else None
+    if not isinstance(code, str):
+        raise ResponseParserError(f"an answer with status {answer.status} is not one of this service")
+    message = document.get("message", document.get("Message", ""))
+    return code.partition(":")[0].rpartition("#")[2], str(message)
