@@ -17,7 +17,6 @@ from uuid import uuid4
 import structlog
 
 from replicator import __version__
-from replicator.adapters.aws.wire import prepare
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.admin.server import serve_admin
@@ -129,9 +128,6 @@ class _Parts:
 
 async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     """Look at the world, then replicate until `stop`."""
-    for place in parts.places.values():
-        prepare(place.dynamodb)
-        prepare(place.streams)
     gates = Gates()
     assembly = Assembly(parts.settings, parts.places, parts.home, parts.caches, parts.clock, parts.observer, gates)
     finder = TableFinder(parts.settings, parts.places)

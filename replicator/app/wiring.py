@@ -193,7 +193,7 @@ class Assembly:
         """A table of a rule, within the bounds that all shards of the process have there together."""
         assert target.table is not None, "only tables are regions"
         region = DynamoRegion(
-            self._places[target.region].dynamodb,
+            self._places[target.region].items,
             region_id=target.region,
             table=target.table,
             side_table=self._settings.side_table_name,

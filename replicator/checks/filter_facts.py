@@ -128,7 +128,6 @@ async def _tried(rule: Rule, place: Place) -> Fact:
 
 
 async def _items(place: Place, table: str, what: str) -> list[Image]:
-    wire.prepare(place.dynamodb)
     body = _ENCODE({"TableName": table, "Limit": _SAMPLE})
-    answer = await wire.call(place.dynamodb.scan, body, None, what, TableName=table)
+    answer = await place.items.call("Scan", body, None, what, TableName=table)
     return [Image(bytes(item)) for item in wire.decoded(_PAGE, answer, what).Items]

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replicator.adapters.aws import wire
 from replicator.adapters.clients import open_places
 from replicator.adapters.dynamodb.coordination import (
     CoordinationTable,
@@ -132,8 +131,6 @@ async def open_group(
 ) -> AsyncIterator[Group]:
     """The group's rows, with clients of the coordination region and of some more."""
     async with open_places(settings, {settings.coordination.region, *regions}) as places:
-        for region in set(regions):
-            wire.prepare(places[region].streams)
         yield Group(settings, places, announce)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from replicator.adapters.aws import wire
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.domain.modes.requests import Found, FoundRow, GetItem, GetSideRow, GetTombstone
@@ -20,9 +19,8 @@ if TYPE_CHECKING:
 
 def region_of(settings: Settings, place: Place, table: str) -> DynamoRegion:
     """A table and its side table, for one request at a time."""
-    wire.prepare(place.dynamodb)
     return DynamoRegion(
-        place.dynamodb,
+        place.items,
         region_id=place.region_id,
         table=table,
         side_table=settings.side_table_name,

@@ -165,14 +165,13 @@ async def write(group: Group, promotion: Promotion) -> list[str]:
     written = {} if promotion.item is None else promotion.item.attributes
     when = as_shown(shown, written, promotion.key.parts[0][0])
     table = b'"TableName":%b,"ReturnValues":"ALL_OLD"' % msgspec.json.encode(promotion.table)
-    operation: Any
     if promotion.item is None:
-        operation, what, subject = place.dynamodb.delete_item, "DeleteItem", b'"Key":%b' % promotion.key.wire
+        operation, subject = "DeleteItem", b'"Key":%b' % promotion.key.wire
     else:
-        operation, what, subject = place.dynamodb.put_item, "PutItem", b'"Item":%b' % promotion.item.wire
-    what = f"{what} on {promotion.table} in {promotion.region}"
+        operation, subject = "PutItem", b'"Item":%b' % promotion.item.wire
+    what = f"{operation} on {promotion.table} in {promotion.region}"
     try:
-        answer = await wire.call(
+        answer = await place.items.call(
             operation, b"{%b,%b,%b}" % (table, subject, when), None, what, TableName=promotion.table
         )
     except wire.Refusal as refusal:

@@ -49,14 +49,14 @@ async def dynamo_place(dynamodb_url: str) -> AsyncIterator[Place]:
         yield opened
 
 
-@pytest.fixture(params=WORLDS)
+@pytest.fixture(params=[*WORLDS, pytest.param("lean", marks=pytest.mark.servers)])
 async def region_bench(request: pytest.FixtureRequest) -> AsyncIterator[RegionBench]:
     """A region in each world."""
     if request.param == "memory":
         yield MemoryRegionBench()
         return
-    async with place(request.getfixturevalue("dynamodb_url")) as opened:
-        bench = DynamoRegionBench(opened.dynamodb, {"pk": "S"})
+    async with place(request.getfixturevalue("dynamodb_url"), lean=request.param == "lean") as opened:
+        bench = DynamoRegionBench(opened, {"pk": "S"})
         await bench.create()
         yield bench
 

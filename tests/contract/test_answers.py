@@ -110,7 +110,7 @@ async def at(answers: Answers) -> AsyncIterator[Ports]:
     clock = SystemClock()
     async with TestServer(application, host="127.0.0.1") as server, place(str(server.make_url("/"))) as opened:
         region = DynamoRegion(
-            opened.dynamodb,
+            opened.items,
             region_id="eu",
             table=ORDERS,
             side_table="side",

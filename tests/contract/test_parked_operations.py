@@ -11,7 +11,6 @@ import pytest
 import pytest_asyncio
 
 from replicator.adapters.aws.clients import ClientTimes, Place, open_place
-from replicator.adapters.aws.wire import prepare
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.conflict_log import shown
 from replicator.adapters.dynamodb.owed_keys import owed_keys
@@ -102,7 +101,6 @@ async def places(dynamodb_url: str) -> AsyncIterator[dict[str, Place]]:
         for name, region in ENDPOINTS.items():
             where = RegionSettings.model_validate({"region": region, "endpoint_url": dynamodb_url})
             opened[name] = await stack.enter_async_context(open_place(name, where, ClientTimes(), connections=8))
-            prepare(opened[name].dynamodb)
         yield opened
 
 

@@ -177,7 +177,7 @@ async def test_a_table_with_another_key_is_no_fault_of_the_item(dynamo_place: Pl
         ({"pk": "N"}, (put, read, delete, guarded)),
     ]
     for keys, refused in requests:
-        bench = DynamoRegionBench(dynamo_place.dynamodb, keys)
+        bench = DynamoRegionBench(dynamo_place, keys)
         await bench.create()
         for request in refused:
             with pytest.raises(SchemaMismatch):
@@ -187,7 +187,7 @@ async def test_a_table_with_another_key_is_no_fault_of_the_item(dynamo_place: Pl
 @pytest.mark.servers
 async def test_an_item_is_as_large_as_we_count_it(dynamo_place: Place) -> None:
     """At the bound it is taken, and one byte more is refused, here and there."""
-    bench = DynamoRegionBench(dynamo_place.dynamodb, {"pk": "S"})
+    bench = DynamoRegionBench(dynamo_place, {"pk": "S"})
     await bench.create()
     mixed = {
         "pk": {"S": "k"},
@@ -211,7 +211,7 @@ async def test_a_conflict_entry_is_no_business_of_a_table(region_bench: RegionBe
 
 @pytest.mark.servers
 async def test_a_missing_table_is_named(dynamo_place: Place) -> None:
-    bench = DynamoRegionBench(dynamo_place.dynamodb, {"pk": "S"})
+    bench = DynamoRegionBench(dynamo_place, {"pk": "S"})
     put = Put(K, item("k"), V1, AbsentOrStampBelow(V1))
     for request in (put, RaiseTombstone(K, V1), GetItem(K)):
         with pytest.raises(TableMissing, match=r"(orders|side)-.* in eu"):
@@ -321,7 +321,7 @@ async def test_conditions_evaluated_in_memory_and_rendered_for_a_server_agree(
     made = cases(Random("agreement" + "".join(keys)), keys, rounds)
     assert len(made) == rounds * 13 * 4 * 12
     start = {where_of(request): slot for slot, request in made}
-    server, memory = DynamoRegionBench(dynamo_place.dynamodb, keys), MemoryRegion()
+    server, memory = DynamoRegionBench(dynamo_place, keys), MemoryRegion()
     await server.create()
     await server.seed(start)
     memory.slots.update(start)

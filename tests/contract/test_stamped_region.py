@@ -212,7 +212,7 @@ def test_nonces_are_eight_characters_that_a_stamp_may_end_with() -> None:
 
 @pytest.mark.servers
 async def test_every_write_of_a_row_moves_its_expiry_forward(dynamo_place: Place) -> None:
-    server = DynamoRegionBench(dynamo_place.dynamodb, {"pk": "S"})
+    server = DynamoRegionBench(dynamo_place, {"pk": "S"})
     await server.create()
     requests: list[StampRequest] = [
         MergeTombstone(K, tombstone(V1)),
@@ -230,7 +230,7 @@ async def test_every_write_of_a_row_moves_its_expiry_forward(dynamo_place: Place
 
 @pytest.mark.servers
 async def test_a_row_of_another_mode_is_refused_with_a_sentence(dynamo_place: Place) -> None:
-    server = DynamoRegionBench(dynamo_place.dynamodb, {"pk": "S"})
+    server = DynamoRegionBench(dynamo_place, {"pk": "S"})
     await server.create()
     await server.seed({K: Slot(None, "7" * 56)})
     with pytest.raises(WorldMismatch, match="no version of mode active-active"):
@@ -355,7 +355,7 @@ async def test_stamps_and_rows_evaluated_in_memory_and_rendered_for_a_server_agr
     made = cases(Random(f"stamps in {attribute}"), rounds=400, attribute=attribute)
     assert len(made) == 3600
     start = {request.key: slot for slot, request in made}
-    server = DynamoRegionBench(dynamo_place.dynamodb, {"pk": "S", "a": "N"})
+    server = DynamoRegionBench(dynamo_place, {"pk": "S", "a": "N"})
     memory = MemoryRegion(nonce=lambda: NONCE, stamp_attribute=attribute)
     region = server.region
     assert isinstance(region, DynamoRegion)

@@ -154,7 +154,7 @@ async def test_conditions_on_versions_evaluated_in_memory_and_rendered_for_a_ser
     made = cases(Random("versions"), rounds=20)
     assert len(made) == 20 * len([*VALUES, "absent"]) * 4 > 3000
     start = {request.key: slot for slot, request in made}
-    server, memory = DynamoRegionBench(dynamo_place.dynamodb, {"pk": "S"}), MemoryRegion()
+    server, memory = DynamoRegionBench(dynamo_place, {"pk": "S"}), MemoryRegion()
     await server.create()
     await server.seed(start)
     memory.slots.update(start)
@@ -172,7 +172,7 @@ async def test_conditions_on_versions_evaluated_in_memory_and_rendered_for_a_ser
 
 @pytest.mark.servers
 async def test_a_number_keeps_its_version_on_its_way_through_a_server(dynamo_place: Place) -> None:
-    server = DynamoRegionBench(dynamo_place.dynamodb, {"pk": "S"})
+    server = DynamoRegionBench(dynamo_place, {"pk": "S"})
     await server.create()
     keys = [ItemKey((("pk", "S", number),)) for number in NUMBERS]
     await server.seed({where: Slot(item(number, {"N": number})) for where, number in zip(keys, NUMBERS, strict=True)})

@@ -14,7 +14,6 @@ from typing import Any, Protocol
 import redis.asyncio as redis_asyncio
 
 from replicator.adapters.aws.clients import ClientTimes, Place, open_place
-from replicator.adapters.aws.wire import call, prepare
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.adapters.redis.cache import RedisCache
@@ -35,12 +34,10 @@ def fresh(name: str) -> str:
 
 
 @asynccontextmanager
-async def place(endpoint_url: str) -> AsyncIterator[Place]:
+async def place(endpoint_url: str, *, lean: bool = False, times: ClientTimes | None = None) -> AsyncIterator[Place]:
     """Clients of a region at a local endpoint."""
     settings = RegionSettings.model_validate({"region": "eu-west-1", "endpoint_url": endpoint_url})
-    async with open_place("eu", settings, ClientTimes(), connections=32) as opened:
-        prepare(opened.dynamodb)
-        prepare(opened.streams)
+    async with open_place("eu", settings, times or ClientTimes(), connections=32, lean=lean) as opened:
         yield opened
 
 
@@ -123,12 +120,12 @@ class MemoryRegionBench:
 class DynamoRegionBench:
     """A table and its side table on a server that speaks DynamoDB."""
 
-    def __init__(self, dynamodb: Any, keys: Mapping[str, str]) -> None:
+    def __init__(self, opened: Place, keys: Mapping[str, str]) -> None:
         self.table, self.side = fresh("orders"), fresh("side")
         self._keys = keys
-        self._dynamodb = dynamodb
+        self._place = opened
         self.region: Region = DynamoRegion(
-            dynamodb,
+            opened.items,
             region_id="eu",
             table=self.table,
             side_table=self.side,
@@ -138,8 +135,8 @@ class DynamoRegionBench:
 
     async def create(self) -> None:
         """Create both tables."""
-        await create_table(self._dynamodb, self.table, self._keys)
-        await create_table(self._dynamodb, self.side, {"k": "S"})
+        await create_table(self._place.dynamodb, self.table, self._keys)
+        await create_table(self._place.dynamodb, self.side, {"k": "S"})
 
     async def seed(self, slots: Mapping[ItemKey, Slot]) -> None:
         items = [json.loads(slot.item.wire) for slot in slots.values() if slot.item is not None]
@@ -151,7 +148,7 @@ class DynamoRegionBench:
         for table, puts in ((self.table, items), (self.side, rows)):
             for start in range(0, len(puts), _BATCH):
                 requests = [{"PutRequest": {"Item": item}} for item in puts[start : start + _BATCH]]
-                await self._call(self._dynamodb.batch_write_item, RequestItems={table: requests})
+                await self._call("BatchWriteItem", RequestItems={table: requests})
 
     async def found(self, keys: Sequence[ItemKey]) -> dict[ItemKey, Slot]:
         items = {_key(item, self._keys): _image(item) for item in await self._all(self.table)}
@@ -172,15 +169,15 @@ class DynamoRegionBench:
         items: list[Any] = []
         request: dict[str, Any] = {"TableName": table, "ConsistentRead": True}
         while True:
-            page = await self._call(self._dynamodb.scan, **request)
+            page = await self._call("Scan", **request)
             items += page["Items"]
             if not page.get("LastEvaluatedKey"):
                 return items
             request["ExclusiveStartKey"] = page["LastEvaluatedKey"]
 
-    async def _call(self, operation: Any, **body: Any) -> Any:
+    async def _call(self, operation: str, **body: Any) -> Any:
         """Call with wire JSON both ways, so that the client converts no value."""
-        return json.loads(await call(operation, json.dumps(body).encode(), None, "the bench", **body))
+        return json.loads(await self._place.items.call(operation, json.dumps(body).encode(), None, "the bench", **body))
 
     async def refuse(self, key: ItemKey, item: Image) -> Image:
         return Image(item.wire[:-1] + b',"filling":{"S":"' + b"x" * 410_000 + b'"}}')

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
-from replicator.adapters.aws import errors, wire
+from replicator.adapters.aws import errors
 from replicator.adapters.aws.clients import ClientTimes, open_place
 from replicator.adapters.dynamodb import streams
 from replicator.adapters.dynamodb.streams import DynamoStreams
@@ -39,7 +39,6 @@ async def _at_the_laboratory(shards: int) -> AsyncIterator[tuple[World, Laborato
     async with laboratory(seed=7, shards=shards) as lab:
         settings = RegionSettings.model_validate({"region": "us-east-1", "endpoint_url": lab.url})
         async with open_place("us", settings, ClientTimes(), connections=32) as opened:
-            wire.prepare(opened.streams)
             lab.make("orders", "us-east-1")
             world = World()
             world.streams = DynamoStreams(opened)  # type: ignore[assignment]

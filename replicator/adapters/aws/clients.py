@@ -19,6 +19,8 @@ from botocore.parsers import ResponseParserError
 from replicator import __version__
 from replicator.adapters.aws.credentials import RenewableCredentials, region_session
 from replicator.adapters.aws.errors import is_object
+from replicator.adapters.aws.transport.choice import Choice, choose
+from replicator.adapters.aws.wire import Wire
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
@@ -45,19 +47,29 @@ class Place:
     settings: Region
     dynamodb: DynamoDBClient
     streams: DynamoDBStreamsClient
+    items: Wire
+    """Calls of `dynamodb` with bodies of ours."""
+    records: Wire
+    """Calls of `streams` with bodies of ours."""
     sts: Callable[[], Any]
     """Opens an STS client of this region's identity, for `check`."""
     credentials: RenewableCredentials
 
 
 @asynccontextmanager
-async def open_place(
-    region_id: str, settings: Region, times: ClientTimes, *, connections: int, stream_connections: int | None = None
+async def open_place(  # noqa: PLR0913 - a composition root fills it once
+    region_id: str,
+    settings: Region,
+    times: ClientTimes,
+    *,
+    connections: int,
+    stream_connections: int | None = None,
+    lean: bool = False,
 ) -> AsyncIterator[Place]:
     """Clients for a region; closed together. Nothing is sent before the first call.
 
     `connections` bound what is asked of tables, `stream_connections` (else the same) what is asked of streams; requests
-    beyond them wait for a connection.
+    beyond them wait for a connection. `lean`: calls with bodies of ours go without the client where that is the same.
     """
     session, credentials = region_session(region_id, settings, _config(times, 1))
     await credentials.load()
@@ -73,13 +85,34 @@ async def open_place(
                 config=_config(times, most),
             )
 
+        def calls(of: Any, most: int) -> Wire:
+            async def open_transport(stock: Any) -> Choice:
+                ca_bundle = session.get_config_variable("ca_bundle")
+                return await choose(
+                    stock,
+                    credentials=credentials,
+                    connections=most,
+                    connect_seconds=times.connect_seconds,
+                    read_seconds=times.read_seconds,
+                    ca_bundle=ca_bundle,
+                )
+
+            wire = Wire(of, open_transport if lean else None, credentials)
+            stack.callback(wire.close)
+            return wire
+
+        most_of_streams = stream_connections or connections
+        dynamodb = await stack.enter_async_context(client("dynamodb", settings.endpoints.dynamodb))
+        streams = await stack.enter_async_context(
+            client("dynamodbstreams", settings.endpoints.streams, most_of_streams)
+        )
         yield Place(
             region_id=region_id,
             settings=settings,
-            dynamodb=await stack.enter_async_context(client("dynamodb", settings.endpoints.dynamodb)),
-            streams=await stack.enter_async_context(
-                client("dynamodbstreams", settings.endpoints.streams, stream_connections or connections)
-            ),
+            dynamodb=dynamodb,
+            streams=streams,
+            items=calls(dynamodb, connections),
+            records=calls(streams, most_of_streams),
             sts=lambda: client("sts", settings.endpoints.sts),
             credentials=credentials,
         )

@@ -167,4 +167,3 @@ def decoded(decoder: msgspec.json.Decoder[_Answer], body: bytes, what: str) -> _
         return decoder.decode(body)
     except (msgspec.DecodeError, ValueError) as error:
         raise Unreachable(f"{what} got an answer that is not DynamoDB's ({error}).") from error
-

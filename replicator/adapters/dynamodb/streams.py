@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from botocore.exceptions import ClientError
 
-from replicator.adapters.aws import wire
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, member, translate
 from replicator.adapters.dynamodb.stream_wire import parse_records, parse_shards
 from replicator.domain.errors import (
@@ -153,7 +152,7 @@ class DynamoStreams:
         what = f"DescribeStream on the stream of {stream.table} in {stream.region}"
         body = _ENCODE({"StreamArn": stream.arn, **more})
         try:
-            answer = await wire.call(self._client.describe_stream, body, None, what, StreamArn=stream.arn)
+            answer = await self._place.records.call("DescribeStream", body, None, what, StreamArn=stream.arn)
         except TableMissing as error:
             raise ShardGone(f"{what}: the stream is gone.") from error
         return parse_shards(answer, what)
@@ -199,6 +198,6 @@ class DynamoStreams:
         body = _ENCODE({"ShardIterator": iterator, "Limit": limit})
         what = f"GetRecords in {self._place.region_id}"
         try:
-            return parse_records(await wire.call(self._client.get_records, body, None, what), what)
+            return parse_records(await self._place.records.call("GetRecords", body, None, what), what)
         except TableMissing as error:
             raise ShardGone(f"{what}: the shard is gone.") from error

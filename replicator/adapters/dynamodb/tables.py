@@ -8,7 +8,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, assert_never
+from typing import TYPE_CHECKING, assert_never
 from uuid import uuid4
 
 import msgspec
@@ -67,8 +67,7 @@ from replicator.domain.stamps import NO_ROW, NONCE_BYTES, SideRow, Tombstone, Ve
 from replicator.domain.versions import STAMP
 
 if TYPE_CHECKING:
-    from types_aiobotocore_dynamodb.client import DynamoDBClient
-
+    from replicator.adapters.aws.wire import Wire
     from replicator.ports.clock import Clock
     from replicator.ports.targets import Fence
 
@@ -112,7 +111,7 @@ class DynamoRegion:
 
     def __init__(  # noqa: PLR0913 - a composition root fills it once
         self,
-        client: DynamoDBClient,
+        calls: Wire,
         *,
         region_id: str,
         table: str,
@@ -122,7 +121,7 @@ class DynamoRegion:
         stamp_attribute: str = STAMP,
         nonce: Callable[[], str] = fresh_nonce,
     ) -> None:
-        self._client = client
+        self._calls = calls
         self._stamp = stamp_attribute
         self._nonce = nonce
         self._where = f"{table} in {region_id}"
@@ -168,7 +167,7 @@ class DynamoRegion:
         body = b"{%b}" % self._put_json(put)
         what = f"PutItem on {self._where}"
         try:
-            await wire.call(self._client.put_item, body, fence, what, TableName=self._table)
+            await self._calls.call("PutItem", body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
         return _DONE
@@ -194,7 +193,7 @@ class DynamoRegion:
         )
         what = f"TransactWriteItems on {self._where}"
         try:
-            await wire.call(self._client.transact_write_items, body, fence, what)
+            await self._calls.call("TransactWriteItems", body, fence, what)
         except wire.Refusal as refusal:
             return _cancelled(wire.decoded(_ANSWER, refusal.body, what).CancellationReasons, what)
         return _DONE
@@ -203,26 +202,25 @@ class DynamoRegion:
         body = b'{%b,"Key":%b,%b,%b}' % (self._table_json, key.wire, condition(when, key.parts[0][0]), _ALL_OLD)
         what = f"DeleteItem on {self._where}"
         try:
-            await wire.call(self._client.delete_item, body, fence, what, TableName=self._table)
+            await self._calls.call("DeleteItem", body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
         return _DONE
 
     async def _write_versioned(self, request: VersionedRequest, fence: Fence) -> Response:
         """A put or delete that tells what it took away."""
-        operation: Any
         match request:
             case Replace(key, image, when):
-                operation, what, subject = self._client.put_item, "PutItem", b'"Item":%b' % image.wire
+                operation, subject = "PutItem", b'"Item":%b' % image.wire
             case Remove(key, when):
-                operation, what, subject = self._client.delete_item, "DeleteItem", b'"Key":%b' % key.wire
+                operation, subject = "DeleteItem", b'"Key":%b' % key.wire
             case _:
                 assert_never(request)
-        what = f"{what} on {self._where}"
+        what = f"{operation} on {self._where}"
         stated = version_condition(when, key.parts[0][0])
         body = b'{%b,%b,%b,%b,"ReturnValues":"ALL_OLD"}' % (self._table_json, subject, stated, _ALL_OLD)
         try:
-            answer = await wire.call(operation, body, fence, what, TableName=self._table)
+            answer = await self._calls.call(operation, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
         return Done(_item(wire.decoded(_ANSWER, answer, what).Attributes))
@@ -230,25 +228,24 @@ class DynamoRegion:
     async def _write_stamped(self, request: StampedPut | Restamp | DeleteMarked, fence: Fence) -> Response:
         """A write that sets, or depends on, a stamp; every call gets a nonce of its own."""
         some_key = request.key.parts[0][0]
-        operation: Any
         match request:
             case StampedPut(_, image, stamp, when):
-                operation, what = self._client.put_item, "PutItem"
+                operation = "PutItem"
                 item = stamped(image, stamp.sealed(self._nonce()), self._stamp)
                 members = b'"Item":%b,%b' % (item, stamp_condition(when, some_key, self._stamp))
             case Restamp(key, stamp, when):
-                operation, what = self._client.update_item, "UpdateItem"
+                operation = "UpdateItem"
                 change = restamp(stamp.sealed(self._nonce()), when, some_key, self._stamp)
                 members = b'"Key":%b,%b' % (key.wire, change)
             case DeleteMarked(key, version):
-                operation, what = self._client.delete_item, "DeleteItem"
+                operation = "DeleteItem"
                 members = b'"Key":%b,%b' % (key.wire, marked_by(version, self._stamp))
             case _:
                 assert_never(request)
-        what = f"{what} on {self._where}"
+        what = f"{operation} on {self._where}"
         body = b"{%b,%b,%b}" % (self._table_json, members, _ALL_OLD)
         try:
-            await wire.call(operation, body, fence, what, TableName=self._table)
+            await self._calls.call(operation, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
         return _DONE
@@ -260,7 +257,7 @@ class DynamoRegion:
         body = b'{%b,"Key":%b,%b,%b}' % (self._side_json, self._side_key(request.key), change, _ALL_OLD)
         what = f"UpdateItem on {self._side_where}"
         try:
-            await wire.call(self._client.update_item, body, fence, what, TableName=self._side_table)
+            await self._calls.call("UpdateItem", body, fence, what, TableName=self._side_table)
         except wire.Refusal as refusal:
             return RefusedRow(_row(_item(wire.decoded(_ANSWER, refusal.body, what).Item), self._side_where))
         return _DONE
@@ -273,8 +270,8 @@ class DynamoRegion:
             raise_tombstone(version, expires_at, SIDE_SCHEMA),
         )
         try:
-            await wire.call(
-                self._client.update_item, body, fence, f"UpdateItem on {self._side_where}", TableName=self._side_table
+            await self._calls.call(
+                "UpdateItem", body, fence, f"UpdateItem on {self._side_where}", TableName=self._side_table
             )
         except wire.Refusal:
             return Refused(by_tombstone=True)
@@ -283,7 +280,7 @@ class DynamoRegion:
     async def _get_item(self, key: ItemKey, fence: Fence) -> Found:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, key.wire)
         what = f"GetItem on {self._where}"
-        answer = await wire.call(self._client.get_item, body, fence, what, TableName=self._table)
+        answer = await self._calls.call("GetItem", body, fence, what, TableName=self._table)
         return Found(item=_item(wire.decoded(_ANSWER, answer, what).Item))
 
     async def _get_tombstone(self, key: ItemKey, fence: Fence) -> Found:
@@ -293,7 +290,7 @@ class DynamoRegion:
     async def _get_row(self, key: ItemKey, fence: Fence) -> Image | None:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._side_json, self._side_key(key))
         what = f"GetItem on {self._side_where}"
-        answer = await wire.call(self._client.get_item, body, fence, what, TableName=self._side_table)
+        answer = await self._calls.call("GetItem", body, fence, what, TableName=self._side_table)
         return _item(wire.decoded(_ANSWER, answer, what).Item)
 
     def _side_key(self, key: ItemKey) -> bytes:

@@ -18,7 +18,6 @@ from botocore.utils import get_environ_proxies
 from replicator.adapters.aws.transport.lean import LeanTransport, Service
 
 if TYPE_CHECKING:
-    from replicator.adapters.aws.clients import ClientTimes
     from replicator.adapters.aws.credentials import RenewableCredentials
 
 _PROBES: dict[str, tuple[str, dict[str, Any]]] = {
@@ -50,12 +49,13 @@ class Choice:
     why_not: str = ""
 
 
-async def choose(
+async def choose(  # noqa: PLR0913 - a composition root fills it once
     client: Any,
     *,
     credentials: RenewableCredentials,
-    times: ClientTimes,
     connections: int,
+    connect_seconds: float,
+    read_seconds: float,
     ca_bundle: str | None,
 ) -> Choice:
     """A transport that does what the client would do; raises what keeps the client from preparing a request."""
@@ -67,8 +67,9 @@ async def choose(
         url=request.url,
         region=client.meta.region_name,
         credentials=credentials,
-        times=times,
         connections=connections,
+        connect_seconds=connect_seconds,
+        read_seconds=read_seconds,
         tls=trust(ca_bundle) if request.url.startswith("https:") else None,
     )
     difference = _difference(transport, await credentials.get_frozen_credentials(), request)

@@ -148,9 +148,7 @@ class _Connection(asyncio.Protocol):
 class ConnectionPool:
     """Connections to one endpoint, at most so many."""
 
-    def __init__(
-        self, endpoint: Endpoint, *, connections: int, connect_seconds: float, read_seconds: float
-    ) -> None:
+    def __init__(self, endpoint: Endpoint, *, connections: int, connect_seconds: float, read_seconds: float) -> None:
         self._endpoint = endpoint
         self._most = connections
         self._connect_seconds = connect_seconds

@@ -8,10 +8,10 @@ each other.
 from __future__ import annotations
 
 import time
-from http.client import responses
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from http.client import responses
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -34,7 +34,6 @@ from replicator.adapters.aws.transport.signing import Signer
 if TYPE_CHECKING:
     import ssl
 
-    from replicator.adapters.aws.clients import ClientTimes
     from replicator.adapters.aws.credentials import RenewableCredentials
     from replicator.ports.targets import Fence
 
@@ -75,8 +74,9 @@ class LeanTransport:
         url: str,
         region: str,
         credentials: RenewableCredentials,
-        times: ClientTimes,
         connections: int,
+        connect_seconds: float,
+        read_seconds: float,
         tls: ssl.SSLContext | None = None,
         wall: Callable[[], float] = time.time,
     ) -> None:
@@ -96,8 +96,8 @@ class LeanTransport:
         self._pool = ConnectionPool(
             Endpoint(parts.hostname, port, tls if secure else None),
             connections=connections,
-            connect_seconds=times.connect_seconds,
-            read_seconds=times.read_seconds,
+            connect_seconds=connect_seconds,
+            read_seconds=read_seconds,
         )
         self._head = (
             f"POST / HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {service.content_type}\r\n"

@@ -16,18 +16,22 @@ from typing import Protocol
 class Credentials(Protocol):
     """What a request is signed with, as the stock client's frozen credentials have it."""
 
-    access_key: str
-    secret_key: str
-    token: str | None
+    @property
+    def access_key(self) -> str: ...
+
+    @property
+    def secret_key(self) -> str: ...
+
+    @property
+    def token(self) -> str | None: ...
 
 
 @dataclass(slots=True)
 class _Key:
     """A derived key and what it was derived for."""
 
-    secret: str
-    access: str
-    day: str
+    of: tuple[str, str, str]
+    """Day, access key and secret."""
     derived: hmac.HMAC
     scope: str
     authorization: str
@@ -72,8 +76,8 @@ class Signer:
         return f"{lines}X-Amz-Security-Token: {token}\r\n" if token else lines
 
     def _derived(self, credentials: Credentials, day: str) -> _Key:
-        key = self._key
-        if key is None or key.day != day or key.secret != credentials.secret_key or key.access != credentials.access_key:
+        key, wanted = self._key, (day, credentials.access_key, credentials.secret_key)
+        if key is None or key.of != wanted:
             step = f"AWS4{credentials.secret_key}".encode()
             for part in (day, self._region, self._service, "aws4_request"):
                 step = hmac.digest(step, part.encode(), "sha256")
@@ -82,9 +86,7 @@ class Signer:
                 f"Authorization: AWS4-HMAC-SHA256 Credential={credentials.access_key}/{scope}, SignedHeaders="
             )
             key = self._key = _Key(
-                credentials.secret_key,
-                credentials.access_key,
-                day,
+                wanted,
                 hmac.new(step, digestmod="sha256"),
                 scope,
                 authorization,
@@ -92,5 +94,5 @@ class Signer:
         return key
 
 
-_WITHOUT_TOKEN = "content-type;host;x-amz-date;x-amz-target"
+_WITHOUT_TOKEN = "content-type;host;x-amz-date;x-amz-target"  # noqa: S105 - names of headers
 _WITH_TOKEN = "content-type;host;x-amz-date;x-amz-security-token;x-amz-target"  # noqa: S105 - names of headers

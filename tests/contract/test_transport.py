@@ -1,0 +1,352 @@
+"""The lean transport beside the stock client: the same requests, and the same outcome whatever is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
+from itertools import cycle
+from typing import Any
+
+import pytest
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import ReadOnlyCredentials
+from hypothesis import given
+from hypothesis import strategies as st
+
+from replicator.adapters.aws.clients import ClientTimes, Place
+from replicator.adapters.aws.transport.connections import ConnectionPool, Endpoint, ReadTimeout
+from replicator.adapters.aws.transport.signing import Signer
+from replicator.adapters.aws.wire import Refusal
+from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
+from replicator.laboratory.servers import clean_environment
+from tests.contract.worlds import place
+
+JSON = "application/x-amz-json-1.0"
+TIMES = ClientTimes(connect_seconds=2.0, read_seconds=1.0)
+PUT = b'{"TableName":"orders","Item":{"pk":{"S":"a"}}}'
+
+
+# -- requests ----------------------------------------------------------------------------------------------------------
+
+_printable = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=80)
+
+
+@given(
+    body=st.binary(max_size=2000),
+    target=st.sampled_from(["DynamoDB_20120810.PutItem", "DynamoDBStreams_20120810.GetRecords"]),
+    access=_printable,
+    secret=_printable,
+    token=st.none() | _printable,
+    region=st.sampled_from(["eu-west-1", "us-gov-east-1", "cn-north-1"]),
+    host=st.sampled_from(["dynamodb.eu-west-1.amazonaws.com", "127.0.0.1:8000", "[::1]:8000"]),
+    now=st.integers(min_value=0, max_value=4_000_000_000),
+)
+def test_every_signature_is_the_stock_clients(
+    body: bytes, target: str, access: str, secret: str, token: str | None, region: str, host: str, now: int
+) -> None:
+    credentials = ReadOnlyCredentials(access, secret, token)
+    moment = datetime.fromtimestamp(now, UTC)
+    request = AWSRequest(
+        "POST", f"https://{host}/", headers={"X-Amz-Target": target, "Content-Type": JSON, "Host": host}, data=body
+    )
+    stock = SigV4Auth(credentials, "dynamodb", region)
+    request.context["timestamp"] = moment.strftime("%Y%m%dT%H%M%SZ")
+    request.headers["X-Amz-Date"] = request.context["timestamp"]
+    if token:
+        request.headers["X-Amz-Security-Token"] = token
+    canonical = stock.canonical_request(request)
+    wanted = stock.signature(stock.string_to_sign(request, canonical), request)
+
+    signer = Signer(service="dynamodb", region=region, host=host, content_type=JSON)
+    lines = signer.headers(credentials, target, body, now)
+
+    assert f"Signature={wanted}\r\n" in lines
+    assert f"X-Amz-Date: {request.context['timestamp']}\r\n" in lines
+    assert signer.headers(credentials, target, body, now) == lines, "a kept key signs the same again"
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def answer(
+    status: int = 200, body: bytes = b"{}", *, headers: dict[str, str] | None = None, length: int | None = None
+) -> bytes:
+    """An answer as bytes; `length` when it shall not be true."""
+    lines = {"Content-Type": JSON, "Content-Length": str(len(body) if length is None else length), **(headers or {})}
+    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+    return f"HTTP/1.1 {status} Some reason\r\n{head}\r\n".encode() + body
+
+
+def error(code: str, message: str = "as it is", status: int = 400) -> bytes:
+    return answer(status, f'{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"{message}"}}'.encode())
+
+
+HTML = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: %b\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"
+    % JSON.encode()
+)
+
+ANSWERS: dict[str, list[bytes | str]] = {
+    "well": [answer()],
+    "right_checksum": [answer(body=b'{"a":1}', headers={"x-amz-crc32": str(zlib.crc32(b'{"a":1}'))})],
+    "wrong_checksum": [answer(headers={"x-amz-crc32": "1"})],
+    "chunked": [CHUNKED],
+    "closed_after_each": [answer(headers={"Connection": "close"}), "close"],
+    "never": ["wait"],
+    "half": [answer(body=b'{"Item"', length=100), "wait"],
+    "truncated": [answer(body=b'{"Item"', length=100), "close"],
+    "closed_at_once": ["close"],
+    "closed_in_the_head": [b"HTTP/1.1 200 OK\r\nContent-", "close"],
+    "no_http": [b"what do you want?\r\n\r\n", "close"],
+    "empty": [answer(body=b"")],
+    "null": [answer(body=b"null")],
+    "html_200": [answer(200, HTML, headers={"Content-Type": "text/html"})],
+    "html_403": [answer(403, HTML, headers={"Content-Type": "text/html"})],
+    "html_502": [answer(502, HTML, headers={"Content-Type": "text/html"})],
+    "empty_503": [answer(503, b"")],
+    "text_500": [answer(500, b"out of order")],
+    "list_400": [answer(400, b"[]")],
+    "number_for_a_code": [answer(400, b'{"__type":7}')],
+    "internal": [error("InternalServerError", status=500)],
+    "unavailable": [error("ServiceUnavailable", status=503)],
+    "throttled": [error("ProvisionedThroughputExceededException")],
+    "throttling": [error("ThrottlingException")],
+    "code_with_colon": [answer(400, b'{"__type":"ThrottlingException:http://internal/","message":"slow"}')],
+    "code_alone": [answer(400, b'{"__type":"RequestLimitExceeded","Message":"slow"}')],
+    "no_code": [answer(400, b'{"message":"what?"}')],
+    "denied": [error("AccessDeniedException")],
+    "expired_token": [error("ExpiredTokenException")],
+    "missing_table": [error("ResourceNotFoundException")],
+    "poison": [error("ValidationException", "One or more parameter values were invalid")],
+    "condition": [error("ConditionalCheckFailedException")],
+    "cancelled": [answer(400, b'{"__type":"x#TransactionCanceledException","CancellationReasons":[{"Code":"None"}]}')],
+    "skewed": [error("InvalidSignatureException", "Signature expired: now is later")],
+}
+
+
+@dataclass
+class Server:
+    """A server that does to its connections what a script says, request by request."""
+
+    script: list[bytes | str] = field(default_factory=list)
+    turns: Any = None
+    requests: list[bytes] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                length = next(
+                    int(line.partition(b":")[2])
+                    for line in head.split(b"\r\n")
+                    if line.lower().startswith(b"content-length:")
+                )
+                self.requests.append(head + await reader.readexactly(length))
+                for step in self.script if self.turns is None else [next(self.turns)]:
+                    if step == "close":
+                        return
+                    if step == "wait":
+                        await asyncio.sleep(30)
+                    else:
+                        assert isinstance(step, bytes)
+                        writer.write(step)
+                        await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def serving(server: Server) -> AsyncIterator[int]:
+    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    try:
+        yield listening.sockets[0].getsockname()[1]
+    finally:
+        listening.close()
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in clean_environment().items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+
+
+async def outcome(opened: Place) -> tuple[object, ...]:
+    """What came of a call: the answer's body, a refusal, or the kind of an error with what it advises."""
+    try:
+        return ("answer", await opened.items.call("PutItem", PUT, None, "PutItem", TableName="orders"))
+    except Refusal as refusal:
+        return ("refusal", refusal.code, refusal.body)
+    except ReplicatorError as failed:
+        told = failed.message if "got no answer" not in failed.message else "PutItem got no answer"
+        return (type(failed), failed.disposition, told, failed.advice)
+
+
+async def both(script: list[bytes | str]) -> list[tuple[object, ...]]:
+    found = []
+    for lean in (False, True):
+        server = Server(script)
+        async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=lean, times=TIMES) as opened:
+            found.append(await outcome(opened))
+    return found
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+async def test_an_answer_means_the_same_on_both(name: str) -> None:
+    stock, lean = await both(ANSWERS[name])
+
+    assert lean == stock
+
+
+async def test_no_request_follows_to_another_host() -> None:
+    """Its signature is for one host. The stock client goes there, where its request is refused."""
+    stock, lean = await both([answer(307, b"", headers={"Location": "http://127.0.0.1:9/"})])
+
+    assert stock[0] is lean[0] is Unreachable
+
+
+# -- what only the lean transport decides ----------------------------------------------------------------------------
+
+
+class Down:
+    """A fence that falls after so many questions."""
+
+    def __init__(self, questions: int) -> None:
+        self.left = questions
+
+    def check(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            raise LeaseLost("the lease is over")
+
+
+async def test_a_kept_connection_that_was_closed_is_replaced_and_the_fence_asked_again() -> None:
+    server = Server(turns=cycle([answer(), "close"]))
+    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=True, times=TIMES) as opened:
+        await opened.items.call("PutItem", PUT, None, "PutItem")
+        assert await opened.items.call("PutItem", PUT, None, "PutItem") == b"{}"
+        assert len(server.requests) == 3
+
+        with pytest.raises(LeaseLost):
+            await opened.items.call("PutItem", PUT, Down(1), "PutItem")
+        assert len(server.requests) == 4, "it went out once, and not a second time behind the fallen fence"
+
+
+async def test_nothing_goes_out_behind_a_fallen_fence() -> None:
+    server = Server([answer()])
+    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=True) as opened:
+        with pytest.raises(LeaseLost):
+            await opened.items.call("PutItem", PUT, Down(0), "PutItem")
+    assert not server.requests
+
+
+async def test_a_clock_that_is_off_is_corrected_by_the_answer() -> None:
+    late = format_datetime(datetime.fromtimestamp(datetime.now(UTC).timestamp() + 3600, UTC), usegmt=True)
+    refusal = answer(400, b'{"__type":"x#InvalidSignatureException","message":"expired"}', headers={"Date": late})
+    server = Server(turns=iter([refusal, answer()]))
+    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=True) as opened:
+        with pytest.raises(ReplicatorError):
+            await opened.items.call("PutItem", PUT, None, "PutItem")
+        await opened.items.call("PutItem", PUT, None, "PutItem")
+    first, second = (_header(request, b"x-amz-date") for request in server.requests)
+    apart = datetime.strptime(second, "%Y%m%dT%H%M%SZ") - datetime.strptime(first, "%Y%m%dT%H%M%SZ")  # noqa: DTZ007
+    assert 3500 < apart.total_seconds() < 3700
+
+
+def _header(request: bytes, name: bytes) -> str:
+    (line,) = [line for line in request.split(b"\r\n") if line.lower().startswith(name + b":")]
+    return line.partition(b": ")[2].decode()
+
+
+async def test_a_proxy_leaves_the_calls_to_the_stock_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Server([answer()])
+    async with serving(server) as port:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        async with place("http://dynamodb.invalid", lean=True) as opened:
+            assert await outcome(opened) == ("answer", b"{}")
+    assert server.requests[0].startswith(b"POST http://dynamodb.invalid/"), "the proxy was asked"
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+async def _exchanges(
+    server: Server, use: Callable[[ConnectionPool], Awaitable[None]], connections: int = 1, read_seconds: float = 5.0
+) -> None:
+    async with serving(server) as port:
+        pool = ConnectionPool(
+            Endpoint("127.0.0.1", port), connections=connections, connect_seconds=2.0, read_seconds=read_seconds
+        )
+        await use(pool)
+        pool.close()
+
+
+def request() -> tuple[bytes, bytes]:
+    return b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n", b"{}"
+
+
+async def test_a_cancelled_exchange_leaves_no_connection_behind() -> None:
+    server = Server(turns=iter(["wait", answer(body=b"mine")]))
+
+    async def use(pool: ConnectionPool) -> None:
+        first = asyncio.create_task(pool.exchange(request))
+        while not server.requests:  # noqa: ASYNC110 - the server of this test
+            await asyncio.sleep(0.01)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert (await pool.exchange(request)).body == b"mine", "another one's answer never comes to this request"
+
+    await _exchanges(server, use)
+
+
+async def test_an_answer_that_comes_too_late_is_no_later_requests_answer() -> None:
+    server = Server(turns=iter(["wait", answer(body=b"mine")]))
+
+    async def use(pool: ConnectionPool) -> None:
+        with pytest.raises(ReadTimeout):
+            await pool.exchange(request)
+        assert (await pool.exchange(request)).body == b"mine"
+
+    await _exchanges(server, use, read_seconds=0.5)
+
+
+async def test_no_more_connections_are_open_than_may_be_and_every_turn_comes() -> None:
+    server = Server([answer()])
+    connected = 0
+    most = 0
+
+    async def counted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connected, most
+        connected += 1
+        most = max(most, connected)
+        await server.serve(reader, writer)
+        connected -= 1
+
+    listening = await asyncio.start_server(counted, "127.0.0.1", 0)
+    pool = ConnectionPool(
+        Endpoint("127.0.0.1", listening.sockets[0].getsockname()[1]),
+        connections=3,
+        connect_seconds=2.0,
+        read_seconds=5.0,
+    )
+    tasks = [asyncio.create_task(pool.exchange(request)) for _ in range(50)]
+    tasks[10].cancel()
+    tasks[20].cancel()
+    answers = await asyncio.gather(*tasks, return_exceptions=True)
+    assert sum(isinstance(each, asyncio.CancelledError) for each in answers) == 2
+    assert len(server.requests) >= 48
+    assert most <= 3
+    pool.close()
+    listening.close()
