@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError
 
-from replicator.adapters.aws.clients import ClientTimes, Place, open_place
+from replicator.adapters.aws.clients import ClientTimes, Fallback, Place, open_place
 from replicator.adapters.redis.cache import RedisCache
 from replicator.domain.errors import ConfigurationInvalid
 
@@ -25,10 +25,12 @@ async def open_places(
     connections: Mapping[str, int] | None = None,
     *,
     stream_connections: int | None = None,
+    lean: Fallback | None = None,
 ) -> AsyncIterator[dict[str, Place]]:
     """Clients of some regions, or of all; nothing is sent yet.
 
-    `connections`: the most per region; `stream_connections`: the most for reading the streams of one region.
+    `connections`: the most per region; `stream_connections`: the most for reading the streams of one region. `lean`:
+    see `open_place`.
     """
     times = ClientTimes(
         connect_seconds=settings.apply.connect_timeout.total_seconds(),
@@ -42,7 +44,14 @@ async def open_places(
             most = (connections or {}).get(region_id, _CONNECTIONS)
             try:
                 places[region_id] = await stack.enter_async_context(
-                    open_place(region_id, region, times, connections=most, stream_connections=stream_connections)
+                    open_place(
+                        region_id,
+                        region,
+                        times,
+                        connections=most,
+                        stream_connections=stream_connections,
+                        lean=lean,
+                    )
                 )
             except (BotoCoreError, ValueError) as error:
                 raise ConfigurationInvalid(

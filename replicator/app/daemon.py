@@ -87,7 +87,11 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             log.info("admin_listening", host=host, port=port, advertised=address)
             places = await stack.enter_async_context(
                 open_places(
-                    settings, regions_of(settings), connections_of(settings), stream_connections=STREAM_CONNECTIONS
+                    settings,
+                    regions_of(settings),
+                    connections_of(settings),
+                    stream_connections=STREAM_CONNECTIONS,
+                    lean=fall_back if settings.client == "lean" else None,
                 )
             )
             home = settings.coordination.region
@@ -96,6 +100,9 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
             parts = _Parts(settings, places, homes[home], caches, clock, observer, board, address, strict)
             await _serve(parts, stop)
+
+    def fall_back(region: str, why: str) -> None:
+        log.warning("stock_client_serves", region=region, reason=why)
 
     def report(what: str) -> None:
         board.draining = True

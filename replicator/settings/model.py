@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_settings import (
@@ -57,6 +57,9 @@ class Settings(BaseSettings):
     admin: Admin = Admin()
     polling: Polling = Polling()
     apply: Apply = Apply()
+    client: Literal["stock", "lean"] = Field(
+        default="stock", description="what sends the hot calls: the AWS client, or a transport of our own"
+    )
     log: Log = Log()
     conflicts: ConflictSettings = ConflictSettings()
     parking: ParkingSettings = ParkingSettings()

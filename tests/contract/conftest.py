@@ -14,6 +14,7 @@ from tests.contract.worlds import (
     MemoryCacheBench,
     MemoryRegionBench,
     RegionBench,
+    no_fallback,
     place,
     redis_bench,
 )
@@ -55,7 +56,8 @@ async def region_bench(request: pytest.FixtureRequest) -> AsyncIterator[RegionBe
     if request.param == "memory":
         yield MemoryRegionBench()
         return
-    async with place(request.getfixturevalue("dynamodb_url"), lean=request.param == "lean") as opened:
+    lean = no_fallback if request.param == "lean" else None
+    async with place(request.getfixturevalue("dynamodb_url"), lean=lean) as opened:
         bench = DynamoRegionBench(opened, {"pk": "S"})
         await bench.create()
         yield bench

@@ -16,7 +16,7 @@ import pytest
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import ReadOnlyCredentials
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.adapters.aws.clients import ClientTimes, Place
@@ -25,7 +25,7 @@ from replicator.adapters.aws.transport.signing import Signer
 from replicator.adapters.aws.wire import Refusal
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.laboratory.servers import clean_environment
-from tests.contract.worlds import place
+from tests.contract.worlds import no_fallback, place
 
 JSON = "application/x-amz-json-1.0"
 TIMES = ClientTimes(connect_seconds=2.0, read_seconds=1.0)
@@ -40,16 +40,18 @@ _printable = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_siz
 @given(
     body=st.binary(max_size=2000),
     target=st.sampled_from(["DynamoDB_20120810.PutItem", "DynamoDBStreams_20120810.GetRecords"]),
-    access=_printable,
-    secret=_printable,
-    token=st.none() | _printable,
-    region=st.sampled_from(["eu-west-1", "us-gov-east-1", "cn-north-1"]),
-    host=st.sampled_from(["dynamodb.eu-west-1.amazonaws.com", "127.0.0.1:8000", "[::1]:8000"]),
+    keys=st.tuples(_printable, _printable, st.none() | _printable),
+    where=st.tuples(
+        st.sampled_from(["eu-west-1", "us-gov-east-1", "cn-north-1"]),
+        st.sampled_from(["dynamodb.eu-west-1.amazonaws.com", "127.0.0.1:8000", "[::1]:8000"]),
+    ),
     now=st.integers(min_value=0, max_value=4_000_000_000),
 )
+@settings(max_examples=500)
 def test_every_signature_is_the_stock_clients(
-    body: bytes, target: str, access: str, secret: str, token: str | None, region: str, host: str, now: int
+    body: bytes, target: str, keys: tuple[str, str, str | None], where: tuple[str, str], now: int
 ) -> None:
+    (access, secret, token), (region, host) = keys, where
     credentials = ReadOnlyCredentials(access, secret, token)
     moment = datetime.fromtimestamp(now, UTC)
     request = AWSRequest(
@@ -193,9 +195,12 @@ async def outcome(opened: Place) -> tuple[object, ...]:
 
 async def both(script: list[bytes | str]) -> list[tuple[object, ...]]:
     found = []
-    for lean in (False, True):
+    for lean in (None, no_fallback):
         server = Server(script)
-        async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=lean, times=TIMES) as opened:
+        async with (
+            serving(server) as port,
+            place(f"http://127.0.0.1:{port}", lean=lean, times=TIMES) as opened,
+        ):
             found.append(await outcome(opened))
     return found
 
@@ -231,7 +236,7 @@ class Down:
 
 async def test_a_kept_connection_that_was_closed_is_replaced_and_the_fence_asked_again() -> None:
     server = Server(turns=cycle([answer(), "close"]))
-    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=True, times=TIMES) as opened:
+    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=no_fallback, times=TIMES) as opened:
         await opened.items.call("PutItem", PUT, None, "PutItem")
         assert await opened.items.call("PutItem", PUT, None, "PutItem") == b"{}"
         assert len(server.requests) == 3
@@ -243,7 +248,7 @@ async def test_a_kept_connection_that_was_closed_is_replaced_and_the_fence_asked
 
 async def test_nothing_goes_out_behind_a_fallen_fence() -> None:
     server = Server([answer()])
-    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=True) as opened:
+    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=no_fallback) as opened:
         with pytest.raises(LeaseLost):
             await opened.items.call("PutItem", PUT, Down(0), "PutItem")
     assert not server.requests
@@ -253,7 +258,7 @@ async def test_a_clock_that_is_off_is_corrected_by_the_answer() -> None:
     late = format_datetime(datetime.fromtimestamp(datetime.now(UTC).timestamp() + 3600, UTC), usegmt=True)
     refusal = answer(400, b'{"__type":"x#InvalidSignatureException","message":"expired"}', headers={"Date": late})
     server = Server(turns=iter([refusal, answer()]))
-    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=True) as opened:
+    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=no_fallback) as opened:
         with pytest.raises(ReplicatorError):
             await opened.items.call("PutItem", PUT, None, "PutItem")
         await opened.items.call("PutItem", PUT, None, "PutItem")
@@ -273,9 +278,11 @@ async def test_a_proxy_leaves_the_calls_to_the_stock_client(monkeypatch: pytest.
         monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
-        async with place("http://dynamodb.invalid", lean=True) as opened:
+        reasons: list[tuple[str, str]] = []
+        async with place("http://dynamodb.invalid", lean=lambda *why: reasons.append(why)) as opened:
             assert await outcome(opened) == ("answer", b"{}")
     assert server.requests[0].startswith(b"POST http://dynamodb.invalid/"), "the proxy was asked"
+    assert reasons == [("eu", "a proxy is configured")]
 
 
 # -- connections -------------------------------------------------------------------------------------------------------

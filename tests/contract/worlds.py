@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import redis.asyncio as redis_asyncio
 
-from replicator.adapters.aws.clients import ClientTimes, Place, open_place
+from replicator.adapters.aws.clients import ClientTimes, Fallback, Place, open_place
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.adapters.redis.cache import RedisCache
@@ -33,8 +33,15 @@ def fresh(name: str) -> str:
     return f"{name}-{next(_numbers)}"
 
 
+def no_fallback(_: str, why: str) -> None:
+    """For worlds in which the lean transport has to serve."""
+    raise AssertionError(f"the stock client serves: {why}")
+
+
 @asynccontextmanager
-async def place(endpoint_url: str, *, lean: bool = False, times: ClientTimes | None = None) -> AsyncIterator[Place]:
+async def place(
+    endpoint_url: str, *, lean: Fallback | None = None, times: ClientTimes | None = None
+) -> AsyncIterator[Place]:
     """Clients of a region at a local endpoint."""
     settings = RegionSettings.model_validate({"region": "eu-west-1", "endpoint_url": endpoint_url})
     async with open_place("eu", settings, times or ClientTimes(), connections=32, lean=lean) as opened:

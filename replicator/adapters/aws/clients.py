@@ -39,6 +39,10 @@ class ClientTimes:
     read_seconds: float = 10.0
 
 
+Fallback = Callable[[str, str], None]
+"""Called with a region's id and the reason when the stock client serves in place of the lean transport."""
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The clients of one configured region."""
@@ -64,12 +68,13 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
     *,
     connections: int,
     stream_connections: int | None = None,
-    lean: bool = False,
+    lean: Fallback | None = None,
 ) -> AsyncIterator[Place]:
     """Clients for a region; closed together. Nothing is sent before the first call.
 
     `connections` bound what is asked of tables, `stream_connections` (else the same) what is asked of streams; requests
-    beyond them wait for a connection. `lean`: calls with bodies of ours go without the client where that is the same.
+    beyond them wait for a connection. `lean`: calls with bodies of ours go without the client; where
+    they cannot, it is called with the region and the reason.
     """
     session, credentials = region_session(region_id, settings, _config(times, 1))
     await credentials.load()
@@ -88,7 +93,7 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
         def calls(of: Any, most: int) -> Wire:
             async def open_transport(stock: Any) -> Choice:
                 ca_bundle = session.get_config_variable("ca_bundle")
-                return await choose(
+                choice = await choose(
                     stock,
                     credentials=credentials,
                     connections=most,
@@ -96,8 +101,11 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
                     read_seconds=times.read_seconds,
                     ca_bundle=ca_bundle,
                 )
+                if choice.transport is None and lean is not None:
+                    lean(region_id, choice.why_not)
+                return choice
 
-            wire = Wire(of, open_transport if lean else None, credentials)
+            wire = Wire(of, None if lean is None else open_transport, credentials)
             stack.callback(wire.close)
             return wire
 

@@ -10,27 +10,17 @@ import hmac
 from dataclasses import dataclass
 from hashlib import sha256
 from time import gmtime, strftime
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-
-class Credentials(Protocol):
-    """What a request is signed with, as the stock client's frozen credentials have it."""
-
-    @property
-    def access_key(self) -> str: ...
-
-    @property
-    def secret_key(self) -> str: ...
-
-    @property
-    def token(self) -> str | None: ...
+if TYPE_CHECKING:
+    from botocore.credentials import ReadOnlyCredentials
 
 
 @dataclass(slots=True)
 class _Key:
     """A derived key and what it was derived for."""
 
-    of: tuple[str, str, str]
+    of: tuple[str | None, ...]
     """Day, access key and secret."""
     derived: hmac.HMAC
     scope: str
@@ -49,7 +39,7 @@ class Signer:
         self._second = -1
         self._amz_date = ""
 
-    def headers(self, credentials: Credentials, target: str, body: bytes, now: float) -> str:
+    def headers(self, credentials: ReadOnlyCredentials, target: str, body: bytes, now: float) -> str:
         """The header lines that carry a signature; `target`: of X-Amz-Target, `now`: server time in seconds."""
         second = int(now)
         if second != self._second:
@@ -75,7 +65,7 @@ class Signer:
         lines = f"X-Amz-Date: {amz_date}\r\n{key.authorization}{signed}, Signature={seal.hexdigest()}\r\n"
         return f"{lines}X-Amz-Security-Token: {token}\r\n" if token else lines
 
-    def _derived(self, credentials: Credentials, day: str) -> _Key:
+    def _derived(self, credentials: ReadOnlyCredentials, day: str) -> _Key:
         key, wanted = self._key, (day, credentials.access_key, credentials.secret_key)
         if key is None or key.of != wanted:
             step = f"AWS4{credentials.secret_key}".encode()
