@@ -11,7 +11,9 @@ from typing import Any
 
 from tests.integration.faulty_endpoint import FaultyEndpoint
 from tests.integration.harness import AWS_REGIONS, World, open_world
+from tests.integration.true_lag import Table
 
+REGION_OF = {name: Table(aws) for name, aws in AWS_REGIONS.items()}
 Endpoints = dict[str, FaultyEndpoint]
 
 
