@@ -1,13 +1,14 @@
 """Progress in a shard: positions, and the contiguous frontier of what is durable.
 
-Invariant: a frontier never passes a record whose effect is not durable, whatever order effects finish in.
+Invariant: a frontier never passes a record whose effect is not durable, whatever order effects finish in; and the time
+of a frontier never goes back.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from replicator.domain.identifiers import SequenceNumber
 
@@ -18,9 +19,15 @@ _END_TEXT = "SHARD_END"
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A place between two records of a shard; `text` is how it is stored."""
+    """A place between two records of a shard; `text` is how it is stored.
+
+    `through`: every change of the shard that was made a second before this time, in seconds since 1970, lies before
+    this place: the creation time of the last record before it, or the server's time of a poll that found nothing behind
+    it. None: not known. It says something about the place and is no part of what the place is.
+    """
 
     text: str
+    through: float | None = field(default=None, compare=False)
 
     @property
     def order(self) -> tuple[int, int]:
@@ -48,9 +55,20 @@ HORIZON = Position(_HORIZON_TEXT)
 END = Position(_END_TEXT)
 
 
-def after(sequence: SequenceNumber) -> Position:
+def after(sequence: SequenceNumber, through: float | None = None) -> Position:
     """The place right behind a record."""
-    return Position(sequence)
+    return Position(sequence, through)
+
+
+def latest(*times: float | None) -> float | None:
+    """The latest of some times that may be unknown; None when all are."""
+    return max((time for time in times if time is not None), default=None)
+
+
+def reached(position: Position, through: float | None) -> Position:
+    """A place, with what is known of its time: a statement that was true once stays true."""
+    known = latest(position.through, through)
+    return position if known == position.through else replace(position, through=known)
 
 
 def parse_position(text: str) -> Position | None:
@@ -68,22 +86,22 @@ class Window:
     """Records in flight in stream order, and how far they are durable without a hole."""
 
     def __init__(self, start: Position) -> None:
-        self._pending: deque[SequenceNumber] = deque()
+        self._pending: deque[tuple[SequenceNumber, float]] = deque()
         self._done: set[SequenceNumber] = set()
         self.frontier = start
 
-    def open(self, sequence: SequenceNumber) -> None:
-        """A record was read; called in stream order."""
-        self._pending.append(sequence)
+    def open(self, sequence: SequenceNumber, created_at: float = 0.0) -> None:
+        """A record was read; called in stream order. `created_at` is 0 when the source does not tell it."""
+        self._pending.append((sequence, created_at))
 
     def done(self, sequence: SequenceNumber) -> bool:
         """A record's effect is durable; returns whether the frontier moved."""
         self._done.add(sequence)
         moved = False
-        while self._pending and self._pending[0] in self._done:
-            first = self._pending.popleft()
+        while self._pending and self._pending[0][0] in self._done:
+            first, created_at = self._pending.popleft()
             self._done.discard(first)
-            self.frontier = after(first)
+            self.frontier = after(first, latest(self.frontier.through, created_at or None))
             moved = True
         return moved
 

@@ -27,20 +27,23 @@ def refresh(metrics: Metrics, board: Board) -> None:
 
 
 def _targets(metrics: Metrics, board: Board) -> None:
-    """The worst of a target's shards."""
+    """The worst of a target's shards. What is not known has no sample, and is counted as unknown."""
     now = board.clock.monotonic()
-    lags: Values = defaultdict(float)
+    lags: Values = {}
     idle: Values = defaultdict(float)
-    backlog: Values = defaultdict(float)
+    backlog: Values = {}
     left: Values = {}
     blocked: Values = defaultdict(float)
+    unknown: Values = defaultdict(float)
     for shard, state in board.targets():
         target = (str(state.place.target.rule), str(state.place.target.region))
         table = (str(shard.stream.table), str(shard.stream.region))
-        lag, remaining = board.lag(shard, state) or 0.0, board.retention_left(shard, state)
-        lags[target] = max(lags[target], lag)
+        lag, remaining = board.lag(shard, state), board.retention_left(shard, state)
+        if lag is not None:
+            lags[target] = max(lags.get(target, 0.0), lag)
+            backlog[table] = max(backlog.get(table, 0.0), lag)
+        unknown[target] += lag is None
         idle[target] = max(idle[target], now - state.progress_at)
-        backlog[table] = max(backlog[table], lag)
         blocked[target] += state.trouble is not None
         if remaining is not None:
             left[target] = min(left.get(target, remaining), remaining)
@@ -49,6 +52,7 @@ def _targets(metrics: Metrics, board: Board) -> None:
     _set(metrics.backlog, backlog)
     _set(metrics.retention_left, left)
     _set(metrics.blocked, blocked)
+    _set(metrics.lag_unknown, unknown)
 
 
 def _shards(metrics: Metrics, board: Board) -> None:

@@ -57,6 +57,7 @@ class Metrics:
         self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])
         self.blocked = gauge("blocked_targets", "Shards on which a target cannot go on.", target)
         self.lag = gauge("lag_seconds", "Age of the oldest record not yet applied; 0 when caught up (+-1 s).", target)
+        self.lag_unknown = gauge("lag_unknown_shards", "Shards on which a target's lag is not known.", target)
         self.idle = gauge("seconds_since_progress", "Time since a target last moved or was caught up.", target)
         self.record_age = Histogram(
             "replicator_record_age_seconds",

@@ -17,7 +17,7 @@ from replicator.domain.held import Hold
 from replicator.domain.identifiers import RuleName, ShardId, WorkerId
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.owed_keys import OwedKey, Settlement
-from replicator.domain.progress import Position
+from replicator.domain.progress import Position, latest
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
@@ -28,7 +28,7 @@ from replicator.observability.metrics import LEASE_EVENTS, Metrics
 from replicator.observability.status_board import Board, Stall, Trouble, spot_of
 from replicator.ports.clock import Clock
 from replicator.ports.events import BatchReport, OwedRows, Place
-from replicator.ports.services import ServiceId, ServiceKind, shard_service
+from replicator.ports.services import OF_A_STREAM, ServiceId, ServiceKind, shard_service, stream_service
 
 _NO_ROOM = Throttled(
     "A cache has no room, so entries were dropped instead of refreshed.",
@@ -53,18 +53,22 @@ class LiveObserver:
 
     # -- reading and applying --------------------------------------------------------------------------------------
 
-    def polled(self, stream: StreamRef, shard_id: ShardId, position: Position, records: int) -> None:
+    def polled(
+        self, stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
+    ) -> None:
         """The records behind a position were asked for."""
         self._metrics.polls.labels(stream.table, stream.region).inc()
         shard = self._board.read(stream, shard_id)
         if records:
             self._metrics.polled.labels(stream.table, stream.region).inc(records)
-        else:
-            self._board.caught_up(shard, position)
+            self._board.behind(shard, position)
+        elif level_at is not None:
+            self._board.caught_up(shard, position, level_at)
 
     def batch_began(self, place: Place, oldest: float) -> None:
         """A page is about to be applied."""
-        self._board.state(place).pending_since = oldest
+        state = self._board.state(place)
+        state.pending_since, state.level = oldest, False
 
     def batch_applied(self, report: BatchReport) -> None:
         """A page is durable at a target."""
@@ -72,7 +76,7 @@ class LiveObserver:
         labels = (place.target.rule, place.target.region)
         state = self._board.state(place)
         state.pending_since, state.last_lag = None, report.lag_seconds
-        state.behind_since = None if report.lag_seconds is None else self._clock.now() - report.lag_seconds
+        state.through = latest(state.through, report.position.through)
         counts = _counts(report)
         state.counts.update(counts)
         self._board.total(place).update(counts)
@@ -126,8 +130,11 @@ class LiveObserver:
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""
-        state = self._board.state(place)
-        state.position, state.progress_at = position, self._clock.monotonic()
+        self._board.state(place).moved(position, self._clock.monotonic())
+
+    def stands(self, place: Place, position: Position) -> None:
+        """A target goes on, or begins, at this stored position."""
+        self._board.state(place).moved(position, self._clock.monotonic())
 
     def retrying(self, place: Place, error: ReplicatorError, attempt: int) -> None:
         """A request failed and will be repeated."""
@@ -345,12 +352,12 @@ class LiveObserver:
         """A DescribeStream call was made."""
         self._metrics.describes.labels(stream.table, stream.region).inc()
 
-    def paused(self, rules: Collection[RuleName]) -> None:
+    def paused(self, rules: Mapping[RuleName, float]) -> None:
         """These rules are paused now, and no others; what changed is logged."""
-        before, self._board.paused = self._board.paused, frozenset(rules)
-        for rule in sorted(self._board.paused - before):
+        before, self._board.paused = self._board.paused, dict(rules)
+        for rule in sorted(self._board.paused.keys() - before):
             self._log.info("rule_paused", rule=rule)
-        for rule in sorted(before - self._board.paused):
+        for rule in sorted(before.keys() - self._board.paused):
             self._log.info("rule_resumed", rule=rule)
 
     def held(self, holds: Sequence[Hold]) -> None:
@@ -385,6 +392,14 @@ class LiveObserver:
         error = Unreachable(f"It has waited {seconds:.0f} s for an answer.")
         self._board.services.setdefault(service, Trouble(error, None, self._clock.monotonic())).error = error
         self._warn(service, "service_hangs", error, **log_fields.of_service(service))
+
+    def stream_left(self, stream: StreamRef) -> None:
+        """This session looks at a stream no more; nothing is said to be over that may not be."""
+        for service in [stream_service(kind, stream) for kind in OF_A_STREAM]:
+            self._board.services.pop(service, None)
+            self._reminders.over(service)
+        for waiting in self._board.stands(stream, ()):
+            self._reminders.over((stream, waiting.standstill.rule, waiting.standstill.why))
 
     def service_recovered(self, service: ServiceId) -> None:
         """The service works again."""

@@ -18,8 +18,9 @@ from replicator.domain.gaps import Gap
 from replicator.domain.held import Hold, cause_of
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.owed_keys import OwedTo
-from replicator.domain.progress import Position
+from replicator.domain.progress import HORIZON, Position, latest
 from replicator.domain.rules import Rule, Target
+from replicator.domain.shards.applied_through import lag_seconds, retention_left_seconds
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
@@ -33,9 +34,6 @@ _HEALTHY_SECONDS = 90.0
 
 _SILENCE_SECONDS = 15.0
 """A shard that was not read for so long is not taken for caught up."""
-
-_RETENTION_SECONDS = 24 * 3600.0
-"""How long a stream keeps its records."""
 
 _MOST_REASONS = 20
 """Reasons for not being ready that are written out; an outage may give every shard one of its own."""
@@ -84,31 +82,35 @@ class Waiting:
 
 @dataclass(slots=True)
 class TargetState:
-    """One target on one shard. Wall-clock seconds: `pending_since`, `behind_since`; monotonic: `progress_at`."""
+    """One target on one shard. Wall-clock seconds: `pending_since`, `through`; monotonic: `progress_at`."""
 
     place: Place
     position: Position | None = None
     """None until it was told; what is stored then still counts."""
     pending_since: float | None = None
     """Creation of the oldest record of the page in hand."""
-    behind_since: float | None = None
-    """Creation of the newest record that was applied, until a poll finds nothing behind it."""
+    through: float | None = None
+    """Everything from a second before this lies before its place: as stored, as applied, or as a poll said."""
+    level: bool = False
+    """Whether the last poll found nothing behind its place."""
     last_lag: float | None = None
     progress_at: float = 0.0
     trouble: Trouble | None = None
     counts: Counter[str] = field(default_factory=Counter)
 
     def lag(self, now: float, silence: float) -> float | None:
-        """At most how old the oldest record is that was not applied; 0 when caught up, None before anything was seen.
+        """At most how old the oldest record is that was not applied; 0 when caught up, None when that is not known.
 
-        `silence`: seconds since the shard was last read. What nobody reads is not caught up: its lag grows.
+        `silence`: seconds since the shard was last read. What is not read is not caught up: its lag grows.
         """
-        since = self.pending_since if self.pending_since is not None else self.behind_since
-        if since is not None:
-            return max(0.0, now - since)
-        if silence > _SILENCE_SECONDS:
-            return silence
-        return None if self.last_lag is None else 0.0
+        if self.level and silence <= _SILENCE_SECONDS:
+            return 0.0
+        return lag_seconds(latest(self.pending_since, self.through), now)
+
+    def moved(self, position: Position, at: float) -> None:
+        """Its place is another; what was known of the time of a place before stays true."""
+        self.position, self.progress_at = position, at
+        self.through = latest(self.through, position.through)
 
 
 @dataclass(slots=True)
@@ -158,8 +160,8 @@ class Board:
         """Standstills of each stream, beside those of shards that are ours."""
         self.owed: dict[tuple[RegionId, OwedTo], OwedRows] = {}
         """What targets are owed, by the source's region and whom."""
-        self.paused: frozenset[RuleName] = frozenset()
-        """Rules that an operator has paused, configured here or not."""
+        self.paused: Mapping[RuleName, float] = {}
+        """Rules that an operator has paused, configured here or not, and since when (seconds since 1970)."""
         self.resting: tuple[Rule, ...] = ()
         """Rules that are not among `rules` because they are held, once per source that they would read."""
         self.held: tuple[Held, ...] = ()
@@ -255,13 +257,19 @@ class Board:
         shard.read_at = self.clock.monotonic()
         return shard
 
-    def caught_up(self, shard: ShardState, position: Position) -> None:
-        """Nothing stands behind a position: targets there are up to date."""
+    def caught_up(self, shard: ShardState, position: Position, level_at: float) -> None:
+        """Nothing stood behind a position at this time, so targets there are up to date."""
         for state in shard.targets.values():
-            if state.position in {None, position} and state.pending_since is None:
-                state.behind_since = None
-                state.last_lag = 0.0 if state.last_lag is None else state.last_lag
-                state.progress_at = shard.read_at
+            there = position == HORIZON or state.position in {None, position}  # the horizon: nothing is left at all
+            if there and state.pending_since is None:
+                state.level, state.progress_at = True, shard.read_at
+                state.through = latest(state.through, level_at)
+
+    def behind(self, shard: ShardState, position: Position) -> None:
+        """Records stand behind a position: targets there are not up to date."""
+        for state in shard.targets.values():
+            if state.position in {None, position}:
+                state.level = False
 
     def stands(self, stream: StreamRef, found: Sequence[Standstill]) -> list[Waiting]:
         """All standstills of a stream from now on; returns those that are over."""
@@ -303,8 +311,7 @@ class Board:
         """Seconds until the stream drops a record that was not applied; 0 when it did, None while nothing is known."""
         if state.place.target.target_id in shard.gaps:
             return 0.0
-        lag = self.lag(shard, state)
-        return None if lag is None else max(0.0, _RETENTION_SECONDS - lag)
+        return retention_left_seconds(self.lag(shard, state))
 
     def health(self) -> str | None:
         """None while the coordinator attempts things that can succeed; else the reason to restart."""

@@ -53,8 +53,11 @@ class Coordination(Protocol):
     async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
         """Put a target where others stood, whoever owns the shard; False when it does not stand as seen any more."""
 
-    async def release(self, lease: Lease) -> None:
-        """Give the shard back; quiet when it is no longer ours."""
+    async def release(self, lease: Lease, read: Mapping[TargetId, Position] | None = None) -> None:
+        """Give the shard back; quiet when it is no longer ours.
+
+        `read`: positions that are stored already, with up to when they reach by now (`Position.through`).
+        """
 
     async def forget(self, stream: StreamRef, row: LeaseRow) -> None:
         """Delete the row of a finished shard that the stream no longer lists; quiet when it changed meanwhile."""
@@ -75,8 +78,8 @@ class Membership(Protocol):
     async def leave(self, worker: WorkerId) -> None:
         """Remove a worker's row."""
 
-    async def paused(self) -> frozenset[RuleName]:
-        """Rules that an operator has paused."""
+    async def paused(self) -> Mapping[RuleName, float]:
+        """Rules that an operator has paused, and since when, in seconds since 1970."""
 
 
 class Registry(Protocol):

@@ -69,8 +69,13 @@ class OwedRows:
 class Observer(Protocol):
     """Told what happened; may lose things, never decides anything."""
 
-    def polled(self, stream: StreamRef, shard_id: ShardId, position: Position, records: int) -> None:
-        """The records behind a position were asked for."""
+    def polled(
+        self, stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
+    ) -> None:
+        """The records behind a position were asked for.
+
+        `level_at`: the server's time, in seconds since 1970, at which nothing stood behind it; None: not known.
+        """
 
     def batch_began(self, place: Place, oldest: float) -> None:
         """A page is about to be applied; `oldest` is the creation time of its oldest record."""
@@ -98,6 +103,9 @@ class Observer(Protocol):
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""
+
+    def stands(self, place: Place, position: Position) -> None:
+        """A target goes on, or begins, at this position, as it is stored; nothing was read yet."""
 
     def checkpoint_saved(self, lease: Lease, positions: Mapping[TargetId, Position]) -> None:
         """Positions were stored."""
@@ -152,14 +160,17 @@ class Observer(Protocol):
     def described(self, stream: StreamRef) -> None:
         """A stream was asked for shards: one DescribeStream call."""
 
-    def paused(self, rules: Collection[RuleName]) -> None:
-        """These rules are paused now, and no others; told again and again."""
+    def paused(self, rules: Mapping[RuleName, float]) -> None:
+        """These rules are paused now, since then, and no others; told again and again."""
 
     def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         """A background service (discovery, heartbeat) failed and will be repeated."""
 
     def service_hangs(self, service: ServiceId, seconds: float) -> None:
         """A background service has waited for an answer for so long; reported again while it lasts."""
+
+    def stream_left(self, stream: StreamRef) -> None:
+        """This session looks at a stream no more: what was said of it as a whole is no trouble of ours, over or not."""
 
     def service_recovered(self, service: ServiceId) -> None:
         """The service works again."""

@@ -53,6 +53,10 @@ class ServiceId:
         return (self.region, self.arn, self.shard_id) == (stream.region, stream.arn, shard_id)
 
 
+OF_A_STREAM = frozenset({ServiceKind.SHARDS, ServiceKind.ROWS, ServiceKind.DISCOVERY})
+"""Services of a stream as a whole."""
+
+
 def source_service(kind: ServiceKind, region: RegionId, table: TableName) -> ServiceId:
     """A service of a source table."""
     return ServiceId(kind, region, table)

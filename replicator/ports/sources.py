@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
@@ -28,10 +28,14 @@ class Ends(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecordPage:
-    """One answer of a shard. `next_iterator` None: the shard is closed and this was its last page."""
+    """One answer of a shard. `next_iterator` None: the shard is closed and this was its last page.
+
+    `at`: the server's time of the answer, in seconds since 1970; None when it does not tell.
+    """
 
     records: tuple[StreamRecord, ...]
     next_iterator: str | None
+    at: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import LeaseRow, Pulse
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.shards.statements import Statement, Subject
 from tests.contract.coordination_worlds import FOUND, ME, ORDERS_EU, S1, S2, S3, STREAM, TableWorld, table_world
 
 pytestmark = pytest.mark.servers
@@ -55,6 +57,28 @@ async def test_a_corrupt_row_is_named_with_its_attribute_and_a_remedy_and_hides_
     assert "is corrupt" in state.unreadable.message
     assert repr(attribute) in state.unreadable.message
     assert "Delete the row" in state.unreadable.advice
+
+
+@pytest.mark.parametrize("stored_time", ["", "soon 5", "nan 5", "50.0 somewhere", "50.0 6", "50.0"])
+async def test_a_time_that_cannot_be_read_or_is_of_a_later_place_is_not_known(
+    stored: TableWorld, stored_time: str
+) -> None:
+    await stored.found(S1)
+    await stored.overwrite("at:orders/replica/eu:orders", {"S": "5"})
+    await stored.overwrite("through:orders/replica/eu:orders", {"S": stored_time} if stored_time else None)
+    assert (await stored.row()).checkpoints[ORDERS_EU].through is None
+    await stored.overwrite("through:orders/replica/eu:orders", {"S": "50.0 5"})
+    assert (await stored.row()).checkpoints[ORDERS_EU].through == 50.0
+
+
+async def test_a_heartbeat_says_up_to_when_targets_have_everything(stored: TableWorld) -> None:
+    about = Subject(STREAM.region, STREAM.table, STREAM.generation, ORDERS_EU)
+    said = {about: Statement(50.25, "0123456789ab")}
+    await stored.membership.beat(ME, Pulse(1, through=said))
+    assert (await stored.membership.members())[ME].through == said
+    for strange in ({"S": "x"}, {"B": b"x"}, {"B": zlib.compress(b"[1]")}, None):
+        await stored.put("test|workers", ME, beat={"N": "1"}, **({} if strange is None else {"through": strange}))
+        assert (await stored.membership.members())[ME].through == {}, "it lives, and says nothing"
 
 
 async def test_a_row_that_was_corrected_is_read_again(stored: TableWorld) -> None:

@@ -131,9 +131,9 @@ async def test_paused_rules_are_seen_within_a_heartbeat_and_wake_us() -> None:
     await asyncio.sleep(1)
     woken = sight.woken
     sight.membership.pause(RuleName("orders"))
-    await until(lambda: sight.members.paused == {"orders"}, within=4)
+    await until(lambda: set(sight.members.paused) == {"orders"}, within=4)
     sight.membership.resume(RuleName("orders"))
-    await until(lambda: sight.members.paused == frozenset(), within=4)
+    await until(lambda: not sight.members.paused, within=4)
     assert sight.woken == woken + 2
     assert [told for told, _ in groupby(sight.observer.of("paused"))] == [(), ("orders",), ()]
 

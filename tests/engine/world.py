@@ -53,7 +53,7 @@ from replicator.laboratory.memory import (
 )
 from replicator.ports.clock import Clock
 from replicator.ports.events import BatchReport, Observer, OwedRows, Place
-from replicator.ports.services import ServiceId
+from replicator.ports.services import OF_A_STREAM, ServiceId, stream_service
 from replicator.ports.targets import Region
 
 US, EU, AP, CA = RegionId("us"), RegionId("eu"), RegionId("ap"), RegionId("ca")
@@ -114,7 +114,9 @@ class Recorder:
     def of(self, what: str) -> list[tuple[Any, ...]]:
         return [event[1:] for event in self.told if event[0] == what]
 
-    def polled(self, stream: StreamRef, shard_id: ShardId, position: Position, records: int) -> None:
+    def polled(
+        self, stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
+    ) -> None:
         self.told.append(("polled", shard_id, position.text, records))
 
     def batch_began(self, place: Place, oldest: float) -> None:
@@ -146,6 +148,9 @@ class Recorder:
 
     def moved(self, place: Place, position: Position) -> None:
         self.told.append(("moved", short(place.target.target_id), place.shard_id, position.text))
+
+    def stands(self, place: Place, position: Position) -> None:
+        self.told.append(("stands", short(place.target.target_id), place.shard_id, position.text))
 
     def checkpoint_saved(self, lease: Lease, positions: Mapping[TargetId, Position]) -> None:
         self.told.append(
@@ -217,12 +222,19 @@ class Recorder:
     def described(self, stream: StreamRef) -> None:
         self.told.append(("described", stream))
 
-    def paused(self, rules: Collection[RuleName]) -> None:
+    def paused(self, rules: Mapping[RuleName, float]) -> None:
         self.told.append(("paused", *sorted(rules)))
 
     def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         self.troubles[service.shown] = error
         self.told.append(("service_failed", service.shown, error.message))
+
+    def stream_left(self, stream: StreamRef) -> None:
+        for shown in [stream_service(kind, stream).shown for kind in OF_A_STREAM]:
+            if self.troubles.pop(shown, None) is not None:
+                self.told.append(("service_ended", shown))
+        self.standing.pop(stream, None)
+        self.told.append(("stream_left", stream))
 
     def service_recovered(self, service: ServiceId) -> None:
         if self.troubles.pop(service.shown, None) is not None:

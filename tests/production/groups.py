@@ -54,7 +54,7 @@ class _Group:
         state = await self.coordination.state(STREAM)
         require(not state.rows and not state.seat and not state.starts, "a group sees no shards of another one")
         require(await self.membership.members() == {}, "a group sees no workers of another one")
-        require(await self.membership.paused() == frozenset(), "a group's pauses are its own")
+        require(await self.membership.paused() == {}, "a group's pauses are its own")
         require(not await self.registry.acknowledged(GAP), "a group's losses are its own")
         require(await self.registry.streams(STREAM.region, STREAM.table) == [], "a group's streams are its own")
 

@@ -29,7 +29,7 @@ from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
 from replicator.observability.status_document import shown
 from replicator.ports.events import BatchReport, Place
-from replicator.ports.services import ServiceId, ServiceKind, shard_service
+from replicator.ports.services import ServiceId, ServiceKind, shard_service, stream_service
 
 US, EU = RegionId("us"), RegionId("eu")
 ORDERS, SHARD, RULE = TableName("orders"), ShardId("s0"), RuleName("orders")
@@ -74,6 +74,7 @@ class Sight:
 
     def apply(self, place: Place, *, age: float, position: Position = AT_10) -> None:
         """A page whose newest record is `age` seconds old."""
+        position = replace(position, through=self.clock.at - age)
         self.observer.batch_began(place, self.clock.at - age)
         self.observer.batch_applied(
             BatchReport(place, 3, 3, 0, {Effect.APPLIED: 3}, 0, {}, 0, 0, 0, position, age, 0.01)
@@ -123,10 +124,10 @@ def gap(stream: StreamRef, target: TargetId, after: Position = AT_10) -> Gap:
 
 def test_a_paused_rule_shows_and_is_logged_once(sight: Sight) -> None:
     with capture_logs() as logs:
-        for rules in ((), (RULE,), (RULE,)):
+        for rules in ({}, {RULE: 5.0}, {RULE: 5.0}):
             sight.observer.paused(rules)
         assert [rule["paused"] for rule in sight.status()["rules"]] == [True, False]
-        sight.observer.paused(())
+        sight.observer.paused({})
     assert not sight.rule("orders")["paused"]
     assert [(line["event"], line["rule"]) for line in logs] == [("rule_paused", RULE), ("rule_resumed", RULE)]
 
@@ -153,7 +154,7 @@ def test_two_regions_with_one_arn_stand_side_by_side(sight: Sight) -> None:
     assert sight.status()["owned_shards"] == 2
     assert [shard["targets"][0]["position"] for shard in sight.rule("orders")["shards"]] == ["10"]
     assert [shard["targets"][0]["position"] for shard in sight.rule("back")["shards"]] == ["20"]
-    sight.observer.polled(sight.us, SHARD, Position("20"), 0)
+    sight.observer.polled(sight.us, SHARD, Position("20"), 0, sight.clock.at)
     assert sight.rule("back")["shards"][0]["targets"][0]["lag_seconds"] == 50.0
     sight.observer.shard_stopped(leases[0], RULE, "stopped")
     sight.observer.lease_ended(leases[0], "stopped")
@@ -198,7 +199,7 @@ def test_production_failure_30_the_backlog_counts_between_two_pages_too(sight: S
     assert sight.value("lag_seconds", rule="orders", region="eu") == 3600.0
     assert sight.value("backlog_seconds", table="orders", region="us") == 3600.0
     assert sight.value("retention_left_seconds", rule="orders", region="eu") == 23 * 3600
-    sight.observer.polled(sight.us, SHARD, AT_10, 0)
+    sight.observer.polled(sight.us, SHARD, AT_10, 0, sight.clock.at)
     assert sight.value("lag_seconds", rule="orders", region="eu") == 0.0
     assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600
 
@@ -206,7 +207,7 @@ def test_production_failure_30_the_backlog_counts_between_two_pages_too(sight: S
 def test_the_lag_of_a_shard_that_nobody_reads_grows(sight: Sight) -> None:
     sight.lease(sight.us)
     sight.apply(sight.place(sight.us), age=1.0)
-    sight.observer.polled(sight.us, SHARD, AT_10, 0)
+    sight.observer.polled(sight.us, SHARD, AT_10, 0, sight.clock.at)
     sight.clock.at += 60.0
     assert sight.value("lag_seconds", rule="orders", region="eu") == 60.0
 
@@ -216,16 +217,65 @@ def test_a_shard_that_gets_nothing_is_in_sight_and_caught_up_when_a_poll_says_so
     target = sight.rule("orders")["shards"][0]["targets"][0]
     assert (target["lag_seconds"], target["target"]) == (None, "orders/replica/eu:orders")
     assert sight.value("seconds_since_progress", rule="orders", region="eu") == 0.0
-    sight.observer.polled(sight.us, SHARD, AT_10, 0)
+    sight.observer.polled(sight.us, SHARD, AT_10, 0, sight.clock.at)
     assert sight.value("lag_seconds", rule="orders", region="eu") == 0.0
     assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600
 
 
-def test_a_shard_that_is_never_read_is_behind(sight: Sight) -> None:
+def test_the_lag_of_a_shard_that_is_never_read_and_of_which_no_time_is_stored_is_not_known(sight: Sight) -> None:
     sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.observer.stands(sight.place(sight.us), AT_10)
     sight.clock.at += 100.0
-    assert sight.value("lag_seconds", rule="orders", region="eu") == 100.0
+    assert sight.value("lag_seconds", rule="orders", region="eu") is None
+    assert sight.value("backlog_seconds", table="orders", region="us") is None
+    assert sight.value("retention_left_seconds", rule="orders", region="eu") is None
+    assert sight.value("lag_unknown_shards", rule="orders", region="eu") == 1.0
     assert sight.value("seconds_since_progress", rule="orders", region="eu") == 100.0
+    assert sight.rule("orders")["shards"][0]["targets"][0]["lag_seconds"] is None
+
+
+def test_behind_a_restart_lag_counts_from_the_stored_time_until_records_say_more(sight: Sight) -> None:
+    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.observer.stands(sight.place(sight.us), replace(AT_10, through=sight.clock.at - 235.0))
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 235.0
+    assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600 - 235
+    assert sight.value("lag_unknown_shards", rule="orders", region="eu") == 0.0
+    sight.observer.polled(sight.us, SHARD, AT_10, 100)
+    sight.observer.batch_began(sight.place(sight.us), sight.clock.at - 200.0)
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 200.0
+    sight.observer.blocked(sight.place(sight.us), Unreachable("No answer."), None)
+    sight.clock.at += 100.0
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 300.0
+
+
+def test_one_empty_answer_does_not_show_that_nothing_is_behind(sight: Sight) -> None:
+    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.observer.stands(sight.place(sight.us), replace(AT_10, through=sight.clock.at - 235.0))
+    sight.observer.polled(sight.us, SHARD, AT_10, 0)
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 235.0
+    sight.observer.polled(sight.us, SHARD, Position("20"), 0, sight.clock.at)
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 235.0, "that is another place"
+    sight.observer.polled(sight.us, SHARD, AT_10, 0, sight.clock.at)
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 0.0
+
+
+def test_records_behind_a_place_end_its_being_level(sight: Sight) -> None:
+    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.observer.stands(sight.place(sight.us), AT_10)
+    sight.observer.polled(sight.us, SHARD, AT_10, 0, sight.clock.at)
+    sight.clock.at += 3.0
+    sight.observer.polled(sight.us, SHARD, AT_10, 5)
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 3.0, "nothing was behind it three seconds ago"
+
+
+def test_a_stream_that_is_left_is_not_said_to_have_recovered(sight: Sight) -> None:
+    sight.observer.service_failed(stream_service(ServiceKind.SHARDS, sight.us), Unreachable("No answer."))
+    sight.observer.standstills(sight.us, [UNCLAIMED])
+    with capture_logs() as lines:
+        sight.observer.stream_left(sight.us)
+    assert lines == []
+    assert sight.board.services == {}
+    assert sight.board.waiting == {}
 
 
 def test_a_second_session_says_so_quietly_and_names_the_first(sight: Sight) -> None:
@@ -486,7 +536,7 @@ def test_a_poll_touches_its_own_shard_only(sight: Sight) -> None:
     for shard_id in others:
         sight.apply(sight.place(sight.us, shard_id), age=9.0)
     sight.apply(sight.place(sight.us), age=9.0)
-    sight.observer.polled(sight.us, SHARD, AT_10, 0)
+    sight.observer.polled(sight.us, SHARD, AT_10, 0, sight.clock.at)
     behind = [shard["targets"][0]["lag_seconds"] for shard in sight.rule("orders")["shards"]]
     assert sorted(behind) == [0.0, *[9.0] * len(others)]
 

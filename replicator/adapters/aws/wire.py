@@ -34,6 +34,7 @@ class _Exchange:
     fence: Fence | None
     answer: bytes = b""
     checksum: str | None = None
+    date: str = ""
 
 
 _exchange: ContextVar[_Exchange | None] = ContextVar("replicator_exchange", default=None)
@@ -76,7 +77,13 @@ class Wire:
         events.register(f"before-parse.{service}", _take_answer, unique_id="replicator-answer")
 
     async def call(self, operation: str, body: bytes, fence: Fence | None, what: str, **hints: str) -> bytes:
-        """Send `body` as an operation, for example `PutItem`; returns the answer's body.
+        """Send `body` as an operation, for example `PutItem`; returns the answer's body. See `dated_call`."""
+        return (await self.dated_call(operation, body, fence, what, **hints))[0]
+
+    async def dated_call(
+        self, operation: str, body: bytes, fence: Fence | None, what: str, **hints: str
+    ) -> tuple[bytes, str]:
+        """The same; returns the answer's body and its Date, which is empty when there is none.
 
         `hints` are parameters that the client needs to find its endpoint. Raises `Refusal` for a failed condition and a
         translated error for everything else; `LeaseLost` before the send when the fence is down. What is not a JSON
@@ -96,7 +103,7 @@ class Wire:
         except CLIENT_ERRORS as error:
             raise translate(error, what) from error
         _verify(exchange, what)
-        return exchange.answer
+        return exchange.answer, exchange.date
 
     async def _send(self, operation: str, exchange: _Exchange, hints: Mapping[str, str]) -> None:
         transport = None if self._opener is None else await self._transport(self._opener)
@@ -112,7 +119,7 @@ class Wire:
         except ServiceError as error:
             exchange.answer, exchange.checksum = error.answer.body, error.answer.checksum
             raise
-        exchange.answer, exchange.checksum = answer.body, answer.checksum
+        exchange.answer, exchange.checksum, exchange.date = answer.body, answer.checksum, answer.date or ""
 
     async def _transport(self, opener: Opener) -> LeanTransport | None:
         account = await self._credentials.get_account_id()
@@ -147,6 +154,7 @@ def _take_answer(response_dict: dict[str, Any], **_: object) -> None:
     if exchange is not None:
         exchange.answer = response_dict["body"]
         exchange.checksum = response_dict["headers"].get("x-amz-crc32")
+        exchange.date = response_dict["headers"].get("date", "")
         if response_dict["status_code"] < _HTTP_ERRORS:
             response_dict["body"] = b"{}"
 

@@ -7,6 +7,9 @@ A listing holds what the endpoint answers, wrong or not: what of it to believe i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
+from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -198,6 +201,16 @@ class DynamoStreams:
         body = _ENCODE({"ShardIterator": iterator, "Limit": limit})
         what = f"GetRecords in {self._place.region_id}"
         try:
-            return parse_records(await self._place.records.call("GetRecords", body, None, what), what)
+            answer, date = await self._place.records.dated_call("GetRecords", body, None, what)
+            return replace(parse_records(answer, what), at=_seconds_of(date))
         except TableMissing as error:
             raise ShardGone(f"{what}: the shard is gone.") from error
+
+
+@lru_cache(maxsize=4)  # a thousand polls a second bear the same second
+def _seconds_of(date: str) -> float | None:
+    """An answer's Date in seconds since 1970, rounded down to whole ones; None when there is none."""
+    try:
+        return parsedate_to_datetime(date).timestamp()
+    except ValueError:
+        return None

@@ -9,6 +9,7 @@ from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.progress import Position
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.shards.statements import Statements
 from replicator.domain.targets import TargetId
 
 
@@ -124,6 +125,8 @@ class Pulse:
     news: int = 0
     admin: str = ""
     """Where its admin server listens, `http://host:port`; for people and `replicator status`."""
+    through: Statements = field(default_factory=dict, compare=False)
+    """Up to when targets have everything on what it reads."""
 
     @property
     def leaving(self) -> bool:

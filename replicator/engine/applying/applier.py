@@ -104,7 +104,7 @@ class TargetApplier:
             times = [record.created_at for record in fresh if record.created_at]
             self._context.observer.batch_began(self.place, min(times, default=self._context.clock.now()))
         for record in fresh:
-            window.open(record.sequence)
+            window.open(record.sequence, record.created_at)
             if self._is_skipped(record):
                 tally.skipped += 1
                 self._done(window, record, moved)

@@ -140,10 +140,6 @@ class Discovery:
         self._questions.stop()
         await self._seat.leave()
 
-    def clear_reports(self) -> None:
-        """Take back what was reported of failures."""
-        self._ports.observer.service_recovered(self._service)
-
     async def is_over(self, shard_id: ShardId) -> bool:
         """Whether the stream says that a shard gets no more records; waits for the answer. Raises `Stopped`.
 

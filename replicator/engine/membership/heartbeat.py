@@ -9,6 +9,7 @@ from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.identifiers import WorkerId
 from replicator.domain.shards.leases import LEAVING, Pulse
 from replicator.engine.limits import Limits
+from replicator.engine.membership.reach import Reach
 from replicator.engine.membership.session import Session
 from replicator.engine.waiting import pause, pause_for_any
 from replicator.ports.clock import Clock
@@ -38,6 +39,8 @@ class News:
         self._admin = admin
         self._count = 0
         self.leaving = False
+        self.reach = Reach()
+        """What our heartbeats say of what we read."""
         self.due = asyncio.Event()
         """Set while there is news that no heartbeat has carried."""
 
@@ -54,7 +57,8 @@ class News:
     def pulse(self, beat: int) -> Pulse:
         """The next heartbeat, with all news."""
         self.due.clear()
-        return Pulse(beat, LEAVING - self._count if self.leaving else self._count, self._admin)
+        news = LEAVING - self._count if self.leaving else self._count
+        return Pulse(beat, news, self._admin, self.reach.statements())
 
 
 async def heartbeat(  # noqa: PLR0913 - its collaborators, given once

@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterable, Mapping
 
 from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.shards.leases import Pulse
+from replicator.domain.shards.statements import Statements
 from replicator.engine.limits import Limits
 from replicator.engine.membership.heartbeat import Heartbeats, News
+from replicator.engine.membership.reach import Reach
 from replicator.engine.membership.session import Session
 from replicator.engine.service import Service
 from replicator.ports.clock import Clock
@@ -52,8 +54,10 @@ class Members:
         """Set when everybody was looked at once: before that, nobody can tell a share of the work."""
         self.live: frozenset[WorkerId] = frozenset({session.worker})
         """Workers that beat and are not about to leave, ourselves included."""
-        self.paused: frozenset[RuleName] = frozenset()
-        """Rules that an operator has paused."""
+        self.paused: Mapping[RuleName, float] = {}
+        """Rules that an operator has paused, and since when."""
+        self.pulses: Mapping[WorkerId, Pulse] = {}
+        """What every worker showed last; that of a dead one as long as its row stands."""
 
     @property
     def me(self) -> WorkerId:
@@ -63,6 +67,16 @@ class Members:
     def is_expired(self, worker: WorkerId) -> bool:
         """Whether a worker's shards may be taken."""
         return worker in self._expired and worker != self.me
+
+    @property
+    def reach(self) -> Reach:
+        """What our heartbeats say of what we read."""
+        return self._news.reach
+
+    @property
+    def told(self) -> Mapping[WorkerId, Statements]:
+        """What workers said last of what they read, dead ones too."""
+        return {worker: pulse.through for worker, pulse in self.pulses.items()}
 
     def listen(self, wake: Callable[[], None]) -> None:
         """Call `wake` whenever the rows should be looked at, until `unlisten`."""
@@ -120,6 +134,7 @@ class Members:
         live = {worker for worker, pulse in pulses.items() if worker not in dead and not pulse.leaving}
         live = live - {self.me} if self._news.leaving else live | {self.me}
         heard = {worker: pulse.news for worker, pulse in pulses.items() if worker != self.me}
+        self.pulses = pulses
         changed = heard != self._heard or dead.keys() != self._expired.keys() or live != self.live
         self._heard, self._expired, self.live = heard, dead, frozenset(live)
         return changed

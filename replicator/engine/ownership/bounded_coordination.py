@@ -56,10 +56,10 @@ class BoundedCoordination:
         async with self._turns:
             return await self._coordination.carry_over(stream, seen, target_id, place)
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, read: Mapping[TargetId, Position] | None = None) -> None:
         """Give the shard back."""
         async with self._turns:
-            await self._coordination.release(lease)
+            await self._coordination.release(lease, read)
 
     async def forget(self, stream: StreamRef, row: LeaseRow) -> None:
         """Delete a row."""

@@ -107,11 +107,6 @@ class OwnedShards:
         self._members.note_owners(self._ref, ())
         self._running.stop()
 
-    def clear_reports(self) -> None:
-        """Take back what was reported of rows and shards."""
-        self._report_unreadable(None)
-        self._watchdog.end()
-
     async def cycle(self, group: asyncio.TaskGroup) -> bool:
         """Look at the rows and act; returns whether there is more to do at once."""
         before = set(self._running.shards)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.rules import Rule
 from replicator.domain.shards import ownership
+from replicator.domain.shards.applied_through import Held
 from replicator.domain.shards.leases import Lease, LeaseRow, StreamRef, StreamState
 from replicator.domain.targets import TargetId
 from replicator.engine.bounded import each, raise_first
@@ -59,6 +60,7 @@ class RunningShards:
         """Shards that were read in this session."""
         self.serves: frozenset[TargetId] = frozenset()
         """Targets that this worker runs on the stream; each claim notes them in the shard's row."""
+        members.reach.ask(ref, self._held)
 
     @property
     def shards(self) -> Collection[ShardId]:
@@ -83,6 +85,10 @@ class RunningShards:
     def reads(self) -> Iterator[tuple[ShardId, RuleName]]:
         """Which rules are read for on which shards."""
         return ((shard_id, rule) for shard_id, running in self._running.items() for rule in running.worker.rules)
+
+    def _held(self) -> Iterator[Held]:
+        for shard_id, running in self._running.items():
+            yield Held(shard_id, running.worker.lease.epoch, running.worker.progress.positions)
 
     def stop(self, shards: Iterable[ShardId] | None = None) -> None:
         """End some shards gracefully, or all."""

@@ -133,13 +133,7 @@ class StreamCoordinator:
         finally:
             members.unlisten(self._wake.set)
             if not self._shared.stop.is_set():
-                self._take_back()
-
-    def _take_back(self) -> None:
-        """What was told of a stream that we look at no more is no trouble of ours."""
-        self._shards.clear_reports()
-        self._discovery.clear_reports()
-        self._ports.observer.service_recovered(self._name)
+                self._ports.observer.stream_left(self._ref)
 
     async def _cycle(self, group: asyncio.TaskGroup) -> float:
         """Look at the rows and act; returns in how many seconds to look again."""

@@ -42,7 +42,3 @@ class Watchdog:
         now = self._clock.monotonic()
         self._due_at = now + self._every
         self._observer.standstills(self._ref, self._watch.look(snapshot, observed, now))
-
-    def end(self) -> None:
-        """Take back what was told: this worker looks at the stream no more."""
-        self._observer.standstills(self._ref, ())

@@ -43,6 +43,8 @@ class Cursor:
     doubts: int = 0
     """How many answers in a row held a record that cannot be understood."""
     expiries: int = 0
+    empties: int = 0
+    """How many answers in a row held nothing."""
     trims: int = 0
     answered_at: float = float("-inf")
     """When a call behind this place last had an answer (monotonic)."""

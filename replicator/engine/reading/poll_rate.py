@@ -27,6 +27,8 @@ class ShardCalls:
         self._next_at = clock.monotonic() + limits.poll_seconds * jitter()
         self.answered_at = clock.monotonic()
         """When a call last had an answer."""
+        self.asked_at = 0.0
+        """The server's time, in seconds since 1970, when the call that was answered last was sent, or before that."""
 
     async def ask(self, iterator: str, limit: int) -> RecordPage:
         """Ask for records when the next call is due."""
@@ -34,8 +36,11 @@ class ShardCalls:
             await self.until_due()
             self._next_at = self._clock.monotonic() + self._limits.poll_seconds
             self._fence.check()
+            sent_at = self._clock.monotonic()
             answer = await self._stream.read(iterator, limit)
             self.answered_at = self._clock.monotonic()
+            answered = self._clock.now() if answer.at is None else answer.at
+            self.asked_at = answered - (self.answered_at - sent_at)
             return answer
 
     async def until_due(self) -> None:

@@ -41,6 +41,9 @@ _LOOKS_BEFORE_LOSS = 3
 _PEEKS = 10
 """So many empty pages in a row show that nothing is behind a place for now; a few are normal."""
 
+_EMPTY_BEHIND_A_RECORD, _EMPTY_AT_THE_START = 2, 3
+"""So many empty answers in a row are taken for the end of what is there by now; a hint, since no answer says so."""
+
 _IDLE_BYTES = 16 * 1024
 """What the answer of a shard is expected to weigh when its last one was empty."""
 
@@ -50,6 +53,10 @@ _MOST_BYTES = 2 * 1024 * 1024
 
 def _never() -> bool:
     return False
+
+
+def _unheard(_: Position, __: float) -> None:
+    """For a reader whose caller keeps no positions."""
 
 
 class ShardReader:
@@ -72,7 +79,10 @@ class ShardReader:
         observer: Observer,
         fence: Fence,
         stop: asyncio.Event,
+        read_to: Callable[[Position, float], None] = _unheard,
     ) -> None:
+        """`read_to` is given a position behind which nothing stood, and the server's time of that question."""
+        self._read_to = read_to
         self._ends = ends
         self._stream = stream
         self._ref = ref
@@ -226,7 +236,9 @@ class ShardReader:
             return None
         cursor.expiries = cursor.trims = 0
         cursor.asked_at = cursor.answered_at = self._calls.answered_at
-        self._observer.polled(self._ref, self._shard_id, position, len(answer.records))
+        self._observer.polled(
+            self._ref, self._shard_id, position, len(answer.records), self._level(position, cursor, answer)
+        )
         self._doubt(answer, cursor)
         if answer.records:
             grant.correct(weight(answer.records))
@@ -241,6 +253,15 @@ class ShardReader:
         then = after(answer.records[-1].sequence)
         self._cursors.at(then).iterator = answer.next_iterator
         return Page(position, answer.records, then, grant)
+
+    def _level(self, position: Position, cursor: Cursor, answer: RecordPage) -> float | None:
+        """When nothing stood behind a position, if answers say so: a few are empty before data is reached."""
+        cursor.empties = 0 if answer.records else cursor.empties + 1
+        enough = _EMPTY_BEHIND_A_RECORD if position.sequence is not None else _EMPTY_AT_THE_START
+        if answer.next_iterator is None or cursor.empties < enough:
+            return None
+        self._read_to(position, self._calls.asked_at)
+        return self._calls.asked_at
 
     def _doubt(self, answer: RecordPage, cursor: Cursor) -> None:
         """Ask again for a record that cannot be understood, a few times: an answer may be damaged on its way."""

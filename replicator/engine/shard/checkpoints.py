@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from replicator.domain.errors import Disposition, LeaseLost, ReplicatorError
-from replicator.domain.progress import END, HORIZON, Position
+from replicator.domain.progress import END, HORIZON, Position, reached
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease
 from replicator.domain.targets import TargetId
@@ -63,7 +63,24 @@ class Progress:
         """A target's frontier moved; a target begins by moving to where it begins."""
         if not self._dirty:
             self._save_in(self._limits.checkpoint_seconds)
+        before = self._positions.get(target.target_id)
+        if position == END and before is not None:  # what ended had nothing behind its last record
+            position = reached(position, before.through)
         self._positions[target.target_id] = self._dirty[target.target_id] = position
+
+    def read_to(self, position: Position, asked_at: float) -> None:
+        """Nothing stood behind a position at this time of the server.
+
+        It is not stored for itself: heartbeats publish it, and the release of the shard stores it.
+        """
+        for target_id, place in self._positions.items():
+            if position in {place, HORIZON}:  # with nothing left at the horizon there is nothing anywhere
+                self._positions[target_id] = reached(place, asked_at)
+
+    @property
+    def positions(self) -> Mapping[TargetId, Position]:
+        """Where every target stands, and up to when."""
+        return self._positions
 
     def due_in(self) -> float | None:
         """In how many seconds to save; None when there is nothing to save, or a save is under way."""

@@ -50,6 +50,7 @@ class Losses:
             started_at = starts[target.target_id].started_at
             begin = beginning(self._context.row, target.target_id, started_at, whole=whole)
             self._context.progress.moved(target, begin)
+            self._context.ports.observer.stands(self._context.place(target), begin)
         at = earliest(map(self._context.progress.position, self._rule.targets))
         lost = [each for each in self._rule.targets if await self._is_lost(each, starts[each.target_id], at)]
         if not lost:

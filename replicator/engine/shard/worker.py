@@ -63,6 +63,7 @@ class ShardWorker:
             observer=ports.observer,
             fence=fence,
             stop=stop,
+            read_to=self.progress.read_to,
         )
         self._context = ShardContext(lease, row, ports, fence, self.progress, reader, ends, limits, wake)
         self._running: dict[RuleName, tuple[Pipeline, asyncio.Task[None]]] = {}
@@ -120,6 +121,9 @@ class ShardWorker:
 
     def _start(self, group: asyncio.TaskGroup, rule: Rule) -> None:
         self._started.add(rule.name)
+        for target in rule.targets:
+            if self.progress.has_begun(target):
+                self._ports.observer.stands(self._context.place(target), self.progress.position(target))
         pipeline = Pipeline(rule, self._context)
         task = group.create_task(pipeline.run(), name=f"{rule.name} on {self.lease.shard_id}")
         self._running[rule.name] = pipeline, task
@@ -182,7 +186,7 @@ class ShardWorker:
         while True:
             try:
                 await self.progress.flush()
-                await self._ports.coordination.release(self.lease)
+                await self._ports.coordination.release(self.lease, self.progress.positions)
             except LeaseLost:
                 return
             except ReplicatorError as error:

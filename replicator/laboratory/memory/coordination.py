@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from replicator.domain.errors import LeaseLost, WorldMismatch
 from replicator.domain.identifiers import ShardId, WorkerId
-from replicator.domain.progress import Position
+from replicator.domain.progress import Position, reached
 from replicator.domain.shards.inheritance import Inherited
 from replicator.domain.shards.leases import Lease, LeaseRow, Rewind, Seat, StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard, merged, storable, unproven
@@ -136,7 +136,10 @@ class MemoryCoordination:
                 for target_id, rewind in row.rewinds.items()
                 if target_id not in checkpoints or checkpoints[target_id].order < rewind.until.order
             }
-            self.put(lease.stream, replace(row, checkpoints={**row.checkpoints, **checkpoints}, rewinds=left))
+            stored = {
+                target_id: _timed(place, row.checkpoints.get(target_id)) for target_id, place in checkpoints.items()
+            }
+            self.put(lease.stream, replace(row, checkpoints={**row.checkpoints, **stored}, rewinds=left))
 
     async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
         """Put a target where others stood, if it still stands as seen."""
@@ -149,12 +152,14 @@ class MemoryCoordination:
             self.put(stream, replace(row, checkpoints=checkpoints, rewinds={**row.rewinds, **rewinds}))
             return True
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, read: Mapping[TargetId, Position] | None = None) -> None:
         """Give the shard back; quiet when it is no longer ours."""
         async with self.faults.around("release"):
             row = self._ours(lease)
             if row is not None:
-                self.put(lease.stream, replace(row, owner=None))
+                times = {target_id: position.through for target_id, position in (read or {}).items()}
+                checkpoints = {name: reached(place, times.get(name)) for name, place in row.checkpoints.items()}
+                self.put(lease.stream, replace(row, owner=None, checkpoints=checkpoints))
 
     async def forget(self, stream: StreamRef, row: LeaseRow) -> None:
         """Delete a shard's row; quiet when its owner or epoch changed meanwhile."""
@@ -174,3 +179,8 @@ class MemoryCoordination:
     def _ours(self, lease: Lease) -> LeaseRow | None:
         row = self.row(lease.stream, lease.shard_id)
         return row if row is not None and (row.owner, row.epoch) == (lease.owner, lease.epoch) else None
+
+
+def _timed(place: Position, before: Position | None) -> Position:
+    """A place with what was known of the time of one before it."""
+    return place if before is None or before.order > place.order else reached(place, before.through)

@@ -31,15 +31,15 @@ class MemoryMembership:
     def __init__(self, faults: Faults | None = None) -> None:
         self.faults = faults or Faults()
         self._pulses: dict[WorkerId, Pulse] = {}
-        self._paused: set[RuleName] = set()
+        self._paused: dict[RuleName, float] = {}
 
-    def pause(self, rule: RuleName) -> None:
+    def pause(self, rule: RuleName, at: float = 0.0) -> None:
         """Pause a rule, as an operator does."""
-        self._paused.add(rule)
+        self._paused.setdefault(rule, at)
 
     def resume(self, rule: RuleName) -> None:
         """Let a rule go on, as an operator does."""
-        self._paused.discard(rule)
+        self._paused.pop(rule, None)
 
     async def beat(self, worker: WorkerId, pulse: Pulse) -> None:
         """Show a sign of life."""
@@ -56,10 +56,10 @@ class MemoryMembership:
         async with self.faults.around("leave"):
             self._pulses.pop(worker, None)
 
-    async def paused(self) -> frozenset[RuleName]:
-        """Rules that are paused."""
+    async def paused(self) -> dict[RuleName, float]:
+        """Rules that are paused, and since when."""
         async with self.faults.around("paused"):
-            return frozenset(self._paused)
+            return dict(self._paused)
 
 
 class MemoryClaims:

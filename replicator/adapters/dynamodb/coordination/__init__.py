@@ -3,10 +3,12 @@
 Rows (hash `pk`, range `sk`), each with a schema version `sv`:
 
     <group>|<region>|<stream ARN>   shard|<shard id>        owner, epoch; parents, closed, first, found_at, vanished;
-                                                            per target `at:<target>`, `rewind:<target>`
+                                                            per target `at:<target>`, `rewind:<target>`,
+                                                            `through:<target>`
     <group>|<region>|<stream ARN>   target|<target>         started_at, shape, members
     <group>|<region>|<stream ARN>   seat                    owner, epoch: its worker discovers the shards
-    <group>|workers                 <worker id>             beat, news, admin; for operators also started, program
+    <group>|workers                 <worker id>             beat, news, admin, through; for operators also started,
+                                                            program
     <group>|rules                   <rule>                  paused_at, note; formerly: names that it had before
     <group>|streams                 <region>|<table>|<ms>   arn, drained_for
     <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at,

@@ -39,6 +39,11 @@ def seconds(value: float) -> Value:
     return {"N": f"{value:.3f}"}
 
 
+def binary(value: bytes) -> Value:
+    """Bytes."""
+    return {"B": value}
+
+
 def flag() -> Value:
     """An attribute that is set or not there."""
     return {"BOOL": True}

@@ -11,8 +11,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, flag, number, schema, seconds, text, texts
-from replicator.adapters.dynamodb.coordination.names import SEAT, checkpoint, key, rewind
-from replicator.adapters.dynamodb.coordination.rows import StreamRows, parse_rewind, rewind_text
+from replicator.adapters.dynamodb.coordination.names import SEAT, checkpoint, key, rewind, through
+from replicator.adapters.dynamodb.coordination.rows import StreamRows, parse_rewind, rewind_text, through_text
 from replicator.domain.errors import LeaseLost, ReplicatorError
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import Position
@@ -22,7 +22,7 @@ from replicator.domain.shards.lineage import Shard, merged, storable, unproven
 from replicator.domain.targets import TargetId
 
 if TYPE_CHECKING:
-    from replicator.adapters.dynamodb.coordination.changes import When
+    from replicator.adapters.dynamodb.coordination.changes import Value, When
     from replicator.adapters.dynamodb.coordination.rows import Row
     from replicator.adapters.dynamodb.coordination.table import CoordinationTable
 
@@ -131,8 +131,7 @@ class DynamoCoordination:
         Rewinds that these positions pass are taken away by a second write, which a rewind needs once in its life.
         """
         place = self._names.shard_key(lease.stream, lease.shard_id)
-        positions = {checkpoint(target_id): text(position.text) for target_id, position in checkpoints.items()}
-        answer = await self._table.update(place, Change(sets=positions, when=_ours(lease)))
+        answer = await self._table.update(place, Change(sets=_stored(checkpoints), when=_ours(lease)))
         if answer is None:
             raise LeaseLost(f"The lease on shard {lease.shard_id} of {lease.stream.table} went to another worker.")
         passed = [rewind(target) for target, position in checkpoints.items() if _passes(position, target, answer)]
@@ -144,7 +143,7 @@ class DynamoCoordination:
         own = seen.checkpoints.get(target_id)
         change = Change(
             sets={
-                checkpoint(target_id): text(place.position.text),
+                **_stored({target_id: place.position}),
                 **({} if place.rewind is None else {rewind(target_id): text(rewind_text(place.rewind))}),
             },
             when={checkpoint(target_id): None if own is None else text(own.text)},
@@ -152,10 +151,11 @@ class DynamoCoordination:
         )
         return await self._table.update(self._names.shard_key(stream, seen.shard_id), change) is not None
 
-    async def release(self, lease: Lease) -> None:
+    async def release(self, lease: Lease, read: Mapping[TargetId, Position] | None = None) -> None:
         """Give the shard back in its row, so that the next worker need not wait; quiet when it is not ours."""
         place = self._names.shard_key(lease.stream, lease.shard_id)
-        await self._table.update(place, Change(removes=("owner",), when=_ours(lease)))
+        change = Change(sets=_times(read or {}), removes=("owner",), when=_ours(lease))
+        await self._table.update(place, change)
 
     async def take_seat(self, stream: StreamRef, seen: Seat | None, owner: WorkerId | None) -> bool:
         """Take or leave the discoverer's seat if it still is as `seen`; its epoch rises each time."""
@@ -169,6 +169,21 @@ class DynamoCoordination:
             when={"epoch": None, "owner": None} if seen is None else _as_seen(seen),
         )
         return await self._table.update(key(self._names.stream(stream), SEAT), change) is not None
+
+
+def _stored(positions: Mapping[TargetId, Position]) -> dict[str, Value]:
+    """Positions as attributes, with their times."""
+    places = {checkpoint(target_id): text(position.text) for target_id, position in positions.items()}
+    return places | _times(positions)
+
+
+def _times(positions: Mapping[TargetId, Position]) -> dict[str, Value]:
+    """What is known of the times of positions, as attributes."""
+    return {
+        through(target_id): text(through_text(position))
+        for target_id, position in positions.items()
+        if position.through is not None
+    }
 
 
 def _generations(shards: Sequence[Shard]) -> list[list[Shard]]:

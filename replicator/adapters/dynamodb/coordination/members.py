@@ -10,9 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from replicator import __version__
-from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, text
-from replicator.adapters.dynamodb.coordination.names import key
+from replicator.adapters.dynamodb.coordination.changes import Change, binary, number, schema, text
+from replicator.adapters.dynamodb.coordination.names import STATEMENTS, key
 from replicator.adapters.dynamodb.coordination.rows import CorruptRow
+from replicator.adapters.dynamodb.coordination.statements import packed
 from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.shards.leases import Pulse
 
@@ -34,6 +35,7 @@ class DynamoMembership:
                 "news": number(pulse.news),
                 "admin": text(pulse.admin),
                 "program": text(__version__),
+                STATEMENTS: binary(packed(pulse.through)),
                 "sv": schema(),
             },
             defaults={"started": text(datetime.now(UTC).isoformat(timespec="seconds"))},
@@ -52,7 +54,9 @@ class DynamoMembership:
         """Remove a worker's row."""
         await self._table.delete(key(self._table.names.workers, worker))
 
-    async def paused(self) -> frozenset[RuleName]:
-        """Rules that an operator has paused."""
-        rows = await self._table.query(self._table.names.rules)
-        return frozenset(RuleName(self._table.reader.text(row, "sk")) for row in rows if "paused_at" in row)
+    async def paused(self) -> dict[RuleName, float]:
+        """Rules that an operator has paused, and since when."""
+        rows, reader = await self._table.query(self._table.names.rules), self._table.reader
+        return {
+            RuleName(reader.text(row, "sk")): reader.seconds(row, "paused_at") for row in rows if "paused_at" in row
+        }

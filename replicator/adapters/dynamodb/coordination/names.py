@@ -24,6 +24,12 @@ CHECKPOINT = "at:"
 REWIND = "rewind:"
 """Prefix of the attributes that hold what a rewound target skips."""
 
+THROUGH = "through:"
+"""Prefix of the attributes that hold up to when a target's position is known to reach, with that position."""
+
+STATEMENTS = "through"
+"""The attribute of a heartbeat that says up to when targets have everything on what its worker reads."""
+
 MEMBERS = "members"
 """The attribute of a target's start that names the members of its mesh."""
 
@@ -83,6 +89,11 @@ class Names:
 def checkpoint(target_id: TargetId) -> str:
     """The attribute that holds a target's position."""
     return f"{CHECKPOINT}{target_id.text}"
+
+
+def through(target_id: TargetId) -> str:
+    """The attribute that holds up to when a target's position is known to reach."""
+    return f"{THROUGH}{target_id.text}"
 
 
 def rewind(target_id: TargetId) -> str:

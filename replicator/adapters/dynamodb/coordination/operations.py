@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import FORMERLY, checkpoint, key, rewind
+from replicator.adapters.dynamodb.coordination.names import FORMERLY, checkpoint, key, rewind, through
 from replicator.adapters.dynamodb.coordination.rows import rewind_text
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RuleName, ShardId
@@ -80,6 +80,7 @@ class Operations:
             removes=[
                 "owner",
                 *(name for name, position in moved.items() if position is None),
+                *map(through, positions),
                 *(rewind(target_id) for target_id in positions if target_id not in rewinds),
             ],
             when={"epoch": number(seen.epoch), "owner": None if seen.owner is None else text(seen.owner)},

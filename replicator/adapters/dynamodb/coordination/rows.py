@@ -20,13 +20,16 @@ from replicator.adapters.dynamodb.coordination.names import (
     SCHEMA,
     SEAT,
     SHARD,
+    STATEMENTS,
     TARGET,
+    THROUGH,
     Names,
 )
+from replicator.adapters.dynamodb.coordination.statements import unpacked
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
-from replicator.domain.progress import Position, parse_position
+from replicator.domain.progress import Position, parse_position, reached
 from replicator.domain.shards.leases import KnownStream, LeaseRow, Pulse, Rewind, Seat, StreamRef, TargetStart
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.targets import TargetId, parse_target
@@ -60,6 +63,18 @@ def parse_rewind(text: str) -> Rewind | None:
     position = parse_position(until)
     seconds = _finite(before)
     return None if position is None or seconds is None else Rewind(seconds, position)
+
+
+def through_text(position: Position) -> str:
+    """How the time of a position is stored: with the position, so that it counts for none that lies before it."""
+    return f"{position.through:.3f} {position.text}"
+
+
+def _timed(position: Position, text: str) -> Position:
+    """A position with the time that is stored of it, or of a place before it; a time that cannot be read is none."""
+    told, _, at = text.partition(" ")
+    place, seconds = parse_position(at), _finite(told)
+    return position if place is None or seconds is None or place.order > position.order else reached(position, seconds)
 
 
 def _finite(text: str) -> float | None:
@@ -110,7 +125,10 @@ class RowReader:
             ),
             owner=WorkerId(self.text(row, "owner")) if "owner" in row else None,
             epoch=self.number(row, "epoch"),
-            checkpoints={target: self._position(row, name) for name, target in self._targets(row, CHECKPOINT)},
+            checkpoints={
+                target: _timed(self._position(row, name), row.get(f"{THROUGH}{target.text}", {}).get("S", ""))
+                for name, target in self._targets(row, CHECKPOINT)
+            },
             rewinds={target: self._rewind(row, name) for name, target in self._targets(row, REWIND)},
             serves=frozenset(target for text in self._texts(row, "serves") if (target := parse_target(text))),
             found_at=self.seconds(row, "found_at") if "found_at" in row else 0.0,
@@ -142,6 +160,7 @@ class RowReader:
             beat=self.number(row, "beat"),
             news=self.number(row, "news") if "news" in row else 0,
             admin=self.text(row, "admin") if "admin" in row else "",
+            through=unpacked(row.get(STATEMENTS, {}).get("B")),
         )
 
     def stream(self, row: Row) -> StreamRef:

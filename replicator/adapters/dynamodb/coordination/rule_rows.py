@@ -20,6 +20,7 @@ from replicator.adapters.dynamodb.coordination.names import (
     REWIND,
     SHARD,
     TARGET,
+    THROUGH,
     key,
 )
 from replicator.domain.errors import WorldMismatch
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from replicator.domain.shards.leases import StreamRef
 
 _KEY = frozenset({"pk", "sk"})
-_BY_TARGET = (CHECKPOINT, REWIND)
+_BY_TARGET = (CHECKPOINT, REWIND, THROUGH)
 
 
 class RuleRows:
