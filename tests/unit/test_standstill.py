@@ -268,7 +268,7 @@ def test_the_row_of_an_end_without_a_child_stays_for_a_day_and_no_child_goes_bef
 
     assert forgettable(alone, at=87399.0) == []
     assert forgettable(alone, at=87400.0) == ["s0"]
-    assert forgettable(parent, child, grandchild, at=4000.0) == ["p0"]
+    assert forgettable(parent, child, grandchild, at=4000.0) == ["p0", "c0"]
     assert forgettable(child, grandchild, at=4000.0) == ["c0"]
     assert forgettable(replace(parent, vanished=False), child, grandchild, at=1e6) == []
     kept = replace(parent, checkpoints={EU_ID: END, OTHER_ID: HORIZON})

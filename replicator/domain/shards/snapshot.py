@@ -166,16 +166,22 @@ class Snapshot:
         }
         expecting = {shard_id for shard_id, row in self.rows.items() if self.may_get_children(row)}
         last = expecting.intersection(childless(self.graph, self.rows))
-        return [
-            row
+        going = {
+            row.shard_id: row
             for row in self.rows.values()
             if row.vanished
             and row.owner is None
             and row.shard_id not in waited_for | last
-            and expecting.isdisjoint(row.shard.parents)
             and self.done(row)
             and all(place == END for target, place in row.checkpoints.items() if target.rule not in ours)
-        ]
+        }
+        while True:
+            staying = expecting - going.keys()
+            kept = [shard_id for shard_id, row in going.items() if not staying.isdisjoint(row.shard.parents)]
+            if not kept:
+                return list(going.values())
+            for shard_id in kept:
+                del going[shard_id]
 
     def load(self, wanted: Collection[ShardId], *, awaited: int, mine: int) -> Load:
         """This stream's part of the group's work.
