@@ -1,11 +1,21 @@
-"""Seeds of tests that live through random histories: few of them each time, many in the long run."""
+"""What tests are given: little of it each time, everything in the long run."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 import pytest
 from _pytest.mark import ParameterSet
 
 
 def seeds(few: int, many: int) -> list[ParameterSet]:
-    """The first `few` for `make test`, the others up to `many` for `make test-long`."""
-    return [pytest.param(seed, marks=[pytest.mark.long] if seed >= few else []) for seed in range(many)]
+    """Seeds of random histories: the first `few` for `make test`, the others up to `many` for `make test-long`."""
+    return first(few, range(many))
+
+
+def first(few: int, values: Iterable[object]) -> list[ParameterSet]:
+    """The first `few` of these for `make test`, the others for `make test-long`; a tuple is several parameters."""
+    return [
+        pytest.param(*(value if isinstance(value, tuple) else (value,)), marks=[pytest.mark.long] if at >= few else [])
+        for at, value in enumerate(values)
+    ]

@@ -119,6 +119,7 @@ def _serve() -> None:
     for module in _PRELOADED:
         import_module(module)
     _parse_what_clients_read()
+    _make_what_every_command_makes()
     gc.freeze()
     for line in sys.stdin:
         request = json.loads(line)
@@ -142,6 +143,20 @@ def _parse_what_clients_read() -> None:
             loader.load_service_model(service, kind)
     for name in ("endpoints", "partitions", "sdk-default-configuration"):
         loader.load_data(name)
+
+
+def _make_what_every_command_makes() -> None:
+    """The tree of commands, and what a session knows of its handlers."""
+    import botocore.hooks
+    import typer.main
+    from aiobotocore.session import AioSession
+
+    from replicator.cli.commands import app
+
+    typer.main.get_command = cache(typer.main.get_command)
+    typer.main.get_command(app)
+    botocore.hooks.accepts_kwargs = cache(botocore.hooks.accepts_kwargs)
+    AioSession()
 
 
 def _become(arguments: list[str], environment: dict[str, str], files: list[str]) -> None:

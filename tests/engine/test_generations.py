@@ -205,7 +205,7 @@ async def test_rows_of_a_stream_that_some_rule_has_not_left_stay() -> None:
         world.put("b", 1)
         await until(world.same)
         world.streams.drop(old)
-        await asyncio.sleep(4000)
+        await asyncio.sleep(1300)
         assert world.row(ref=old) is not None
 
 

@@ -43,14 +43,14 @@ class Moves:
 
     async def watch(self, seconds: float) -> None:
         """Look at the rows for a while."""
-        for _ in range(int(seconds / 0.02)):
+        for _ in range(int(seconds / 0.05)):
             owners = self.owners()
             self.most_lying = max(self.most_lying, sum(each in self._former for each, who in owners.items() if not who))
             for each, owner in owners.items():
                 if owner is not None:
                     self.moved += self._former.get(each, owner) != owner
                     self._former[each] = owner
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.05)
 
 
 def process_of(world: World, tables: int) -> tuple[Process, list[StreamRef]]:
@@ -85,7 +85,7 @@ async def test_many_streams_of_one_shard_are_shared_in_bounded_steps_with_worker
             assert 40 // number <= moves.moved <= 40 // number + number
             assert moves.most_lying <= MOVES * (number - 1)
         moves.moved = 0
-        await moves.watch(60)
+        await moves.watch(30)
         assert moves.moved == 0
 
 

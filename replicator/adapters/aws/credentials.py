@@ -132,15 +132,16 @@ def region_session(
     region_id: str, settings: Region, config: AioConfig, monotonic: Callable[[], float] = time.monotonic
 ) -> tuple[AioSession, RenewableCredentials]:
     """A session for a region's clients; its credentials are read when they are first needed."""
+    session = _base(region_id, settings)
+    unread = [session]  # its chain was not read yet; to make another session takes a while
 
     async def read() -> Source:
-        base = _base(region_id, settings)
         if settings.role_arn is not None:
-            return _role(base, settings, config)
-        credentials = await base.get_credentials()
+            return _role(_base(region_id, settings), settings, config)
+        base = unread.pop() if unread else _base(region_id, settings)
+        credentials = await base.get_component("credential_provider").load_credentials()
         return Source(credentials, getattr(credentials, "method", None))
 
-    session = _base(region_id, settings)
     credentials = RenewableCredentials(region_id, read, monotonic)
     session._credentials = credentials  # type: ignore[attr-defined]  # noqa: SLF001 - botocore offers no other way
     session.register("after-call", credentials.answered)
