@@ -26,19 +26,23 @@ from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.owed_keys import OwedTo
 from replicator.domain.pacing import Pace
 from replicator.domain.rules import ActivePlan, Rule, Target
+from replicator.domain.shards.holdings import Holdings
 from replicator.domain.targets import TargetId
 from replicator.domain.versions import STAMP
+from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.gate import Gates
 from replicator.engine.applying.kinds import parks_refusals
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
+from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.shard.worker import ShardPorts
+from replicator.ports.events import PacedTable
 from replicator.settings import choosing
 from replicator.settings.compiled_rules import rule_per_source
 
@@ -109,6 +113,9 @@ class Assembly:
         self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
         self._conflicts = conflict_log(places[where.region].dynamodb, settings)
         self._budget = ByteBudget(self.limits.in_flight_bytes)
+        self._holdings = Holdings()
+        self._write_budgets: dict[tuple[str, RegionId], tuple[set[tuple[RegionId, TableName]], WriteBudget]] = {}
+        """With the tables whose streams it is shared by, by rule and region."""
         self._made: dict[_RuleTable, dict[Rule, Mapping[TargetId, TargetPorts]]] = {}
         self._sources: dict[tuple[RegionId, TableName], Source] = {}
 
@@ -143,6 +150,7 @@ class Assembly:
             self._clock,
             self._observer,
             self._budget,
+            self._holdings,
         )
         return Source(region, table, tuple(readers), ports, self.succession)
 
@@ -153,7 +161,7 @@ class Assembly:
         """
         rules = rule_per_source(settings, written)
         regions = {
-            target.region: self._region(rule, target)
+            target.region: self._region(rule, target, self._write_budget(written, target.region))
             for rule in rules
             for target in rule.targets
             if target.table is not None
@@ -189,7 +197,21 @@ class Assembly:
             observer=self._observer,
         )
 
-    def _region(self, rule: Rule, target: Target) -> PacedRegion:
+    def _write_budget(self, written: RuleSettings, region: RegionId) -> WriteBudget | None:
+        """What a rule may take of a region's write units, all of its tables together; None: as much as it needs."""
+        per_second = written.write_units.get(region)
+        if per_second is None:
+            return None
+        sources, budget = self._write_budgets.setdefault((written.name, region), self._new_budget(per_second))
+        sources.update((RegionId(source), TableName(table)) for source, table in written.sources)
+        return budget
+
+    def _new_budget(self, per_second: int) -> tuple[set[tuple[RegionId, TableName]], WriteBudget]:
+        sources: set[tuple[RegionId, TableName]] = set()
+        bucket = UnitBucket(per_second, self._clock.monotonic())
+        return sources, WriteBudget(bucket, lambda: self._holdings.share(sources), self._clock)
+
+    def _region(self, rule: Rule, target: Target, budget: WriteBudget | None) -> PacedRegion:
         """A table of a rule, within the bounds that all shards of the process have there together."""
         assert target.table is not None, "only tables are regions"
         region = DynamoRegion(
@@ -200,9 +222,12 @@ class Assembly:
             tombstone_ttl=self._settings.tombstone_ttl,
             clock=self._clock,
             stamp_attribute=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
+            metered=budget is not None,
         )
         pace = Pace(self._settings.apply.concurrency, self._clock.monotonic())
-        return PacedRegion(region, pace, self._clock)
+        bucket = None if budget is None else budget.bucket
+        self._observer.paces(PacedTable(rule.name, target.region, target.table, pace, bucket))
+        return PacedRegion(region, pace, self._clock, budget)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -96,6 +96,7 @@ def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
         for row in rule.held:
             yield f"{row['target'] or f'rule {rule.name}'} is held: {row['reason']} {row['advice']}"
     yield from _losses(found)
+    yield from _slow(found)
     over = Counter(shard.over for rule in found.rules for shard in rule.shards if shard.over)
     if over and not everything:
         hidden = " and ".join(f"{count} shards ({why})" for why, count in sorted(over.items()))
@@ -111,6 +112,20 @@ def _losses(found: GroupStatus) -> Iterator[str]:
         )
     for rows in found.parked:
         yield f"{_parked(rows)} `replicator parked list` says why."
+
+
+def _slow(found: GroupStatus) -> Iterator[str]:
+    """What is written more slowly than it could be, and why."""
+    for table in found.pacing.throttled:
+        yield (
+            f"{table.table} in {table.region} throttles most requests of rule {table.rule}, so {table.allowed} at a"
+            f" time are sent by worker {table.worker}: raise its capacity, or that of the region's side table."
+        )
+    for rule in found.pacing.slowed:
+        yield (
+            f"rule {rule.rule} takes {rule.taken_per_second:g} of {rule.write_units} write units a second in"
+            f" {rule.region} and is slowed by write_units."
+        )
 
 
 def _parked(rows: ParkedStatus) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from replicator.observability import paced_tables
+
 if TYPE_CHECKING:
     from prometheus_client import Gauge
 
@@ -24,6 +26,7 @@ def refresh(metrics: Metrics, board: Board) -> None:
     _shards(metrics, board)
     _parked(metrics, board)
     _held(metrics, board)
+    paced_tables.refresh(metrics.writes, board)
 
 
 def _targets(metrics: Metrics, board: Board) -> None:

@@ -54,6 +54,7 @@ class Metrics:
         self.parked = gauge("parked_keys", "Keys and records that are parked: refused by a target, and kept.", target)
         self.parked_age = gauge("parked_oldest_seconds", "Time since the oldest parked key was refused.", target)
         self.held = gauge("rule_held", "1 for a rule or target that its world keeps from running.", [*target, "cause"])
+        self.writes = WriteMetrics(registry)
         self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])
         self.blocked = gauge("blocked_targets", "Shards on which a target cannot go on.", target)
         self.lag = gauge("lag_seconds", "Age of the oldest record not yet applied; 0 when caught up (+-1 s).", target)
@@ -96,3 +97,39 @@ class Metrics:
         self.checkpoints = counter("checkpoints_total", "Checkpoints stored.", table)
         self.faults = counter("shard_faults_total", "Unexpected errors of shard workers.", ["rule"])
         self.failures = counter("service_failures_total", "Failures of discovery, reading and heartbeat.", ["error"])
+
+
+class WriteMetrics:
+    """How replicas are written: limits, requests in flight, throttles and write units."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        target = ["rule", "region"]
+        self.request_limit = Gauge(
+            "replicator_request_limit",
+            "Requests in flight that a replica is allowed now, by kind; it adapts.",
+            [*target, "kind"],
+            registry=registry,
+        )
+        self.in_flight = Gauge(
+            "replicator_requests_in_flight",
+            "Requests to a replica that wait for their answer.",
+            target,
+            registry=registry,
+        )
+        self.throttled = Counter(
+            "replicator_throttled_requests_total", "Requests that a replica threw back.", target, registry=registry
+        )
+        self.units = Counter(
+            "replicator_write_units_total",
+            "Write units taken of a region; only with write_units.",
+            target,
+            registry=registry,
+        )
+        self.units_limit = Gauge(
+            "replicator_write_units_limit", "The rule's write_units in a region.", target, registry=registry
+        )
+        self.units_waiting = Gauge(
+            "replicator_write_units_waiting", "Requests that wait for write units.", target, registry=registry
+        )
+        self.told: dict[tuple[Counter, tuple[str, str], object], float] = {}
+        """How far counters were raised already, by the object that has the figure."""

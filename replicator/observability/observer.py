@@ -27,7 +27,7 @@ from replicator.observability.log_throttle import Reminders
 from replicator.observability.metrics import LEASE_EVENTS, Metrics
 from replicator.observability.status_board import Board, Stall, Trouble, spot_of
 from replicator.ports.clock import Clock
-from replicator.ports.events import BatchReport, OwedRows, Place
+from replicator.ports.events import BatchReport, OwedRows, PacedTable, Place
 from replicator.ports.services import OF_A_STREAM, ServiceId, ServiceKind, shard_service, stream_service
 
 _NO_ROOM = Throttled(
@@ -127,6 +127,10 @@ class LiveObserver:
     def owed_rows(self, rows: OwedRows) -> None:
         """What a target is owed now."""
         self._board.owed[rows.region, rows.to] = rows
+
+    def paces(self, table: PacedTable) -> None:
+        """From now on a table is written like this."""
+        self._board.paced[table.rule, table.region, table.table] = table
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""

@@ -26,7 +26,7 @@ from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
 from replicator.observability.held_rows import Held, HeldRow, Met, is_held, rows_of
 from replicator.ports.clock import Clock
-from replicator.ports.events import OwedRows, Place
+from replicator.ports.events import OwedRows, PacedTable, Place
 from replicator.ports.services import ServiceId
 
 _HEALTHY_SECONDS = 90.0
@@ -160,6 +160,8 @@ class Board:
         """Standstills of each stream, beside those of shards that are ours."""
         self.owed: dict[tuple[RegionId, OwedTo], OwedRows] = {}
         """What targets are owed, by the source's region and whom."""
+        self.paced: dict[tuple[RuleName, RegionId, TableName], PacedTable] = {}
+        """Tables that rules write, by rule and region."""
         self.paused: Mapping[RuleName, float] = {}
         """Rules that an operator has paused, configured here or not, and since when (seconds since 1970)."""
         self.resting: tuple[Rule, ...] = ()
@@ -184,6 +186,8 @@ class Board:
         self.cycled = {where: shards for where, shards in self.cycled.items() if where in read}
         self.totals = {key: counts for key, counts in self.totals.items() if key[:2] in read}
         self.owed = {key: rows for key, rows in self.owed.items() if (key[0], key[1].table) in read}
+        written = {(rule.name, target.region, target.table) for rule in self.rules for target in rule.targets}
+        self.paced = {key: table for key, table in self.paced.items() if key in written}
 
     # -- what happened ---------------------------------------------------------------------------------------------
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from replicator.observability import paced_tables
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -38,6 +40,7 @@ def shown(board: Board) -> dict[str, Any]:
         "services": _services(board, now),
         "held": [_held(row, now) for row in board.held_rows()],
         "choices": [_choice(choice) for choice in board.choices],
+        "writes": paced_tables.shown(board),
         "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
     }
 

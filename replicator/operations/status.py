@@ -19,6 +19,7 @@ from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.shards.standstill import Observed, explain, waits
 from replicator.domain.targets import TargetId, parse_target
 from replicator.operations.gaps import ListedGap, list_gaps
+from replicator.operations.pacing_status import PacingStatus, pacing_status
 from replicator.operations.parked_status import ParkedStatus, parked_status
 from replicator.operations.worker_status import ask_all, by_worker
 from replicator.settings.compiled_rules import rule_per_source
@@ -123,6 +124,7 @@ class GroupStatus:
     rules: Sequence[RuleStatus]
     gaps: Sequence[ListedGap]
     parked: Sequence[ParkedStatus]
+    pacing: PacingStatus
     unconfigured: Sequence[str]
     unreadable: Sequence[str]
 
@@ -190,6 +192,7 @@ def _joined(
         ],
         gaps=[gap for gap in stored.gaps if gap.is_open],
         parked=stored.parked,
+        pacing=pacing_status(daemons.values()),
         unconfigured=sorted({name for stream in stored.streams for name in stream.rules} - configured),
         unreadable=[
             *(problem.sentence for stream in stored.streams for problem in stream.problems),

@@ -9,14 +9,16 @@ from typing import Protocol
 from replicator.domain.conflicts import ConflictKind, Resolution
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.gaps import Gap
-from replicator.domain.identifiers import RegionId, RuleName, ShardId, WorkerId
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
+from replicator.domain.pacing import Pace
 from replicator.domain.progress import Position
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
+from replicator.domain.write_units import UnitBucket
 from replicator.ports.services import ServiceId
 
 
@@ -66,6 +68,20 @@ class OwedRows:
     oldest: float | None
 
 
+@dataclass(frozen=True, slots=True)
+class PacedTable:
+    """A table that a rule writes, with the figures of how it is written, which go on changing.
+
+    `bucket`: of the rule's bound in that region, for all of its tables there; None without a bound.
+    """
+
+    rule: RuleName
+    region: RegionId
+    table: TableName
+    pace: Pace
+    bucket: UnitBucket | None
+
+
 class Observer(Protocol):
     """Told what happened; may lose things, never decides anything."""
 
@@ -100,6 +116,9 @@ class Observer(Protocol):
 
     def owed_rows(self, rows: OwedRows) -> None:
         """What a target is owed now, as far as this process knows."""
+
+    def paces(self, table: PacedTable) -> None:
+        """From now on a table is written like this."""
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Context, Decimal
 from typing import Annotated, Literal, Self
 
@@ -102,10 +102,20 @@ class Replica(Frozen):
 
     region: RegionName
     table: Table | None = Field(default=None, description="default: the rule's table name")
+    write_units: int | None = Field(
+        default=None,
+        ge=1,
+        le=10_000_000,
+        description="write units per second that replication may take there, all workers together; default: no bound",
+    )
 
 
 def _replica(value: object) -> object:
     return {"region": value} if isinstance(value, str) else value
+
+
+def _write_units(members: Sequence[Replica]) -> dict[str, int]:
+    return {member.region: member.write_units for member in members if member.write_units is not None}
 
 
 Member = Annotated[Replica, BeforeValidator(_replica, json_schema_input_type=RegionName | Replica)]
@@ -160,6 +170,11 @@ class OrderedRule(_Rule):
         return [] if self.choice else [(self.source, self.table_name)]
 
     @property
+    def write_units(self) -> dict[str, int]:
+        """What it may take of regions' write units per second, by region id; as far as that is bounded."""
+        return _write_units(self.replicas)
+
+    @property
     def parks(self) -> bool:
         """Whether what a target refuses is set aside."""
         return self.refused == "park"
@@ -190,6 +205,11 @@ class _MeshRule(_Rule):
     def sources(self) -> list[tuple[str, str]]:
         """(region id, table) of every table whose stream is read; none while it is open which ones that are."""
         return [] if self.choice else [(member.region, member.table or self.table_name) for member in self.regions]
+
+    @property
+    def write_units(self) -> dict[str, int]:
+        """What it may take of regions' write units per second, by region id; as far as that is bounded."""
+        return _write_units(self.regions)
 
     @property
     def parks(self) -> bool:

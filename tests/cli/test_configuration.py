@@ -55,6 +55,21 @@ def test_a_good_file_is_settings(path: Path) -> None:
     assert load(path).rules[0].replica_tables == [("eu", "orders")]
 
 
+def test_write_units_are_known_by_region_in_every_mode(path: Path) -> None:
+    path.write_text(changed("      - eu\n", "      - {region: eu, write_units: 500}\n"))
+    assert load(path).rules[0].write_units == {"eu": 500}
+    path.write_text(ACTIVE.replace("- eu", "- {region: eu, write_units: 7}"))
+    assert load(path).rules[0].write_units == {"eu": 7}
+    path.write_text(GOOD)
+    assert load(path).rules[0].write_units == {}
+
+
+@pytest.mark.parametrize("bound", ["0", "-5", "1.5", "many", "20000000"])
+def test_write_units_that_are_none_are_refused_at_their_place(path: Path, bound: str) -> None:
+    (told,) = problems(path, changed("      - eu\n", f"      - {{region: eu, write_units: {bound}}}\n"))
+    assert "rules[0].replicas[0].write_units" in told
+
+
 @pytest.mark.parametrize(
     ("text", "line", "parts"),
     [
@@ -220,7 +235,10 @@ def test_every_mode_has_a_good_file(path: Path, text: str) -> None:
         (
             ACTIVE.replace("- eu", "- {region: eu, tablee: x}"),
             12,
-            "`rules[0].regions[1].tablee` is not a known key; did you mean `table`? Allowed here: region, table.",
+            (
+                "`rules[0].regions[1].tablee` is not a known key; did you mean `table`? Allowed here: region, table,"
+                " write_units."
+            ),
         ),
         (ACTIVE.replace("- eu", "- us"), 12, "`rules[0].regions[1].region`: region 'us' is there twice."),
         (

@@ -127,7 +127,7 @@ class MemoryRegionBench:
 class DynamoRegionBench:
     """A table and its side table on a server that speaks DynamoDB."""
 
-    def __init__(self, opened: Place, keys: Mapping[str, str]) -> None:
+    def __init__(self, opened: Place, keys: Mapping[str, str], *, metered: bool = False) -> None:
         self.table, self.side = fresh("orders"), fresh("side")
         self._keys = keys
         self._place = opened
@@ -138,6 +138,7 @@ class DynamoRegionBench:
             side_table=self.side,
             tombstone_ttl=timedelta(days=7),
             clock=SystemClock(),
+            metered=metered,
         )
 
     async def create(self) -> None:

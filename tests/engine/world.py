@@ -25,13 +25,16 @@ from replicator.domain.pacing import Pace
 from replicator.domain.progress import Position
 from replicator.domain.records import ChangeRecord, ItemKey, item_key
 from replicator.domain.rules import Rule, Target
+from replicator.domain.shards.holdings import Holdings
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId, TargetKind, replica_id
+from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
+from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source, Sources
 from replicator.engine.ownership.target_succession import TargetSuccession
@@ -52,7 +55,7 @@ from replicator.laboratory.memory import (
     MemoryStream,
 )
 from replicator.ports.clock import Clock
-from replicator.ports.events import BatchReport, Observer, OwedRows, Place
+from replicator.ports.events import BatchReport, Observer, OwedRows, PacedTable, Place
 from replicator.ports.services import OF_A_STREAM, ServiceId, stream_service
 from replicator.ports.targets import Region
 
@@ -110,6 +113,7 @@ class Recorder:
     """Targets that cannot go on now, by `target on shard`, with the key in their way."""
     owed: dict[str, OwedRows] = field(default_factory=dict)
     """What targets were last said to be owed."""
+    paced: dict[RegionId, PacedTable] = field(default_factory=dict)
 
     def of(self, what: str) -> list[tuple[Any, ...]]:
         return [event[1:] for event in self.told if event[0] == what]
@@ -145,6 +149,9 @@ class Recorder:
 
     def owed_rows(self, rows: OwedRows) -> None:
         self.owed[short(rows.to.target_id)] = rows
+
+    def paces(self, table: PacedTable) -> None:
+        self.paced[table.region] = table
 
     def moved(self, place: Place, position: Position) -> None:
         self.told.append(("moved", short(place.target.target_id), place.shard_id, position.text))
@@ -419,8 +426,13 @@ class Process:
         limits: Limits,
         name: str,
         wire_to: Callable[[MemoryRegion], Region] = lambda region: region,
+        *,
+        write_units: int | None = None,
     ) -> None:
+        """`write_units`: of every rule in every region."""
         self.name = name
+        self.holdings = Holdings()
+        self.write_units = write_units
         self.clock = LoopClock()
         self.paces: dict[TargetId, Pace] = {}
         self.observer = Recorder()
@@ -443,6 +455,7 @@ class Process:
             clock=self.clock,
             observer=self.observer,
             budget=ByteBudget(limits.in_flight_bytes),
+            holdings=self.holdings,
         )
         succession = TargetSuccession(world.coordination, world.registry, world.claims, self.observer)
         self.sources = Sources([Source(US, ORDERS, tuple(rules), ports, succession)])
@@ -460,8 +473,14 @@ class Process:
 
     def _paced(self, place: Target, region: Region, limits: Limits) -> Region:
         """A replica within the bounds that all shards of this process have there together."""
-        pace = self.paces[place.target_id] = Pace(limits.concurrency, self.clock.monotonic())
-        return PacedRegion(region, pace, self.clock)
+        now = self.clock.monotonic()
+        pace = self.paces[place.target_id] = Pace(limits.concurrency, now)
+        if self.write_units is None:
+            return PacedRegion(region, pace, self.clock)
+        bucket = UnitBucket(self.write_units, now)
+        return PacedRegion(
+            region, pace, self.clock, WriteBudget(bucket, lambda: self.holdings.share({(US, ORDERS)}), self.clock)
+        )
 
     def start(self) -> Self:
         self.task = asyncio.get_running_loop().create_task(self.worker.run(), name=self.name)

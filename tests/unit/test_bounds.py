@@ -57,11 +57,11 @@ def test_times_that_do_not_fit_each_other_are_refused(times: dict[str, object]) 
 
 def test_every_target_has_its_share_of_connections_and_a_choice_has_some_for_several_tables() -> None:
     one = connections_of(settings())
-    assert one["eu"] - one["us"] == 64
+    assert one["eu"] - one["us"] == 256
     many = connections_of(settings({**ORDERS, "table": "orders-*"}))
-    assert many["eu"] - many["us"] == 8 * 64
+    assert many["eu"] - many["us"] == 8 * 256
     rules = [{**ORDERS, "name": f"r{n}", "table": f"table{n}-*"} for n in range(50)]
-    assert connections_of(settings(*rules))["eu"] == 2048
+    assert connections_of(settings(*rules))["eu"] == 8192
 
 
 def test_only_what_rules_use_is_opened_also_before_their_tables_are_known() -> None:

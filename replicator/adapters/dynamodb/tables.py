@@ -74,6 +74,7 @@ if TYPE_CHECKING:
 _ENCODE = msgspec.json.Encoder().encode
 _ALL_OLD = b'"ReturnValuesOnConditionCheckFailure":"ALL_OLD"'
 _DONE = Done()
+_TELL_CONSUMED = b',"ReturnConsumedCapacity":"TOTAL"'
 
 
 class _Reason(msgspec.Struct):
@@ -82,10 +83,16 @@ class _Reason(msgspec.Struct):
     Item: msgspec.Raw = msgspec.Raw()
 
 
+class _Consumed(msgspec.Struct):
+    CapacityUnits: float = 0.0
+    ReadCapacityUnits: float = 0.0
+
+
 class _Answer(msgspec.Struct):
     Item: msgspec.Raw = msgspec.Raw()
     Attributes: msgspec.Raw = msgspec.Raw()
     CancellationReasons: list[_Reason] = []
+    ConsumedCapacity: _Consumed | list[_Consumed] | None = None
 
 
 _ANSWER = msgspec.json.Decoder(_Answer)
@@ -120,7 +127,9 @@ class DynamoRegion:
         clock: Clock,
         stamp_attribute: str = STAMP,
         nonce: Callable[[], str] = fresh_nonce,
+        metered: bool = False,
     ) -> None:
+        """`metered`: whether every write tells the units that it took."""
         self._calls = calls
         self._stamp = stamp_attribute
         self._nonce = nonce
@@ -132,6 +141,7 @@ class DynamoRegion:
         self._side_json = b'"TableName":' + _ENCODE(side_table)
         self._ttl_seconds = int(tombstone_ttl.total_seconds())
         self._clock = clock
+        self._tell = _TELL_CONSUMED if metered else b""
 
     async def execute(  # noqa: C901, PLR0911 - one per kind of request
         self, request: Request, fence: Fence
@@ -164,13 +174,13 @@ class DynamoRegion:
                 assert_never(request)
 
     async def _put(self, put: Put, fence: Fence) -> Response:
-        body = b"{%b}" % self._put_json(put)
+        body = b"{%b%b}" % (self._put_json(put), self._tell)
         what = f"PutItem on {self._where}"
         try:
-            await self._calls.call("PutItem", body, fence, what, TableName=self._table)
+            answer = await self._calls.call("PutItem", body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        return _DONE
+        return self._done(answer, what)
 
     def _put_json(self, put: Put) -> bytes:
         return b'%b,"Item":%b,%b,%b' % (
@@ -186,26 +196,28 @@ class DynamoRegion:
             self._side_key(request.put.key),
             condition(request.guard, TOMBSTONE_KEY),
         )
-        body = b'{"ClientRequestToken":"%b","TransactItems":[{"ConditionCheck":{%b}},{"Put":{%b}}]}' % (
+        body = b'{"ClientRequestToken":"%b","TransactItems":[{"ConditionCheck":{%b}},{"Put":{%b}}]%b}' % (
             str(uuid4()).encode(),
             check,
             self._put_json(request.put),
+            self._tell,
         )
         what = f"TransactWriteItems on {self._where}"
         try:
-            await self._calls.call("TransactWriteItems", body, fence, what)
+            answer = await self._calls.call("TransactWriteItems", body, fence, what)
         except wire.Refusal as refusal:
             return _cancelled(wire.decoded(_ANSWER, refusal.body, what).CancellationReasons, what)
-        return _DONE
+        return self._done(answer, what)
 
     async def _delete(self, key: ItemKey, when: Condition, fence: Fence) -> Response:
-        body = b'{%b,"Key":%b,%b,%b}' % (self._table_json, key.wire, condition(when, key.parts[0][0]), _ALL_OLD)
+        stated = condition(when, key.parts[0][0])
+        body = b'{%b,"Key":%b,%b,%b%b}' % (self._table_json, key.wire, stated, _ALL_OLD, self._tell)
         what = f"DeleteItem on {self._where}"
         try:
-            await self._calls.call("DeleteItem", body, fence, what, TableName=self._table)
+            answer = await self._calls.call("DeleteItem", body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        return _DONE
+        return self._done(answer, what)
 
     async def _write_versioned(self, request: VersionedRequest, fence: Fence) -> Response:
         """A put or delete that tells what it took away."""
@@ -218,12 +230,13 @@ class DynamoRegion:
                 assert_never(request)
         what = f"{operation} on {self._where}"
         stated = version_condition(when, key.parts[0][0])
-        body = b'{%b,%b,%b,%b,"ReturnValues":"ALL_OLD"}' % (self._table_json, subject, stated, _ALL_OLD)
+        body = b'{%b,%b,%b,%b,"ReturnValues":"ALL_OLD"%b}' % (self._table_json, subject, stated, _ALL_OLD, self._tell)
         try:
             answer = await self._calls.call(operation, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        return Done(_item(wire.decoded(_ANSWER, answer, what).Attributes))
+        told = wire.decoded(_ANSWER, answer, what)
+        return Done(_item(told.Attributes), _units(told.ConsumedCapacity))
 
     async def _write_stamped(self, request: StampedPut | Restamp | DeleteMarked, fence: Fence) -> Response:
         """A write that sets, or depends on, a stamp; every call gets a nonce of its own."""
@@ -243,39 +256,43 @@ class DynamoRegion:
             case _:
                 assert_never(request)
         what = f"{operation} on {self._where}"
-        body = b"{%b,%b,%b}" % (self._table_json, members, _ALL_OLD)
+        body = b"{%b,%b,%b%b}" % (self._table_json, members, _ALL_OLD, self._tell)
         try:
-            await self._calls.call(operation, body, fence, what, TableName=self._table)
+            answer = await self._calls.call(operation, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        return _DONE
+        return self._done(answer, what)
 
     async def _write_row(
         self, request: MergeTombstone | SettleTombstone | RaiseFloor | NoteRemoval, fence: Fence
     ) -> Response:
         change = write_row(request, int(self._clock.now()) + self._ttl_seconds, SIDE_SCHEMA)
-        body = b'{%b,"Key":%b,%b,%b}' % (self._side_json, self._side_key(request.key), change, _ALL_OLD)
+        body = b'{%b,"Key":%b,%b,%b%b}' % (self._side_json, self._side_key(request.key), change, _ALL_OLD, self._tell)
         what = f"UpdateItem on {self._side_where}"
         try:
-            await self._calls.call("UpdateItem", body, fence, what, TableName=self._side_table)
+            answer = await self._calls.call("UpdateItem", body, fence, what, TableName=self._side_table)
         except wire.Refusal as refusal:
             return RefusedRow(_row(_item(wire.decoded(_ANSWER, refusal.body, what).Item), self._side_where))
-        return _DONE
+        return self._done(answer, what)
 
     async def _raise_tombstone(self, key: ItemKey, version: str, fence: Fence) -> Response:
         expires_at = int(self._clock.now()) + self._ttl_seconds
-        body = b'{%b,"Key":%b,%b}' % (
+        body = b'{%b,"Key":%b,%b%b}' % (
             self._side_json,
             self._side_key(key),
             raise_tombstone(version, expires_at, SIDE_SCHEMA),
+            self._tell,
         )
+        what = f"UpdateItem on {self._side_where}"
         try:
-            await self._calls.call(
-                "UpdateItem", body, fence, f"UpdateItem on {self._side_where}", TableName=self._side_table
-            )
+            answer = await self._calls.call("UpdateItem", body, fence, what, TableName=self._side_table)
         except wire.Refusal:
             return Refused(by_tombstone=True)
-        return _DONE
+        return self._done(answer, what)
+
+    def _done(self, answer: bytes, what: str) -> Done:
+        """The write took effect; with what it took, if that was asked for."""
+        return Done(units=_units(wire.decoded(_ANSWER, answer, what).ConsumedCapacity)) if self._tell else _DONE
 
     async def _get_item(self, key: ItemKey, fence: Fence) -> Found:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, key.wire)
@@ -295,6 +312,14 @@ class DynamoRegion:
 
     def _side_key(self, key: ItemKey) -> bytes:
         return _ENCODE({TOMBSTONE_KEY: {"S": key.side_key(self._table)}})
+
+
+def _units(consumed: _Consumed | list[_Consumed] | None) -> float | None:
+    """Write units of all tables and indexes together; None when the service did not tell."""
+    if consumed is None:
+        return None
+    tables = consumed if isinstance(consumed, list) else [consumed]
+    return sum(table.CapacityUnits - table.ReadCapacityUnits for table in tables)
 
 
 def _row(item: Image | None, where: str) -> SideRow:

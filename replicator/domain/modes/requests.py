@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 from replicator.domain.conflicts import LogConflict
@@ -291,9 +291,13 @@ MeshRequest = At | Wait | LookAhead | LogConflict
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """The write took effect. `item`: what a `Replace` or `Remove` took away, None when nothing was there."""
+    """The write took effect. `item`: what a `Replace` or `Remove` took away, None when nothing was there.
+
+    `units`: write units that it took, when the region was asked to tell; nothing is decided by them.
+    """
 
     item: Image | None = None
+    units: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

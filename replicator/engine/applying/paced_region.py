@@ -11,6 +11,8 @@ import asyncio
 from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
 from replicator.domain.modes.requests import GuardedPut, Request, Response
 from replicator.domain.pacing import AdaptiveLimit, Pace
+from replicator.domain.write_units import units_of, units_taken
+from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.turns import Turns
 from replicator.ports.clock import Clock
 from replicator.ports.targets import Fence, Region
@@ -29,7 +31,9 @@ class _Flow:
 class PacedRegion:
     """One table of a rule's target; shared by every shard that writes there."""
 
-    def __init__(self, region: Region, pace: Pace, clock: Clock) -> None:
+    def __init__(self, region: Region, pace: Pace, clock: Clock, budget: WriteBudget | None = None) -> None:
+        """`budget`: what may be taken of the region's write units, if that is bounded."""
+        self._budget = budget
         self._region = region
         self._pace = pace
         self._clock = clock
@@ -38,6 +42,20 @@ class PacedRegion:
 
     async def execute(self, request: Request, fence: Fence) -> Response:
         """Carry a request out when it may be sent; `KeyThrottled` when only the partition of its key is throttled."""
+        if self._budget is None:
+            return await self._send(request, fence)
+        units = units_of(request)
+        if units:
+            await self._budget.take(units, id(fence))
+        try:
+            response = await self._send(request, fence)
+        except Throttled:
+            self._budget.settle(units, 0)
+            raise
+        self._budget.settle(units, units_taken(request, units, response))
+        return response
+
+    async def _send(self, request: Request, fence: Fence) -> Response:
         flow = self._transactions if isinstance(request, GuardedPut) else self._singles
         limit = flow.limit
         if flow.turns or not self._pace.may_begin(limit):
@@ -85,7 +103,7 @@ class PacedRegion:
     def _admit_one(self, flow: _Flow) -> bool:
         if not flow.turns or not self._pace.may_begin(flow.limit):
             return False
-        if flow.turns.call_next(flow.limit.begin()):
+        if flow.turns.call_next(flow.limit.begin()) is not None:
             return True
         flow.limit.unanswered()  # who waited was cancelled
         return False

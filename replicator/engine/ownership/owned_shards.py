@@ -107,6 +107,10 @@ class OwnedShards:
         self._members.note_owners(self._ref, ())
         self._running.stop()
 
+    def leave(self) -> None:
+        """Nothing is read of the stream any more."""
+        self._ports.holdings.leave(self._ref, self._running.shards)
+
     async def cycle(self, group: asyncio.TaskGroup) -> bool:
         """Look at the rows and act; returns whether there is more to do at once."""
         before = set(self._running.shards)
@@ -158,6 +162,8 @@ class OwnedShards:
         load = snapshot.load(wanted, awaited=self._awaited(snapshot), mine=len(keeping))
         moving = self._loads.moving(self._ref) & (ending | free.keys() | self._given_back)
         self._loads.tell(self._ref, load, moving)
+        workers = len(self._members.live | {self._members.me})
+        self._ports.holdings.tell(self._ref, self._running.shards, load.total, workers)
         me, ran, known = self._members.me, self._running.ran, snapshot.rows.keys()
         decided = plan(
             [

@@ -56,16 +56,13 @@ class RunningShards:
         self._limits = limits
         self._wake = wake
         self._running: dict[ShardId, _Running] = {}
+        self.shards: Collection[ShardId] = self._running.keys()
+        """What is read now: a view."""
         self.ran: set[ShardId] = set()
         """Shards that were read in this session."""
         self.serves: frozenset[TargetId] = frozenset()
         """Targets that this worker runs on the stream; each claim notes them in the shard's row."""
         members.reach.ask(ref, self._held)
-
-    @property
-    def shards(self) -> Collection[ShardId]:
-        """What is read now."""
-        return self._running.keys()
 
     @property
     def ending(self) -> set[ShardId]:

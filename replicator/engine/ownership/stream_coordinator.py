@@ -132,6 +132,7 @@ class StreamCoordinator:
                 await self._end()
         finally:
             members.unlisten(self._wake.set)
+            self._shards.leave()
             if not self._shared.stop.is_set():
                 self._ports.observer.stream_left(self._ref)
 

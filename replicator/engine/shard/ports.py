@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from replicator.domain.shards.holdings import Holdings
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.reading.memory_budget import ByteBudget
@@ -26,3 +27,5 @@ class ShardPorts:
     observer: Observer
     budget: ByteBudget
     """Shared by every shard of the process."""
+    holdings: Holdings = field(default_factory=Holdings)
+    """What this process reads of all; shared by every stream."""
