@@ -6,6 +6,7 @@ Invariant: a target's identity follows from where it writes: from its table, or 
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from replicator.domain.cache_keys import CacheRule
@@ -134,6 +135,11 @@ class Rule:
         if self.mesh is not None:
             among = tuple(replace(target, members=self.members) for target in self.targets)
             object.__setattr__(self, "targets", among)
+
+    def among(self, targets: Iterable[Target]) -> Rule:
+        """The same rule for some of its targets only."""
+        chosen = tuple(targets)
+        return self if chosen == self.targets else replace(self, targets=chosen)
 
     @property
     def members(self) -> Members:

@@ -66,7 +66,7 @@ def _shards(metrics: Metrics, board: Board) -> None:
         for gap in shard.gaps.values():
             labels = gap_labels(gap)
             gaps[labels] = gaps.get(labels, 0.0) + 1
-        for rule in shard.stalls:
+        for rule in {target_id.rule for target_id in shard.stalls}:
             stalled[rule, shard.stream.region] = stalled.get((rule, shard.stream.region), 0.0) + 1
     waiting: Values = {}
     for each in board.standing():

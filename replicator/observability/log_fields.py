@@ -5,6 +5,7 @@ from __future__ import annotations
 from replicator.domain.gaps import Gap
 from replicator.domain.held import HeldId
 from replicator.domain.owed_keys import SHOWN_ROW_ID, OwedKey
+from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.ports.events import Place
@@ -29,6 +30,11 @@ def of_lease(lease: Lease) -> dict[str, object]:
         "shard": lease.shard_id,
         "epoch": lease.epoch,
     }
+
+
+def of_target(lease: Lease, target: Target) -> dict[str, object]:
+    """Fields of a line about a target on a leased shard."""
+    return {"rule": target.rule, "target": target.target_id.text, **of_lease(lease)}
 
 
 def of_standstill(stream: StreamRef, standstill: Standstill) -> dict[str, object]:

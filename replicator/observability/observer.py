@@ -18,6 +18,7 @@ from replicator.domain.identifiers import RuleName, ShardId, WorkerId
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.owed_keys import OwedKey, Settlement
 from replicator.domain.progress import Position, latest
+from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
@@ -28,7 +29,7 @@ from replicator.observability.metrics import LEASE_EVENTS, Metrics
 from replicator.observability.status_board import Board, Stall, Trouble, spot_of
 from replicator.ports.clock import Clock
 from replicator.ports.events import BatchReport, OwedRows, PacedTable, Place
-from replicator.ports.services import OF_A_STREAM, ServiceId, ServiceKind, shard_service, stream_service
+from replicator.ports.services import OF_A_STREAM, ServiceId, stream_service, target_service
 
 _NO_ROOM = Throttled(
     "A cache has no room, so entries were dropped instead of refreshed.",
@@ -193,30 +194,26 @@ class LiveObserver:
             positions={target.text: place.text for target, place in positions.items()},
         )
 
-    def shard_started(self, lease: Lease, rule: RuleName) -> None:
-        """A rule started to read a shard."""
-        self._board.started(lease, rule)
-        self._log.info("shard_started", rule=rule, **log_fields.of_lease(lease))
+    def shard_started(self, lease: Lease, target: Target) -> None:
+        """A shard is read for a target from now on."""
+        self._board.started(lease, target)
+        self._log.info("shard_started", **log_fields.of_target(lease, target))
 
-    def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
-        """A rule no longer reads a shard."""
-        shard = self._board.shards.get(spot_of(lease.stream, lease.shard_id))
-        if shard is not None:
-            for state in shard.targets.values():
-                if state.place.target.rule == rule:
-                    self._reminders.over(_topic(state.place))
-        self._reminders.over((*spot_of(lease.stream, lease.shard_id), rule))
-        self._board.withdrawn(lease, rule)
+    def shard_stopped(self, lease: Lease, target: Target, why: str) -> None:
+        """A shard is no longer read for a target."""
+        self._reminders.over(_topic(Place(lease.stream, lease.shard_id, target)))
+        self._reminders.over(_stall_topic(lease, target))
+        self._board.withdrawn(lease, target.target_id)
         told = self._log.debug if why == LOST else self._log.info  # the lease's end says it, once
-        told("shard_stopped", rule=rule, why=why, **log_fields.of_lease(lease))
+        told("shard_stopped", why=why, **log_fields.of_target(lease, target))
 
-    def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
-        """A shard's worker met an error that nobody expected."""
-        self._metrics.faults.labels(rule).inc()
-        fault = ReplicatorError(f"{type(error).__name__}: an error that nobody expected.")
-        service = shard_service(ServiceKind.RULE, lease.stream, lease.shard_id, rule)
+    def shard_failed(self, lease: Lease, target: Target, error: BaseException) -> None:
+        """An error that is no `ReplicatorError` ended what was done for a target on a shard."""
+        self._metrics.faults.labels(target.rule).inc()
+        fault = ReplicatorError(f"{type(error).__name__}: an error that was not expected.")
+        service = target_service(lease.stream, lease.shard_id, target.target_id)
         self._board.services[service] = Trouble(fault, None, self._clock.monotonic())
-        self._log.error("shard_failed", rule=rule, exc_info=error, **log_fields.of_lease(lease))
+        self._log.error("shard_failed", exc_info=error, **log_fields.of_target(lease, target))
 
     def lease_claimed(self, lease: Lease) -> None:
         """A shard is ours."""
@@ -274,37 +271,36 @@ class LiveObserver:
             shard.gaps.pop(gap.target_id, None)
         self._log.warning("gap_passed", **log_fields.of_gap(gap), why=why)
 
-    def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
-        """A shard is ours and does not progress."""
+    def stalled(self, lease: Lease, target: Target, reason: str, remedy: str) -> None:
+        """A target does not progress on a shard that is ours."""
         shard = self._board.shard(lease.stream, lease.shard_id)
-        standing = shard.stalls.get(rule)
+        standing = shard.stalls.get(target.target_id)
         if standing is None:
-            self._metrics.stalls.labels(rule, lease.stream.region).inc()
-            shard.stalls[rule] = Stall(reason, remedy, self._clock.monotonic())
+            self._metrics.stalls.labels(target.rule, lease.stream.region).inc()
+            shard.stalls[target.target_id] = Stall(reason, remedy, self._clock.monotonic())
         else:
             standing.reason, standing.remedy = reason, remedy
-        due = self._reminders.due((*spot_of(lease.stream, lease.shard_id), rule), "shard_stalled")
+        due = self._reminders.due(_stall_topic(lease, target), "shard_stalled")
         if due is not None:
             seconds = {} if standing is None else {"seconds": round(self._clock.monotonic() - standing.since)}
             more = {"withheld": due.withheld} if due.withheld else {}
             self._log.warning(
                 "shard_stalled",
-                rule=rule,
                 reason=reason,
                 advice=remedy,
-                **log_fields.of_lease(lease),
+                **log_fields.of_target(lease, target),
                 **seconds,
                 **more,
             )
 
-    def unstalled(self, lease: Lease, rule: RuleName) -> None:
+    def unstalled(self, lease: Lease, target: Target) -> None:
         """It progresses again."""
         shard = self._board.shard(lease.stream, lease.shard_id)
-        stall = shard.stalls.pop(rule, None)
-        self._reminders.over((*spot_of(lease.stream, lease.shard_id), rule))
+        stall = shard.stalls.pop(target.target_id, None)
+        self._reminders.over(_stall_topic(lease, target))
         if stall is not None:
             seconds = round(self._clock.monotonic() - stall.since, 1)
-            self._log.info("shard_unstalled", rule=rule, stalled_seconds=seconds, **log_fields.of_lease(lease))
+            self._log.info("shard_unstalled", stalled_seconds=seconds, **log_fields.of_target(lease, target))
 
     def standstills(self, stream: StreamRef, found: Sequence[Standstill]) -> None:
         """Rules that stand still on shards of a stream that no pipeline of this worker answers for."""
@@ -427,6 +423,10 @@ class LiveObserver:
 
 def _topic(place: Place) -> Hashable:
     return (*spot_of(place.stream, place.shard_id), place.target.target_id)
+
+
+def _stall_topic(lease: Lease, target: Target) -> Hashable:
+    return ("stall", *spot_of(lease.stream, lease.shard_id), target.target_id)
 
 
 def _counts(report: BatchReport) -> dict[str, int]:

@@ -64,7 +64,7 @@ class Trouble:
 
 @dataclass(slots=True)
 class Stall:
-    """A rule that owns a shard and does not progress on it."""
+    """A target that does not progress on a shard that is ours."""
 
     reason: str
     remedy: str
@@ -123,7 +123,7 @@ class ShardState:
     """Monotonic seconds of the last answered poll; at first those of the first sight."""
     lease: Lease | None = None
     targets: dict[TargetId, TargetState] = field(default_factory=dict)
-    stalls: dict[RuleName, Stall] = field(default_factory=dict)
+    stalls: dict[TargetId, Stall] = field(default_factory=dict)
     gaps: dict[TargetId, Gap] = field(default_factory=dict)
     """Losses, by target id, behind which the target did not go on yet."""
 
@@ -219,22 +219,18 @@ class Board:
         """A shard is ours."""
         self.shard(lease.stream, lease.shard_id).lease = lease
 
-    def started(self, lease: Lease, name: RuleName) -> None:
-        """A rule reads a shard from now on; its targets are in sight even if nothing ever comes."""
-        for rule in self.rules:
-            if (rule.name, rule.source, rule.table) == (name, lease.stream.region, lease.stream.table):
-                for target in rule.targets:
-                    self.state(Place(lease.stream, lease.shard_id, target))
+    def started(self, lease: Lease, target: Target) -> None:
+        """A shard is read for a target from now on; it is in sight even if nothing ever comes."""
+        self.state(Place(lease.stream, lease.shard_id, target))
 
-    def withdrawn(self, lease: Lease, rule: RuleName) -> None:
-        """A rule no longer reads a shard here."""
+    def withdrawn(self, lease: Lease, target_id: TargetId) -> None:
+        """A shard is no longer read for a target here."""
         shard = self.shards.get(spot_of(lease.stream, lease.shard_id))
         if shard is None:
             return
-        shard.stalls.pop(rule, None)
-        shard.gaps = {target: gap for target, gap in shard.gaps.items() if target.rule != rule}
-        for target_id in [name for name, state in shard.targets.items() if state.place.target.rule == rule]:
-            del shard.targets[target_id]
+        shard.stalls.pop(target_id, None)
+        shard.gaps.pop(target_id, None)
+        shard.targets.pop(target_id, None)
         if shard.lease is None and not shard.targets:
             del self.shards[spot_of(lease.stream, lease.shard_id)]
 
@@ -381,14 +377,14 @@ class Board:
     def _is_told(self, waiting: Waiting, shard_id: ShardId) -> bool:
         rule, shard = waiting.standstill.rule, self.shards.get(spot_of(waiting.stream, shard_id))
         return shard is not None and (
-            rule in shard.stalls
+            any(each.rule == rule for each in shard.stalls)
             or any(each.trouble is not None and each.place.target.rule == rule for each in shard.targets.values())
         )
 
     def _stalls(self) -> Iterator[str]:
         """Shards that do not progress for a reason that is not told already."""
         for shard in self.shards.values():
-            told = {state.place.target.rule for state in shard.targets.values() if state.trouble is not None}
-            for rule, stall in shard.stalls.items():
-                if rule not in told:
-                    yield f"rule {rule} on {shard.shown} does not progress: {stall.reason} {stall.remedy}".rstrip()
+            for target_id, stall in shard.stalls.items():
+                state = shard.targets.get(target_id)
+                if state is None or state.trouble is None:
+                    yield f"{target_id} on {shard.shown} does not progress: {stall.reason} {stall.remedy}".rstrip()

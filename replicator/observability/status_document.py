@@ -82,7 +82,7 @@ def _choice(choice: Choice) -> dict[str, Any]:
 def _rules(shard: ShardState) -> list[RuleName]:
     """The rules that read a shard here."""
     names = {state.place.target.rule: None for state in shard.targets.values()}
-    return list(names | dict.fromkeys(shard.stalls))
+    return list(names | dict.fromkeys(target_id.rule for target_id in shard.stalls))
 
 
 def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, Any]:
@@ -117,7 +117,8 @@ def _parked(board: Board, rule: Rule, target: Target) -> Iterator[dict[str, Any]
 
 
 def _shard(board: Board, shard: ShardState, rule: RuleName, now: float) -> dict[str, Any]:
-    lease, stall = shard.lease, shard.stalls.get(rule)
+    lease = shard.lease
+    stall = next((stall for target_id, stall in shard.stalls.items() if target_id.rule == rule), None)
     return {
         "shard": shard.shard_id,
         "region": shard.stream.region,
@@ -133,7 +134,7 @@ def _shard(board: Board, shard: ShardState, rule: RuleName, now: float) -> dict[
 
 def _target(board: Board, shard: ShardState, state: TargetState, now: float) -> dict[str, Any]:
     lag, left = board.lag(shard, state), board.retention_left(shard, state)
-    gap = shard.gaps.get(state.place.target.target_id)
+    gap, stall = shard.gaps.get(state.place.target.target_id), shard.stalls.get(state.place.target.target_id)
     return {
         "target": state.place.target.target_id.text,
         "region": state.place.target.region,
@@ -145,6 +146,7 @@ def _target(board: Board, shard: ShardState, state: TargetState, now: float) -> 
         "seconds_since_progress": round(now - state.progress_at, 1),
         "counts": dict(state.counts),
         "blocked": None if state.trouble is None else _trouble(state.trouble, now),
+        "stalled": None if stall is None else _stall(stall, now),
         "gap": None if gap is None else _gap(gap),
     }
 

@@ -129,14 +129,14 @@ class Observer(Protocol):
     def checkpoint_saved(self, lease: Lease, positions: Mapping[TargetId, Position]) -> None:
         """Positions were stored."""
 
-    def shard_started(self, lease: Lease, rule: RuleName) -> None:
-        """A rule started to read a shard."""
+    def shard_started(self, lease: Lease, target: Target) -> None:
+        """A shard is read for a target from now on."""
 
-    def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
-        """A rule no longer reads a shard: finished, drained, or lease lost."""
+    def shard_stopped(self, lease: Lease, target: Target, why: str) -> None:
+        """A shard is no longer read for a target: finished, withdrawn, drained, or lease lost."""
 
-    def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
-        """A shard's worker met an error that nobody expected."""
+    def shard_failed(self, lease: Lease, target: Target, error: BaseException) -> None:
+        """An error that is no `ReplicatorError` ended what was done for a target on a shard."""
 
     def lease_claimed(self, lease: Lease) -> None:
         """A shard is ours."""
@@ -158,10 +158,10 @@ class Observer(Protocol):
     def gap_passed(self, gap: Gap, why: str) -> None:
         """A target goes on behind a gap: its rule skips, or an operator acknowledged the loss."""
 
-    def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
-        """A shard is leased but does not progress, for longer than the bound; told again while it lasts."""
+    def stalled(self, lease: Lease, target: Target, reason: str, remedy: str) -> None:
+        """A target does not progress on a shard that is ours, for longer than the bound; told again while it lasts."""
 
-    def unstalled(self, lease: Lease, rule: RuleName) -> None:
+    def unstalled(self, lease: Lease, target: Target) -> None:
         """It progresses again."""
 
     def standstills(self, stream: StreamRef, found: Sequence[Standstill]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.targets import TargetId
 
 
 class ServiceKind(enum.Enum):
@@ -27,7 +28,7 @@ class ServiceKind(enum.Enum):
     READING = "reading {shard}"
     CHECKPOINT = "checkpoint of {shard}"
     PARKED = "parked keys of {source}"
-    RULE = "rule {rule} on {shard}"
+    TARGET = "{target} on {shard}"
     UNREAD = "reading {shard} for rule {rule}"
 
 
@@ -41,12 +42,14 @@ class ServiceId:
     arn: str | None = None
     shard_id: ShardId | None = None
     rule: RuleName | None = None
+    target: TargetId | None = None
 
     @property
     def shown(self) -> str:
         """The service for people. Two streams of one table may show the same; their ARNs tell them apart."""
         source = f"{self.table} in {self.region}"
-        return self.kind.value.format(source=source, shard=f"shard {self.shard_id} of {source}", rule=self.rule)
+        shard = f"shard {self.shard_id} of {source}"
+        return self.kind.value.format(source=source, shard=shard, rule=self.rule, target=self.target)
 
     def is_of_shard(self, stream: StreamRef, shard_id: ShardId) -> bool:
         """Whether it is about a shard."""
@@ -70,3 +73,10 @@ def stream_service(kind: ServiceKind, stream: StreamRef) -> ServiceId:
 def shard_service(kind: ServiceKind, stream: StreamRef, shard_id: ShardId, rule: RuleName | None = None) -> ServiceId:
     """A service of a shard, or of a rule on it."""
     return ServiceId(kind, stream.region, stream.table, stream.arn, shard_id, rule)
+
+
+def target_service(stream: StreamRef, shard_id: ShardId, target_id: TargetId) -> ServiceId:
+    """A target on a shard."""
+    return ServiceId(
+        ServiceKind.TARGET, stream.region, stream.table, stream.arn, shard_id, target_id.rule, target=target_id
+    )

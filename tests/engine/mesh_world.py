@@ -56,7 +56,7 @@ from replicator.laboratory.memory import (
 )
 from replicator.ports.events import Place
 from replicator.ports.targets import Fence, Region
-from tests.engine.world import AP, CA, EPOCH_SECONDS, EU, ORDERS, US, LoopClock, Process, Recorder, key_of, wire
+from tests.engine.world import AP, CA, EPOCH_SECONDS, EU, ORDERS, US, LoopClock, Process, Recorder, key_of, short, wire
 
 SA = RegionId("sa")
 ACTIVE, VERSIONED = "active-active", "versioned"
@@ -458,9 +458,9 @@ class MeshRecorder(Recorder):
         del self.blocked_keys[_shard(place.stream, place.shard_id)]
         self.told.append(("unblocked", place.stream.region))
 
-    def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
+    def shard_stopped(self, lease: Lease, target: Target, why: str) -> None:
         self.blocked_keys.pop(_shard(lease.stream, lease.shard_id), None)
-        self.told.append(("shard_stopped", lease.shard_id, rule, why))
+        self.told.append(("shard_stopped", lease.shard_id, short(target.target_id), why))
 
 
 def _shard(stream: StreamRef, shard_id: ShardId) -> str:

@@ -41,19 +41,39 @@ def claimed(process: Process) -> list[str]:
 # -- lineage -------------------------------------------------------------------------------------------------------
 
 
-async def test_a_child_is_read_only_when_its_parents_end_is_stored_for_every_target_of_the_rule() -> None:
+async def test_a_target_begins_a_child_when_it_applied_the_parent_whatever_holds_the_others_of_its_rule() -> None:
     world = World()
     world.write("abc")
     world.roll("s0", "s1")
     world.write("xyz")
+    world.roll("s1", "s2")
+    world.write("uvw")
     world.regions[AP].poison(key_of("b"), "it is too large")
     async with world.process(BOTH) as process:
-        await until(lambda: world.stored() == "SHARD_END")
+        await until(world.same, within=10)
+        assert (world.stored("s1"), world.stored("s0", "orders/ap")) == ("SHARD_END", "1")
         await asyncio.sleep(60)
-        assert claimed(process) == ["s0"]
-        assert world.holds() == {"a": "0", "b": "0", "c": "0"}
+        assert world.holds(AP) == {"a": "0", "c": "0"}, "the one that is held reads no child before its parent's end"
+        assert {shard for shard, name in process.observer.of("shard_started") if name == "orders/ap"} == {"s0"}
         world.regions[AP].cure(key_of("b"))
-        await until(lambda: world.same(EU) and world.same(AP))
+        await until(lambda: world.same(AP))
+        assert process.observer.of("shard_started").count(("s1", "orders/eu")) == 1
+
+
+async def test_a_merge_waits_for_both_parents_of_each_target_by_itself() -> None:
+    world = World("s0", "s1")
+    names = {shard: next(n for n in "abcdefgh" if world.shard_of(key_of(n)) == shard) for shard in ("s0", "s1")}
+    world.write(names.values())
+    world.merge(["s0", "s1"], "s2")
+    world.write("xyz")
+    world.regions[AP].poison(key_of(names["s1"]), "it is too large")
+    async with world.process(BOTH):
+        await until(world.same, within=10)
+        await until(lambda: world.stored("s0", "orders/ap") == "SHARD_END")
+        await asyncio.sleep(60)
+        assert world.holds(AP) == {names["s0"]: "0"}
+        world.regions[AP].cure(key_of(names["s1"]))
+        await until(lambda: world.same(AP))
 
 
 async def test_a_child_waits_as_long_as_the_end_of_its_parent_cannot_be_stored() -> None:
@@ -137,7 +157,7 @@ async def test_a_rule_that_is_ahead_reads_the_child_while_another_still_reads_th
         assert world.stored("s1", "behind/ap") is None
         world.regions[AP].faults.outage = None
         await until(lambda: world.same(AP))
-        assert process.observer.of("shard_started").count(("s1", "behind")) == 1
+        assert process.observer.of("shard_started").count(("s1", "behind/ap")) == 1
 
 
 # -- claims --------------------------------------------------------------------------------------------------------
@@ -282,7 +302,7 @@ async def test_a_shard_that_only_another_worker_knows_yet_is_not_taken_for_one_t
             await first.drain()
             await until(lambda: "s0" in claimed(second))
             await asyncio.sleep(30)
-            assert ("s1", "down") not in second.observer.of("shard_started")
+            assert ("s1", "down/ap") not in second.observer.of("shard_started")
 
 
 async def test_a_new_rule_is_not_held_responsible_for_shards_that_are_gone() -> None:

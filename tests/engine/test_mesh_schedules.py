@@ -597,6 +597,6 @@ async def test_t26_a_child_shard_is_not_begun_before_the_end_of_its_parent_is_st
         await process.drain()
     told = process.observer.told
     ended = told.index(("checkpoint_saved", "s0", {"orders/mesh": "SHARD_END"}))
-    assert all(told.index(("shard_started", child, "orders")) > ended for child in ("s1", "s2"))
+    assert all(told.index(("shard_started", child, "orders/mesh")) > ended for child in ("s1", "s2"))
     assert world.agreed() == {"k": "new"}
     assert world.losses() == []

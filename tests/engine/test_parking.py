@@ -351,7 +351,7 @@ async def test_nothing_is_applied_before_the_rows_were_read() -> None:
     async with ShardBench(world, parking()) as bench:
         await asyncio.sleep(20)
         assert world.holds() == {}
-        assert list(bench.observer.troubles) == ["rule orders on shard s0 of orders in us"]
+        assert list(bench.observer.troubles) == ["orders/replica/eu:orders on shard s0 of orders in us"]
         world.owed.faults.outage = None
         await until(lambda: rows(world) == {} and world.stored() == "2")
         assert bench.observer.troubles == {}

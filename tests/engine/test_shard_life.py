@@ -48,9 +48,9 @@ async def test_a_stop_before_the_first_answer_of_the_registry_ends_too() -> None
     world.registry.faults.outage = Unreachable
     async with ShardBench(world) as bench:
         await asyncio.sleep(60)
-        assert "rule orders on" in next(iter(bench.observer.troubles))
+        assert "orders/replica/eu:orders on" in next(iter(bench.observer.troubles))
         assert await bench.drain() < 0.5
-        assert bench.observer.of("shard_stopped") == [("s0", "orders", "stopped")]
+        assert bench.observer.of("shard_stopped") == [("s0", "orders/eu", "stopped")]
 
 
 async def test_nothing_that_was_offered_begins_behind_a_stop() -> None:
@@ -60,7 +60,7 @@ async def test_nothing_that_was_offered_begins_behind_a_stop() -> None:
         bench.stop.set()
         bench.worker.offer([rule("late", target("late", AP))])
         await bench.task
-        assert [event[1] for event in bench.observer.of("shard_started")] == ["orders"]
+        assert [event[1] for event in bench.observer.of("shard_started")] == ["orders/eu"]
 
 
 # -- pausing a rule ------------------------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ async def test_a_rule_that_is_withdrawn_stops_stores_and_can_be_offered_again() 
         await until(lambda: world.same(AP))
         await asyncio.sleep(30)
         assert set(world.holds(EU)) == set("abc")
-        assert bench.observer.of("shard_stopped") == [("s0", "one", "withdrawn")]
+        assert bench.observer.of("shard_stopped") == [("s0", "one/eu", "withdrawn")]
         bench.worker.offer(list(rules))
         await until(lambda: world.same(EU))
 
@@ -124,7 +124,7 @@ async def stalled(world: World, bench: ShardBench) -> tuple[str, str]:
     """Reason and remedy of the first standstill that is told."""
     await until(lambda: bool(bench.observer.of("stalled")), within=120)
     shard, name, reason, remedy = bench.observer.of("stalled")[0]
-    assert (shard, name) == ("s0", "orders")
+    assert (shard, name) == ("s0", "orders/eu")
     return reason, remedy
 
 
@@ -151,7 +151,7 @@ async def test_production_failure_12_a_throttled_replica_is_named_once_per_inter
         world.region.faults.outage = None
         await until(lambda: bool(bench.observer.of("unstalled")), within=30)
         await asyncio.sleep(100)
-        assert bench.observer.of("unstalled") == [("s0", "orders")]
+        assert bench.observer.of("unstalled") == [("s0", "orders/eu")]
 
 
 async def test_production_failure_12_a_refused_record_is_named() -> None:

@@ -304,7 +304,7 @@ async def test_a_rule_that_is_about_to_begin_and_gets_no_answer_is_told(call: st
     gates = [hold(port.faults, call) for port in (world.registry, world.streams)]
     async with world.process(limits=QUICK) as process:
         world.put("a", 1)
-        await until(lambda: process.observer.stalls == {("s0", "orders")}, within=60)
+        await until(lambda: process.observer.stalls == {("s0", "orders/eu")}, within=60)
         assert "does not answer" in process.observer.of("stalled")[0][2]
         for gate in gates:
             gate.set()
@@ -332,7 +332,7 @@ async def test_a_rule_whose_place_is_not_answered_is_told_although_another_rule_
 
         world.streams.iterator = refuse  # type: ignore[assignment, method-assign]
         world.membership.resume(RuleName("copies"))
-        await until(lambda: process.observer.stalls == {("s0", "copies")}, within=120)
+        await until(lambda: process.observer.stalls == {("s0", "copies/ap")}, within=120)
         world.streams.iterator = real  # type: ignore[method-assign]
         await until(lambda: world.same(AP))
         await until(lambda: process.observer.stalls == set())

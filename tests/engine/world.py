@@ -105,8 +105,8 @@ class Recorder:
     faults: list[BaseException] = field(default_factory=list)
     troubles: dict[str, ReplicatorError] = field(default_factory=dict)
     """Services that failed and did not recover since."""
-    stalls: set[tuple[ShardId, RuleName]] = field(default_factory=set)
-    """Rules that stand still now on shards of this process."""
+    stalls: set[tuple[ShardId, str]] = field(default_factory=set)
+    """Targets that stand still now on shards of this process."""
     standing: dict[StreamRef, tuple[Standstill, ...]] = field(default_factory=dict)
     """Rules that stand still now, as the watchdogs of streams tell."""
     blocked_keys: dict[str, str | None] = field(default_factory=dict)
@@ -164,21 +164,18 @@ class Recorder:
             ("checkpoint_saved", lease.shard_id, {short(target): place.text for target, place in positions.items()})
         )
 
-    def shard_started(self, lease: Lease, rule: RuleName) -> None:
-        self.told.append(("shard_started", lease.shard_id, rule))
+    def shard_started(self, lease: Lease, target: Target) -> None:
+        self.told.append(("shard_started", lease.shard_id, short(target.target_id)))
 
-    def shard_stopped(self, lease: Lease, rule: RuleName, why: str) -> None:
-        self.blocked_keys = {
-            place: key
-            for place, key in self.blocked_keys.items()
-            if not (place.startswith(f"{rule}/") and place.endswith(f" on {lease.shard_id}"))
-        }
-        self.stalls.discard((lease.shard_id, rule))
-        self.told.append(("shard_stopped", lease.shard_id, rule, why))
+    def shard_stopped(self, lease: Lease, target: Target, why: str) -> None:
+        name = short(target.target_id)
+        self.blocked_keys.pop(f"{name} on {lease.shard_id}", None)
+        self.stalls.discard((lease.shard_id, name))
+        self.told.append(("shard_stopped", lease.shard_id, name, why))
 
-    def shard_failed(self, lease: Lease, rule: RuleName, error: BaseException) -> None:
+    def shard_failed(self, lease: Lease, target: Target, error: BaseException) -> None:
         self.faults.append(error)
-        self.told.append(("shard_failed", lease.shard_id, rule))
+        self.told.append(("shard_failed", lease.shard_id, short(target.target_id)))
 
     def lease_claimed(self, lease: Lease) -> None:
         self.told.append(("lease_claimed", lease.shard_id, lease.owner, lease.epoch))
@@ -200,13 +197,13 @@ class Recorder:
     def gap_passed(self, gap: Gap, why: str) -> None:
         self.told.append(("gap_passed", short(gap.target_id), gap.shard_id, gap.after.text, why))
 
-    def stalled(self, lease: Lease, rule: RuleName, reason: str, remedy: str) -> None:
-        self.stalls.add((lease.shard_id, rule))
-        self.told.append(("stalled", lease.shard_id, rule, reason, remedy))
+    def stalled(self, lease: Lease, target: Target, reason: str, remedy: str) -> None:
+        self.stalls.add((lease.shard_id, short(target.target_id)))
+        self.told.append(("stalled", lease.shard_id, short(target.target_id), reason, remedy))
 
-    def unstalled(self, lease: Lease, rule: RuleName) -> None:
-        self.stalls.discard((lease.shard_id, rule))
-        self.told.append(("unstalled", lease.shard_id, rule))
+    def unstalled(self, lease: Lease, target: Target) -> None:
+        self.stalls.discard((lease.shard_id, short(target.target_id)))
+        self.told.append(("unstalled", lease.shard_id, short(target.target_id)))
 
     def standstills(self, stream: StreamRef, found: Sequence[Standstill]) -> None:
         self.standing[stream] = tuple(found)

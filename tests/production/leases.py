@@ -151,8 +151,8 @@ async def hand_offs() -> None:
         world.put("a", 1)
         await eventually(lambda: second.observer.of("stalled"), "a standstill is told", within=40)
         shard, name, reason, remedy = second.observer.of("stalled")[0]
-        told = (shard, name) == (world.shard_of(key_of("a")), "orders") and reason and remedy
-        require(told, "a standstill names shard, rule, reason and remedy")
+        told = (shard, name) == (world.shard_of(key_of("a")), "orders/eu") and reason and remedy
+        require(told, "a standstill names shard, target, reason and remedy")
 
 
 async def moves() -> None:

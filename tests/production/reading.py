@@ -127,7 +127,7 @@ async def contiguous_frontier() -> None:
     await process.kill()
     world.regions[AP].faults.outage = None
     async with world.process(BOTH):
-        await eventually(lambda: world.same(AP), "reading resumes at the smallest position", within=20)
+        await eventually(lambda: world.same(AP), "a target reads on from its own place", within=20)
 
 
 async def end_only_when_applied() -> None:

@@ -41,8 +41,8 @@ def _child_at_the_latest(original: Any) -> Any:
 
 
 def _start_when_the_shard_was_met(original: Any) -> Any:
-    async def start(self: Any, target: Any) -> Any:
-        return replace(await original(self, target), started_at=self._context.ports.clock.now())
+    async def start(self: Any) -> Any:
+        return replace(await original(self), started_at=self._context.ports.clock.now())
 
     return start
 
@@ -152,23 +152,18 @@ def _greatest_done(_: Any) -> Any:
     return done
 
 
-def _order_of_texts(original: Any) -> Any:
-    return property(lambda self: (1, self.text) if self.text.isdecimal() else original.fget(self))
-
-
-def _covers_numbers(_: Any) -> Any:
+def _covers_texts(_: Any) -> Any:
     def covers(self: Position, number: int) -> bool:
-        return self.text == "SHARD_END" or (self.text.isdecimal() and number <= int(self.text))
+        return self.text == "SHARD_END" or (self.text.isdecimal() and str(number) <= self.text)
 
     return covers
 
 
 def _ended_before_applied(original: Any) -> Any:
-    async def apply(self: Any, page: Page) -> None:
+    async def apply(self: Any, applier: Any, page: Page) -> None:
         if page.then == END:
-            for target in self.rule.targets:
-                self._moved(target, END)
-        await original(self, page)
+            self._moved(END)
+        await original(self, applier, page)
 
     return apply
 
@@ -192,7 +187,7 @@ FRONTIER = {
     "no_hole": Mutant("the frontier waits for every record before it", ((Window, "done", _greatest_done),)),
     "numbers_are_numbers": Mutant(
         "sequence numbers compare as integers",
-        ((Position, "order", _order_of_texts), (Position, "covers", _covers_numbers)),
+        ((Position, "covers", _covers_texts),),
     ),
 }
 ENDS = {

@@ -486,7 +486,7 @@ class Standstills:
             found += [f"blocked {place}" for place in observer.blocked_keys if place.startswith(f"{name}/")]
             found += [f"{what}: {error.message}" for what, error in observer.troubles.items()]
             found += [each.reason for standing in observer.standing.values() for each in standing if each.rule == name]
-            found += [f"stalled {shard}" for shard, rule_name in observer.stalls if rule_name == name]
+            found += [f"stalled {shard}" for shard, target in observer.stalls if target.startswith(f"{name}/")]
         return found + (["paused"] if name in self.world.membership._paused else [])
 
     def _story(self, each: Rule) -> str:

@@ -33,7 +33,8 @@ from replicator.ports.services import ServiceId, ServiceKind, shard_service, str
 
 US, EU = RegionId("us"), RegionId("eu")
 ORDERS, SHARD, RULE = TableName("orders"), ShardId("s0"), RuleName("orders")
-TO_EU = Target(RULE, EU, ORDERS).target_id
+EU_TARGET = Target(RULE, EU, ORDERS)
+TO_EU = EU_TARGET.target_id
 AT_10 = Position("10")
 
 
@@ -156,7 +157,7 @@ def test_two_regions_with_one_arn_stand_side_by_side(sight: Sight) -> None:
     assert [shard["targets"][0]["position"] for shard in sight.rule("back")["shards"]] == ["20"]
     sight.observer.polled(sight.us, SHARD, Position("20"), 0, sight.clock.at)
     assert sight.rule("back")["shards"][0]["targets"][0]["lag_seconds"] == 50.0
-    sight.observer.shard_stopped(leases[0], RULE, "stopped")
+    sight.observer.shard_stopped(leases[0], EU_TARGET, "stopped")
     sight.observer.lease_ended(leases[0], "stopped")
     assert sight.rule("orders")["shards"] == []
     assert [shard["epoch"] for shard in sight.rule("back")["shards"]] == [1]
@@ -213,7 +214,7 @@ def test_the_lag_of_a_shard_that_nobody_reads_grows(sight: Sight) -> None:
 
 
 def test_a_shard_that_gets_nothing_is_in_sight_and_caught_up_when_a_poll_says_so(sight: Sight) -> None:
-    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.observer.shard_started(sight.lease(sight.us), EU_TARGET)
     target = sight.rule("orders")["shards"][0]["targets"][0]
     assert (target["lag_seconds"], target["target"]) == (None, "orders/replica/eu:orders")
     assert sight.value("seconds_since_progress", rule="orders", region="eu") == 0.0
@@ -223,7 +224,7 @@ def test_a_shard_that_gets_nothing_is_in_sight_and_caught_up_when_a_poll_says_so
 
 
 def test_the_lag_of_a_shard_that_is_never_read_and_of_which_no_time_is_stored_is_not_known(sight: Sight) -> None:
-    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.observer.shard_started(sight.lease(sight.us), EU_TARGET)
     sight.observer.stands(sight.place(sight.us), AT_10)
     sight.clock.at += 100.0
     assert sight.value("lag_seconds", rule="orders", region="eu") is None
@@ -235,7 +236,7 @@ def test_the_lag_of_a_shard_that_is_never_read_and_of_which_no_time_is_stored_is
 
 
 def test_behind_a_restart_lag_counts_from_the_stored_time_until_records_say_more(sight: Sight) -> None:
-    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.observer.shard_started(sight.lease(sight.us), EU_TARGET)
     sight.observer.stands(sight.place(sight.us), replace(AT_10, through=sight.clock.at - 235.0))
     assert sight.value("lag_seconds", rule="orders", region="eu") == 235.0
     assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600 - 235
@@ -249,7 +250,7 @@ def test_behind_a_restart_lag_counts_from_the_stored_time_until_records_say_more
 
 
 def test_one_empty_answer_does_not_show_that_nothing_is_behind(sight: Sight) -> None:
-    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.observer.shard_started(sight.lease(sight.us), EU_TARGET)
     sight.observer.stands(sight.place(sight.us), replace(AT_10, through=sight.clock.at - 235.0))
     sight.observer.polled(sight.us, SHARD, AT_10, 0)
     assert sight.value("lag_seconds", rule="orders", region="eu") == 235.0
@@ -260,7 +261,7 @@ def test_one_empty_answer_does_not_show_that_nothing_is_behind(sight: Sight) -> 
 
 
 def test_records_behind_a_place_end_its_being_level(sight: Sight) -> None:
-    sight.observer.shard_started(sight.lease(sight.us), RULE)
+    sight.observer.shard_started(sight.lease(sight.us), EU_TARGET)
     sight.observer.stands(sight.place(sight.us), AT_10)
     sight.observer.polled(sight.us, SHARD, AT_10, 0, sight.clock.at)
     sight.clock.at += 3.0
@@ -289,7 +290,7 @@ def test_a_second_session_says_so_quietly_and_names_the_first(sight: Sight) -> N
 def test_gauges_vanish_with_the_shard_and_totals_stay(sight: Sight) -> None:
     lease = sight.lease(sight.us)
     sight.apply(sight.place(sight.us), age=1.0)
-    sight.observer.shard_stopped(lease, RULE, "stopped")
+    sight.observer.shard_stopped(lease, EU_TARGET, "stopped")
     sight.observer.lease_ended(lease, "stopped")
     assert sight.value("lag_seconds", rule="orders", region="eu") is None
     assert sight.rule("orders")["totals"]["orders/replica/eu:orders"]["records"] == 3
@@ -337,7 +338,7 @@ def test_production_failure_12_a_stall_is_told_once_a_minute_shown_and_makes_the
     lease = sight.lease(sight.us)
     with capture_logs() as lines:
         for _ in range(3):
-            sight.observer.stalled(lease, RULE, "Nothing was read for 61 s.", "Release the shard.")
+            sight.observer.stalled(lease, EU_TARGET, "Nothing was read for 61 s.", "Release the shard.")
             sight.clock.at += 10.0
         assert [line["event"] for line in lines] == ["shard_stalled"]
         shard = sight.rule("orders")["shards"][0]
@@ -346,13 +347,12 @@ def test_production_failure_12_a_stall_is_told_once_a_minute_shown_and_makes_the
             "remedy": "Release the shard.",
             "seconds": 30.0,
         }
-        assert sight.status()["unready"] == [
-            "rule orders on shard s0 of orders in us does not progress: Nothing was read for 61 s. Release the shard."
-        ]
+        (reason,) = sight.status()["unready"]
+        assert reason.startswith("orders/replica/eu:orders on shard s0 of orders in us does not progress: Nothing was")
         assert sight.value("stalled_shards", rule="orders", region="us") == 1.0
         sight.clock.at += AGAIN_SECONDS
-        sight.observer.stalled(lease, RULE, "Nothing was read for 161 s.", "Release the shard.")
-        sight.observer.unstalled(lease, RULE)
+        sight.observer.stalled(lease, EU_TARGET, "Nothing was read for 161 s.", "Release the shard.")
+        sight.observer.unstalled(lease, EU_TARGET)
     assert [line["event"] for line in lines] == ["shard_stalled", "shard_stalled", "shard_unstalled"]
     assert sight.status()["ready"]
     assert sight.value("stalled_shards", rule="orders", region="us") == 0.0
@@ -363,14 +363,14 @@ def test_a_stall_behind_a_poison_record_leaves_the_worker_ready(sight: Sight) ->
     sight.ready()
     lease = sight.lease(sight.us)
     sight.observer.blocked(sight.place(sight.us), PoisonRecord("Too large."), "pk=1")
-    sight.observer.stalled(lease, RULE, "orders/eu is blocked.", "")
+    sight.observer.stalled(lease, EU_TARGET, "orders/eu is blocked.", "")
     assert sight.status()["ready"]
 
 
 def test_a_stall_ends_with_the_lease(sight: Sight) -> None:
     lease = sight.lease(sight.us)
-    sight.observer.stalled(lease, RULE, "Nothing was read.", "")
-    sight.observer.shard_stopped(lease, RULE, "lost")
+    sight.observer.stalled(lease, EU_TARGET, "Nothing was read.", "")
+    sight.observer.shard_stopped(lease, EU_TARGET, "lost")
     sight.observer.lease_ended(lease, "lost")
     assert sight.value("stalled_shards", rule="orders", region="us") == 0.0
 
@@ -424,7 +424,7 @@ def test_a_wait_whose_reason_a_pipeline_here_tells_is_not_told_twice(sight: Sigh
     if told == "blocked":
         sight.observer.blocked(sight.place(sight.us), PoisonRecord("Too large."), "pk=1")
     else:
-        sight.observer.stalled(lease, RULE, "Nothing was read.", "")
+        sight.observer.stalled(lease, EU_TARGET, "Nothing was read.", "")
     sight.observer.standstills(sight.us, [waits])
     assert not any("It does not move." in reason for reason in sight.status()["unready"])
     assert sight.value("waiting_shards", rule="orders", region="us", why="motionless") is None
@@ -460,7 +460,7 @@ def test_a_service_that_hangs_is_a_trouble_and_no_attempt(sight: Sight) -> None:
 def test_production_failure_14_a_lost_lease_is_one_quiet_line(sight: Sight) -> None:
     lease = sight.lease(sight.us)
     with capture_logs() as lines:
-        sight.observer.shard_stopped(lease, RULE, "lost")
+        sight.observer.shard_stopped(lease, EU_TARGET, "lost")
         sight.observer.lease_ended(lease, "lost")
     told = [line for line in lines if line["log_level"] != "debug"]
     assert [(line["event"], line["log_level"], line["why"]) for line in told] == [("lease_ended", "info", "lost")]

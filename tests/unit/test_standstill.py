@@ -14,10 +14,21 @@ from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
 from replicator.domain.progress import END, HORIZON, Position, after
 from replicator.domain.rules import Rule, Target
+from replicator.domain.shards import ownership
 from replicator.domain.shards.leases import LeaseRow, StreamState, TargetStart
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.shards.snapshot import Snapshot
-from replicator.domain.shards.standstill import Observed, Patience, Standstill, Wait, Watch, Why, explain, waits
+from replicator.domain.shards.standstill import (
+    Observed,
+    Patience,
+    Standstill,
+    Wait,
+    Watch,
+    Why,
+    explain,
+    waits,
+    waits_of,
+)
 from replicator.domain.targets import TargetId
 
 ORDERS, LIVE, OTHER, DEAD = RuleName("orders"), WorkerId("live"), WorkerId("other"), WorkerId("dead")
@@ -97,16 +108,26 @@ def test_an_owner_that_does_not_tell_what_it_runs_is_of_an_earlier_version() -> 
 
 def test_what_this_worker_reads_itself_is_told_by_its_pipelines() -> None:
     stands = row("s0", owner=LIVE)
-    assert of(stands, observed=Observed(live={LIVE}, reads={(ShardId("s0"), ORDERS)})) == {}
+    assert of(stands, observed=Observed(live={LIVE}, reads={(ShardId("s0"), EU_ID)})) == {}
 
 
 def test_a_late_target_waits_until_the_shard_is_seen_to_be_readable_or_vanished() -> None:
     stands, starts = row("s0", checkpoints={EU_ID: at(3)}), {EU_ID: 0.0}
-    assert of(stands, run=BOTH, starts=starts) == {"s0": Wait(Why.LATE_TARGET)}
+    late = BOTH.among([BOTH.targets[1]])
+    assert of(stands, run=late, starts=starts) == {"s0": Wait(Why.LATE_TARGET)}
     readable = Observed(live={LIVE}, readable={ShardId("s0")})
-    assert of(stands, run=BOTH, starts=starts, observed=readable) == {"s0": Wait(Why.UNCLAIMED)}
+    assert of(stands, run=late, starts=starts, observed=readable) == {"s0": Wait(Why.UNCLAIMED)}
     vanished = replace(stands, vanished=True, vanished_at=5.0)
-    assert of(vanished, run=BOTH, starts=starts) == {"s0": Wait(Why.UNCLAIMED)}
+    assert of(vanished, run=late, starts=starts) == {}, "it missed nothing there"
+
+
+def test_a_late_target_keeps_no_other_of_its_rule_from_being_read() -> None:
+    stands, starts = row("s0", owner=LIVE, checkpoints={EU_ID: at(3)}, serves=frozenset({EU_ID})), {EU_ID: 0.0}
+    snapshot = Snapshot(state(stands, starts=starts), [BOTH])
+    kept = ownership.wanted(snapshot, [BOTH], paused=(), readable=())
+    (read_now,) = kept.rules[ShardId("s0")]
+    assert [target.target_id for target in read_now.targets] == [EU_ID]
+    assert kept.late == {"s0"}
 
 
 def test_a_shard_whose_parent_may_stand_in_an_unreadable_row_waits_for_that() -> None:
@@ -154,22 +175,27 @@ def test_every_shard_that_a_rule_needs_is_read_or_waits_for_something_that_ends_
     observed = Observed(
         paused={ORDERS} if paused else (), live={LIVE, OTHER}, readable=stored.rows.keys() if readable else ()
     )
-    found = waits(snapshot, run, observed)
     wanted = snapshot.wanted([run])
-    for shard_id, each in stored.rows.items():
-        if snapshot.finished(run, each):
-            assert shard_id not in found
-        elif shard_id not in found:
-            assert each.owner in {LIVE, OTHER}
-            assert each.serves >= {target.target_id for target in snapshot.needed(run, each).targets}
-        if not paused and not snapshot.finished(run, each):
-            waiting = shard_id in found and found[shard_id].why in {Why.PARENTS, Why.UNREADABLE_ROW}
-            assert waiting != (shard_id in wanted), "what waits for no parent may be read"
-    for shard_id in found:
-        line = _waited_for(found, shard_id)
-        assert shard_id not in line, "no shard waits for itself"
-        ends = {each for each in line if each not in found or found[each].why is not Why.PARENTS}
-        assert found[shard_id].why is not Why.PARENTS or ends, "a wait for parents ends somewhere"
+    told = waits(snapshot, run, observed)
+    for target in run.targets:
+        found, own = waits_of(snapshot, target, observed), run.among([target])
+        for shard_id, each in stored.rows.items():
+            if snapshot.finished(own, each):
+                assert shard_id not in found
+            elif shard_id not in found:
+                assert each.owner in {LIVE, OTHER}
+                assert target.target_id in each.serves
+            if not paused and not snapshot.finished(own, each):
+                waiting = shard_id in found and found[shard_id].why in {Why.PARENTS, Why.UNREADABLE_ROW}
+                read = [each for rule in wanted.get(shard_id, ()) for each in rule.targets]
+                assert waiting != (target in read), "what waits for no parent may be read"
+        for shard_id in found:
+            line = _waited_for(found, shard_id)
+            assert shard_id not in line, "no shard waits for itself"
+            ends = {each for each in line if each not in found or found[each].why is not Why.PARENTS}
+            assert found[shard_id].why is not Why.PARENTS or ends, "a wait for parents ends somewhere"
+            for_parents = told[shard_id].why is Why.PARENTS
+            assert not for_parents or found[shard_id].why is Why.PARENTS, "another wait is the one to know of"
 
 
 def _waited_for(found: Mapping[ShardId, Wait], shard_id: ShardId) -> set[ShardId]:

@@ -17,7 +17,7 @@ whether records wait or not. Only who reads the shard knows that none wait.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 
 from replicator.domain.identifiers import ShardId, WorkerId
@@ -88,8 +88,7 @@ def frontier(
     told: Mapping[WorkerId, Statements],
 ) -> dict[ShardId, float | None]:
     """The frontier of a target on a stream. `told`: what workers have said last, dead ones too."""
-    alone = replace(rule, targets=(target,))
-    needs = snapshot.needs(alone)
+    needs = snapshot.needs(target)
     waiting = unfinished_parents(snapshot.graph, needs.finished, needs.begun)
     standing = [shard_id for shard_id in snapshot.rows if shard_id not in needs.finished and shard_id not in waiting]
     ends = [
@@ -97,14 +96,13 @@ def frontier(
         for shard_id in childless(snapshot.graph, needs.finished)
         if not snapshot.rows[shard_id].vanished and target.target_id in snapshot.rows[shard_id].checkpoints
     ]
-    stored = {shard_id: _stored(snapshot, alone, snapshot.rows[shard_id]) for shard_id in (*standing, *ends)}
+    stored = {shard_id: _stored(snapshot, rule, target, snapshot.rows[shard_id]) for shard_id in (*standing, *ends)}
     vouched = _vouched(snapshot, standing, subject(stream, target.target_id), told)
     return {shard_id: latest(through, vouched.get(shard_id)) for shard_id, through in stored.items()}
 
 
-def _stored(snapshot: Snapshot, rule: Rule, row: LeaseRow) -> float | None:
+def _stored(snapshot: Snapshot, rule: Rule, target: Target, row: LeaseRow) -> float | None:
     """Up to when everything lies before a target's stored place, or before the shard itself: in its parents' ends."""
-    (target,) = rule.targets
     position = row.checkpoints.get(target.target_id)
     above = [snapshot.rows.get(parent) for parent in row.shard.parents]
     ends = [None if parent is None else parent.checkpoints.get(target.target_id) for parent in above]

@@ -14,7 +14,7 @@ from replicator.domain.shards.snapshot import Snapshot
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Shards that may be read now, with the rules they are for, and those that late targets ask about first."""
+    """Shards that may be read now, with the rules and targets they are for, and those that late targets ask about."""
 
     rules: Mapping[ShardId, list[Rule]]
     late: frozenset[ShardId]
@@ -27,13 +27,14 @@ def wanted(
     kept: dict[ShardId, list[Rule]] = {}
     late: set[ShardId] = set()
     for shard_id, there in snapshot.wanted(rule for rule in rules if rule.name not in paused).items():
-        coming = [rule for rule in there if snapshot.is_late(rule, shard_id)]
+        kept[shard_id] = there
+        coming = [target for rule in there for target in rule.targets if snapshot.is_late(target, shard_id)]
         if coming:
             late.add(shard_id)
-        read = there if shard_id in readable else [rule for rule in there if rule not in coming]
-        if read:
-            kept[shard_id] = read
-    return Wanted(kept, frozenset(late))
+            if shard_id not in readable:
+                kept[shard_id] = [rule.among(each for each in rule.targets if each not in coming) for rule in there]
+    read = {shard_id: [rule for rule in there if rule.targets] for shard_id, there in kept.items()}
+    return Wanted({shard_id: there for shard_id, there in read.items() if there}, frozenset(late))
 
 
 def free(

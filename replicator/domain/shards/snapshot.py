@@ -1,14 +1,15 @@
 """One reading of a stream's rows, and what it means for rules. No calls: rows in, shards out.
 
-Invariant: a shard is begun for a rule only when every parent is stored as finished for that rule, or is known to be
-gone. A target that came late to a shard which left the stream needs nothing of it, and keeps its rule from nothing.
+Every target goes its own way from parents to children. Invariant: a shard is begun for a target only when every parent
+is stored as finished for that target, or is known to be gone. A target that came late to a shard which left the stream
+needs nothing of it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import END, HORIZON
@@ -24,13 +25,8 @@ NOTHING = StreamState({}, None, {}, at=0.0)
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What one rule needs of a stream's shards.
+    """What one target needs of a stream's shards. `begun`: shards of which it has records."""
 
-    `rules`: the rule as it is needed on each shard, without targets that missed nothing there. `begun`: shards of which
-    every target that needs them has records.
-    """
-
-    rules: Mapping[ShardId, Rule]
     finished: frozenset[ShardId]
     begun: frozenset[ShardId]
 
@@ -51,44 +47,44 @@ class Snapshot:
         owners = {row.owner for row in self.rows.values()} | {None if seat is None else seat.owner}
         return {owner for owner in owners if owner is not None}
 
+    # -- one target ----------------------------------------------------------------------------------------------------
+
+    def needs(self, target: Target) -> Needs:
+        """What a target needs of each shard."""
+        finished = frozenset(shard_id for shard_id, row in self.rows.items() if self._is_through(target, row))
+        begun = frozenset(shard_id for shard_id, row in self.rows.items() if _is_begun(target, row))
+        return Needs(finished, begun)
+
+    def _is_through(self, target: Target, row: LeaseRow) -> bool:
+        """Whether a target needs nothing more of a shard."""
+        return _is_finished(target, row) or self._missed_nothing(target, row)
+
+    def may_overtake(self, target: Target, shard_id: ShardId) -> bool:
+        """Whether a parent may stand in the row that is unreadable; what was begun before may go on."""
+        row = self.rows[shard_id]
+        if self.state.unreadable is None or target.target_id in row.checkpoints:
+            return False
+        return any(parent not in self.rows for parent in row.shard.parents)
+
+    def is_late(self, target: Target, shard_id: ShardId) -> bool:
+        """Whether a target may find a shard gone without having missed it.
+
+        Once the shard has vanished that is decided (`_missed_nothing`).
+        """
+        row = self.rows[shard_id]
+        return not row.vanished and self._is_late(target, row)
+
     # -- one rule ------------------------------------------------------------------------------------------------------
-
-    def needs(self, rule: Rule) -> Needs:
-        """What a rule needs of each shard."""
-        rules = {shard_id: self.needed(rule, row) for shard_id, row in self.rows.items()}
-        finished = frozenset(each for each, needed in rules.items() if _is_finished(needed, self.rows[each]))
-        begun = frozenset(each for each, needed in rules.items() if _is_begun(needed, self.rows[each]))
-        return Needs(rules, finished, begun)
-
-    def needed(self, rule: Rule, row: LeaseRow) -> Rule:
-        """A rule with those of its targets that need a shard."""
-        targets = tuple(target for target in rule.targets if not self._missed_nothing(target, row))
-        return rule if len(targets) == len(rule.targets) else replace(rule, targets=targets)
 
     def finished(self, rule: Rule, row: LeaseRow) -> bool:
         """Whether a rule needs nothing more of a shard."""
-        return _is_finished(self.needed(rule, row), row)
+        return all(self._is_through(target, row) for target in rule.targets)
 
     def read_out(self, rule: Rule) -> bool:
         """Whether every shard that is known was closed and read to its end for a rule."""
         return self.state.unreadable is None and all(
             (row.shard.closed or row.vanished) and self.finished(rule, row) for row in self.rows.values()
         )
-
-    def may_overtake(self, rule: Rule, shard_id: ShardId) -> bool:
-        """Whether a parent may stand in the row that is unreadable; what was begun before may go on."""
-        row = self.rows[shard_id]
-        if self.state.unreadable is None or any(target.target_id in row.checkpoints for target in rule.targets):
-            return False
-        return any(parent not in self.rows for parent in row.shard.parents)
-
-    def is_late(self, rule: Rule, shard_id: ShardId) -> bool:
-        """Whether a rule has a target that may find a shard gone without having missed it.
-
-        Once the shard has vanished that is decided (`needed`).
-        """
-        row = self.rows[shard_id]
-        return not row.vanished and any(self._is_late(target, row) for target in rule.targets)
 
     def _missed_nothing(self, target: Target, row: LeaseRow) -> bool:
         """Whether a shard left the stream before a late target could have been owed a record of it.
@@ -120,14 +116,22 @@ class Snapshot:
     # -- all rules -----------------------------------------------------------------------------------------------------
 
     def wanted(self, rules: Iterable[Rule]) -> dict[ShardId, list[Rule]]:
-        """Shards that some of these rules may read now, with those rules as they are needed there; parents first."""
+        """Shards that may be read now, for each rule with those of its targets that may read there; parents first."""
         wanted: dict[ShardId, list[Rule]] = {}
+        known: dict[Needs, list[ShardId]] = {}
         for rule in rules:
-            needs = self.needs(rule)
-            for shard_id in ready(self.graph, needs.finished, needs.begun):
-                if not self.may_overtake(rule, shard_id):
-                    wanted.setdefault(shard_id, []).append(needs.rules[shard_id])
-        return wanted
+            there: dict[ShardId, list[Target]] = {}
+            for target in rule.targets:
+                needs = self.needs(target)
+                if needs not in known:  # most targets are equally far
+                    known[needs] = ready(self.graph, needs.finished, needs.begun)
+                for shard_id in known[needs]:
+                    if not self.may_overtake(target, shard_id):
+                        there.setdefault(shard_id, []).append(target)
+            for shard_id, targets in there.items():
+                wanted.setdefault(shard_id, []).append(rule.among(targets))
+        order = sorted(wanted, key=lambda shard_id: (not self.graph[shard_id].closed, shard_id))
+        return {shard_id: wanted[shard_id] for shard_id in order}
 
     def done(self, row: LeaseRow) -> bool:
         """Whether no rule needs anything more of a shard."""
@@ -193,15 +197,15 @@ class Snapshot:
         return Load(len(here) + awaited, held, mine)
 
 
-def _is_finished(needed: Rule, row: LeaseRow) -> bool:
-    """Whether every target that needs a shard is behind its last record."""
-    return all(row.checkpoints.get(target.target_id) == END for target in needed.targets)
+def _is_finished(target: Target, row: LeaseRow) -> bool:
+    """Whether a target is behind a shard's last record."""
+    return row.checkpoints.get(target.target_id) == END
 
 
-def _is_begun(needed: Rule, row: LeaseRow) -> bool:
-    """Whether every target that needs a shard has got records of it.
+def _is_begun(target: Target, row: LeaseRow) -> bool:
+    """Whether a target has got records of a shard.
 
     One that stands at the horizon, as after a rewind, has not: it waits for the parents, which are read again, too.
     """
-    places = [row.checkpoints.get(target.target_id, HORIZON) for target in needed.targets]
-    return all(place == END or place.sequence is not None for place in places)
+    place = row.checkpoints.get(target.target_id, HORIZON)
+    return place == END or place.sequence is not None

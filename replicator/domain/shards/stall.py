@@ -1,11 +1,10 @@
-"""Why a rule does not progress on a shard that this worker reads. No calls: what the pipeline sees in, a reason out.
+"""Why a target does not progress on a shard that this worker reads. No calls: what the pipeline sees in, a reason out.
 
 Invariant: a pipeline that was idle for too long always has a reason. A shard without records progresses by being read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replicator.domain.errors import ReplicatorError
@@ -21,7 +20,7 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """A target that has records in hand: its name, what it asks, what waits for it, and what keeps it from applying."""
+    """Records are in hand: the target's name, what it asks, what waits for it, and what keeps it from applying them."""
 
     target: str
     asks: str
@@ -33,12 +32,12 @@ class Write:
 class Sign:
     """What a pipeline sees of itself.
 
-    `writes`: targets, while records are in hand. `reads`: records are awaited. `hungry`: reading waits for memory.
+    `write`: set while records are in hand. `reads`: records are awaited. `hungry`: reading waits for memory.
     `closed`: the loss that it waits behind. `reading`, `error`: what last failed, in reading and in the whole.
     """
 
     idle_seconds: float
-    writes: Sequence[Write] = ()
+    write: Write | None = None
     reads: bool = False
     hungry: bool = False
     closed: ReplicatorError | None = None
@@ -61,8 +60,8 @@ def stall_of(sign: Sign, bound_seconds: float) -> Stall | None:
     """Why a pipeline does not progress; None while it was not idle for the bound."""
     if sign.idle_seconds < bound_seconds:
         return None
-    if sign.writes:
-        return _unapplied(sign.writes)
+    if sign.write is not None:
+        return _unapplied(sign.write)
     if sign.reads and sign.hungry:
         return _HUNGRY
     error = sign.closed or (sign.reading if sign.reads else None) or sign.error
@@ -71,15 +70,12 @@ def stall_of(sign: Sign, bound_seconds: float) -> Stall | None:
     return _SILENT_STREAM if sign.reads else _SILENT_TABLE
 
 
-def _unapplied(writes: Sequence[Write]) -> Stall:
-    troubles = [write.trouble for write in writes if write.trouble is not None]
-    if troubles:
-        return _because(troubles[0])
-    names = ", ".join(write.target for write in writes)
-    asked = " and ".join(dict.fromkeys(write.asks for write in writes))
-    waiting = " and ".join(dict.fromkeys(write.holds_back for write in writes))
+def _unapplied(write: Write) -> Stall:
+    if write.trouble is not None:
+        return _because(write.trouble)
     return Stall(
-        f"Records were read and a write at {names} is not answered; {waiting}, waits for it.", f"Check {asked}."
+        f"Records were read and a write at {write.target} is not answered; {write.holds_back}, waits for it.",
+        f"Check {write.asks}.",
     )
 
 

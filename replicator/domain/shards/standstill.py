@@ -1,9 +1,9 @@
 """Why a rule does not move on a stream: every shard that it still needs is being read, or has a reason here.
 
 A pure function of one reading of the rows and of what the observer knows beside them, so a standstill shows whatever
-keeps the worker that should move from saying so, and also where no worker reads anything. Invariant: of each shard that
-a rule needs, exactly one holds: it is read by a worker that lives, or it waits for something that `waits` names; and a
-wait for parents ends at a shard of the other kinds.
+keeps the worker that should move from saying so, and also where no worker reads anything. Invariant: of each shard
+that a target needs, exactly one holds: it is read by a worker that lives, or it waits for something that `waits_of`
+names; and a wait for parents ends at a shard of the other kinds.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from replicator.domain.identifiers import RuleName, ShardId, WorkerId
-from replicator.domain.progress import HORIZON, Position
-from replicator.domain.rules import Rule
+from replicator.domain.progress import HORIZON
+from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import LeaseRow
 from replicator.domain.shards.lineage import childless, unfinished_parents
 from replicator.domain.shards.snapshot import Snapshot
-from replicator.domain.targets import TargetKind
+from replicator.domain.targets import TargetId, TargetKind
 
 _NAMED = 3
 """So many shards are named in a sentence; the others are counted."""
@@ -64,7 +64,7 @@ class Observed:
 
     paused: Collection[RuleName] = ()
     live: Collection[WorkerId] = ()
-    reads: Collection[tuple[ShardId, RuleName]] = ()
+    reads: Collection[tuple[ShardId, TargetId]] = ()
     ending: Mapping[ShardId, tuple[RuleName, ...]] = field(default_factory=dict)
     readable: Collection[ShardId] = ()
     unstored: Mapping[ShardId, tuple[ShardId, ...]] = field(default_factory=dict)
@@ -93,37 +93,49 @@ class Patience:
 
 
 def waits(snapshot: Snapshot, rule: Rule, observed: Observed) -> dict[ShardId, Wait]:
-    """Why each shard that a rule needs is not read for it; shards that are being read are left out."""
-    needs = snapshot.needs(rule)
+    """Why each shard that a rule needs is not read for some target of it; shards that are read for all are left out.
+
+    Where targets wait for different things, a wait that is not for parents is the one to know of.
+    """
+    found: dict[ShardId, Wait] = {}
+    for target in rule.targets:
+        for shard_id, wait in waits_of(snapshot, target, observed).items():
+            if shard_id not in found or found[shard_id].why is Why.PARENTS:
+                found[shard_id] = wait
+    return found
+
+
+def waits_of(snapshot: Snapshot, target: Target, observed: Observed) -> dict[ShardId, Wait]:
+    """Why each shard that a target needs is not read for it; shards that are being read are left out."""
+    needs = snapshot.needs(target)
     parents = unfinished_parents(snapshot.graph, needs.finished, needs.begun)
     found: dict[ShardId, Wait] = {}
     for shard_id, row in snapshot.rows.items():
         if shard_id in needs.finished:
             continue
-        if rule.name in observed.paused:
+        if target.rule in observed.paused:
             found[shard_id] = Wait(Why.PAUSED)
         elif shard_id in parents:
             found[shard_id] = Wait(Why.PARENTS, parents[shard_id])
         elif shard_id in observed.ending:
             found[shard_id] = Wait(Why.ENDING, observed.ending[shard_id])
-        elif (shard_id, rule.name) not in observed.reads:
-            wait = _wait(snapshot, needs.rules[shard_id], row, observed)
+        elif (shard_id, target.target_id) not in observed.reads:
+            wait = _wait(snapshot, target, row, observed)
             found.update({} if wait is None else {shard_id: wait})
     return found
 
 
-def _wait(snapshot: Snapshot, needed: Rule, row: LeaseRow, observed: Observed) -> Wait | None:
+def _wait(snapshot: Snapshot, target: Target, row: LeaseRow, observed: Observed) -> Wait | None:
     """Why a shard is not read although its parents are finished."""
-    if snapshot.may_overtake(needed, row.shard_id):
+    if snapshot.may_overtake(target, row.shard_id):
         return Wait(Why.UNREADABLE_ROW)
-    if snapshot.is_late(needed, row.shard_id) and row.shard_id not in observed.readable:
+    if snapshot.is_late(target, row.shard_id) and row.shard_id not in observed.readable:
         return Wait(Why.LATE_TARGET)
     if row.owner is None or row.owner not in observed.live:
         return Wait(Why.UNCLAIMED)
-    wanted = {target.target_id for target in needed.targets}
-    if row.serves >= wanted:
+    if target.target_id in row.serves:
         return None
-    others = [each for each in row.serves - wanted if each.rule == needed.name and each.kind is TargetKind.MESH]
+    others = [each for each in row.serves if each.rule == target.rule and each.kind is TargetKind.MESH]
     return Wait(Why.OTHER_CONFIGURATION, (row.owner,), tuple(sorted(each.text for each in others)))
 
 
@@ -132,20 +144,20 @@ class Watch:
 
     def __init__(self, patience: Patience) -> None:
         self._patience = patience
-        self._since: dict[tuple[RuleName, ShardId | None, Wait], tuple[object, float]] = {}
+        self._since: dict[_Key, tuple[object, float]] = {}
 
     def look(self, snapshot: Snapshot, observed: Observed, now: float) -> list[Standstill]:
         """Standstills that last too long by now; `now` is in seconds of a clock that never jumps."""
-        seen: dict[tuple[RuleName, ShardId | None, Wait], tuple[object, float]] = {}
-        overdue: dict[tuple[RuleName, Wait], list[ShardId]] = {}
+        seen: dict[_Key, tuple[object, float]] = {}
+        overdue: dict[tuple[RuleName, Wait], set[ShardId]] = {}
         for rule in snapshot.rules:
-            for shard_id, wait, state in _signs(snapshot, rule, observed):
-                key = rule.name, shard_id, wait
+            for target_id, shard_id, wait, state in _signs(snapshot, rule, observed):
+                key = rule.name, target_id, shard_id, wait
                 before, since = self._since.get(key, (state, now))
                 seen[key] = state, since if before == state else now
                 patience = self._patience.children if wait.why is Why.NO_CHILD else self._patience.stall
                 if now - seen[key][1] >= patience:
-                    overdue.setdefault((rule.name, wait), []).extend(() if shard_id is None else (shard_id,))
+                    overdue.setdefault((rule.name, wait), set()).update(() if shard_id is None else (shard_id,))
         self._since = seen
         unreadable = snapshot.state.unreadable
         row = "" if unreadable is None else unreadable.sentence
@@ -155,42 +167,49 @@ class Watch:
         ]
 
 
-_Sign = tuple[ShardId | None, Wait, object]
+_Key = tuple[RuleName, TargetId | None, ShardId | None, Wait]
+"""What may be a standstill: of a rule's target, or of the rule as a whole."""
+
+_Sign = tuple[TargetId | None, ShardId | None, Wait, object]
 """What may be a standstill, and what would have changed if it were none."""
 
 
 def _signs(snapshot: Snapshot, rule: Rule, observed: Observed) -> Iterable[_Sign]:
-    """Everything about a rule that may be a standstill. What waits for parents, waits for what is told of them."""
+    """Everything about a rule that may be a standstill."""
     if rule.name in observed.paused:
         return
     if not snapshot.rows and not observed.unstored:
-        yield None, Wait(Why.NO_SHARD), ()
-    needs = snapshot.needs(rule)
-    waiting = waits(snapshot, rule, observed)
+        yield None, None, Wait(Why.NO_SHARD), ()
+    for shard_id, parents in observed.unstored.items():
+        yield None, shard_id, Wait(Why.NOT_STORED, parents), ()
+    begotten = {parent for shard in snapshot.graph.values() for parent in shard.parents}
+    for target in rule.targets:
+        for sign in _signs_of(snapshot, target, begotten, observed):
+            yield target.target_id, *sign
+
+
+def _signs_of(
+    snapshot: Snapshot, target: Target, begotten: Collection[ShardId], observed: Observed
+) -> Iterable[tuple[ShardId, Wait, object]]:
+    """What of a target may be a standstill. What waits for parents, waits for what is said of them."""
+    needs = snapshot.needs(target)
+    waiting = waits_of(snapshot, target, observed)
     for shard_id, wait in waiting.items():
         if wait.why is not Why.PARENTS:
             yield shard_id, wait, ()
-    begotten = {parent for shard in snapshot.graph.values() for parent in shard.parents}
     for shard_id, row in snapshot.rows.items():
-        has_more = row.shard.closed or row.vanished or shard_id in begotten or _is_behind(needs.rules[shard_id], row)
+        has_more = row.shard.closed or row.vanished or shard_id in begotten or _is_behind(target, row)
         if has_more and shard_id not in waiting and shard_id not in needs.finished:
-            yield shard_id, Wait(Why.MOTIONLESS), _places(rule, row)
+            yield shard_id, Wait(Why.MOTIONLESS), row.checkpoints.get(target.target_id)
     for shard_id in childless(snapshot.graph, needs.finished):
         if snapshot.may_get_children(snapshot.rows[shard_id]):
             yield shard_id, Wait(Why.NO_CHILD), ()
-    for shard_id, parents in observed.unstored.items():
-        yield shard_id, Wait(Why.NOT_STORED, parents), ()
 
 
-def _is_behind(needed: Rule, row: LeaseRow) -> bool:
-    """Whether another target has got records of an open shard that a target of this rule lacks."""
-    places = [row.checkpoints.get(target.target_id, HORIZON) for target in needed.targets]
+def _is_behind(target: Target, row: LeaseRow) -> bool:
+    """Whether another target has got records of an open shard that this one lacks."""
     most = max((place.order for place in row.checkpoints.values()), default=HORIZON.order)
-    return any(place.order < most for place in places)
-
-
-def _places(rule: Rule, row: LeaseRow) -> tuple[Position | None, ...]:
-    return tuple(row.checkpoints.get(target.target_id) for target in rule.targets)
+    return row.checkpoints.get(target.target_id, HORIZON).order < most
 
 
 # -- sentences ---------------------------------------------------------------------------------------------------------

@@ -40,7 +40,7 @@ def _mesh(context: TargetContext) -> MeshDriver:
     return MeshDriver(context, context.rule.mesh)
 
 
-_NEXT_PAGE = "the next page of the shard, for every target of the rule"
+_NEXT_PAGE = "the target's next page of the shard, and no other target"
 
 KINDS: Mapping[TargetKind, Kind] = {
     TargetKind.REPLICA: Kind(
@@ -61,7 +61,7 @@ KINDS: Mapping[TargetKind, Kind] = {
         driver=_mesh,
         begins=Begins.WITH_ITS_MEMBERS,
         asks="the endpoints of all regions of the mesh, and the caches of the one that is read",
-        holds_back=_NEXT_PAGE,
+        holds_back="the next page of the shard, for every region of the mesh",
         # There a record gets its version when it is evaluated, and which regions hold it decides what may be done with
         # it later: a record that one region misses is sound only as a key that is owed to that region.
         parks=False,

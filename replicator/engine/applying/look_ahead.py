@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, changes
 from replicator.engine.reading.memory_budget import _MOST_BYTES, weight
 
 
 class ReadAhead:
-    """Records of one pipeline that were read and not yet passed."""
+    """Records of one pipeline that were read and not yet passed.
 
-    def __init__(self, most_records: int = 1000) -> None:
+    `along`: asked with the bytes that are held, whether more are kept that another target has read.
+    """
+
+    def __init__(self, most_records: int = 1000, along: Callable[[int], bool] = lambda _: False) -> None:
         self._by_key: dict[ItemKey, list[ChangeRecord]] = {}
         self._most_records = most_records
+        self._along = along
         self._records = 0
         self._bytes = 0
         self._wanted = 0
+        self._rests = False
         self.room = asyncio.Event()
         """Set while another page may be read."""
         self.room.set()
@@ -35,12 +40,17 @@ class ReadAhead:
             del later[0]
             if not later:
                 del self._by_key[record.key]
+        self._rests = False
         self._count(records, -1)
 
     def _count(self, records: Sequence[StreamRecord], sign: int) -> None:
         self._records += sign * len(records)
         self._bytes += sign * weight(records)
-        if self._records < self._most_records and self._bytes < _MOST_BYTES:
+        self._open()
+
+    def _open(self) -> None:
+        has_use = self._wanted > 0 or not self._rests
+        if has_use and self._records < self._most_records and self._bytes < _MOST_BYTES:
             self.room.set()
         else:
             self.room.clear()
@@ -52,6 +62,16 @@ class ReadAhead:
     def need(self, by: int) -> None:
         """One more (1) or less (-1) is refused for good until more was read: then no bytes are waited for."""
         self._wanted += by
+        self._open()
+
+    def rest(self) -> None:
+        """Nothing is applied: what comes next is of no use before a page was passed, unless something waits for it."""
+        self._rests = True
+        self._open()
+
+    def takes_along(self) -> bool:
+        """Whether a page that another target has read is kept for this one, though there is no room to read one."""
+        return self._along(self._bytes)
 
     def urgent(self) -> bool:
         """Whether something waits for what comes next."""

@@ -73,15 +73,15 @@ class RunningShards:
     def given_back(self) -> dict[ShardId, tuple[RuleName, ...]]:
         """What is ours and was asked to end, with the rules whose calls under way keep it."""
         return {
-            shard_id: tuple(sorted(running.worker.rules))
+            shard_id: tuple(sorted({target.rule for target in running.worker.targets}))
             for shard_id, running in self._running.items()
             if running.stop.is_set() and not running.fence.revoked
         }
 
     @property
-    def reads(self) -> Iterator[tuple[ShardId, RuleName]]:
-        """Which rules are read for on which shards."""
-        return ((shard_id, rule) for shard_id, running in self._running.items() for rule in running.worker.rules)
+    def reads(self) -> Iterator[tuple[ShardId, TargetId]]:
+        """Which targets are read for on which shards."""
+        return ((shard_id, target) for shard_id, running in self._running.items() for target in running.worker.targets)
 
     def _held(self) -> Iterator[Held]:
         for shard_id, running in self._running.items():

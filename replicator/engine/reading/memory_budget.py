@@ -91,6 +91,11 @@ class ByteBudget:
         return self._used[False] + self._used[True]
 
     @property
+    def share(self) -> int:
+        """How many bytes a holder may keep beside those that it needs now: half the budget for all of them together."""
+        return min(_MOST_BYTES, self._most // (2 * max(1, len(self._holders))))
+
+    @property
     def waiting(self) -> int:
         """How many reads wait for bytes."""
         return len(self._waiting)

@@ -1,4 +1,4 @@
-"""The calls that read one shard: one at a time, and never more often than the poll interval."""
+"""Calls that read one shard: one at a time, first come, first served, and never more often than the poll interval."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INSTANT = 1e-5
 
 
 class ShardCalls:
-    """One shard's calls for records. A reader takes the `turn` also to ask for an iterator."""
+    """One shard's calls for records at one kind of place. A reader takes the `turn` also to ask for an iterator."""
 
     def __init__(self, stream: Stream, *, limits: Limits, clock: Clock, fence: Fence, stop: asyncio.Event) -> None:
         self.turn = asyncio.Lock()

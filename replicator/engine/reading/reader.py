@@ -1,9 +1,10 @@
-"""Reading one shard, for all rules that need it.
+"""Reading one shard, for all targets that need it.
 
-One reader serves every rule on the shard: pages are shared while rules are at the same place, and a rule that stays
-behind reads its own. Invariant: at most one call is under way per shard, and never more often than the poll interval.
-No place is ever exchanged for a later one: an iterator at the horizon is kept, and derived anew only as long as nothing
-can have been trimmed behind it.
+One reader serves every target on the shard: a page that was read goes to all that need its records next, and one that
+stays behind reads from its own place. Invariant: at most two calls are under way per shard, each never more often than
+the poll interval: one at the foremost place, and one for all that are behind it, in turn. No place is ever exchanged
+for a later one: an iterator at the horizon is kept, and derived anew only as long as nothing can have been trimmed
+behind it.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from replicator.domain.records import UnreadRecord
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import RETENTION_SECONDS, Shard
 from replicator.engine.limits import Limits
-from replicator.engine.reading.cursors import Cursor, Cursors, Page
+from replicator.engine.reading.cursors import Always, Cursor, Cursors, Expected, Page, Taker
 from replicator.engine.reading.memory_budget import ByteBudget, Grant, weight
 from replicator.engine.reading.poll_rate import ShardCalls
 from replicator.engine.waiting import backoff, jitter, pause_or_raise, unless_stopped
@@ -51,10 +52,6 @@ _MOST_BYTES = 2 * 1024 * 1024
 """What a page weighs at most: 1 MB on the wire, and its objects."""
 
 
-def _never() -> bool:
-    return False
-
-
 def _unheard(_: Position, __: float) -> None:
     """For a reader whose caller keeps no positions."""
 
@@ -62,8 +59,8 @@ def _unheard(_: Position, __: float) -> None:
 class ShardReader:
     """Pages of one shard by position.
 
-    It is longer than a class should be because a page, its iterator and the judgement whether a place is lost share one
-    turn at the shard, at which no two calls may be under way.
+    It is longer than a class should be because a page, its iterator and the judgement whether a place is lost share the
+    turns at the shard, at each of which no two calls may be under way.
     """
 
     def __init__(  # noqa: PLR0913 - its collaborators, given once
@@ -96,7 +93,12 @@ class ShardReader:
         self._fence = fence
         self._stop = stop
         self._cursors = Cursors(clock)
-        self._calls = ShardCalls(stream, limits=limits, clock=clock, fence=fence, stop=stop)
+        self._foremost_calls = ShardCalls(stream, limits=limits, clock=clock, fence=fence, stop=stop)
+        self._later_calls = ShardCalls(stream, limits=limits, clock=clock, fence=fence, stop=stop)
+        self._foremost: Position | None = None
+        """The furthest place that was read from."""
+        self._answers = 0
+        """How many answers said that a place can be read."""
         self._record_bytes = 1000
         self.trouble: ReplicatorError | None = None
         """What keeps calls from being answered."""
@@ -111,24 +113,63 @@ class ShardReader:
         cursor = self._cursors.known(position)
         return cursor is not None and cursor.hungry
 
-    async def read(self, position: Position, *, limit: int | None = None, urgent: Callable[[], bool] = _never) -> Page:
+    async def read(self, position: Position, *, limit: int | None = None, taker: Taker | None = None) -> Page:
         """The next page with records behind `position`, or the end of the shard; waits for either.
 
-        `urgent` tells whether something waits for this page; then it does not wait for bytes. Raises `Stopped` when the
-        program stops, `RecordsTrimmed` when the place is gone, `LeaseLost`. Everything else is repeated with backoff
-        and told to the observer.
+        `taker`: whether there is room to ask for one, and how urgent it is; what another target reads meanwhile it may
+        have at once. Raises `Stopped` when the program stops, `RecordsTrimmed` when the place is gone, `LeaseLost`.
+        Everything else is repeated with backoff and reported to the observer.
         """
-        cursor = self._cursors.at(position)
-        cursor.readers.append(urgent)
+        if self._foremost is None or position.order > self._foremost.order:
+            self._foremost = position
+        expected = self._cursors.expect(position, taker or Always())
+        page: Page | None = None
         try:
-            async with cursor.turn:  # rules at the same place wait for one poll, not for one each
-                page = await self._page(position, cursor, limit or self._limits.page_records)
+            if not expected.settled:
+                await self._until_read(expected, limit or self._limits.page_records)
+            if expected.error is not None:
+                raise expected.error
+            page = expected.page
+            assert page is not None, "it is waited for until it is there"
         finally:
-            cursor.readers.remove(urgent)
-        if not cursor.readers:
+            self._cursors.cease(expected)
+            if page is None and expected.page is not None:
+                self.drop(expected.page)
+        cursor = self._cursors.known(position)
+        if cursor is not None and not cursor.readers:
             self._cursors.leave(position)
-        page.grant.holders += 1
         return page
+
+    async def _until_read(self, expected: Expected, limit: int) -> None:
+        """Ask for a page until it is there, whoever read it; raise what keeps it from being read."""
+        try:
+            async with asyncio.timeout(None) as expected.asking:
+                await self._ask_for(expected, limit)
+        except TimeoutError:
+            if not expected.settled:
+                raise
+        finally:
+            expected.asking = None
+
+    async def _ask_for(self, expected: Expected, limit: int) -> None:
+        position, taker = expected.behind, expected.taker
+        await taker.room.wait()
+        self._cursors.look(expected)
+        if expected.settled:
+            return
+        cursor = self._cursors.at(position)
+        cursor.readers.append(taker.urgent)
+        try:
+            async with cursor.turn:  # targets at the same place wait for one poll, not for one each
+                if not expected.settled:
+                    await self._page(position, cursor, limit)
+        finally:
+            cursor.readers.remove(taker.urgent)
+
+    def _calls(self, position: Position) -> ShardCalls:
+        """Whose turn it is to ask behind a place: the foremost place has calls of its own, the others share theirs."""
+        is_behind = self._foremost is not None and position.order < self._foremost.order
+        return self._later_calls if is_behind else self._foremost_calls
 
     def drop(self, page: Page) -> None:
         """A page is done with; the last one who had it gives its bytes back."""
@@ -137,16 +178,23 @@ class ShardReader:
     async def reaches(self, position: Position) -> bool:
         """Whether the records behind a position can still be read; False when they left the stream.
 
-        Who reads from there now need not ask for an iterator again, but at the horizon: there an older one tells more.
+        What reads from there now need not ask for an iterator again, but at the horizon: there an older one tells more.
+        An answer that came while this was waiting for its turn is an answer to this question, too.
         """
-        async with self._calls.turn:
+        answers = self._answers
+        async with self._later_calls.turn:
+            known = self._cursors.known(position)
+            if known is not None and known.iterator is not None and known.reached > answers:
+                return True
             self._fence.check()
             try:
                 iterator = await self._iterator(position)
             except RecordsTrimmed:
                 return False
         if position != HORIZON:
-            self._cursors.at(position).iterator = iterator
+            cursor = self._cursors.at(position)
+            self._answers += 1
+            cursor.iterator, cursor.reached = iterator, self._answers
         return True
 
     async def first_left(self) -> Position | None:
@@ -164,13 +212,13 @@ class ShardReader:
         return None
 
     async def _peek(self) -> Position | None:
-        async with self._calls.turn:
+        async with self._later_calls.turn:
             self._fence.check()
             iterator: str | None = await self._iterator(HORIZON)
         for _ in range(_PEEKS):
             if iterator is None:
                 return END if await self._is_over() else None
-            answer = await self._calls.ask(iterator, 1)
+            answer = await self._later_calls.ask(iterator, 1)
             if answer.records:
                 return after(answer.records[0].sequence)
             iterator = answer.next_iterator
@@ -178,12 +226,10 @@ class ShardReader:
 
     # -- a page --------------------------------------------------------------------------------------------------------
 
-    async def _page(self, position: Position, cursor: Cursor, limit: int) -> Page:
+    async def _page(self, position: Position, cursor: Cursor, limit: int) -> None:
+        """Ask until there is a page; it goes to everything that waits for records in it."""
         failures = 0
         while True:
-            known = self._cursors.pages.get(position)
-            if known is not None:
-                return known
             try:
                 page = await self._poll(position, cursor, limit)
             except ReplicatorError as error:
@@ -195,8 +241,8 @@ class ShardReader:
                 self.trouble = None
                 self._observer.service_recovered(self._service)
             if page is not None:
-                self._cursors.pages[position] = page
-                return page
+                self._cursors.arrived(page)
+                return
             await pause_or_raise(self._stop, self._idle(cursor))
 
     async def _judge(self, error: ReplicatorError, position: Position, cursor: Cursor) -> None:
@@ -207,13 +253,14 @@ class ShardReader:
             self.trouble = error
             if await self._is_lost(position, cursor, error):
                 self._cursors.forget(position)
+                self._cursors.lost(position, error)
                 raise error
         elif not isinstance(error, Throttled):
             cursor.iterator = None
 
     async def _poll(self, position: Position, cursor: Cursor, limit: int) -> Page | None:
         """One call; None when there was nothing behind the position yet."""
-        await self._calls.until_due()
+        await self._calls(position).until_due()
         expected = _IDLE_BYTES if cursor.idle_seconds else min(limit * self._record_bytes, _MOST_BYTES)
         cursor.hungry = True
         try:
@@ -229,15 +276,16 @@ class ShardReader:
         return page
 
     async def _poll_within(self, grant: Grant, position: Position, cursor: Cursor, limit: int) -> Page | None:
+        calls = self._calls(position)
         try:
-            answer = await self._ask_at(position, cursor, limit)
+            answer = await self._ask_at(calls, position, cursor, limit)
         except IteratorExpired:
             self._renew(position, cursor)
             return None
         cursor.expiries = cursor.trims = 0
-        cursor.asked_at = cursor.answered_at = self._calls.answered_at
+        cursor.asked_at = cursor.answered_at = calls.answered_at
         self._observer.polled(
-            self._ref, self._shard_id, position, len(answer.records), self._level(position, cursor, answer)
+            self._ref, self._shard_id, position, len(answer.records), self._level(calls, position, cursor, answer)
         )
         self._doubt(answer, cursor)
         if answer.records:
@@ -254,14 +302,14 @@ class ShardReader:
         self._cursors.at(then).iterator = answer.next_iterator
         return Page(position, answer.records, then, grant)
 
-    def _level(self, position: Position, cursor: Cursor, answer: RecordPage) -> float | None:
+    def _level(self, calls: ShardCalls, position: Position, cursor: Cursor, answer: RecordPage) -> float | None:
         """When nothing stood behind a position, if answers say so: a few are empty before data is reached."""
         cursor.empties = 0 if answer.records else cursor.empties + 1
         enough = _EMPTY_BEHIND_A_RECORD if position.sequence is not None else _EMPTY_AT_THE_START
         if answer.next_iterator is None or cursor.empties < enough:
             return None
-        self._read_to(position, self._calls.asked_at)
-        return self._calls.asked_at
+        self._read_to(position, calls.asked_at)
+        return calls.asked_at
 
     def _doubt(self, answer: RecordPage, cursor: Cursor) -> None:
         """Ask again for a record that cannot be understood, a few times: an answer may be damaged on its way."""
@@ -270,10 +318,10 @@ class ShardReader:
         if unread is not None and cursor.doubts < _LOOKS_BEFORE_LOSS:
             raise MalformedRecord(unread.why)
 
-    async def _ask_at(self, position: Position, cursor: Cursor, limit: int) -> RecordPage:
+    async def _ask_at(self, calls: ShardCalls, position: Position, cursor: Cursor, limit: int) -> RecordPage:
         """Ask for the records behind a position, by the iterator that is known or by a new one."""
         if cursor.iterator is None:
-            async with self._calls.turn:
+            async with calls.turn:
                 self._fence.check()
                 if position == HORIZON and self._clock.monotonic() - cursor.asked_at > RETENTION_SECONDS:
                     cursor.trims = _LOOKS_BEFORE_LOSS
@@ -281,7 +329,7 @@ class ShardReader:
                         f"Shard {self._shard_id} was not read for a day, so records may have left it unread."
                     )
                 cursor.iterator = await self._iterator(position)
-        return await self._calls.ask(cursor.iterator, limit)
+        return await calls.ask(cursor.iterator, limit)
 
     async def _iterator(self, position: Position) -> str:
         first = self._shard.first if position == BEGINNING else None

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 
 from replicator.domain.errors import Disposition, LeaseLost, ReplicatorError
 from replicator.domain.progress import END, HORIZON, Position, reached
-from replicator.domain.rules import Rule, Target
+from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease
 from replicator.domain.targets import TargetId
 from replicator.engine.limits import Limits
@@ -54,10 +54,6 @@ class Progress:
     def has_begun(self, target: Target) -> bool:
         """Whether a target ever read this shard."""
         return target.target_id in self._positions
-
-    def finished(self, rule: Rule) -> bool:
-        """Whether every target of a rule is behind the shard's last record."""
-        return all(self.position(target) == END for target in rule.targets)
 
     def moved(self, target: Target, position: Position) -> None:
         """A target's frontier moved; a target begins by moving to where it begins."""

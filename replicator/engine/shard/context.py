@@ -1,4 +1,4 @@
-"""A shard that is ours, as the pipelines of its rules see it."""
+"""A shard that is ours, as the pipelines of its targets see it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from replicator.ports.sources import Ends
 
 @dataclass(frozen=True, slots=True)
 class ShardContext:
-    """What the rules on a shard share. `wake` lets the coordinator plan again."""
+    """What the targets on a shard share. `wake` lets the coordinator plan again."""
 
     lease: Lease
     row: LeaseRow

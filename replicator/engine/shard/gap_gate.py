@@ -15,7 +15,6 @@ from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import Position
 from replicator.domain.rules import OnGap, Rule, Target
-from replicator.domain.targets import TargetId
 from replicator.engine.shard.context import ShardContext
 from replicator.engine.waiting import backoff, pause_or_raise
 
@@ -31,28 +30,26 @@ async def _never() -> bool:
 
 
 class GapGate:
-    """Where one rule waits on one shard because of what it lost."""
+    """Where one target waits on one shard because of what it lost."""
 
-    def __init__(self, rule: Rule, context: ShardContext) -> None:
+    def __init__(self, rule: Rule, target: Target, context: ShardContext) -> None:
         self._on_gap = rule.on_gap
         self._context = context
-        self._places = [context.place(target) for target in rule.targets]
-        self._passing: frozenset[TargetId] = frozenset()
-        """Targets that are between the acknowledgement and the next record that is read."""
+        self._place = context.place(target)
+        self._passing = False
+        """Whether the target is between the acknowledgement and the next record that is read."""
         self.stop = asyncio.Event()
         """Ends every wait."""
         self.closed: RecordsTrimmed | None = None
-        """The loss that the rule waits behind now."""
+        """The loss that the target waits behind now."""
 
-    def gap(
-        self, target: Target, behind: Position, until: Position | None, why: str, shard_id: ShardId | None = None
-    ) -> Gap:
-        """A loss of a target on this shard, or on one of its parents."""
+    def gap(self, behind: Position, until: Position | None, why: str, shard_id: ShardId | None = None) -> Gap:
+        """A loss of the target on this shard, or on one of its parents."""
         lease = self._context.lease
         return Gap(
             stream=lease.stream,
             shard_id=shard_id or lease.shard_id,
-            target_id=target.target_id,
+            target_id=self._place.target.target_id,
             after=behind,
             until=until,
             found_at=self._context.ports.clock.now(),
@@ -69,7 +66,7 @@ class GapGate:
 
     def passed(self) -> None:
         """Records were read behind what was acknowledged: what is lost from now on is another loss."""
-        self._passing = frozenset()
+        self._passing = False
 
     async def wait(
         self,
@@ -81,7 +78,7 @@ class GapGate:
 
         Every try looks anew at what is lost by then; only a loss that this wait has shown may be acknowledged. What
         grows between the acknowledgement and the next read is recorded and passed with it: records that age away one
-        after the other must not outrun every acknowledgement. What another target loses meanwhile needs one of its own.
+        after the other must not outrun every acknowledgement.
         """
         longest = self._context.limits.backoff_seconds
         shown, attempt = await look(), _SLOW_TRY
@@ -90,19 +87,18 @@ class GapGate:
             await pause_or_raise(self.stop, backoff(attempt, longest))
             self._pass(shown, "the rule skips what is lost")
             return False
-        if self._passing.issuperset(gap.target_id for gap in shown):
+        if self._passing or not shown:
             self._pass(shown, "it grew while an acknowledged loss was passed")
             return False
         while True:
             if await self._acknowledged(shown):
                 grown = await self._looked(look, shown)
                 if grown is not None:
-                    self._passing = frozenset(gap.target_id for gap in grown)
+                    self._passing = bool(grown)
                     self._pass(grown, "an operator acknowledged the loss")
                     return False
             self.closed = error
-            for place in self._places:
-                self._context.ports.observer.blocked(place, error, None)
+            self._context.ports.observer.blocked(self._place, error, None)
             await pause_or_raise(self.stop, backoff(attempt, longest))
             attempt += 1
             if await self._surely(is_back):
@@ -149,7 +145,6 @@ class GapGate:
     def _pass(self, gaps: Sequence[Gap], why: str) -> None:
         if self.closed is not None:
             self.closed = None
-            for place in self._places:
-                self._context.ports.observer.unblocked(place)
+            self._context.ports.observer.unblocked(self._place)
         for gap in gaps:
             self._context.ports.observer.gap_passed(gap, why)

@@ -1,7 +1,7 @@
-"""One shard that is ours: its rules' pipelines, its checkpoints, its watchdog, and the lease until it is given back.
+"""One shard that is ours: its targets' pipelines, its checkpoints, its watchdog, and the lease until it is given back.
 
-Every rule runs a pipeline of its own, so a rule that cannot go on holds no other rule back; all of them read through
-one reader and store their progress in one row. Invariant: a target's checkpoint never passes an effect that is not
+Every target has a pipeline of its own, so one that cannot go on holds no other back; all of them read through one
+reader and store their progress in one row. Invariant: a target's checkpoint never passes an effect that is not
 durable, and nothing of the shard outlives its lease.
 """
 
@@ -12,8 +12,10 @@ from collections.abc import Callable, Collection, Iterable
 
 from replicator.domain.errors import LeaseLost, ReplicatorError
 from replicator.domain.identifiers import RuleName
-from replicator.domain.rules import Rule
+from replicator.domain.progress import END
+from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, LeaseRow
+from replicator.domain.targets import TargetId
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import ShardFence
 from replicator.engine.reading.reader import ShardReader
@@ -66,40 +68,43 @@ class ShardWorker:
             read_to=self.progress.read_to,
         )
         self._context = ShardContext(lease, row, ports, fence, self.progress, reader, ends, limits, wake)
-        self._running: dict[RuleName, tuple[Pipeline, asyncio.Task[None]]] = {}
-        self._offered: dict[RuleName, Rule] = {}
-        self._started: set[RuleName] = set()
+        self._running: dict[TargetId, tuple[Pipeline, asyncio.Task[None]]] = {}
+        self._offered: dict[TargetId, tuple[Rule, Target]] = {}
+        self._started: dict[TargetId, Target] = {}
         self._withdrew = False
         self._group: asyncio.TaskGroup | None = None
         self._rest: asyncio.Timeout | None = None
         self._look_at: float | None = None
-        self._stalled: dict[RuleName, float] = {}
-        """Rules that stand still, and when that was told last."""
+        self._stalled: dict[TargetId, float] = {}
+        """Targets that stand still, and when that was reported last."""
 
     @property
-    def rules(self) -> Collection[RuleName]:
-        """Rules whose pipelines run here."""
+    def targets(self) -> Collection[TargetId]:
+        """Targets whose pipelines run here."""
         return self._running.keys()
 
     def offer(self, rules: Iterable[Rule]) -> None:
-        """Start the pipelines of rules that may read this shard and do not yet."""
-        for rule in rules:
-            if rule.name in self._running or self.progress.finished(rule) or self._stop.is_set():
+        """Start a pipeline for each target of rules that may read this shard and does not yet."""
+        for rule, target in [(each, target) for each in rules for target in each.targets]:
+            target_id = target.target_id
+            if target_id in self._running or self.progress.position(target) == END or self._stop.is_set():
                 continue
             if self._group is None:
-                self._offered[rule.name] = rule
+                self._offered[target_id] = rule, target
             else:
-                self._start(self._group, rule)
+                self._start(self._group, rule, target)
 
     def withdraw(self, rule: RuleName) -> None:
-        """End one rule's pipeline: what is under way is finished and stored; then the rule may be offered again."""
-        self._offered.pop(rule, None)
-        if rule in self._running:
-            self._withdrew = True
-            self._running[rule][0].end("withdrawn")
+        """End a rule's pipelines: what is under way is finished and stored; then the rule may be offered again."""
+        for target_id in [each for each in self._offered if each.rule == rule]:
+            del self._offered[target_id]
+        for target_id, (pipeline, _) in self._running.items():
+            if target_id.rule == rule:
+                self._withdrew = True
+                pipeline.end("withdrawn")
 
     async def run(self) -> None:
-        """Work until every rule is finished or withdrawn, `stop`, or a lost lease; then give the lease back."""
+        """Work until every target is finished or withdrawn, `stop`, or a lost lease; then give the lease back."""
         why = "lost"
         try:
             await self._run_pipelines()
@@ -114,19 +119,18 @@ class ShardWorker:
             self._wake()
 
     async def _tell_failure(self, error: Exception) -> None:
-        """What nobody expected ends the work on this shard, and on no other; it is claimed anew after a pause."""
-        for rule in self._started:
-            self._ports.observer.shard_failed(self.lease, rule, error)
+        """A fault ends the work on this shard, and on no other; it is claimed anew after a pause."""
+        for target in self._started.values():
+            self._ports.observer.shard_failed(self.lease, target, error)
         await pause(self._stop, backoff(FAULT_PAUSE, self._limits.backoff_seconds))
 
-    def _start(self, group: asyncio.TaskGroup, rule: Rule) -> None:
-        self._started.add(rule.name)
-        for target in rule.targets:
-            if self.progress.has_begun(target):
-                self._ports.observer.stands(self._context.place(target), self.progress.position(target))
-        pipeline = Pipeline(rule, self._context)
-        task = group.create_task(pipeline.run(), name=f"{rule.name} on {self.lease.shard_id}")
-        self._running[rule.name] = pipeline, task
+    def _start(self, group: asyncio.TaskGroup, rule: Rule, target: Target) -> None:
+        self._started[target.target_id] = target
+        if self.progress.has_begun(target):
+            self._ports.observer.stands(self._context.place(target), self.progress.position(target))
+        pipeline = Pipeline(rule, target, self._context)
+        task = group.create_task(pipeline.run(), name=f"{target.target_id} on {self.lease.shard_id}")
+        self._running[target.target_id] = pipeline, task
         task.add_done_callback(lambda _: self._look_in(0))
 
     # -- its life ------------------------------------------------------------------------------------------------------
@@ -134,8 +138,8 @@ class ShardWorker:
     async def _run_pipelines(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for rule in self._offered.values():
-                self._start(group, rule)
+            for rule, target in self._offered.values():
+                self._start(group, rule, target)
             self._offered.clear()
             while self._forget_ended() and not self._stop.is_set():
                 due_in = self.progress.due_in()
@@ -181,7 +185,7 @@ class ShardWorker:
                 self._rest.reschedule(at)
 
     async def _last_flush(self) -> None:
-        """Store the end of the work and release the lease, so that nobody need wait for it to expire."""
+        """Store the end of the work and release the lease, so that no worker has to wait for it to expire."""
         attempt = 0
         while True:
             try:
@@ -199,13 +203,13 @@ class ShardWorker:
     # -- the watchdog --------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        """Tell of every rule that stands still, once per interval, and of those that go on."""
+        """Report every target that stands still, once per interval, and those that go on."""
         now = self._ports.clock.monotonic()
-        for name, (pipeline, _) in self._running.items():
+        for target_id, (pipeline, _) in self._running.items():
             stall = pipeline.stall()
             if stall is None:
-                if self._stalled.pop(name, None) is not None:
-                    self._ports.observer.unstalled(self.lease, name)
-            elif now - self._stalled.get(name, float("-inf")) >= self._limits.stall_seconds:
-                self._stalled[name] = now
-                self._ports.observer.stalled(self.lease, name, stall.reason, stall.remedy)
+                if self._stalled.pop(target_id, None) is not None:
+                    self._ports.observer.unstalled(self.lease, pipeline.target)
+            elif now - self._stalled.get(target_id, float("-inf")) >= self._limits.stall_seconds:
+                self._stalled[target_id] = now
+                self._ports.observer.stalled(self.lease, pipeline.target, stall.reason, stall.remedy)
