@@ -88,6 +88,10 @@ def _row(rules: Iterable[Rule], met: Met) -> Iterator[HeldRow]:
         yield HeldRow(HeldId(target.rule, table, target.target_id), target.region, cause, met.error, met.since)
         return
     for rule in rules:
-        needs = about.kind in _OF_SOURCES or (about.kind is ServiceKind.RULE and about.rule == rule.name)
-        if needs and (about.region, about.table) == (rule.source, rule.table):
+        if (about.region, about.table) != (rule.source, rule.table):
+            continue
+        if about.kind in _OF_SOURCES:
             yield HeldRow(HeldId(rule.name, rule.table), rule.source, cause, met.error, met.since)
+        elif about.target is not None and about.rule == rule.name:
+            region = about.target.region or rule.source
+            yield HeldRow(HeldId(rule.name, rule.table, about.target), region, cause, met.error, met.since)

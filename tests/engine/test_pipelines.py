@@ -175,7 +175,7 @@ async def test_targets_at_different_places_of_what_was_read_go_on_together() -> 
         polls = Polls(bench)
         await until(lambda: all(world.same(each.region) for each in rule_of_many.targets), within=5)
         read = [records for _, _, records in polls.at if records]
-        assert len(read) <= 3, "what one has read of their records, all have"
+        assert len(read) <= 5, "what one has read of their records, most have"
         before = len(polls.at)
         await asyncio.sleep(100)
         assert len(polls.at) - before <= 110, "and from then on one is asked for all"

@@ -735,6 +735,7 @@ async def test_a_shard_that_is_new_to_several_targets_costs_one_iterator() -> No
     async def count(call: str) -> None:
         nonlocal iterators
         iterators += call == "GetShardIterator"
+        await asyncio.sleep(0.05)
 
     world.streams.faults.pause = count
     async with ShardBench(world, rule("orders", target("orders", EU), target("orders", AP))):

@@ -68,9 +68,10 @@ def test_trouble_holds_only_what_meets_it_and_only_when_it_is_the_worlds() -> No
     (row,) = rows_of([RULE, other], [], met(source, TableMissing("Gone.")))
     assert (row.held, row.region) == (WHOLE, "us")
     assert rows_of([RULE, other], [], met(source_service(ServiceKind.ROWS, US, ORDERS), TableMissing("Gone."))) == []
-    of_rule = ServiceId(ServiceKind.RULE, US, ORDERS, rule=NAME)
-    assert [row.held for row in rows_of([RULE], [], met(of_rule, TableMissing("Gone.")))] == [WHOLE]
-    assert rows_of([RULE], [], met(ServiceId(ServiceKind.RULE, US, ORDERS, rule=RuleName("x")), TableMissing(""))) == []
+    of_target = ServiceId(ServiceKind.TARGET, US, ORDERS, rule=NAME, target=TO_AP.target_id)
+    assert [row.held for row in rows_of([RULE], [], met(of_target, TableMissing("Gone.")))] == [AT_AP]
+    other_rules = ServiceId(ServiceKind.TARGET, US, ORDERS, rule=RuleName("x"), target=TO_AP.target_id)
+    assert rows_of([RULE], [], met(other_rules, TableMissing(""))) == []
 
 
 def test_a_rule_is_held_when_all_of_it_or_each_of_its_targets_is() -> None:

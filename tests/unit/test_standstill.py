@@ -308,7 +308,7 @@ def test_a_shard_that_is_given_back_is_named_with_the_rules_that_it_waits_for() 
         ((RuleName("copies"),), "waits for calls of copies that"),
         ((), "the coordination table does not take its last positions"),
     ):
-        observed = Observed(live={LIVE}, reads={(ShardId("s0"), ORDERS)}, ending={ShardId("s0"): on})
+        observed = Observed(live={LIVE}, reads={(ShardId("s0"), EU_ID)}, ending={ShardId("s0"): on})
         assert of(stands, observed=observed) == {"s0": Wait(Why.ENDING, on)}
         assert look(watch, 0, stands, observed=observed) == []
         (found,) = watch.look(Snapshot(state(stands), [EU]), observed, 60)
