@@ -8,8 +8,10 @@ from collections import Counter
 import pytest
 
 from replicator.domain.errors import ReplicatorError, Throttled, Unreachable
-from replicator.domain.identifiers import RegionId
+from replicator.domain.identifiers import RegionId, ShardId
+from replicator.domain.progress import Position
 from replicator.domain.rules import Rule
+from replicator.domain.shards.leases import StreamRef
 from replicator.engine.limits import Limits
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.laboratory.memory import Faults, MemoryRegion
@@ -47,11 +49,11 @@ class Polls:
         self.at: list[tuple[float, str, int]] = []
         polled = bench.observer.polled
 
-        def note(stream: object, shard: object, position: object, records: int) -> None:
-            self.at.append((self._loop.time(), position.text, records))  # type: ignore[attr-defined]
-            polled(stream, shard, position, records)  # type: ignore[arg-type]
+        def note(stream: StreamRef, shard_id: ShardId, position: Position, records: int, *level: float | None) -> None:
+            self.at.append((self._loop.time(), position.text, records))
+            polled(stream, shard_id, position, records, *level)
 
-        bench.observer.polled = note  # type: ignore[method-assign, assignment]
+        bench.observer.polled = note  # type: ignore[method-assign]
 
     def within(self, since: float, until_: float) -> int:
         return sum(since <= at < until_ for at, _, _ in self.at)
