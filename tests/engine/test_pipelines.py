@@ -49,9 +49,11 @@ class Polls:
         self.at: list[tuple[float, str, int]] = []
         polled = bench.observer.polled
 
-        def note(stream: StreamRef, shard_id: ShardId, position: Position, records: int, *level: float | None) -> None:
+        def note(
+            stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
+        ) -> None:
             self.at.append((self._loop.time(), position.text, records))
-            polled(stream, shard_id, position, records, *level)
+            polled(stream, shard_id, position, records, level_at)
 
         bench.observer.polled = note  # type: ignore[method-assign]
 
