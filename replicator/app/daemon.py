@@ -22,8 +22,9 @@ from replicator.adapters.clock import SystemClock
 from replicator.admin.server import serve_admin
 from replicator.app.held_rules import HeldRules
 from replicator.app.lifetime import live, unless
-from replicator.app.preflight import Premises, prepare_start
+from replicator.app.preflight import prepare_start
 from replicator.app.table_discovery import TableWatch
+from replicator.app.vouching import Premises
 from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.identifiers import WorkerId
@@ -139,7 +140,14 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     assembly = Assembly(parts.settings, parts.places, parts.home, parts.caches, parts.clock, parts.observer, gates)
     finder = TableFinder(parts.settings, parts.places)
     premises = Premises(
-        parts.settings, parts.places, parts.caches, assembly.registry, assembly.succession, parts.clock, finder
+        parts.settings,
+        parts.places,
+        parts.caches,
+        assembly.registry,
+        assembly.succession,
+        parts.clock,
+        finder,
+        assembly.identities,
     )
     start = await unless(stop, prepare_start(premises, strict=parts.strict))
     if start is None:

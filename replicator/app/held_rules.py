@@ -11,7 +11,8 @@ import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from replicator.app.preflight import Findings, Premises, Sight, Start, examine, rule_id, targets_of, unchosen
+from replicator.app.preflight import Start, unchosen
+from replicator.app.vouching import Findings, Premises, Sight, examine, gates_of, rule_id
 from replicator.checks.cache_facts import answering
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError
@@ -159,5 +160,5 @@ class HeldRules:
 
 
 def _ids(settings: Settings, rule: RuleSettings) -> list[HeldId]:
-    """What can be held of a rule: all of it, and its targets."""
-    return [rule_id(rule), *targets_of(settings, rule)] if rule.sources else []
+    """What can be held of a rule: all of it, and what has a gate."""
+    return [rule_id(rule), *gates_of(settings, rule)] if rule.sources else []

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from replicator.app.preflight import Premises, vouch_for
+from replicator.app.vouching import Premises, replaced_tables, vouch_for
 from replicator.checks.table_choices import LeftOut, sift
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError
@@ -24,6 +24,7 @@ from replicator.settings import choosing, expanded, target_problems
 from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
+    from replicator.checks.comparison import World
     from replicator.checks.survey import Survey
     from replicator.ports.events import Observer
     from replicator.settings import Settings
@@ -132,7 +133,7 @@ class TableWatch:
         left_out = list(faults)
         for name, tables in sound.items():
             for table in tables:
-                fault = self._clash(name, table) or await self._refusal(name, table)
+                fault = self._clash(name, table) or await self._refusal(name, table, world)
                 if fault is None:
                     self._tables[name][table] = 0
                     self._log.info("table_found", rule=name, table=table)
@@ -147,12 +148,14 @@ class TableWatch:
         advice = "Narrow the glob or the tags of one of the rules, so that they do not meet."
         return self._fault(name, table, f"{problems[0]}.", advice) if problems else None
 
-    async def _refusal(self, name: str, table: str) -> LeftOut | None:
+    async def _refusal(self, name: str, table: str, world: World) -> LeftOut | None:
         rule = choosing(self._written)[name].on(table)
         try:
             for seen in rule_per_source(self._written, rule):
                 for refused in (await vouch_for(self._premises, seen)).values():
-                    return self._fault(name, table, refused.message, refused.worker_advice)
+                    raise refused
+            for replaced in (await replaced_tables(self._premises, world, rule)).values():
+                raise replaced
         except ReplicatorError as error:
             return self._fault(name, table, error.message, error.worker_advice)
         return None

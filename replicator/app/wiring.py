@@ -15,11 +15,13 @@ from replicator.adapters.dynamodb.coordination import (
     DynamoCoordination,
     DynamoMembership,
     DynamoRegistry,
+    KnownTables,
 )
 from replicator.adapters.dynamodb.owed_keys import owed_keys
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.table_claims import SideTableClaims
 from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.app.table_identities import TableIdentities
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
@@ -27,12 +29,12 @@ from replicator.domain.owed_keys import OwedTo
 from replicator.domain.pacing import Pace
 from replicator.domain.rules import ActivePlan, Rule, Target
 from replicator.domain.shards.holdings import Holdings
-from replicator.domain.targets import TargetId
+from replicator.domain.targets import TargetId, replica_id
 from replicator.domain.versions import STAMP
 from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
-from replicator.engine.applying.gate import Gates
+from replicator.engine.applying.gate import GatedRegion, Gates
 from replicator.engine.applying.kinds import parks_refusals
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from replicator.adapters.redis.cache import RedisCache
     from replicator.ports.clock import Clock
     from replicator.ports.events import Observer
+    from replicator.ports.targets import Region
     from replicator.settings import RuleSettings, Settings
 
 _RESERVED_CONNECTIONS = 32
@@ -100,6 +103,7 @@ class Assembly:
         self.limits = limits_of(settings)
         self.membership = DynamoMembership(rows)
         self.registry = DynamoRegistry(rows)
+        self.identities = TableIdentities(KnownTables(rows), clock)
         self._coordination = DynamoCoordination(rows)
         claims = SideTableClaims({name: place.dynamodb for name, place in places.items()}, settings.side_table_name)
         self.succession = TargetSuccession(self._coordination, self.registry, claims, observer)
@@ -160,8 +164,8 @@ class Assembly:
         All streams of a mesh write through the same regions and know each other's writes.
         """
         rules = rule_per_source(settings, written)
-        regions = {
-            target.region: self._region(rule, target, self._write_budget(written, target.region))
+        regions: dict[RegionId, Region] = {
+            target.region: self._gated(written, rule, target)
             for rule in rules
             for target in rule.targets
             if target.table is not None
@@ -182,6 +186,14 @@ class Assembly:
             }
             for rule in rules
         }
+
+    def _gated(self, written: RuleSettings, rule: Rule, target: Target) -> Region:
+        """A table of a rule; of a mesh, behind a gate of its own."""
+        region = self._region(rule, target, self._write_budget(written, target.region))
+        if rule.mesh is None or target.table is None:
+            return region
+        place = replica_id(rule.name, target.region, target.table)
+        return GatedRegion(region, self._gates.of(HeldId(rule.name, TableName(written.table_name), place)))
 
     def _parking(self, rule: Rule, target: Target) -> Parking | None:
         """Where a target's refusals are set aside: in the region of its source, by the table of the keys."""

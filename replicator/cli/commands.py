@@ -195,6 +195,26 @@ def rules_forget(
     raise typer.Exit(forget_rule(config or context.obj, old, as_json=json))
 
 
+@rules_app.command("accept")
+def rules_accept(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
+    context: typer.Context,
+    rule: RuleName,
+    region: Annotated[str, typer.Option("--region", help="Where the table is another one.", show_default=False)],
+    config: Config = None,
+    table: Annotated[
+        str | None, typer.Option("--table", help="Only this table; else all of the rule there.", show_default=False)
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Let a rule go on with a table that was dropped and created again.
+
+    It lacks what was written before, and gets what changes from where the rule stands. Daemons may run.
+    """
+    from replicator.cli.rules import accept_tables
+
+    raise typer.Exit(accept_tables(config or context.obj, rule, region, table, as_json=json))
+
+
 app.add_typer(conflicts_app, name="conflicts")
 
 

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from replicator.cli.confirmation import who
 from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.domain.identifiers import RuleName
 from replicator.operations import rules
+from replicator.operations.accepted_tables import AcceptedTable, accept
+from replicator.operations.errors import RequestRefused
+from replicator.operations.group import rule_named
 from replicator.operations.parked_rows import regions_of
 from replicator.operations.rules import ConfiguredRule, OrphanedProgress
+
+if TYPE_CHECKING:
+    from replicator.operations.group import Group
 
 _COLUMNS = ("rule", "mode", "sources", "replicas", "caches", "progress on")
 
@@ -49,6 +58,27 @@ def forget_rule(config: Path | None, old: str, *, as_json: bool) -> int:
     settings = loaded(config)
     changed = on_group(settings, lambda group: rules.forget(group, RuleName(old)), regions_of(settings))
     return _print(old, "is forgotten", changed, as_json=as_json)
+
+
+def accept_tables(config: Path | None, rule: str, region: str, table: str | None, *, as_json: bool) -> int:
+    """Let tables that were created anew stand in the place of those that a rule wrote before."""
+    settings = loaded(config)
+    regions = {region, *rule_named(settings, rule).regions_used}
+    if region not in settings.regions:
+        raise RequestRefused(f"There is no region {region}.", advice=f"Regions are: {', '.join(settings.regions)}.")
+
+    async def work(group: Group) -> Sequence[AcceptedTable]:
+        return await accept(group, rule, region, table, by=who())
+
+    accepted = on_group(settings, work, regions)
+    if as_json:
+        print_json({"accepted": accepted})
+    for each in accepted if not as_json else ():
+        sys.stdout.write(
+            f"Table {each.table} in {each.region} is accepted as it is; rule {each.rule} goes on there at its next"
+            f" look, within {settings.coordination.held.total_seconds():.0f} s.\n"
+        )
+    return EXIT_STOPPED
 
 
 def _print(old: str, what: str, changed: int, *, as_json: bool) -> int:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from replicator.adapters.clients import open_caches, open_places
 from replicator.checks.creation import Step, initialise
 from replicator.checks.epoch_facts import epoch_facts
+from replicator.checks.identity_facts import identity_facts
 from replicator.checks.mode_facts import mode_facts
 from replicator.checks.progress_facts import progress_facts
 from replicator.checks.survey import check
@@ -24,6 +25,7 @@ async def look(settings: Settings) -> list[Fact]:
         survey = await check(settings, places, caches)
         known = expanded(settings, survey.tables)
         facts = [*survey.facts, *await mode_facts(known, places), *await epoch_facts(known, places)]
+        facts += await identity_facts(known, places)
         return [*facts, *await progress_facts(known, places)]
 
 

@@ -141,9 +141,47 @@ def test_a_dropped_replica_waits_alone_until_it_is_what_it_should_be(world: Worl
         assert world.items("eu", "copies") == []
         world.call("eu", "DeleteTable", TableName="copies")
         world.table("eu", "copies", KEYS)
+        wait_until(lambda: metric(daemon) == {("copies", "replaced")}, "another table is not shown")
+        (row,) = held(daemon).values()
+        assert "Table copies in eu is another one than the one that rule copies wrote" in row["reason"]
+        assert world.items("eu", "copies") == []
+        assert daemon.stop() == 0
+    with running(world, name="again") as daemon:
+        daemon.await_ready()
+        assert metric(daemon) == {("copies", "replaced")}
+        assert row["reason"] in world.check().failures()[0]
+        command = re.search(r"`replicator (.*)`", row["advice"])
+        assert command is not None
+        assert "copies in eu is accepted" in world.run(*command[1].split()).output
         await_number(world, "copies", 3)
         await_number(world, "copies", 2)
-        wait_until(lambda: not held(daemon), "what is mended is still held")
+        wait_until(lambda: not held(daemon), "what is accepted is still held")
+        assert numbers(world, "copies") == {2, 3}
+        again = world.run(*command[1].split())
+        assert again.code == 2
+        assert "No table copies of rule copies in eu is known to be another one than before." in again.errors
+        assert daemon.stop() == 0
+
+
+def test_a_region_of_a_mesh_that_was_created_anew_in_silence_is_noticed_and_written_once_it_is_accepted(
+    world: World,
+) -> None:
+    world.mesh("active-active")
+    quick(world)
+    with running(world) as daemon:
+        daemon.await_ready()
+        write(world, "orders", 1)
+        await_number(world, "orders", 1)
+        world.call("eu", "DeleteTable", TableName="orders")
+        world.table("eu", "orders", view=VIEW)
+        wait_until(lambda: "orders/replica/eu:orders" in held(daemon), "another table is not noticed")
+        assert held(daemon)["orders/replica/eu:orders"]["cause"] == "replaced"
+        write(world, "orders", 2)
+        wait_until(lambda: ("orders", "replaced") in metric(daemon), "another table is not shown")
+        assert world.items("eu", "orders") == []
+        assert world.run("rules", "accept", "orders", "--region", "eu").code == 0
+        await_number(world, "orders", 2)
+        assert numbers(world, "orders") == {2}
         assert daemon.stop() == 0
 
 

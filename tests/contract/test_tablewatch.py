@@ -11,11 +11,12 @@ from structlog.testing import capture_logs
 
 from replicator.adapters.aws.clients import ClientTimes, Place, open_place
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.dynamodb.coordination import CoordinationTable, DynamoCoordination, DynamoRegistry
+from replicator.adapters.dynamodb.coordination import CoordinationTable, DynamoCoordination, DynamoRegistry, KnownTables
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.table_claims import SideTableClaims
-from replicator.app.preflight import Premises
 from replicator.app.table_discovery import TableWatch
+from replicator.app.table_identities import TableIdentities
+from replicator.app.vouching import Premises
 from replicator.checks.creation import initialise
 from replicator.checks.survey import preflight
 from replicator.checks.table_choices import TableFinder
@@ -80,7 +81,9 @@ async def watching(settings: Settings, *tables: str) -> AsyncIterator[Bench]:
         claims = SideTableClaims({name: place.dynamodb for name, place in places.items()}, settings.side_table_name)
         observer = LiveObserver(board, Metrics(), clock)
         succession = TargetSuccession(coordination, registry, claims, observer)
-        premises = Premises(settings, places, {}, registry, succession, clock, finder)
+        premises = Premises(
+            settings, places, {}, registry, succession, clock, finder, TableIdentities(KnownTables(rows), clock)
+        )
         survey = await preflight(settings, places, {}, finder)
         watch = TableWatch(premises, survey, observer)
         yield Bench(settings, places, watch, board)

@@ -12,7 +12,10 @@ from collections.abc import Callable
 
 from replicator.domain.errors import ReplicatorError, SchemaMismatch, TableMissing
 from replicator.domain.held import HeldId
+from replicator.domain.modes.requests import Request, Response
+from replicator.domain.targets import TargetKind
 from replicator.engine.waiting import Stopped, pause_for_any
+from replicator.ports.targets import Fence, Region
 
 _IN_DOUBT = (TableMissing, SchemaMismatch)
 
@@ -38,6 +41,11 @@ class Gate:
         self.error = None
         self._opened.set()
 
+    def refusal(self) -> ReplicatorError | None:
+        """Why it is closed, as an error of its own: one that is raised again and again would grow."""
+        error = self.error
+        return None if error is None else type(error)(error.message, advice=error.advice)
+
     def doubt(self, error: ReplicatorError) -> None:
         """Close behind an answer that says that the table is not what it was, until it was looked at."""
         if self._doubted is not None and self.error is None and isinstance(error, _IN_DOUBT):
@@ -62,4 +70,25 @@ class Gates:
 
     def of(self, target: HeldId) -> Gate:
         """A target's gate; made at first sight."""
-        return self._gates.setdefault(target, Gate(self.doubted.set))
+        # What is doubted of a mesh is one of its regions, which has a gate of its own.
+        is_mesh = target.target is not None and target.target.kind is TargetKind.MESH
+        return self._gates.setdefault(target, Gate(None if is_mesh else self.doubted.set))
+
+
+class GatedRegion:
+    """A region of a mesh behind a gate of its own: while that is closed, the region does not answer."""
+
+    def __init__(self, region: Region, gate: Gate) -> None:
+        self._region = region
+        self._gate = gate
+
+    async def execute(self, request: Request, fence: Fence) -> Response:
+        """Carry a request out, or raise why nothing is sent there."""
+        refusal = self._gate.refusal()
+        if refusal is not None:
+            raise refusal
+        try:
+            return await self._region.execute(request, fence)
+        except ReplicatorError as error:
+            self._gate.doubt(error)
+            raise

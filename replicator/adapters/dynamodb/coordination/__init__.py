@@ -10,12 +10,14 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|workers                 <worker id>             beat, news, admin, through; for operators also started,
                                                             program
     <group>|rules                   <rule>                  paused_at, note; formerly: names that it had before
+    <group>|tables                  <rule>|<region>|<table> table_id, noted_at; former, accepted_at, accepted_by
     <group>|streams                 <region>|<table>|<ms>   arn, drained_for
     <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at,
                                                             acknowledged_by, note
 
 One module per port: `leases`, `members`, `registry`; and for operators `stored_progress`, what is stored of all
-streams, `operations`, what they do to rows, and `rule_rows`, what they do to everything that has a rule's name.
+streams, `operations`, what they do to rows, and `rule_rows`, what they do to everything that has a rule's name;
+`known_tables`, which tables rules have written.
 They use `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
 Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; taking
 a shard away raises the epoch.
@@ -23,6 +25,7 @@ a shard away raises the epoch.
 
 from __future__ import annotations
 
+from replicator.adapters.dynamodb.coordination.known_tables import KnownTable, KnownTables
 from replicator.adapters.dynamodb.coordination.leases import DynamoCoordination
 from replicator.adapters.dynamodb.coordination.members import DynamoMembership
 from replicator.adapters.dynamodb.coordination.names import CHECKPOINT, REWIND, SCHEMA, Names
@@ -42,6 +45,8 @@ __all__ = [
     "DynamoCoordination",
     "DynamoMembership",
     "DynamoRegistry",
+    "KnownTable",
+    "KnownTables",
     "Names",
     "Operations",
     "Pause",

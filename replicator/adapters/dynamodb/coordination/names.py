@@ -64,6 +64,11 @@ class Names:
         return f"{self.group}|rules"
 
     @property
+    def tables(self) -> str:
+        """Partition of the tables that rules have written."""
+        return f"{self.group}|tables"
+
+    @property
     def streams(self) -> str:
         """Partition of the streams that were read."""
         return f"{self.group}|streams"

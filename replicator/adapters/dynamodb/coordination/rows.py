@@ -47,6 +47,7 @@ _ADVICE_BY_PARTITION = {
     "streams": "Delete the row: the table's present stream is noted again; what is left of an older one is not read.",
     "gaps": "Delete the row: a loss that still stops a target is found and noted again.",
     "rules": "Delete the row: its rule is then not paused.",
+    "tables": "Delete the row: the table is taken for the one that its rule wrote before, and noted again.",
 }
 
 _STREAM_PARTS = 3

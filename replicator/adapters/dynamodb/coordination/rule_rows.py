@@ -1,9 +1,9 @@
 """Everything that is stored under a rule's name: handed to another name, or forgotten.
 
-That is its pause, its positions, rewinds and starts on every stream, which streams it is through with, and its gaps
-with their acknowledgements. Invariant: no row is overwritten that changed since it was read, a shard is taken from the
-owner that it had, and what was interrupted can be repeated. The pause goes first, so that a rule that rests is at no
-moment one that does not.
+That is its pause, its positions, rewinds and starts on every stream, which streams it is through with, its gaps with
+their acknowledgements, and which tables it has written. Invariant: no row is overwritten that changed since it was
+read, a shard is taken from the owner that it had, and what was interrupted can be repeated. The pause goes first, so
+that a rule that rests is at no moment one that does not.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, text
+from replicator.adapters.dynamodb.coordination.known_tables import KnownTables
 from replicator.adapters.dynamodb.coordination.names import (
     CHECKPOINT,
     DRAINED_FOR,
@@ -65,6 +66,7 @@ class RuleRows:
                 changed += await self._rename_row(row, old, new)
             changed += await self._rename_drained(stream, old, new)
         changed += await self._rename_gaps(old, new)
+        changed += await KnownTables(self._table).hand_over(old, new)
         if changed:
             await self._note_name(old, new)
         return changed
@@ -78,6 +80,7 @@ class RuleRows:
             changed += await self._rename_drained(stream, old, None)
         for row in await self._gaps_of(old):
             changed += await self._table.delete(_key_of(row))
+        changed += await KnownTables(self._table).hand_over(old, None)
         return changed + await self._table.delete(key(self._names.rules, old), present=("sv",))
 
     async def _streams(self) -> dict[StreamRef, list[Row]]:

@@ -1,0 +1,190 @@
+"""One rule, before it may run: what is wrong with its world, and whether it may begin where its progress is.
+
+A rule would be wrong to run that would silently begin anew under another name on one of the streams that it reads, or
+in another mode or epoch on a table that it writes, or on a table that is another one than before. Invariant: what does
+not answer forbids nothing; it is told.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import structlog
+
+from replicator.adapters.aws.clients import Place
+from replicator.adapters.dynamodb.coordination import DynamoRegistry
+from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.adapters.dynamodb.table_claims import EpochClaim, ModeClaim, note_epoch, note_mode
+from replicator.app.table_identities import TableIdentities
+from replicator.checks.cache_facts import Probed
+from replicator.checks.comparison import World, table_at
+from replicator.checks.facts import Fact
+from replicator.checks.table_choices import TableFinder
+from replicator.checks.verdicts import verdict
+from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
+from replicator.domain.held import HeldId, Hold
+from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.rules import Rule, Target
+from replicator.domain.shards.leases import StreamRef
+from replicator.domain.targets import TargetId, replica_id
+from replicator.engine.ownership.target_succession import TargetSuccession
+from replicator.ports.clock import Clock
+from replicator.settings import RuleSettings, Settings
+from replicator.settings.compiled_rules import rule_per_source, shape_of
+
+
+@dataclass(frozen=True, slots=True)
+class Premises:
+    """What the look at the world needs."""
+
+    settings: Settings
+    places: Mapping[str, Place]
+    caches: Mapping[str, Probed]
+    registry: DynamoRegistry
+    succession: TargetSuccession
+    clock: Clock
+    finder: TableFinder
+    identities: TableIdentities
+
+
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What was seen of some tables and caches. `settings`: with all rules, also those that were not looked for."""
+
+    settings: Settings
+    world: World
+    caches: Mapping[str, Fact]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What is wrong with a rule on one table; `silent`: of which, None being the rule, something does not answer."""
+
+    holds: Sequence[Hold] = ()
+    silent: frozenset[TargetId | None] = frozenset()
+
+
+def rule_id(rule: RuleSettings) -> HeldId:
+    """What a rule on one table is held as."""
+    return HeldId(RuleName(rule.name), TableName(rule.table_name))
+
+
+def targets_of(settings: Settings, rule: RuleSettings) -> list[HeldId]:
+    """What its targets are held as."""
+    runs = rule_per_source(settings, rule)
+    return [replace(rule_id(rule), target=target.target_id) for run in runs for target in run.targets]
+
+
+def gates_of(settings: Settings, rule: RuleSettings) -> list[HeldId]:
+    """What of it has a gate: its targets, and every region of a mesh."""
+    name = RuleName(rule.name)
+    tables = [replica_id(name, RegionId(region), TableName(table)) for region, table in rule.replica_tables]
+    regions = [replace(rule_id(rule), target=table) for table in tables]
+    return list(dict.fromkeys([*targets_of(settings, rule), *regions]))
+
+
+async def examine(premises: Premises, sight: Sight, rule: RuleSettings, *, runs: bool = False) -> Findings:
+    """What is wrong with a rule on one table that was looked at; a rule that `runs` was vouched for before."""
+    found = verdict(sight.settings, sight.world, rule, sight.caches)
+    whole, silent = rule_id(rule), set(found.silent)
+    holds = [] if found.rule is None else [Hold(whole, found.rule.error)]
+    if holds and not runs:
+        return Findings(holds, frozenset(silent))
+    refused = {target: fact.error for target, fact in found.targets.items()}
+    try:
+        for seen in rule_per_source(sight.settings, rule) if not runs else ():
+            refused = await vouch_for(premises, seen) | refused
+    except ReplicatorError as error:
+        if error.exit_code != EXIT_UNREACHABLE:
+            return Findings([Hold(whole, error)], frozenset(silent))
+        silent.add(None)
+        _tell_unreachable(rule.name, error)
+    try:
+        refused = await replaced_tables(premises, sight.world, rule) | refused
+    except ReplicatorError as error:
+        if error.exit_code != EXIT_UNREACHABLE:
+            return Findings([Hold(whole, error)], frozenset(silent))
+        silent.update(each.target for each in gates_of(sight.settings, rule))
+        _tell_unreachable(rule.name, error)
+    holds += [Hold(replace(whole, target=target), error) for target, error in refused.items()]
+    return Findings(holds, frozenset(silent))
+
+
+async def replaced_tables(premises: Premises, world: World, rule: RuleSettings) -> dict[TargetId, ReplicatorError]:
+    """Tables that are others than those that the rule wrote before, by the target that a replica there has or would."""
+    found = {}
+    for region, name in rule.replica_tables:
+        table = table_at(world, region, name)
+        trouble = None if table is None else await premises.identities.trouble(rule.name, region, table)
+        if trouble is not None:
+            found[replica_id(RuleName(rule.name), RegionId(region), TableName(name))] = trouble
+    return found
+
+
+async def vouch_for(premises: Premises, rule: Rule) -> dict[TargetId, ReplicatorError]:
+    """Raise what forbids a rule to begin on a table that it reads, or does not answer.
+
+    Returns what forbids it to write single targets; where that does not answer it is logged and left out.
+    """
+    await premises.succession.carry_over(rule)  # before the rule's claims, which show whose a table was
+    stream = await _identity(premises, rule, {other.name for other in premises.settings.rules})
+    refused = {}
+    for target in rule.targets:
+        try:
+            await _claim(premises, rule, target, stream)
+        except ReplicatorError as error:
+            if error.exit_code == EXIT_UNREACHABLE:
+                _tell_unreachable(rule.name, error)
+            else:
+                refused[target.target_id] = error
+    return refused
+
+
+def _tell_unreachable(rule: str, error: ReplicatorError) -> None:
+    """What does not answer forbids nothing; it is logged."""
+    log = structlog.get_logger("replicator")
+    log.warning("unreachable", rule=rule, reason=error.message, advice=error.worker_advice)
+
+
+async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> StreamRef:
+    """A rule's name is the identity of its progress: refuse to begin anew, silently, under another name.
+
+    Returns the stream that the rule reads.
+    """
+    log = structlog.get_logger("replicator")
+    stream = await DynamoStreams(premises.places[rule.source]).current(rule.table)
+    starts = await premises.registry.starts(stream)
+    orphans = sorted({start.rule for start in starts.values()} - configured)
+    if orphans and not any(start.rule == rule.name for start in starts.values()):
+        raise WorldMismatch(
+            f"Rule {rule.name!r} has no progress on the stream of {rule.table} in {rule.source}, but rule"
+            f" {orphans[0]!r} has and is no longer configured.",
+            advice=f"`replicator rules rename {orphans[0]} {rule.name}` keeps its progress,"
+            f" `replicator rules forget {orphans[0]}` drops it.",
+        )
+    if orphans:
+        log.warning("orphaned_progress", rules=orphans, table=rule.table, region=rule.source)
+    shape = next(shape_of(other) for other in premises.settings.rules if other.name == rule.name)
+    changed = [target for target in rule.targets if await premises.registry.note_shape(stream, target, shape)]
+    if changed:
+        reason = "The filter or a key template changed; existing items were not evaluated again."
+        log.warning("rule_changed", rule=rule.name, reason=reason)
+    return stream
+
+
+async def _claim(premises: Premises, rule: Rule, target: Target, stream: StreamRef) -> None:
+    """Raise what forbids a rule to write a target's table, by what the side table knows of it.
+
+    A table stays with the mode that wrote it: versions of different modes do not compare. An epoch, which only mode
+    `ordered` has, is never lowered, and another source begins a new one.
+    """
+    if target.table is None:
+        return
+    client, side_table = premises.places[target.region].dynamodb, premises.settings.side_table_name
+    mode = ModeClaim(rule.name, target.region, target.table, rule.mode)
+    await note_mode(client, side_table=side_table, claim=mode)
+    if rule.mesh is None:
+        source = f"{stream.region}:{stream.table}"
+        epoch = EpochClaim(rule.name, target.region, target.table, rule.epoch, source, stream.generation)
+        await note_epoch(client, side_table=side_table, claim=epoch)

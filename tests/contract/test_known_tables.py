@@ -1,0 +1,76 @@
+"""Which tables rules have written, by the ids that DynamoDB gave them, in a DynamoDB table."""
+
+from __future__ import annotations
+
+import pytest
+from structlog.testing import capture_logs
+
+from replicator.adapters.aws.clients import Place
+from replicator.adapters.clock import SystemClock
+from replicator.adapters.dynamodb.coordination import CoordinationTable, KnownTable, KnownTables, RuleRows
+from replicator.app.table_identities import TableIdentities
+from replicator.checks.described_tables import Table
+from replicator.domain.errors import TableReplaced
+from replicator.domain.identifiers import RegionId, RuleName, TableName
+from tests.contract.coordination_worlds import table_world
+
+pytestmark = pytest.mark.servers
+
+ORDERS, SALES, EU, TABLE = RuleName("orders"), RuleName("sales"), RegionId("eu"), TableName("orders")
+FIRST, SECOND = KnownTable(ORDERS, EU, TABLE, "id-1"), KnownTable(ORDERS, EU, TABLE, "id-2")
+
+
+@pytest.fixture
+async def rows(dynamo_place: Place) -> CoordinationTable:
+    world = await table_world(dynamo_place)
+    return CoordinationTable(world.client, table=world.table, group="test", region_id="us")
+
+
+def described(table_id: str) -> Table:
+    return Table("orders", "", table_id, (), (), {}, active=True, items=0, stream_arn=None, stream_view=None)
+
+
+async def test_the_first_table_stays_until_another_one_is_accepted(rows: CoordinationTable) -> None:
+    known = KnownTables(rows)
+    assert await known.known(ORDERS, EU, TABLE) is None
+    assert await known.note(FIRST, 1.0) == "id-1"
+    assert await known.note(SECOND, 2.0) == "id-1"
+    assert not await known.accept(SECOND, "id-3", now=3.0, by="me")
+    assert await known.accept(FIRST, "id-2", now=3.0, by="me")
+    assert not await known.accept(FIRST, "id-3", now=4.0, by="me")
+    assert await known.known(ORDERS, EU, TABLE) == "id-2"
+    row, _ = await rows.get({"pk": {"S": "test|tables"}, "sk": {"S": "orders|eu|orders"}})
+    assert (row["former"], row["accepted_by"]) == ({"SS": ["id-1"]}, {"S": "me"})
+
+
+async def test_they_go_with_the_name_of_their_rule_or_with_the_rule(rows: CoordinationTable) -> None:
+    known = KnownTables(rows)
+    await known.note(FIRST, 1.0)
+    await known.note(KnownTable(RuleName("orders-2"), EU, TABLE, "other"), 1.0)
+    assert await RuleRows(rows).rename(ORDERS, SALES) == 1
+    assert (await known.known(ORDERS, EU, TABLE), await known.known(SALES, EU, TABLE)) == (None, "id-1")
+    assert await RuleRows(rows).forget(SALES) >= 1
+    assert await known.known(SALES, EU, TABLE) is None
+    assert await known.known(RuleName("orders-2"), EU, TABLE) == "other"
+
+
+async def test_a_table_is_in_trouble_while_it_is_another_one(rows: CoordinationTable) -> None:
+    known = KnownTables(rows)
+    seen = TableIdentities(known, SystemClock())
+    assert await seen.trouble("orders", "eu", described("id-1")) is None
+    trouble = await seen.trouble("orders", "eu", described("id-2"))
+    assert isinstance(trouble, TableReplaced)
+    assert "`replicator rules accept orders --region eu --table orders`" in trouble.advice
+    assert await TableIdentities(known, SystemClock()).trouble("orders", "eu", described("id-2")) is not None
+    assert await known.accept(FIRST, "id-2", now=3.0, by="me")
+    assert await seen.trouble("orders", "eu", described("id-2")) is None
+    assert await seen.trouble("orders", "eu", described("id-1")) is not None
+
+
+async def test_an_endpoint_that_tells_no_ids_is_told_of_once_and_holds_nothing(rows: CoordinationTable) -> None:
+    seen = TableIdentities(KnownTables(rows), SystemClock())
+    with capture_logs() as told:
+        assert await seen.trouble("orders", "eu", described("")) is None
+        assert await seen.trouble("sales", "eu", described("")) is None
+    assert [line["event"] for line in told] == ["table_ids_unknown"]
+    assert await KnownTables(rows).known(ORDERS, EU, TABLE) is None
