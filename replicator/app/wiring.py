@@ -6,7 +6,7 @@ belongs to one table of one rule is made once per table, however often other tab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from replicator.adapters.conflict_sinks import conflict_log
@@ -25,9 +25,9 @@ from replicator.app.table_identities import TableIdentities
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
-from replicator.domain.owed_keys import OwedTo
+from replicator.domain.owed_keys import OwedFor, OwedTo
 from replicator.domain.pacing import Pace
-from replicator.domain.rules import ActivePlan, Rule, Target
+from replicator.domain.rules import ActivePlan, OnRefusal, Rule, Target
 from replicator.domain.shards.holdings import Holdings
 from replicator.domain.targets import TargetId, replica_id
 from replicator.domain.versions import STAMP
@@ -36,8 +36,10 @@ from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.gate import GatedRegion, Gates
 from replicator.engine.applying.kinds import parks_refusals
+from replicator.engine.applying.owing import Looks, Owing
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
+from replicator.engine.applying.partner import Partner
 from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
@@ -45,6 +47,7 @@ from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.shard.worker import ShardPorts
 from replicator.ports.events import PacedTable
+from replicator.ports.targets import Region
 from replicator.settings import choosing
 from replicator.settings.compiled_rules import rule_per_source
 
@@ -70,6 +73,9 @@ STREAM_CONNECTIONS = 256
 
 _TABLES_AT_ONCE = 8
 """A rule that chooses its tables has connections for so many of them; they share these."""
+
+_DAY_SECONDS = 86_400.0
+"""What is owed must be brought so long before tombstones expire."""
 
 _OWN_WRITES_KEPT = 10_000
 """Keys per rule whose last write of our own is remembered, to save reads when it comes back."""
@@ -120,6 +126,7 @@ class Assembly:
         self._holdings = Holdings()
         self._write_budgets: dict[tuple[str, RegionId], tuple[set[tuple[RegionId, TableName]], WriteBudget]] = {}
         """With the tables whose streams it is shared by, by rule and region."""
+        self._looks = Looks()
         self._made: dict[_RuleTable, dict[Rule, Mapping[TargetId, TargetPorts]]] = {}
         self._sources: dict[tuple[RegionId, TableName], Source] = {}
 
@@ -170,6 +177,7 @@ class Assembly:
             for target in rule.targets
             if target.table is not None
         }
+        partners = self._partners(rules, regions)
         own_writes = OwnWrites(_OWN_WRITES_OF_MANY if written.name in self._many else _OWN_WRITES_KEPT)
         return {
             rule: {
@@ -179,8 +187,9 @@ class Assembly:
                     self._conflicts,
                     {other: regions[other] for other in (rule.mesh.others if rule.mesh else ())},
                     own_writes,
-                    self._parking(rule, target),
+                    self._parking(rule, target.target_id) if parks_refusals(rule, target.kind) else None,
                     self._gates.of(HeldId(rule.name, TableName(written.table_name), target.target_id)),
+                    {other: self._owing(rule, partners[other]) for other in (rule.mesh.others if rule.mesh else ())},
                 )
                 for target in rule.targets
             }
@@ -195,15 +204,45 @@ class Assembly:
         place = replica_id(rule.name, target.region, target.table)
         return GatedRegion(region, self._gates.of(HeldId(rule.name, TableName(written.table_name), place)))
 
-    def _parking(self, rule: Rule, target: Target) -> Parking | None:
+    def _partners(self, rules: Sequence[Rule], regions: Mapping[RegionId, Region]) -> dict[RegionId, Partner]:
+        """The regions of a mesh as others see them: how one stands is the same for every stream of the rule."""
+        away_after = self.limits.away_seconds
+        return {
+            rule.source: Partner(
+                rule.name,
+                rule.source,
+                regions[rule.source],
+                away_after=away_after,
+                clock=self._clock,
+                observer=self._observer,
+            )
+            for rule in rules
+            if rule.mesh is not None
+        }
+
+    def _owing(self, rule: Rule, partner: Partner) -> Owing:
+        """What a rule's home region owes another one."""
+        target_id = rule.as_replica(partner.name)
+        refused = self._parking(rule, target_id) if rule.refused is OnRefusal.PARK else None
+        self._looks.among += 1
+        return Owing(
+            partner,
+            rule.source,
+            OwedTo(rule.table, target_id, OwedFor.AWAY),
+            owed_keys(self._places[rule.source], self._settings, self._clock),
+            refused,
+            self._clock,
+            self._observer,
+            self._looks,
+        )
+
+    def _parking(self, rule: Rule, target_id: TargetId) -> Parking:
         """Where a target's refusals are set aside: in the region of its source, by the table of the keys."""
-        if not parks_refusals(rule, target.kind):
-            return None
         parking = self._settings.parking
         return Parking(
             owed_keys(self._places[rule.source], self._settings, self._clock),
             rule.source,
-            OwedTo(rule.table, target.target_id),
+            OwedTo(rule.table, target_id),
             bounds=ParkingBounds(parking.max, parking.max_unread),
             clock=self._clock,
             observer=self._observer,
@@ -251,6 +290,8 @@ def limits_of(settings: Settings) -> Limits:
         page_records=polling.page,
         concurrency=settings.apply.concurrency,
         backoff_seconds=settings.apply.backoff_max.total_seconds(),
+        away_seconds=settings.away_after.total_seconds(),
+        overdue_seconds=settings.tombstone_ttl.total_seconds() - _DAY_SECONDS,
         checkpoint_seconds=coordination.checkpoint.total_seconds(),
         discovery_seconds=coordination.discovery.total_seconds(),
         heartbeat_seconds=coordination.heartbeat.total_seconds(),

@@ -87,14 +87,14 @@ CONFLICT_EXPIRY = "exp"
 def own_tables(settings: Settings) -> list[OwnTable]:
     """Every table that the rules need beside the users' own: side tables, owed keys, coordination, conflicts."""
     regions = {region: None for rule in settings.rules for region in rule.regions_written}
-    parking = {rule.regions_used[0]: None for rule in settings.rules if rule.parks}
+    owed = {region: None for rule in settings.rules for region in rule.owed_regions}
     home = settings.coordination.region
     return [
         *(
             OwnTable(region, settings.side_table_name, "side table", SIDE_KEYS, expiry=TOMBSTONE_EXPIRY)
             for region in regions
         ),
-        *(OwnTable(region, settings.owed_table_name, "owed table", OWED_KEYS, expiry=EXPIRY) for region in parking),
+        *(OwnTable(region, settings.owed_table_name, "owed table", OWED_KEYS, expiry=EXPIRY) for region in owed),
         OwnTable(home, settings.coordination.table, "coordination table", COORDINATION_KEYS),
         OwnTable(
             home,

@@ -51,9 +51,9 @@ def verdict(settings: Settings, world: World, rule: RuleSettings, caches: Mappin
     of_targets: dict[TargetId, list[Fact]] = {}
     of_rule: list[Fact] = []
     if isinstance(rule, OrderedRule):
-        of_rule += _around(settings, world, rule.source, _OWED if rule.parks else "")
+        of_rule += _around(settings, world, rule.source, _OWED if rule.owed_regions else "")
     else:
-        of_rule += (fact for region in rule.regions_used for fact in _around(settings, world, region, _SIDE))
+        of_rule += (fact for region in rule.regions_used for fact in _around(settings, world, region, _SIDE, _OWED))
     replicas = set()
     for target in (target for run in rule_per_source(settings, rule) for target in run.targets):
         facts = of_targets.setdefault(target.target_id, [])
@@ -82,11 +82,11 @@ def shared_facts(settings: Settings, world: World) -> list[Fact]:
     ]
 
 
-def _around(settings: Settings, world: World, region: str, purpose: str) -> Iterator[Fact]:
-    """Facts about a region, and about our own table of a purpose there."""
+def _around(settings: Settings, world: World, region: str, *purposes: str) -> Iterator[Fact]:
+    """Facts about a region, and about our own tables of these purposes there."""
     yield from region_facts(settings, world[region], thorough=False)
     for own in own_tables(settings):
-        if (own.region, own.purpose) == (region, purpose):
+        if own.region == region and own.purpose in purposes:
             yield from own_facts(world[region], own, thorough=False)
 
 

@@ -20,7 +20,7 @@ from replicator.domain.image import Image
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
-from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, is_ordered_version
+from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, is_ordered_version, ordered_version
 
 LONGEST_BODY = 300 * 1024
 """Bytes of a body that is kept, compressed; a longer one is omitted."""
@@ -54,6 +54,7 @@ class Settlement(enum.StrEnum):
     """How a row was settled."""
 
     APPLIED = "applied"  # the target took this change or a newer one of its key
+    DELIVERED = "delivered"  # it was away, came back, and was brought what stands at the source
     RETRIED = "retried"  # an operator had it tried again
     ABSENT = "absent"  # the source no longer holds the item; its removal is a change of its own
     DROPPED = "dropped"  # an operator gave it up
@@ -61,10 +62,15 @@ class Settlement(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OwedTo:
-    """To whom keys are owed: a target, and the source table that the keys are of."""
+    """To whom keys are owed, and for what: a target, and the source table that the keys are of.
+
+    A region of a mesh is owed keys as a replica, by each of the other regions. What it refused and what it missed while
+    it was away are apart: of the first there is little, which is held in memory, and of the second any amount.
+    """
 
     table: TableName
     target_id: TargetId
+    owed_for: OwedFor = OwedFor.REFUSED
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,8 @@ class OwedKey:
 
     `first` and `last`: when the target first and last did not take it; `changed_at`: when the source was changed, as
     its stream says. All in seconds since 1970. `event` is None of a record that cannot be read. `size`: bytes of the
-    item as the target would hold it. `by`: the worker that met it last.
+    item as the target would hold it. `by`: the worker that met it last. `replaced`: in mode `versioned`, the rank of
+    what the first change that is owed had replaced; "" when it replaced nothing.
     """
 
     to: OwedTo
@@ -87,15 +94,20 @@ class OwedKey:
     first: float
     last: float
     by: str
-    owed_for: OwedFor = OwedFor.REFUSED
     tries: int = 1
     size: int | None = None
     body: BodyState = BodyState.NONE
+    replaced: str | None = None
 
     @property
     def row_id(self) -> str:
         """64 hexadecimal digits: the same for every version of a key, another for every target."""
         return row_id(self.to, (self.shard, self.sequence) if self.key is None else self.key)
+
+    @property
+    def owed_for(self) -> OwedFor:
+        """Why it is owed."""
+        return self.to.owed_for
 
     @property
     def is_put(self) -> bool:
@@ -124,6 +136,15 @@ def row_id(to: OwedTo, subject: ItemKey | tuple[ShardId, SequenceNumber]) -> str
     return sha256(msgspec.json.encode([to.table, to.target_id.text, parts])).hexdigest()
 
 
+def mesh_version(generation: int, sequence: int, decided: str) -> str:
+    """The version of a row in a mesh: the place of its record in the stream of the home region, and what was decided.
+
+    What a region is brought stands at home: a row's version shows whether more became owed since the row was read. That
+    is so when a later record was, whatever its version or rank, and when the same one was under a greater version.
+    """
+    return f"{ordered_version(0, generation, sequence)}{decided}"
+
+
 # -- rows --------------------------------------------------------------------------------------------------------------
 
 
@@ -133,7 +154,8 @@ def merged(known: OwedKey | None, new: OwedKey) -> OwedKey:
         return new
     if new.version < known.version:
         return known
-    return replace(new, first=known.first, tries=known.tries + new.tries)
+    replaced = new.replaced if known.replaced is None else known.replaced
+    return replace(new, first=known.first, tries=known.tries + new.tries, replaced=replaced)
 
 
 def settles(applied: str, owed: str) -> bool:

@@ -150,6 +150,10 @@ class Rule:
         others = ((region, tables.get(region, self.table)) for region in self.mesh.others)
         return tuple(sorted(((self.source, self.table), *others)))
 
+    def as_replica(self, region: RegionId) -> TargetId:
+        """Another region of the mesh as one to which this one owes keys."""
+        return replica_id(self.name, region, dict(self.members)[region])
+
     @property
     def mode(self) -> str:
         """The mode as the configuration names it."""

@@ -67,6 +67,11 @@ def sequence_of(version: str) -> int:
     return int(version[-SEQUENCE_DIGITS:])
 
 
+def generation_in(version: str) -> int:
+    """The stream generation in a version of mode `ordered`, or of a row of a mesh."""
+    return int(version[EPOCH_DIGITS : EPOCH_DIGITS + GENERATION_DIGITS])
+
+
 def at_sequence(version: str, sequence: int) -> str:
     """A version of mode `ordered` with another sequence number of the same stream."""
     return f"{version[:-SEQUENCE_DIGITS]}{sequence:0{SEQUENCE_DIGITS}d}"

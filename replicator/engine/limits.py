@@ -31,5 +31,9 @@ class Limits:
     """A replaced stream is left when so long nothing more was found in it: a shard may be listed late."""
     owed_seconds: float = 30.0
     """Time between two looks at the rows of what targets are owed, while there are any."""
+    away_seconds: float = 5.0
+    """A region of a mesh that does not answer for so long is away."""
+    overdue_seconds: float = 6 * 86_400.0
+    """A region that is owed a key for longer must be rebuilt: deletes of that time may be forgotten."""
     stall_seconds: float = 60.0
     """A shard that is ours and does not progress for so long is reported."""

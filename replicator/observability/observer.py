@@ -17,6 +17,7 @@ from replicator.domain.held import Hold
 from replicator.domain.identifiers import RuleName, ShardId, WorkerId
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.owed_keys import OwedKey, Settlement
+from replicator.domain.presence import Reason, Standing
 from replicator.domain.progress import Position, latest
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
@@ -28,7 +29,7 @@ from replicator.observability.log_throttle import Reminders
 from replicator.observability.metrics import LEASE_EVENTS, Metrics
 from replicator.observability.status_board import Board, Stall, Trouble, spot_of
 from replicator.ports.clock import Clock
-from replicator.ports.events import BatchReport, OwedRows, PacedTable, Place
+from replicator.ports.events import BatchReport, OwedRows, PacedTable, Place, RegionState
 from replicator.ports.services import OF_A_STREAM, ServiceId, stream_service, target_service
 
 _NO_ROOM = Throttled(
@@ -132,6 +133,20 @@ class LiveObserver:
     def paces(self, table: PacedTable) -> None:
         """From now on a table is written like this."""
         self._board.paced[table.rule, table.region, table.table] = table
+
+    def region_stands(self, state: RegionState) -> None:
+        """A region of a mesh is away or late, or is here again."""
+        before = self._board.regions.get((state.rule, state.region))
+        self._board.regions[state.rule, state.region] = state, self._clock.monotonic() - state.seconds
+        if before is None and state.standing is Standing.HERE:
+            return
+        fields = {"rule": state.rule, "region": state.region}
+        if state.standing is Standing.AWAY:
+            self._log.warning("region_away", reason=state.why, advice=_AWAY[state.reason], **fields)
+        elif state.standing is Standing.LATE:
+            self._log.info("region_late", reason=state.why, **fields)
+        else:
+            self._log.info("region_back", **fields)
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""
@@ -419,6 +434,13 @@ class LiveObserver:
             self._log.warning(
                 event, reason=error.message, advice=error.worker_advice, times=due.times, **fields, **more
             )
+
+
+_AWAY = {
+    Reason.SILENT: "The others go on; what it misses is owed to it and brought when it answers.",
+    Reason.DECLARED: "`replicator resume RULE --region ID` ends that; what it misses is brought then.",
+    Reason.OVERDUE: "Rebuild it: docs/operations.md, A replica is away.",
+}
 
 
 def _topic(place: Place) -> Hashable:

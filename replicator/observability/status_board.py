@@ -17,7 +17,7 @@ from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.gaps import Gap
 from replicator.domain.held import Hold, cause_of
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
-from replicator.domain.owed_keys import OwedTo
+from replicator.domain.owed_keys import OwedFor, OwedTo
 from replicator.domain.progress import HORIZON, Position, latest
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.applied_through import lag_seconds, retention_left_seconds
@@ -26,7 +26,7 @@ from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
 from replicator.observability.held_rows import Held, HeldRow, Met, is_held, rows_of
 from replicator.ports.clock import Clock
-from replicator.ports.events import OwedRows, PacedTable, Place
+from replicator.ports.events import OwedRows, PacedTable, Place, RegionState
 from replicator.ports.services import ServiceId
 
 _HEALTHY_SECONDS = 90.0
@@ -164,6 +164,8 @@ class Board:
         """Tables that rules write, by rule and region."""
         self.paused: Mapping[RuleName, float] = {}
         """Rules that an operator has paused, configured here or not, and since when (seconds since 1970)."""
+        self.regions: dict[tuple[RuleName, RegionId], tuple[RegionState, float]] = {}
+        """How other regions of meshes stand, and since when (monotonic)."""
         self.resting: tuple[Rule, ...] = ()
         """Rules that are not among `rules` because they are held, once per source that they would read."""
         self.held: tuple[Held, ...] = ()
@@ -214,6 +216,17 @@ class Board:
     def owed_to(self, rule: Rule, target: Target) -> OwedRows | None:
         """What a target is owed of the keys of a rule's table; None before that was read."""
         return self.owed.get((rule.source, OwedTo(rule.table, target.target_id)))
+
+    def missed_by(self, rule: Rule, region: RegionId) -> OwedRows | None:
+        """What another region of a mesh missed of the keys of a rule's table while it was away."""
+        return self.owed.get((rule.source, OwedTo(rule.table, rule.as_replica(region), OwedFor.AWAY)))
+
+    def refused_by(self, rule: Rule) -> list[OwedRows]:
+        """What targets of a rule refused of the keys of its table; in a mesh, what each other region did."""
+        ids = [target.target_id for target in rule.targets]
+        ids += [rule.as_replica(region) for region in (rule.mesh.others if rule.mesh else ())]
+        found = (self.owed.get((rule.source, OwedTo(rule.table, target_id))) for target_id in ids)
+        return [rows for rows in found if rows is not None]
 
     def claimed(self, lease: Lease) -> None:
         """A shard is ours."""

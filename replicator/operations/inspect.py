@@ -121,7 +121,7 @@ async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, P
 
 async def _parked(settings: Settings, rule: OrderedRule, place: Place, key: ItemKey) -> list[ItemCopy]:
     """What replicas refused of this key and are owed still."""
-    if not rule.parks:
+    if not rule.owed_regions:
         return []
     rows, table = owed_keys(place, settings, SystemClock()), settings.owed_table_name
     found = []

@@ -78,8 +78,12 @@ class Parked:
 
 
 def regions_of(settings: Settings) -> set[str]:
-    """Regions that may hold rows: those of the sources of rules of mode `ordered`."""
-    return {rule.source for rule in settings.rules if isinstance(rule, OrderedRule)}
+    """Regions that may hold rows: those of sources."""
+    return {
+        region
+        for rule in settings.rules
+        for region in ([rule.source] if isinstance(rule, OrderedRule) else rule.regions_used)
+    }
 
 
 def tables_of(group: Group) -> dict[str, DynamoOwedKeys]:
@@ -97,7 +101,7 @@ async def open_rows(group: Group, rule: str | None = None) -> list[Parked]:
 
 
 async def _open(group: Group, rule: str | None) -> AsyncIterator[Parked]:
-    needed = {each.regions_used[0] for each in group.settings.rules if each.parks}
+    needed = {region for each in group.settings.rules for region in each.owed_regions}
     for region, rows in tables_of(group).items():
         try:
             targets = await rows.targets()

@@ -7,13 +7,12 @@ change that was interrupted can be repeated.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination import RuleRows
 from replicator.domain.errors import ReplicatorError, TableMissing, WorldMismatch
 from replicator.domain.identifiers import RuleName
-from replicator.domain.owed_keys import OwedTo
 from replicator.operations.group import Group
 from replicator.operations.parked_rows import tables_of
 from replicator.settings import OrderedRule
@@ -136,7 +135,7 @@ async def _move_parked(group: Group, old: RuleName, new: RuleName | None) -> int
             continue
         for to in targets:
             if to.target_id.rule == old:
-                name = None if new is None else OwedTo(to.table, to.target_id.of_rule(new))
+                name = None if new is None else replace(to, target_id=to.target_id.of_rule(new))
                 moved += await rows.move(to, name)
     return moved
 

@@ -81,6 +81,9 @@ class Membership(Protocol):
     async def paused(self) -> Mapping[RuleName, float]:
         """Rules that an operator has paused, and since when, in seconds since 1970."""
 
+    async def resting(self) -> frozenset[tuple[RuleName, RegionId]]:
+        """Regions that an operator has paused for a rule, while it goes on elsewhere."""
+
 
 class Registry(Protocol):
     """What is known about streams beside their shards: targets' starts, and gaps."""

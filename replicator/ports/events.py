@@ -13,6 +13,7 @@ from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.pacing import Pace
+from replicator.domain.presence import Reason, Standing
 from replicator.domain.progress import Position
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
@@ -82,6 +83,18 @@ class PacedTable:
     bucket: UnitBucket | None
 
 
+@dataclass(frozen=True, slots=True)
+class RegionState:
+    """How another region of a rule's mesh stands for this process, why, and for how long it has been silent or held."""
+
+    rule: RuleName
+    region: RegionId
+    standing: Standing
+    reason: Reason
+    why: str
+    seconds: float
+
+
 class Observer(Protocol):
     """Told what happened; may lose things, never decides anything."""
 
@@ -119,6 +132,9 @@ class Observer(Protocol):
 
     def paces(self, table: PacedTable) -> None:
         """From now on a table is written like this."""
+
+    def region_stands(self, state: RegionState) -> None:
+        """A region of a mesh is away or late, or is here again."""
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""

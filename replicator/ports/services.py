@@ -28,6 +28,7 @@ class ServiceKind(enum.Enum):
     READING = "reading {shard}"
     CHECKPOINT = "checkpoint of {shard}"
     PARKED = "parked keys of {source}"
+    OWED = "keys of {source} that {to} missed for rule {rule}"
     TARGET = "{target} on {shard}"
     UNREAD = "reading {shard} for rule {rule}"
 
@@ -43,13 +44,14 @@ class ServiceId:
     shard_id: ShardId | None = None
     rule: RuleName | None = None
     target: TargetId | None = None
+    to: RegionId | None = None
 
     @property
     def shown(self) -> str:
         """The service for people. Two streams of one table may show the same; their ARNs tell them apart."""
         source = f"{self.table} in {self.region}"
         shard = f"shard {self.shard_id} of {source}"
-        return self.kind.value.format(source=source, shard=shard, rule=self.rule, target=self.target)
+        return self.kind.value.format(source=source, shard=shard, rule=self.rule, target=self.target, to=self.to)
 
     def is_of_shard(self, stream: StreamRef, shard_id: ShardId) -> bool:
         """Whether it is about a shard."""
@@ -63,6 +65,11 @@ OF_A_STREAM = frozenset({ServiceKind.SHARDS, ServiceKind.ROWS, ServiceKind.DISCO
 def source_service(kind: ServiceKind, region: RegionId, table: TableName) -> ServiceId:
     """A service of a source table."""
     return ServiceId(kind, region, table)
+
+
+def owed_service(region: RegionId, table: TableName, rule: RuleName, to: RegionId) -> ServiceId:
+    """A service about what one region of a rule's mesh is owed by another."""
+    return ServiceId(ServiceKind.OWED, region, table, rule=rule, to=to)
 
 
 def stream_service(kind: ServiceKind, stream: StreamRef) -> ServiceId:

@@ -86,6 +86,7 @@ def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
             mesh=_plan(rule, home, table),
             start=Start(rule.start),
             on_gap=OnGap(rule.on_gap),
+            refused=OnRefusal(rule.refused),
             filter=_key_filter(rule.filter),
         )
         for home, table in rule.sources

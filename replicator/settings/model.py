@@ -35,6 +35,7 @@ from replicator.settings.values import Duration, Group, Name, RegionName, Table
 
 DEFAULT_PATH = Path("/etc/replicator/replicator.yaml")
 LEAST_TOMBSTONE_TTL = timedelta(hours=48)
+_AWAY_AFTER = timedelta(seconds=1), timedelta(minutes=10)
 
 
 class Settings(BaseSettings):
@@ -54,6 +55,9 @@ class Settings(BaseSettings):
     side_table: Table | None = Field(default=None, description="default: replicator-side-<group>")
     owed_table: Table | None = Field(default=None, description="default: replicator-owed-<group>")
     tombstone_ttl: Duration = Field(default=timedelta(days=7), description="at least 48h")
+    away_after: Duration = Field(
+        default=timedelta(seconds=5), description="a mesh's region that does not answer for so long is away"
+    )
     admin: Admin = Admin()
     polling: Polling = Polling()
     apply: Apply = Apply()
@@ -87,7 +91,7 @@ class Settings(BaseSettings):
 
     @property
     def owed_table_name(self) -> str:
-        """The name of the table of owed keys, the same in the region of every source that parks."""
+        """The name of the table of owed keys, the same in the region of every source whose targets may be owed any."""
         return self.owed_table or f"replicator-owed-{self.group}"
 
     @property
@@ -100,6 +104,8 @@ class Settings(BaseSettings):
         problems = problems_of(self)
         if self.tombstone_ttl < LEAST_TOMBSTONE_TTL:
             problems.append("tombstone_ttl: must be at least 48h, or a late write could resurrect a deleted item")
+        if not _AWAY_AFTER[0] <= self.away_after <= _AWAY_AFTER[1]:
+            problems.append("away_after: must be from 1s to 10m")
         if problems:
             raise ValueError("\n".join(problems))
         return self

@@ -175,9 +175,9 @@ class OrderedRule(_Rule):
         return _write_units(self.replicas)
 
     @property
-    def parks(self) -> bool:
-        """Whether what a target refuses is set aside."""
-        return self.refused == "park"
+    def owed_regions(self) -> list[str]:
+        """Ids of the regions that keep rows of what targets are owed: the source's, if refusals are set aside."""
+        return [self.source] if self.refused == "park" else []
 
     @property
     def regions_used(self) -> list[str]:
@@ -199,6 +199,9 @@ class _MeshRule(_Rule):
     """Users write in every region."""
 
     regions: list[Member] = Field(min_length=2, max_length=8, description="every region; users may write in each")
+    refused: Literal["park", "stop"] = Field(
+        default="park", description="park: what another region refuses is kept as a row, and what is behind it goes on"
+    )
     filter: MeshFilter = MeshFilter()
 
     @property
@@ -212,9 +215,9 @@ class _MeshRule(_Rule):
         return _write_units(self.regions)
 
     @property
-    def parks(self) -> bool:
-        """Whether what a target refuses is set aside: in a mesh it is waited for."""
-        return False
+    def owed_regions(self) -> list[str]:
+        """Ids of the regions that keep rows of what others are owed: every region, for others may be away."""
+        return self.regions_used
 
     @property
     def regions_used(self) -> list[str]:

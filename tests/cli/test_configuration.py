@@ -176,7 +176,7 @@ IN_ORDERED = (
     " start, table,"
     " ttl_deletes, unstamped."
 )
-HERE = "allowed here: cache, filter, guard, mode, name, on_gap, primary_key, regions, stamp, start, table."
+HERE = "allowed here: cache, filter, guard, mode, name, on_gap, primary_key, refused, regions, stamp, start, table."
 
 
 @pytest.mark.parametrize("text", [GOOD, ACTIVE, VERSIONED])

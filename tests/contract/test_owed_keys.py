@@ -33,6 +33,7 @@ EU, AP = (
     OwedTo(TableName("orders"), replica_id(RuleName("orders"), RegionId(region), TableName("orders")))
     for region in ("eu", "ap")
 )
+MISSED = replace(EU, owed_for=OwedFor.AWAY)
 ITEM = b'{"pk":{"S":"k"},"n":{"N":"1.50"}}'
 
 
@@ -167,6 +168,35 @@ async def test_targets_and_tables_are_apart(rows: OwedKeys) -> None:
     assert (len(await held(rows, EU)), len(await held(rows, AP)), len(await held(rows, other_table))) == (1, 0, 1)
 
 
+async def test_what_a_region_missed_is_apart_from_what_it_refused(rows: OwedKeys) -> None:
+    await rows.put(owed(5), ITEM, OPEN)
+    missed = await rows.put(owed(5, to=MISSED, replaced="a rank"), None, OPEN)
+    assert await held(rows, MISSED) == [missed]
+    assert await rows.settle(owed(5), Settlement.APPLIED, "host.1", OPEN)
+    assert (await held(rows), await held(rows, MISSED)) == ([], [missed])
+
+
+async def test_what_was_brought_leaves_nothing_behind(rows: OwedKeys) -> None:
+    missed = await rows.put(owed(5, to=MISSED), None, OPEN)
+    await rows.put(owed(6, to=MISSED), None, OPEN)
+    assert not await rows.settle(missed, Settlement.DELIVERED, "host.1", OPEN), "more became owed since it was read"
+    assert await rows.settle(owed(6, to=MISSED), Settlement.DELIVERED, "host.1", OPEN)
+    assert await held(rows, MISSED) == []
+    if isinstance(rows, DynamoOwedKeys):
+        assert await rows.settled(MISSED) == ([], None)
+
+
+async def test_what_the_first_change_replaced_stays_until_it_is_noted_anew(rows: OwedKeys) -> None:
+    await rows.put(owed(5, to=MISSED, replaced="first"), None, OPEN)
+    second = await rows.put(owed(6, to=MISSED, replaced="second"), None, OPEN)
+    assert second.replaced == "first"
+    await rows.rebase(second, "brought", OPEN)
+    assert [row.replaced for row in await held(rows, MISSED)] == ["brought"]
+    await rows.settle(second, Settlement.DELIVERED, "host.1", OPEN)
+    await rows.rebase(second, "brought", OPEN)
+    assert await held(rows, MISSED) == [], "a row that is gone stays so"
+
+
 @pytest.mark.parametrize("number", [5, 6])
 async def test_a_row_is_settled_by_its_version_and_by_newer_ones(rows: OwedKeys, number: int) -> None:
     stood = await rows.put(owed(5), ITEM, OPEN)
@@ -212,7 +242,8 @@ async def test_nothing_is_written_behind_a_fence_that_fell(rows: OwedKeys) -> No
             st.integers(1, 4),
             st.sampled_from("ab"),
             event=st.sampled_from(Event),
-            owed_for=st.sampled_from(OwedFor),
+            to=st.sampled_from([EU, MISSED]),
+            replaced=st.sampled_from([None, "", "a rank"]),
             size=st.sampled_from([None, 1]),
         ),
         max_size=6,
@@ -220,11 +251,14 @@ async def test_nothing_is_written_behind_a_fence_that_fell(rows: OwedKeys) -> No
 )
 async def test_a_table_merges_rows_as_the_domain_does(clients: Place, puts: list[OwedKey]) -> None:
     table = await table_owed(clients)
-    expected: dict[str, OwedKey] = {}
+    expected: dict[tuple[OwedTo, str], OwedKey] = {}
     for row in puts:
-        expected[row.row_id] = merged(expected.get(row.row_id), row)
-        assert await table.put(row, None, OPEN) == expected[row.row_id]
-    assert await held(table) == sorted(expected.values(), key=lambda row: row.shown)
+        where = row.to, row.row_id
+        expected[where] = merged(expected.get(where), row)
+        assert await table.put(row, None, OPEN) == expected[where]
+    for to in (EU, MISSED):
+        rows = [row for (owner, _), row in expected.items() if owner == to]
+        assert await held(table, to) == sorted(rows, key=lambda row: row.shown)
 
 
 # -- the table ---------------------------------------------------------------------------------------------------------

@@ -23,18 +23,23 @@ from replicator.domain.image import Image, unreserved
 from replicator.domain.modes.requests import Replace, Request, Response, Restamp, StampedPut
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.modes.versioned.ranks import VersionAttribute
+from replicator.domain.owed_keys import OwedFor, OwedKey, OwedTo
 from replicator.domain.pacing import Pace
 from replicator.domain.progress import HORIZON, Position, after
 from replicator.domain.records import ChangeRecord, Event, ItemKey
-from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
+from replicator.domain.rules import ActivePlan, OnRefusal, Rule, Target, VersionedPlan
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.stamps import held
+from replicator.domain.targets import TargetId
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetContext, TargetPorts
 from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.applying.owing import Owing
 from replicator.engine.applying.paced_region import PacedRegion
+from replicator.engine.applying.parking import Parking, ParkingBounds
+from replicator.engine.applying.partner import Partner
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.target_succession import TargetSuccession
@@ -49,12 +54,14 @@ from replicator.laboratory.memory import (
     MemoryConflictLog,
     MemoryCoordination,
     MemoryMembership,
+    MemoryOwedKeys,
     MemoryRegion,
     MemoryRegistry,
     MemoryStream,
     OpenFence,
 )
-from replicator.ports.events import Place
+from replicator.ports.clock import Clock
+from replicator.ports.events import Observer, Place
 from replicator.ports.targets import Fence, Region
 from tests.engine.world import AP, CA, EPOCH_SECONDS, EU, ORDERS, US, LoopClock, Process, Recorder, key_of, short, wire
 
@@ -193,6 +200,7 @@ class MeshWorld:
         self.coordination = MemoryCoordination(Faults(seed + 1), registry=self.registry, now=self.clock.now)
         self.conflicts = MemoryConflictLog(Faults(seed + 4))
         self.claims = MemoryClaims(Faults(seed + 5))
+        self.owed = {region: MemoryOwedKeys(Faults(seed + 40 + n)) for n, region in enumerate(self.names)}
         self._ids = itertools.count(1)
 
     def __getitem__(self, region: RegionId) -> Table:
@@ -248,6 +256,29 @@ class MeshWorld:
     def rule(self, home: RegionId, *caches: CacheRule, **choices: Any) -> Rule:
         place = Target(NAME, home, ORDERS, caches)
         return Rule(NAME, home, ORDERS, (place,), **{"mesh": self.plan(home), **choices})
+
+    def parking(self, home: RegionId, target_id: TargetId, clock: Clock, observer: Observer) -> Parking:
+        """Where a process sets aside what one target refuses of a region's keys."""
+        to = OwedTo(ORDERS, target_id)
+        return Parking(self.owed[home], home, to, bounds=ParkingBounds(), clock=clock, observer=observer)
+
+    def owing(self, rule: Rule, partner: Partner, clock: Clock, observer: Observer) -> Owing:
+        """What a process knows of what a region owes another one."""
+        to = OwedTo(ORDERS, rule.as_replica(partner.name), OwedFor.AWAY)
+        refused = None
+        if rule.refused is OnRefusal.PARK:
+            refused = self.parking(rule.source, rule.as_replica(partner.name), clock, observer)
+        return Owing(partner, rule.source, to, self.owed[rule.source], refused, clock, observer)
+
+    def missed(self, home: RegionId, region: RegionId) -> dict[str, OwedKey]:
+        """Rows of what a region missed of another one's keys."""
+        to = OwedTo(ORDERS, self.rule(home).as_replica(region), OwedFor.AWAY)
+        rows = (row for (owner, _), row in self.owed[home].rows.items() if owner == to)
+        return {row.key.parts[0][2]: row for row in rows if row.key is not None}
+
+    def owes_nothing(self) -> bool:
+        """Whether no region is owed a key that it missed."""
+        return not any(to.owed_for is OwedFor.AWAY for owed in self.owed.values() for to, _ in owed.rows)
 
     def stored(self, region: RegionId, shard: str = "s0") -> str | None:
         """The stored checkpoint."""
@@ -492,6 +523,10 @@ class MeshProcess(Process):
             for region, table in world.tables.items()
         }
         written = OwnWrites(own_writes)
+        partners = {
+            region: Partner(NAME, region, port, away_after=5.0, clock=self.clock, observer=self.observer)
+            for region, port in regions.items()
+        }
         budget = ByteBudget((limits or Limits()).in_flight_bytes)
         succession = TargetSuccession(world.coordination, world.registry, world.claims, self.observer)
         sources = [
@@ -510,6 +545,12 @@ class MeshProcess(Process):
                             world.conflicts,
                             {region: port for region, port in regions.items() if region != rule.source},
                             written,
+                            world.parking(rule.source, rule.targets[0].target_id, self.clock, self.observer),
+                            owing={
+                                region: world.owing(rule, partner, self.clock, self.observer)
+                                for region, partner in partners.items()
+                                if rule.mesh is not None and region in rule.mesh.others
+                            },
                         )
                     },
                     clock=self.clock,

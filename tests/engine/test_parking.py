@@ -189,11 +189,11 @@ async def test_parked_keys_follow_their_shard_into_its_children() -> None:
         await until(lambda: rows(world) == {})
 
 
-def test_only_rules_that_say_so_park_and_no_mesh_does() -> None:
+def test_only_rules_that_say_so_park() -> None:
     stops = eu_rule()
     kinds = {kind: (parks_refusals(parking(), kind), parks_refusals(stops, kind)) for kind in KINDS}
     assert kinds == {
-        TargetKind.REPLICA: (True, False), TargetKind.SOURCE_CACHES: (True, False), TargetKind.MESH: (False, False),
+        TargetKind.REPLICA: (True, False), TargetKind.SOURCE_CACHES: (True, False), TargetKind.MESH: (True, False),
     }  # fmt: skip
 
 

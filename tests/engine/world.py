@@ -55,7 +55,7 @@ from replicator.laboratory.memory import (
     MemoryStream,
 )
 from replicator.ports.clock import Clock
-from replicator.ports.events import BatchReport, Observer, OwedRows, PacedTable, Place
+from replicator.ports.events import BatchReport, Observer, OwedRows, PacedTable, Place, RegionState
 from replicator.ports.services import OF_A_STREAM, ServiceId, stream_service
 from replicator.ports.targets import Region
 
@@ -152,6 +152,9 @@ class Recorder:
 
     def paces(self, table: PacedTable) -> None:
         self.paced[table.region] = table
+
+    def region_stands(self, state: RegionState) -> None:
+        self.told.append(("region_stands", state.region, state.standing.value))
 
     def moved(self, place: Place, position: Position) -> None:
         self.told.append(("moved", short(place.target.target_id), place.shard_id, position.text))

@@ -2,7 +2,8 @@
 
 Users of every region write the same keys while shards roll; processes are killed (their requests stay on the wire and
 land later), suspended, stopped and started; regions, streams, conflict log and coordination fail before or behind their
-effect and throttle. What users really saw when they wrote is kept beside, where no daemon can read it.
+effect and throttle; regions are away for a while, their tables or all of them, or as an operator says. What users
+really saw when they wrote is kept beside, where no daemon can read it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from random import Random
 
 import pytest
 
+from replicator.domain.errors import AccessRefused, Unreachable
 from replicator.domain.identifiers import RegionId, ShardId
 from replicator.domain.image import Image
 from replicator.domain.modes.requests import Response
@@ -23,7 +25,7 @@ from replicator.domain.versions import STAMP
 from replicator.engine import waiting as pacing
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import Fault, Faults, MemoryRegion
-from tests.engine.mesh_world import ACTIVE, VERSIONED, MeshProcess, MeshWorld, item, value_of
+from tests.engine.mesh_world import ACTIVE, NAME, VERSIONED, MeshProcess, MeshWorld, item, value_of
 from tests.engine.world import AP, EU, US, key_of, until
 from tests.simulation.test_engine import LongWire
 
@@ -70,6 +72,7 @@ class MeshHistory:
         return [
             *(table.faults for table in world.tables.values()),
             *(stream.faults for stream in world.streams.values()),
+            *(owed.faults for owed in world.owed.values()),
             world.conflicts.faults,
             world.registry.faults,
             world.coordination.faults,
@@ -90,6 +93,9 @@ class MeshHistory:
         for faults in self.ports():
             faults._chances = ((Fault.BEFORE, 0.0), (Fault.AFTER, 0.0), (Fault.THROTTLE, 0.0))
             faults.pause = None
+            faults.outage = None
+        for region in self.regions:
+            self.world.membership.resume_region(NAME, region)
 
     # -- who does what ---------------------------------------------------------------------------------------------
 
@@ -205,12 +211,31 @@ class MeshHistory:
             await process.kill()
             await asyncio.sleep(self.dice.choice([0.0, 1.0, 10.0]))
 
+    async def outages(self) -> None:
+        """One region after the other is away: its table, all of it, for one process only, or as an operator says."""
+        while True:
+            await asyncio.sleep(self.dice.uniform(1, 15))
+            region, wholly = self.dice.choice(self.regions), self.dice.random() < 0.5
+            dark = [self.world[region].faults]
+            if wholly:
+                dark += [self.world.streams[region].faults, self.world.owed[region].faults]
+            if self.dice.random() < 0.2:
+                self.world.membership.pause_region(NAME, region)
+                dark = []
+            error = self.dice.choice([Unreachable, Unreachable, AccessRefused])
+            for faults in dark:
+                faults.outage = error
+            await asyncio.sleep(self.dice.choice([0.7, 3.0, 8.0, 25.0]))
+            for faults in dark:
+                faults.outage = None
+            self.world.membership.resume_region(NAME, region)
+
     def wire(self, region: MemoryRegion) -> LongWire:
         return LongWire(region, self.dice, self.wires)
 
     async def live(self) -> None:
         """Let everything go wrong for a while."""
-        acts = [*map(self.users, self.regions), self.shards_roll(), self.fate(), self.fate()]
+        acts = [*map(self.users, self.regions), self.shards_roll(), self.fate(), self.fate(), self.outages()]
         tasks = [asyncio.ensure_future(act) for act in acts]
         done, _ = await asyncio.wait(tasks, timeout=SECONDS, return_when=asyncio.FIRST_EXCEPTION)
         for task in tasks:
@@ -224,7 +249,9 @@ class MeshHistory:
     # -- what must hold at the end ---------------------------------------------------------------------------------
 
     def read_to_the_end(self) -> bool:
-        """Whether every record of every shard is behind a stored checkpoint."""
+        """Whether every record of every shard is behind a stored checkpoint, and no region is owed a key."""
+        if not self.world.owes_nothing():
+            return False
         for region, ref in self.world.refs.items():
             for shard_id, shard in self.world.streams[region]._shards[ref.arn].items():
                 ends = (

@@ -7,6 +7,7 @@ another version than its row counts as not there.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -24,11 +25,13 @@ from replicator.adapters.dynamodb.owed_rows import (
     SORT,
     OwedRows,
     attributes,
+    owner,
     seconds,
 )
 from replicator.domain.errors import ReplicatorError, WorldMismatch
 from replicator.domain.owed_keys import (
     BodyState,
+    OwedFor,
     OwedKey,
     OwedTo,
     SettledKey,
@@ -106,7 +109,10 @@ class DynamoOwedKeys:
         if kept is not None:
             await self._put_body(owed, kept, fence)
         row = attributes(owed, state)
-        first, tries = row.pop("first"), row.pop("tries")
+        lasting = {"first": row.pop("first")}
+        if owed.replaced is not None:
+            lasting["replaced"] = {"S": owed.replaced}
+        tries = row.pop("tries")
         absent = [name for name in ("k", "event", "size") if name not in row]
         fence.check()
         try:
@@ -115,7 +121,7 @@ class DynamoOwedKeys:
                 self._client.update_item,
                 Key=self._key(owed.to, f"{KEY}{owed.row_id}"),
                 ReturnValues="ALL_NEW",
-                **_update(row, absent, first, tries),
+                **_update(row, absent, lasting, tries),
             )
         except ClientError as error:
             return self._standing(error)
@@ -135,11 +141,29 @@ class DynamoOwedKeys:
         kept = row.get("z", {}).get("B")
         return unpacked(kept) if isinstance(kept, bytes) and row.get("v") == {"S": owed.version} else None
 
+    async def rebase(self, owed: OwedKey, replaced: str, fence: Fence) -> None:
+        """Note what a row's target holds by now, if the row is still there."""
+        fence.check()
+        with suppress(ClientError):  # a failed condition, of all of them: the row is gone
+            await self._call(
+                "UpdateItem",
+                self._client.update_item,
+                Key=self._key(owed.to, f"{KEY}{owed.row_id}"),
+                UpdateExpression="SET #replaced = :replaced",
+                ConditionExpression="attribute_exists(#v)",
+                ExpressionAttributeNames={"#v": "v", "#replaced": "replaced"},
+                ExpressionAttributeValues={":replaced": {"S": replaced}},
+            )
+
     async def settle(self, owed: OwedKey, how: Settlement, by: str, fence: Fence) -> bool:
         """Take a row away unless it holds a greater version than this one; returns whether it is gone now.
 
-        The row goes last: until then whatever was done is done again.
+        The row goes last: until then whatever was done is done again. What a region missed and was brought is not kept
+        apart: there may be any amount of it, and nothing to learn from it.
         """
+        if owed.owed_for is OwedFor.AWAY and how is Settlement.DELIVERED:
+            fence.check()
+            return await self._delete(self._key(owed.to, f"{KEY}{owed.row_id}"), owed.version)
         standing = await self.find(owed.to, owed.row_id)
         if standing is None or standing.version > owed.version:
             return standing is None
@@ -202,7 +226,7 @@ class DynamoOwedKeys:
             after = page.after
             if after is None:
                 break
-        place = {PARTITION: {"S": f"{self._group}|{_TARGETS}"}, SORT: {"S": f"{to.table}|{to.target_id.text}"}}
+        place = {PARTITION: {"S": f"{self._group}|{_TARGETS}"}, SORT: {"S": owner(to)}}
         await self._ask("DeleteItem", self._client.delete_item, Key=place)
         return moved
 
@@ -213,7 +237,7 @@ class DynamoOwedKeys:
         if to in self._noted:
             return
         fence.check()
-        place = {PARTITION: {"S": f"{self._group}|{_TARGETS}"}, SORT: {"S": f"{to.table}|{to.target_id.text}"}}
+        place = {PARTITION: {"S": f"{self._group}|{_TARGETS}"}, SORT: {"S": owner(to)}}
         await self._ask("PutItem", self._client.put_item, Item={**place, "sv": {"N": str(SCHEMA)}})
         self._noted.add(to)
 
@@ -294,7 +318,7 @@ class DynamoOwedKeys:
     # -- keys ----------------------------------------------------------------------------------------------------------
 
     def _partition(self, to: OwedTo) -> str:
-        return f"{self._group}|{to.table}|{to.target_id.text}"
+        return f"{self._group}|{owner(to)}"
 
     def _key(self, to: OwedTo, sort: str) -> dict[str, AttributeValueTypeDef]:
         return {PARTITION: {"S": self._partition(to)}, SORT: {"S": sort}}
@@ -305,22 +329,26 @@ class DynamoOwedKeys:
         return self._rows.owed(member({"Item": row} if row else {}, "Item", f"UpdateItem on the {self._where}"))
 
 
-def _update(row: Row, absent: Iterable[str], first: AttributeValueTypeDef, tries: AttributeValueTypeDef) -> Any:
-    """Members of UpdateItem that set a row, unless it holds a greater version or is of a newer program."""
+def _update(row: Row, absent: Iterable[str], lasting: Row, tries: AttributeValueTypeDef) -> Any:
+    """Members of UpdateItem that set a row, unless it holds a greater version or is of a newer program.
+
+    `lasting`: what stays as the first change that is owed set it.
+    """
     names = {f"#n{number}": name for number, name in enumerate(row)}
     values = {f":n{number}": value for number, value in enumerate(row.values())}
     removed = {f"#r{number}": name for number, name in enumerate(absent)}
     sets = [f"#n{number} = :n{number}" for number in range(len(row))]
-    sets.append("#first = if_not_exists(#first, :first)")
+    sets += [f"#{name} = if_not_exists(#{name}, :{name})" for name in lasting]
     remove = f" REMOVE {', '.join(removed)}" if removed else ""
     return {
         "UpdateExpression": f"SET {', '.join(sets)}{remove} ADD #tries :tries",
         "ConditionExpression": "(attribute_not_exists(#v) OR #v <= :v) AND (attribute_not_exists(#sv) OR #sv <= :sv)",
         "ExpressionAttributeNames": {
-            **names, **removed, "#first": "first", "#tries": "tries", "#v": "v", "#sv": "sv",
+            **names, **removed, **{f"#{name}": name for name in lasting}, "#tries": "tries", "#v": "v", "#sv": "sv",
         },
         "ExpressionAttributeValues": {
-            **values, ":first": first, ":tries": tries, ":v": row["v"], ":sv": {"N": str(SCHEMA)},
+            **values, **{f":{name}": value for name, value in lasting.items()},
+            ":tries": tries, ":v": row["v"], ":sv": {"N": str(SCHEMA)},
         },
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
     }  # fmt: skip

@@ -3,9 +3,10 @@
 Rows (hash `pk`, range `sk`), each with a schema version `sv`:
 
     <group>|<source table>|<target>   key|<row id>      what is owed: one row a key; small, because a shard loads them
+    <group>|<table>|<target>|away     key|<row id>      the same, of what a region of a mesh missed while it was away
     <group>|<source table>|<target>   body|<row id>     the image, or the record that cannot be read, compressed
     <group>|<source table>|<target>   settled|<row id>  what was owed, and how it was settled, for a while
-    <group>|targets                   <table>|<target>  who was ever owed something
+    <group>|targets                   <table>|<target>  who was ever owed something; with |away, what it missed
 
 Invariant: a row is either understood as a whole or named as corrupt, with the attribute and a remedy.
 """
@@ -63,10 +64,10 @@ class OwedRows:
                 first=self._number(row, "first"),
                 last=self._number(row, "last"),
                 by=self.text(row, "by"),
-                owed_for=OwedFor(self.text(row, "for")),
                 tries=int(self._number(row, "tries")),
                 size=int(self._number(row, "size")) if "size" in row else None,
                 body=BodyState(self.text(row, "body")),
+                replaced=self.text(row, "replaced") if "replaced" in row else None,
             )
         except (ValueError, MalformedRecord) as error:
             raise self._corrupt(row, "event, for, body or k") from error
@@ -89,11 +90,12 @@ class OwedRows:
             )
 
     def _to(self, row: Row, name: str, text: str) -> OwedTo:
-        table, _, target = text.partition("|")
+        table, _, rest = text.partition("|")
+        target, _, reason = rest.partition("|")
         target_id = parse_target(target)
-        if target_id is None:
+        if target_id is None or reason not in _REASONS:
             raise self._corrupt(row, name)
-        return OwedTo(TableName(table), target_id)
+        return OwedTo(TableName(table), target_id, _REASONS[reason])
 
     def text(self, row: Row, name: str) -> str:
         """A string attribute."""
@@ -118,6 +120,15 @@ class OwedRows:
             f"The row {partition} / {sort} of the {self.where} is corrupt: attribute {name} is missing or unreadable.",
             advice="Delete the row, then compare its item with `replicator inspect`: what was owed is forgotten.",
         )
+
+
+def owner(to: OwedTo) -> str:
+    """To whom keys are owed, as text: a part of a row's key."""
+    reason = "" if to.owed_for is OwedFor.REFUSED else f"|{to.owed_for}"
+    return f"{to.table}|{to.target_id.text}{reason}"
+
+
+_REASONS = {"": OwedFor.REFUSED, **{each.value: each for each in OwedFor if each is not OwedFor.REFUSED}}
 
 
 def attributes(owed: OwedKey, body: BodyState) -> dict[str, AttributeValueTypeDef]:

@@ -93,6 +93,7 @@ class Effect(enum.Enum):
     STALE = "stale"  # the replica already held this version or a newer one
     ABSENT = "absent"  # there was nothing to delete
     ECHO = "echo"  # a write of our own that came back, verified (meshes only)
+    OWED = "owed"  # it was away or refused the change, and is owed its key (meshes only)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from replicator.domain.rules import Rule
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.gate import Gate
 from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.applying.owing import Owing
 from replicator.engine.applying.parking import Parking
 from replicator.engine.applying.set_aside import SetAside
 from replicator.engine.limits import Limits
@@ -44,6 +45,14 @@ class TargetPorts:
     """Where refusals are set aside; None of a target that waits for them."""
     gate: Gate = field(default_factory=Gate)
     """Closed while the target's world is wrong."""
+    owing: Mapping[RegionId, Owing] = field(default_factory=dict)
+    """What the other regions of a mesh are owed; one that is not named is waited for."""
+
+    @property
+    def parkings(self) -> list[Parking]:
+        """Every place where refusals are set aside: of the target, and of each other region of a mesh."""
+        refused = [owing.refused for owing in self.owing.values()]
+        return [parking for parking in (self.parking, *refused) if parking is not None]
 
 
 @dataclass(slots=True)
@@ -61,6 +70,7 @@ class Tally:
     unstored: int = 0
     kept_removals: int = 0
     parked: int = 0
+    missed: int = 0
     retries: int = 0
 
     @property
@@ -80,6 +90,7 @@ class Tally:
         self.unstored += tried.unstored
         self.kept_removals += tried.kept_removals
         self.parked += tried.parked
+        self.missed += tried.missed
 
 
 @dataclass(slots=True)
@@ -134,6 +145,8 @@ class TargetContext:
     unfinished: Unfinished = field(default_factory=dict)
     aside: SetAside | None = None
     """Where refusals go; None: nowhere, and the target waits."""
+    by: str = ""
+    """The worker, as rows name it."""
 
     async def log(self, conflict: LogConflict, sequence: SequenceNumber, tally: Tally) -> None:
         """Make a conflict entry durable."""

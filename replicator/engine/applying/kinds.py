@@ -32,7 +32,7 @@ class Kind:
     holds_back: str
     """What waits while a record is not done."""
     parks: bool
-    """Whether what it refuses may be set aside as an owed key, so that everything behind it goes on."""
+    """Whether what it refuses, or what cannot be read, may be set aside, so that everything behind it goes on."""
 
 
 def _mesh(context: TargetContext) -> MeshDriver:
@@ -62,9 +62,9 @@ KINDS: Mapping[TargetKind, Kind] = {
         begins=Begins.WITH_ITS_MEMBERS,
         asks="the endpoints of all regions of the mesh, and the caches of the one that is read",
         holds_back="the next page of the shard, for every region of the mesh",
-        # There a record gets its version when it is evaluated, and which regions hold it decides what may be done with
-        # it later: a record that one region misses is sound only as a key that is owed to that region.
-        parks=False,
+        # That is records that cannot be read. What one region refuses or misses is a key that is owed to that region
+        # (`owing.py`); what the home region refuses has no version yet, and is waited for.
+        parks=True,
     ),
 }
 

@@ -1,7 +1,7 @@
 """Driving the modes of a mesh: one record after another is brought to every region of its rule.
 
-Invariant: a record counts as done when every region has answered, or something newer was seen at home. Records of one
-key are never merged: each carries a write that a conflict log may have to show.
+Invariant: a record counts as done when every region has answered, or is owed its key, or something newer was seen at
+home. Records of one key are never merged: each carries a write that a conflict log may have to show.
 """
 
 from __future__ import annotations
@@ -33,12 +33,16 @@ from replicator.domain.modes.requests import (
     Wait,
 )
 from replicator.domain.modes.versioned.replicate import VersionedMesh
+from replicator.domain.owed_keys import is_refusal
 from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import ActivePlan, VersionedPlan
 from replicator.domain.stamps import held
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
+from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.context import Begun, Tally, TargetContext
 from replicator.engine.applying.mesh_records import ActiveRecord, MeshRecord, VersionedRecord
+from replicator.engine.applying.owing import Owed, Owing
+from replicator.engine.applying.partner import Missing
 from replicator.engine.waiting import pause_or_raise
 
 _WAIT_SECONDS = 0.04
@@ -67,7 +71,8 @@ class MeshDriver:
         self._home = context.rule.source
         self._suspects: set[RegionId] = set()
         """Regions that did not answer when they were last asked."""
-        self._regions = {self._home: context.ports.region, **context.ports.others}
+        partners = {region: owing.partner for region, owing in context.ports.owing.items()}
+        self._regions = {self._home: context.ports.region, **context.ports.others, **partners}
         self._stamp = plan.policy.attribute if isinstance(plan, ActivePlan) else STAMP
 
     def units(self, run: Run) -> Sequence[Run]:
@@ -131,10 +136,69 @@ class MeshDriver:
                 return settled
             begun = unfinished[record.sequence] = Begun(settled, counted)
         for region in self._in_order(begun):
-            begun.answered[region] = await self._drive(taken.deliver(region, begun.settled), record, tally)
+            begun.answered[region] = await self._bring(region, taken, begun, record, tally)
         tally.take(begun.counted)
         del unfinished[record.sequence]
         return taken.finish(begun)
+
+    async def _bring(
+        self, region: RegionId, taken: MeshRecord[Any], begun: Begun, record: ChangeRecord, tally: Tally
+    ) -> Effect:
+        """Bring a settled record to another region; what that misses or refuses is owed to it from then on."""
+        owing = self._context.ports.owing.get(region)
+        steps = taken.deliver(region, begun.settled)
+        if owing is None:
+            effect: Effect = await self._drive(steps, record, tally)
+            return effect
+        context = self._context
+        change = Owed(record, context.place, taken.decided(begun.settled), taken.replaced, context.by)
+        owing.partner.key = record.key
+        if owing.owes and isinstance(self._plan, VersionedPlan):
+            return await self._through_its_row(owing, change, begun.counted)
+        try:
+            async with owing.partner.awaited():
+                effect = await self._drive(steps, record, tally)
+        except Missing:
+            return await self._miss(owing, change, begun.counted)
+        except ReplicatorError as error:
+            if is_refusal(error) and owing.refused is not None:
+                await owing.refuse(change, error, context.fence)
+                begun.counted.parked += 1
+                return Effect.OWED
+            if error.disposition is not Disposition.RELINQUISH and owing.partner.is_missing:
+                return await self._miss(owing, change, begun.counted)
+            raise
+        await owing.taken(change, context.fence)
+        return effect
+
+    async def _miss(self, owing: Owing, change: Owed, counted: Tally) -> Effect:
+        await owing.miss(change, self._context.fence)
+        counted.missed += 1
+        return Effect.OWED
+
+    async def _through_its_row(self, owing: Owing, change: Owed, counted: Tally) -> Effect:
+        """Bring a change as a drain does, because the region may have missed what this one replaced.
+
+        Mode `versioned` judges by what a change replaced whether it overwrites something unseen; the row knows what the
+        first one that was missed had replaced. What fails is the drainer's from here on.
+        """
+        context = self._context
+        if owing.partner.is_missing:
+            return await self._miss(owing, change, counted)
+        try:
+            async with owing.alone(change.record.key), owing.partner.awaited():
+                row = await owing.miss(change, context.fence)
+                holds = await bring(context, row, owing.partner.name, owing.partner)
+                await owing.drained(row, holds, context.by, context.fence)
+        except Missing:
+            return await self._miss(owing, change, counted)
+        except ReplicatorError as error:
+            if error.disposition is Disposition.RELINQUISH:
+                raise
+            return await self._miss(owing, change, counted)
+        else:
+            await owing.taken(change, context.fence)
+        return Effect.OWED
 
     async def _settle(self, record: ChangeRecord, taken: MeshRecord[Any], counted: Tally, tally: Tally) -> Any:
         """Do what is to be done at home, and drop cache entries beside the table first, whose write is durable.

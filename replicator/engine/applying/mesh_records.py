@@ -35,6 +35,13 @@ _EFFECTS: Mapping[Ending, Effect] = {
 class MeshRecord(Protocol[S]):
     """What one record asks of the regions of its mesh."""
 
+    @property
+    def replaced(self) -> str | None:
+        """What the record replaced knowingly, as a row notes it (`OwedKey.replaced`)."""
+
+    def decided(self, settled: S) -> str:
+        """What a row's version says beside the record's place: what was decided about it, if that may change."""
+
     def settle(self) -> Generator[Any, Any, S | Effect]:
         """Ask the home region: the effect if that is all, else what is to be delivered."""
 
@@ -47,6 +54,12 @@ class MeshRecord(Protocol[S]):
 
 class ActiveRecord:
     """A record of mode `active-active`."""
+
+    replaced = None
+
+    def decided(self, settled: active_active.Settled) -> str:
+        """Its version: a record that is evaluated again, because its item was gone, may be given a greater one."""
+        return settled.owed_version
 
     def __init__(self, record: ChangeRecord, mesh: Mesh) -> None:
         self._mesh = mesh
@@ -77,6 +90,16 @@ class VersionedRecord:
         self._now = now
         self._known = own_writes.known(record.key, now)
 
+    @property
+    def replaced(self) -> str | None:
+        """The rank of the image that it replaced knowingly; empty when there was none."""
+        return versioned.replaced_by(self._mesh, self._write) or ""
+
+    def decided(self, settled: versioned.Settled) -> str:
+        """Nothing: its rank is its own."""
+        del settled
+        return ""
+
     def settle(self) -> RegionSteps[versioned.Settled | Effect]:
         """Ask the home region, where a delete, a write to be taken back and a create below a tombstone end first."""
         settled = yield from versioned.settle(self._mesh, self._write, self._known)
@@ -88,8 +111,9 @@ class VersionedRecord:
         return (yield from versioned.deliver(self._mesh, region, self._write, self._known))
 
     def finish(self, begun: Begun) -> Effect:
-        """The strongest effect of all regions."""
-        return self._joined(begun.settled.joined(self._mesh, begun.answered))
+        """The strongest effect of all regions; what a region is owed is not known to be there."""
+        answered = {region: effect for region, effect in begun.answered.items() if effect is not Effect.OWED}
+        return self._joined(begun.settled.joined(self._mesh, answered))
 
     def _joined(self, joined: Joined) -> Effect:
         self._own_writes.note(self._write.key, joined, self._now)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 
-from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.domain.identifiers import RegionId, RuleName, WorkerId
 from replicator.domain.shards.leases import Pulse
 from replicator.domain.shards.statements import Statements
 from replicator.engine.limits import Limits
@@ -56,6 +56,8 @@ class Members:
         """Workers that beat and are not about to leave, ourselves included."""
         self.paused: Mapping[RuleName, float] = {}
         """Rules that an operator has paused, and since when."""
+        self.resting: frozenset[tuple[RuleName, RegionId]] = frozenset()
+        """Regions that an operator has paused for a rule."""
         self.pulses: Mapping[WorkerId, Pulse] = {}
         """What every worker showed last; that of a dead one as long as its row stands."""
 
@@ -142,10 +144,10 @@ class Members:
     async def _look_for_paused(self, now: float) -> bool:
         if now - self._paused_at < self._limits.heartbeat_seconds:
             return False
-        paused = await self._membership.paused()
+        paused, resting = await self._membership.paused(), await self._membership.resting()
         self._paused_at = now
-        changed = paused != self.paused
-        self.paused = paused
+        changed = (paused, resting) != (self.paused, self.resting)
+        self.paused, self.resting = paused, resting
         self._observer.paused(paused)
         return changed
 

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 import asyncio
 
+from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.loads import Loads
+from replicator.engine.applying.draining import Drainer, DrainPorts
+from replicator.engine.applying.owing import Owing
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
-from replicator.engine.membership.session import Session
+from replicator.engine.membership.session import Session, ShardFence
 from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.stream_coordinator import SessionPorts, StreamCoordinator
 from replicator.engine.ownership.stream_succession import StreamSuccession
 from replicator.engine.service import Service
-from replicator.ports.services import ServiceKind, source_service
+from replicator.ports.services import ServiceKind, owed_service, source_service
+
+_LONGEST_DRAIN = 86_400.0
+_LONGEST_REST = 2.0
+"""A drain that failed is tried again soon: what it waits for is a table at home, or a lease."""
 
 
 class SourceCoordinator:
@@ -53,14 +60,50 @@ class SourceCoordinator:
             parked = source_service(ServiceKind.PARKED, self._source.region, self._source.table)
             watch = Service(parked, service.observer, service.over, service.longest, service.hang_seconds)
             group.create_task(watch.run(self._refresh_parked), name=parked.shown)
+            for rule in self._source.rules:
+                for target in rule.targets:
+                    for owing in self._ports.targets[target.target_id].owing.values():
+                        group.create_task(
+                            self._drain(rule, target, owing), name=f"drain for {owing.partner.name} by {rule.name}"
+                        )
             await service.run(lambda: self._arrange(group), self._changed)
 
     async def _refresh_parked(self) -> float:
         """Look what of the open rows was settled or added elsewhere."""
         for ports in self._ports.targets.values():
-            if ports.parking is not None:
-                await ports.parking.refresh()
+            for parking in ports.parkings:
+                await parking.refresh()
         return self._limits.owed_seconds
+
+    async def _drain(self, rule: Rule, target: Target, owing: Owing) -> None:
+        """Look after one region that may be owed keys of this source, until the program stops."""
+        shared, changed, partner = self._shared, asyncio.Event(), owing.partner
+        ports = DrainPorts(
+            self._ports.clock,
+            self._ports.observer,
+            ShardFence(shared.session),
+            self._limits,
+            shared.stop,
+            shared.session.worker,
+        )
+        drainer = Drainer(
+            rule,
+            owing,
+            self._ports.targets[target.target_id],
+            ports,
+            seated=lambda: any(each.seated for each, _ in self._coordinators.values()),
+            is_paused=lambda: (rule.name, partner.name) in shared.members.resting,
+        )
+        name = owed_service(self._source.region, self._source.table, rule.name, partner.name)
+        # Draining may take hours, so a long attempt is no sign of an answer that is missing.
+        service = Service(name, ports.observer, (shared.stop,), _LONGEST_REST, _LONGEST_DRAIN)
+        partner.listen(changed)
+        shared.members.listen(changed.set)
+        try:
+            await service.run(drainer.look, changed)
+        finally:
+            shared.members.unlisten(changed.set)
+            partner.unlisten(changed)
 
     async def _arrange(self, group: asyncio.TaskGroup) -> float:
         """Follow each stream that some rule is to read, for those rules."""

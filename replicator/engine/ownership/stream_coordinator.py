@@ -113,6 +113,11 @@ class StreamCoordinator:
             wake=self._wake.set,
         )
 
+    @property
+    def seated(self) -> bool:
+        """Whether this worker has the stream's seat."""
+        return self._discovery.seated
+
     def read_for(self, rules: tuple[Rule, ...], *, others_come: bool) -> None:
         """From now on read for these rules; for none: end."""
         if not rules:

@@ -170,9 +170,9 @@ class Pipeline:
         if self._over.is_set():
             raise Stopped
         start = await self._start()
-        parking = self._parking
-        if parking is not None:
-            await parking.load()
+        if parks_refusals(self._rule, self.target.kind):
+            for parking in self._context.ports.targets[self.target.target_id].parkings:
+                await parking.load()
         position = await self._losses.begin(start, self._stop)
         self._context.ports.observer.service_recovered(self._service)
         self._error = None
@@ -288,6 +288,7 @@ class Pipeline:
             self._stop,
             self._unfinished,
             self._aside,
+            context.lease.owner,
         )
         started_at = start.started_at if self._rule.start is Start.LATEST else None
         return TargetApplier(of_target, started_at=started_at, rewind=context.row.rewinds.get(target_id))

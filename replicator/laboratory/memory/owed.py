@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from replicator.domain.owed_keys import (
     BodyState,
+    OwedFor,
     OwedKey,
     OwedTo,
     SettledKey,
@@ -56,6 +57,14 @@ class MemoryOwedKeys:
             version, kept = self.bodies.get((owed.to, owed.row_id), ("", b""))
             return unpacked(kept) if version == owed.version else None
 
+    async def rebase(self, owed: OwedKey, replaced: str, fence: Fence) -> None:
+        """Note what a row's target holds by now, if the row is still there."""
+        async with self.faults.around("rebase_owed"):
+            fence.check()
+            where = owed.to, owed.row_id
+            if where in self.rows:
+                self.rows[where] = replace(self.rows[where], replaced=replaced)
+
     async def settle(self, owed: OwedKey, how: Settlement, by: str, fence: Fence) -> bool:
         """Take a row away unless it holds a greater version than this one; returns whether it is gone now."""
         async with self.faults.around("settle_owed"):
@@ -64,7 +73,8 @@ class MemoryOwedKeys:
             standing = self.rows.get(where)
             if standing is None or not settles(owed.version, standing.version):
                 return standing is None
-            self.settled.append(SettledKey(standing, how, by, self.now))
+            if owed.owed_for is not OwedFor.AWAY or how is not Settlement.DELIVERED:
+                self.settled.append(SettledKey(standing, how, by, self.now))
             self.bodies.pop(where, None)
             del self.rows[where]
             return True

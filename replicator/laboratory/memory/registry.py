@@ -32,6 +32,7 @@ class MemoryMembership:
         self.faults = faults or Faults()
         self._pulses: dict[WorkerId, Pulse] = {}
         self._paused: dict[RuleName, float] = {}
+        self._resting: set[tuple[RuleName, RegionId]] = set()
 
     def pause(self, rule: RuleName, at: float = 0.0) -> None:
         """Pause a rule, as an operator does."""
@@ -40,6 +41,14 @@ class MemoryMembership:
     def resume(self, rule: RuleName) -> None:
         """Let a rule go on, as an operator does."""
         self._paused.pop(rule, None)
+
+    def pause_region(self, rule: RuleName, region: RegionId) -> None:
+        """Pause one region of a rule, as an operator does."""
+        self._resting.add((rule, region))
+
+    def resume_region(self, rule: RuleName, region: RegionId) -> None:
+        """Let it go on, as an operator does."""
+        self._resting.discard((rule, region))
 
     async def beat(self, worker: WorkerId, pulse: Pulse) -> None:
         """Show a sign of life."""
@@ -60,6 +69,11 @@ class MemoryMembership:
         """Rules that are paused, and since when."""
         async with self.faults.around("paused"):
             return dict(self._paused)
+
+    async def resting(self) -> frozenset[tuple[RuleName, RegionId]]:
+        """Regions that are paused for a rule."""
+        async with self.faults.around("resting"):
+            return frozenset(self._resting)
 
 
 class MemoryClaims:

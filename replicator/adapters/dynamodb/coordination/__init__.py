@@ -11,6 +11,7 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
                                                             program
     <group>|rules                   <rule>                  paused_at, note; formerly: names that it had before
     <group>|tables                  <rule>|<region>|<table> table_id, noted_at; former, accepted_at, accepted_by
+    <group>|regions                 <rule>|<region>         paused_at, note
     <group>|streams                 <region>|<table>|<ms>   arn, drained_for
     <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at,
                                                             acknowledged_by, note

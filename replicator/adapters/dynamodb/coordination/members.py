@@ -14,7 +14,7 @@ from replicator.adapters.dynamodb.coordination.changes import Change, binary, nu
 from replicator.adapters.dynamodb.coordination.names import STATEMENTS, key
 from replicator.adapters.dynamodb.coordination.rows import CorruptRow
 from replicator.adapters.dynamodb.coordination.statements import packed
-from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.domain.identifiers import RegionId, RuleName, WorkerId
 from replicator.domain.shards.leases import Pulse
 
 if TYPE_CHECKING:
@@ -60,3 +60,8 @@ class DynamoMembership:
         return {
             RuleName(reader.text(row, "sk")): reader.seconds(row, "paused_at") for row in rows if "paused_at" in row
         }
+
+    async def resting(self) -> frozenset[tuple[RuleName, RegionId]]:
+        """Regions that an operator has paused for a rule."""
+        rows = await self._table.query(self._table.names.regions)
+        return frozenset(self._table.reader.rule_and_region(row) for row in rows)

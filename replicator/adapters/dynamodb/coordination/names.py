@@ -59,6 +59,11 @@ class Names:
         return f"{self.group}|workers"
 
     @property
+    def regions(self) -> str:
+        """Partition of the regions of rules that operators have paused."""
+        return f"{self.group}|regions"
+
+    @property
     def rules(self) -> str:
         """Partition of what operators want of rules."""
         return f"{self.group}|rules"

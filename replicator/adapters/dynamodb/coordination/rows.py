@@ -48,6 +48,7 @@ _ADVICE_BY_PARTITION = {
     "gaps": "Delete the row: a loss that still stops a target is found and noted again.",
     "rules": "Delete the row: its rule is then not paused.",
     "tables": "Delete the row: the table is taken for the one that its rule wrote before, and noted again.",
+    "regions": "Delete the row: its region is then not paused for the rule.",
 }
 
 _STREAM_PARTS = 3
@@ -177,6 +178,11 @@ class RowReader:
         targets = frozenset(target_id for target_id in noted.values() if target_id is not None)
         rules = frozenset(RuleName(name) for name, target_id in noted.items() if target_id is None)
         return KnownStream(self.stream(row), targets, rules, closed="drained" in row)
+
+    def rule_and_region(self, row: Row) -> tuple[RuleName, RegionId]:
+        """Whose region a row is about."""
+        rule, _, region = self.text(row, "sk").partition("|")
+        return RuleName(rule), RegionId(region)
 
     def former_names(self, row: Row) -> frozenset[RuleName]:
         """The names that a rule had before."""
