@@ -120,6 +120,16 @@ def test_a_rule_without_its_table_a_dropped_replica_and_a_denied_role_hold_only_
         f"rule-{dropped}/replica/eu:{dropped}",
     )
 
+    # which comes back empty is not the table that was written to, until an operator says so
+    asyncio.run(rules.world.create_table("eu", dropped))
+    wait_for("what is wrong", lambda: rules.held()[dropped]["cause"] == "replaced", PATIENT_SECONDS)
+    rules.all_flow(others)
+    assert not rules.arrived(dropped)
+    accepted = rules.world.command("rules", "accept", f"rule-{dropped}", "--region", "eu", config=rules.config)
+    assert accepted.returncode == 0, accepted.stderr
+    wait_for("what was owed to it", lambda: rules.arrived(dropped), PATIENT_SECONDS)
+    assert not rules.held()
+
     # a role that is denied for a while
     denied, others = TABLES[5], [table for table in others if table != TABLES[5]]
     rules.endpoints["eu"].fail(Fault.DENIED, about(denied))
