@@ -20,6 +20,9 @@ _ROUNDS_TO_CEILING = 32
 _SILENT_SECONDS = 2.0
 """A table that throttles, and took nothing for so long, throttles as a whole."""
 
+_HANGING_SECONDS = 1.0
+"""A table that was sent nothing and answered nothing for so long may be back, whatever still hangs there."""
+
 _ALL = (1 << _LATELY) - 1
 
 
@@ -87,7 +90,7 @@ class AdaptiveLimit:
 class Pace:
     """One table as one process writes it: a limit for single requests and one for transactions, within one ceiling."""
 
-    __slots__ = ("_answered_at", "ceiling", "singles", "transactions")
+    __slots__ = ("_answered_at", "_seen_at", "ceiling", "singles", "transactions")
 
     def __init__(self, ceiling: int, now: float) -> None:
         """`now`: monotonic seconds, here and below."""
@@ -95,6 +98,7 @@ class Pace:
         self.singles = AdaptiveLimit(ceiling)
         self.transactions = AdaptiveLimit(ceiling)
         self._answered_at = now
+        self._seen_at = now
 
     @property
     def in_flight(self) -> int:
@@ -110,12 +114,22 @@ class Pace:
         """Whether a request under one of the two limits may begin."""
         return limit.has_room and self.singles.in_flight + self.transactions.in_flight < self.ceiling
 
+    def hangs(self, now: float) -> bool:
+        """Whether one request more may begin though there is no room, because those under way seem to hang."""
+        return now - self._seen_at >= _HANGING_SECONDS
+
+    def begin(self, limit: AdaptiveLimit, now: float) -> int:
+        """A request begins; returns its number, by which it ends."""
+        self._seen_at = now
+        return limit.begin()
+
     def taken(self, limit: AdaptiveLimit, now: float) -> None:
         """A request was answered by the table."""
         limit.taken()
-        self._answered_at = now
+        self._answered_at = self._seen_at = now
 
     def throttled(self, limit: AdaptiveLimit, number: int, now: float) -> bool:
         """A request was throttled; whether that is a matter of its key, because the table takes others."""
         limit.throttled(number)
+        self._seen_at = now
         return now - self._answered_at < _SILENT_SECONDS

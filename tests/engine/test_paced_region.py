@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from replicator.domain.errors import KeyThrottled, Throttled, Unreachable
+from replicator.domain.errors import KeyThrottled, PoisonRecord, Throttled, Unreachable
 from replicator.domain.modes.requests import (
     Delete,
     GuardedPut,
@@ -21,7 +21,7 @@ from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import Fault, MemoryRegion, OpenFence
 from replicator.ports.targets import Fence
-from tests.engine.world import LoopClock, World, image, key_of, slow, until
+from tests.engine.world import LoopClock, World, hold, image, key_of, slow, until
 
 
 def put(name: str) -> Put:
@@ -112,6 +112,43 @@ async def test_who_is_cancelled_in_its_turn_leaves_it_to_the_next() -> None:
     assert bench.pace.in_flight == 0
 
 
+async def test_who_is_cancelled_as_its_turn_comes_hands_it_on() -> None:
+    bench = Bench(ceiling=1)
+    fence = OpenFence()
+    tasks: list[asyncio.Task[None]] = []
+
+    async def first() -> None:
+        await bench.region.execute(put("a"), fence)
+        tasks[0].cancel()  # it was called by our end, and did not run since
+
+    going = asyncio.ensure_future(first())
+    await asyncio.sleep(0)
+    tasks += [bench.send(put(name), fence, name) for name in "bc"]
+    await asyncio.sleep(0)
+    async with asyncio.timeout(5):
+        await asyncio.wait([going, *tasks])
+    assert bench.order == ["c"]
+    assert bench.pace.in_flight == 0
+
+
+async def test_requests_that_hang_keep_none_from_finding_out_that_the_table_is_back() -> None:
+    bench = Bench(ceiling=4)
+    gate = hold(bench.memory.faults, "GuardedPut")
+    fence = OpenFence()
+    hanging = [bench.send(guarded(f"h{number}"), fence) for number in range(4)]
+    await asyncio.sleep(0.5)
+    assert bench.pace.in_flight == 4
+    async with asyncio.timeout(2):
+        await bench.send(put("probe"), OpenFence())
+    assert bench.pace.in_flight == 4
+    later = [bench.send(guarded(f"l{number}"), fence) for number in range(10)]
+    await asyncio.sleep(3.2)
+    assert 5 <= bench.pace.in_flight <= 8, "one a second, and no flood"
+    gate.set()
+    await asyncio.gather(*hanging, *later)
+    assert bench.pace.in_flight == 0
+
+
 async def test_a_request_is_not_held_up_by_cancelled_ones_before_it() -> None:
     bench = Bench(ceiling=1)
     fence = OpenFence()
@@ -146,6 +183,17 @@ async def test_what_gets_no_answer_lowers_no_limit_and_keeps_no_place(fault: Fau
         with pytest.raises(Unreachable):
             await bench.region.execute(put(f"k{number}"), OpenFence())
     assert (bench.pace.singles.allowed, bench.pace.in_flight) == (64, 0)
+
+
+async def test_an_item_that_is_refused_for_good_is_an_answer() -> None:
+    bench = Bench(ceiling=64)
+    await bench.throttle_all()
+    assert bench.pace.singles.throttled_lately == 100
+    bench.memory.poison(key_of("big"), "it is too large")
+    for _ in range(150):
+        with pytest.raises(PoisonRecord):
+            await bench.region.execute(put("big"), OpenFence())
+    assert bench.pace.singles.throttled_lately == 0
 
 
 async def test_refusals_are_answers() -> None:

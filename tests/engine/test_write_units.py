@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -16,7 +17,8 @@ from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import MemoryRegion, OpenFence
 from replicator.ports.targets import Fence, Region
-from tests.engine.world import LoopClock, World, key_of, slow, until
+from tests.engine.test_coordinator import replace_stream
+from tests.engine.world import ORDERS, US, LoopClock, World, key_of, slow, until
 
 UNITS = 100
 LIMITS = Limits(checkpoint_seconds=0.2, lease_seconds=4.0, heartbeat_seconds=1.0, watch_seconds=0.25)
@@ -137,19 +139,31 @@ async def test_what_indexes_take_counts_as_the_region_tells_it() -> None:
         assert meter.within(since, now()) == pytest.approx(10 * UNITS, rel=0.06)
 
 
-async def test_a_request_that_was_throttled_took_nothing() -> None:
-    world, meter = World(), Meter()
-    slow(world.region.faults, 0.01)
-    async with world.process(limits=LIMITS, wire_to=meter.at(0), write_units=4) as process:
-        await until(lambda: world.owner() is not None)
-        await asyncio.sleep(1)
-        world.region.faults.outage = Throttled
-        world.put("a", 1)
-        await until(lambda: process.paces[next(iter(process.paces))].throttles >= 4)
-        world.region.faults.outage = None
-        since = now()
-        await until(world.same, within=10)
-        assert now() - since < 4, "no unit was owed for what was thrown back"
+async def test_what_was_thrown_back_took_no_units() -> None:
+    clock, memory = LoopClock(), MemoryRegion()
+    bucket = UnitBucket(10, clock.monotonic())
+    region = PacedRegion(memory, Pace(4, clock.monotonic()), clock, WriteBudget(bucket, lambda: 1.0, clock))
+    memory.faults.outage = Throttled
+    began = now()
+    for _ in range(50):
+        with pytest.raises(Throttled):
+            await region.execute(RaiseTombstone(key_of("a"), "1"), OpenFence())
+    assert now() == began
+    assert bucket.taken == 0
+
+
+async def test_a_replaced_stream_counts_no_more_when_it_is_left() -> None:
+    world = World()
+    async with world.process(limits=replace(LIMITS, drained_seconds=3), write_units=UNITS) as process:
+        world.put("a", 0)
+        await until(world.same)
+        replace_stream(world)
+        world.put("b", 0)
+        await until(world.same)
+        await until(lambda: len(process.holdings._held) == 1, within=30)
+        assert process.holdings.share({(US, ORDERS)}) == pytest.approx(1)
+        await process.drain()
+        assert not process.holdings._held
 
 
 async def test_reads_wait_for_no_units_and_writes_behind_them_do() -> None:

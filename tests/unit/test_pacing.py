@@ -190,6 +190,29 @@ def test_both_kinds_of_requests_share_one_ceiling_and_fall_apart() -> None:
     assert pace.throttles == 300
 
 
+def test_a_table_hangs_when_it_was_sent_nothing_and_answered_nothing_for_a_second() -> None:
+    pace = Pace(CEILING, now=0.0)
+    number = pace.begin(pace.singles, now=10.0)
+    assert not pace.hangs(10.9)
+    assert pace.hangs(11.0)
+    pace.throttled(pace.singles, number, now=11.0)
+    assert not pace.hangs(11.5), "a throttle is an answer"
+    pace.begin(pace.transactions, now=20.0)
+    pace.taken(pace.transactions, now=21.0)
+    assert not pace.hangs(21.5)
+    assert pace.hangs(22.0)
+
+
+def test_a_limit_that_fell_doubles_per_round_at_most_and_then_grows_by_its_step() -> None:
+    limit, seen = fallen(), []
+    for _ in range(7):
+        round_of(limit, throttled=False)
+        seen.append(limit.allowed)
+    assert all(now <= 2 * before for before, now in zip([1, *seen], seen, strict=False))
+    assert all(now - before <= 8 for before, now in zip([1, *seen], seen, strict=False))
+    assert seen[-1] >= 28
+
+
 def test_a_throttle_is_its_keys_own_while_the_table_takes_others() -> None:
     pace = Pace(CEILING, now=0.0)
     pace.singles.begin()

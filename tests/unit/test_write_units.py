@@ -206,6 +206,12 @@ def test_a_share_follows_what_is_read_at_the_moment() -> None:
     assert holdings.share({(US, ORDERS)}) > before
 
 
+def test_a_share_is_the_whole_at_most_also_when_more_is_read_than_the_rows_showed() -> None:
+    holdings = Holdings()
+    holdings.tell(stream(), shards(3), 1, 1)
+    assert holdings.share({(US, ORDERS)}) == pytest.approx(1)
+
+
 def test_only_streams_of_the_rules_tables_count() -> None:
     holdings = Holdings()
     holdings.tell(stream(), shards(1), 1, 2)

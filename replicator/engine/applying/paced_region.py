@@ -1,7 +1,8 @@
 """A region's table as all shards of this process write it: so many requests in flight as it takes, shard after shard.
 
 It stands before the adapter of one table and decides nothing about requests. Invariant: a request waits here before its
-fence is checked, never behind it; and a shard waits for its turn, not until another shard's queue is empty.
+fence is checked, never behind it; a shard waits for its turn, not until another shard's queue is empty; and requests
+that hang keep none from finding out that the table is back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.turns import Turns
 from replicator.ports.clock import Clock
 from replicator.ports.targets import Fence, Region
+
+_LOOK_SECONDS = 0.5
 
 
 class _Flow:
@@ -39,6 +42,7 @@ class PacedRegion:
         self._clock = clock
         self._singles, self._transactions = _Flow(pace.singles), _Flow(pace.transactions)
         self._next_first, self._next_second = self._singles, self._transactions
+        self._looking = False
 
     async def execute(self, request: Request, fence: Fence) -> Response:
         """Carry a request out when it may be sent; `KeyThrottled` when only the partition of its key is throttled."""
@@ -58,10 +62,10 @@ class PacedRegion:
     async def _send(self, request: Request, fence: Fence) -> Response:
         flow = self._transactions if isinstance(request, GuardedPut) else self._singles
         limit = flow.limit
-        if flow.turns or not self._pace.may_begin(limit):
-            number = await self._turn(flow, fence)
+        if self._pace.may_begin(limit):
+            number = self._pace.begin(limit, self._clock.monotonic())
         else:
-            number = limit.begin()
+            number = await self._turn(flow, fence)
         try:
             response = await self._region.execute(request, fence)
         except Throttled as error:
@@ -86,7 +90,7 @@ class PacedRegion:
     async def _turn(self, flow: _Flow, fence: Fence) -> int:
         """Wait for a turn: a shard is known by its fence."""
         turn = flow.turns.join(id(fence))
-        self._admit()  # those before us may have been cancelled
+        self._look()
         try:
             return await turn
         except asyncio.CancelledError:
@@ -100,10 +104,26 @@ class PacedRegion:
         while self._admit_one(self._next_first) or self._admit_one(self._next_second):
             self._next_first, self._next_second = self._next_second, self._next_first
 
+    def _look(self) -> None:
+        """While requests wait: let one begin now and then, when everything under way seems to hang."""
+        flow = self._next_first if self._next_first.turns else self._next_second
+        if self._pace.hangs(self._clock.monotonic()) and self._call_one(flow):
+            self._next_first, self._next_second = self._next_second, self._next_first
+        if (self._singles.turns or self._transactions.turns) and not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look_again)
+
+    def _look_again(self) -> None:
+        self._looking = False
+        self._look()
+
     def _admit_one(self, flow: _Flow) -> bool:
-        if not flow.turns or not self._pace.may_begin(flow.limit):
+        return bool(flow.turns) and self._pace.may_begin(flow.limit) and self._call_one(flow)
+
+    def _call_one(self, flow: _Flow) -> bool:
+        if not flow.turns:
             return False
-        if flow.turns.call_next(flow.limit.begin()) is not None:
+        if flow.turns.call_next(self._pace.begin(flow.limit, self._clock.monotonic())) is not None:
             return True
         flow.limit.unanswered()  # who waited was cancelled
         return False
