@@ -15,6 +15,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE
 from replicator.domain.progress import END
 from replicator.domain.targets import TargetKind
+from replicator.operations.pacing_status import PacingStatus
 from replicator.operations.parked_rows import regions_of
 from replicator.operations.parked_status import ParkedStatus
 from replicator.operations.status import (
@@ -96,7 +97,7 @@ def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
         for row in rule.held:
             yield f"{row['target'] or f'rule {rule.name}'} is held: {row['reason']} {row['advice']}"
     yield from _losses(found)
-    yield from _slow(found)
+    yield from slow_words(found.pacing)
     over = Counter(shard.over for rule in found.rules for shard in rule.shards if shard.over)
     if over and not everything:
         hidden = " and ".join(f"{count} shards ({why})" for why, count in sorted(over.items()))
@@ -114,14 +115,14 @@ def _losses(found: GroupStatus) -> Iterator[str]:
         yield f"{_parked(rows)} `replicator parked list` says why."
 
 
-def _slow(found: GroupStatus) -> Iterator[str]:
+def slow_words(pacing: PacingStatus) -> Iterator[str]:
     """What is written more slowly than it could be, and why."""
-    for table in found.pacing.throttled:
+    for table in pacing.throttled:
         yield (
             f"{table.table} in {table.region} throttles most requests of rule {table.rule}, so {table.allowed} at a"
             f" time are sent by worker {table.worker}: raise its capacity, or that of the region's side table."
         )
-    for rule in found.pacing.slowed:
+    for rule in pacing.slowed:
         yield (
             f"rule {rule.rule} takes {rule.taken_per_second:g} of {rule.write_units} write units a second in"
             f" {rule.region} and is slowed by write_units."

@@ -9,6 +9,7 @@ import pytest
 from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
+from replicator.cli.status import slow_words
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.pacing import Pace
 from replicator.domain.rules import Rule, Target
@@ -17,7 +18,7 @@ from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
 from replicator.observability.status_document import shown
-from replicator.operations.pacing_status import SlowedRule, ThrottledTable, pacing_status
+from replicator.operations.pacing_status import PacingStatus, SlowedRule, ThrottledTable, pacing_status
 from replicator.ports.events import PacedTable
 
 US, EU = RegionId("us"), RegionId("eu")
@@ -150,6 +151,13 @@ def test_a_table_that_throttles_most_is_named_with_what_it_gets(sight: Sight) ->
     sight.throttle(MORE)
     told = pacing_status([sight.daemon("a")])
     assert told.throttled == [ThrottledTable("a", "orders", "eu", "more", 32)]
+
+
+def test_status_says_in_sentences_what_is_slow_and_why() -> None:
+    pacing = PacingStatus([ThrottledTable("w1", "orders", "eu", "orders", 4)], [SlowedRule("orders", "eu", 500, 498.5)])
+    throttled, slowed = slow_words(pacing)
+    assert throttled.startswith("orders in eu throttles most requests of rule orders, so 4 at a time are sent")
+    assert slowed == "rule orders takes 498.5 of 500 write units a second in eu and is slowed by write_units."
 
 
 def test_a_rule_that_waits_for_units_is_named_with_what_all_workers_take(sight: Sight) -> None:
