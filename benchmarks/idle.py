@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,8 +23,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.counting import Counted, counting
+from benchmarks.profiled import ProfiledDaemon
 from replicator.laboratory.streamlab import StreamLab
-from tests.integration.harness import CREDENTIALS, Daemon, World, open_world
+from tests.integration.harness import Daemon, World, open_world
 
 WRITES_BOUND = 5.0
 """Writes to the coordination table per second."""
@@ -91,25 +91,6 @@ class Moment:
         )
 
 
-class ProfiledDaemon(Daemon):
-    """A daemon under the sampling profiler."""
-
-    profile = Path()
-
-    def start(self) -> None:
-        """Start it."""
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - every argument is composed here
-                [
-                    *(sys.executable, "-m", "benchmarks.sampling", str(self.profile)),
-                    *("replicator", "run", "--config", str(self._config)),
-                ],
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **CREDENTIALS},
-            )
-
-
 def settings(world: World, options: Options, lab: StreamLab, counted: Counted) -> dict[str, Any]:
     """Everything by default, but the time between two looks at an idle shard."""
     written = world.settings(
@@ -128,8 +109,7 @@ def started(world: World, config: Path, options: Options) -> list[Daemon]:
     """The daemons."""
     if options.profile is None:
         return [world.daemon(config) for _ in range(options.workers)]
-    ProfiledDaemon.profile = options.profile
-    daemon = ProfiledDaemon(config, world.directory / "profiled.log")
+    daemon = ProfiledDaemon(config, world.directory / "profiled.log", options.profile)
     world.daemons.append(daemon)
     return [daemon]
 
