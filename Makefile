@@ -13,11 +13,11 @@ ARGS ?=
 COVERAGE = $(if $(ARGS),,--cov=replicator/domain --cov=replicator/engine --cov-branch --cov-report=)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long prove lint format lock schema
+.PHONY: help setup demo test test-long prove bench lint format lock schema
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo "  ARGS=... goes to the program behind demo, test and lock, for example: make demo ARGS=--duration=10"
+	@echo "  ARGS=... goes to the program behind demo, test, bench and lock, for example: make demo ARGS=--duration=10"
 
 setup: ## make .venv with the program, the demo's servers and the test tools
 	@$(PYTHON) requirements/environment.py
@@ -36,6 +36,9 @@ test-long: setup ## run all seeds, explorers, killed daemons, the demo, and set-
 prove: setup ## search mode active-active: SET=zombie, SEEDS=100000, ABLATE=all (what is found stays in .prove.jsonl)
 	$(BIN)/python -m tests.simulation.prove $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(ABLATE),--ablate $(ABLATE)) $(ARGS)
+
+bench: setup ## measure processor time per record beside other consumers: ARGS="--rounds 5 --mixes modify"
+	$(BIN)/python -m benchmarks.hot_path $(ARGS)
 
 lint: setup ## check style, types, layers, spelling, dependencies, lock files and the schema
 	$(BIN)/ruff check
