@@ -149,6 +149,12 @@ def test_init_makes_what_the_rules_need_once(world: World) -> None:
 
 
 @pytest.mark.servers
+def test_init_finds_nothing_to_do_in_the_worlds_of_these_tests(world: World) -> None:
+    world.sound()
+    assert {step["action"] for step in world.run("init", "--json").json["steps"]} == {"exists"}
+
+
+@pytest.mark.servers
 def test_init_turns_a_missing_ttl_on(world: World) -> None:
     world.table("eu", "replicator-side-test", {"k": "S"})
     told = [(step["subject"], step["action"]) for step in world.run("init", "--dry-run", "--json").json["steps"]]

@@ -84,7 +84,7 @@ def test_a_refused_item_is_parked_and_everything_else_goes_on(world: World) -> N
 def test_a_corrected_replica_takes_what_is_tried_again_and_the_rest_can_be_dropped(world: World) -> None:
     world.table("us", view="NEW_AND_OLD_IMAGES")
     world.table("eu", index={"by": "N"})
-    assert world.run("init").code == 0
+    world.initialise()
     with running(world) as daemon:
         daemon.await_ready()
         for number in (1, 2, 3):

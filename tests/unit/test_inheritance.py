@@ -11,7 +11,7 @@ from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
 from replicator.domain.rules import ActivePlan, Rule, Target
 from replicator.domain.shards.inheritance import Inherited, covers_of, inherited
-from replicator.domain.shards.leases import LeaseRow, Rewind, TargetStart
+from replicator.domain.shards.leases import LeaseRow, Rewind, StreamRef, TargetStart
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.targets import TargetId
 
@@ -113,3 +113,8 @@ def test_no_target_is_put_behind_what_is_not_done_for_a_member_that_has_begun(
         assert any(part in each.parts and places[each.target_id].order >= found.position.order for each in begun), (
             f"{found.position} passes what {part} did not get"
         )
+
+
+def test_a_start_is_of_its_targets_rule_and_a_stream_of_its_table() -> None:
+    assert TargetStart(mesh(US, EU).target_id, 1.0).rule == RULE
+    assert StreamRef(US, ORDERS, "arn", 1).where == "us:orders"

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
+from replicator.domain.errors import MalformedRecord
 from replicator.domain.image import Image
 from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess, item_size
 from tests.unit.strategies import Typed, image, items
@@ -68,3 +69,8 @@ def test_an_image_that_is_long_only_on_the_wire_is_not_too_large() -> None:
     many = image({"pk": {"S": "k"}, "x": {"L": [{"N": "1"}] * 60_000}})
     assert len(many.wire) > LARGEST_ITEM
     assert excess(many, STAMP_BYTES) is None
+
+
+def test_what_is_no_item_has_no_size() -> None:
+    with pytest.raises(MalformedRecord, match="not DynamoDB JSON"):
+        item_size(Image(b'{"pk":"a"}'))

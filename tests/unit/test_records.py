@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from replicator.domain.errors import MalformedRecord
+from replicator.domain.identifiers import SequenceNumber
 from replicator.domain.image import Image
-from replicator.domain.records import ChangeRecord, Event, ItemKey, change_record, item_key
+from replicator.domain.records import ChangeRecord, Event, ItemKey, UnreadRecord, change_record, item_key
 from replicator.domain.versions import ordered_version
 from tests.unit.strategies import text
 
@@ -183,3 +184,9 @@ def test_the_key_of_a_side_row_fits_dynamodb_however_long_the_items_key_is() -> 
     assert longest.side_key("orders") != longest.side_key("invoices")
     fits = ItemKey((("pk", "S", "x" * (1024 - len('orders|[["pk","S",""]]'))),))
     assert fits.side_key("orders") == f'orders|[["pk","S","{"x" * 1002}"]]'
+
+
+def test_a_record_that_was_not_read_shows_no_value() -> None:
+    unread = UnreadRecord(SequenceNumber("7"), b'{"secret":1}', "It is cut.")
+    assert repr(unread) == "UnreadRecord(7, 12 bytes)"
+    assert unread.number == 7

@@ -22,6 +22,7 @@ from replicator.domain.modes.requests import (
     Replace,
     Request,
     StampBelow,
+    StampedPut,
     TombstoneBelow,
     UnstampedOrStampBelow,
     VersionIs,
@@ -29,9 +30,11 @@ from replicator.domain.modes.requests import (
 from replicator.domain.records import item_key
 from replicator.domain.shards.holdings import Holdings
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.stamps import Stamp, StampKind, Version
 from replicator.domain.write_units import BURST_SECONDS, UnitBucket, units_of, units_taken
 
 KEY = item_key(b'{"pk":{"S":"a"}}')
+STAMP = Stamp(Version(1, 0, "us", 1), StampKind.VALUE, "content", "parent")
 
 
 def item(size: int) -> Image:
@@ -52,6 +55,9 @@ REQUESTS: list[tuple[Request, int]] = [
     (Replace(KEY, item(3000), Absent()), 3),
     (GuardedPut(put(10), TombstoneBelow("1")), 4),
     (GuardedPut(put(3000), TombstoneBelow("1")), 8),
+    (StampedPut(KEY, item(700), STAMP, Absent()), 1),
+    (StampedPut(KEY, item(1000), STAMP, Absent()), 2),
+    (Replace(KEY, Image(b'{"pk":"%b"}' % (b"x" * 2000)), Absent()), 2),
     (Delete(KEY, StampBelow("1")), 1),
     (Remove(KEY, VersionIs("v", None)), 1),
     (RaiseTombstone(KEY, "1"), 1),
