@@ -29,6 +29,7 @@ from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.identifiers import WorkerId
 from replicator.engine.applying.gate import Gates
+from replicator.engine.membership.overview import GroupPorts
 from replicator.engine.ownership.sources import Sources
 from replicator.engine.worker import Worker
 from replicator.observability.logs import configure
@@ -179,6 +180,9 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
             observer=parts.observer,
             stop=stop,
             admin=parts.admin,
+            group=GroupPorts(
+                assembly.coordination, assembly.registry, lambda: assembly.rules, lambda: parts.board.resting
+            ),
         ).run()
         dog.cancel()
         for looking in watches:

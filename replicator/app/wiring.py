@@ -110,9 +110,9 @@ class Assembly:
         self.membership = DynamoMembership(rows)
         self.registry = DynamoRegistry(rows)
         self.identities = TableIdentities(KnownTables(rows), clock)
-        self._coordination = DynamoCoordination(rows)
+        self.coordination = DynamoCoordination(rows)
         claims = SideTableClaims({name: place.dynamodb for name, place in places.items()}, settings.side_table_name)
-        self.succession = TargetSuccession(self._coordination, self.registry, claims, observer)
+        self.succession = TargetSuccession(self.coordination, self.registry, claims, observer)
         self._settings = settings
         self._places = places
         self._clock = clock
@@ -155,7 +155,7 @@ class Assembly:
             return known
         ports = ShardPorts(
             self._streams[region],
-            self._coordination,
+            self.coordination,
             self.registry,
             {name: ports for targets in readers.values() for name, ports in targets.items()},
             self._clock,

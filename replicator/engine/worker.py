@@ -17,6 +17,7 @@ from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.limits import Limits
 from replicator.engine.membership.heartbeat import News, heartbeat
 from replicator.engine.membership.members import Members
+from replicator.engine.membership.overview import GroupPorts, Overlooker
 from replicator.engine.membership.session import Session
 from replicator.engine.ownership.bounded_coordination import MOST_AT_ONCE, BoundedCoordination
 from replicator.engine.ownership.source_coordinator import SourceCoordinator
@@ -61,8 +62,9 @@ class Worker:
         observer: Observer,
         stop: asyncio.Event,
         admin: str = "",
+        group: GroupPorts | None = None,
     ) -> None:
-        """`admin`: where our admin server listens; others show it."""
+        """`admin`: where our admin server listens; others show it. `group`: what one worker looks after for all."""
         self._sources = sources if isinstance(sources, Sources) else Sources(sources)
         self._membership = membership
         self._new_id = new_id
@@ -71,6 +73,7 @@ class Worker:
         self._observer = observer
         self._stop = stop
         self._admin = admin
+        self._group = group
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._budgets: dict[RegionId, DescribeBudget] = {}
 
@@ -95,8 +98,13 @@ class Worker:
             if session.begun.is_set():
                 group.create_task(members.watch(), name="members")
                 await pause_for_any(float("inf"), members.known, session.over, self._stop)
+                if self._group is not None:
+                    group.create_task(self._overlooker(session, members, self._group).watch(), name="overview")
                 await self._read_sources(_Shared(session, members, Loads()))
             session.over.set()
+
+    def _overlooker(self, session: Session, members: Members, ports: GroupPorts) -> Overlooker:
+        return Overlooker(session, members, ports, limits=self._limits, clock=self._clock, observer=self._observer)
 
     async def _read_sources(self, shared: _Shared) -> None:
         """Run a coordinator per source; cancel them when the session is over before they are done."""

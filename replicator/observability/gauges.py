@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 def refresh(metrics: Metrics, board: Board) -> None:
     """Set them all; what no shard speaks of any more vanishes."""
     _targets(metrics, board)
+    _group(metrics, board)
     _shards(metrics, board)
     _parked(metrics, board)
     _held(metrics, board)
@@ -31,31 +32,48 @@ def refresh(metrics: Metrics, board: Board) -> None:
 
 def _targets(metrics: Metrics, board: Board) -> None:
     """The worst of a target's shards. What is not known has no sample, and is counted as unknown."""
-    now = board.clock.monotonic()
     lags: Values = {}
     idle: Values = defaultdict(float)
     backlog: Values = {}
     left: Values = {}
-    blocked: Values = defaultdict(float)
+    states: Values = defaultdict(float)
     unknown: Values = defaultdict(float)
-    for shard, state in board.targets():
-        target = (str(state.place.target.rule), str(state.place.target.region))
-        table = (str(shard.stream.table), str(shard.stream.region))
-        lag, remaining = board.lag(shard, state), board.retention_left(shard, state)
-        if lag is not None:
-            lags[target] = max(lags.get(target, 0.0), lag)
-            backlog[table] = max(backlog.get(table, 0.0), lag)
-        unknown[target] += lag is None
-        idle[target] = max(idle[target], now - state.progress_at)
-        blocked[target] += state.trouble is not None
-        if remaining is not None:
-            left[target] = min(left.get(target, remaining), remaining)
+    for each in board.figures():
+        target = (str(each.target.rule), str(each.target.region))
+        if each.lag is not None:
+            table = (str(each.stream.table), str(each.stream.region))
+            lags[target] = max(lags.get(target, 0.0), each.lag)
+            backlog[table] = max(backlog.get(table, 0.0), each.lag)
+        if each.retention_left is not None:
+            left[target] = min(left.get(target, each.retention_left), each.retention_left)
+        unknown[target] += each.lag is None
+        idle[target] = max(idle[target], each.idle)
+        states[*target, each.state] += 1
     _set(metrics.lag, lags)
     _set(metrics.idle, idle)
     _set(metrics.backlog, backlog)
     _set(metrics.retention_left, left)
-    _set(metrics.blocked, blocked)
     _set(metrics.lag_unknown, unknown)
+    _set(metrics.target_shards, states)
+    blocked: Values = defaultdict(float)
+    for _, state in board.targets():
+        blocked[str(state.place.target.rule), str(state.place.target.region)] += state.trouble is not None
+    _set(metrics.blocked, blocked)
+
+
+def _group(metrics: Metrics, board: Board) -> None:
+    """What one worker tells for all, and whether the coordination table takes our heartbeats."""
+    metrics.unreachable.set(board.unreachable_seconds)
+    overview, now = board.overview, board.clock.now()
+    paused: Values = {} if overview is None else {(rule,): now - since for rule, since in overview.paused.items()}
+    _set(metrics.paused, paused)
+    workers: Values = {} if overview is None else {("live",): overview.live, ("silent",): overview.silent}
+    _set(metrics.workers, workers)
+    owned: Values = dict.fromkeys(((table, region) for region, table in board.cycled), 0.0)
+    for shard in board.shards.values():
+        place = (str(shard.stream.table), str(shard.stream.region))
+        owned[place] = owned.get(place, 0.0) + (shard.lease is not None)
+    _set(metrics.owned, owned)
 
 
 def _shards(metrics: Metrics, board: Board) -> None:

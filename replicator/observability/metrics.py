@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from prometheus_client import (
     CollectorRegistry,
     Counter,
@@ -97,6 +99,18 @@ class Metrics:
         self.checkpoints = counter("checkpoints_total", "Checkpoints stored.", table)
         self.faults = counter("shard_faults_total", "Unexpected errors of shard workers.", ["rule"])
         self.failures = counter("service_failures_total", "Failures of discovery, reading and heartbeat.", ["error"])
+        self._of_group(gauge)
+
+    def _of_group(self, gauge: Callable[[str, str, list[str]], Gauge]) -> None:
+        """How targets stand wherever they stand, and what one worker tells for all."""
+        self.target_shards = gauge(
+            "target_shards", "Shards at which a target stands, by how it stands there.", ["rule", "region", "state"]
+        )
+        self.paused = gauge("paused_seconds", "Time since a rule was paused; one worker tells it for all.", ["rule"])
+        self.workers = gauge("workers", "Workers that have a heartbeat; one worker tells it for all.", ["state"])
+        self.unreachable = gauge(
+            "coordination_unreachable_seconds", "Time since the coordination table took a heartbeat, if it refuses.", []
+        )
 
 
 class WriteMetrics:

@@ -29,8 +29,8 @@ from replicator.observability.log_throttle import Reminders
 from replicator.observability.metrics import LEASE_EVENTS, Metrics
 from replicator.observability.status_board import Board, Stall, Trouble, spot_of
 from replicator.ports.clock import Clock
-from replicator.ports.events import BatchReport, OwedRows, PacedTable, Place, RegionState
-from replicator.ports.services import OF_A_STREAM, ServiceId, stream_service, target_service
+from replicator.ports.events import BatchReport, Overview, OwedRows, PacedTable, Place, RegionState
+from replicator.ports.services import OF_A_STREAM, ServiceId, ServiceKind, stream_service, target_service
 
 _NO_ROOM = Throttled(
     "A cache has no room, so entries were dropped instead of refreshed.",
@@ -70,7 +70,7 @@ class LiveObserver:
     def batch_began(self, place: Place, oldest: float) -> None:
         """A page is about to be applied."""
         state = self._board.state(place)
-        state.pending_since, state.level = oldest, False
+        state.pending_since, state.level, state.heard = oldest, False, True
 
     def batch_applied(self, report: BatchReport) -> None:
         """A page is durable at a target."""
@@ -154,7 +154,7 @@ class LiveObserver:
 
     def stands(self, place: Place, position: Position) -> None:
         """A target goes on, or begins, at this stored position."""
-        self._board.state(place).moved(position, self._clock.monotonic())
+        self._board.state(place).stands(position)
 
     def retrying(self, place: Place, error: ReplicatorError, attempt: int) -> None:
         """A request failed and will be repeated."""
@@ -218,7 +218,7 @@ class LiveObserver:
         """A shard is no longer read for a target."""
         self._reminders.over(_topic(Place(lease.stream, lease.shard_id, target)))
         self._reminders.over(_stall_topic(lease, target))
-        self._board.withdrawn(lease, target.target_id)
+        self._board.withdrawn(lease, target.target_id, is_lost=why == LOST)
         told = self._log.debug if why == LOST else self._log.info  # the lease's end says it, once
         told("shard_stopped", why=why, **log_fields.of_target(lease, target))
 
@@ -354,12 +354,17 @@ class LiveObserver:
             reason = "The lease time passed without a heartbeat: shards are claimed anew under another id."
             self._log.info("session_began", worker=worker, former=former, reason=reason)
 
-    def cycle(self, stream: StreamRef | None, shards: int, owned: int, open_shards: int | None = None) -> None:
+    def cycle(
+        self,
+        stream: StreamRef | None,
+        shards: int,
+        owned: int,  # noqa: ARG002 - counted from the leases that are held: a lost one is none
+        open_shards: int | None = None,
+    ) -> None:
         """A cycle over a stream's shards was attempted."""
         self._board.attempted(stream, shards)
         if stream is not None:
             self._metrics.shards.labels(stream.table, stream.region).set(shards)
-            self._metrics.owned.labels(stream.table, stream.region).set(owned)
             if open_shards is not None:
                 self._metrics.open_shards.labels(stream.table, stream.region).set(open_shards)
 
@@ -408,6 +413,12 @@ class LiveObserver:
         self._board.services.setdefault(service, Trouble(error, None, self._clock.monotonic())).error = error
         self._warn(service, "service_hangs", error, **log_fields.of_service(service))
 
+    def overview(self, overview: Overview | None) -> None:
+        """What no worker reads, as this worker looks after for all; None: another one does."""
+        if (overview is None) != (self._board.overview is None):
+            self._log.info("overview_given_up" if overview is None else "overview_taken")
+        self._board.overseen(overview)
+
     def stream_left(self, stream: StreamRef) -> None:
         """This session looks at a stream no more; nothing is said to be over that may not be."""
         for service in [stream_service(kind, stream) for kind in OF_A_STREAM]:
@@ -418,6 +429,8 @@ class LiveObserver:
 
     def service_recovered(self, service: ServiceId) -> None:
         """The service works again."""
+        if service.kind is ServiceKind.HEARTBEAT:
+            self._board.beat_at = self._clock.monotonic()
         if self._board.services.pop(service, None) is not None:
             self._reminders.over(service)
             self._log.info("service_recovered", **log_fields.of_service(service))

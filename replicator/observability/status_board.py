@@ -26,14 +26,20 @@ from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId
 from replicator.observability.held_rows import Held, HeldRow, Met, is_held, rows_of
 from replicator.ports.clock import Clock
-from replicator.ports.events import OwedRows, PacedTable, Place, RegionState
-from replicator.ports.services import ServiceId
+from replicator.ports.events import Overview, OwedRows, PacedTable, Place, RegionState
+from replicator.ports.services import ServiceId, ServiceKind
 
 _HEALTHY_SECONDS = 90.0
 """The coordinator attempts something at least this often, whatever the world does."""
 
 _SILENCE_SECONDS = 15.0
 """A shard that was not read for so long is not taken for caught up."""
+
+OK, UNKNOWN, BLOCKED, STALLED, LOST = "ok", "unknown", "blocked", "stalled", "lost"
+"""States of a target at a shard that is read here, or was until the lease was lost; what is not read has others."""
+
+READ_HERE = frozenset({OK, UNKNOWN, BLOCKED, STALLED})
+"""States of what is read here."""
 
 _MOST_REASONS = 20
 """Reasons for not being ready that are written out; an outage may give every shard one of its own."""
@@ -95,22 +101,34 @@ class TargetState:
     """Whether the last poll found nothing behind its place."""
     last_lag: float | None = None
     progress_at: float = 0.0
+    seen_at: float = 0.0
+    """When it came in sight (monotonic)."""
+    heard: bool = False
+    """Whether what was read since says more than what is stored."""
     trouble: Trouble | None = None
     counts: Counter[str] = field(default_factory=Counter)
 
-    def lag(self, now: float, silence: float) -> float | None:
+    def lag(self, now: float, silence: float, age: float) -> float | None:
         """At most how old the oldest record is that was not applied; 0 when caught up, None when that is not known.
 
-        `silence`: seconds since the shard was last read. What is not read is not caught up: its lag grows.
+        `silence`: seconds since the shard was last read. What is not read is not caught up: its lag grows. `age`:
+        seconds since it came in sight. What is stored says only how old a change may be that waits; whether one waits
+        shows with the first answer, which is awaited for a while.
         """
+        if not self.heard and age <= _SILENCE_SECONDS:
+            return None
         if self.level and silence <= _SILENCE_SECONDS:
             return 0.0
         return lag_seconds(latest(self.pending_since, self.through), now)
 
     def moved(self, position: Position, at: float) -> None:
         """Its place is another; what was known of the time of a place before stays true."""
-        self.position, self.progress_at = position, at
+        self.position, self.progress_at, self.heard = position, at, True
         self.through = latest(self.through, position.through)
+
+    def stands(self, position: Position) -> None:
+        """It goes on, or begins, at a stored place."""
+        self.position, self.through, self.level = position, latest(self.through, position.through), False
 
 
 @dataclass(slots=True)
@@ -131,6 +149,19 @@ class ShardState:
     def shown(self) -> str:
         """The shard for people."""
         return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """How a target stands at a shard, in figures; None: not known. `idle`: seconds since it moved or was level."""
+
+    target: Target
+    stream: StreamRef
+    shard_id: ShardId | None
+    state: str
+    lag: float | None
+    retention_left: float | None
+    idle: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +201,12 @@ class Board:
         """Rules that are not among `rules` because they are held, once per source that they would read."""
         self.held: tuple[Held, ...] = ()
         """What does not run because its world is wrong, as it was found by looking."""
+        self.lost: dict[Spot, ShardState] = {}
+        """Shards whose lease was lost with the session: their lag counts on until it is known who answers for them."""
+        self.overview: Overview | None = None
+        """What no worker reads, while this one looks after it; as it was found last."""
+        self.beat_at = clock.monotonic()
+        """When the coordination table last took a heartbeat of ours; at first when this process began."""
         self.draining = False
         self.fatal_signs: list[Callable[[], str | None]] = []
         """Each tells why only a restart can help, or None."""
@@ -206,7 +243,8 @@ class Board:
         targets = self.shard(place.stream, place.shard_id).targets
         found = targets.get(place.target.target_id)
         if found is None:
-            found = targets[place.target.target_id] = TargetState(place, progress_at=self.clock.monotonic())
+            now = self.clock.monotonic()
+            found = targets[place.target.target_id] = TargetState(place, progress_at=now, seen_at=now)
         return found
 
     def total(self, place: Place) -> Counter[str]:
@@ -231,25 +269,34 @@ class Board:
     def claimed(self, lease: Lease) -> None:
         """A shard is ours."""
         self.shard(lease.stream, lease.shard_id).lease = lease
+        self.lost.pop(spot_of(lease.stream, lease.shard_id), None)
 
     def started(self, lease: Lease, target: Target) -> None:
         """A shard is read for a target from now on; it is in sight even if nothing ever comes."""
         self.state(Place(lease.stream, lease.shard_id, target))
 
-    def withdrawn(self, lease: Lease, target_id: TargetId) -> None:
-        """A shard is no longer read for a target here."""
-        shard = self.shards.get(spot_of(lease.stream, lease.shard_id))
+    def withdrawn(self, lease: Lease, target_id: TargetId, *, is_lost: bool = False) -> None:
+        """A shard is no longer read for a target here; `is_lost`: its lease is, and no other worker may have it."""
+        spot = spot_of(lease.stream, lease.shard_id)
+        shard = self.shards.get(spot)
         if shard is None:
             return
         shard.stalls.pop(target_id, None)
-        shard.gaps.pop(target_id, None)
-        shard.targets.pop(target_id, None)
+        gap, state = shard.gaps.pop(target_id, None), shard.targets.pop(target_id, None)
+        if is_lost and state is not None:
+            lost = self.lost.setdefault(spot, ShardState(shard.stream, shard.shard_id, shard.read_at))
+            lost.targets[target_id] = state
+            lost.gaps.update({} if gap is None else {target_id: gap})
         if shard.lease is None and not shard.targets:
             del self.shards[spot_of(lease.stream, lease.shard_id)]
 
     def ended(self, lease: Lease) -> None:
         """A shard is no longer ours."""
         self.shards.pop(spot_of(lease.stream, lease.shard_id), None)
+
+    def overseen(self, overview: Overview | None) -> None:
+        """It is known who answers for what is not read: this worker (`overview`), or another one."""
+        self.overview, self.lost = overview, {}
 
     def end_services(self, stream: StreamRef, shard_id: ShardId) -> list[ServiceId]:
         """Services of a shard have no trouble any more; returns those that had."""
@@ -275,7 +322,7 @@ class Board:
         for state in shard.targets.values():
             there = position == HORIZON or state.position in {None, position}  # the horizon: nothing is left at all
             if there and state.pending_since is None:
-                state.level, state.progress_at = True, shard.read_at
+                state.level, state.heard, state.progress_at = True, True, shard.read_at
                 state.through = latest(state.through, level_at)
 
     def behind(self, shard: ShardState, position: Position) -> None:
@@ -306,6 +353,12 @@ class Board:
     # -- how it stands ---------------------------------------------------------------------------------------------
 
     @property
+    def unreachable_seconds(self) -> float:
+        """For how long the coordination table has taken no heartbeat of ours, if it refuses them; 0 else."""
+        is_failing = ServiceId(ServiceKind.HEARTBEAT) in self.services
+        return self.clock.monotonic() - self.beat_at if is_failing else 0.0
+
+    @property
     def owned(self) -> int:
         """How many shards are ours."""
         return sum(shard.lease is not None for shard in self.shards.values())
@@ -318,13 +371,39 @@ class Board:
 
     def lag(self, shard: ShardState, state: TargetState) -> float | None:
         """How far a target is behind, in seconds."""
-        return state.lag(self.clock.now(), self.clock.monotonic() - shard.read_at)
+        now = self.clock.monotonic()
+        return state.lag(self.clock.now(), now - shard.read_at, now - state.seen_at)
 
     def retention_left(self, shard: ShardState, state: TargetState) -> float | None:
         """Seconds until the stream drops a record that was not applied; 0 when it did, None while nothing is known."""
         if state.place.target.target_id in shard.gaps:
             return 0.0
         return retention_left_seconds(self.lag(shard, state))
+
+    def figures(self) -> Iterator[Figure]:
+        """Every target at every shard that this worker tells of: what it reads, what it lost, what it looks after."""
+        now, wall = self.clock.monotonic(), self.clock.now()
+        for shard, state in self.targets():
+            yield self._figure(shard, state, self._state(shard, state))
+        for shard in self.lost.values():
+            for state in shard.targets.values():
+                yield self._figure(shard, state, LOST)
+        for each in () if self.overview is None else self.overview.standing:
+            lag = lag_seconds(each.through, wall)
+            left = retention_left_seconds(lag)
+            yield Figure(each.target, each.stream, each.shard_id, each.state, lag, left, now - each.since)
+
+    def _figure(self, shard: ShardState, state: TargetState, word: str) -> Figure:
+        lag, left = self.lag(shard, state), self.retention_left(shard, state)
+        idle = self.clock.monotonic() - state.progress_at
+        return Figure(state.place.target, shard.stream, shard.shard_id, word, lag, left, idle)
+
+    def _state(self, shard: ShardState, state: TargetState) -> str:
+        if state.trouble is not None:
+            return BLOCKED
+        if state.place.target.target_id in shard.stalls:
+            return STALLED
+        return UNKNOWN if self.lag(shard, state) is None else OK
 
     def health(self) -> str | None:
         """None while the coordinator attempts things that can succeed; else the reason to restart."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from replicator.observability import paced_tables
+from replicator.observability.status_board import READ_HERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -14,7 +16,19 @@ if TYPE_CHECKING:
     from replicator.domain.identifiers import RegionId, RuleName, TableName
     from replicator.domain.rules import Rule, Target
     from replicator.observability.held_rows import HeldRow
-    from replicator.observability.status_board import Board, Choice, ShardState, Stall, TargetState, Trouble, Waiting
+    from replicator.observability.status_board import (
+        Board,
+        Choice,
+        Figure,
+        ShardState,
+        Stall,
+        TargetState,
+        Trouble,
+        Waiting,
+    )
+
+_MOST_STANDING = 1000
+"""So many targets at shards that are not read here are listed."""
 
 _MOST_SHARDS = 100
 """So many shards of one standstill are listed."""
@@ -38,10 +52,35 @@ def shown(board: Board) -> dict[str, Any]:
         "unready": unready,
         "owned_shards": board.owned,
         "services": _services(board, now),
+        "coordination": {"unreachable_seconds": round(board.unreachable_seconds, 1)},
+        "standing": [_figure(each) for each in islice(_standing(board), _MOST_STANDING)],
         "held": [_held(row, now) for row in board.held_rows()],
         "choices": [_choice(choice) for choice in board.choices],
         "writes": paced_tables.shown(board),
         "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
+    }
+
+
+def _standing(board: Board) -> Iterator[Figure]:
+    """What this worker tells of and does not read."""
+    return (each for each in board.figures() if each.state not in READ_HERE)
+
+
+def _figure(figure: Figure) -> dict[str, Any]:
+    """A target at a shard that this worker does not read, and tells of."""
+    lag, left = figure.lag, figure.retention_left
+    return {
+        "target": figure.target.target_id.text,
+        "rule": figure.target.rule,
+        "region": figure.target.region,
+        "source": figure.stream.region,
+        "table": figure.stream.table,
+        "stream": figure.stream.arn,
+        "shard": figure.shard_id,
+        "state": figure.state,
+        "lag_seconds": None if lag is None else round(lag, 1),
+        "retention_left_seconds": None if left is None else round(left),
+        "seconds_since_progress": round(figure.idle, 1),
     }
 
 

@@ -95,6 +95,32 @@ class RegionState:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class UnreadShard:
+    """A target at a shard that no worker reads; `shard_id` None: no shard of its stream is known.
+
+    `state`: why, in a word. `through`: everything from a second before this lies before its place; None: not known.
+    `since`: when it was first seen to stand there (monotonic).
+    """
+
+    stream: StreamRef
+    shard_id: ShardId | None
+    target: Target
+    state: str
+    through: float | None
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What belongs to the group and to no worker: what is not read, rules that are paused and since when, workers."""
+
+    standing: tuple[UnreadShard, ...]
+    paused: Mapping[RuleName, float]
+    live: int
+    silent: int
+
+
 class Observer(Protocol):
     """Told what happened; may lose things, never decides anything."""
 
@@ -203,6 +229,9 @@ class Observer(Protocol):
 
     def service_hangs(self, service: ServiceId, seconds: float) -> None:
         """A background service has waited for an answer for so long; reported again while it lasts."""
+
+    def overview(self, overview: Overview | None) -> None:
+        """What no worker reads, as this worker looks after for all; None: another one does."""
 
     def stream_left(self, stream: StreamRef) -> None:
         """This session looks at a stream no more: what was said of it as a whole is no trouble of ours, over or not."""

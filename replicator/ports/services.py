@@ -18,6 +18,7 @@ class ServiceKind(enum.Enum):
 
     HEARTBEAT = "heartbeat"
     MEMBERS = "members"
+    OVERVIEW = "overview of the group"
     ALL_TABLES = "tables of the rules"
     TABLES = "tables of rule {rule}"
     HELD = "looks at held rules"

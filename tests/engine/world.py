@@ -36,6 +36,7 @@ from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.limits import Limits
+from replicator.engine.membership.overview import GroupPorts
 from replicator.engine.ownership.sources import Source, Sources
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.reading.memory_budget import ByteBudget
@@ -55,7 +56,7 @@ from replicator.laboratory.memory import (
     MemoryStream,
 )
 from replicator.ports.clock import Clock
-from replicator.ports.events import BatchReport, Observer, OwedRows, PacedTable, Place, RegionState
+from replicator.ports.events import BatchReport, Observer, Overview, OwedRows, PacedTable, Place, RegionState
 from replicator.ports.services import OF_A_STREAM, ServiceId, stream_service
 from replicator.ports.targets import Region
 
@@ -111,6 +112,8 @@ class Recorder:
     """Rules that stand still now, as the watchdogs of streams tell."""
     blocked_keys: dict[str, str | None] = field(default_factory=dict)
     """Targets that cannot go on now, by `target on shard`, with the key in their way."""
+    overviews: list[Overview | None] = field(default_factory=list)
+    """What belongs to the group, as this process told it; None when another one does."""
     owed: dict[str, OwedRows] = field(default_factory=dict)
     """What targets were last said to be owed."""
     paced: dict[RegionId, PacedTable] = field(default_factory=dict)
@@ -235,6 +238,9 @@ class Recorder:
     def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         self.troubles[service.shown] = error
         self.told.append(("service_failed", service.shown, error.message))
+
+    def overview(self, overview: Overview | None) -> None:
+        self.overviews.append(overview)
 
     def stream_left(self, stream: StreamRef) -> None:
         for shown in [stream_service(kind, stream).shown for kind in OF_A_STREAM]:
@@ -437,6 +443,8 @@ class Process:
         self.paces: dict[TargetId, Pace] = {}
         self.observer = Recorder()
         self.stop = asyncio.Event()
+        self.resting: tuple[Rule, ...] = ()
+        """Rules that are held."""
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
         ports = ShardPorts(
             stream=world.streams,
@@ -468,6 +476,7 @@ class Process:
             clock=self.clock,
             observer=self.observer,
             stop=self.stop,
+            group=GroupPorts(world.coordination, world.registry, lambda: rules, lambda: self.resting),
         )
         self.task: asyncio.Task[None] | None = None
 

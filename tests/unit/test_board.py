@@ -28,7 +28,7 @@ from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
 from replicator.observability.status_document import shown
-from replicator.ports.events import BatchReport, Place
+from replicator.ports.events import BatchReport, Overview, Place, UnreadShard
 from replicator.ports.services import ServiceId, ServiceKind, shard_service, stream_service
 
 US, EU = RegionId("us"), RegionId("eu")
@@ -237,7 +237,10 @@ def test_the_lag_of_a_shard_that_is_never_read_and_of_which_no_time_is_stored_is
 
 def test_behind_a_restart_lag_counts_from_the_stored_time_until_records_say_more(sight: Sight) -> None:
     sight.observer.shard_started(sight.lease(sight.us), EU_TARGET)
-    sight.observer.stands(sight.place(sight.us), replace(AT_10, through=sight.clock.at - 235.0))
+    sight.observer.stands(sight.place(sight.us), replace(AT_10, through=sight.clock.at - 219.0))
+    assert sight.value("lag_seconds", rule="orders", region="eu") is None, "whether anything waits is not known yet"
+    assert sight.value("target_shards", rule="orders", region="eu", state="unknown") == 1.0
+    sight.clock.at += 16.0
     assert sight.value("lag_seconds", rule="orders", region="eu") == 235.0
     assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600 - 235
     assert sight.value("lag_unknown_shards", rule="orders", region="eu") == 0.0
@@ -251,7 +254,8 @@ def test_behind_a_restart_lag_counts_from_the_stored_time_until_records_say_more
 
 def test_one_empty_answer_does_not_show_that_nothing_is_behind(sight: Sight) -> None:
     sight.observer.shard_started(sight.lease(sight.us), EU_TARGET)
-    sight.observer.stands(sight.place(sight.us), replace(AT_10, through=sight.clock.at - 235.0))
+    sight.observer.stands(sight.place(sight.us), replace(AT_10, through=sight.clock.at - 219.0))
+    sight.clock.at += 16.0
     sight.observer.polled(sight.us, SHARD, AT_10, 0)
     assert sight.value("lag_seconds", rule="orders", region="eu") == 235.0
     sight.observer.polled(sight.us, SHARD, Position("20"), 0, sight.clock.at)
@@ -267,6 +271,87 @@ def test_records_behind_a_place_end_its_being_level(sight: Sight) -> None:
     sight.clock.at += 3.0
     sight.observer.polled(sight.us, SHARD, AT_10, 5)
     assert sight.value("lag_seconds", rule="orders", region="eu") == 3.0, "nothing was behind it three seconds ago"
+
+
+# -- leases that are lost, and what belongs to the group ---------------------------------------------------------------
+
+
+def lose(sight: Sight, lease: Lease) -> None:
+    """The end of a session that the coordination table no longer confirms."""
+    sight.observer.service_failed(ServiceId(ServiceKind.HEARTBEAT), Unreachable("No answer."))
+    sight.observer.shard_stopped(lease, EU_TARGET, "lost")
+    sight.observer.lease_ended(lease, "lost")
+    sight.observer.session_began(WorkerId("next"))
+
+
+def test_while_the_coordination_table_is_unreachable_lag_counts_on_and_nothing_is_owned(sight: Sight) -> None:
+    lease = sight.lease(sight.us)
+    sight.ready()
+    sight.apply(sight.place(sight.us), age=0.0)
+    sight.observer.polled(sight.us, SHARD, AT_10, 0, sight.clock.at)
+    sight.observer.service_recovered(ServiceId(ServiceKind.HEARTBEAT))
+    assert sight.value("coordination_unreachable_seconds") == 0.0
+    sight.clock.at += 5.0
+    lose(sight, lease)
+    sight.clock.at += 145.0
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 150.0
+    assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600 - 150
+    assert sight.value("seconds_since_progress", rule="orders", region="eu") == 150.0
+    assert sight.value("target_shards", rule="orders", region="eu", state="lost") == 1.0
+    assert sight.value("coordination_unreachable_seconds") == 150.0
+    assert sight.value("owned_shards", table="orders", region="us") == 0.0
+    assert sight.status()["coordination"] == {"unreachable_seconds": 150.0}
+    (standing,) = sight.status()["standing"]
+    assert (standing["state"], standing["lag_seconds"], standing["shard"]) == ("lost", 150.0, "s0")
+
+
+def test_what_was_lost_counts_until_it_is_claimed_again_or_another_worker_answers_for_it(sight: Sight) -> None:
+    for shard_id in (SHARD, ShardId("s1")):
+        lease = sight.lease(sight.us, shard_id)
+        sight.apply(sight.place(sight.us, shard_id), age=10.0)
+        lose(sight, lease)
+    assert sight.value("target_shards", rule="orders", region="eu", state="lost") == 2.0
+    sight.lease(sight.us, epoch=2)
+    assert sight.value("target_shards", rule="orders", region="eu", state="lost") == 1.0
+    sight.observer.overview(None)
+    assert sight.value("target_shards", rule="orders", region="eu", state="lost") is None
+    assert sight.value("lag_seconds", rule="orders", region="eu") is None
+
+
+def test_a_shard_that_is_given_back_is_another_workers_to_tell_of(sight: Sight) -> None:
+    lease = sight.lease(sight.us)
+    sight.apply(sight.place(sight.us), age=10.0)
+    sight.observer.shard_stopped(lease, EU_TARGET, "stopped")
+    sight.observer.lease_ended(lease, "stopped")
+    assert sight.board.lost == {}
+
+
+def test_one_worker_tells_what_no_worker_reads(sight: Sight) -> None:
+    target = sight.place(sight.us).target
+    standing = [
+        UnreadShard(sight.us, SHARD, target, "paused", sight.clock.at - 7200.0, sight.clock.at - 60.0),
+        UnreadShard(sight.us, ShardId("s1"), target, "unclaimed", None, sight.clock.at),
+    ]
+    paused = {RULE: sight.clock.at - 5000.0}
+    with capture_logs() as lines:
+        for _ in range(2):
+            sight.observer.overview(Overview(tuple(standing), paused, live=2, silent=1))
+    assert [line["event"] for line in lines] == ["overview_taken"]
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 7200.0
+    assert sight.value("retention_left_seconds", rule="orders", region="eu") == 22 * 3600
+    assert sight.value("lag_unknown_shards", rule="orders", region="eu") == 1.0
+    assert sight.value("seconds_since_progress", rule="orders", region="eu") == 60.0
+    assert sight.value("target_shards", rule="orders", region="eu", state="paused") == 1.0
+    assert sight.value("paused_seconds", rule="orders") == 5000.0
+    assert [sight.value("workers", state=state) for state in ("live", "silent")] == [2.0, 1.0]
+    sight.clock.at += 10.0
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 7210.0
+    shown = {each["shard"]: each for each in sight.status()["standing"]}
+    assert (shown["s0"]["state"], shown["s0"]["retention_left_seconds"]) == ("paused", 24 * 3600 - 7210)
+    assert (shown["s1"]["state"], shown["s1"]["lag_seconds"]) == ("unclaimed", None)
+    sight.observer.overview(None)
+    assert sight.value("paused_seconds", rule="orders") is None
+    assert sight.value("lag_seconds", rule="orders", region="eu") is None
 
 
 def test_a_stream_that_is_left_is_not_said_to_have_recovered(sight: Sight) -> None:

@@ -7,7 +7,7 @@ for another; whoever notices something reads the rows and acts for itself.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from replicator.domain.identifiers import RegionId, RuleName, WorkerId
 from replicator.domain.shards.leases import Pulse
@@ -127,7 +127,7 @@ class Members:
         if changed:
             for wake in self._listeners:
                 wake()
-        await self._remove_dead(pulses, answered_at)
+        await self._remove_dead(pulses, owners, answered_at)
         return self._limits.watch_seconds
 
     def _take(self, pulses: Mapping[WorkerId, Pulse], expired: set[WorkerId], now: float) -> bool:
@@ -151,8 +151,12 @@ class Members:
         self._observer.paused(paused)
         return changed
 
-    async def _remove_dead(self, pulses: Mapping[WorkerId, Pulse], now: float) -> None:
-        """Take away rows of workers that have been dead for one more lease: everybody knows by then."""
+    async def _remove_dead(self, pulses: Mapping[WorkerId, Pulse], owners: Collection[WorkerId], now: float) -> None:
+        """Take away rows of workers that have been dead for one more lease: everybody knows by then.
+
+        What one said last of its shards counts until other workers have taken them.
+        """
         for worker, since in self._expired.items():
-            if worker in pulses and worker != self.me and now - since >= self._limits.lease_seconds:
+            is_over = worker != self.me and now - since >= self._limits.lease_seconds
+            if is_over and worker in pulses and worker not in owners:
                 await self._membership.leave(worker)
