@@ -7,7 +7,7 @@ with the reason. So what all workers tell together is everything, and nothing is
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import END
@@ -15,7 +15,7 @@ from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.applied_through import frontier
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.snapshot import Snapshot
-from replicator.domain.shards.standstill import Observed, Why, waits
+from replicator.domain.shards.standstill import Observed, Why, waits_of
 from replicator.domain.shards.statements import Statements
 
 HELD = "held"
@@ -51,8 +51,7 @@ def unread(  # noqa: PLR0913 - everything that is known, given once
     """What a rule does not get read on a stream. `told`: what workers said last. `is_held`: no worker runs the rule."""
     found: list[Unread] = []
     for target in rule.targets:
-        alone = replace(rule, targets=(target,))
-        waiting = waits(snapshot, alone, observed)
+        waiting = waits_of(snapshot, target, observed)
         for shard_id, through in frontier(snapshot, rule, target, stream, told).items():
             state = _state(snapshot, target, shard_id, is_held=is_held)
             if state is None and shard_id in waiting:
