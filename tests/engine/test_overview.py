@@ -10,6 +10,7 @@ from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.shards.unread import HELD
 from replicator.engine.limits import Limits
 from replicator.ports.events import Overview, UnreadShard
+from tests.engine.test_coordinator import replace_stream
 from tests.engine.world import AP, EPOCH_SECONDS, Process, World, eu_rule, rule, short, target, until
 
 
@@ -182,3 +183,18 @@ async def test_while_the_table_does_not_answer_nothing_is_said_to_be_over() -> N
         world.membership.faults.outage = world.coordination.faults.outage = world.registry.faults.outage = None
         await asyncio.sleep(60)
         assert states(process) == {("orders/eu", "s0"): "paused"}
+        assert None not in process.observer.overviews[before:], "its own former session is no other worker"
+
+
+async def test_a_rule_is_judged_on_the_stream_that_it_reads() -> None:
+    world = World()
+    world.write("ab")
+    async with world.process():
+        await until(world.same)
+        replace_stream(world)
+        world.put("c", 1)
+        await until(world.same)
+    async with world.process(eu_rule(), rule("bills", target("bills", AP))) as process:
+        await until(lambda: world.stored("n0", "bills/ap") is not None)
+        await asyncio.sleep(60)
+        assert states(process) == {}, "bills began with the present stream, and is owed nothing of the old one"
