@@ -68,4 +68,4 @@ def _state(snapshot: Snapshot, target: Target, shard_id: ShardId, *, is_held: bo
     if is_held:
         return HELD
     at_end = snapshot.rows[shard_id].checkpoints.get(target.target_id) == END
-    return None
+    return Why.NO_CHILD.value if at_end else None
