@@ -26,7 +26,7 @@ BURST = 0.25 * UNITS
 
 
 class Meter:
-    """What a region was asked for, as units and times; `index`: what its indexes take of a write, too."""
+    """What a region was asked for, as units and times; `index`: what it says a write took beside what it seems to."""
 
     def __init__(self, index: float = 0) -> None:
         self.taken: list[tuple[float, float]] = []
@@ -128,8 +128,9 @@ async def test_a_worker_that_joins_takes_from_the_others_and_the_bound_holds_mea
             assert meter.worst(3.0) <= 3 * UNITS + 2 * BURST + UNITS / 4, "a moment's excess is a fraction of a second"
 
 
-async def test_what_indexes_take_counts_as_the_region_tells_it() -> None:
-    world, meter = World(), Meter(index=3)
+@pytest.mark.parametrize("index", [3, -2], ids=["indexes take more", "a check takes nothing"])
+async def test_what_the_region_tells_counts_and_not_what_was_estimated(index: float) -> None:
+    world, meter = World(), Meter(index)
     slow(world.region.faults, 0.01)
     world.write(f"k{number}" for number in range(2000))
     async with world.process(limits=LIMITS, wire_to=meter.at(0), write_units=UNITS):

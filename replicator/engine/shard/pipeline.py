@@ -1,6 +1,6 @@
 """One target on one shard that is ours: read, decide, apply, cache, report how far it is durable.
 
-A page is applied while the next one is read. Invariant: a target's position passes a record only when its effect is
+What was read is applied while more is read. Invariant: a target's position passes a record only when its effect is
 durable; when the pipeline ends, nothing new is begun, what is under way is finished, and every byte is given back.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ReplicatorError
@@ -199,21 +200,39 @@ class Pipeline:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._read(position, ahead), name=f"read for {self.target.target_id}")
                 while True:
-                    got = await self._pages.get()
-                    if got is None or self._stop.is_set():
-                        raise Stopped
-                    if isinstance(got, _Trimmed):
-                        return got
-                    if isinstance(got, _Unreadable):
-                        raise got.error
-                    await self._apply(applier, got)
-                    ahead.drop(got.records)
-                    self._drop()
-                    if got.then == END:
+                    pages, behind = await self._waiting()
+                    if pages:
+                        await self._apply(applier, pages)
+                    for page in pages:
+                        ahead.drop(page.records)
+                        self._drop()
+                    if isinstance(behind, _Trimmed):
+                        return behind
+                    if isinstance(behind, _Unreadable):
+                        raise behind.error
+                    if pages and pages[-1].then == END:
                         return None
         finally:
             while self._in_hand:
                 self._drop()
+
+    async def _waiting(self) -> tuple[list[Page], _Trimmed | _Unreadable | None]:
+        """All pages that wait, up to the records of a full one, and what stands behind them.
+
+        At the tip pages are small. One by one they would cost a round each, so that a target whose round takes longer
+        than a poll fell behind for ever, however few records there are.
+        """
+        pages: list[Page] = []
+        records = 0
+        while records < self._context.limits.page_records and not (pages and self._pages.empty()):
+            got = await self._pages.get()
+            if got is None or self._stop.is_set():
+                raise Stopped
+            if not isinstance(got, Page):
+                return pages, got
+            pages.append(got)
+            records += len(got.records)
+        return pages, None
 
     def _drop(self) -> None:
         self._context.reader.drop(self._in_hand.popleft())
@@ -245,12 +264,11 @@ class Pipeline:
         except Stopped:
             self._pages.put_nowait(None)
 
-    async def _apply(self, applier: TargetApplier, page: Page) -> None:
+    async def _apply(self, applier: TargetApplier, pages: Sequence[Page]) -> None:
         progress = self._context.progress
-        await applier.apply(
-            page.records, progress.position(self.target), lambda place: progress.moved(self.target, place)
-        )
-        if page.then == END:
+        records = [record for page in pages for record in page.records]
+        await applier.apply(records, progress.position(self.target), lambda place: progress.moved(self.target, place))
+        if pages[-1].then == END:
             self._moved(END)
         self._progressed_at = self._context.ports.clock.monotonic()
         self._limit = min(self._limit * 2, self._context.limits.page_records)
