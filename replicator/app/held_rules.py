@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.app.preflight import Start, unchosen
@@ -101,10 +102,10 @@ class HeldRules:
         caches = await answering((rule for rule in rules if self._is_held(settings, rule)), self._premises.caches)
         sight = Sight(settings, world, caches)
         for rule in rules:
-            rests = rule_id(rule) in self._resting
+            runs = rule_id(rule) not in self._resting
             # What was refused to a target is asked for again as before a start.
-            vouched = not rests and not self._is_held(settings, rule)
-            self._take(rule, await examine(self._premises, sight, rule, runs=vouched), settings)
+            vouched = runs and not self._is_held(settings, rule)
+            self._take(rule, await examine(self._premises, sight, rule, runs=runs, vouched=vouched), settings)
         self._forget({each for rule in settings.rules for each in _ids(settings, rule)})
         self._holds |= {hold.held: hold for hold in unchosen(self._premises.finder.failed)}
         self._observer.held(list(self._holds.values()))
@@ -128,19 +129,18 @@ class HeldRules:
     def _take(self, rule: RuleSettings, found: Findings, settings: Settings) -> None:
         """Let go what is mended, and hold what is wrong, as far as it was seen."""
         now = {hold.held: hold for hold in found.holds}
-        whole = rule_id(rule)
         for each in _ids(settings, rule):
             hold = now.get(each)
             if hold is not None:
                 if self._counts(hold):
                     self._hold(hold)
-            elif each.target not in found.silent and not (each.target is not None and whole in now):
+            elif each.target not in found.silent:
                 self._let_go(each)
 
     def _counts(self, hold: Hold) -> bool:
-        """Whether what was found is held. A rule that runs shows by itself what is denied to it."""
-        runs = hold.held.target is None and hold.held not in self._resting
-        return not (runs and hold.cause is Cause.DENIED)
+        """Whether what was found is held. What runs shows by itself what is denied to it; a look may be denied alone."""
+        whole = replace(hold.held, target=None)
+        return hold.cause is not Cause.DENIED or hold.held in self._holds or whole in self._resting
 
     def _hold(self, hold: Hold) -> None:
         self._holds[hold.held] = hold

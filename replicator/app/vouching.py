@@ -84,29 +84,31 @@ def gates_of(settings: Settings, rule: RuleSettings) -> list[HeldId]:
     return list(dict.fromkeys([*targets_of(settings, rule), *regions]))
 
 
-async def examine(premises: Premises, sight: Sight, rule: RuleSettings, *, runs: bool = False) -> Findings:
-    """What is wrong with a rule on one table that was looked at; a rule that `runs` was vouched for before."""
-    found = verdict(sight.settings, sight.world, rule, sight.caches)
+async def examine(
+    premises: Premises, sight: Sight, rule: RuleSettings, *, runs: bool = False, vouched: bool = False
+) -> Findings:
+    """What is wrong with a rule on one table that was looked at.
+
+    A rule that `runs` is judged target by target; what was `vouched` for is not asked again.
+    """
+    found = verdict(sight.settings, sight.world, rule, sight.caches, runs=runs)
     whole, silent = rule_id(rule), set(found.silent)
+    gates = {each.target for each in gates_of(sight.settings, rule)}
     holds = [] if found.rule is None else [Hold(whole, found.rule.error)]
     if holds and not runs:
-        return Findings(holds, frozenset(silent))
+        return Findings(holds, frozenset(silent | gates))
     refused = {target: fact.error for target, fact in found.targets.items()}
     try:
-        for seen in rule_per_source(sight.settings, rule) if not runs else ():
+        for seen in rule_per_source(sight.settings, rule) if not vouched else ():
             refused = await vouch_for(premises, seen) | refused
-    except ReplicatorError as error:
-        if error.exit_code != EXIT_UNREACHABLE:
-            return Findings([Hold(whole, error)], frozenset(silent))
-        silent.add(None)
-        _tell_unreachable(rule.name, error)
-    try:
         refused = await replaced_tables(premises, sight.world, rule) | refused
     except ReplicatorError as error:
-        if error.exit_code != EXIT_UNREACHABLE:
-            return Findings([Hold(whole, error)], frozenset(silent))
-        silent.update(each.target for each in gates_of(sight.settings, rule))
-        _tell_unreachable(rule.name, error)
+        # Of a rule that runs what cannot be asked now leaves its targets as they are.
+        if error.exit_code == EXIT_UNREACHABLE:
+            _tell_unreachable(rule.name, error)
+        elif not runs:
+            return Findings([Hold(whole, error)], frozenset(silent | gates))
+        silent |= {None, *gates}
     holds += [Hold(replace(whole, target=target), error) for target, error in refused.items()]
     return Findings(holds, frozenset(silent))
 

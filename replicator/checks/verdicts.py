@@ -13,8 +13,9 @@ from replicator.checks.described_tables import own_tables
 from replicator.checks.facts import Fact, Status
 from replicator.checks.judge import judge_rule, own_facts
 from replicator.checks.region_facts import region_facts
-from replicator.domain.errors import CacheWrong
-from replicator.domain.targets import TargetKind
+from replicator.domain.errors import CacheWrong, StreamUnusable
+from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.targets import replica_id
 from replicator.settings import OrderedRule
 from replicator.settings.compiled_rules import rule_per_source
 
@@ -40,29 +41,29 @@ class Verdict:
     silent: frozenset[TargetId | None] = frozenset()
 
 
-def verdict(settings: Settings, world: World, rule: RuleSettings, caches: Mapping[str, Fact]) -> Verdict:
+def verdict(
+    settings: Settings, world: World, rule: RuleSettings, caches: Mapping[str, Fact], *, runs: bool = False
+) -> Verdict:
     """What is wrong with a rule; `settings` hold it, `caches` are facts about caches by name, as far as they are known.
 
-    In a mesh every region needs every other, and so does a record: what is wrong with one holds the rule.
+    In a mesh every region needs every other, and so does a record: before it `runs`, what is wrong with one holds the
+    rule. While it runs, a region is a target that may be wrong alone; and of what the rule itself needs only its
+    sources are looked at, since what it does not need now holds nothing.
     """
     if not rule.sources:
         return Verdict()
     own = judge_rule(settings, world, rule)
+    of_rule = [] if runs else [fact for place in _needs(rule) for fact in _around(settings, world, *place)]
     of_targets: dict[TargetId, list[Fact]] = {}
-    of_rule: list[Fact] = []
-    if isinstance(rule, OrderedRule):
-        of_rule += _around(settings, world, rule.source, _OWED if rule.owed_regions else "")
-    else:
-        of_rule += (fact for region in rule.regions_used for fact in _around(settings, world, region, _SIDE, _OWED))
-    replicas = set()
     for target in (target for run in rule_per_source(settings, rule) for target in run.targets):
-        facts = of_targets.setdefault(target.target_id, [])
-        if target.kind is TargetKind.REPLICA:
-            replicas.add(f"table {target.table} in {target.region}")
-            facts += _around(settings, world, target.region, _SIDE)
-            facts += (fact for fact in own if fact.subject == f"table {target.table} in {target.region}")
-        facts += _of_caches(settings, rule, target.region, caches)
-    of_rule += (fact for fact in own if fact.subject not in replicas)
+        of_targets.setdefault(target.target_id, []).extend(_of_caches(settings, rule, target.region, caches))
+    taken = set()
+    for region, table in rule.replica_tables if runs or isinstance(rule, OrderedRule) else ():
+        there = [fact for fact in own if fact.subject == f"table {table} in {region}" and not _is_of_source(rule, fact)]
+        taken.update(there)
+        target_id = replica_id(RuleName(rule.name), RegionId(region), TableName(table))
+        of_targets.setdefault(target_id, [])[:0] = [*_around(settings, world, region, _SIDE), *there]
+    of_rule += (fact for fact in own if fact not in taken)
     wrong = {target: _first(facts) for target, facts in of_targets.items()}
     everything: list[tuple[TargetId | None, list[Fact]]] = [(None, of_rule), *of_targets.items()]
     return Verdict(
@@ -70,6 +71,18 @@ def verdict(settings: Settings, world: World, rule: RuleSettings, caches: Mappin
         {target: fact for target, fact in wrong.items() if fact is not None},
         frozenset(who for who, facts in everything if any(map(_is_silent, facts))),
     )
+
+
+def _needs(rule: RuleSettings) -> list[tuple[str, ...]]:
+    """Regions, each with the purposes of our own tables there, that a rule cannot begin without."""
+    if isinstance(rule, OrderedRule):
+        return [(rule.source, _OWED) if rule.owed_regions else (rule.source,)]
+    return [(region, _SIDE, _OWED) for region in rule.regions_used]
+
+
+def _is_of_source(rule: RuleSettings, fact: Fact) -> bool:
+    """Whether a fact about a table of a mesh is about reading it."""
+    return not isinstance(rule, OrderedRule) and issubclass(fact.kind, StreamUnusable) and fact.name == "stream"
 
 
 def shared_facts(settings: Settings, world: World) -> list[Fact]:

@@ -428,21 +428,25 @@ class Board:
         What is held is none while some rule runs: neither a restart nor another worker could do more.
         """
         rows = self.held_rows()
+        held = [rule for rule in self.rules if is_held(rule, rows)]
+        names = {rule.name for rule in held}
         reasons = ["draining"] if self.draining else []
         if not self.rules and self.worker is None:
             reasons.append("the tables of the rules were not looked for yet")
         reasons += [
             f"rule {rule.name}: the stream of {rule.table} in {rule.source} was not listed yet"
             for rule in self.rules
-            if (rule.source, rule.table) not in self.cycled
+            if (rule.source, rule.table) not in self.cycled and rule not in held
         ]
-        if rows and not self.choices and all(is_held(rule, rows) for rule in self.rules):
+        if rows and not self.choices and len(held) == len(self.rules):
             reasons += [row.sentence for row in rows]
-        held = [row.error for row in rows]
+        told = [row.error for row in rows]
+        resting = {(rule.source, rule.table) for rule in held}
+        resting -= {(rule.source, rule.table) for rule in self.rules if rule not in held}
         reasons += [
             f"{service.shown}: {trouble.error.worker_sentence}"
             for service, trouble in self.services.items()
-            if trouble.error not in held
+            if trouble.error not in told and (service.region, service.table) not in resting
         ]
         for _, state in self.targets():
             if state.trouble is None or cause_of(state.trouble.error) is not None:
@@ -454,6 +458,7 @@ class Board:
             f"rule {each.standstill.rule} on {each.stream.table} in {each.stream.region} does not progress:"
             f" {each.standstill.reason} {each.standstill.remedy}"
             for each in self.standing()
+            if each.standstill.rule not in names
         ]
         reasons = list(dict.fromkeys(reasons))
         more = len(reasons) - _MOST_REASONS

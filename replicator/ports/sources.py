@@ -55,6 +55,9 @@ class Stream(Protocol):
     async def streams(self, table: TableName) -> list[StreamRef]:
         """Every stream of a table that can still be read, oldest first; the present one is the last."""
 
+    async def shows_images(self, stream: StreamRef) -> bool:
+        """Whether the records of a stream show items as they were and as they are; False of one that is gone."""
+
     async def shard_page(self, stream: StreamRef, after: ShardId | None) -> ShardPage:
         """One page of the listing, behind shard `after`; `ShardGone` when the stream is gone."""
 

@@ -185,6 +185,48 @@ def test_a_region_of_a_mesh_that_was_created_anew_in_silence_is_noticed_and_writ
         assert daemon.stop() == 0
 
 
+def test_a_stream_that_is_taken_away_or_shows_too_little_holds_its_rule_alone(world: World) -> None:
+    def stream(view: str | None) -> None:
+        specification = {"StreamEnabled": True, "StreamViewType": view} if view else {"StreamEnabled": False}
+        world.call("us", "UpdateTable", TableName="shy", StreamSpecification=specification)
+
+    def tells(daemon: Daemon, words: str) -> bool:
+        """Whether it is held for this reason, and the worker is ready all the same."""
+        return words in held(daemon).get("shy", {}).get("reason", "") and "shy on shy is held" in (
+            daemon.answers("/readyz") or ""
+        )
+
+    world.sound()
+    quick(world)
+    world.config["coordination"].update(drained="1s", discovery="300ms")
+    world.table("us", "shy", view=VIEW)
+    world.table("eu", "shy")
+    world.config["rules"] += [rule("shy", "shy")]
+    with running(world) as daemon:
+        daemon.await_ready()
+        write(world, "shy", 1)
+        await_number(world, "shy", 1)
+        write(world, "shy", 2)
+        stream(None)
+        await_number(world, "shy", 2)
+        wait_until(lambda: tells(daemon, "has no stream"), "a stream that is gone is not told")
+        wait_until(lambda: "shards of shy in us" in (daemon.answers("/status") or ""), "the old stream is not left")
+        assert tells(daemon, "has no stream")
+        stream("KEYS_ONLY")
+        wait_until(lambda: tells(daemon, "view type KEYS_ONLY"), "a stream that shows too little is not told")
+        write(world, "shy", 3)
+        write(world, "orders", 3)
+        await_number(world, "orders", 3)
+        stream(None)
+        stream(VIEW)
+        write(world, "shy", 4)
+        await_number(world, "shy", 4)
+        wait_until(lambda: not held(daemon), "what is mended is still held")
+        assert numbers(world, "shy") == {1, 2, 4}
+        assert "record_parked" not in daemon.said()
+        assert daemon.stop() == 0
+
+
 def test_a_wrong_cache_holds_the_replica_that_it_stands_beside(world: World) -> None:
     world.sound()
     quick(world)

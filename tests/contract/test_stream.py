@@ -8,12 +8,20 @@ import itertools
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
-from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone, TableMissing, WorldMismatch
+from replicator.domain.errors import (
+    IteratorExpired,
+    RecordsTrimmed,
+    ShardGone,
+    StreamUnusable,
+    TableMissing,
+    WorldMismatch,
+)
 from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.progress import BEGINNING, HORIZON, Position, after
@@ -456,6 +464,22 @@ async def test_the_first_record_of_a_listed_shard_can_be_asked_for(written: Writ
 
 
 # -- what only a server can be asked -------------------------------------------------------------------------------
+
+
+@pytest.mark.servers
+async def test_a_stream_shows_images_when_its_view_type_is_the_one_that_is_needed(dynamo_place: Place) -> None:
+    streams, client = DynamoStreams(dynamo_place), dynamo_place.dynamodb
+    table = TableName(fresh("orders"))
+    await create_table(client, table, {"pk": "S"}, stream=True)
+    right = await streams.current(table)
+    await client.update_table(TableName=table, StreamSpecification={"StreamEnabled": False})
+    keys_only: Any = {"StreamEnabled": True, "StreamViewType": "KEYS_ONLY"}
+    await client.update_table(TableName=table, StreamSpecification=keys_only)
+    with pytest.raises(StreamUnusable, match="view type KEYS_ONLY"):
+        await streams.current(table)
+    wrong = max(await streams.streams(table), key=lambda stream: stream.generation)
+    assert (await streams.shows_images(right), await streams.shows_images(wrong)) == (True, False)
+    assert not await streams.shows_images(replace(right, arn=f"{right.arn[:-3]}999"))
 
 
 @pytest.mark.servers

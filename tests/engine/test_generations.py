@@ -227,3 +227,24 @@ async def test_what_was_told_of_a_stream_is_taken_back_with_the_session_that_tol
 async def test_a_flag_of_an_earlier_version_counts_for_every_rule() -> None:
     known = KnownStream(StreamRef(AP, ORDERS, "arn", 1), closed=True)
     assert known.is_drained(id_of("any/eu"))
+
+
+async def test_a_stream_that_shows_too_little_is_passed_by_and_holds_its_rule_until_there_is_another_one() -> None:
+    world = World()
+    old = world.ref
+    async with world.process() as process:
+        world.put("a", 0)
+        await until(world.same)
+        replace_stream(world)
+        wrong = world.ref
+        world.streams.without_images.add(wrong.arn)
+        world.put("b", 1)
+        await asyncio.sleep(300)
+        assert world.holds() == {"a": "0"}
+        assert any("shows too little" in trouble for trouble in map(str, process.observer.troubles.values()))
+        replace_stream(world, 3, "n1")
+        world.put("c", 2)
+        await until(lambda: "c" in world.holds(), within=300)
+        assert world.holds() == {"a": "0", "c": "2"}
+    assert await through(world) == {old.arn: ["orders"], world.ref.arn: []}
+    assert [gap.shard_id for gap in world.registry.gaps] == ["every shard"]

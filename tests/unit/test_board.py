@@ -14,8 +14,9 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from structlog.testing import capture_logs
 
-from replicator.domain.errors import PoisonRecord, Unreachable
+from replicator.domain.errors import AccessRefused, PoisonRecord, TableMissing, Unreachable
 from replicator.domain.gaps import Gap
+from replicator.domain.held import HeldId, Hold
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.progress import Position
@@ -29,7 +30,7 @@ from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
 from replicator.observability.status_document import shown
 from replicator.ports.events import BatchReport, Overview, Place, UnreadShard
-from replicator.ports.services import ServiceId, ServiceKind, shard_service, stream_service
+from replicator.ports.services import ServiceId, ServiceKind, shard_service, source_service, stream_service
 
 US, EU = RegionId("us"), RegionId("eu")
 ORDERS, SHARD, RULE = TableName("orders"), ShardId("s0"), RuleName("orders")
@@ -637,3 +638,50 @@ def test_nothing_is_known_before_the_first_page(sight: Sight) -> None:
         sight.observer.unblocked(sight.place(sight.us))
     assert lines[0]["event"] == "target_unblocked"
     assert sight.value("blocked_targets", rule="orders", region="eu") == 0.0
+
+
+# -- what is held ------------------------------------------------------------------------------------------------------
+
+GONE = TableMissing("Table orders in us does not exist.")
+
+
+def test_what_is_held_leaves_the_worker_ready_while_another_rule_runs(sight: Sight) -> None:
+    sight.ready()
+    held = Hold(HeldId(RULE, ORDERS), GONE)
+    with capture_logs() as lines:
+        sight.observer.held([held])
+        sight.clock.at += 5
+        sight.observer.held([held])
+        sight.observer.service_failed(source_service(ServiceKind.SHARDS, US, ORDERS), TableMissing("Not found."))
+        sight.observer.standstills(sight.us, [UNCLAIMED])
+        status = sight.status()
+        assert (status["ready"], status["unready"]) == (True, [])
+        (row,) = status["held"]
+        assert (row["rule"], row["target"], row["cause"], row["seconds"]) == ("orders", None, "missing", 5.0)
+        assert sight.value("rule_held", rule="orders", region="us", cause="missing") == 1.0
+        sight.observer.held([])
+    assert [line["event"] for line in lines if "held" in line["event"] or "released" in line["event"]] == [
+        "rule_held",
+        "rule_released",
+    ]
+    assert not sight.status()["ready"], "what is not held any more is trouble again"
+
+
+def test_a_worker_of_which_every_rule_is_held_is_not_ready(sight: Sight) -> None:
+    sight.ready()
+    back = Hold(HeldId(RuleName("back"), ORDERS), GONE)
+    sight.observer.held([Hold(HeldId(RULE, ORDERS, TO_EU), GONE), back])
+    assert [reason.partition(" is held")[0] for reason in sight.status()["unready"]] == [
+        "back on orders",
+        "orders/replica/eu:orders on orders",
+    ]
+
+
+def test_trouble_of_the_world_at_one_target_is_held_and_no_reason(sight: Sight) -> None:
+    sight.ready()
+    sight.observer.blocked(sight.place(sight.us), AccessRefused("PutItem is denied."), "pk=1")
+    assert sight.status()["ready"]
+    assert [(row["target"], row["cause"]) for row in sight.status()["held"]] == [("orders/replica/eu:orders", "denied")]
+    sight.observer.unblocked(sight.place(sight.us))
+    sight.observer.blocked(sight.place(sight.us), Unreachable("No answer."), "pk=1")
+    assert (sight.status()["ready"], sight.status()["held"]) == (False, [])

@@ -133,6 +133,20 @@ class DynamoStreams:
             generation=generation_of(member(listed, "StreamLabel", what)),
         )
 
+    async def shows_images(self, stream: StreamRef) -> bool:
+        """Whether a stream's view type is the one that is needed, as far as the endpoint tells it."""
+        what = f"DescribeStream on the stream of {stream.table} in {stream.region}"
+        try:
+            answer = await self._client.describe_stream(StreamArn=stream.arn, Limit=1)
+        except CLIENT_ERRORS as error:
+            translated = translate(error, what)
+            if isinstance(translated, TableMissing):
+                return False
+            raise translated from error
+        described = member(answer, "StreamDescription", what)
+        view: str = described.get("StreamViewType", NEEDED_VIEW)
+        return view == NEEDED_VIEW
+
     async def shard_page(self, stream: StreamRef, after: ShardId | None) -> ShardPage:
         """One page of the listing, behind shard `after`; a stream that is gone raises `ShardGone`."""
         page = await self._describe(stream, {} if after is None else {"ExclusiveStartShardId": after})

@@ -101,11 +101,15 @@ class StreamSuccession:
         return await self._ports.registry.streams(self._region, self._table)
 
     async def successor(self, ref: StreamRef) -> StreamRef | None:
-        """The next stream that can be read, whether a worker saw it before or not; None when there is none yet."""
+        """The next stream that can be read, whether a worker saw it before or not; None when there is none yet.
+
+        One whose records show too little is passed by, as is what was written while the table had no stream at all.
+        """
         readable = await self._ports.stream.streams(self._table)
         newer = [each for each in readable if each.generation > ref.generation]
-        if newer:
-            return min(newer, key=lambda each: each.generation)
+        for each in sorted(newer, key=lambda each: each.generation):
+            if await self._ports.stream.shows_images(each):
+                return each
         current = await self._ports.stream.current(self._table)
         return None if current.arn == ref.arn else current
 

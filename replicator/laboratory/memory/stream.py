@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone, WorldMismatch
+from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone, StreamUnusable
 from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
 from replicator.domain.progress import END, Position
 from replicator.domain.records import ChangeRecord, StreamRecord, UnreadRecord
@@ -71,6 +71,8 @@ class MemoryStream:
         """Whether children can be asked for; some endpoints cannot filter."""
         self.describes = 0
         """How many DescribeStream calls were made: pages and questions for children."""
+        self.without_images: set[str] = set()
+        """ARNs of streams whose records show too little."""
         self._current: dict[TableName, StreamRef] = {}
         self._known: dict[str, StreamRef] = {}
         self._shards: dict[str, dict[ShardId, _Shard]] = {}
@@ -171,7 +173,9 @@ class MemoryStream:
         """The table's present stream."""
         async with self.faults.around("DescribeTable"):
             if table not in self._current:
-                raise WorldMismatch(f"Table {table} has no stream.", advice="Enable one.")
+                raise StreamUnusable(f"Table {table} has no stream.", advice="Enable one.")
+            if self._current[table].arn in self.without_images:
+                raise StreamUnusable(f"The stream of table {table} shows too little.")
             return self._current[table]
 
     async def streams(self, table: TableName) -> list[StreamRef]:
@@ -179,6 +183,11 @@ class MemoryStream:
         async with self.faults.around("ListStreams"):
             found = [stream for stream in self._known.values() if stream.table == table]
             return sorted(found, key=lambda stream: (stream == self._current.get(table), stream.generation))
+
+    async def shows_images(self, stream: StreamRef) -> bool:
+        """Whether a stream is there and shows images."""
+        async with self.faults.around("DescribeStream"):
+            return stream.arn in self._known and stream.arn not in self.without_images
 
     async def shard_page(self, stream: StreamRef, after: ShardId | None) -> ShardPage:
         """One page of what is listed now, in the order in which the shards came to be."""
