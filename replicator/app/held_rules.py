@@ -138,7 +138,7 @@ class HeldRules:
                 self._let_go(each)
 
     def _counts(self, hold: Hold) -> bool:
-        """Whether what was found is held. What runs shows by itself what is denied to it; a look may be denied alone."""
+        """Whether what was found is held. What runs shows itself what is denied to it; a look may be denied alone."""
         whole = replace(hold.held, target=None)
         return hold.cause is not Cause.DENIED or hold.held in self._holds or whole in self._resting
 
