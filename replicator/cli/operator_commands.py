@@ -6,7 +6,18 @@ from typing import Annotated
 
 import typer
 
-from replicator.cli.options import Config, Json, NeverAsks, Note, OnlyRule, ParkedId, RuleName, Stream, Yes
+from replicator.cli.options import (
+    Config,
+    Json,
+    NeverAsks,
+    Note,
+    OnlyRule,
+    ParkedId,
+    RestingRegion,
+    RuleName,
+    Stream,
+    Yes,
+)
 
 leases_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 gaps_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
@@ -123,29 +134,35 @@ def pause(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     rule: RuleName,
     config: Config = None,
+    region: RestingRegion = None,
     note: Note = "",
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
-    """Let a rule rest, on every worker, until `resume`.
+    """Let a rule rest, on every worker, until `resume`: everywhere, or in one region that it writes.
 
-    Its positions stay; streams keep records for 24 hours.
+    Its positions stay; streams keep records for 24 hours. A region of a mesh is owed what it misses, for longer.
     """
-    from replicator.cli.pauses import pause_rule
+    from replicator.cli.pauses import pause_region, pause_rule
 
+    if region is not None:
+        raise typer.Exit(pause_region(config or context.obj, rule, region, note, as_json=json))
     raise typer.Exit(pause_rule(config or context.obj, rule, note, as_json=json))
 
 
-def resume(
+def resume(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     rule: RuleName,
     config: Config = None,
+    region: RestingRegion = None,
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
-    """Let a paused rule go on where it stood."""
-    from replicator.cli.pauses import resume_rule
+    """Let a paused rule go on where it stood, or in the region where it rested."""
+    from replicator.cli.pauses import resume_region, resume_rule
 
+    if region is not None:
+        raise typer.Exit(resume_region(config or context.obj, rule, region, as_json=json))
     raise typer.Exit(resume_rule(config or context.obj, rule, as_json=json))
 
 

@@ -9,6 +9,7 @@ from replicator.cli.output import print_json
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import pauses
+from replicator.settings import OrderedRule
 
 
 def pause_rule(config: Path | None, name: str, note: str, *, as_json: bool) -> int:
@@ -27,9 +28,36 @@ def resume_rule(config: Path | None, name: str, *, as_json: bool) -> int:
     return _print(name, done if changed else f"Rule {name} was not paused.", changed, paused=False, as_json=as_json)
 
 
-def _print(name: str, sentence: str, changed: bool, *, paused: bool, as_json: bool) -> int:
+def pause_region(config: Path | None, name: str, region: str, note: str, *, as_json: bool) -> int:
+    """Let a rule rest in one region, and say what becomes of what that misses."""
+    settings = loaded(config)
+    changed = on_group(settings, lambda group: pauses.pause_region(group, name, region, note))
+    rule = next((each for each in settings.rules if each.name == name), None)
+    keeps = (
+        "what it misses waits in the stream for 24 hours at most"
+        if isinstance(rule, OrderedRule)
+        else "what it misses is owed to it, and brought when it is resumed"
+    )
+    seconds = settings.coordination.heartbeat.total_seconds()
+    done = f"Rule {name} rests in {region} within about {seconds:g} s and goes on elsewhere; {keeps}."
+    sentence = done if changed else f"Rule {name} rested in {region} already."
+    return _print(name, sentence, changed, paused=True, as_json=as_json, region=region)
+
+
+def resume_region(config: Path | None, name: str, region: str, *, as_json: bool) -> int:
+    """Let a rule go on in a region and say so."""
+    changed = on_group(loaded(config), lambda group: pauses.resume_region(group, name, region))
+    done = f"Rule {name} goes on in {region}."
+    sentence = done if changed else f"Rule {name} did not rest in {region}."
+    return _print(name, sentence, changed, paused=False, as_json=as_json, region=region)
+
+
+def _print(  # noqa: PLR0913 - what is shown
+    name: str, sentence: str, changed: bool, *, paused: bool, as_json: bool, region: str | None = None
+) -> int:
     if as_json:
-        print_json({"rule": name, "paused": paused, "changed": changed})
+        where = {} if region is None else {"region": region}
+        print_json({"rule": name, **where, "paused": paused, "changed": changed})
     else:
         sys.stdout.write(sentence + "\n")
     return EXIT_STOPPED

@@ -15,6 +15,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE
 from replicator.domain.progress import END
 from replicator.domain.targets import TargetKind
+from replicator.operations.away_status import RegionStatus
 from replicator.operations.pacing_status import PacingStatus
 from replicator.operations.parked_rows import regions_of
 from replicator.operations.parked_status import ParkedStatus
@@ -96,12 +97,37 @@ def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
             yield f"rule {rule.name} is paused: `replicator resume {rule.name}` lets it go on."
         for row in rule.held:
             yield f"{row['target'] or f'rule {rule.name}'} is held: {row['reason']} {row['advice']}"
+    yield from map(_away, found.regions)
     yield from _losses(found)
     yield from slow_words(found.pacing)
     over = Counter(shard.over for rule in found.rules for shard in rule.shards if shard.over)
     if over and not everything:
         hidden = " and ".join(f"{count} shards ({why})" for why, count in sorted(over.items()))
         yield f"{hidden} are hidden; --all shows them."
+
+
+def _away(region: RegionStatus) -> str:
+    """A region that misses changes, in a sentence: "ap: away 3 h, 1 204 keys owed"."""
+    if region.paused:
+        state = "paused"
+    elif region.away_seconds is not None:
+        state = f"away {_for(region.away_seconds)}"
+    else:
+        state = "catching up"
+    count = f"{region.keys:,}".replace(",", " ")
+    keys = f"{'at least ' if region.more else ''}{count} {'key' if region.keys == 1 else 'keys'} owed"
+    oldest = "" if region.oldest_seconds is None else f", the oldest for {_for(region.oldest_seconds)}"
+    then = f" `replicator resume {region.rule} --region {region.region}` lets it go on." if region.paused else ""
+    why = f" {region.why}" if region.why else ""
+    return f"rule {region.rule}, {region.region}: {state}, {keys}{oldest}.{why}{then}"
+
+
+def _for(seconds: float) -> str:
+    """A time that passed, as people say it."""
+    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * length:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _losses(found: GroupStatus) -> Iterator[str]:

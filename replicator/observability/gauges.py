@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from replicator.domain.presence import Standing
 from replicator.observability import paced_tables
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from replicator.domain.gaps import Gap
     from replicator.observability.metrics import Metrics
     from replicator.observability.status_board import Board
+    from replicator.ports.events import OwedRows
 
     Values = dict[tuple[str, ...], float]
 
@@ -26,6 +28,7 @@ def refresh(metrics: Metrics, board: Board) -> None:
     _group(metrics, board)
     _shards(metrics, board)
     _parked(metrics, board)
+    _regions(metrics, board)
     _held(metrics, board)
     paced_tables.refresh(metrics.writes, board)
 
@@ -100,16 +103,35 @@ def _parked(metrics: Metrics, board: Board) -> None:
     kept: Values = {}
     ages: Values = {}
     for rule in board.rules:
-        for target in rule.targets:
-            rows = board.owed_to(rule, target)
-            if rows is None:
-                continue
-            labels = (target.rule, target.region)
-            age = 0.0 if rows.oldest is None else max(0.0, board.clock.now() - rows.oldest)
+        for rows in board.refused_by(rule):
+            labels = (rule.name, rows.to.target_id.region or rule.source)
             kept[labels] = kept.get(labels, 0.0) + rows.keys + rows.records
-            ages[labels] = max(ages.get(labels, 0.0), age)
+            ages[labels] = max(ages.get(labels, 0.0), _age(board, rows))
     _set(metrics.parked, kept)
     _set(metrics.parked_age, ages)
+
+
+def _regions(metrics: Metrics, board: Board) -> None:
+    """Other regions of meshes: whether they are away for this worker, and what they missed, where it is counted."""
+    away: Values = {}
+    kept: Values = {}
+    ages: Values = {}
+    for rule in board.rules:
+        for region in rule.mesh.others if rule.mesh else ():
+            labels = (rule.name, region)
+            state, _ = board.regions.get(labels, (None, 0.0))
+            away[labels] = float(state is not None and state.standing is Standing.AWAY)
+            rows = board.missed_by(rule, region)
+            if rows is not None:
+                kept[labels] = kept.get(labels, 0.0) + rows.keys
+                ages[labels] = max(ages.get(labels, 0.0), _age(board, rows))
+    _set(metrics.away, away)
+    _set(metrics.owed, kept)
+    _set(metrics.owed_age, ages)
+
+
+def _age(board: Board, rows: OwedRows) -> float:
+    return 0.0 if rows.oldest is None else max(0.0, board.clock.now() - rows.oldest)
 
 
 def _held(metrics: Metrics, board: Board) -> None:

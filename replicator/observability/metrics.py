@@ -108,6 +108,10 @@ class Metrics:
         )
         self.paused = gauge("paused_seconds", "Time since a rule was paused; one worker tells it for all.", ["rule"])
         self.workers = gauge("workers", "Workers that have a heartbeat; one worker tells it for all.", ["state"])
+        region = ["rule", "region"]
+        self.away = gauge("region_away", "Whether a mesh's region is away for this worker: 1 or 0.", region)
+        self.owed = gauge("owed_keys", "Keys that a region of a mesh missed; one worker per source tells it.", region)
+        self.owed_age = gauge("owed_oldest_seconds", "Time since the oldest of them became owed.", region)
         self.unreachable = gauge(
             "coordination_unreachable_seconds", "Time since the coordination table took a heartbeat, if it refuses.", []
         )

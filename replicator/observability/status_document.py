@@ -6,6 +6,7 @@ from collections import Counter
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from replicator.domain.presence import Standing
 from replicator.observability import paced_tables
 from replicator.observability.status_board import READ_HERE
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
     from replicator.domain.gaps import Gap
     from replicator.domain.identifiers import RegionId, RuleName, TableName
-    from replicator.domain.rules import Rule, Target
+    from replicator.domain.rules import Rule
     from replicator.observability.held_rows import HeldRow
     from replicator.observability.status_board import (
         Board,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         Trouble,
         Waiting,
     )
+    from replicator.ports.events import OwedRows
 
 _MOST_STANDING = 1000
 """So many targets at shards that are not read here are listed."""
@@ -132,7 +134,8 @@ def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, A
         "source": rule.source,
         "table": rule.table,
         "paused": rule.name in board.paused,
-        "parked": [rows for target in rule.targets for rows in _parked(board, rule, target)],
+        "parked": [_owed(board, rows) for rows in board.refused_by(rule)],
+        "regions": [_region(board, rule, region) for region in (rule.mesh.others if rule.mesh else ())],
         "totals": {
             target.target_id.text: dict(board.totals.get((rule.source, rule.table, target.target_id), nothing))
             for target in rule.targets
@@ -147,12 +150,26 @@ def _rule(board: Board, rule: Rule, shards: list[dict[str, Any]]) -> dict[str, A
     }
 
 
-def _parked(board: Board, rule: Rule, target: Target) -> Iterator[dict[str, Any]]:
+def _owed(board: Board, rows: OwedRows) -> dict[str, Any]:
     """What a target refused and is kept."""
-    rows = board.owed_to(rule, target)
-    if rows is not None:
-        age = None if rows.oldest is None else round(max(0.0, board.clock.now() - rows.oldest), 1)
-        yield {"target": target.target_id.text, "keys": rows.keys, "records": rows.records, "oldest_seconds": age}
+    age = None if rows.oldest is None else round(max(0.0, board.clock.now() - rows.oldest), 1)
+    return {"target": rows.to.target_id.text, "keys": rows.keys, "records": rows.records, "oldest_seconds": age}
+
+
+def _region(board: Board, rule: Rule, region: RegionId) -> dict[str, Any]:
+    """Another region of a mesh, and what it missed; `keys` is None where another worker counts."""
+    rows = board.missed_by(rule, region)
+    state, since = board.regions.get((rule.name, region), (None, 0.0))
+    return {
+        "region": region,
+        "standing": Standing.HERE if state is None else state.standing,
+        "why": "" if state is None or state.standing is Standing.HERE else state.why,
+        "seconds": 0.0 if state is None else round(board.clock.monotonic() - since, 1),
+        "keys": None if rows is None else rows.keys,
+        "oldest_seconds": None
+        if rows is None or rows.oldest is None
+        else round(max(0.0, board.clock.now() - rows.oldest), 1),
+    }
 
 
 def _shard(board: Board, shard: ShardState, rule: RuleName, now: float) -> dict[str, Any]:

@@ -95,7 +95,7 @@ def tables_of(group: Group) -> dict[str, DynamoOwedKeys]:
 
 
 async def open_rows(group: Group, rule: str | None = None) -> list[Parked]:
-    """Every open row, of a rule if one is named, oldest first."""
+    """Every open row of what was refused, of a rule if one is named, oldest first."""
     found = [each async for each in _open(group, rule)]
     return sorted(found, key=lambda each: each.owed.first)
 
@@ -111,7 +111,7 @@ async def _open(group: Group, rule: str | None) -> AsyncIterator[Parked]:
             continue
         for to in targets:
             after: str | None = None
-            while rule in {None, to.target_id.rule}:
+            while rule in {None, to.target_id.rule} and to.owed_for is OwedFor.REFUSED:
                 page = await rows.page(to, after)
                 for owed in page.rows:
                     yield Parked(region, owed)

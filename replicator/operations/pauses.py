@@ -1,10 +1,11 @@
-"""A rule rests on every worker until it is resumed; both can be repeated."""
+"""A rule rests on every worker until it is resumed, everywhere or in one of its regions; both can be repeated."""
 
 from __future__ import annotations
 
 import time
 
-from replicator.domain.identifiers import RuleName
+from replicator.domain.identifiers import RegionId, RuleName
+from replicator.operations.errors import RequestRefused
 from replicator.operations.group import Group, rule_named
 
 
@@ -17,6 +18,25 @@ async def pause(group: Group, name: str, note: str = "") -> bool:
 async def resume(group: Group, name: str) -> bool:
     """Let a rule go on, also one that is no longer configured; False when it was not paused."""
     changed = await group.operations.resume(RuleName(name))
+    if not changed:
+        rule_named(group.settings, name)
+    return changed
+
+
+async def pause_region(group: Group, name: str, region: str, note: str = "") -> bool:
+    """Let a rule of the configuration rest in one region that it writes; False when it did already."""
+    rule = rule_named(group.settings, name)
+    if region not in rule.regions_written:
+        raise RequestRefused(
+            f"Rule {name} writes no table in {region}.",
+            advice=f"It writes in {', '.join(rule.regions_written)}; `replicator pause {name}` lets all of it rest.",
+        )
+    return await group.operations.pause_region(RuleName(name), RegionId(region), now=time.time(), note=note)
+
+
+async def resume_region(group: Group, name: str, region: str) -> bool:
+    """Let a rule go on in a region, also one that is no longer configured; False when it did not rest there."""
+    changed = await group.operations.resume_region(RuleName(name), RegionId(region))
     if not changed:
         rule_named(group.settings, name)
     return changed

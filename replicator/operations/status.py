@@ -18,6 +18,7 @@ from replicator.domain.shards.leases import StreamState
 from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.shards.standstill import Observed, explain, waits
 from replicator.domain.targets import TargetId, parse_target
+from replicator.operations.away_status import RegionStatus, away_status
 from replicator.operations.gaps import ListedGap, list_gaps
 from replicator.operations.pacing_status import PacingStatus, pacing_status
 from replicator.operations.parked_status import ParkedStatus, parked_status
@@ -124,6 +125,8 @@ class GroupStatus:
     rules: Sequence[RuleStatus]
     gaps: Sequence[ListedGap]
     parked: Sequence[ParkedStatus]
+    regions: Sequence[RegionStatus]
+    """Regions that rest, are away, or are owed keys that they missed."""
     pacing: PacingStatus
     unconfigured: Sequence[str]
     unreadable: Sequence[str]
@@ -138,6 +141,8 @@ class _Stored:
     gaps: Sequence[ListedGap] = ()
     pauses: Sequence[Pause] = ()
     parked: Sequence[ParkedStatus] = ()
+    regions: Sequence[RegionStatus] = ()
+    resting: Sequence[Pause] = ()
     unknown: ReplicatorError | None = None
 
 
@@ -148,13 +153,16 @@ async def status(group: Group) -> GroupStatus:
     if trouble is not None and not daemons:
         raise trouble
     parked, unknown = await parked_status(group, daemons)
-    return _joined(group.settings, replace(stored, parked=parked, unknown=unknown), daemons, trouble)
+    regions = await away_status(group, daemons, stored.resting)
+    found = replace(stored, parked=parked, unknown=unknown, regions=regions)
+    return _joined(group.settings, found, daemons, trouble)
 
 
 async def _ask_table(group: Group) -> tuple[_Stored, ReplicatorError | None]:
     try:
         streams, pulses = await group.streams(), await group.membership.members()
-        return _Stored(streams, pulses, await list_gaps(group), await group.operations.pauses()), None
+        pauses, resting = await group.operations.pauses(), await group.operations.region_pauses()
+        return _Stored(streams, pulses, await list_gaps(group), pauses, resting=resting), None
     except ReplicatorError as error:
         return _Stored(), error
 
@@ -192,6 +200,7 @@ def _joined(
         ],
         gaps=[gap for gap in stored.gaps if gap.is_open],
         parked=stored.parked,
+        regions=stored.regions,
         pacing=pacing_status(daemons.values()),
         unconfigured=sorted({name for stream in stored.streams for name in stream.rules} - configured),
         unreadable=[

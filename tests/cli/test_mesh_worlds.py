@@ -236,8 +236,9 @@ def test_only_stamps_need_updates_and_no_mesh_needs_transactions(world: World) -
     world.mesh("versioned")
     with denying(world.endpoint_url, "TransactWriteItems", "UpdateItem") as url:
         world.config["regions"]["eu"]["endpoint_url"] = url
-        (sentence,) = world.check().failures()
-    assert sentence.startswith("UpdateItem on replicator-side-test in eu is denied")
+        side, owed = world.check().failures()
+    assert side.startswith("UpdateItem on replicator-side-test in eu is denied")
+    assert owed.startswith("UpdateItem on replicator-owed-test in eu is denied")
 
 
 # -- what works and may surprise -----------------------------------------------------------------------------------

@@ -115,6 +115,20 @@ async def test_a_rule_that_left_the_configuration_can_be_resumed_but_not_paused(
     assert not await pauses.resume(before, "orders")
 
 
+async def test_a_rule_rests_in_one_of_its_regions_and_goes_on_there(stored: TableWorld, dynamo_place: Place) -> None:
+    group, _ = group_of(stored, dynamo_place, "orders")
+    written = group.settings.rules[0].regions_written[0]
+    assert [await pauses.pause_region(group, "orders", written, "upgrade") for _ in range(2)] == [True, False]
+    assert await stored.membership.resting() == {("orders", written)}
+    assert await stored.membership.paused() == {}
+    (pause,) = await group.operations.region_pauses()
+    assert (pause.rule, pause.region, pause.note) == ("orders", written, "upgrade")
+    with pytest.raises(RequestRefused, match="writes no table in xx"):
+        await pauses.pause_region(group, "orders", "xx")
+    assert [await pauses.resume_region(group, "orders", written) for _ in range(2)] == [True, False]
+    assert await stored.membership.resting() == frozenset()
+
+
 # -- rewind --------------------------------------------------------------------------------------------------------
 
 

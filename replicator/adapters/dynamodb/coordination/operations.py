@@ -14,7 +14,7 @@ from replicator.adapters.dynamodb.coordination.changes import Change, number, sc
 from replicator.adapters.dynamodb.coordination.names import FORMERLY, checkpoint, key, rewind, through
 from replicator.adapters.dynamodb.coordination.rows import rewind_text
 from replicator.domain.gaps import Gap
-from replicator.domain.identifiers import RuleName, ShardId
+from replicator.domain.identifiers import RegionId, RuleName, ShardId
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import LeaseRow, Rewind, StreamRef
 from replicator.domain.targets import TargetId
@@ -44,6 +44,8 @@ class Pause:
     rule: RuleName
     paused_at: float
     note: str = ""
+    region: RegionId | None = None
+    """Where it rests; None: everywhere."""
 
 
 class Operations:
@@ -120,6 +122,27 @@ class Operations:
             for row in await self._table.query(self._names.rules)
             if "paused_at" in row
         ]
+
+    async def pause_region(self, rule: RuleName, region: RegionId, *, now: float, note: str = "") -> bool:
+        """Let a rule rest in one region; False when it did already."""
+        change = Change(
+            sets={"paused_at": seconds(now), "note": text(note), "sv": schema()},
+            when={"paused_at": None},
+        )
+        return await self._table.update(key(self._names.regions, f"{rule}|{region}"), change) is not None
+
+    async def resume_region(self, rule: RuleName, region: RegionId) -> bool:
+        """Let a rule go on in a region; False when it did not rest there."""
+        return await self._table.delete(key(self._names.regions, f"{rule}|{region}"), present=("paused_at",))
+
+    async def region_pauses(self) -> list[Pause]:
+        """Every rule that rests in a region, by rule and region."""
+        found = []
+        for row in await self._table.query(self._names.regions):
+            rule, region = self._reader.rule_and_region(row)
+            note = self._reader.text(row, "note") if "note" in row else ""
+            found.append(Pause(rule, self._reader.seconds(row, "paused_at"), note, region))
+        return found
 
     # -- gaps ------------------------------------------------------------------------------------------------------
 

@@ -66,6 +66,7 @@ class RuleRows:
                 changed += await self._rename_row(row, old, new)
             changed += await self._rename_drained(stream, old, new)
         changed += await self._rename_gaps(old, new)
+        changed += await self._rename_regions(old, new)
         changed += await KnownTables(self._table).hand_over(old, new)
         if changed:
             await self._note_name(old, new)
@@ -81,6 +82,7 @@ class RuleRows:
         for row in await self._gaps_of(old):
             changed += await self._table.delete(_key_of(row))
         changed += await KnownTables(self._table).hand_over(old, None)
+        changed += await self._rename_regions(old, None)
         return changed + await self._table.delete(key(self._names.rules, old), present=("sv",))
 
     async def _streams(self) -> dict[StreamRef, list[Row]]:
@@ -105,6 +107,19 @@ class RuleRows:
         """Note that a rule had another name, under which there are conflict entries, and claims of tables."""
         change = Change(sets={"sv": schema()}, merges={FORMERLY: [old]})
         await self._table.update(key(self._names.rules, new), change)
+
+    async def _rename_regions(self, old: RuleName, new: RuleName | None) -> int:
+        """Move where a rule rests, or forget it; what is there under the new name stays."""
+        changed = 0
+        for row in await self._table.query(self._names.regions):
+            rule, region = self._reader.rule_and_region(row)
+            if rule != old:
+                continue
+            if new is not None:
+                moved = {name: value for name, value in row.items() if name not in _KEY}
+                await self._table.update(key(self._names.regions, f"{new}|{region}"), Change(defaults=moved))
+            changed += await self._table.delete(_key_of(row))
+        return changed
 
     # -- streams -------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,57 @@
+"""A region of a mesh that an operator declares away, beside a living daemon: owed, shown, and brought on `resume`."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli.daemons import running, wait_until
+from tests.cli.worlds import World
+
+pytestmark = pytest.mark.servers
+
+
+def numbers(world: World, region: str) -> set[str]:
+    return {item["sk"]["N"] for item in world.items(region, "orders")}
+
+
+def test_a_region_that_is_paused_is_owed_what_it_misses_until_it_is_resumed(world: World) -> None:
+    world.mesh("active-active")
+    with running(world) as daemon:
+        daemon.await_ready()
+        world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
+        wait_until(lambda: numbers(world, "eu") == {"1"}, "the first item does not arrive")
+        paused = world.run("pause", "orders", "--region", "eu", "--note", "upgrade").output
+        assert "rests in eu" in paused and "is owed to it" in paused  # noqa: PT018
+        assert "rested in eu already" in world.run("pause", "orders", "--region", "eu").output
+        assert world.run("pause", "orders", "--region", "ap").code == 2
+        wait_until(lambda: "region_away" in daemon.said(), "the worker does not hear of it")
+        for number in ("2", "3"):
+            world.put("us", "orders", pk={"S": "a"}, sk={"N": number})
+
+        def counted() -> bool:
+            (region,) = world.run("status", "--json").json["regions"]
+            return (region["rule"], region["region"], region["paused"], region["keys"]) == ("orders", "eu", True, 2)
+
+        wait_until(counted, "what is owed is not counted")
+        said = world.run("status").errors
+        assert "rule orders, eu: paused, 2 keys owed, the oldest for " in said
+        assert "`replicator resume orders --region eu` lets it go on." in said
+        assert 'replicator_region_away{region="eu",rule="orders"} 1.0' in (daemon.answers("/metrics") or "")
+        wait_until(
+            lambda: 'replicator_owed_keys{region="eu",rule="orders"} 2.0' in (daemon.answers("/metrics") or ""),
+            "the gauge does not say what is owed",
+        )
+        rules = json.loads(daemon.answers("/status") or "")["rules"]
+        assert [region["standing"] for rule in rules for region in rule["regions"] if region["region"] == "eu"] == [
+            "away"
+        ]
+        assert world.run("parked", "list").errors == "replicator: nothing is parked.\n"
+        assert numbers(world, "eu") == {"1"}
+        resumed = world.run("resume", "orders", "--region", "eu", "--json").json
+        assert resumed == {"rule": "orders", "region": "eu", "paused": False, "changed": True}
+        wait_until(lambda: numbers(world, "eu") == {"1", "2", "3"}, "what is owed is not brought")
+        wait_until(lambda: world.run("status", "--json").json["regions"] == [], "it is shown after all is brought")
+        assert daemon.stop() == 0
+    assert "region_back" in daemon.said()
