@@ -15,7 +15,7 @@ LATE_SHARE = 0.2
 """The part of `away_after` behind which a region is late: 1 second of 5."""
 
 
-class Standing(enum.Enum):
+class Standing(enum.StrEnum):
     """How a region stands."""
 
     HERE = "here"
@@ -23,7 +23,7 @@ class Standing(enum.Enum):
     AWAY = "away"
 
 
-class Reason(enum.Enum):
+class Reason(enum.StrEnum):
     """Why a region is away."""
 
     SILENT = "silent"  # it does not answer, or refuses everything

@@ -43,7 +43,9 @@ def test_a_region_that_is_paused_is_owed_what_it_misses_until_it_is_resumed(worl
             lambda: 'replicator_owed_keys{region="eu",rule="orders"} 2.0' in (daemon.answers("/metrics") or ""),
             "the gauge does not say what is owed",
         )
-        rules = json.loads(daemon.answers("/status") or "")["rules"]
+        answered = daemon.answers("/status")
+        assert answered, daemon.said()[-3000:]
+        rules = json.loads(answered)["rules"]
         assert [region["standing"] for rule in rules for region in rule["regions"] if region["region"] == "eu"] == [
             "away"
         ]
