@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.cli.output import note, print_json, print_rows, rich_table
 from replicator.cli.running import loaded, on_group
-from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE
+from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_USAGE
 from replicator.domain.progress import END
+from replicator.domain.shards.unread import LOST
 from replicator.domain.targets import TargetKind
 from replicator.operations.away_status import RegionStatus
 from replicator.operations.pacing_status import PacingStatus
@@ -33,13 +34,15 @@ if TYPE_CHECKING:
 
 _EVERY_SECONDS = 1.0
 _LONGEST = 18
+_LOST = "lost: no worker may read it while the coordination table does not answer"
 _COLUMNS = ("rule", "target", "shard", "owner", "epoch", "position", "lag", "progress", "records", "state")
 
 
 def show_status(config: Path | None, *, watch: bool, everything: bool, as_json: bool) -> int:
     """Print the status once, or again and again until Ctrl-C. `everything`: what is not read any more, too.
 
-    JSON always has everything.
+    JSON always has everything. While the coordination table does not answer, what is stored cannot be known: what
+    workers say is shown, and the exit code says that something is unreachable.
     """
     if watch and as_json:
         note("--watch and --json exclude each other: a script asks again by itself.")
@@ -56,7 +59,7 @@ def show_status(config: Path | None, *, watch: bool, everything: bool, as_json: 
         for line in _notes(found, everything=everything):
             note(line)
         print_rows(_COLUMNS, _rows(found, everything=everything))
-    return EXIT_STOPPED
+    return EXIT_UNREACHABLE if found.coordination_error else EXIT_STOPPED
 
 
 async def _watch(group: Group, *, everything: bool) -> None:
@@ -81,14 +84,14 @@ async def _watch(group: Group, *, everything: bool) -> None:
 
 def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
     if found.daemon is None:
-        yield "no daemon of this group answers on the admin port: positions are those saved last, lag is unknown."
+        yield "no daemon of this group answers on the admin port: positions and lag are those of the stored rows."
     else:
         yield from _words_of_daemons(found, found.daemon)
         for choice in found.daemon.get("choices", ()):
             for left in choice["left_out"]:
                 yield f"rule {choice['rule']} leaves {left['table']} out: {left['reason']} {left['advice']}"
     if found.coordination_error:
-        yield found.coordination_error
+        yield f"what is stored cannot be known, this is what workers say: {found.coordination_error}"
     yield from found.unreadable
     for name in found.unconfigured:
         yield f"there is progress of rule {name}, which is not configured: `replicator rules` says more."
@@ -172,7 +175,7 @@ def _words_of_daemons(found: GroupStatus, first: Mapping[str, Any]) -> Iterator[
     for worker in found.workers:
         if worker.daemon is None:
             where = f"at {worker.admin}" if worker.admin else "and names no admin server that can be reached"
-            yield f"worker {worker.worker} does not answer {where}: the lag of its shards is unknown."
+            yield f"worker {worker.worker} does not answer {where}: the lag of its shards is what is stored."
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
@@ -183,6 +186,8 @@ def _rows(found: GroupStatus, *, everything: bool) -> Iterator[tuple[str, ...]]:
         shards = [shard for shard in rule.shards if everything or not shard.over]
         if not shards:
             why = "no shard is read any more" if rule.shards else "no shard was read yet"
+            if found.coordination_error:
+                why = "unknown: the coordination table does not answer"
             yield (rule.name, *[""] * (len(_COLUMNS) - 2), why)
         for shard in shards:
             yield from (_row(rule, shard, target) for target in shard.targets)
@@ -232,6 +237,8 @@ def _state(shard: ShardStatus, target: TargetStatus) -> str:
         return FINISHED
     if blocked is None and shard.waits is not None:
         return f"waits: {shard.waits.reason} {shard.waits.remedy}".strip()
+    if blocked is None and target.state is not None:
+        return _LOST if target.state == LOST else f"waits: {target.state}"
     if blocked is None:
         return "unknown" if target.seconds_since_progress is None else "ok"
     key = f"key {blocked['key']}: " if blocked.get("key") else ""

@@ -23,6 +23,7 @@ from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.applied_through import lag_seconds, retention_left_seconds
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
+from replicator.domain.shards.unread import LOST
 from replicator.domain.targets import TargetId
 from replicator.observability.held_rows import Held, HeldRow, Met, is_held, rows_of
 from replicator.ports.clock import Clock
@@ -35,7 +36,7 @@ _HEALTHY_SECONDS = 90.0
 _SILENCE_SECONDS = 15.0
 """A shard that was not read for so long is not taken for caught up."""
 
-OK, UNKNOWN, BLOCKED, STALLED, LOST = "ok", "unknown", "blocked", "stalled", "lost"
+OK, UNKNOWN, BLOCKED, STALLED = "ok", "unknown", "blocked", "stalled"
 """States of a target at a shard that is read here, or was until the lease was lost; what is not read has others."""
 
 READ_HERE = frozenset({OK, UNKNOWN, BLOCKED, STALLED})

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.coordination import Pause, StoredStream
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.identifiers import RuleName
+from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.progress import END
+from replicator.domain.shards.applied_through import retention_left_seconds
 from replicator.domain.shards.leases import StreamState
 from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.shards.standstill import Observed, explain, waits
-from replicator.domain.targets import TargetId, parse_target
+from replicator.domain.targets import TargetId
 from replicator.operations.away_status import RegionStatus, away_status
 from replicator.operations.gaps import ListedGap, list_gaps
+from replicator.operations.lag_status import Reached, RuleTarget, reached, rounded, summed_up
 from replicator.operations.pacing_status import PacingStatus, pacing_status
 from replicator.operations.parked_status import ParkedStatus, parked_status
-from replicator.operations.worker_status import ask_all, by_worker
+from replicator.operations.worker_status import Live, ask_all, by_worker, chosen_of, held_of, live_of
 from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
@@ -34,11 +37,6 @@ if TYPE_CHECKING:
 
 FINISHED = "finished"
 _TABLE_LEFT = "table no longer read"
-_Shard = tuple[str | None, str]
-"""Stream ARN and shard: ids of shards alone may collide."""
-
-_Live = dict[_Shard, dict[TargetId, Mapping[str, Any]]]
-"""What workers say of targets, by shard."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +51,11 @@ class TargetStatus:
     seconds_since_progress: float | None
     counts: Mapping[str, int]
     blocked: Mapping[str, Any] | None
+    retention_left_seconds: float | None = None
+    applied_through: datetime | None = None
+    """Every change of the shard from a second before this is applied, as rows and heartbeats say; None: not known."""
+    state: str | None = None
+    """How it stands there, as a worker says that does not read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +103,7 @@ class RuleStatus:
     sources: Sequence[SourceTable]
     shards: Sequence[ShardStatus]
     paused: bool
+    targets: Sequence[RuleTarget]
     held: Sequence[Mapping[str, Any]]
     """What of it is held, and why, as living workers say."""
 
@@ -174,8 +178,13 @@ def _joined(
     trouble: ReplicatorError | None,
 ) -> GroupStatus:
     first = next(iter(daemons.values()), None)
-    chosen = _chosen(daemons)
+    chosen = chosen_of(daemons)
+    owners: dict[tuple[str | None, str], str | None] = {
+        (read.stream.arn, str(shard_id)): row.owner for read in stored.streams for shard_id, row in read.rows.items()
+    }
     paused = {pause.rule for pause in stored.pauses}
+    if trouble is not None:  # workers know it as it was when the table last answered
+        paused = {known["name"] for daemon in daemons.values() for known in daemon.get("rules", ()) if known["paused"]}
     configured = {rule.name for rule in settings.rules}
     return GroupStatus(
         group=settings.group,
@@ -188,13 +197,14 @@ def _joined(
             for worker, pulse in sorted(stored.pulses.items())
         ],
         rules=[
-            RuleStatus(
-                name=rule.name,
-                mode=rule.mode,
-                sources=[SourceTable(region, table) for region, table in _sources(rule, stored.streams)],
-                shards=list(_shards(settings, rule, stored, _live(daemons, stored, rule.name), chosen.get(rule.name))),
+            _rule(
+                settings,
+                rule,
+                stored,
+                live_of(daemons, owners, rule.name, lost=trouble is not None),
+                chosen=chosen.get(rule.name),
                 paused=rule.name in paused,
-                held=_held(daemons, rule.name),
+                held=held_of(daemons, rule.name),
             )
             for rule in settings.rules
         ],
@@ -210,50 +220,57 @@ def _joined(
     )
 
 
-def _held(daemons: Mapping[str, Mapping[str, Any]], rule: str) -> list[Mapping[str, Any]]:
-    """What workers say is held of a rule: each thing once, whoever says it."""
-    found = {
-        (row["table"], row["target"] or ""): row
-        for daemon in daemons.values()
-        for row in daemon.get("held", ())
-        if row["rule"] == rule
+def _rule(  # noqa: PLR0913 - what is known of it, given once
+    settings: Settings,
+    rule: RuleSettings,
+    stored: _Stored,
+    live: Live,
+    *,
+    chosen: set[str] | None,
+    paused: bool,
+    held: Sequence[Mapping[str, Any]],
+) -> RuleStatus:
+    told = {worker: pulse.through for worker, pulse in stored.pulses.items()}
+    standing = {
+        each.stream: reached(_runs(settings, rule, each.stream), each, told)
+        for each in stored.streams
+        if _reads(rule, each)
     }
-    return [found[key] for key in sorted(found)]
+    words = [
+        (
+            found,
+            {
+                (ShardId(shard), target): said
+                for (arn, shard), targets in live.items()
+                for target, said in targets.items()
+                if arn == stream.arn and said.get("region") == (target.region or stream.region)
+            },
+        )
+        for stream, found in standing.items()
+    ]
+    targets = summed_up(words)
+    return RuleStatus(
+        name=rule.name,
+        mode=rule.mode,
+        sources=[SourceTable(region, table) for region, table in _sources(rule, stored.streams)],
+        shards=list(_shards(settings, rule, stored, live, standing, chosen)),
+        paused=paused,
+        targets=targets,
+        held=held,
+    )
 
 
 def _without_rules(daemon: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in daemon.items() if key != "rules"}
 
 
-def _live(daemons: Mapping[str, Mapping[str, Any]], stored: _Stored, rule: str) -> _Live:
-    """What workers say about a rule. Of a shard that two speak of, the owner's word counts."""
-    owners: dict[_Shard, str | None] = {
-        (read.stream.arn, shard_id): row.owner for read in stored.streams for shard_id, row in read.rows.items()
-    }
-    found: _Live = {}
-    for worker, daemon in daemons.items():
-        for known in daemon.get("rules", ()):
-            for shard in known.get("shards", ()) if known.get("name") == rule else ():
-                key = (shard.get("stream"), shard["shard"])
-                targets = found.setdefault(key, {})
-                for target in shard.get("targets", ()):
-                    target_id = parse_target(target["target"])
-                    if target_id and (target_id not in targets or owners.get(key) == worker):
-                        targets[target_id] = target
-    return found
-
-
-def _chosen(daemons: Mapping[str, Mapping[str, Any]]) -> dict[str, set[str]]:
-    """The tables of rules that choose them, as living workers have chosen."""
-    found: dict[str, set[str]] = {}
-    for daemon in daemons.values():
-        for choice in daemon.get("choices", ()):
-            found.setdefault(choice["rule"], set()).update(choice["tables"])
-    return found
-
-
-def _shards(
-    settings: Settings, rule: RuleSettings, group: _Stored, live: _Live, tables: set[str] | None
+def _shards(  # noqa: PLR0913, PLR0917 - what is known, given once
+    settings: Settings,
+    rule: RuleSettings,
+    group: _Stored,
+    live: Live,
+    standing: Mapping[StreamRef, Reached],
+    tables: set[str] | None,
 ) -> Iterator[ShardStatus]:
     """Every shard of a rule: those that are stored, then those that are seen by a worker only.
 
@@ -270,7 +287,7 @@ def _shards(
             seen = live.get((stream.arn, shard_id), {})
             names = {target for target in {*row.checkpoints, *seen} if target.rule == rule.name} or configured
             targets = [
-                _target(target, target.region or stream.region, row, seen.pop(target, {}))
+                _target(target, target.region or stream.region, row, seen.pop(target, {}), standing[stream])
                 for target in sorted(names & configured or names)
             ]
             yield ShardStatus(
@@ -286,22 +303,31 @@ def _shards(
             )
     for (arn, shard), seen in live.items():
         if seen:
-            targets = [_target(target, live.get("region"), None, live) for target, live in seen.items()]
+            targets = [_target(target, live.get("region"), None, live, None) for target, live in seen.items()]
             yield ShardStatus(shard, None, None, arn, None, None, None, None, targets)
 
 
-def _target(target: TargetId, region: str | None, row: LeaseRow | None, live: Mapping[str, Any]) -> TargetStatus:
+def _target(
+    target: TargetId, region: str | None, row: LeaseRow | None, live: Mapping[str, Any], standing: Reached | None
+) -> TargetStatus:
     stored = None if row is None else row.checkpoints.get(target)
     saved = None if stored is None else stored.text
+    known = None if standing is None or row is None else standing.lag(target, row.shard_id)
+    kept: dict[str, float | None] = {} if known is None else {"lag_seconds": round(known, 1)}
+    kept |= {} if known is None else {"retention_left_seconds": rounded(retention_left_seconds(known))}
+    figures = live if "lag_seconds" in live else kept
     return TargetStatus(
         target=target,
         region=region,
         checkpoint=saved,
         position=live.get("position", saved),
-        lag_seconds=live.get("lag_seconds"),
+        lag_seconds=figures.get("lag_seconds"),
         seconds_since_progress=live.get("seconds_since_progress"),
         counts=live.get("counts", {}),
         blocked=live.get("blocked"),
+        retention_left_seconds=figures.get("retention_left_seconds"),
+        applied_through=None if standing is None or row is None else standing.through(target, row.shard_id),
+        state=live.get("state"),
     )
 
 

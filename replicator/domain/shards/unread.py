@@ -21,6 +21,9 @@ from replicator.domain.shards.statements import Statements
 HELD = "held"
 """The state of what a rule does not read because it is held."""
 
+LOST = "lost"
+"""The state of what a worker read until it lost its leases, while it is not known who reads it."""
+
 NO_STREAM = "no stream"
 """The state of a rule of which no stream was read ever."""
 

@@ -31,6 +31,8 @@ class StoredStream:
     starts: Mapping[TargetId, TargetStart] = field(default_factory=dict)
     seat: Seat | None = None
     problems: tuple[WorldMismatch, ...] = ()
+    at: float = 0.0
+    """The server's time of this reading, in seconds since 1970."""
 
     @property
     def stream(self) -> StreamRef:
@@ -72,9 +74,9 @@ async def stored_streams(table: CoordinationTable) -> list[StoredStream]:
 
     async def read(known: KnownStream) -> StoredStream:
         async with turn:
-            found, _ = await coordination.read(known.ref)
+            found, date = await coordination.read(known.ref)
         problems = (*reversed(found.corrupt), *reversed(found.strange))
-        return StoredStream(known, found.shards, found.starts, found.seat, problems)
+        return StoredStream(known, found.shards, found.starts, found.seat, problems, table.seconds_of(date))
 
     rows = await table.query(table.names.streams)
     found = await asyncio.gather(*(read(table.reader.known_stream(row)) for row in rows))
