@@ -184,7 +184,9 @@ def _joined(
     }
     paused = {pause.rule for pause in stored.pauses}
     if trouble is not None:  # workers know it as it was when the table last answered
-        paused = {known["name"] for daemon in daemons.values() for known in daemon.get("rules", ()) if known["paused"]}
+        paused = {
+            known["name"] for daemon in daemons.values() for known in daemon.get("rules", ()) if known.get("paused")
+        }
     configured = {rule.name for rule in settings.rules}
     return GroupStatus(
         group=settings.group,
