@@ -100,7 +100,8 @@ async def examine(
     refused = {target: fact.error for target, fact in found.targets.items()}
     try:
         for seen in rule_per_source(sight.settings, rule) if not vouched else ():
-            refused = await vouch_for(premises, seen) | refused
+            if seen.mesh is None or replica_id(seen.name, seen.source, seen.table) not in refused:
+                refused = await vouch_for(premises, seen) | refused
         refused = await replaced_tables(premises, sight.world, rule) | refused
     except ReplicatorError as error:
         # Of a rule that runs what cannot be asked now leaves its targets as they are.

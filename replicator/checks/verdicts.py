@@ -13,7 +13,7 @@ from replicator.checks.described_tables import own_tables
 from replicator.checks.facts import Fact, Status
 from replicator.checks.judge import judge_rule, own_facts
 from replicator.checks.region_facts import region_facts
-from replicator.domain.errors import CacheWrong, StreamUnusable
+from replicator.domain.errors import CacheWrong
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.targets import replica_id
 from replicator.settings import OrderedRule
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings
 
 _SIDE, _OWED = "side table", "owed table"
+_LEAST_OF_MESH = 2
+"""A mesh runs when so many of its regions are sound."""
+
 _OF_RULES = frozenset({_SIDE, _OWED})
 
 
@@ -46,24 +49,33 @@ def verdict(
 ) -> Verdict:
     """What is wrong with a rule; `settings` hold it, `caches` are facts about caches by name, as far as they are known.
 
-    In a mesh every region needs every other, and so does a record: before it `runs`, what is wrong with one holds the
-    rule. While it runs, a region is a target that may be wrong alone; and of what the rule itself needs only its
-    sources are looked at, since what it does not need now holds nothing.
+    A region of a mesh is a target that may be wrong alone, as long as two others are sound: what it misses is owed to
+    it. Of a rule that `runs` only its sources are looked at, since what it does not need now holds nothing.
     """
     if not rule.sources:
         return Verdict()
     own = judge_rule(settings, world, rule)
-    of_rule = [] if runs else [fact for place in _needs(rule) for fact in _around(settings, world, *place)]
+    if runs and not isinstance(rule, OrderedRule):
+        own = [fact for fact in own if fact.name != "stream"]  # a region may be written all the same
+    of_rule: list[Fact] = []
     of_targets: dict[TargetId, list[Fact]] = {}
     for target in (target for run in rule_per_source(settings, rule) for target in run.targets):
         of_targets.setdefault(target.target_id, []).extend(_of_caches(settings, rule, target.region, caches))
-    taken = set()
-    for region, table in rule.replica_tables if runs or isinstance(rule, OrderedRule) else ():
-        there = [fact for fact in own if fact.subject == f"table {table} in {region}" and not _is_of_source(rule, fact)]
-        taken.update(there)
-        target_id = replica_id(RuleName(rule.name), RegionId(region), TableName(table))
-        of_targets.setdefault(target_id, [])[:0] = [*_around(settings, world, region, _SIDE), *there]
-    of_rule += (fact for fact in own if fact not in taken)
+    tables: dict[TargetId, list[Fact]] = {}
+    for region, table in rule.replica_tables:
+        there = [fact for fact in own if fact.subject == f"table {table} in {region}"]
+        purposes = [_SIDE] if runs or isinstance(rule, OrderedRule) else [_SIDE, _OWED]
+        around = _around(settings, world, region, *purposes)
+        tables[replica_id(RuleName(rule.name), RegionId(region), TableName(table))] = [*around, *there]
+    if isinstance(rule, OrderedRule):
+        purposes = [_OWED] if rule.owed_regions else []
+        of_rule += () if runs else _around(settings, world, rule.source, *purposes)
+    elif not runs and sum(_first(facts) is None for facts in tables.values()) < _LEAST_OF_MESH:
+        of_rule += (fact for facts in tables.values() for fact in facts)
+        tables = {}
+    for target_id, facts in tables.items():
+        of_targets[target_id] = [*facts, *of_targets.get(target_id, ())]
+    of_rule += (fact for fact in own if not any(fact in facts for facts in tables.values()))
     wrong = {target: _first(facts) for target, facts in of_targets.items()}
     everything: list[tuple[TargetId | None, list[Fact]]] = [(None, of_rule), *of_targets.items()]
     return Verdict(
@@ -71,18 +83,6 @@ def verdict(
         {target: fact for target, fact in wrong.items() if fact is not None},
         frozenset(who for who, facts in everything if any(map(_is_silent, facts))),
     )
-
-
-def _needs(rule: RuleSettings) -> list[tuple[str, ...]]:
-    """Regions, each with the purposes of our own tables there, that a rule cannot begin without."""
-    if isinstance(rule, OrderedRule):
-        return [(rule.source, _OWED) if rule.owed_regions else (rule.source,)]
-    return [(region, _SIDE, _OWED) for region in rule.regions_used]
-
-
-def _is_of_source(rule: RuleSettings, fact: Fact) -> bool:
-    """Whether a fact about a table of a mesh is about reading it."""
-    return not isinstance(rule, OrderedRule) and issubclass(fact.kind, StreamUnusable) and fact.name == "stream"
 
 
 def shared_facts(settings: Settings, world: World) -> list[Fact]:

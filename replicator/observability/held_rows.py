@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import ReplicatorError, StreamUnusable
 from replicator.domain.held import Cause, HeldId, Hold, cause_of
 from replicator.domain.identifiers import TableName
 from replicator.domain.rules import Rule, Target
+from replicator.domain.targets import replica_id
 from replicator.ports.services import ServiceId, ServiceKind
 
 _OF_SOURCES = frozenset({ServiceKind.SOURCE, ServiceKind.DISCOVERY, ServiceKind.READING})
@@ -66,10 +67,13 @@ def rows_of(rules: Collection[Rule], told: Iterable[Held], met: Iterable[Met]) -
 
 
 def is_held(rule: Rule, rows: Collection[HeldRow]) -> bool:
-    """Whether nothing of a rule can go on."""
+    """Whether nothing of a rule can go on; of a mesh, nothing that is read in this region."""
     held = {row.held for row in rows}
     ids = [HeldId(rule.name, rule.table, target.target_id) for target in rule.targets]
-    return HeldId(rule.name, rule.table) in held or all(each in held for each in ids)
+    home = None if rule.mesh is None else replica_id(rule.name, rule.source, rule.table)
+    return not held.isdisjoint({HeldId(rule.name, rule.table), HeldId(rule.name, rule.table, home)}) or all(
+        each in held for each in ids
+    )
 
 
 def _told(each: Held) -> HeldRow:
@@ -90,8 +94,9 @@ def _row(rules: Iterable[Rule], met: Met) -> Iterator[HeldRow]:
     for rule in rules:
         if (about.region, about.table) != (rule.source, rule.table):
             continue
-        if about.kind in _OF_SOURCES:
-            yield HeldRow(HeldId(rule.name, rule.table), rule.source, cause, met.error, met.since)
+        if about.kind in _OF_SOURCES or isinstance(met.error, StreamUnusable):
+            home = None if rule.mesh is None else replica_id(rule.name, rule.source, rule.table)
+            yield HeldRow(HeldId(rule.name, rule.table, home), rule.source, cause, met.error, met.since)
         elif about.target is not None and about.rule == rule.name:
             region = about.target.region or rule.source
             yield HeldRow(HeldId(rule.name, rule.table, about.target), region, cause, met.error, met.since)

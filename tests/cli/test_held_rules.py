@@ -185,6 +185,29 @@ def test_a_region_of_a_mesh_that_was_created_anew_in_silence_is_noticed_and_writ
         assert daemon.stop() == 0
 
 
+def test_a_mesh_begins_without_a_region_that_is_not_there_and_takes_it_in_later(world: World) -> None:
+    world.mesh("active-active")
+    quick(world)
+    world.config["regions"]["ap"] = {"region": "eu-west-1", "endpoint_url": world.endpoint_url}
+    world.rule["regions"] += [{"region": "ap", "table": "orders-ap"}]
+    world.table("eu", "orders-ap", view=VIEW)
+    assert world.run("init").code == 0
+    world.call("eu", "DeleteTable", TableName="orders-ap")
+    assert world.run("run", "--strict").code == 78
+    with running(world) as daemon:
+        daemon.await_ready()
+        assert metric(daemon) == {("orders", "missing")}
+        assert list(held(daemon)) == ["orders/replica/ap:orders-ap"]
+        write(world, "orders", 1)
+        await_number(world, "orders", 1)
+        world.table("eu", "orders-ap", view=VIEW)
+        await_number(world, "orders-ap", 1)
+        wait_until(lambda: not held(daemon), "what is mended is still held")
+        world.put("eu", "orders-ap", pk={"S": "a"}, sk={"N": "2"})
+        await_number(world, "orders", 2)
+        assert daemon.stop() == 0
+
+
 def test_a_stream_that_is_taken_away_or_shows_too_little_holds_its_rule_alone(world: World) -> None:
     def stream(view: str | None) -> None:
         specification = {"StreamEnabled": True, "StreamViewType": view} if view else {"StreamEnabled": False}

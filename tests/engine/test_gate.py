@@ -17,10 +17,13 @@ from replicator.domain.errors import (
 )
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RuleName, TableName
-from replicator.engine.applying.gate import Gate, Gates
+from replicator.domain.modes.requests import GetItem
+from replicator.domain.targets import mesh_id
+from replicator.engine.applying.gate import Gate, GatedRegion, Gates
 from replicator.engine.waiting import Stopped, found
+from replicator.ports.targets import OPEN
 from tests.engine.test_apply import Bench
-from tests.engine.world import World, until
+from tests.engine.world import EU, US, World, key_of, until
 
 REPLACED = TableReplaced("Table orders in eu is another one.")
 
@@ -92,3 +95,36 @@ async def test_what_says_nothing_about_the_table_closes_no_gate(outage: type[Rep
     world.region.faults.outage = None
     await applying
     assert world.same()
+
+
+async def test_a_region_of_a_mesh_does_not_answer_while_its_gate_is_closed() -> None:
+    world, gates = World(), Gates()
+    gate = gate_of(gates)
+    region = GatedRegion(world.region, gate)
+    request = GetItem(key_of("a"))
+    await region.execute(request, OPEN)
+    gate.close(REPLACED)
+    refusals = []
+    for _ in range(2):
+        with pytest.raises(TableReplaced) as refused:
+            await region.execute(request, OPEN)
+        refusals.append(refused.value)
+    assert refusals[0].sentence == refusals[1].sentence == REPLACED.sentence
+    assert refusals[0] is not refusals[1]
+    gate.open()
+    world.region.faults.outage = TableMissing
+    with pytest.raises(TableMissing):
+        await region.execute(request, OPEN)
+    assert (gate.error is not None, gates.doubted.is_set()) == (True, True)
+    struck = world.region.faults.struck
+    with pytest.raises(TableMissing):
+        await region.execute(request, OPEN)
+    assert world.region.faults.struck == struck
+
+
+def test_a_mesh_is_not_doubted_as_a_whole() -> None:
+    gates = Gates()
+    mesh = mesh_id(RuleName("orders"), [(US, TableName("orders")), (EU, TableName("orders"))])
+    gate = gates.of(HeldId(RuleName("orders"), TableName("orders"), mesh))
+    gate.doubt(TableMissing("It is not there."))
+    assert (gate.error, gate.refusal(), gates.doubted.is_set()) == (None, None, False)
