@@ -79,6 +79,13 @@ def pytest_configure() -> None:
     asyncio.set_event_loop(None)
 
 
+def pytest_sessionfinish() -> None:
+    """Wait for the process that starts commands, so that what they cost is counted."""
+    from tests.cli import warm
+
+    warm.end()
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Say what the run cost: here, in the workers, and in all that they started and saw ending."""
     spent = [resource.getrusage(whose) for whose in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]

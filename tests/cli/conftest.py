@@ -9,7 +9,6 @@ import pytest
 
 from replicator.laboratory.servers import MiniStack, Valkey
 from replicator.settings import ENV_PREFIX
-from tests.cli import warm
 from tests.cli.worlds import World
 
 
@@ -21,13 +20,6 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     empty = tmp_path / "no-secrets"
     empty.mkdir()
     monkeypatch.setenv(f"{ENV_PREFIX}SECRETS_DIR", str(empty))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _counted() -> Iterator[None]:
-    """What commands cost is part of what a run costs."""
-    yield
-    warm.end()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ import random
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 import urllib.error
@@ -29,6 +28,8 @@ from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
 from replicator.laboratory.servers import MiniStack, Valkey
+from tests.cli import warm
+from tests.cli.warm import Running
 from tests.patience import PATIENT_SECONDS
 
 AWS_REGIONS = {"us": "us-east-1", "eu": "eu-west-1", "ap": "ap-northeast-1"}
@@ -187,14 +188,8 @@ class World:
 
     def command(self, *arguments: str, config: Path) -> subprocess.CompletedProcess[str]:
         """Run a command of the program to its end."""
-        return subprocess.run(
-            [sys.executable, "-m", "replicator", *arguments, "--config", str(config)],
-            capture_output=True,
-            text=True,
-            timeout=PATIENT_SECONDS,
-            check=False,
-            env={**os.environ, **CREDENTIALS},
-        )
+        whole = [*arguments, "--config", str(config)]
+        return subprocess.CompletedProcess(whole, *warm.command(whole, CREDENTIALS))
 
     def initialise(self, config: Path) -> None:
         """`replicator init`."""
@@ -241,21 +236,16 @@ class Daemon:
     def __init__(self, config: Path, log: Path) -> None:
         self._config = config
         self.log = log
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Running | None = None
         self.start()
 
     def start(self) -> None:
         """Start it, again if it was killed."""
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", "replicator", "run", "--config", str(self._config)],
-                stdout=output,
-                stderr=output,
-                env={**os.environ, **CREDENTIALS},
-            )
+        self.log.touch()
+        self._process = warm.started(["run", "--config", str(self._config)], CREDENTIALS, self.log, self.log)
 
     @property
-    def process(self) -> subprocess.Popen[bytes]:
+    def process(self) -> Running:
         assert self._process is not None
         return self._process
 
@@ -290,16 +280,15 @@ class Daemon:
     def kill(self) -> None:
         """kill -9."""
         self.process.kill()
-        self.process.wait()
 
     def signal(self, number: signal.Signals) -> None:
         """Any other signal."""
-        self.process.send_signal(number)
+        self.process.signal(number)
 
     def terminate(self, timeout: float = PATIENT_SECONDS) -> int:
         """SIGTERM; returns the exit code."""
-        self.process.send_signal(signal.SIGCONT)
-        self.process.terminate()
+        self.process.signal(signal.SIGCONT)
+        self.process.signal(signal.SIGTERM)
         return self.process.wait(timeout)
 
     def end(self) -> None:
