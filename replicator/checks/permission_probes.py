@@ -1,7 +1,7 @@
 """Permissions, proven: reads that read nothing, and writes whose condition can never hold.
 
 Invariant: nothing is ever written. The condition asks that one attribute both exists and does not, so no item fulfils
-it; a service evaluates it only for a caller who may write.
+it; a service evaluates it only for a caller that may write.
 """
 
 from __future__ import annotations

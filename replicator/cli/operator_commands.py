@@ -1,4 +1,4 @@
-"""Commands for operators of living daemons, and their options; what they do stands in a module each."""
+"""Commands for operators of living daemons, and their options; what they do is in a module each."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def add_to(app: typer.Typer) -> None:
 
 @leases_app.callback()
 def leases(context: typer.Context, config: Config = None) -> None:
-    """Who reads which shard, and how to take it away."""
+    """The owner of every shard, and how to take it away."""
     context.obj = config or context.obj
 
 
@@ -59,7 +59,7 @@ def leases_list(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Workers, streams and shards: owner, epoch, state, positions.
 
-    Reads the coordination table, so it works when every daemon is dead. Looks at heartbeats twice to see who is alive.
+    Reads the coordination table, so it works when every daemon is dead. Looks at heartbeats twice to see live workers.
     """
     from replicator.cli.leases import list_leases
     from replicator.operations.leases import LeaseFilter
@@ -158,7 +158,7 @@ def resume(  # noqa: PLR0913, PLR0917 - one parameter per option
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
-    """Let a paused rule go on where it stood, or in the region where it rested."""
+    """Let a paused rule go on from its position, or in the region where it rested."""
     from replicator.cli.pauses import resume_region, resume_rule
 
     if region is not None:
@@ -289,7 +289,7 @@ def import_kcl(  # noqa: PLR0913, PLR0917 - one parameter per option
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Lease table of the KCL consumer.")],
     config: Config = None,
     rule: Annotated[
-        str | None, typer.Option("--rule", metavar="RULE", help="Who goes on; else the only rule.", show_default=False)
+        str | None, typer.Option("--rule", metavar="RULE", help="The rule to go on; else the only.", show_default=False)
     ] = None,
     region: Annotated[
         str | None,

@@ -149,7 +149,7 @@ def drop_parked(config: Path | None, row: str, *, yes: bool, as_json: bool) -> i
 
 def _meaning(row: ParkedRow) -> str:
     """What is given up, and what follows from it."""
-    what = {"put": "the last write of", "remove": "the removal of"}.get(row.change, "what is told by")
+    what = {"put": "the last write of", "remove": "the removal of"}.get(row.change, "what a record says of")
     return (
         f"{row.target} refused {what} {row.shown} ({row.why}), {row.tries} times since {shown_time(row.first)}.\n"
         "What is given up never reaches it; a later change of the key does. The conflict log keeps what was given up."

@@ -15,7 +15,7 @@ class Disposition(enum.Enum):
     RETRY = "retry"  # the same request again, later
     PARK = "park"  # this key cannot be applied as it is
     RELINQUISH = "relinquish"  # give the shard up, quietly
-    STOP = "stop"  # nothing can go on until somebody acts
+    STOP = "stop"  # nothing can go on until an operator acts
 
 
 EXIT_STOPPED = 0
@@ -148,7 +148,7 @@ class PoisonRecord(ReplicatorError):
 
 
 class UnstampedItem(ReplicatorError):
-    """An item that replicator did not write stands in the way and the rule says stop."""
+    """An item that replicator did not write is in the way and the rule is set to stop."""
 
     disposition = Disposition.PARK
     advice = "Remove the item from the replica, or set `unstamped: adopt` for the rule."

@@ -1,4 +1,4 @@
-"""Change records: one write to one item, as a stream tells it.
+"""Change records: one write to one item, as a stream holds it.
 
 Invariant: a `ChangeRecord` is complete and consistent (event and images agree, the key is known), or it does not exist:
 `change_record` is total and strict.

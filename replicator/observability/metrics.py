@@ -85,7 +85,7 @@ class Metrics:
         self.stalled = gauge("stalled_shards", "Shards that this worker owns and does not progress on.", target)
         self.waiting = gauge(
             "waiting_shards",
-            "Shards that do not move for a rule while nobody is at work on them; every worker tells all of them.",
+            "Shards that do not move for a rule while no worker is at work on them; every worker reports all of them.",
             [*target, "why"],
         )
         self.stalls = counter("stalls_total", "Times that a shard did not progress for too long.", target)

@@ -219,8 +219,8 @@ class LiveObserver:
         self._reminders.over(_topic(Place(lease.stream, lease.shard_id, target)))
         self._reminders.over(_stall_topic(lease, target))
         self._board.withdrawn(lease, target.target_id, is_lost=why == LOST)
-        told = self._log.debug if why == LOST else self._log.info  # the lease's end says it, once
-        told("shard_stopped", why=why, **log_fields.of_target(lease, target))
+        log = self._log.debug if why == LOST else self._log.info  # the lease's end says it, once
+        log("shard_stopped", why=why, **log_fields.of_target(lease, target))
 
     def shard_failed(self, lease: Lease, target: Target, error: BaseException) -> None:
         """An error that is no `ReplicatorError` ended what was done for a target on a shard."""
@@ -248,7 +248,7 @@ class LiveObserver:
     def target_carried_over(
         self, stream: StreamRef, target_id: TargetId, former: Sequence[TargetId], joins: Collection[str]
     ) -> None:
-        """A target goes on where others stood."""
+        """A target goes on where others were."""
         fields = {"target": target_id.text, "former": [other.text for other in former], **log_fields.of_stream(stream)}
         if joins:
             reason = "What joins gets every record that was not done by now; what is older must be copied."
@@ -271,8 +271,8 @@ class LiveObserver:
         """Records were lost before they were read."""
         self._metrics.gaps.labels(*gap_labels(gap)).inc()
         shard = self._board.shards.get(spot_of(gap.stream, gap.shard_id))
-        told = None if shard is None else shard.gaps.get(gap.target_id)
-        known = told is not None and (told.gap_id, told.until) == (gap.gap_id, gap.until)
+        before = None if shard is None else shard.gaps.get(gap.target_id)
+        known = before is not None and (before.gap_id, before.until) == (gap.gap_id, gap.until)
         if shard is not None:
             shard.gaps[gap.target_id] = gap
         if not known:

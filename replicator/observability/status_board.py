@@ -1,7 +1,7 @@
-"""The status board: where every target on every shard of this worker stands.
+"""The status board: the position and state of every target on every shard of this worker.
 
 Owns what /healthz, /readyz and /metrics are answered from; `shown` draws it as /status. Invariant: everything is keyed
-by region, stream and shard together, since two regions may show the same ARN; and what is told per page touches one
+by region, stream and shard together, since two regions may show the same ARN; and what is reported per page touches one
 shard only, so a thousand shards cost no more per page than one.
 """
 
@@ -80,7 +80,7 @@ class Stall:
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """A rule that does not move on some shards of a stream, whoever should read them."""
+    """A rule that does not move on some shards of a stream, whichever worker should read them."""
 
     stream: StreamRef
     standstill: Standstill
@@ -93,7 +93,7 @@ class TargetState:
 
     place: Place
     position: Position | None = None
-    """None until it was told; what is stored then still counts."""
+    """None until it was reported; what is stored then still counts."""
     pending_since: float | None = None
     """Creation of the oldest record of the page in hand."""
     through: float | None = None
@@ -148,7 +148,7 @@ class ShardState:
 
     @property
     def shown(self) -> str:
-        """The shard for people."""
+        """The shard for readers."""
         return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
 
 
@@ -210,13 +210,13 @@ class Board:
         """When the coordination table last took a heartbeat of ours; at first when this process began."""
         self.draining = False
         self.fatal_signs: list[Callable[[], str | None]] = []
-        """Each tells why only a restart can help, or None."""
+        """Each returns why only a restart can help, or None."""
         self.clock = clock
         self._left: set[tuple[RegionId, TableName]] = set()
         self._attempt_at = clock.monotonic()
 
     def reads(self, rules: Iterable[Rule], choices: Iterable[Choice]) -> None:
-        """The tables that rules read from now on; of others nothing is told any more."""
+        """The tables that rules read from now on; of others nothing is reported any more."""
         before = {(rule.source, rule.table) for rule in self.rules}
         self.rules, self.choices = tuple(rules), tuple(choices)
         read = {(rule.source, rule.table) for rule in self.rules}
@@ -351,7 +351,7 @@ class Board:
         now = self.clock.monotonic()
         self.held = tuple(Held(hold, since.get(hold.held, now)) for hold in found)
 
-    # -- how it stands ---------------------------------------------------------------------------------------------
+    # -- its state -------------------------------------------------------------------------------------------------
 
     @property
     def unreachable_seconds(self) -> float:
@@ -480,7 +480,7 @@ class Board:
         )
 
     def _stalls(self) -> Iterator[str]:
-        """Shards that do not progress for a reason that is not told already."""
+        """Shards that do not progress for a reason that is not reported already."""
         for shard in self.shards.values():
             for target_id, stall in shard.stalls.items():
                 state = shard.targets.get(target_id)

@@ -147,5 +147,5 @@ def _wanted(settings: Settings, rule: RuleSettings, source: Image | None) -> Ima
     """What the replicas should hold: the source's item, unless the rule's filter keeps it out."""
     try:
         return source if _filter(settings, rule).matches(source) else None
-    except PoisonRecord:  # the filter cannot judge it, so its shard stands still
+    except PoisonRecord:  # the filter cannot judge it, so its shard does not progress
         return source

@@ -51,7 +51,7 @@ class Coordination(Protocol):
         """
 
     async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
-        """Put a target where others stood, whoever owns the shard; False when it does not stand as seen any more."""
+        """Put a target where others were, whatever the owner; False when the row is not as seen any more."""
 
     async def release(self, lease: Lease, read: Mapping[TargetId, Position] | None = None) -> None:
         """Give the shard back; quiet when it is no longer ours.

@@ -122,7 +122,7 @@ class Overview:
 
 
 class Observer(Protocol):
-    """Told what happened; may lose things, never decides anything."""
+    """Is notified of what happened; may lose things, never decides anything."""
 
     def polled(
         self, stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
@@ -142,7 +142,7 @@ class Observer(Protocol):
         """A request failed and will be repeated."""
 
     def blocked(self, place: Place, error: ReplicatorError, key: str | None) -> None:
-        """A target cannot go on; `key` names the item that stands in the way."""
+        """A target cannot go on; `key` names the item that is in the way."""
 
     def unblocked(self, place: Place) -> None:
         """A blocked target goes on."""
@@ -189,7 +189,7 @@ class Observer(Protocol):
     def target_carried_over(
         self, stream: StreamRef, target_id: TargetId, former: Sequence[TargetId], joins: Collection[str]
     ) -> None:
-        """A target goes on where others stood; what joins its mesh is owed what is not done from now on."""
+        """A target goes on where others were; what joins its mesh is owed what is not done from now on."""
 
     def target_begun_anew(self, stream: StreamRef, target_id: TargetId, former: TargetId) -> None:
         """A target begins by its rule's start, because the progress that is stored is of another table."""
@@ -201,7 +201,7 @@ class Observer(Protocol):
         """A target goes on behind a gap: its rule skips, or an operator acknowledged the loss."""
 
     def stalled(self, lease: Lease, target: Target, reason: str, remedy: str) -> None:
-        """A target does not progress on a shard that is ours, for longer than the bound; told again while it lasts."""
+        """A target does not progress on a shard that is ours, for longer than the bound; reported while it lasts."""
 
     def unstalled(self, lease: Lease, target: Target) -> None:
         """It progresses again."""
@@ -222,7 +222,7 @@ class Observer(Protocol):
         """A stream was asked for shards: one DescribeStream call."""
 
     def paused(self, rules: Mapping[RuleName, float]) -> None:
-        """These rules are paused now, since then, and no others; told again and again."""
+        """These rules are paused now, since then, and no others; reported again and again."""
 
     def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         """A background service (discovery, heartbeat) failed and will be repeated."""

@@ -13,7 +13,7 @@ from replicator.domain.shards.lineage import Shard
 
 
 class Ends(Protocol):
-    """Who knows whether a shard is over."""
+    """Answers whether a shard is over."""
 
     async def is_over(self, shard_id: ShardId) -> bool:
         """Whether the stream itself says that the shard gets no more records: closed, has a child, or not listed.

@@ -15,7 +15,7 @@ from replicator.domain.rules import Rule, Target
 
 
 class Fence(Protocol):
-    """Stands before every send."""
+    """Is checked before every send."""
 
     def check(self) -> None:
         """Raise `LeaseLost` when the lease's deadline has passed; suspended time counts."""

@@ -39,7 +39,7 @@ def rule_per_source(settings: Settings, rule: RuleSettings) -> list[Rule]:
 
 
 def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
-    """One rule of mode `ordered`; its targets are its replicas, and the source when a cache stands beside it."""
+    """One rule of mode `ordered`; its targets are its replicas, and the source when a cache is beside it."""
     caches = _caches(settings, rule)
     tables: dict[str, str | None] = dict(rule.replica_tables)
     if any(cache.region == rule.source for cache in caches):

@@ -73,7 +73,7 @@ class Settings(BaseSettings):
 
     @property
     def places_of_rules(self) -> list[int]:
-        """The index in the file of every rule; one that chooses its tables is there once per table (`expansion`)."""
+        """The index in the file of every rule; one that chooses its tables is there once per table."""
         names = list(dict.fromkeys(rule.name for rule in self.rules))
         return [names.index(rule.name) for rule in self.rules]
 

@@ -95,10 +95,10 @@ def _a_rate_of_its_own(original: Any) -> Any:
 
 
 def _every_worker_takes_the_seat(_: Any) -> Any:
-    async def sit(self: Any) -> None:
+    async def take_seat(self: Any) -> None:
         self._seat.held = Seat(self._members.me, 1)
 
-    return sit
+    return take_seat
 
 
 DISCOVERY = {

@@ -17,7 +17,7 @@ _TTL_PRINCIPAL = "dynamodb.amazonaws.com"
 
 
 class _Identity(msgspec.Struct):
-    """Who made a change. The service's model and its documentation spell the names differently; both are read."""
+    """The maker of a change. The service's model and its documentation spell the names differently; both are read."""
 
     PrincipalId: str = ""
     principalId: str = ""  # noqa: N815 - the wire's name
@@ -66,7 +66,7 @@ _RECORD, _PLACED = msgspec.json.Decoder(_Record), msgspec.json.Decoder(_Placed)
 def parse_records(body: bytes, what: str) -> RecordPage:
     """A GetRecords answer as records with opaque images; one that cannot be understood is there as it came.
 
-    `Unreachable` when it is not such an answer at all, `MalformedRecord` when not even the place of a record is told.
+    `Unreachable` when it is not such an answer at all, `MalformedRecord` when not even the place of a record is known.
     """
     try:
         answer = _RECORDS.decode(body)

@@ -1,6 +1,6 @@
 """A region's table and its side table: requests carried out on DynamoDB.
 
-Invariant: one request is one call, sent only while the fence stands; a refusal carries what stands under the key.
+Invariant: one request is one call, sent only while the fence holds; a refusal carries what the key holds.
 """
 
 from __future__ import annotations
@@ -220,7 +220,7 @@ class DynamoRegion:
         return self._done(answer, what)
 
     async def _write_versioned(self, request: VersionedRequest, fence: Fence) -> Response:
-        """A put or delete that tells what it took away."""
+        """A put or delete that returns what it took away."""
         match request:
             case Replace(key, image, when):
                 operation, subject = "PutItem", b'"Item":%b' % image.wire
@@ -235,8 +235,8 @@ class DynamoRegion:
             answer = await self._calls.call(operation, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        told = wire.decoded(_ANSWER, answer, what)
-        return Done(_item(told.Attributes), _units(told.ConsumedCapacity))
+        given = wire.decoded(_ANSWER, answer, what)
+        return Done(_item(given.Attributes), _units(given.ConsumedCapacity))
 
     async def _write_stamped(self, request: StampedPut | Restamp | DeleteMarked, fence: Fence) -> Response:
         """A write that sets, or depends on, a stamp; every call gets a nonce of its own."""
@@ -334,7 +334,7 @@ def _row(item: Image | None, where: str) -> SideRow:
         if text is not None and found is None:
             raise WorldMismatch(
                 f"{where} holds a row whose `{name}` is no version of mode active-active.",
-                advice="Tombstones of another mode stand there: give the rule a side table of its own, or empty it.",
+                advice="Tombstones of another mode are there: give the rule a side table of its own, or empty it.",
             )
         return found
 
@@ -356,13 +356,13 @@ _TRANSACTION_THROTTLE = {"ThrottlingError", "ProvisionedThroughputExceeded"}
 def _cancelled(reasons: list[_Reason], what: str) -> Refused:
     """A cancelled transaction as a refusal, or the error that cancelled it; reasons: tombstone check, put."""
     codes = [reason.Code or "None" for reason in reasons]
-    told = "; ".join(
+    given = "; ".join(
         reason.Message or code for reason, code in zip(reasons, codes, strict=True) if code not in _HARMLESS
     )
     if any(code in _TRANSACTION_POISON for code in codes):
-        raise refused(f"{what} failed: {told}.")
+        raise refused(f"{what} failed: {given}.")
     if any(code in _TRANSACTION_THROTTLE for code in codes):
-        raise Throttled(f"{what} failed: {told}.")
-    if told or _CONDITION not in codes:  # a cancellation that no condition explains says nothing about the item
-        raise Unreachable(f"{what} was cancelled: {told or 'no reason given'}.", advice="It is repeated by itself.")
+        raise Throttled(f"{what} failed: {given}.")
+    if given or _CONDITION not in codes:  # a cancellation that no condition explains says nothing about the item
+        raise Unreachable(f"{what} was cancelled: {given or 'no reason given'}.", advice="It is repeated by itself.")
     return Refused(item=_item(reasons[-1].Item), by_tombstone=codes[0] != "None")

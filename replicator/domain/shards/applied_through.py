@@ -7,8 +7,8 @@ up to when everything lies before it (`Position.through`); a shard without such 
 Invariant: what is not known makes the whole unknown, never level; and a worker's statement counts only for exactly
 those leases that it was made of, because a shard that it took since may be far behind.
 
-How many children a shard has is not told: while one of two is listed, the other one is not waited for. So T is a hint
-and no proof, and whoever acts on it adds a margin.
+How many children a shard has is not listed: while one of two is listed, the other one is not waited for. So T is a hint
+and no proof, and what acts on it adds a margin.
 
 Lag is never less than what it should be: `now - through` bounds the age of the oldest change that is not applied,
 whether records wait or not. Only who reads the shard knows that none wait.

@@ -26,7 +26,7 @@ class Rewind:
 
 @dataclass(frozen=True, slots=True)
 class LeaseRow:
-    """One shard's row in the coordination table: what it is, who owns it, the fencing token, a checkpoint per target.
+    """One shard's row in the coordination table: what it is, its owner, the fencing token, a checkpoint per target.
 
     `serves`: all targets that the owner runs on the stream; none when it is of an earlier version. `found_at`: when a
     discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream lists it no more, as
@@ -94,7 +94,7 @@ class TargetStart:
 
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """Who discovers a stream's shards. The owner's heartbeat keeps it; an expired owner's may be taken."""
+    """The worker that discovers a stream's shards. The owner's heartbeat keeps it; an expired owner's may be taken."""
 
     owner: WorkerId | None
     epoch: int

@@ -25,7 +25,7 @@ class Shard:
     """A shard as the stream lists it.
 
     `parents`: none, one, or two after a merge. `closed`: it has an ending sequence number. `first`: its starting
-    sequence number; None when the endpoint does not tell.
+    sequence number; None when the endpoint does not state it.
     """
 
     shard_id: ShardId
@@ -63,7 +63,7 @@ def ready(graph: Graph, finished: Collection[ShardId], begun: Collection[ShardId
     """Unfinished shards that may be read: every parent is finished, or is not in the graph. Closed ones come first.
 
     A parent that is not in the graph was proven gone before its child was taken into the graph (`storable`). A shard
-    that was `begun` goes on whatever is told of its parents since: it was begun when they were finished, so what
+    that was `begun` goes on whatever is listed of its parents since: it was begun when they were finished, so what
     contradicts that is a mistake, and such a parent may stay open for ever.
     """
     waiting = unfinished_parents(graph, finished, begun)
@@ -99,7 +99,7 @@ def unproven(graph: Graph, stored: Collection[ShardId] = ()) -> set[ShardId]:
 
 
 def storable(graph: Graph, stored: Collection[ShardId], gone: Collection[ShardId]) -> list[Shard]:
-    """Seen shards that may be stored, in this order: each parent is stored, proven gone, or stands before its child.
+    """Seen shards that may be stored, in this order: each parent is stored, proven gone, or is before its child.
 
     A child stored without its parent would be ready at once and overtake it, so a parent that waits makes its
     descendants wait.

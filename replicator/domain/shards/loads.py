@@ -16,7 +16,7 @@ class Loads:
         self._loads: dict[Hashable, Load] = {}
         self._moving: dict[Hashable, frozenset[ShardId]] = {}
 
-    def tell(self, source: Hashable, load: Load, moving: Collection[ShardId]) -> None:
+    def note(self, source: Hashable, load: Load, moving: Collection[ShardId]) -> None:
         """What a coordinator sees of its stream, and which shards of it we hand over: until they are taken.
 
         A coordinator adds what it decides before it acts: all of a process see the same surplus.

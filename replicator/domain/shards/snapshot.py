@@ -102,7 +102,7 @@ class Snapshot:
     def _is_late(self, target: Target, row: LeaseRow) -> bool:
         """Whether a target started when a shard was known to others, and read no shard that it comes from.
 
-        A target that reads a parent is answerable for its children, however long it stands there.
+        A target that reads a parent is answerable for its children, however long it is there.
         """
         if target.target_id in row.checkpoints:
             return False
@@ -159,7 +159,7 @@ class Snapshot:
         The last shard of a line stays while a child may come, and a child while its parent's row would miss it.
 
         A position of a rule that this worker does not run stays, until its shard is read or the rule is forgotten: it
-        tells what that rule lost. What one of our rules was before, with another table or other members, needs nothing.
+        shows what that rule lost. What one of our rules was before, with another table or other members, needs nothing.
         """
         ours = {rule.name for rule in self.rules}
         waited_for = {
@@ -205,7 +205,7 @@ def _is_finished(target: Target, row: LeaseRow) -> bool:
 def _is_begun(target: Target, row: LeaseRow) -> bool:
     """Whether a target has got records of a shard.
 
-    One that stands at the horizon, as after a rewind, has not: it waits for the parents, which are read again, too.
+    One that is at the horizon, as after a rewind, has not: it waits for the parents, which are read again, too.
     """
     place = row.checkpoints.get(target.target_id, HORIZON)
     return place == END or place.sequence is not None

@@ -56,7 +56,7 @@ class Wait:
 class Observed:
     """What a worker knows beside the rows.
 
-    `reads`: what it reads itself, whose own watchdog tells of it. `ending`: shards that it gives back, with the rules
+    `reads`: what it reads itself, whose own watchdog reports it. `ending`: shards that it gives back, with the rules
     whose calls under way it waits for. `readable`: shards that were seen to be readable.
     `unstored`: shards that are listed and not stored yet, with the parents that hold them back; only the worker that
     lists the stream knows.

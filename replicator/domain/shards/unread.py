@@ -1,7 +1,7 @@
-"""What no worker reads of a stream: for each target the shards at which it stands and nobody is at work. No calls.
+"""What no worker reads of a stream: for each target the shards at which it is and no worker is at work. No calls.
 
 Invariant: a shard at which a target stands is either read by a worker that lives, which tells of it itself, or is here
-with the reason. So what all workers tell together is everything, and nothing is told twice.
+with the reason. So what all workers report together is everything, and nothing is reported twice.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def unread(  # noqa: PLR0913 - everything that is known, given once
 
 
 def _state(snapshot: Snapshot, target: Target, shard_id: ShardId, *, is_held: bool) -> str | None:
-    """Why a shard is read by no worker, whoever owns it."""
+    """Why a shard is read by no worker, whichever owns it."""
     if is_held:
         return HELD
     at_end = snapshot.rows[shard_id].checkpoints.get(target.target_id) == END

@@ -73,7 +73,7 @@ class Discovery:
         """Shards that were read to their end and have no known child, with when their children were last asked for."""
         self._questions = Questions()
         self._refused_at = LONG_AGO
-        """When the endpoint last could not, or would not, tell a shard's children."""
+        """When the endpoint last could not, or would not, list a shard's children."""
         self._seat = SeatHolder(ref, ports.coordination, members, limits=limits, clock=ports.clock)
         self._calls = 0
         self._listing: Listing | None = None

@@ -1,7 +1,7 @@
-"""Who else works: one watcher per session reads every worker's pulse and tells the coordinators when to look.
+"""The other workers: one watcher per session reads every worker's pulse and wakes the coordinators to look.
 
-Invariant: a worker is expired only when its pulse stood still for the lease time on our own clock. No worker decides
-for another; whoever notices something reads the rows and acts for itself.
+Invariant: a worker is expired only when its pulse did not move for the lease time on our own clock. No worker decides
+for another; one that notices something reads the rows and acts for itself.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Members:
         self._listeners: list[Callable[[], None]] = []
         self._paused_at = float("-inf")
         self.known = asyncio.Event()
-        """Set when everybody was looked at once: before that, nobody can tell a share of the work."""
+        """Set when every worker was looked at once: before that, a share of the work is not known."""
         self.live: frozenset[WorkerId] = frozenset({session.worker})
         """Workers that beat and are not about to leave, ourselves included."""
         self.paused: Mapping[RuleName, float] = {}
@@ -85,11 +85,11 @@ class Members:
         self._listeners.append(wake)
 
     def unlisten(self, wake: Callable[[], None]) -> None:
-        """Whoever looked at the rows is gone."""
+        """A coordinator that looked at the rows is gone."""
         self._listeners.remove(wake)
 
     def note_owners(self, source: object, owners: Iterable[WorkerId]) -> None:
-        """Watch whoever owns something, too: a dead worker's row may be gone before its shards are taken."""
+        """Watch every worker that owns something, too: a dead worker's row may be gone before its shards are taken."""
         self._owners.pop(source, None)
         if noted := frozenset(owners):
             self._owners[source] = noted
@@ -100,7 +100,7 @@ class Members:
             self._news.announce()
 
     def leave(self) -> None:
-        """Tell the others that we stop, so that none of them counts on us."""
+        """Announce that we stop, so that none of them counts on us."""
         if not self._news.leaving:
             self._news.leave()
         self.live -= {self.me}
@@ -131,7 +131,7 @@ class Members:
         return self._limits.watch_seconds
 
     def _take(self, pulses: Mapping[WorkerId, Pulse], expired: set[WorkerId], now: float) -> bool:
-        """Note who is there; returns whether there is a reason to look at the rows."""
+        """Note the workers that are there; returns whether there is a reason to look at the rows."""
         dead = {worker: self._expired.get(worker, now) for worker in sorted(expired)}
         live = {worker for worker, pulse in pulses.items() if worker not in dead and not pulse.leaving}
         live = live - {self.me} if self._news.leaving else live | {self.me}
@@ -152,7 +152,7 @@ class Members:
         return changed
 
     async def _remove_dead(self, pulses: Mapping[WorkerId, Pulse], owners: Collection[WorkerId], now: float) -> None:
-        """Take away rows of workers that have been dead for one more lease: everybody knows by then.
+        """Take away rows of workers that have been dead for one more lease: every worker knows by then.
 
         What one said last of its shards counts until other workers have taken them.
         """

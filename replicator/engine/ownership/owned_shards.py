@@ -161,7 +161,7 @@ class OwnedShards:
         self._free_since = since(self._free_since, free, now)
         load = snapshot.load(wanted, awaited=self._awaited(snapshot), mine=len(keeping))
         moving = self._loads.moving(self._ref) & (ending | free.keys() | self._given_back)
-        self._loads.tell(self._ref, load, moving)
+        self._loads.note(self._ref, load, moving)
         workers = len(self._members.live | {self._members.me})
         self._ports.holdings.tell(self._ref, self._running.shards, load.total, workers)
         me, ran, known = self._members.me, self._running.ran, snapshot.rows.keys()
@@ -179,7 +179,7 @@ class OwnedShards:
         )
         self._doubts.note(decided.passed_over, now)
         mine = len(keeping) + len(decided.claims) - len(decided.releases)
-        self._loads.tell(self._ref, replace(load, mine=mine), moving.union(decided.releases))
+        self._loads.note(self._ref, replace(load, mine=mine), moving.union(decided.releases))
         self._running.stop(decided.releases)
         await self._running.claim([(free[shard_id], wanted[shard_id]) for shard_id in decided.claims], group)
         return decided.more

@@ -1,7 +1,7 @@
-"""The watchdog of a stream: what stands still there, whoever should be at work, told while it lasts.
+"""The watchdog of a stream: what does not progress there, whichever worker should read it, reported while it lasts.
 
-Pipelines of this worker tell their own standstills; this one tells of every other shard that a rule needs. Invariant:
-what is told is the whole list, so what is over is taken back.
+Pipelines of this worker report their own standstills; this one reports every other shard that a rule needs. Invariant:
+what is reported is the whole list, so what is over is taken back.
 """
 
 from __future__ import annotations

@@ -83,7 +83,7 @@ class Always:
 
 @dataclass(slots=True, eq=False)
 class Expected:
-    """A page that a pipeline waits for, whoever reads it."""
+    """A page that a pipeline waits for, whichever pipeline reads it."""
 
     behind: Position
     taker: Taker
@@ -212,7 +212,7 @@ class Cursors:
             expected.take(page)
 
     def lost(self, position: Position, error: Exception) -> None:
-        """What is behind a position cannot be read any more: everything that waits there is told."""
+        """What is behind a position cannot be read any more: everything that waits there gets the error."""
         for expected in self._expected:
             if expected.behind == position and not expected.settled:
                 expected.fail(error)
@@ -227,9 +227,9 @@ class Cursors:
             del self.pages[behind]
 
     def forget(self, lost: Position | None) -> None:
-        """Keep no page: the horizon moved, so what was read from it before is not what stands there.
+        """Keep no page: the horizon moved, so what was read from it before is not what is there.
 
-        Iterators are derived anew, but not those of others at the horizon: theirs tell what they have lost.
+        Iterators are derived anew, but not those of others at the horizon: theirs show what they have lost.
         """
         self.pages.clear()
         for position, cursor in self._cursors.items():

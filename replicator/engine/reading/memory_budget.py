@@ -1,7 +1,7 @@
 """What was read of a shard and is not yet applied: by key, and in bytes over all shards of a process.
 
-A later record of a key can settle an earlier one: it supersedes a record that a replica refuses for good, and tells a
-mesh who removed an item. Bounded: reading goes on only while there is room, in records and in bytes.
+A later record of a key can settle an earlier one: it supersedes a record that a replica refuses for good, and shows a
+mesh what removed an item. Bounded: reading goes on only while there is room, in records and in bytes.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _RECORD_BYTES = 1000
 """What a record weighs beside its images: key, numbers, objects."""
 
 _LOOK_SECONDS = 0.5
-"""How often somebody who waits for bytes looks again whether it has become urgent."""
+"""How often a read that waits for bytes looks again whether it has become urgent."""
 
 _PATIENCE_SECONDS = 2.0
-"""How long bytes are waited for before those give theirs back who have not progressed for as long."""
+"""How long bytes are waited for before pipelines that have not progressed for as long give theirs back."""
 
 
 def weight(records: Sequence[StreamRecord]) -> int:
@@ -37,7 +37,7 @@ def _content(record: StreamRecord) -> int:
 
 
 class Holder(Protocol):
-    """Somebody who holds records that were read."""
+    """A pipeline that holds records that were read."""
 
     def shed(self, seconds: float) -> None:
         """Give everything back, to read it again later, if nothing progressed for so long."""
@@ -72,9 +72,9 @@ class _Waiter:
 class ByteBudget:
     """Bytes of records that were read and not yet applied, over all shards of a process; first come, first served.
 
-    Nobody can hold everybody else up for good, though bytes come back only as pages are applied: what is needed in
+    No pipeline can hold all others up for good, though bytes come back only as pages are applied: what is needed in
     order to go on is read out of a second pool of the same size, a page larger than a pool is read when the pool is
-    empty, and who holds bytes without progressing gives them back when others wait. So at most twice the budget is
+    empty, and what holds bytes without progressing gives them back when others wait. So at most twice the budget is
     held, and what a page is larger than it was expected to be.
     """
 
@@ -101,15 +101,15 @@ class ByteBudget:
         return len(self._waiting)
 
     def register(self, holder: Holder) -> None:
-        """Somebody who may be asked to give back."""
+        """A pipeline may be asked to give back from now on."""
         self._holders.add(holder)
 
     def unregister(self, holder: Holder) -> None:
-        """Somebody who holds nothing any more."""
+        """A pipeline holds nothing any more."""
         self._holders.discard(holder)
 
     async def acquire(self, wanted: int, urgent: Callable[[], bool]) -> Grant:
-        """Wait until so many bytes may be read. Whoever is cancelled meanwhile holds nothing."""
+        """Wait until so many bytes may be read. A caller that is cancelled meanwhile holds nothing."""
         if not self._waiting and self._fits(wanted, urgent=False):
             return self._grant(wanted, urgent=False)
         waiter = _Waiter(wanted)
@@ -154,7 +154,7 @@ class ByteBudget:
             waiter.granted.set()
 
     def _ask_back(self, since: float) -> None:
-        """Ask for bytes that lie idle, for all who wait, once in a while."""
+        """Ask for bytes that lie idle, for all that wait, once in a while."""
         now = asyncio.get_running_loop().time()
         if now - max(since, self._asked_at) < _PATIENCE_SECONDS:
             return

@@ -141,7 +141,7 @@ class ShardReader:
         return page
 
     async def _until_read(self, expected: Expected, limit: int) -> None:
-        """Ask for a page until it is there, whoever read it; raise what keeps it from being read."""
+        """Ask for a page until it is there, whichever pipeline read it; raise what keeps it from being read."""
         try:
             async with asyncio.timeout(None) as expected.asking:
                 await self._ask_for(expected, limit)
@@ -172,7 +172,7 @@ class ShardReader:
         return self._later_calls if is_behind else self._foremost_calls
 
     def drop(self, page: Page) -> None:
-        """A page is done with; the last one who had it gives its bytes back."""
+        """A page is done with; the last one that had it gives its bytes back."""
         self._cursors.drop(page)
 
     async def reaches(self, position: Position) -> bool:

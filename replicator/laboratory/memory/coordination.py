@@ -31,10 +31,10 @@ class MemoryCoordination:
         registry: MemoryRegistry | None = None,
         now: Callable[[], float] = time.time,
     ) -> None:
-        """`now`: the store's own clock. `registry`: whose target starts are told with a stream's state; else none."""
+        """`now`: the store's own clock. `registry`: whose target starts go with a stream's state; else none."""
         self.faults = faults or Faults()
         self.unreadable: WorldMismatch | None = None
-        """While set, every stream's state tells of a row that could not be read."""
+        """While set, every stream's state names a row that could not be read."""
         self._registry = registry
         self._now = now
         self._rows: dict[tuple[StreamId, ShardId], LeaseRow] = {}
@@ -51,11 +51,11 @@ class MemoryCoordination:
         return {shard_id: row for (owner, shard_id), row in self._rows.items() if owner == identity(stream)}
 
     def seat(self, stream: StreamRef) -> Seat | None:
-        """Who discovers a stream's shards, seen from the side."""
+        """The worker that discovers a stream's shards."""
         return self._seats.get(identity(stream))
 
     def put(self, stream: StreamRef, row: LeaseRow) -> None:
-        """Let this row stand, whatever stood there."""
+        """Store this row over whatever was there."""
         self._rows[identity(stream), row.shard_id] = row
 
     def evict(self, stream: StreamRef, shard_id: ShardId) -> None:
@@ -142,7 +142,7 @@ class MemoryCoordination:
             self.put(lease.stream, replace(row, checkpoints={**row.checkpoints, **stored}, rewinds=left))
 
     async def carry_over(self, stream: StreamRef, seen: LeaseRow, target_id: TargetId, place: Inherited) -> bool:
-        """Put a target where others stood, if it still stands as seen."""
+        """Put a target where others were, if its row is still as seen."""
         async with self.faults.around("carry_over"):
             row = self.row(stream, seen.shard_id)
             if row is None or row.checkpoints.get(target_id) != seen.checkpoints.get(target_id):

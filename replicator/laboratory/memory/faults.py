@@ -1,7 +1,7 @@
 """Failures on demand, for every memory adapter.
 
 Invariant: the same seed and the same calls give the same failures. A fault before the effect leaves the world as it
-was; one after the effect changed it, and the caller cannot tell the two apart: that is what a lost answer looks like.
+was; one after the effect changed it, and the caller cannot distinguish the two: that is what a lost answer looks like.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The streams of one region in memory: a scripted graph of shards.
 
 Invariant: a shard's records keep the order in which they were appended, an open shard never ends, and a closed one
-tells its end only with or behind its last record. Trimming and expiry answer as DynamoDB Streams does. Listings may
+shows its end only with or behind its last record. Trimming and expiry answer as DynamoDB Streams does. Listings may
 lie, be late and come in pages, as the script says; reading never does.
 """
 
@@ -33,7 +33,7 @@ class _Shard:
     closed: bool = False
     hidden: bool = False
     """Not listed yet, though it can be read."""
-    told: Shard | None = None
+    as_listed: Shard | None = None
     """What listings say of it instead of the truth."""
     trimmed: int = 0
     """How many of its records, from the first on, are gone."""
@@ -41,9 +41,9 @@ class _Shard:
     """Positions up to the record with this sequence number lie in the part that is gone."""
 
     def listed(self) -> Shard:
-        """What a listing says of it. Its first record, once there is one, tells where it starts."""
+        """What a listing says of it. Its first record, once there is one, shows where it starts."""
         first = self.first or (self.records[0].sequence if self.records else None)
-        return self.told or Shard(self.shard_id, self.parents, closed=self.closed, first=first)
+        return self.as_listed or Shard(self.shard_id, self.parents, closed=self.closed, first=first)
 
     def told_record(self, record: ChangeRecord) -> StreamRecord:
         """A record as it comes."""
@@ -127,12 +127,12 @@ class MemoryStream:
 
     def misreport(self, stream: StreamRef, shard: Shard) -> None:
         """Let listings say this of a shard, whatever is true: an open parent with a child, a child without a parent."""
-        self._shards[stream.arn][shard.shard_id].told = shard
+        self._shards[stream.arn][shard.shard_id].as_listed = shard
 
     def correct(self, stream: StreamRef, *shards: ShardId) -> None:
         """Let listings say the truth again."""
         for shard_id in shards:
-            self._shards[stream.arn][shard_id].told = None
+            self._shards[stream.arn][shard_id].as_listed = None
 
     def append(self, stream: StreamRef, shard_id: ShardId, records: Iterable[ChangeRecord]) -> None:
         """Write records behind the shard's last one."""

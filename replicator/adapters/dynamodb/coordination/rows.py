@@ -139,7 +139,7 @@ class RowReader:
         )
 
     def seat(self, row: Row) -> Seat:
-        """Who discovers a stream's shards."""
+        """The worker that discovers a stream's shards."""
         self._check_schema(row)
         owner = WorkerId(self.text(row, "owner")) if "owner" in row else None
         return Seat(owner, self.number(row, "epoch"))
