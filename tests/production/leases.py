@@ -244,7 +244,7 @@ async def looks_alive() -> None:
 
 # -- 15: what leases cost --------------------------------------------------------------------------------------------
 
-_READS = {"state", "members", "paused", "starts", "streams", "acknowledged"}
+_READS = {"state", "members", "paused", "resting", "starts", "streams", "acknowledged"}
 
 
 async def coordination_cost() -> None:
