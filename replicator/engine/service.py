@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from replicator.domain.errors import ReplicatorError
-from replicator.engine.waiting import backoff, pause_for_any
+from replicator.engine.waiting import pause_for_any, retry_in
 from replicator.ports.events import Observer
 from replicator.ports.services import ServiceId
 
@@ -52,7 +52,7 @@ class Service:
                 await pause_for_any(wait, wake, *self.over)
             except ReplicatorError as error:
                 self.observer.service_failed(self.name, error)
-                wait = backoff(_FIRST_BACKOFF + failures, self.longest)
+                wait = retry_in(error, _FIRST_BACKOFF + failures, self.longest)
                 failures += 1
                 await pause_for_any(wait, *((wake,) if self.hurries else ()), *self.over)
 

@@ -7,6 +7,9 @@ import random
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.health import PROBE_SECONDS, is_silence
+
 _JITTER = random.Random()  # noqa: S311 - spreads load, decides nothing
 _FIRST_SECONDS = 0.05
 _MOST_DOUBLINGS = 20
@@ -27,6 +30,15 @@ def backoff(attempt: int, longest: float) -> float:
     """Seconds to wait before try number `attempt` + 1: doubling, half of it random."""
     whole: float = min(longest, _FIRST_SECONDS * 2 ** min(attempt, _MOST_DOUBLINGS))
     return whole * (0.5 + 0.5 * jitter())
+
+
+def retry_in(error: ReplicatorError, attempt: int, longest: float) -> float:
+    """Seconds before what failed so is tried again.
+
+    What does not answer may be back at any moment, so it is tried at most two seconds apart; what asks for less, or
+    does not change by itself, ever less often.
+    """
+    return backoff(attempt, min(longest, PROBE_SECONDS) if is_silence(error) else longest)
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> bool:

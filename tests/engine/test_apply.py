@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from replicator.domain.cache_keys import CacheVerb
-from replicator.domain.errors import AccessRefused, LeaseLost, Throttled, Unreachable
+from replicator.domain.errors import AccessRefused, KeyThrottled, LeaseLost, ReplicatorError, Throttled, Unreachable
 from replicator.domain.filters import Filter
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.modes.ordered import Effect, OrderedPolicy, Unstamped
@@ -187,16 +187,21 @@ async def test_what_may_pass_is_retried_and_told_as_a_block_only_when_it_lasts(o
     assert world.same()
 
 
-async def test_retries_are_further_and_further_apart_up_to_the_limit() -> None:
+@pytest.mark.parametrize(
+    ("outage", "least", "most"), [(KeyThrottled, 10, 20), (Throttled, 40, 80), (Unreachable, 40, 80)]
+)
+async def test_a_key_whose_partition_is_throttled_is_tried_ever_less_often_and_a_table_that_is_away_every_two_seconds(
+    outage: type[ReplicatorError], least: int, most: int
+) -> None:
     world = World()
     world.put("a", 1)
-    world.region.faults.outage = Throttled
+    world.region.faults.outage = outage
     bench = Bench(world, limits=Limits(backoff_seconds=8))
     applying = asyncio.create_task(bench.apply())
     await asyncio.sleep(100)
     before = world.region.faults.struck
     await asyncio.sleep(80)
-    assert 10 <= world.region.faults.struck - before <= 20
+    assert least <= world.region.faults.struck - before <= most
     world.region.faults.outage = None
     await applying
 

@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from replicator.domain.coalescing import Run, coalesce
-from replicator.domain.errors import Disposition, ReplicatorError
+from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError
+from replicator.domain.health import PROBE_SECONDS
 from replicator.domain.progress import Position, Window
 from replicator.domain.records import ChangeRecord, StreamRecord, UnreadRecord
 from replicator.domain.shards.leases import Rewind
@@ -156,6 +157,7 @@ class TargetApplier:
                 if wait > 0:
                     await pause_or_raise(self._context.stop, wait)
                 await self._pass_gate(job)
+                await self._until_it_answers(job)
                 failed_in = await self._try(job, tally)
             except Stopped:
                 jobs.put_back(job)
@@ -181,6 +183,17 @@ class TargetApplier:
             self._in_trouble(job, gate.error)
             await gate.passed(self._context.stop)
 
+    async def _until_it_answers(self, job: _Job) -> None:
+        """Wait while the target is away, for a turn to try it or for its first answer to anything.
+
+        In a mesh a record takes effect in the regions that answer at once, and then waits.
+        """
+        probing = self._context.ports.probing
+        if not job.attempt and KINDS[self.place.target.kind].of_many_places:
+            return
+        while (error := await probing.turn(self._context.stop, told=self.trouble is not None)) is not None:
+            self._in_trouble(job, error)
+
     def _done(self, window: Window, record: StreamRecord, moved: Callable[[Position], None]) -> None:
         self.done_at = self._context.clock.monotonic()
         if window.done(record.sequence):
@@ -194,20 +207,26 @@ class TargetApplier:
         superseded by a later one of its key, as soon as that was read.
         """
         tried = Tally()
+        began = asyncio.get_running_loop().time()
         try:
-            if isinstance(job.wanted, UnreadRecord):
-                await self._set_aside(job.wanted, tried)
-            else:
-                await self._driver.apply(job.wanted, tried)
+            await self._context.ports.probing.attempt(self._carry_out(job.wanted, tried))
         except ReplicatorError as error:
             tally.entries.update(tried.entries)
             if error.disposition is Disposition.RELINQUISH:
                 raise
             tally.retries += 1
             self._context.ports.gate.doubt(error)
-            return self._failed(job, error)
+            return self._failed(job, error, began)
+        if tried.changes:  # what was only passed over says nothing
+            self._context.ports.probing.answered()
         tally.take(tried)
         return None
+
+    async def _carry_out(self, wanted: _Unit, tried: Tally) -> None:
+        if isinstance(wanted, UnreadRecord):
+            await self._set_aside(wanted, tried)
+        else:
+            await self._driver.apply(wanted, tried)
 
     async def _set_aside(self, record: UnreadRecord, tally: Tally) -> None:
         """Keep a record that cannot be understood; a target without parking is not given one."""
@@ -215,7 +234,7 @@ class TargetApplier:
         await self._context.aside.record(record)
         tally.parked += 1
 
-    def _failed(self, job: _Job, error: ReplicatorError) -> float:
+    def _failed(self, job: _Job, error: ReplicatorError, began: float) -> float:
         job.attempt += 1
         unit = job.units[0]
         refused = error.disposition is not Disposition.RETRY
@@ -226,7 +245,20 @@ class TargetApplier:
             self._in_trouble(job, error, unit.key.shown if isinstance(unit, Run) else None)
         else:
             self._context.observer.retrying(self.place, error, job.attempt)
-        return backoff(job.attempt + (_SLOW_TRY if refused else 0), self._context.limits.backoff_seconds)
+        return self._pause(job, error, began)
+
+    def _pause(self, job: _Job, error: ReplicatorError, began: float) -> float:
+        """Seconds until the next try, by what the key itself met; none when it waits for the target with all others."""
+        longest, probing = self._context.limits.backoff_seconds, self._context.ports.probing
+        if error.disposition is not Disposition.RETRY:
+            return backoff(job.attempt + _SLOW_TRY, longest)
+        if isinstance(error, KeyThrottled):
+            probing.answered()
+        elif probing.failed(_asked_by(job.units[0]), error, began):
+            return 0.0
+        else:
+            longest = min(longest, PROBE_SECONDS)
+        return backoff(job.attempt, longest)
 
     def _in_trouble(self, job: _Job, error: ReplicatorError, key: str | None = None) -> None:
         if not job.in_trouble:
@@ -276,6 +308,10 @@ class TargetApplier:
             lag_seconds=max(0.0, self._context.clock.now() - newest) if newest else None,
             took_seconds=self._context.clock.monotonic() - began,
         )
+
+
+def _asked_by(unit: _Unit) -> Hashable:
+    return unit.key if isinstance(unit, Run) else unit.sequence
 
 
 def _records(unit: _Unit) -> Sequence[StreamRecord]:

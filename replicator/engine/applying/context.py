@@ -22,6 +22,7 @@ from replicator.engine.applying.owing import Owing
 from replicator.engine.applying.parking import Parking
 from replicator.engine.applying.set_aside import SetAside
 from replicator.engine.limits import Limits
+from replicator.engine.probing import Probing
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer, Place
 from replicator.ports.targets import ConflictLog, Fence, Region
@@ -47,6 +48,8 @@ class TargetPorts:
     """Closed while the target's world is wrong."""
     owing: Mapping[RegionId, Owing] = field(default_factory=dict)
     """What the other regions of a mesh are owed; one that is not named is waited for."""
+    probing: Probing = field(default_factory=Probing)
+    """Whether it answers; shared by all shards of the process."""
 
     @property
     def parkings(self) -> list[Parking]:

@@ -33,6 +33,9 @@ class Kind:
     """What waits while a record is not done."""
     parks: bool
     """Whether what it refuses, or what cannot be read, may be set aside, so that everything behind it goes on."""
+    of_many_places: bool = False
+    """Whether one of its places may answer while another does not: then each record is tried once, and what comes is
+    read ahead, though they wait for the one that is away."""
 
 
 def _mesh(context: TargetContext) -> MeshDriver:
@@ -65,6 +68,7 @@ KINDS: Mapping[TargetKind, Kind] = {
         # That is records that cannot be read. What one region refuses or misses is a key that is owed to that region
         # (`owing.py`); what the home region refuses has no version yet, and is waited for.
         parks=True,
+        of_many_places=True,
     ),
 }
 

@@ -26,7 +26,7 @@ from replicator.engine.ownership.owned_shards import OwnedShards
 from replicator.engine.ownership.stream_succession import StreamSuccession
 from replicator.engine.service import Service
 from replicator.engine.shard.worker import ShardPorts
-from replicator.engine.waiting import backoff, pause_for_any
+from replicator.engine.waiting import pause_for_any, retry_in
 from replicator.ports.services import ServiceKind, stream_service
 
 _DRAINED_LISTINGS = 3
@@ -173,12 +173,12 @@ class StreamCoordinator:
                 await self._discovery.leave()
             except ReplicatorError as error:
                 self._ports.observer.service_failed(self._name, error)
+                wait = retry_in(error, failures + 3, self._limits.backoff_seconds)
             else:
                 return
             if self._shared.stop.is_set():
                 return
             failures += 1
-            wait = backoff(failures + 2, self._limits.backoff_seconds)
             await pause_for_any(wait, self._shared.stop, self._shared.session.over)
 
     # -- when a stream is left -------------------------------------------------------------------------------------

@@ -22,15 +22,17 @@ from replicator.domain.errors import (
     Throttled,
     Unreachable,
 )
+from replicator.domain.health import is_silence
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position, after
 from replicator.domain.records import UnreadRecord
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import RETENTION_SECONDS, Shard
 from replicator.engine.limits import Limits
+from replicator.engine.probing import Probing
 from replicator.engine.reading.cursors import Always, Cursor, Cursors, Expected, Page, Taker
 from replicator.engine.reading.memory_budget import ByteBudget, Grant, weight
 from replicator.engine.reading.poll_rate import ShardCalls
-from replicator.engine.waiting import backoff, jitter, pause_or_raise, unless_stopped
+from replicator.engine.waiting import jitter, pause_or_raise, retry_in, unless_stopped
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer
 from replicator.ports.services import ServiceKind, shard_service
@@ -76,6 +78,7 @@ class ShardReader:
         observer: Observer,
         fence: Fence,
         stop: asyncio.Event,
+        probing: Probing | None = None,
         read_to: Callable[[Position, float], None] = _unheard,
     ) -> None:
         """`read_to` is given a position behind which nothing stood, and the server's time of that question."""
@@ -92,6 +95,7 @@ class ShardReader:
         self._observer = observer
         self._fence = fence
         self._stop = stop
+        self._probing = probing or Probing()
         self._cursors = Cursors(clock)
         self._foremost_calls = ShardCalls(stream, limits=limits, clock=clock, fence=fence, stop=stop)
         self._later_calls = ShardCalls(stream, limits=limits, clock=clock, fence=fence, stop=stop)
@@ -230,11 +234,13 @@ class ShardReader:
         """Ask until there is a page; it goes to everything that waits for records in it."""
         failures = 0
         while True:
+            await self._until_it_answers()
+            began = asyncio.get_running_loop().time()
             try:
                 page = await self._poll(position, cursor, limit)
             except ReplicatorError as error:
                 await self._judge(error, position, cursor)
-                failures = await self._failed(error, failures)
+                failures = await self._failed(error, failures, began)
                 continue
             failures = 0
             if self.trouble is not None:
@@ -278,10 +284,11 @@ class ShardReader:
     async def _poll_within(self, grant: Grant, position: Position, cursor: Cursor, limit: int) -> Page | None:
         calls = self._calls(position)
         try:
-            answer = await self._ask_at(calls, position, cursor, limit)
+            answer = await self._probing.attempt(self._ask_at(calls, position, cursor, limit))
         except IteratorExpired:
             self._renew(position, cursor)
             return None
+        self._probing.answered()
         cursor.expiries = cursor.trims = 0
         cursor.asked_at = cursor.answered_at = calls.answered_at
         self._observer.polled(
@@ -379,11 +386,18 @@ class ShardReader:
 
     # -- the pace ------------------------------------------------------------------------------------------------------
 
-    async def _failed(self, error: ReplicatorError, failures: int) -> int:
+    async def _failed(self, error: ReplicatorError, failures: int, began: float) -> int:
         self.trouble = error
         self._observer.service_failed(self._service, error)
-        await pause_or_raise(self._stop, backoff(failures + 2, self._limits.backoff_seconds))
+        if not (is_silence(error) and self._probing.failed(self._shard_id, error, began)):
+            await pause_or_raise(self._stop, retry_in(error, failures + 2, self._limits.backoff_seconds))
         return failures + 1
+
+    async def _until_it_answers(self) -> None:
+        """Wait while the stream answers for no shard, for a turn to try it or for its first answer."""
+        while (error := await self._probing.turn(self._stop, told=self.trouble is not None)) is not None:
+            self.trouble = error
+            self._observer.service_failed(self._service, error)
 
     def _idle(self, cursor: Cursor) -> float:
         """How long to wait behind an empty page: the poll interval at first, doubling to the bound.

@@ -18,7 +18,7 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.session import ShardFence
 from replicator.engine.service import watched
 from replicator.engine.shard.ports import ShardPorts
-from replicator.engine.waiting import backoff
+from replicator.engine.waiting import retry_in
 from replicator.ports.services import ServiceKind, shard_service
 
 
@@ -93,7 +93,7 @@ class Progress:
                 raise
             self._failures += 1
             self._ports.observer.service_failed(self.service, error)
-            self._save_in(backoff(self._failures, self._limits.backoff_seconds))
+            self._save_in(retry_in(error, self._failures, self._limits.backoff_seconds))
 
     async def flush(self) -> None:
         """Store what moved since the last time, under our epoch; what could not be stored is kept.

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ReplicatorError
+from replicator.domain.health import PROBE_SECONDS
 from replicator.domain.progress import END, Position
 from replicator.domain.records import UnreadRecord
 from replicator.domain.rules import Rule, Start, Target
@@ -23,10 +24,11 @@ from replicator.engine.applying.kinds import KINDS, parks_refusals
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.parking import Parking
 from replicator.engine.applying.set_aside import SetAside
+from replicator.engine.probing import Probing
 from replicator.engine.reading.cursors import Page
 from replicator.engine.shard.context import ShardContext
 from replicator.engine.shard.losses import Losses
-from replicator.engine.waiting import Stopped, backoff, found, pause
+from replicator.engine.waiting import Stopped, backoff, found, pause, retry_in
 from replicator.ports.services import target_service
 
 FAULT_PAUSE = 6
@@ -134,20 +136,42 @@ class Pipeline:
             ports.observer.shard_stopped(context.lease, self.target, why)
 
     async def _until_over(self) -> str:
-        attempt = FAULT_PAUSE
+        attempt, longest = FAULT_PAUSE, self._context.limits.backoff_seconds
         while not self._over.is_set():
+            began = self._progressed_at
             try:
                 await self._pass_through()
             except Exception as error:
                 if found(error, LeaseLost):
                     raise
-                if not found(error, Stopped):
+                attempt = attempt + 1 if self._progressed_at == began else FAULT_PAUSE
+                if found(error, Stopped):
+                    await self._rest()
+                    wait = backoff(attempt, min(longest, PROBE_SECONDS))
+                else:
                     self._tell(error)
+                    wait = backoff(attempt, longest) if self._error is None else retry_in(self._error, attempt, longest)
             else:
                 return "finished"
-            attempt += 1
-            await pause(self._over, backoff(attempt, self._context.limits.backoff_seconds))
+            await pause(self._over, wait)
         return self._why
+
+    async def _rest(self) -> None:
+        """Hold nothing while the target is away, until it is this one's turn to try, or until it answers."""
+        observer, probing = self._context.ports.observer, self._probing
+        try:
+            error = await probing.turn(self._over, told=False)
+            if error is not None:
+                self._error = error
+                observer.blocked(self._place, error, None)
+                await probing.turn(self._over, told=True)
+                observer.unblocked(self._place)
+        except Stopped:
+            return
+
+    @property
+    def _probing(self) -> Probing:
+        return self._context.ports.targets[self.target.target_id].probing
 
     def _tell(self, error: Exception) -> None:
         """Report every error inside; those of our own are troubles of the world, all others are faults."""
@@ -254,7 +278,7 @@ class Pipeline:
                 if unread is not None and not parks_refusals(self._rule, self.target.kind):
                     self._pages.put_nowait(_Unreadable(MalformedRecord(unread.why)))
                     return
-                if self._idle_seconds() >= _STUCK_SECONDS:
+                if self._idle_seconds() >= _STUCK_SECONDS and not KINDS[self.target.kind].of_many_places:
                     ahead.rest()
                 ahead.add(page.records)
                 self._pages.put_nowait(page)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from replicator.domain.shards.holdings import Holdings
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.probing import Probing
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Coordination, Registry
@@ -29,3 +30,5 @@ class ShardPorts:
     """Shared by every shard of the process."""
     holdings: Holdings = field(default_factory=Holdings)
     """What this process reads of all; shared by every stream."""
+    probing: Probing = field(default_factory=Probing)
+    """Whether the stream answers; shared by all shards of it."""

@@ -23,7 +23,7 @@ from replicator.engine.shard.checkpoints import Progress
 from replicator.engine.shard.context import ShardContext
 from replicator.engine.shard.pipeline import FAULT_PAUSE, Pipeline
 from replicator.engine.shard.ports import ShardPorts
-from replicator.engine.waiting import backoff, found, pause
+from replicator.engine.waiting import backoff, found, pause, retry_in
 from replicator.ports.sources import Ends
 
 __all__ = ["ShardPorts", "ShardWorker"]
@@ -65,6 +65,7 @@ class ShardWorker:
             observer=ports.observer,
             fence=fence,
             stop=stop,
+            probing=ports.probing,
             read_to=self.progress.read_to,
         )
         self._context = ShardContext(lease, row, ports, fence, self.progress, reader, ends, limits, wake)
@@ -196,7 +197,7 @@ class ShardWorker:
             except ReplicatorError as error:
                 attempt += 1
                 self._ports.observer.service_failed(self.progress.service, error)
-                await asyncio.sleep(backoff(attempt, self._limits.backoff_seconds))
+                await asyncio.sleep(retry_in(error, attempt, self._limits.backoff_seconds))
             else:
                 return
 

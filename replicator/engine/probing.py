@@ -1,0 +1,141 @@
+"""Waiting for something that does not answer: one tries it now and then, and its first answer lets all of them go on.
+
+Shared by everything in the process that asks the same thing, whatever shard it works for. Invariant: what waits here
+sends nothing; tries begin at most two seconds apart, also while one of them hangs; how much is sent at once when all go
+on is for other limits to say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Hashable
+from typing import Any, TypeVar
+
+from replicator.domain.errors import ReplicatorError, Unreachable
+from replicator.domain.health import Health
+from replicator.engine.waiting import Stopped, jitter
+
+_HANGS_SECONDS = 1.0
+"""What has waited for so long when something answers again was sent to what was away."""
+
+Answer = TypeVar("Answer")
+
+
+class _Rest:
+    """One that waits. `told`: it knows of the trouble. `may_try`: its turn came."""
+
+    __slots__ = ("may_try", "timeout", "told")
+
+    def __init__(self, timeout: asyncio.Timeout, *, told: bool) -> None:
+        self.timeout = timeout
+        self.told = told
+        self.may_try = False
+
+    def end(self) -> None:
+        if not self.timeout.expired():
+            self.timeout.reschedule(asyncio.get_running_loop().time())
+
+
+class Probing:
+    """One thing that is asked, and all that wait while it is away; first come, first served."""
+
+    def __init__(self) -> None:
+        self._health = Health()
+        self._resting: dict[asyncio.Timeout, _Rest] = {}
+        self._trying: dict[asyncio.Timeout, float] = {}
+        """What is under way, and when it began."""
+        self._next: asyncio.TimerHandle | None = None
+
+    @property
+    def error(self) -> ReplicatorError | None:
+        """Why it is away; None while it is not."""
+        return self._health.error if self._health.away else None
+
+    @property
+    def resting(self) -> int:
+        """How many wait."""
+        return len(self._resting)
+
+    def answered(self) -> None:
+        """It answered: everything that waits goes on."""
+        if self._health.answered(_now()):
+            if self._next is not None:
+                self._next.cancel()
+                self._next = None
+            for rest in self._resting.values():
+                rest.end()
+            for timeout, began in self._trying.items():
+                if began < _now() - _HANGS_SECONDS and not timeout.expired():
+                    timeout.reschedule(_now())
+
+    async def attempt(self, doing: Coroutine[Any, Any, Answer]) -> Answer:
+        """Do something that may be repeated; what hangs since before it came back is given up, to be tried again."""
+        try:
+            async with asyncio.timeout(None) as timeout:
+                self._trying[timeout] = _now()
+                try:
+                    return await doing
+                finally:
+                    del self._trying[timeout]
+        except TimeoutError as error:
+            if not timeout.expired():
+                raise
+            raise Unreachable("It did not answer, and others were answered since.") from error
+
+    def failed(self, asked_by: Hashable, error: ReplicatorError, began: float) -> bool:
+        """A try that began then, by the loop's time, got no answer; whether what asked is to wait for its turn."""
+        waits = self._health.failed(asked_by, error, began, _now())
+        self._tell()
+        return waits
+
+    async def turn(self, stop: asyncio.Event, *, told: bool) -> ReplicatorError | None:
+        """Return at once while it answers; else wait for a turn to try it, or for an answer.
+
+        Returns None when it may be tried, or why it is away, when that lasts and what asks was not `told`. Raises
+        `Stopped` when `stop` is set.
+        """
+        while self._health.away:
+            if not told and self._health.is_troubled(_now()):
+                return self._health.error
+            rest: _Rest | None = None
+            try:
+                async with asyncio.timeout(None) as timeout:
+                    rest = self._resting[timeout] = _Rest(timeout, told=told)
+                    self._schedule()
+                    await stop.wait()
+            except TimeoutError:
+                if rest is not None and rest.may_try:
+                    return None
+            else:
+                raise Stopped
+            finally:
+                self._resting.pop(timeout, None)
+        return None
+
+    def _schedule(self) -> None:
+        if self._next is None and self._resting:
+            wait = self._health.next_try_in(jitter())
+            self._next = asyncio.get_running_loop().call_later(wait, self._let_one_try)
+
+    def _let_one_try(self) -> None:
+        """Let the first one try, and the next one when it is time, whatever becomes of this try."""
+        self._next = None
+        self._tell()
+        for rest in self._resting.values():
+            if not rest.may_try:
+                rest.may_try = True
+                rest.end()
+                break
+        self._schedule()
+
+    def _tell(self) -> None:
+        """Let those know that were not told of a trouble that lasts."""
+        if self._health.is_troubled(_now()):
+            for rest in self._resting.values():
+                if not rest.told:
+                    rest.told = True
+                    rest.end()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
