@@ -115,7 +115,9 @@ class Apply(Frozen):
     concurrency: int = Field(default=256, ge=1, le=1000, description="requests in flight per target at most")
     connect_timeout: Duration = timedelta(seconds=3)
     read_timeout: Duration = timedelta(seconds=10)
-    backoff_max: Duration = Field(default=timedelta(seconds=20), description="longest wait between two tries of what is throttled or refused")
+    backoff_max: Duration = Field(
+        default=timedelta(seconds=20), description="longest wait between two tries of what is throttled or refused"
+    )
 
 
 class Log(Frozen):
