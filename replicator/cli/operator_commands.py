@@ -13,6 +13,7 @@ from replicator.cli.options import (
     Note,
     OnlyRule,
     ParkedId,
+    Rebuilt,
     RestingRegion,
     RuleName,
     Stream,
@@ -155,14 +156,17 @@ def resume(  # noqa: PLR0913, PLR0917 - one parameter per option
     rule: RuleName,
     config: Config = None,
     region: RestingRegion = None,
-    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    rebuilt: Rebuilt = False,
+    yes: Yes = False,
     json: Json = False,
 ) -> None:
     """Let a paused rule go on from its position, or in the region where it rested."""
     from replicator.cli.pauses import resume_region, resume_rule
 
     if region is not None:
-        raise typer.Exit(resume_region(config or context.obj, rule, region, as_json=json))
+        raise typer.Exit(resume_region(config or context.obj, rule, region, rebuilt=rebuilt, yes=yes, as_json=json))
+    if rebuilt:
+        raise typer.BadParameter("goes with --region: which region was rebuilt?", param_hint="--rebuilt")
     raise typer.Exit(resume_rule(config or context.obj, rule, as_json=json))
 
 

@@ -12,6 +12,7 @@ Config = Annotated[Path | None, typer.Option("--config", "-c", metavar="PATH", h
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on standard output.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
 NeverAsks = Annotated[bool, typer.Option("--yes", help="For scripts; this command never asks.")]
+Rebuilt = Annotated[bool, typer.Option("--rebuilt", help="Its table was made anew: forget what it missed.")]
 RestingRegion = Annotated[str | None, typer.Option("--region", help="Only in this region, which the rule writes.")]
 RuleName = Annotated[str, typer.Argument(metavar="RULE", help="Name of the rule.")]
 OnlyRule = Annotated[str | None, typer.Option("--rule", metavar="RULE", help="Only of this rule.", show_default=False)]

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from replicator.cli.confirmation import ask, need_yes
 from replicator.cli.output import print_json
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import pauses
+from replicator.operations.parked_rows import regions_of
 from replicator.settings import OrderedRule
+
+if TYPE_CHECKING:
+    from replicator.operations.group import Group
 
 
 def pause_rule(config: Path | None, name: str, note: str, *, as_json: bool) -> int:
@@ -44,11 +50,25 @@ def pause_region(config: Path | None, name: str, region: str, note: str, *, as_j
     return _print(name, sentence, changed, paused=True, as_json=as_json, region=region)
 
 
-def resume_region(config: Path | None, name: str, region: str, *, as_json: bool) -> int:
-    """Let a rule go on in a region and say so."""
-    changed = on_group(loaded(config), lambda group: pauses.resume_region(group, name, region))
+def resume_region(  # noqa: PLR0913 - one parameter per option
+    config: Path | None, name: str, region: str, *, rebuilt: bool, yes: bool, as_json: bool
+) -> int:
+    """Let a rule go on in a region and say so. `rebuilt`: what it missed is owed to it no more."""
+    settings = loaded(config)
+
+    async def work(group: Group) -> tuple[bool, int]:
+        forgotten = 0
+        if rebuilt:
+            need_yes(yes=yes, as_json=as_json)
+            ask(f"Was the table of rule {name} in {region} made anew, so that it holds what the others hold?", yes=yes)
+            forgotten = await pauses.forget_missed(group, name, region)
+        return await pauses.resume_region(group, name, region), forgotten
+
+    changed, forgotten = on_group(settings, work, regions_of(settings) if rebuilt else ())
     done = f"Rule {name} goes on in {region}."
     sentence = done if changed else f"Rule {name} did not rest in {region}."
+    if rebuilt:
+        sentence += f" {forgotten} keys are owed to it no more."
     return _print(name, sentence, changed, paused=False, as_json=as_json, region=region)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 
 from replicator.domain.identifiers import RegionId, RuleName
+from replicator.domain.owed_keys import OwedFor
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import Group, rule_named
+from replicator.operations.parked_rows import tables_of
 
 
 async def pause(group: Group, name: str, note: str = "") -> bool:
@@ -32,6 +34,16 @@ async def pause_region(group: Group, name: str, region: str, note: str = "") -> 
             advice=f"It writes in {', '.join(rule.regions_written)}; `replicator pause {name}` lets all of it rest.",
         )
     return await group.operations.pause_region(RuleName(name), RegionId(region), now=time.time(), note=note)
+
+
+async def forget_missed(group: Group, name: str, region: str) -> int:
+    """A region was rebuilt, so what it missed is owed to it no more; returns how many keys that were."""
+    forgotten = 0
+    for rows in tables_of(group).values():
+        for to in await rows.targets():
+            if to.owed_for is OwedFor.AWAY and (to.target_id.rule, to.target_id.region) == (name, region):
+                forgotten += await rows.move(to, None)
+    return forgotten
 
 
 async def resume_region(group: Group, name: str, region: str) -> bool:

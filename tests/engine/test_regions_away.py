@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 
 import pytest
 
-from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Unreachable
-from replicator.domain.identifiers import RegionId
-from tests.engine.mesh_world import ACTIVE, MODES, MeshWorld
-from tests.engine.world import AP, EU, US, until
+from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Throttled, Unreachable
+from replicator.domain.identifiers import RegionId, ShardId
+from replicator.domain.owed_keys import OwedTo
+from replicator.domain.rules import OnRefusal
+from replicator.engine.applying.owing import Owed
+from replicator.engine.applying.partner import Partner
+from replicator.engine.limits import Limits
+from replicator.ports.events import Place
+from replicator.ports.targets import OPEN
+from tests.engine.mesh_world import ACTIVE, MODES, NAME, MeshWorld
+from tests.engine.world import AP, EU, ORDERS, US, Recorder, slow, until
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)
 
@@ -114,3 +122,179 @@ async def test_the_position_passes_what_is_owed_and_another_worker_brings_it(mod
     assert world.losses() == []
     assert len(world.agreed()) == 21
     assert second.observer.faults == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_region_that_an_operator_pauses_is_asked_nothing_and_owed_everything(mode: str) -> None:
+    world = MeshWorld(mode, *MEMBERS)
+    async with world.process() as process:
+        await lag_of(world, US, EU, "canary", 1)
+        await until(lambda: same_in(world, *MEMBERS))
+        world.membership.pause_region(NAME, AP)
+        await until(lambda: (AP, "away") in process.observer.of("region_stands"))
+        before = len(world[AP].effects)
+        for number in range(20):
+            world[US].put(f"k{number}", "v", ver=1)
+        world[EU].delete("k0")
+        await until(lambda: set(world.missed(US, AP)) == {f"k{number}" for number in range(20)})
+        await asyncio.sleep(120)
+        assert len(world[AP].effects) == before
+        assert same_in(world, US, EU)
+        assert process.observer.owed["orders/ap"].keys == 20
+        world[AP].put("mine", "of ap", ver=1)
+        await until(lambda: world[US].value("mine") == "of ap")  # its own writes go on
+        world.membership.resume_region(NAME, AP)
+        await until(lambda: same_in(world, *MEMBERS) and world.owes_nothing())
+        await process.drain()
+    assert world.losses() == []
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_region_that_throttles_is_waited_for(mode: str) -> None:
+    world = MeshWorld(mode, *MEMBERS)
+    async with world.process() as process:
+        await lag_of(world, US, EU, "canary", 1)
+        await until(lambda: same_in(world, *MEMBERS))
+        world[AP].faults.outage = Throttled
+        for number in range(5):
+            world[US].put(f"k{number}", "v", ver=1)
+        await asyncio.sleep(60)
+        assert world.missed(US, AP) == {}
+        world[AP].faults.outage = None
+        await until(lambda: same_in(world, *MEMBERS))
+        await process.drain()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_region_that_is_owed_a_key_for_too_long_must_be_rebuilt(mode: str) -> None:
+    world = MeshWorld(mode, *MEMBERS)
+    limits = Limits(overdue_seconds=300.0)
+    async with world.process(limits=limits) as process:
+        await lag_of(world, US, EU, "canary", 1)
+        go_dark(world, AP)
+        world[US].put("old", "v", ver=1)
+        await until(lambda: "old" in world.missed(US, AP))
+        await asyncio.sleep(400)
+        come_back(world, AP)
+        await asyncio.sleep(60)
+        world[US].put("new", "v", ver=1)
+        await asyncio.sleep(60)
+        assert world[AP].value("old") is None
+        assert world[AP].value("new") is None
+        assert "rebuilt" in world.missed(US, AP)["new"].why
+        world.owed[US].rows.clear()  # as `resume --rebuilt` does, when the table is made anew
+        world.owed[EU].rows.clear()
+        await asyncio.sleep(60)
+        world[US].put("after", "v", ver=1)
+        await until(lambda: world[AP].value("after") == "v")
+        await process.drain()
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_one_region_refuses_is_parked_and_heals_with_the_next_version_that_fits(mode: str) -> None:
+    world = MeshWorld(mode, *MEMBERS)
+    rules = [world.rule(region, refused=OnRefusal.PARK) for region in MEMBERS]
+    world[AP].longest = 300
+    async with world.process(*rules) as process:
+        world[US].put("big", "x" * 300, ver=1)
+        world[US].put("small", "v", ver=1)
+        await until(lambda: world[AP].value("small") == "v" and world[EU].value("big") is not None)
+        refused = OwedTo(ORDERS, world.rule(US).as_replica(AP))
+        await until(lambda: [to for to, _ in world.owed[US].rows] == [refused])
+        await until(lambda: world.stored(US) is not None)
+        world[US].put("big", "fits", ver=2)
+        await until(lambda: same_in(world, *MEMBERS) and world.owed[US].rows == {})
+        await process.drain()
+    assert process.observer.of("parked")
+    assert process.observer.of("unparked")
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_became_too_large_while_a_region_was_away_is_parked_when_it_is_back(mode: str) -> None:
+    world = MeshWorld(mode, *MEMBERS)
+    rules = [world.rule(region, refused=OnRefusal.PARK) for region in MEMBERS]
+    world[AP].longest = 300
+    async with world.process(*rules) as process:
+        await lag_of(world, US, EU, "canary", 1)
+        go_dark(world, AP)
+        world[US].put("big", "x" * 300, ver=1)
+        await until(lambda: "big" in world.missed(US, AP))
+        come_back(world, AP)
+        refused = OwedTo(ORDERS, world.rule(US).as_replica(AP))
+        await until(lambda: [to for to, _ in world.owed[US].rows] == [refused])
+        world[US].delete("big")
+        await until(lambda: same_in(world, *MEMBERS) and world.owed[US].rows == {})
+        await process.drain()
+
+
+@pytest.mark.parametrize("number", range(1, 12))
+@pytest.mark.parametrize("mode", MODES)
+async def test_it_may_go_away_at_any_call_and_take_the_worker_with_it(mode: str, number: int) -> None:
+    world = MeshWorld(mode, *MEMBERS)
+    world[US].put("k", 0, ver=1)
+    calls = itertools.count(1)
+
+    async def pause(_: str) -> None:
+        if next(calls) == number:
+            go_dark(world, AP)
+
+    async with world.process() as first:
+        await until(lambda: world[AP].value("k") == "0")
+        world[AP].faults.pause = pause
+        for version in range(2, 6):
+            world[US].put("k", version, ver=version)
+            world[EU].put("other", version, ver=version)
+            await asyncio.sleep(0.4)
+        world[US].delete("k")
+        await asyncio.sleep(3)
+        await first.kill()
+    world[AP].faults.pause = None
+    async with world.process() as second, world.process() as third:
+        await asyncio.sleep(15)
+        come_back(world, AP)
+        await until(lambda: same_in(world, *MEMBERS) and world.owes_nothing())
+        assert world.agreed() == {"other": "5"}
+        await asyncio.sleep(5)  # it reads its own writes
+        changes = world.changes()
+        await asyncio.sleep(60)
+        assert world.changes() == changes, "it falls silent"
+        await asyncio.gather(second.drain(), third.drain())
+    assert [*first.observer.faults, *second.observer.faults, *third.observer.faults] == []
+
+
+async def test_a_worker_that_dies_while_it_drains_leaves_the_rest_to_another() -> None:
+    world = MeshWorld(ACTIVE, *MEMBERS)
+    async with world.process() as first:
+        await lag_of(world, US, EU, "canary", 1)
+        go_dark(world, AP)
+        for number in range(100):
+            world[US].put(f"k{number}", "v")
+        await until(lambda: len(world.missed(US, AP)) == 100)
+        slow(world[AP].faults, 0.3)
+        come_back(world, AP)
+        await until(lambda: 0 < len(world.missed(US, AP)) < 90)
+        await first.kill()
+    left = len(world.missed(US, AP))
+    assert left > 0
+    async with world.process() as second:
+        await until(lambda: same_in(world, *MEMBERS) and world.owes_nothing())
+        await second.drain()
+    assert len(world.agreed()) == 101
+
+
+async def test_the_oldest_rows_are_read_first_and_no_more_than_asked_for() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    world.owed[US].rows_per_page = 3
+    observer = Recorder()
+    partner = Partner(NAME, EU, world[EU], away_after=5.0, clock=world.clock, observer=observer)
+    owing = world.owing(world.rule(US), partner, world.clock, observer)
+    place = Place(world.refs[US], ShardId("s0"), world.rule(US).targets[0])
+    for number in range(10):
+        world[US].put(f"k{number}", "v")
+        record = world.records(US)[-1]
+        await owing.miss(Owed(record, place, "", None, "me"), OPEN)
+        await asyncio.sleep(1)
+    found = await owing.missed(4, tells=True)
+    assert [row.key.parts[0][2] for row in found.rows if row.key] == ["k0", "k1", "k2", "k3"]
+    assert (found.count, observer.owed["orders/eu"].keys) == (10, 10)
+    assert found.oldest == found.rows[0].first

@@ -90,7 +90,7 @@ class Drainer:
     async def _look(self) -> float:
         self._partner.hold(Reason.DECLARED, holds=self._is_paused())
         seated = self._seated()
-        if seated and self._partner.is_missing and self._reads_in() <= 0:
+        if self._owing.owes and self._reads_in() <= 0 and (self._partner.is_missing or not seated):
             await self._read(1)
         if self._partner.is_missing and not self._partner.is_held and self._partner.probe_in() <= 0:
             await self._probe()
@@ -100,8 +100,6 @@ class Drainer:
             return self._partner.probe_in()
         if seated:
             return await self._drain()
-        if self._owing.owes:
-            await self._owing.any()
         return self._owing.looks.seconds
 
     def _reads_in(self) -> float:
@@ -112,7 +110,7 @@ class Drainer:
     async def _read(self, most: int) -> tuple[OwedKey, ...]:
         """Read rows, and judge by their age."""
         began = self._clock.monotonic()
-        found = await self._owing.missed(most)
+        found = await self._owing.missed(most, tells=self._seated())
         self._read_at = self._clock.monotonic()
         self._read_took = self._read_at - began
         age = 0.0 if found.oldest is None else self._clock.now() - found.oldest

@@ -155,8 +155,11 @@ class Owing:
         elif self._misses == misses:
             self.owes, self.last = False, None
 
-    async def missed(self, most: int) -> Missed:
-        """Read what the region missed: the `most` rows that are owed for longest, oldest first."""
+    async def missed(self, most: int, *, tells: bool) -> Missed:
+        """Read what the region missed: the `most` rows that are owed for longest, oldest first.
+
+        `tells`: whether this worker says for all how many there are.
+        """
         misses = self._misses
         kept: list[tuple[float, str, OwedKey]] = []  # the youngest is at the top, and goes when there are too many
         count, after = 0, None
@@ -175,12 +178,9 @@ class Owing:
         rows = tuple(row for _, _, row in sorted(kept, reverse=True))
         oldest = rows[0].first if rows else None
         self._found(rows, misses)
-        self.publish(count, oldest)
+        if tells:
+            self.observer.owed_rows(OwedRows(self.home, self.to, count, 0, oldest))
         return Missed(rows, count, oldest)
-
-    def publish(self, count: int, oldest: float | None) -> None:
-        """Tell how much the region is owed now."""
-        self.observer.owed_rows(OwedRows(self.home, self.to, count, 0, oldest))
 
     async def drained(self, row: OwedKey, holds: str | None, by: str, fence: Fence) -> None:
         """A row's key was brought: it is settled, unless more became owed since it was read.
