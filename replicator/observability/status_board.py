@@ -285,6 +285,7 @@ class Board:
         shard.stalls.pop(target_id, None)
         gap, state = shard.gaps.pop(target_id, None), shard.targets.pop(target_id, None)
         if is_lost and state is not None:
+            state.level = False  # what is not heard of is not caught up, from the first moment
             lost = self.lost.setdefault(spot, ShardState(shard.stream, shard.shard_id, shard.read_at))
             lost.targets[target_id] = state
             lost.gaps.update({} if gap is None else {target_id: gap})

@@ -294,7 +294,9 @@ def test_while_the_coordination_table_is_unreachable_lag_counts_on_and_nothing_i
     assert sight.value("coordination_unreachable_seconds") == 0.0
     sight.clock.at += 5.0
     lose(sight, lease)
-    sight.clock.at += 145.0
+    sight.clock.at += 2.0
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 7.0, "from the first moment"
+    sight.clock.at += 143.0
     assert sight.value("lag_seconds", rule="orders", region="eu") == 150.0
     assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600 - 150
     assert sight.value("seconds_since_progress", rule="orders", region="eu") == 150.0
