@@ -147,6 +147,7 @@ async def test_children_whose_finder_died_are_found_by_the_discoverer() -> None:
     await discoverer.kill()
 
 
+@pytest.mark.no_cover  # much happens, and nothing that shorter tests do not reach
 async def test_questions_for_children_that_never_come_become_rarer() -> None:
     world = World()
     calls = Calls(world)
@@ -299,6 +300,7 @@ async def test_shards_of_the_first_listing_are_as_old_as_the_start_however_fast_
         assert world.registry.gaps == []
 
 
+@pytest.mark.no_cover  # much happens, and nothing that shorter tests do not reach
 async def test_a_shard_that_came_after_the_start_is_owed_however_slow_the_machines_clock_is() -> None:
     world = World()
     first_of(world, "s0")
@@ -322,6 +324,7 @@ async def test_a_shard_that_came_after_the_start_is_owed_however_slow_the_machin
 # -- pages ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover  # much happens, and nothing that shorter tests do not reach
 async def test_seven_hundred_retained_shards_converge_behind_a_slow_and_throttling_listing() -> None:
     world = World("s00-000")
     dice = Random(7)
@@ -538,6 +541,7 @@ async def test_the_seat_of_a_dead_discoverer_is_taken_and_nothing_waits_for_that
     await other.kill()
 
 
+@pytest.mark.no_cover  # much happens, and nothing that shorter tests do not reach
 @pytest.mark.parametrize("workers", [2, pytest.param(10, marks=pytest.mark.long)])
 @pytest.mark.parametrize("filters", [True, False])
 async def test_all_workers_together_describe_a_stream_eight_times_a_second_at_most(

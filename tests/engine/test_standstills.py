@@ -98,6 +98,7 @@ async def test_a_seat_whose_owner_lives_and_does_not_list_is_taken() -> None:
     await other.kill()
 
 
+@pytest.mark.no_cover  # much happens, and nothing that shorter tests do not reach
 async def test_a_seat_stays_with_the_worker_that_lists() -> None:
     world = World()
     async with world.process(limits=QUICK) as first, world.process(limits=QUICK):
@@ -147,6 +148,7 @@ async def test_an_end_without_a_child_is_told_until_the_child_is_listed() -> Non
         await until(lambda: standing(process) == set(), within=60)
 
 
+@pytest.mark.no_cover  # much happens, and nothing that shorter tests do not reach
 async def test_an_end_without_a_child_is_named_when_the_stream_does_not_list_it_any_more() -> None:
     world = World("s0", "t0")
     async with world.process(limits=QUICK) as process:
