@@ -186,6 +186,8 @@ def _rows(found: GroupStatus, *, everything: bool) -> Iterator[tuple[str, ...]]:
         shards = [shard for shard in rule.shards if everything or not shard.over]
         if not shards:
             why = "no shard is read any more" if rule.shards else "no shard was read yet"
+            whole = [row for row in rule.held if row["target"] is None]
+            why = _held(whole[0]) if whole else why
             if found.coordination_error:
                 why = "unknown: the coordination table does not answer"
             yield (rule.name, *[""] * (len(_COLUMNS) - 2), why)
@@ -204,7 +206,7 @@ def _row(rule: RuleStatus, shard: ShardStatus, target: TargetStatus) -> tuple[st
         _seconds(target.lag_seconds),
         _seconds(target.seconds_since_progress),
         str(target.counts.get("records", "")),
-        shard.over or _state(shard, target),
+        shard.over or _state(rule, shard, target),
     )
 
 
@@ -231,7 +233,14 @@ def _seconds(value: float | None) -> str:
     return "" if value is None else f"{value:.1f} s"
 
 
-def _state(shard: ShardStatus, target: TargetStatus) -> str:
+def _held(row: Mapping[str, Any]) -> str:
+    return f"held: {row['reason']} {row['advice']}".strip()
+
+
+def _state(rule: RuleStatus, shard: ShardStatus, target: TargetStatus) -> str:
+    for row in rule.held:
+        if (row["table"], row["target"]) == (shard.table, target.target.text):
+            return _held(row)
     blocked = target.blocked
     if blocked is None and target.position == END.text:
         return FINISHED

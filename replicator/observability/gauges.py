@@ -136,7 +136,7 @@ def _age(board: Board, rows: OwedRows) -> float:
 
 def _held(metrics: Metrics, board: Board) -> None:
     """What is held, by the region where it would be written; of a whole rule by that where it reads."""
-    sources = {(rule.name, rule.table): rule.source for rule in board.rules}
+    sources = {(rule.name, rule.table): rule.source for rule in (*board.resting, *board.rules)}
     _set(
         metrics.held,
         {

@@ -71,6 +71,8 @@ def test_nine_rules_run_beside_one_with_a_table_that_is_not_there(world: World) 
         assert metric(daemon) == {("typo", "missing")}
         shown = world.run("status")
         assert "rule typo is held: Table ordesr in us does not exist. Create it" in shown.said
+        (line,) = [line for line in shown.output.splitlines() if line.startswith("typo\t")]
+        assert line.rpartition("\t")[2].startswith("held: Table ordesr in us does not exist. Create it, or correct")
         (row,) = next(each for each in world.run("status", "--json").json["rules"] if each["name"] == "typo")["held"]
         assert (row["cause"], row["target"], row["table"]) == ("missing", None, "ordesr")
         world.table("us", "ordesr", view=VIEW)
@@ -84,6 +86,7 @@ def test_nine_rules_run_beside_one_with_a_table_that_is_not_there(world: World) 
         assert daemon.stop() == 0
 
 
+@pytest.mark.long
 def test_a_denied_permission_holds_one_rule_until_it_is_given_back(world: World) -> None:
     world.sound()
     quick(world)
@@ -185,6 +188,7 @@ def test_a_region_of_a_mesh_that_was_created_anew_in_silence_is_noticed_and_writ
         assert daemon.stop() == 0
 
 
+@pytest.mark.long
 def test_a_mesh_begins_without_a_region_that_is_not_there_and_takes_it_in_later(world: World) -> None:
     world.mesh("active-active")
     quick(world)
@@ -208,6 +212,7 @@ def test_a_mesh_begins_without_a_region_that_is_not_there_and_takes_it_in_later(
         assert daemon.stop() == 0
 
 
+@pytest.mark.long
 def test_a_stream_that_is_taken_away_or_shows_too_little_holds_its_rule_alone(world: World) -> None:
     def stream(view: str | None) -> None:
         specification = {"StreamEnabled": True, "StreamViewType": view} if view else {"StreamEnabled": False}
@@ -250,6 +255,7 @@ def test_a_stream_that_is_taken_away_or_shows_too_little_holds_its_rule_alone(wo
         assert daemon.stop() == 0
 
 
+@pytest.mark.long
 def test_a_wrong_cache_holds_the_replica_that_it_stands_beside(world: World) -> None:
     world.sound()
     quick(world)

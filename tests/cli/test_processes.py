@@ -290,6 +290,7 @@ def test_every_worker_has_a_port_and_a_file_of_its_own(paper_world: World) -> No
     paper_world.config["admin"]["port"] = 9000
     paper_world.config["conflicts"] = {"file": "/var/lib/conflicts.jsonl"}
     settings = Settings(**paper_world.config)
+    assert launch_of(settings, 0, 2, paper_world.path, strict=True).arguments[-1] == "--strict"
     first, second = (launch_of(settings, index, 2, paper_world.path).environment for index in range(2))
     assert (first["REPLICATOR_ADMIN__PORT"], second["REPLICATOR_ADMIN__PORT"]) == ("9000", "9001")
     assert first["REPLICATOR_CONFLICTS__FILE"] == "/var/lib/conflicts-0.jsonl"

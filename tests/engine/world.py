@@ -18,6 +18,7 @@ from zlib import crc32
 from replicator.domain.cache_keys import CacheRule, CacheVerb, KeyTemplate
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.gaps import Gap
+from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.image import Image, unreserved
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
@@ -32,6 +33,7 @@ from replicator.domain.targets import TargetId, TargetKind, replica_id
 from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.gate import Gate, Gates
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.applying.write_budget import WriteBudget
@@ -434,8 +436,9 @@ class Process:
         wire_to: Callable[[MemoryRegion], Region] = lambda region: region,
         *,
         write_units: int | None = None,
+        gates: Gates | None = None,
     ) -> None:
-        """`write_units`: of every rule in every region."""
+        """`write_units`: of every rule in every region. `gates`: without them nothing is doubted."""
         self.name = name
         self.holdings = Holdings()
         self.write_units = write_units
@@ -456,6 +459,7 @@ class Process:
                     funnels,
                     world.conflicts,
                     parking=world.parking(place, self.clock, self.observer),
+                    gate=Gate() if gates is None else gates.of(HeldId(each.name, each.table, place.target_id)),
                 )
                 for each in rules
                 for place in each.targets

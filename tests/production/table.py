@@ -6,6 +6,8 @@ from tests.production import (
     away,
     away_mutants,
     groups,
+    held,
+    held_mutants,
     leases,
     leases_mutants,
     lineage,
@@ -57,4 +59,6 @@ FAILURES = (
     Failure(37, "owed_again_while_it_is_drained", away.owed_again_while_it_is_drained, away_mutants.DRAINED),
     Failure(37, "away_longer_than_tombstones", away.away_for_longer_than_tombstones_live, away_mutants.OVERDUE),
     Failure(36, "capacity_taken_from_applications", throttling.shared_capacity, throttling_mutants.CAPACITY),
+    Failure(37, "replica_created_anew", held.replica_created_anew, held_mutants.CREATED_ANEW),
+    Failure(37, "stream_that_shows_too_little", held.stream_that_shows_too_little, held_mutants.SHOWS_TOO_LITTLE),
 )
