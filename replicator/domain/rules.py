@@ -6,7 +6,7 @@ Invariant: a target's identity follows from where it writes: from its table, or 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 from replicator.domain.cache_keys import CacheRule
@@ -160,3 +160,12 @@ class Rule:
         if self.mesh is None:
             return "ordered"
         return "versioned" if isinstance(self.mesh, VersionedPlan) else "active-active"
+
+
+def rests(target: Target, rules: Collection[RuleName], regions: Collection[tuple[RuleName, RegionId]]) -> bool:
+    """Whether operators have paused a target: its rule, or the replica's region for it.
+
+    A mesh does not rest because of a region: what that misses is owed to it.
+    """
+    in_region = target.kind is TargetKind.REPLICA and (target.rule, target.region) in regions
+    return target.rule in rules or in_region

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Self
 
 from replicator.domain.errors import ShardGone
 from replicator.domain.identifiers import SequenceNumber, ShardId, WorkerId
-from replicator.domain.rules import Rule
+from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, LeaseRow
 from replicator.domain.shards.lineage import Shard, merged
 from replicator.engine.applying.cache_batcher import CacheFunnel
@@ -51,6 +52,11 @@ class ListingEnds:
 def first_of(world: World, shard: str, number: int | None = None) -> None:
     """Let a stream tell where a shard starts, as DynamoDB does from the shard's birth on."""
     world.streams._shards[world.ref.arn][ShardId(shard)].first = SequenceNumber(str(number or 1))
+
+
+def of_rule(name: str) -> Callable[[Target], bool]:
+    """What tells the targets of a rule."""
+    return lambda target: target.rule == name
 
 
 class ShardBench:

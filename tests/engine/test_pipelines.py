@@ -15,7 +15,7 @@ from replicator.domain.shards.leases import StreamRef
 from replicator.engine.limits import Limits
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.laboratory.memory import Faults, MemoryRegion
-from tests.engine.shard_bench import ShardBench, first_of
+from tests.engine.shard_bench import ShardBench, first_of, of_rule
 from tests.engine.world import AP, CA, EU, World, eu_rule, hold, key_of, rule, slow, target, until
 
 BOTH = rule("orders", target("orders", EU), target("orders", AP))
@@ -284,7 +284,7 @@ async def test_all_of_a_rule_is_withdrawn_and_offered_again() -> None:
     async with ShardBench(world, BOTH, other) as bench:
         world.write("abc")
         await until(lambda: world.same(EU) and world.same(CA))
-        bench.worker.withdraw(BOTH.name)
+        bench.worker.withdraw(of_rule(BOTH.name))
         await until(lambda: {target_id.rule for target_id in bench.worker.targets} == {"other"}, within=5)
         world.regions[AP].faults.outage = None
         world.write("def")
@@ -308,3 +308,22 @@ async def test_a_shard_is_given_back_when_its_last_target_is_through() -> None:
         await until(bench.task.done)
         assert bench.observer.of("lease_ended") == [("s0", "finished")]
     assert world.stored(target_id="orders/ap") == "SHARD_END"
+
+
+async def test_a_region_that_is_paused_rests_and_the_others_of_its_rule_go_on() -> None:
+    world = World()
+    async with world.process(BOTH, limits=Limits(stall_seconds=20)) as process:
+        world.write("abc")
+        await until(lambda: world.same(EU) and world.same(AP))
+        world.membership.pause_region(BOTH.name, AP)
+        await asyncio.sleep(10)
+        world.write("def")
+        world.roll("s0", "s1")
+        world.write("xyz")
+        await until(lambda: world.same(EU), within=10)
+        await asyncio.sleep(120)
+        assert set(world.holds(AP)) == set("abc")
+        assert process.observer.standing == {world.ref: ()}, "what rests does not stand still"
+        assert process.observer.stalls == set()
+        world.membership.resume_region(BOTH.name, AP)
+        await until(lambda: world.same(AP))

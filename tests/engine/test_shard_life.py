@@ -9,7 +9,7 @@ import pytest
 from replicator.domain.errors import Throttled, Unreachable
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.engine.limits import Limits
-from tests.engine.shard_bench import S0, ShardBench
+from tests.engine.shard_bench import S0, ShardBench, of_rule
 from tests.engine.world import AP, EU, World, eu_rule, hold, key_of, rule, slow, target, until
 
 ORDERS_RULE = RuleName("orders")
@@ -72,7 +72,7 @@ async def test_a_rule_that_is_withdrawn_stops_stores_and_can_be_offered_again() 
     async with ShardBench(world, *rules, limits=Limits(checkpoint_seconds=60)) as bench:
         world.write("abc")
         await until(lambda: world.same(EU) and world.same(AP))
-        bench.worker.withdraw(RuleName("one"))
+        bench.worker.withdraw(of_rule(RuleName("one")))
         await until(lambda: world.stored(target_id="one/eu") == "3", within=2)
         world.write("def")
         await until(lambda: world.same(AP))
@@ -87,8 +87,8 @@ async def test_a_shard_whose_only_rule_is_withdrawn_is_given_back() -> None:
     world = World()
     async with ShardBench(world) as bench:
         await asyncio.sleep(1)
-        bench.worker.withdraw(ORDERS_RULE)
-        bench.worker.withdraw(ORDERS_RULE)
+        bench.worker.withdraw(of_rule(ORDERS_RULE))
+        bench.worker.withdraw(of_rule(ORDERS_RULE))
         await until(bench.task.done)
         assert bench.observer.of("lease_ended") == [("s0", "withdrawn")]
         assert world.owner() is None
@@ -98,7 +98,7 @@ async def test_a_rule_that_is_withdrawn_before_it_began_does_not_begin() -> None
     world = World()
     bench = ShardBench(world)
     await bench.start()
-    bench.worker.withdraw(ORDERS_RULE)
+    bench.worker.withdraw(of_rule(ORDERS_RULE))
     await until(bench.task.done)
     assert bench.observer.of("shard_started") == []
 
@@ -110,7 +110,7 @@ async def test_production_failure_10_a_withdrawn_rule_marks_no_shard_as_read() -
     world.streams.close(world.ref, S0)
     async with ShardBench(world) as bench:
         await until(lambda: bool(bench.observer.blocked_keys))
-        bench.worker.withdraw(ORDERS_RULE)
+        bench.worker.withdraw(of_rule(ORDERS_RULE))
         await until(bench.task.done)
     assert world.stored() != "SHARD_END"
 

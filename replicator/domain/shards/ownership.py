@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from replicator.domain.identifiers import RuleName, ShardId, WorkerId
-from replicator.domain.rules import Rule
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, WorkerId
+from replicator.domain.rules import Rule, rests
 from replicator.domain.shards.assignment import Free
 from replicator.domain.shards.leases import Lease, LeaseRow, StreamState
 from replicator.domain.shards.snapshot import Snapshot
@@ -21,12 +21,21 @@ class Wanted:
 
 
 def wanted(
-    snapshot: Snapshot, rules: Sequence[Rule], *, paused: Collection[RuleName], readable: Collection[ShardId]
+    snapshot: Snapshot,
+    rules: Sequence[Rule],
+    *,
+    paused: Collection[RuleName],
+    readable: Collection[ShardId],
+    resting: Collection[tuple[RuleName, RegionId]] = (),
 ) -> Wanted:
-    """What is to be read for the rules that do not rest. `readable`: shards that were asked about and can be read."""
+    """What is to be read for the targets that do not rest. `readable`: shards that were asked about and can be read.
+
+    `paused`, `resting`: rules, and regions of rules, that operators have paused.
+    """
     kept: dict[ShardId, list[Rule]] = {}
     late: set[ShardId] = set()
-    for shard_id, there in snapshot.wanted(rule for rule in rules if rule.name not in paused).items():
+    awake = [rule.among(each for each in rule.targets if not rests(each, paused, resting)) for rule in rules]
+    for shard_id, there in snapshot.wanted(awake).items():
         kept[shard_id] = there
         coming = [target for rule in there for target in rule.targets if snapshot.is_late(target, shard_id)]
         if coming:

@@ -12,9 +12,9 @@ import enum
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from replicator.domain.identifiers import RuleName, ShardId, WorkerId
+from replicator.domain.identifiers import RegionId, RuleName, ShardId, WorkerId
 from replicator.domain.progress import HORIZON
-from replicator.domain.rules import Rule, Target
+from replicator.domain.rules import Rule, Target, rests
 from replicator.domain.shards.leases import LeaseRow
 from replicator.domain.shards.lineage import childless, unfinished_parents
 from replicator.domain.shards.snapshot import Snapshot
@@ -63,6 +63,7 @@ class Observed:
     """
 
     paused: Collection[RuleName] = ()
+    resting: Collection[tuple[RuleName, RegionId]] = ()
     live: Collection[WorkerId] = ()
     reads: Collection[tuple[ShardId, TargetId]] = ()
     ending: Mapping[ShardId, tuple[RuleName, ...]] = field(default_factory=dict)
@@ -113,7 +114,7 @@ def waits_of(snapshot: Snapshot, target: Target, observed: Observed) -> dict[Sha
     for shard_id, row in snapshot.rows.items():
         if shard_id in needs.finished:
             continue
-        if target.rule in observed.paused:
+        if rests(target, observed.paused, observed.resting):
             found[shard_id] = Wait(Why.PAUSED)
         elif shard_id in parents:
             found[shard_id] = Wait(Why.PARENTS, parents[shard_id])
@@ -184,6 +185,8 @@ def _signs(snapshot: Snapshot, rule: Rule, observed: Observed) -> Iterable[_Sign
         yield None, shard_id, Wait(Why.NOT_STORED, parents), ()
     begotten = {parent for shard in snapshot.graph.values() for parent in shard.parents}
     for target in rule.targets:
+        if rests(target, (), observed.resting):
+            continue
         for sign in _signs_of(snapshot, target, begotten, observed):
             yield target.target_id, *sign
 

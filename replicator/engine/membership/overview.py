@@ -144,7 +144,7 @@ class Overlooker:
             state = HELD if is_held else NO_STREAM
             return [Unread(nowhere, None, target, state, None) for target in rule.targets]
         members = self._members
-        observed = Observed(paused=members.paused, live=members.live)
+        observed = Observed(paused=members.paused, resting=members.resting, live=members.live)
         return unread(Snapshot(states[ref], [rule]), rule, ref, observed, members.told, is_held=is_held)
 
     def _standing(self, found: Sequence[Unread]) -> Sequence[UnreadShard]:

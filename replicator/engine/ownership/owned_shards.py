@@ -124,7 +124,11 @@ class OwnedShards:
         self._running.compare(state)
         self._running.serves = frozenset(target.target_id for rule in self._rules for target in rule.targets)
         wanted = ownership.wanted(
-            snapshot, self._rules, paused=self._members.paused, readable=self._late_targets.readable
+            snapshot,
+            self._rules,
+            paused=self._members.paused,
+            readable=self._late_targets.readable,
+            resting=self._members.resting,
         )
         self._running.offer(wanted.rules)
         if self._watchdog.is_due:
@@ -138,6 +142,7 @@ class OwnedShards:
         """What this worker knows beside the rows."""
         return Observed(
             paused=self._members.paused,
+            resting=self._members.resting,
             live=self._members.live,
             reads=set(self._running.reads),
             ending=self._running.given_back,

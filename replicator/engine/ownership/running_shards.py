@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from replicator.domain.identifiers import RuleName, ShardId
-from replicator.domain.rules import Rule
+from replicator.domain.rules import Rule, rests
 from replicator.domain.shards import ownership
 from replicator.domain.shards.applied_through import Held
 from replicator.domain.shards.leases import Lease, LeaseRow, StreamRef, StreamState
@@ -101,10 +101,9 @@ class RunningShards:
             running.fence.revoke()
 
     def offer(self, wanted: Mapping[ShardId, list[Rule]]) -> None:
-        """Start rules on shards that are read already, and end those that are paused."""
+        """Start targets on shards that are read already, and end those that are paused."""
         for shard_id, running in self._running.items():
-            for name in sorted(self._members.paused):
-                running.worker.withdraw(name)
+            running.worker.withdraw(lambda target: rests(target, self._members.paused, self._members.resting))
             if shard_id in wanted:
                 running.worker.offer(wanted[shard_id])
 

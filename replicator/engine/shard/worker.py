@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable, Collection, Iterable
 
 from replicator.domain.errors import LeaseLost, ReplicatorError
-from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, LeaseRow
@@ -95,12 +94,12 @@ class ShardWorker:
             else:
                 self._start(self._group, rule, target)
 
-    def withdraw(self, rule: RuleName) -> None:
-        """End a rule's pipelines: what is under way is finished and stored; then the rule may be offered again."""
-        for target_id in [each for each in self._offered if each.rule == rule]:
+    def withdraw(self, rests: Callable[[Target], bool]) -> None:
+        """End pipelines of targets that rest: what is under way is finished and stored; they may be offered again."""
+        for target_id in [target_id for target_id, (_, target) in self._offered.items() if rests(target)]:
             del self._offered[target_id]
-        for target_id, (pipeline, _) in self._running.items():
-            if target_id.rule == rule:
+        for pipeline, _ in self._running.values():
+            if rests(pipeline.target):
                 self._withdrew = True
                 pipeline.end("withdrawn")
 
