@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from replicator.domain.conflicts import LogConflict
@@ -36,6 +37,7 @@ from replicator.domain.modes.requests import (
 from replicator.domain.records import ChangeRecord
 from replicator.domain.stamps import NO_ROW, Held, SideRow, Stamp, StampKind, Tombstone, Version, bumped, held
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
+from tests.simulation.active_owed import NoAnswer, Owed, Settle, owing
 
 # -- the stamp-back ------------------------------------------------------------------------------------------------
 
@@ -222,3 +224,44 @@ def silent_where_a_delete_was_settled(record: ChangeRecord, mesh: Mesh) -> Steps
 def silent_removal(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
     """The daemon's removal of an item says nothing."""
     return (yield from silent(record, mesh, after=NoteRemoval))
+
+
+# -- owed keys -----------------------------------------------------------------------------------------------------
+
+
+def never_owed(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
+    """A record counts as done for a region that does not answer, although no row says so."""
+    write = mesh.write(record)
+    settled = yield from replicate.settle(mesh, write)
+    if isinstance(settled, Finished):
+        return settled
+    for region in mesh.others:
+        with suppress(NoAnswer):
+            yield from replicate.deliver(mesh, region, write, settled)
+    return settled.finished
+
+
+def owed_at_its_place(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
+    """A row says where the record stands in its stream, instead of which version it was given."""
+    return (yield from owing(record, mesh, lambda write, _: (f"{write.sequence:053d}", None)))
+
+
+def owed_with_its_image(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
+    """A row keeps the write itself."""
+    return (yield from owing(record, mesh, lambda write, settled: (settled.owed_version, (write, settled))))
+
+
+def image_drained(mesh: Mesh, owed: Owed) -> Steps[None]:
+    """Bring the image that a row keeps, whatever stands at home by now."""
+    yield from replicate.deliver(mesh, owed.region, *owed.kept)
+    yield Settle(owed.region)  # type: ignore[misc]
+
+
+def always_settled(_read: str, _standing: str) -> bool:
+    """A row is taken away, whatever became of it since it was read."""
+    return True
+
+
+def any_item_is_later(item: Held | None, _tombstone: Tombstone) -> bool:
+    """Whatever stands at home is left to its own record."""
+    return item is not None

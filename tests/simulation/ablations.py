@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from replicator.domain.modes.active_active import classify, echoes, replicate, versions
+from replicator.domain.modes.active_active import classify, drain, echoes, replicate, versions
 from tests.simulation import ablated
 from tests.simulation.active_checks import violation
 from tests.simulation.active_scenario import PRODUCTION, Answer, Scenario, Variant, ops
@@ -179,6 +179,26 @@ ABLATIONS = {
         _converging("U1 I1 | D1"),
         ((classify, "stamps_a_restored_image", lambda _old, _new: False),),
         schedule=TRACES["V6"],
+    ),
+    "owed_row": Ablation(
+        "a record is done for a region that does not answer only with its row",
+        replace(_converging("P1 | "), away=(1,)),
+        variant=replace(PRODUCTION, owing=ablated.never_owed),
+    ),
+    "owed_unchanged": Ablation(
+        "a row is taken away only if it has not changed since it was read",
+        replace(_converging("P1 U2 | "), away=(1,)),
+        variant=replace(PRODUCTION, may_settle=ablated.always_settled),
+    ),
+    "owed_standing": Ablation(
+        "what stands at home is brought, not the image of the record: tombstones may have expired since",
+        replace(_converging("P1 D2 | "), away=(1,), expiry="safe"),
+        variant=replace(PRODUCTION, owing=ablated.owed_with_its_image, drain=ablated.image_drained),
+    ),
+    "owed_delete": Ablation(
+        "a delete is brought also where an item stands that it has still to take away",
+        replace(_converging("P1 | D1"), away=(0, 1)),
+        ((drain, "is_later", ablated.any_item_is_later),),
     ),
     "V7": Ablation(
         "log of an update between mark and delete [V7]",

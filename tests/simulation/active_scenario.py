@@ -9,8 +9,10 @@ from replicator.domain.identifiers import RegionId
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Mesh
 from replicator.domain.modes.active_active.replicate import Finished, replicate_active
 from replicator.domain.modes.requests import GetItem, Response, StampRequest, Steps
+from replicator.domain.owed_keys import settles
 from replicator.domain.records import ChangeRecord
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
+from tests.simulation.active_owed import Owed, draining, owing
 
 REGIONS = tuple(RegionId(name) for name in ("aa", "bb", "cc", "dd", "ee"))
 LETTERS = "ABCDE"
@@ -18,6 +20,7 @@ GENERATION = 1_700_000_000_000
 
 Answer = Callable[[StampedSlot, GetItem | StampRequest, str], tuple[StampedSlot, Response]]
 Mode = Callable[[ChangeRecord, Mesh], Steps[Finished]]
+Drain = Callable[[Mesh, Owed], Steps[None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,13 @@ class Scenario:
     expiry: str = ""
     """Tombstones may expire: `` never, `safe` once nothing older can be replayed or written, `any` at any time."""
 
+    away: tuple[int, ...] = ()
+    """Regions that may not answer, at any step that brings them something: they are owed the key then."""
+    drainers: int = 1
+    """How many at a time bring what is owed."""
+    stops: bool = False
+    """A drainer may stop at any step, as when its region does not answer again; else it stops only in a crash."""
+
     joins: bool = False
     """The last region joins a mesh of the others. Their workers do not know it until, at any moment, a new one takes
     over that does, and reads everything again. Zombies of the old ones do not know it either."""
@@ -66,8 +76,11 @@ class Scenario:
             for letter, ops in zip(LETTERS, self.ops, strict=False)
         )
         start = "absent" if self.start is None else f"{self.start[0]} {LETTERS[self.start[1]]}"
-        joins = " joins" if self.joins else ""
-        return f"{writes}  start={start} crashes={self.crashes} zombies={self.zombies}{joins}"
+        more = " joins" if self.joins else ""
+        if self.away:
+            away = "".join(LETTERS[region] for region in self.away)
+            more += f" away={away} drainers={self.drainers}{' stops' * self.stops}"
+        return f"{writes}  start={start} crashes={self.crashes} zombies={self.zombies}{more}"
 
 
 def ops(text: str) -> tuple[tuple[Op, ...], ...]:
@@ -82,6 +95,10 @@ class Variant:
     answer: Answer = answer_stamped
     mode: Mode = replicate_active
     nonces: bool = True
+    owing: Mode = owing
+    """In place of `mode` where something may be owed."""
+    drain: Drain = draining
+    may_settle: Callable[[str, str], bool] = settles
 
 
 PRODUCTION = Variant()

@@ -13,6 +13,7 @@ from tests.simulation.active_regions import Violation
 from tests.simulation.active_scenario import LETTERS, PRODUCTION, Scenario, Variant
 from tests.simulation.active_world import Move, State, World
 
+_WORKS = frozenset({"user", "step", "drain"})
 _WORK = 0.93
 """How often a random walk goes on instead of letting something go wrong."""
 
@@ -139,8 +140,8 @@ def wander(world: World, dice: Random, way: list[Move], longest: int = 4000) -> 
     state = world.start
     for _ in range(longest):
         choices = list(world.moves(state))
-        work = [choice for choice in choices if choice[0][0] in {"user", "step"}]
-        faults = [choice for choice in choices if choice[0][0] not in {"user", "step"}]
+        work = [choice for choice in choices if choice[0][0] in _WORKS]
+        faults = [choice for choice in choices if choice[0][0] not in _WORKS]
         deaths = [choice for choice in faults if choice[0][0] in {"die", "join"}]
         if work and (not faults or dice.random() < _WORK):
             move, after = dice.choice(work)
@@ -161,8 +162,9 @@ def play(world: World, schedule: str) -> tuple[State, tuple[Move, ...]]:
 
     `a` is a write of region A's user, `A` one step of its worker, `*A2` wakes a zombie of A's shard at record 2, `Z` is
     one step of the zombie, `!A1` a crash of A's worker that replays from record 1, `+A` the end of A's old worker. `A-`
-    and `Z-` are steps for which the worker has not read far enough to find what it looks for ahead. What cannot happen
-    is passed over.
+    and `Z-` are steps for which the worker has not read far enough to find what it looks for ahead; `A~`, `Z~` get no
+    answer. `@AB` begins with what A owes B, `@` is one step of that drainer, `@!` its end. What cannot happen is passed
+    over.
     """
     state, way = world.start, []
     for token in schedule.split():
@@ -181,20 +183,24 @@ def play(world: World, schedule: str) -> tuple[State, tuple[Move, ...]]:
         way.append(move)
 
 
-_ENDING = ("die", "join", "user", "step")
+_ENDING = ("die", "join", "user", "step", "drain")
 
 
 def _move(world: World, token: str) -> Move:
-    blind = int(token.endswith("-"))
+    blind, kind = int(token.endswith("-")), "away" if token.endswith("~") else "step"
     if token[0] == "Z":
-        return "step", world.zombie, blind
+        return kind, world.zombie, blind
+    if token[0] == "@":
+        if len(token) == len("@AB"):
+            return "drain", world.drainer, LETTERS.index(token[1]) * world.regions + LETTERS.index(token[2])
+        return "drop" if token == "@!" else "step", world.drainer, 0
     if token[0] == "+":
         return "join", LETTERS.index(token[1]), 0
     if token[0] in "*!":
         kind = "zombie" if token[0] == "*" else "crash"
         return kind, LETTERS.index(token[1]), int(token[2:]) - 1
     region = LETTERS.index(token[0].upper())
-    return ("user", region, 0) if token.islower() else ("step", world.worker + region, blind)
+    return ("user", region, 0) if token.islower() else (kind, world.worker + region, blind)
 
 
 def schedule_of(world: World, way: tuple[Move, ...]) -> str:
@@ -204,9 +210,13 @@ def schedule_of(world: World, way: tuple[Move, ...]) -> str:
         match kind:
             case "user":
                 tokens.append(LETTERS[whom].lower())
-            case "step":
-                worker = "Z" if whom >= world.zombie else LETTERS[whom - world.worker]
-                tokens.append(f"{worker}{'-' * position}")
+            case "step" | "away":
+                worker = "Z" if whom >= world.zombie else "@" if whom >= world.drainer else LETTERS[whom - world.worker]
+                tokens.append(f"{worker}{'~' if kind == 'away' else '-' * position}")
+            case "drain":
+                tokens.append("@" + "".join(LETTERS[region] for region in divmod(position, world.regions)))
+            case "drop":
+                tokens.append("@!")
             case "zombie" | "crash":
                 tokens.append(f"{'*' if kind == 'zombie' else '!'}{LETTERS[whom]}{position + 1}")
             case "join":

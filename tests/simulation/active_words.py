@@ -15,6 +15,7 @@ from replicator.domain.modes.requests import (
     StampedPut,
 )
 from replicator.domain.stamps import NO_ROW, Tombstone, Version, held, parse_version
+from tests.simulation.active_owed import Owe
 from tests.simulation.active_places import content_number
 from tests.simulation.active_scenario import LETTERS, REGIONS
 from tests.simulation.active_tree import DONE, NOWHERE
@@ -36,7 +37,7 @@ def narrated(world: World, way: tuple[Move, ...]) -> list[str]:
     return lines
 
 
-def described(world: World, state: State, move: Move) -> str:
+def described(world: World, state: State, move: Move) -> str:  # noqa: PLR0911 - one per kind of move
     """A move."""
     kind, whom, position = move
     match kind:
@@ -45,8 +46,13 @@ def described(world: World, state: State, move: Move) -> str:
             return f"user {LETTERS[whom]} {op.kind}{op.second}"
         case "step":
             return f"{_who(world, state, whom)} {_step(world, state, whom, position)}"
-        case "die":
-            return f"{_who(world, state, whom)} dies"
+        case "away":
+            return f"{_who(world, state, whom)} {_step(world, state, whom, position)}: no answer"
+        case "drain":
+            home, other = divmod(position, world.regions)
+            return f"a drainer begins with what {LETTERS[home]} owes {LETTERS[other]}"
+        case "die" | "drop":
+            return f"{_who(world, state, whom)} {'dies' if kind == 'die' else 'stops'}"
         case "crash":
             return f"worker {LETTERS[whom]} crashes, replays from {position + 1}"
         case "join":
@@ -57,12 +63,15 @@ def described(world: World, state: State, move: Move) -> str:
 
 def _who(world: World, state: State, index: int) -> str:
     region, _, _ = world.at(state, index)
-    return f"{'zombie' if index >= world.zombie else 'worker'} {LETTERS[region]}"
+    kind = "worker" if index < world.drainer else "drainer" if index < world.zombie else "zombie"
+    return f"{kind} {LETTERS[region]}"
 
 
 def _step(world: World, state: State, index: int, blind: int) -> str:
     region, position, node = world.at(state, index)
     stream, tree = world.place(state, region).stream, world.tree
+    if world.drainer <= index < world.zombie:
+        return _request(world, node)
     while not node or tree.asked[node][0] == DONE:
         if node:
             position += 1
@@ -86,6 +95,8 @@ def _request(world: World, node: int) -> str:
             return f"logs {kind}: {short(parse_version(winner))} beat {lost}"
         case At(region, request):
             return f"{type(request).__name__}@{LETTERS[REGIONS.index(region)]}{_version(request)}"
+        case Owe(region, version):
+            return f"Owe {LETTERS[REGIONS.index(region)]} {short(parse_version(version))}"
         case request:
             return type(request).__name__
 

@@ -12,15 +12,17 @@ from dataclasses import replace
 from functools import lru_cache
 
 from replicator.domain.conflicts import LogConflict
+from replicator.domain.identifiers import RegionId
 from replicator.domain.modes.active_active import mesh as mesh_module
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.requests import Done, FoundAhead, LookAhead, Remover
 from replicator.domain.stamps import NO_ROW, Version, held
 from replicator.laboratory.memory.stamped import StampedSlot
-from tests.simulation.active_places import Place, ahead, start_places
+from tests.simulation.active_owed import SILENCE, Owe, Owed, Rows
+from tests.simulation.active_places import KEY, Place, ahead, start_places
 from tests.simulation.active_regions import Regions
 from tests.simulation.active_scenario import GENERATION, PRODUCTION, REGIONS, Op, Scenario, Variant
-from tests.simulation.active_tree import DONE, Tree
+from tests.simulation.active_tree import DONE, NOWHERE, Tree
 from tests.simulation.active_truth import Truth
 from tests.simulation.active_users import SNAPSHOTS, Users
 
@@ -29,15 +31,20 @@ vars(mesh_module)["held"] = lru_cache(maxsize=1 << 16)(held)
 
 State = tuple[int, ...]
 Move = tuple[str, int, int]
-"""What happens (`user`, `step`, `crash`, `zombie`, `die`, `join`, `expire`), to which of them, and with which position.
+"""What happens, to which of them, and with which position. What: `user`, `step`, `away`, `crash`, `zombie`, `die`,
+`join`, `drain`, `drop`, `expire`.
 
-Of a step the position says whether what the worker looks for ahead was read already (0) or not yet (1).
+Of a step the position says whether what the worker looks for ahead was read already (0) or not yet (1); `away` is a
+step whose region does not answer. `drain` begins with a row, `drop` ends so that it is begun anew.
 """
 
 NODES = 1 << 32
 _ZOMBIES = 1 << 8
+_ROWS = 1 << 16
 """A worker is its position times `NODES`, plus the node it stands at (0: before a record). A zombie's position is in
-the shard of a region: region times `_ZOMBIES`, plus the position."""
+the shard of a region: region times `_ZOMBIES`, plus the position. A drainer is the row that it read (home region times
+the number of regions, plus the other region; that times `_ROWS`, plus the row's number) times `NODES`, plus the node; 0
+when it has none in hand."""
 
 
 class World:
@@ -54,7 +61,17 @@ class World:
             Mesh(home, tuple(name for name in names if name != home), GENERATION, scenario.policy) for home in names
         ]
         old = [replace(mesh, others=tuple(name for name in mesh.others if name != names[-1])) for mesh in meshes]
-        self.tree = Tree(variant.mode, [*meshes, *old[:-1], meshes[-1]])
+        # Layout of a state.
+        regions = self.regions
+        self._user, self.worker, self._rest = regions, 2 * regions, 3 * regions
+        self.owed = self._rest + 4
+        self.drainer = self.owed + bool(scenario.away)
+        self.zombie = self.drainer + scenario.drainers * bool(scenario.away)
+        self._one_zombie = self.zombie + 1
+        mode = variant.owing if scenario.away else variant.mode
+        self.tree = Tree(mode, [*meshes, *old[:-1], meshes[-1]], variant.drain, self.owed)
+        self.rows = Rows(regions, variant.may_settle)
+        self._silence = self.tree.response(SILENCE)
         self._old = self.regions if scenario.joins else 0
         """Where the meshes of old workers begin; 0: there are none. A place beyond `_ZOMBIES` marks an old worker."""
         self.met = Regions(scenario, variant, self.tree)
@@ -62,11 +79,6 @@ class World:
         self._begun: dict[tuple[int, int], int] = {}
         self._steps: dict[tuple[int, int], tuple[int, int]] = {}
         self._done = self.tree.response(Done())
-        # Layout of a state.
-        regions = self.regions
-        self._user, self.worker, self._rest = regions, 2 * regions, 3 * regions
-        self.zombie = self._rest + 4
-        self._one_zombie = self.zombie + 1
         self.start: State = (
             *map(self.met.number, start_places(scenario)),
             *((0,) * regions),
@@ -75,6 +87,7 @@ class World:
             0,
             scenario.crashes,
             scenario.zombies,
+            *((0,) * (self.zombie - self.owed)),
         )
 
     # -- everything that can happen --------------------------------------------------------------------------------
@@ -89,6 +102,14 @@ class World:
         for index in range(self.zombie, len(state)):
             yield from self._named_steps(state, index)
             yield ("die", index, 0), state[:index] + state[index + 1 :]
+        for index in range(self.drainer, self.zombie):
+            if state[index]:
+                yield ("step", index, 0), self._drained(state, index)
+                for after in self._stopped(state, index):
+                    yield ("drop", index, 0), after
+            else:
+                for pair, begun in self._drains(state):
+                    yield ("drain", index, pair), self._changed(state, index, begun)
         if self.scenario.expiry:
             yield from self._expiries(state)
 
@@ -106,6 +127,9 @@ class World:
     def _named_steps(self, state: State, index: int) -> Iterator[tuple[Move, State]]:
         for blind, after in enumerate(self.steps(state, index)):
             yield ("step", index, blind), after
+        if self.scenario.away:
+            for blind, after in enumerate(self._aways(state, index)):
+                yield ("away", index, blind), after
 
     def _crashes(self, state: State, region: int) -> list[int]:
         """Where a new worker of a region may begin after a crash of the present one."""
@@ -146,8 +170,22 @@ class World:
         if state[self._rest + 2] or state[self._rest + 3]:
             for region in range(self.regions):
                 found += self._begun_anew(state, region)
+        if self.scenario.away:
+            found += self._owing(state)
         if self._old:
             found += [self.take_over(state, region) for region in range(self.regions) if self._is_old(state, region)]
+        return found
+
+    def _owing(self, state: State) -> list[State]:
+        """What regions that do not answer, and drainers, lead to."""
+        found: list[State] = []
+        for index in (*range(self.worker, self._rest), *range(self.zombie, len(state))):
+            found += self._aways(state, index)
+        for index in range(self.drainer, self.zombie):
+            if state[index]:
+                found += [self._drained(state, index), *self._stopped(state, index)]
+            else:
+                found += [self._changed(state, index, begun) for _, begun in self._drains(state)]
         return found
 
     def _begun_anew(self, state: State, region: int) -> list[State]:
@@ -253,7 +291,10 @@ class World:
         step = self._steps.get((worker, state[where]))
         if step is None:
             node = worker % NODES
-            place, response = self.met.answer(state[where], node, self.tree.asked[node][1])
+            if where < self.regions:
+                place, response = self.met.answer(state[where], node, self.tree.asked[node][1])
+            else:
+                place, response = self._owe(state, index, node), self._done
             step = place, self._behind(worker, self._child(node, response))
             self._steps[worker, state[where]] = step
         changed = list(state)
@@ -305,6 +346,72 @@ class World:
             case _:
                 yield state, self._child(node, self._done)
 
+    # -- regions that do not answer, and drainers ------------------------------------------------------------------
+
+    def _pair(self, home: int, other: RegionId) -> int:
+        return home * self.regions + REGIONS.index(other)
+
+    def _owe(self, state: State, index: int, node: int) -> int:
+        """The owed table after a worker has written a row."""
+        row = self.tree.request(node)
+        assert isinstance(row, Owe)
+        return self.rows.put(state[self.owed], self._pair(self.mesh(state, index) % self.regions, row.region), row)
+
+    def _aways(self, state: State, index: int) -> list[State]:
+        """A worker asks a region that is not its own, and gets no answer."""
+        worker = state[index]
+        node = worker % NODES
+        if not node:
+            return []  # a record asks its home region first
+        home = self.mesh(state, index) % self.regions
+        ends, left = [], [(state, node)]
+        while left:
+            state_then, node = left.pop()
+            where = self.tree.asked[node][0] if node else DONE
+            if where == NOWHERE:
+                left += self.answered(state_then, node, home)
+            elif where in self.scenario.away and where != home:
+                ends.append(self._replaced(state_then, index, self._behind(worker, self._child(node, self._silence))))
+        return ends
+
+    def _changed(self, state: State, index: int, drainer: int) -> State:
+        """The state with another value for a drainer; which of several drainers has it makes no difference."""
+        changed = list(state)
+        changed[index] = drainer
+        changed[self.drainer : self.zombie] = sorted(changed[self.drainer : self.zombie])
+        return tuple(changed)
+
+    def _drains(self, state: State) -> Iterator[tuple[int, int]]:
+        """Rows that a drainer may begin with: between which regions, and the drainer then."""
+        for pair, row in enumerate(self.rows.tables[state[self.owed]]):
+            if row is not None:
+                root = self.tree.root(pair // self.regions, Owed(row.region, KEY, row.kept))
+                yield pair, (pair * _ROWS + self.rows.row(row)) * NODES + root
+
+    def _stopped(self, state: State, index: int) -> list[State]:
+        """A drainer stops; the row that it read stays, and is begun anew."""
+        if self.scenario.stops:
+            return [self._changed(state, index, 0)]
+        if not state[self._rest + 2]:
+            return []
+        crashed = self._changed(state, index, 0)
+        return [(*crashed[: self._rest + 2], crashed[self._rest + 2] - 1, *crashed[self._rest + 3 :])]
+
+    def _drained(self, state: State, index: int) -> State:
+        """One request of a drainer."""
+        drainer = state[index]
+        node = drainer % NODES
+        pair, row = divmod(drainer // NODES, _ROWS)
+        where, request = self.tree.asked[node]
+        changed = list(state)
+        if where == self.owed:
+            changed[where] = self.rows.settled(state[where], pair, self.rows.rows[row])
+            drainer = 0
+        else:
+            changed[where], response = self.met.answer(state[where], node, request)
+            drainer += self._child(node, response) - node
+        return self._changed(tuple(changed), index, drainer)
+
     # -- users -----------------------------------------------------------------------------------------------------
 
     def user(self, state: State, region: int) -> State:
@@ -319,12 +426,16 @@ class World:
 
     def _expiries(self, state: State) -> Iterator[tuple[Move, State]]:
         safe = self.scenario.expiry == "safe"
-        if safe and (len(state) > self.zombie or not self._is_idle(state)):
+        if safe and (len(state) > self.zombie or not self._is_idle(state) or any(state[self.drainer : self.zombie])):
             return
         for region in range(self.regions):
             place = self.place(state, region)
             deleted = place.slot.row.deleted
-            if safe and deleted is not None and not self._all_later(state, deleted):
+            if (
+                safe
+                and deleted is not None
+                and not (self._all_later(state, deleted) and self._all_below(state, deleted))
+            ):
                 continue
             if place.slot.row != NO_ROW:
                 changed = list(state)
@@ -341,11 +452,19 @@ class World:
             for op in mine[state[self._user + region] // SNAPSHOTS :]
         )
 
+    def _all_below(self, state: State, deleted: Version) -> bool:
+        """Whether nothing is owed that is as new as this delete: then no region can have missed it."""
+        if not self.scenario.away:
+            return True
+        return all(row is None or row.version < deleted.text for row in self.rows.tables[state[self.owed]])
+
     # -- looking in ------------------------------------------------------------------------------------------------
 
     def is_quiescent(self, state: State) -> bool:
         """Whether nothing is left to do; zombies that are left may be dead."""
-        return state[self._user : self.worker] == self.users.ends and self._is_idle(state)
+        if state[self._user : self.worker] != self.users.ends or not self._is_idle(state):
+            return False
+        return not any(state[self.owed : self.zombie])
 
     def _is_idle(self, state: State) -> bool:
         lengths = self.met.lengths
@@ -369,12 +488,16 @@ class World:
     def at(self, state: State, index: int) -> tuple[int, int, int]:
         """A worker's region, position, and node of the tree (0: it stands before a record)."""
         worker = state[index]
+        if self.drainer <= index < self.zombie:
+            return self.mesh(state, index), 0, worker % NODES
         if index < self.zombie:
             return index - self.worker, worker // NODES % _ZOMBIES, worker % NODES
         return self.mesh(state, index) % self.regions, worker // NODES % _ZOMBIES, worker % NODES
 
     def mesh(self, state: State, index: int) -> int:
         """Which mesh a worker knows: that of its region, or, behind all of these, of its region before one joined."""
+        if self.drainer <= index < self.zombie:
+            return state[index] // NODES // _ROWS // self.regions
         return state[index] // NODES // _ZOMBIES + (index - self.worker if index < self.zombie else 0)
 
     def next_op(self, state: State, region: int) -> Op:

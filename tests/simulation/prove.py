@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
-from itertools import product
+from itertools import chain, product
 from pathlib import Path
 from random import Random
 
@@ -115,6 +115,81 @@ def joining_with_zombie() -> Iterator[Scenario]:
     return (replace(scenario, crashes=0, zombies=1) for scenario in joining())
 
 
+def owed_two() -> Iterator[Scenario]:
+    """Two regions, one write each, all starts; none may answer the other, and the drainer may stop at any step."""
+    return _owing((1, 1), (0, 1), stops=True)
+
+
+def owed_three() -> Iterator[Scenario]:
+    """Three regions, two that write once each and one that may not answer, all starts; the drainer may stop."""
+    return _owing((1, 1, 0), (2,), stops=True)
+
+
+def owed_twice() -> Iterator[Scenario]:
+    """Two regions, two writes in one of them, all starts, one crash of a worker or of the drainer."""
+    return _owing((2, 0), (1,), crashes=1)
+
+
+def owed_crash() -> Iterator[Scenario]:
+    """As `owed_two`, one crash of a worker or of the drainer."""
+    return _owing((1, 1), (0, 1), crashes=1)
+
+
+def owed_zombie() -> Iterator[Scenario]:
+    """Two regions, one write each, all starts; the second may not answer; one zombie."""
+    return _owing((1, 1), (1,), zombies=1)
+
+
+def owed_three_crash() -> Iterator[Scenario]:
+    """As `owed_three`, one crash of a worker or of the drainer."""
+    return _owing((1, 1, 0), (2,), crashes=1)
+
+
+def owed_both_zombie() -> Iterator[Scenario]:
+    """As `owed_zombie`, where none may answer the other."""
+    return _owing((1, 1), (0, 1), zombies=1)
+
+
+def owed_more() -> Iterator[Scenario]:
+    """Two regions, two writes beside one, all starts; none may answer the other."""
+    return _owing((2, 1), (0, 1))
+
+
+def owed_three_zombie() -> Iterator[Scenario]:
+    """As `owed_three`, one zombie: long."""
+    return _owing((1, 1, 0), (2,), zombies=1)
+
+
+def owed_three_more() -> Iterator[Scenario]:
+    """Three regions, two writes beside one, and one write each; one region may not answer: longest."""
+    for shape in ((2, 1, 0), (1, 1, 1)):
+        yield from _owing(shape, (2,))
+
+
+def _owing(shape: tuple[int, ...], away: tuple[int, ...], *, stops: bool = False, **faults: int) -> Iterator[Scenario]:
+    base = scenarios(shape, "PUD", STARTS.values(), **faults)
+    return (replace(scenario, away=away, stops=stops) for scenario in base)
+
+
+OWED = (
+    owed_two,
+    owed_twice,
+    owed_three,
+    owed_crash,
+    owed_zombie,
+    owed_three_crash,
+    owed_both_zombie,
+    owed_more,
+    owed_three_zombie,
+    owed_three_more,
+)
+
+
+def owed() -> Iterator[Scenario]:
+    """All sets about regions that do not answer, the smallest first."""
+    return chain.from_iterable(part() for part in OWED)
+
+
 def optimistic() -> Iterator[Scenario]:
     """As `crash_and_zombie` without stale puts, putting without looking first."""
     policy = ActivePolicy(guard=Guard.OPTIMISTIC, waits=0)
@@ -145,6 +220,8 @@ SETS: dict[str, Callable[[], Iterator[Scenario]]] = {
     "reused_often": reused_often,
     "joining": joining,
     "joining_with_zombie": joining_with_zombie,
+    "owed": owed,
+    **{part.__name__: part for part in OWED},
     "optimistic": optimistic,
     "waiting": waiting,
     "no_look_ahead": no_look_ahead,
