@@ -168,7 +168,7 @@ def play(world: World, schedule: str) -> tuple[State, tuple[Move, ...]]:
     """
     state, way = world.start, []
     for token in schedule.split():
-        move, moves = _move(world, token), dict(world.moves(state))
+        move, moves = move_of(world, token), dict(world.moves(state))
         if move in moves:
             state = moves[move]
             way.append(move)
@@ -186,7 +186,8 @@ def play(world: World, schedule: str) -> tuple[State, tuple[Move, ...]]:
 _ENDING = ("die", "join", "user", "step", "drain")
 
 
-def _move(world: World, token: str) -> Move:
+def move_of(world: World, token: str) -> Move:
+    """The move that a token of a schedule names."""
     blind, kind = int(token.endswith("-")), "away" if token.endswith("~") else "step"
     if token[0] == "Z":
         return kind, world.zombie, blind

@@ -89,6 +89,24 @@ def test_a_region_that_joins_differs_when_new_workers_go_on_behind_what_old_ones
     assert (explore(scenario).violation or "").startswith("DIVERGENCE")
 
 
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [("owed_two", 4), ("owed_twice", 18), ("owed_three", 18), ("owed_crash", 24), ("owed_zombie", 36)],
+)
+def test_regions_that_do_not_answer_agree_once_they_were_brought_what_they_are_owed(name: str, step: int) -> None:
+    searched(list(prove.SETS[name]())[1::step])
+
+
+def test_random_runs_of_regions_that_do_not_answer_end_well() -> None:
+    for seed in range(400):
+        dice = Random(seed)
+        base = prove.random_scenario(dice)
+        away = tuple(range(len(base.ops)))
+        scenario = replace(base, away=away, stops=True, drainers=dice.choice((1, 1, 2)), bound=200)
+        found = walk(scenario, dice)
+        assert found is None, "\n".join([f"seed {seed}", found.violation, *narrated(World(scenario), found.way)])
+
+
 def test_tombstones_may_expire_once_nothing_older_can_be_replayed() -> None:
     base = [
         scenario
@@ -163,7 +181,14 @@ def small(name: str, share: int) -> list[Scenario]:
 
 @pytest.mark.parametrize(
     "scenario",
-    [*small("e1c", 31), *small("one_zombie", 61), *small("crash_and_zombie", 97), *small("reused_keys", 216)],
+    [
+        *small("e1c", 31),
+        *small("one_zombie", 61),
+        *small("crash_and_zombie", 97),
+        *small("reused_keys", 216),
+        *small("owed_two", 47),
+        *small("owed_crash", 71),
+    ],
     ids=str,
 )
 def test_the_moves_that_a_search_leaves_out_make_no_difference(scenario: Scenario) -> None:
