@@ -37,7 +37,7 @@ from replicator.domain.modes.requests import (
 from replicator.domain.records import ChangeRecord
 from replicator.domain.stamps import NO_ROW, Held, SideRow, Stamp, StampKind, Tombstone, Version, bumped, held
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
-from tests.simulation.active_owed import NoAnswer, Owed, Settle, owing
+from tests.simulation.active_owed import NoAnswer, Owed, Settle, as_the_engine_does, owing
 
 # -- the stamp-back ------------------------------------------------------------------------------------------------
 
@@ -241,14 +241,11 @@ def never_owed(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
     return settled.finished
 
 
-def owed_at_its_place(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
-    """A row says where the record stands in its stream, instead of which version it was given."""
-    return (yield from owing(record, mesh, lambda write, _: (f"{write.sequence:053d}", None)))
-
-
 def owed_with_its_image(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
     """A row keeps the write itself."""
-    return (yield from owing(record, mesh, lambda write, settled: (settled.owed_version, (write, settled))))
+    return (
+        yield from owing(record, mesh, lambda write, settled: (as_the_engine_does(write, settled)[0], (write, settled)))
+    )
 
 
 def image_drained(mesh: Mesh, owed: Owed) -> Steps[None]:

@@ -17,8 +17,9 @@ from replicator.domain.modes.active_active.drain import drain
 from replicator.domain.modes.active_active.mesh import Mesh, Write
 from replicator.domain.modes.active_active.replicate import Finished, Settled
 from replicator.domain.modes.requests import Steps
-from replicator.domain.owed_keys import settles
+from replicator.domain.owed_keys import mesh_version, settles
 from replicator.domain.records import ChangeRecord, ItemKey
+from replicator.domain.versions import ORDERED_WIDTH, SEQUENCE_DIGITS
 
 
 class NoAnswer(Exception):
@@ -41,6 +42,11 @@ class Owe:
     version: str
     kept: Any = None
 
+    @property
+    def decided(self) -> str:
+        """The version that was decided for its record."""
+        return self.version[ORDERED_WIDTH:]
+
 
 @dataclass(frozen=True, slots=True)
 class Settle:
@@ -62,12 +68,13 @@ Kept = Callable[[Write, Settled], tuple[str, Any]]
 """The version of a row, and what is kept beside it."""
 
 
-def versions_only(_write: Write, settled: Settled) -> tuple[str, None]:
+def as_the_engine_does(write: Write, settled: Settled) -> tuple[str, None]:
     """A row as it is in production."""
-    return settled.owed_version, None
+    generation, number = divmod(write.sequence, 10**SEQUENCE_DIGITS)
+    return mesh_version(generation, number, settled.owed_version), None
 
 
-def owing(record: ChangeRecord, mesh: Mesh, kept: Kept = versions_only) -> Steps[Finished]:
+def owing(record: ChangeRecord, mesh: Mesh, kept: Kept = as_the_engine_does) -> Steps[Finished]:
     """Bring one record to all regions, or into the rows of those that do not answer."""
     write = mesh.write(record)
     settled = yield from replicate.settle(mesh, write)

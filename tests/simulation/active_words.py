@@ -95,8 +95,8 @@ def _request(world: World, node: int) -> str:
             return f"logs {kind}: {short(parse_version(winner))} beat {lost}"
         case At(region, request):
             return f"{type(request).__name__}@{LETTERS[REGIONS.index(region)]}{_version(request)}"
-        case Owe(region, version):
-            return f"Owe {LETTERS[REGIONS.index(region)]} {short(parse_version(version))}"
+        case Owe(region) as row:
+            return f"Owe {LETTERS[REGIONS.index(region)]} {short(parse_version(row.decided))}"
         case request:
             return type(request).__name__
 

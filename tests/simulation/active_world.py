@@ -456,7 +456,7 @@ class World:
         """Whether nothing is owed that is as new as this delete: then no region can have missed it."""
         if not self.scenario.away:
             return True
-        return all(row is None or row.version < deleted.text for row in self.rows.tables[state[self.owed]])
+        return all(row is None or row.decided < deleted.text for row in self.rows.tables[state[self.owed]])
 
     # -- looking in ------------------------------------------------------------------------------------------------
 

@@ -243,7 +243,7 @@ class Line:
 
 SEARCHED = (
     *sorted((ROOT / "replicator/domain/modes/active_active").glob("*.py")),
-    *(ROOT / f"replicator/domain/{name}.py" for name in ("stamps", "image")),
+    *(ROOT / f"replicator/domain/{name}.py" for name in ("stamps", "image", "owed_keys")),
     ROOT / "replicator/laboratory/memory/stamped.py",
     *sorted(set((ROOT / "tests/simulation").glob("active_*.py")) - {ROOT / "tests/simulation/active_words.py"}),
 )

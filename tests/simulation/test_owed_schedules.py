@@ -49,7 +49,7 @@ def test_a_key_that_changes_three_times_costs_one_row_and_one_put() -> None:
     world = World(MANY)
     state = followed(world, MANY_SCHEDULE)
     (row,) = [row for row in world.rows.tables[state[world.owed]] if row is not None]
-    assert row.version.startswith("0000000002000000."), "the greatest version"
+    assert row.decided.startswith("0000000002000000."), "the greatest version"
     world, state = ended(MANY, MANY_SCHEDULE)
     assert violation(world, state) is None
     assert shown(world, state) == [3, 3]
