@@ -1,4 +1,4 @@
-"""`python -m tests.simulation.prove`: search mode `active-active` for violations; `make prove` calls it.
+"""`python -m tests.simulation.prove`: search the modes of a mesh for violations; `make prove` calls it.
 
 A set is searched completely, scenario by scenario over all cores; finished scenarios are kept in a file, so a search
 that was interrupted goes on where it stopped, unless the code has changed since.
@@ -14,18 +14,22 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from hashlib import sha256
-from itertools import chain, product
+from itertools import chain, islice, product
 from pathlib import Path
 from random import Random
 
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
-from tests.simulation import ablations
+from tests.simulation import ablations, versioned_ablations
 from tests.simulation.active_checks import regressions as shown_again
 from tests.simulation.active_scenario import Op, Scenario
 from tests.simulation.active_search import explore, walk, wander
 from tests.simulation.active_words import narrated
 from tests.simulation.active_world import World
+from tests.simulation.versioned_machine import Machine
+from tests.simulation.versioned_search import explore as explore_ranks
+from tests.simulation.versioned_world import Scenario as Ranked
 
 ROOT = Path(__file__).parents[2]
 
@@ -185,9 +189,48 @@ OWED = (
 )
 
 
-def owed() -> Iterator[Scenario]:
-    """All sets about regions that do not answer, the smallest first."""
-    return chain.from_iterable(part() for part in OWED)
+VERSIONS = ("1", "2", "D", "X")
+"""What users of mode `versioned` write: low and high versions, deletes, and images without a version."""
+
+
+def _ranked(shape: tuple[int, ...], away: tuple[int, ...], *, crashes: int = 0, zombies: int = 0) -> Iterator[Ranked]:
+    for start in ("absent", "seeded", "buried"):
+        for writes in product(VERSIONS, repeat=sum(shape)):
+            rest = iter(writes)
+            yield Ranked(tuple(tuple(islice(rest, count)) for count in shape), start, crashes, zombies, away=away)
+
+
+def versioned_two() -> Iterator[Ranked]:
+    """Mode `versioned`: two regions, one write each, all starts; none may answer the other."""
+    return _ranked((1, 1), (0, 1))
+
+
+def versioned_twice() -> Iterator[Ranked]:
+    """Mode `versioned`: two regions, two writes in one of them, all starts, one crash."""
+    return _ranked((2, 0), (1,), crashes=1)
+
+
+def versioned_crash() -> Iterator[Ranked]:
+    """As `versioned_two` with one crash; the second region may not answer."""
+    return _ranked((1, 1), (1,), crashes=1)
+
+
+def versioned_zombie() -> Iterator[Ranked]:
+    """As `versioned_crash`, with one zombie instead."""
+    return _ranked((1, 1), (1,), zombies=1)
+
+
+def versioned_three() -> Iterator[Ranked]:
+    """Mode `versioned`: three regions, two that write once each and one that may not answer, all starts."""
+    return _ranked((1, 1, 0), (2,))
+
+
+OWED_RANKS = (versioned_two, versioned_twice, versioned_crash, versioned_zombie, versioned_three)
+
+
+def owed() -> Iterator[Scenario | Ranked]:
+    """All sets about regions that do not answer, in both modes of a mesh; the smallest first."""
+    return chain.from_iterable(part() for part in (*OWED[:5], *OWED_RANKS, *OWED[5:]))
 
 
 def optimistic() -> Iterator[Scenario]:
@@ -220,12 +263,18 @@ SETS: dict[str, Callable[[], Iterator[Scenario]]] = {
     "reused_often": reused_often,
     "joining": joining,
     "joining_with_zombie": joining_with_zombie,
-    "owed": owed,
     **{part.__name__: part for part in OWED},
     "optimistic": optimistic,
     "waiting": waiting,
     "no_look_ahead": no_look_ahead,
 }
+"""Of mode `active-active`."""
+EVERY: dict[str, Callable[[], Iterator[Scenario | Ranked]]] = {
+    **SETS,
+    **{part.__name__: part for part in OWED_RANKS},
+    "owed": owed,
+}
+"""Of both modes of a mesh."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,9 +298,18 @@ SEARCHED = (
 )
 
 
-def fingerprint() -> str:
+SEARCHED_RANKS = (
+    *sorted((ROOT / "replicator/domain/modes/versioned").glob("*.py")),
+    *(ROOT / f"replicator/domain/{name}.py" for name in ("image", "owed_keys")),
+    ROOT / "replicator/laboratory/memory/versioned.py",
+    *sorted(set((ROOT / "tests/simulation").glob("versioned_*.py"))),
+)
+
+
+@cache
+def fingerprint(files: tuple[Path, ...] = SEARCHED) -> str:
     """Changes when the mode or the explorer does; not when only comments and docstrings do."""
-    return sha256("".join(_code(file) for file in SEARCHED).encode()).hexdigest()[:16]
+    return sha256("".join(_code(file) for file in files).encode()).hexdigest()[:16]
 
 
 def _code(file: Path) -> str:
@@ -266,24 +324,33 @@ def _is_prose(part: ast.stmt) -> bool:
     return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
 
 
-def search(scenario: Scenario) -> Line:
+def search(scenario: Scenario | Ranked) -> Line:
     """One scenario to its end."""
     began = time.monotonic()
+    if isinstance(scenario, Ranked):
+        ranked = explore_ranks(scenario, Machine(len(scenario.ops)))
+        violation = "\n".join([ranked.violation, *ranked.trace]) if ranked.violation else None
+        took = round(time.monotonic() - began, 2)
+        return Line(str(scenario), code_of(scenario), ranked.states, ranked.quiescent, 0, took, violation)
     result = explore(scenario)
     violation = result.violation
     if violation is not None:
         violation += "\n" + "\n".join(narrated(World(scenario), result.way))
     took = round(time.monotonic() - began, 2)
-    return Line(str(scenario), fingerprint(), result.states, result.quiescent, result.most_writes, took, violation)
+    return Line(str(scenario), code_of(scenario), result.states, result.quiescent, result.most_writes, took, violation)
+
+
+def code_of(scenario: Scenario | Ranked) -> str:
+    """The fingerprint of what a scenario is searched with."""
+    return fingerprint(SEARCHED_RANKS if isinstance(scenario, Ranked) else SEARCHED)
 
 
 def prove_set(name: str, results: Path, workers: int) -> bool:
     """Search a set; True when every scenario is complete and none violates."""
-    wanted = list(SETS[name]())
-    code = fingerprint()
-    lines = [line for line in _kept(results) if line.code == code]
-    known = {line.scenario for line in lines} & {str(scenario) for scenario in wanted}
-    lines = [line for line in lines if line.scenario in known]
+    wanted = list(EVERY[name]())
+    codes = {str(scenario): code_of(scenario) for scenario in wanted}
+    lines = [line for line in _kept(results) if codes.get(line.scenario) == line.code]
+    known = {line.scenario for line in lines}
     missing = [scenario for scenario in wanted if str(scenario) not in known]
     print(f"{name}: {len(wanted)} scenarios, {len(known)} already searched, {workers} processes", flush=True)
     with multiprocessing.Pool(workers, maxtasksperchild=8) as pool, results.open("a") as file:
@@ -386,18 +453,24 @@ def measure(runs: int) -> None:
 # -- ablations -----------------------------------------------------------------------------------------------------
 
 
+REMOVALS = {name: ablation.removed for name, ablation in ablations.ABLATIONS.items()} | {
+    name: ablation.removed for name, ablation in versioned_ablations.ABLATIONS.items()
+}
+
+
 def prove_ablations(names: Iterable[str]) -> bool:
     """Take each rule out and print how that goes wrong; True when every removal is found."""
     unfound = []
     for name in names:
-        shown = ablations.shown(name)
-        print(f"\n== without: {ablations.ABLATIONS[name].removed} ({name})", flush=True)
+        ranked = name in versioned_ablations.ABLATIONS
+        shown = versioned_ablations.shown(name) if ranked else ablations.shown(name)
+        print(f"\n== without: {REMOVALS[name]} ({name})", flush=True)
         if shown is None:
             unfound.append(name)
             print("   NOTHING FOUND")
         else:
             print("\n".join(shown), flush=True)
-    total = len(ablations.ABLATIONS)
+    total = len(REMOVALS)
     print(f"\n{total - len(unfound)} of {total} removals found{': not ' + ', '.join(unfound) if unfound else ''}")
     return not unfound
 
@@ -405,7 +478,7 @@ def prove_ablations(names: Iterable[str]) -> bool:
 def main() -> int:
     """Parse the command line and search."""
     parser = argparse.ArgumentParser(prog="prove", description=__doc__)
-    parser.add_argument("--set", choices=SETS, action="append", default=[], help="search a set completely")
+    parser.add_argument("--set", choices=EVERY, action="append", default=[], help="search a set completely")
     parser.add_argument("--seeds", type=int, default=0, help="so many random runs")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--regress", type=int, default=0, help="measure visible regressions in so many runs")
@@ -421,7 +494,7 @@ def main() -> int:
     if options.regress:
         measure(options.regress)
     if options.ablate:
-        fine &= prove_ablations(ablations.ABLATIONS if options.ablate == "all" else options.ablate.split(","))
+        fine &= prove_ablations(REMOVALS if options.ablate == "all" else options.ablate.split(","))
     return 0 if fine else 1
 
 

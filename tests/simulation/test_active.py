@@ -256,7 +256,7 @@ def test_looking_ahead_and_waiting_make_repairs_less_visible() -> None:
 def test_a_search_goes_on_where_it_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setitem(prove.SETS, "e1c", lambda: islice(prove.e1c(), 0, 192, 48))
+    monkeypatch.setitem(prove.EVERY, "e1c", lambda: islice(prove.e1c(), 0, 192, 48))
     results = tmp_path / "results.jsonl"
     assert prove.prove_set("e1c", results, 1)
     assert "4/4 scenarios complete" in capsys.readouterr().out

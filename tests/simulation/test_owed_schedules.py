@@ -9,13 +9,18 @@ from dataclasses import replace
 
 import pytest
 
-from tests.simulation import ablated, prove
+from tests.simulation import ablated, prove, versioned_ablations
 from tests.simulation.ablations import without
 from tests.simulation.active_checks import violation
 from tests.simulation.active_places import content_number
 from tests.simulation.active_scenario import PRODUCTION, Scenario, Variant, ops
 from tests.simulation.active_search import explore, move_of, play
 from tests.simulation.active_world import State, World
+from tests.simulation.versioned_machine import Machine
+from tests.simulation.versioned_search import explore as explore_ranks
+from tests.simulation.versioned_world import Scenario as Ranked
+from tests.simulation.versioned_world import State as RankedState
+from tests.simulation.versioned_world import World as RankedWorld
 
 SEED = ("seed", 0)
 THIRD_AWAY = Scenario(ops("P1 | D1 | "), SEED, away=(2,))
@@ -134,3 +139,58 @@ def test_every_interleaving_with_a_region_that_may_not_answer_at_any_step() -> N
 )
 def test_without_one_of_its_rules_a_region_differs(variant: Variant) -> None:
     assert (explore(Scenario(ops("P1 U2 | "), SEED, away=(1,)), variant).violation or "").startswith("DIVERGENCE")
+
+
+# -- mode `versioned` ----------------------------------------------------------------------------------------------
+
+
+def test_every_interleaving_in_mode_versioned_with_a_region_that_may_not_answer() -> None:
+    machine = Machine(2)
+    for scenario in (
+        Ranked((("1",), ("D",)), "seeded", away=(1,)),
+        Ranked((("2", "1"), ()), "seeded", away=(1,), remembers=True),
+        Ranked((("2", "D"), ()), "buried", away=(1,)),
+        Ranked((("2", "D"), ()), "seeded", away=(1,), expires=True),
+    ):
+        result = explore_ranks(scenario, machine)
+        assert (result.violation, bool(result.quiescent)) == (None, True), scenario
+
+
+@pytest.mark.parametrize("name", versioned_ablations.ABLATIONS)
+def test_without_one_of_its_rules_a_region_differs_in_mode_versioned(name: str) -> None:
+    assert (versioned_ablations.found(name).violation or "").startswith("DIVERGENCE")
+    scenario = versioned_ablations.ABLATIONS[name].scenario
+    assert explore_ranks(scenario, Machine(len(scenario.ops))).violation is None
+
+
+def test_a_row_that_is_written_again_with_the_same_rank_outlives_a_drain_that_saw_less() -> None:
+    """The key is drained while a lower write of a user stands at home, which is taken back meanwhile."""
+    scenario = versioned_ablations.ABLATIONS["versioned_place"].scenario
+    world = RankedWorld(scenario, Machine(2))
+    us, eu = 0, 1
+
+    def brought_nowhere(state: RankedState) -> RankedState:
+        """The next record of us, while eu does not answer."""
+        done = state.workers[us].position
+        while state.workers[us].position == done:
+            moves = set(world.moves(state))
+            state = world.after(
+                state, next(move for kind in ("away", "step") for move in moves if move[:2] == (kind, us))
+            )
+        return state
+
+    state = brought_nowhere(world.after(world.start(), ("user", us, 0)))
+    first = state.rows[eu]
+    for move in (("user", us, 0), ("begins", 0, eu), ("drains", 0, 0)):
+        state = world.after(state, move)
+    state = brought_nowhere(state)
+    second = state.rows[eu]
+    assert first is not None
+    assert second is not None
+    assert (first.decided, first.version < second.version) == (second.decided, True)
+    while state.drainer is not None:
+        state = world.after(state, ("drains", 0, 0))
+    assert state.rows[eu] == second
+    while not world.quiescent(state):
+        state = world.after(state, next(move for move in world.moves(state) if move[0] not in {"away", "stops"}))
+    world.check(state)

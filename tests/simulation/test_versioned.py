@@ -102,6 +102,22 @@ def test_three_regions_converge_under_a_crash(three: Machine) -> None:
     assert_clean([Scenario(((a,), (b,), ()), "seeded", crashes=1) for a, b in (("2", "2"), ("2", "D"))], three)
 
 
+# -- regions that do not answer ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_what_a_region_is_owed_is_brought(start: str, two: Machine) -> None:
+    pairs = list(itertools.product(("1", "2", "D", "X"), repeat=2))
+    assert_clean([Scenario(((a,), (b,)), start, away=(0, 1)) for a, b in pairs[::3]], two)
+    assert_clean([Scenario(((a, b), ()), start, away=(1,), crashes=1) for a, b in pairs[1::3]], two)
+    assert_clean([Scenario(((a, b), ()), start, away=(1,), remembers=True) for a, b in pairs], two)
+
+
+def test_what_is_lost_is_logged_where_a_region_does_not_answer(two: Machine) -> None:
+    pairs = [("2", "3"), ("3", "2"), ("2", "D"), ("D", "3")]
+    assert_clean([Scenario(((a,), (b,)), "seeded", away=(0, 1), logged=True) for a, b in pairs], two)
+
+
 # -- the conflict log ----------------------------------------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from typing import Any
 
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.identifiers import RegionId, SequenceNumber
@@ -18,6 +19,8 @@ from replicator.domain.modes.versioned.ranks import Rank, VersionAttribute
 from replicator.domain.modes.versioned.replicate import Joined, VersionedMesh, replicate_versioned
 from replicator.domain.records import ChangeRecord, Event, item_key
 from replicator.laboratory.memory import Slot, answer
+from tests.simulation.active_owed import NoAnswer, Settle, Silence
+from tests.simulation.versioned_owed import PRODUCTION, Owe, Owing, Steps
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
 VERSION = VersionAttribute("ver")
@@ -76,20 +79,20 @@ def without_tombstones(slot: Slot, request: Request) -> tuple[Slot, Response]:
 
 @dataclass(slots=True)
 class _Node:
-    record: int
-    known: frozenset[tuple[RegionId, Rank]]
-    answers: tuple[Response, ...]
-    request: At | LogConflict | None
+    begin: Callable[[], Steps]
+    answers: tuple[Response | Silence, ...]
+    request: At | LogConflict | Owe | Settle | None
     ended: Joined | None
-    following: dict[Response, int] = field(default_factory=dict)
+    following: dict[Response | Silence, int] = field(default_factory=dict)
 
 
 class Machine:
     """Everything that workers can ever ask, as numbers; shared by scenarios over the same regions."""
 
-    def __init__(self, regions: int, world: Answer = answer) -> None:
+    def __init__(self, regions: int, world: Answer = answer, owing: Owing = PRODUCTION) -> None:
         self.regions = REGIONS[:regions]
         self._world = world
+        self.owing = owing
         self.images: list[Image | None] = []
         self._image_numbers: dict[Image | None, int] = {}
         self._slots: list[Slot] = []
@@ -98,7 +101,8 @@ class Machine:
         self.records: list[tuple[int, int, int]] = []
         self._record_numbers: dict[tuple[int, int, int], int] = {}
         self.nodes: list[_Node] = []
-        self._roots: dict[tuple[int, frozenset[tuple[RegionId, Rank]]], int] = {}
+        self._roots: dict[tuple[int, frozenset[tuple[RegionId, Rank]], bool], int] = {}
+        self._drains: dict[tuple[int, RegionId, Any], int] = {}
         self._steps: dict[tuple[int, int], tuple[int, int]] = {}
         self.nothing = self.image_number(None)
 
@@ -124,10 +128,25 @@ class Machine:
             self.records.append((region, old, new))
         return self._record_numbers[region, old, new]
 
-    def root(self, record: int, known: frozenset[tuple[RegionId, Rank]]) -> int:
-        if (record, known) not in self._roots:
-            self._roots[record, known] = self._node(record, known, ())
-        return self._roots[record, known]
+    def without_tombstone(self, slot: int) -> int:
+        return self.slot(self.slot_images[slot], None)
+
+    def tombstone(self, slot: int) -> str | None:
+        return self._slots[slot].tombstone
+
+    def root(self, record: int, known: frozenset[tuple[RegionId, Rank]], *, owing: bool = False) -> int:
+        if (record, known, owing) not in self._roots:
+            region, old, new = self.records[record]
+            change, mesh = change_of(self.images[old], self.images[new]), mesh_of(self.regions, region)
+            mode = self.owing.record if owing else replicate_versioned
+            self._roots[record, known, owing] = self._node(lambda: mode(change, mesh, known), ())
+        return self._roots[record, known, owing]
+
+    def drain(self, home: int, other: RegionId, kept: Any) -> int:
+        if (home, other, kept) not in self._drains:
+            mesh = mesh_of(self.regions, home)
+            self._drains[home, other, kept] = self._node(lambda: self.owing.drain(mesh, other, KEY, kept), ())
+        return self._drains[home, other, kept]
 
     def step(self, slot: int, node: int) -> tuple[int, int]:
         """Answer a node's request in a region: the slot afterwards, and the node that the answer leads to."""
@@ -139,23 +158,22 @@ class Machine:
             self._steps[slot, node] = (number, self.follow(node, response))
         return self._steps[slot, node]
 
-    def follow(self, node: int, response: Response) -> int:
+    def follow(self, node: int, response: Response | Silence) -> int:
         held = self.nodes[node]
         if response not in held.following:
-            held.following[response] = self._node(held.record, held.known, (*held.answers, response))
+            held.following[response] = self._node(held.begin, (*held.answers, response))
         return held.following[response]
 
-    def _node(self, record: int, known: frozenset[tuple[RegionId, Rank]], answers: tuple[Response, ...]) -> int:
-        region, old, new = self.records[record]
-        steps = replicate_versioned(change_of(self.images[old], self.images[new]), mesh_of(self.regions, region), known)
+    def _node(self, begin: Callable[[], Steps], answers: tuple[Response | Silence, ...]) -> int:
+        steps = begin()
         request, ended = None, None
         try:
             request = next(steps)
             for response in answers:
-                request = steps.send(response)
+                request = steps.throw(NoAnswer()) if isinstance(response, Silence) else steps.send(response)
         except StopIteration as end:
             request, ended = None, end.value
-        self.nodes.append(_Node(record, known, answers, request, ended))
+        self.nodes.append(_Node(begin, answers, request, ended))
         return len(self.nodes) - 1
 
 

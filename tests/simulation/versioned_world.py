@@ -12,8 +12,9 @@ from typing import NamedTuple
 
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.identifiers import RegionId
-from replicator.domain.modes.requests import Done
+from replicator.domain.modes.requests import At, Done
 from replicator.domain.modes.versioned.ranks import Rank, rank_of, rank_of_delete
+from tests.simulation.active_owed import SILENCE, Settle
 from tests.simulation.versioned_machine import (
     LONGEST_STREAM,
     NOTHING,
@@ -22,6 +23,7 @@ from tests.simulation.versioned_machine import (
     image,
     written,
 )
+from tests.simulation.versioned_owed import Owe, Row, put
 
 # -- scenarios and states ------------------------------------------------------------------------------------------
 
@@ -41,6 +43,17 @@ class Scenario:
     """All workers share a memory of own writes, which survives crashes."""
     logged: bool = False
     """Every maximal lost put must be logged."""
+    away: tuple[int, ...] = ()
+    """Regions that may not answer, at any step that brings them something: they are owed the key then. One drainer
+    brings it, and may stop at any step."""
+    expires: bool = False
+    """Tombstones may expire when all is quiet and nothing as new as they is owed."""
+
+    def __str__(self) -> str:
+        writes = " | ".join(" ".join(mine) or "-" for mine in self.ops)
+        more = " rising" * self.rising + " unordered" * self.unordered + " remembers" * self.remembers
+        more += f" away={self.away}" * bool(self.away) + " expires" * self.expires
+        return f"versioned {writes}  start={self.start} crashes={self.crashes} zombies={self.zombies}{more}"
 
 
 class Write(NamedTuple):
@@ -61,6 +74,14 @@ class Worker(NamedTuple):
     zombie: bool = False
 
 
+class Drainer(NamedTuple):
+    """A drainer at work: between which regions, which version it read, and its node."""
+
+    pair: int
+    version: str
+    node: int
+
+
 class State(NamedTuple):
     """A moment in a run."""
 
@@ -73,6 +94,9 @@ class State(NamedTuple):
     zombies: int
     lost: frozenset[int]
     known: frozenset[tuple[RegionId, Rank]]
+    rows: tuple[Row | None, ...] = ()
+    """What is owed: home region times the number of regions, plus the other one."""
+    drainer: Drainer | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +149,7 @@ class World:
             self._scenario.zombies,
             frozenset(),
             frozenset(),
+            (None,) * (count * count) if self._scenario.away else (),
         )
 
     def moves(self, state: State) -> Iterator[Move]:
@@ -134,15 +159,48 @@ class World:
                 yield "user", region, 0
         for index, worker in enumerate(state.workers):
             length = len(state.streams[worker.shard])
-            if worker.node != NOTHING:
-                yield "step", index, worker.position
-            elif self._scenario.unordered:
-                for position in range(length):
-                    if not worker.done >> position & 1:
-                        yield "step", index, position
-            elif worker.position < length:
-                yield "step", index, worker.position
+            yield from self._steps(index, worker, length)
             yield from self._faults(state, index, worker, length)
+        if self._scenario.away:
+            yield from self._drains(state)
+
+    def _steps(self, index: int, worker: Worker, length: int) -> Iterator[Move]:
+        if worker.node != NOTHING:
+            yield "step", index, worker.position
+            if self._scenario.away and self._asks_away(worker.node, worker.shard):
+                yield "away", index, worker.position
+        elif self._scenario.unordered:
+            for position in range(length):
+                if not worker.done >> position & 1:
+                    yield "step", index, position
+        elif worker.position < length:
+            yield "step", index, worker.position
+
+    def _asks_away(self, node: int, home: int) -> bool:
+        """Whether a region is asked that may not answer."""
+        request = self._machine.nodes[node].request
+        if not isinstance(request, At):
+            return False
+        region = self._machine.regions.index(request.region)
+        return region != home and region in self._scenario.away
+
+    def _drains(self, state: State) -> Iterator[Move]:
+        if state.drainer is not None:
+            yield "drains", 0, 0
+            yield "stops", 0, 0
+            return
+        for pair, row in enumerate(state.rows):
+            if row is not None:
+                yield "begins", 0, pair
+        if self._scenario.expires and self._is_quiet(state):
+            for region, slot in enumerate(state.slots):
+                tombstone = self._machine.tombstone(slot)
+                if tombstone is not None and self._is_past(state, Rank(tombstone, deleted=True, content="").text):
+                    yield "expires", region, 0
+
+    @staticmethod
+    def _is_past(state: State, deleted: str) -> bool:
+        return all(row is None or row.decided < deleted for row in state.rows)
 
     def _faults(self, state: State, index: int, worker: Worker, length: int) -> Iterator[Move]:
         if worker.zombie:
@@ -156,18 +214,37 @@ class World:
                 yield "zombie", index, position
 
     def after(self, state: State, move: Move) -> State:
+        """What a move leads to."""
         kind, index, position = move
-        if kind == "user":
-            return self._user(state, index)
+        match kind:
+            case "user":
+                return self._user(state, index)
+            case "begins" | "drains" | "stops":
+                return self._drain(state, kind, position)
+            case "expires":
+                return self._expired(state, index)
+            case _:
+                return self._worker(state, kind, index, position)
+
+    def _worker(self, state: State, kind: str, index: int, position: int) -> State:
         worker = state.workers[index]
-        if kind == "step":
-            return self._step(state, index, worker, position)
-        if kind == "dies":
-            return state._replace(workers=state.workers[:index] + state.workers[index + 1 :])
-        if kind == "crashes":
-            return self._with(state, index, Worker(worker.shard, position))._replace(crashes=state.crashes - 1)
-        zombie = Worker(worker.shard, position, zombie=True)
-        return state._replace(workers=(*state.workers, zombie), zombies=state.zombies - 1)
+        match kind:
+            case "step":
+                return self._step(state, index, worker, position)
+            case "away":
+                return self._gone_on(state, index, worker, position, self._machine.follow(worker.node, SILENCE))
+            case "dies":
+                return state._replace(workers=state.workers[:index] + state.workers[index + 1 :])
+            case "crashes":
+                return self._with(state, index, Worker(worker.shard, position))._replace(crashes=state.crashes - 1)
+            case _:
+                zombie = Worker(worker.shard, position, zombie=True)
+                return state._replace(workers=(*state.workers, zombie), zombies=state.zombies - 1)
+
+    def _expired(self, state: State, region: int) -> State:
+        slot = self._machine.without_tombstone(state.slots[region])
+        slots = (*state.slots[:region], slot, *state.slots[region + 1 :])
+        return state._replace(slots=slots, crashes=0, zombies=0)
 
     @staticmethod
     def _with(state: State, index: int, worker: Worker) -> State:
@@ -216,18 +293,24 @@ class World:
         machine = self._machine
         node = worker.node
         if node == NOTHING:
-            node = machine.root(state.streams[worker.shard][position], state.known)
+            record = state.streams[worker.shard][position]
+            node = machine.root(record, state.known, owing=bool(self._scenario.away))
         request = machine.nodes[node].request
         if isinstance(request, LogConflict):
             lost = state.lost
             if self._scenario.logged and request.loser is not None:
                 lost |= {machine.image_number(request.loser)}
             state, node = state._replace(lost=lost), machine.follow(node, Done())
-        elif request is not None:
+        elif isinstance(request, Owe):
+            state, node = self._owed(state, worker.shard, position, request), machine.follow(node, Done())
+        elif isinstance(request, At):
             region = machine.regions.index(request.region)
             slot, node = machine.step(state.slots[region], node)
             state = self._recorded(state, region, slot)
-        ended = machine.nodes[node].ended
+        return self._gone_on(state, index, worker, position, node)
+
+    def _gone_on(self, state: State, index: int, worker: Worker, position: int, node: int) -> State:
+        ended = self._machine.nodes[node].ended
         if ended is None:
             return self._with(state, index, worker._replace(position=position, node=node))
         if self._scenario.remembers:
@@ -238,10 +321,50 @@ class World:
             moved = worker._replace(position=position + 1, node=NOTHING)
         return self._with(state, index, moved)
 
+    def _owed(self, state: State, home: int, position: int, owe: Owe) -> State:
+        """A row is written."""
+        pair = home * len(state.slots) + self._machine.regions.index(owe.region)
+        row = Row(self._machine.owing.version(position, owe.decided), owe.decided, owe.kept)
+        return state._replace(rows=(*state.rows[:pair], put(state.rows[pair], row), *state.rows[pair + 1 :]))
+
+    def _drain(self, state: State, kind: str, pair: int) -> State:
+        machine = self._machine
+        if kind == "begins":
+            row = state.rows[pair]
+            assert row is not None
+            home, other = divmod(pair, len(state.slots))
+            node = machine.drain(home, machine.regions[other], row.kept)
+            return state._replace(drainer=Drainer(pair, row.version, node))
+        drainer = state.drainer
+        assert drainer is not None
+        if kind == "stops":
+            return state._replace(drainer=None)
+        request = machine.nodes[drainer.node].request
+        if isinstance(request, Settle):
+            standing = state.rows[drainer.pair]
+            if standing is not None and machine.owing.may_settle(drainer.version, standing.version):
+                rows = (*state.rows[: drainer.pair], None, *state.rows[drainer.pair + 1 :])
+                state = state._replace(rows=rows)
+            return state._replace(drainer=None)
+        if isinstance(request, LogConflict):
+            lost = state.lost
+            if self._scenario.logged and request.loser is not None:
+                lost |= {machine.image_number(request.loser)}
+            node = machine.follow(drainer.node, Done())
+            return state._replace(lost=lost, drainer=drainer._replace(node=node))
+        assert isinstance(request, At)
+        region = machine.regions.index(request.region)
+        slot, node = machine.step(state.slots[region], drainer.node)
+        return self._recorded(state, region, slot)._replace(drainer=drainer._replace(node=node))
+
     # -- the end ---------------------------------------------------------------------------------------------------
 
     def quiescent(self, state: State) -> bool:
         """Whether nothing is left to do."""
+        return state.drainer is None and not any(state.rows) and self._is_quiet(state)
+
+    def _is_quiet(self, state: State) -> bool:
+        """Whether users and workers have nothing left to do."""
         if any(done < len(ops) for done, ops in zip(state.users, self._scenario.ops, strict=True)):
             return False
         return all(
