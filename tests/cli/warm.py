@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -43,6 +44,9 @@ _PRELOADED = [
     "replicator.checks.survey",
     "replicator.checks.creation",
 ]
+
+
+_TURN = threading.Lock()
 
 
 def command(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[int, str, str]:
@@ -101,9 +105,10 @@ def _ask(request: Mapping[str, object]) -> Any:
     process = _process()
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(json.dumps(request) + "\n")
-    process.stdin.flush()
-    return json.loads(process.stdout.readline())
+    with _TURN:  # tests ask from several threads
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.flush()
+        return json.loads(process.stdout.readline())
 
 
 def end() -> None:
