@@ -55,10 +55,10 @@ FAILURES = (
     Failure(35, "hot_partition_that_slows_its_table", throttling.hot_partition, throttling_mutants.HOT),
     Failure(35, "table_that_is_throttled_without_end", throttling.throttled_table, throttling_mutants.TABLE),
     Failure(35, "crowded_shard_before_a_quiet_one", throttling.crowded_shard, throttling_mutants.CROWDED),
-    Failure(37, "region_away_that_stops_its_mesh", away.region_away, away_mutants.AWAY),
-    Failure(37, "owed_again_while_it_is_drained", away.owed_again_while_it_is_drained, away_mutants.DRAINED),
-    Failure(37, "away_longer_than_tombstones", away.away_for_longer_than_tombstones_live, away_mutants.OVERDUE),
     Failure(36, "capacity_taken_from_applications", throttling.shared_capacity, throttling_mutants.CAPACITY),
+    Failure(38, "region_away_that_stops_its_mesh", away.region_away, away_mutants.AWAY),
+    Failure(38, "owed_again_while_it_is_drained", away.owed_again_while_it_is_drained, away_mutants.DRAINED),
+    Failure(38, "away_longer_than_tombstones", away.away_for_longer_than_tombstones_live, away_mutants.OVERDUE),
     Failure(37, "replica_created_anew", held.replica_created_anew, held_mutants.CREATED_ANEW),
     Failure(37, "stream_that_shows_too_little", held.stream_that_shows_too_little, held_mutants.SHOWS_TOO_LITTLE),
 )
