@@ -63,6 +63,8 @@ class Scenario:
     """Regions that may not answer, at any step that brings them something: they are owed the key then."""
     drainers: int = 1
     """How many at a time bring what is owed."""
+    unheard: bool = False
+    """What was asked may be done all the same, and only its answer is lost."""
     stops: bool = False
     """A drainer may stop at any step, as when its region does not answer again; else it stops only in a crash."""
 
@@ -79,7 +81,7 @@ class Scenario:
         more = " joins" if self.joins else ""
         if self.away:
             away = "".join(LETTERS[region] for region in self.away)
-            more += f" away={away} drainers={self.drainers}{' stops' * self.stops}"
+            more += f" away={away} drainers={self.drainers}{' unheard' * self.unheard}{' stops' * self.stops}"
         return f"{writes}  start={start} crashes={self.crashes} zombies={self.zombies}{more}"
 
 

@@ -371,7 +371,12 @@ class World:
             if where == NOWHERE:
                 left += self.answered(state_then, node, home)
             elif where in self.scenario.away and where != home:
-                ends.append(self._replaced(state_then, index, self._behind(worker, self._child(node, self._silence))))
+                silent = self._behind(worker, self._child(node, self._silence))
+                ends.append(self._replaced(state_then, index, silent))
+                if self.scenario.unheard:
+                    place, _ = self.met.answer(state_then[where], node, self.tree.asked[node][1])
+                    if place != state_then[where]:
+                        ends.append((*ends[-1][:where], place, *ends[-1][where + 1 :]))
         return ends
 
     def _changed(self, state: State, index: int, drainer: int) -> State:

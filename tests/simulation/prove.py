@@ -129,6 +129,11 @@ def owed_three() -> Iterator[Scenario]:
     return _owing((1, 1, 0), (2,), stops=True)
 
 
+def owed_unheard() -> Iterator[Scenario]:
+    """As `owed_two`, where what is not answered may be done all the same."""
+    return (replace(scenario, unheard=True) for scenario in owed_two())
+
+
 def owed_twice() -> Iterator[Scenario]:
     """Two regions, two writes in one of them, all starts, one crash of a worker or of the drainer."""
     return _owing((2, 0), (1,), crashes=1)
@@ -177,6 +182,7 @@ def _owing(shape: tuple[int, ...], away: tuple[int, ...], *, stops: bool = False
 
 OWED = (
     owed_two,
+    owed_unheard,
     owed_twice,
     owed_three,
     owed_crash,
@@ -230,7 +236,7 @@ OWED_RANKS = (versioned_two, versioned_twice, versioned_crash, versioned_zombie,
 
 def owed() -> Iterator[Scenario | Ranked]:
     """All sets about regions that do not answer, in both modes of a mesh; the smallest first."""
-    return chain.from_iterable(part() for part in (*OWED[:5], *OWED_RANKS, *OWED[5:]))
+    return chain.from_iterable(part() for part in (*OWED[:6], *OWED_RANKS, *OWED[6:]))
 
 
 def optimistic() -> Iterator[Scenario]:

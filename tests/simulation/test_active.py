@@ -91,7 +91,14 @@ def test_a_region_that_joins_differs_when_new_workers_go_on_behind_what_old_ones
 
 @pytest.mark.parametrize(
     ("name", "step"),
-    [("owed_two", 4), ("owed_twice", 18), ("owed_three", 18), ("owed_crash", 24), ("owed_zombie", 36)],
+    [
+        ("owed_two", 4),
+        ("owed_unheard", 12),
+        ("owed_twice", 18),
+        ("owed_three", 18),
+        ("owed_crash", 24),
+        ("owed_zombie", 36),
+    ],
 )
 def test_regions_that_do_not_answer_agree_once_they_were_brought_what_they_are_owed(name: str, step: int) -> None:
     searched(list(prove.SETS[name]())[1::step])
@@ -102,7 +109,7 @@ def test_random_runs_of_regions_that_do_not_answer_end_well() -> None:
         dice = Random(seed)
         base = prove.random_scenario(dice)
         away = tuple(range(len(base.ops)))
-        scenario = replace(base, away=away, stops=True, drainers=dice.choice((1, 1, 2)), bound=200)
+        scenario = replace(base, away=away, stops=True, unheard=True, drainers=dice.choice((1, 1, 2)), bound=200)
         found = walk(scenario, dice)
         assert found is None, "\n".join([f"seed {seed}", found.violation, *narrated(World(scenario), found.way)])
 

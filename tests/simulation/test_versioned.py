@@ -110,6 +110,7 @@ def test_what_a_region_is_owed_is_brought(start: str, two: Machine) -> None:
     pairs = list(itertools.product(("1", "2", "D", "X"), repeat=2))
     assert_clean([Scenario(((a,), (b,)), start, away=(0, 1)) for a, b in pairs[::3]], two)
     assert_clean([Scenario(((a, b), ()), start, away=(1,), crashes=1) for a, b in pairs[1::3]], two)
+    assert_clean([Scenario(((a,), (b,)), start, away=(1,), unheard=True) for a, b in pairs], two)
     assert_clean([Scenario(((a, b), ()), start, away=(1,), remembers=True) for a, b in pairs], two)
 
 

@@ -46,13 +46,15 @@ class Scenario:
     away: tuple[int, ...] = ()
     """Regions that may not answer, at any step that brings them something: they are owed the key then. One drainer
     brings it, and may stop at any step."""
+    unheard: bool = False
+    """What was asked may be done all the same, and only its answer is lost."""
     expires: bool = False
     """Tombstones may expire when all is quiet and nothing as new as they is owed."""
 
     def __str__(self) -> str:
         writes = " | ".join(" ".join(mine) or "-" for mine in self.ops)
         more = " rising" * self.rising + " unordered" * self.unordered + " remembers" * self.remembers
-        more += f" away={self.away}" * bool(self.away) + " expires" * self.expires
+        more += f" away={self.away}" * bool(self.away) + " unheard" * self.unheard + " expires" * self.expires
         return f"versioned {writes}  start={self.start} crashes={self.crashes} zombies={self.zombies}{more}"
 
 
@@ -169,6 +171,8 @@ class World:
             yield "step", index, worker.position
             if self._scenario.away and self._asks_away(worker.node, worker.shard):
                 yield "away", index, worker.position
+                if self._scenario.unheard:
+                    yield "unheard", index, worker.position
         elif self._scenario.unordered:
             for position in range(length):
                 if not worker.done >> position & 1:
@@ -231,6 +235,13 @@ class World:
         match kind:
             case "step":
                 return self._step(state, index, worker, position)
+            case "unheard":
+                request = self._machine.nodes[worker.node].request
+                assert isinstance(request, At)
+                region = self._machine.regions.index(request.region)
+                slot, _ = self._machine.step(state.slots[region], worker.node)
+                done = self._recorded(state, region, slot)
+                return self._gone_on(done, index, worker, position, self._machine.follow(worker.node, SILENCE))
             case "away":
                 return self._gone_on(state, index, worker, position, self._machine.follow(worker.node, SILENCE))
             case "dies":
