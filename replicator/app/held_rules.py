@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.app.preflight import Start, unchosen
@@ -17,7 +16,7 @@ from replicator.app.vouching import Findings, Premises, Sight, examine, gates_of
 from replicator.checks.cache_facts import answering
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.held import Cause, HeldId, Hold
+from replicator.domain.held import HeldId, Hold
 from replicator.engine.waiting import pause_for_any
 from replicator.ports.services import ServiceId, ServiceKind
 from replicator.settings.compiled_rules import rule_per_source
@@ -132,15 +131,9 @@ class HeldRules:
         for each in _ids(settings, rule):
             hold = now.get(each)
             if hold is not None:
-                if self._counts(hold):
-                    self._hold(hold)
+                self._hold(hold)
             elif each.target not in found.silent:
                 self._let_go(each)
-
-    def _counts(self, hold: Hold) -> bool:
-        """Whether what was found is held. What runs shows itself what is denied to it; a look may be denied alone."""
-        whole = replace(hold.held, target=None)
-        return hold.cause is not Cause.DENIED or hold.held in self._holds or whole in self._resting
 
     def _hold(self, hold: Hold) -> None:
         self._holds[hold.held] = hold

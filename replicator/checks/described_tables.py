@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
 from replicator.adapters.dynamodb.expressions import TOMBSTONE_EXPIRY, TOMBSTONE_KEY
 from replicator.adapters.dynamodb.owed_rows import EXPIRY, PARTITION, SORT
-from replicator.domain.errors import TableMissing, Throttled, Unreachable, WorldMismatch
+from replicator.domain.errors import NotDynamoDB, TableMissing, Throttled, Unreachable
 from replicator.domain.versions import RESERVED_PREFIX, STAMP
 
 if TYPE_CHECKING:
@@ -170,9 +170,9 @@ async def describe(place: Place, name: str) -> Table:
     return parse_table(described)
 
 
-def not_dynamodb(region: str) -> WorldMismatch:
+def not_dynamodb(region: str) -> NotDynamoDB:
     """What to say when an endpoint answers, but is something else."""
-    return WorldMismatch(
+    return NotDynamoDB(
         f"The endpoint of {region} does not answer as DynamoDB does.",
         advice=f"Correct endpoint_url or endpoints of regions.{region}.",
     )

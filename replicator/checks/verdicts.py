@@ -13,7 +13,7 @@ from replicator.checks.described_tables import own_tables
 from replicator.checks.facts import Fact, Status
 from replicator.checks.judge import judge_rule, own_facts
 from replicator.checks.region_facts import region_facts
-from replicator.domain.errors import CacheWrong
+from replicator.domain.errors import EXIT_UNREACHABLE, AccessRefused, CacheWrong, NotDynamoDB
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.targets import replica_id
 from replicator.settings import OrderedRule
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 _SIDE, _OWED = "side table", "owed table"
 _LEAST_OF_MESH = 2
 """A mesh runs when so many of its regions are sound."""
+
+_SHOWS_NOTHING = (AccessRefused, NotDynamoDB)
 
 _OF_RULES = frozenset({_SIDE, _OWED})
 
@@ -76,6 +78,8 @@ def verdict(
     for target_id, facts in tables.items():
         of_targets[target_id] = [*facts, *of_targets.get(target_id, ())]
     of_rule += (fact for fact in own if not any(fact in facts for facts in tables.values()))
+    if runs:
+        of_rule, of_targets = _seen(of_rule), {target: _seen(facts) for target, facts in of_targets.items()}
     wrong = {target: _first(facts) for target, facts in of_targets.items()}
     everything: list[tuple[TargetId | None, list[Fact]]] = [(None, of_rule), *of_targets.items()]
     return Verdict(
@@ -83,6 +87,17 @@ def verdict(
         {target: fact for target, fact in wrong.items() if fact is not None},
         frozenset(who for who, facts in everything if any(map(_is_silent, facts))),
     )
+
+
+def _seen(facts: Iterable[Fact]) -> list[Fact]:
+    """Facts about a rule that runs: a look that was refused, or answered by something else, shows nothing.
+
+    What runs shows by itself whether it is answered, and goes on as soon as it is.
+    """
+    return [
+        replace(fact, exit_code=EXIT_UNREACHABLE) if fact.is_wrong and issubclass(fact.kind, _SHOWS_NOTHING) else fact
+        for fact in facts
+    ]
 
 
 def shared_facts(settings: Settings, world: World) -> list[Fact]:

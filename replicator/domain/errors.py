@@ -91,6 +91,12 @@ class CacheWrong(WorldMismatch):
     """A cache is not one that can be used, or does not let this program in."""
 
 
+class NotDynamoDB(WorldMismatch):
+    """An endpoint answers, but not as DynamoDB does."""
+
+    advice = "Correct the endpoint of the region."
+
+
 class TableReplaced(WorldMismatch):
     """A table is another one than the one that a rule wrote before."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from typing import Any
 
 import pytest
@@ -106,6 +107,12 @@ def test_a_denied_permission_holds_one_rule_until_it_is_given_back(world: World)
             proxy.denied = frozenset()
             await_number(world, "secret", 1)
             wait_until(lambda: not held(daemon), "what is granted is still held")
+            proxy.page, proxy.denied = b"<html>Sorry.</html>", frozenset({*WRITES, "DescribeTable"})
+            write(world, "secret", 5)
+            time.sleep(3)  # some looks, which show nothing
+            assert held(daemon) == {}, "what does not answer is not held"
+            proxy.page, proxy.denied = b"", frozenset()
+            await_number(world, "secret", 5)
             proxy.denied = frozenset({*WRITES, "DescribeTable"})
             assert daemon.stop() == 0
         with running(world, name="again") as daemon:  # denied from the first moment on
