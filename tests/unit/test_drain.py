@@ -15,7 +15,7 @@ from replicator.domain.image import Image, stamped, unreserved
 from replicator.domain.modes.active_active import drain as active_drain
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Mesh
 from replicator.domain.modes.active_active.replicate import settle as settle_active
-from replicator.domain.modes.delivery import Drained, is_done
+from replicator.domain.modes.drained import Drained
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.requests import At, Done, GetItem, GetSideRow, StampRequest
 from replicator.domain.modes.versioned import drain as versioned_drain
@@ -49,26 +49,7 @@ GENERATION = 1_700_000_000_000
 NOTHING = StampedSlot()
 
 
-# -- when a record is done -----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("answered", "owed", "done"),
-    [
-        ({AWAY, THIRD}, {}, True),
-        ({AWAY}, {}, False),
-        ({AWAY}, {THIRD: "v5"}, True),
-        ({AWAY}, {THIRD: "v6"}, True),
-        ({AWAY}, {THIRD: "v4"}, False),
-        ({AWAY}, {AWAY: "v9"}, False),
-        ((), {AWAY: "v5", THIRD: "v5"}, True),
-    ],
-)
-def test_a_record_is_done_when_every_region_has_answered_or_is_owed_as_much(
-    answered: set[RegionId], owed: dict[RegionId, str], done: bool
-) -> None:
-    assert is_done("v5", (AWAY, THIRD), answered, owed) is done
-
+# -- versions of rows ----------------------------------------------------------------------------------------------
 
 versions = st.text(st.sampled_from('\0 !"#0A~é\U0001f600'), max_size=4)
 ranks = st.builds(Rank, versions, st.booleans(), st.sampled_from(["", "0a", "ff"]))

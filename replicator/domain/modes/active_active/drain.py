@@ -9,7 +9,7 @@ from __future__ import annotations
 from replicator.domain.identifiers import RegionId
 from replicator.domain.modes.active_active.apply import apply_delete, apply_put
 from replicator.domain.modes.active_active.mesh import Mesh, Write, look, read_row
-from replicator.domain.modes.delivery import Drained
+from replicator.domain.modes.drained import Drained
 from replicator.domain.modes.requests import Steps
 from replicator.domain.records import ItemKey
 from replicator.domain.stamps import Held, Stamp, StampKind, Tombstone

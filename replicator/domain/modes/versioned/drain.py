@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import unreserved
-from replicator.domain.modes.delivery import Drained
+from replicator.domain.modes.drained import Drained
 from replicator.domain.modes.requests import At, RaiseTombstone, RegionSteps
 from replicator.domain.modes.versioned.ranks import Rank, rank_of
 from replicator.domain.modes.versioned.replicate import (
