@@ -29,6 +29,9 @@ class OwedKeys(Protocol):
     async def page(self, to: OwedTo, after: str | None = None) -> OwedPage:
         """Open rows of a target, consistently; what is written between two pages may be missed."""
 
+    async def find(self, to: OwedTo, row_id: str) -> OwedKey | None:
+        """One open row of a target, consistently; None when there is none."""
+
     async def body(self, owed: OwedKey) -> bytes | None:
         """What was kept beside a row under its version; None when that is not there."""
 

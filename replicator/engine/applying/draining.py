@@ -33,7 +33,7 @@ from replicator.ports.targets import Fence, Region
 _MOST_ROWS = 50_000
 """Rows that are held in memory at once; behind them the others are read again."""
 
-_AT_ONCE = 32
+_AT_ONCE = 16
 """Keys that are brought at once, beside live traffic."""
 
 _TRIES = 6

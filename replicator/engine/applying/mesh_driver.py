@@ -153,7 +153,7 @@ class MeshDriver:
         context = self._context
         change = Owed(record, context.place, taken.decided(begun.settled), taken.replaced, context.by)
         owing.partner.key = record.key
-        if owing.owes and isinstance(self._plan, VersionedPlan):
+        if isinstance(self._plan, VersionedPlan) and await owing.missed_before(record.key):
             return await self._through_its_row(owing, change, begun.counted)
         try:
             async with owing.partner.awaited():
@@ -177,14 +177,12 @@ class MeshDriver:
         return Effect.OWED
 
     async def _through_its_row(self, owing: Owing, change: Owed, counted: Tally) -> Effect:
-        """Bring a change as a drain does, because the region may have missed what this one replaced.
+        """Bring a change as a drain does, because the region has missed what this one replaced.
 
         Mode `versioned` judges by what a change replaced whether it overwrites something unseen; the row knows what the
         first one that was missed had replaced. What fails is the drainer's from here on.
         """
         context = self._context
-        if owing.partner.is_missing:
-            return await self._miss(owing, change, counted)
         try:
             async with owing.alone(change.record.key), owing.partner.awaited():
                 row = await owing.miss(change, context.fence)

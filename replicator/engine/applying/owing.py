@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId
-from replicator.domain.owed_keys import LONGEST_REASON, OwedKey, OwedTo, Settlement, mesh_version
+from replicator.domain.owed_keys import LONGEST_REASON, OwedKey, OwedTo, Settlement, mesh_version, row_id
 from replicator.domain.records import ChangeRecord, ItemKey
 from replicator.engine.applying.parking import Parking
 from replicator.engine.applying.partner import Partner
@@ -94,6 +94,12 @@ class Owing:
         if not self.partner.is_missing:
             self.partner.tell()  # it came back meanwhile, and may have been drained
         return self.last
+
+    async def missed_before(self, key: ItemKey) -> bool:
+        """Whether a key is owed that can be brought now."""
+        if self.partner.is_missing or not self.owes:
+            return False
+        return await self.rows.find(self.to, row_id(self.to, key)) is not None
 
     @asynccontextmanager
     async def alone(self, key: ItemKey) -> AsyncIterator[None]:

@@ -51,6 +51,11 @@ class MemoryOwedKeys:
             page = ids[: self.rows_per_page]
             return OwedPage(tuple(self.rows[to, row_id] for row_id in page), page[-1] if len(page) < len(ids) else None)
 
+    async def find(self, to: OwedTo, row_id: str) -> OwedKey | None:
+        """One open row of a target; None when there is none."""
+        async with self.faults.around("find_owed"):
+            return self.rows.get((to, row_id))
+
     async def body(self, owed: OwedKey) -> bytes | None:
         """What was kept beside a row under its version."""
         async with self.faults.around("body_owed"):
