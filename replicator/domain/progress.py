@@ -106,6 +106,11 @@ class Window:
         return moved
 
     @property
+    def oldest(self) -> float:
+        """When the first record was created that the frontier has not passed; 0 when that is not known."""
+        return self._pending[0][1] if self._pending else 0.0
+
+    @property
     def in_flight(self) -> int:
         """How many records were read and are not yet passed by the frontier."""
         return len(self._pending)

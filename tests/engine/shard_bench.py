@@ -9,12 +9,14 @@ from dataclasses import replace
 from typing import Self
 
 from replicator.domain.errors import ShardGone
-from replicator.domain.identifiers import SequenceNumber, ShardId, WorkerId
+from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId, WorkerId
+from replicator.domain.pacing import Pace
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, LeaseRow
 from replicator.domain.shards.lineage import Shard, merged
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import Session, ShardFence
 from replicator.engine.reading.memory_budget import ByteBudget
@@ -91,7 +93,7 @@ class ShardBench:
             registry=world.registry,
             targets={
                 place.target_id: TargetPorts(
-                    None if place.table is None else world.regions[place.region],
+                    None if place.table is None else self._paced(place.region),
                     funnels,
                     world.conflicts,
                     parking=world.parking(place, self.clock, self.observer),
@@ -103,6 +105,9 @@ class ShardBench:
             observer=self.observer,
             budget=self.budget,
         )
+
+    def _paced(self, region: RegionId) -> PacedRegion:
+        return PacedRegion(self.world.regions[region], Pace(self.limits.concurrency, 0.0), self.clock)
 
     async def start(self) -> Self:
         world = self.world

@@ -53,6 +53,7 @@ FAILURES = (
     Failure(34, "retry_that_undoes_a_delete", parking.deleted_stays_deleted, parking_mutants.DELETED),
     Failure(34, "refusals_without_end", parking.refusals_without_end, parking_mutants.BOUND),
     Failure(35, "hot_partition_that_slows_its_table", throttling.hot_partition, throttling_mutants.HOT),
+    Failure(35, "hot_key_in_every_page", throttling.hot_key_in_every_page, throttling_mutants.PAGES),
     Failure(35, "table_that_is_throttled_without_end", throttling.throttled_table, throttling_mutants.TABLE),
     Failure(35, "crowded_shard_before_a_quiet_one", throttling.crowded_shard, throttling_mutants.CROWDED),
     Failure(36, "capacity_taken_from_applications", throttling.shared_capacity, throttling_mutants.CAPACITY),

@@ -41,6 +41,23 @@ async def hot_partition() -> None:
         await eventually(world.same, "hot keys come by themselves once their partition takes them", within=40)
 
 
+async def hot_key_in_every_page() -> None:
+    """Pages go on while a key waits for its partition; no position passes it, and its last write arrives."""
+    world = World()
+    slow(world.region.faults, 0.01)
+    world.region.hot = {key_of("hot")}
+    async with world.process(limits=LIMITS):
+        for number in range(20):
+            names = {f"k{number}-{key}" for key in range(20)}
+            world.write(sorted(names))
+            world.put("hot", number)
+            await eventually(lambda names=names: names <= world.holds().keys(), "the page goes on", within=3)  # type: ignore[misc]
+        stored = world.stored()
+        require(stored is None or int(stored) <= 20, "no position passes a key that waits")
+        world.region.hot = set()
+        await eventually(world.same, "the last write of the key arrives", within=30)
+
+
 async def throttled_table() -> None:
     """A table that throttles everything gets few requests, and soon as many as before when it takes them again."""
     memory, clock = MemoryRegion(), LoopClock()

@@ -9,6 +9,7 @@ from typing import Any
 from replicator.domain.pacing import AdaptiveLimit, Pace
 from replicator.domain.shards.holdings import Holdings
 from replicator.domain.write_units import UnitBucket
+from replicator.engine.applying.applier import _Jobs
 from replicator.engine.turns import Turns
 from tests.production.guarantee import Mutant
 
@@ -84,6 +85,10 @@ def _no_wait(original: Any) -> Any:
     return wait
 
 
+def _no(_: Any) -> Any:
+    return lambda self: False
+
+
 HOT = {
     "minorities_lower_nothing": Mutant(
         "the limit falls by a majority of throttles only", ((AdaptiveLimit, "throttled", _at_every_throttle),)
@@ -91,6 +96,9 @@ HOT = {
     "keys_are_told_from_tables": Mutant(
         "a throttled key is told from a throttled table", ((Pace, "throttled", _always_the_tables),)
     ),
+}
+PAGES = {
+    "keys_are_carried_over": Mutant("pages go on without a throttled key", ((_Jobs, "wait_by_themselves", _no),)),
 }
 TABLE = {
     "it_falls": Mutant("the limit falls", ((AdaptiveLimit, "throttled", _never),)),

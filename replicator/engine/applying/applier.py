@@ -1,9 +1,10 @@
-"""Applying one page of records at one target.
+"""Applying pages of records at one target.
 
 Owns bounded concurrency, the order of each key, retries, and the cache actions behind every answer. Invariant: a record
 counts as done only when its effect and its cache actions are durable; nothing is given up but by the end of the program
 or the loss of the lease. What fails waits for its next try without holding anything else back: every other key of the
-page is tried before.
+page is tried before. A key whose partition is throttled holds back no later page either, within bounds: it is carried
+over, and what comes of it meanwhile waits behind it.
 """
 
 from __future__ import annotations
@@ -15,14 +16,15 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 from replicator.domain.coalescing import Run, coalesce
-from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError
+from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
 from replicator.domain.health import PROBE_SECONDS
-from replicator.domain.progress import Position, Window
-from replicator.domain.records import ChangeRecord, StreamRecord, UnreadRecord
+from replicator.domain.progress import HORIZON, Position, Window
+from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, UnreadRecord
 from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Tally, TargetContext
 from replicator.engine.applying.kinds import KINDS
-from replicator.engine.waiting import Stopped, backoff, pause_or_raise
+from replicator.engine.reading.memory_budget import weight
+from replicator.engine.waiting import Stopped, backoff, pause
 from replicator.ports.events import BatchReport
 
 _TRIES_BEFORE_TROUBLE = 3
@@ -33,6 +35,13 @@ _STREAM_SECONDS = 1
 _SLOW_TRY = 5
 """A refused record is tried again as if it had failed this often already: seconds apart, not milliseconds."""
 
+
+_MOST_CARRIED_KEYS = 256
+_MOST_CARRIED_BYTES = 2 * 1024 * 1024
+_MOST_BEHIND = 10_000
+"""Keys that wait for their partitions hold nothing back as long as there are no more of them, their records weigh no
+more, and no more records lie behind the first one: what is behind it is applied again after a crash.
+"""
 
 _Unit = Run | UnreadRecord
 
@@ -48,6 +57,9 @@ class _Job:
     due_at: float = 0.0
     in_trouble: bool = False
     refused: bool = False
+    weight: int = 0
+    by_itself: bool = False
+    """Whether it was throttled, so that it may wait by itself; `weight`: about how many bytes it holds then."""
 
 
 class _Jobs:
@@ -57,12 +69,33 @@ class _Jobs:
         self._fresh = deque(jobs)
         self._failed: list[tuple[float, int, _Job]] = []
         self._count = 0
+        self._alone = 0
+        self._weight = 0
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._failed)
 
     def next(self) -> _Job:
-        return self._fresh.popleft() if self._fresh else heapq.heappop(self._failed)[2]
+        if self._fresh:
+            return self._fresh.popleft()
+        job = heapq.heappop(self._failed)[2]
+        if job.by_itself:
+            self._alone -= 1
+            self._weight -= job.weight
+        return job
+
+    def add(self, job: _Job) -> None:
+        """A job that was not tried yet."""
+        self._fresh.append(job)
+
+    def wait_by_themselves(self) -> bool:
+        """Whether nothing is left but keys that were throttled, and not too many of them."""
+        fits = self._alone <= _MOST_CARRIED_KEYS and self._weight <= _MOST_CARRIED_BYTES
+        return fits and self._alone == len(self)
+
+    def rest(self) -> list[_Job]:
+        """Everything that is left."""
+        return [*self._fresh, *(job for _, _, job in sorted(self._failed))]
 
     def put_back(self, job: _Job) -> None:
         """A job whose next unit may be tried now, or as soon as it is due."""
@@ -71,6 +104,9 @@ class _Jobs:
             return
         self._count += 1
         heapq.heappush(self._failed, (job.due_at, self._count, job))
+        if job.by_itself:
+            self._alone += 1
+            self._weight += job.weight
 
 
 class TargetApplier:
@@ -82,6 +118,9 @@ class TargetApplier:
         self._context = context
         self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS
         self._rewind = rewind
+        self._carried: dict[ItemKey, _Job] = {}
+        """Keys that wait for their partitions, from one page to the next."""
+        self._window = Window(HORIZON)
         self._troubles = 0
         self.trouble: ReplicatorError | None = None
         """What last kept a record from being applied; None when nothing does now."""
@@ -89,21 +128,26 @@ class TargetApplier:
         """When a record last was done (monotonic)."""
 
     async def apply(
-        self, records: Sequence[StreamRecord], position: Position, moved: Callable[[Position], None]
+        self,
+        records: Sequence[StreamRecord],
+        position: Position,
+        moved: Callable[[Position], None],
+        more: asyncio.Event | None = None,
     ) -> None:
         """Bring the records behind `position` to the target; `moved` gets every step of the contiguous frontier.
 
-        When the program stops nothing new is begun. Raises `Stopped` and `LeaseLost`; then whatever `moved` got is
-        durable, and the rest will come again.
+        `more`, once it is set, lets keys wait that are throttled by themselves: they are tried on with the next call.
+        Without it everything is applied when this returns. When the program stops nothing new is begun. Raises
+        `Stopped` and `LeaseLost`; then whatever `moved` got is durable, and the rest will come again.
         """
         began = self._context.clock.monotonic()
-        tally, window = Tally(), Window(position)
+        if not self._carried:
+            self._window = Window(position)
+        tally, window = Tally(), self._window
         fresh = [record for record in records if not position.covers(record.number)]
         wanted: list[ChangeRecord] = []
         unread: list[UnreadRecord] = []
-        if fresh:
-            times = [record.created_at for record in fresh if record.created_at]
-            self._context.observer.batch_began(self.place, min(times, default=self._context.clock.now()))
+        self._began(fresh, window)
         for record in fresh:
             window.open(record.sequence, record.created_at)
             if self._is_skipped(record):
@@ -113,19 +157,47 @@ class TargetApplier:
                 unread.append(record)
             else:
                 wanted.append(record)
-        jobs = _Jobs(
-            [self._job(self._driver.units(run)) for run in coalesce(wanted)] + [self._job([each]) for each in unread]
-        )
+        jobs = self._jobs(coalesce(wanted), unread)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(self._context.limits.concurrency, len(jobs))):
-                    group.create_task(self._work(jobs, window, tally, moved), name=f"apply-{number}")
+                    group.create_task(self._work(jobs, tally, moved, more), name=f"apply-{number}")
+            if jobs and not self._context.stop.is_set():
+                self._carried = {unit.key: job for job in jobs.rest() if isinstance(unit := job.units[0], Run)}
         finally:
-            self._give_up(jobs)
+            if not self._carried:
+                self._give_up(jobs)
         if fresh:
             self._context.observer.batch_applied(self._report(fresh, window, tally, began))
-        if window.in_flight:
+        if window.in_flight and not self._carried:
             raise Stopped
+
+    def _jobs(self, runs: Iterable[Run], unread: Iterable[UnreadRecord]) -> _Jobs:
+        """One job a key: what was carried over comes first, and what came since behind it."""
+        carried, self._carried = self._carried, {}
+        jobs = _Jobs([])
+        for run in runs:
+            units = self._driver.units(run)
+            job = carried.get(run.key)
+            if job is None:
+                jobs.add(self._job(units))
+            else:
+                job.units.extend(units)
+                job.weight += weight(run.records)
+        for record in unread:
+            jobs.add(self._job([record]))
+        for job in carried.values():
+            jobs.put_back(job)
+        return jobs
+
+    def give_up(self) -> None:
+        """What was carried over is not tried any more."""
+        self._give_up(self._jobs((), ()))
+
+    def _began(self, fresh: Sequence[StreamRecord], window: Window) -> None:
+        if fresh:
+            times = [at for at in (window.oldest, *(record.created_at for record in fresh)) if at]
+            self._context.observer.batch_began(self.place, min(times, default=self._context.clock.now()))
 
     def _is_skipped(self, record: StreamRecord) -> bool:
         """Whether a target has no use for a record: it is from before its start, or from before where it is rewound to.
@@ -145,17 +217,27 @@ class TargetApplier:
         left = deque(units)
         return _Job(left, left[0])
 
-    async def _work(self, jobs: _Jobs, window: Window, tally: Tally, moved: Callable[[Position], None]) -> None:
+    async def _work(
+        self, jobs: _Jobs, tally: Tally, moved: Callable[[Position], None], more: asyncio.Event | None
+    ) -> None:
         """Take one job after the other until none is left; a job is one key, so keys keep their order.
 
-        A job that is left because the program stops leaves a hole that the frontier does not pass.
+        A job that is left because the program stops, or to be carried over, leaves a hole that the frontier does not
+        pass.
         """
-        while jobs and not self._context.stop.is_set():
+        window, stop = self._window, self._context.stop
+        while jobs and not stop.is_set():
+            may_leave = more is not None and window.in_flight <= _MOST_BEHIND and jobs.wait_by_themselves()
+            if may_leave and more is not None and more.is_set():
+                return
             job = jobs.next()
             try:
                 wait = job.due_at - self._context.clock.monotonic()
-                if wait > 0:
-                    await pause_or_raise(self._context.stop, wait)
+                if wait > 0 and await pause(more if may_leave and more is not None else stop, wait):
+                    if stop.is_set():
+                        raise Stopped  # noqa: TRY301 - caught like every other one
+                    jobs.put_back(job)
+                    continue
                 await self._pass_gate(job)
                 await self._until_it_answers(job)
                 failed_in = await self._try(job, tally)
@@ -171,7 +253,7 @@ class TargetApplier:
                 self._recovered(job)
                 if not job.units:
                     continue
-                job.wanted, job.attempt, job.due_at = job.units[0], 0, 0.0
+                job.wanted, job.attempt, job.due_at, job.by_itself = job.units[0], 0, 0.0, False
             else:
                 job.due_at = self._context.clock.monotonic() + failed_in
             jobs.put_back(job)
@@ -236,6 +318,10 @@ class TargetApplier:
 
     def _failed(self, job: _Job, error: ReplicatorError, began: float) -> float:
         job.attempt += 1
+        # Also when the whole table seems throttled: whether it takes other keys shows only when some are tried.
+        job.by_itself = isinstance(error, Throttled) and KINDS[self.place.target.kind].carries
+        if job.by_itself:
+            job.weight = sum(weight(_records(unit)) for unit in job.units)
         unit = job.units[0]
         refused = error.disposition is not Disposition.RETRY
         if refused and isinstance(unit, Run):
@@ -252,8 +338,9 @@ class TargetApplier:
         longest, probing = self._context.limits.backoff_seconds, self._context.ports.probing
         if error.disposition is not Disposition.RETRY:
             return backoff(job.attempt + _SLOW_TRY, longest)
-        if isinstance(error, KeyThrottled):
-            probing.answered()
+        if isinstance(error, Throttled):
+            probing.answered()  # else what waits for it would hide that it takes other keys
+            longest = longest if isinstance(error, KeyThrottled) else min(longest, PROBE_SECONDS)
         elif probing.failed(_asked_by(job.units[0]), error, began):
             return 0.0
         else:

@@ -77,6 +77,8 @@ class Pipeline:
         self._stop = asyncio.Event()
         """Ends what is done now: for good, or to begin anew when others need the bytes."""
         self._pages: asyncio.Queue[Page | _Trimmed | _Unreadable | None] = asyncio.Queue()  # the look-ahead bounds it
+        self._more = asyncio.Event()
+        """Set while something is in it."""
         self._in_hand: deque[Page] = deque()
         self._applier: TargetApplier | None = None
         self._unfinished: Unfinished = {}
@@ -113,7 +115,11 @@ class Pipeline:
 
     def _interrupt(self) -> None:
         self._stop.set()
-        self._pages.put_nowait(None)
+        self._put(None)
+
+    def _put(self, what: Page | _Trimmed | _Unreadable | None) -> None:
+        self._pages.put_nowait(what)
+        self._more.set()
 
     def _idle_seconds(self) -> float:
         done_at = 0.0 if self._applier is None else self._applier.done_at
@@ -191,7 +197,7 @@ class Pipeline:
     async def _pass_through(self) -> None:
         """Read and apply from the stored position to the end, past every loss that may be passed."""
         self._read_from = None
-        self._stop, self._pages = asyncio.Event(), asyncio.Queue()
+        self._stop, self._pages, self._more = asyncio.Event(), asyncio.Queue(), asyncio.Event()
         if self._over.is_set():
             raise Stopped
         start = await self._start()
@@ -225,8 +231,8 @@ class Pipeline:
                 group.create_task(self._read(position, ahead), name=f"read for {self.target.target_id}")
                 while True:
                     pages, behind = await self._waiting()
-                    if pages:
-                        await self._apply(applier, pages)
+                    if pages or behind is not None:
+                        await self._apply(applier, pages, is_last=behind is not None)
                     for page in pages:
                         ahead.drop(page.records)
                         self._drop()
@@ -237,6 +243,7 @@ class Pipeline:
                     if pages and pages[-1].then == END:
                         return None
         finally:
+            applier.give_up()
             while self._in_hand:
                 self._drop()
 
@@ -250,6 +257,8 @@ class Pipeline:
         records = 0
         while records < self._context.limits.page_records and not (pages and self._pages.empty()):
             got = await self._pages.get()
+            if self._pages.empty():
+                self._more.clear()
             if got is None or self._stop.is_set():
                 raise Stopped
             if not isinstance(got, Page):
@@ -272,27 +281,32 @@ class Pipeline:
                 self._in_hand.append(page)
                 first = page.records[0].sequence if page.records else None
                 if await self._losses.hidden(page.behind, first):
-                    self._pages.put_nowait(_Trimmed(position, RecordsTrimmed(_HIDDEN)))
+                    self._put(_Trimmed(position, RecordsTrimmed(_HIDDEN)))
                     return
                 unread = next((record for record in page.records if isinstance(record, UnreadRecord)), None)
                 if unread is not None and not parks_refusals(self._rule, self.target.kind):
-                    self._pages.put_nowait(_Unreadable(MalformedRecord(unread.why)))
+                    self._put(_Unreadable(MalformedRecord(unread.why)))
                     return
                 if self._idle_seconds() >= _STUCK_SECONDS and not KINDS[self.target.kind].of_many_places:
                     ahead.rest()
                 ahead.add(page.records)
-                self._pages.put_nowait(page)
+                self._put(page)
                 position = page.then
         except RecordsTrimmed as error:
-            self._pages.put_nowait(_Trimmed(position, error))
+            self._put(_Trimmed(position, error))
         except Stopped:
-            self._pages.put_nowait(None)
+            self._put(None)
 
-    async def _apply(self, applier: TargetApplier, pages: Sequence[Page]) -> None:
+    async def _apply(self, applier: TargetApplier, pages: Sequence[Page], *, is_last: bool) -> None:
+        """Apply pages; all of it if nothing may come behind them before everything is applied."""
         progress = self._context.progress
         records = [record for page in pages for record in page.records]
-        await applier.apply(records, progress.position(self.target), lambda place: progress.moved(self.target, place))
-        if pages[-1].then == END:
+        ends = bool(pages) and pages[-1].then == END
+        more = None if is_last or ends else self._more
+        await applier.apply(
+            records, progress.position(self.target), lambda place: progress.moved(self.target, place), more
+        )
+        if ends:
             self._moved(END)
         self._progressed_at = self._context.ports.clock.monotonic()
         self._limit = min(self._limit * 2, self._context.limits.page_records)
