@@ -105,6 +105,7 @@ def running(tmp_path: Path) -> Iterator[Running]:
 def test_a_replica_that_is_away_holds_no_other_one_back(running: Running) -> None:
     for fault in (Fault.HANG, Fault.REFUSE, Fault.THROTTLE):
         running.outage(fault, 3)
+    running.pause(3)
     running.converge()
     assert running.daemon.terminate() == 0
 
