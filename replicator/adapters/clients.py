@@ -71,7 +71,7 @@ async def open_caches(settings: Settings, names: Collection[str] | None = None) 
                 continue
             try:
                 caches[name] = RedisCache(
-                    name,
+                    f"{name} in {cache.region}",
                     cache.url,
                     username=cache.username,
                     password=None if cache.password is None else cache.password.get_secret_value(),

@@ -27,7 +27,7 @@ from replicator.observability import log_fields
 from replicator.observability.gauges import gap_labels, refresh
 from replicator.observability.log_throttle import Reminders
 from replicator.observability.metrics import LEASE_EVENTS, Metrics
-from replicator.observability.status_board import Board, Stall, Trouble, spot_of
+from replicator.observability.status_board import Board, End, Stall, Trouble, spot_of
 from replicator.ports.clock import Clock
 from replicator.ports.events import BatchReport, Overview, OwedRows, PacedTable, Place, RegionState
 from replicator.ports.services import OF_A_STREAM, ServiceId, ServiceKind, stream_service, target_service
@@ -38,6 +38,7 @@ _NO_ROOM = Throttled(
 )
 LOST, STOPPED = "lost", "stopped"
 """Words of the engine for the end of a lease."""
+_ENDS = {LOST: End.LOST, "finished": End.FINISHED}
 
 
 class LiveObserver:
@@ -218,7 +219,7 @@ class LiveObserver:
         """A shard is no longer read for a target."""
         self._reminders.over(_topic(Place(lease.stream, lease.shard_id, target)))
         self._reminders.over(_stall_topic(lease, target))
-        self._board.withdrawn(lease, target.target_id, is_lost=why == LOST)
+        self._board.withdrawn(lease, target.target_id, _ENDS.get(why, End.GIVEN_BACK))
         log = self._log.debug if why == LOST else self._log.info  # the lease's end says it, once
         log("shard_stopped", why=why, **log_fields.of_target(lease, target))
 

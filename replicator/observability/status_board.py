@@ -7,6 +7,7 @@ shard only, so a thousand shards cost no more per page than one.
 
 from __future__ import annotations
 
+import enum
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +33,9 @@ from replicator.ports.services import ServiceId, ServiceKind
 
 _HEALTHY_SECONDS = 90.0
 """The coordinator attempts something at least this often, whatever the world does."""
+
+_SEEN_SECONDS = 15.0
+"""Behind so long a shard that was given back was seen by the worker that reports what none reads."""
 
 _SILENCE_SECONDS = 15.0
 """A shard that was not read for so long is not taken for caught up."""
@@ -152,6 +156,14 @@ class ShardState:
         return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
 
 
+class End(enum.Enum):
+    """How reading a shard for a target ends: what another worker may go on with, what none may, and what is over."""
+
+    GIVEN_BACK = "given back"
+    LOST = "lost"
+    FINISHED = "finished"
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """How a target stands at a shard, in figures; None: not known. `idle`: seconds since it moved or was level."""
@@ -204,8 +216,14 @@ class Board:
         """What does not run because its world is wrong, as it was found by looking."""
         self.lost: dict[Spot, ShardState] = {}
         """Shards whose lease was lost with the session: their lag counts on until it is known who answers for them."""
+        self.left: dict[Spot, ShardState] = {}
+        """Shards given back a moment ago: if the coordination table fails now, no other worker may have seen that."""
+        self.left_at: dict[Spot, float] = {}
+        """When each shard of those was left (monotonic)."""
         self.overview: Overview | None = None
         """What no worker reads, while this one looks after it; as it was found last."""
+        self.informed = False
+        """Whether it was ever known who reads what."""
         self.beat_at = clock.monotonic()
         """When the coordination table last took a heartbeat of ours; at first when this process began."""
         self.draining = False
@@ -270,25 +288,28 @@ class Board:
     def claimed(self, lease: Lease) -> None:
         """A shard is ours."""
         self.shard(lease.stream, lease.shard_id).lease = lease
-        self.lost.pop(spot_of(lease.stream, lease.shard_id), None)
+        for former in (self.lost, self.left, self.left_at):
+            former.pop(spot_of(lease.stream, lease.shard_id), None)
 
     def started(self, lease: Lease, target: Target) -> None:
         """A shard is read for a target from now on; it is in sight even if nothing ever comes."""
         self.state(Place(lease.stream, lease.shard_id, target))
 
-    def withdrawn(self, lease: Lease, target_id: TargetId, *, is_lost: bool = False) -> None:
-        """A shard is no longer read for a target here; `is_lost`: its lease is, and no other worker may have it."""
+    def withdrawn(self, lease: Lease, target_id: TargetId, end: End) -> None:
+        """A shard is no longer read for a target here."""
         spot = spot_of(lease.stream, lease.shard_id)
         shard = self.shards.get(spot)
         if shard is None:
             return
         shard.stalls.pop(target_id, None)
         gap, state = shard.gaps.pop(target_id, None), shard.targets.pop(target_id, None)
-        if is_lost and state is not None:
+        if end is not End.FINISHED and state is not None:
             state.level = False  # what is not heard of is not caught up, from the first moment
-            lost = self.lost.setdefault(spot, ShardState(shard.stream, shard.shard_id, shard.read_at))
-            lost.targets[target_id] = state
-            lost.gaps.update({} if gap is None else {target_id: gap})
+            kept = self.lost if end is End.LOST else self.left
+            former = kept.setdefault(spot, ShardState(shard.stream, shard.shard_id, shard.read_at))
+            former.targets[target_id] = state
+            former.gaps.update({} if gap is None else {target_id: gap})
+            self.left_at[spot] = self.clock.monotonic()
         if shard.lease is None and not shard.targets:
             del self.shards[spot_of(lease.stream, lease.shard_id)]
 
@@ -298,7 +319,10 @@ class Board:
 
     def overseen(self, overview: Overview | None) -> None:
         """It is known who answers for what is not read: this worker (`overview`), or another one."""
-        self.overview, self.lost = overview, {}
+        self.overview, self.lost, self.informed = overview, {}, True
+        now = self.clock.monotonic()
+        self.left = {spot: shard for spot, shard in self.left.items() if now - self.left_at[spot] < _SEEN_SECONDS}
+        self.left_at = {spot: at for spot, at in self.left_at.items() if spot in self.left}
 
     def end_services(self, stream: StreamRef, shard_id: ShardId) -> list[ServiceId]:
         """Services of a shard have no trouble any more; returns those that had."""
@@ -387,13 +411,20 @@ class Board:
         now, wall = self.clock.monotonic(), self.clock.now()
         for shard, state in self.targets():
             yield self._figure(shard, state, self._state(shard, state))
-        for shard in self.lost.values():
+        given_up = self.left if self.unreachable_seconds else {}
+        for shard in (*self.lost.values(), *given_up.values()):
             for state in shard.targets.values():
                 yield self._figure(shard, state, LOST)
         for each in () if self.overview is None else self.overview.standing:
             lag = lag_seconds(each.through, wall)
             left = retention_left_seconds(lag)
             yield Figure(each.target, each.stream, each.shard_id, each.state, lag, left, now - each.since)
+        if self.unreachable_seconds and not (self.informed or self.shards):
+            # A worker that began while the table does not answer knows nothing of any target, and says so.
+            for rule in self.rules:
+                for target in rule.targets:
+                    stream = StreamRef(rule.source, rule.table, "", 0)
+                    yield Figure(target, stream, None, UNKNOWN, None, None, self.unreachable_seconds)
 
     def _figure(self, shard: ShardState, state: TargetState, word: str) -> Figure:
         lag, left = self.lag(shard, state), self.retention_left(shard, state)

@@ -437,14 +437,18 @@ class Process:
         *,
         write_units: int | None = None,
         gates: Gates | None = None,
+        observed_by: Callable[[Clock, Sequence[Rule]], Any] = lambda _, __: Recorder(),
     ) -> None:
-        """`write_units`: of every rule in every region. `gates`: without them nothing is doubted."""
+        """`write_units`: of every rule in every region. `gates`: without them nothing is doubted.
+
+        `observed_by` makes the observer.
+        """
         self.name = name
         self.holdings = Holdings()
         self.write_units = write_units
         self.clock = LoopClock()
         self.paces: dict[TargetId, Pace] = {}
-        self.observer = Recorder()
+        self.observer = observed_by(self.clock, rules)
         self.stop = asyncio.Event()
         self.resting: tuple[Rule, ...] = ()
         """Rules that are held."""

@@ -321,12 +321,39 @@ def test_what_was_lost_counts_until_it_is_claimed_again_or_another_worker_answer
     assert sight.value("lag_seconds", rule="orders", region="eu") is None
 
 
-def test_a_shard_that_is_given_back_is_another_workers_to_tell_of(sight: Sight) -> None:
+@pytest.mark.parametrize("why", ["stopped", "withdrawn"])
+def test_a_shard_that_is_given_back_is_another_workers_to_report_unless_the_table_fails_then(
+    sight: Sight, why: str
+) -> None:
     lease = sight.lease(sight.us)
     sight.apply(sight.place(sight.us), age=10.0)
-    sight.observer.shard_stopped(lease, EU_TARGET, "stopped")
-    sight.observer.lease_ended(lease, "stopped")
-    assert sight.board.lost == {}
+    sight.observer.shard_stopped(lease, EU_TARGET, why)
+    sight.observer.lease_ended(lease, why)
+    sight.observer.overview(None)
+    assert sight.value("lag_seconds", rule="orders", region="eu") is None
+    sight.observer.service_failed(ServiceId(ServiceKind.HEARTBEAT), Unreachable("No answer."))
+    sight.clock.at += 50.0
+    assert sight.value("lag_seconds", rule="orders", region="eu") == 60.0
+    sight.observer.service_recovered(ServiceId(ServiceKind.HEARTBEAT))
+    sight.observer.overview(None)
+    assert sight.board.left == {}
+
+
+def test_a_shard_that_is_finished_is_over(sight: Sight) -> None:
+    lease = sight.lease(sight.us)
+    sight.apply(sight.place(sight.us), age=10.0)
+    sight.observer.shard_stopped(lease, EU_TARGET, "finished")
+    assert sight.board.left == sight.board.lost == {}
+
+
+def test_a_worker_that_begins_while_the_table_does_not_answer_knows_nothing_and_says_so(sight: Sight) -> None:
+    assert sight.value("lag_unknown_shards", rule="orders", region="eu") is None
+    sight.observer.service_failed(ServiceId(ServiceKind.HEARTBEAT), Unreachable("No answer."))
+    sight.clock.at += 50.0
+    assert sight.value("lag_unknown_shards", rule="orders", region="eu") == 1.0
+    assert sight.value("lag_seconds", rule="orders", region="eu") is None
+    sight.observer.overview(None)
+    assert sight.value("lag_unknown_shards", rule="orders", region="eu") is None
 
 
 def test_one_worker_tells_what_no_worker_reads(sight: Sight) -> None:
