@@ -213,7 +213,6 @@ class Assembly:
                 rule.source,
                 regions[rule.source],
                 away_after=away_after,
-                clock=self._clock,
                 observer=self._observer,
             )
             for rule in rules

@@ -524,7 +524,7 @@ class MeshProcess(Process):
         }
         written = OwnWrites(own_writes)
         partners = {
-            region: Partner(NAME, region, port, away_after=5.0, clock=self.clock, observer=self.observer)
+            region: Partner(NAME, region, port, away_after=5.0, observer=self.observer)
             for region, port in regions.items()
         }
         budget = ByteBudget((limits or Limits()).in_flight_bytes)

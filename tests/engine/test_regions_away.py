@@ -9,6 +9,7 @@ import pytest
 
 from replicator.domain.errors import AccessRefused, ReplicatorError, TableMissing, Throttled, Unreachable
 from replicator.domain.identifiers import RegionId, ShardId
+from replicator.domain.modes.requests import GetItem
 from replicator.domain.owed_keys import OwedTo
 from replicator.domain.rules import OnRefusal
 from replicator.engine.applying.owing import Owed
@@ -17,7 +18,7 @@ from replicator.engine.limits import Limits
 from replicator.ports.events import Place
 from replicator.ports.targets import OPEN
 from tests.engine.mesh_world import ACTIVE, MODES, NAME, MeshWorld
-from tests.engine.world import AP, EU, ORDERS, US, Recorder, slow, until
+from tests.engine.world import AP, EU, ORDERS, US, Recorder, hold, key_of, slow, until
 
 pytestmark = pytest.mark.looptime(noop_cycles=0)
 
@@ -286,7 +287,7 @@ async def test_the_oldest_rows_are_read_first_and_no_more_than_asked_for() -> No
     world = MeshWorld(ACTIVE, US, EU)
     world.owed[US].rows_per_page = 3
     observer = Recorder()
-    partner = Partner(NAME, EU, world[EU], away_after=5.0, clock=world.clock, observer=observer)
+    partner = Partner(NAME, EU, world[EU], away_after=5.0, observer=observer)
     owing = world.owing(world.rule(US), partner, world.clock, observer)
     place = Place(world.refs[US], ShardId("s0"), world.rule(US).targets[0])
     for number in range(10):
@@ -298,3 +299,20 @@ async def test_the_oldest_rows_are_read_first_and_no_more_than_asked_for() -> No
     assert [row.key.parts[0][2] for row in found.rows if row.key] == ["k0", "k1", "k2", "k3"]
     assert (found.count, observer.owed["orders/eu"].keys) == (10, 10)
     assert found.oldest == found.rows[0].first
+
+
+async def test_time_in_which_this_process_stood_still_is_no_silence_of_a_region() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    hold(world[EU].faults, "GetItem")
+    partner = Partner(NAME, EU, world[EU], away_after=5.0, observer=Recorder())
+    loop = asyncio.get_running_loop()
+    asked = loop.create_task(partner.execute(GetItem(key_of("k")), OPEN))
+    await asyncio.sleep(0)
+    partner._tick(loop.time() - 3.0)  # a timer that comes 3 seconds late
+    missing = []
+    for seconds in (3.5, 0.6):
+        await asyncio.sleep(seconds)
+        missing.append(partner.is_missing)
+    assert missing == [False, True]
+    asked.cancel()
+    await asyncio.wait([asked])

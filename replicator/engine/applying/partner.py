@@ -17,9 +17,12 @@ from replicator.domain.owed_keys import is_refusal
 from replicator.domain.presence import Presence, Reason, Standing
 from replicator.domain.records import ItemKey
 from replicator.engine.waiting import jitter
-from replicator.ports.clock import Clock
 from replicator.ports.events import Observer, RegionState
 from replicator.ports.targets import Fence, Region
+
+_TICK_SECONDS = 0.25
+_TOLERATED_SECONDS = 0.05
+"""A timer that comes later than that shows that this process stood still."""
 
 _PROBE_SECONDS = 2.0
 """Time between two probes of a region that does not answer at most."""
@@ -32,14 +35,13 @@ class Missing(Exception):
 class Partner:
     """One other region of a rule's mesh, shared by all streams of the rule in this process."""
 
-    def __init__(  # noqa: PLR0913 - its collaborators, given once
+    def __init__(
         self,
         rule: RuleName,
         name: RegionId,
         region: Region,
         *,
         away_after: float,
-        clock: Clock,
         observer: Observer,
     ) -> None:
         self.rule = rule
@@ -48,10 +50,10 @@ class Partner:
         """What it was asked about last: a probe asks about it again."""
         self._region = region
         self._presence = Presence(away_after)
-        self._clock = clock
         self._observer = observer
         self._waiting: set[asyncio.Timeout] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._stalled = 0.0
         self._told: tuple[Standing, Reason, str] | None = None
         self._probe_at = float("-inf")
         self._listeners: set[asyncio.Event] = set()
@@ -90,15 +92,19 @@ class Partner:
 
     def hold(self, reason: Reason, *, holds: bool) -> None:
         """Something else than silence keeps it away, or no longer does."""
-        self._presence.hold(reason, self._clock.monotonic(), holds=holds)
+        self._presence.hold(reason, self._now(), holds=holds)
         self._look()
 
+    def _now(self) -> float:
+        """Seconds of a clock that stands still while this process does: its own stalls are no region's silence."""
+        return asyncio.get_running_loop().time() - self._stalled
+
     def _standing(self) -> Standing:
-        return self._presence.standing(self._clock.monotonic())
+        return self._presence.standing(self._now())
 
     def _look(self) -> None:
         """Tell how it stands, let go what waits for it in vain, and look again when that may change."""
-        now = self._clock.monotonic()
+        now = self._now()
         standing = self._presence.standing(now)
         told = (standing, self._presence.reason(), self._presence.why)
         if self._told is None or told[:2] != self._told[:2]:
@@ -120,15 +126,23 @@ class Partner:
             self._timer.cancel()
             self._timer = None
         if wait is not None:
-            self._timer = asyncio.get_running_loop().call_later(wait + 0.001, self._look)
+            loop = asyncio.get_running_loop()
+            due = loop.time() + min(wait + 0.001, _TICK_SECONDS)
+            self._timer = loop.call_at(due, self._tick, due)
+
+    def _tick(self, due: float) -> None:
+        late = asyncio.get_running_loop().time() - due
+        if late > _TOLERATED_SECONDS:
+            self._stalled += late
+        self._look()
 
     # -- asking it -----------------------------------------------------------------------------------------------------
 
     async def execute(self, request: Request, fence: Fence) -> Response:
         """Carry a request out there, and note what that shows."""
-        number = self._presence.asked(self._clock.monotonic())
+        number = self._presence.asked(self._now())
         if self._timer is None:
-            self._arm(self._clock.monotonic())
+            self._arm(self._now())
         try:
             response = await self._region.execute(request, fence)
         except ReplicatorError as error:
@@ -141,7 +155,7 @@ class Partner:
         return response
 
     def _answered(self, number: int) -> None:
-        self._presence.answered(number, self._clock.monotonic())
+        self._presence.answered(number, self._now())
         if self._told is not None and self._told[0] is not Standing.HERE:
             self._look()
 
@@ -170,12 +184,12 @@ class Partner:
 
     def probe_in(self) -> float:
         """In how many seconds it may be probed again."""
-        return max(0.0, self._probe_at - self._clock.monotonic())
+        return max(0.0, self._probe_at - self._now())
 
     async def probe(self, deed: Callable[[Region], Awaitable[None]]) -> None:
         """Try something there as a whole: it is back only when all of that succeeded, in time."""
-        self._probe_at = self._clock.monotonic() + _PROBE_SECONDS * (0.5 + 0.5 * jitter())
-        number = self._presence.asked(self._clock.monotonic())
+        self._probe_at = self._now() + _PROBE_SECONDS * (0.5 + 0.5 * jitter())
+        number = self._presence.asked(self._now())
         probed = _Probed(self._region)
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
