@@ -8,6 +8,7 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.domain.modes.requests import Found, FoundRow, GetItem, GetSideRow, GetTombstone
 from replicator.domain.stamps import SideRow
+from replicator.domain.versions import STAMP
 from replicator.ports.targets import OPEN
 
 if TYPE_CHECKING:
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from replicator.settings import Settings
 
 
-def region_of(settings: Settings, place: Place, table: str) -> DynamoRegion:
-    """A table and its side table, for one request at a time."""
+def region_of(settings: Settings, place: Place, table: str, stamp: str = STAMP) -> DynamoRegion:
+    """A table and its side table, for one request at a time. `stamp`: the attribute that holds versions there."""
     return DynamoRegion(
         place.items,
         region_id=place.region_id,
@@ -26,6 +27,7 @@ def region_of(settings: Settings, place: Place, table: str) -> DynamoRegion:
         side_table=settings.side_table_name,
         tombstone_ttl=settings.tombstone_ttl,
         clock=SystemClock(),
+        stamp_attribute=stamp,
     )
 
 

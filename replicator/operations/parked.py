@@ -22,16 +22,24 @@ from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, unreserved
 from replicator.domain.owed_keys import OwedKey, Settlement
 from replicator.domain.records import Event, ItemKey
+from replicator.domain.rules import ActivePlan
+from replicator.domain.shards.leases import StreamRef
+from replicator.domain.versions import STAMP, generation_in
+from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.cache_batcher import CacheFunnel
-from replicator.engine.applying.context import TargetPorts
-from replicator.engine.applying.retrying import Retrial
+from replicator.engine.applying.context import TargetContext, TargetPorts
+from replicator.engine.applying.look_ahead import ReadAhead
+from replicator.engine.applying.retrying import Retrial, Retried
+from replicator.engine.limits import Limits
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
 from replicator.operations.errors import RequestRefused
 from replicator.operations.item_region import item_in, region_of
 from replicator.operations.parked_rows import Parked, ParkedRow, kept_body, tables_of
+from replicator.ports.events import Place
 from replicator.ports.targets import OPEN
+from replicator.settings import OrderedRule
 from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
@@ -67,7 +75,11 @@ async def retry(group: Group, rows: Sequence[Parked], *, by: str) -> list[Retrie
         async def one(parked: Parked) -> RetriedRow:
             async with slots:
                 try:
-                    retried = await _retrial(group, parked, funnels, by).retry(parked.owed)
+                    owing = _owing_rule(group.settings, parked)
+                    if owing is None:
+                        retried = await _retrial(group, parked, funnels, by).retry(parked.owed)
+                    else:
+                        retried = await _bring(group, parked, owing, by)
                 except ReplicatorError as error:
                     return RetriedRow(parked.row, None, error.sentence)
                 return RetriedRow(parked.row, retried.how, retried.why)
@@ -101,6 +113,54 @@ def _retrial(group: Group, parked: Parked, funnels: Mapping[str, CacheFunnel], b
     )
 
 
+def _owing_rule(settings: Settings, parked: Parked) -> Rule | None:
+    """The rule of a mesh as the home region of a row runs it; None when the row is no debt to a region of a mesh."""
+    to = parked.owed.to
+    for written in settings.rules:
+        if written.name != to.target_id.rule or isinstance(written, OrderedRule):
+            continue
+        for rule in rule_per_source(settings, written if written.choice is None else written.on(to.table)):
+            others = rule.mesh.others if rule.mesh else ()
+            if (rule.source, rule.table) == (parked.region, to.table) and to.target_id in map(rule.as_replica, others):
+                return rule
+    return None
+
+
+def _stamp(rule: Rule) -> str:
+    return rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP
+
+
+async def _bring(group: Group, parked: Parked, rule: Rule, by: str) -> Retried:
+    """Bring a region of a mesh what stands at home under a key that it refused, as a drain does."""
+    owed, settings = parked.owed, group.settings
+    region = owed.to.target_id.region
+    assert region is not None, "a replica has a region"
+    tables = dict(rule.members)
+    home = region_of(settings, group.places[rule.source], rule.table, _stamp(rule))
+    port = region_of(settings, group.places[region], tables[region], _stamp(rule))
+    ports = TargetPorts(home, {}, conflict_table(group.places[settings.coordination.region].dynamodb, settings))
+    clock = SystemClock()
+    stream = StreamRef(rule.source, rule.table, "", generation_in(owed.version))
+    context = TargetContext(
+        rule,
+        Place(stream, owed.shard, rule.targets[0]),
+        ports,
+        ReadAhead(),
+        Limits(),
+        clock,
+        LiveObserver(Board(settings.group, (rule,), clock), Metrics(), clock),
+        OPEN,
+        asyncio.Event(),
+    )
+    try:
+        await bring(context, owed, region, port)
+    except ReplicatorError as error:
+        return Retried(None, error.sentence)
+    if await tables_of(group)[parked.region].settle(owed, Settlement.RETRIED, by, OPEN):
+        return Retried(Settlement.RETRIED)
+    return Retried(None, "It was refused again under a newer version meanwhile.")
+
+
 def _target(settings: Settings, owed: OwedKey) -> tuple[Rule, Target] | None:
     """The target as it is configured now; None when it is not."""
     for written in settings.rules:
@@ -123,7 +183,7 @@ async def drop(group: Group, parked: Parked, *, by: str) -> ParkedRow:
         conflict=await _lost(group, parked),
         table=owed.to.table,
         rule=owed.to.target_id.rule,
-        mode="ordered",
+        mode=next((rule.mode for rule in settings.rules if rule.name == owed.to.target_id.rule), "ordered"),
         witness=Witness(RegionId(parked.region), owed.shard, owed.sequence),
         detected_at=SystemClock().now(),
     )
@@ -139,9 +199,12 @@ async def drop(group: Group, parked: Parked, *, by: str) -> ParkedRow:
 async def _lost(group: Group, parked: Parked) -> LogConflict:
     """The refused change as the loser, and what the target holds as the winner."""
     owed = parked.owed
-    found = _target(group.settings, owed)
-    standing = None
-    if found is not None and owed.key is not None and found[1].table is not None:
+    found, mesh = _target(group.settings, owed), _owing_rule(group.settings, parked)
+    region, standing = owed.to.target_id.region, None
+    if mesh is not None and owed.key is not None and region is not None:
+        table = dict(mesh.members)[region]
+        standing = await item_in(region_of(group.settings, group.places[region], table, _stamp(mesh)), owed.key)
+    elif found is not None and owed.key is not None and found[1].table is not None:
         _, target = found
         standing = await item_in(region_of(group.settings, group.places[target.region], found[1].table), owed.key)
     body = await kept_body(group, parked) if owed.is_put else None

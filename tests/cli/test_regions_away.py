@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
+from replicator.adapters.dynamodb.owed_rows import attributes, owner
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
+from replicator.domain.owed_keys import OwedKey, OwedTo, mesh_version
+from replicator.domain.records import Event, item_key
+from replicator.domain.targets import replica_id
 from tests.cli.daemons import running, wait_until
 from tests.cli.worlds import World
 
@@ -57,3 +63,31 @@ def test_a_region_that_is_paused_is_owed_what_it_misses_until_it_is_resumed(worl
         wait_until(lambda: world.run("status", "--json").json["regions"] == [], "it is shown after all is brought")
         assert daemon.stop() == 0
     assert "region_back" in daemon.said()
+
+
+def test_what_a_region_of_a_mesh_refused_is_listed_tried_again_and_given_up(world: World) -> None:
+    world.mesh("versioned")
+    to = OwedTo(TableName("orders"), replica_id(RuleName("orders"), RegionId("eu"), TableName("orders")))
+    for number, sequence in (("1", 5), ("2", 6)):
+        world.put("us", "orders", pk={"S": "a"}, sk={"N": number}, ver={"N": "1"})
+        key = item_key(b'{"pk":{"S":"a"},"sk":{"N":"%s"}}' % number.encode())
+        row = OwedKey(
+            to, key, mesh_version(1_700_000_000_000, sequence, ""),
+            ShardId("s0"), SequenceNumber(str(sequence)), Event.INSERT, "too large", 1.0, 1.0, 1.0, "me", replaced="",
+        )  # fmt: skip
+        place = {"pk": {"S": f"test|{owner(to)}"}, "sk": {"S": f"key|{row.row_id}"}, "replaced": {"S": ""}}
+        rest: Any = attributes(row, row.body)
+        world.put("us", "replicator-owed-test", **place, **rest)
+    world.put("us", "replicator-owed-test", pk={"S": "test|targets"}, sk={"S": owner(to)}, sv={"N": "1"})
+    listed = world.run("parked", "list", "--json").json["parked"]
+    assert {(row["target"], row["region"], row["shown"]) for row in listed} == {
+        ("orders/replica/eu:orders", "us", f"pk=a, sk={number}") for number in ("1", "2")
+    }
+    first = next(row for row in listed if row["shown"] == "pk=a, sk=1")
+    assert "brought to its target" in world.run("parked", "retry", first["row"]).output
+    assert numbers(world, "eu") == {"1"}
+    (second,) = world.run("parked", "list", "--json").json["parked"]
+    assert world.run("parked", "drop", second["row"], "--yes").code == 0
+    assert world.run("parked", "list").errors == "replicator: nothing is parked.\n"
+    (entry,) = world.run("conflicts", "list", "--kind", "dropped", "--json").json["conflicts"]
+    assert entry["mode"] == "versioned"
