@@ -8,7 +8,7 @@ a table is not what it was. Invariant: what does not answer changes nothing; wha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.app.preflight import Start, unchosen
@@ -96,60 +96,56 @@ class HeldRules:
     async def look(self) -> None:
         """Look once at everything that is held, and at some of what is not."""
         settings = self._written()
-        rules = list(self._due(settings))
+        ids = {rule_id(rule): _ids(settings, rule) for rule in settings.rules if rule.sources}
+        shut = {each for some in ids.values() for each in some if each.target and self._gates.of(each).error}
+        held = {whole for whole, some in ids.items() if not (shut | self._holds.keys()).isdisjoint(some)}
+        rules = list(self._due(settings, held))
         world = await look(settings.model_copy(update={"rules": rules}), self._premises.places, thorough=False)
-        caches = await answering((rule for rule in rules if self._is_held(settings, rule)), self._premises.caches)
+        caches = await answering((rule for rule in rules if rule_id(rule) in held), self._premises.caches)
         sight = Sight(settings, world, caches)
         for rule in rules:
-            runs = rule_id(rule) not in self._resting
+            whole = rule_id(rule)
+            runs = whole not in self._resting
             # What was refused to a target is asked for again as before a start.
-            vouched = runs and not self._is_held(settings, rule)
-            self._take(rule, await examine(self._premises, sight, rule, runs=runs, vouched=vouched), settings)
-        self._forget({each for rule in settings.rules for each in _ids(settings, rule)})
+            found = await examine(self._premises, sight, rule, runs=runs, vouched=runs and whole not in held)
+            self._take(ids[whole], found, shut)
+        known = {each for some in ids.values() for each in some}
+        for each in [each for each in self._holds if each not in known]:
+            del self._holds[each]  # it is not replicated any more
         self._holds |= {hold.held: hold for hold in unchosen(self._premises.finder.failed)}
         self._observer.held(list(self._holds.values()))
 
-    def _due(self, settings: Settings) -> Iterator[RuleSettings]:
+    def _due(self, settings: Settings, held: Collection[HeldId]) -> Iterator[RuleSettings]:
         """What is held, and the next rules of those that run."""
         rules = [rule for rule in settings.rules if rule.sources]
-        held = [rule for rule in rules if self._is_held(settings, rule)]
-        others = [rule for rule in rules if rule not in held]
+        others = [rule for rule in rules if rule_id(rule) not in held]
         self._turn = self._turn % len(others) if others else 0
-        yield from held
+        yield from (rule for rule in rules if rule_id(rule) in held)
         yield from (others + others)[self._turn : self._turn + min(_RULES_PER_LOOK, len(others))]
         self._turn += _RULES_PER_LOOK
 
-    def _is_held(self, settings: Settings, rule: RuleSettings) -> bool:
-        ids = _ids(settings, rule)
-        return any(each in self._holds or (each.target and self._gates.of(each).error is not None) for each in ids)
-
     # -- what was found ------------------------------------------------------------------------------------------------
 
-    def _take(self, rule: RuleSettings, found: Findings, settings: Settings) -> None:
+    def _take(self, ids: Iterable[HeldId], found: Findings, shut: Collection[HeldId]) -> None:
         """Let go what is mended, and hold what is wrong, as far as it was seen."""
         now = {hold.held: hold for hold in found.holds}
-        for each in _ids(settings, rule):
-            hold = now.get(each)
-            if hold is not None:
-                self._hold(hold)
+        for each in ids:
+            if each in now:
+                self._hold(now[each])
             elif each.target not in found.silent:
-                self._let_go(each)
+                self._let_go(each, shut)
 
     def _hold(self, hold: Hold) -> None:
         self._holds[hold.held] = hold
         if hold.held.target is not None:
             self._gates.of(hold.held).close(hold.error)
 
-    def _let_go(self, each: HeldId) -> None:
+    def _let_go(self, each: HeldId, shut: Collection[HeldId]) -> None:
+        """It is not held; `shut`: gates that were closed before the look. What was doubted since is looked at again."""
         self._holds.pop(each, None)
         self._resting.discard(each)
-        if each.target is not None:
+        if each in shut:
             self._gates.of(each).open()
-
-    def _forget(self, known: set[HeldId]) -> None:
-        """What is no longer replicated is not held."""
-        for each in [each for each in self._holds if each not in known]:
-            self._let_go(each)
 
 
 def _ids(settings: Settings, rule: RuleSettings) -> list[HeldId]:
