@@ -179,6 +179,8 @@ def test_the_time_of_a_frontier_never_goes_back_and_is_that_of_its_newest_record
         assert through == max([20.0, *map(float, times[: int(window.frontier.text)])])
         assert through >= before
         before = through
+        waiting = times[int(window.frontier.text) :]
+        assert window.oldest == (waiting[0] if waiting else 0.0)
 
 
 def test_a_record_without_a_time_leaves_the_time_of_the_frontier_alone() -> None:
