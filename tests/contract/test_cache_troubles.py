@@ -15,12 +15,14 @@ import redis.asyncio as redis_asyncio
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from replicator.adapters.clients import open_caches
 from replicator.adapters.redis.cache import RedisCache
 from replicator.adapters.redis.errors import is_elsewhere, is_permission, translated
 from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate
 from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.laboratory.memory import value_entry
 from replicator.laboratory.servers import Valkey, free_port
+from replicator.settings import Settings
 from replicator.settings.sections import Cache as CacheSettings
 from tests.contract.test_cache import PAYLOAD, V1, V2, V3, refresh
 from tests.contract.worlds import MemoryCacheBench, RedisCacheBench, redis_bench
@@ -248,6 +250,23 @@ async def test_a_password_of_any_characters_is_used_as_it_is_meant(start: Start)
                 cache = RedisCache("main", url, username=None, password=key, connect_seconds=3.0, read_seconds=3.0)
                 assert (await cache.apply([refresh("k")])).refused == {}
                 await cache.close()
+
+
+async def test_a_cache_that_is_away_is_named_with_its_region() -> None:
+    cache = {"region": "eu", "url": f"redis://127.0.0.1:{free_port()}"}
+    rule = {"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"]}
+    regions = {name: {"region": region} for name, region in (("us", "us-east-1"), ("eu", "eu-west-1"))}
+    coordination = {"region": "us"}
+    given = {
+        "group": "test",
+        "regions": regions,
+        "coordination": coordination,
+        "caches": {"eu_main": cache},
+        "rules": [rule],
+    }
+    async with open_caches(Settings.model_validate(given)) as caches:
+        with pytest.raises(Unreachable, match="The cache eu_main in eu at redis://"):
+            await caches["eu_main"].apply([refresh("k")])
 
 
 async def test_credentials_that_were_changed_are_named(start: Start) -> None:
