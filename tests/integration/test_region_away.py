@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,13 +19,14 @@ import pytest
 from tests.integration.faulty_endpoint import Fault
 from tests.integration.harness import Daemon, World, plain
 from tests.integration.outages import REGION_OF, Endpoints, open_failing_world, silent, through, wait_for
-from tests.integration.true_lag import Direct, TrueLag
+from tests.integration.true_lag import EVERY_SECONDS, Direct, TrueLag
 
 pytestmark = pytest.mark.servers
 
 REGIONS = ["us", "eu", "ap"]
-PATIENT_SECONDS = 90.0
+PATIENT_SECONDS = 180.0
 HERE = (("us", "eu"), ("eu", "us"))
+MINUTE = 60.0
 BOTH = 10
 """Keys that two regions write while they do not see each other."""
 
@@ -86,7 +88,7 @@ class Mesh:
 
 
 @contextmanager
-def open_mesh(directory: Path, mode: str) -> Iterator[Mesh]:
+def open_mesh(directory: Path, mode: str, *, every: float = EVERY_SECONDS) -> Iterator[Mesh]:
     """Three regions that exchange."""
     with open_failing_world(directory) as (world, endpoints):
         for region in REGIONS:
@@ -98,8 +100,9 @@ def open_mesh(directory: Path, mode: str) -> Iterator[Mesh]:
         config = world.write_settings(through(endpoints, settings))
         world.initialise(config)
         daemon = world.daemon(config)
-        with TrueLag(world.dynamodb_port, REGION_OF, list(permutations(REGIONS, 2)), ver={"N": "1"}) as lag:
-            for origin, destination in permutations(REGIONS, 2):
+        paths = list(permutations(REGIONS, 2))
+        with TrueLag(world.dynamodb_port, REGION_OF, paths, every=every, ver={"N": "1"}) as lag:
+            for origin, destination in paths:
                 lag.wait_until_level(origin, destination, PATIENT_SECONDS)
             yield Mesh(world, config, endpoints, daemon, lag)
 
@@ -134,6 +137,26 @@ def outage(mesh: Mesh, fault: Fault, seconds: float) -> None:
         print(f"  {path[0]} to {path[1]}: {each}")  # noqa: T201
 
 
+def pause(mesh: Mesh, seconds: float) -> None:
+    """Declare a region away, and let it come back."""
+    lag = mesh.lag
+    mesh.command("pause", "orders", "--region", "ap")
+    wait_for("that it rests", lambda: not lag.is_level("us", "ap"), PATIENT_SECONDS)
+    began, before = time.monotonic(), mesh.endpoints["ap"].writes["orders"]
+    time.sleep(seconds)
+    for path in HERE:
+        lag.wait_until_level(*path, PATIENT_SECONDS)
+    assert not lag.is_level("us", "ap")
+    assert not lag.is_level("eu", "ap")
+    said = re.compile(r"ap: paused, ([1-9]\d*) keys? owed")
+    wait_for("what it is owed", lambda: said.search(mesh.command("status").stderr), PATIENT_SECONDS)
+    stamped = mesh.endpoints["ap"].writes["orders"] - before
+    print(f"\npaused for {seconds:.0f} s: {lag.figures(*HERE[0], began, time.monotonic())}; {stamped} writes")  # noqa: T201
+    mesh.command("resume", "orders", "--region", "ap")
+    for origin, destination in permutations(REGIONS, 2):
+        lag.wait_until_level(origin, destination, PATIENT_SECONDS)
+
+
 def conclude(mesh: Mesh, *faults: Fault) -> None:
     """Users fall silent: the regions become identical and silent, and every write that lost is in the log."""
     mesh.lag.stop_writing()
@@ -157,3 +180,14 @@ def test_a_region_that_is_away_holds_no_other_one_back(tmp_path: Path) -> None:
     with open_mesh(tmp_path, "active-active") as mesh:
         outage(mesh, Fault.HANG, 5)
         conclude(mesh, Fault.HANG)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("mode", ["active-active", "versioned"])
+def test_a_region_that_is_away_for_a_minute_owes_and_is_owed_nothing_afterwards(tmp_path: Path, mode: str) -> None:
+    with open_mesh(tmp_path, mode, every=0.5) as mesh:
+        outage(mesh, Fault.HANG, MINUTE)
+        outage(mesh, Fault.ERROR, 5)
+        outage(mesh, Fault.DENIED, 5)
+        pause(mesh, 5)
+        conclude(mesh, Fault.HANG, Fault.ERROR, Fault.DENIED)
