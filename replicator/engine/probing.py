@@ -22,13 +22,14 @@ Answer = TypeVar("Answer")
 
 
 class _Rest:
-    """One that waits. `told`: it knows of the trouble. `may_try`: its turn came."""
+    """One that waits. `told`: it knows of the trouble. `empty`: it has nothing to try. `may_try`: its turn came."""
 
-    __slots__ = ("may_try", "timeout", "told")
+    __slots__ = ("empty", "may_try", "timeout", "told")
 
-    def __init__(self, timeout: asyncio.Timeout, *, told: bool) -> None:
+    def __init__(self, timeout: asyncio.Timeout, *, told: bool, empty: bool) -> None:
         self.timeout = timeout
         self.told = told
+        self.empty = empty
         self.may_try = False
 
     def end(self) -> None:
@@ -88,8 +89,11 @@ class Probing:
         self._tell()
         return waits
 
-    async def turn(self, stop: asyncio.Event, *, told: bool) -> ReplicatorError | None:
+    async def turn(self, stop: asyncio.Event, *, told: bool, empty: bool = False) -> ReplicatorError | None:
         """Return at once while it answers; else wait for a turn to try it, or for an answer.
+
+        What is `empty` has to get first what it could try, so it has a turn only when nothing else waits for one: turns
+        that are used to read again could be all there are, when memory is short.
 
         Returns None when it may be tried, or why it is away, when that lasts and what asks was not `told`. Raises
         `Stopped` when `stop` is set.
@@ -100,7 +104,7 @@ class Probing:
             rest: _Rest | None = None
             try:
                 async with asyncio.timeout(None) as timeout:
-                    rest = self._resting[timeout] = _Rest(timeout, told=told)
+                    rest = self._resting[timeout] = _Rest(timeout, told=told, empty=empty)
                     self._schedule()
                     await stop.wait()
             except TimeoutError:
@@ -121,11 +125,11 @@ class Probing:
         """Let the first one try, and the next one when it is time, whatever becomes of this try."""
         self._next = None
         self._tell()
-        for rest in self._resting.values():
-            if not rest.may_try:
-                rest.may_try = True
-                rest.end()
-                break
+        waiting = [rest for rest in self._resting.values() if not rest.may_try]
+        first = next((rest for rest in waiting if not rest.empty), waiting[0] if waiting else None)
+        if first is not None:
+            first.may_try = True
+            first.end()
         self._schedule()
 
     def _tell(self) -> None:

@@ -11,7 +11,7 @@ from unittest.mock import patch
 import pytest
 
 from replicator.domain import health
-from replicator.domain.errors import Unreachable
+from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.health import Health
 from replicator.domain.modes.requests import Response
 from replicator.engine import waiting
@@ -163,6 +163,21 @@ async def pages_were_given_back() -> None:
         await level(world, within=LEVEL_SECONDS + _MOST_PAGES * limits.poll_seconds)
 
 
+async def memory_was_short() -> None:
+    """There is memory for two pages of six shards, so what waits gives its records back again and again."""
+    world = World(*SHARDS)
+    world.write([f"k{number}" for number in range(300)], "x" * 500)
+    world.regions[AP].faults.outage = Unreachable
+    limits = Limits(page_records=10, in_flight_bytes=30_000)
+    async with shards(world, rule("orders", target("orders", AP)), limits=limits):
+        await asyncio.sleep(AWAY_SECONDS)
+        struck = world.regions[AP].faults.struck
+        await asyncio.sleep(AWAY_SECONDS)
+        assert world.regions[AP].faults.struck - struck >= AWAY_SECONDS / 4, "it is tried"
+        world.regions[AP].faults.outage = None
+        await until(lambda: world.same(AP))
+
+
 COMES_BACK: dict[str, Callable[[], Awaitable[None]]] = {
     "a replica": replica_comes_back,
     "a replica that hung": replica_comes_back_while_tries_hang,
@@ -170,7 +185,8 @@ COMES_BACK: dict[str, Callable[[], Awaitable[None]]] = {
     "the stream": stream_comes_back,
     "the coordination table": coordination_comes_back,
     "the registry": registry_comes_back,
-    "memory was short": pages_were_given_back,
+    "pages were given back": pages_were_given_back,
+    "memory was short": memory_was_short,
 }
 
 
@@ -182,8 +198,8 @@ async def test_what_comes_back_is_level_within_five_seconds_and_what_its_backlog
 # -- rules, taken out --------------------------------------------------------------------------------------------------
 
 
-async def _every_one(self: Probing, stop: asyncio.Event, *, told: bool) -> None:
-    del self, told
+async def _every_one(self: Probing, stop: asyncio.Event, *, told: bool, empty: bool = False) -> None:
+    del self, told, empty
     await waiting.pause_or_raise(stop, 0.5)
 
 
@@ -192,8 +208,17 @@ MUTANTS: dict[str, tuple[str, Callable[[], AbstractContextManager[Any]]]] = {
     "one tries for all": ("a replica", lambda: patch.object(Probing, "turn", _every_one)),
     "tries do not wait for one another": ("a replica that hung", lambda: patch.object(Probing, "_schedule", _once)),
     "two seconds apart": ("the coordination table", lambda: patch.object(waiting, "PROBE_SECONDS", 600.0)),
+    "turns are for what has records": ("memory was short", lambda: patch.object(Probing, "turn", _empty_too)),
     "of the stream, too": ("the stream", lambda: patch.object(health, "PROBE_SECONDS", 600.0)),
 }
+
+
+_turn = Probing.turn
+
+
+async def _empty_too(self: Probing, stop: asyncio.Event, *, told: bool, empty: bool = False) -> ReplicatorError | None:
+    del empty
+    return await _turn(self, stop, told=told)
 
 
 def _once(self: Probing) -> None:

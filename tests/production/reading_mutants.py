@@ -160,10 +160,10 @@ def _covers_texts(_: Any) -> Any:
 
 
 def _ended_before_applied(original: Any) -> Any:
-    async def apply(self: Any, applier: Any, page: Page) -> None:
-        if page.then == END:
+    async def apply(self: Any, applier: Any, pages: Any, **more: Any) -> None:
+        if pages and pages[-1].then == END:
             self._moved(END)
-        await original(self, applier, page)
+        await original(self, applier, pages, **more)
 
     return apply
 

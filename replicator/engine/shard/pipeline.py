@@ -166,11 +166,11 @@ class Pipeline:
         """Hold nothing while the target is away, until it is this one's turn to try, or until it answers."""
         observer, probing = self._context.ports.observer, self._probing
         try:
-            error = await probing.turn(self._over, told=False)
+            error = await probing.turn(self._over, told=False, empty=True)
             if error is not None:
                 self._error = error
                 observer.blocked(self._place, error, None)
-                await probing.turn(self._over, told=True)
+                await probing.turn(self._over, told=True, empty=True)
                 observer.unblocked(self._place)
         except Stopped:
             return
