@@ -410,11 +410,11 @@ class Board:
         """Every target at every shard that this worker tells of: what it reads, what it lost, what it looks after."""
         now, wall = self.clock.monotonic(), self.clock.now()
         for shard, state in self.targets():
-            yield self._figure(shard, state, self._state(shard, state))
+            yield self._figure(shard, state)
         given_up = self.left if self.unreachable_seconds else {}
         for shard in (*self.lost.values(), *given_up.values()):
             for state in shard.targets.values():
-                yield self._figure(shard, state, LOST)
+                yield self._figure(shard, state, is_lost=True)
         for each in () if self.overview is None else self.overview.standing:
             lag = lag_seconds(each.through, wall)
             left = retention_left_seconds(lag)
@@ -426,17 +426,11 @@ class Board:
                     stream = StreamRef(rule.source, rule.table, "", 0)
                     yield Figure(target, stream, None, UNKNOWN, None, None, self.unreachable_seconds)
 
-    def _figure(self, shard: ShardState, state: TargetState, word: str) -> Figure:
-        lag, left = self.lag(shard, state), self.retention_left(shard, state)
-        idle = self.clock.monotonic() - state.progress_at
-        return Figure(state.place.target, shard.stream, shard.shard_id, word, lag, left, idle)
-
-    def _state(self, shard: ShardState, state: TargetState) -> str:
-        if state.trouble is not None:
-            return BLOCKED
-        if state.place.target.target_id in shard.stalls:
-            return STALLED
-        return UNKNOWN if self.lag(shard, state) is None else OK
+    def _figure(self, shard: ShardState, state: TargetState, *, is_lost: bool = False) -> Figure:
+        lag, target = self.lag(shard, state), state.place.target
+        left = 0.0 if target.target_id in shard.gaps else retention_left_seconds(lag)
+        word = LOST if is_lost else _word(shard, state, lag)
+        return Figure(target, shard.stream, shard.shard_id, word, lag, left, self.clock.monotonic() - state.progress_at)
 
     def health(self) -> str | None:
         """None while the coordinator attempts things that can succeed; else the reason to restart."""
@@ -518,3 +512,12 @@ class Board:
                 state = shard.targets.get(target_id)
                 if state is None or state.trouble is None:
                     yield f"{target_id} on {shard.shown} does not progress: {stall.reason} {stall.remedy}".rstrip()
+
+
+def _word(shard: ShardState, state: TargetState, lag: float | None) -> str:
+    """How a target stands at a shard that is read here."""
+    if state.trouble is not None:
+        return BLOCKED
+    if state.place.target.target_id in shard.stalls:
+        return STALLED
+    return UNKNOWN if lag is None else OK

@@ -9,6 +9,7 @@ one comes or goes; a worker whose pulse was not seen to move neither keeps other
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,8 +33,9 @@ from replicator.ports.services import ServiceId, ServiceKind
 _SERVICE = ServiceId(ServiceKind.OVERVIEW)
 
 _LOOK_SECONDS = 5.0
-_SECONDS_PER_SOURCE = 0.05
-"""Time between two looks grows with what is looked at: the rest of the group reads the same rows far more often."""
+_MOST_SECONDS = 60.0
+_RESTS_PER_LOOK = 20
+"""Behind a look that took long, so many times that long passes until the next one, within the bounds above."""
 
 _Spot = tuple[StreamRef, ShardId | None, TargetId]
 
@@ -86,8 +88,8 @@ class Overlooker:
         if first == self._members.me and now >= self._due_at:
             running, resting = tuple(self._ports.running()), tuple(self._ports.resting())
             self._observer.overview(await self._overview(running, resting))
-            sources = {(rule.source, rule.table) for rule in (*running, *resting)}
-            self._due_at = now + max(_LOOK_SECONDS, len(sources) * _SECONDS_PER_SOURCE)
+            took = self._clock.monotonic() - now
+            self._due_at = now + took + min(_MOST_SECONDS, max(_LOOK_SECONDS, _RESTS_PER_LOOK * took))
         elif first not in {None, self._members.me}:
             self._due_at = float("-inf")
             self._observer.overview(None)
@@ -145,7 +147,11 @@ class Overlooker:
             return [Unread(nowhere, None, target, state, None) for target in rule.targets]
         members = self._members
         observed = Observed(paused=members.paused, resting=members.resting, live=members.live)
-        return unread(Snapshot(states[ref], [rule]), rule, ref, observed, members.told, is_held=is_held)
+        snapshot, found = Snapshot(states[ref], [rule]), list[Unread]()
+        for target in rule.targets:
+            found += unread(snapshot, rule.among([target]), ref, observed, members.told, is_held=is_held)
+            await asyncio.sleep(0)  # many shards take their time, and others have work
+        return found
 
     def _standing(self, found: Sequence[Unread]) -> Sequence[UnreadShard]:
         """The same, with since when each has not moved, as far as this worker has seen."""
