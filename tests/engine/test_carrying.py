@@ -175,3 +175,14 @@ async def test_a_table_that_took_nothing_but_throttled_keys_for_long_still_takes
         world.write(hot)
         await asyncio.sleep(30)
         await flows(world, 3, hot=hot)
+
+
+async def test_the_lag_counts_from_the_first_key_that_waits() -> None:
+    world = World()
+    throttled(world, "hot")
+    async with world.process(limits=LIMITS) as process:
+        await flows(world, 1)
+        await flows(world, 20, hot=())
+        began = [oldest for _, oldest in process.observer.of("batch_began")]
+        assert len(began) > 10
+        assert began[-1] <= began[0] + 1.0

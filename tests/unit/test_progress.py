@@ -95,3 +95,14 @@ def test_the_beginning_comes_before_the_horizon_and_covers_nothing() -> None:
     assert not BEGINNING.covers(0)
     assert BEGINNING.sequence is None
     assert parse_position("SHARD_START") == BEGINNING
+
+
+def test_the_oldest_record_that_a_frontier_has_not_passed_is_known_by_its_time() -> None:
+    window = Window(HORIZON)
+    assert window.oldest == 0.0
+    for number, at in ((1, 10.0), (2, 20.0), (3, 30.0)):
+        window.open(SequenceNumber(str(number)), at)
+    window.done(SequenceNumber("2"))
+    assert window.oldest == 10.0
+    window.done(SequenceNumber("1"))
+    assert window.oldest == 30.0

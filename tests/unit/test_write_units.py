@@ -234,3 +234,8 @@ def test_a_stream_that_is_left_counts_no_more_but_its_successor_does() -> None:
     assert holdings.share({(US, ORDERS)}) == pytest.approx(1)
     holdings.leave(stream(), new)
     assert holdings.share({(US, ORDERS)}) == pytest.approx(0.1)
+
+
+def test_an_image_that_is_none_is_counted_by_its_length() -> None:
+    image = Image(b'{"pk":{"S":"a"},"v":7,"w":"%b"}' % (b"x" * 3000))
+    assert units_of(Replace(KEY, image, Absent())) == 3
