@@ -24,7 +24,8 @@ def anchors(text: str) -> set[str]:
 def labels() -> dict[str, set[str]]:
     """Labels by metric, of everything that is registered."""
     found = {}
-    for collector in vars(Metrics()).values():
+    metrics = Metrics()
+    for collector in (*vars(metrics).values(), *vars(metrics.writes).values()):
         if hasattr(collector, "_labelnames"):
             name = f"{collector._name}_total" if collector._type == "counter" else collector._name
             found[name] = set(collector._labelnames)
