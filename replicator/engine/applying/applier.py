@@ -3,8 +3,8 @@
 Owns bounded concurrency, the order of each key, retries, and the cache actions behind every answer. Invariant: a record
 counts as done only when its effect and its cache actions are durable; nothing is given up but by the end of the program
 or the loss of the lease. What fails waits for its next try without holding anything else back: every other key of the
-page is tried before. A key whose partition is throttled holds back no later page either, within bounds: it is carried
-over, and what comes of it meanwhile waits behind it.
+page is tried before. A key whose partition is throttled, or that alone gets no answer, holds back no later page either,
+within bounds: it is carried over, and what comes of it meanwhile waits behind it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class _Job:
     refused: bool = False
     weight: int = 0
     by_itself: bool = False
-    """Whether it was throttled, so that it may wait by itself; `weight`: about how many bytes it holds then."""
+    """Whether it failed by itself, so that it may wait alone; `weight`: about how many bytes it holds then."""
 
 
 class _Jobs:
@@ -89,7 +89,7 @@ class _Jobs:
         self._fresh.append(job)
 
     def wait_by_themselves(self) -> bool:
-        """Whether nothing is left but keys that were throttled, and not too many of them."""
+        """Whether nothing is left but keys that failed by themselves, and not too many of them."""
         fits = self._alone <= _MOST_CARRIED_KEYS and self._weight <= _MOST_CARRIED_BYTES
         return fits and self._alone == len(self)
 
@@ -136,7 +136,7 @@ class TargetApplier:
     ) -> None:
         """Bring the records behind `position` to the target; `moved` gets every step of the contiguous frontier.
 
-        `more`, once it is set, lets keys wait that are throttled by themselves: they are tried on with the next call.
+        `more`, once it is set, lets keys wait that failed by themselves: they are tried on with the next call.
         Without it everything is applied when this returns. When the program stops nothing new is begun. Raises
         `Stopped` and `LeaseLost`; then whatever `moved` got is durable, and the rest will come again.
         """
@@ -318,12 +318,14 @@ class TargetApplier:
 
     def _failed(self, job: _Job, error: ReplicatorError, began: float) -> float:
         job.attempt += 1
-        # Also when the whole table seems throttled: whether it takes other keys shows only when some are tried.
-        job.by_itself = isinstance(error, Throttled) and KINDS[self.place.target.kind].carries
-        if job.by_itself:
-            job.weight = sum(weight(_records(unit)) for unit in job.units)
+        wait = self._pause(job, error, began)
         unit = job.units[0]
         refused = error.disposition is not Disposition.RETRY
+        # Also when the whole table seems throttled: whether it takes other keys shows only when some are tried.
+        carries = KINDS[self.place.target.kind].carries and isinstance(unit, Run)
+        job.by_itself = carries and not refused and wait > 0
+        if job.by_itself:
+            job.weight = sum(weight(_records(unit)) for unit in job.units)
         if refused and isinstance(unit, Run):
             job.wanted = self._driver.superseded(unit)
             self._need(job, needs=True)
@@ -331,7 +333,7 @@ class TargetApplier:
             self._in_trouble(job, error, unit.key.shown if isinstance(unit, Run) else None)
         else:
             self._context.observer.retrying(self.place, error, job.attempt)
-        return self._pause(job, error, began)
+        return wait
 
     def _pause(self, job: _Job, error: ReplicatorError, began: float) -> float:
         """Seconds until the next try, by what the key itself met; none when it waits for the target with all others."""
