@@ -23,6 +23,7 @@ LONG = {
     "cli/test_living_operators.py",
     "cli/test_mesh_commands.py",
     "cli/test_mesh_worlds.py",
+    "cli/test_regions_away.py",
     "contract/test_stamped_region.py",
     "contract/test_versioned_region.py",
     "deploy/test_setup.py",

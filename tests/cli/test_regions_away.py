@@ -91,3 +91,30 @@ def test_what_a_region_of_a_mesh_refused_is_listed_tried_again_and_given_up(worl
     assert world.run("parked", "list").errors == "replicator: nothing is parked.\n"
     (entry,) = world.run("conflicts", "list", "--kind", "dropped", "--json").json["conflicts"]
     assert entry["mode"] == "versioned"
+
+
+def test_a_daemon_that_starts_while_a_region_is_away_runs_the_others(world: World) -> None:
+    world.mesh("active-active")
+    eu = world.config["regions"]["eu"]
+    working = eu["endpoint_url"]
+    eu["endpoint_url"] = "http://127.0.0.1:9"
+    with running(world) as daemon:
+        wait_until(lambda: "shard_started" in daemon.said(), "the regions that answer are not read")
+        world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
+        wait_until(lambda: "region_away" in daemon.said(), "a region that does not answer is not told of")
+
+        def owed() -> int:
+            eu["endpoint_url"] = working
+            try:
+                return sum(region["keys"] for region in world.run("status", "--json").json["regions"])
+            finally:
+                eu["endpoint_url"] = "http://127.0.0.1:9"
+
+        wait_until(lambda: owed() == 1, "what it misses is not owed to it")
+        assert numbers(world, "eu") == set()
+        assert daemon.stop() == 0
+    eu["endpoint_url"] = working
+    with running(world) as daemon:
+        daemon.await_ready()
+        wait_until(lambda: numbers(world, "eu") == {"1"}, "another daemon does not bring what is owed")
+        assert daemon.stop() == 0

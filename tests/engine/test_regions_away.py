@@ -228,7 +228,9 @@ async def test_what_became_too_large_while_a_region_was_away_is_parked_when_it_i
         await process.drain()
 
 
-@pytest.mark.parametrize("number", range(1, 12))
+@pytest.mark.parametrize(
+    "number", [pytest.param(each, marks=() if each in {2, 5} else pytest.mark.long) for each in range(1, 12)]
+)
 @pytest.mark.parametrize("mode", MODES)
 async def test_it_may_go_away_at_any_call_and_take_the_worker_with_it(mode: str, number: int) -> None:
     world = MeshWorld(mode, *MEMBERS)
