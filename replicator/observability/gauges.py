@@ -65,7 +65,7 @@ def _targets(metrics: Metrics, board: Board) -> None:
 
 
 def _group(metrics: Metrics, board: Board) -> None:
-    """What one worker tells for all, and whether the coordination table takes our heartbeats."""
+    """What one worker reports for all, and whether the coordination table takes our heartbeats."""
     metrics.unreachable.set(board.unreachable_seconds)
     overview, now = board.overview, board.clock.now()
     paused: Values = {} if overview is None else {(rule,): now - since for rule, since in overview.paused.items()}

@@ -102,12 +102,12 @@ class Metrics:
         self._of_group(gauge)
 
     def _of_group(self, gauge: Callable[[str, str, list[str]], Gauge]) -> None:
-        """How targets stand wherever they stand, and what one worker tells for all."""
+        """How targets stand wherever they stand, and what one worker reports for all."""
         self.target_shards = gauge(
             "target_shards", "Shards at which a target stands, by how it stands there.", ["rule", "region", "state"]
         )
-        self.paused = gauge("paused_seconds", "Time since a rule was paused; one worker tells it for all.", ["rule"])
-        self.workers = gauge("workers", "Workers that have a heartbeat; one worker tells it for all.", ["state"])
+        self.paused = gauge("paused_seconds", "Time since a rule was paused; one worker reports it for all.", ["rule"])
+        self.workers = gauge("workers", "Workers that have a heartbeat; one worker reports it for all.", ["state"])
         region = ["rule", "region"]
         self.away = gauge("region_away", "Whether a mesh's region is away for this worker: 1 or 0.", region)
         self.owed = gauge("owed_keys", "Keys that a region of a mesh missed; one worker per source tells it.", region)

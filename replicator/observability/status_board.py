@@ -407,7 +407,7 @@ class Board:
         return retention_left_seconds(self.lag(shard, state))
 
     def figures(self) -> Iterator[Figure]:
-        """Every target at every shard that this worker tells of: what it reads, what it lost, what it looks after."""
+        """Every target at every shard that this worker reports: what it reads, what it lost, what it looks after."""
         now, wall = self.clock.monotonic(), self.clock.now()
         for shard, state in self.targets():
             yield self._figure(shard, state)

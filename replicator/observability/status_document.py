@@ -64,12 +64,12 @@ def shown(board: Board) -> dict[str, Any]:
 
 
 def _standing(board: Board) -> Iterator[Figure]:
-    """What this worker tells of and does not read."""
+    """What this worker reports and does not read."""
     return (each for each in board.figures() if each.state not in READ_HERE)
 
 
 def _figure(figure: Figure) -> dict[str, Any]:
-    """A target at a shard that this worker does not read, and tells of."""
+    """A target at a shard that this worker does not read, and reports."""
     lag, left = figure.lag, figure.retention_left
     return {
         "target": figure.target.target_id.text,

@@ -51,14 +51,14 @@ class Reached:
         return moment_of(self.frontiers.get(target_id, {}).get(shard_id))
 
 
-def reached(runs: Sequence[Rule], stored: StoredStream, told: Mapping[WorkerId, Statements]) -> Reached:
+def reached(runs: Sequence[Rule], stored: StoredStream, statements: Mapping[WorkerId, Statements]) -> Reached:
     """What the rows of a stream and heartbeats say of a rule's targets."""
     state = StreamState(stored.rows, stored.seat, stored.starts, 0.0)
     found = Reached(stored.at)
     for run in runs:
         snapshot = Snapshot(state, [run])
         for target in run.targets:
-            found.frontiers[target.target_id] = frontier(snapshot, run, target, stored.stream, told)
+            found.frontiers[target.target_id] = frontier(snapshot, run, target, stored.stream, statements)
     return found
 
 

@@ -11,7 +11,7 @@ from replicator.domain.shards.snapshot import Snapshot
 from tests.engine.world import EPOCH_SECONDS, World, eu_rule, id_of, until
 
 
-async def told(world: World) -> float | None:
+async def through_of(world: World) -> float | None:
     """T of the rule's one target, from stored rows and heartbeats alone."""
     rule = eu_rule()
     (target,) = rule.targets
@@ -35,7 +35,7 @@ async def test_a_heartbeat_says_that_an_idle_shard_was_read_to_its_tip() -> None
     async with world.process():
         await level(world)
         await asyncio.sleep(3600)
-        through = await told(world)
+        through = await through_of(world)
         assert through is not None
         assert now() - through < 10.0
         (pulse,) = (await world.membership.members()).values()
@@ -51,11 +51,11 @@ async def test_a_drained_worker_leaves_in_the_rows_up_to_when_it_has_read() -> N
     stopped_at = now()
     await process.drain()
     assert await world.membership.members() == {}
-    through = await told(world)
+    through = await through_of(world)
     assert through is not None
     assert abs(stopped_at - through) < 5.0, "that nothing was written in the last hour is not lost with the process"
     await asyncio.sleep(100)
-    assert await told(world) == through
+    assert await through_of(world) == through
 
 
 async def test_what_a_killed_worker_said_last_counts_until_its_shards_are_taken() -> None:
@@ -67,7 +67,7 @@ async def test_what_a_killed_worker_said_last_counts_until_its_shards_are_taken(
     killed_at = now()
     await process.kill()
     await asyncio.sleep(500)
-    through = await told(world)
+    through = await through_of(world)
     assert through is not None
     assert abs(killed_at - through) < 10.0
 
@@ -82,7 +82,7 @@ async def test_with_a_backlog_it_stands_at_the_newest_record_that_was_applied_in
         written_at = now()
         world.write("cdef")
         await asyncio.sleep(200)
-        through = await told(world)
+        through = await through_of(world)
         assert through is not None
         assert abs(through - written_at) < 5.0, "a target that cannot be written stands still"
 
@@ -96,11 +96,11 @@ async def test_a_closed_shard_counts_as_its_end_until_its_child_is_read() -> Non
         rolled_at = now()
         world.roll("s0", "s1")
         await until(lambda: world.stored("s0") == "SHARD_END")
-        through = await told(world)
+        through = await through_of(world)
         assert through is not None
         assert abs(through - rolled_at) < 10.0
         await asyncio.sleep(600)
-        through = await told(world)
+        through = await through_of(world)
         assert through is not None
         assert now() - through < 10.0
 
@@ -111,6 +111,6 @@ async def test_a_rewound_target_is_no_longer_said_to_have_everything() -> None:
     process = world.process().start()
     await level(world)
     await process.drain()
-    assert await told(world) is not None
+    assert await through_of(world) is not None
     world.coordination.rewind(world.ref, ShardId("s0"), {id_of("orders/eu"): None}, {})
-    assert await told(world) is None
+    assert await through_of(world) is None

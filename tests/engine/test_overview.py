@@ -1,4 +1,4 @@
-"""What belongs to the group is told by one worker: what no worker reads, paused and held rules, silent workers."""
+"""What belongs to the group is reported by one worker: what no worker reads, paused and held rules, silent workers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def last(process: Process) -> Overview | None:
 
 
 def standing(process: Process) -> dict[tuple[str, str | None], UnreadShard]:
-    """What a process tells of the group, by target and shard."""
+    """What a process reports of the group, by target and shard."""
     overview = last(process)
     assert overview is not None
     found = {(short(each.target.target_id), each.shard_id): each for each in overview.standing}
@@ -44,7 +44,7 @@ def tellers(processes: Sequence[Process]) -> list[str]:
     return [process.name for process in processes if last(process) is not None]
 
 
-async def test_what_workers_read_is_told_by_no_other() -> None:
+async def test_what_workers_read_is_reported_by_no_other() -> None:
     world = World("s0", "s1")
     world.write("ab")
     async with world.process() as process:
@@ -56,7 +56,7 @@ async def test_what_workers_read_is_told_by_no_other() -> None:
         assert (overview.live, overview.silent, dict(overview.paused)) == (1, 0, {})
 
 
-async def test_one_of_several_workers_tells_and_another_takes_over_when_it_dies() -> None:
+async def test_one_of_several_workers_reports_and_another_takes_over_when_it_dies() -> None:
     world = World("s0", "s1")
     processes = [world.process() for _ in range(3)]
     for process in processes:
@@ -75,7 +75,7 @@ async def test_one_of_several_workers_tells_and_another_takes_over_when_it_dies(
     await processes[2].drain()
 
 
-async def test_a_worker_that_comes_tells_only_when_the_one_before_it_is_seen_to_be_dead_or_behind_it() -> None:
+async def test_a_worker_that_comes_reports_only_when_the_one_before_it_is_seen_to_be_dead_or_behind_it() -> None:
     world = World()
     async with world.process() as living:
         await asyncio.sleep(30)
@@ -110,7 +110,7 @@ async def test_a_paused_rule_counts_from_when_its_shards_were_read_to_the_tip() 
         assert states(process) == {}
 
 
-async def test_a_rule_that_is_paused_beside_another_on_one_shard_is_told_alone() -> None:
+async def test_a_rule_that_is_paused_beside_another_on_one_shard_is_reported_alone() -> None:
     world = World()
     world.write("ab")
     rules = (eu_rule(), rule("bills", target("bills", AP)))
@@ -121,7 +121,7 @@ async def test_a_rule_that_is_paused_beside_another_on_one_shard_is_told_alone()
         assert states(process) == {("bills/ap", "s0"): "paused"}
 
 
-async def test_shards_of_dead_workers_that_no_other_takes_are_told_with_what_was_said_last() -> None:
+async def test_shards_of_dead_workers_that_no_other_takes_are_reported_with_what_was_said_last() -> None:
     world = World()
     world.write("ab")
     old = world.process().start()
@@ -152,7 +152,7 @@ async def test_a_held_rule_without_a_stream_is_unknown_and_says_so() -> None:
         assert (found.state, found.through) == (HELD, None)
 
 
-async def test_a_shard_read_to_its_end_is_told_until_its_child_is_listed() -> None:
+async def test_a_shard_read_to_its_end_is_reported_until_its_child_is_listed() -> None:
     world = World()
     world.write("ab")
     async with world.process() as process:

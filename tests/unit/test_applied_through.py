@@ -46,12 +46,12 @@ def row(shard: str, *parents: str, place: Position | None = None, **more: Any) -
 
 def of(
     *rows: LeaseRow,
-    told: Mapping[WorkerId, Statements] | None = None,
+    statements: Mapping[WorkerId, Statements] | None = None,
     rule: Rule = RULE,
     starts: Mapping[Any, TargetStart] | None = None,
 ) -> dict[str, float | None]:
     state = StreamState({each.shard_id: each for each in rows}, None, starts or {}, at=0.0)
-    return dict(frontier(Snapshot(state, [rule]), rule, EU, STREAM, told or {}).items())
+    return dict(frontier(Snapshot(state, [rule]), rule, EU, STREAM, statements or {}).items())
 
 
 def ended(through: float | None) -> Position:
@@ -114,16 +114,16 @@ def held(shard: str, epoch: int, place: Position) -> Held:
 
 
 def test_a_worker_says_the_least_of_what_it_reads_and_nothing_of_what_has_no_time() -> None:
-    told = stated(STREAM, [held("s0", 1, at(5, 70.0)), held("s1", 2, at(5, 60.0)), held("s2", 3, ended(1.0))])
-    (statement,) = told.values()
+    statements = stated(STREAM, [held("s0", 1, at(5, 70.0)), held("s1", 2, at(5, 60.0)), held("s2", 3, ended(1.0))])
+    (statement,) = statements.values()
     assert statement.through == 60.0
     assert stated(STREAM, [held("s0", 1, at(5, 70.0)), held("s1", 2, at(5))]) == {}
 
 
 def test_what_an_owner_says_counts_beside_what_is_stored() -> None:
     rows = [row("s0", place=at(5, 10.0), owner=ME, epoch=3), row("s1", place=at(5, 20.0), owner=OTHER, epoch=1)]
-    told = {ME: stated(STREAM, [held("s0", 3, at(5, 70.0))])}
-    assert of(*rows, told=told) == {"s0": 70.0, "s1": 20.0}
+    statements = {ME: stated(STREAM, [held("s0", 3, at(5, 70.0))])}
+    assert of(*rows, statements=statements) == {"s0": 70.0, "s1": 20.0}
 
 
 @pytest.mark.parametrize(
@@ -136,17 +136,17 @@ def test_what_an_owner_says_counts_beside_what_is_stored() -> None:
 )
 def test_what_an_owner_said_of_other_leases_counts_for_nothing(said: list[Held]) -> None:
     rows = [row("s0", place=at(5, 10.0), owner=ME, epoch=3)]
-    assert of(*rows, told={ME: stated(STREAM, said)}) == {"s0": 10.0}
+    assert of(*rows, statements={ME: stated(STREAM, said)}) == {"s0": 10.0}
 
 
 def test_a_shard_that_was_taken_since_is_not_covered() -> None:
     rows = [row(name, place=at(5, 10.0), owner=ME, epoch=3) for name in ("s0", "s1")]
-    assert of(*rows, told={ME: stated(STREAM, [held("s0", 3, at(5, 70.0))])}) == {"s0": 10.0, "s1": 10.0}
+    assert of(*rows, statements={ME: stated(STREAM, [held("s0", 3, at(5, 70.0))])}) == {"s0": 10.0, "s1": 10.0}
 
 
 def test_what_another_stream_or_target_reached_counts_for_nothing() -> None:
-    told = {ME: stated(replace(STREAM, generation=2), [held("s0", 3, at(5, 70.0))])}
-    assert of(row("s0", place=at(5, 10.0), owner=ME, epoch=3), told=told) == {"s0": 10.0}
+    statements = {ME: stated(replace(STREAM, generation=2), [held("s0", 3, at(5, 70.0))])}
+    assert of(row("s0", place=at(5, 10.0), owner=ME, epoch=3), statements=statements) == {"s0": 10.0}
     assert subject(STREAM, EU.target_id) != subject(replace(STREAM, table=TableName("bills")), EU.target_id)
 
 
@@ -207,7 +207,7 @@ class History:
     rows: list[LeaseRow] = field(default_factory=list)
     unapplied: list[float] = field(default_factory=list)
     """When changes were made that the target does not have, in shards that are listed or not."""
-    told: dict[WorkerId, Statements] = field(default_factory=dict)
+    statements: dict[WorkerId, Statements] = field(default_factory=dict)
 
 
 @st.composite
@@ -250,7 +250,7 @@ def histories(draw: st.DrawFn) -> History:  # noqa: C901 - one story
             claims.append(held(name, epoch, place))
         if closes:
             end = max([born, *made]) + 1.0
-            listed = draw(often)  # all children or none: how many a shard has is not told
+            listed = draw(often)  # all children or none: how many a shard has is not known
             for number in range(draw(st.integers(0, 2))):
                 if listed:
                     shard(f"{name}{number}", name, end, may_read=finished, depth=depth + 1)
@@ -262,13 +262,13 @@ def histories(draw: st.DrawFn) -> History:  # noqa: C901 - one story
 
     for number in range(draw(st.integers(1, 3))):
         shard(f"s{number}-", None, float(draw(st.integers(0, 20))), may_read=True, depth=0)
-    history.told = {ME: stated(STREAM, claims)}
+    history.statements = {ME: stated(STREAM, claims)}
     return history
 
 
 @settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 @given(histories())
 def test_whatever_is_known_no_change_from_before_it_is_missing(history: History) -> None:
-    known = applied_through(of(*history.rows, told=history.told))  # type: ignore[arg-type]
+    known = applied_through(of(*history.rows, statements=history.statements))  # type: ignore[arg-type]
     if known is not None:
         assert min(history.unapplied, default=known) >= known

@@ -43,7 +43,7 @@ def test_a_shard_without_a_living_owner_is_unclaimed(owner: WorkerId | None) -> 
     assert of(row("s0", owner=owner), row("s1")) == {"s0": ("unclaimed", 50.0)}
 
 
-def test_a_paused_rule_reads_nothing_whoever_owns_the_shard() -> None:
+def test_a_paused_rule_reads_nothing_though_its_owner_lives() -> None:
     assert of(row("s0"), paused={RuleName("orders")}) == {"s0": ("paused", 50.0)}
 
 

@@ -85,9 +85,9 @@ def frontier(
     rule: Rule,
     target: Target,
     stream: StreamRef,
-    told: Mapping[WorkerId, Statements],
+    statements: Mapping[WorkerId, Statements],
 ) -> dict[ShardId, float | None]:
-    """The frontier of a target on a stream. `told`: what workers have said last, dead ones too."""
+    """The frontier of a target on a stream. `statements`: what workers have said last, dead ones too."""
     needs = snapshot.needs(target)
     waiting = unfinished_parents(snapshot.graph, needs.finished, needs.begun)
     standing = [shard_id for shard_id in snapshot.rows if shard_id not in needs.finished and shard_id not in waiting]
@@ -97,7 +97,7 @@ def frontier(
         if not snapshot.rows[shard_id].vanished and target.target_id in snapshot.rows[shard_id].checkpoints
     ]
     stored = {shard_id: _stored(snapshot, rule, target, snapshot.rows[shard_id]) for shard_id in (*standing, *ends)}
-    vouched = _vouched(snapshot, standing, subject(stream, target.target_id), told)
+    vouched = _vouched(snapshot, standing, subject(stream, target.target_id), statements)
     return {shard_id: latest(through, vouched.get(shard_id)) for shard_id, through in stored.items()}
 
 
@@ -114,7 +114,7 @@ def _stored(snapshot: Snapshot, rule: Rule, target: Target, row: LeaseRow) -> fl
 
 
 def _vouched(
-    snapshot: Snapshot, standing: Iterable[ShardId], about: Subject, told: Mapping[WorkerId, Statements]
+    snapshot: Snapshot, standing: Iterable[ShardId], about: Subject, statements: Mapping[WorkerId, Statements]
 ) -> dict[ShardId, float]:
     """What owners say of shards, where it was said of exactly what they own."""
     owned: dict[WorkerId, list[LeaseRow]] = {}
@@ -124,7 +124,7 @@ def _vouched(
             owned.setdefault(row.owner, []).append(row)
     found: dict[ShardId, float] = {}
     for owner, rows in owned.items():
-        statement = told.get(owner, {}).get(about)
+        statement = statements.get(owner, {}).get(about)
         if statement is not None and statement.leases == leases_of((row.shard_id, row.epoch) for row in rows):
             found.update((row.shard_id, statement.through) for row in rows)
     return found

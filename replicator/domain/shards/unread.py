@@ -1,6 +1,6 @@
 """What no worker reads of a stream: for each target the shards at which it is and no worker is at work. No calls.
 
-Invariant: a shard at which a target stands is either read by a worker that lives, which tells of it itself, or is here
+Invariant: a shard at which a target stands is either read by a worker that lives, which reports it itself, or is here
 with the reason. So what all workers report together is everything, and nothing is reported twice.
 """
 
@@ -47,15 +47,15 @@ def unread(  # noqa: PLR0913 - everything that is known, given once
     rule: Rule,
     stream: StreamRef,
     observed: Observed,
-    told: Mapping[WorkerId, Statements],
+    statements: Mapping[WorkerId, Statements],
     *,
     is_held: bool = False,
 ) -> list[Unread]:
-    """What a rule does not get read on a stream. `told`: what workers said last. `is_held`: no worker runs the rule."""
+    """What a rule does not get read on a stream. `statements`: the last of each worker. `is_held`: it runs nowhere."""
     found: list[Unread] = []
     for target in rule.targets:
         waiting = waits_of(snapshot, target, observed)
-        for shard_id, through in frontier(snapshot, rule, target, stream, told).items():
+        for shard_id, through in frontier(snapshot, rule, target, stream, statements).items():
             state = _state(snapshot, target, shard_id, is_held=is_held)
             if state is None and shard_id in waiting:
                 state = waiting[shard_id].why.value

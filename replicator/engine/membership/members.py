@@ -76,7 +76,7 @@ class Members:
         return self._news.reach
 
     @property
-    def told(self) -> Mapping[WorkerId, Statements]:
+    def statements(self) -> Mapping[WorkerId, Statements]:
         """What workers said last of what they read, dead ones too."""
         return {worker: pulse.through for worker, pulse in self.pulses.items()}
 

@@ -1,7 +1,7 @@
 """What belongs to the group and to no worker of its own: one worker looks after it for all.
 
 Targets on shards that no worker reads, paused rules, held rules, and workers that fell silent have figures, too; each
-worker that reads a shard tells of it itself. The one that looks after the rest is the first of those that live, by id:
+worker that reads a shard reports it itself. The one that looks after the rest is the first of those that live, by id:
 every worker comes to the same answer from the same pulses, so there is nothing to claim and nothing to renew, and when
 it dies the next one takes over as soon as it counts as dead. Invariant: two tell the same for a moment at most, while
 one comes or goes; a worker whose pulse was not seen to move neither keeps others from it nor takes it from them.
@@ -149,7 +149,7 @@ class Overlooker:
         observed = Observed(paused=members.paused, resting=members.resting, live=members.live)
         snapshot, found = Snapshot(states[ref], [rule]), list[Unread]()
         for target in rule.targets:
-            found += unread(snapshot, rule.among([target]), ref, observed, members.told, is_held=is_held)
+            found += unread(snapshot, rule.among([target]), ref, observed, members.statements, is_held=is_held)
             await asyncio.sleep(0)  # many shards take their time, and others have work
         return found
 

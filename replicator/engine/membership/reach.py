@@ -23,7 +23,7 @@ class Reach:
         self._held: dict[StreamRef, Callable[[], Iterable[Held]]] = {}
 
     def ask(self, stream: StreamRef, held: Callable[[], Iterable[Held]]) -> None:
-        """From now on this tells what is read of a stream."""
+        """From now on this says what is read of a stream."""
         self._held[stream] = held
 
     def leave(self, stream: StreamRef) -> None:
