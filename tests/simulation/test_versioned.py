@@ -16,6 +16,7 @@ from replicator.domain.modes.versioned import replicate as versioned
 from replicator.domain.modes.versioned.ranks import Rank, VersionAttribute
 from replicator.laboratory.memory import answer
 from tests.simulation.versioned_machine import Answer, Machine, without_tombstones
+from tests.simulation.versioned_owed import Owing, owing_through_rows
 from tests.simulation.versioned_search import explore, walk
 from tests.simulation.versioned_world import Result, Scenario
 
@@ -112,6 +113,15 @@ def test_what_a_region_is_owed_is_brought(start: str, two: Machine) -> None:
     assert_clean([Scenario(((a, b), ()), start, away=(1,), crashes=1) for a, b in pairs[1::3]], two)
     assert_clean([Scenario(((a,), (b,)), start, away=(1,), unheard=True) for a, b in pairs], two)
     assert_clean([Scenario(((a, b), ()), start, away=(1,), remembers=True) for a, b in pairs], two)
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_a_worker_may_bring_what_is_owed_beside_a_drainer(start: str) -> None:
+    machine = Machine(2, owing=Owing(record=owing_through_rows))
+    pairs = list(itertools.product(("1", "2", "D", "X"), repeat=2))
+    assert_clean([Scenario(((a, b), ()), start, away=(1,)) for a, b in pairs], machine)
+    assert_clean([Scenario(((a, b), ()), start, away=(1,), crashes=1) for a, b in pairs[2::14]], machine)
+    assert_clean([Scenario(((a,), (b,)), start, away=(1,), logged=True) for a, b in (("2", "3"), ("D", "2"))], machine)
 
 
 def test_what_is_lost_is_logged_where_a_region_does_not_answer(two: Machine) -> None:

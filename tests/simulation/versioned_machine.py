@@ -19,8 +19,8 @@ from replicator.domain.modes.versioned.ranks import Rank, VersionAttribute
 from replicator.domain.modes.versioned.replicate import Joined, VersionedMesh, replicate_versioned
 from replicator.domain.records import ChangeRecord, Event, item_key
 from replicator.laboratory.memory import Slot, answer
-from tests.simulation.active_owed import NoAnswer, Settle, Silence
-from tests.simulation.versioned_owed import PRODUCTION, Owe, Owing, Steps
+from tests.simulation.active_owed import NoAnswer, Silence
+from tests.simulation.versioned_owed import PRODUCTION, Owing, Row, RowRequest, Steps
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
 VERSION = VersionAttribute("ver")
@@ -80,10 +80,10 @@ def without_tombstones(slot: Slot, request: Request) -> tuple[Slot, Response]:
 @dataclass(slots=True)
 class _Node:
     begin: Callable[[], Steps]
-    answers: tuple[Response | Silence, ...]
-    request: At | LogConflict | Owe | Settle | None
+    answers: tuple[Response | Silence | Row | bool, ...]
+    request: At | LogConflict | RowRequest | None
     ended: Joined | None
-    following: dict[Response | Silence, int] = field(default_factory=dict)
+    following: dict[Response | Silence | Row | bool, int] = field(default_factory=dict)
 
 
 class Machine:
@@ -158,13 +158,13 @@ class Machine:
             self._steps[slot, node] = (number, self.follow(node, response))
         return self._steps[slot, node]
 
-    def follow(self, node: int, response: Response | Silence) -> int:
+    def follow(self, node: int, response: Response | Silence | Row | bool) -> int:
         held = self.nodes[node]
         if response not in held.following:
             held.following[response] = self._node(held.begin, (*held.answers, response))
         return held.following[response]
 
-    def _node(self, begin: Callable[[], Steps], answers: tuple[Response | Silence, ...]) -> int:
+    def _node(self, begin: Callable[[], Steps], answers: tuple[Response | Silence | Row | bool, ...]) -> int:
         steps = begin()
         request, ended = None, None
         try:

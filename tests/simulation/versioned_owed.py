@@ -26,6 +26,30 @@ class Owe(NamedTuple):
     kept: Any
 
 
+class Miss(NamedTuple):
+    """The same; answered with the row as it stands then."""
+
+    region: RegionId
+    decided: str
+    kept: Any
+
+
+class LookUp(NamedTuple):
+    """Whether a row is there."""
+
+    region: RegionId
+
+
+class SettleRead(NamedTuple):
+    """Take a row away unless it is greater than the one that was read."""
+
+    region: RegionId
+    version: str
+
+
+RowRequest = Owe | Miss | LookUp | Settle | SettleRead
+
+
 class Row(NamedTuple):
     """A row as it stands."""
 
@@ -51,6 +75,27 @@ def owing_with(record: ChangeRecord, mesh: VersionedMesh, known: Known, kept: Ca
             effects[region] = yield from versioned.deliver(mesh, region, write, known)
         except NoAnswer:
             yield Owe(region, settled.owed_version, kept(write, settled))
+    return settled.joined(mesh, effects)
+
+
+def owing_through_rows(record: ChangeRecord, mesh: VersionedMesh, known: Known) -> Steps:
+    """The same where a key that is owed already is brought as a drainer does, which the engine prefers in this mode."""
+    write = write_of(record)
+    settled = yield from versioned.settle(mesh, write, known)
+    if isinstance(settled, Joined):
+        return settled
+    effects: dict[RegionId, Effect] = {}
+    replaced = versioned.replaced_by(mesh, write)
+    for region in mesh.others:
+        try:
+            if (yield LookUp(region)):
+                row = yield Miss(region, settled.owed_version, replaced)
+                yield from drain(mesh, region, record.key, row.kept)
+                yield SettleRead(region, row.version)
+            else:
+                effects[region] = yield from versioned.deliver(mesh, region, write, known)
+        except NoAnswer:
+            yield Owe(region, settled.owed_version, replaced)
     return settled.joined(mesh, effects)
 
 

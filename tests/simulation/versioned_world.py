@@ -23,7 +23,7 @@ from tests.simulation.versioned_machine import (
     image,
     written,
 )
-from tests.simulation.versioned_owed import Owe, Row, put
+from tests.simulation.versioned_owed import LookUp, Miss, Owe, Row, SettleRead, put
 
 # -- scenarios and states ------------------------------------------------------------------------------------------
 
@@ -314,6 +314,9 @@ class World:
             state, node = state._replace(lost=lost), machine.follow(node, Done())
         elif isinstance(request, Owe):
             state, node = self._owed(state, worker.shard, position, request), machine.follow(node, Done())
+        elif isinstance(request, Miss | LookUp | SettleRead):
+            state, answer = self._asked_rows(state, worker.shard, position, request)
+            node = machine.follow(node, answer)
         elif isinstance(request, At):
             region = machine.regions.index(request.region)
             slot, node = machine.step(state.slots[region], node)
@@ -332,9 +335,29 @@ class World:
             moved = worker._replace(position=position + 1, node=NOTHING)
         return self._with(state, index, moved)
 
-    def _owed(self, state: State, home: int, position: int, owe: Owe) -> State:
+    def _asked_rows(
+        self, state: State, home: int, position: int, request: Miss | LookUp | SettleRead
+    ) -> tuple[State, Row | bool]:
+        """What a worker asks of the owed table beside writing rows."""
+        pair = self._pair(home, request.region)
+        if isinstance(request, Miss):
+            state = self._owed(state, home, position, request)
+            row = state.rows[pair]
+            assert row is not None
+            return state, row
+        standing = state.rows[pair]
+        if isinstance(request, LookUp):
+            return state, standing is not None
+        if standing is not None and self._machine.owing.may_settle(request.version, standing.version):
+            state = state._replace(rows=(*state.rows[:pair], None, *state.rows[pair + 1 :]))
+        return state, True
+
+    def _pair(self, home: int, other: RegionId) -> int:
+        return home * len(self._machine.regions) + self._machine.regions.index(other)
+
+    def _owed(self, state: State, home: int, position: int, owe: Owe | Miss) -> State:
         """A row is written."""
-        pair = home * len(state.slots) + self._machine.regions.index(owe.region)
+        pair = self._pair(home, owe.region)
         row = Row(self._machine.owing.version(position, owe.decided), owe.decided, owe.kept)
         return state._replace(rows=(*state.rows[:pair], put(state.rows[pair], row), *state.rows[pair + 1 :]))
 
