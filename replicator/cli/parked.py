@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from replicator.cli.confirmation import ask, need_yes, who
 from replicator.cli.output import note, print_json, print_rows, shown_time
 from replicator.cli.running import loaded, on_group
-from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, EXIT_WRONG_WORLD
+from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_USAGE, EXIT_WRONG_WORLD
 from replicator.domain.owed_keys import Settlement
 from replicator.operations import parked, parked_rows
 from replicator.operations.documents import document
@@ -29,20 +29,25 @@ _SHOWN_ROWS = 200
 def list_parked(config: Path | None, rule: str | None, *, everything: bool, as_json: bool) -> int:
     """Print what targets refused, oldest first: what is owed still, or what was settled lately too."""
     settings = loaded(config)
+    silent: parked_rows.Silent = []
     found = on_group(
         settings,
-        lambda group: parked_rows.list_parked(group, rule, everything=everything),
+        lambda group: parked_rows.list_parked(group, rule, everything=everything, silent=silent),
         parked_rows.regions_of(settings),
     )
+    code = EXIT_UNREACHABLE if silent else EXIT_STOPPED
     if as_json:
-        print_json({"group": settings.group, "parked": found})
-        return EXIT_STOPPED
+        unreadable = [error.sentence for error in silent]
+        print_json({"group": settings.group, "parked": found, "unreadable": unreadable})
+        return code
     print_rows(_COLUMNS, map(_cells, found[:_SHOWN_ROWS]))
-    if not found:
+    for error in silent:
+        note(error.sentence)
+    if not found and not silent:
         note("nothing is parked.")
     elif len(found) > _SHOWN_ROWS:
         note(f"the oldest {_SHOWN_ROWS} of {len(found)} are shown; --json shows all.")
-    return EXIT_STOPPED
+    return code
 
 
 def _cells(row: ParkedRow) -> list[str]:
@@ -90,16 +95,27 @@ def retry_parked(config: Path | None, row: str | None, rule: str | None, *, ever
         note("say which: the id of a row, --rule RULE, or --all.")
         return EXIT_USAGE
 
+    silent: parked_rows.Silent = []
+
     async def work(group: Group) -> list[RetriedRow]:
-        rows = await parked_rows.open_rows(group, rule) if row is None else [await parked_rows.parked_named(group, row)]
+        if row is not None:
+            rows = [await parked_rows.parked_named(group, row)]
+        else:
+            rows = await parked_rows.open_rows(group, rule, silent)
         return await parked.retry(group, rows, by=who())
 
     settings = loaded(config)
     tried = on_group(settings, work, _regions(settings))
     if as_json:
-        print_json({"group": settings.group, "retried": tried})
+        unreadable = [error.sentence for error in silent]
+        print_json({"group": settings.group, "retried": tried, "unreadable": unreadable})
     else:
-        _print_tried(tried)
+        for error in silent:
+            note(error.sentence)
+        if tried or not silent:
+            _print_tried(tried)
+    if silent:
+        return EXIT_UNREACHABLE
     return EXIT_STOPPED if all(each.settled is not None for each in tried) else EXIT_WRONG_WORLD
 
 

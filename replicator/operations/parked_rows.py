@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.owed_keys import DynamoOwedKeys, owed_keys
-from replicator.domain.errors import TableMissing
+from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, TableMissing
 from replicator.domain.owed_keys import SHOWN_ROW_ID, BodyState, OwedFor, OwedKey, SettledKey, Settlement
 from replicator.domain.records import Event
 from replicator.operations.errors import RequestRefused
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from replicator.settings import Settings
 
 _LEAST_OF_ID = 4
+_Row = TypeVar("_Row")
+
+Silent = list[ReplicatorError]
+"""What keeps regions from answering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,58 +99,90 @@ def tables_of(group: Group) -> dict[str, DynamoOwedKeys]:
     }
 
 
-async def open_rows(group: Group, rule: str | None = None) -> list[Parked]:
-    """Every open row of what was refused, of a rule if one is named, oldest first."""
-    found = [each async for each in _open(group, rule)]
-    return sorted(found, key=lambda each: each.owed.first)
+async def open_rows(group: Group, rule: str | None = None, silent: Silent | None = None) -> list[Parked]:
+    """Every open row of what was refused, of a rule if one is named, oldest first.
 
-
-async def _open(group: Group, rule: str | None) -> AsyncIterator[Parked]:
+    `silent`: gets what keeps a region's table from answering; without it that is raised.
+    """
     needed = {region for each in group.settings.rules for region in each.owed_regions}
-    for region, rows in tables_of(group).items():
+
+    async def of(region: str, rows: DynamoOwedKeys) -> list[Parked]:
         try:
-            targets = await rows.targets()
+            return [each async for each in _open(region, rows, rule)]
         except TableMissing:
             if region in needed:
                 raise
-            continue
-        for to in targets:
-            after: str | None = None
-            while rule in {None, to.target_id.rule} and to.owed_for is OwedFor.REFUSED:
-                page = await rows.page(to, after)
-                for owed in page.rows:
-                    yield Parked(region, owed)
-                after = page.after
-                if after is None:
-                    break
+            return []
+
+    return sorted(await _of_regions(group, of, silent), key=lambda each: each.owed.first)
 
 
-async def list_parked(group: Group, rule: str | None = None, *, everything: bool = False) -> list[ParkedRow]:
+async def _open(region: str, rows: DynamoOwedKeys, rule: str | None) -> AsyncIterator[Parked]:
+    for to in await rows.targets():
+        after: str | None = None
+        while rule in {None, to.target_id.rule} and to.owed_for is OwedFor.REFUSED:
+            page = await rows.page(to, after)
+            for owed in page.rows:
+                yield Parked(region, owed)
+            after = page.after
+            if after is None:
+                break
+
+
+async def list_parked(
+    group: Group, rule: str | None = None, *, everything: bool = False, silent: Silent | None = None
+) -> list[ParkedRow]:
     """What targets are owed, oldest first; then, when everything is asked for, what was settled and is kept still."""
-    listed = [each.row for each in await open_rows(group, rule)]
+    listed = [each.row for each in await open_rows(group, rule, silent)]
     if everything:
-        settled = [each async for each in _settled(group, rule)]
+
+        async def of(region: str, rows: DynamoOwedKeys) -> list[ParkedRow]:
+            return [each async for each in _settled(region, rows, rule)]
+
+        # What does not answer was said above.
+        settled = await _of_regions(group, of, None if silent is None else [])
         listed += sorted(settled, key=lambda row: (row.settled_at is None, row.settled_at))
     return listed
 
 
-async def _settled(group: Group, rule: str | None) -> AsyncIterator[ParkedRow]:
-    for region, rows in tables_of(group).items():
-        for to in await rows.targets():
-            after: str | None = None
-            while rule in {None, to.target_id.rule}:
-                found, after = await rows.settled(to, after)
-                for settled in found:
-                    yield _settled_row(region, settled)
-                if after is None:
-                    break
+async def _settled(region: str, rows: DynamoOwedKeys, rule: str | None) -> AsyncIterator[ParkedRow]:
+    for to in await rows.targets():
+        after: str | None = None
+        while rule in {None, to.target_id.rule}:
+            found, after = await rows.settled(to, after)
+            for settled in found:
+                yield _settled_row(region, settled)
+            if after is None:
+                break
+
+
+async def _of_regions(
+    group: Group, of: Callable[[str, DynamoOwedKeys], Awaitable[list[_Row]]], silent: Silent | None
+) -> list[_Row]:
+    """What every region's table holds, asked at the same time: one that is away keeps the others from nothing."""
+
+    async def one(region: str, rows: DynamoOwedKeys) -> list[_Row]:
+        try:
+            return await of(region, rows)
+        except ReplicatorError as error:
+            if silent is None or error.exit_code != EXIT_UNREACHABLE:
+                raise
+            silent.append(error)
+            return []
+
+    found = await asyncio.gather(*(one(region, rows) for region, rows in tables_of(group).items()))
+    return [row for rows in found for row in rows]
 
 
 async def parked_named(group: Group, row: str) -> Parked:
     """The open row whose id begins so."""
-    rows = [each for each in await open_rows(group) if len(row) >= _LEAST_OF_ID and each.owed.row_id.startswith(row)]
+    silent: Silent = []
+    found = await open_rows(group, silent=silent)
+    rows = [each for each in found if len(row) >= _LEAST_OF_ID and each.owed.row_id.startswith(row)]
     if len(rows) > 1:
         raise RequestRefused(f"{len(rows)} parked keys have an id that begins with {row}.", advice="Write more of it.")
+    if not rows and silent:
+        raise silent[0]
     if not rows:
         raise RequestRefused(
             f"There is no parked key {row}.",

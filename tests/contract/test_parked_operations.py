@@ -15,7 +15,7 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.conflict_log import shown
 from replicator.adapters.dynamodb.owed_keys import owed_keys
 from replicator.checks.creation import initialise
-from replicator.domain.errors import TableMissing
+from replicator.domain.errors import TableMissing, Unreachable
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement, row_id
 from replicator.domain.records import Event, ItemKey
@@ -159,6 +159,27 @@ async def test_a_table_that_is_missing_is_named_where_a_rule_parks(bench: Bench)
     stops = settings.rules[0].model_copy(update={"refused": "stop"})
     settings = settings.model_copy(update={"rules": [stops]})
     assert await parked_rows.list_parked(Group(settings, bench.places, lambda _: None)) == []
+
+
+async def test_a_region_that_is_away_hides_no_other_regions_rows(bench: Bench) -> None:
+    row = await bench.owe()
+    nowhere = RegionSettings.model_validate({"region": "eu-west-1", "endpoint_url": "http://127.0.0.1:9"})
+    back = {"name": "back", "table": "other", "source": "eu", "replicas": [{"region": "us", "table": "copy"}]}
+    settings = Settings.model_validate(
+        {**bench.settings.model_dump(mode="json", exclude_defaults=True), "rules": [
+            {"name": "orders", "table": bench.table, "source": "us", "replicas": ["eu"]}, back,
+        ]}
+    )  # fmt: skip
+    async with open_place("eu", nowhere, ClientTimes(), connections=2) as away:
+        group = Group(settings, {**bench.places, "eu": away}, lambda _: None)
+        silent: parked_rows.Silent = []
+        listed = await parked_rows.list_parked(group, everything=True, silent=silent)
+        assert [each.row for each in listed if each.is_open] == [row.row_id[:12]]
+        assert ["replicator-owed" in error.message for error in silent] == [True]
+        assert (await parked_rows.parked_named(group, row.row_id[:8])).owed == row
+        for attempt in (parked_rows.parked_named(group, "000000"), parked_rows.list_parked(group)):
+            with pytest.raises(Unreachable):
+                await attempt
 
 
 async def test_an_inspected_item_shows_what_is_parked(bench: Bench) -> None:
