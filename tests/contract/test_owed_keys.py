@@ -172,6 +172,8 @@ async def test_what_a_region_missed_is_apart_from_what_it_refused(rows: OwedKeys
     await rows.put(owed(5), ITEM, OPEN)
     missed = await rows.put(owed(5, to=MISSED, replaced="a rank"), None, OPEN)
     assert await held(rows, MISSED) == [missed]
+    assert await rows.find(MISSED, missed.row_id) == missed
+    assert await rows.find(AP, missed.row_id) is None
     assert await rows.settle(owed(5), Settlement.APPLIED, "host.1", OPEN)
     assert (await held(rows), await held(rows, MISSED)) == ([], [missed])
 
