@@ -44,6 +44,7 @@ LONG = {
 """What takes minutes as a whole: explorers, set-ups, real processes. `make test-long`, which CI runs too."""
 MEASURED = {
     "contract/test_metered_region.py",
+    "contract/test_owed_keys.py",
     "contract/test_parked_operations.py",
     "contract/test_target_succession.py",
     "engine",

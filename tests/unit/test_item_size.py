@@ -71,6 +71,7 @@ def test_an_image_that_is_long_only_on_the_wire_is_not_too_large() -> None:
     assert excess(many, STAMP_BYTES) is None
 
 
-def test_what_is_no_item_has_no_size() -> None:
+@pytest.mark.parametrize("wire", [b'{"pk":"a"}', b'{"pk":{"S":5}}'])
+def test_what_is_no_item_has_no_size(wire: bytes) -> None:
     with pytest.raises(MalformedRecord, match="not DynamoDB JSON"):
-        item_size(Image(b'{"pk":"a"}'))
+        item_size(Image(wire))
