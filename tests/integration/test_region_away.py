@@ -177,8 +177,8 @@ def conclude(mesh: Mesh, *faults: Fault) -> None:
 
 
 def test_a_region_that_is_away_holds_no_other_one_back(tmp_path: Path) -> None:
-    with open_mesh(tmp_path, "active-active") as mesh:
-        outage(mesh, Fault.HANG, 5)
+    with open_mesh(tmp_path, "active-active", every=0.5) as mesh:
+        outage(mesh, Fault.HANG, 3)
         conclude(mesh, Fault.HANG)
 
 
