@@ -13,6 +13,7 @@ from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
 from replicator.domain.errors import ConfigurationInvalid
+from replicator.observability.readiness import unready
 from replicator.observability.status_document import shown
 from replicator.settings.admin import url
 
@@ -39,7 +40,7 @@ async def serve_admin(
         return web.Response(text=f"{reason or 'ok'}\n", status=503 if reason else 200)
 
     async def readyz(_: web.Request) -> web.Response:
-        reasons = board.unready()
+        reasons = unready(board)
         held = [] if reasons else [row.sentence for row in board.held_rows()[:_MOST_HELD]]
         return web.Response(text="\n".join(reasons or ["ready", *held]) + "\n", status=503 if reasons else 200)
 

@@ -18,7 +18,7 @@ from replicator.checks.table_choices import LeftOut, sift
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RuleName
-from replicator.observability.status_board import Choice
+from replicator.observability.target_states import Choice
 from replicator.ports.services import ServiceId, ServiceKind
 from replicator.settings import choosing, expanded, target_problems
 from replicator.settings.compiled_rules import rule_per_source

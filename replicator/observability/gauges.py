@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from replicator.domain.presence import Standing
 from replicator.observability import paced_tables
+from replicator.observability.readiness import standing
 
 if TYPE_CHECKING:
     from prometheus_client import Gauge
@@ -90,7 +91,7 @@ def _shards(metrics: Metrics, board: Board) -> None:
         for rule in {target_id.rule for target_id in shard.stalls}:
             stalled[rule, shard.stream.region] = stalled.get((rule, shard.stream.region), 0.0) + 1
     waiting: Values = {}
-    for each in board.standing():
+    for each in standing(board):
         place = (each.standstill.rule, each.stream.region, each.standstill.why.value)
         waiting[place] = waiting.get(place, 0.0) + max(1, len(each.standstill.shards))
     _set(metrics.waiting, waiting)

@@ -1,22 +1,16 @@
 """The status board: the position and state of every target on every shard of this worker.
 
-Owns what /healthz, /readyz and /metrics are answered from; `shown` draws it as /status. Invariant: everything is keyed
-by region, stream and shard together, since two regions may show the same ARN; and what is reported per page touches one
-shard only, so a thousand shards cost no more per page than one.
+Owns what /healthz, /readyz (`readiness`) and /metrics (`gauges`) are answered from; `status_document` draws it as
+/status. Invariant: everything is keyed by region, stream and shard together, since two regions may show the same ARN;
+and what is reported per page touches one shard only, so a thousand shards cost no more per page than one.
 """
 
 from __future__ import annotations
 
-import enum
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import partial
-from typing import NamedTuple
 
-from replicator.domain.errors import Disposition, ReplicatorError
-from replicator.domain.gaps import Gap
-from replicator.domain.held import Hold, cause_of
+from replicator.domain.held import Hold
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.owed_keys import OwedFor, OwedTo
 from replicator.domain.progress import HORIZON, Position, latest
@@ -26,7 +20,20 @@ from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill
 from replicator.domain.shards.unread import LOST
 from replicator.domain.targets import TargetId
-from replicator.observability.held_rows import Held, HeldRow, Met, is_held, rows_of
+from replicator.observability.held_rows import Held, HeldRow, Met, rows_of
+from replicator.observability.target_states import (
+    UNKNOWN,
+    Choice,
+    End,
+    Figure,
+    ShardState,
+    Spot,
+    TargetState,
+    Trouble,
+    Waiting,
+    spot_of,
+    word_of,
+)
 from replicator.ports.clock import Clock
 from replicator.ports.events import Overview, OwedRows, PacedTable, Place, RegionState
 from replicator.ports.services import ServiceId, ServiceKind
@@ -36,156 +43,6 @@ _HEALTHY_SECONDS = 90.0
 
 _SEEN_SECONDS = 15.0
 """Behind so long a shard that was given back was seen by the worker that reports what none reads."""
-
-_SILENCE_SECONDS = 15.0
-"""A shard that was not read for so long is not taken for caught up."""
-
-OK, UNKNOWN, BLOCKED, STALLED = "ok", "unknown", "blocked", "stalled"
-"""States of a target at a shard that is read here, or was until the lease was lost; what is not read has others."""
-
-READ_HERE = frozenset({OK, UNKNOWN, BLOCKED, STALLED})
-"""States of what is read here."""
-
-_MOST_REASONS = 20
-"""Reasons for not being ready that are written out; an outage may give every shard one of its own."""
-
-
-class Spot(NamedTuple):
-    """One shard of one stream of one region."""
-
-    region: RegionId
-    arn: str
-    shard_id: ShardId
-
-
-def spot_of(stream: StreamRef, shard_id: ShardId) -> Spot:
-    """The key of a shard."""
-    return Spot(stream.region, stream.arn, shard_id)
-
-
-@dataclass(slots=True)
-class Trouble:
-    """Why something does not go on."""
-
-    error: ReplicatorError
-    key: str | None
-    since: float
-    times: int = 1
-
-
-@dataclass(slots=True)
-class Stall:
-    """A target that does not progress on a shard that is ours."""
-
-    reason: str
-    remedy: str
-    since: float
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A rule that does not move on some shards of a stream, whichever worker should read them."""
-
-    stream: StreamRef
-    standstill: Standstill
-    since: float
-
-
-@dataclass(slots=True)
-class TargetState:
-    """One target on one shard. Wall-clock seconds: `pending_since`, `through`; monotonic: `progress_at`."""
-
-    place: Place
-    position: Position | None = None
-    """None until it was reported; what is stored then still counts."""
-    pending_since: float | None = None
-    """Creation of the oldest record of the page in hand."""
-    through: float | None = None
-    """Everything from a second before this lies before its place: as stored, as applied, or as a poll said."""
-    level: bool = False
-    """Whether the last poll found nothing behind its place."""
-    last_lag: float | None = None
-    progress_at: float = 0.0
-    seen_at: float = 0.0
-    """When it came in sight (monotonic)."""
-    heard: bool = False
-    """Whether what was read since says more than what is stored."""
-    trouble: Trouble | None = None
-    counts: Counter[str] = field(default_factory=Counter)
-
-    def lag(self, now: float, silence: float, age: float) -> float | None:
-        """At most how old the oldest record is that was not applied; 0 when caught up, None when that is not known.
-
-        `silence`: seconds since the shard was last read. What is not read is not caught up: its lag grows. `age`:
-        seconds since it came in sight. What is stored says only how old a change may be that waits; whether one waits
-        shows with the first answer, which is awaited for a while.
-        """
-        if not self.heard and age <= _SILENCE_SECONDS:
-            return None
-        if self.level and silence <= _SILENCE_SECONDS:
-            return 0.0
-        return lag_seconds(latest(self.pending_since, self.through), now)
-
-    def moved(self, position: Position, at: float) -> None:
-        """Its place is another; what was known of the time of a place before stays true."""
-        self.position, self.progress_at, self.heard = position, at, True
-        self.through = latest(self.through, position.through)
-
-    def stands(self, position: Position) -> None:
-        """It goes on, or begins, at a stored place."""
-        self.position, self.through, self.level = position, latest(self.through, position.through), False
-
-
-@dataclass(slots=True)
-class ShardState:
-    """One shard that this worker holds, or held a moment ago."""
-
-    stream: StreamRef
-    shard_id: ShardId
-    read_at: float
-    """Monotonic seconds of the last answered poll; at first those of the first sight."""
-    lease: Lease | None = None
-    targets: dict[TargetId, TargetState] = field(default_factory=dict)
-    stalls: dict[TargetId, Stall] = field(default_factory=dict)
-    gaps: dict[TargetId, Gap] = field(default_factory=dict)
-    """Losses, by target id, behind which the target did not go on yet."""
-
-    @property
-    def shown(self) -> str:
-        """The shard for readers."""
-        return f"shard {self.shard_id} of {self.stream.table} in {self.stream.region}"
-
-
-class End(enum.Enum):
-    """How reading a shard for a target ends: what another worker may go on with, what none may, and what is over."""
-
-    GIVEN_BACK = "given back"
-    LOST = "lost"
-    FINISHED = "finished"
-
-
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """How a target stands at a shard, in figures; None: not known. `idle`: seconds since it moved or was level."""
-
-    target: Target
-    stream: StreamRef
-    shard_id: ShardId | None
-    state: str
-    lag: float | None
-    retention_left: float | None
-    idle: float
-
-
-@dataclass(frozen=True, slots=True)
-class Choice:
-    """The tables that a rule chooses: those that are replicated, and those left out by (reason, advice)."""
-
-    rule: str
-    region: str
-    chooses: str
-    tables: tuple[str, ...]
-    left_out: Mapping[str, tuple[str, str]]
 
 
 class Board:
@@ -429,7 +286,7 @@ class Board:
     def _figure(self, shard: ShardState, state: TargetState, *, is_lost: bool = False) -> Figure:
         lag, target = self.lag(shard, state), state.place.target
         left = 0.0 if target.target_id in shard.gaps else retention_left_seconds(lag)
-        word = LOST if is_lost else _word(shard, state, lag)
+        word = LOST if is_lost else word_of(shard, state, lag)
         return Figure(target, shard.stream, shard.shard_id, word, lag, left, self.clock.monotonic() - state.progress_at)
 
     def health(self) -> str | None:
@@ -448,76 +305,3 @@ class Board:
             if state.trouble is not None
         ]
         return rows_of(self.rules, self.held, [*services, *targets])
-
-    def unready(self) -> list[str]:
-        """Reasons why this worker does not do its work now; empty when it does.
-
-        What is held is none while some rule runs: neither a restart nor another worker could do more.
-        """
-        rows = self.held_rows()
-        held = [rule for rule in self.rules if is_held(rule, rows)]
-        names = {rule.name for rule in held}
-        reasons = ["draining"] if self.draining else []
-        if not self.rules and self.worker is None:
-            reasons.append("the tables of the rules were not looked for yet")
-        reasons += [
-            f"rule {rule.name}: the stream of {rule.table} in {rule.source} was not listed yet"
-            for rule in self.rules
-            if (rule.source, rule.table) not in self.cycled and rule not in held
-        ]
-        if rows and not self.choices and len(held) == len(self.rules):
-            reasons += [row.sentence for row in rows]
-        told = [row.error for row in rows]
-        resting = {(rule.source, rule.table) for rule in held}
-        resting -= {(rule.source, rule.table) for rule in self.rules if rule not in held}
-        reasons += [
-            f"{service.shown}: {trouble.error.worker_sentence}"
-            for service, trouble in self.services.items()
-            if trouble.error not in told and (service.region, service.table) not in resting
-        ]
-        for _, state in self.targets():
-            if state.trouble is None or cause_of(state.trouble.error) is not None:
-                continue
-            if state.trouble.error.disposition is not Disposition.PARK:
-                reasons.append(f"{state.place.target.target_id}: {state.trouble.error.worker_sentence}")
-        reasons += self._stalls()
-        reasons += [
-            f"rule {each.standstill.rule} on {each.stream.table} in {each.stream.region} does not progress:"
-            f" {each.standstill.reason} {each.standstill.remedy}"
-            for each in self.standing()
-            if each.standstill.rule not in names
-        ]
-        reasons = list(dict.fromkeys(reasons))
-        more = len(reasons) - _MOST_REASONS
-        return reasons if more <= 0 else [*reasons[:_MOST_REASONS], f"{more} more reasons: see /status"]
-
-    def standing(self) -> Iterator[Waiting]:
-        """Standstills that no target or pipeline of ours tells the reason of."""
-        for waiting in self.waiting.values():
-            for each in waiting:
-                if not each.standstill.shards or not all(map(partial(self._is_told, each), each.standstill.shards)):
-                    yield each
-
-    def _is_told(self, waiting: Waiting, shard_id: ShardId) -> bool:
-        rule, shard = waiting.standstill.rule, self.shards.get(spot_of(waiting.stream, shard_id))
-        return shard is not None and (
-            any(each.rule == rule for each in shard.stalls)
-            or any(each.trouble is not None and each.place.target.rule == rule for each in shard.targets.values())
-        )
-
-    def _stalls(self) -> Iterator[str]:
-        """Shards that do not progress for a reason that is not reported already."""
-        for shard in self.shards.values():
-            for target_id, stall in shard.stalls.items():
-                state = shard.targets.get(target_id)
-                if state is None or state.trouble is None:
-                    yield f"{target_id} on {shard.shown} does not progress: {stall.reason} {stall.remedy}".rstrip()
-
-
-def _word(shard: ShardState, state: TargetState, lag: float | None) -> str:
-    """How a target stands at a shard that is read here."""
-    if state.trouble is not None:
-        return BLOCKED
-    if state.place.target.target_id in shard.stalls:
-        return STALLED
-    return UNKNOWN if lag is None else OK

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.domain.presence import Standing
 from replicator.observability import paced_tables
-from replicator.observability.status_board import READ_HERE
+from replicator.observability.readiness import unready
+from replicator.observability.target_states import READ_HERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,16 +18,8 @@ if TYPE_CHECKING:
     from replicator.domain.identifiers import RegionId, RuleName, TableName
     from replicator.domain.rules import Rule
     from replicator.observability.held_rows import HeldRow
-    from replicator.observability.status_board import (
-        Board,
-        Choice,
-        Figure,
-        ShardState,
-        Stall,
-        TargetState,
-        Trouble,
-        Waiting,
-    )
+    from replicator.observability.status_board import Board
+    from replicator.observability.target_states import Choice, Figure, ShardState, Stall, TargetState, Trouble, Waiting
     from replicator.ports.events import OwedRows
 
 _MOST_STANDING = 1000
@@ -38,7 +31,7 @@ _MOST_SHARDS = 100
 
 def shown(board: Board) -> dict[str, Any]:
     """The whole board."""
-    now, unready = board.clock.monotonic(), board.unready()
+    now, reasons = board.clock.monotonic(), unready(board)
     shards: dict[tuple[RuleName, RegionId, TableName], list[dict[str, Any]]] = {}
     for spot in sorted(board.shards):
         shard = board.shards[spot]
@@ -50,8 +43,8 @@ def shown(board: Board) -> dict[str, Any]:
         "group": board.group,
         "worker": board.worker,
         "draining": board.draining,
-        "ready": not unready,
-        "unready": unready,
+        "ready": not reasons,
+        "unready": reasons,
         "owned_shards": board.owned,
         "services": _services(board, now),
         "coordination": {"unreachable_seconds": round(board.unreachable_seconds, 1)},

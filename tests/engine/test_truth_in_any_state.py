@@ -17,6 +17,7 @@ from replicator.domain.rules import Rule
 from replicator.engine.limits import Limits
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
+from replicator.observability.readiness import unready
 from replicator.observability.status_board import Board
 from replicator.ports.clock import Clock
 from tests.engine.world import AP, EPOCH_SECONDS, EU, Process, World, rule, target
@@ -100,7 +101,7 @@ class Story:
         """What happened, and what each process shows."""
         boards = [process.observer.board for process in self.processes]
         shown = [
-            (board.worker, [(each.shard_id, each.state, each.lag) for each in board.figures()], board.unready())
+            (board.worker, [(each.shard_id, each.state, each.lag) for each in board.figures()], unready(board))
             for board in boards
         ]
         owners = {shard: row.owner for shard, row in self.world.coordination.rows(self.world.ref).items()}

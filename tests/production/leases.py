@@ -14,6 +14,7 @@ from replicator.engine.limits import Limits
 from replicator.laboratory.memory import MemoryRegion, OpenFence
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
+from replicator.observability.readiness import unready
 from replicator.observability.status_board import Board
 from replicator.ports.targets import Fence
 from tests.engine.world import AP, Process, World, eu_rule, hold, id_of, key_of, rule, target
@@ -229,13 +230,13 @@ async def looks_alive() -> None:
     world = World()
     process, board = _watched(world)
     async with process:
-        await eventually(lambda: board.unready() == [], "a worker that reads is ready")
+        await eventually(lambda: unready(board) == [], "a worker that reads is ready")
         gate = hold(world.streams.faults, "GetRecords")
-        await eventually(lambda: any("s0" in reason for reason in board.unready()), "who does nothing is not ready")
+        await eventually(lambda: any("s0" in reason for reason in unready(board)), "who does nothing is not ready")
         await asyncio.sleep(300)
         require(board.health() is None, "what others do wrong is no reason to restart")
         gate.set()
-        await eventually(lambda: board.unready() == [], "whoever goes on is ready again")
+        await eventually(lambda: unready(board) == [], "whoever goes on is ready again")
         hold(world.coordination.faults, "state")
         await asyncio.sleep(120)
         require(board.health() is not None, "a coordinator that attempts nothing is restarted")

@@ -24,6 +24,7 @@ from replicator.engine.shard.pipeline import Pipeline
 from replicator.engine.shard.worker import ShardWorker
 from replicator.laboratory.memory import MemoryCoordination, region
 from replicator.observability.observer import LiveObserver
+from replicator.observability.readiness import unready
 from replicator.observability.status_board import Board
 from replicator.ports.services import ServiceId, ServiceKind
 from tests.production.guarantee import Mutant
@@ -173,7 +174,7 @@ def _heartbeats_count(original: Any) -> Any:
 
 
 def _unhealthy_when_not_ready(original: Any) -> Any:
-    return lambda self: "; ".join(self.unready()) or original(self)
+    return lambda self: "; ".join(unready(self)) or original(self)
 
 
 ALIVE = {

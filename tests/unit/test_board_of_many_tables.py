@@ -10,8 +10,10 @@ from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
-from replicator.observability.status_board import Board, Choice
+from replicator.observability.readiness import unready
+from replicator.observability.status_board import Board
 from replicator.observability.status_document import shown
+from replicator.observability.target_states import Choice
 from replicator.ports.events import BatchReport, Place
 from replicator.ports.services import ServiceId, ServiceKind, source_service
 
@@ -86,7 +88,7 @@ def test_what_is_told_late_of_a_table_that_is_no_longer_read_makes_nobody_unread
     board, observer = board_with("orders-1", "orders-2")
     observer.cycle(stream("orders-1"), 1, 1)
     observer.cycle(stream("orders-2"), 1, 1)
-    assert board.unready() == []
+    assert unready(board) == []
     board.reads([rule("orders-1")], [choice("orders-1")])
     observer.service_failed(source_of("orders-2"), Unreachable("It is gone."))
     observer.service_failed(source_of("orders-1"), Unreachable("It does not answer."))
@@ -100,11 +102,11 @@ def test_a_table_that_comes_again_must_be_listed_again() -> None:
     observer.cycle(stream("orders-1"), 1, 1)
     board.reads([], [choice()])
     board.reads([rule("orders-1")], [choice("orders-1")])
-    assert board.unready() == ["rule orders: the stream of orders-1 in us was not listed yet"]
+    assert unready(board) == ["rule orders: the stream of orders-1 in us was not listed yet"]
 
 
 def test_a_worker_is_not_ready_before_it_looked_for_tables_and_ready_without_any() -> None:
     board = Board("test", [], Clock())
-    assert board.unready() == ["the tables of the rules were not looked for yet"]
+    assert unready(board) == ["the tables of the rules were not looked for yet"]
     LiveObserver(board, Metrics(), Clock()).session_began(WorkerId("me"))
-    assert board.unready() == []
+    assert unready(board) == []

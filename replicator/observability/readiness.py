@@ -1,0 +1,84 @@
+"""Why a worker does not do its work now, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+
+from replicator.domain.errors import Disposition
+from replicator.domain.held import cause_of
+from replicator.domain.identifiers import ShardId
+from replicator.observability.held_rows import is_held
+from replicator.observability.status_board import Board
+from replicator.observability.target_states import Waiting, spot_of
+
+_MOST_REASONS = 20
+"""Reasons for not being ready that are written out; an outage may give every shard one of its own."""
+
+
+def unready(board: Board) -> list[str]:
+    """Reasons why this worker does not do its work now; empty when it does.
+
+    What is held is none while some rule runs: neither a restart nor another worker could do more.
+    """
+    rows = board.held_rows()
+    held = [rule for rule in board.rules if is_held(rule, rows)]
+    names = {rule.name for rule in held}
+    reasons = ["draining"] if board.draining else []
+    if not board.rules and board.worker is None:
+        reasons.append("the tables of the rules were not looked for yet")
+    reasons += [
+        f"rule {rule.name}: the stream of {rule.table} in {rule.source} was not listed yet"
+        for rule in board.rules
+        if (rule.source, rule.table) not in board.cycled and rule not in held
+    ]
+    if rows and not board.choices and len(held) == len(board.rules):
+        reasons += [row.sentence for row in rows]
+    told = [row.error for row in rows]
+    resting = {(rule.source, rule.table) for rule in held}
+    resting -= {(rule.source, rule.table) for rule in board.rules if rule not in held}
+    reasons += [
+        f"{service.shown}: {trouble.error.worker_sentence}"
+        for service, trouble in board.services.items()
+        if trouble.error not in told and (service.region, service.table) not in resting
+    ]
+    for _, state in board.targets():
+        if state.trouble is None or cause_of(state.trouble.error) is not None:
+            continue
+        if state.trouble.error.disposition is not Disposition.PARK:
+            reasons.append(f"{state.place.target.target_id}: {state.trouble.error.worker_sentence}")
+    reasons += _stalls(board)
+    reasons += [
+        f"rule {each.standstill.rule} on {each.stream.table} in {each.stream.region} does not progress:"
+        f" {each.standstill.reason} {each.standstill.remedy}"
+        for each in standing(board)
+        if each.standstill.rule not in names
+    ]
+    reasons = list(dict.fromkeys(reasons))
+    more = len(reasons) - _MOST_REASONS
+    return reasons if more <= 0 else [*reasons[:_MOST_REASONS], f"{more} more reasons: see /status"]
+
+
+def standing(board: Board) -> Iterator[Waiting]:
+    """Standstills that no target or pipeline of ours tells the reason of."""
+    for waiting in board.waiting.values():
+        for each in waiting:
+            if not each.standstill.shards or not all(map(partial(_is_told, board, each), each.standstill.shards)):
+                yield each
+
+
+def _is_told(board: Board, waiting: Waiting, shard_id: ShardId) -> bool:
+    rule, shard = waiting.standstill.rule, board.shards.get(spot_of(waiting.stream, shard_id))
+    return shard is not None and (
+        any(each.rule == rule for each in shard.stalls)
+        or any(each.trouble is not None and each.place.target.rule == rule for each in shard.targets.values())
+    )
+
+
+def _stalls(board: Board) -> Iterator[str]:
+    """Shards that do not progress for a reason that is not reported already."""
+    for shard in board.shards.values():
+        for target_id, stall in shard.stalls.items():
+            state = shard.targets.get(target_id)
+            if state is None or state.trouble is None:
+                yield f"{target_id} on {shard.shown} does not progress: {stall.reason} {stall.remedy}".rstrip()
