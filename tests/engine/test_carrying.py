@@ -9,7 +9,7 @@ import pytest
 
 from replicator.domain.modes.requests import GuardedPut, Put
 from replicator.domain.rules import OnRefusal
-from replicator.engine.applying import applier
+from replicator.engine.applying import applier, jobs
 from replicator.engine.limits import Limits
 from tests.engine.shard_bench import ShardBench
 from tests.engine.world import World, eu_rule, key_of, slow, until
@@ -130,7 +130,7 @@ async def test_a_key_that_is_refused_for_good_is_parked_when_its_partition_takes
     ("bound", "most"), [("_MOST_CARRIED_KEYS", 2), ("_MOST_CARRIED_BYTES", 900), ("_MOST_BEHIND", 60)]
 )
 async def test_what_is_carried_over_is_bounded(bound: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(applier, bound, most)
+    monkeypatch.setattr(jobs if hasattr(jobs, bound) else applier, bound, most)
     world = World()
     hot = [f"h{number}" for number in range(8)]
     throttled(world, *hot)

@@ -11,7 +11,7 @@ from replicator.domain.errors import RecordsTrimmed
 from replicator.domain.progress import END, HORIZON, Position, Window, after
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.ownership.running_shards import RunningShards
-from replicator.engine.reading.cursors import Page
+from replicator.engine.reading.cursors import Cursor, Page
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.reading.reader import ShardReader
 from replicator.engine.shard import checkpoints, losses
@@ -206,18 +206,15 @@ ENDS = {
 
 
 def _never_slower(_: Any) -> Any:
-    def idle(self: Any, cursor: Any) -> float:
-        return float(self._limits.poll_seconds)
-
-    return idle
+    return lambda self, least, most: least
 
 
 def _ever_slower(_: Any) -> Any:
-    def idle(self: Any, cursor: Any) -> float:
-        cursor.idle_seconds = max(cursor.idle_seconds * 2, self._limits.poll_seconds)
-        return float(cursor.idle_seconds)
+    def next_idle(self: Any, least: float, most: float) -> float:
+        self.idle_seconds = max(self.idle_seconds * 2, least)
+        return float(self.idle_seconds)
 
-    return idle
+    return next_idle
 
 
 def _counts_and_waits_for_nothing(_: Any) -> Any:
@@ -228,8 +225,8 @@ def _counts_and_waits_for_nothing(_: Any) -> Any:
 
 
 IDLE = {
-    "slower_when_idle": Mutant("idle shards are asked ever less often", ((ShardReader, "_idle", _never_slower),)),
-    "bound_of_the_lag": Mutant("and never less often than the bound", ((ShardReader, "_idle", _ever_slower),)),
+    "slower_when_idle": Mutant("idle shards are asked ever less often", ((Cursor, "next_idle", _never_slower),)),
+    "bound_of_the_lag": Mutant("and never less often than the bound", ((Cursor, "next_idle", _ever_slower),)),
 }
 MEMORY = {
     "budget_of_the_process": Mutant(

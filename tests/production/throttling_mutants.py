@@ -9,7 +9,7 @@ from typing import Any
 from replicator.domain.pacing import AdaptiveLimit, Pace
 from replicator.domain.shards.holdings import Holdings
 from replicator.domain.write_units import UnitBucket
-from replicator.engine.applying.applier import _Jobs
+from replicator.engine.applying.jobs import Jobs
 from replicator.engine.turns import Turns
 from tests.production.guarantee import Mutant
 
@@ -98,7 +98,7 @@ HOT = {
     ),
 }
 PAGES = {
-    "keys_are_carried_over": Mutant("pages go on without a throttled key", ((_Jobs, "wait_by_themselves", _no),)),
+    "keys_are_carried_over": Mutant("pages go on without a throttled key", ((Jobs, "wait_by_themselves", _no),)),
 }
 TABLE = {
     "it_falls": Mutant("the limit falls", ((AdaptiveLimit, "throttled", _never),)),

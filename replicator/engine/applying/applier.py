@@ -10,10 +10,8 @@ within bounds: it is carried over, and what comes of it meanwhile waits behind i
 from __future__ import annotations
 
 import asyncio
-import heapq
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
 
 from replicator.domain.coalescing import Run, coalesce
 from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
@@ -22,6 +20,7 @@ from replicator.domain.progress import HORIZON, Position, Window
 from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, UnreadRecord
 from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Tally, TargetContext
+from replicator.engine.applying.jobs import Job, Jobs, Unit
 from replicator.engine.applying.kinds import KINDS
 from replicator.engine.reading.memory_budget import weight
 from replicator.engine.waiting import Stopped, backoff, pause
@@ -36,77 +35,10 @@ _SLOW_TRY = 5
 """A refused record is tried again as if it had failed this often already: seconds apart, not milliseconds."""
 
 
-_MOST_CARRIED_KEYS = 256
-_MOST_CARRIED_BYTES = 2 * 1024 * 1024
 _MOST_BEHIND = 10_000
-"""Keys that wait for their partitions hold nothing back as long as there are no more of them, their records weigh no
-more, and no more records lie behind the first one: what is behind it is applied again after a crash.
+"""Keys that failed by themselves hold back no later page as long as no more records lie behind the first of them: what
+is behind it is applied again after a crash.
 """
-
-_Unit = Run | UnreadRecord
-
-
-@dataclass(slots=True)
-class _Job:
-    """What is left of one key's records in a page, or a record that cannot be understood."""
-
-    units: deque[_Unit]
-    wanted: _Unit
-    """What is tried in place of the first unit."""
-    attempt: int = 0
-    due_at: float = 0.0
-    in_trouble: bool = False
-    refused: bool = False
-    weight: int = 0
-    by_itself: bool = False
-    """Whether it failed by itself, so that it may wait alone; `weight`: about how many bytes it holds then."""
-
-
-class _Jobs:
-    """Jobs that were not tried yet, in stream order, then those that failed, as they fall due."""
-
-    def __init__(self, jobs: Iterable[_Job]) -> None:
-        self._fresh = deque(jobs)
-        self._failed: list[tuple[float, int, _Job]] = []
-        self._count = 0
-        self._alone = 0
-        self._weight = 0
-
-    def __len__(self) -> int:
-        return len(self._fresh) + len(self._failed)
-
-    def next(self) -> _Job:
-        if self._fresh:
-            return self._fresh.popleft()
-        job = heapq.heappop(self._failed)[2]
-        if job.by_itself:
-            self._alone -= 1
-            self._weight -= job.weight
-        return job
-
-    def add(self, job: _Job) -> None:
-        """A job that was not tried yet."""
-        self._fresh.append(job)
-
-    def wait_by_themselves(self) -> bool:
-        """Whether nothing is left but keys that failed by themselves, and not too many of them."""
-        fits = self._alone <= _MOST_CARRIED_KEYS and self._weight <= _MOST_CARRIED_BYTES
-        return fits and self._alone == len(self)
-
-    def rest(self) -> list[_Job]:
-        """Everything that is left."""
-        return [*self._fresh, *(job for _, _, job in sorted(self._failed))]
-
-    def put_back(self, job: _Job) -> None:
-        """A job whose next unit may be tried now, or as soon as it is due."""
-        if not job.attempt:
-            self._fresh.appendleft(job)
-            return
-        self._count += 1
-        heapq.heappush(self._failed, (job.due_at, self._count, job))
-        if job.by_itself:
-            self._alone += 1
-            self._weight += job.weight
 
 
 class TargetApplier:
@@ -118,7 +50,7 @@ class TargetApplier:
         self._context = context
         self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS
         self._rewind = rewind
-        self._carried: dict[ItemKey, _Job] = {}
+        self._carried: dict[ItemKey, Job] = {}
         """Keys that wait for their partitions, from one page to the next."""
         self._window = Window(HORIZON)
         self._troubles = 0
@@ -172,10 +104,10 @@ class TargetApplier:
         if window.in_flight and not self._carried:
             raise Stopped
 
-    def _jobs(self, runs: Iterable[Run], unread: Iterable[UnreadRecord]) -> _Jobs:
+    def _jobs(self, runs: Iterable[Run], unread: Iterable[UnreadRecord]) -> Jobs:
         """One job a key: what was carried over comes first, and what came since behind it."""
         carried, self._carried = self._carried, {}
-        jobs = _Jobs([])
+        jobs = Jobs([])
         for run in runs:
             units = self._driver.units(run)
             job = carried.get(run.key)
@@ -213,12 +145,12 @@ class TargetApplier:
             and rewind.until.covers(record.number)
         )
 
-    def _job(self, units: Iterable[_Unit]) -> _Job:
+    def _job(self, units: Iterable[Unit]) -> Job:
         left = deque(units)
-        return _Job(left, left[0])
+        return Job(left, left[0])
 
     async def _work(
-        self, jobs: _Jobs, tally: Tally, moved: Callable[[Position], None], more: asyncio.Event | None
+        self, jobs: Jobs, tally: Tally, moved: Callable[[Position], None], more: asyncio.Event | None
     ) -> None:
         """Take one job after the other until none is left; a job is one key, so keys keep their order.
 
@@ -258,14 +190,14 @@ class TargetApplier:
                 job.due_at = self._context.clock.monotonic() + failed_in
             jobs.put_back(job)
 
-    async def _pass_gate(self, job: _Job) -> None:
+    async def _pass_gate(self, job: Job) -> None:
         """Wait while the target is held; the observer gets why."""
         gate = self._context.ports.gate
         if gate.error is not None:
             self._in_trouble(job, gate.error)
             await gate.passed(self._context.stop)
 
-    async def _until_it_answers(self, job: _Job) -> None:
+    async def _until_it_answers(self, job: Job) -> None:
         """Wait while the target is away, for a turn to try it or for its first answer to anything.
 
         In a mesh a record takes effect in the regions that answer at once, and then waits.
@@ -282,7 +214,7 @@ class TargetApplier:
             moved(window.frontier)
             self._context.observer.moved(self.place, window.frontier)
 
-    async def _try(self, job: _Job, tally: Tally) -> float | None:
+    async def _try(self, job: Job, tally: Tally) -> float | None:
         """Apply a unit once; None when it is applied or set aside, else in how many seconds to try again.
 
         A refusal that repeats is reported to the observer with its key. A record that is refused for good may be
@@ -304,7 +236,7 @@ class TargetApplier:
         tally.take(tried)
         return None
 
-    async def _carry_out(self, wanted: _Unit, tried: Tally) -> None:
+    async def _carry_out(self, wanted: Unit, tried: Tally) -> None:
         if isinstance(wanted, UnreadRecord):
             await self._set_aside(wanted, tried)
         else:
@@ -316,7 +248,7 @@ class TargetApplier:
         await self._context.aside.record(record)
         tally.parked += 1
 
-    def _failed(self, job: _Job, error: ReplicatorError, began: float) -> float:
+    def _failed(self, job: Job, error: ReplicatorError, began: float) -> float:
         job.attempt += 1
         wait = self._pause(job, error, began)
         unit = job.units[0]
@@ -335,7 +267,7 @@ class TargetApplier:
             self._context.observer.retrying(self.place, error, job.attempt)
         return wait
 
-    def _pause(self, job: _Job, error: ReplicatorError, began: float) -> float:
+    def _pause(self, job: Job, error: ReplicatorError, began: float) -> float:
         """Seconds until the next try, by what the key itself met; none when it waits for the target with all others."""
         longest, probing = self._context.limits.backoff_seconds, self._context.ports.probing
         if error.disposition is not Disposition.RETRY:
@@ -349,14 +281,14 @@ class TargetApplier:
             longest = min(longest, PROBE_SECONDS)
         return backoff(job.attempt, longest)
 
-    def _in_trouble(self, job: _Job, error: ReplicatorError, key: str | None = None) -> None:
+    def _in_trouble(self, job: Job, error: ReplicatorError, key: str | None = None) -> None:
         if not job.in_trouble:
             job.in_trouble = True
             self._troubles += 1
         self.trouble = error
         self._context.observer.blocked(self.place, error, key)
 
-    def _recovered(self, job: _Job) -> None:
+    def _recovered(self, job: Job) -> None:
         self._need(job, needs=False)
         if job.in_trouble:
             job.in_trouble = False
@@ -365,13 +297,13 @@ class TargetApplier:
                 self.trouble = None
                 self._context.observer.unblocked(self.place)
 
-    def _need(self, job: _Job, *, needs: bool) -> None:
+    def _need(self, job: Job, *, needs: bool) -> None:
         """What is refused for good may be superseded by what comes next, so that is read without waiting for bytes."""
         if job.refused != needs:
             job.refused = needs
             self._context.ahead.need(1 if needs else -1)
 
-    def _give_up(self, jobs: _Jobs) -> None:
+    def _give_up(self, jobs: Jobs) -> None:
         while jobs:
             self._recovered(jobs.next())
 
@@ -399,9 +331,9 @@ class TargetApplier:
         )
 
 
-def _asked_by(unit: _Unit) -> Hashable:
+def _asked_by(unit: Unit) -> Hashable:
     return unit.key if isinstance(unit, Run) else unit.sequence
 
 
-def _records(unit: _Unit) -> Sequence[StreamRecord]:
+def _records(unit: Unit) -> Sequence[StreamRecord]:
     return unit.records if isinstance(unit, Run) else (unit,)

@@ -15,6 +15,7 @@ from typing import Protocol
 from replicator.domain.progress import HORIZON, Position
 from replicator.domain.records import StreamRecord
 from replicator.engine.reading.memory_budget import Grant
+from replicator.engine.waiting import jitter
 from replicator.ports.clock import Clock
 
 CURSORS_KEPT = 32
@@ -147,6 +148,15 @@ class Cursor:
     def urgent(self) -> bool:
         """Whether something waits for the page behind this place."""
         return any(is_urgent() for is_urgent in self.readers)
+
+    def next_idle(self, least: float, most: float) -> float:
+        """How long to wait behind an empty page, in seconds: the least at first, doubling to the most.
+
+        Where the most is reached shards part, so that those that began together are not polled in bursts.
+        """
+        before = self.idle_seconds
+        self.idle_seconds = min(max(before * 2, least), most)
+        return most * (0.5 + 0.5 * jitter()) if before < self.idle_seconds == most else self.idle_seconds
 
 
 class Cursors:

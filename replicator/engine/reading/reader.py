@@ -32,7 +32,7 @@ from replicator.engine.probing import Probing
 from replicator.engine.reading.cursors import Always, Cursor, Cursors, Expected, Page, Taker
 from replicator.engine.reading.memory_budget import ByteBudget, Grant, weight
 from replicator.engine.reading.poll_rate import ShardCalls
-from replicator.engine.waiting import jitter, pause_or_raise, retry_in, unless_stopped
+from replicator.engine.waiting import pause_or_raise, retry_in, unless_stopped
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer
 from replicator.ports.services import ServiceKind, shard_service
@@ -249,7 +249,7 @@ class ShardReader:
             if page is not None:
                 self._cursors.arrived(page)
                 return
-            await pause_or_raise(self._stop, self._idle(cursor))
+            await pause_or_raise(self._stop, cursor.next_idle(self._limits.poll_seconds, self._limits.idle_seconds))
 
     async def _judge(self, error: ReplicatorError, position: Position, cursor: Cursor) -> None:
         """Raise an error that is the caller's to decide; all others are repeated."""
@@ -398,13 +398,3 @@ class ShardReader:
         while (error := await self._probing.turn(self._stop, told=self.trouble is not None)) is not None:
             self.trouble = error
             self._observer.service_failed(self._service, error)
-
-    def _idle(self, cursor: Cursor) -> float:
-        """How long to wait behind an empty page: the poll interval at first, doubling to the bound.
-
-        Where the bound is reached shards part, so that those that began together are not polled in bursts.
-        """
-        before = cursor.idle_seconds
-        most = self._limits.idle_seconds
-        cursor.idle_seconds = min(max(before * 2, self._limits.poll_seconds), most)
-        return most * (0.5 + 0.5 * jitter()) if before < cursor.idle_seconds == most else cursor.idle_seconds

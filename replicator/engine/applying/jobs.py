@@ -1,0 +1,84 @@
+"""What is left of a page at a target: the keys that were not tried yet, and those that failed.
+
+Invariant: a key's records are tried in their order, one at a time.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from replicator.domain.coalescing import Run
+from replicator.domain.records import UnreadRecord
+
+_MOST_CARRIED_KEYS = 256
+_MOST_CARRIED_BYTES = 2 * 1024 * 1024
+"""Keys may wait by themselves as long as there are no more of them and their records weigh no more."""
+
+Unit = Run | UnreadRecord
+
+
+@dataclass(slots=True)
+class Job:
+    """What is left of one key's records in a page, or a record that cannot be understood."""
+
+    units: deque[Unit]
+    wanted: Unit
+    """What is tried in place of the first unit."""
+    attempt: int = 0
+    due_at: float = 0.0
+    in_trouble: bool = False
+    refused: bool = False
+    weight: int = 0
+    by_itself: bool = False
+    """Whether it failed by itself, so that it may wait alone; `weight`: about how many bytes it holds then."""
+
+
+class Jobs:
+    """Jobs that were not tried yet, in stream order, then those that failed, as they fall due."""
+
+    def __init__(self, jobs: Iterable[Job]) -> None:
+        self._fresh = deque(jobs)
+        self._failed: list[tuple[float, int, Job]] = []
+        self._count = 0
+        self._alone = 0
+        self._weight = 0
+
+    def __len__(self) -> int:
+        return len(self._fresh) + len(self._failed)
+
+    def next(self) -> Job:
+        """What is tried next."""
+        if self._fresh:
+            return self._fresh.popleft()
+        job = heapq.heappop(self._failed)[2]
+        if job.by_itself:
+            self._alone -= 1
+            self._weight -= job.weight
+        return job
+
+    def add(self, job: Job) -> None:
+        """A job that was not tried yet."""
+        self._fresh.append(job)
+
+    def wait_by_themselves(self) -> bool:
+        """Whether nothing is left but keys that failed by themselves, and not too many of them."""
+        fits = self._alone <= _MOST_CARRIED_KEYS and self._weight <= _MOST_CARRIED_BYTES
+        return fits and self._alone == len(self)
+
+    def rest(self) -> list[Job]:
+        """Everything that is left."""
+        return [*self._fresh, *(job for _, _, job in sorted(self._failed))]
+
+    def put_back(self, job: Job) -> None:
+        """A job whose next unit may be tried now, or as soon as it is due."""
+        if not job.attempt:
+            self._fresh.appendleft(job)
+            return
+        self._count += 1
+        heapq.heappush(self._failed, (job.due_at, self._count, job))
+        if job.by_itself:
+            self._alone += 1
+            self._weight += job.weight
