@@ -347,3 +347,14 @@ def test_every_wait_has_a_sentence_and_a_remedy(why: Why) -> None:
 def test_many_shards_are_counted() -> None:
     reason, _ = explain(Wait(Why.UNCLAIMED), [ShardId(f"s{number}") for number in range(9)])
     assert reason == "No worker takes shard s0, shard s1, shard s2 and 6 more."
+
+
+def test_a_target_whose_region_rests_stands_still_on_purpose() -> None:
+    watch, observed = Watch(PATIENCE), Observed(live={LIVE}, resting={(ORDERS, RegionId("eu"))})
+    for now in (0, 1000):
+        assert look(watch, now, row("s0"), observed=observed) == []
+
+
+def test_a_mesh_that_is_read_with_other_members_is_named() -> None:
+    reason, _ = explain(Wait(Why.OTHER_CONFIGURATION, ("w1",), ("orders/mesh",)), [ShardId("s0")])
+    assert "It reads it for orders/mesh" in reason
