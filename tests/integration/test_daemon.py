@@ -61,7 +61,9 @@ async def assert_coherent(readers: dict[str, CacheReader], *, at_least: int) -> 
 @pytest.mark.parametrize("kills", first(1, [1, 5]))
 async def test_kills_during_a_load_lose_nothing_and_leave_caches_coherent(world: World, kills: int) -> None:
     await world.create_tables()
-    config = world.write_settings(world.settings())
+    settings = world.settings()
+    settings["coordination"]["lease"] = "6s"  # a busy machine ends few sessions
+    config = world.write_settings(settings)
     world.initialise(config)
     users = Users(world, seed=1)
     daemon = world.daemon(config)
