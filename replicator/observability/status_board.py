@@ -46,7 +46,11 @@ _SEEN_SECONDS = 15.0
 
 
 class Board:
-    """Everything /status, /readyz and /healthz know."""
+    """Everything /status, /readyz and /healthz know.
+
+    It is longer than a class should be because it is one memory: what an event changes and what is derived from it are
+    kept apart from states (`target_states`), reasons (`readiness`) and figures (`gauges`), and not from each other.
+    """
 
     def __init__(self, group: str, rules: Iterable[Rule], clock: Clock) -> None:
         self.group = group

@@ -72,7 +72,11 @@ def owed_keys(place: Place, settings: Settings, clock: Clock) -> DynamoOwedKeys:
 
 
 class DynamoOwedKeys:
-    """The owed table of one group in one region."""
+    """The owed table of one group in one region.
+
+    It is longer than a class should be because every statement about a row, and the conditions that keep its version
+    from ever falling, stand beside each other.
+    """
 
     def __init__(  # noqa: PLR0913 - a composition root fills it once
         self,

@@ -42,7 +42,11 @@ is behind it is applied again after a crash.
 
 
 class TargetApplier:
-    """One target of one rule on one shard."""
+    """One target of one rule on one shard.
+
+    It is longer than a class should be because a key's order, its retries and what of it lets the position move are one
+    invariant; what is left of a page (`jobs`) and what a kind does (`kinds`) have modules of their own.
+    """
 
     def __init__(self, context: TargetContext, *, started_at: float | None, rewind: Rewind | None = None) -> None:
         self.place = context.place

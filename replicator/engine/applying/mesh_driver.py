@@ -62,7 +62,11 @@ _USERS = frozenset({Origin.LOCAL_PUT, Origin.LOCAL_DELETE, Origin.LOCAL_EXPIRY})
 
 
 class MeshDriver:
-    """One region's stream of a mesh."""
+    """One region's stream of a mesh.
+
+    It is longer than a class should be because both modes of a mesh settle, deliver and owe in the same order: what a
+    region that does not answer changes of it stands in one place.
+    """
 
     def __init__(self, context: TargetContext, plan: VersionedPlan | ActivePlan) -> None:
         assert context.ports.region is not None, "a mesh writes in its home region too"

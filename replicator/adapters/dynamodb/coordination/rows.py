@@ -108,7 +108,10 @@ class StreamRows:
 
 @dataclass(frozen=True, slots=True)
 class RowReader:
-    """Makes values of rows; `where` names the table in messages."""
+    """Makes values of rows; `where` names the table in messages.
+
+    It is as long as the layout has kinds of rows: one method for each.
+    """
 
     names: Names
     where: str
