@@ -218,7 +218,7 @@ async def test_an_unreachable_replica_region_holds_the_checkpoint_until_it_is_ba
 @pytest.mark.long
 async def test_a_record_that_the_replica_refuses_stops_the_shard_in_sight_until_it_fits(world: World) -> None:
     await world.create_tables()
-    config = world.write_settings(world.settings(rule={"cache": []}, caches={}))
+    config = world.write_settings(world.settings(rule={"cache": [], "refused": "stop"}, caches={}))
     world.initialise(config)
     daemon = world.daemon(config)
     async with world.client("us") as client:
@@ -228,7 +228,7 @@ async def test_a_record_that_the_replica_refuses_stops_the_shard_in_sight_until_
         await eventually("the reason in sight", lambda: _blocked(daemon, TO_EU))
         blocked = _blocked(daemon, TO_EU)
         assert blocked["key"] == "pk=huge"
-        assert "size" in blocked["reason"]
+        assert "409600" in blocked["reason"]
         assert "aaaa" not in daemon.log.read_text()
         assert daemon.terminate() == 0
         daemon.start()

@@ -46,7 +46,8 @@ class Mutant:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Run without the guard."""
-        kept = [(owner, name, vars(owner)[name]) for owner, name, _ in self.patches]
+        found = [(_definer(owner, name), name) for owner, name, _ in self.patches]
+        kept = [(owner, name, vars(owner)[name]) for owner, name in found]
         try:
             for (owner, name, original), (_, _, make) in zip(kept, self.patches, strict=True):
                 setattr(owner, name, make(original))
@@ -54,6 +55,11 @@ class Mutant:
         finally:
             for owner, name, original in reversed(kept):
                 setattr(owner, name, original)
+
+
+def _definer(owner: Any, name: str) -> Any:
+    """Where a class has a method from, or a module itself."""
+    return next((each for each in getattr(owner, "__mro__", ()) if name in vars(each)), owner)
 
 
 @dataclass(frozen=True, slots=True)
