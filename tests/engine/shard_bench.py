@@ -79,6 +79,8 @@ class ShardBench:
         self.found_at = found_at
         self.parents = tuple(map(ShardId, parents))
         self.budget = budget or ByteBudget(self.limits.in_flight_bytes)
+        self.shares_budget = False
+        """Whether another bench may hold bytes of it when this one ends."""
         self.clock, self.observer, self.stop = LoopClock(), Recorder(), asyncio.Event()
         self.woken = 0
         self.worker: ShardWorker
@@ -160,4 +162,5 @@ class ShardBench:
     async def __aexit__(self, *_: object) -> None:
         if not self.task.done():
             await self.kill()
-        assert self.budget.used == 0, "whoever ends holds no bytes"
+        if not self.shares_budget:
+            assert self.budget.used == 0, "what ended holds no bytes"

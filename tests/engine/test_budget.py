@@ -187,6 +187,7 @@ async def test_a_rule_that_cannot_go_on_does_not_keep_the_bytes_that_another_nee
     async with ShardBench(world, rule("down", target("down", AP)), shard="s0", limits=limits, budget=budget) as down:
         await until(lambda: budget.used >= 10_000)
         async with ShardBench(world, rule("up", target("up", EU)), shard="s1", limits=limits, budget=budget) as up:
+            up.shares_budget = True  # the other one tries again meanwhile
             last = world.records("s1")[-1].sequence
             await until(lambda: world.stored("s1", "up/eu") == last, within=300)
             await up.drain()
