@@ -8,12 +8,10 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= auto
 ARGS ?=
-
-# Coverage is judged after a whole run only.
-COVERAGE = $(if $(ARGS),,--cov=replicator/domain --cov=replicator/engine --cov-branch --cov-report=)
+PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long prove bench lint format lock schema
+.PHONY: help setup demo test test-long coverage prove bench lint format lock schema
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -25,13 +23,16 @@ setup: ## make .venv with the program, the demo's servers and the test tools
 demo: setup ## replicate real traffic between local servers, then compare every item
 	@$(BIN)/replicator demo $(ARGS)
 
-test: setup ## run the tests, in parallel and in random order (at most 5 CPU minutes)
-	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal -m "not long" $(COVERAGE) $(ARGS)
-	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/domain/*' --fail-under=100)
-	$(if $(ARGS),,$(BIN)/coverage report --include='replicator/engine/*' --fail-under=95)
+test: setup ## run the tests, one case of each kind, in parallel and in random order
+	$(PYTEST) -m "not long" $(ARGS)
 
-test-long: setup ## run all seeds, explorers, killed daemons, the demo, and set-ups of a later day (at most 15)
-	$(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal -m long $(ARGS)
+test-long: setup ## run all seeds, explorers, killed daemons, the demo, and set-ups of a later day
+	$(PYTEST) -m long $(ARGS)
+
+coverage: setup ## run what is close to the code once more, and judge how much of domain and engine it reaches
+	$(PYTEST) -m "not long and not no_cover" --cov=replicator/domain --cov=replicator/engine --cov-branch --cov-report=
+	$(BIN)/coverage report --include='replicator/domain/*' --fail-under=100
+	$(BIN)/coverage report --include='replicator/engine/*' --fail-under=95
 
 prove: setup ## search mode active-active: SET=zombie, SEEDS=100000, ABLATE=all (what is found stays in .prove.jsonl)
 	$(BIN)/python -m tests.simulation.prove $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS)) \
