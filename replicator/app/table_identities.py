@@ -31,7 +31,7 @@ class TableIdentities:
         self._nameless: set[str] = set()
 
     async def trouble(self, rule: str, region: str, table: Table) -> ReplicatorError | None:
-        """Why a table must not be written: it is another one. An endpoint that tells no ids is told of once."""
+        """Why a table must not be written: it is another one. An endpoint without ids is reported once."""
         if not table.table_id:
             if region not in self._nameless:
                 self._nameless.add(region)

@@ -2,7 +2,7 @@
 
 A rule would be wrong to run that would silently begin anew under another name on one of the streams that it reads, or
 in another mode or epoch on a table that it writes, or on a table that is another one than before. Invariant: what does
-not answer forbids nothing; it is told.
+not answer forbids nothing; it is reported.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def by_worker(answers: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]
 
 
 def held_of(daemons: Mapping[str, Mapping[str, Any]], rule: str) -> list[Mapping[str, Any]]:
-    """What workers say is held of a rule: each thing once, whoever says it."""
+    """What workers say is held of a rule: each thing once, however many workers say it."""
     found = {
         (row["table"], row["target"] or ""): row
         for daemon in daemons.values()

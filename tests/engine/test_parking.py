@@ -142,7 +142,7 @@ async def test_a_removal_settles_what_was_refused_before() -> None:
 
 
 async def test_a_removal_that_finds_nothing_leaves_a_tombstone_where_something_is_owed() -> None:
-    """Else what is owed could be brought by whoever holds its row still, behind the removal."""
+    """Else what is owed could be brought by a worker that still holds its row, behind the removal."""
     world = world_with("big")
     world.put("big", "seen")
     loose = parking(filter=Filter(where=Where("value == 'seen'")))

@@ -46,7 +46,7 @@ async def stream_that_shows_too_little() -> None:
         world.put("b", 1)
         await asyncio.sleep(200)
         require(set(world.holds()) == {"a"}, "records that show too little are not applied")
-        require(process.observer.troubles, "a stream that cannot be used is told")
+        require(process.observer.troubles, "a stream that cannot be used is reported")
         replace_stream(world, 3, "n1")
         world.put("c", 2)
         await eventually(lambda: "c" in world.holds(), "the rule goes on with a stream that can be used", within=300)

@@ -150,7 +150,7 @@ async def hand_offs() -> None:
         await eventually(lambda: _owners(world) == {"p2"}, "a dead worker's shards are taken over", within=15)
         hold(world.region.faults, "GuardedPut")
         world.put("a", 1)
-        await eventually(lambda: second.observer.of("stalled"), "a standstill is told", within=40)
+        await eventually(lambda: second.observer.of("stalled"), "a standstill is reported", within=40)
         shard, name, reason, remedy = second.observer.of("stalled")[0]
         told = (shard, name) == (world.shard_of(key_of("a")), "orders/eu") and reason and remedy
         require(told, "a standstill names shard, target, reason and remedy")
@@ -236,7 +236,7 @@ async def looks_alive() -> None:
         await asyncio.sleep(300)
         require(board.health() is None, "what others do wrong is no reason to restart")
         gate.set()
-        await eventually(lambda: unready(board) == [], "whoever goes on is ready again")
+        await eventually(lambda: unready(board) == [], "a worker that goes on is ready again")
         hold(world.coordination.faults, "state")
         await asyncio.sleep(120)
         require(board.health() is not None, "a coordinator that attempts nothing is restarted")

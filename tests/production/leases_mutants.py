@@ -141,7 +141,7 @@ HAND_OFFS = {
         "who stops gives its leases back", ((ShardWorker, "_last_flush", _never_released),)
     ),
     "rows_are_compared": Mutant("what the rows say is not ours is ended", ((RunningShards, "compare", _nothing),)),
-    "watchdog": Mutant("a standstill is told", ((Pipeline, "stall", _nothing),)),
+    "watchdog": Mutant("a standstill is reported", ((Pipeline, "stall", _nothing),)),
 }
 WAITS = {
     "rows_are_watched": Mutant("what no pipeline answers for is told", ((Watch, "look", _no_standstill),)),
@@ -181,7 +181,7 @@ ALIVE = {
     "attempts_count_heartbeats_do_not": Mutant(
         "health is what the coordinator attempts", ((LiveObserver, "service_recovered", _heartbeats_count),)
     ),
-    "watchdog": Mutant("a standstill is told", ((ShardWorker, "_watch", _nothing),)),
+    "watchdog": Mutant("a standstill is reported", ((ShardWorker, "_watch", _nothing),)),
     "health_is_not_readiness": Mutant(
         "an outage is no reason to restart", ((Board, "health", _unhealthy_when_not_ready),)
     ),

@@ -118,7 +118,7 @@ async def newest_wins() -> None:
         await eventually(lambda: world.stored() == "2", "a refused record holds no position")
         world.region.cure(BIG)
         done = await retry(world, shown)
-        require(done.how is None, "an operator is told when a row is no longer as it was shown")
+        require(done.how is None, "an operator sees when a row is no longer as it was shown")
         require(sequence_owed(world) == 2, "an older version settles no row")
         newer = row_of(world)
         assert newer is not None

@@ -36,7 +36,7 @@ async def hot_partition() -> None:
         require(pace.throttles >= len(hot), "hot keys were tried")
         require(min(pace.singles.allowed, pace.transactions.allowed) >= 64, "no limit fell")
         retries = [event for event in process.observer.of("retrying") if event[1] == "Throttled"]
-        require(not retries, "what only a partition throttles is told as a matter of its keys")
+        require(not retries, "what only a partition throttles is reported as a matter of its keys")
         world.region.hot = set()
         await eventually(world.same, "hot keys come by themselves once their partition takes them", within=40)
 
