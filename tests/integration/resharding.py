@@ -181,7 +181,7 @@ class Run:
         leaving.signal(signal.SIGTERM)
         measures.hand_over = await self._taken_over(left, leaving)
         self._tell(f"SIGTERM: {len(left)} shards handed over in {measures.hand_over:.1f} s")
-        assert leaving.process.wait(60) == 0
+        assert leaving.process.wait(PATIENT_SECONDS) == 0
 
     async def _written(self, share: float) -> None:
         await eventually("writing", lambda: self.users.written >= share * self._plan.changes, seconds=_WRITING_SECONDS)

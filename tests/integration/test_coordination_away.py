@@ -15,11 +15,11 @@ from tests.integration.faulty_endpoint import Fault, about
 from tests.integration.harness import Daemon, World
 from tests.integration.outages import REGION_OF, Endpoints, open_failing_world, through
 from tests.integration.true_lag import TrueLag
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.servers
 
 COORDINATION = "replicator-coordination"
-PATIENT_SECONDS = 60.0
 TO_EU = ("us", "eu")
 SETTLED_SECONDS = 5.0
 """By then leases are lost; the times of a stream are whole seconds."""

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import CacheReader, Daemon, Users, Valve, World, eventually, open_world, plain
+from tests.patience import PATIENT_SECONDS
 from tests.seeds import first
 
 pytestmark = pytest.mark.servers
@@ -49,13 +50,20 @@ async def reading(world: World, users: Users) -> AsyncIterator[dict[str, CacheRe
             await asyncio.gather(*tasks)
 
 
-async def assert_coherent(readers: dict[str, CacheReader], *, at_least: int) -> None:
-    total = 0
+async def assert_coherent(readers: dict[str, CacheReader]) -> None:
     for region, reader in readers.items():
-        compared, lies = await reader.incoherent()
+        _, lies = await reader.incoherent()
         assert not lies, f"the cache beside {region} lies about {lies[:5]}"
-        total += compared
-    assert total >= at_least
+
+
+async def read_enough(users: Users, readers: dict[str, CacheReader]) -> None:
+    """Let the readers go on until half of all items is in every cache, however long that takes here."""
+
+    async def filled() -> bool:
+        return all([(await reader.incoherent())[0] * 2 >= len(users.truth) for reader in readers.values()])
+
+    assert len(users.truth) > 20
+    await eventually("filled caches", filled)
 
 
 @pytest.mark.parametrize("kills", first(1, [1, 5]))
@@ -75,20 +83,27 @@ async def test_kills_during_a_load_lose_nothing_and_leave_caches_coherent(world:
                 await users.write(80, per_second=150)
 
         load = asyncio.ensure_future(write())
-        for _ in range(kills):
+        for life in range(50):
             await eventually("work", lambda: _records_of_this_life(daemon) > 20)
+            if life >= kills and _replayed(daemon):  # a kill may come right behind a checkpoint
+                break
             daemon.kill()
             daemon.start()
         enough.set()
         await load
         await eventually("convergence", lambda: converged(world, users))
         await eventually("idleness", lambda: all(target["lag_seconds"] == 0 for target in daemon.targets().values()))
-        replayed = sum(line["stale"] for line in daemon.events("batch_applied"))
-        print(f"replayed records: {replayed}")  # noqa: T201 - the figure that this test is about
-        assert replayed > 0 or kills == 1, "one kill may come right behind a checkpoint"
+        assert _replayed(daemon)
+        await read_enough(users, readers)
     await assert_source_is_truth(world, users)
-    await assert_coherent(readers, at_least=20 * kills)
+    await assert_coherent(readers)
     assert daemon.terminate() == 0
+
+
+def _replayed(daemon: Daemon) -> int:
+    """Records that were applied a second time, over all lives."""
+    replayed: int = sum(line["stale"] for line in daemon.events("batch_applied"))
+    return replayed
 
 
 def _records_of_this_life(daemon: Daemon) -> int:
@@ -154,7 +169,8 @@ async def test_a_lost_redis_stops_only_the_rule_that_needs_it_and_skips_nothing(
         valve.open()
         await eventually("recovery", lambda: _all_idle(daemon))
         await eventually("convergence", lambda: converged(world, users))
-    await assert_coherent(readers, at_least=50)
+        await read_enough(users, readers)
+    await assert_coherent(readers)
     valve.close()
 
 
@@ -183,12 +199,8 @@ async def test_a_lost_cache_is_filled_again_and_stays_coherent(world: World) -> 
         await load
         await eventually("convergence", lambda: converged(world, users))
         await eventually("idleness", lambda: _all_idle(daemon))
-
-        async def filled() -> bool:
-            return sum([(await reader.incoherent())[0] for reader in readers.values()]) >= 20
-
-        await eventually("filled caches", filled)
-    await assert_coherent(readers, at_least=20)
+        await read_enough(users, readers)
+    await assert_coherent(readers)
 
 
 @pytest.mark.long
@@ -275,7 +287,7 @@ async def test_a_second_signal_means_now(world: World) -> None:
     await eventually("a lease", lambda: daemon.events("lease_claimed"))
     daemon.signal(signal.SIGTERM)
     daemon.signal(signal.SIGTERM)
-    assert daemon.process.wait(10) in {0, 75}
+    assert daemon.process.wait(PATIENT_SECONDS) in {0, 75}
     valve.close()
 
 

@@ -14,13 +14,13 @@ from tests.integration.faulty_endpoint import Fault, about
 from tests.integration.harness import Daemon, World
 from tests.integration.outages import Endpoints, open_failing_world, through, wait_for
 from tests.integration.true_lag import Direct
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 RULES = 10
 TABLES = [f"table-{number}" for number in range(RULES)]
 MISSPELT = TABLES[-1]
-PATIENT_SECONDS = 60.0
 
 
 @dataclass

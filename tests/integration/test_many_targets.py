@@ -14,13 +14,13 @@ import pytest
 from tests.integration.faulty_endpoint import Fault, FaultyEndpoint
 from tests.integration.harness import Daemon, World, open_world
 from tests.integration.true_lag import Figures, Table, TrueLag
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 TARGETS = 50
 SECONDS = 120
 EVERY_SECONDS = 2.0
-PATIENT_SECONDS = 120.0
 MEGABYTES_MORE = 40
 REGION_IDS = ["".join(pair) for pair in islice(product(ascii_lowercase, repeat=2), TARGETS)]
 

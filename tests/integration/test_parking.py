@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import World, eventually, open_world
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -101,7 +102,7 @@ async def test_an_item_without_room_for_its_version_stops_nothing_and_heals(worl
         assert (row["shown"], row["target"], row["size"]) == ("pk=hot", TO_EU, LARGEST + 60)
         assert row["tries"] >= CHANGES // 2
         stop.set()
-        await asyncio.wait_for(asyncio.gather(*tasks), 60)
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENT_SECONDS)
         percentile = quantiles(undisturbed, n=100)[98]
         print(f"lag of {len(undisturbed)} others while the item changed: p99 {percentile:.2f} s")  # noqa: T201
         assert percentile < 2

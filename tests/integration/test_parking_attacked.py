@@ -154,12 +154,12 @@ async def test_nothing_is_lost_and_no_row_is_left_behind(tmp_path: Path, seed: i
             wanted = {key: content for key, content in writer.truth.items() if key not in large}
             return wanted.items() <= held.items() and held.keys() <= writer.truth.keys()
 
-        await eventually("right rows", rows_are_right, seconds=90)
-        await eventually("a right replica", replica_is_right, seconds=60)
+        await eventually("right rows", rows_are_right)
+        await eventually("a right replica", replica_is_right)
         async with world.client("us") as client:
             for key in large:
                 await writer.one(client, key, large=False)
         large.clear()
-        await eventually("healing", rows_are_right, seconds=60)
-        await eventually("convergence", replica_is_right, seconds=60)
+        await eventually("healing", rows_are_right)
+        await eventually("convergence", replica_is_right)
         assert [daemon.terminate() for daemon in world.daemons] == [0, 0]

@@ -20,11 +20,11 @@ from tests.integration.faulty_endpoint import Fault
 from tests.integration.harness import Daemon, World, plain
 from tests.integration.outages import REGION_OF, Endpoints, open_failing_world, silent, through, wait_for
 from tests.integration.true_lag import EVERY_SECONDS, Direct, TrueLag
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.servers
 
 REGIONS = ["us", "eu", "ap"]
-PATIENT_SECONDS = 180.0
 HERE = (("us", "eu"), ("eu", "us"))
 MINUTE = 60.0
 BOTH = 10

@@ -15,6 +15,7 @@ from tests.integration.faulty_endpoint import Fault
 from tests.integration.harness import Daemon, World
 from tests.integration.outages import Endpoints, open_failing_world, through, wait_for
 from tests.integration.true_lag import Figures, Table, TrueLag
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.servers
 
@@ -24,7 +25,6 @@ TABLES = {
     "ap": Table("ap-northeast-1", "orders-copy"),
 }
 PATHS = [("us", "eu"), ("us", "ap")]
-PATIENT_SECONDS = 60.0
 MINUTE = 60.0
 
 
