@@ -9,7 +9,16 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from replicator.domain.errors import MalformedRecord
-from replicator.domain.image import Image, canonical, content_hash, normal_number, plain, stamped, unreserved
+from replicator.domain.image import (
+    Image,
+    canonical,
+    content_hash,
+    normal_number,
+    plain,
+    same_content,
+    stamped,
+    unreserved,
+)
 from tests.unit.strategies import Typed, image, items, numbers, values
 
 VERSION = "7" * 56
@@ -142,6 +151,7 @@ few_items = st.dictionaries(st.sampled_from("ab"), few, max_size=2)
 @given(few_items, few_items)
 def test_canonical_bytes_are_equal_exactly_when_items_are(left: dict[str, Typed], right: dict[str, Typed]) -> None:
     assert (canonical(image(left)) == canonical(image(right))) == same_item(left, right)
+    assert same_content(image(left), image(right)) == same_item(left, right)
 
 
 def respelled(typed: Any, data: st.DataObject) -> Any:
@@ -178,6 +188,12 @@ def test_canonical_bytes_do_not_depend_on_how_an_item_is_spelled(item: dict[str,
     other = image(respelled_item(item, data))
     assert canonical(other) == canonical(image(item))
     assert content_hash(other) == content_hash(image(item))
+    assert same_content(Image(stamped(other, VERSION)), image(item))
+
+
+def test_what_is_no_item_is_not_compared() -> None:
+    with pytest.raises(MalformedRecord):
+        same_content(Image(b'{"pk":'), Image(b"{}"))
 
 
 @given(items)

@@ -76,7 +76,7 @@ class Wire:
         events.register(f"before-send.{service}", _check_fence, unique_id="replicator-fence")
         events.register(f"before-parse.{service}", _take_answer, unique_id="replicator-answer")
 
-    async def call(self, operation: str, body: bytes, fence: Fence | None, what: str, **hints: str) -> bytes:
+    async def call(self, operation: str, body: bytes, fence: Fence | None, what: str, **hints: Any) -> bytes:
         """Send `body` as an operation, for example `PutItem`; returns the answer's body. See `dated_call`."""
         return (await self.dated_call(operation, body, fence, what, **hints))[0]
 
@@ -105,7 +105,7 @@ class Wire:
         _verify(exchange, what)
         return exchange.answer, exchange.date
 
-    async def _send(self, operation: str, exchange: _Exchange, hints: Mapping[str, str]) -> None:
+    async def _send(self, operation: str, exchange: _Exchange, hints: Mapping[str, Any]) -> None:
         transport = None if self._opener is None else await self._transport(self._opener)
         if transport is None:
             token = _exchange.set(exchange)
