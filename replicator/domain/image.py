@@ -26,14 +26,11 @@ _SHORT_ESCAPES = '"\\/'
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
 
 
-class Image:
+class Image(msgspec.Struct, eq=False):
     """One item, as DynamoDB-typed wire JSON (`{"pk":{"S":"a"}, ...}`)."""
 
-    __slots__ = ("_attributes", "wire")
-
-    def __init__(self, wire: bytes) -> None:
-        self.wire = wire
-        self._attributes: dict[str, dict[str, Any]] | None = None
+    wire: bytes
+    _attributes: dict[str, dict[str, Any]] | None = None
 
     @property
     def attributes(self) -> dict[str, dict[str, Any]]:

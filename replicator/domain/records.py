@@ -7,7 +7,7 @@ Invariant: a `ChangeRecord` is complete and consistent (event and images agree, 
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -23,6 +23,7 @@ _ENCODE = msgspec.json.Encoder().encode
 _KEY_TYPES = frozenset("SNB")
 _WHITE = b" \t\r\n"
 _NO_ITEM = frozenset({b"", b"{}", b"null"})
+_NO_KEY = "A key has no attribute, or one that is neither S, N nor B."
 _KEY = msgspec.json.Decoder(dict[str, dict[str, str]])
 
 
@@ -34,8 +35,7 @@ class Event(enum.Enum):
     REMOVE = "REMOVE"
 
 
-@dataclass(frozen=True, slots=True)
-class ItemKey:
+class ItemKey(msgspec.Struct, frozen=True, cache_hash=True):
     """The primary key of an item: (attribute name, type, value) per key attribute, sorted by name."""
 
     parts: tuple[tuple[str, str, str], ...]
@@ -66,22 +66,26 @@ class ItemKey:
 def item_key(wire: bytes) -> ItemKey:
     """The key from its DynamoDB JSON; equal keys give equal values, however they were written."""
     try:
-        decoded = _KEY.decode(wire)
-        parts = tuple((name, *_only(typed)) for name, typed in sorted(decoded.items()))
+        return key_of(_KEY.decode(wire))
     except (msgspec.DecodeError, ValueError) as error:
         raise MalformedRecord(f"A key is not DynamoDB JSON ({error}).") from error
-    if not parts or any(kind not in _KEY_TYPES for _, kind, _ in parts):
-        raise MalformedRecord("A key has no attribute, or one that is neither S, N nor B.")
-    return ItemKey(parts)
 
 
-def _only(typed: dict[str, str]) -> tuple[str, str]:
-    ((kind, value),) = typed.items()
-    return kind, value
+def key_of(attributes: Mapping[str, Mapping[str, str]]) -> ItemKey:
+    """The key from its attributes as DynamoDB types them; ValueError when one has no value, or several."""
+    parts = []
+    for name, typed in attributes.items():
+        ((kind, value),) = typed.items()
+        if kind not in _KEY_TYPES:
+            raise MalformedRecord(_NO_KEY)
+        parts.append((name, kind, value))
+    if not parts:
+        raise MalformedRecord(_NO_KEY)
+    parts.sort()
+    return ItemKey(tuple(parts))
 
 
-@dataclass(frozen=True, slots=True)
-class ChangeRecord:
+class ChangeRecord(msgspec.Struct, frozen=True):
     """One stream record. `created_at` is in whole seconds since 1970, rounded down by the source.
 
     `event` is what the images tell. `partial`: the source said that there was an item before, and sent no image of it.
@@ -158,29 +162,36 @@ def change_record(  # noqa: PLR0913 - one parameter per field of a stream record
         kind = Event(event)
     except ValueError as error:
         raise MalformedRecord(f"Record {sequence} has the unknown event {event!r}.") from error
-    number = sequence_number(sequence)
-    old, new = _present(old), _present(new)
-    if (new is None) != (kind is Event.REMOVE):
+    return consistent(kind, item_key(key), old or b"", new or b"", sequence_number(sequence), created_at, by_ttl)
+
+
+def consistent(  # noqa: PLR0913, PLR0917 - a stream record's fields in their order: names would cost with each record
+    kind: Event,
+    key: ItemKey,
+    old: bytes,
+    new: bytes,
+    sequence: SequenceNumber,
+    created_at: float,
+    by_ttl: bool,  # noqa: FBT001
+) -> ChangeRecord:
+    """The same of parts that are understood each by itself; an image that was not sent is empty."""
+    before, after = _present(old, sequence), _present(new, sequence)
+    if (after is None) != (kind is Event.REMOVE):
         # What the item is now decides what a replica gets, so it must not be guessed.
-        raise MalformedRecord(f"Record {sequence} is a {event} but its images do not agree with that.")
-    if any(image is not None and not image.startswith(b"{") for image in (old, new)):
-        raise MalformedRecord(f"Record {sequence} has an image that is not an item.")
+        raise MalformedRecord(f"Record {sequence} is a {kind.value} but its images do not agree with that.")
     if kind is not Event.REMOVE:
-        partial, kind = kind is Event.MODIFY and old is None, Event.INSERT if old is None else Event.MODIFY
+        partial, kind = kind is Event.MODIFY and before is None, Event.INSERT if before is None else Event.MODIFY
     else:
-        partial = old is None
-    return ChangeRecord(
-        event=kind,
-        key=item_key(key),
-        old=None if old is None else Image(old),
-        new=None if new is None else Image(new),
-        sequence=number,
-        created_at=created_at,
-        by_ttl=by_ttl,
-        partial=partial,
-    )
+        partial = before is None
+    return ChangeRecord(kind, key, before, after, sequence, created_at, by_ttl, partial)
 
 
-def _present(image: bytes | None) -> bytes | None:
+def _present(image: bytes, sequence: SequenceNumber) -> Image | None:
     """An image, or None where a source sends one without attributes: every item has its key."""
-    return None if image is None or image.translate(None, _WHITE) in _NO_ITEM else image
+    if image.startswith(b'{"'):
+        return Image(image)
+    if image.translate(None, _WHITE) in _NO_ITEM:
+        return None
+    if not image.startswith(b"{"):
+        raise MalformedRecord(f"Record {sequence} has an image that is not an item.")
+    return Image(image)

@@ -7,6 +7,7 @@ the order of the numbers inside.
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from replicator.domain.errors import WorldMismatch
 
@@ -51,10 +52,19 @@ def ordered_version(epoch: int, generation: int, sequence: int) -> str:
 
     Source: `docs/protocol.md`, Versions. Raises ValueError when a part does not fit its field.
     """
-    version = f"{epoch:0{EPOCH_DIGITS}d}{generation:0{GENERATION_DIGITS}d}{sequence:0{SEQUENCE_DIGITS}d}"
-    if len(version) != ORDERED_WIDTH or min(epoch, generation, sequence) < 0:
-        raise ValueError(f"epoch {epoch}, generation {generation} or sequence {sequence} does not fit a version")
+    version = f"{_of_stream(epoch, generation)}{sequence:0{SEQUENCE_DIGITS}d}"
+    if len(version) != ORDERED_WIDTH or sequence < 0:
+        raise ValueError(f"sequence {sequence} does not fit a version")
     return version
+
+
+@lru_cache(maxsize=1024)
+def _of_stream(epoch: int, generation: int) -> str:
+    """What all versions of a stream begin with."""
+    prefix = f"{epoch:0{EPOCH_DIGITS}d}{generation:0{GENERATION_DIGITS}d}"
+    if len(prefix) != EPOCH_DIGITS + GENERATION_DIGITS or min(epoch, generation) < 0:
+        raise ValueError(f"epoch {epoch} or generation {generation} does not fit a version")
+    return prefix
 
 
 def is_ordered_version(text: str) -> bool:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from replicator.domain.conflicts import Witness
 from replicator.domain.errors import Throttled, Unreachable
@@ -43,7 +44,7 @@ class WithoutOldImages(MeshWorld):
 
     def records(self, region: RegionId, shard: str = "s0") -> list[ChangeRecord]:
         return [
-            record if record.event is Event.INSERT else replace(record, old=None, partial=True)
+            record if record.event is Event.INSERT else structs.replace(record, old=None, partial=True)
             for record in super().records(region, shard)
         ]
 

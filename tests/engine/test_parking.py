@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from msgspec import structs
 
 from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.errors import AccessRefused, Unreachable, WorldMismatch
@@ -149,7 +150,7 @@ async def test_a_removal_that_finds_nothing_leaves_a_tombstone_where_something_i
     async with ShardBench(world, loose):
         await until(lambda: numbers(world) == {"pk=big": 1})
     world.streams._shards[world.ref.arn][S0].records.append(
-        replace(world.records()[0], event=Event.REMOVE, old=image("big", "unseen"), new=None, sequence="2")  # type: ignore[arg-type]
+        structs.replace(world.records()[0], event=Event.REMOVE, old=image("big", "unseen"), new=None, sequence="2")
     )
     async with ShardBench(world, loose):
         await until(lambda: rows(world) == {})

@@ -99,8 +99,8 @@ async def described_within_the_limit() -> None:
 
 
 def _dropped_with_the_last_iterator(original: Any) -> Any:
-    def parse(body: bytes, what: str) -> Any:
-        page = original(body, what)
+    def parse(*answer: Any) -> Any:
+        page = original(*answer)
         return page if page.next_iterator is not None else replace(page, records=())
 
     return parse

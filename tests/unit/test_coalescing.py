@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from replicator.domain.coalescing import Run, coalesce, plan_run
 from replicator.domain.conflicts import LogConflict
@@ -60,7 +61,7 @@ def filtered(events: frozenset[Event] = frozenset(Event)) -> Rule:
 
 
 def partial(number: int, new: Image | None) -> ChangeRecord:
-    return replace(record(number, None, new), partial=True, event=Event.REMOVE if new is None else Event.INSERT)
+    return structs.replace(record(number, None, new), partial=True, event=Event.REMOVE if new is None else Event.INSERT)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,16 @@ import msgspec
 from replicator.adapters.aws.wire import decoded
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.identifiers import SequenceNumber, ShardId
-from replicator.domain.records import ChangeRecord, StreamRecord, UnreadRecord, change_record, sequence_number
+from replicator.domain.records import (
+    ChangeRecord,
+    Event,
+    StreamRecord,
+    UnreadRecord,
+    change_record,
+    consistent,
+    key_of,
+    sequence_number,
+)
 from replicator.domain.shards.lineage import Shard
 from replicator.ports.sources import RecordPage, ShardPage
 
@@ -24,7 +33,7 @@ class _Identity(msgspec.Struct):
 
 
 class _Change(msgspec.Struct):
-    Keys: msgspec.Raw
+    Keys: dict[str, dict[str, str]]
     SequenceNumber: str
     ApproximateCreationDateTime: float = 0.0
     NewImage: msgspec.Raw = msgspec.Raw()
@@ -32,7 +41,7 @@ class _Change(msgspec.Struct):
 
 
 class _Record(msgspec.Struct):
-    eventName: str  # noqa: N815 - the wire's name
+    eventName: Event  # noqa: N815 - the wire's name
     dynamodb: _Change
     userIdentity: _Identity | None = None  # noqa: N815 - the wire's name
 
@@ -40,6 +49,22 @@ class _Record(msgspec.Struct):
 class _Records(msgspec.Struct):
     Records: list[_Record]
     NextShardIterator: str | None = None
+
+
+class _DoubtfulChange(msgspec.Struct):
+    """A change whose parts are judged one by one, so that what is wrong can be said."""
+
+    Keys: msgspec.Raw
+    SequenceNumber: str
+    ApproximateCreationDateTime: float = 0.0
+    NewImage: msgspec.Raw = msgspec.Raw()
+    OldImage: msgspec.Raw = msgspec.Raw()
+
+
+class _DoubtfulRecord(msgspec.Struct):
+    eventName: str  # noqa: N815 - the wire's name
+    dynamodb: _DoubtfulChange
+    userIdentity: _Identity | None = None  # noqa: N815 - the wire's name
 
 
 class _Envelope(msgspec.Struct):
@@ -60,20 +85,21 @@ class _Placed(msgspec.Struct):
 
 
 _RECORDS, _ENVELOPE = msgspec.json.Decoder(_Records), msgspec.json.Decoder(_Envelope)
-_RECORD, _PLACED = msgspec.json.Decoder(_Record), msgspec.json.Decoder(_Placed)
+_RECORD, _PLACED = msgspec.json.Decoder(_DoubtfulRecord), msgspec.json.Decoder(_Placed)
 
 
-def parse_records(body: bytes, what: str) -> RecordPage:
+def parse_records(body: bytes, what: str, at: float | None = None) -> RecordPage:
     """A GetRecords answer as records with opaque images; one that cannot be understood is there as it came.
 
-    `Unreachable` when it is not such an answer at all, `MalformedRecord` when not even the place of a record is known.
+    `at`: the server's time of it. `Unreachable` when it is not such an answer at all, `MalformedRecord` when not even
+    the place of a record is known.
     """
     try:
         answer = _RECORDS.decode(body)
-        return RecordPage(tuple(_record(record) for record in answer.Records), answer.NextShardIterator or None)
+        return RecordPage(tuple([_record(record) for record in answer.Records]), answer.NextShardIterator or None, at)
     except (msgspec.DecodeError, ValueError, MalformedRecord):
         envelope = decoded(_ENVELOPE, body, what)
-        return RecordPage(tuple(_read(raw) for raw in envelope.Records), envelope.NextShardIterator or None)
+        return RecordPage(tuple(_read(raw) for raw in envelope.Records), envelope.NextShardIterator or None, at)
 
 
 def parse_record(raw: bytes) -> StreamRecord:
@@ -83,7 +109,7 @@ def parse_record(raw: bytes) -> StreamRecord:
 
 def _read(raw: msgspec.Raw) -> StreamRecord:
     try:
-        return _record(_RECORD.decode(raw))
+        return _judged(_RECORD.decode(raw))
     except (msgspec.DecodeError, ValueError) as error:
         why = f"A record is not what DynamoDB Streams sends ({error})."
     except MalformedRecord as error:
@@ -96,12 +122,26 @@ def _read(raw: msgspec.Raw) -> StreamRecord:
 
 
 def _record(record: _Record) -> ChangeRecord:
+    """A record whose parts are what they should be. Images are copied, since a slice would keep the page in memory."""
+    change, identity = record.dynamodb, record.userIdentity
+    return consistent(
+        record.eventName,
+        key_of(change.Keys),
+        bytes(change.OldImage),
+        bytes(change.NewImage),
+        sequence_number(change.SequenceNumber),
+        change.ApproximateCreationDateTime,
+        identity is not None and _TTL_PRINCIPAL in (identity.PrincipalId, identity.principalId),
+    )
+
+
+def _judged(record: _DoubtfulRecord) -> ChangeRecord:
     change, identity = record.dynamodb, record.userIdentity
     return change_record(
         event=record.eventName,
         key=bytes(change.Keys),
-        old=bytes(change.OldImage) or None,
-        new=bytes(change.NewImage) or None,
+        old=bytes(change.OldImage),
+        new=bytes(change.NewImage),
         sequence=change.SequenceNumber,
         created_at=change.ApproximateCreationDateTime,
         by_ttl=identity is not None and _TTL_PRINCIPAL in (identity.PrincipalId, identity.principalId),

@@ -7,7 +7,6 @@ A listing holds what the endpoint answers, wrong or not: what of it to believe i
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -216,7 +215,7 @@ class DynamoStreams:
         what = f"GetRecords in {self._place.region_id}"
         try:
             answer, date = await self._place.records.dated_call("GetRecords", body, None, what)
-            return replace(parse_records(answer, what), at=_seconds_of(date))
+            return parse_records(answer, what, _seconds_of(date))
         except TableMissing as error:
             raise ShardGone(f"{what}: the shard is gone.") from error
 
