@@ -13,6 +13,9 @@ from replicator.domain.identifiers import RuleName
 from replicator.domain.modes.requests import Request, Response
 from replicator.domain.rules import Rule, Target
 
+ENTRY_HEAD = 128
+"""Bytes of a cache entry that hold its kind and the version of every mode."""
+
 
 class Fence(Protocol):
     """Is checked before every send."""
@@ -55,6 +58,9 @@ class Cache(Protocol):
 
     async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
         """Carry the actions out; raises what kept all of them from taking effect."""
+
+    async def heads(self, keys: Sequence[str]) -> list[bytes]:
+        """The first `ENTRY_HEAD` bytes of entries, in the order of their keys; empty where there is none."""
 
 
 class TableClaims(Protocol):

@@ -7,8 +7,10 @@ from random import Random
 import pytest
 
 from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
+from replicator.domain.copying.entries import EntryState, entry_state
 from replicator.domain.versions import UNSTAMPED, ordered_version
 from replicator.laboratory.memory import acted, value_entry
+from replicator.ports.targets import ENTRY_HEAD
 from tests.contract.worlds import CacheBench, fresh, redis_bench
 
 V1, V2, V3 = (ordered_version(0, 1_700_000_000_000, number) for number in (1, 2, 3))
@@ -132,3 +134,19 @@ async def test_a_server_that_forgot_its_scripts_is_taught_again(redis_url: str) 
             await bench.client.script_flush()
             await bench.seed({key: value_entry(V1, b"{}")})
             assert (await bench.cache.apply([refresh(key)])).changed == 1
+
+
+async def test_heads_of_entries_are_read_in_the_order_of_their_keys(cache_bench: CacheBench) -> None:
+    keys = [fresh("k") for _ in range(300)]
+    entries = {key: value_entry(V1, b"x" * number) for number, key in enumerate(keys) if number % 2}
+    await cache_bench.seed(entries)
+    assert await cache_bench.cache.heads(keys) == [entries.get(key, b"")[:ENTRY_HEAD] for key in keys]
+
+
+@pytest.mark.servers
+async def test_the_head_of_what_is_no_string_is_none_of_ours(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        key = fresh("list")
+        await bench.client.rpush(key, "a")
+        (head,) = await bench.cache.heads([key])
+        assert entry_state(head, V1) is EntryState.OPAQUE

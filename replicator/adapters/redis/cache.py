@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import redis.asyncio as redis_asyncio
@@ -24,15 +24,18 @@ from replicator.adapters.redis.errors import (
     is_full,
     is_permission,
     is_unknown_script,
+    is_wrong_type,
     translated,
 )
 from replicator.adapters.redis.scripts import APPLY, NOTHING, digest
 from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate, Refresh
 from replicator.domain.errors import ReplicatorError, WorldMismatch
-from replicator.ports.targets import CacheAnswer
+from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
 
 _KEYS_PER_CALL = 256
 _APPLY_DIGEST = digest(APPLY)
+_FOREIGN = b"?"
+Part = TypeVar("Part")
 _Command = tuple[Any, ...]
 _Maker = Callable[[Sequence[Any]], _Command]
 """Makes one command of actions of one kind."""
@@ -187,6 +190,19 @@ class RedisCache:
             raise await self._failure(error) from error
         return entry
 
+    async def heads(self, keys: Sequence[str]) -> list[bytes]:
+        """The first bytes of entries; of a key that holds something else than a string, that it is none of ours."""
+        found: list[bytes] = []
+        try:
+            for part in _parts(keys):
+                pipeline = self._client.pipeline(transaction=False)
+                for key in part:
+                    pipeline.getrange(key, 0, ENTRY_HEAD - 1)
+                found += [_head(answer) for answer in await pipeline.execute(raise_on_error=False)]
+        except CLIENT_ERRORS as error:
+            raise await self._failure(error) from error
+        return found
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
@@ -202,8 +218,16 @@ class RedisCache:
             await self._client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _parts(actions: Sequence[CacheAction]) -> Iterator[Sequence[CacheAction]]:
-    return (actions[start : start + _KEYS_PER_CALL] for start in range(0, len(actions), _KEYS_PER_CALL))
+def _parts(some: Sequence[Part]) -> Iterator[Sequence[Part]]:
+    return (some[start : start + _KEYS_PER_CALL] for start in range(0, len(some), _KEYS_PER_CALL))
+
+
+def _head(answer: Any) -> bytes:
+    if isinstance(answer, bytes):
+        return answer
+    if isinstance(answer, ResponseError) and is_wrong_type(answer):
+        return _FOREIGN
+    raise answer
 
 
 def _unlink(actions: Sequence[Invalidate]) -> _Command:

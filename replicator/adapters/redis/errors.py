@@ -114,6 +114,11 @@ def is_unknown_script(error: Exception) -> bool:
     return _NO_SCRIPT in _codes(error)
 
 
+def is_wrong_type(error: Exception) -> bool:
+    """Whether the key holds something that is no string."""
+    return "WRONGTYPE" in _codes(error)
+
+
 def is_elsewhere(error: Exception) -> bool:
     """Whether the server behind the address may be another one by now, so that connections should begin anew."""
     return _kind(error).elsewhere

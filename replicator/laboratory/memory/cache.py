@@ -12,7 +12,7 @@ from typing import assert_never
 from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
 from replicator.domain.errors import ReplicatorError
 from replicator.laboratory.memory.faults import Faults
-from replicator.ports.targets import CacheAnswer
+from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
 
 _MARK_WIDTH = 2
 _LEASE, _MARKER, _VALUE = b"L:", b"T:", b"V:"
@@ -96,6 +96,11 @@ class MemoryCache:
         """An entry as it is."""
         async with self.faults.around("cache"):
             return self.entries.get(key)
+
+    async def heads(self, keys: Sequence[str]) -> list[bytes]:
+        """The first bytes of entries."""
+        async with self.faults.around("cache"):
+            return [self.entries.get(key, b"")[:ENTRY_HEAD] for key in keys]
 
     def evict(self, key: str) -> None:
         """Drop an entry, as memory pressure or its expiry would."""

@@ -1,0 +1,1 @@
+"""Copying: start a target that has no progress, find what differs, and repair it; decisions only."""
