@@ -35,6 +35,8 @@ class ConflictKind(enum.StrEnum):
     VERSION_REGRESS = "version_regress"  # a user lowered the version of an item, or lost it
     DROPPED = "dropped"  # a change that a target refused was given up by an operator
     STALE_CREATE = "stale_create"  # a user created an item at or below its tombstone
+    SEED = "seed"  # regions held different items from before the rule's start
+    REPAIR = "repair"  # a repair replaced or removed an item that differed
 
 
 def kind_of(winner: Operation, loser: Operation) -> ConflictKind:

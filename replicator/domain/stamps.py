@@ -53,6 +53,11 @@ class Version:
         return (self.region, self.sequence) == (region, sequence)
 
 
+def seed_version(region: str) -> Version:
+    """The version of what stood in a region before its stream: below every write of any region."""
+    return Version(0, 0, region, 0)
+
+
 def write_sequence(generation: int, number: int) -> int:
     """The order of a write among all of its table and region, also across streams: generation, then sequence number."""
     if not (0 <= generation < 10**GENERATION_DIGITS and 0 <= number < 10**SEQUENCE_DIGITS):

@@ -13,11 +13,13 @@ import pytest
 from replicator.adapters.aws.clients import Place
 from replicator.domain.conflicts import ConflictKind, LogConflict
 from replicator.domain.errors import LeaseLost, PoisonRecord, ReplicatorError, SchemaMismatch, TableMissing
-from replicator.domain.image import Image, canonical, stamped
+from replicator.domain.image import Image, canonical, stamped, unreserved
 from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess, item_size
 from replicator.domain.modes.requests import (
+    Absent,
     AbsentOrStampBelow,
     Condition,
+    ContentIs,
     Delete,
     Done,
     Found,
@@ -29,11 +31,15 @@ from replicator.domain.modes.requests import (
     Refused,
     Request,
     Response,
+    SeenCondition,
     StampBelow,
+    StampIs,
     TombstoneBelow,
+    TombstoneIs,
     UnstampedOrStampBelow,
 )
 from replicator.domain.records import ItemKey
+from replicator.domain.stamps import held as held_item
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.memory import EMPTY, MemoryRegion, OpenFence, Slot
 from tests.contract.worlds import DynamoRegionBench, RegionBench, Turnstile, gathered
@@ -218,6 +224,21 @@ async def test_a_missing_table_is_named(dynamo_place: Place) -> None:
             await bench.region.execute(request, OPEN)
 
 
+async def test_a_repair_writes_only_on_what_it_saw(region_bench: RegionBench) -> None:
+    region = region_bench.region
+    await region_bench.seed({K: Slot(item("k", "foreign"), V2)})
+    put = Put(K, item("k"), V2, StampIs(None))
+    assert await region.execute(GuardedPut(put, TombstoneIs(V1)), OPEN) == Refused(by_tombstone=True)
+    assert await region.execute(Delete(K, ContentIs(item("k"))), OPEN) != Done()
+    assert await region.execute(GuardedPut(put, TombstoneIs(V2)), OPEN) == Done()
+    assert await region.execute(Delete(K, ContentIs(item("k"))), OPEN) != Done()
+    assert await region.execute(Put(K, item("k", "b"), V2, StampIs(b'{"S":"%b"}' % V2.encode())), OPEN) == Done()
+    assert await region.execute(Put(K, item("k"), V3, Absent()), OPEN) != Done()
+    assert await region.execute(Delete(K, StampIs(b'{"S":"%b"}' % V2.encode())), OPEN) == Done()
+    assert await region.execute(Put(K, item("k"), V3, Absent()), OPEN) == Done()
+    assert seen((await region_bench.found([K]))[K].item) == seen(held("k", V3))
+
+
 # -- agreement -----------------------------------------------------------------------------------------------------
 
 STAMPS: list[Callable[[Image, str, str, str], Image | None]] = [
@@ -236,14 +257,25 @@ STAMPS: list[Callable[[Image, str, str, str], Image | None]] = [
     lambda image, _low, same, _high: Image(image.wire[:-1] + b',"_rep":{"SS":["' + same.encode() + b'"]}}'),
 ]
 CONDITIONS: list[type[Condition]] = [StampBelow, AbsentOrStampBelow, UnstampedOrStampBelow]
+KINDS = 15
 KEYS = {
     "one key attribute": {"pk": "S"},
     "a number as sort key, first by name": {"pk": "S", "a": "N"},
 }
 
 
-def requests_for(where: ItemKey, new: Image, version: str) -> list[Request]:
-    """Every kind of request at one version."""
+def as_seen(dice: Random, standing: Slot, new: Image) -> SeenCondition:
+    """A condition of a repair, often on what stands there."""
+    there = held_item(standing.item)
+    stamps = [None, b'{"S":"another"}', *([] if there is None else [there.seen])]
+    contents = [new, *([] if standing.item is None else [unreserved(standing.item)] * 2)]
+    choices: list[SeenCondition] = [Absent(), StampIs(dice.choice(stamps)), ContentIs(dice.choice(contents))]
+    return dice.choice(choices)
+
+
+def requests_for(dice: Random, where: ItemKey, standing: Slot, new: Image, version: str) -> list[Request]:
+    """Every kind of request at one version, and those of repairs on what stands there."""
+    repair = Put(where, new, version, as_seen(dice, standing, new))
     puts = [Put(where, new, version, when(version)) for when in CONDITIONS]
     return [
         *puts,
@@ -252,6 +284,9 @@ def requests_for(where: ItemKey, new: Image, version: str) -> list[Request]:
         RaiseTombstone(where, version),
         GetItem(where),
         GetTombstone(where),
+        repair,
+        GuardedPut(repair, TombstoneIs(dice.choice([version, standing.tombstone or version]))),
+        Delete(where, as_seen(dice, standing, new)),
     ]
 
 
@@ -288,13 +323,13 @@ def random_versions(dice: Random) -> tuple[str, str, str]:
 def cases(dice: Random, keys: dict[str, str], rounds: int) -> list[tuple[Slot, Request]]:
     """Every state of a key under every request, with other content and versions in every round; one key per case."""
     made: list[tuple[Slot, Request]] = []
-    shapes = itertools.product(range(rounds), STAMPS, range(4), range(12))
+    shapes = itertools.product(range(rounds), STAMPS, range(4), range(KINDS))
     for number, (_, stamp, tombstone, kind) in enumerate(shapes):
         parts = {"pk": ("S", f"case {number}"), "a": ("N", str(number))}
         where = ItemKey(tuple((name, *parts[name]) for name in sorted(keys)))
         low, same, high = random_versions(dice)
         standing = Slot(stamp(random_item(dice, where), low, same, high), [None, low, same, high][tombstone])
-        made.append((standing, requests_for(where, random_item(dice, where), same)[kind]))
+        made.append((standing, requests_for(dice, where, standing, random_item(dice, where), same)[kind]))
     return made
 
 
@@ -319,7 +354,7 @@ async def test_conditions_evaluated_in_memory_and_rendered_for_a_server_agree(
     dynamo_place: Place, keys: dict[str, str], rounds: int
 ) -> None:
     made = cases(Random("agreement" + "".join(keys)), keys, rounds)
-    assert len(made) == rounds * 13 * 4 * 12
+    assert len(made) == rounds * 13 * 4 * KINDS
     start = {where_of(request): slot for slot, request in made}
     server, memory = DynamoRegionBench(dynamo_place, keys), MemoryRegion()
     await server.create()

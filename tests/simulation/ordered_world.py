@@ -19,7 +19,18 @@ from replicator.domain.filters import Filter
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.image import Image, canonical, stamped
 from replicator.domain.modes.ordered import Change, OrderedPolicy, replicate_ordered
-from replicator.domain.modes.requests import Delete, Done, GuardedPut, Put, RaiseTombstone, Request, Response
+from replicator.domain.modes.requests import (
+    AbsentOrStampBelow,
+    Delete,
+    Done,
+    GuardedPut,
+    Put,
+    RaiseTombstone,
+    Request,
+    Response,
+    StampBelow,
+    UnstampedOrStampBelow,
+)
 from replicator.domain.records import ChangeRecord, change_record, item_key
 from replicator.domain.rules import Rule
 from replicator.laboratory.memory import EMPTY, Slot, answer
@@ -315,7 +326,7 @@ def _version(request: Request) -> str:
             return put.version
         case Put(version=version):
             return version
-        case Delete(when=when):
+        case Delete(when=StampBelow() | AbsentOrStampBelow() | UnstampedOrStampBelow() as when):
             return when.version
         case _:
             raise AssertionError(f"{request} changes no item")

@@ -15,14 +15,17 @@ from replicator.domain.modes.requests import (
     Absent,
     AbsentOrStampBelow,
     Condition,
+    ContentIs,
     MergeTombstone,
     NoteRemoval,
     RaiseFloor,
+    SeenCondition,
     SettleTombstone,
     StampBelow,
     StampCondition,
     StampIs,
     TombstoneBelow,
+    TombstoneIs,
     UnstampedOrBelow,
     UnstampedOrStampBelow,
     VersionAtMost,
@@ -52,17 +55,23 @@ def _condition_json(kind: type[object], key_attribute: str) -> bytes:
         text, names = "attribute_not_exists(#pk) OR #rep < :v", {"#pk": key_attribute, **names}
     elif kind is UnstampedOrStampBelow:
         text = "attribute_not_exists(#rep) OR #rep < :v"
+    elif kind is TombstoneIs:
+        text, names = "#v = :v", {"#v": TOMBSTONE_VERSION}
     else:
         assert kind is TombstoneBelow, "every condition has its expression"
         text, names = "attribute_not_exists(#v) OR #v < :v", {"#v": TOMBSTONE_VERSION}
     return b'"ConditionExpression":%b,"ExpressionAttributeNames":%b' % (_ENCODE(text), _ENCODE(names))
 
 
-def condition(when: Condition | TombstoneBelow, key_attribute: str) -> bytes:
+def condition(when: Condition | SeenCondition | TombstoneBelow | TombstoneIs, key_attribute: str) -> bytes:
     """Members of a request body that state a condition: expression, names, and the version as value.
 
     `key_attribute` is any attribute of the item's primary key. Built once per shape; only the version is spliced in.
     """
+    if isinstance(when, Absent | StampIs):
+        return stamp_condition(when, key_attribute, STAMP)
+    if isinstance(when, ContentIs):
+        return as_shown(when.seen.attributes, {}, key_attribute, without=STAMP)
     return b'%b,"ExpressionAttributeValues":{":v":{"S":"%b"}}' % (
         _condition_json(type(when), key_attribute),  # type: ignore[arg-type]
         when.version.encode(),
@@ -112,10 +121,13 @@ MOST_OPERATORS = 300
 _AND = " AND "
 
 
-def as_shown(shown: Mapping[str, object] | None, written: Mapping[str, object], key_attribute: str) -> bytes:
+def as_shown(
+    shown: Mapping[str, object] | None, written: Mapping[str, object], key_attribute: str, *, without: str = ""
+) -> bytes:
     """Members of a request body that state that an item still has these attributes, and none of the others written.
 
-    `shown`: typed attributes, None when there was no item; `written`: those of the item that takes its place. What does
+    `shown`: typed attributes, None when there was no item; `written`: those of the item that takes its place;
+    `without`: an attribute that it must not have, which is stated first. What does
     not fit into one expression is left out: first of what the write would leave as it is, then of what it adds. That,
     and an attribute with a name that is neither shown nor written, the writer sees in what the write replaced.
     """
@@ -127,7 +139,7 @@ def as_shown(shown: Mapping[str, object] | None, written: Mapping[str, object], 
     names: dict[str, str] = {}
     values: dict[str, object] = {}
     room = LONGEST_EXPRESSION
-    for name in [*lost, *sorted(written.keys() - shown.keys()), *kept]:
+    for name in [*filter(None, [without]), *lost, *sorted(written.keys() - shown.keys()), *kept]:
         place = len(texts)
         text = f"#{place} = :{place}" if name in shown else f"attribute_not_exists(#{place})"
         room -= len(text) + len(_AND)

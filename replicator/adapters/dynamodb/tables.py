@@ -58,6 +58,7 @@ from replicator.domain.modes.requests import (
     Request,
     Response,
     Restamp,
+    SeenCondition,
     SettleTombstone,
     StampedPut,
     VersionedRequest,
@@ -209,7 +210,7 @@ class DynamoRegion:
             return _cancelled(wire.decoded(_ANSWER, refusal.body, what).CancellationReasons, what)
         return self._done(answer, what)
 
-    async def _delete(self, key: ItemKey, when: Condition, fence: Fence) -> Response:
+    async def _delete(self, key: ItemKey, when: Condition | SeenCondition, fence: Fence) -> Response:
         stated = condition(when, key.parts[0][0])
         body = b'{%b,"Key":%b,%b,%b%b}' % (self._table_json, key.wire, stated, _ALL_OLD, self._tell)
         what = f"DeleteItem on {self._where}"

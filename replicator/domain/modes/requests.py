@@ -44,12 +44,42 @@ class UnstampedOrStampBelow:
 
 Condition = StampBelow | AbsentOrStampBelow | UnstampedOrStampBelow
 
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """The key has no item."""
+
+
+@dataclass(frozen=True, slots=True)
+class StampIs:
+    """An item exists and its stamp attribute is exactly `seen` (wire JSON); None: it exists and has none."""
+
+    seen: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class ContentIs:
+    """An item without a stamp exists, and its attributes are as in `seen`, as far as one expression can state them."""
+
+    seen: Image
+
+
+SeenCondition = Absent | StampIs | ContentIs
+"""What was seen there still is; what a repair asks."""
+
 # -- conditions on a side row --------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class TombstoneBelow:
     """No tombstone, or one that sorts below `version`."""
+
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneIs:
+    """The tombstone is exactly this version; what a repair asks."""
 
     version: str
 
@@ -64,15 +94,15 @@ class Put:
     key: ItemKey
     image: Image
     version: str
-    when: Condition
+    when: Condition | SeenCondition
 
 
 @dataclass(frozen=True, slots=True)
 class GuardedPut:
-    """`put`, in one transaction with the check that no tombstone is at or above `guard.version`."""
+    """`put`, in one transaction with the check of the tombstone that `guard` is."""
 
     put: Put
-    guard: TombstoneBelow
+    guard: TombstoneBelow | TombstoneIs
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +110,7 @@ class Delete:
     """Delete the item if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
-    when: Condition
+    when: Condition | SeenCondition
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,18 +136,6 @@ class GetTombstone:
 
 
 # -- requests of mode `active-active` ------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Absent:
-    """The key has no item."""
-
-
-@dataclass(frozen=True, slots=True)
-class StampIs:
-    """An item exists and its stamp attribute is exactly `seen` (wire JSON); None: it exists and has none."""
-
-    seen: bytes | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,12 @@ from typing import assert_never
 
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled
-from replicator.domain.image import Image, stamped
+from replicator.domain.image import Image, canonical, stamped
 from replicator.domain.modes.requests import (
+    Absent,
     AbsentOrStampBelow,
     Condition,
+    ContentIs,
     Delete,
     DeleteMarked,
     Done,
@@ -38,17 +40,20 @@ from replicator.domain.modes.requests import (
     Request,
     Response,
     Restamp,
+    SeenCondition,
     SettleTombstone,
     StampBelow,
     StampedPut,
+    StampIs,
     TombstoneBelow,
+    TombstoneIs,
     UnstampedOrStampBelow,
 )
 from replicator.domain.records import ItemKey
 from replicator.domain.stamps import NO_ROW, SideRow
 from replicator.domain.versions import STAMP
 from replicator.laboratory.memory.faults import Faults
-from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
+from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped, holds_stamped
 from replicator.laboratory.memory.versioned import answer_versioned
 from replicator.ports.targets import Fence
 
@@ -115,8 +120,11 @@ def _put(slot: Slot, put: Put) -> tuple[Slot, Response]:
     return Slot(Image(stamped(put.image, put.version)), slot.tombstone), _DONE
 
 
-def _guarded_put(slot: Slot, put: Put, guard: TombstoneBelow) -> tuple[Slot, Response]:
-    allowed = _tombstone_below(slot, guard.version)
+def _guarded_put(slot: Slot, put: Put, guard: TombstoneBelow | TombstoneIs) -> tuple[Slot, Response]:
+    if isinstance(guard, TombstoneIs):
+        allowed = slot.tombstone == guard.version
+    else:
+        allowed = _tombstone_below(slot, guard.version)
     after, response = _put(slot, put)
     if allowed:
         return after, response
@@ -125,9 +133,13 @@ def _guarded_put(slot: Slot, put: Put, guard: TombstoneBelow) -> tuple[Slot, Res
     return slot, Refused(item=item, by_tombstone=True)
 
 
-def holds(when: Condition, item: Image | None) -> bool:
+def holds(when: Condition | SeenCondition, item: Image | None) -> bool:
     """Whether a condition holds for an item."""
     match when:
+        case Absent() | StampIs():
+            return holds_stamped(when, item)
+        case ContentIs(seen):
+            return item is not None and STAMP not in item.attributes and canonical(item) == canonical(seen)
         case StampBelow(version):
             return item is not None and _stamp_below(item, version)
         case AbsentOrStampBelow(version):

@@ -12,7 +12,7 @@ from replicator.domain.image import Image
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.requests import Steps
 from replicator.domain.records import ItemKey
-from replicator.domain.stamps import Held, StampKind, Tombstone, Version, parent_of
+from replicator.domain.stamps import Held, StampKind, Tombstone, Version, parent_of, seed_version
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ def log_loss(
     assert winner.version is not None, "a winner is always versioned"
     yield LogConflict(
         key=key,
-        kind=ConflictKind.UNVERSIONED if loser.version is None else kind_of(winner.operation, loser.operation),
+        kind=_kind(winner, loser),
         winner_version=winner.version.text,
         winner=winner.image,
         loser=loser.image,
@@ -69,6 +69,14 @@ def log_loss(
         loser_op=loser.operation,
         outcome=outcome,
     )
+
+
+def _kind(winner: Contender, loser: Contender) -> ConflictKind:
+    if loser.version is None:
+        return ConflictKind.UNVERSIONED
+    if loser.version == seed_version(loser.version.region):
+        return ConflictKind.SEED
+    return kind_of(winner.operation, loser.operation)
 
 
 def _reason(winner: Version, loser: Version | None) -> Reason:

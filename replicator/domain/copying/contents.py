@@ -1,0 +1,57 @@
+"""What a rule wants a target to hold, and whether two items hold the same: by value, without stamps.
+
+Invariant: equal digests mean equal content, however it is spelled: numbers by value, sets as sets, map keys in any
+order, stamp and reserved attributes left out.
+"""
+
+from __future__ import annotations
+
+import enum
+
+from replicator.domain.image import Image, canonical, content_hash, unreserved
+from replicator.domain.records import Event
+from replicator.domain.rules import Rule, TtlDeletes
+from replicator.domain.versions import STAMP
+
+
+class Kind(enum.StrEnum):
+    """How a target differs."""
+
+    MISSING = "missing"
+    EXTRA = "extra"
+    DIFFERS = "differs"
+    UNSTAMPED = "unstamped"  # an item is there without a version of the rule, whatever its content
+
+
+def wanted(rule: Rule, source: Image | None) -> Image | None:
+    """What the rule wants a replica to hold for what the source holds; None: nothing.
+
+    Raises `PoisonRecord` where the filter cannot be evaluated on the item.
+    """
+    return unreserved(source) if source is not None and rule.filter.matches(source) else None
+
+
+def digest(image: Image | None, stamp: str = STAMP) -> str | None:
+    """Hash of an item's content; None when there is no item."""
+    return None if image is None else content_hash(unreserved(image, stamp))
+
+
+def is_same(one: Image | None, other: Image | None, stamp: str = STAMP) -> bool:
+    """Whether two places hold the same."""
+    if one is None or other is None:
+        return one is other
+    return one.wire == other.wire or canonical(one, stamp) == canonical(other, stamp)
+
+
+def is_asked_for(rule: Rule, kind: Kind) -> bool:
+    """Whether the rule's own options leave such differences: events that it leaves out, expiries that it skips."""
+    events = rule.filter.events
+    match kind:
+        case Kind.MISSING:
+            return Event.INSERT not in events
+        case Kind.EXTRA:
+            return Event.REMOVE not in events or rule.ttl_deletes is TtlDeletes.SKIP
+        case Kind.DIFFERS:
+            return Event.MODIFY not in events or not events & {Event.INSERT, Event.REMOVE}
+        case Kind.UNSTAMPED:
+            return False

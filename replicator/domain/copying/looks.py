@@ -1,0 +1,131 @@
+"""Mode `ordered`: two looks at a key at source and target, and what they agree on.
+
+What differs at the first look is a candidate, since it may be merely in flight. The caller lets the stream catch up
+with the look (`fences.has_passed`), then looks again. Invariant: a difference is what the second look shows while the
+source is as it was at the first. The second look reads the target's item, then its side row, then the source's item:
+the other way round, a change that arrives between the reads would be overwritten by what was before it.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Generator
+from dataclasses import dataclass
+
+from replicator.domain.copying.contents import Kind, digest, is_asked_for, is_same, wanted
+from replicator.domain.image import Image
+from replicator.domain.modes.requests import Found, GetItem, GetTombstone, OrderedRequest, Response
+from replicator.domain.records import ItemKey
+from replicator.domain.rules import Rule
+from replicator.domain.versions import is_ordered_version
+
+MOST_LOOKS = 5
+"""How often a key is looked at again while its source changes between the looks."""
+
+
+class Side(enum.Enum):
+    """Whom a copier asks."""
+
+    SOURCE = "source"
+    TARGET = "target"
+
+
+@dataclass(frozen=True, slots=True)
+class On:
+    """Carry a request out at the source or at the target; reads are consistent."""
+
+    side: Side
+    request: OrderedRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What a second look found under a key: the target's item and tombstone, and the source's item."""
+
+    key: ItemKey
+    target: Image | None
+    tombstone: str | None
+    source: Image | None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A key that differed: what the rule wanted then (its digest), when that was read, and how many looks there were.
+
+    `looked_at`: the source's time of the answer, in seconds since 1970.
+    """
+
+    key: ItemKey
+    wanted: str | None
+    looked_at: float
+    looks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """What two looks agree on: `wanted` should be there, and is not."""
+
+    key: ItemKey
+    kind: Kind
+    wanted: Image | None
+    seen: Seen
+
+
+class Ended(enum.Enum):
+    """How a candidate ended that is no difference."""
+
+    SAME = "same"
+    MOVING = "moving"  # its source changed at every look
+
+
+def is_versioned(item: Image | None) -> bool:
+    """Whether an item at a replica carries a version of mode `ordered`."""
+    return item is not None and item.stamp is not None and is_ordered_version(item.stamp)
+
+
+def kind_of(rule: Rule, image: Image | None, target: Image | None) -> Kind | None:
+    """How a target differs from what the rule wants it to hold; None: it does not, or the rule's options want it so."""
+    if image is None:
+        kind = None if target is None else Kind.EXTRA
+    elif target is None:
+        kind = Kind.MISSING
+    elif not is_versioned(target):
+        kind = Kind.UNSTAMPED
+    else:
+        kind = None if is_same(image, target) else Kind.DIFFERS
+    return None if kind is None or is_asked_for(rule, kind) else kind
+
+
+def first_look(
+    rule: Rule, key: ItemKey, source: Image | None, target: Image | None, looked_at: float
+) -> Candidate | None:
+    """Whether a key is to be looked at again. Source and target may be read in any order, however far apart."""
+    image = wanted(rule, source)
+    return Candidate(key, digest(image), looked_at) if kind_of(rule, image, target) is not None else None
+
+
+def second_look(key: ItemKey) -> Generator[On, Response, Seen]:
+    """Look at a candidate again, in the order that matters."""
+    target = yield On(Side.TARGET, GetItem(key))
+    row = yield On(Side.TARGET, GetTombstone(key))
+    source = yield On(Side.SOURCE, GetItem(key))
+    assert isinstance(target, Found), "an item was read"
+    assert isinstance(row, Found), "a tombstone was read"
+    assert isinstance(source, Found), "an item was read"
+    return Seen(key, target.item, row.tombstone, source.item)
+
+
+def judge(rule: Rule, candidate: Candidate, seen: Seen, looked_at: float) -> Difference | Candidate | Ended:
+    """What a second look makes of a candidate; another `Candidate`: look once more, when its look has passed.
+
+    `looked_at`: the source's time of the second look.
+    """
+    image = wanted(rule, seen.source)
+    kind = kind_of(rule, image, seen.target)
+    if kind is None:
+        return Ended.SAME
+    now = digest(image)
+    if now == candidate.wanted:
+        return Difference(candidate.key, kind, image, seen)
+    looks = candidate.looks + 1
+    return Ended.MOVING if looks > MOST_LOOKS else Candidate(candidate.key, now, looked_at, looks)
