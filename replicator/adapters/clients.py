@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
@@ -19,36 +20,36 @@ _CONNECTIONS = 16
 
 
 @asynccontextmanager
-async def open_places(
+async def open_places(  # noqa: PLR0913 - what clients may differ in
     settings: Settings,
     regions: Collection[str] | None = None,
     connections: Mapping[str, int] | None = None,
     *,
     stream_connections: int | None = None,
     lean: Fallback | None = None,
+    longest: float | None = None,
 ) -> AsyncIterator[dict[str, Place]]:
     """Clients of some regions, or of all; nothing is sent yet.
 
     `connections`: the most per region; `stream_connections`: the most for reading the streams of one region. `lean`:
-    see `open_place`.
+    see `open_place`. `longest`: seconds that an answer is waited for, where that is less than what is configured.
     """
-    times = ClientTimes(
-        connect_seconds=settings.apply.connect_timeout.total_seconds(),
-        read_seconds=settings.apply.read_timeout.total_seconds(),
-    )
+    connect, read = settings.apply.connect_timeout.total_seconds(), settings.apply.read_timeout.total_seconds()
+    most = math.inf if longest is None else longest
+    times = ClientTimes(connect_seconds=min(connect, most), read_seconds=min(read, most))
     async with AsyncExitStack() as stack:
         places = {}
         for region_id, region in settings.regions.items():
             if regions is not None and region_id not in regions:
                 continue
-            most = (connections or {}).get(region_id, _CONNECTIONS)
+            at_once = (connections or {}).get(region_id, _CONNECTIONS)
             try:
                 places[region_id] = await stack.enter_async_context(
                     open_place(
                         region_id,
                         region,
                         times,
-                        connections=most,
+                        connections=at_once,
                         stream_connections=stream_connections,
                         lean=lean,
                     )

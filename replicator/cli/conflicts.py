@@ -15,6 +15,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 from replicator.operations import promotion as promotions
 from replicator.operations.conflict_entries import ConflictEntries, EntryFilter, find
+from replicator.operations.group import SHOW_SECONDS
 
 if TYPE_CHECKING:
     from replicator.domain.image import Image
@@ -56,12 +57,12 @@ def list_conflicts(config: Path | None, wanted: EntryFilter, *, as_json: bool) -
 
 def _found(settings: Settings, wanted: EntryFilter) -> list[dict[str, Any]]:
     regions = set() if wanted.key is None else {rule.regions_used[0] for rule in settings.rules}
-    return on_group(settings, lambda group: find(group, wanted), regions)
+    return on_group(settings, lambda group: find(group, wanted), regions, longest=SHOW_SECONDS)
 
 
 def show_conflict(config: Path | None, entry_id: str, *, as_json: bool) -> int:
     """Print one entry with both images, side by side."""
-    entry = on_group(loaded(config), lambda group: ConflictEntries(group).one(entry_id))
+    entry = on_group(loaded(config), lambda group: ConflictEntries(group).one(entry_id), longest=SHOW_SECONDS)
     if as_json:
         print_json(entry)
         return EXIT_STOPPED

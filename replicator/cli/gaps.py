@@ -12,6 +12,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import gaps
 from replicator.operations.documents import document
+from replicator.operations.group import SHOW_SECONDS
 
 if TYPE_CHECKING:
     from replicator.operations.gaps import ListedGap
@@ -23,7 +24,7 @@ _COLUMNS = ("gap", "found", "target", "stream", "shard", "after", "until", "why"
 def list_gaps(config: Path | None, rule: str | None, *, everything: bool, as_json: bool) -> int:
     """Print losses, oldest first: those that are open, or all."""
     settings = loaded(config)
-    found = on_group(settings, lambda group: gaps.list_gaps(group, rule))
+    found = on_group(settings, lambda group: gaps.list_gaps(group, rule), longest=SHOW_SECONDS)
     shown = [gap for gap in found if everything or gap.is_open]
     if as_json:
         print_json({"group": settings.group, "gaps": shown})

@@ -10,7 +10,7 @@ from replicator.cli.output import note, print_json, print_rows, shown_position, 
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import leases
-from replicator.operations.group import SILENT
+from replicator.operations.group import SHOW_SECONDS, SILENT
 from replicator.operations.leases import LeaseFilter, Leases, ListedShard, ListedStream, ListedWorker, ReleaseRequest
 
 _WORKERS = ("worker", "is", "heartbeat", "shards", "admin")
@@ -20,7 +20,7 @@ _SHARDS = ("stream", "shard", "owner", "is", "epoch", "state", "positions", "fou
 
 def list_leases(config: Path | None, chosen: LeaseFilter, *, as_json: bool) -> int:
     """Print workers, streams and shards."""
-    found = on_group(loaded(config), lambda group: leases.list_leases(group, chosen))
+    found = on_group(loaded(config), lambda group: leases.list_leases(group, chosen), longest=SHOW_SECONDS)
     if as_json:
         print_json(found)
         return EXIT_STOPPED

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 from replicator.cli.confirmation import ask, need_yes, who
 from replicator.cli.output import note, print_json, print_rows, shown_time
 from replicator.cli.running import loaded, on_group
-from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_USAGE, EXIT_WRONG_WORLD
+from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, EXIT_WRONG_WORLD
 from replicator.domain.owed_keys import Settlement
 from replicator.operations import parked, parked_rows
 from replicator.operations.documents import document
+from replicator.operations.group import SHOW_SECONDS
 from replicator.operations.item_copies import short
 
 if TYPE_CHECKING:
@@ -29,25 +30,31 @@ _SHOWN_ROWS = 200
 def list_parked(config: Path | None, rule: str | None, *, everything: bool, as_json: bool) -> int:
     """Print what targets refused, oldest first: what is owed still, or what was settled lately too."""
     settings = loaded(config)
-    silent: parked_rows.Silent = []
+    silent: parked_rows.Silent = {}
     found = on_group(
         settings,
         lambda group: parked_rows.list_parked(group, rule, everything=everything, silent=silent),
         parked_rows.regions_of(settings),
+        longest=SHOW_SECONDS,
     )
-    code = EXIT_UNREACHABLE if silent else EXIT_STOPPED
+    code = _code(silent)
     if as_json:
-        unreadable = [error.sentence for error in silent]
+        unreadable = [error.sentence for error in silent.values()]
         print_json({"group": settings.group, "parked": found, "unreadable": unreadable})
         return code
     print_rows(_COLUMNS, map(_cells, found[:_SHOWN_ROWS]))
-    for error in silent:
+    for error in silent.values():
         note(error.sentence)
     if not found and not silent:
         note("nothing is parked.")
     elif len(found) > _SHOWN_ROWS:
         note(f"the oldest {_SHOWN_ROWS} of {len(found)} are shown; --json shows all.")
     return code
+
+
+def _code(silent: parked_rows.Silent) -> int:
+    """What was listed is not all when a region's table says nothing."""
+    return next((error.exit_code for error in silent.values()), EXIT_STOPPED)
 
 
 def _cells(row: ParkedRow) -> list[str]:
@@ -74,7 +81,7 @@ def show_parked(config: Path | None, row: str, *, values: bool, as_json: bool) -
         return found, await parked_rows.kept_body(group, found) if values else None
 
     settings = loaded(config)
-    found, body = on_group(settings, work, parked_rows.regions_of(settings))
+    found, body = on_group(settings, work, parked_rows.regions_of(settings), longest=SHOW_SECONDS)
     shown: dict[str, Any] = document(found.row)
     if values:
         shown["kept"] = None if body is None else body.decode(errors="replace")
@@ -95,7 +102,7 @@ def retry_parked(config: Path | None, row: str | None, rule: str | None, *, ever
         note("say which: the id of a row, --rule RULE, or --all.")
         return EXIT_USAGE
 
-    silent: parked_rows.Silent = []
+    silent: parked_rows.Silent = {}
 
     async def work(group: Group) -> list[RetriedRow]:
         if row is not None:
@@ -107,15 +114,15 @@ def retry_parked(config: Path | None, row: str | None, rule: str | None, *, ever
     settings = loaded(config)
     tried = on_group(settings, work, _regions(settings))
     if as_json:
-        unreadable = [error.sentence for error in silent]
+        unreadable = [error.sentence for error in silent.values()]
         print_json({"group": settings.group, "retried": tried, "unreadable": unreadable})
     else:
-        for error in silent:
+        for error in silent.values():
             note(error.sentence)
         if tried or not silent:
             _print_tried(tried)
     if silent:
-        return EXIT_UNREACHABLE
+        return _code(silent)
     return EXIT_STOPPED if all(each.settled is not None for each in tried) else EXIT_WRONG_WORLD
 
 

@@ -15,7 +15,7 @@ from replicator.domain.identifiers import RuleName
 from replicator.operations import rules
 from replicator.operations.accepted_tables import AcceptedTable, accept
 from replicator.operations.errors import RequestRefused
-from replicator.operations.group import rule_named
+from replicator.operations.group import SHOW_SECONDS, rule_named
 from replicator.operations.parked_rows import regions_of
 from replicator.operations.rules import ConfiguredRule, OrphanedProgress
 
@@ -28,7 +28,7 @@ _COLUMNS = ("rule", "mode", "sources", "replicas", "caches", "progress on")
 def list_rules(config: Path | None, *, as_json: bool) -> int:
     """Print the rules; progress is left out, and said to be, when the coordination table does not answer."""
     settings = loaded(config)
-    found = on_group(settings, rules.list_rules)
+    found = on_group(settings, rules.list_rules, longest=SHOW_SECONDS)
     if found.trouble is not None:
         note(f"progress is unknown: {found.trouble.sentence}")
     if as_json:

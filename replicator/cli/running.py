@@ -22,11 +22,20 @@ def loaded(config: Path | None) -> Settings:
     return load(configuration_path(config))
 
 
-def on_group(settings: Settings, work: Callable[[Group], Awaitable[Result]], regions: Collection[str] = ()) -> Result:
-    """What an operation returns, given the group with clients of the coordination region and of some more."""
+def on_group(
+    settings: Settings,
+    work: Callable[[Group], Awaitable[Result]],
+    regions: Collection[str] = (),
+    *,
+    longest: float | None = None,
+) -> Result:
+    """What an operation returns, given the group with clients of the coordination region and of some more.
+
+    `longest`: seconds that an answer is waited for at most; what only shows is given `SHOW_SECONDS`.
+    """
 
     async def run() -> Result:
-        async with open_group(settings, regions, announce=note) as group:
+        async with open_group(settings, regions, announce=note, longest=longest) as group:
             return await work(group)
 
     return asyncio.run(run())

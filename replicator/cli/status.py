@@ -17,6 +17,7 @@ from replicator.domain.progress import END
 from replicator.domain.shards.unread import LOST
 from replicator.domain.targets import TargetKind
 from replicator.operations.away_status import RegionStatus
+from replicator.operations.group import SHOW_SECONDS
 from replicator.operations.pacing_status import PacingStatus
 from replicator.operations.parked_rows import regions_of
 from replicator.operations.parked_status import ParkedStatus
@@ -42,7 +43,7 @@ def show_status(config: Path | None, *, watch: bool, everything: bool, as_json: 
     """Print the status once, or again and again until Ctrl-C. `everything`: what is not read any more, too.
 
     JSON always has everything. While the coordination table does not answer, what is stored cannot be known: what
-    workers say is shown, and the exit code says that something is unreachable.
+    workers say is shown. The exit code says that it did not, or that what is owed in a region cannot be known.
     """
     if watch and as_json:
         note("--watch and --json exclude each other: a script asks again by itself.")
@@ -50,16 +51,21 @@ def show_status(config: Path | None, *, watch: bool, everything: bool, as_json: 
     settings = loaded(config)
     if watch:
         with contextlib.suppress(KeyboardInterrupt):  # the way to end it
-            on_group(settings, lambda group: _watch(group, everything=everything), regions_of(settings))
+            on_group(
+                settings,
+                lambda group: _watch(group, everything=everything),
+                regions_of(settings),
+                longest=SHOW_SECONDS,
+            )
         return EXIT_STOPPED
-    found = on_group(settings, status, regions_of(settings))
+    found = on_group(settings, status, regions_of(settings), longest=SHOW_SECONDS)
     if as_json:
         print_json(found)
     else:
         for line in _notes(found, everything=everything):
             note(line)
         print_rows(_COLUMNS, _rows(found, everything=everything))
-    return EXIT_UNREACHABLE if found.coordination_error else EXIT_STOPPED
+    return EXIT_UNREACHABLE if found.coordination_error or found.unanswered else EXIT_STOPPED
 
 
 async def _watch(group: Group, *, everything: bool) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import ReplicatorError, TableMissing
 from replicator.domain.owed_keys import OwedFor
 from replicator.domain.presence import Standing
-from replicator.operations.parked_rows import tables_of
+from replicator.operations.parked_rows import Silent, tables_of
 
 if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination.operations import Pause
@@ -48,17 +49,18 @@ class _Owed:
 
 
 async def away_status(
-    group: Group, daemons: Mapping[str, Mapping[str, Any]], pauses: Sequence[Pause]
+    group: Group, daemons: Mapping[str, Mapping[str, Any]], pauses: Sequence[Pause], silent: Silent
 ) -> list[RegionStatus]:
-    """Every region that is not as it should be; raises what owed tables do not say."""
+    """Every region that is not as it should be. `silent`: whose owed tables are not asked; gets what fails here."""
     now = time.time()
     told = list(_told(daemons))
     owed = {(row["rule"], row["region"], row["source"], row["table"]): row for row in told if row["keys"] is not None}
     counted: dict[tuple[str, str, str, str], _Owed] = {
         where: _Owed(row["keys"], row["oldest_seconds"]) for where, row in owed.items()
     }
-    for source, rows in tables_of(group).items():
-        counted |= await _of_table(source, rows, counted.keys(), now)
+    tables = [(source, rows) for source, rows in tables_of(group).items() if source not in silent]
+    for found in await asyncio.gather(*(_of_table(*each, counted.keys(), now, silent) for each in tables)):
+        counted |= found
     resting = {(str(pause.rule), str(pause.region)): pause for pause in pauses}
     away = {(row["rule"], row["region"]): row for row in told if row["standing"] == Standing.AWAY}
     names = {*resting, *away, *(where[:2] for where, each in counted.items() if each.keys)}
@@ -78,17 +80,18 @@ def _told(daemons: Mapping[str, Mapping[str, Any]]) -> Iterator[Mapping[str, Any
 
 
 async def _of_table(
-    source: str, rows: DynamoOwedKeys, known: object, now: float
+    source: str, rows: DynamoOwedKeys, known: Container[tuple[str, str, str, str]], now: float, silent: Silent
 ) -> dict[tuple[str, str, str, str], _Owed]:
     found: dict[tuple[str, str, str, str], _Owed] = {}
     try:
-        targets = await rows.targets()
-    except ReplicatorError:
-        return found  # what was refused is read there too, and that says it
-    for to in targets:
-        where = (str(to.target_id.rule), str(to.target_id.region), source, str(to.table))
-        if to.owed_for is OwedFor.AWAY and where not in known:  # type: ignore[operator]
-            found[where] = await _count(rows, to, now)
+        for to in await rows.targets():
+            where = (str(to.target_id.rule), str(to.target_id.region), source, str(to.table))
+            if to.owed_for is OwedFor.AWAY and where not in known:
+                found[where] = await _count(rows, to, now)
+    except TableMissing:
+        return found  # where rows must be, what was refused is missing there too
+    except ReplicatorError as error:
+        silent.setdefault(source, error)
     return found
 
 

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
 ALIVE, SILENT, UNKNOWN = "alive", "silent", "unknown"
 """What is known of a worker: its heartbeat moves, or does not or is gone, or was not looked at twice."""
 
+SHOW_SECONDS = 3.0
+"""What only shows waits for an answer so long: a region that hangs must not hide for long what the others say."""
+
 _LOOK_SECONDS = 0.25
 _SLACK_SECONDS = 0.5
 _TRIES = 5
@@ -127,10 +130,14 @@ def _quiet(_: str) -> None:
 
 @asynccontextmanager
 async def open_group(
-    settings: Settings, regions: Collection[str] = (), *, announce: Callable[[str], None] = _quiet
+    settings: Settings,
+    regions: Collection[str] = (),
+    *,
+    announce: Callable[[str], None] = _quiet,
+    longest: float | None = None,
 ) -> AsyncIterator[Group]:
-    """The group's rows, with clients of the coordination region and of some more."""
-    async with open_places(settings, {settings.coordination.region, *regions}) as places:
+    """The group's rows, with clients of the coordination region and of some more; `longest` as in `open_places`."""
+    async with open_places(settings, {settings.coordination.region, *regions}, longest=longest) as places:
         yield Group(settings, places, announce)
 
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.owed_keys import owed_keys
 from replicator.checks.described_tables import Table, describe
-from replicator.domain.errors import PoisonRecord, Unreachable
-from replicator.domain.identifiers import TableName
+from replicator.domain.errors import PoisonRecord, ReplicatorError, Unreachable
 from replicator.domain.image import Image
-from replicator.domain.owed_keys import OwedTo, row_id
+from replicator.domain.owed_keys import OwedFor, OwedTo, row_id
 from replicator.domain.versions import STAMP
+from replicator.operations.group import SHOW_SECONDS
 from replicator.operations.inspect_caches import cached_copies
 from replicator.operations.inspect_mesh import mesh_copies, stamp_of
 from replicator.operations.item_copies import ItemCopy, digest, or_unknown, unreachable
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
     from replicator.domain.filters import Filter
     from replicator.domain.records import ItemKey
+    from replicator.domain.rules import Rule
     from replicator.settings import RuleSettings, Settings
 
 _ITEMS = {"source", "replica", "region"}
@@ -67,37 +68,56 @@ async def inspect(settings: Settings, rule: RuleSettings, text: str) -> Inspecti
     """Look everywhere; `rule` names one table (`rule_on_table`), `text` is the key as an operator types it."""
     tables = dict([*rule.replica_tables, *rule.sources])
     names = {action.cache for action in rule.cache}
-    async with open_places(settings, tables) as places, open_caches(settings, names) as caches:
+    async with open_places(settings, tables, longest=SHOW_SECONDS) as places, open_caches(settings, names) as caches:
         key = parse_key(text, (await _described(rule, places)).keys)
         if isinstance(rule, OrderedRule):
             copies, stamp = await _ordered(settings, rule, places, key), STAMP
         else:
             regions = {region: region_of(settings, places[region], table) for region, table in rule.sources}
             passes = _filter(settings, rule).matches(Image(key.wire))
-            copies = await mesh_copies(rule, regions, settings.side_table_name, key, passes=passes)
-            stamp = stamp_of(rule)
+            items, *owed = await asyncio.gather(
+                mesh_copies(rule, regions, settings.side_table_name, key, passes=passes),
+                *(_owed(settings, each, places[each.source], key) for each in rule_per_source(settings, rule)),
+            )
+            copies, stamp = [*items, *(row for rows in owed for row in rows)], stamp_of(rule)
         beside = {copy.region: copy for copy in copies if copy.role in _ITEMS}
         return Inspection(rule, key, [*copies, *await cached_copies(settings, rule, caches, key, beside, stamp)])
 
 
 async def _described(rule: RuleSettings, places: Mapping[str, Place]) -> Table:
     """The first of the rule's tables that answers; their keys are the same."""
-    first: Unreachable | None = None
-    for region, table in (*rule.sources, *rule.replica_tables):
+    troubles: list[ReplicatorError] = []
+
+    async def look(region: str, table: str) -> Table | None:
         try:
             return await describe(places[region], table)
-        except Unreachable as error:
-            first = first or error
-    assert first is not None, "a rule has a source"
-    raise first
+        except ReplicatorError as error:
+            troubles.append(error)
+            return None
+
+    async with asyncio.TaskGroup() as group:
+        looks = [
+            group.create_task(look(region, table), name=f"describe-{region}")
+            for region, table in (*rule.sources, *rule.replica_tables)
+        ]
+        for each in asyncio.as_completed(looks):
+            found = await each
+            if found is not None:
+                for other in looks:
+                    other.cancel()
+                return found
+    raise next((error for error in troubles if not isinstance(error, Unreachable)), troubles[0])
 
 
 async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, Place], key: ItemKey) -> list[ItemCopy]:
     """The source, then every replica with its tombstone."""
     where = [(rule.source, rule.table_name), *rule.replica_tables]
     tables = [region_of(settings, places[region], table) for region, table in where]
-    items = await asyncio.gather(*(or_unknown(item_in(table, key)) for table in tables))
-    tombstones = await asyncio.gather(*(or_unknown(tombstone_in(table, key)) for table in tables[1:]))
+    items, tombstones, parked = await asyncio.gather(
+        asyncio.gather(*(or_unknown(item_in(table, key)) for table in tables)),
+        asyncio.gather(*(or_unknown(tombstone_in(table, key)) for table in tables[1:])),
+        _owed(settings, rule_per_source(settings, rule)[0], places[rule.source], key) if rule.owed_regions else _none(),
+    )
     source = items[0]
     if isinstance(source, Unreachable):
         copies, wanted = [unreachable("source", rule.source, rule.table_name, source)], None
@@ -116,23 +136,37 @@ async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, P
         else:
             state = "none" if tombstone is None else "there"
             copies.append(ItemCopy("tombstone", region, settings.side_table_name, state, tombstone))
-    return [*copies, *(await _parked(settings, rule, places[rule.source], key))]
+    return [*copies, *parked]
 
 
-async def _parked(settings: Settings, rule: OrderedRule, place: Place, key: ItemKey) -> list[ItemCopy]:
-    """What replicas refused of this key and are owed still."""
-    if not rule.owed_regions:
-        return []
+async def _owed(settings: Settings, rule: Rule, place: Place, key: ItemKey) -> list[ItemCopy]:
+    """What replicas, or the other regions of a mesh, are owed of this key by a source: refused or missed."""
     rows, table = owed_keys(place, settings, SystemClock()), settings.owed_table_name
-    found = []
-    for target in rule_per_source(settings, rule)[0].targets:
-        to = OwedTo(TableName(rule.table_name), target.target_id)
-        row = await or_unknown(rows.find(to, row_id(to, key)))
+    if rule.mesh is None:
+        tos = [(OwedTo(rule.table, target.target_id), target.region) for target in rule.targets]
+    else:
+        tos = [
+            (OwedTo(rule.table, rule.as_replica(region), owed_for), region)
+            for region in rule.mesh.others
+            for owed_for in OwedFor
+        ]
+    found = await asyncio.gather(*(or_unknown(rows.find(to, row_id(to, key))) for to, _ in tos))
+    copies = []
+    for (to, region), row in zip(tos, found, strict=True):
+        role = "parked" if to.owed_for is OwedFor.REFUSED else "owed"
+        details = {} if rule.mesh is None else {"owed_by": rule.source}
+        by = "" if rule.mesh is None else f", owed by {rule.source}"
         if isinstance(row, Unreachable):
-            found.append(unreachable("parked", target.region, table, row))
+            copies.append(replace(unreachable(role, region, table, row), details=details))
         elif row is not None:
-            found.append(ItemCopy("parked", target.region, table, f"refused {row.tries} times", row.version))
-    return found
+            state = f"refused {row.tries} times" if role == "parked" else "missed"
+            copies.append(ItemCopy(role, region, table, f"{state}{by}", row.version, details=details))
+    return copies
+
+
+async def _none() -> list[ItemCopy]:
+    """No table of owed keys is there to be asked."""
+    return []
 
 
 def _filter(settings: Settings, rule: RuleSettings) -> Filter:

@@ -12,7 +12,7 @@ import msgspec
 
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.owed_keys import DynamoOwedKeys, owed_keys
-from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, TableMissing
+from replicator.domain.errors import ReplicatorError, TableMissing
 from replicator.domain.owed_keys import SHOWN_ROW_ID, BodyState, OwedFor, OwedKey, SettledKey, Settlement
 from replicator.domain.records import Event
 from replicator.operations.errors import RequestRefused
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 _LEAST_OF_ID = 4
 _Row = TypeVar("_Row")
 
-Silent = list[ReplicatorError]
-"""What keeps regions from answering."""
+Silent = dict[str, ReplicatorError]
+"""What keeps the owed tables of regions from answering."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +139,7 @@ async def list_parked(
         async def of(region: str, rows: DynamoOwedKeys) -> list[ParkedRow]:
             return [each async for each in _settled(region, rows, rule)]
 
-        # What does not answer was said above.
-        settled = await _of_regions(group, of, None if silent is None else [])
+        settled = await _of_regions(group, of, silent)
         listed += sorted(settled, key=lambda row: (row.settled_at is None, row.settled_at))
     return listed
 
@@ -165,9 +164,9 @@ async def _of_regions(
         try:
             return await of(region, rows)
         except ReplicatorError as error:
-            if silent is None or error.exit_code != EXIT_UNREACHABLE:
+            if silent is None:
                 raise
-            silent.append(error)
+            silent.setdefault(region, error)
             return []
 
     found = await asyncio.gather(*(one(region, rows) for region, rows in tables_of(group).items()))
@@ -176,13 +175,13 @@ async def _of_regions(
 
 async def parked_named(group: Group, row: str) -> Parked:
     """The open row whose id begins so."""
-    silent: Silent = []
+    silent: Silent = {}
     found = await open_rows(group, silent=silent)
     rows = [each for each in found if len(row) >= _LEAST_OF_ID and each.owed.row_id.startswith(row)]
     if len(rows) > 1:
         raise RequestRefused(f"{len(rows)} parked keys have an id that begins with {row}.", advice="Write more of it.")
     if not rows and silent:
-        raise silent[0]
+        raise next(iter(silent.values()))
     if not rows:
         raise RequestRefused(
             f"There is no parked key {row}.",

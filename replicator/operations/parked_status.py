@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from replicator.domain.errors import ReplicatorError
 from replicator.domain.targets import TargetId, parse_target
-from replicator.operations.parked_rows import Parked, open_rows
+from replicator.operations.parked_rows import Parked
 
 if TYPE_CHECKING:
     from replicator.domain.owed_keys import OwedKey, OwedTo
-    from replicator.operations.group import Group
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,23 +25,20 @@ class ParkedStatus:
     oldest_seconds: float | None
 
 
-async def parked_status(
-    group: Group, daemons: Mapping[str, Mapping[str, Any]]
-) -> tuple[list[ParkedStatus], ReplicatorError | None]:
-    """What targets refused: as the owed tables say, else as workers do; and why tables do not."""
-    try:
-        return summed_up(await open_rows(group)), None
-    except ReplicatorError as error:
-        told: dict[tuple[str, str], ParkedStatus] = {}
-        for daemon in daemons.values():
-            for rule in daemon.get("rules", ()):
-                for rows in rule.get("parked", ()):
-                    target = parse_target(rows["target"])
-                    if target is not None and rows["keys"] + rows["records"]:
-                        told[rule["table"], rows["target"]] = ParkedStatus(
-                            target, rule["table"], rows["keys"], rows["records"], rows["oldest_seconds"]
-                        )
-        return list(told.values()), error
+def parked_status(
+    rows: Sequence[Parked], silent: Collection[str], daemons: Iterable[Mapping[str, Any]]
+) -> list[ParkedStatus]:
+    """What targets refused: as the open rows say, and for regions whose owed tables do not answer as workers do."""
+    told: dict[tuple[str, str, str], ParkedStatus] = {}
+    for daemon in daemons:
+        for rule in daemon.get("rules", ()):
+            for known in rule.get("parked", ()) if rule["source"] in silent else ():
+                target = parse_target(known["target"])
+                if target is not None and known["keys"] + known["records"]:
+                    told[rule["source"], rule["table"], known["target"]] = ParkedStatus(
+                        target, rule["table"], known["keys"], known["records"], known["oldest_seconds"]
+                    )
+    return [*summed_up(rows), *told.values()]
 
 
 def summed_up(rows: Sequence[Parked], now: float | None = None) -> list[ParkedStatus]:

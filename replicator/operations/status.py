@@ -6,13 +6,14 @@ heartbeats name, as far as they answer and are of the same group.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.coordination import Pause, StoredStream
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.progress import END
 from replicator.domain.shards.applied_through import retention_left_seconds
@@ -24,6 +25,7 @@ from replicator.operations.away_status import RegionStatus, away_status
 from replicator.operations.gaps import ListedGap, list_gaps
 from replicator.operations.lag_status import Reached, RuleTarget, reached, rounded, summed_up
 from replicator.operations.pacing_status import PacingStatus, pacing_status
+from replicator.operations.parked_rows import Silent, open_rows
 from replicator.operations.parked_status import ParkedStatus, parked_status
 from replicator.operations.worker_status import Live, ask_all, by_worker, chosen_of, held_of, live_of
 from replicator.settings.compiled_rules import rule_per_source
@@ -134,11 +136,13 @@ class GroupStatus:
     pacing: PacingStatus
     unconfigured: Sequence[str]
     unreadable: Sequence[str]
+    unanswered: Sequence[str]
+    """Regions whose tables did not answer, so that what they hold is not known."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """What the coordination table and the owed tables hold; `unknown`: why the latter do not say."""
+    """What the coordination table and the owed tables hold; `silent`: why some of the latter do not say."""
 
     streams: Sequence[StoredStream] = ()
     pulses: Mapping[WorkerId, Pulse] = field(default_factory=dict)
@@ -147,18 +151,19 @@ class _Stored:
     parked: Sequence[ParkedStatus] = ()
     regions: Sequence[RegionStatus] = ()
     resting: Sequence[Pause] = ()
-    unknown: ReplicatorError | None = None
+    silent: Silent = field(default_factory=dict)
 
 
 async def status(group: Group) -> GroupStatus:
     """What both sources say; an error only when neither says anything."""
-    stored, trouble = await _ask_table(group)
+    silent: Silent = {}
+    (stored, trouble), rows = await asyncio.gather(_ask_table(group), open_rows(group, silent=silent))
     daemons = by_worker(await ask_all(group.settings, (pulse.admin for pulse in stored.pulses.values())))
     if trouble is not None and not daemons:
         raise trouble
-    parked, unknown = await parked_status(group, daemons)
-    regions = await away_status(group, daemons, stored.resting)
-    found = replace(stored, parked=parked, unknown=unknown, regions=regions)
+    parked = parked_status(rows, silent, daemons.values())
+    regions = await away_status(group, daemons, stored.resting, silent)
+    found = replace(stored, parked=parked, silent=silent, regions=regions)
     return _joined(group.settings, found, daemons, trouble)
 
 
@@ -217,8 +222,9 @@ def _joined(
         unconfigured=sorted({name for stream in stored.streams for name in stream.rules} - configured),
         unreadable=[
             *(problem.sentence for stream in stored.streams for problem in stream.problems),
-            *([] if stored.unknown is None else [stored.unknown.sentence]),
+            *(f"region {region}: {error.sentence}" for region, error in sorted(stored.silent.items())),
         ],
+        unanswered=sorted(region for region, error in stored.silent.items() if error.exit_code == EXIT_UNREACHABLE),
     )
 
 

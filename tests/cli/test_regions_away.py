@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -41,6 +42,13 @@ def test_a_region_that_is_paused_is_owed_what_it_misses_until_it_is_resumed(worl
             return (region["rule"], region["region"], region["paused"], region["keys"]) == ("orders", "eu", True, 2)
 
         wait_until(counted, "what is owed is not counted")
+        inspected = world.run("inspect", "orders", '{"pk": "a", "sk": 3}', "--json").json
+        assert [
+            (place["role"], place["region"], place["owed_by"], place["state"])
+            for place in inspected["places"]
+            if "owed_by" in place
+        ] == [("owed", "eu", "us", "missed, owed by us")]
+        assert inspected["agree"] is False
         said = world.run("status").errors
         assert "rule orders, eu: paused, 2 keys owed, the oldest for " in said
         assert "`replicator resume orders --region eu` lets it go on." in said
@@ -91,6 +99,26 @@ def test_what_a_region_of_a_mesh_refused_is_listed_tried_again_and_given_up(worl
     assert world.run("parked", "list").errors == "replicator: nothing is parked.\n"
     (entry,) = world.run("conflicts", "list", "--kind", "dropped", "--json").json["conflicts"]
     assert entry["mode"] == "versioned"
+
+
+def test_what_shows_does_not_wait_for_a_region_that_hangs_and_names_it(world: World) -> None:
+    world.mesh("active-active")
+    world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
+    world.config["apply"] = {"read_timeout": "10m"}
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        world.config["regions"]["eu"]["endpoint_url"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        shown, parked = world.run("status", "--json"), world.run("parked", "list")
+        inspected = world.run("inspect", "orders", '{"pk": "a", "sk": 1}', "--json")
+    assert (shown.code, shown.json["unanswered"], shown.json["coordination_error"]) == (69, ["eu"], None)
+    assert [rule["name"] for rule in shown.json["rules"]] == ["orders"]
+    assert [sentence.partition(":")[0] for sentence in shown.json["unreadable"]] == ["region eu"]
+    assert (parked.code, "in eu" in parked.errors) == (69, True)
+    places = [(place["role"], place["region"], place["state"]) for place in inspected.json["places"]]
+    assert ("region", "us", "present, not stamped yet") in places
+    assert ("region", "eu", "unreachable") in places
+    assert (inspected.code, inspected.json["agree"]) == (69, None)
 
 
 def test_a_daemon_that_starts_while_a_region_is_away_runs_the_others(world: World) -> None:

@@ -172,10 +172,10 @@ async def test_a_region_that_is_away_hides_no_other_regions_rows(bench: Bench) -
     )  # fmt: skip
     async with open_place("eu", nowhere, ClientTimes(), connections=2) as away:
         group = Group(settings, {**bench.places, "eu": away}, lambda _: None)
-        silent: parked_rows.Silent = []
+        silent: parked_rows.Silent = {}
         listed = await parked_rows.list_parked(group, everything=True, silent=silent)
         assert [each.row for each in listed if each.is_open] == [row.row_id[:12]]
-        assert ["replicator-owed" in error.message for error in silent] == [True]
+        assert [(region, "replicator-owed" in error.message) for region, error in silent.items()] == [("eu", True)]
         assert (await parked_rows.parked_named(group, row.row_id[:8])).owed == row
         for attempt in (parked_rows.parked_named(group, "000000"), parked_rows.list_parked(group)):
             with pytest.raises(Unreachable):
