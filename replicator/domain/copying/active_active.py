@@ -12,7 +12,16 @@ from dataclasses import dataclass, replace
 
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation
 from replicator.domain.copying.contents import Kind
-from replicator.domain.copying.meshes import MeshMended, Missing
+from replicator.domain.copying.looks import Ended
+from replicator.domain.copying.meshes import (
+    Items,
+    MeshCandidate,
+    MeshDifference,
+    MeshMended,
+    Missing,
+    judged,
+    prints,
+)
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.modes.active_active.apply import apply_delete, apply_put
@@ -22,6 +31,7 @@ from replicator.domain.modes.requests import Restamp, StampIs, Steps
 from replicator.domain.records import ItemKey
 from replicator.domain.stamps import (
     NO_PARENT,
+    NO_ROW,
     Held,
     SideRow,
     Stamp,
@@ -97,12 +107,25 @@ Seen = Mapping[RegionId, Standing]
 
 
 def look_active(mesh: Mesh, key: ItemKey) -> Steps[Seen]:
-    """Look at a key in every region; in each at the item, then at its side row."""
+    """The second look at a key: in every region at the item, then at its side row."""
     seen: dict[RegionId, Standing] = {}
     for region in (mesh.home, *mesh.others):
         item = yield from look(mesh, region, key)
         seen[region] = Standing(item, (yield from read_row(region, key)))
     return seen
+
+
+def first_look(mesh: Mesh, key: ItemKey, items: Items, looked_at: float) -> MeshCandidate | None:
+    """Whether a key is to be looked at again. `items`: of every region; however far apart they were read."""
+    held_there = {region: held(item, mesh.policy.attribute) for region, item in items.items()}
+    seen = {region: Standing(item, NO_ROW) for region, item in held_there.items()}
+    return MeshCandidate(key, prints(items), looked_at) if differences(seen) else None
+
+
+def judge(candidate: MeshCandidate, seen: Seen, looked_at: float) -> MeshDifference[Seen] | MeshCandidate | Ended:
+    """What `look_active` makes of a candidate."""
+    items = {region: None if its.item is None else its.item.image for region, its in seen.items()}
+    return judged(candidate, differences(seen), items, seen, looked_at)
 
 
 def differences(seen: Seen) -> dict[RegionId, Kind]:

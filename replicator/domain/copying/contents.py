@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-from replicator.domain.image import Image, canonical, content_hash, unreserved
+from replicator.domain.image import Image, content_hash, same_content, unreserved
 from replicator.domain.records import Event
 from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.versions import STAMP
@@ -40,7 +40,7 @@ def is_same(one: Image | None, other: Image | None, stamp: str = STAMP) -> bool:
     """Whether two places hold the same."""
     if one is None or other is None:
         return one is other
-    return one.wire == other.wire or canonical(one, stamp) == canonical(other, stamp)
+    return one.wire == other.wire or same_content(one, other, stamp)
 
 
 def is_asked_for(rule: Rule, kind: Kind) -> bool:

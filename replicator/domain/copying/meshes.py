@@ -1,15 +1,69 @@
-"""What the modes of a mesh share in copying: how an undecidable difference is decided, and how one ended."""
+"""What the modes of a mesh share in copying: two looks at a key in all regions, and how an undecidable one is decided.
+
+A mesh has no source: what all regions should hold follows from what they hold. So a difference is what the second look
+shows while every region's item is as it was at the first; its side rows are read with the second one only.
+"""
 
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator
-from dataclasses import replace
-from typing import Any, TypeVar
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any, Generic, TypeVar
 
 from replicator.domain.conflicts import ConflictKind, LogConflict
+from replicator.domain.copying.contents import Kind
+from replicator.domain.copying.looks import MOST_LOOKS, Ended
+from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image, canonical
+from replicator.domain.records import ItemKey
 
 T = TypeVar("T")
+S = TypeVar("S")
+
+Items = Mapping[RegionId, Image | None]
+"""What each region holds under a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class MeshCandidate:
+    """A key at which regions differed: what each held, when the last of them was read, and how many looks there were.
+
+    `looked_at` in seconds since 1970, by servers' time.
+    """
+
+    key: ItemKey
+    held: Mapping[RegionId, str | None]
+    looked_at: float
+    looks: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class MeshDifference(Generic[S]):
+    """What two looks agree on: how each region differs from what all should hold; `seen` is what a repair takes."""
+
+    key: ItemKey
+    kinds: Mapping[RegionId, Kind]
+    seen: S
+
+
+def prints(items: Items) -> dict[RegionId, str | None]:
+    """What tells whether a region's item is another one: hash of content and stamp."""
+    return {region: None if item is None else sha256(canonical(item, "")).hexdigest() for region, item in items.items()}
+
+
+def judged(
+    candidate: MeshCandidate, kinds: Mapping[RegionId, Kind], items: Items, seen: S, looked_at: float
+) -> MeshDifference[S] | MeshCandidate | Ended:
+    """What a second look makes of a candidate; another candidate: look once more, when its look has passed."""
+    if not kinds:
+        return Ended.SAME
+    now = prints(items)
+    if now == candidate.held:
+        return MeshDifference(candidate.key, kinds, seen)
+    looks = candidate.looks + 1
+    return Ended.MOVING if looks > MOST_LOOKS else MeshCandidate(candidate.key, now, looked_at, looks)
 
 
 class Missing(enum.StrEnum):

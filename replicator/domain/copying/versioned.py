@@ -11,7 +11,17 @@ from dataclasses import dataclass, replace
 
 from replicator.domain.conflicts import ConflictKind
 from replicator.domain.copying.contents import Kind, is_same
-from replicator.domain.copying.meshes import MeshMended, Missing, logged_as
+from replicator.domain.copying.looks import Ended
+from replicator.domain.copying.meshes import (
+    Items,
+    MeshCandidate,
+    MeshDifference,
+    MeshMended,
+    Missing,
+    judged,
+    logged_as,
+    prints,
+)
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, unreserved
 from replicator.domain.modes.requests import At, RaiseTombstone, RegionSteps
@@ -40,13 +50,32 @@ def seed_versioned(mesh: VersionedMesh, key: ItemKey, image: Image) -> RegionSte
 
 
 def look_versioned(mesh: VersionedMesh, key: ItemKey) -> RegionSteps[Seen]:
-    """Look at a key in every region; in each at the item, then at its side row."""
+    """The second look at a key: in every region at the item, then at its side row."""
     seen: dict[RegionId, Standing] = {}
     for region in (mesh.home, *mesh.others):
         item = yield from item_in(region, key)
         tombstone = yield from tombstone_in(region, key)
         seen[region] = Standing(None if item is None else unreserved(item), tombstone)
     return seen
+
+
+def first_look(mesh: VersionedMesh, key: ItemKey, items: Items, looked_at: float) -> MeshCandidate | None:
+    """Whether a key is to be looked at again. `items`: of every region; however far apart they were read."""
+    bare = _bare(items)
+    seen = {region: Standing(item, None) for region, item in bare.items()}
+    return MeshCandidate(key, prints(bare), looked_at) if differences(mesh, seen) else None
+
+
+def judge(
+    mesh: VersionedMesh, candidate: MeshCandidate, seen: Seen, looked_at: float
+) -> MeshDifference[Seen] | MeshCandidate | Ended:
+    """What `look_versioned` makes of a candidate."""
+    items = {region: its.item for region, its in seen.items()}
+    return judged(candidate, differences(mesh, seen), items, seen, looked_at)
+
+
+def _bare(items: Items) -> dict[RegionId, Image | None]:
+    return {region: None if item is None else unreserved(item) for region, item in items.items()}
 
 
 @dataclass(frozen=True, slots=True)
