@@ -37,11 +37,12 @@ class Coordination(Protocol):
         """Note that the stream lists a shard no more; `at` is the server's time in seconds since 1970."""
 
     async def claim(
-        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = ()
+        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = (), at: float = 0.0
     ) -> LeaseRow | None:
         """Take a shard if its row still has the owner and epoch of `seen`; None when another worker was faster.
 
-        `serves`: all targets that the owner runs on this stream.
+        `serves`: all targets that the owner runs on this stream. `at`: the time, in seconds since 1970, that is noted
+        when the shard has an owner, which did not give it back.
         """
 
     async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:

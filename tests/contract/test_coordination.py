@@ -185,6 +185,20 @@ async def test_a_row_tells_which_targets_its_owner_runs(world: World) -> None:
     assert (await world.row()).serves == frozenset(), "that is not known"
 
 
+async def test_a_row_tells_when_it_was_last_taken_from_an_owner_that_kept_it(world: World) -> None:
+    await world.found(S1)
+    first = await world.coordination.claim(STREAM, await world.row(), ME, at=FOUND + 1)
+    assert first is not None
+    assert first.seized_at is None, "it was free"
+    taken = await world.coordination.claim(STREAM, first, YOU, at=FOUND + 2)
+    assert taken is not None
+    assert (await world.row()).seized_at == FOUND + 2
+    await world.coordination.release(Lease(STREAM, S1, YOU, taken.epoch))
+    again = await world.coordination.claim(STREAM, await world.row(), ME, at=FOUND + 9)
+    assert again is not None
+    assert again.seized_at == FOUND + 2, "a hand-over in order is none"
+
+
 async def test_a_shard_without_a_row_is_not_claimed(world: World) -> None:
     for seen in (LeaseRow(Shard(S1)), LeaseRow(Shard(S1), YOU, 3)):
         assert await world.coordination.claim(STREAM, seen, ME) is None

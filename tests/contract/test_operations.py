@@ -41,7 +41,9 @@ async def test_a_lease_that_an_operator_releases_is_lost_to_its_owner_and_free_f
     await stored.coordination.save(lease, {ORDERS_EU: Position("5")})
     seen = await stored.row()
     assert await stored.operations.release_lease(STREAM, seen)
-    assert await stored.row() == replace(seen, owner=None, epoch=2)
+    free = await stored.row()
+    assert free == replace(seen, owner=None, epoch=2, seized_at=free.seized_at)
+    assert free.seized_at is not None, "its owner did not give it back"
     with pytest.raises(LeaseLost):
         await stored.coordination.save(lease, {ORDERS_EU: Position("6")})
     await stored.coordination.release(lease)

@@ -30,7 +30,8 @@ class LeaseRow:
 
     `serves`: all targets that the owner runs on the stream; none when it is of an earlier version. `found_at`: when a
     discoverer first saw the shard, by the clock that starts are noted by. `vanished`: the stream lists it no more, as
-    was noted at `vanished_at`, by the same clock; None in a row of an earlier version.
+    was noted at `vanished_at`, by the same clock; None in a row of an earlier version. `seized_at`: when it was last
+    taken from an owner that did not give it back, in seconds since 1970; None: never.
     """
 
     shard: Shard
@@ -42,6 +43,7 @@ class LeaseRow:
     found_at: float = 0.0
     vanished: bool = False
     vanished_at: float | None = None
+    seized_at: float | None = None
 
     @property
     def shard_id(self) -> ShardId:

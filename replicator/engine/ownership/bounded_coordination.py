@@ -40,11 +40,11 @@ class BoundedCoordination:
             await self._coordination.mark_vanished(stream, shard_id, at)
 
     async def claim(
-        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = ()
+        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = (), at: float = 0.0
     ) -> LeaseRow | None:
         """Take a shard."""
         async with self._turns:
-            return await self._coordination.claim(stream, seen, owner, serves)
+            return await self._coordination.claim(stream, seen, owner, serves, at)
 
     async def save(self, lease: Lease, checkpoints: Mapping[TargetId, Position]) -> None:
         """Store positions."""

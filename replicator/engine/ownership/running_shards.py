@@ -117,7 +117,9 @@ class RunningShards:
 
     async def _claim(self, seen: LeaseRow, rules: list[Rule], group: asyncio.TaskGroup) -> None:
         self._session.check()
-        row = await self._ports.coordination.claim(self._ref, seen, self._members.me, self.serves)
+        row = await self._ports.coordination.claim(
+            self._ref, seen, self._members.me, self.serves, self._ports.clock.now()
+        )
         if row is None:
             return
         lease = Lease(self._ref, row.shard_id, self._members.me, row.epoch)

@@ -114,14 +114,15 @@ class MemoryCoordination:
                 self.put(stream, replace(row, vanished=True, vanished_at=at))
 
     async def claim(
-        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = ()
+        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = (), at: float = 0.0
     ) -> LeaseRow | None:
         """Take a shard if its row still has the owner and epoch of `seen`."""
         async with self.faults.around("claim"):
             row = self.row(stream, seen.shard_id)
             if row is None or (row.owner, row.epoch) != (seen.owner, seen.epoch):
                 return None
-            taken = replace(row, owner=owner, epoch=row.epoch + 1, serves=frozenset(serves))
+            seized_at = row.seized_at if row.owner is None else at
+            taken = replace(row, owner=owner, epoch=row.epoch + 1, serves=frozenset(serves), seized_at=seized_at)
             self.put(stream, taken)
             return taken
 

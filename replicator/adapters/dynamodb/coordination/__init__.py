@@ -2,7 +2,8 @@
 
 Rows (hash `pk`, range `sk`), each with a schema version `sv`:
 
-    <group>|<region>|<stream ARN>   shard|<shard id>        owner, epoch; parents, closed, first, found_at, vanished;
+    <group>|<region>|<stream ARN>   shard|<shard id>        owner, epoch, seized_at; parents, closed, first,
+                                                            found_at, vanished, vanished_at;
                                                             per target `at:<target>`, `rewind:<target>`,
                                                             `through:<target>`
     <group>|<region>|<stream ARN>   target|<target>         started_at, shape, members

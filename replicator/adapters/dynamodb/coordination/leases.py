@@ -109,7 +109,7 @@ class DynamoCoordination:
     # -- leases and progress ---------------------------------------------------------------------------------------
 
     async def claim(
-        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = ()
+        self, stream: StreamRef, seen: LeaseRow, owner: WorkerId, serves: Collection[TargetId] = (), at: float = 0.0
     ) -> LeaseRow | None:
         """Take a shard if its row still is as seen, and raise its epoch; None when another worker was faster."""
         change = Change(
@@ -118,6 +118,7 @@ class DynamoCoordination:
                 "epoch": number(seen.epoch + 1),
                 "sv": schema(),
                 **({"serves": texts(each.text for each in serves)} if serves else {}),
+                **({} if seen.owner is None else {"seized_at": seconds(at)}),
             },
             removes=() if serves else ("serves",),
             when=_as_seen(seen),

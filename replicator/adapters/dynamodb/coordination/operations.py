@@ -6,6 +6,7 @@ and removes the owner, so the worker that read the shard is fenced and the shard
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -76,6 +77,7 @@ class Operations:
         change = Change(
             sets={
                 "epoch": number(seen.epoch + 1),
+                **({} if seen.owner is None else {"seized_at": seconds(time.time())}),
                 **{name: text(position.text) for name, position in moved.items() if position is not None},
                 **{rewind(target_id): text(rewind_text(skips)) for target_id, skips in rewinds.items()},
             },

@@ -139,6 +139,7 @@ class RowReader:
             found_at=self.seconds(row, "found_at") if "found_at" in row else 0.0,
             vanished=self._flag(row, "vanished"),
             vanished_at=self.seconds(row, "vanished_at") if "vanished_at" in row else None,
+            seized_at=self.seconds(row, "seized_at") if "seized_at" in row else None,
         )
 
     def seat(self, row: Row) -> Seat:
