@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError
 
 from replicator.adapters.aws.clients import ClientTimes, Fallback, Place, open_place
-from replicator.adapters.redis.cache import RedisCache
 from replicator.domain.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
+    from replicator.adapters.redis.cache import RedisCache
     from replicator.settings import Settings
 
 _CONNECTIONS = 16
@@ -65,11 +65,15 @@ async def open_places(  # noqa: PLR0913 - what clients may differ in
 @asynccontextmanager
 async def open_caches(settings: Settings, names: Collection[str] | None = None) -> AsyncIterator[dict[str, RedisCache]]:
     """Clients of some caches, or of all; nothing is sent yet."""
+    wanted = {name: cache for name, cache in settings.caches.items() if names is None or name in names}
+    if not wanted:
+        yield {}  # and the client, 6 MB of memory, is not imported
+        return
+    from replicator.adapters.redis.cache import RedisCache
+
     async with AsyncExitStack() as stack:
         caches = {}
-        for name, cache in settings.caches.items():
-            if names is not None and name not in names:
-                continue
+        for name, cache in wanted.items():
             try:
                 caches[name] = RedisCache(
                     f"{name} in {cache.region}",

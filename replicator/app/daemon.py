@@ -43,14 +43,13 @@ from replicator.settings.compiled_rules import rules_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from types_aiobotocore_dynamodb.client import DynamoDBClient
+
     from replicator.adapters.aws.clients import Place
     from replicator.adapters.redis.cache import RedisCache
 
 _MOST_FILES = 65_536
 """Open files, connections above all, that are asked of the system when it grants them."""
-
-_COLLECT_AFTER = (25_000, 20, 20)
-"""Thresholds of the garbage collector (`gc.set_threshold`)."""
 
 
 def run(settings: Settings, *, config_path: Path, strict: bool = False) -> int:
@@ -96,11 +95,10 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
                     lean=fall_back if settings.client == "lean" else None,
                 )
             )
-            home = settings.coordination.region
-            homes = await stack.enter_async_context(open_places(settings, {home}, {home: HOME_CONNECTIONS}))
-            board.fatal_signs += [place.credentials.stuck for place in (*places.values(), homes[home])]
+            home = await stack.enter_async_context(places[settings.coordination.region].beside(HOME_CONNECTIONS))
+            board.fatal_signs += [place.credentials.stuck for place in places.values()]
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
-            parts = _Parts(settings, places, homes[home], caches, clock, observer, board, address, strict)
+            parts = _Parts(settings, places, home, caches, clock, observer, board, address, strict)
             await _serve(parts, stop)
 
     def fall_back(region: str, why: str) -> None:
@@ -126,7 +124,7 @@ class _Parts:
 
     settings: Settings
     places: Mapping[str, Place]
-    home: Place
+    home: DynamoDBClient
     caches: Mapping[str, RedisCache]
     clock: SystemClock
     observer: LiveObserver
@@ -190,14 +188,9 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
 
 
 def _spare_the_collector() -> None:
-    """Keep what lives as long as the process out of every collection, and collect seldom.
-
-    With a thousand shards a full collection takes 170 ms, and all of them took a third of the processor; garbage in
-    cycles, above all of the AWS client, is a few megabytes between two collections of the youngest objects.
-    """
+    """Keep what lives as long as the process out of every collection (how often there is one: `__main__`)."""
     gc.collect()
     gc.freeze()
-    gc.set_threshold(*_COLLECT_AFTER)
 
 
 def _new_id() -> WorkerId:

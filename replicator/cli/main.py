@@ -15,12 +15,12 @@ _INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
-def run() -> int:
-    """Run the command that the arguments name; returns the exit code."""
+def run(command: str | None = None) -> int:
+    """Run the command that the arguments name; returns the exit code. `command`: its name, to make no other ones."""
     try:
-        from replicator.cli.commands import app
+        from replicator.cli.commands import only
 
-        app(prog_name="replicator")
+        only(command)(prog_name="replicator")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAULT if end.code else 0
     except KeyboardInterrupt:

@@ -186,4 +186,4 @@ AttributeName = Annotated[str, StringConstraints(min_length=1, max_length=255)]
 class Frozen(BaseModel):
     """A section of the configuration: frozen, unknown keys refused."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)

@@ -148,7 +148,7 @@ def _serve() -> None:
 
 def _parse_what_clients_read() -> None:
     """Descriptions of the services, which every command would parse by itself."""
-    from replicator.adapters.aws.credentials import service_descriptions
+    from replicator.adapters.aws.descriptions import service_descriptions
 
     loader = service_descriptions(None)
     for service in ("dynamodb", "dynamodbstreams"):

@@ -8,7 +8,7 @@ fenced and counted by the caller.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from botocore.parsers import ResponseParserError
 
 from replicator import __version__
 from replicator.adapters.aws.credentials import RenewableCredentials, region_session
+from replicator.adapters.aws.descriptions import SharedTrust
 from replicator.adapters.aws.errors import is_object
 from replicator.adapters.aws.transport.choice import Choice, choose
 from replicator.adapters.aws.wire import Wire
@@ -57,6 +58,8 @@ class Place:
     """Calls of `streams` with bodies of ours."""
     sts: Callable[[], Any]
     """Opens an STS client of this region's identity, for `check`."""
+    beside: Callable[[int], AbstractAsyncContextManager[DynamoDBClient]]
+    """Opens another client of tables with so many connections of its own."""
     credentials: RenewableCredentials
 
 
@@ -122,6 +125,7 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
             items=calls(dynamodb, connections),
             records=calls(streams, most_of_streams),
             sts=lambda: client("sts", settings.endpoints.sts),
+            beside=lambda most: client("dynamodb", settings.endpoints.dynamodb, most),
             credentials=credentials,
         )
 
@@ -167,4 +171,5 @@ def _config(times: ClientTimes, connections: int) -> AioConfig:
         ignore_configured_endpoint_urls=True,
         user_agent=f"replicator/{__version__}",
         tcp_keepalive=True,
+        http_session_cls=SharedTrust,
     )

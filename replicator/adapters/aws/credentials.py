@@ -11,14 +11,13 @@ import os
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.credentials import AioCredentials, AioDeferredRefreshableCredentials
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
-from botocore.loaders import Loader, create_loader
 
+from replicator.adapters.aws.descriptions import service_descriptions
 from replicator.adapters.aws.errors import CREDENTIAL_CODES, error_code
 from replicator.domain.errors import ConfigurationInvalid
 
@@ -157,12 +156,6 @@ def _base(region_id: str, settings: Region) -> AioSession:
         )
     session.register_component("data_loader", service_descriptions(session.get_config_variable("data_path")))
     return session
-
-
-@cache
-def service_descriptions(data_path: str | None) -> Loader:
-    """The services' descriptions, megabytes of JSON: parsed once, and not again for each region."""
-    return create_loader(data_path)
 
 
 def _role(base: AioSession, settings: Region, config: AioConfig) -> Source:

@@ -10,6 +10,7 @@ import ssl
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from botocore.httpsession import where
@@ -112,8 +113,9 @@ def _text(value: Any) -> str:
     return value.decode("latin-1") if isinstance(value, bytes) else str(value)
 
 
+@cache
 def trust(ca_bundle: str | None) -> ssl.SSLContext:
-    """Certificates that are believed: those of `ca_bundle`, else the system's and those the stock client brings."""
+    """Certificates that are believed: of `ca_bundle`, else the system's and those of the stock client. Read once."""
     context = ssl.create_default_context(cafile=ca_bundle)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     if ca_bundle is None:
