@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from string import Formatter
 from urllib.parse import quote
 
+import msgspec
+
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.modes.ordered import Change
-from replicator.domain.records import ChangeRecord
+from replicator.domain.records import ChangeRecord, ItemKey
 from replicator.domain.versions import at_sequence
 
 _GLOB = "*?[]^\\"
@@ -40,21 +42,33 @@ class KeyTemplate:
         if any("%" in literal for literal in between):
             raise ValueError("has a % between two placeholders, where it could be taken for an escaped character")
         self._parts = [(literal, name) for literal, name, _, _ in parts]
-        self._escaped = frozenset(_ALWAYS_ESCAPED + "".join(between))
+        self._escapes = str.maketrans({char: _percent(char) for char in _ALWAYS_ESCAPED + "".join(between)})
 
     def key(self, image: Image) -> str | None:
         """The cache key of this item; None when an attribute of the template is missing or not S, N or B."""
-        values = []
-        for literal, name in self._parts:
-            values.append(literal)
-            if name is None:
-                continue
+        values = {}
+        for name in self.attributes:
             typed = image.attributes.get(name, {})
             value = typed.get("S", typed.get("N", typed.get("B")))
-            if not isinstance(value, str):
+            if isinstance(value, str):
+                values[name] = value
+        return self._filled(values)
+
+    def of_every(self, key: ItemKey) -> str | None:
+        """The cache key of every item with this primary key; None when the template names other attributes, too."""
+        return self._filled({name: value for name, _, value in key.parts})
+
+    def _filled(self, values: Mapping[str, str]) -> str | None:
+        parts = []
+        for literal, name in self._parts:
+            parts.append(literal)
+            if name is None:
+                continue
+            value = values.get(name)
+            if value is None:
                 return None
-            values.append(self._escape(value))
-        return "".join(values)
+            parts.append(value.translate(self._escapes))
+        return "".join(parts)
 
     def lacks(self, names: Iterable[str]) -> list[str]:
         """Which of these attributes the template leaves out; of a primary key, two items could share a cache key."""
@@ -68,9 +82,6 @@ class KeyTemplate:
             parts.append("".join(f"\\{char}" if char in _GLOB else char for char in literal))
             parts.append("" if name is None else "*")
         return "".join(parts)
-
-    def _escape(self, value: str) -> str:
-        return "".join(_percent(char) if char in self._escaped else char for char in value)
 
 
 def _between(parts: list[tuple[str, str | None, str | None, str | None]]) -> list[str]:
@@ -108,15 +119,13 @@ class CacheRule:
     ttl: timedelta
 
 
-@dataclass(frozen=True, slots=True)
-class Invalidate:
+class Invalidate(msgspec.Struct, frozen=True):
     """Drop the entry."""
 
     key: str
 
 
-@dataclass(frozen=True, slots=True)
-class Refresh:
+class Refresh(msgspec.Struct, frozen=True):
     """Set the entry to this version, unless it is missing or newer; `payload` None marks the item as deleted."""
 
     key: str
@@ -128,8 +137,7 @@ class Refresh:
 CacheAction = Invalidate | Refresh
 
 
-@dataclass(frozen=True, slots=True)
-class CachePlan:
+class CachePlan(msgspec.Struct, frozen=True):
     """Actions on one cache for one change; `keyless` images lacked an attribute of the template."""
 
     actions: tuple[CacheAction, ...]
@@ -156,22 +164,31 @@ def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change)
     return CachePlan(tuple(actions), keyless)
 
 
-def plan_invalidation(rule: CacheRule, records: Iterable[ChangeRecord]) -> CachePlan:
-    """Drop the entry of every key that any image of the records had."""
+def plan_invalidation(rule: CacheRule, records: Sequence[ChangeRecord]) -> CachePlan:
+    """Drop the entry of every key that any image of the records, which are of one item, had."""
     keys, keyless = _touched_keys(rule, records)
     return CachePlan(tuple(Invalidate(key) for key in keys), keyless)
 
 
 def _key_of(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) -> str | None:
     """The key that the changed item has; of a removed one, the last that it had."""
+    every = rule.key.of_every(change.key)
+    if every is not None:
+        return every
     if change.new is not None:
         return rule.key.key(change.new)
     images = [image for record in records for image in (record.before, record.new) if image is not None]
     return next((key for key in map(rule.key.key, reversed(images)) if key is not None), None)
 
 
-def _touched_keys(rule: CacheRule, records: Iterable[ChangeRecord]) -> tuple[dict[str, int], int]:
-    """The cache keys of every image with the number of the last record that has them, and how many images have none."""
+def _touched_keys(rule: CacheRule, records: Sequence[ChangeRecord]) -> tuple[dict[str, int], int]:
+    """The cache keys of every image with the number of the last record that has them, and how many images have none.
+
+    A template of the primary key alone has one key for all of them, and none is decoded.
+    """
+    every = rule.key.of_every(records[-1].key) if records else None
+    if every is not None:
+        return {every: records[-1].number}, 0
     keys: dict[str, int] = {}
     keyless = 0
     for record in records:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from replicator.domain.image import unreserved
 from replicator.domain.modes.ordered import Action, Change
@@ -12,8 +13,7 @@ from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.versions import ordered_version
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(msgspec.Struct, frozen=True):
     """All records of one key in a batch, in stream order."""
 
     key: ItemKey
@@ -24,7 +24,11 @@ def coalesce(records: Iterable[ChangeRecord]) -> list[Run]:
     """Records grouped by key; keys in the order of their first record."""
     by_key: dict[ItemKey, list[ChangeRecord]] = {}
     for record in records:
-        by_key.setdefault(record.key, []).append(record)
+        group = by_key.get(record.key)
+        if group is None:
+            by_key[record.key] = [record]
+        else:
+            group.append(record)
     return [Run(key, tuple(group)) for key, group in by_key.items()]
 
 

@@ -85,10 +85,22 @@ def earliest(positions: Iterable[Position]) -> Position:
 class Window:
     """Records in flight in stream order, and how far they are durable without a hole."""
 
+    __slots__ = ("_done", "_frontier", "_passed", "_pending", "_through")
+
     def __init__(self, start: Position) -> None:
         self._pending: deque[tuple[SequenceNumber, float]] = deque()
         self._done: set[SequenceNumber] = set()
-        self.frontier = start
+        self._frontier = start
+        self._passed: SequenceNumber | None = None
+        """The last record that the frontier passed since it was made a position."""
+        self._through = start.through
+
+    @property
+    def frontier(self) -> Position:
+        """Up to where everything is durable."""
+        if self._passed is not None:
+            self._frontier, self._passed = after(self._passed, self._through), None
+        return self._frontier
 
     def open(self, sequence: SequenceNumber, created_at: float = 0.0) -> None:
         """A record was read; called in stream order. `created_at` is 0 when the source does not tell it."""
@@ -96,12 +108,15 @@ class Window:
 
     def done(self, sequence: SequenceNumber) -> bool:
         """A record's effect is durable; returns whether the frontier moved."""
-        self._done.add(sequence)
+        done, pending = self._done, self._pending
+        done.add(sequence)
         moved = False
-        while self._pending and self._pending[0][0] in self._done:
-            first, created_at = self._pending.popleft()
-            self._done.discard(first)
-            self.frontier = after(first, latest(self.frontier.through, created_at or None))
+        while pending and pending[0][0] in done:
+            first, created_at = pending.popleft()
+            done.discard(first)
+            self._passed = first
+            if created_at and (self._through is None or created_at > self._through):
+                self._through = created_at
             moved = True
         return moved
 

@@ -145,8 +145,8 @@ TRIMS = {
 
 def _greatest_done(_: Any) -> Any:
     def done(self: Window, sequence: Any) -> bool:
-        self._pending.remove(sequence)
-        self.frontier = max(self.frontier, after(sequence), key=lambda position: position.order)
+        self._pending.remove(next(each for each in self._pending if each[0] == sequence))
+        self._frontier = max(self._frontier, after(sequence), key=lambda position: position.order)
         return True
 
     return done

@@ -100,7 +100,7 @@ def test_records_are_grouped_by_key_in_the_order_of_their_first() -> None:
 
 def test_the_last_image_wins_under_the_last_sequence_number() -> None:
     change = plan(record(7, None, IN1), record(8, IN1, IN2))
-    assert change == Change(Action.PUT, key("k"), ordered_version(0, GENERATION, 8), None, IN2)
+    assert change == Change(Action.PUT, key("k"), ordered_version(0, GENERATION, 8), None, IN2, RULE.source, 0.0)
 
 
 def test_the_epoch_of_the_rule_is_part_of_the_version() -> None:

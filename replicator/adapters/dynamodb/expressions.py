@@ -46,6 +46,9 @@ SIDE_SCHEMA = 1
 """Version of the layout of side rows."""
 
 
+_OF_A_VERSION = (StampBelow, AbsentOrStampBelow, UnstampedOrStampBelow, TombstoneBelow, TombstoneIs)
+
+
 @lru_cache(maxsize=1024)
 def _condition_json(kind: type[object], key_attribute: str) -> bytes:
     names = {"#rep": STAMP}
@@ -60,7 +63,10 @@ def _condition_json(kind: type[object], key_attribute: str) -> bytes:
     else:
         assert kind is TombstoneBelow, "every condition has its expression"
         text, names = "attribute_not_exists(#v) OR #v < :v", {"#v": TOMBSTONE_VERSION}
-    return b'"ConditionExpression":%b,"ExpressionAttributeNames":%b' % (_ENCODE(text), _ENCODE(names))
+    return b'"ConditionExpression":%b,"ExpressionAttributeNames":%b,"ExpressionAttributeValues":{":v":{"S":"' % (
+        _ENCODE(text),
+        _ENCODE(names),
+    )
 
 
 def condition(when: Condition | SeenCondition | TombstoneBelow | TombstoneIs, key_attribute: str) -> bytes:
@@ -68,14 +74,11 @@ def condition(when: Condition | SeenCondition | TombstoneBelow | TombstoneIs, ke
 
     `key_attribute` is any attribute of the item's primary key. Built once per shape; only the version is spliced in.
     """
-    if isinstance(when, Absent | StampIs):
-        return stamp_condition(when, key_attribute, STAMP)
+    if isinstance(when, _OF_A_VERSION):
+        return b'%b%b"}}' % (_condition_json(type(when), key_attribute), when.version.encode())
     if isinstance(when, ContentIs):
         return as_shown(when.seen.attributes, {}, key_attribute, without=STAMP)
-    return b'%b,"ExpressionAttributeValues":{":v":{"S":"%b"}}' % (
-        _condition_json(type(when), key_attribute),  # type: ignore[arg-type]
-        when.version.encode(),
-    )
+    return stamp_condition(when, key_attribute, STAMP)
 
 
 # -- mode versioned ------------------------------------------------------------------------------------------------

@@ -134,8 +134,13 @@ class DynamoRegion:
         self._calls = calls
         self._stamp = stamp_attribute
         self._nonce = nonce
-        self._where = f"{table} in {region_id}"
+        where = self._where = f"{table} in {region_id}"
         self._side_where = f"{side_table} in {region_id}"
+        self._what = {
+            operation: f"{operation} on {where}"
+            for operation in ("PutItem", "UpdateItem", "DeleteItem", "GetItem", "TransactWriteItems")
+        }
+        self._side_what = {operation: f"{operation} on {self._side_where}" for operation in ("UpdateItem", "GetItem")}
         self._table = table
         self._side_table = side_table
         self._table_json = b'"TableName":' + _ENCODE(table)
@@ -176,7 +181,7 @@ class DynamoRegion:
 
     async def _put(self, put: Put, fence: Fence) -> Response:
         body = b"{%b%b}" % (self._put_json(put), self._tell)
-        what = f"PutItem on {self._where}"
+        what = self._what["PutItem"]
         try:
             answer = await self._calls.call("PutItem", body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
@@ -203,7 +208,7 @@ class DynamoRegion:
             self._put_json(request.put),
             self._tell,
         )
-        what = f"TransactWriteItems on {self._where}"
+        what = self._what["TransactWriteItems"]
         try:
             answer = await self._calls.call("TransactWriteItems", body, fence, what)
         except wire.Refusal as refusal:
@@ -213,7 +218,7 @@ class DynamoRegion:
     async def _delete(self, key: ItemKey, when: Condition | SeenCondition, fence: Fence) -> Response:
         stated = condition(when, key.parts[0][0])
         body = b'{%b,"Key":%b,%b,%b%b}' % (self._table_json, key.wire, stated, _ALL_OLD, self._tell)
-        what = f"DeleteItem on {self._where}"
+        what = self._what["DeleteItem"]
         try:
             answer = await self._calls.call("DeleteItem", body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
@@ -229,7 +234,7 @@ class DynamoRegion:
                 operation, subject = "DeleteItem", b'"Key":%b' % key.wire
             case _:
                 assert_never(request)
-        what = f"{operation} on {self._where}"
+        what = self._what[operation]
         stated = version_condition(when, key.parts[0][0])
         body = b'{%b,%b,%b,%b,"ReturnValues":"ALL_OLD"%b}' % (self._table_json, subject, stated, _ALL_OLD, self._tell)
         try:
@@ -256,7 +261,7 @@ class DynamoRegion:
                 members = b'"Key":%b,%b' % (key.wire, marked_by(version, self._stamp))
             case _:
                 assert_never(request)
-        what = f"{operation} on {self._where}"
+        what = self._what[operation]
         body = b"{%b,%b,%b%b}" % (self._table_json, members, _ALL_OLD, self._tell)
         try:
             answer = await self._calls.call(operation, body, fence, what, TableName=self._table)
@@ -269,7 +274,7 @@ class DynamoRegion:
     ) -> Response:
         change = write_row(request, int(self._clock.now()) + self._ttl_seconds, SIDE_SCHEMA)
         body = b'{%b,"Key":%b,%b,%b%b}' % (self._side_json, self._side_key(request.key), change, _ALL_OLD, self._tell)
-        what = f"UpdateItem on {self._side_where}"
+        what = self._side_what["UpdateItem"]
         try:
             answer = await self._calls.call("UpdateItem", body, fence, what, TableName=self._side_table)
         except wire.Refusal as refusal:
@@ -284,7 +289,7 @@ class DynamoRegion:
             raise_tombstone(version, expires_at, SIDE_SCHEMA),
             self._tell,
         )
-        what = f"UpdateItem on {self._side_where}"
+        what = self._side_what["UpdateItem"]
         try:
             answer = await self._calls.call("UpdateItem", body, fence, what, TableName=self._side_table)
         except wire.Refusal:
@@ -297,7 +302,7 @@ class DynamoRegion:
 
     async def _get_item(self, key: ItemKey, fence: Fence) -> Found:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, key.wire)
-        what = f"GetItem on {self._where}"
+        what = self._what["GetItem"]
         answer = await self._calls.call("GetItem", body, fence, what, TableName=self._table)
         return Found(item=_item(wire.decoded(_ANSWER, answer, what).Item))
 
@@ -307,7 +312,7 @@ class DynamoRegion:
 
     async def _get_row(self, key: ItemKey, fence: Fence) -> Image | None:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._side_json, self._side_key(key))
-        what = f"GetItem on {self._side_where}"
+        what = self._side_what["GetItem"]
         answer = await self._calls.call("GetItem", body, fence, what, TableName=self._side_table)
         return _item(wire.decoded(_ANSWER, answer, what).Item)
 

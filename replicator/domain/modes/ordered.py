@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+import msgspec
 
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason
 from replicator.domain.errors import UnstampedItem
@@ -68,8 +70,7 @@ class Action(enum.Enum):
     REMOVE_IF_PRESENT = "remove_if_present"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """One item's change, ready for a replica.
 
     `new` is the image to put (without reserved attributes), None for a removal; `old` is what the source held before,
@@ -81,12 +82,14 @@ class Change:
     version: str
     old: Image | None
     new: Image | None
-    source: RegionId | None = field(default=None, compare=False)
-    created_at: float | None = field(default=None, compare=False)
+    source: RegionId | None = None
+    created_at: float | None = None
 
 
 class Effect(enum.Enum):
     """How the replica answered."""
+
+    __hash__ = object.__hash__  # counted for every record, and the one of enumerations is not compiled
 
     APPLIED = "applied"
     DELETED = "deleted"
@@ -96,8 +99,7 @@ class Effect(enum.Enum):
     OWED = "owed"  # it was away or refused the change, and is owed its key (meshes only)
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(msgspec.Struct, frozen=True):
     """How a change ended at a replica; `adopted`: an item without a stamp was overwritten or deleted."""
 
     effect: Effect

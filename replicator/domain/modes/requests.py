@@ -12,6 +12,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+import msgspec
+
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
@@ -21,22 +23,19 @@ from replicator.domain.stamps import SideRow, Stamp, Tombstone, Version
 # -- conditions on an item -----------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class StampBelow:
+class StampBelow(msgspec.Struct, frozen=True):
     """The item exists, carries a stamp, and the stamp sorts below `version`."""
 
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class AbsentOrStampBelow:
+class AbsentOrStampBelow(msgspec.Struct, frozen=True):
     """No item, or one whose stamp sorts below `version`; an item without a stamp fails."""
 
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class UnstampedOrStampBelow:
+class UnstampedOrStampBelow(msgspec.Struct, frozen=True):
     """No item, one without a stamp, or one whose stamp sorts below `version`."""
 
     version: str
@@ -45,20 +44,17 @@ class UnstampedOrStampBelow:
 Condition = StampBelow | AbsentOrStampBelow | UnstampedOrStampBelow
 
 
-@dataclass(frozen=True, slots=True)
-class Absent:
+class Absent(msgspec.Struct, frozen=True):
     """The key has no item."""
 
 
-@dataclass(frozen=True, slots=True)
-class StampIs:
+class StampIs(msgspec.Struct, frozen=True):
     """An item exists and its stamp attribute is exactly `seen` (wire JSON); None: it exists and has none."""
 
     seen: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class ContentIs:
+class ContentIs(msgspec.Struct, frozen=True):
     """An item without a stamp exists, and its attributes are as in `seen`, as far as one expression can state them."""
 
     seen: Image
@@ -70,15 +66,13 @@ SeenCondition = Absent | StampIs | ContentIs
 # -- conditions on a side row --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class TombstoneBelow:
+class TombstoneBelow(msgspec.Struct, frozen=True):
     """No tombstone, or one that sorts below `version`."""
 
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class TombstoneIs:
+class TombstoneIs(msgspec.Struct, frozen=True):
     """The tombstone is exactly this version; what a repair asks."""
 
     version: str
@@ -87,8 +81,7 @@ class TombstoneIs:
 # -- requests ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Put:
+class Put(msgspec.Struct, frozen=True):
     """Write `image` with the stamp `version` if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
@@ -97,39 +90,34 @@ class Put:
     when: Condition | SeenCondition
 
 
-@dataclass(frozen=True, slots=True)
-class GuardedPut:
+class GuardedPut(msgspec.Struct, frozen=True):
     """`put`, in one transaction with the check of the tombstone that `guard` is."""
 
     put: Put
     guard: TombstoneBelow | TombstoneIs
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(msgspec.Struct, frozen=True):
     """Delete the item if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
     when: Condition | SeenCondition
 
 
-@dataclass(frozen=True, slots=True)
-class RaiseTombstone:
+class RaiseTombstone(msgspec.Struct, frozen=True):
     """Record that the item was deleted at `version`, unless a tombstone at or above it is there already."""
 
     key: ItemKey
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class GetItem:
+class GetItem(msgspec.Struct, frozen=True):
     """Read the item, consistently."""
 
     key: ItemKey
 
 
-@dataclass(frozen=True, slots=True)
-class GetTombstone:
+class GetTombstone(msgspec.Struct, frozen=True):
     """Read the tombstone's version, consistently."""
 
     key: ItemKey
@@ -138,8 +126,7 @@ class GetTombstone:
 # -- requests of mode `active-active` ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class UnstampedOrBelow:
+class UnstampedOrBelow(msgspec.Struct, frozen=True):
     """An item exists, and it has no stamp or one that sorts below `version`."""
 
     version: Version
@@ -148,8 +135,7 @@ class UnstampedOrBelow:
 StampCondition = Absent | StampIs | UnstampedOrBelow
 
 
-@dataclass(frozen=True, slots=True)
-class StampedPut:
+class StampedPut(msgspec.Struct, frozen=True):
     """Write `image` with `stamp`, sealed with a new nonce, if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
@@ -158,8 +144,7 @@ class StampedPut:
     when: StampCondition
 
 
-@dataclass(frozen=True, slots=True)
-class Restamp:
+class Restamp(msgspec.Struct, frozen=True):
     """Set nothing but the stamp, sealed with a new nonce, if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
@@ -167,31 +152,27 @@ class Restamp:
     when: StampIs
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteMarked:
+class DeleteMarked(msgspec.Struct, frozen=True):
     """Delete the item if the delete of this version marked it; a refusal holds what is there."""
 
     key: ItemKey
     version: Version
 
 
-@dataclass(frozen=True, slots=True)
-class GetSideRow:
+class GetSideRow(msgspec.Struct, frozen=True):
     """Read the side row, consistently."""
 
     key: ItemKey
 
 
-@dataclass(frozen=True, slots=True)
-class MergeTombstone:
+class MergeTombstone(msgspec.Struct, frozen=True):
     """Record another region's delete, unless a tombstone at or above it is there; a refusal holds the row."""
 
     key: ItemKey
     tombstone: Tombstone
 
 
-@dataclass(frozen=True, slots=True)
-class SettleTombstone:
+class SettleTombstone(msgspec.Struct, frozen=True):
     """Record a delete of this region, if tombstone and floor are as `seen`; a refusal holds the row.
 
     `removed_at` is where in this region's stream it took effect; None when a later one is known to have.
@@ -203,8 +184,7 @@ class SettleTombstone:
     removed_at: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class RaiseFloor:
+class RaiseFloor(msgspec.Struct, frozen=True):
     """Record the version of a write whose item is gone, if tombstone and floor are as `seen`."""
 
     key: ItemKey
@@ -212,8 +192,7 @@ class RaiseFloor:
     floor: Version
 
 
-@dataclass(frozen=True, slots=True)
-class NoteRemoval:
+class NoteRemoval(msgspec.Struct, frozen=True):
     """Record that the delete of this version took effect at this place of the region's stream, unless a later did."""
 
     key: ItemKey
@@ -226,23 +205,20 @@ StampRequest = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class At:
+class At(msgspec.Struct, frozen=True):
     """Carry a request out in one of the mesh's regions."""
 
     region: RegionId
     request: GetItem | GetTombstone | RaiseTombstone | StampRequest | VersionedRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Let the time between two looks pass; `attempt` counts from 1."""
 
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class LookAhead:
+class LookAhead(msgspec.Struct, frozen=True):
     """Find the first removal of this key behind a place in the home region's stream, among what was read already."""
 
     key: ItemKey
@@ -252,16 +228,14 @@ class LookAhead:
 # -- requests of mode `versioned` ----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class VersionIs:
+class VersionIs(msgspec.Struct, frozen=True):
     """An item exists and `attribute` is exactly `seen` (wire JSON); None: it exists without that attribute."""
 
     attribute: str
     seen: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class VersionAtMost:
+class VersionAtMost(msgspec.Struct, frozen=True):
     """`attribute` is missing or not of type `kind` (N or S), or there is no item, or it is at most `value`.
 
     A `value` of None is below every value: only the first three are left.
@@ -275,8 +249,7 @@ class VersionAtMost:
 VersionCondition = Absent | VersionIs | VersionAtMost
 
 
-@dataclass(frozen=True, slots=True)
-class Replace:
+class Replace(msgspec.Struct, frozen=True):
     """Write `image` as it is if `when` holds; `Done` holds what it replaced, a refusal what is there."""
 
     key: ItemKey
@@ -284,8 +257,7 @@ class Replace:
     when: Absent | VersionIs
 
 
-@dataclass(frozen=True, slots=True)
-class Remove:
+class Remove(msgspec.Struct, frozen=True):
     """Delete the item if `when` holds; `Done` holds what it removed, a refusal what is there."""
 
     key: ItemKey
@@ -318,16 +290,14 @@ class Done:
     units: float | None = field(default=None, compare=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(msgspec.Struct, frozen=True):
     """A condition failed. `item` is what the key holds, None when nothing does or only the tombstone refused."""
 
     item: Image | None = None
     by_tombstone: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """Answer to a read. Of an item: `item`; of a tombstone: `tombstone` (its version). None when there is none."""
 
     item: Image | None = None
@@ -342,22 +312,19 @@ class Remover(enum.Enum):
     UNKNOWN = "unknown"  # not among what was read
 
 
-@dataclass(frozen=True, slots=True)
-class FoundRow:
+class FoundRow(msgspec.Struct, frozen=True):
     """Answer to `GetSideRow`; a row that is not there is an empty one."""
 
     row: SideRow
 
 
-@dataclass(frozen=True, slots=True)
-class RefusedRow:
+class RefusedRow(msgspec.Struct, frozen=True):
     """The condition of a write to a side row failed; `row` is what is there."""
 
     row: SideRow
 
 
-@dataclass(frozen=True, slots=True)
-class FoundAhead:
+class FoundAhead(msgspec.Struct, frozen=True):
     """Answer to `LookAhead`."""
 
     remover: Remover
