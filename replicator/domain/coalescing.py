@@ -50,12 +50,11 @@ def plan_run(rule: Rule, run: Run, generation: int) -> Change | None:
     if decided is None:
         return None
     action, record = decided
-    first_old = run.records[0].old
     return Change(
         action=action,
         key=run.key,
         version=ordered_version(rule.epoch, generation, record.number),
-        old=None if first_old is None else unreserved(first_old),
+        old=run.records[0].old,
         new=unreserved(record.new) if action is Action.PUT and record.new is not None else None,
         source=rule.source,
         created_at=record.created_at,

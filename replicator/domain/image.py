@@ -23,6 +23,10 @@ _ESCAPE = b"\\u"  # a name may be written with escapes
 _SHORT_ESCAPES = '"\\/'
 """Characters that JSON also writes with a backslash and no `u`, beside control characters."""
 
+_MARK_TEXT = "rep"
+_MARK = _MARK_TEXT.encode()
+"""What every reserved name holds that is not written with escapes, and the stamp's usual name, too."""
+
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
 
 
@@ -66,7 +70,10 @@ def unreserved(image: Image, stamp: str = STAMP) -> Image:
 
     `stamp` is the name of the attribute that carries the stamp.
     """
-    if not any(suspect in image.wire for suspect in _suspects(stamp)):
+    wire = image.wire
+    if _MARK not in wire and b"\\" not in wire and (_MARK_TEXT in stamp or stamp.encode() not in wire):
+        return image
+    if not any(suspect in wire for suspect in _suspects(stamp)):
         return image
     raw = _RAW_ATTRIBUTES.decode(image.wire)
     kept = {name: value for name, value in raw.items() if name != stamp and not name.startswith(RESERVED_PREFIX)}
@@ -75,7 +82,12 @@ def unreserved(image: Image, stamp: str = STAMP) -> Image:
 
 def stamped(image: Image, version: str, stamp: str = STAMP) -> bytes:
     """Wire JSON of the image with its version stamp spliced in behind the last attribute; it must be `unreserved`."""
-    return b'%b,%b:{"S":%b}}' % (image.wire[:-1], _ENCODE(stamp), _ENCODE(version))
+    return b"%b%b%b}}" % (image.wire[:-1], _stamp_member(stamp), _ENCODE(version))
+
+
+@lru_cache(maxsize=64)
+def _stamp_member(stamp: str) -> bytes:
+    return b',%b:{"S":' % _ENCODE(stamp)
 
 
 @lru_cache(maxsize=64)

@@ -37,14 +37,25 @@ class _Rest:
             self.timeout.reschedule(asyncio.get_running_loop().time())
 
 
+class _Try:
+    """What is under way. `cancelling`: how often its task was to be cancelled when it began."""
+
+    __slots__ = ("began", "cancelling", "given_up", "task")
+
+    def __init__(self, task: asyncio.Task[Any], began: float) -> None:
+        self.task = task
+        self.began = began
+        self.cancelling = task.cancelling()
+        self.given_up = False
+
+
 class Probing:
     """One thing that is asked, and all that wait while it is away; first come, first served."""
 
     def __init__(self) -> None:
         self._health = Health()
         self._resting: dict[asyncio.Timeout, _Rest] = {}
-        self._trying: dict[asyncio.Timeout, float] = {}
-        """What is under way, and when it began."""
+        self._trying: set[_Try] = set()
         self._next: asyncio.TimerHandle | None = None
 
     @property
@@ -65,23 +76,32 @@ class Probing:
                 self._next = None
             for rest in self._resting.values():
                 rest.end()
-            for timeout, began in self._trying.items():
-                if began < _now() - _HANGS_SECONDS and not timeout.expired():
-                    timeout.reschedule(_now())
+            for hanging in self._trying:
+                if hanging.began < _now() - _HANGS_SECONDS:
+                    asyncio.get_running_loop().call_soon(self._give_up, hanging)
+
+    def _give_up(self, hanging: _Try) -> None:
+        if hanging in self._trying and not hanging.given_up:
+            hanging.given_up = True
+            hanging.task.cancel()
 
     async def attempt(self, doing: Coroutine[Any, Any, Answer]) -> Answer:
         """Do something that may be repeated; what hangs since before it came back is given up, to be tried again."""
+        task = asyncio.current_task()
+        assert task is not None, "a coroutine runs in a task"
+        trial = _Try(task, _now())
+        self._trying.add(trial)
         try:
-            async with asyncio.timeout(None) as timeout:
-                self._trying[timeout] = _now()
-                try:
-                    return await doing
-                finally:
-                    del self._trying[timeout]
-        except TimeoutError as error:
-            if not timeout.expired():
-                raise
-            raise Unreachable("It did not answer, and others were answered since.") from error
+            return await doing
+        except asyncio.CancelledError as error:
+            # As a timeout of the standard library does it; making one costs more than all the rest here.
+            if trial.given_up and task.cancelling() - 1 <= trial.cancelling:
+                raise Unreachable("It did not answer, and others were answered since.") from error
+            raise
+        finally:
+            self._trying.discard(trial)
+            if trial.given_up:
+                task.uncancel()
 
     def failed(self, asked_by: Hashable, error: ReplicatorError, began: float) -> bool:
         """A try that began then, by the loop's time, got no answer; whether what asked is to wait for its turn."""

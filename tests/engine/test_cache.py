@@ -58,7 +58,7 @@ async def test_an_action_is_done_when_its_batch_was_answered_and_not_before() ->
     await first
     assert not second.done()
     await second
-    assert asyncio.get_running_loop().time() == pytest.approx(2)
+    assert asyncio.get_running_loop().time() == pytest.approx(2, abs=0.01)
 
 
 async def test_a_failure_reaches_everybody_aboard_and_nobody_else() -> None:
@@ -107,6 +107,7 @@ async def test_an_unknown_fault_is_the_senders_and_makes_the_others_try_again() 
     await asyncio.sleep(0.5)
     sender, other = shop.drop(1), shop.drop(2)
     await first
+    await asyncio.sleep(0.5)
 
     async def broken(call: str) -> None:
         raise ValueError(call)
@@ -180,3 +181,38 @@ async def test_an_error_is_found_inside_groups() -> None:
     inner = ExceptionGroup("inner", [LeaseLost("gone")])
     assert found(ExceptionGroup("outer", [ValueError(), inner]), LeaseLost)
     assert not found(ExceptionGroup("outer", [ValueError()]), LeaseLost)
+
+
+async def test_a_sender_that_is_cancelled_while_it_waits_for_its_turn_leaves_the_sending_to_another() -> None:
+    shop = Shop()
+    first = shop.drop(0)
+    await asyncio.sleep(0.5)
+    sender, other, third = shop.drop(1), shop.drop(2), shop.drop(3)
+    await asyncio.sleep(0.1)
+    sender.cancel()
+    await asyncio.sleep(0)
+    other.cancel()
+    await first
+    assert [await third, shop.calls] == [0, 2]
+
+
+async def test_a_batch_that_every_caller_left_is_not_waited_for_by_the_next_one() -> None:
+    shop = Shop()
+    first = shop.drop(0)
+    await asyncio.sleep(0.5)
+    left = [shop.drop(1), shop.drop(2)]
+    await asyncio.sleep(0.1)
+    for each in left:
+        each.cancel()
+    await asyncio.wait(left)
+    last = shop.drop(3)
+    await first
+    assert [await last, shop.calls] == [0, 2]
+
+
+async def test_what_comes_within_a_moment_travels_together() -> None:
+    shop = Shop()
+    first = shop.drop(0)
+    await asyncio.sleep(0.001)
+    await asyncio.gather(first, shop.drop(1), shop.drop(2))
+    assert shop.calls == 1

@@ -103,7 +103,7 @@ async def test_records_of_one_key_are_brought_one_by_one_in_their_order(mode: st
     await reader.apply()
     brought = [record.new.attributes["value"]["S"] for record in world.records(EU) if record.new is not None]
     assert brought == ["0", "1", "2", "3"]
-    assert [step[2] for step in reader.observer.of("moved")] == ["1", "2", "3", "4"]
+    assert reader.observer.of("moved")[-1][2] == "4"
     assert [report.effects for report in reader.observer.reports] == [{Effect.APPLIED: 4}]
     assert [report.changes for report in reader.observer.reports] == [4]
 

@@ -74,7 +74,8 @@ class Change(msgspec.Struct, frozen=True):
     """One item's change, ready for a replica.
 
     `new` is the image to put (without reserved attributes), None for a removal; `old` is what the source held before,
-    None when the item was created. `source` and `created_at` (seconds since 1970) are where and when it was written.
+    as it came, None when the item was created. `source` and `created_at` (seconds since 1970) are where and when it was
+    written.
     """
 
     action: Action

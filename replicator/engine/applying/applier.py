@@ -10,8 +10,8 @@ within bounds: it is carried over, and what comes of it meanwhile waits behind i
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Sequence
+from itertools import dropwhile
 
 from replicator.domain.coalescing import Run, coalesce
 from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
@@ -62,6 +62,10 @@ class TargetApplier:
         """What last kept a record from being applied; None when nothing does now."""
         self.done_at = 0.0
         """When a record last was done (monotonic)."""
+        self._moved: Callable[[Position], None] = _told_nobody
+        self._told: Position = HORIZON
+        self._telling: asyncio.Handle | None = None
+        """Set while something was done that is told with the loop's next turn."""
 
     async def apply(
         self,
@@ -70,7 +74,7 @@ class TargetApplier:
         moved: Callable[[Position], None],
         more: asyncio.Event | None = None,
     ) -> None:
-        """Bring the records behind `position` to the target; `moved` gets every step of the contiguous frontier.
+        """Bring the records behind `position` to the target; `moved` gets the steps of the contiguous frontier.
 
         `more`, once it is set, lets keys wait that failed by themselves: they are tried on with the next call.
         Without it everything is applied when this returns. When the program stops nothing new is begun. Raises
@@ -79,16 +83,18 @@ class TargetApplier:
         began = self._context.clock.monotonic()
         if not self._carried:
             self._window = Window(position)
-        tally, window = Tally(), self._window
-        fresh = [record for record in records if not position.covers(record.number)]
+            self._told = position
+        tally, window, self._moved = Tally(), self._window, moved
+        fresh = list(dropwhile(lambda record: position.covers(record.number), records))
         wanted: list[ChangeRecord] = []
         unread: list[UnreadRecord] = []
         self._began(fresh, window)
+        may_skip = self._skip_before is not None or self._rewind is not None
         for record in fresh:
             window.open(record.sequence, record.created_at)
-            if self._is_skipped(record):
+            if may_skip and self._is_skipped(record):
                 tally.skipped += 1
-                self._done(window, record, moved)
+                self._done(record)
             elif isinstance(record, UnreadRecord):
                 unread.append(record)
             else:
@@ -97,10 +103,11 @@ class TargetApplier:
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(self._context.limits.concurrency, len(jobs))):
-                    group.create_task(self._work(jobs, tally, moved, more), name=f"apply-{number}")
+                    group.create_task(self._work(jobs, tally, more), name=f"apply-{number}")
             if jobs and not self._context.stop.is_set():
                 self._carried = {unit.key: job for job in jobs.rest() if isinstance(unit := job.units[0], Run)}
         finally:
+            self._tell()
             if not self._carried:
                 self._give_up(jobs)
         if fresh:
@@ -150,32 +157,29 @@ class TargetApplier:
         )
 
     def _job(self, units: Iterable[Unit]) -> Job:
-        left = deque(units)
+        left = list(units)
         return Job(left, left[0])
 
-    async def _work(
-        self, jobs: Jobs, tally: Tally, moved: Callable[[Position], None], more: asyncio.Event | None
-    ) -> None:
+    async def _work(self, jobs: Jobs, tally: Tally, more: asyncio.Event | None) -> None:
         """Take one job after the other until none is left; a job is one key, so keys keep their order.
 
         A job that is left because the program stops, or to be carried over, leaves a hole that the frontier does not
         pass.
         """
-        window, stop = self._window, self._context.stop
+        stop, gate, probing = self._context.stop, self._context.ports.gate, self._context.ports.probing
         while jobs and not stop.is_set():
-            may_leave = more is not None and window.in_flight <= _MOST_BEHIND and jobs.wait_by_themselves()
-            if may_leave and more is not None and more.is_set():
+            may_leave = jobs.wait_by_themselves() and self._window.in_flight <= _MOST_BEHIND
+            called = more if may_leave else None
+            if called is not None and called.is_set():
                 return
             job = jobs.next()
             try:
-                wait = job.due_at - self._context.clock.monotonic()
-                if wait > 0 and await pause(more if may_leave and more is not None else stop, wait):
-                    if stop.is_set():
-                        raise Stopped  # noqa: TRY301 - caught like every other one
+                if job.attempt and not await self._is_due(job, called):
                     jobs.put_back(job)
                     continue
-                await self._pass_gate(job)
-                await self._until_it_answers(job)
+                if gate.error is not None or probing.error is not None:
+                    await self._pass_gate(job)
+                    await self._until_it_answers(job)
                 failed_in = await self._try(job, tally)
             except Stopped:
                 jobs.put_back(job)
@@ -184,8 +188,8 @@ class TargetApplier:
                 self._recovered(job)
                 raise
             if failed_in is None:
-                for record in _records(job.units.popleft()):
-                    self._done(window, record, moved)
+                for record in _records(job.units.pop(0)):
+                    self._done(record)
                 self._recovered(job)
                 if not job.units:
                     continue
@@ -193,6 +197,15 @@ class TargetApplier:
             else:
                 job.due_at = self._context.clock.monotonic() + failed_in
             jobs.put_back(job)
+
+    async def _is_due(self, job: Job, called: asyncio.Event | None) -> bool:
+        """Wait for a job that failed; False when what it may be left for came before."""
+        stop, wait = self._context.stop, job.due_at - self._context.clock.monotonic()
+        if wait <= 0 or not await pause(stop if called is None else called, wait):
+            return True
+        if stop.is_set():
+            raise Stopped
+        return False
 
     async def _pass_gate(self, job: Job) -> None:
         """Wait while the target is held; the observer gets why."""
@@ -212,11 +225,23 @@ class TargetApplier:
         while (error := await probing.turn(self._context.stop, told=self.trouble is not None)) is not None:
             self._in_trouble(job, error)
 
-    def _done(self, window: Window, record: StreamRecord, moved: Callable[[Position], None]) -> None:
+    def _done(self, record: StreamRecord) -> None:
+        self._window.done(record.sequence)
+        if self._telling is None:
+            self._telling = asyncio.get_running_loop().call_soon(self._tell)
+
+    def _tell(self) -> None:
+        """Tell how far it is; what is done in one turn of the loop is told at once."""
+        if self._telling is None:
+            return
+        self._telling.cancel()
+        self._telling = None
         self.done_at = self._context.clock.monotonic()
-        if window.done(record.sequence):
-            moved(window.frontier)
-            self._context.observer.moved(self.place, window.frontier)
+        frontier = self._window.frontier
+        if frontier != self._told:
+            self._told = frontier
+            self._moved(frontier)
+            self._context.observer.moved(self.place, frontier)
 
     async def _try(self, job: Job, tally: Tally) -> float | None:
         """Apply a unit once; None when it is applied or set aside, else in how many seconds to try again.
@@ -224,33 +249,27 @@ class TargetApplier:
         A refusal that repeats is reported to the observer with its key. A record that is refused for good may be
         superseded by a later one of its key, as soon as that was read.
         """
-        tried = Tally()
+        wanted, probing = job.wanted, self._context.ports.probing
         began = asyncio.get_running_loop().time()
+        carried_out = self._driver.apply(wanted, tally) if isinstance(wanted, Run) else self._set_aside(wanted, tally)
         try:
-            await self._context.ports.probing.attempt(self._carry_out(job.wanted, tried))
+            took = await probing.attempt(carried_out)
         except ReplicatorError as error:
-            tally.entries.update(tried.entries)
             if error.disposition is Disposition.RELINQUISH:
                 raise
             tally.retries += 1
             self._context.ports.gate.doubt(error)
             return self._failed(job, error, began)
-        if tried.changes:  # what was only passed over says nothing
-            self._context.ports.probing.answered()
-        tally.take(tried)
+        if took:  # what was only passed over says nothing
+            probing.answered()
         return None
 
-    async def _carry_out(self, wanted: Unit, tried: Tally) -> None:
-        if isinstance(wanted, UnreadRecord):
-            await self._set_aside(wanted, tried)
-        else:
-            await self._driver.apply(wanted, tried)
-
-    async def _set_aside(self, record: UnreadRecord, tally: Tally) -> None:
+    async def _set_aside(self, record: UnreadRecord, tally: Tally) -> bool:
         """Keep a record that cannot be understood; a target without parking is not given one."""
         assert self._context.aside is not None, "its pipeline waits in front of such a record"
         await self._context.aside.record(record)
         tally.parked += 1
+        return False
 
     def _failed(self, job: Job, error: ReplicatorError, began: float) -> float:
         job.attempt += 1
@@ -293,7 +312,8 @@ class TargetApplier:
         self._context.observer.blocked(self.place, error, key)
 
     def _recovered(self, job: Job) -> None:
-        self._need(job, needs=False)
+        if job.refused:
+            self._need(job, needs=False)
         if job.in_trouble:
             job.in_trouble = False
             self._troubles -= 1
@@ -333,6 +353,10 @@ class TargetApplier:
             lag_seconds=max(0.0, self._context.clock.now() - newest) if newest else None,
             took_seconds=self._context.clock.monotonic() - began,
         )
+
+
+def _told_nobody(_: Position) -> None:
+    """Before the first page there is nobody to tell."""
 
 
 def _asked_by(unit: Unit) -> Hashable:

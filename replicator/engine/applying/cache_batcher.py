@@ -1,35 +1,43 @@
 """Cache actions, gathered: what arrives while one batch is under way is sent with the next.
 
 Invariant: an action is sent only after the write it follows is durable, because its caller waits for the write first.
-A refused action fails the call that asked for it and no other.
+A refused action fails the call that asked for it and no other. One caller of a batch sends it for all of them; when
+that one is cancelled before, the next one does.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from replicator.domain.cache_keys import CacheAction
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.ports.targets import Cache, CacheAnswer, Fence
 
 _MOST_ACTIONS = 2000
+_ENOUGH_ACTIONS = 64
+_GATHER_SECONDS = 0.002
+"""A batch with fewer actions waits so long for more: a call costs as much as many keys in one."""
 
 
-@dataclass(slots=True)
-class _Request:
+class _Request(msgspec.Struct, eq=False):
     actions: Sequence[CacheAction]
     fence: Fence
     error: ReplicatorError | None = None
     unstored: int = 0
+    waiter: asyncio.Future[bool] | None = None
+    """Of a caller that does not send: gets whether it is to send after all."""
 
 
-@dataclass(slots=True)
 class _Batch:
-    requests: list[_Request] = field(default_factory=list)
-    size: int = 0
-    sent: bool = False
+    __slots__ = ("requests", "sent", "size")
+
+    def __init__(self) -> None:
+        self.requests: list[_Request] = []
+        self.size = 0
+        self.sent = False
 
 
 class CacheFunnel:
@@ -38,7 +46,7 @@ class CacheFunnel:
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
         self._turn = asyncio.Lock()
-        self._open = _Batch()
+        self._open: _Batch | None = None
 
     async def apply(self, actions: Sequence[CacheAction], fence: Fence) -> int:
         """Return when the actions took effect; raise what kept one of them from it.
@@ -47,35 +55,67 @@ class CacheFunnel:
         """
         if not actions:
             return 0
-        if self._open.size >= _MOST_ACTIONS:
-            self._open = _Batch()
         batch, request = self._open, _Request(actions, fence)
+        sends = batch is None or batch.size >= _MOST_ACTIONS
+        if batch is None or sends:
+            batch = self._open = _Batch()
+        else:
+            request.waiter = asyncio.get_running_loop().create_future()
         batch.requests.append(request)
         batch.size += len(actions)
-        async with self._turn:
-            if not batch.sent:
-                await self._send(batch)
+        try:
+            sends = sends or (request.waiter is not None and await request.waiter)
+            if sends:
+                await self._send_in_turn(batch)
+        except BaseException:
+            if not batch.sent and (sends or _was_called(request.waiter)):
+                self._hand_on(batch)
+            raise
         if request.error is not None:
             raise request.error
         return request.unstored
 
-    async def _send(self, batch: _Batch) -> None:
-        batch.sent = True
+    def _hand_on(self, batch: _Batch) -> None:
+        """Let another caller send a batch; without one it is given up."""
+        for request in batch.requests:
+            if request.waiter is not None and not request.waiter.done():
+                request.waiter.set_result(True)
+                return
         if self._open is batch:
-            self._open = _Batch()
-        sent = [request for request in batch.requests if _may_send(request)]
+            self._open = None
+
+    async def _send_in_turn(self, batch: _Batch) -> None:
+        async with self._turn:
+            if batch.size < _ENOUGH_ACTIONS:
+                await asyncio.sleep(_GATHER_SECONDS)
+            batch.sent = True
+            if self._open is batch:
+                self._open = None
+            try:
+                await self._send([request for request in batch.requests if _may_send(request)])
+            finally:
+                for request in batch.requests:
+                    if request.waiter is not None and not request.waiter.done():
+                        request.waiter.set_result(False)
+
+    async def _send(self, requests: Sequence[_Request]) -> None:
         try:
-            if sent:
-                answer = await self._cache.apply([action for request in sent for action in request.actions])
-                for request in sent:
-                    _hand_out(answer, request)
+            if requests:
+                answer = await self._cache.apply([action for request in requests for action in request.actions])
+                if answer.unstored or answer.refused:
+                    for request in requests:
+                        _hand_out(answer, request)
         except ReplicatorError as error:
-            for request in sent:
+            for request in requests:
                 request.error = error
         except BaseException:
-            for request in sent:
+            for request in requests:
                 request.error = Unreachable("A batch of cache actions was given up before it was answered.")
             raise
+
+
+def _was_called(waiter: asyncio.Future[bool] | None) -> bool:
+    return waiter is not None and waiter.done() and not waiter.cancelled() and waiter.result()
 
 
 def _hand_out(answer: CacheAnswer, request: _Request) -> None:

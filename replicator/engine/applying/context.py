@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -60,7 +60,7 @@ class TargetPorts:
 
 @dataclass(slots=True)
 class Tally:
-    """Counts of one page, or of one try of a part of it."""
+    """Counts of one page, or of one record of it."""
 
     effects: Counter[Effect] = field(default_factory=Counter)
     changes: int = 0
@@ -125,8 +125,23 @@ class Driver(Protocol):
     def superseded(self, unit: Run) -> Run:
         """What to apply in place of a unit that is refused for good: more of its key, or the same again."""
 
-    async def apply(self, unit: Run, tally: Tally) -> None:
-        """Apply a unit once, or set it aside; raises what prevented both, and may be asked again."""
+    async def apply(self, unit: Run, tally: Tally) -> bool:
+        """Apply a unit once, or set it aside; raises what prevented both, and may be asked again.
+
+        Counts when that succeeded, conflict entries at once. Returns whether the target took a change.
+        """
+
+
+async def one_by_one(driver: Driver, unit: Run, tally: Tally) -> bool:
+    """Apply the records of a unit each by itself; it is tried again as a whole, so they count together."""
+    tried, took = Tally(), False
+    try:
+        for record in unit.records:
+            took = await driver.apply(Run(unit.key, (record,)), tried) or took
+    finally:
+        tally.entries.update(tried.entries)
+    tally.take(tried)
+    return took
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,16 +180,22 @@ class TargetContext:
         await self.ports.conflicts.write(entry)
         tally.entries[entry.id] = (conflict.kind, conflict.outcome)
 
-    async def sync_caches(self, plans: Iterable[tuple[CacheRule, CachePlan]], tally: Tally) -> None:
-        """Carry cache actions out, gathered by cache; a cache that fails keeps no other one back."""
-        actions: dict[str, list[CacheAction]] = {}
-        for cache_rule, plan in plans:
+    async def sync_caches(self, plans: Sequence[tuple[CacheRule, CachePlan]], tally: Tally) -> None:
+        """Carry cache actions out, gathered by cache, and count them; a cache that fails keeps no other one back."""
+        caches = self.ports.caches
+        if len(plans) == 1:
+            ((cache_rule, plan),) = plans
+            tally.unstored += await caches[cache_rule.cache].apply(plan.actions, self.fence)
+        elif plans:
+            actions: dict[str, list[CacheAction]] = {}
+            for cache_rule, plan in plans:
+                actions.setdefault(cache_rule.cache, []).extend(plan.actions)
+            sent = (caches[cache].apply(wanted, self.fence) for cache, wanted in actions.items())
+            answers = await asyncio.gather(*sent, return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+            tally.unstored += sum(answer for answer in answers if isinstance(answer, int))
+        for _, plan in plans:
             tally.keyless += plan.keyless
             tally.cache_actions += len(plan.actions)
-            actions.setdefault(cache_rule.cache, []).extend(plan.actions)
-        sent = (self.ports.caches[cache].apply(wanted, self.fence) for cache, wanted in actions.items())
-        answers = await asyncio.gather(*sent, return_exceptions=True)
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
-            tally.unstored += answer

@@ -8,7 +8,8 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+
+import msgspec
 
 from replicator.domain.coalescing import Run
 from replicator.domain.records import UnreadRecord
@@ -20,11 +21,10 @@ _MOST_CARRIED_BYTES = 2 * 1024 * 1024
 Unit = Run | UnreadRecord
 
 
-@dataclass(slots=True)
-class Job:
+class Job(msgspec.Struct, eq=False):
     """What is left of one key's records in a page, or a record that cannot be understood."""
 
-    units: deque[Unit]
+    units: list[Unit]
     wanted: Unit
     """What is tried in place of the first unit."""
     attempt: int = 0
@@ -65,8 +65,9 @@ class Jobs:
 
     def wait_by_themselves(self) -> bool:
         """Whether nothing is left but keys that failed by themselves, and not too many of them."""
-        fits = self._alone <= _MOST_CARRIED_KEYS and self._weight <= _MOST_CARRIED_BYTES
-        return fits and self._alone == len(self)
+        if self._fresh or self._alone != len(self._failed):
+            return False
+        return self._alone <= _MOST_CARRIED_KEYS and self._weight <= _MOST_CARRIED_BYTES
 
     def rest(self) -> list[Job]:
         """Everything that is left."""

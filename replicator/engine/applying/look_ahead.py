@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Sequence
 
 from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, changes
@@ -16,7 +17,9 @@ class ReadAhead:
     """
 
     def __init__(self, most_records: int = 1000, along: Callable[[int], bool] = lambda _: False) -> None:
-        self._by_key: dict[ItemKey, list[ChangeRecord]] = {}
+        self._pages: deque[Sequence[StreamRecord]] = deque()
+        self._by_key: dict[ItemKey, list[ChangeRecord]] | None = None
+        """Their records by key; made when it is first asked for, which most targets never do."""
         self._most_records = most_records
         self._along = along
         self._records = 0
@@ -29,17 +32,20 @@ class ReadAhead:
 
     def add(self, records: Sequence[StreamRecord]) -> None:
         """A page was read; pages come in stream order."""
-        for record in changes(records):
-            self._by_key.setdefault(record.key, []).append(record)
+        self._pages.append(records)
+        if self._by_key is not None:
+            _index(self._by_key, records)
         self._count(records, 1)
 
     def drop(self, records: Sequence[StreamRecord]) -> None:
         """A page was passed; it is the oldest that was added."""
-        for record in changes(records):
-            later = self._by_key[record.key]
-            del later[0]
-            if not later:
-                del self._by_key[record.key]
+        self._pages.popleft()
+        if self._by_key is not None:
+            for record in changes(records):
+                later = self._by_key[record.key]
+                del later[0]
+                if not later:
+                    del self._by_key[record.key]
         self._rests = False
         self._count(records, -1)
 
@@ -57,6 +63,10 @@ class ReadAhead:
 
     def behind(self, key: ItemKey, number: int) -> tuple[ChangeRecord, ...]:
         """Records of a key behind a sequence number, in stream order."""
+        if self._by_key is None:
+            self._by_key = {}
+            for page in self._pages:
+                _index(self._by_key, page)
         return tuple(record for record in self._by_key.get(key, ()) if record.number > number)
 
     def need(self, by: int) -> None:
@@ -76,3 +86,8 @@ class ReadAhead:
     def urgent(self) -> bool:
         """Whether something waits for what comes next."""
         return self._wanted > 0
+
+
+def _index(by_key: dict[ItemKey, list[ChangeRecord]], records: Sequence[StreamRecord]) -> None:
+    for record in changes(records):
+        by_key.setdefault(record.key, []).append(record)

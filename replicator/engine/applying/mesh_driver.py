@@ -104,8 +104,9 @@ class MeshDriver:
         old, new = held(record.old, self._stamp), held(record.new, self._stamp)
         return classify(old, new, by_ttl=record.by_ttl)
 
-    async def apply(self, unit: Run, tally: Tally) -> None:
+    async def apply(self, unit: Run, tally: Tally) -> bool:
         """Bring records to every region, the home region and the caches beside it first."""
+        took = False
         for record in unit.records:
             if record.partial:
                 raise MalformedRecord(
@@ -116,8 +117,11 @@ class MeshDriver:
             if not (self._context.rule.filter.matches(record.new) or self._context.rule.filter.matches(record.old)):
                 tally.skipped += 1
                 continue
-            tally.effects[await self._replicate(record, tally)] += 1
+            effect = await self._replicate(record, tally)
+            tally.effects[effect] += 1
             tally.changes += 1
+            took = True
+        return took
 
     async def _drop_cache_entries(self, record: ChangeRecord, tally: Tally) -> None:
         caches = self._context.place.target.caches

@@ -6,7 +6,9 @@ A change that the replica refuses for good is set aside, if its rule says so, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import msgspec
 
 from replicator.domain.cache_keys import CachePlan, CacheRule, plan_cache, plan_invalidation
 from replicator.domain.coalescing import Run, plan_run
@@ -16,11 +18,10 @@ from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess
 from replicator.domain.modes.ordered import Action, Change, Outcome, replicate_ordered
 from replicator.domain.modes.requests import Done, Request, Response
 from replicator.domain.owed_keys import is_refusal, settles
-from replicator.engine.applying.context import Tally, TargetContext
+from replicator.engine.applying.context import Tally, TargetContext, one_by_one
 
 
-@dataclass(frozen=True, slots=True)
-class _Plan:
+class _Plan(msgspec.Struct, frozen=True):
     """What a run asks for: a change of the replica, and cache actions behind it."""
 
     change: Change
@@ -43,29 +44,31 @@ class OrderedDriver:
         """With the later records of its key that were read ahead: the last image stands for them too."""
         return Run(unit.key, (*unit.records, *self._context.ahead.behind(unit.key, unit.records[-1].number)))
 
-    async def apply(self, unit: Run, tally: Tally) -> None:
+    async def apply(self, unit: Run, tally: Tally) -> bool:
         """Bring a run to the replica, then its cache actions: behind every answer, stale and duplicate included.
 
         What is refused for good is set aside instead; what was set aside before and is taken now is settled.
         """
+        context = self._context
         plan: _Plan | None = None
         try:
             plan = self._plan(unit)
             if plan is None:
                 tally.skipped += len(unit.records)
-                return
+                return False
             outcome = await self._bring(unit, plan.change, tally)
         except ReplicatorError as error:
-            if self._context.aside is None or not is_refusal(error):
+            if context.aside is None or not is_refusal(error):
                 raise
-            await self._set_aside(unit, plan, error, tally)
-            return
-        await self._context.sync_caches(plan.caches, tally)
-        if self._context.aside is not None:
-            await self._context.aside.taken(unit, plan.change.version)
+            return await self._set_aside(unit, plan, error, tally)
+        if plan.caches:
+            await context.sync_caches(plan.caches, tally)
+        if context.aside is not None and context.aside.owes(unit.key) is not None:
+            await context.aside.taken(unit, plan.change.version)
         tally.changes += 1
         tally.effects[outcome.effect] += 1
         tally.adopted += outcome.adopted
+        return True
 
     def _plan(self, unit: Run) -> _Plan | None:
         """What a run asks of the replica and of its caches; None when the rule lets none of it pass.
@@ -79,7 +82,7 @@ class OrderedDriver:
             return None
         owed = None if context.aside is None else context.aside.owes(unit.key)
         if owed is not None and change.action is Action.REMOVE_IF_PRESENT:
-            change = replace(change, action=Action.REMOVE)
+            change = msgspec.structs.replace(change, action=Action.REMOVE)
         if owed is not None and not settles(change.version, owed):
             return _Plan(change, self._invalidations(unit))
         return _Plan(change, [(each, plan_cache(each, unit.records, change)) for each in caches])
@@ -89,18 +92,15 @@ class OrderedDriver:
 
     # -- what is refused -----------------------------------------------------------------------------------------------
 
-    async def _set_aside(self, unit: Run, plan: _Plan | None, error: ReplicatorError, tally: Tally) -> None:
+    async def _set_aside(self, unit: Run, plan: _Plan | None, error: ReplicatorError, tally: Tally) -> bool:
         """Keep a refused change; its cache entries are dropped at once, for the replica stays behind.
 
         Records that could not be planned together are taken one by one, so that a bad one hides no other.
         """
         assert self._context.aside is not None, "asked before"
         if plan is None and len(unit.records) > 1:
-            for record in unit.records:
-                await self.apply(Run(unit.key, (record,)), tally)
-            return
+            return await one_by_one(self, unit, tally)
         await self._context.aside.change(unit, None if plan is None else plan.change, error)
-        tally.parked += 1
         try:
             drops = self._invalidations(unit)
         except ReplicatorError as keyless:
@@ -108,6 +108,8 @@ class OrderedDriver:
                 raise
         else:
             await self._context.sync_caches(drops, tally)
+        tally.parked += 1
+        return False
 
     # -- the replica ---------------------------------------------------------------------------------------------------
 

@@ -43,6 +43,7 @@ class PacedRegion:
         self._singles, self._transactions = _Flow(pace.singles), _Flow(pace.transactions)
         self._next_first, self._next_second = self._singles, self._transactions
         self._looking = False
+        self._waiting = 0
 
     async def execute(self, request: Request, fence: Fence) -> Response:
         """Carry a request out when it may be sent; `KeyThrottled` when only the partition of its key is throttled."""
@@ -85,19 +86,23 @@ class PacedRegion:
             self._pace.taken(limit, self._clock.monotonic())
             return response
         finally:
-            self._admit()
+            if self._waiting:
+                self._admit()
 
     async def _turn(self, flow: _Flow, fence: Fence) -> int:
         """Wait for a turn: a shard is known by its fence."""
         turn = flow.turns.join(id(fence))
-        self._look()
+        self._waiting += 1
         try:
+            self._look()
             return await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
                 flow.limit.unanswered()
                 self._admit()
             raise
+        finally:
+            self._waiting -= 1
 
     def _admit(self) -> None:
         """Let begin who waits, as far as there is room; the two kinds take turns at what they share."""

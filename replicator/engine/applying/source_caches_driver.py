@@ -9,7 +9,7 @@ from replicator.domain.coalescing import Run
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.owed_keys import is_refusal
 from replicator.domain.versions import ordered_version
-from replicator.engine.applying.context import Tally, TargetContext
+from replicator.engine.applying.context import Tally, TargetContext, one_by_one
 
 
 class SourceCachesDriver:
@@ -26,7 +26,7 @@ class SourceCachesDriver:
         """The same again: a later record drops other keys, too, but none of these in its place."""
         return unit
 
-    async def apply(self, unit: Run, tally: Tally) -> None:
+    async def apply(self, unit: Run, tally: Tally) -> bool:
         """Drop the entries of every image, whose write in the source is durable; set aside what has no keys to tell."""
         context = self._context
         try:
@@ -37,12 +37,11 @@ class SourceCachesDriver:
             if len(unit.records) == 1:
                 await context.aside.change(unit, None, error)
                 tally.parked += 1
-                return
-            for record in unit.records:
-                await self.apply(Run(unit.key, (record,)), tally)
-            return
+                return False
+            return await one_by_one(self, unit, tally)
         await context.sync_caches(plans, tally)
-        if context.aside is not None:
+        if context.aside is not None and context.aside.owes(unit.key) is not None:
             last = unit.records[-1].number
             await context.aside.taken(unit, ordered_version(context.rule.epoch, context.place.stream.generation, last))
         tally.changes += 1
+        return True
