@@ -2,7 +2,7 @@
 
 One thing per module: `faults` (failures on demand), `region` (tables), `source` (a written table and its records),
 `stream`, `cache`, `conflicts`, `owed` (what targets did not take), `coordination` (lineage and leases), `registry`
-(members, starts, gaps, streams).
+(members, starts, gaps, streams), `jobs`.
 Invariant: no module here waits by itself, reads a clock, or draws a number that its seed does not decide.
 """
 
@@ -12,6 +12,7 @@ from replicator.laboratory.memory.cache import MemoryCache, acted, filled, lease
 from replicator.laboratory.memory.conflicts import MemoryConflictLog
 from replicator.laboratory.memory.coordination import MemoryCoordination
 from replicator.laboratory.memory.faults import Fault, Faults
+from replicator.laboratory.memory.jobs import MemoryJobs
 from replicator.laboratory.memory.owed import MemoryOwedKeys
 from replicator.laboratory.memory.region import EMPTY, MemoryRegion, Slot, answer, holds
 from replicator.laboratory.memory.registry import MemoryClaims, MemoryMembership, MemoryRegistry
@@ -28,6 +29,7 @@ __all__ = [
     "MemoryClaims",
     "MemoryConflictLog",
     "MemoryCoordination",
+    "MemoryJobs",
     "MemoryMembership",
     "MemoryOwedKeys",
     "MemoryRegion",

@@ -16,8 +16,13 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|streams                 <region>|<table>|<ms>   arn, drained_for
     <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at,
                                                             acknowledged_by, note
+    <group>|jobs                    job|<job id>            kind, rule, table, state, document, counts, created_at,
+                                                            ended_at, note
+    <group>|jobs                    on|job|<target>         job: the one that is at work on it; on|sweep|: a sweep
+    <group>|job|<job id>            segment|<part>|<index>  owner, epoch, position, counts, done
+    <group>|job|<job id>            note|<name>             said: what the job found
 
-One module per port: `leases`, `members`, `registry`; and for operators `stored_progress`, what is stored of all
+One module per port: `leases`, `members`, `registry`, `jobs`; and for operators `stored_progress`, what is stored of all
 streams, `operations`, what they do to rows, and `rule_rows`, what they do to everything that has a rule's name;
 `known_tables`, which tables rules have written.
 They use `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
@@ -27,6 +32,7 @@ a shard away raises the epoch.
 
 from __future__ import annotations
 
+from replicator.adapters.dynamodb.coordination.jobs import DynamoJobs
 from replicator.adapters.dynamodb.coordination.known_tables import KnownTable, KnownTables
 from replicator.adapters.dynamodb.coordination.leases import DynamoCoordination
 from replicator.adapters.dynamodb.coordination.members import DynamoMembership
@@ -45,6 +51,7 @@ __all__ = [
     "CoordinationTable",
     "CorruptRow",
     "DynamoCoordination",
+    "DynamoJobs",
     "DynamoMembership",
     "DynamoRegistry",
     "KnownTable",

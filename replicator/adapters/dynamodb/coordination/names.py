@@ -42,6 +42,12 @@ DRAINED_FOR = "drained_for"
 SHARD, TARGET, SEAT = "shard|", "target|", "seat"
 """What the sort keys of a stream's rows begin with, or are."""
 
+JOB, ON = "job|", "on|"
+"""What the sort keys of jobs begin with, and those of the rows that say which job is on a target."""
+
+SEGMENT, NOTE = "segment|", "note|"
+"""What the sort keys of a job's rows begin with."""
+
 
 @dataclass(frozen=True, slots=True)
 class Names:
@@ -82,6 +88,15 @@ class Names:
     def gaps(self) -> str:
         """Partition of the loss intervals."""
         return f"{self.group}|gaps"
+
+    @property
+    def jobs(self) -> str:
+        """Partition of the jobs, and of which job is on a target."""
+        return f"{self.group}|jobs"
+
+    def job(self, job_id: str) -> str:
+        """Partition of a job's segments, and of what it has said."""
+        return f"{self.group}|job|{job_id}"
 
     def stream(self, stream: StreamRef) -> str:
         """Partition of one stream; the region id is part of it, because ARNs alone may collide."""

@@ -49,6 +49,7 @@ _ADVICE_BY_PARTITION = {
     "rules": "Delete the row: its rule is then not paused.",
     "tables": "Delete the row: the table is taken for the one that its rule wrote before, and noted again.",
     "regions": "Delete the row: its region is then not paused for the rule.",
+    "jobs": "Delete the row, and those of its partition: ask for the job again.",
 }
 
 _STREAM_PARTS = 3
@@ -120,7 +121,7 @@ class RowReader:
 
     def lease_row(self, row: Row) -> LeaseRow:
         """A shard's row. Without lineage it is a shard of which nothing is known yet."""
-        self._check_schema(row)
+        self.check_schema(row)
         return LeaseRow(
             shard=Shard(
                 shard_id=ShardId(self.text(row, "sk").removeprefix(SHARD)),
@@ -144,13 +145,13 @@ class RowReader:
 
     def seat(self, row: Row) -> Seat:
         """The worker that discovers a stream's shards."""
-        self._check_schema(row)
+        self.check_schema(row)
         owner = WorkerId(self.text(row, "owner")) if "owner" in row else None
         return Seat(owner, self.number(row, "epoch"))
 
     def target_start(self, row: Row) -> TargetStart:
         """When a target first started on a stream."""
-        self._check_schema(row)
+        self.check_schema(row)
         target_id = parse_target(self.text(row, "sk").removeprefix(TARGET))
         if target_id is None:
             raise self.corrupt(row, "sk")
@@ -194,7 +195,7 @@ class RowReader:
 
     def gap(self, row: Row) -> Gap:
         """A loss interval."""
-        self._check_schema(row)
+        self.check_schema(row)
         stream = StreamRef(
             region=RegionId(self.text(row, "region")),
             table=TableName(self.text(row, "table")),
@@ -270,7 +271,8 @@ class RowReader:
             advice=advice,
         )
 
-    def _check_schema(self, row: Row) -> None:
+    def check_schema(self, row: Row) -> None:
+        """Refuse a row of a newer program."""
         if self.number(row, "sv") > SCHEMA:
             raise WorldMismatch(
                 f"The {self.where} holds rows of a newer replicator (schema {self.number(row, 'sv')}, ours {SCHEMA}).",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     Key = Mapping[str, AttributeValueTypeDef]
 
 _CONDITION_FAILED = "ConditionalCheckFailedException"
+_CONDITION_REASON = "ConditionalCheckFailed"
 
 
 class CoordinationTable:
@@ -103,6 +104,20 @@ class CoordinationTable:
             return answer.get("Attributes", {})
         row: Row = member(answer, "Attributes", f"UpdateItem on the {self._where}")
         return row
+
+    async def change_all(self, changes: Sequence[tuple[Key, Change]]) -> bool:
+        """Carry out all changes, or none; False when a condition failed."""
+        items: Any = [{"Update": {"TableName": self._table, "Key": key, **each.request()}} for key, each in changes]
+        try:
+            await self._client.transact_write_items(TransactItems=items)
+        except ClientError as error:
+            reasons = error.response.get("CancellationReasons", [])
+            if any(reason.get("Code") == _CONDITION_REASON for reason in reasons):
+                return False
+            raise self._translated("TransactWriteItems", error) from error
+        except CLIENT_ERRORS as error:
+            raise self._translated("TransactWriteItems", error) from error
+        return True
 
     async def delete(self, key: Key, when: When | None = None, present: Sequence[str] = ()) -> bool:
         """Delete a row, if it still is as it should be; False when it is not."""

@@ -1,0 +1,52 @@
+"""Port to jobs and their segments in the coordination table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from replicator.domain.identifiers import WorkerId
+from replicator.domain.jobs import Counts, Job, JobState, Segment
+
+
+class Jobs(Protocol):
+    """Jobs: one row each, one per segment that was ever claimed, and rows of what a job has to say."""
+
+    async def jobs(self) -> list[Job]:
+        """Every job that is known, oldest first; those that are over, too."""
+
+    async def create(self, job: Job) -> Job | None:
+        """Store a job, or nothing: the job that is on one of its targets already, and that is not it.
+
+        A sweep is hindered by no other kind, and hinders none. The same job again changes nothing.
+        """
+
+    async def segments(self, job_id: str) -> list[Segment]:
+        """The segments of a job that were ever claimed."""
+
+    async def claim(self, seen: Segment, owner: WorkerId) -> Segment | None:
+        """Take a segment if it still has the owner and epoch of `seen`; None when another worker was faster."""
+
+    async def save(self, held: Segment, position: str | None, counts: Counts, *, done: bool = False) -> Segment:
+        """Store how far a segment is, all counts included; `LeaseLost` unless owner and epoch are those of `held`.
+
+        One that is done is given back.
+        """
+
+    async def release(self, held: Segment) -> None:
+        """Give a segment back; quiet when it is no longer ours."""
+
+    async def change(self, seen: Job, state: JobState, *, note: str = "") -> bool:
+        """Let a job rest or go on, if its state is still as seen."""
+
+    async def end(self, seen: Job, state: JobState, *, at: float, counts: Counts, note: str = "") -> bool:
+        """Let a job be over, its targets free, and its segments forgotten; False when it was over already."""
+
+    async def forget(self, job_id: str) -> None:
+        """Delete a job that is over, with all that it said."""
+
+    async def note(self, job_id: str, notes: Mapping[str, Any]) -> None:
+        """Store what a job has to say, by name; said again, it is replaced."""
+
+    async def notes(self, job_id: str, limit: int | None = None) -> Sequence[tuple[str, Any]]:
+        """What a job has said, by name; at most so many."""
