@@ -21,6 +21,7 @@ from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.admin.server import serve_admin
 from replicator.app.held_rules import HeldRules
+from replicator.app.job_worlds import JobPlaces, job_places, job_ports
 from replicator.app.lifetime import live, unless
 from replicator.app.preflight import prepare_start
 from replicator.app.table_discovery import TableWatch
@@ -29,6 +30,7 @@ from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.identifiers import WorkerId
 from replicator.engine.applying.gate import Gates
+from replicator.engine.copying.runner import JobRunner
 from replicator.engine.membership.overview import GroupPorts
 from replicator.engine.ownership.sources import Sources
 from replicator.engine.worker import Worker
@@ -86,19 +88,21 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             host, port = await stack.enter_async_context(serve_admin(settings.admin, board, metrics, observer))
             address = settings.admin.public_url(port, socket.gethostname())
             log.info("admin_listening", host=host, port=port, advertised=address)
+            lean = fall_back if settings.client == "lean" else None
             places = await stack.enter_async_context(
                 open_places(
                     settings,
                     regions_of(settings),
                     connections_of(settings),
                     stream_connections=STREAM_CONNECTIONS,
-                    lean=fall_back if settings.client == "lean" else None,
+                    lean=lean,
                 )
             )
             home = await stack.enter_async_context(places[settings.coordination.region].beside(HOME_CONNECTIONS))
             board.fatal_signs += [place.credentials.stuck for place in places.values()]
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
-            parts = _Parts(settings, places, home, caches, clock, observer, board, address, strict)
+            for_jobs = await stack.enter_async_context(job_places(settings, lean))
+            parts = _Parts(settings, places, home, for_jobs, caches, clock, observer, board, address, strict)
             await _serve(parts, stop)
 
     def fall_back(region: str, why: str) -> None:
@@ -125,6 +129,7 @@ class _Parts:
     settings: Settings
     places: Mapping[str, Place]
     home: DynamoDBClient
+    for_jobs: JobPlaces
     caches: Mapping[str, RedisCache]
     clock: SystemClock
     observer: LiveObserver
@@ -178,6 +183,12 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
             observer=parts.observer,
             stop=stop,
             admin=parts.admin,
+            jobs=JobRunner(
+                job_ports(parts.settings, assembly, parts.for_jobs, parts.clock),
+                limits=assembly.limits,
+                clock=parts.clock,
+                observer=parts.observer,
+            ),
             group=GroupPorts(
                 assembly.coordination, assembly.registry, lambda: assembly.rules, lambda: parts.board.resting
             ),

@@ -23,7 +23,7 @@ from replicator.adapters.dynamodb.table_claims import SideTableClaims
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.app.table_identities import TableIdentities
 from replicator.domain.held import HeldId
-from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.owed_keys import OwedFor, OwedTo
 from replicator.domain.pacing import Pace
@@ -107,7 +107,7 @@ class Assembly:
         `home`: the coordination region by connections of its own, so that no heartbeat waits behind writes of items.
         """
         where = settings.coordination
-        rows = CoordinationTable(home, table=where.table, group=settings.group, region_id=where.region)
+        self.rows = rows = CoordinationTable(home, table=where.table, group=settings.group, region_id=where.region)
         self.limits = limits_of(settings)
         self.membership = DynamoMembership(rows)
         self.registry = DynamoRegistry(rows)
@@ -147,6 +147,10 @@ class Assembly:
     def rules(self) -> list[Rule]:
         """Every rule of the present sources, once per source."""
         return [rule for made in self._made.values() for rule in made]
+
+    def made(self, rule: RuleName, table: TableName) -> Mapping[Rule, Mapping[TargetId, TargetPorts]] | None:
+        """The ports of a rule's targets on one of its tables, once per source; None of a rule that does not run."""
+        return self._made.get((rule, table))
 
     def _source(
         self, where: tuple[RegionId, TableName], readers: Mapping[Rule, Mapping[TargetId, TargetPorts]]
@@ -303,6 +307,8 @@ def limits_of(settings: Settings) -> Limits:
         in_flight_bytes=polling.memory,
         drained_seconds=coordination.drained.total_seconds(),
         stall_seconds=max(coordination.stall, coordination.lease).total_seconds(),
+        job_segments=settings.copying.segments,
+        job_pages=settings.copying.pages,
     )
 
 

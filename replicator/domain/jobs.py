@@ -58,10 +58,16 @@ class JobState(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """Something that is scanned in so many segments: as a rule a region of the job's rule."""
+    """A table that is scanned in so many segments, `region:table`. `chosen`: only these of them; None: all."""
 
     name: str
     segments: int
+    chosen: tuple[int, ...] | None = None
+
+    @property
+    def indices(self) -> Sequence[int]:
+        """The segments that are scanned."""
+        return range(self.segments) if self.chosen is None else self.chosen
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +97,7 @@ class Job:
     @property
     def segments(self) -> int:
         """How many there are, of all parts."""
-        return sum(part.segments for part in self.parts)
+        return sum(len(part.indices) for part in self.parts)
 
     @property
     def gives_way(self) -> bool:
@@ -131,7 +137,7 @@ def segments_for(table_bytes: int, workers: int) -> int:
 def all_segments(job: Job, stored: Iterable[Segment]) -> list[Segment]:
     """Every segment of a job: as its row says, or untouched."""
     known = {segment.name: segment for segment in stored}
-    places = ((part, index) for part in job.parts for index in range(part.segments))
+    places = ((part, index) for part in job.parts for index in part.indices)
     fresh = (Segment(job.job_id, part.name, index, part.segments) for part, index in places)
     return [known.get(segment.name, segment) for segment in fresh]
 
@@ -155,21 +161,30 @@ def runnable(jobs: Iterable[Job]) -> list[Job]:
     return [job for job in running if not job.gives_way or taken.isdisjoint(job.targets)]
 
 
-def to_claim(
-    segments: Sequence[Segment], me: WorkerId, live: Collection[WorkerId], expired: Collection[WorkerId], *, most: int
+def to_claim(  # noqa: PLR0913 - what is known, given once
+    segments: Sequence[Segment],
+    me: WorkerId,
+    running: Collection[str],
+    *,
+    live: Collection[WorkerId],
+    expired: Collection[WorkerId],
+    most: int,
 ) -> list[Segment]:
     """Segments that this worker should claim now: free ones and those of dead workers, up to its fair share.
 
-    `most`: how many it may have beside those that it has. Workers begin at different places, so that they seldom want
-    the same one.
+    `running`: names of those that it is at work on; one that is its own and not among them is as good as free. `most`:
+    how many it may have beside those. Workers begin at different places, so that they seldom want the same one.
     """
     left = [segment for segment in segments if not segment.done]
-    mine = sum(segment.owner == me for segment in left)
-    free = [segment for segment in left if segment.owner is None or segment.owner in expired]
+    free = [
+        segment
+        for segment in left
+        if segment.owner is None or segment.owner in expired or (segment.owner == me and segment.name not in running)
+    ]
     workers = sorted({me, *live, *(each.owner for each in left if each.owner is not None)} - set(expired))
     share = math.ceil(len(left) / len(workers))
     first = workers.index(me) * len(free) // len(workers)
-    return [*free[first:], *free[:first]][: max(0, min(most, share - mine))]
+    return [*free[first:], *free[:first]][: max(0, min(most, share - len(running)))]
 
 
 def share_of(segments: Iterable[Segment], me: WorkerId) -> float:
@@ -210,6 +225,10 @@ class JobProgress:
             return self.items
         return max(float(self.job.items), self.items)
 
+    def ended(self, state: JobState, note: str) -> JobProgress:
+        """The same of the job as it is over."""
+        return replace(self, job=replace(self.job, state=state, note=note), eta_seconds=None)
+
 
 def progress_of(job: Job, segments: Iterable[Segment], now: float, before: JobProgress | None = None) -> JobProgress:
     """How far a job is, from its rows; `before`: as it was seen last, so that there is a rate."""
@@ -229,9 +248,14 @@ def progress_of(job: Job, segments: Iterable[Segment], now: float, before: JobPr
     return replace(fresh, rate=rate, eta_seconds=eta)
 
 
-# -- one job on a target -----------------------------------------------------------------------------------------------
+# -- parts -------------------------------------------------------------------------------------------------------------
 
 
-def parts_of(regions: Iterable[RegionId], segments: int) -> tuple[Part, ...]:
-    """A part per region, each in so many segments."""
-    return tuple(Part(region, segments) for region in regions)
+def place_name(region: RegionId, table: TableName) -> str:
+    """The name of a table among those of a job."""
+    return f"{region}:{table}"
+
+
+def parts_of(members: Iterable[tuple[RegionId, TableName]], segments: int) -> tuple[Part, ...]:
+    """A part per table, each in so many segments."""
+    return tuple(Part(place_name(region, table), segments) for region, table in members)

@@ -37,3 +37,9 @@ class Limits:
     """A region that is owed a key for longer must be rebuilt: deletes of that time may be forgotten."""
     stall_seconds: float = 60.0
     """A shard that is ours and does not progress for so long is reported."""
+    jobs_seconds: float = 1.0
+    """Time between two looks at jobs while there are any; without any a heartbeat's time passes."""
+    job_segments: int = 8
+    """Segments of all jobs together that one worker has at once."""
+    job_pages: int = 32
+    """Pages of jobs that one worker holds at once: read and not yet done."""

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId, TableName, WorkerId
 from replicator.domain.shards.loads import Loads
+from replicator.engine.copying.runner import JobRunner
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.limits import Limits
 from replicator.engine.membership.heartbeat import News, heartbeat
@@ -63,8 +64,13 @@ class Worker:
         stop: asyncio.Event,
         admin: str = "",
         group: GroupPorts | None = None,
+        jobs: JobRunner | None = None,
+        only_jobs: bool = False,
     ) -> None:
-        """`admin`: where our admin server listens; others show it. `group`: what one worker looks after for all."""
+        """`admin`: where our admin server listens; others show it. `group`: what one worker looks after for all.
+
+        `only_jobs`: the others see a worker that is about to leave, so none counts on it for shards.
+        """
         self._sources = sources if isinstance(sources, Sources) else Sources(sources)
         self._membership = membership
         self._new_id = new_id
@@ -74,6 +80,8 @@ class Worker:
         self._stop = stop
         self._admin = admin
         self._group = group
+        self._jobs = jobs
+        self._only_jobs = only_jobs
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._budgets: dict[RegionId, DescribeBudget] = {}
 
@@ -88,6 +96,7 @@ class Worker:
     async def _live(self, session: Session) -> None:
         """One session, from its first heartbeat to its end."""
         news = News(self._admin)
+        news.leaving = self._only_jobs
         members = Members(
             session, news, self._membership, limits=self._limits, clock=self._clock, observer=self._observer
         )
@@ -100,7 +109,10 @@ class Worker:
                 await pause_for_any(float("inf"), members.known, session.over, self._stop)
                 if self._group is not None:
                     group.create_task(self._overlooker(session, members, self._group).watch(), name="overview")
-                await self._read_sources(_Shared(session, members, Loads()))
+                async with asyncio.TaskGroup() as work:
+                    if self._jobs is not None:
+                        work.create_task(self._jobs.run(session, members, self._stop), name="jobs")
+                    await self._read_sources(_Shared(session, members, Loads()))
             session.over.set()
 
     def _overlooker(self, session: Session, members: Members, ports: GroupPorts) -> Overlooker:

@@ -9,7 +9,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from replicator.domain.presence import Standing
-from replicator.observability import paced_tables
+from replicator.observability import jobs, paced_tables
 from replicator.observability.readiness import standing
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def refresh(metrics: Metrics, board: Board) -> None:
     _regions(metrics, board)
     _held(metrics, board)
     paced_tables.refresh(metrics.writes, board)
+    jobs.refresh(metrics.jobs, board)
 
 
 def _targets(metrics: Metrics, board: Board) -> None:

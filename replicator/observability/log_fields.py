@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from replicator.domain.gaps import Gap
 from replicator.domain.held import HeldId
+from replicator.domain.jobs import JobProgress
 from replicator.domain.owed_keys import SHOWN_ROW_ID, OwedKey
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, StreamRef
@@ -20,6 +21,13 @@ def of_stream(stream: StreamRef) -> dict[str, object]:
 def of_service(service: ServiceId) -> dict[str, object]:
     """Fields of a line about a service."""
     return {"service": service.shown, **({} if service.arn is None else {"stream": service.arn})}
+
+
+def of_job(progress: JobProgress) -> dict[str, object]:
+    """Fields of a line about a job."""
+    job = progress.job
+    counts = {name: round(count, 1) for name, count in progress.counts.items()}
+    return {"job": job.job_id, "kind": job.kind, "rule": job.rule, "table": job.table, "state": job.state, **counts}
 
 
 def of_lease(lease: Lease) -> dict[str, object]:

@@ -15,6 +15,7 @@ from prometheus_client import (
 )
 
 from replicator import __version__
+from replicator.observability.jobs import JobMetrics
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 900, 3600, 21_600, 86_400)
 
@@ -57,6 +58,7 @@ class Metrics:
         self.parked_age = gauge("parked_oldest_seconds", "Time since the oldest parked key was refused.", target)
         self.held = gauge("rule_held", "1 for a rule or target that its world keeps from running.", [*target, "cause"])
         self.writes = WriteMetrics(registry)
+        self.jobs = JobMetrics(registry)
         self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])
         self.blocked = gauge("blocked_targets", "Shards on which a target cannot go on.", target)
         self.lag = gauge("lag_seconds", "Age of the oldest record not yet applied; 0 when caught up (+-1 s).", target)
@@ -97,9 +99,13 @@ class Metrics:
         for event in LEASE_EVENTS:
             self.leases.labels(event)
         self.checkpoints = counter("checkpoints_total", "Checkpoints stored.", table)
+        self._of_group(gauge)
+        self._of_process(counter)
+
+    def _of_process(self, counter: Callable[[str, str, list[str]], Counter]) -> None:
+        """What went wrong in this process."""
         self.faults = counter("shard_faults_total", "Unexpected errors of shard workers.", ["rule"])
         self.failures = counter("service_failures_total", "Failures of discovery, reading and heartbeat.", ["error"])
-        self._of_group(gauge)
 
     def _of_group(self, gauge: Callable[[str, str, list[str]], Gauge]) -> None:
         """How targets stand wherever they stand, and what one worker reports for all."""

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.held import Hold
 from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.domain.jobs import JobProgress
 from replicator.domain.shards.leases import StreamRef
 from replicator.observability import log_fields
 from replicator.observability.reports import Reports
@@ -67,6 +68,18 @@ class ServiceEvents(Reports):
         for each in before.values():
             seconds = round(self._clock.monotonic() - each.since, 1)
             self._log.info("rule_released", held_seconds=seconds, **log_fields.of_held(each.hold.held))
+
+    def jobs(self, seen: Sequence[JobProgress]) -> None:
+        """How far the jobs are that are not over."""
+        before = self._board.jobs
+        self._board.jobs = {progress.job.job_id: progress for progress in seen}
+        for job_id in self._board.jobs.keys() - before:
+            self._log.info("job_seen", **log_fields.of_job(self._board.jobs[job_id]))
+
+    def job_ended(self, progress: JobProgress) -> None:
+        """A job is over."""
+        self._metrics.jobs.ended.labels(progress.job.kind, progress.job.state).inc()
+        self._log.info("job_ended", reason=progress.job.note, **log_fields.of_job(progress))
 
     def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         """A background service failed and will be repeated."""

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from replicator.domain.held import Hold
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.jobs import JobProgress
 from replicator.domain.owed_keys import OwedFor, OwedTo
 from replicator.domain.progress import HORIZON, Position, latest
 from replicator.domain.rules import Rule, Target
@@ -59,6 +60,8 @@ class Board:
         self.worker: WorkerId | None = None
         self.shards: dict[Spot, ShardState] = {}
         self.services: dict[ServiceId, Trouble] = {}
+        self.jobs: dict[str, JobProgress] = {}
+        """Jobs that are not over, by id."""
         self.cycled: dict[tuple[str, str], int] = {}
         self.totals: dict[tuple[RegionId, TableName, TargetId], Counter[str]] = {}
         self.waiting: dict[StreamRef, tuple[Waiting, ...]] = {}

@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from replicator.domain.presence import Standing
-from replicator.observability import paced_tables
+from replicator.observability import jobs, paced_tables
 from replicator.observability.readiness import unready
 from replicator.observability.target_states import READ_HERE
 
@@ -52,6 +52,7 @@ def shown(board: Board) -> dict[str, Any]:
         "held": [_held(row, now) for row in board.held_rows()],
         "choices": [_choice(choice) for choice in board.choices],
         "writes": paced_tables.shown(board),
+        "jobs": jobs.shown(board),
         "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
     }
 

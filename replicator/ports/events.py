@@ -10,6 +10,7 @@ from replicator.domain.conflicts import ConflictKind, Resolution
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
+from replicator.domain.jobs import JobProgress
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.pacing import Pace
@@ -223,6 +224,12 @@ class Observer(Protocol):
 
     def paused(self, rules: Mapping[RuleName, float]) -> None:
         """These rules are paused now, since then, and no others; reported again and again."""
+
+    def jobs(self, seen: Sequence[JobProgress]) -> None:
+        """How far the jobs are that are not over: all of them."""
+
+    def job_ended(self, progress: JobProgress) -> None:
+        """A job is over; one worker reports it for all."""
 
     def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         """A background service (discovery, heartbeat) failed and will be repeated."""

@@ -32,6 +32,8 @@ class ServiceKind(enum.Enum):
     OWED = "keys of {source} that {to} missed for rule {rule}"
     TARGET = "{target} on {shard}"
     UNREAD = "reading {shard} for rule {rule}"
+    JOBS = "jobs"
+    JOB = "job {job}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +48,16 @@ class ServiceId:
     rule: RuleName | None = None
     target: TargetId | None = None
     to: RegionId | None = None
+    job: str | None = None
 
     @property
     def shown(self) -> str:
         """The service for people. Two streams of one table may show the same; their ARNs tell them apart."""
         source = f"{self.table} in {self.region}"
         shard = f"shard {self.shard_id} of {source}"
-        return self.kind.value.format(source=source, shard=shard, rule=self.rule, target=self.target, to=self.to)
+        return self.kind.value.format(
+            source=source, shard=shard, rule=self.rule, target=self.target, to=self.to, job=self.job
+        )
 
     def is_of_shard(self, stream: StreamRef, shard_id: ShardId) -> bool:
         """Whether it is about a shard."""

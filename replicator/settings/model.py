@@ -25,6 +25,7 @@ from replicator.settings.sections import (
     Cache,
     ConflictSettings,
     CoordinationSettings,
+    CopyingSettings,
     Log,
     ParkingSettings,
     Polling,
@@ -67,6 +68,7 @@ class Settings(BaseSettings):
     log: Log = Log()
     conflicts: ConflictSettings = ConflictSettings()
     parking: ParkingSettings = ParkingSettings()
+    copying: CopyingSettings = CopyingSettings()
     drain: Duration = Field(default=timedelta(seconds=20), description="time to finish after SIGTERM")
     caches: dict[Name, Cache] = {}
     rules: list[RuleSettings] = Field(min_length=1)

@@ -146,6 +146,25 @@ class ParkingSettings(Frozen):
     ttl: Duration = Field(default=timedelta(days=30), description="how long a settled row is kept")
 
 
+class CopyingSettings(Frozen):
+    """How jobs go through whole tables: bootstrap, verify, repair."""
+
+    read_units: int = Field(
+        default=3000, ge=1, le=10_000_000, description="per second and on-demand region, all workers together"
+    )
+    write_units: int = Field(
+        default=12_000, ge=1, le=10_000_000, description="the same; a provisioned table gives a quarter of what it has"
+    )
+    margin: Duration = Field(
+        default=timedelta(seconds=5), description="what is waited beyond the place up to which a stream is applied"
+    )
+    yield_lag: Duration = Field(
+        default=timedelta(seconds=60), description="jobs rest while the stream's lag is greater than this"
+    )
+    segments: int = Field(default=8, ge=1, le=64, description="segments that a worker works on at once")
+    pages: int = Field(default=32, ge=1, le=1024, description="pages of 1 MB that a worker holds for jobs at most")
+
+
 class Cache(Frozen):
     """A Redis or Valkey beside a region's table."""
 

@@ -21,6 +21,7 @@ from replicator.domain.gaps import Gap
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.image import Image, unreserved
+from replicator.domain.jobs import JobProgress
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.pacing import Pace
 from replicator.domain.progress import Position
@@ -37,6 +38,7 @@ from replicator.engine.applying.gate import Gate, Gates
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.applying.write_budget import WriteBudget
+from replicator.engine.copying.runner import JobRunner
 from replicator.engine.limits import Limits
 from replicator.engine.membership.overview import GroupPorts
 from replicator.engine.ownership.sources import Source, Sources
@@ -119,6 +121,8 @@ class Recorder:
     owed: dict[str, OwedRows] = field(default_factory=dict)
     """What targets were last said to be owed."""
     paced: dict[RegionId, PacedTable] = field(default_factory=dict)
+    progress: dict[str, JobProgress] = field(default_factory=dict)
+    """How far open jobs were last said to be, by id."""
 
     def of(self, what: str) -> list[tuple[Any, ...]]:
         return [event[1:] for event in self.told if event[0] == what]
@@ -236,6 +240,12 @@ class Recorder:
 
     def paused(self, rules: Mapping[RuleName, float]) -> None:
         self.told.append(("paused", *sorted(rules)))
+
+    def jobs(self, seen: Sequence[JobProgress]) -> None:
+        self.progress = {each.job.job_id: each for each in seen}
+
+    def job_ended(self, progress: JobProgress) -> None:
+        self.told.append(("job_ended", progress.job.job_id, progress.job.state, dict(progress.counts)))
 
     def service_failed(self, service: ServiceId, error: ReplicatorError) -> None:
         self.troubles[service.shown] = error
@@ -424,6 +434,9 @@ class World:
         return Process(self, rules or (eu_rule(),), limits, f"p{next(self._ids)}", **choices)
 
 
+MakesRunner = Callable[["Process", Sequence[Rule], Mapping[TargetId, TargetPorts], Limits], JobRunner | None]
+
+
 class Process:
     """One daemon process: the real worker over this world's ports."""
 
@@ -438,10 +451,11 @@ class Process:
         write_units: int | None = None,
         gates: Gates | None = None,
         observed_by: Callable[[Clock, Sequence[Rule]], Any] = lambda _, __: Recorder(),
+        jobs: MakesRunner = lambda *_: None,
     ) -> None:
         """`write_units`: of every rule in every region. `gates`: without them nothing is doubted.
 
-        `observed_by` makes the observer.
+        `observed_by` makes the observer, `jobs` what works on jobs.
         """
         self.name = name
         self.holdings = Holdings()
@@ -485,6 +499,7 @@ class Process:
             observer=self.observer,
             stop=self.stop,
             group=GroupPorts(world.coordination, world.registry, lambda: rules, lambda: self.resting),
+            jobs=jobs(self, rules, ports.targets, limits),
         )
         self.task: asyncio.Task[None] | None = None
 

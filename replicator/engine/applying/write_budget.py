@@ -12,6 +12,9 @@ from replicator.domain.write_units import UnitBucket
 from replicator.engine.turns import Turns
 from replicator.ports.clock import Clock
 
+_SHORTEST_LOOK_SECONDS = 0.001
+"""A fraction of a unit is not waited for by itself."""
+
 _LONGEST_LOOK_SECONDS = 0.5
 """A share may change while requests wait for it."""
 
@@ -57,7 +60,9 @@ class WriteBudget:
             wait = self.bucket.wait(now, self._share())
             if wait:
                 loop = asyncio.get_running_loop()
-                self._timer = loop.call_later(min(wait, _LONGEST_LOOK_SECONDS), self._serve)
+                self._timer = loop.call_later(
+                    min(max(wait, _SHORTEST_LOOK_SECONDS), _LONGEST_LOOK_SECONDS), self._serve
+                )
                 return
             units = self._turns.call_next()
             if units is not None:

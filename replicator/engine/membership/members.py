@@ -24,6 +24,9 @@ from replicator.ports.services import ServiceId, ServiceKind
 
 _SERVICE = ServiceId(ServiceKind.MEMBERS)
 
+_HURRY_SECONDS = 1.0
+"""Time between two heartbeats that come early at least."""
+
 
 class Members:
     """The workers of the group as one session sees them."""
@@ -49,7 +52,7 @@ class Members:
         self._expired: dict[WorkerId, float] = {}
         self._heard: Mapping[WorkerId, int] = {}
         self._listeners: list[Callable[[], None]] = []
-        self._paused_at = float("-inf")
+        self._paused_at = self._hurried_at = float("-inf")
         self.known = asyncio.Event()
         """Set when every worker was looked at once: before that, a share of the work is not known."""
         self.live: frozenset[WorkerId] = frozenset({session.worker})
@@ -98,6 +101,13 @@ class Members:
         """Let the others look at the rows: shards were freed or found."""
         if self.live - {self.me}:
             self._news.announce()
+
+    def hurry(self) -> None:
+        """Let our heartbeat come early, because others wait for what it says of what we read."""
+        now = self._clock.monotonic()
+        if now - self._hurried_at >= _HURRY_SECONDS:
+            self._hurried_at = now
+            self._news.due.set()
 
     def leave(self) -> None:
         """Announce that we stop, so that none of them counts on us."""

@@ -2,7 +2,7 @@
 
 One thing per module: `faults` (failures on demand), `region` (tables), `source` (a written table and its records),
 `stream`, `cache`, `conflicts`, `owed` (what targets did not take), `coordination` (lineage and leases), `registry`
-(members, starts, gaps, streams), `jobs`.
+(members, starts, gaps, streams), `jobs`, `scan`.
 Invariant: no module here waits by itself, reads a clock, or draws a number that its seed does not decide.
 """
 
@@ -16,6 +16,7 @@ from replicator.laboratory.memory.jobs import MemoryJobs
 from replicator.laboratory.memory.owed import MemoryOwedKeys
 from replicator.laboratory.memory.region import EMPTY, MemoryRegion, Slot, answer, holds
 from replicator.laboratory.memory.registry import MemoryClaims, MemoryMembership, MemoryRegistry
+from replicator.laboratory.memory.scan import MemoryScan
 from replicator.laboratory.memory.source import MemorySource
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 from replicator.laboratory.memory.stream import MemoryStream
@@ -34,6 +35,7 @@ __all__ = [
     "MemoryOwedKeys",
     "MemoryRegion",
     "MemoryRegistry",
+    "MemoryScan",
     "MemorySource",
     "MemoryStream",
     "OpenFence",

@@ -70,7 +70,9 @@ class DynamoJobs:
                 other = None if on is None else await self._find(on)
                 if other is not None and other.state.is_open:
                     return other
-                taken = Change(sets={"job": text(job.job_id), "sv": schema()}, when={"job": None if on is None else text(on)})
+                taken = Change(
+                    sets={"job": text(job.job_id), "sv": schema()}, when={"job": None if on is None else text(on)}
+                )
                 changes.append((place, taken))
             if await self._table.change_all(changes):
                 return None
@@ -183,7 +185,10 @@ class DynamoJobs:
                 rule=RuleName(reader.text(row, "rule")),
                 table=TableName(reader.text(row, "table")),
                 targets=tuple(target for name in document["targets"] if (target := parse_target(name)) is not None),
-                parts=tuple(Part(str(name), int(segments)) for name, segments in document["parts"]),
+                parts=tuple(
+                    Part(str(name), int(segments), None if chosen is None else tuple(map(int, chosen)))
+                    for name, segments, chosen in document["parts"]
+                ),
                 options=dict(document["options"]),
                 state=JobState(reader.text(row, "state")),
                 by=str(document["by"]),
@@ -235,7 +240,7 @@ def _document(job: Job) -> dict[str, Any]:
     """What of a job never changes."""
     return {
         "targets": [target.text for target in job.targets],
-        "parts": [(part.name, part.segments) for part in job.parts],
+        "parts": [(part.name, part.segments, part.chosen) for part in job.parts],
         "options": job.options,
         "by": job.by,
         "items": job.items,

@@ -1,0 +1,146 @@
+"""What jobs work with in this process: tables by connections of their own, and the ports of living targets.
+
+Invariant: nothing is opened before the first job, and requests of jobs and of streams wait for no connection of the
+other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from replicator.adapters.clients import open_places
+from replicator.adapters.dynamodb.coordination import DynamoJobs
+from replicator.adapters.dynamodb.scans import DynamoScan
+from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.jobs import Job, place_name
+from replicator.domain.pacing import Pace
+from replicator.domain.rules import ActivePlan, Rule
+from replicator.domain.versions import STAMP
+from replicator.engine.applying.paced_region import PacedRegion
+from replicator.engine.copying.applied import Margins
+from replicator.engine.copying.budgets import Budget
+from replicator.engine.copying.handlers import KINDS
+from replicator.engine.copying.region import CopyRegion
+from replicator.engine.copying.runner import JobPorts, JobWorld
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Fallback, Place
+    from replicator.app.wiring import Assembly
+    from replicator.ports.clock import Clock
+    from replicator.settings import Settings
+
+_MORE_CONNECTIONS = 16
+"""Connections per region beside those of writes: scans."""
+
+
+class JobPlaces:
+    """Clients of regions for jobs alone, opened when a job first needs them."""
+
+    def __init__(self, settings: Settings, stack: AsyncExitStack, lean: Fallback | None) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._lean = lean
+        self._places: dict[str, Place] = {}
+        self._turn = asyncio.Lock()
+
+    async def of(self, region: RegionId) -> Place:
+        """The clients of a region."""
+        async with self._turn:
+            if region not in self._places:
+                most = self._settings.apply.concurrency + _MORE_CONNECTIONS
+                opening = open_places(self._settings, {region}, {region: most}, stream_connections=1, lean=self._lean)
+                self._places |= await self._stack.enter_async_context(opening)
+            return self._places[region]
+
+
+@asynccontextmanager
+async def job_places(settings: Settings, lean: Fallback | None) -> AsyncIterator[JobPlaces]:
+    """Clients for jobs, closed together."""
+    async with AsyncExitStack() as stack:
+        yield JobPlaces(settings, stack, lean)
+
+
+def job_ports(settings: Settings, assembly: Assembly, places: JobPlaces, clock: Clock) -> JobPorts:
+    """Everything that the runner of jobs needs."""
+
+    async def world(job: Job) -> JobWorld | None:
+        return await world_of(settings, assembly, places, job, clock)
+
+    copying = settings.copying
+    return JobPorts(
+        DynamoJobs(assembly.rows),
+        assembly.coordination,
+        assembly.registry,
+        world,
+        KINDS,
+        Margins(copying.margin.total_seconds(), copying.yield_lag.total_seconds()),
+    )
+
+
+async def world_of(
+    settings: Settings, assembly: Assembly, places: JobPlaces, job: Job, clock: Clock
+) -> JobWorld | None:
+    """What a job works with; None when its rule does not run here now."""
+    made = assembly.made(job.rule, job.table)
+    if made is None:
+        return None
+    rules = tuple(made)
+    tables = {(rule.source, rule.table): rule for rule in rules}
+    for rule in rules:
+        for target in rule.targets:
+            if target.table is not None:
+                tables.setdefault((target.region, target.table), rule)
+    opened = {region: await places.of(region) for region, _ in tables}
+
+    def regions(share: Callable[[], float], stop: asyncio.Event) -> dict[str, CopyRegion]:
+        return {
+            place_name(*where): _region(settings, job, opened[where[0]], where, rule, share, stop, clock)
+            for where, rule in tables.items()
+        }
+
+    return JobWorld(rules, {name: ports for targets in made.values() for name, ports in targets.items()}, regions)
+
+
+def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once
+    settings: Settings,
+    job: Job,
+    place: Place,
+    where: tuple[RegionId, TableName],
+    rule: Rule,
+    share: Callable[[], float],
+    stop: asyncio.Event,
+    clock: Clock,
+) -> CopyRegion:
+    region_id, table = where
+    reads = Budget(_units(job.options, "read_units", region_id, settings.copying.read_units), share, clock)
+    writes = Budget(_units(job.options, "write_units", region_id, settings.copying.write_units), share, clock)
+    written = DynamoRegion(
+        place.items,
+        region_id=region_id,
+        table=table,
+        side_table=settings.side_table_name,
+        tombstone_ttl=settings.tombstone_ttl,
+        clock=clock,
+        stamp_attribute=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
+        metered=True,
+    )
+    pace = Pace(settings.apply.concurrency, clock.monotonic())
+    return CopyRegion(
+        region_id,
+        table,
+        PacedRegion(written, pace, clock, writes),
+        DynamoScan(place.items, place.dynamodb, region_id=region_id, table=table),
+        reads,
+        writes,
+        settings.apply.backoff_max.total_seconds(),
+        stop,
+    )
+
+
+def _units(options: Mapping[str, Any], name: str, region: RegionId, default: int) -> int:
+    """What a job may take of a region per second, as it was asked for."""
+    return int(options.get(name, {}).get(region, default))

@@ -1,0 +1,69 @@
+"""A region's table as one job reads and writes it: within its budget, and tried again until the work is to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from replicator.domain.errors import Disposition, ReplicatorError, Throttled
+from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.modes.requests import Request, Response
+from replicator.engine.copying.budgets import Budget
+from replicator.engine.waiting import pause_or_raise, retry_in
+from replicator.ports.copying import Scan, ScannedPage
+from replicator.ports.targets import Fence, Region
+
+_PAGE_UNITS = 32
+"""What a page of a scan is taken to cost before it is known; what it did cost is set right behind it."""
+
+Answer = TypeVar("Answer")
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRegion:
+    """One region of a job. `region` stands behind the job's pace and its write units."""
+
+    name: RegionId
+    table: TableName
+    region: Region
+    table_scan: Scan
+    reads: Budget
+    writes: Budget
+    longest_backoff: float
+    stop: asyncio.Event
+
+    async def scan(self, segment: int, of: int, after: str | None) -> ScannedPage:
+        """The next page of a segment, as soon as its read units are there."""
+        lane = segment
+
+        async def page() -> ScannedPage:
+            await self.reads.take(_PAGE_UNITS, lane)
+            try:
+                found = await self.table_scan.page(segment, of, after)
+            except ReplicatorError:
+                self.reads.settle(_PAGE_UNITS, 0)
+                raise
+            self.reads.settle(_PAGE_UNITS, found.units)
+            return found
+
+        return await self.until_answered(page, self.reads)
+
+    async def execute(self, request: Request, fence: Fence) -> Response:
+        """Carry a request out; what is thrown back or gets no answer is tried again, `Stopped` ends that."""
+        return await self.until_answered(lambda: self.region.execute(request, fence), self.writes)
+
+    async def until_answered(self, call: Callable[[], Awaitable[Answer]], budget: Budget) -> Answer:
+        """The answer of a call that may be repeated."""
+        attempt = 0
+        while True:
+            try:
+                return await call()
+            except ReplicatorError as error:
+                if error.disposition is not Disposition.RETRY:
+                    raise
+                if isinstance(error, Throttled):
+                    budget.throttled()
+                attempt += 1
+                await pause_or_raise(self.stop, retry_in(error, attempt, self.longest_backoff))

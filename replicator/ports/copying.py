@@ -1,0 +1,38 @@
+"""Ports to tables as jobs read them: whole, page by page."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from replicator.domain.image import Image
+from replicator.domain.records import ItemKey
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedItem:
+    """An item of a scan, with its key."""
+
+    key: ItemKey
+    image: Image
+
+
+@dataclass(frozen=True, slots=True)
+class ScannedPage:
+    """One answer of a scan. `after`: the place behind it, for the next one; None: there is nothing more.
+
+    `at`: a time at which the answer had been given for certain, by the server's clock, in seconds since 1970; None when
+    it does not tell. `units`: read units that it took.
+    """
+
+    items: tuple[ScannedItem, ...]
+    after: str | None
+    at: float | None
+    units: float
+
+
+class Scan(Protocol):
+    """One region's table, to be read as a whole."""
+
+    async def page(self, segment: int, of: int, after: str | None) -> ScannedPage:
+        """The next page of one of `of` segments, read consistently; `after` is where the page before it ended."""

@@ -1,0 +1,88 @@
+"""Jobs in the small world of the engine: the rows of jobs, scans of every table, and processes that work on them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image
+from replicator.domain.jobs import Job, JobKind, JobState, parts_of, place_name
+from replicator.domain.records import ItemKey
+from replicator.domain.rules import Rule
+from replicator.domain.targets import TargetId
+from replicator.engine.applying.context import TargetPorts
+from replicator.engine.copying.applied import Margins
+from replicator.engine.copying.budgets import Budget
+from replicator.engine.copying.handlers import KINDS, Handler, JobContext
+from replicator.engine.copying.region import CopyRegion
+from replicator.engine.copying.runner import JobPorts, JobRunner, JobWorld
+from replicator.engine.limits import Limits
+from replicator.laboratory.memory import Faults, MemoryJobs, MemoryScan
+from tests.engine.world import EU, ORDERS, US, Process, World, eu_rule, id_of
+
+MARGINS = Margins(margin_seconds=5.0, yield_seconds=60.0)
+
+
+def job(kind: JobKind = JobKind.BOOTSTRAP, segments: int = 4, **choices: Any) -> Job:
+    """A job of the small rule on its replica."""
+    plain = Job(
+        "a1", kind, eu_rule().name, ORDERS, (id_of("orders/eu"),), parts_of([(US, ORDERS)], segments), items=100
+    )
+    return replace(plain, **choices)
+
+
+class JobWorldOf:
+    """The jobs of a world."""
+
+    def __init__(self, world: World, *, page_items: int = 10, seed: int = 0) -> None:
+        self.world = world
+        self.rows = MemoryJobs(Faults(seed))
+        self.kinds: dict[JobKind, Callable[[JobContext], Handler]] = dict(KINDS)
+        self.scans = {US: MemoryScan(lambda: world.source.items, world.now, page_items=page_items)}
+        for region in world.regions:
+            self.scans[region] = MemoryScan(partial(self._held, region), world.now, page_items=page_items)
+
+    def _held(self, region: RegionId) -> dict[ItemKey, Image]:
+        return dict(self.world.regions[region].items())
+
+    def process(self, *rules: Rule, limits: Limits | None = None, **choices: Any) -> Process:
+        return self.world.process(*rules, limits=limits, jobs=self._runner, **choices)
+
+    async def state(self, job_id: str = "a1") -> JobState:
+        return next(job.state for job in await self.rows.jobs() if job.job_id == job_id)
+
+    async def ended(self, job_id: str = "a1", within: float = 600.0) -> Job:
+        """The job, once it is over."""
+        async with asyncio.timeout(within):
+            while True:
+                for each in await self.rows.jobs():
+                    if each.job_id == job_id and not each.state.is_open:
+                        return each
+                await asyncio.sleep(0.1)
+
+    def _runner(
+        self, process: Process, rules: Sequence[Rule], targets: Mapping[TargetId, TargetPorts], limits: Limits
+    ) -> JobRunner:
+        world, clock = self.world, process.clock
+
+        def regions(share: Callable[[], float], stop: asyncio.Event) -> dict[str, CopyRegion]:
+            def budget() -> Budget:
+                return Budget(1_000_000, share, clock)
+
+            return {
+                place_name(name, ORDERS): CopyRegion(
+                    name, ORDERS, world.regions.get(name, world.regions[EU]), scan, budget(), budget(), 20.0, stop
+                )
+                for name, scan in self.scans.items()
+            }
+
+        async def made(asked: Job) -> JobWorld | None:
+            ours = [each for each in rules if each.name == asked.rule]
+            return JobWorld(ours, targets, regions) if ours else None
+
+        ports = JobPorts(self.rows, world.coordination, world.registry, made, self.kinds, MARGINS)
+        return JobRunner(ports, limits=limits, clock=clock, observer=process.observer)
