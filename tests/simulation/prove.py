@@ -1,4 +1,4 @@
-"""`python -m tests.simulation.prove`: search the modes of a mesh for violations; `make prove` calls it.
+"""`python -m tests.simulation.prove`: search the modes of a mesh, and copying, for violations; `make prove` calls it.
 
 A set is searched completely, scenario by scenario over all cores; finished scenarios are kept in a file, so a search
 that was interrupted goes on where it stopped, unless the code has changed since.
@@ -21,12 +21,14 @@ from pathlib import Path
 from random import Random
 
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
-from tests.simulation import ablations, versioned_ablations
+from tests.simulation import ablations, copying_ablations, copying_sets, versioned_ablations
 from tests.simulation.active_checks import regressions as shown_again
 from tests.simulation.active_scenario import Op, Scenario
 from tests.simulation.active_search import explore, walk, wander
 from tests.simulation.active_words import narrated
 from tests.simulation.active_world import World
+from tests.simulation.copying_world import Explorer
+from tests.simulation.copying_world import Scenario as Copying
 from tests.simulation.versioned_machine import Machine
 from tests.simulation.versioned_search import explore as explore_ranks
 from tests.simulation.versioned_world import Scenario as Ranked
@@ -275,12 +277,21 @@ SETS: dict[str, Callable[[], Iterator[Scenario]]] = {
     "no_look_ahead": no_look_ahead,
 }
 """Of mode `active-active`."""
-EVERY: dict[str, Callable[[], Iterator[Scenario | Ranked]]] = {
+
+
+def copying() -> Iterator[Copying]:
+    """All sets about copying."""
+    return chain.from_iterable(part() for part in copying_sets.SETS.values())
+
+
+EVERY: dict[str, Callable[[], Iterator[Scenario | Ranked | Copying]]] = {
     **SETS,
     **{part.__name__: part for part in OWED_RANKS},
     "owed": owed,
+    **copying_sets.SETS,
+    "copying": copying,
 }
-"""Of both modes of a mesh."""
+"""Of all modes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -312,6 +323,14 @@ SEARCHED_RANKS = (
 )
 
 
+SEARCHED_COPIES = (
+    *sorted((ROOT / "replicator/domain/copying").glob("*.py")),
+    *(ROOT / f"replicator/domain/{name}.py" for name in ("modes/ordered", "coalescing", "image", "versions")),
+    ROOT / "replicator/laboratory/memory/region.py",
+    *(ROOT / f"tests/simulation/{name}.py" for name in ("copying_world", "ordered_world")),
+)
+
+
 @cache
 def fingerprint(files: tuple[Path, ...] = SEARCHED) -> str:
     """Changes when the mode or the explorer does; not when only comments and docstrings do."""
@@ -330,11 +349,12 @@ def _is_prose(part: ast.stmt) -> bool:
     return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
 
 
-def search(scenario: Scenario | Ranked) -> Line:
+def search(scenario: Scenario | Ranked | Copying) -> Line:
     """One scenario to its end."""
     began = time.monotonic()
-    if isinstance(scenario, Ranked):
-        ranked = explore_ranks(scenario, Machine(len(scenario.ops)))
+    if isinstance(scenario, Ranked | Copying):
+        copied = Explorer(scenario).run() if isinstance(scenario, Copying) else None
+        ranked = copied or explore_ranks(scenario, Machine(len(scenario.ops)))  # type: ignore[union-attr, arg-type]
         violation = "\n".join([ranked.violation, *ranked.trace]) if ranked.violation else None
         took = round(time.monotonic() - began, 2)
         return Line(str(scenario), code_of(scenario), ranked.states, ranked.quiescent, 0, took, violation)
@@ -346,8 +366,10 @@ def search(scenario: Scenario | Ranked) -> Line:
     return Line(str(scenario), code_of(scenario), result.states, result.quiescent, result.most_writes, took, violation)
 
 
-def code_of(scenario: Scenario | Ranked) -> str:
+def code_of(scenario: Scenario | Ranked | Copying) -> str:
     """The fingerprint of what a scenario is searched with."""
+    if isinstance(scenario, Copying):
+        return fingerprint(SEARCHED_COPIES)
     return fingerprint(SEARCHED_RANKS if isinstance(scenario, Ranked) else SEARCHED)
 
 
@@ -459,8 +481,15 @@ def measure(runs: int) -> None:
 # -- ablations -----------------------------------------------------------------------------------------------------
 
 
-REMOVALS = {name: ablation.removed for name, ablation in ablations.ABLATIONS.items()} | {
-    name: ablation.removed for name, ablation in versioned_ablations.ABLATIONS.items()
+SHOWN: dict[str, Callable[[str], list[str] | None]] = {
+    **dict.fromkeys(ablations.ABLATIONS, ablations.shown),
+    **dict.fromkeys(versioned_ablations.ABLATIONS, versioned_ablations.shown),
+    **dict.fromkeys(copying_ablations.ABLATIONS, copying_ablations.shown),
+}
+REMOVALS = {
+    **{name: ablation.removed for name, ablation in ablations.ABLATIONS.items()},
+    **{name: ablation.removed for name, ablation in versioned_ablations.ABLATIONS.items()},
+    **{name: ablation.removed for name, ablation in copying_ablations.ABLATIONS.items()},
 }
 
 
@@ -468,8 +497,7 @@ def prove_ablations(names: Iterable[str]) -> bool:
     """Take each rule out and print how that goes wrong; True when every removal is found."""
     unfound = []
     for name in names:
-        ranked = name in versioned_ablations.ABLATIONS
-        shown = versioned_ablations.shown(name) if ranked else ablations.shown(name)
+        shown = SHOWN[name](name)
         print(f"\n== without: {REMOVALS[name]} ({name})", flush=True)
         if shown is None:
             unfound.append(name)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation
-from replicator.domain.copying.contents import Kind, digest, is_asked_for, is_same, wanted
+from replicator.domain.copying.contents import Kind, digest, is_asked_for, is_same, print_of, wanted
 from replicator.domain.copying.fences import has_passed, stands, stands_at
 from replicator.domain.copying.looks import (
     MOST_LOOKS,
@@ -249,17 +249,28 @@ def test_a_second_look_reads_the_target_before_the_source() -> None:
 def test_how_a_replica_differs(source: Image | None, target: Image | None, kind: Kind | None) -> None:
     assert kind_of(RULE, source, target) is kind
     found = first_look(RULE, KEY, source, target, 7.0)
-    assert found == (None if kind is None else Candidate(KEY, digest(source), 7.0))
+    assert found == (None if kind is None else Candidate(KEY, digest(source), print_of(target), 7.0))
 
 
 def test_a_difference_is_what_both_looks_agree_on() -> None:
-    candidate = Candidate(KEY, digest(A), 7.0)
+    candidate = Candidate(KEY, digest(A), None, 7.0)
     assert judge(RULE, candidate, Seen(KEY, None, None, A), 9.0) == Difference(
         KEY, Kind.MISSING, A, Seen(KEY, None, None, A)
     )
     assert judge(RULE, candidate, Seen(KEY, ours("a"), None, A), 9.0) is Ended.SAME
-    assert judge(RULE, candidate, Seen(KEY, None, None, B), 9.0) == Candidate(KEY, digest(B), 9.0, looks=2)
+    again = replace(candidate, looked_at=9.0, looks=2, in_order=True)
+    assert judge(RULE, candidate, Seen(KEY, None, None, B), 9.0) == replace(again, wanted=digest(B))
+    assert judge(RULE, candidate, Seen(KEY, ours("b"), None, A), 9.0) == replace(again, found=print_of(ours("b")))
     assert judge(RULE, replace(candidate, looks=MOST_LOOKS), Seen(KEY, None, None, B), 9.0) is Ended.MOVING
+
+
+def test_a_report_takes_two_looks_in_order_with_no_delete_between_them() -> None:
+    candidate, seen = Candidate(KEY, digest(A), None, 7.0), Seen(KEY, None, None, A)
+    once = judge(RULE, candidate, seen, 9.0, strict=True)
+    assert once == Candidate(KEY, digest(A), None, 9.0, 2, None, in_order=True)
+    assert isinstance(judge(RULE, once, seen, 11.0, strict=True), Difference)
+    deleted = judge(RULE, once, replace(seen, tombstone=NEWER), 11.0, strict=True)
+    assert deleted == Candidate(KEY, digest(A), None, 11.0, 3, NEWER, in_order=True)
 
 
 def test_what_the_filter_keeps_out_should_not_be_there() -> None:

@@ -7,8 +7,9 @@ order, stamp and reserved attributes left out.
 from __future__ import annotations
 
 import enum
+from hashlib import sha256
 
-from replicator.domain.image import Image, content_hash, same_content, unreserved
+from replicator.domain.image import Image, canonical, content_hash, same_content, unreserved
 from replicator.domain.records import Event
 from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.versions import STAMP
@@ -34,6 +35,11 @@ def wanted(rule: Rule, source: Image | None) -> Image | None:
 def digest(image: Image | None, stamp: str = STAMP) -> str | None:
     """Hash of an item's content; None when there is no item."""
     return None if image is None else content_hash(unreserved(image, stamp))
+
+
+def print_of(image: Image | None) -> str | None:
+    """Hash of an item's content and stamp: another one is another item."""
+    return None if image is None else sha256(canonical(image, "")).hexdigest()
 
 
 def is_same(one: Image | None, other: Image | None, stamp: str = STAMP) -> bool:

@@ -1,8 +1,8 @@
 """Mode `ordered`: two looks at a key at source and target, and what they agree on.
 
 What differs at the first look is a candidate, since it may be merely in flight. The caller lets the stream catch up
-with the look (`fences.has_passed`), then looks again. Invariant: a difference is what the second look shows while the
-source is as it was at the first. The second look reads the target's item, then its side row, then the source's item:
+with the look (`fences.has_passed`), then looks again. Invariant: a difference is what the second look shows while both
+sides are as they were at the first. The second look reads the target's item, then its side row, then the source's item:
 the other way round, a change that arrives between the reads would be overwritten by what was before it.
 """
 
@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from replicator.domain.copying.contents import Kind, digest, is_asked_for, is_same, wanted
+from replicator.domain.copying.contents import Kind, digest, is_asked_for, is_same, print_of, wanted
 from replicator.domain.image import Image
 from replicator.domain.modes.requests import Found, GetItem, GetTombstone, OrderedRequest, Response
 from replicator.domain.records import ItemKey
@@ -20,7 +20,7 @@ from replicator.domain.rules import Rule
 from replicator.domain.versions import is_ordered_version
 
 MOST_LOOKS = 5
-"""How often a key is looked at again while its source changes between the looks."""
+"""How often a key is looked at while it changes between the looks."""
 
 
 class Side(enum.Enum):
@@ -50,15 +50,19 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A key that differed: what the rule wanted then (its digest), when that was read, and how many looks there were.
+    """A key that differed: what the rule wanted and the target held, when, and how many looks there were.
 
-    `looked_at`: the source's time of the answer, in seconds since 1970.
+    `looked_at`: when the later of both was read, by the source's time, in seconds since 1970: what was brought to the
+    target between the reads must have been passed, too. `in_order`: the target was read before the source.
     """
 
     key: ItemKey
     wanted: str | None
+    found: str | None
     looked_at: float
     looks: int = 1
+    tombstone: str | None = None
+    in_order: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Ended(enum.Enum):
     """How a candidate ended that is no difference."""
 
     SAME = "same"
-    MOVING = "moving"  # its source changed at every look
+    MOVING = "moving"  # one side changed between all looks
 
 
 def is_versioned(item: Image | None) -> bool:
@@ -101,7 +105,8 @@ def first_look(
 ) -> Candidate | None:
     """Whether a key is to be looked at again. Source and target may be read in any order, however far apart."""
     image = wanted(rule, source)
-    return Candidate(key, digest(image), looked_at) if kind_of(rule, image, target) is not None else None
+    differs = kind_of(rule, image, target) is not None
+    return Candidate(key, digest(image), print_of(target), looked_at) if differs else None
 
 
 def second_look(key: ItemKey) -> Generator[On, Response, Seen]:
@@ -115,17 +120,29 @@ def second_look(key: ItemKey) -> Generator[On, Response, Seen]:
     return Seen(key, target.item, row.tombstone, source.item)
 
 
-def judge(rule: Rule, candidate: Candidate, seen: Seen, looked_at: float) -> Difference | Candidate | Ended:
-    """What a second look makes of a candidate; another `Candidate`: look once more, when its look has passed.
+def judge(
+    rule: Rule, candidate: Candidate, seen: Seen, looked_at: float, *, strict: bool = False
+) -> Difference | Candidate | Ended:
+    """What another look makes of a candidate; another `Candidate`: look once more, when its look has passed.
 
-    `looked_at`: the source's time of the second look.
+    `looked_at`: the source's time of this look. `strict`: name only what no change in flight can explain, which takes
+    one look more. The reads of a first look are in no order, so an item that came and went while they were made may
+    look like a difference twice. Repairing that does no harm, as every write is conditional; naming it would be wrong.
     """
     image = wanted(rule, seen.source)
     kind = kind_of(rule, image, seen.target)
     if kind is None:
         return Ended.SAME
-    now = digest(image)
-    if now == candidate.wanted:
+    again = replace(
+        candidate,
+        wanted=digest(image),
+        found=print_of(seen.target),
+        looked_at=looked_at,
+        looks=candidate.looks + 1,
+        tombstone=seen.tombstone,
+        in_order=True,
+    )
+    agreed = (again.wanted, again.found) == (candidate.wanted, candidate.found)
+    if agreed and (not strict or (candidate.in_order and again.tombstone == candidate.tombstone)):
         return Difference(candidate.key, kind, image, seen)
-    looks = candidate.looks + 1
-    return Ended.MOVING if looks > MOST_LOOKS else Candidate(candidate.key, now, looked_at, looks)
+    return Ended.MOVING if again.looks > MOST_LOOKS else again

@@ -9,14 +9,13 @@ from __future__ import annotations
 import enum
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Any, Generic, TypeVar
 
 from replicator.domain.conflicts import ConflictKind, LogConflict
-from replicator.domain.copying.contents import Kind
+from replicator.domain.copying.contents import Kind, print_of
 from replicator.domain.copying.looks import MOST_LOOKS, Ended
 from replicator.domain.identifiers import RegionId
-from replicator.domain.image import Image, canonical
+from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
 
 T = TypeVar("T")
@@ -49,8 +48,8 @@ class MeshDifference(Generic[S]):
 
 
 def prints(items: Items) -> dict[RegionId, str | None]:
-    """What tells whether a region's item is another one: hash of content and stamp."""
-    return {region: None if item is None else sha256(canonical(item, "")).hexdigest() for region, item in items.items()}
+    """What tells whether a region's item is another one."""
+    return {region: print_of(item) for region, item in items.items()}
 
 
 def judged(
