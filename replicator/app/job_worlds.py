@@ -21,9 +21,9 @@ from replicator.domain.pacing import Pace
 from replicator.domain.rules import ActivePlan, Rule
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.paced_region import PacedRegion
+from replicator.engine.copying import bootstrapping
 from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
-from replicator.engine.copying.handlers import KINDS
 from replicator.engine.copying.region import CopyRegion
 from replicator.engine.copying.runner import JobPorts, JobWorld
 
@@ -76,7 +76,7 @@ def job_ports(settings: Settings, assembly: Assembly, places: JobPlaces, clock: 
         assembly.coordination,
         assembly.registry,
         world,
-        KINDS,
+        bootstrapping.KINDS,
         Margins(copying.margin.total_seconds(), copying.yield_lag.total_seconds()),
     )
 

@@ -31,7 +31,7 @@ ITEMS = "items"
 
 
 class JobKind(enum.StrEnum):
-    """What a job does. Who does it is in `engine/copying/handlers.py`."""
+    """What a job does. Who does it is in the tables `KINDS` of `engine/copying/`."""
 
     BOOTSTRAP = "bootstrap"
     VERIFY = "verify"

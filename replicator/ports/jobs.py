@@ -39,8 +39,13 @@ class Jobs(Protocol):
     async def change(self, seen: Job, state: JobState, *, note: str = "") -> bool:
         """Let a job rest or go on, if its state is still as seen."""
 
-    async def end(self, seen: Job, state: JobState, *, at: float, counts: Counts, note: str = "") -> bool:
-        """Let a job be over, its targets free, and its segments forgotten; False when it was over already."""
+    async def end(  # noqa: PLR0913 - what is stored of an end
+        self, seen: Job, state: JobState, *, at: float, counts: Counts, note: str = "", follows: Job | None = None
+    ) -> bool:
+        """Let a job be over, its targets free, and its segments forgotten; False when it was over already.
+
+        `follows`: a job on the same targets that is there in the same moment.
+        """
 
     async def forget(self, job_id: str) -> None:
         """Delete a job that is over, with all that it said."""

@@ -146,3 +146,12 @@ async def test_segments_of_a_job_that_is_over_are_gone_and_its_notes_stay(jobs: 
     assert await jobs.notes("a1", 1) == [("a", 2)]
     await jobs.forget("a1")
     assert (await jobs.jobs(), await jobs.notes("a1")) == ([], [])
+
+
+async def test_what_follows_a_job_takes_its_targets_in_the_same_moment(jobs: Jobs) -> None:
+    await jobs.create(JOB)
+    follows = replace(JOB, job_id="a1-verify", kind=JobKind.VERIFY, created_at=2000.0)
+    assert await jobs.end(JOB, JobState.DONE, at=1500.0, counts={}, follows=follows)
+    assert [job.job_id for job in await jobs.jobs() if job.state.is_open] == ["a1-verify"]
+    assert await jobs.create(replace(JOB, job_id="c3", created_at=3000.0)) == follows
+    assert not await jobs.end(JOB, JobState.DONE, at=1600.0, counts={}, follows=follows), "once"

@@ -15,9 +15,10 @@ from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.copying import bootstrapping
 from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
-from replicator.engine.copying.handlers import KINDS, Handler, JobContext
+from replicator.engine.copying.handlers import Handler, JobContext
 from replicator.engine.copying.region import CopyRegion
 from replicator.engine.copying.runner import JobPorts, JobRunner, JobWorld
 from replicator.engine.limits import Limits
@@ -41,7 +42,7 @@ class JobWorldOf:
     def __init__(self, world: World, *, page_items: int = 10, seed: int = 0) -> None:
         self.world = world
         self.rows = MemoryJobs(Faults(seed))
-        self.kinds: dict[JobKind, Callable[[JobContext], Handler]] = dict(KINDS)
+        self.kinds: dict[JobKind, Callable[[JobContext], Handler]] = dict(bootstrapping.KINDS)
         self.scans = {US: MemoryScan(lambda: world.source.items, world.now, page_items=page_items)}
         for region in world.regions:
             self.scans[region] = MemoryScan(partial(self._held, region), world.now, page_items=page_items)

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 
+from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.applied_through import applied_through, frontier
+from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.targets import TargetId
 from replicator.engine.membership.members import Members
@@ -56,6 +58,17 @@ class Applied:
                 through = await self._look(rule, target)
                 self._known[rule.source, target.target_id] = self._clock.monotonic(), through
             return through
+
+    async def reads(self, rule: Rule, target: Target) -> StreamRef:
+        """The stream that the rule reads now for a target: the oldest that it is not through with."""
+        known = await self._standing(rule, target)
+        if not known:
+            raise WorldMismatch(f"Rule {rule.name} has not read table {rule.table} in {rule.source} yet.")
+        return known[0]
+
+    async def _standing(self, rule: Rule, target: Target) -> list[StreamRef]:
+        known = await self._registry.streams(rule.source, rule.table)
+        return [each.ref for each in known if not each.is_drained(target.target_id)]
 
     async def _look(self, rule: Rule, target: Target) -> float | None:
         """While a rule reads an older stream to its end, that one decides."""

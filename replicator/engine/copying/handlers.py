@@ -1,18 +1,19 @@
-"""What each kind of job does with a page: the table of kinds, and what a kind must answer.
+"""What a kind of job must answer, and what it is given.
 
-A new kind is an entry in `KINDS` and a handler beside these. Invariant: a handler decides what a page means and makes
-its effects durable; which worker does it, when, and where the position stands is the frame's.
+A new kind is a handler, and an entry in a table `KINDS` beside it; `app/job_worlds.py` joins these tables. Invariant: a
+handler decides what a page means and makes its effects durable; which worker does it, when, and where the position
+stands is the frame's.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.jobs import Counts, Job, JobKind, Segment
+from replicator.domain.jobs import Counts, Job, Segment
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
@@ -82,7 +83,3 @@ class JobContext:
     clock: Clock
     stop: asyncio.Event
     """Set when this worker is to leave the job: it was paused or cancelled, or the worker stops."""
-
-
-KINDS: dict[JobKind, Callable[[JobContext], Handler]] = {}
-"""What makes a handler of each kind."""

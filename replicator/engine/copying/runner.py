@@ -287,7 +287,7 @@ class _Shift:
     # -- the end of a job ----------------------------------------------------------------------------------------------
 
     async def _finish(self, work: _Work, segments: Sequence[Segment]) -> None:
-        """Let a job be over whose segments are all done; what follows it is there before that."""
+        """Let a job be over whose segments are all done; what follows it is there in the same moment."""
         work.stop.set()
         total = progress_of(work.job, segments, self._clock.monotonic(), self._seen.get(work.job.job_id))
         try:
@@ -295,9 +295,7 @@ class _Shift:
             state, note = JobState.DONE, ""
         except JobImpossible as error:
             follows, state, note = None, JobState.FAILED, error.sentence
-        if follows is not None:
-            await self._ports.jobs.create(follows)
-        await self._end(work.job, state, note, total)
+        await self._end(work.job, state, note, total, follows)
 
     async def _fail(self, work: _Work, error: JobImpossible) -> None:
         try:
@@ -307,8 +305,9 @@ class _Shift:
         except ReplicatorError as trouble:  # the next try finds the same, and says so
             self._rest(work, ServiceId(ServiceKind.JOB, job=work.job.job_id), trouble)
 
-    async def _end(self, job: Job, state: JobState, note: str, total: JobProgress) -> None:
-        if await self._ports.jobs.end(job, state, at=self._clock.now(), counts=total.counts, note=note):
+    async def _end(self, job: Job, state: JobState, note: str, total: JobProgress, follows: Job | None = None) -> None:
+        at = self._clock.now()
+        if await self._ports.jobs.end(job, state, at=at, counts=total.counts, note=note, follows=follows):
             self._observer.job_ended(total.ended(state, note))
 
     async def _forget_one(self, jobs: Sequence[Job]) -> None:

@@ -48,12 +48,16 @@ class MemoryJobs:
         async with self.faults.around("change"):
             return self._change(seen, state=state, note=note)
 
-    async def end(self, seen: Job, state: JobState, *, at: float, counts: Counts, note: str = "") -> bool:
+    async def end(  # noqa: PLR0913 - what is stored of an end
+        self, seen: Job, state: JobState, *, at: float, counts: Counts, note: str = "", follows: Job | None = None
+    ) -> bool:
         """Let a job be over; False when it was over already."""
         async with self.faults.around("end"):
             ended = self._change(seen, state=state, ended_at=at, counts=dict(counts), note=note)
             if ended:
                 self._drop_segments(seen.job_id)
+                if follows is not None:
+                    self._jobs[follows.job_id] = follows
             return ended
 
     async def forget(self, job_id: str) -> None:

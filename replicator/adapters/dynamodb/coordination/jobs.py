@@ -48,21 +48,10 @@ class DynamoJobs:
 
     async def create(self, job: Job) -> Job | None:
         """Store a job, or nothing: the job that is on one of its targets already, and that is not it."""
-        attributes = {
-            "kind": text(job.kind),
-            "rule": text(job.rule),
-            "table": text(job.table),
-            "document": text(_ENCODE(_document(job)).decode()),
-            "state": text(job.state),
-            "note": text(job.note),
-            "created_at": seconds(job.created_at),
-            "sv": schema(),
-        }
-        own = (self._key(job.job_id), Change(sets=attributes, when={"state": None}))
         for _ in range(_TRIES):
             if await self._find(job.job_id) is not None:
                 return None
-            changes = [own]
+            changes = [self._new(job)]
             for target in job.targets:
                 place = self._on(job, target.text)
                 row, _ = await self._table.get(place)
@@ -78,12 +67,27 @@ class DynamoJobs:
                 return None
         raise Throttled(f"Other jobs come and go on the targets of rule {job.rule}.", advice="Ask again.")
 
+    def _new(self, job: Job) -> tuple[Any, Change]:
+        attributes = {
+            "kind": text(job.kind),
+            "rule": text(job.rule),
+            "table": text(job.table),
+            "document": text(_ENCODE(_document(job)).decode()),
+            "state": text(job.state),
+            "note": text(job.note),
+            "created_at": seconds(job.created_at),
+            "sv": schema(),
+        }
+        return self._key(job.job_id), Change(sets=attributes, when={"state": None})
+
     async def change(self, seen: Job, state: JobState, *, note: str = "") -> bool:
         """Let a job rest or go on, if its state is still as seen."""
         change = Change(sets={"state": text(state), "note": text(note)}, when={"state": text(seen.state)})
         return await self._table.update(self._key(seen.job_id), change) is not None
 
-    async def end(self, seen: Job, state: JobState, *, at: float, counts: Counts, note: str = "") -> bool:
+    async def end(  # noqa: PLR0913 - what is stored of an end
+        self, seen: Job, state: JobState, *, at: float, counts: Counts, note: str = "", follows: Job | None = None
+    ) -> bool:
         """Let a job be over, its targets free, and its segments forgotten; False when it was over already."""
         sets = {
             "state": text(state),
@@ -92,10 +96,13 @@ class DynamoJobs:
             "counts": text(_ENCODE(counts).decode()),
         }
         changes = [(self._key(seen.job_id), Change(sets=sets, when={"state": text(seen.state)}))]
-        changes += [
-            (self._on(seen, target.text), Change(removes=("job",), when={"job": text(seen.job_id)}))
-            for target in seen.targets
-        ]
+        changes += [] if follows is None else [self._new(follows)]
+        for target in seen.targets:
+            ours = {"job": text(seen.job_id)}
+            change = Change(removes=("job",), when=ours)
+            if follows is not None:
+                change = Change(sets={"job": text(follows.job_id)}, when=ours)
+            changes.append((self._on(seen, target.text), change))
         ended = await self._table.change_all(changes)
         if ended:
             for row in await self._table.query(self._names.job(seen.job_id), SEGMENT):
