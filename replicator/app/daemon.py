@@ -106,7 +106,9 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             await _serve(parts, stop)
 
     def fall_back(region: str, why: str) -> None:
-        log.warning("stock_client_serves", region=region, reason=why)
+        if board.stock_clients.get(region) != why:
+            board.stock_clients[region] = why
+            log.warning("stock_client_serves", region=region, reason=why)
 
     def report(what: str) -> None:
         board.draining = True

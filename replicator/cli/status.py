@@ -178,6 +178,9 @@ def _words_of_daemons(found: GroupStatus, first: Mapping[str, Any]) -> Iterator[
     daemons = [worker.daemon for worker in found.workers if worker.daemon] or [first]
     reasons = [reason for daemon in daemons for reason in daemon.get("unready", ())]
     yield from (f"not ready: {reason}" for reason in dict.fromkeys(reasons))
+    stock = {region: why for daemon in daemons for region, why in daemon.get("stock_clients", {}).items()}
+    for region, why in sorted(stock.items()):
+        yield f"the AWS client sends the calls of region {region}, at more CPU than the lean transport: {why}."
     for worker in found.workers:
         if worker.daemon is None:
             where = f"at {worker.admin}" if worker.admin else "and names no admin server that can be reached"

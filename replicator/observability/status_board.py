@@ -91,6 +91,8 @@ class Board:
         self.beat_at = clock.monotonic()
         """When the coordination table last took a heartbeat of ours; at first when this process began."""
         self.draining = False
+        self.stock_clients: dict[str, str] = {}
+        """Regions whose hot calls the AWS client sends though the lean transport was asked for, and why."""
         self.fatal_signs: list[Callable[[], str | None]] = []
         """Each returns why only a restart can help, or None."""
         self.clock = clock

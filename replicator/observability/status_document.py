@@ -47,6 +47,7 @@ def shown(board: Board) -> dict[str, Any]:
         "unready": reasons,
         "owned_shards": board.owned,
         "services": _services(board, now),
+        "stock_clients": board.stock_clients,
         "coordination": {"unreachable_seconds": round(board.unreachable_seconds, 1)},
         "standing": [_figure(each) for each in islice(_standing(board), _MOST_STANDING)],
         "held": [_held(row, now) for row in board.held_rows()],

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime
 from email.utils import format_datetime
 from itertools import cycle
-from typing import Any
 
 import pytest
 from botocore.auth import SigV4Auth
@@ -25,9 +21,9 @@ from replicator.adapters.aws.transport.signing import Signer
 from replicator.adapters.aws.wire import Refusal
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.laboratory.servers import clean_environment
+from tests.contract.fault_server import ANSWERS, JSON, Server, answer, serving
 from tests.contract.worlds import no_fallback, place
 
-JSON = "application/x-amz-json-1.0"
 TIMES = ClientTimes(connect_seconds=2.0, read_seconds=1.0)
 PUT = b'{"TableName":"orders","Item":{"pk":{"S":"a"}}}'
 
@@ -73,108 +69,6 @@ def test_every_signature_is_the_stock_clients(
     assert signer.headers(credentials, target, body, now) == lines, "a kept key signs the same again"
 
 
-# -- answers -----------------------------------------------------------------------------------------------------------
-
-
-def answer(
-    status: int = 200, body: bytes = b"{}", *, headers: dict[str, str] | None = None, length: int | None = None
-) -> bytes:
-    """An answer as bytes; `length` when it shall not be true."""
-    lines = {"Content-Type": JSON, "Content-Length": str(len(body) if length is None else length), **(headers or {})}
-    head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
-    return f"HTTP/1.1 {status} Some reason\r\n{head}\r\n".encode() + body
-
-
-def error(code: str, message: str = "as it is", status: int = 400) -> bytes:
-    return answer(status, f'{{"__type":"com.amazonaws.dynamodb.v20120810#{code}","message":"{message}"}}'.encode())
-
-
-HTML = b"<html><body><h1>502 Bad Gateway</h1></body></html>"
-CHUNKED = (
-    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: %b\r\n\r\n1\r\n{\r\n1\r\n}\r\n0\r\n\r\n"
-    % JSON.encode()
-)
-
-ANSWERS: dict[str, list[bytes | str]] = {
-    "well": [answer()],
-    "right_checksum": [answer(body=b'{"a":1}', headers={"x-amz-crc32": str(zlib.crc32(b'{"a":1}'))})],
-    "wrong_checksum": [answer(headers={"x-amz-crc32": "1"})],
-    "chunked": [CHUNKED],
-    "closed_after_each": [answer(headers={"Connection": "close"}), "close"],
-    "never": ["wait"],
-    "half": [answer(body=b'{"Item"', length=100), "wait"],
-    "truncated": [answer(body=b'{"Item"', length=100), "close"],
-    "closed_at_once": ["close"],
-    "closed_in_the_head": [b"HTTP/1.1 200 OK\r\nContent-", "close"],
-    "no_http": [b"what do you want?\r\n\r\n", "close"],
-    "empty": [answer(body=b"")],
-    "null": [answer(body=b"null")],
-    "html_200": [answer(200, HTML, headers={"Content-Type": "text/html"})],
-    "html_403": [answer(403, HTML, headers={"Content-Type": "text/html"})],
-    "html_502": [answer(502, HTML, headers={"Content-Type": "text/html"})],
-    "empty_503": [answer(503, b"")],
-    "text_500": [answer(500, b"out of order")],
-    "list_400": [answer(400, b"[]")],
-    "number_for_a_code": [answer(400, b'{"__type":7}')],
-    "internal": [error("InternalServerError", status=500)],
-    "unavailable": [error("ServiceUnavailable", status=503)],
-    "throttled": [error("ProvisionedThroughputExceededException")],
-    "throttling": [error("ThrottlingException")],
-    "code_with_colon": [answer(400, b'{"__type":"ThrottlingException:http://internal/","message":"slow"}')],
-    "code_alone": [answer(400, b'{"__type":"RequestLimitExceeded","Message":"slow"}')],
-    "no_code": [answer(400, b'{"message":"what?"}')],
-    "denied": [error("AccessDeniedException")],
-    "expired_token": [error("ExpiredTokenException")],
-    "missing_table": [error("ResourceNotFoundException")],
-    "poison": [error("ValidationException", "One or more parameter values were invalid")],
-    "condition": [error("ConditionalCheckFailedException")],
-    "cancelled": [answer(400, b'{"__type":"x#TransactionCanceledException","CancellationReasons":[{"Code":"None"}]}')],
-    "skewed": [error("InvalidSignatureException", "Signature expired: now is later")],
-}
-
-
-@dataclass
-class Server:
-    """A server that does to its connections what a script says, request by request."""
-
-    script: list[bytes | str] = field(default_factory=list)
-    turns: Any = None
-    requests: list[bytes] = field(default_factory=list)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                length = next(
-                    int(line.partition(b":")[2])
-                    for line in head.split(b"\r\n")
-                    if line.lower().startswith(b"content-length:")
-                )
-                self.requests.append(head + await reader.readexactly(length))
-                for step in self.script if self.turns is None else [next(self.turns)]:
-                    if step == "close":
-                        return
-                    if step == "wait":
-                        await asyncio.sleep(30)
-                    else:
-                        assert isinstance(step, bytes)
-                        writer.write(step)
-                        await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            return
-        finally:
-            writer.close()
-
-
-@asynccontextmanager
-async def serving(server: Server) -> AsyncIterator[int]:
-    listening = await asyncio.start_server(server.serve, "127.0.0.1", 0)
-    try:
-        yield listening.sockets[0].getsockname()[1]
-    finally:
-        listening.close()
-
-
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in clean_environment().items():
@@ -203,6 +97,9 @@ async def both(script: list[bytes | str]) -> list[tuple[object, ...]]:
         ):
             found.append(await outcome(opened))
     return found
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ANSWERS)
@@ -235,7 +132,7 @@ class Down:
 
 
 async def test_a_kept_connection_that_was_closed_is_replaced_and_the_fence_asked_again() -> None:
-    server = Server(turns=cycle([answer(), "close"]))
+    server = Server(turns=cycle([[answer()], ["close"]]))
     async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=no_fallback, times=TIMES) as opened:
         await opened.items.call("PutItem", PUT, None, "PutItem")
         assert await opened.items.call("PutItem", PUT, None, "PutItem") == b"{}"
@@ -257,7 +154,7 @@ async def test_nothing_goes_out_behind_a_fallen_fence() -> None:
 async def test_a_clock_that_is_off_is_corrected_by_the_answer() -> None:
     late = format_datetime(datetime.fromtimestamp(datetime.now(UTC).timestamp() + 3600, UTC), usegmt=True)
     refusal = answer(400, b'{"__type":"x#InvalidSignatureException","message":"expired"}', headers={"Date": late})
-    server = Server(turns=iter([refusal, answer()]))
+    server = Server(turns=iter([[refusal], [answer()]]))
     async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=no_fallback) as opened:
         with pytest.raises(ReplicatorError):
             await opened.items.call("PutItem", PUT, None, "PutItem")
@@ -285,6 +182,11 @@ async def test_a_proxy_leaves_the_calls_to_the_stock_client(monkeypatch: pytest.
     assert reasons == [("eu", "a proxy is configured")]
 
 
+def late() -> Iterator[list[bytes | str]]:
+    yield ["wait"]
+    yield [answer(body=b"mine")]
+
+
 # -- connections -------------------------------------------------------------------------------------------------------
 
 
@@ -304,7 +206,7 @@ def request() -> tuple[bytes, bytes]:
 
 
 async def test_a_cancelled_exchange_leaves_no_connection_behind() -> None:
-    server = Server(turns=iter(["wait", answer(body=b"mine")]))
+    server = Server(turns=late())
 
     async def use(pool: ConnectionPool) -> None:
         first = asyncio.create_task(pool.exchange(request))
@@ -319,7 +221,7 @@ async def test_a_cancelled_exchange_leaves_no_connection_behind() -> None:
 
 
 async def test_an_answer_that_comes_too_late_is_no_later_requests_answer() -> None:
-    server = Server(turns=iter(["wait", answer(body=b"mine")]))
+    server = Server(turns=late())
 
     async def use(pool: ConnectionPool) -> None:
         with pytest.raises(ReadTimeout):

@@ -105,31 +105,36 @@ class Wire:
         _verify(exchange, what)
         return exchange.answer, exchange.date
 
-    async def _send(self, operation: str, exchange: _Exchange, hints: Mapping[str, Any]) -> None:
-        transport = None if self._opener is None else await self._transport(self._opener)
-        if transport is None:
-            token = _exchange.set(exchange)
-            try:
-                await getattr(self._client, xform_name(operation))(**hints)
-            finally:
-                _exchange.reset(token)
-            return
+    async def _send(self, operation: str, exchange: _Exchange, hints: Mapping[str, object]) -> None:
+        if self._opener is not None:
+            credentials = await self._credentials.get_frozen_credentials()
+            if self._choice is None or credentials.account_id != self._account:
+                await self._choose(self._opener, credentials.account_id)
+            transport = None if self._choice is None else self._choice.transport
+            if transport is not None:
+                await self._send_by(transport, operation, exchange, credentials)
+                return
+        token = _exchange.set(exchange)
         try:
-            answer = await transport.send(operation, exchange.body, exchange.fence)
+            await getattr(self._client, xform_name(operation))(**hints)
+        finally:
+            _exchange.reset(token)
+
+    @staticmethod
+    async def _send_by(transport: LeanTransport, operation: str, exchange: _Exchange, credentials: Any) -> None:
+        try:
+            answer = await transport.send(operation, exchange.body, exchange.fence, credentials)
         except ServiceError as error:
             exchange.answer, exchange.checksum = error.answer.body, error.answer.checksum
             raise
         exchange.answer, exchange.checksum, exchange.date = answer.body, answer.checksum, answer.date or ""
 
-    async def _transport(self, opener: Opener) -> LeanTransport | None:
-        account = await self._credentials.get_account_id()
-        if self._choice is None or account != self._account:
-            async with self._turn:
-                if self._choice is None or account != self._account:
-                    former, self._choice, self._account = self._choice, await opener(self._client), account
-                    if former is not None and former.transport is not None:
-                        former.transport.close()
-        return self._choice.transport
+    async def _choose(self, opener: Opener, account: str | None) -> None:
+        async with self._turn:
+            if self._choice is None or account != self._account:
+                former, self._choice, self._account = self._choice, await opener(self._client), account
+                if former is not None and former.transport is not None:
+                    former.transport.close()
 
     def close(self) -> None:
         """Close what is open beside the client."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.httpsession import where
 from botocore.utils import get_environ_proxies
 
+from replicator.adapters.aws.transport.connections import is_supported
 from replicator.adapters.aws.transport.lean import LeanTransport, Service
 
 if TYPE_CHECKING:
@@ -60,6 +61,8 @@ async def choose(  # noqa: PLR0913 - a composition root fills it once
     ca_bundle: str | None,
 ) -> Choice:
     """A transport that does what the client would do; raises what keeps the client from preparing a request."""
+    if not is_supported():
+        return Choice(None, "httptools cannot be used on this platform")
     request = await _prepared(client)
     if get_environ_proxies(request.url):
         return Choice(None, "a proxy is configured")

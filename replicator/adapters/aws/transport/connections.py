@@ -1,27 +1,44 @@
 """HTTP/1.1 exchanges on kept connections: one request, one answer, one deadline.
 
 Invariant: a connection carries one exchange at a time and is kept only after an answer was read to its end; after a
-cancellation, a deadline or anything unexpected it is closed. A request that found its kept connection closed before
-the first byte of an answer is sent once more on a new one: the fence is asked again, and every request is conditional
-or reads, so sending twice changes nothing.
+cancellation, a deadline or anything unexpected it is closed, also when bytes come that nothing asked for. A request
+that may be sent twice and found its kept connection closed before the first byte of an answer goes out on another one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
+import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
-import httptools
+try:
+    import httptools
+except ImportError:  # no wheel for this platform; `choice` leaves the calls to the stock client then
+    httptools = None  # type: ignore[assignment]
 
 _KEPT_SECONDS = 15.0
 """A connection that was idle for longer is not used again: the other side may be closing it."""
 
+_MOST_AGE_SECONDS = 600.0
+"""A connection that is older is not used again, so that a service that moves to other addresses is followed. Each lives
+for half of that at least, so that not all of them end at once."""
+
+_BOUNDS = frozenset({b"content-length", b"transfer-encoding"})
+_INFORMATIONAL = range(100, 200)
+_UPGRADED = 101
+
 _MOST_BYTES = 64 * 1024 * 1024
 """An answer that is longer is none of this service's."""
+
+
+def is_supported() -> bool:
+    """Whether there is a parser of HTTP on this platform."""
+    return httptools is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +80,9 @@ class _Connection(asyncio.Protocol):
     """One connection; the parser calls `on_*`."""
 
     def __init__(self) -> None:
-        self.used = False
         self.idle_since = 0.0
+        self.ends_at = 0.0
+        """When it is too old to be used again."""
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Answer] | None = None
@@ -72,13 +90,17 @@ class _Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = 0
         self._begun = False
+        self._is_bounded = self._until_end = False
+        """Whether the body of the present answer has no other end than that of the connection."""
         self.closed = False
 
     # -- by the loop -------------------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-
         self._transport = cast("asyncio.Transport", transport)  # not a subclass in every loop
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:  # nothing was asked, so it answers nothing of ours
@@ -97,10 +119,17 @@ class _Connection(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
+        was_closed, self.closed = self.closed, True
+        if exc is None and self._until_end and not was_closed:
+            self._finish()
         self._fail("the connection was closed" if exc is None else f"the connection broke ({exc})")
 
     # -- by the parser -----------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        if self._waiter is None:  # a second answer to one request: the next one would be taken for another's
+            self.close()
+        self._is_bounded = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -108,18 +137,30 @@ class _Connection(asyncio.Protocol):
             self._answer.checksum = value.decode("latin-1")
         elif name == b"date":
             self._answer.date = value.decode("latin-1")
+        elif name in _BOUNDS:
+            self._is_bounded = True
+
+    def on_headers_complete(self) -> None:
+        self._until_end = not self._is_bounded
 
     def on_body(self, body: bytes) -> None:
         self._parts.append(body)
 
     def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status in _INFORMATIONAL and status != _UPGRADED:  # the answer follows
+            self._answer, self._parts, self._until_end = Answer(0, b""), [], False
+            return
+        if not self._parser.should_keep_alive():
+            self.close()
+        self._finish()
+
+    def _finish(self) -> None:
         waiter, self._waiter = self._waiter, None
         answer, parts = self._answer, self._parts
         answer.status = self._parser.get_status_code()
         answer.body = parts[0] if len(parts) == 1 else b"".join(parts)
-        if not self._parser.should_keep_alive():
-            self.close()
-        self._answer, self._parts, self._size = Answer(0, b""), [], 0
+        self._answer, self._parts, self._size, self._until_end = Answer(0, b""), [], 0, False
         if waiter is not None and not waiter.done():
             waiter.set_result(answer)
 
@@ -128,7 +169,7 @@ class _Connection(asyncio.Protocol):
     def send(self, head: bytes, body: bytes, waiter: asyncio.Future[Answer]) -> None:
         """Send a request whose answer the future gets."""
         assert self._transport is not None
-        self._waiter, self._begun, self.used = waiter, False, True
+        self._waiter, self._begun = waiter, False
         self._transport.write(head + body)
 
     def close(self) -> None:
@@ -154,14 +195,17 @@ class ConnectionPool:
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
         self._open = 0
-        self._kept: list[_Connection] = []
+        self._kept: deque[_Connection] = deque()
+        """The one that was used last is at the end."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
 
-    async def exchange(self, prepare: Callable[[], tuple[bytes, bytes]]) -> Answer:
+    async def exchange(self, prepare: Callable[[], tuple[bytes, bytes]], *, repeatable: bool = False) -> Answer:
         """Send what `prepare` gives when a connection is free (head and body; it may raise), and await the answer.
 
-        Raises `ConnectTimeout`, `ReadTimeout`, `BrokenExchange`, or what the system says of a connection (`OSError`).
+        `repeatable`: it changes nothing when the other side gets it twice. Then it goes out once more, prepared anew,
+        when a kept connection turns out to be closed. Raises `ConnectTimeout`, `ReadTimeout`, `BrokenExchange`, or what
+        the system says of a connection (`OSError`).
         """
         await self._slot()
         try:
@@ -173,7 +217,7 @@ class ConnectionPool:
                 try:
                     return await self._exchange_on(connection, prepare)
                 except BrokenExchange as error:
-                    if not (was_kept and error.unanswered):
+                    if not (repeatable and was_kept and error.unanswered):
                         raise
         finally:
             self._free_slot()
@@ -194,19 +238,23 @@ class ConnectionPool:
             if deadline is not None:
                 deadline.cancel()
             if is_whole and not connection.closed and not self._is_closed:
-                connection.idle_since = loop.time()
-                self._kept.append(connection)
+                self._keep(connection, loop.time())
             elif not connection.closed:
                 connection.close()
 
+    def _keep(self, connection: _Connection, now: float) -> None:
+        """Keep a connection for later, and none of those that stood too long: what a burst opened does not stay."""
+        connection.idle_since = now
+        self._kept.append(connection)
+        while self._kept[0].closed or now - self._kept[0].idle_since > _KEPT_SECONDS:
+            self._kept.popleft().close()
+
     def _take_kept(self) -> _Connection | None:
-        """The connection that was used last; those that stood too long are closed."""
+        """The connection that was used last; those that stood too long or are too old are closed."""
         now = asyncio.get_running_loop().time()
         while self._kept:
             connection = self._kept.pop()
-            if connection.closed:
-                continue
-            if now - connection.idle_since <= _KEPT_SECONDS:
+            if not connection.closed and now - connection.idle_since <= _KEPT_SECONDS and now < connection.ends_at:
                 return connection
             connection.close()
         return None
@@ -224,6 +272,8 @@ class ConnectionPool:
                 )
         except TimeoutError as error:
             raise ConnectTimeout(f"no connection to {endpoint.host} in {self._connect_seconds:g} s") from error
+        lives = _MOST_AGE_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311 - spreads, does not hide
+        connection.ends_at = asyncio.get_running_loop().time() + lives
         return connection
 
     # -- slots -------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ each other.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,8 +40,24 @@ if TYPE_CHECKING:
 
 _HTTP_ERRORS = 300
 _SERVER_ERRORS = 500
-_HTML = (b"<html>", b"<!doctype html")
+_HTML = b"<html>"
 _SKEWED = frozenset({"InvalidSignatureException", "RequestTimeTooSkewed", "RequestInTheFuture", "RequestExpired"})
+_REPEATABLE = frozenset(
+    {
+        "BatchGetItem",
+        "DeleteItem",
+        "DescribeStream",
+        "GetItem",
+        "GetRecords",
+        "PutItem",
+        "Query",
+        "Scan",
+        "TransactWriteItems",
+        "UpdateItem",
+    }
+)
+"""What goes out again when a kept connection was closed: these read, or are conditional in all that we send."""
+
 _LEAST_SKEW_SECONDS = 60.0
 """A clock that is off by less is no reason for a refusal: the service accepts about five minutes."""
 
@@ -110,12 +127,11 @@ class LeanTransport:
         signed = self._signer.headers(credentials, target, body, now)
         return f"{self._head}X-Amz-Target: {target}\r\n{signed}Content-Length: {len(body)}\r\n\r\n".encode("latin-1")
 
-    async def send(self, operation: str, body: bytes, fence: Fence | None) -> Answer:
+    async def send(self, operation: str, body: bytes, fence: Fence | None, credentials: Any) -> Answer:
         """Send a call; an answer that is no error. Errors are those of the stock client.
 
         The fence is asked right before the bytes go out, again when they go out a second time.
         """
-        credentials = await self._credentials.get_frozen_credentials()
 
         def prepare() -> tuple[bytes, bytes]:
             if fence is not None:
@@ -123,7 +139,7 @@ class LeanTransport:
             return self.request(operation, body, credentials, self._wall() + self._skew), body
 
         try:
-            answer = await self._pool.exchange(prepare)
+            answer = await self._pool.exchange(prepare, repeatable=operation in _REPEATABLE)
         except ConnectTimeout as error:
             raise ConnectTimeoutError(endpoint_url=self.url, error=error) from error
         except ReadTimeout as error:
@@ -184,14 +200,29 @@ def error_of(answer: Answer) -> tuple[str, str]:
     Raises `ResponseParserError` when the answer cannot be a service's.
     """
     body = answer.body.strip()
-    if answer.status >= _SERVER_ERRORS and (not body or body.lower().startswith(_HTML)):
+    if answer.status >= _SERVER_ERRORS and (not body or body.startswith(_HTML)):
         return str(answer.status), responses.get(answer.status, "")
-    try:
-        document = msgspec.json.decode(body) if body else {}
-    except (msgspec.DecodeError, ValueError):
-        return str(answer.status), body.decode("utf-8", "replace")
-    code = document.get("__type", str(answer.status)) if isinstance(document, dict) else None
+    document = _document(answer.body)
+    code = document.get("__type", str(answer.status)) if isinstance(document, dict) else 0
+    if code is None:
+        code = ""
     if not isinstance(code, str):
         raise ResponseParserError(f"an answer with status {answer.status} is not one of this service")
     message = document.get("message", document.get("Message", ""))
     return code.partition(":")[0].rpartition("#")[2], str(message)
+
+
+def _document(body: bytes) -> Any:
+    """A body as the stock client understands it: as JSON, else as the message; None when it is not even text."""
+    try:
+        return msgspec.json.decode(body) if body else {}
+    except (msgspec.DecodeError, ValueError):
+        pass  # what is not strictly JSON may be what the other parser takes for it
+    try:
+        text = body.decode()
+    except ValueError:
+        return None
+    try:
+        return json.loads(text)
+    except ValueError:
+        return {"message": text}
