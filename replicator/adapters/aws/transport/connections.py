@@ -246,7 +246,7 @@ class ConnectionPool:
         """Keep a connection for later, and none of those that stood too long: what a burst opened does not stay."""
         connection.idle_since = now
         self._kept.append(connection)
-        while self._kept[0].closed or now - self._kept[0].idle_since > _KEPT_SECONDS:
+        while self._kept and (self._kept[0].closed or now - self._kept[0].idle_since > _KEPT_SECONDS):
             self._kept.popleft().close()
 
     def _take_kept(self) -> _Connection | None:

@@ -8,6 +8,7 @@ each other.
 from __future__ import annotations
 
 import json
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import msgspec
-from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError
+from botocore.exceptions import ClientError, ConnectTimeoutError, EndpointConnectionError, ReadTimeoutError, SSLError
 from botocore.exceptions import ConnectionClosedError as ClosedError
 from botocore.parsers import ResponseParserError
 
@@ -33,8 +34,6 @@ from replicator.adapters.aws.transport.connections import (
 from replicator.adapters.aws.transport.signing import Signer
 
 if TYPE_CHECKING:
-    import ssl
-
     from replicator.adapters.aws.credentials import RenewableCredentials
     from replicator.ports.targets import Fence
 
@@ -146,6 +145,8 @@ class LeanTransport:
             raise ReadTimeoutError(endpoint_url=self.url, error=error) from error
         except BrokenExchange as error:
             raise ClosedError(endpoint_url=self.url, error=error) from error
+        except ssl.SSLError as error:
+            raise SSLError(endpoint_url=self.url, error=error) from error
         except OSError as error:
             raise EndpointConnectionError(endpoint_url=self.url, error=error) from error
         if answer.status < _HTTP_ERRORS:

@@ -1,0 +1,271 @@
+"""When calls go without the stock client, where to, with what credentials, and whom they trust."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import ssl
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from replicator.adapters.aws import credentials as renewal
+from replicator.adapters.aws.clients import ClientTimes, Place, open_place
+from replicator.adapters.aws.transport import connections
+from replicator.adapters.aws.transport.choice import choose, trust
+from replicator.adapters.aws.transport.connections import Answer, BrokenExchange, ConnectionPool, Endpoint
+from replicator.domain.errors import AccessRefused, Unreachable
+from replicator.laboratory.servers import clean_environment
+from replicator.settings import Region
+from tests.contract.fault_server import Server, answer, error, serving
+from tests.contract.worlds import no_fallback, place
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in clean_environment().items():
+        if name.startswith("AWS_"):
+            monkeypatch.setenv(name, value)
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "AWS_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+async def put(opened: Place) -> bytes:
+    return await opened.items.call("PutItem", b"{}", None, "PutItem", TableName="orders")
+
+
+# -- the stock client serves -------------------------------------------------------------------------------------------
+
+
+async def test_a_host_that_needs_no_proxy_is_asked_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    server = Server([answer()])
+    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=no_fallback) as opened:
+        assert await put(opened) == b"{}"
+
+
+async def test_a_client_that_would_send_something_else_serves() -> None:
+    reasons: list[tuple[str, str]] = []
+    server = Server([answer()])
+    async with (
+        serving(server) as port,
+        place(f"http://127.0.0.1:{port}", lean=lambda *why: reasons.append(why)) as opened,
+    ):
+        opened.dynamodb.meta.events.register("before-call.dynamodb", _other_type)
+        assert await put(opened) == b"{}"
+        assert await put(opened) == b"{}"
+    assert b"Amz-Sdk-Invocation-Id" in server.requests[0].title()
+    assert reasons == [("eu", "it would send other requests than the stock client (Content-Type, Authorization)")]
+
+
+def _other_type(params: dict[str, dict[str, str]], **_: object) -> None:
+    params["headers"]["Content-Type"] = "application/x-amz-json-1.1"
+
+
+async def test_a_platform_without_a_parser_has_the_stock_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "httptools", None)
+    reasons: list[tuple[str, str]] = []
+    server = Server([answer()])
+    async with (
+        serving(server) as port,
+        place(f"http://127.0.0.1:{port}", lean=lambda *why: reasons.append(why)) as opened,
+    ):
+        assert await put(opened) == b"{}"
+    assert reasons == [("eu", "httptools cannot be used on this platform")]
+
+
+# -- where to ----------------------------------------------------------------------------------------------------------
+
+
+async def test_the_endpoint_is_that_of_the_credentials_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCOUNT_ID", "123456789012")
+    region = Region.model_validate({"region": "eu-west-1"})
+    async with open_place("eu", region, ClientTimes(), connections=1) as opened:
+        found = [
+            (
+                await choose(
+                    client,
+                    credentials=opened.credentials,
+                    connections=1,
+                    connect_seconds=1.0,
+                    read_seconds=1.0,
+                    ca_bundle=None,
+                )
+            ).transport
+            for client in (opened.dynamodb, opened.streams)
+        ]
+    assert [each and each.url for each in found] == [
+        "https://123456789012.ddb.eu-west-1.amazonaws.com/",
+        "https://streams.dynamodb.eu-west-1.amazonaws.com/",
+    ]
+
+
+# -- credentials -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("code", ["ExpiredTokenException", "UnrecognizedClientException"])
+@pytest.mark.parametrize("lean", [None, no_fallback], ids=["stock", "lean"])
+async def test_keys_that_were_rotated_are_read_again_and_not_too_often(
+    code: str, lean: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write(key: str) -> None:
+        tmp_path.joinpath("keys").write_text(
+            f"[prod]\naws_access_key_id = {key}\naws_secret_access_key = s\naws_session_token = t\n"
+        )
+
+    def by_key(request: bytes) -> bytes:
+        (key,) = re.findall(rb"Credential=([^/]+)/", request)
+        seen.append(key.decode())
+        return answer() if key == b"ASIANEW" else error(code)
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "keys"))
+    seen: list[str] = []
+    write("ASIAOLD")
+    server = Server(answers=by_key)
+    async with serving(server) as port:
+        region = Region.model_validate(
+            {"region": "eu-west-1", "endpoint_url": f"http://127.0.0.1:{port}", "profile": "prod"}
+        )
+        async with open_place("eu", region, ClientTimes(), connections=1, lean=lean) as opened:  # type: ignore[arg-type]
+            write("ASIANEW")
+            for _ in range(3):
+                with pytest.raises(AccessRefused):
+                    await put(opened)
+            assert seen == ["ASIAOLD"] * 3, "they were read a moment ago"
+            monkeypatch.setattr(renewal, "AGAIN_SECONDS", 0.0)
+            with pytest.raises(AccessRefused):
+                await put(opened)
+            assert await put(opened) == b"{}"
+    assert seen[-1] == "ASIANEW"
+
+
+# -- trust -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """A certificate of an authority of our own for this machine, and its key."""
+    directory = tmp_path_factory.mktemp("authority")
+    certificate, key = directory / "ca.pem", directory / "key.pem"
+    command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=here"
+    names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
+    subprocess.run(["openssl", *command.split(), *names], check=True, capture_output=True)
+    return certificate, key
+
+
+@asynccontextmanager
+async def secured(server: Server, authority: tuple[Path, Path]) -> AsyncIterator[str]:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority)
+    async with serving(server, context) as port:
+        yield f"https://127.0.0.1:{port}"
+
+
+@pytest.mark.parametrize("lean", [None, no_fallback], ids=["stock", "lean"])
+async def test_an_authority_is_believed_when_it_is_named(
+    lean: object, authority: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = Server([answer()])
+    async with secured(server, authority) as url:
+        async with place(url, lean=lean) as opened:  # type: ignore[arg-type]
+            with pytest.raises(Unreachable, match=r"(?i)certificate|ssl"):
+                await put(opened)
+        monkeypatch.setenv("AWS_CA_BUNDLE", str(authority[0]))
+        async with place(url, lean=lean) as opened:  # type: ignore[arg-type]
+            assert await put(opened) == b"{}"
+            assert await put(opened) == b"{}"
+    assert len(server.requests) == 2, "none went out to a server that was not believed"
+
+
+async def test_the_systems_authorities_are_believed(
+    authority: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The place where OpenSSL has them; the stock client brings its own and nothing else."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority[0]))
+    trust.cache_clear()
+    server = Server([answer()])
+    async with secured(server, authority) as url, place(url, lean=no_fallback) as opened:
+        assert await put(opened) == b"{}"
+    trust.cache_clear()
+
+
+# -- connections -------------------------------------------------------------------------------------------------------
+
+
+def request() -> tuple[bytes, bytes]:
+    return b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n", b"{}"
+
+
+class Counted(Server):
+    """A server that counts its connections."""
+
+    connected = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connected += 1
+        await super().serve(reader, writer)
+
+
+@asynccontextmanager
+async def pooled(server: Server, most: int = 4) -> AsyncIterator[ConnectionPool]:
+    async with serving(server) as port:
+        pool = ConnectionPool(Endpoint("127.0.0.1", port), connections=most, connect_seconds=2.0, read_seconds=5.0)
+        yield pool
+        pool.close()
+
+
+async def test_a_connection_is_used_again_until_it_is_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Counted([answer()])
+    async with pooled(server) as pool:
+        for _ in range(3):
+            await pool.exchange(request)
+        assert server.connected == 1
+        monkeypatch.setattr(connections, "_MOST_AGE_SECONDS", 0.0)
+        pool.close()
+    server = Counted([answer()])
+    async with pooled(server) as pool:
+        for _ in range(3):
+            await pool.exchange(request)
+        assert server.connected == 3
+
+
+async def test_what_a_burst_opened_does_not_stay_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    server = Counted([answer()])
+    async with pooled(server) as pool:
+        await asyncio.gather(*(pool.exchange(request) for _ in range(4)))
+        assert len(pool._kept) == server.connected == 4
+        monkeypatch.setattr(connections, "_KEPT_SECONDS", -1.0)
+        await pool.exchange(request)
+        assert len(pool._kept) == 0
+
+
+async def test_an_answer_that_nothing_asked_for_is_no_later_requests_answer() -> None:
+    server = Counted([answer(body=b"mine") + answer(body=b"no one's")])
+    async with pooled(server) as pool:
+        for _ in range(3):
+            assert (await pool.exchange(request)).body == b"mine"
+        assert server.connected == 3
+
+
+async def test_what_may_not_be_sent_twice_is_not() -> None:
+    def turns() -> Iterator[list[bytes | str]]:
+        while True:
+            yield [answer()]
+            yield ["close"]
+
+    server = Server(turns=turns())
+    async with pooled(server, 1) as pool:
+        await pool.exchange(request)
+        with pytest.raises(BrokenExchange):
+            await pool.exchange(request)
+        assert len(server.requests) == 2
+        await pool.exchange(request)
+        found: Answer = await pool.exchange(request, repeatable=True)
+        assert (found.status, len(server.requests)) == (200, 5)
