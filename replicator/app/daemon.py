@@ -106,8 +106,7 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             await _serve(parts, stop)
 
     def fall_back(region: str, why: str) -> None:
-        if board.stock_clients.get(region) != why:
-            board.stock_clients[region] = why
+        if board.sent_by_stock(region, why):
             log.warning("stock_client_serves", region=region, reason=why)
 
     def report(what: str) -> None:

@@ -113,6 +113,11 @@ class Board:
         written = {(rule.name, target.region, target.table) for rule in self.rules for target in rule.targets}
         self.paced = {key: table for key, table in self.paced.items() if key in written}
 
+    def sent_by_stock(self, region: str, why: str) -> bool:
+        """The AWS client sends a region's hot calls; returns whether that was not known."""
+        known, self.stock_clients[region] = self.stock_clients.get(region), why
+        return known != why
+
     # -- what happened ---------------------------------------------------------------------------------------------
 
     def shard(self, stream: StreamRef, shard_id: ShardId) -> ShardState:

@@ -63,7 +63,7 @@ class Settings(BaseSettings):
     polling: Polling = Polling()
     apply: Apply = Apply()
     client: Literal["stock", "lean"] = Field(
-        default="stock", description="what sends the hot calls: the AWS client, or a transport of our own"
+        default="lean", description="what sends the hot calls: the AWS client, or a transport of our own"
     )
     log: Log = Log()
     conflicts: ConflictSettings = ConflictSettings()

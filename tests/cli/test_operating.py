@@ -143,12 +143,17 @@ def test_status_hides_shards_of_tables_that_the_daemons_read_no_more(sound: Worl
     store(sound, "arn", "s1", **{AT_EU: {"S": "42"}})
     assert "s1" in sound.run("status").output
     choice = {"rule": "orders", "region": "us", "chooses": "ord*", "tables": ["ordinary"], "left_out": []}
-    with answering({"group": "test", "worker": "w1", "choices": [choice]}) as address:
+    with answering(
+        {"group": "test", "worker": "w1", "choices": [choice], "stock_clients": {"eu": "a proxy is set"}}
+    ) as address:
         pulse = {"beat": {"N": "1"}, "admin": {"S": address}, "sv": {"N": "1"}}
         sound.put("us", TABLE, pk={"S": "test|workers"}, sk={"S": "w1"}, **pulse)
         plain = sound.run("status")
         assert "s1" not in plain.output
         assert "1 shards (table no longer read) are hidden" in plain.errors
+        assert (
+            "the AWS client sends the calls of region eu, at more CPU than the lean transport: a proxy" in plain.errors
+        )
         assert "\ttable no longer read" in sound.run("status", "--all").output
         choice["tables"] = ["orders"]
         assert "s1" in sound.run("status").output

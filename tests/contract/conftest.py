@@ -46,7 +46,7 @@ def _directory(factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 async def dynamo_place(dynamodb_url: str) -> AsyncIterator[Place]:
     """Clients at the local server."""
-    async with place(dynamodb_url) as opened:
+    async with place(dynamodb_url, lean=no_fallback) as opened:
         yield opened
 
 

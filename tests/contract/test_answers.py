@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
+from replicator.adapters.aws.clients import Fallback
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.conflict_log import DynamoConflictLog
 from replicator.adapters.dynamodb.coordination import (
@@ -62,7 +63,7 @@ from replicator.domain.shards.lineage import Shard
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.servers import clean_environment
 from replicator.ports.sources import ShardPage
-from tests.contract.worlds import Turnstile, place
+from tests.contract.worlds import Turnstile, no_fallback, place
 
 KEY = ItemKey((("pk", "S", "a"),))
 VERSION = ordered_version(0, 1, 1)
@@ -100,7 +101,7 @@ class Ports:
 
 
 @asynccontextmanager
-async def at(answers: Answers) -> AsyncIterator[Ports]:
+async def at(answers: Answers, lean: Fallback | None) -> AsyncIterator[Ports]:
     async def handle(_: web.Request) -> web.Response:
         headers = {"Content-Type": JSON, **answers.headers}
         return web.Response(body=answers.body, status=answers.status, headers=headers)
@@ -108,7 +109,10 @@ async def at(answers: Answers) -> AsyncIterator[Ports]:
     application = web.Application()
     application.router.add_post("/", handle)
     clock = SystemClock()
-    async with TestServer(application, host="127.0.0.1") as server, place(str(server.make_url("/"))) as opened:
+    async with (
+        TestServer(application, host="127.0.0.1") as server,
+        place(str(server.make_url("/")), lean=lean) as opened,
+    ):
         region = DynamoRegion(
             opened.items,
             region_id="eu",
@@ -130,12 +134,12 @@ async def at(answers: Answers) -> AsyncIterator[Ports]:
         )
 
 
-@pytest.fixture
-async def ports(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ports]:
+@pytest.fixture(params=[None, no_fallback], ids=["stock", "lean"])
+async def ports(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Ports]:
     for name, value in clean_environment().items():
         if name.startswith("AWS_"):
             monkeypatch.setenv(name, value)
-    async with at(Answers()) as opened:
+    async with at(Answers(), request.param) as opened:
         yield opened
 
 

@@ -31,7 +31,7 @@ from replicator.domain.shards.lineage import Shard
 from replicator.laboratory.memory import MemorySource, MemoryStream
 from replicator.ports.sources import RecordPage, ShardPage, Stream
 from tests.contract.stream_laboratory import Habits, laboratory
-from tests.contract.worlds import create_table, fresh, place
+from tests.contract.worlds import create_table, fresh, no_fallback, place
 
 ORDERS = TableName("orders")
 REF = StreamRef(
@@ -98,7 +98,7 @@ class Script:
         self.memory.append(REF, shard_id, records)
 
 
-@pytest.fixture(params=["memory", "over http"])
+@pytest.fixture(params=["memory", "over http", "lean"])
 async def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Script]:
     memory = MemoryStream()
     memory.enable(REF)
@@ -109,7 +109,8 @@ async def script(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     habits = Habits()
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "laboratory")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "laboratory")
-    async with laboratory(memory, REF, habits) as url, place(url) as opened:
+    lean = no_fallback if request.param == "lean" else None
+    async with laboratory(memory, REF, habits) as url, place(url, lean=lean) as opened:
         yield Script(memory, DynamoStreams(opened), habits)
 
 
@@ -393,7 +394,7 @@ async def written(request: pytest.FixtureRequest) -> AsyncIterator[Written]:
     if request.param == "memory":
         yield MemoryWritten()
         return
-    async with place(request.getfixturevalue("dynamodb_url")) as opened:
+    async with place(request.getfixturevalue("dynamodb_url"), lean=no_fallback) as opened:
         table = TableName(fresh("orders"))
         await create_table(opened.dynamodb, table, {"pk": "S"}, stream=True)
         yield ServerWritten(opened, await DynamoStreams(opened).current(table))

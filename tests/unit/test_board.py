@@ -179,6 +179,14 @@ def test_the_end_of_a_lease_ends_the_troubles_of_its_own_shard_only(sight: Sight
     assert list(sight.status()["services"]) == ["checkpoint of shard s0 of orders in eu"]
 
 
+def test_a_region_whose_calls_the_stock_client_sends_is_named_once(sight: Sight) -> None:
+    assert sight.status()["stock_clients"] == {}
+    assert sight.board.sent_by_stock("eu", "a proxy is configured")
+    assert not sight.board.sent_by_stock("eu", "a proxy is configured")
+    assert sight.board.sent_by_stock("eu", "it would send other requests")
+    assert sight.status()["stock_clients"] == {"eu": "it would send other requests"}
+
+
 def test_two_streams_of_a_table_with_shards_of_one_name_are_told_apart(sight: Sight) -> None:
     old = sight.lease(sight.us)
     new = replace(old, stream=replace(sight.us, arn="arn:newer", generation=2))
