@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.clients import open_places
 from replicator.adapters.dynamodb.coordination import DynamoJobs
+from replicator.adapters.dynamodb.lookups import DynamoLookups
 from replicator.adapters.dynamodb.scans import DynamoScan
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.domain.identifiers import RegionId, TableName
@@ -21,11 +22,12 @@ from replicator.domain.pacing import Pace
 from replicator.domain.rules import ActivePlan, Rule
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.paced_region import PacedRegion
-from replicator.engine.copying import bootstrapping
+from replicator.engine.copying import bootstrapping, verification
 from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.copying.region import CopyRegion
 from replicator.engine.copying.runner import JobPorts, JobWorld
+from replicator.engine.membership.session import SHARE_OF_LEASE
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Fallback, Place
@@ -76,9 +78,16 @@ def job_ports(settings: Settings, assembly: Assembly, places: JobPlaces, clock: 
         assembly.coordination,
         assembly.registry,
         world,
-        bootstrapping.KINDS,
-        Margins(copying.margin.total_seconds(), copying.yield_lag.total_seconds()),
+        lambda: assembly.rules,
+        {**bootstrapping.KINDS, **verification.KINDS},
+        Margins(copying.margin.total_seconds(), copying.yield_lag.total_seconds(), _zombie_seconds(settings)),
     )
+
+
+def _zombie_seconds(settings: Settings) -> float:
+    """How long requests of a worker that fell silent may still arrive: docs/architecture.md, T_zombie."""
+    waits = settings.apply.connect_timeout + settings.apply.read_timeout
+    return SHARE_OF_LEASE * settings.coordination.lease.total_seconds() + waits.total_seconds()
 
 
 async def world_of(
@@ -134,6 +143,7 @@ def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once
         table,
         PacedRegion(written, pace, clock, writes),
         DynamoScan(place.items, place.dynamodb, region_id=region_id, table=table),
+        DynamoLookups(place.items, region_id=region_id, table=table),
         reads,
         writes,
         settings.apply.backoff_max.total_seconds(),

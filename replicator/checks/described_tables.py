@@ -48,6 +48,8 @@ class Table:
     items: int
     stream_arn: str | None
     stream_view: str | None
+    size: int = 0
+    """Bytes, as of some hours ago."""
 
     @property
     def account(self) -> str:
@@ -149,6 +151,7 @@ def parse_table(described: Mapping[str, Any]) -> Table:
         items=int(described.get("ItemCount", 0)),
         stream_arn=described.get("LatestStreamArn") if stream.get("StreamEnabled") else None,
         stream_view=stream.get("StreamViewType") if stream.get("StreamEnabled") else None,
+        size=int(described.get("TableSizeBytes", 0)),
     )
 
 

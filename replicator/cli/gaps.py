@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replicator.operations.gaps import ListedGap
     from replicator.operations.group import Group
 
-_COLUMNS = ("gap", "found", "target", "stream", "shard", "after", "until", "why", "acknowledged")
+_COLUMNS = ("gap", "found", "target", "stream", "shard", "after", "until", "why", "job", "acknowledged")
 
 
 def list_gaps(config: Path | None, rule: str | None, *, everything: bool, as_json: bool) -> int:
@@ -48,6 +48,7 @@ def _row(gap: ListedGap) -> list[str]:
         gap.after.text,
         shown_position(gap.until, "not known"),
         gap.why,
+        gap.job or "",
         accepted.strip(),
     ]
 

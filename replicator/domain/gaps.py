@@ -32,3 +32,12 @@ class Gap:
         """12 hexadecimal digits; the same loss found again has the same id."""
         text = f"{self.stream.region}|{self.stream.arn}|{self.shard_id}|{self.target_id}|{self.after.text}"
         return sha256(text.encode()).hexdigest()[:12]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenGap:
+    """A gap that is not closed: when it was found or last grew, in seconds since 1970, and the job that repairs it."""
+
+    gap: Gap
+    at: float
+    job: str | None = None

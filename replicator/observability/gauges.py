@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from prometheus_client import Gauge
 
     from replicator.domain.gaps import Gap
+    from replicator.domain.identifiers import RuleName
     from replicator.observability.metrics import Metrics
     from replicator.observability.status_board import Board
     from replicator.ports.events import OwedRows
@@ -84,6 +85,13 @@ def _group(metrics: Metrics, board: Board) -> None:
 def _shards(metrics: Metrics, board: Board) -> None:
     """Gaps and stalls; 0 is an answer, so that an alert ends."""
     gaps: Values = {(target.rule, target.region): 0.0 for rule in board.rules for target in rule.targets}
+    unrepaired: Values = dict.fromkeys(gaps, 0.0)
+    for target_id, number in board.open_gaps.items():
+        places: list[tuple[str, str]] = (
+            [(target_id.rule, target_id.region)] if target_id.region else _sources(board, target_id.rule)
+        )
+        for labels in places:
+            unrepaired[labels] = unrepaired.get(labels, 0.0) + number
     stalled: Values = {(rule.name, rule.source): 0.0 for rule in board.rules}
     for shard in board.shards.values():
         for gap in shard.gaps.values():
@@ -97,6 +105,7 @@ def _shards(metrics: Metrics, board: Board) -> None:
         waiting[place] = waiting.get(place, 0.0) + max(1, len(each.standstill.shards))
     _set(metrics.waiting, waiting)
     _set(metrics.gaps_open, gaps)
+    _set(metrics.gaps_unrepaired, unrepaired)
     _set(metrics.stalled, stalled)
 
 
@@ -152,6 +161,11 @@ def _set(gauge: Gauge, values: Values) -> None:
     gauge.clear()
     for labels, value in values.items():
         gauge.labels(*labels).set(value)
+
+
+def _sources(board: Board, rule: RuleName) -> list[tuple[str, str]]:
+    """Where a mesh is read: a loss of it counts in each of its regions."""
+    return [(each.name, each.source) for each in board.rules if each.name == rule]
 
 
 def gap_labels(gap: Gap) -> tuple[str, str]:

@@ -26,7 +26,7 @@ LEASE_EVENTS = ("claimed", "finished", "stopped", "handed_over", "withdrawn", "l
 class Metrics:
     """Every metric of the process."""
 
-    def __init__(self) -> None:
+    def __init__(self) -> None:  # noqa: PLR0915 - a statement per metric
         disable_created_metrics()  # type: ignore[no-untyped-call]  # a second series per counter, for nothing
         self.registry = registry = CollectorRegistry()
         ProcessCollector(registry=registry)
@@ -94,6 +94,11 @@ class Metrics:
         self.gaps = counter("gaps_total", "Loss intervals found: records trimmed before they were read.", target)
         self.gaps_passed = counter("gaps_passed_total", "Loss intervals behind which a target went on.", target)
         self.gaps_open = gauge("gaps_open", "Loss intervals at which targets stand now.", target)
+        self.gaps_unrepaired = gauge(
+            "gaps_unrepaired",
+            "Loss intervals that are neither accepted nor repaired; every worker reports all of them.",
+            target,
+        )
         self.describes = counter("discovery_calls_total", "DescribeStream calls.", table)
         self.leases = counter("leases_total", "Leases claimed and ended.", ["event"])
         for event in LEASE_EVENTS:

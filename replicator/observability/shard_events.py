@@ -118,6 +118,14 @@ class ShardEvents(Reports):
             shard.gaps.pop(gap.target_id, None)
         self._log.warning("gap_passed", **log_fields.of_gap(gap), why=why)
 
+    def gap_closed(self, gap: Gap, job_id: str) -> None:
+        """A repair has gone over the table that lost records."""
+        self._log.warning("gap_closed", **log_fields.of_gap(gap), job=job_id)
+
+    def open_gaps(self, gaps: Mapping[TargetId, int]) -> None:
+        """Losses of the whole group that are neither accepted nor repaired."""
+        self._board.open_gaps = dict(gaps)
+
     def stalled(self, lease: Lease, target: Target, reason: str, remedy: str) -> None:
         """A target does not progress on a shard that is ours."""
         shard = self._board.shard(lease.stream, lease.shard_id)

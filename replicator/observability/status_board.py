@@ -77,6 +77,8 @@ class Board:
         self.resting: tuple[Rule, ...] = ()
         """Rules that are not among `rules` because they are held, once per source that they would read."""
         self.held: tuple[Held, ...] = ()
+        self.open_gaps: dict[TargetId, int] = {}
+        """Losses of the whole group that are neither accepted nor repaired, by target."""
         """What does not run because its world is wrong, as it was found by looking."""
         self.lost: dict[Spot, ShardState] = {}
         """Shards whose lease was lost with the session: their lag counts on until it is known who answers for them."""

@@ -38,6 +38,8 @@ class ListedGap:
     acknowledged_at: datetime | None
     acknowledged_by: str
     note: str
+    job: str | None = None
+    """The job that repairs what was lost, or has."""
 
     @property
     def is_open(self) -> bool:
@@ -72,6 +74,7 @@ def listed(stored: StoredGap) -> ListedGap:
         acknowledged_at=moment(stored.acknowledged_at),
         acknowledged_by=stored.acknowledged_by,
         note=stored.note,
+        job=stored.job,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from replicator.domain.gaps import Gap
+from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.progress import Position
 from replicator.domain.rules import Target
@@ -110,6 +110,15 @@ class Registry(Protocol):
 
     async def acknowledged(self, gap: Gap) -> bool:
         """Whether an operator accepted the loss up to this very `until`: a stopped target then goes on behind it."""
+
+    async def open_gaps(self) -> list[OpenGap]:
+        """Every loss interval of the group that is neither accepted nor repaired, oldest first."""
+
+    async def note_resync(self, gap: Gap, job_id: str) -> None:
+        """Note which job repairs a loss; quiet when it is not open any more."""
+
+    async def close_gap(self, gap: Gap, job_id: str, at: float) -> bool:
+        """Close a loss as it was seen, because a job has repaired it; False when it changed meanwhile, or is closed."""
 
     async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
         """Streams of this table that were read before, oldest first."""

@@ -201,6 +201,12 @@ class Observer(Protocol):
     def gap_passed(self, gap: Gap, why: str) -> None:
         """A target goes on behind a gap: its rule skips, or an operator acknowledged the loss."""
 
+    def gap_closed(self, gap: Gap, job_id: str) -> None:
+        """A repair has gone over the table that lost records."""
+
+    def open_gaps(self, gaps: Mapping[TargetId, int]) -> None:
+        """Losses of the whole group that are neither accepted nor repaired, by target; reported again and again."""
+
     def stalled(self, lease: Lease, target: Target, reason: str, remedy: str) -> None:
         """A target does not progress on a shard that is ours, for longer than the bound; reported while it lasts."""
 

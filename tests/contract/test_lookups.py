@@ -33,7 +33,7 @@ async def filled(place: Place | None) -> Lookups:
     if place is None:
         region = MemoryRegion()
         region.slots.update(slots)
-        return MemoryLookups(region)
+        return MemoryLookups(region.item)
     bench = DynamoRegionBench(place, {"pk": "S"})
     await bench.create()
     await bench.seed(slots)

@@ -15,7 +15,7 @@ from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
-from replicator.engine.copying import bootstrapping
+from replicator.engine.copying import bootstrapping, verification
 from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.copying.handlers import Handler, JobContext
@@ -23,7 +23,9 @@ from replicator.engine.copying.region import CopyRegion
 from replicator.engine.copying.runner import JobPorts, JobRunner, JobWorld
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import Faults, MemoryJobs, MemoryScan
-from tests.engine.world import EU, ORDERS, US, Process, World, eu_rule, id_of
+from replicator.laboratory.memory.lookups import MemoryLookups
+from replicator.ports.targets import Region
+from tests.engine.world import ORDERS, US, Process, World, eu_rule, id_of
 
 MARGINS = Margins(margin_seconds=5.0, yield_seconds=60.0)
 
@@ -42,7 +44,10 @@ class JobWorldOf:
     def __init__(self, world: World, *, page_items: int = 10, seed: int = 0) -> None:
         self.world = world
         self.rows = MemoryJobs(Faults(seed))
-        self.kinds: dict[JobKind, Callable[[JobContext], Handler]] = dict(bootstrapping.KINDS)
+        self.kinds: dict[JobKind, Callable[[JobContext], Handler]] = {
+            **bootstrapping.KINDS,
+            **verification.KINDS,
+        }
         self.scans = {US: MemoryScan(lambda: world.source.items, world.now, page_items=page_items)}
         for region in world.regions:
             self.scans[region] = MemoryScan(partial(self._held, region), world.now, page_items=page_items)
@@ -65,6 +70,14 @@ class JobWorldOf:
                         return each
                 await asyncio.sleep(0.1)
 
+    def _region(self, name: RegionId) -> Region:
+        """A table of the world; the source can only be read."""
+        return self.world.source if name == US else self.world.regions[name]
+
+    def _lookups(self, name: RegionId) -> MemoryLookups:
+        world = self.world
+        return MemoryLookups(world.source.items.get if name == US else world.regions[name].item)
+
     def _runner(
         self, process: Process, rules: Sequence[Rule], targets: Mapping[TargetId, TargetPorts], limits: Limits
     ) -> JobRunner:
@@ -76,7 +89,7 @@ class JobWorldOf:
 
             return {
                 place_name(name, ORDERS): CopyRegion(
-                    name, ORDERS, world.regions.get(name, world.regions[EU]), scan, budget(), budget(), 20.0, stop
+                    name, ORDERS, self._region(name), scan, self._lookups(name), budget(), budget(), 20.0, stop
                 )
                 for name, scan in self.scans.items()
             }
@@ -85,5 +98,5 @@ class JobWorldOf:
             ours = [each for each in rules if each.name == asked.rule]
             return JobWorld(ours, targets, regions) if ours else None
 
-        ports = JobPorts(self.rows, world.coordination, world.registry, made, self.kinds, MARGINS)
+        ports = JobPorts(self.rows, world.coordination, world.registry, made, lambda: rules, self.kinds, MARGINS)
         return JobRunner(ports, limits=limits, clock=clock, observer=process.observer)

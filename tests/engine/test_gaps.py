@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 from replicator.domain.errors import LeaseLost, RecordsTrimmed, Unreachable
 from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.progress import HORIZON, after
@@ -289,11 +287,10 @@ async def lost(world: World, *rules: Rule) -> None:
     trim(world, keep=2)
 
 
-@pytest.mark.parametrize("policy", [OnGap.STOP, OnGap.RESYNC])
-async def test_a_rule_that_stops_waits_until_an_operator_acknowledges_the_loss(policy: OnGap) -> None:
+async def test_a_rule_that_stops_waits_until_an_operator_acknowledges_the_loss() -> None:
     world = World()
     await lost(world)
-    async with ShardBench(world, eu_rule(on_gap=policy)) as bench:
+    async with ShardBench(world, eu_rule(on_gap=OnGap.STOP)) as bench:
         await asyncio.sleep(300)
         assert bench.observer.blocked_keys == {"orders/eu on s0": None}
         assert set(world.holds()) == set("abcde")
@@ -313,6 +310,17 @@ async def test_a_rule_that_skips_records_the_gap_and_goes_on_at_once() -> None:
         await until(lambda: world.stored() == "10")
         assert gaps(world) == [("s0", "5", "9")]
         assert [event[:3] for event in bench.observer.of("gap_passed")] == [("orders/eu", "s0", "5")]
+
+
+async def test_a_rule_that_resyncs_goes_on_at_once_and_leaves_the_gap_open_for_its_repair() -> None:
+    world = World()
+    await lost(world)
+    async with ShardBench(world, eu_rule(on_gap=OnGap.RESYNC)) as bench:
+        await until(lambda: world.stored() == "10")
+        assert set(world.holds()) == set("abcdeij")
+        assert [event[:3] for event in bench.observer.of("gap_passed")] == [("orders/eu", "s0", "5")]
+        ((gap, job),) = [(each.gap, each.job) for each in await world.registry.open_gaps()]
+        assert (gap.shard_id, gap.after.text, job) == ("s0", "5", None)
 
 
 async def test_a_gap_found_again_after_a_restart_is_the_same_one_and_stays_acknowledged() -> None:

@@ -121,6 +121,8 @@ class Recorder:
     owed: dict[str, OwedRows] = field(default_factory=dict)
     """What targets were last said to be owed."""
     paced: dict[RegionId, PacedTable] = field(default_factory=dict)
+    unrepaired: dict[TargetId, int] = field(default_factory=dict)
+    """Losses of the group that were last said to be open."""
     progress: dict[str, JobProgress] = field(default_factory=dict)
     """How far open jobs were last said to be, by id."""
 
@@ -240,6 +242,12 @@ class Recorder:
 
     def paused(self, rules: Mapping[RuleName, float]) -> None:
         self.told.append(("paused", *sorted(rules)))
+
+    def gap_closed(self, gap: Gap, job_id: str) -> None:
+        self.told.append(("gap_closed", gap.target_id.text, gap.shard_id, job_id))
+
+    def open_gaps(self, gaps: Mapping[TargetId, int]) -> None:
+        self.unrepaired = dict(gaps)
 
     def jobs(self, seen: Sequence[JobProgress]) -> None:
         self.progress = {each.job.job_id: each for each in seen}

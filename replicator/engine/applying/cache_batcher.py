@@ -75,6 +75,10 @@ class CacheFunnel:
             raise request.error
         return request.unstored
 
+    async def heads(self, keys: Sequence[str]) -> list[bytes]:
+        """The first bytes of entries, in the order of their keys."""
+        return await self._cache.heads(keys) if keys else []
+
     def _hand_on(self, batch: _Batch) -> None:
         """Let another caller send a batch; without one it is given up."""
         for request in batch.requests:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId
-from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement, settles, too_much
+from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement, row_id, settles, too_much
 from replicator.domain.records import ItemKey
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer, OwedRows
@@ -133,6 +133,10 @@ class Parking:
         """The version that is owed of a key, None when none is."""
         known = self._keys.rows.get(key)
         return None if known is None else known.version
+
+    async def row(self, key: ItemKey) -> OwedKey | None:
+        """What is owed of a key, as it stands; None when nothing is."""
+        return await self._rows.find(self.to, row_id(self.to, key))
 
     async def put(self, row: OwedKey, body: bytes | None, error: ReplicatorError, fence: Fence) -> OwedKey:
         """Make a row durable, if there is room; `error`: why the target did not take it."""

@@ -33,6 +33,8 @@ class Margins:
 
     margin_seconds: float
     yield_seconds: float
+    zombie_seconds: float = 21.0
+    """How long requests of a worker that fell silent may still arrive."""
 
 
 class Applied:
@@ -58,6 +60,17 @@ class Applied:
                 through = await self._look(rule, target)
                 self._known[rule.source, target.target_id] = self._clock.monotonic(), through
             return through
+
+    @property
+    def zombie_seconds(self) -> float:
+        """How long requests of a worker that fell silent may still arrive."""
+        return self._margins.zombie_seconds
+
+    async def seized_at(self, rule: Rule, target: Target) -> float | None:
+        """When a lease of the rule was last taken from a worker that did not give it back; always read anew."""
+        states = [await self._coordination.state(ref) for ref in await self._standing(rule, target)]
+        times = [row.seized_at for state in states for row in state.rows.values() if row.seized_at is not None]
+        return max(times, default=None)
 
     async def reads(self, rule: Rule, target: Target) -> StreamRef:
         """The stream that the rule reads now for a target: the oldest that it is not through with."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 from replicator.domain.errors import Disposition, ReplicatorError, Throttled
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.requests import Request, Response
+from replicator.domain.records import ItemKey
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.waiting import pause_or_raise, retry_in
 from replicator.ports.copying import Scan, ScannedPage
+from replicator.ports.lookups import LookedUp, Lookups
 from replicator.ports.targets import Fence, Region
 
 _PAGE_UNITS = 32
@@ -29,6 +31,7 @@ class CopyRegion:
     table: TableName
     region: Region
     table_scan: Scan
+    lookups: Lookups
     reads: Budget
     writes: Budget
     longest_backoff: float
@@ -49,6 +52,22 @@ class CopyRegion:
             return found
 
         return await self.until_answered(page, self.reads)
+
+    async def lookup(self, keys: Sequence[ItemKey]) -> LookedUp:
+        """The items of at most `MOST_KEYS` keys."""
+        expected = len(keys)
+
+        async def look() -> LookedUp:
+            await self.reads.take(expected, keys[0])
+            try:
+                found = await self.lookups.items(keys)
+            except ReplicatorError:
+                self.reads.settle(expected, 0)
+                raise
+            self.reads.settle(expected, found.units)
+            return found
+
+        return await self.until_answered(look, self.reads)
 
     async def execute(self, request: Request, fence: Fence) -> Response:
         """Carry a request out; what is thrown back or gets no answer is tried again, `Stopped` ends that."""

@@ -30,6 +30,7 @@ from replicator.engine.applying.context import TargetPorts
 from replicator.engine.copying.applied import Applied, Margins
 from replicator.engine.copying.handlers import Handler, JobContext, JobImpossible
 from replicator.engine.copying.region import CopyRegion
+from replicator.engine.copying.resyncing import Resyncing
 from replicator.engine.copying.segment_run import SegmentRun
 from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
@@ -65,12 +66,16 @@ class JobWorld:
 
 @dataclass(frozen=True, slots=True)
 class JobPorts:
-    """What jobs need of the outside. `world`: of one job; None: this worker does not run its rule now."""
+    """What jobs need of the outside.
+
+    `world`: of one job; None: this worker does not run its rule now. `rules`: those that it runs.
+    """
 
     jobs: Jobs
     coordination: Coordination
     registry: Registry
     world: Callable[[Job], Awaitable[JobWorld | None]]
+    rules: Callable[[], Sequence[Rule]]
     kinds: Mapping[JobKind, Callable[[JobContext], Handler]]
     margins: Margins
 
@@ -148,6 +153,7 @@ class _Shift:
         self._clock = clock
         self._observer = observer
         self._applied = Applied(ports.coordination, ports.registry, members, clock=clock, margins=ports.margins)
+        self._resyncing = Resyncing(ports.jobs, ports.registry, ports.rules, clock=clock, observer=observer)
         self._works: dict[str, _Work] = {}
         self._seen: dict[str, JobProgress] = {}
         self.wake = asyncio.Event()
@@ -156,6 +162,7 @@ class _Shift:
     async def look(self) -> float:
         """Look at every job once; returns when to look again."""
         jobs = await self._ports.jobs.jobs()
+        await self._resyncing.look(jobs)
         known = {job.job_id: job for job in jobs if job.state.is_open}
         wanted = {job.job_id: job for job in runnable(known.values())}
         for job_id, work in list(self._works.items()):

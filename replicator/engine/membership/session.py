@@ -13,7 +13,7 @@ from replicator.domain.errors import LeaseLost
 from replicator.domain.identifiers import WorkerId
 from replicator.ports.clock import Clock
 
-_SHARE_OF_LEASE = 0.8
+SHARE_OF_LEASE = 0.8
 """The deadline lies this share of the lease after the heartbeat was sent; the rest is for requests on the wire."""
 
 
@@ -25,7 +25,7 @@ class Session:
         self.begun = asyncio.Event()
         self.over = asyncio.Event()
         self._clock = clock
-        self._share = lease_seconds * _SHARE_OF_LEASE
+        self._share = lease_seconds * SHARE_OF_LEASE
         self._deadline: float | None = None
 
     def extend(self, sent_at: float) -> None:

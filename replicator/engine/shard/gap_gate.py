@@ -1,8 +1,10 @@
 """The gate behind lost records: a loss is stored, and passed only when an operator accepted it.
 
-Invariant: no target goes on behind a loss before the loss is durable in the ledger, and under the policies `stop` and
-`resync` not before an operator has acknowledged it, or the records are there again. The same loss found again, by
-any worker, is the same gap; when it has grown, it must be acknowledged again, because all of it was not shown before.
+Invariant: no target goes on behind a loss before the loss is durable in the ledger, and under the policy `stop` not
+before an operator has acknowledged it, or the records are there again; nor does a mesh that lost more than tombstones
+live for. Under `resync` it goes on at once, and a repair of the table follows (`domain/copying/resyncs.py`). The same
+loss found again, by any worker, is the same gap; when it has grown, it must be acknowledged again, because all of it
+was not shown before.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from replicator.domain.copying.resyncs import resyncs
 from replicator.domain.errors import Disposition, RecordsTrimmed, ReplicatorError
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import ShardId
@@ -21,6 +24,7 @@ from replicator.engine.waiting import backoff, pause_or_raise
 _SLOW_TRY = 6
 """A gap is looked at again as if that had failed this often already: seconds apart, not milliseconds."""
 
+_DAY_SECONDS = 86_400.0
 _LOOKS_BEFORE_LOSS = 3
 """One answer that something is gone may be wrong."""
 
@@ -34,6 +38,8 @@ class GapGate:
 
     def __init__(self, rule: Rule, target: Target, context: ShardContext) -> None:
         self._on_gap = rule.on_gap
+        self._resyncs = resyncs(rule, target)
+        self._in_mesh = rule.mesh is not None
         self._context = context
         self._place = context.place(target)
         self._passing = False
@@ -87,6 +93,13 @@ class GapGate:
             await pause_or_raise(self.stop, backoff(attempt, longest))
             self._pass(shown, "the rule skips what is lost")
             return False
+        if self._resyncs and shown:
+            too_long = self._too_long(shown)
+            if too_long is None:
+                await pause_or_raise(self.stop, backoff(attempt, longest))
+                self._pass(shown, "a repair of the table follows")
+                return False
+            error = too_long
         if self._passing or not shown:
             self._pass(shown, "it grew while an acknowledged loss was passed")
             return False
@@ -106,6 +119,19 @@ class GapGate:
                 return True
             if not await self._acknowledged(shown):
                 shown = await self._looked(look, shown) or shown
+
+    def _too_long(self, gaps: Sequence[Gap]) -> RecordsTrimmed | None:
+        """What keeps a mesh behind a loss: deletes in it may be forgotten, so that a repair would bring items back."""
+        longest = self._context.limits.overdue_seconds
+        sinces = [gap.after.through for gap in gaps if gap.after.through is not None]
+        lost = self._context.ports.clock.now() - min(sinces) if sinces and self._in_mesh else 0.0
+        if lost <= longest:
+            return None
+        return RecordsTrimmed(
+            f"The mesh lost {lost / _DAY_SECONDS:.1f} days of changes of region {self._context.lease.stream.region}:"
+            " tombstones of that time may be gone, so it cannot be repaired.",
+            advice="Rebuild the region from another one: docs/operations.md, A region of a mesh is away.",
+        )
 
     async def _looked(self, look: Callable[[], Awaitable[list[Gap]]], before: list[Gap]) -> list[Gap] | None:
         """What is lost by now, on record; None when that is not known."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
-from replicator.domain.gaps import Gap
+from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import KnownStream, Pulse, StreamRef, TargetStart
@@ -102,6 +102,9 @@ class MemoryRegistry:
         self._starts: dict[tuple[StreamId, TargetId], TargetStart] = {}
         self._gaps: dict[str, Gap] = {}
         self._acknowledged: set[str] = set()
+        self._grown_at: dict[str, float] = {}
+        self.resyncs: dict[str, str] = {}
+        """Jobs that repair losses, or have, by the gap's id."""
         self._streams: dict[StreamRef, KnownStream] = {}
         """Streams that were ever read."""
 
@@ -144,7 +147,9 @@ class MemoryRegistry:
             known = self._gaps.setdefault(gap.gap_id, gap)
             if known.until != gap.until:
                 self._gaps[gap.gap_id] = replace(known, until=gap.until)
+                self._grown_at[gap.gap_id] = gap.found_at
                 self._acknowledged.discard(gap.gap_id)
+                self.resyncs.pop(gap.gap_id, None)
 
     async def former_names(self, rule: RuleName) -> frozenset[RuleName]:
         """The names that a rule had before."""
@@ -165,6 +170,32 @@ class MemoryRegistry:
         """Whether an operator accepted the loss as it is."""
         async with self.faults.around("acknowledged"):
             return gap.gap_id in self._acknowledged and self._gaps[gap.gap_id].until == gap.until
+
+    async def open_gaps(self) -> list[OpenGap]:
+        """Every loss interval that is neither accepted nor repaired."""
+        async with self.faults.around("open_gaps"):
+            found = [gap for gap in self.gaps if gap.gap_id not in self._acknowledged]
+            return [
+                OpenGap(gap, self._grown_at.get(gap.gap_id, gap.found_at), self.resyncs.get(gap.gap_id))
+                for gap in found
+            ]
+
+    async def note_resync(self, gap: Gap, job_id: str) -> None:
+        """Note which job repairs a loss."""
+        async with self.faults.around("note_resync"):
+            if gap.gap_id in self._gaps and gap.gap_id not in self._acknowledged:
+                self.resyncs[gap.gap_id] = job_id
+
+    async def close_gap(self, gap: Gap, job_id: str, at: float) -> bool:
+        """Close a loss as it was seen."""
+        del at
+        async with self.faults.around("close_gap"):
+            known = self._gaps.get(gap.gap_id)
+            if known is None or known.until != gap.until or gap.gap_id in self._acknowledged:
+                return False
+            self._acknowledged.add(gap.gap_id)
+            self.resyncs[gap.gap_id] = job_id
+            return True
 
     async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
         """Streams of this table that were read before, oldest first."""

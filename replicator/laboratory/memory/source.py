@@ -10,9 +10,11 @@ from collections.abc import Callable
 
 from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.image import Image
+from replicator.domain.modes.requests import Found, GetItem, Request, Response
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.shards.leases import StreamRef
 from replicator.laboratory.memory.stream import MemoryStream
+from replicator.ports.targets import Fence
 
 
 class MemorySource:
@@ -42,6 +44,12 @@ class MemorySource:
     def delete(self, key: ItemKey, *, by_ttl: bool = False) -> None:
         """Delete an item, as a user or as the table's TTL."""
         self._write(key, None, by_ttl=by_ttl)
+
+    async def execute(self, request: Request, fence: Fence) -> Response:
+        """Read an item, as comparisons do."""
+        assert isinstance(request, GetItem), "a source is only read"
+        fence.check()
+        return Found(item=self.items.get(request.key))
 
     def _write(self, key: ItemKey, new: Image | None, *, by_ttl: bool) -> None:
         old = self.items.get(key)

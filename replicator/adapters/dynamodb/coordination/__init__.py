@@ -14,7 +14,7 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|tables                  <rule>|<region>|<table> table_id, noted_at; former, accepted_at, accepted_by
     <group>|regions                 <rule>|<region>         paused_at, note
     <group>|streams                 <region>|<table>|<ms>   arn, drained_for
-    <group>|gaps                    <gap id>                what was lost, grown_at; acknowledged_at,
+    <group>|gaps                    <gap id>                what was lost, grown_at; job; acknowledged_at,
                                                             acknowledged_by, note
     <group>|jobs                    job|<job id>            kind, rule, table, state, document, counts, created_at,
                                                             ended_at, note

@@ -39,6 +39,9 @@ FORMERLY = "formerly"
 DRAINED_FOR = "drained_for"
 """The attribute of a stream's row that names the targets that are through with it."""
 
+REPAIRED_BY = "job"
+"""The attribute of a gap that names the job which repairs it, or has."""
+
 SHARD, TARGET, SEAT = "shard|", "target|", "seat"
 """What the sort keys of a stream's rows begin with, or are."""
 

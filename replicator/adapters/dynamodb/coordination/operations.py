@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import FORMERLY, checkpoint, key, rewind, through
+from replicator.adapters.dynamodb.coordination.names import FORMERLY, REPAIRED_BY, checkpoint, key, rewind, through
 from replicator.adapters.dynamodb.coordination.rows import rewind_text
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId
@@ -36,6 +36,8 @@ class StoredGap:
     acknowledged_by: str = ""
     note: str = ""
     grown_at: float | None = None
+    job: str | None = None
+    """The job that repairs it, or has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +160,8 @@ class Operations:
                 self._reader.seconds(row, name) if name in row else None for name in ("acknowledged_at", "grown_at")
             )
             by, note = (self._reader.text(row, name) if name in row else "" for name in ("acknowledged_by", "note"))
-            found.append(StoredGap(self._reader.gap(row), accepted, by, note, grown))
+            job = self._reader.text(row, REPAIRED_BY) if REPAIRED_BY in row else None
+            found.append(StoredGap(self._reader.gap(row), accepted, by, note, grown, job))
         return sorted(found, key=lambda stored: (stored.gap.found_at, stored.gap.gap_id))
 
     async def acknowledge(self, seen: Gap, *, now: float, by: str, note: str = "") -> bool:

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import DRAINED_FOR, MEMBERS, TARGET, key
+from replicator.adapters.dynamodb.coordination.names import DRAINED_FOR, MEMBERS, REPAIRED_BY, TARGET, key
 from replicator.domain.errors import Throttled
-from replicator.domain.gaps import Gap
+from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import KnownStream, StreamRef, TargetStart
@@ -101,7 +101,13 @@ class DynamoRegistry:
         """What a known gap changes by when it ends elsewhere than at `seen`."""
         return Change(
             sets={"grown_at": seconds(gap.found_at), **({} if gap.until is None else {"until": text(gap.until.text)})},
-            removes=["acknowledged_at", "acknowledged_by", "note", *(["until"] if gap.until is None else [])],
+            removes=[
+                "acknowledged_at",
+                "acknowledged_by",
+                "note",
+                REPAIRED_BY,
+                *(["until"] if gap.until is None else []),
+            ],
             when={"until": seen},
             present=("found_at",),
         )
@@ -128,6 +134,27 @@ class DynamoRegistry:
         row, _ = await self._table.get(key(self._names.gaps, gap.gap_id))
         until = None if gap.until is None else text(gap.until.text)
         return "acknowledged_at" in row and row.get("until") == until
+
+    async def open_gaps(self) -> list[OpenGap]:
+        """Every loss interval of the group that is neither accepted nor repaired, oldest first."""
+        rows = await self._table.query(self._names.gaps)
+        found = [self._reader.open_gap(row) for row in rows if "acknowledged_at" not in row and "found_at" in row]
+        return sorted(found, key=lambda each: (each.gap.found_at, each.gap.gap_id))
+
+    async def note_resync(self, gap: Gap, job_id: str) -> None:
+        """Note which job repairs a loss; quiet when it is not open any more."""
+        change = Change(sets={REPAIRED_BY: text(job_id)}, when={"acknowledged_at": None}, present=("found_at",))
+        await self._table.update(key(self._names.gaps, gap.gap_id), change)
+
+    async def close_gap(self, gap: Gap, job_id: str, at: float) -> bool:
+        """Close a loss as it was seen, because a job has repaired it."""
+        until = None if gap.until is None else text(gap.until.text)
+        change = Change(
+            sets={"acknowledged_at": seconds(at), "acknowledged_by": text(f"job {job_id}"), REPAIRED_BY: text(job_id)},
+            when={"acknowledged_at": None, "until": until},
+            present=("found_at",),
+        )
+        return await self._table.update(key(self._names.gaps, gap.gap_id), change) is not None
 
     async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
         """Streams of this table that were read before, oldest first."""

@@ -16,6 +16,7 @@ from replicator.adapters.dynamodb.coordination.names import (
     DRAINED_FOR,
     FORMERLY,
     MEMBERS,
+    REPAIRED_BY,
     REWIND,
     SCHEMA,
     SEAT,
@@ -27,7 +28,7 @@ from replicator.adapters.dynamodb.coordination.names import (
 )
 from replicator.adapters.dynamodb.coordination.statements import unpacked
 from replicator.domain.errors import WorldMismatch
-from replicator.domain.gaps import Gap
+from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
 from replicator.domain.progress import Position, parse_position, reached
 from replicator.domain.shards.leases import KnownStream, LeaseRow, Pulse, Rewind, Seat, StreamRef, TargetStart
@@ -214,6 +215,12 @@ class RowReader:
             found_at=self.seconds(row, "found_at"),
             why=self.text(row, "why"),
         )
+
+    def open_gap(self, row: Row) -> OpenGap:
+        """A loss interval that is not closed."""
+        gap = self.gap(row)
+        grown = self.seconds(row, "grown_at") if "grown_at" in row else gap.found_at
+        return OpenGap(gap, grown, self.text(row, REPAIRED_BY) if REPAIRED_BY in row else None)
 
     def add(self, found: StreamRows, row: Row) -> None:
         """Take in a row of a stream's partition; one of a target that never started says nothing."""

@@ -1,0 +1,99 @@
+"""Cache entries beside compared items: stale ones are read again before they count, and dropped where that is asked.
+
+Invariant: an entry counts as stale only when it is older than the item in every look, the last of them a minute behind
+the first: an action of a worker may be under way until then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from replicator.domain.cache_keys import Invalidate
+from replicator.domain.copying.entries import EntryState, entry_state, item_version
+from replicator.domain.image import Image
+from replicator.domain.records import ItemKey
+from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
+from replicator.domain.versions import STAMP
+from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.waiting import pause_or_raise
+from replicator.ports.targets import Fence
+
+AGAIN_SECONDS = (1.0, 5.0, 60.0)
+"""When a stale entry is read again, behind the look before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A cache entry beside an item: the version that the item has."""
+
+    cache: str
+    cache_key: str
+    key: ItemKey
+    version: str | None
+
+
+@dataclass(slots=True)
+class Entries:
+    """What a look at entries found."""
+
+    checked: int
+    opaque: int
+    stale: Sequence[Entry]
+
+
+class CacheLooks:
+    """The caches beside one rule's tables."""
+
+    def __init__(self, rule: Rule, caches: Mapping[str, CacheFunnel], stop: asyncio.Event) -> None:
+        self._rule = rule
+        self._caches = caches
+        self._stop = stop
+        self._stamp = rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP
+
+    async def look(self, beside: Sequence[tuple[Target, ItemKey, Image]]) -> Entries:
+        """Every entry that follows one of these items."""
+        entries = [entry for target, key, image in beside for entry in self._entries(target, key, image)]
+        return await self._judged(entries)
+
+    def _entries(self, target: Target, key: ItemKey, image: Image) -> list[Entry]:
+        versions = None if isinstance(self._rule.mesh, VersionedPlan) else item_version(image, self._stamp)
+        keys = ((rule.cache, rule.key.key(image)) for rule in target.caches)
+        return [Entry(cache, entry, key, versions) for cache, entry in keys if entry is not None]
+
+    async def again(self, stale: Sequence[Entry]) -> Sequence[Entry]:
+        """Those that stay stale. The item's version only grows, so that it was compared with stays good."""
+        for seconds in AGAIN_SECONDS:
+            if not stale:
+                break
+            await pause_or_raise(self._stop, seconds)
+            stale = (await self._judged(stale)).stale
+        return stale
+
+    async def drop(self, stale: Sequence[Entry], fence: Fence) -> None:
+        """Drop entries: readers fill them anew."""
+        for cache in {entry.cache for entry in stale}:
+            actions = [Invalidate(entry.cache_key) for entry in stale if entry.cache == cache]
+            await self._caches[cache].apply(actions, fence)
+
+    async def drop_of(self, target: Target, images: Sequence[Image], fence: Fence) -> None:
+        """Drop every entry that one of these images has beside a target."""
+        for rule in target.caches:
+            keys = dict.fromkeys(key for image in images if (key := rule.key.key(image)) is not None)
+            await self._caches[rule.cache].apply([Invalidate(key) for key in keys], fence)
+
+    async def _judged(self, entries: Sequence[Entry]) -> Entries:
+        found = Entries(0, 0, ())
+        stale: list[Entry] = []
+        for cache in dict.fromkeys(entry.cache for entry in entries):
+            ours = [entry for entry in entries if entry.cache == cache]
+            heads = await self._caches[cache].heads([entry.cache_key for entry in ours])
+            for entry, head in zip(ours, heads, strict=True):
+                state = entry_state(head, entry.version)
+                found.checked += state is not EntryState.NONE
+                found.opaque += state is EntryState.OPAQUE
+                if state is EntryState.STALE:
+                    stale.append(entry)
+        found.stale = stale
+        return found

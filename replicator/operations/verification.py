@@ -1,0 +1,111 @@
+"""What a verify, a repair or a sweep found, as it is shown: counts, differences by key, and how sure one may be."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from replicator.domain.copying.contents import Kind
+from replicator.domain.jobs import Counts, Job, JobState
+
+if TYPE_CHECKING:
+    from replicator.ports.jobs import Jobs
+
+MOST_SHOWN = 100_000
+"""Differences that a report lists at most."""
+
+
+@dataclass(frozen=True, slots=True)
+class Units:
+    """Read and write units that a job took."""
+
+    read: float
+    write: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheReport:
+    """Entries beside compared items: how many there were, of another format, and older than their item."""
+
+    checked: int
+    opaque: int
+    stale: int
+    invalidated: int
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a job found.
+
+    `differences`: key as DynamoDB JSON, kind and target of each; `difference_count` may be more than are listed.
+    `moving`: keys whose source changed at every look; `parked`: keys that a target is owed.
+    `waited`: whether every later look came behind the stream; a job without a worker beside it cannot know. `gaps`: ids
+    of losses that are open.
+    """
+
+    job: str
+    rule: str
+    kind: str
+    state: str
+    compared: int
+    differences: Sequence[Mapping[str, Any]]
+    difference_count: int
+    kinds: Mapping[str, int]
+    moving: int
+    parked: int
+    unjudged: int
+    mended: int
+    left: int
+    refused: int
+    caches: CacheReport
+    units: Units
+    nines: float | None
+    waited: bool
+    gaps: Sequence[str] = field(default=())
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether the job came to its end and nothing differs."""
+        over = self.state == JobState.DONE
+        return over and not self.difference_count and not self.caches.stale - self.caches.invalidated
+
+
+def nines(compared: float, differences: float) -> float | None:
+    """How many nines of the compared keys are equal; without a difference, as many as so many keys can show."""
+    if compared <= 0:
+        return None
+    return round(math.log10(compared) - math.log10(max(differences, 1.0)), 2)
+
+
+async def report_of(
+    jobs: Jobs, job: Job, counts: Counts, gaps: Sequence[str] = (), *, limit: int = MOST_SHOWN
+) -> Report:
+    """The report of a job as it stands; `counts`: all of its segments together."""
+    notes = await jobs.notes(job.job_id, limit)
+
+    def count(name: str) -> int:
+        return int(counts.get(name, 0))
+
+    return Report(
+        job=job.job_id,
+        rule=job.rule,
+        kind=job.kind,
+        state=job.state,
+        compared=count("compared"),
+        differences=[each for _, each in notes],
+        difference_count=count("differences"),
+        kinds={kind: count(kind) for kind in Kind if count(kind)},
+        moving=count("moving"),
+        parked=count("parked"),
+        unjudged=count("unjudged"),
+        mended=count("mended"),
+        left=count("left"),
+        refused=count("refused"),
+        caches=CacheReport(count("entries"), count("opaque"), count("stale"), count("invalidated")),
+        units=Units(counts.get("read_units", 0.0), counts.get("write_units", 0.0)),
+        nines=nines(counts.get("compared", 0), counts.get("differences", 0)),
+        waited=not count("alone"),
+        gaps=gaps,
+    )

@@ -1,0 +1,220 @@
+"""Verify and repair of mode `ordered`: a replica that was damaged in known places, in the engine's small world."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from replicator.domain.conflicts import ConflictKind
+from replicator.domain.filters import Filter
+from replicator.domain.image import Image, stamped
+from replicator.domain.jobs import Job, JobKind, JobState, Part, parts_of
+from replicator.domain.rules import OnRefusal
+from replicator.domain.versions import ordered_version
+from tests.engine.job_world import JobWorldOf, job
+from tests.engine.world import EU, ORDERS, US, World, eu_rule, image, key_of, until
+
+TABLES = parts_of([(US, ORDERS), (EU, ORDERS)], 2)
+
+
+@dataclass
+class Damage:
+    """What was done to a replica, behind replication's back."""
+
+    world: World
+    kinds: dict[str, str]
+
+    def do(self, name: str, kind: str, item: Image | None) -> None:
+        self.world.region.write_foreign(key_of(name), item)
+        self.kinds[name] = kind
+
+
+def damaged(world: World, each: int = 2) -> Damage:
+    """Items gone, changed under their version, replaced by foreign ones, and extra ones with and without a version."""
+    damage = Damage(world, {})
+    names = iter(sorted(world.truth()))
+    for _ in range(each):
+        damage.do(next(names), "missing", None)
+        name = next(names)
+        stamp = world.region.item(key_of(name)).stamp  # type: ignore[union-attr]
+        assert stamp is not None
+        damage.do(name, "differs", Image(stamped(image(name, "changed"), stamp)))
+        name = next(names)
+        damage.do(name, "unstamped", image(name, "foreign"))
+    for number in range(each):
+        version = ordered_version(0, world.ref.generation, 1 + number)
+        damage.do(f"x{number}", "extra", Image(stamped(image(f"x{number}", "extra"), version)))
+        damage.do(f"y{number}", "extra", image(f"y{number}", "extra"))
+    return damage
+
+
+@pytest.fixture
+async def world() -> World:
+    made = World()
+    made.write([f"k{number:02d}" for number in range(40)], 1)
+    return made
+
+
+def jobs_of(world: World) -> JobWorldOf:
+    return JobWorldOf(world)
+
+
+def asked(kind: JobKind, **options: Any) -> Job:
+    return job(kind, parts=TABLES, job_id=f"{kind}", created_at=0.0, options=options)
+
+
+async def found(jobs: JobWorldOf, job_id: str) -> dict[str, str]:
+    """The differences that a job noted: kinds by key."""
+    return {note["key"]["pk"]["S"]: note["kind"] for _, note in await jobs.rows.notes(job_id)}
+
+
+async def ended(jobs: JobWorldOf, asked: Job) -> Job:
+    assert await jobs.rows.create(asked) is None
+    over = await jobs.ended(asked.job_id)
+    assert over.state is JobState.DONE
+    return over
+
+
+async def test_verify_names_exactly_what_was_damaged_and_writes_nothing(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        damage = damaged(world)
+        before = dict(world.region.slots)
+        over = await ended(jobs, asked(JobKind.VERIFY))
+        assert await found(jobs, over.job_id) == damage.kinds
+        assert over.counts["differences"] == len(damage.kinds) == 10
+        assert over.counts["compared"] == 40 + 4
+        assert {kind: over.counts[kind] for kind in ("missing", "differs", "unstamped", "extra")} == {
+            "missing": 2,
+            "differs": 2,
+            "unstamped": 2,
+            "extra": 4,
+        }
+        assert world.region.slots == before
+        assert not over.counts.get("alone")
+
+
+async def test_an_identical_replica_has_no_difference(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        over = await ended(jobs, asked(JobKind.VERIFY))
+        assert (over.counts["compared"], over.counts.get("differences", 0)) == (40, 0)
+
+
+async def test_repair_under_load_mends_what_differs_and_a_second_verify_is_clean(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        damage = damaged(world)
+
+        async def load() -> None:
+            for number in range(200):
+                world.put(f"k{number % 40:02d}" if number % 3 else f"n{number}", number)
+                if number % 7 == 0 and key_of(name := f"k{(number + 11) % 40:02d}") in world.source.items:
+                    world.delete(name)
+                await asyncio.sleep(0.2)
+
+        writing = asyncio.create_task(load())
+        over = await ended(jobs, asked(JobKind.REPAIR, extra="delete"))
+        await writing
+        await until(world.same)
+        assert over.counts.get("differences", 0) == 0
+        again = await ended(jobs, asked(JobKind.VERIFY))
+        assert again.counts.get("differences", 0) == 0
+        assert await found(jobs, again.job_id) == {}
+        assert over.counts["mended"] >= len([kind for kind in damage.kinds.values() if kind == "extra"])
+
+
+async def test_what_a_repair_replaced_is_in_the_conflict_log(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        damage = damaged(world, 1)
+        await ended(jobs, asked(JobKind.REPAIR, extra="delete"))
+        await until(world.same)
+        logged = {entry.conflict.key: entry for entry in world.conflicts.entries(eu_rule().name)}
+        replaced = {name for name, kind in damage.kinds.items() if kind != "missing"}
+        assert {key.parts[0][2] for key in logged} == replaced
+        assert {entry.conflict.kind for entry in logged.values()} == {ConflictKind.REPAIR}
+        entry = logged[key_of("k01")]
+        assert entry.conflict.loser is not None
+        assert entry.conflict.loser.attributes["value"] == {"S": "changed"}
+        assert entry.witness.shard == "job:repair"
+
+
+async def test_extra_items_without_a_version_stay_unless_they_are_to_be_deleted(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        damaged(world, 1)
+        over = await ended(jobs, asked(JobKind.REPAIR))
+        assert await found(jobs, over.job_id) == {"y0": "extra"}
+        assert (over.counts["left"], over.counts["differences"]) == (1, 1)
+        assert world.region.item(key_of("y0")) is not None
+        assert world.region.item(key_of("x0")) is None
+
+
+async def test_a_dry_run_writes_nothing(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        damage = damaged(world, 1)
+        before = dict(world.region.slots)
+        over = await ended(jobs, asked(JobKind.REPAIR, dry_run=True))
+        assert await found(jobs, over.job_id) == damage.kinds
+        assert world.region.slots == before
+
+
+async def test_only_the_keys_of_a_prefix_are_looked_at(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        damage = damaged(world)
+        over = await ended(jobs, asked(JobKind.VERIFY, prefix="x"))
+        assert await found(jobs, over.job_id) == {"x0": "extra", "x1": "extra"}
+        assert over.counts["compared"] == 2
+        assert len(damage.kinds) == 10
+
+
+async def test_only_named_keys_are_looked_at_in_both_directions(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        damaged(world)
+        keys = [{"pk": {"S": name}} for name in ("k00", "k39", "y1", "never")]
+        over = await ended(jobs, replace(asked(JobKind.VERIFY, keys=keys), parts=(Part("keys", 1),)))
+        assert await found(jobs, over.job_id) == {"k00": "missing", "y1": "extra"}
+        assert over.counts["compared"] == 4
+
+
+async def test_a_filter_decides_what_is_missing_and_what_is_extra(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+    narrow = eu_rule(filter=Filter(key_prefix=(("pk", "k0"),)))
+    async with jobs.process(narrow):
+        over = await ended(jobs, asked(JobKind.VERIFY))
+        assert set(await found(jobs, over.job_id)) == {f"k{number}" for number in range(10, 40)}
+        await ended(jobs, replace(asked(JobKind.REPAIR), created_at=1.0))
+        assert set(world.holds()) == {f"k0{number}" for number in range(10)}
+
+
+async def test_a_parked_key_is_told_as_parked(world: World) -> None:
+    jobs = jobs_of(world)
+    world.region.poison(key_of("k05"), "it is too large")
+    async with jobs.process(eu_rule(refused=OnRefusal.PARK)):
+        await until(lambda: len(world.holds()) == 39)
+        over = await ended(jobs, asked(JobKind.VERIFY))
+        assert (over.counts["parked"], over.counts.get("differences", 0)) == (1, 0)
+        refused = await ended(jobs, asked(JobKind.REPAIR))
+        assert (refused.counts["refused"], await found(jobs, "repair")) == (1, {"k05": "missing"})
+        world.region.cure(key_of("k05"))
+        healed = await ended(jobs, replace(asked(JobKind.REPAIR), job_id="again"))
+        assert healed.counts["mended"] == 1
+        assert world.same()
+        assert not world.owed.rows, "what was owed is settled"
