@@ -20,8 +20,6 @@ from replicator.ports.targets import OPEN
 from tests.engine.mesh_world import ACTIVE, MODES, NAME, MeshWorld
 from tests.engine.world import AP, EU, ORDERS, US, Recorder, hold, key_of, slow, until
 
-pytestmark = pytest.mark.looptime(noop_cycles=0)
-
 MEMBERS = (US, EU, AP)
 DARK = pytest.mark.parametrize("error", [Unreachable, AccessRefused, TableMissing])
 

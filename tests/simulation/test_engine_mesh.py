@@ -29,13 +29,13 @@ from tests.engine.mesh_world import ACTIVE, NAME, VERSIONED, MeshProcess, MeshWo
 from tests.engine.world import AP, EU, US, key_of, until
 from tests.simulation.test_engine import LongWire
 
-SEEDS = 10
+SEEDS = 4
 SECONDS = 60.0
 KEYS = [f"k{number}" for number in range(6)]
 MOST_WRITES = 4
 """Item writes of the daemon per write of a user and region, whatever happens."""
 
-pytestmark = pytest.mark.looptime(noop_cycles=0)
+pytestmark = pytest.mark.usefixtures("virtual_time")
 
 
 @dataclass
