@@ -293,7 +293,7 @@ async def test_the_oldest_rows_are_read_first_and_no_more_than_asked_for() -> No
     for number in range(10):
         world[US].put(f"k{number}", "v")
         record = world.records(US)[-1]
-        await owing.miss(Owed(record, place, "", None, "me"), OPEN)
+        await owing.miss(Owed(record, place, "", (), None, "me"), OPEN)
         await asyncio.sleep(1)
     found = await owing.missed(4, tells=True)
     assert [row.key.parts[0][2] for row in found.rows if row.key] == ["k0", "k1", "k2", "k3"]
