@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from replicator.cli import copying_commands
 from replicator.cli.demo import demo
 from replicator.cli.operator_commands import add_to
 from replicator.cli.options import Config, EntryId, Json, Key, Kind, Limit, OnlyRule, RuleName, Since, Table, Yes
@@ -305,6 +306,7 @@ def conflicts_promote(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 add_to(app)
+copying_commands.add_to(app)
 
 
 @app.command()

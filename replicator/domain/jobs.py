@@ -99,6 +99,10 @@ class Job:
         """How many there are, of all parts."""
         return sum(len(part.indices) for part in self.parts)
 
+    def fills(self, state: JobState) -> bool:
+        """Whether its targets are filled when it ends so."""
+        return self.kind is JobKind.BOOTSTRAP and state is JobState.DONE
+
     @property
     def gives_way(self) -> bool:
         """Whether it rests while another job is at work on one of its targets."""

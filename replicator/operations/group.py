@@ -15,6 +15,7 @@ from replicator.adapters.clients import open_places
 from replicator.adapters.dynamodb.coordination import (
     CoordinationTable,
     DynamoCoordination,
+    DynamoJobs,
     DynamoMembership,
     DynamoRegistry,
     Operations,
@@ -72,6 +73,7 @@ class Group:
         self.membership = DynamoMembership(self.table)
         self.registry = DynamoRegistry(self.table)
         self.operations = Operations(self.table)
+        self.jobs = DynamoJobs(self.table)
 
     async def streams(self) -> list[StoredStream]:
         """Every stream that was ever read, oldest first."""

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from replicator.domain.identifiers import WorkerId
 from replicator.domain.jobs import Counts, Job, JobState, Segment
+from replicator.domain.targets import TargetId
 
 
 class Jobs(Protocol):
@@ -44,8 +45,12 @@ class Jobs(Protocol):
     ) -> bool:
         """Let a job be over, its targets free, and its segments forgotten; False when it was over already.
 
-        `follows`: a job on the same targets that is there in the same moment.
+        `follows`: a job on the same targets that is there in the same moment. Targets of a bootstrap that is done are
+        filled from then on.
         """
+
+    async def filled(self) -> Mapping[TargetId, float]:
+        """Targets that a bootstrap has filled, and when, in seconds since 1970."""
 
     async def forget(self, job_id: str) -> None:
         """Delete a job that is over, with all that it said."""

@@ -155,3 +155,13 @@ async def test_what_follows_a_job_takes_its_targets_in_the_same_moment(jobs: Job
     assert [job.job_id for job in await jobs.jobs() if job.state.is_open] == ["a1-verify"]
     assert await jobs.create(replace(JOB, job_id="c3", created_at=3000.0)) == follows
     assert not await jobs.end(JOB, JobState.DONE, at=1600.0, counts={}, follows=follows), "once"
+
+
+async def test_targets_of_a_bootstrap_that_is_done_are_filled(jobs: Jobs) -> None:
+    await jobs.create(JOB)
+    await jobs.end(JOB, JobState.CANCELLED, at=1.0, counts={})
+    assert await jobs.filled() == {}
+    again = replace(JOB, job_id="b2")
+    await jobs.create(again)
+    await jobs.end(again, JobState.DONE, at=1500.25, counts={})
+    assert await jobs.filled() == {EU: 1500.25, AP: 1500.25}

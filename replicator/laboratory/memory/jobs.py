@@ -12,6 +12,7 @@ from typing import Any
 from replicator.domain.errors import LeaseLost
 from replicator.domain.identifiers import WorkerId
 from replicator.domain.jobs import Counts, Job, JobState, Segment
+from replicator.domain.targets import TargetId
 from replicator.laboratory.memory.faults import Faults
 
 
@@ -23,6 +24,7 @@ class MemoryJobs:
         self._jobs: dict[str, Job] = {}
         self._segments: dict[tuple[str, str], Segment] = {}
         self._notes: dict[str, dict[str, Any]] = {}
+        self._filled: dict[TargetId, float] = {}
         self.saves: list[Segment] = []
         """Every position that was stored, in order."""
 
@@ -55,10 +57,16 @@ class MemoryJobs:
         async with self.faults.around("end"):
             ended = self._change(seen, state=state, ended_at=at, counts=dict(counts), note=note)
             if ended:
+                self._filled |= dict.fromkeys(seen.targets, at) if seen.fills(state) else {}
                 self._drop_segments(seen.job_id)
                 if follows is not None:
                     self._jobs[follows.job_id] = follows
             return ended
+
+    async def filled(self) -> dict[TargetId, float]:
+        """Targets that a bootstrap has filled, and when."""
+        async with self.faults.around("filled"):
+            return dict(self._filled)
 
     async def forget(self, job_id: str) -> None:
         """Delete a job that is over, with all that it said."""

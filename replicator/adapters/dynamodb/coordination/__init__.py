@@ -19,6 +19,7 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|jobs                    job|<job id>            kind, rule, table, state, document, counts, created_at,
                                                             ended_at, note
     <group>|jobs                    on|job|<target>         job: the one that is at work on it; on|sweep|: a sweep
+    <group>|jobs                    filled|<target>         at, job: a bootstrap brought it all there was
     <group>|job|<job id>            segment|<part>|<index>  owner, epoch, position, counts, done
     <group>|job|<job id>            note|<name>             said: what the job found
 

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from replicator.adapters.dynamodb.coordination.changes import Change, flag, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import JOB, NOTE, ON, SEGMENT, key
+from replicator.adapters.dynamodb.coordination.names import FILLED, JOB, NOTE, ON, SEGMENT, key
 from replicator.adapters.dynamodb.coordination.rows import CorruptRow
 from replicator.domain.errors import LeaseLost, Throttled
 from replicator.domain.identifiers import RuleName, TableName, WorkerId
 from replicator.domain.jobs import Counts, Job, JobKind, JobState, Part, Segment
-from replicator.domain.targets import parse_target
+from replicator.domain.targets import TargetId, parse_target
 
 if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination.changes import When
@@ -103,11 +103,20 @@ class DynamoJobs:
             if follows is not None:
                 change = Change(sets={"job": text(follows.job_id)}, when=ours)
             changes.append((self._on(seen, target.text), change))
+            if seen.fills(state):
+                filled = Change(sets={"at": seconds(at), "job": text(seen.job_id), "sv": schema()})
+                changes.append((key(self._names.jobs, f"{FILLED}{target.text}"), filled))
         ended = await self._table.change_all(changes)
         if ended:
             for row in await self._table.query(self._names.job(seen.job_id), SEGMENT):
                 await self._table.delete({"pk": row["pk"], "sk": row["sk"]})
         return ended
+
+    async def filled(self) -> dict[TargetId, float]:
+        """Targets that a bootstrap has filled, and when."""
+        rows = await self._table.query(self._names.jobs, FILLED)
+        named = {parse_target(self._reader.text(row, "sk").removeprefix(FILLED)): row for row in rows}
+        return {target: self._reader.seconds(row, "at") for target, row in named.items() if target is not None}
 
     async def forget(self, job_id: str) -> None:
         """Delete a job that is over, with all that it said."""

@@ -45,8 +45,8 @@ REPAIRED_BY = "job"
 SHARD, TARGET, SEAT = "shard|", "target|", "seat"
 """What the sort keys of a stream's rows begin with, or are."""
 
-JOB, ON = "job|", "on|"
-"""What the sort keys of jobs begin with, and those of the rows that say which job is on a target."""
+JOB, ON, FILLED = "job|", "on|", "filled|"
+"""What sort keys begin with: of jobs, of which job is on a target, and of targets that a bootstrap has filled."""
 
 SEGMENT, NOTE = "segment|", "note|"
 """What the sort keys of a job's rows begin with."""

@@ -1,0 +1,139 @@
+"""Commands about whole tables, and their options; what they do is in a module each."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from replicator.cli.options import Config, Json, NeverAsks, OnlyRule, RuleName, Table, Yes
+
+jobs_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+
+JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, or at least four characters of it.")]
+ReadUnits = Annotated[
+    int | None,
+    typer.Option("--read-units", min=1, help="Read units per second and region, all workers.", show_default=False),
+]
+WriteUnits = Annotated[
+    int | None,
+    typer.Option("--write-units", min=1, help="Write units per second and region, all workers.", show_default=False),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the program these commands."""
+    app.command()(bootstrap)
+    app.add_typer(jobs_app, name="jobs")
+
+
+def bootstrap(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    rule: RuleName,
+    config: Config = None,
+    table: Table = None,
+    region: Annotated[
+        str | None,
+        typer.Option("--region", help="Only this replica; else those that were never filled.", show_default=False),
+    ] = None,
+    extra: Annotated[
+        str,
+        typer.Option("--extra", metavar="keep|delete|list", help="What becomes of items that only a replica holds."),
+    ] = "list",
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not compare at the end.")] = False,
+    read_units: ReadUnits = None,
+    write_units: WriteUnits = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be read and written.")] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Bring what a table held before its stream to the replicas, or a mesh's regions together.
+
+    Says first what that reads and writes and what it costs, and asks. Workers do it, beside replication and within
+    --read-units and --write-units; nothing newer is ever overwritten. Ctrl-C leaves the job alone. Ends with a
+    comparison: exit code 1 when something differs.
+    """
+    from replicator.cli.bootstrap import bootstrap_rule
+    from replicator.operations.bootstrap import BootstrapRequest
+
+    request = BootstrapRequest(rule, table, region, extra, not no_verify, read_units, write_units)
+    raise typer.Exit(
+        bootstrap_rule(config or context.obj, request, detach=detach, dry_run=dry_run, yes=yes, as_json=json)
+    )
+
+
+@jobs_app.callback()
+def jobs(context: typer.Context, config: Config = None) -> None:
+    """Work over whole tables: bootstrap, verify, repair."""
+    context.obj = config or context.obj
+
+
+@jobs_app.command("list")
+def jobs_list(
+    context: typer.Context,
+    config: Config = None,
+    rule: OnlyRule = None,
+    everything: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
+    json: Json = False,
+) -> None:
+    """Jobs that are not over, oldest first."""
+    from replicator.cli.jobs import list_jobs
+
+    raise typer.Exit(list_jobs(config or context.obj, rule, everything=everything, as_json=json))
+
+
+@jobs_app.command("show")
+def jobs_show(
+    context: typer.Context,
+    job: JobId,
+    config: Config = None,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end, until Ctrl-C.")] = False,
+    json: Json = False,
+) -> None:
+    """One job: how far it is, what it counted, and what it noted."""
+    from replicator.cli.jobs import show_job
+
+    raise typer.Exit(show_job(config or context.obj, job, watch=watch, as_json=json))
+
+
+@jobs_app.command("pause")
+def jobs_pause(
+    context: typer.Context,
+    job: JobId,
+    config: Config = None,
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    json: Json = False,
+) -> None:
+    """Let a job rest behind the pages in hand; its positions stay."""
+    from replicator.cli.jobs import pause_job
+
+    raise typer.Exit(pause_job(config or context.obj, job, as_json=json))
+
+
+@jobs_app.command("resume")
+def jobs_resume(
+    context: typer.Context,
+    job: JobId,
+    config: Config = None,
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    json: Json = False,
+) -> None:
+    """Let a job go on where it was."""
+    from replicator.cli.jobs import resume_job
+
+    raise typer.Exit(resume_job(config or context.obj, job, as_json=json))
+
+
+@jobs_app.command("cancel")
+def jobs_cancel(
+    context: typer.Context,
+    job: JobId,
+    config: Config = None,
+    yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
+    json: Json = False,
+) -> None:
+    """End a job; what it has done stays done."""
+    from replicator.cli.jobs import cancel_job
+
+    raise typer.Exit(cancel_job(config or context.obj, job, as_json=json))

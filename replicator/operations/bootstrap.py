@@ -1,0 +1,221 @@
+"""What a bootstrap would read and write, as a job that is not stored yet, and what it costs."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
+from replicator.domain.copying.ordered import Extra
+from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.item_size import STAMP_BYTES
+from replicator.domain.jobs import Job, JobKind, parts_of, place_name, segments_for
+from replicator.domain.modes.ordered import InsertGuard
+from replicator.domain.rules import ActivePlan, Rule, Target
+from replicator.operations.errors import RequestRefused
+from replicator.operations.group import Group, rule_named
+from replicator.operations.jobs import new_job_id
+from replicator.settings.compiled_rules import rule_per_source
+
+if TYPE_CHECKING:
+    from replicator.domain.targets import TargetId
+    from replicator.settings import RuleSettings
+
+_READ_BYTES, _WRITE_BYTES = 4096, 1024
+_SHARE_OF_PROVISIONED = 4
+_MILLION = 1_000_000
+READ_PRICE, WRITE_PRICE = 0.125, 0.625
+"""US dollars per million on-demand units in us-east-1, for a sense of proportion."""
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapRequest:
+    """What is asked for. `region`: only the replica there; else those that no bootstrap has filled."""
+
+    rule: str
+    table: str | None = None
+    region: str | None = None
+    extra: str = Extra.LIST
+    verify: bool = True
+    read_units: int | None = None
+    write_units: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RegionPlan:
+    """What is read and written in one table: units in all, and at most per second."""
+
+    region: RegionId
+    table: TableName
+    items: int
+    bytes: int
+    read_units: int
+    write_units: int
+    read_units_per_second: int
+    write_units_per_second: int
+
+
+@dataclass(frozen=True, slots=True)
+class BootstrapPlan:
+    """A bootstrap before it begins; counts of items and bytes are DynamoDB's own, hours old."""
+
+    job: Job
+    regions: Sequence[RegionPlan]
+
+    @property
+    def dollars(self) -> float:
+        """About what it costs on demand in us-east-1."""
+        reads = sum(each.read_units for each in self.regions) * READ_PRICE
+        return (reads + sum(each.write_units for each in self.regions) * WRITE_PRICE) / _MILLION
+
+    @property
+    def seconds(self) -> float:
+        """About how long it takes at least, within its units."""
+        spans = [each.read_units / each.read_units_per_second for each in self.regions]
+        return max([*spans, *(each.write_units / each.write_units_per_second for each in self.regions)])
+
+    @property
+    def shown(self) -> dict[str, Any]:
+        """The plan for a document."""
+        job = self.job
+        return {
+            "job": job.job_id,
+            "rule": job.rule,
+            "table": job.table,
+            "targets": [target.text for target in job.targets],
+            "items": job.items,
+            "segments": job.segments,
+            "regions": list(self.regions),
+            "dollars": round(self.dollars, 2),
+            "seconds": round(self.seconds),
+        }
+
+
+async def plan_bootstrap(group: Group, request: BootstrapRequest, *, workers: int, by: str) -> BootstrapPlan:
+    """The job that does what is asked for; nothing is stored. The group has clients of the rule's regions."""
+    extra = [each.value for each in Extra]
+    if request.extra not in extra:
+        raise RequestRefused(f"--extra {request.extra} is none of {', '.join(extra)}.")
+    written = _on_table(rule_named(group.settings, request.rule), request.table)
+    rules = rule_per_source(group.settings, written)
+    targets = await _chosen(group, rules, request)
+    members = rules[0].members
+    written_to = members if rules[0].mesh else [(target.region, _table(target)) for target in targets]
+    tables = {where: await _described(group, *where) for where in dict.fromkeys((*members, *written_to))}
+    regions = [_region(group, request, rules[0], where, tables, written_to) for where in tables]
+    largest = max(found["TableSizeBytes"] for where, found in tables.items() if where in members)
+    job = Job(
+        new_job_id(JobKind.BOOTSTRAP),
+        JobKind.BOOTSTRAP,
+        RuleName(written.name),
+        TableName(written.table_name),
+        tuple(dict.fromkeys(target.target_id for target in targets)),
+        parts_of(members, segments_for(largest, workers)),
+        options={
+            "extra": request.extra,
+            "verify": request.verify,
+            "compared": [place_name(*where) for where in tables],
+            "read_units": {each.region: each.read_units_per_second for each in regions},
+            "write_units": {each.region: each.write_units_per_second for each in regions},
+        },
+        by=by,
+        created_at=time.time(),
+        items=sum(tables[where]["ItemCount"] for where in members),
+    )
+    return BootstrapPlan(job, regions)
+
+
+def _on_table(rule: RuleSettings, table: str | None) -> RuleSettings:
+    if rule.choice is None:
+        return rule
+    if table is None:
+        raise RequestRefused(f"Rule {rule.name} chooses its tables.", advice="Name one with --table.")
+    return rule.on(table)
+
+
+def _table(target: Target) -> TableName:
+    assert target.table is not None, "only tables are filled"
+    return target.table
+
+
+async def _chosen(group: Group, rules: Sequence[Rule], request: BootstrapRequest) -> list[Target]:
+    """The targets to fill: the mesh, the replica that is named, or those that no bootstrap has filled."""
+    if rules[0].mesh is not None:
+        if request.region is not None:
+            raise RequestRefused("A mesh is brought together as a whole.", advice="Leave --region out.")
+        return [target for rule in rules for target in rule.targets]
+    replicas = [target for target in rules[0].targets if target.table is not None]
+    if request.region is not None:
+        named = [target for target in replicas if target.region == request.region]
+        if not named:
+            raise RequestRefused(f"Rule {request.rule} has no replica in {request.region}.")
+        return named
+    filled: Mapping[TargetId, float] = await group.jobs.filled()
+    left = [target for target in replicas if target.target_id not in filled]
+    if not left:
+        raise RequestRefused(
+            f"Every replica of rule {request.rule} was filled before, so there is nothing to bring.",
+            advice="`replicator verify` compares them; --region fills one again.",
+        )
+    return left
+
+
+def _region(  # noqa: PLR0913, PLR0917 - what is known, given once
+    group: Group,
+    request: BootstrapRequest,
+    rule: Rule,
+    where: tuple[RegionId, TableName],
+    tables: Mapping[tuple[RegionId, TableName], Mapping[str, Any]],
+    written_to: Sequence[tuple[RegionId, TableName]],
+) -> RegionPlan:
+    """What is read and written of one table; what a verification reads is not among it."""
+    found, copying = tables[where], group.settings.copying
+    is_read = where in rule.members
+    sources = [tables[member] for member in rule.members if rule.mesh is None or member != where]
+    writes = sum(_write_units(rule, each) for each in sources) if where in written_to else 0
+    if isinstance(rule.mesh, ActivePlan):
+        writes += int(found["ItemCount"]) * _units_of(found)  # its own items are stamped
+    had = found.get("ProvisionedThroughput", {})
+    return RegionPlan(
+        *where,
+        found["ItemCount"],
+        found["TableSizeBytes"],
+        math.ceil(found["TableSizeBytes"] / _READ_BYTES) if is_read else 0,
+        writes,
+        request.read_units or _quarter(had, "ReadCapacityUnits") or copying.read_units,
+        request.write_units or _quarter(had, "WriteCapacityUnits") or copying.write_units,
+    )
+
+
+def _quarter(provisioned: Mapping[str, Any], name: str) -> int:
+    """A quarter of what a provisioned table has; 0 of one that pays on demand."""
+    return math.ceil(int(provisioned.get(name, 0)) / _SHARE_OF_PROVISIONED)
+
+
+def _write_units(rule: Rule, source: Mapping[str, Any]) -> int:
+    """What it takes to write every item of a source to one other table."""
+    units = _units_of(source)
+    if rule.mesh is None and rule.policy.insert_guard is InsertGuard.TRANSACT:
+        units = 2 * (units + 1)  # a transaction counts twice, and checks the tombstone
+    items = int(source["ItemCount"])
+    return items * units
+
+
+def _units_of(source: Mapping[str, Any]) -> int:
+    mean = int(source["TableSizeBytes"]) / max(1, int(source["ItemCount"]))
+    return max(1, math.ceil((mean + STAMP_BYTES) / _WRITE_BYTES))
+
+
+async def _described(group: Group, region: RegionId, table: TableName) -> dict[str, Any]:
+    what = f"DescribeTable of {table} in {region}"
+    try:
+        answer = await group.places[region].dynamodb.describe_table(TableName=table)
+    except CLIENT_ERRORS as error:
+        raise translate(error, what) from error
+    found: dict[str, Any] = {"ItemCount": 0, "TableSizeBytes": 0, **member(answer, "Table", what)}
+    if found.get("BillingModeSummary", {}).get("BillingMode") == "PAY_PER_REQUEST":
+        found.pop("ProvisionedThroughput", None)
+    return found
