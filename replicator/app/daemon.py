@@ -178,7 +178,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
         await Worker(
             sources,
             assembly.membership,
-            new_id=_new_id,
+            new_id=new_id,
             limits=assembly.limits,
             clock=parts.clock,
             observer=parts.observer,
@@ -205,6 +205,6 @@ def _spare_the_collector() -> None:
     gc.freeze()
 
 
-def _new_id() -> WorkerId:
+def new_id() -> WorkerId:
     """An id that no worker had before: hosts share names, processes share numbers, and both come again."""
     return WorkerId(f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -20,10 +21,21 @@ WriteUnits = Annotated[
     typer.Option("--write-units", min=1, help="Write units per second and region, all workers.", show_default=False),
 ]
 
+Keys = Annotated[
+    list[str] | None,
+    typer.Option("--key", metavar="KEY", help="Only this item, written as for `inspect`; again for more."),
+]
+Prefix = Annotated[
+    str | None,
+    typer.Option("--prefix", help="Only items whose partition key begins so.", show_default=False),
+]
+
 
 def add_to(app: typer.Typer) -> None:
     """Give the program these commands."""
     app.command()(bootstrap)
+    app.command()(verify)
+    app.command()(repair)
     app.add_typer(jobs_app, name="jobs")
 
 
@@ -61,6 +73,97 @@ def bootstrap(  # noqa: PLR0913, PLR0917 - one parameter per option
     raise typer.Exit(
         bootstrap_rule(config or context.obj, request, detach=detach, dry_run=dry_run, yes=yes, as_json=json)
     )
+
+
+def verify(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    rule: RuleName,
+    config: Config = None,
+    table: Table = None,
+    key: Keys = None,
+    prefix: Prefix = None,
+    sample: Annotated[
+        str | None,
+        typer.Option("--sample", metavar="SHARE", help="Only a part, at random, for example 1%.", show_default=False),
+    ] = None,
+    values: Annotated[bool, typer.Option("--values", help="Show the items that differ.")] = False,
+    read_units: ReadUnits = None,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    json: Json = False,
+) -> None:
+    """Compare the tables of a rule, and the caches beside them, item by item.
+
+    Looks twice, in both directions, the second time behind the stream, so that what is merely on its way does not
+    count. Workers do it, beside replication; without a worker this process does. Exit code 0: nothing differs; 1:
+    something does.
+    """
+    from replicator.cli.comparisons import Asked, compare_tables
+    from replicator.domain.jobs import JobKind
+    from replicator.operations.comparison_requests import ComparisonRequest, parse_sample
+
+    request = ComparisonRequest(
+        keys=tuple(key or ()),
+        prefix=prefix,
+        sample=None if sample is None else parse_sample(sample),
+        read_units=read_units,
+    )
+    asked = Asked(rule, table, values=values, detach=detach, as_json=json)
+    raise typer.Exit(compare_tables(config or context.obj, JobKind.VERIFY, request, asked))
+
+
+def repair(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    rule: RuleName,
+    config: Config = None,
+    table: Table = None,
+    key: Keys = None,
+    prefix: Prefix = None,
+    source: Annotated[
+        Path | None,
+        typer.Option("--from", metavar="FILE", help="Only what a `verify --json` found.", show_default=False),
+    ] = None,
+    extra: Annotated[
+        str,
+        typer.Option("--extra", metavar="keep|delete|list", help="What becomes of items without a version."),
+    ] = "list",
+    missing: Annotated[
+        str,
+        typer.Option(
+            "--missing", metavar="keep|delete|manual", help="In a mesh: what one region lacks without a trace."
+        ),
+    ] = "keep",
+    read_units: ReadUnits = None,
+    write_units: WriteUnits = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what differs.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Mend what differs: what two looks agree on, and only onto what they saw.
+
+    What it replaces is in the conflict log, as kind `repair`; `replicator conflicts promote` brings it back. Asks
+    first. Exit code 0: nothing differs any more.
+    """
+    from replicator.cli.comparisons import Asked, compare_tables, nothing_to_repair
+    from replicator.domain.jobs import JobKind
+    from replicator.operations.comparison_requests import ComparisonRequest, check_policies, keys_in
+
+    check_policies(extra, missing)
+    listed = () if source is None else keys_in(source)
+    if source is not None and not listed:
+        raise typer.Exit(nothing_to_repair(as_json=json))
+    request = ComparisonRequest(
+        keys=tuple(key or ()),
+        listed=listed,
+        prefix=prefix,
+        read_units=read_units,
+        write_units=write_units,
+        dry_run=dry_run,
+        extra=extra,
+        missing=missing,
+    )
+    asked = Asked(rule, table, detach=detach, yes=yes, as_json=json)
+    raise typer.Exit(compare_tables(config or context.obj, JobKind.REPAIR, request, asked))
 
 
 @jobs_app.callback()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +12,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replicator.checks.described_tables import Table, describe
+from replicator.domain.copying.meshes import Missing
+from replicator.domain.copying.ordered import Extra
 from replicator.domain.errors import EXIT_USAGE, ReplicatorError
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.image import Image
 from replicator.domain.jobs import MOST_SEGMENTS, Job, JobKind, Part, parts_of, place_name, segments_for
 from replicator.domain.targets import TargetKind
 from replicator.operations.item_key import parse_key
+from replicator.operations.jobs import new_job_id
 from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
@@ -69,6 +71,13 @@ def parse_sample(text: str) -> float:
     return share
 
 
+def check_policies(extra: str, missing: str) -> None:
+    """Refuse what is no way to decide what cannot be decided."""
+    for name, value, choices in (("--extra", extra, list(Extra)), ("--missing", missing, list(Missing))):
+        if value not in choices:
+            raise ComparisonRefused(f"{name} {value} is no choice.", advice=f"Choices are: {', '.join(choices)}.")
+
+
 def keys_in(path: Path) -> tuple[Any, ...]:
     """The keys of the differences that a `verify --json` or a `repair --json` wrote to a file, each once."""
     try:
@@ -106,7 +115,7 @@ async def comparison(  # noqa: PLR0913 - what is asked for, and by whom
         "write_units": _per_region(places, request.write_units),
     }
     return Job(
-        f"{kind}-{secrets.token_hex(4)}",
+        new_job_id(kind),
         kind,
         rules[0].name,
         TableName(rule.table_name),

@@ -7,14 +7,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from replicator.domain.copying.contents import Kind
 from replicator.domain.jobs import Counts, Job, JobState
+from replicator.domain.records import item_key
+from replicator.operations.item_region import item_in, region_of
 
 if TYPE_CHECKING:
+    from replicator.operations.group import Group
     from replicator.ports.jobs import Jobs
+    from replicator.settings import RuleSettings
 
 MOST_SHOWN = 100_000
 """Differences that a report lists at most."""
+
+MOST_VALUES = 1000
+"""Differences that are shown with values at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,23 @@ def nines(compared: float, differences: float) -> float | None:
     if compared <= 0:
         return None
     return round(math.log10(compared) - math.log10(max(differences, 1.0)), 2)
+
+
+async def with_values(
+    group: Group, rule: RuleSettings, differences: Sequence[Mapping[str, Any]]
+) -> list[Mapping[str, Any]]:
+    """Differences with what the first source and their own table hold now; of as many as are worth reading."""
+    shown = []
+    for each in differences[:MOST_VALUES]:
+        key = item_key(msgspec.json.encode(each["key"]))
+        region, _, table = each["target"].partition(":")
+        places = {"source": rule.sources[0], "found": (region, table)}
+        items = {
+            name: await item_in(region_of(group.settings, group.places[where], table), key)
+            for name, (where, table) in places.items()
+        }
+        shown.append({**each, **{name: None if item is None else item.attributes for name, item in items.items()}})
+    return [*shown, *differences[MOST_VALUES:]]
 
 
 async def report_of(
