@@ -38,7 +38,9 @@ prove: setup ## search mode active-active: SET=zombie, SEEDS=100000, ABLATE=all 
 	$(BIN)/python -m tests.simulation.prove $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(ABLATE),--ablate $(ABLATE)) $(ARGS)
 
-bench: setup ## measure processor time per record beside other consumers: ARGS="--rounds 5 --mixes modify"
+bench: setup ## measure processor time per record beside other consumers (ARGS=--full: all of it; docs/performance.md)
+	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/bench.txt
 	$(BIN)/python -m benchmarks.hot_path $(ARGS)
 
 lint: setup ## check style, types, layers, spelling, dependencies, lock files and the schema

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -176,7 +177,7 @@ async def run(world: World, options: Options) -> bool:
             met = report(options, first, before, after, stats["calls"]["DescribeStream"]["most_per_second"])
             began = time.monotonic()
             for daemon in daemons:
-                daemon.process.terminate()
+                os.kill(daemon.process.pid, signal.SIGTERM)
             codes = [await asyncio.to_thread(daemon.process.wait, _LEAVE_SECONDS) for daemon in daemons]
             print(f"stopped in {time.monotonic() - began:.1f} s, exit codes {codes}")
     return met and not any(codes)

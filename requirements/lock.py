@@ -25,13 +25,17 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parent.parent
 COMPILE = ("-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes")
-# dev.txt holds everything, so it comes first and the others are cut from it.
+# dev.txt holds everything but what only draws plots, so it comes first and the others are cut from it.
 LOCKS: dict[str, tuple[str, ...]] = {
     "dev.txt": ("pyproject.toml", "--extra", "demo", "--group", "dev"),
     "demo.txt": ("pyproject.toml", "--extra", "demo", "--constraint", "requirements/dev.txt"),
     "runtime.txt": ("pyproject.toml", "--constraint", "requirements/dev.txt"),
     "build.txt": ("--group", "build", "--constraint", "requirements/dev.txt"),
+    "bench.txt": ("--group", "bench", "--constraint", "requirements/dev.txt"),
 }
+_BESIDE = {"bench.txt"}
+"""Locks of what is installed on top of dev.txt, and may name more."""
+
 HEADER = """\
 # Made by `make lock` from pyproject.toml. Do not edit: `make lint` compares the digests.
 # declared sha256:{declared}
@@ -98,7 +102,7 @@ def problems(root: Path) -> list[str]:
         found += [
             f"requirements/{name} pins {package} {version}, but requirements/dev.txt pins {everything.get(package)}."
             for package, version in versions.items()
-            if everything.get(package) != version
+            if everything.get(package, version if name in _BESIDE else None) != version
         ]
     return found
 
@@ -121,6 +125,7 @@ def _wanted(declarations: dict[str, Any], name: str) -> list[Requirement]:
         "demo.txt": runtime + extras["demo"],
         "dev.txt": runtime + extras["demo"] + groups["dev"],
         "build.txt": groups["build"],
+        "bench.txt": groups["bench"],
     }[name]
     lines = [groups[entry["include-group"]] if isinstance(entry, dict) else [entry] for entry in declared]
     return [Requirement(line) for line in itertools.chain(*lines)]

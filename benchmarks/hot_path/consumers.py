@@ -23,6 +23,7 @@ import redis
 import redis.asyncio as redis_asyncio
 import uvloop
 
+FIRST_ITERATOR = "us-east-1:0"
 _CONCURRENCY = 64
 
 
@@ -84,7 +85,7 @@ async def with_aiobotocore(options: argparse.Namespace) -> tuple[int, float]:
                 await getattr(table, operation)(**parameters)
                 await cache.unlink(f"order:{record['dynamodb']['Keys']['pk']['S']}")
 
-        done, began, iterator = 0, 0.0, "0"
+        done, began, iterator = 0, 0.0, FIRST_ITERATOR
         while done < options.records:
             page = await stream.get_records(ShardIterator=iterator, Limit=1000)
             iterator = page["NextShardIterator"]
@@ -117,7 +118,7 @@ def with_boto3(options: argparse.Namespace) -> tuple[int, float]:
         getattr(table, operation)(**parameters)
         cache.unlink(f"order:{record['dynamodb']['Keys']['pk']['S']}")
 
-    done, began, iterator = 0, 0.0, "0"
+    done, began, iterator = 0, 0.0, FIRST_ITERATOR
     with ThreadPoolExecutor(32) as pool:
         while done < options.records:
             page = stream.get_records(ShardIterator=iterator, Limit=1000)

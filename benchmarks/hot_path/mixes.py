@@ -1,4 +1,4 @@
-"""Mixes of changes that are measured."""
+"""What is measured: mixes of changes, modes of a rule, plain or encrypted."""
 
 from __future__ import annotations
 
@@ -25,3 +25,40 @@ MIXES = {
         Mix("remove", (0, 0, 100)),
     )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing that is measured, with every consumer that can do it."""
+
+    mix: Mix
+    mode: str = "ordered"
+    tls: bool = False
+
+    @property
+    def name(self) -> str:
+        """How it is called on the command line and in tables."""
+        parts = [] if self.mode == "ordered" else [self.mode]
+        return "/".join([*parts, self.mix.name, *(["tls"] if self.tls else [])])
+
+
+QUICK = [
+    Case(MIXES["modify"]),
+    Case(MIXES["modify-30"]),
+    Case(MIXES["modify"], tls=True),
+    Case(MIXES["quarter-inserts"]),
+    Case(MIXES["modify"], "active-active"),
+]
+"""The cases that have a bar."""
+
+FULL = [
+    *QUICK,
+    Case(MIXES["modify-60"]),
+    Case(MIXES["modify-30"], tls=True),
+    Case(MIXES["insert"]),
+    Case(MIXES["remove"]),
+    Case(MIXES["modify"], "versioned"),
+    Case(MIXES["quarter-inserts"], "versioned"),
+    Case(MIXES["quarter-inserts"], "active-active"),
+]
+CASES = {case.name: case for case in FULL}

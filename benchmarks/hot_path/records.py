@@ -2,27 +2,39 @@
 
 from __future__ import annotations
 
-import json
 import random
 from dataclasses import dataclass
+from typing import Any
+
+import msgspec
 
 from benchmarks.hot_path.mixes import Mix
+from replicator.domain.image import Image
+from replicator.domain.stamps import NO_PARENT, Stamp, StampKind, Version, content_of
 
-_FIRST_SEQUENCE = 100_000_000_000_000_000_000
-_CREATED_AT = 1_700_000_000
+FIRST_SEQUENCE = 100_000_000_000_000_000_000
+STAMP = "_rep"
+CREATED_AT = 1_700_000_000
 _FILLING = 200
+_ENCODE = msgspec.json.Encoder().encode
+
+Item = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """A record as the wire has it."""
+class Change:
+    """A user's write: a key, and its items before and after as the wire has them; None: there was none."""
 
-    sequence: int
-    wire: bytes
+    key: str
+    old: bytes | None
+    new: bytes | None
 
 
-def records(count: int, mix: Mix, seed: int) -> list[Written]:
-    """So many records; an item is about 300 bytes. A repeated key is one of the fifty before it."""
+def changes(count: int, mix: Mix, seed: int, *, stamped: bool = False) -> list[Change]:
+    """So many changes; an item is about 300 bytes. A repeated key is one of the fifty before it.
+
+    `stamped`: what was there before has the stamp of a daemon in mode `active-active`, and an update keeps it.
+    """
     dice = random.Random(seed)
     keys: list[int] = []
     made = []
@@ -31,37 +43,51 @@ def records(count: int, mix: Mix, seed: int) -> list[Written]:
         key = dice.choice(keys[-50:]) if repeated else number
         keys.append(key)
         kind = "MODIFY" if repeated else dice.choices(("INSERT", "MODIFY", "REMOVE"), mix.weights)[0]
-        made.append(Written(_FIRST_SEQUENCE + number, _record(number, key, kind)))
+        name = f"order-{key:09d}"
+        old = None if kind == "INSERT" else _item(name, number - 1)
+        new = None if kind == "REMOVE" else _item(name, number)
+        if stamped and old is not None:
+            stamp = {STAMP: {"S": _stamp(old, number)}}
+            old, new = old | stamp, None if new is None else new | stamp
+        made.append(Change(name, _wire(old), _wire(new)))
     return made
 
 
-def _record(number: int, key: int, kind: str) -> bytes:
-    keys = {"pk": {"S": f"order-{key:09d}"}}
-    change: dict[str, object] = {
-        "ApproximateCreationDateTime": _CREATED_AT + number // 1000,
-        "Keys": keys,
-        "SequenceNumber": str(_FIRST_SEQUENCE + number),
-        "SizeBytes": 600,
-        "StreamViewType": "NEW_AND_OLD_IMAGES",
-    }
-    if kind != "REMOVE":
-        change["NewImage"] = _item(keys, number)
-    if kind != "INSERT":
-        change["OldImage"] = _item(keys, number - 1)
-    record = {
-        "eventID": f"{number:032x}",
-        "eventName": kind,
-        "eventVersion": "1.1",
-        "eventSource": "aws:dynamodb",
-        "awsRegion": "us-east-1",
-        "dynamodb": change,
-    }
-    return json.dumps(record, separators=(",", ":")).encode()
+def _wire(item: Item | None) -> bytes | None:
+    return None if item is None else _ENCODE(item)
 
 
-def _item(keys: dict[str, dict[str, str]], number: int) -> dict[str, object]:
+def _stamp(item: Item, number: int) -> str:
+    version = Version(1_600_000_000_000_000 + number, 0, "us", number)
+    return Stamp(version, StampKind.VALUE, content_of(Image(_ENCODE(item))), NO_PARENT).sealed("AAAAAAAA")
+
+
+def record(place: int, region: str, change: Change) -> bytes:
+    """The record of a change, as the wire has it; `place` counts from 0 in its stream."""
+    kind = "INSERT" if change.old is None else "REMOVE" if change.new is None else "MODIFY"
+    images = b"".join(
+        b',"%b":%b' % (name, image)
+        for name, image in ((b"NewImage", change.new), (b"OldImage", change.old))
+        if image is not None
+    )
+    return (
+        b'{"eventID":"%032x","eventName":"%b","eventVersion":"1.1","eventSource":"aws:dynamodb","awsRegion":"%b",'
+        b'"dynamodb":{"ApproximateCreationDateTime":%d,"Keys":{"pk":{"S":"%b"}},"SequenceNumber":"%d","SizeBytes":600,'
+        b'"StreamViewType":"NEW_AND_OLD_IMAGES"%b}}'
+    ) % (
+        place,
+        kind.encode(),
+        region.encode(),
+        CREATED_AT + place // 1000,
+        change.key.encode(),
+        FIRST_SEQUENCE + place,
+        images,
+    )
+
+
+def _item(key: str, number: int) -> Item:
     return {
-        **keys,
+        "pk": {"S": key},
         "n": {"N": str(number)},
         "state": {"S": "shipped"},
         "total": {"N": "149.90"},

@@ -68,7 +68,7 @@ def test_a_missing_file_is_noticed(copy: Path) -> None:
     assert "requirements/build.txt does not pin hatchling" in _check(copy).stderr
 
 
-@pytest.mark.parametrize("name", ["dev.txt", "demo.txt", "runtime.txt", "build.txt"])
+@pytest.mark.parametrize("name", ["dev.txt", "demo.txt", "runtime.txt", "build.txt", "bench.txt"])
 def test_they_name_no_registry(name: str) -> None:
     text = (ROOT / "requirements" / name).read_text()
     assert "://" not in text
@@ -78,7 +78,13 @@ def test_they_name_no_registry(name: str) -> None:
 def test_every_command_that_is_told_installs_without_resolving_and_what_is_locked_by_hash() -> None:
     told = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "Dockerfile", ROOT / "Makefile", *ROOT.glob(".ci/*")]
     found = [command for command in told_commands(*told) if re.search(r"\bpip\b.* install ", command)]
-    assert len(found) == 5
+    assert len(found) == 6
     assert [command for command in found if " --no-deps " not in command] == []
     assert [command for command in found if " -r " in command and " --require-hashes " not in command] == []
     assert [command for command in found if command.endswith(" .") and " --no-build-isolation " not in command] == []
+
+
+def test_what_is_installed_beside_dev_has_its_versions_where_it_has_them(copy: Path) -> None:
+    assert "matplotlib" not in (copy / "requirements" / "dev.txt").read_text()
+    _replace(copy / "requirements" / "bench.txt", "\npackaging==", "\npackaging==0.")
+    assert re.search(r"bench.txt pins packaging 0\S+, but requirements/dev.txt pins", _check(copy).stderr)

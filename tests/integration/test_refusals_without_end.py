@@ -18,7 +18,7 @@ from tests.integration.true_lag import Direct
 pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 TO_EU = "orders/replica/eu:orders"
-MOST = 100
+MOST = 500
 _BATCH = 25
 
 

@@ -46,7 +46,7 @@ def seed_versioned(mesh: VersionedMesh, key: ItemKey, image: Image) -> RegionSte
     """Join an item that was scanned in the home region into every other region, as a record of it would."""
     party = Party(rank_of(mesh.version, bare := unreserved(image)), bare, mesh.home, None)
     for region in mesh.others:
-        yield from logged_as(ConflictKind.SEED, join(mesh, key, party, region, (), ()))
+        yield from logged_as(ConflictKind.SEED, join(mesh, key, party, region, None, ()))
 
 
 def look_versioned(mesh: VersionedMesh, key: ItemKey) -> RegionSteps[Seen]:
@@ -133,7 +133,7 @@ def repair_versioned(
         if rank.deleted:
             yield from logged_as(ConflictKind.REPAIR, _delete(mesh, region, key, party, its))
         elif region not in left and not is_same(should.item, its.item):
-            yield from logged_as(ConflictKind.REPAIR, join(mesh, key, party, region, (), ()))
+            yield from logged_as(ConflictKind.REPAIR, join(mesh, key, party, region, None, ()))
     if rank.deleted:
         return MeshMended.DELETED
     return MeshMended.LEFT if left else MeshMended.PUT
@@ -144,4 +144,4 @@ def _delete(mesh: VersionedMesh, region: RegionId, key: ItemKey, delete: Party, 
     if its.item is None:
         yield At(region, RaiseTombstone(key, delete.rank.version))
     else:
-        yield from delete_again(replace(mesh, home=region), region, key, delete, ())
+        yield from delete_again(replace(mesh, home=region), region, key, delete, None)
