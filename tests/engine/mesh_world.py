@@ -561,6 +561,7 @@ class MeshProcess(Process):
             )
             for rule in rules
         ]
+        self.targets = {name: ports for source in sources for name, ports in source.ports.targets.items()}
         sessions = itertools.count(1)
         self.worker = Worker(
             sources,

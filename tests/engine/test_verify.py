@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
+from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.conflicts import ConflictKind
 from replicator.domain.filters import Filter
 from replicator.domain.image import Image, stamped
 from replicator.domain.jobs import Job, JobKind, JobState, Part, parts_of
 from replicator.domain.rules import OnRefusal
 from replicator.domain.versions import ordered_version
-from tests.engine.job_world import JobWorldOf, job
-from tests.engine.world import EU, ORDERS, US, World, eu_rule, image, key_of, until
+from replicator.laboratory.memory import value_entry
+from tests.engine.job_world import MARGINS, JobWorldOf, job
+from tests.engine.world import EU, ORDERS, US, World, cache_rule, eu_rule, image, key_of, rule, target, until
 
 TABLES = parts_of([(US, ORDERS), (EU, ORDERS)], 2)
 
@@ -218,3 +220,69 @@ async def test_a_parked_key_is_told_as_parked(world: World) -> None:
         assert healed.counts["mended"] == 1
         assert world.same()
         assert not world.owed.rows, "what was owed is settled"
+
+
+async def test_a_repair_waits_until_a_silent_worker_can_write_no_more(world: World) -> None:
+    """What is seen while a forgotten worker may still write counts for nothing."""
+    jobs = jobs_of(world)
+    async with jobs.process() as process:
+        await until(world.same)
+        world.region.write_foreign(key_of("k00"), None)
+        row = world.row()
+        seized = world.now()
+        world.coordination.put(world.ref, replace(row, seized_at=seized))
+        await jobs.rows.create(asked(JobKind.REPAIR))
+        await asyncio.sleep(MARGINS.zombie_seconds - 2)
+        assert world.region.item(key_of("k00")) is None
+        over = await jobs.ended("repair")
+        assert over.counts["mended"] == 1
+        assert process.clock.now() >= seized + MARGINS.zombie_seconds
+
+
+async def test_where_no_worker_replicates_what_both_looks_agree_on_is_told_and_that_none_did(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(lambda: world.stored() == "40")
+    world.region.write_foreign(key_of("k00"), None)
+    async with jobs.process(only_jobs=True):
+        over = await ended(jobs, asked(JobKind.VERIFY))
+        assert await found(jobs, over.job_id) == {"k00": "missing"}
+        assert over.counts["alone"] > 0
+
+
+CACHED = rule("orders", target("orders", EU, cache_rule("eu_main", EU, CacheVerb.REFRESH, "o:{pk}")))
+
+
+async def test_entries_that_are_older_than_their_item_are_told_and_a_repair_drops_them(world: World) -> None:
+    jobs = jobs_of(world)
+    cache = world.caches["eu_main"]
+    async with jobs.process(CACHED):
+        await until(world.same)
+        stamp = world.region.item(key_of("k01")).stamp  # type: ignore[union-attr]
+        assert stamp is not None
+        cache.entries["o:k00"] = value_entry(ordered_version(0, 1, 1), b"{}")
+        cache.entries["o:k01"] = value_entry(stamp, b"{}")
+        cache.entries["o:k02"] = b"of another program"
+        over = await ended(jobs, asked(JobKind.VERIFY))
+        assert {name: over.counts.get(name, 0) for name in ("entries", "opaque", "stale", "invalidated")} == {
+            "entries": 3,
+            "opaque": 1,
+            "stale": 1,
+            "invalidated": 0,
+        }
+        mended = await ended(jobs, asked(JobKind.REPAIR))
+        assert (mended.counts["stale"], mended.counts["invalidated"]) == (1, 1)
+        assert set(cache.entries) == {"o:k01", "o:k02"}
+
+
+async def test_an_entry_that_an_action_renews_meanwhile_is_not_stale(world: World) -> None:
+    jobs = jobs_of(world)
+    cache = world.caches["eu_main"]
+    async with jobs.process(CACHED):
+        await until(world.same)
+        cache.entries["o:k00"] = value_entry(ordered_version(0, 1, 1), b"{}")
+        await jobs.rows.create(asked(JobKind.VERIFY))
+        await asyncio.sleep(5)
+        cache.entries.pop("o:k00")
+        over = await jobs.ended("verify")
+        assert over.counts.get("stale", 0) == 0

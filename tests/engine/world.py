@@ -460,10 +460,11 @@ class Process:
         gates: Gates | None = None,
         observed_by: Callable[[Clock, Sequence[Rule]], Any] = lambda _, __: Recorder(),
         jobs: MakesRunner = lambda *_: None,
+        only_jobs: bool = False,
     ) -> None:
         """`write_units`: of every rule in every region. `gates`: without them nothing is doubted.
 
-        `observed_by` makes the observer, `jobs` what works on jobs.
+        `observed_by` makes the observer, `jobs` what works on jobs; with `only_jobs` nothing is read.
         """
         self.name = name
         self.holdings = Holdings()
@@ -499,7 +500,7 @@ class Process:
         self.sources = Sources([Source(US, ORDERS, tuple(rules), ports, succession)])
         sessions = itertools.count(1)
         self.worker = Worker(
-            self.sources,
+            () if only_jobs else self.sources,
             world.membership,
             new_id=lambda: WorkerId(f"{name}.{next(sessions)}"),
             limits=limits,
@@ -508,6 +509,7 @@ class Process:
             stop=self.stop,
             group=GroupPorts(world.coordination, world.registry, lambda: rules, lambda: self.resting),
             jobs=jobs(self, rules, ports.targets, limits),
+            only_jobs=only_jobs,
         )
         self.task: asyncio.Task[None] | None = None
 
