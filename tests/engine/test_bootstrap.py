@@ -147,3 +147,16 @@ async def test_a_rule_that_starts_at_the_latest_is_filled_too() -> None:
         world.put("k3", "new")
         await jobs.ended()
         await until(world.same)
+
+
+async def test_a_page_that_a_stop_interrupts_is_no_trouble() -> None:
+    world = filled(items=20)
+    jobs = JobWorldOf(world)
+    async with jobs.process() as process:
+        await asyncio.sleep(30)
+        world.region.faults.outage = Unreachable
+        await jobs.rows.create(job(segments=1, options=ALONE))
+        await until(lambda: jobs.scans[US].pages >= 1)
+        await asyncio.sleep(20)
+        await process.drain()
+        assert not [event for event in process.observer.of("service_failed") if "job" in event[0]]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from tests.integration.harness import Item, Users, World, eventually, open_world
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
 
-ITEMS = 3000
+ITEMS = 1200
 WORKERS = 4
 QUICK = {"copying": {"margin": "300ms", "pages": 4, "segments": 2}}
 
@@ -74,12 +75,17 @@ async def test_a_table_with_data_is_brought_to_its_replicas_beside_users_kills_a
         await world.create_table(region, name)
     before = await fill(world, ITEMS)
     await enable_stream(world)
-    config = world.write_settings(world.settings(rule={"cache": []}, caches={}, **QUICK))
+    settings = world.settings(rule={"cache": []}, caches={}, **QUICK)
+    settings["coordination"] |= {
+        "lease": "6s",
+        "heartbeat": "1s",
+    }  # one local server stands for all of them, and queues
+    config = world.write_settings(settings)
     world.initialise(config)
     await started(world, config, WORKERS)
     users = Users(world, seed=1)
     users.truth.update(before)
-    writing = asyncio.create_task(users.write(1200, per_second=60))
+    writing = asyncio.create_task(users.write(400, per_second=20))
     command = asyncio.create_task(
         in_background(world, "bootstrap", "orders", "--yes", "--json", "--read-units", "40", config=config)
     )
@@ -89,7 +95,7 @@ async def test_a_table_with_data_is_brought_to_its_replicas_beside_users_kills_a
         return any(each["items"] >= number for each in jobs)
 
     for number, daemon in enumerate(world.daemons):
-        await eventually("pages are done", lambda at=ITEMS // 10 * (number + 1): worked(at))
+        await eventually("pages are done", partial(worked, ITEMS // 10 * (number + 1)))
         daemon.kill()
         daemon.start()
     await writing

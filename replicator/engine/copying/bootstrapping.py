@@ -32,10 +32,10 @@ from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.owed_keys import is_refusal
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
-from replicator.engine.bounded import raise_first
 from replicator.engine.copying.applied import Followed
 from replicator.engine.copying.handlers import Handler, JobContext, Look
 from replicator.engine.copying.witness import Log
+from replicator.engine.waiting import Stopped
 from replicator.ports.copying import ScannedItem
 from replicator.ports.targets import Fence
 
@@ -59,7 +59,7 @@ class Bootstrap:
     async def _each(self, items: Sequence[ScannedItem], act: Any, counts: Counter[str]) -> None:
         """Act on every item; what is refused for good is counted, anything else ends the page behind those in hand."""
         left = iter(items)
-        failed: list[ReplicatorError] = []
+        failed: list[ReplicatorError | Stopped] = []
 
         async def some() -> None:
             for item in left:
@@ -72,11 +72,14 @@ class Bootstrap:
                         await self._refused(item.key, error, counts)
                     else:
                         failed.append(error)
+                except Stopped as stopped:
+                    failed.append(stopped)
 
         async with asyncio.TaskGroup() as group:
             for _ in range(min(_ITEMS_AT_ONCE, len(items))):
                 group.create_task(some(), name="bring items")
-        raise_first(failed)
+        for error in failed:
+            raise error
 
     async def _refused(self, key: ItemKey, error: ReplicatorError, counts: Counter[str]) -> None:
         counts["refused"] += 1
