@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Sequence
 from itertools import islice, product
 from pathlib import Path
 from string import ascii_lowercase
@@ -22,27 +23,26 @@ TARGETS = 50
 SECONDS = 120
 EVERY_SECONDS = 2.0
 MEGABYTES_MORE = 40
-REGION_IDS = ["".join(pair) for pair in islice(product(ascii_lowercase, repeat=2), TARGETS)]
 
 
-def configure(world: World, away: str) -> Path:
+def configure(world: World, away: str, names: Sequence[str]) -> Path:
     """One rule with many replicas, the first of them behind an endpoint that fails."""
     settings = world.settings(caches={})
     settings["coordination"] |= {"lease": "10s", "heartbeat": "3s"}  # one server answers for everything here
     us = settings["regions"]["us"]
     eu = settings["regions"]["eu"]
-    settings["regions"] = {"us": us, **dict.fromkeys(REGION_IDS, eu)}
-    settings["regions"][REGION_IDS[0]] = {**eu, "endpoint_url": away}
-    replicas = [{"region": name, "table": f"copy-{name}"} for name in REGION_IDS]
+    settings["regions"] = {"us": us, **dict.fromkeys(names, eu)}
+    settings["regions"][names[0]] = {**eu, "endpoint_url": away}
+    replicas = [{"region": name, "table": f"copy-{name}"} for name in names]
     settings["rules"] = [{"name": "orders", "table": "orders", "source": "us", "replicas": replicas}]
     config = world.write_settings(settings)
     world.initialise(config)
     return config
 
 
-async def create(world: World) -> None:
+async def create(world: World, names: Sequence[str]) -> None:
     await world.create_table("us", "orders", stream=True)
-    for name in REGION_IDS:
+    for name in names:
         await world.create_table("eu", f"copy-{name}")
 
 
@@ -53,17 +53,23 @@ def megabytes(daemon: Daemon) -> float:
 
 
 def test_one_of_many_targets_that_hangs_holds_no_other_one_back(tmp_path: Path) -> None:
-    with open_world(tmp_path) as world, FaultyEndpoint(world.dynamodb_port) as away:
-        asyncio.run(create(world))
-        daemon = world.daemon(configure(world, away.url))
-        tables = {"us": Table("us-east-1"), **{name: Table("eu-west-1", f"copy-{name}") for name in REGION_IDS}}
-        paths = [("us", name) for name in REGION_IDS]
+    hang_one(tmp_path, TARGETS, SECONDS)
+
+
+def hang_one(directory: Path, targets: int, seconds: float) -> None:
+    """Let one of so many targets hang for so long."""
+    names = ["".join(pair) for pair in islice(product(ascii_lowercase, repeat=2), targets)]
+    with open_world(directory) as world, FaultyEndpoint(world.dynamodb_port) as away:
+        asyncio.run(create(world, names))
+        daemon = world.daemon(configure(world, away.url, names))
+        tables = {"us": Table("us-east-1"), **{name: Table("eu-west-1", f"copy-{name}") for name in names}}
+        paths = [("us", name) for name in names]
         with TrueLag(world.dynamodb_port, tables, paths, every=EVERY_SECONDS) as lag:
             for path in paths:
                 lag.wait_until_level(*path, PATIENT_SECONDS)
             away.fail(Fault.HANG)
             began, held = time.monotonic(), [megabytes(daemon)]
-            while time.monotonic() < began + SECONDS:
+            while time.monotonic() < began + seconds:
                 time.sleep(5)
                 held.append(megabytes(daemon))
             for path in paths[1:]:
@@ -72,7 +78,7 @@ def test_one_of_many_targets_that_hangs_holds_no_other_one_back(tmp_path: Path) 
             until = time.monotonic()
             others = Figures.of([each for path in paths[1:] for each in lag.lags(*path, began, until)])
             half = len(held) // 2
-            print(f"\n{TARGETS - 1} others beside one that hangs for {until - began:.0f} s: {others}")  # noqa: T201
+            print(f"\n{targets - 1} others beside one that hangs for {until - began:.0f} s: {others}")  # noqa: T201
             print(f"memory: {held[0]:.0f} MB before, {held[half]:.0f} MB halfway, {max(held):.0f} MB at most")  # noqa: T201
             assert others.p99 < SECONDS / 4, "they wait for what hangs"
             assert max(held[half:]) < max(held[:half]) + MEGABYTES_MORE, "it grows"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -91,7 +92,14 @@ class Running:
 
 @pytest.fixture
 def running(tmp_path: Path) -> Iterator[Running]:
-    with open_failing_world(tmp_path) as (world, endpoints):
+    with open_replicas(tmp_path) as opened:
+        yield opened
+
+
+@contextmanager
+def open_replicas(directory: Path) -> Iterator[Running]:
+    """Two replicas that are level."""
+    with open_failing_world(directory) as (world, endpoints):
         asyncio.run(world.create_tables())
         config = world.write_settings(through(endpoints, world.settings(rule={"cache": []}, caches={})))
         world.initialise(config)
