@@ -3,8 +3,9 @@
 Owns bounded concurrency, the order of each key, retries, and the cache actions behind every answer. Invariant: a record
 counts as done only when its effect and its cache actions are durable; nothing is given up but by the end of the program
 or the loss of the lease. What fails waits for its next try without holding anything else back: every other key of the
-page is tried before. A key whose partition is throttled, or that alone gets no answer, holds back no later page either,
-within bounds: it is carried over, and what comes of it meanwhile waits behind it.
+page is tried before. A key whose partition is throttled, that alone gets no answer, or that the home region of a mesh
+refuses holds back no later page either, within bounds: it is carried over, and what comes of it meanwhile waits behind
+it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from replicator.domain.coalescing import Run, coalesce
 from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
 from replicator.domain.health import PROBE_SECONDS
 from replicator.domain.progress import HORIZON, Position, Window
-from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, UnreadRecord
+from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, UnreadRecord, changes
 from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Tally, TargetContext
 from replicator.engine.applying.jobs import Job, Jobs, Unit
-from replicator.engine.applying.kinds import KINDS
+from replicator.engine.applying.kinds import KINDS, parks_refusals
 from replicator.engine.reading.memory_budget import weight
 from replicator.engine.waiting import Stopped, backoff, pause
 from replicator.ports.events import BatchReport
@@ -50,7 +51,9 @@ class TargetApplier:
 
     def __init__(self, context: TargetContext, *, started_at: float | None, rewind: Rewind | None = None) -> None:
         self.place = context.place
-        self._driver = KINDS[context.place.target.kind].driver(context)
+        kind = context.place.target.kind
+        self._driver = KINDS[kind].driver(context)
+        self._carries_refusals = KINDS[kind].carries_refusals and parks_refusals(context.rule, kind)
         self._context = context
         self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS
         self._rewind = rewind
@@ -106,6 +109,10 @@ class TargetApplier:
                     group.create_task(self._work(jobs, tally, more), name=f"apply-{number}")
             if jobs and not self._context.stop.is_set():
                 self._carried = {unit.key: job for job in jobs.rest() if isinstance(unit := job.units[0], Run)}
+            self._context.ahead.carry(
+                {key: [record for unit in job.units for record in changes(_records(unit))]
+                 for key, job in self._carried.items()}
+            )  # fmt: skip
         finally:
             self._tell()
             if not self._carried:
@@ -277,8 +284,8 @@ class TargetApplier:
         unit = job.units[0]
         refused = error.disposition is not Disposition.RETRY
         # Also when the whole table seems throttled: whether it takes other keys shows only when some are tried.
-        carries = KINDS[self.place.target.kind].carries and isinstance(unit, Run)
-        job.by_itself = carries and not refused and wait > 0
+        carries = not refused or (self._carries_refusals and error.disposition is Disposition.PARK)
+        job.by_itself = carries and isinstance(unit, Run) and wait > 0
         if job.by_itself:
             job.weight = sum(weight(_records(unit)) for unit in job.units)
         if refused and isinstance(unit, Run):

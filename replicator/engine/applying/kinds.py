@@ -36,8 +36,8 @@ class Kind:
     of_many_places: bool = False
     """Whether one of its places may answer while another does not: then each record is tried once, and what comes is
     read ahead, though they wait for the one that is away."""
-    carries: bool = True
-    """Whether later pages are begun while a key waits for its partition, which is throttled."""
+    carries_refusals: bool = False
+    """Whether later pages are begun, too, while a key waits that is refused and cannot be set aside."""
 
 
 def _mesh(context: TargetContext) -> MeshDriver:
@@ -71,8 +71,7 @@ KINDS: Mapping[TargetKind, Kind] = {
         # (`owing.py`); what the home region refuses has no version yet, and is waited for.
         parks=True,
         of_many_places=True,
-        # A record looks at what was read of its key behind it, which is known of the pages in hand only.
-        carries=False,
+        carries_refusals=True,
     ),
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, changes
 from replicator.engine.reading.memory_budget import _MOST_BYTES, weight
@@ -24,6 +24,7 @@ class ReadAhead:
         self._along = along
         self._records = 0
         self._bytes = 0
+        self._carried: Mapping[ItemKey, Sequence[ChangeRecord]] = {}
         self._wanted = 0
         self._rests = False
         self.room = asyncio.Event()
@@ -67,7 +68,16 @@ class ReadAhead:
             self._by_key = {}
             for page in self._pages:
                 _index(self._by_key, page)
-        return tuple(record for record in self._by_key.get(key, ()) if record.number > number)
+        carried = self._carried.get(key, ())
+        first = max(number, carried[-1].number) if carried else number
+        return (
+            *(record for record in carried if record.number > number),
+            *(record for record in self._by_key.get(key, ()) if record.number > first),
+        )
+
+    def carry(self, records: Mapping[ItemKey, Sequence[ChangeRecord]]) -> None:
+        """Records of keys that wait while their pages are passed, in stream order: no others are kept from now on."""
+        self._carried = records
 
     def need(self, by: int) -> None:
         """One more (1) or less (-1) is refused for good until more was read: then no bytes are waited for."""
