@@ -61,6 +61,10 @@ class Image(msgspec.Struct, eq=False):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Image) and self.wire == other.wire
 
+    def __ne__(self, other: object) -> bool:
+        """Stated, since a Struct's own would compare identities."""
+        return not self == other
+
     def __hash__(self) -> int:
         return hash(self.wire)
 

@@ -6,6 +6,8 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Any
 
+from msgspec import structs
+
 from replicator.domain.copying.looks import Difference, On, Seen, Side
 from replicator.domain.copying.ordered import Extra, Mended, repair_ordered
 from replicator.domain.image import Image, stamped
@@ -44,7 +46,7 @@ def stamps_uncompared(slot: Slot, request: Request) -> tuple[Slot, Response]:
         case Put(_, image, version, StampIs()):
             return replace(slot, item=Image(stamped(image, version))), Done()
         case GuardedPut(Put(when=StampIs()) as put, guard):
-            after, response = answer(replace(slot, item=None), GuardedPut(replace(put, when=Absent()), guard))
+            after, response = answer(replace(slot, item=None), GuardedPut(structs.replace(put, when=Absent()), guard))
             return (after, response) if response == Done() else (slot, response)
         case Delete(_, StampIs()):
             return replace(slot, item=None), Done()
@@ -74,7 +76,7 @@ def counted_up(difference: Difference, base: str, policy: OrderedPolicy, extra: 
             return end.value
         if isinstance(request, On) and isinstance(request.request, Put):
             put = request.request
-            request = On(request.side, replace(put, version=f"{int(put.version) + 1:0{len(put.version)}d}"))
+            request = On(request.side, structs.replace(put, version=f"{int(put.version) + 1:0{len(put.version)}d}"))
         response = yield request
 
 

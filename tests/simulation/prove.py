@@ -19,9 +19,17 @@ from hashlib import sha256
 from itertools import chain, islice, product
 from pathlib import Path
 from random import Random
+from typing import Protocol
 
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
-from tests.simulation import ablations, copying_ablations, copying_sets, versioned_ablations
+from tests.simulation import (
+    ablations,
+    copying_ablations,
+    copying_sets,
+    mesh_copying_ablations,
+    mesh_copying_sets,
+    versioned_ablations,
+)
 from tests.simulation.active_checks import regressions as shown_again
 from tests.simulation.active_scenario import Op, Scenario
 from tests.simulation.active_search import explore, walk, wander
@@ -29,6 +37,8 @@ from tests.simulation.active_words import narrated
 from tests.simulation.active_world import World
 from tests.simulation.copying_world import Explorer
 from tests.simulation.copying_world import Scenario as Copying
+from tests.simulation.mesh_copying_world import MeshExplorer
+from tests.simulation.mesh_copying_world import Scenario as MeshCopying
 from tests.simulation.versioned_machine import Machine
 from tests.simulation.versioned_search import explore as explore_ranks
 from tests.simulation.versioned_world import Scenario as Ranked
@@ -279,19 +289,36 @@ SETS: dict[str, Callable[[], Iterator[Scenario]]] = {
 """Of mode `active-active`."""
 
 
-def copying() -> Iterator[Copying]:
-    """All sets about copying."""
-    return chain.from_iterable(part() for part in copying_sets.SETS.values())
+def copying() -> Iterator[Copying | MeshCopying]:
+    """All sets about copying, in every mode."""
+    yield from chain.from_iterable(part() for part in copying_sets.SETS.values())
+    yield from chain.from_iterable(part() for part in mesh_copying_sets.SETS.values())
 
 
-EVERY: dict[str, Callable[[], Iterator[Scenario | Ranked | Copying]]] = {
+AnyScenario = Scenario | Ranked | Copying | MeshCopying
+
+EVERY: dict[str, Callable[[], Iterator[AnyScenario]]] = {
     **SETS,
     **{part.__name__: part for part in OWED_RANKS},
     "owed": owed,
     **copying_sets.SETS,
+    **mesh_copying_sets.SETS,
     "copying": copying,
 }
 """Of all modes."""
+
+
+class Searched(Protocol):
+    """What every explorer tells."""
+
+    @property
+    def states(self) -> int: ...
+    @property
+    def quiescent(self) -> int: ...
+    @property
+    def violation(self) -> str | None: ...
+    @property
+    def trace(self) -> tuple[str, ...]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +358,14 @@ SEARCHED_COPIES = (
 )
 
 
+SEARCHED_MESH_COPIES = (
+    *SEARCHED,
+    *SEARCHED_RANKS,
+    *sorted((ROOT / "replicator/domain/copying").glob("*.py")),
+    ROOT / "tests/simulation/mesh_copying_world.py",
+)
+
+
 @cache
 def fingerprint(files: tuple[Path, ...] = SEARCHED) -> str:
     """Changes when the mode or the explorer does; not when only comments and docstrings do."""
@@ -349,15 +384,14 @@ def _is_prose(part: ast.stmt) -> bool:
     return isinstance(part, ast.Expr) and isinstance(part.value, ast.Constant) and isinstance(part.value.value, str)
 
 
-def search(scenario: Scenario | Ranked | Copying) -> Line:
+def search(scenario: AnyScenario) -> Line:
     """One scenario to its end."""
     began = time.monotonic()
-    if isinstance(scenario, Ranked | Copying):
-        copied = Explorer(scenario).run() if isinstance(scenario, Copying) else None
-        ranked = copied or explore_ranks(scenario, Machine(len(scenario.ops)))  # type: ignore[union-attr, arg-type]
-        violation = "\n".join([ranked.violation, *ranked.trace]) if ranked.violation else None
+    if not isinstance(scenario, Scenario):
+        other = _searched(scenario)
+        violation = "\n".join([other.violation, *other.trace]) if other.violation else None
         took = round(time.monotonic() - began, 2)
-        return Line(str(scenario), code_of(scenario), ranked.states, ranked.quiescent, 0, took, violation)
+        return Line(str(scenario), code_of(scenario), other.states, other.quiescent, 0, took, violation)
     result = explore(scenario)
     violation = result.violation
     if violation is not None:
@@ -366,11 +400,27 @@ def search(scenario: Scenario | Ranked | Copying) -> Line:
     return Line(str(scenario), code_of(scenario), result.states, result.quiescent, result.most_writes, took, violation)
 
 
-def code_of(scenario: Scenario | Ranked | Copying) -> str:
+def _searched(scenario: Ranked | Copying | MeshCopying) -> Searched:
+    match scenario:
+        case Ranked():
+            return explore_ranks(scenario, Machine(len(scenario.ops)))
+        case Copying():
+            return Explorer(scenario).run()
+        case _:
+            return MeshExplorer(scenario).run()
+
+
+def code_of(scenario: AnyScenario) -> str:
     """The fingerprint of what a scenario is searched with."""
-    if isinstance(scenario, Copying):
-        return fingerprint(SEARCHED_COPIES)
-    return fingerprint(SEARCHED_RANKS if isinstance(scenario, Ranked) else SEARCHED)
+    match scenario:
+        case Ranked():
+            return fingerprint(SEARCHED_RANKS)
+        case Copying():
+            return fingerprint(SEARCHED_COPIES)
+        case MeshCopying():
+            return fingerprint(SEARCHED_MESH_COPIES)
+        case _:
+            return fingerprint(SEARCHED)
 
 
 def prove_set(name: str, results: Path, workers: int) -> bool:
@@ -485,11 +535,13 @@ SHOWN: dict[str, Callable[[str], list[str] | None]] = {
     **dict.fromkeys(ablations.ABLATIONS, ablations.shown),
     **dict.fromkeys(versioned_ablations.ABLATIONS, versioned_ablations.shown),
     **dict.fromkeys(copying_ablations.ABLATIONS, copying_ablations.shown),
+    **dict.fromkeys(mesh_copying_ablations.ABLATIONS, mesh_copying_ablations.shown),
 }
 REMOVALS = {
     **{name: ablation.removed for name, ablation in ablations.ABLATIONS.items()},
     **{name: ablation.removed for name, ablation in versioned_ablations.ABLATIONS.items()},
     **{name: ablation.removed for name, ablation in copying_ablations.ABLATIONS.items()},
+    **{name: ablation.removed for name, ablation in mesh_copying_ablations.ABLATIONS.items()},
 }
 
 

@@ -5,6 +5,7 @@ What CI can afford; `make prove SET=copying` searches more. Nothing in a scenari
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 
 import pytest
@@ -13,39 +14,66 @@ from tests.simulation import prove
 from tests.simulation.copying_ablations import ABLATIONS, found
 from tests.simulation.copying_sets import SETS
 from tests.simulation.copying_world import Explorer, Scenario
+from tests.simulation.mesh_copying_ablations import ABLATIONS as MESH_ABLATIONS
+from tests.simulation.mesh_copying_ablations import found as found_in_a_mesh
+from tests.simulation.mesh_copying_sets import SETS as MESH_SETS
+from tests.simulation.mesh_copying_world import MeshExplorer
+from tests.simulation.mesh_copying_world import Scenario as MeshScenario
 
 
-def searched(scenarios: list[Scenario]) -> int:
+def searched(scenarios: Sequence[Scenario | MeshScenario]) -> int:
     quiescent = 0
     for scenario in scenarios:
-        result = Explorer(scenario).run()
+        result = Explorer(scenario).run() if isinstance(scenario, Scenario) else MeshExplorer(scenario).run()
         assert result.violation is None, "\n".join([str(scenario), result.violation, *result.trace])
         quiescent += result.quiescent
     assert quiescent >= len(scenarios), "a search without an end proves nothing"
     return quiescent
 
 
-@pytest.mark.parametrize("name", SETS)
+EVERY: dict[str, Callable[[], Iterator[Scenario | MeshScenario]]] = {**SETS, **MESH_SETS}
+LARGE = {
+    "copying_mesh_seeds": 12,
+    "copying_mesh_seeds_three": 6,
+    "copying_mesh_seeds_more": 2,
+    "copying_mesh_seeds_crash": 8,
+}
+"""Sets whose scenarios take long, and how many of them a long test takes."""
+
+
+@pytest.mark.parametrize("name", sorted(EVERY.keys() - LARGE.keys()))
 def test_a_copier_brings_and_mends_whatever_happens_meanwhile(name: str) -> None:
-    every = list(SETS[name]())
+    every = list(EVERY[name]())
     searched(every[len(every) // 7 :: len(every) // 3])
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", SETS)
+@pytest.mark.parametrize("name", EVERY)
 def test_a_copier_brings_and_mends_whatever_happens_meanwhile_in_more_scenarios(name: str) -> None:
-    every = list(SETS[name]())
-    searched(every[3 :: len(every) // 60])
+    every = list(EVERY[name]())
+    searched(every[3 :: len(every) // LARGE.get(name, 30)])
+
+
+@pytest.mark.parametrize("share", range(4))
+def test_old_items_of_two_regions_come_together_and_what_is_lost_is_logged(share: int) -> None:
+    searched([scenario for scenario in MESH_SETS["copying_mesh_seeds"]() if not any(scenario.ops)][share::4])
 
 
 def test_no_scenario_is_there_twice() -> None:
-    every = [str(scenario) for scenario in chain.from_iterable(part() for part in SETS.values())]
+    every = [str(scenario) for scenario in chain.from_iterable(part() for part in EVERY.values())]
     assert len(set(every)) == len(every)
 
 
 @pytest.mark.parametrize("name", ABLATIONS)
 def test_a_rule_of_copying_that_is_taken_out_is_missed(name: str) -> None:
     assert found(name).violation is not None, f"without {ABLATIONS[name].removed} nothing goes wrong"
+
+
+@pytest.mark.parametrize("name", MESH_ABLATIONS)
+def test_a_rule_of_copying_in_a_mesh_that_is_taken_out_is_missed_and_cures_when_it_is_back(name: str) -> None:
+    ablation = MESH_ABLATIONS[name]
+    assert found_in_a_mesh(name).violation is not None, f"without {ablation.removed} nothing goes wrong"
+    searched([ablation.scenario])
 
 
 @pytest.mark.parametrize("name", [name for name in ABLATIONS if name != "copy_waits"])

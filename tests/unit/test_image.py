@@ -246,3 +246,9 @@ def test_typed_values_become_plain_json(typed: Typed, expected: object) -> None:
 @given(values())
 def test_every_typed_value_has_a_plain_form_that_is_json(typed: Typed) -> None:
     assert json.loads(json.dumps(plain(typed))) == plain(typed)
+
+
+def test_images_are_unequal_exactly_when_they_are_not_equal() -> None:
+    one, same, other = Image(b'{"pk":{"S":"k"}}'), Image(b'{"pk":{"S":"k"}}'), Image(b'{"pk":{"S":"l"}}')
+    assert (one == same, one != same) == (True, False)
+    assert (one == other, one != other) == (False, True)

@@ -74,9 +74,14 @@ def _seeded(mesh: Mesh, region: RegionId, key: ItemKey, item: Held) -> Steps[Hel
 
 
 def _bring_seed(mesh: Mesh, region: RegionId, key: ItemKey, item: Held, stamp: Stamp) -> Steps[None]:
-    """Bring a seeded item to another region; what is equal there only gets the stamp, and is no conflict."""
+    """Bring a seeded item to another region; what is equal there only gets the stamp, and is no conflict.
+
+    What has no stamp there gets its own first, unless it is equal and its own is the lesser: the greatest shall win, in
+    whatever order regions are scanned.
+    """
     there = yield from look(mesh, region, key)
-    if there is not None and there.seen is None and there.content != item.content:
+    is_equal = there is not None and there.content == item.content and seed_version(region) < stamp.version
+    if there is not None and there.seen is None and not is_equal:
         there = yield from _seeded(mesh, region, key, there)
     while there is not None and there.content == item.content and there.kind is not StampKind.MARK:
         if there.version is not None and there.version >= stamp.version:

@@ -24,7 +24,7 @@ from replicator.domain.copying.meshes import (
 )
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, unreserved
-from replicator.domain.modes.requests import At, RaiseTombstone, RegionSteps
+from replicator.domain.modes.requests import RegionSteps
 from replicator.domain.modes.versioned.drain import delete_again
 from replicator.domain.modes.versioned.ranks import Rank, rank_of
 from replicator.domain.modes.versioned.replicate import Party, VersionedMesh, item_in, join, tombstone_in
@@ -130,18 +130,11 @@ def repair_versioned(
         left = should.lacking
     party = Party(rank, None if rank.deleted else should.item, should.region, None)
     for region, its in seen.items():
-        if rank.deleted:
-            yield from logged_as(ConflictKind.REPAIR, _delete(mesh, region, key, party, its))
+        if rank.deleted:  # also where nothing stood: an older image may have been brought there since
+            steps = delete_again(replace(mesh, home=region), region, key, party, None)
+            yield from logged_as(ConflictKind.REPAIR, steps)
         elif region not in left and not is_same(should.item, its.item):
             yield from logged_as(ConflictKind.REPAIR, join(mesh, key, party, region, None, ()))
     if rank.deleted:
         return MeshMended.DELETED
     return MeshMended.LEFT if left else MeshMended.PUT
-
-
-def _delete(mesh: VersionedMesh, region: RegionId, key: ItemKey, delete: Party, its: Standing) -> RegionSteps[None]:
-    """Let a region remember a delete and carry it out, if it holds an item; else only remember it."""
-    if its.item is None:
-        yield At(region, RaiseTombstone(key, delete.rank.version))
-    else:
-        yield from delete_again(replace(mesh, home=region), region, key, delete, None)
