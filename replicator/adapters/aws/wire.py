@@ -19,10 +19,11 @@ from botocore.exceptions import ClientError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, is_object, translate
 from replicator.adapters.aws.transport.choice import Choice
-from replicator.adapters.aws.transport.lean import LeanTransport, ServiceError
+from replicator.adapters.aws.transport.lean import ServiceError
 from replicator.domain.errors import ReplicatorError, Unreachable
 
 if TYPE_CHECKING:
+    from replicator.adapters.aws.transport.connections import Answer
     from replicator.ports.targets import Fence
 
 _HTTP_ERRORS = 300
@@ -35,6 +36,10 @@ class _Exchange:
     answer: bytes = b""
     checksum: str | None = None
     date: str = ""
+
+    def take(self, answer: Answer) -> None:
+        """This is what was answered."""
+        self.answer, self.checksum, self.date = answer.body, answer.checksum, answer.date or ""
 
 
 _exchange: ContextVar[_Exchange | None] = ContextVar("replicator_exchange", default=None)
@@ -91,10 +96,21 @@ class Wire:
         """
         exchange = _Exchange(body, fence)
         try:
-            await self._send(operation, exchange, hints)
+            transport = credentials = None
+            if self._opener is not None:
+                credentials = await self._credentials.get_frozen_credentials()
+                if self._choice is None or credentials.account_id != self._account:
+                    await self._choose(self._opener, credentials.account_id)
+                transport = None if self._choice is None else self._choice.transport
+            if transport is None:
+                await self._send_by_client(operation, exchange, hints)
+            else:
+                exchange.take(await transport.send(operation, body, fence, credentials))
         except ReplicatorError:
             raise
         except ClientError as error:
+            if isinstance(error, ServiceError):
+                exchange.take(error.answer)
             code = error_code(error)
             if code in {CONDITION_FAILED, TRANSACTION_CANCELLED}:
                 _verify(exchange, what)
@@ -105,29 +121,12 @@ class Wire:
         _verify(exchange, what)
         return exchange.answer, exchange.date
 
-    async def _send(self, operation: str, exchange: _Exchange, hints: Mapping[str, object]) -> None:
-        if self._opener is not None:
-            credentials = await self._credentials.get_frozen_credentials()
-            if self._choice is None or credentials.account_id != self._account:
-                await self._choose(self._opener, credentials.account_id)
-            transport = None if self._choice is None else self._choice.transport
-            if transport is not None:
-                await self._send_by(transport, operation, exchange, credentials)
-                return
+    async def _send_by_client(self, operation: str, exchange: _Exchange, hints: Mapping[str, object]) -> None:
         token = _exchange.set(exchange)
         try:
             await getattr(self._client, xform_name(operation))(**hints)
         finally:
             _exchange.reset(token)
-
-    @staticmethod
-    async def _send_by(transport: LeanTransport, operation: str, exchange: _Exchange, credentials: Any) -> None:
-        try:
-            answer = await transport.send(operation, exchange.body, exchange.fence, credentials)
-        except ServiceError as error:
-            exchange.answer, exchange.checksum = error.answer.body, error.answer.checksum
-            raise
-        exchange.answer, exchange.checksum, exchange.date = answer.body, answer.checksum, answer.date or ""
 
     async def _choose(self, opener: Opener, account: str | None) -> None:
         async with self._turn:

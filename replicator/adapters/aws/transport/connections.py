@@ -207,40 +207,38 @@ class ConnectionPool:
         when a kept connection turns out to be closed. Raises `ConnectTimeout`, `ReadTimeout`, `BrokenExchange`, or what
         the system says of a connection (`OSError`).
         """
-        await self._slot()
+        if self._open < self._most and not self._waiting:
+            self._open += 1
+        else:
+            await self._slot()
+        loop = asyncio.get_running_loop()
         try:
             while True:
-                connection = self._take_kept()
-                was_kept = connection is not None
+                connection = kept = self._take_kept(loop.time())
                 if connection is None:
                     connection = await self._connect()
+                is_whole, deadline = False, None
                 try:
-                    return await self._exchange_on(connection, prepare)
+                    head, body = prepare()
+                    waiter: asyncio.Future[Answer] = loop.create_future()
+                    connection.send(head, body, waiter)
+                    deadline = loop.call_later(self._read_seconds, _out_of_time, waiter)
+                    answer = await waiter
+                    is_whole = True
                 except BrokenExchange as error:
-                    if not (repeatable and was_kept and error.unanswered):
+                    if not (repeatable and kept is not None and error.unanswered):
                         raise
+                else:
+                    return answer
+                finally:
+                    if deadline is not None:
+                        deadline.cancel()
+                    if is_whole and not connection.closed and not self._is_closed:
+                        self._keep(connection, loop.time())
+                    elif not connection.closed:
+                        connection.close()
         finally:
             self._free_slot()
-
-    async def _exchange_on(self, connection: _Connection, prepare: Callable[[], tuple[bytes, bytes]]) -> Answer:
-        loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[Answer] = loop.create_future()
-        is_whole = False
-        deadline = None
-        try:
-            head, body = prepare()
-            connection.send(head, body, waiter)
-            deadline = loop.call_later(self._read_seconds, _out_of_time, waiter)
-            answer = await waiter
-            is_whole = True
-            return answer
-        finally:
-            if deadline is not None:
-                deadline.cancel()
-            if is_whole and not connection.closed and not self._is_closed:
-                self._keep(connection, loop.time())
-            elif not connection.closed:
-                connection.close()
 
     def _keep(self, connection: _Connection, now: float) -> None:
         """Keep a connection for later, and none of those that stood too long: what a burst opened does not stay."""
@@ -249,9 +247,8 @@ class ConnectionPool:
         while self._kept and (self._kept[0].closed or now - self._kept[0].idle_since > _KEPT_SECONDS):
             self._kept.popleft().close()
 
-    def _take_kept(self) -> _Connection | None:
+    def _take_kept(self, now: float) -> _Connection | None:
         """The connection that was used last; those that stood too long or are too old are closed."""
-        now = asyncio.get_running_loop().time()
         while self._kept:
             connection = self._kept.pop()
             if not connection.closed and now - connection.idle_since <= _KEPT_SECONDS and now < connection.ends_at:
@@ -279,9 +276,6 @@ class ConnectionPool:
     # -- slots -------------------------------------------------------------------------------------------------------
 
     async def _slot(self) -> None:
-        if self._open < self._most and not self._waiting:
-            self._open += 1
-            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         try:

@@ -118,13 +118,12 @@ class LeanTransport:
         self._head = (
             f"POST / HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {service.content_type}\r\n"
             f"User-Agent: replicator/{__version__}\r\nAccept-Encoding: identity\r\n"
-        )
+        ).encode("latin-1")
 
     def request(self, operation: str, body: bytes, credentials: Any, now: float) -> bytes:
         """The head of a request as it is sent at a time of the service's clock, in seconds since 1970."""
-        target = f"{self._service.target}.{operation}"
-        signed = self._signer.headers(credentials, target, body, now)
-        return f"{self._head}X-Amz-Target: {target}\r\n{signed}Content-Length: {len(body)}\r\n\r\n".encode("latin-1")
+        signed = self._signer.headers(credentials, f"{self._service.target}.{operation}", body, now)
+        return b"%b%bContent-Length: %d\r\n\r\n" % (self._head, signed, len(body))
 
     async def send(self, operation: str, body: bytes, fence: Fence | None, credentials: Any) -> Answer:
         """Send a call; an answer that is no error. Errors are those of the stock client.
