@@ -153,7 +153,7 @@ def other(consumer: str, world: World, records: int, case: Case, certificate: Ce
 # -- the daemon --------------------------------------------------------------------------------------------------------
 
 
-def configuration(world: World, client: str, endpoint: Endpoint, case: Case, group: str) -> dict[str, Any]:
+def configuration(world: World, client: str, url: str, case: Case, group: str) -> dict[str, Any]:
     """Everything by default, but where things are."""
     settings = world.settings(
         group=group,
@@ -167,9 +167,9 @@ def configuration(world: World, client: str, endpoint: Endpoint, case: Case, gro
     )
     regions: dict[str, Any] = {"de": {"region": "us-west-2", "endpoint_url": world.endpoint}}
     for name, region in _REGIONS.items():
-        regions[name] = {"region": region, "endpoint_url": endpoint.url}
+        regions[name] = {"region": region, "endpoint_url": url}
     if case.mode == "ordered":
-        regions["us"] |= {"endpoint_url": world.endpoint, "endpoints": {"streams": endpoint.url}}
+        regions["us"] |= {"endpoint_url": world.endpoint, "endpoints": {"streams": url}}
     else:
         rule = settings["rules"][0]
         for key in ("source", "replicas"):
@@ -192,13 +192,10 @@ def ours(  # noqa: PLR0913, PLR0917 - a case and what it is measured with
     client: str, world: World, records: int, case: Case, certificate: Certificate | None, turn: int, look: Look | None
 ) -> Figures:
     """The daemon."""
+    group = f"bench-{turn}"
+    world.initialise(world.write_settings(configuration(world, client, world.endpoint, case, group), "init.yaml"))
     with answering(world.endpoint, records, case, certificate) as endpoint:
-        config = world.write_settings(configuration(world, client, endpoint, case, f"bench-{turn}"))
-        plain = case if not case.tls else Case(case.mix, case.mode)
-        with answering(world.endpoint, 1, plain, None) as before:  # tables are made without certificates
-            world.initialise(
-                world.write_settings(configuration(world, client, before, plain, f"bench-{turn}"), "init.yaml")
-            )
+        config = world.write_settings(configuration(world, client, endpoint.url, case, group))
         log = world.directory / f"daemon-{turn}.log"
         under = () if look is None else (look.module, str(look.file))
         with daemon(config, log, under=under, environment=endpoint.environment) as process:
