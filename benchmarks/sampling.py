@@ -49,10 +49,10 @@ class Samples:
     def collect(self, phase: str, figures: dict[str, int]) -> None:
         """The garbage collector begins or ends."""
         if phase == "start":
-            self._collecting_since = time.perf_counter()
+            self._collecting_since = time.process_time()
         else:
             self.collections[figures["generation"]] += 1
-            spent = round((time.perf_counter() - self._collecting_since) * 1e6)
+            spent = round((time.process_time() - self._collecting_since) * 1e6)
             self.collecting_microseconds[figures["generation"]] += spent
 
     def shown(self) -> str:

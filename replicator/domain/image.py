@@ -18,6 +18,7 @@ from replicator.domain.versions import RESERVED_PREFIX, STAMP
 
 _RAW_ATTRIBUTES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ATTRIBUTES = msgspec.json.Decoder(dict[str, dict[str, Any]])
+_TYPED = msgspec.json.Decoder(dict[str, Any])
 _ENCODE = msgspec.json.Encoder().encode
 _ESCAPE = b"\\u"  # a name may be written with escapes
 _SHORT_ESCAPES = '"\\/'
@@ -45,6 +46,16 @@ class Image(msgspec.Struct, eq=False):
             except (msgspec.DecodeError, ValueError) as error:
                 raise MalformedRecord(f"An item image is not DynamoDB JSON ({error}).") from error
         return self._attributes
+
+    def attribute(self, name: str) -> dict[str, Any] | None:
+        """One attribute, decoded, and nothing else of the item; None when it has none of that name."""
+        if self._attributes is not None:
+            return self._attributes.get(name)
+        try:
+            raw = _RAW_ATTRIBUTES.decode(self.wire).get(name)
+            return None if raw is None else _TYPED.decode(raw)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise MalformedRecord(f"An item image is not DynamoDB JSON ({error}).") from error
 
     @property
     def stamp(self) -> str | None:

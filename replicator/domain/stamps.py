@@ -17,7 +17,7 @@ from hashlib import sha256
 
 import msgspec
 
-from replicator.domain.image import Image, canonical
+from replicator.domain.image import Image, canonical, unreserved
 from replicator.domain.versions import GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP
 
 NO_PARENT = "-"
@@ -25,6 +25,9 @@ NO_PARENT = "-"
 
 NONCE_BYTES = 6
 """Randomness of a nonce: 8 characters of base64url."""
+
+_LARGEST_KEPT = 2048
+"""Bytes of an item whose hash is kept for a while: one write is met eight times, by two images of its item."""
 
 _CONTENT_LENGTH = 16
 _PARENT_LENGTH = 12
@@ -103,7 +106,15 @@ def _next_counter(version: Version) -> Version:
 
 def content_of(image: Image, attribute: str = STAMP) -> str:
     """Hash of what an item holds besides its stamp: equal exactly for equal items, however they are spelled."""
-    return _digest(canonical(image, attribute), _CONTENT_LENGTH)
+    bare = unreserved(image, attribute)
+    if len(bare.wire) > _LARGEST_KEPT:
+        return _digest(canonical(bare, attribute), _CONTENT_LENGTH)
+    return _content_of_wire(bare.wire, attribute)
+
+
+@lru_cache(maxsize=2048)
+def _content_of_wire(wire: bytes, attribute: str) -> str:
+    return _digest(canonical(Image(wire), attribute), _CONTENT_LENGTH)
 
 
 def parent_of(version: Version) -> str:
@@ -187,7 +198,7 @@ def held(image: Image | None, attribute: str = STAMP) -> Held | None:
     """Look at an item; None when there is none. `attribute` is the name of the attribute that carries the stamp."""
     if image is None:
         return None
-    typed = image.attributes.get(attribute)
+    typed = image.attribute(attribute)
     text = None if typed is None else typed.get("S")
     return Held(
         image=image,
