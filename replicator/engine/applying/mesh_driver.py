@@ -15,7 +15,7 @@ from replicator.domain.coalescing import Run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import Disposition, MalformedRecord, ReplicatorError
 from replicator.domain.identifiers import RegionId
-from replicator.domain.image import canonical, unreserved
+from replicator.domain.image import Image
 from replicator.domain.modes.active_active.classify import Origin, classify
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.ordered import Effect
@@ -36,7 +36,7 @@ from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.owed_keys import is_refusal
 from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import ActivePlan, VersionedPlan
-from replicator.domain.stamps import held
+from replicator.domain.stamps import content_of, held
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.context import Begun, Tally, TargetContext
@@ -129,8 +129,8 @@ class MeshDriver:
             plans = [(cache_rule, plan_invalidation(cache_rule, (record,))) for cache_rule in caches]
             await self._context.sync_caches(plans, tally)
 
-    def _content(self, image: Any) -> bytes | None:
-        return None if image is None else canonical(unreserved(image, self._stamp))
+    def _content(self, image: Image | None) -> str | None:
+        return None if image is None else content_of(image, self._stamp)
 
     async def _replicate(self, record: ChangeRecord, tally: Tally) -> Effect:
         """Settle a record at home, then bring it to every other region; another try goes on where this one failed."""
