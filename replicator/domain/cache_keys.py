@@ -42,6 +42,9 @@ class KeyTemplate:
         if any("%" in literal for literal in between):
             raise ValueError("has a % between two placeholders, where it could be taken for an escaped character")
         self._parts = [(literal, name) for literal, name, _, _ in parts]
+        first = next(place for place, part in enumerate(parts) if part[1] is not None)
+        self._before = "".join(literal for literal, _, _, _ in parts[: first + 1])
+        self._behind = "".join(literal for literal, _, _, _ in parts[first + 1 :])
         self._escapes = str.maketrans({char: _percent(char) for char in _ALWAYS_ESCAPED + "".join(between)})
 
     def key(self, image: Image) -> str | None:
@@ -56,6 +59,11 @@ class KeyTemplate:
 
     def of_every(self, key: ItemKey) -> str | None:
         """The cache key of every item with this primary key; None when the template names other attributes, too."""
+        if len(key.parts) == 1 == len(self.attributes):
+            ((name, _, value),) = key.parts
+            if name != self.attributes[0]:
+                return None
+            return f"{self._before}{value.translate(self._escapes)}{self._behind}"
         return self._filled({name: value for name, _, value in key.parts})
 
     def _filled(self, values: Mapping[str, str]) -> str | None:
@@ -167,7 +175,7 @@ def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change)
 def plan_invalidation(rule: CacheRule, records: Sequence[ChangeRecord]) -> CachePlan:
     """Drop the entry of every key that any image of the records, which are of one item, had."""
     keys, keyless = _touched_keys(rule, records)
-    return CachePlan(tuple(Invalidate(key) for key in keys), keyless)
+    return CachePlan(tuple([Invalidate(key) for key in keys]), keyless)
 
 
 def _key_of(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) -> str | None:

@@ -10,7 +10,7 @@ from replicator.domain.image import unreserved
 from replicator.domain.modes.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
-from replicator.domain.versions import ordered_version
+from replicator.domain.versions import version_of
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -53,7 +53,7 @@ def plan_run(rule: Rule, run: Run, generation: int) -> Change | None:
     return Change(
         action=action,
         key=run.key,
-        version=ordered_version(rule.epoch, generation, record.number),
+        version=version_of(rule.epoch, generation, record.sequence),
         old=run.records[0].old,
         new=unreserved(record.new) if action is Action.PUT and record.new is not None else None,
         source=rule.source,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 
 from replicator.domain.errors import WorldMismatch
+from replicator.domain.identifiers import SequenceNumber
 
 STAMP = "_rep"
 """Name of the attribute that carries an item's version on a replica."""
@@ -56,6 +57,11 @@ def ordered_version(epoch: int, generation: int, sequence: int) -> str:
     if len(version) != ORDERED_WIDTH or sequence < 0:
         raise ValueError(f"sequence {sequence} does not fit a version")
     return version
+
+
+def version_of(epoch: int, generation: int, sequence: SequenceNumber) -> str:
+    """The same of a sequence number as the source wrote it, which `sequence_number` has let pass."""
+    return f"{_of_stream(epoch, generation)}{sequence:0>{SEQUENCE_DIGITS}}"
 
 
 @lru_cache(maxsize=1024)

@@ -8,12 +8,15 @@ on is for other limits to say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Hashable
+from collections.abc import Coroutine, Hashable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.health import Health
 from replicator.engine.waiting import Stopped, jitter
+
+_NEVER = float("inf")
 
 _HANGS_SECONDS = 1.0
 """What has waited for so long when something answers again was sent to what was away."""
@@ -37,16 +40,38 @@ class _Rest:
             self.timeout.reschedule(asyncio.get_running_loop().time())
 
 
-class _Try:
-    """What is under way. `cancelling`: how often its task was to be cancelled when it began."""
+class Trial:
+    """What one task asks, one thing after the other. `began`: when it asked what it waits for; infinite between."""
 
-    __slots__ = ("began", "cancelling", "given_up", "task")
+    __slots__ = ("_cancelling", "_given_up", "_task", "began")
 
-    def __init__(self, task: asyncio.Task[Any], began: float) -> None:
-        self.task = task
-        self.began = began
-        self.cancelling = task.cancelling()
-        self.given_up = False
+    def __init__(self, task: asyncio.Task[Any]) -> None:
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._given_up = False
+        self.began = _NEVER
+
+    async def attempt(self, doing: Coroutine[Any, Any, Answer], now: float) -> Answer:
+        """Do something that may be repeated; what hangs since before it came back is given up, to be tried again."""
+        self.began = now
+        try:
+            return await doing
+        except asyncio.CancelledError as error:
+            # As a timeout of the standard library does it; making one costs more than all the rest here.
+            if self._given_up and self._task.cancelling() - 1 <= self._cancelling:
+                raise Unreachable("It did not answer, and others were answered since.") from error
+            raise
+        finally:
+            self.began = _NEVER
+            if self._given_up:
+                self._given_up = False
+                self._task.uncancel()
+
+    def give_up(self, began: float) -> None:
+        """End what was asked then, if it still hangs."""
+        if self.began == began and not self._given_up:
+            self._given_up = True
+            self._task.cancel()
 
 
 class Probing:
@@ -55,7 +80,7 @@ class Probing:
     def __init__(self) -> None:
         self._health = Health()
         self._resting: dict[asyncio.Timeout, _Rest] = {}
-        self._trying: set[_Try] = set()
+        self._trials: set[Trial] = set()
         self._next: asyncio.TimerHandle | None = None
 
     @property
@@ -76,32 +101,26 @@ class Probing:
                 self._next = None
             for rest in self._resting.values():
                 rest.end()
-            for hanging in self._trying:
-                if hanging.began < _now() - _HANGS_SECONDS:
-                    asyncio.get_running_loop().call_soon(self._give_up, hanging)
+            for trial in self._trials:
+                if trial.began < _now() - _HANGS_SECONDS:
+                    asyncio.get_running_loop().call_soon(trial.give_up, trial.began)
 
-    def _give_up(self, hanging: _Try) -> None:
-        if hanging in self._trying and not hanging.given_up:
-            hanging.given_up = True
-            hanging.task.cancel()
-
-    async def attempt(self, doing: Coroutine[Any, Any, Answer]) -> Answer:
-        """Do something that may be repeated; what hangs since before it came back is given up, to be tried again."""
+    @contextmanager
+    def trying(self) -> Iterator[Trial]:
+        """What the current task asks here."""
         task = asyncio.current_task()
         assert task is not None, "a coroutine runs in a task"
-        trial = _Try(task, _now())
-        self._trying.add(trial)
+        trial = Trial(task)
+        self._trials.add(trial)
         try:
-            return await doing
-        except asyncio.CancelledError as error:
-            # As a timeout of the standard library does it; making one costs more than all the rest here.
-            if trial.given_up and task.cancelling() - 1 <= trial.cancelling:
-                raise Unreachable("It did not answer, and others were answered since.") from error
-            raise
+            yield trial
         finally:
-            self._trying.discard(trial)
-            if trial.given_up:
-                task.uncancel()
+            self._trials.discard(trial)
+
+    async def attempt(self, doing: Coroutine[Any, Any, Answer]) -> Answer:
+        """Do one thing that may be repeated; what hangs since before it came back is given up, to be tried again."""
+        with self.trying() as trial:
+            return await trial.attempt(doing, _now())
 
     def failed(self, asked_by: Hashable, error: ReplicatorError, began: float) -> bool:
         """A try that began then, by the loop's time, got no answer; whether what asked is to wait for its turn."""

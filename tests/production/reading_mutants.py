@@ -218,7 +218,7 @@ def _ever_slower(_: Any) -> Any:
 
 
 def _counts_and_waits_for_nothing(_: Any) -> Any:
-    def count(self: Any, records: Any, sign: int) -> None:
+    def count(self: Any, records: int, size: int) -> None:
         self.room.set()
 
     return count

@@ -9,6 +9,7 @@ from msgspec import structs
 
 from replicator.domain.cache_keys import CacheRule, CacheVerb, Invalidate, KeyTemplate, Refresh, plan_cache
 from replicator.domain.identifiers import RegionId, SequenceNumber
+from replicator.domain.image import Image
 from replicator.domain.modes.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, item_key
 from replicator.domain.versions import at_sequence, ordered_version
@@ -227,3 +228,10 @@ def test_coalescing_never_hides_a_cache_key(writes: list[tuple[bool, str | None]
     alone = [action.key for one in records for action in plan_cache(rule(verb), [one], change(None)).actions]
     assert {action.key for action in together.actions} == set(alone)
     assert len({action.key for action in together.actions}) == len(together.actions)
+
+
+@pytest.mark.parametrize("template", ["order:{pk}", "{pk}", "a{{b{pk}c}}d", "{pk}:{pk}", "{sk}/{pk}", "x{pk}|{other}"])
+def test_the_key_alone_tells_the_same_cache_key_as_an_image_where_the_template_names_no_more(template: str) -> None:
+    rule = KeyTemplate(template)
+    for wire in (b'{"pk":{"S":"a%{b}:|/c"}}', b'{"pk":{"N":"1"},"sk":{"S":"s:1"}}'):
+        assert rule.of_every(item_key(wire)) == rule.key(Image(wire))

@@ -23,6 +23,7 @@ from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Tally, TargetContext
 from replicator.engine.applying.jobs import Job, Jobs, Unit
 from replicator.engine.applying.kinds import KINDS, parks_refusals
+from replicator.engine.probing import Trial
 from replicator.engine.reading.memory_budget import weight
 from replicator.engine.waiting import Stopped, backoff, pause
 from replicator.ports.events import BatchReport
@@ -66,6 +67,8 @@ class TargetApplier:
         self.done_at = 0.0
         """When a record last was done (monotonic)."""
         self._moved: Callable[[Position], None] = _told_nobody
+        self._took = False
+        """Whether a change was taken that is not told yet."""
         self._told: Position = HORIZON
         self._telling: asyncio.Handle | None = None
         """Set while something was done that is told with the loop's next turn."""
@@ -173,6 +176,10 @@ class TargetApplier:
         A job that is left because the program stops, or to be carried over, leaves a hole that the frontier does not
         pass.
         """
+        with self._context.ports.probing.trying() as trial:
+            await self._work_on(jobs, tally, more, trial)
+
+    async def _work_on(self, jobs: Jobs, tally: Tally, more: asyncio.Event | None, trial: Trial) -> None:
         stop, gate, probing = self._context.stop, self._context.ports.gate, self._context.ports.probing
         while jobs and not stop.is_set():
             may_leave = jobs.wait_by_themselves() and self._window.in_flight <= _MOST_BEHIND
@@ -187,7 +194,7 @@ class TargetApplier:
                 if gate.error is not None or probing.error is not None:
                     await self._pass_gate(job)
                     await self._until_it_answers(job)
-                failed_in = await self._try(job, tally)
+                failed_in = await self._try(job, tally, trial)
             except Stopped:
                 jobs.put_back(job)
                 return
@@ -234,15 +241,21 @@ class TargetApplier:
 
     def _done(self, record: StreamRecord) -> None:
         self._window.done(record.sequence)
+        self._tell_soon()
+
+    def _tell_soon(self) -> None:
         if self._telling is None:
             self._telling = asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
-        """Tell how far it is; what is done in one turn of the loop is told at once."""
+        """Tell that it answers, and how far it is; what is done in one turn of the loop is told at once."""
         if self._telling is None:
             return
         self._telling.cancel()
         self._telling = None
+        if self._took:
+            self._took = False
+            self._context.ports.probing.answered()
         self.done_at = self._context.clock.monotonic()
         frontier = self._window.frontier
         if frontier != self._told:
@@ -250,17 +263,17 @@ class TargetApplier:
             self._moved(frontier)
             self._context.observer.moved(self.place, frontier)
 
-    async def _try(self, job: Job, tally: Tally) -> float | None:
+    async def _try(self, job: Job, tally: Tally, trial: Trial) -> float | None:
         """Apply a unit once; None when it is applied or set aside, else in how many seconds to try again.
 
         A refusal that repeats is reported to the observer with its key. A record that is refused for good may be
         superseded by a later one of its key, as soon as that was read.
         """
-        wanted, probing = job.wanted, self._context.ports.probing
+        wanted = job.wanted
         began = asyncio.get_running_loop().time()
         carried_out = self._driver.apply(wanted, tally) if isinstance(wanted, Run) else self._set_aside(wanted, tally)
         try:
-            took = await probing.attempt(carried_out)
+            took = await trial.attempt(carried_out, began)
         except ReplicatorError as error:
             if error.disposition is Disposition.RELINQUISH:
                 raise
@@ -268,7 +281,8 @@ class TargetApplier:
             self._context.ports.gate.doubt(error)
             return self._failed(job, error, began)
         if took:  # what was only passed over says nothing
-            probing.answered()
+            self._took = True
+            self._tell_soon()
         return None
 
     async def _set_aside(self, record: UnreadRecord, tally: Tally) -> bool:
@@ -279,6 +293,7 @@ class TargetApplier:
         return False
 
     def _failed(self, job: Job, error: ReplicatorError, began: float) -> float:
+        self._tell()
         job.attempt += 1
         wait = self._pause(job, error, began)
         unit = job.units[0]

@@ -17,7 +17,8 @@ class ReadAhead:
     """
 
     def __init__(self, most_records: int = 1000, along: Callable[[int], bool] = lambda _: False) -> None:
-        self._pages: deque[Sequence[StreamRecord]] = deque()
+        self._pages: deque[tuple[Sequence[StreamRecord], int]] = deque()
+        """With their bytes."""
         self._by_key: dict[ItemKey, list[ChangeRecord]] | None = None
         """Their records by key; made when it is first asked for, which most targets never do."""
         self._most_records = most_records
@@ -33,14 +34,15 @@ class ReadAhead:
 
     def add(self, records: Sequence[StreamRecord]) -> None:
         """A page was read; pages come in stream order."""
-        self._pages.append(records)
+        size = weight(records)
+        self._pages.append((records, size))
         if self._by_key is not None:
             _index(self._by_key, records)
-        self._count(records, 1)
+        self._count(len(records), size)
 
     def drop(self, records: Sequence[StreamRecord]) -> None:
         """A page was passed; it is the oldest that was added."""
-        self._pages.popleft()
+        _, size = self._pages.popleft()
         if self._by_key is not None:
             for record in changes(records):
                 later = self._by_key[record.key]
@@ -48,11 +50,11 @@ class ReadAhead:
                 if not later:
                     del self._by_key[record.key]
         self._rests = False
-        self._count(records, -1)
+        self._count(-len(records), -size)
 
-    def _count(self, records: Sequence[StreamRecord], sign: int) -> None:
-        self._records += sign * len(records)
-        self._bytes += sign * weight(records)
+    def _count(self, records: int, size: int) -> None:
+        self._records += records
+        self._bytes += size
         self._open()
 
     def _open(self) -> None:
@@ -66,7 +68,7 @@ class ReadAhead:
         """Records of a key behind a sequence number, in stream order."""
         if self._by_key is None:
             self._by_key = {}
-            for page in self._pages:
+            for page, _ in self._pages:
                 _index(self._by_key, page)
         carried = self._carried.get(key, ())
         first = max(number, carried[-1].number) if carried else number

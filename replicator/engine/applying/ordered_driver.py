@@ -114,18 +114,17 @@ class OrderedDriver:
     # -- the replica ---------------------------------------------------------------------------------------------------
 
     async def _bring(self, unit: Run, change: Change, tally: Tally) -> Outcome:
-        """Bring a change to the replica, unless it has no room for its version."""
+        """Bring a change to the replica, unless it has no room for its version.
+
+        That drives the mode to its end; one failure ends it, and it is begun anew: every step may be repeated.
+        """
+        context = self._context
         size = None if change.new is None else excess(change.new, STAMP_BYTES)
         if size is not None:
             raise PoisonRecord(
                 f"The item has {size} bytes with its version, and no table takes more than {LARGEST_ITEM}.",
                 advice="Shorten the item at the source: on a replica its version takes 60 bytes more.",
             )
-        return await self._replicate(unit, change, tally)
-
-    async def _replicate(self, unit: Run, change: Change, tally: Tally) -> Outcome:
-        """Drive the mode to its end; one failure ends it, and it is begun anew: every step may be repeated."""
-        context = self._context
         steps = replicate_ordered(change, context.rule.policy)
         request: Request = next(steps)
         while True:

@@ -131,7 +131,8 @@ class Parking:
 
     def owes(self, key: ItemKey) -> str | None:
         """The version that is owed of a key, None when none is."""
-        known = self._keys.rows.get(key)
+        rows = self._keys.rows
+        known = rows.get(key) if rows else None
         return None if known is None else known.version
 
     async def row(self, key: ItemKey) -> OwedKey | None:
