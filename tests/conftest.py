@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import sys
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.virtual_time import VirtualTime
 
 # Else every process that a test starts compiles everything anew: that would cost more than all tests together.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -79,6 +82,18 @@ def pytest_configure() -> None:
     """
     settings.load_profile("replicator")
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture
+async def virtual_time() -> None:
+    """Let the test run in virtual time."""
+    VirtualTime.start(asyncio.get_running_loop())
+
+
+def pytest_collection_finish() -> None:
+    """What is imported and collected stays: the collector of garbage need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_sessionfinish() -> None:

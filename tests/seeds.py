@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 
 import pytest
@@ -9,8 +10,11 @@ from _pytest.mark import ParameterSet
 
 
 def seeds(few: int, many: int) -> list[ParameterSet]:
-    """Seeds of random histories: the first `few` for `make test`, the others up to `many` for `make test-long`."""
-    return first(few, range(many))
+    """Seeds of random histories: the first `few` for `make test`, the others up to `many` for `make test-long`.
+
+    More of them as HISTORIES says: `make test-long HISTORIES=500 ARGS=tests/simulation`.
+    """
+    return first(few, range(max(many, int(os.environ.get("HISTORIES") or 0))))
 
 
 def first(few: int, values: Iterable[object]) -> list[ParameterSet]:

@@ -185,8 +185,8 @@ class RecordsTrimmed(ReplicatorError):
     """Records left the stream's retention before they were read."""
 
     advice = (
-        "Compare the tables for the interval named, then `replicator gaps acknowledge`; or set `on_gap: skip`, to go on"
-        " from the oldest record left."
+        "Run `replicator repair`, then `replicator gaps acknowledge`; or set `on_gap: resync`, which does both, to go"
+        " on from the oldest record left."
     )
 
 

@@ -28,6 +28,9 @@ LONGEST_BODY = 300 * 1024
 LONGEST_REASON = 400
 """Characters of a reason that are kept."""
 
+MOST_REPLACED = 8
+"""Marks of replaced images that a row keeps."""
+
 SHOWN_ROW_ID = 12
 """Digits of a row's id that people are shown."""
 
@@ -79,8 +82,9 @@ class OwedKey:
 
     `first` and `last`: when the target first and last did not take it; `changed_at`: when the source was changed, as
     its stream says. All in seconds since 1970. `event` is None of a record that cannot be read. `size`: bytes of the
-    item as the target would hold it. `by`: the worker that met it last. `replaced`: in mode `versioned`, the rank of
-    what the first change that is owed had replaced; "" when it replaced nothing.
+    item as the target would hold it. `by`: the worker that met it last. In mode `versioned`, `replaced` has marks of
+    what the changes that are owed had replaced, of the first one and then of the last ones, the newest first, and
+    `left` that of what the newest one left.
     """
 
     to: OwedTo
@@ -97,7 +101,8 @@ class OwedKey:
     tries: int = 1
     size: int | None = None
     body: BodyState = BodyState.NONE
-    replaced: str | None = None
+    replaced: tuple[str, ...] = ()
+    left: str | None = None
 
     @property
     def row_id(self) -> str:
@@ -154,8 +159,8 @@ def merged(known: OwedKey | None, new: OwedKey) -> OwedKey:
         return new
     if new.version < known.version:
         return known
-    replaced = new.replaced if known.replaced is None else known.replaced
-    return replace(new, first=known.first, tries=known.tries + new.tries, replaced=replaced)
+    replaced = dict.fromkeys((*known.replaced[:1], *new.replaced, *known.replaced[1:]))
+    return replace(new, first=known.first, tries=known.tries + new.tries, replaced=tuple(replaced)[:MOST_REPLACED])
 
 
 def settles(applied: str, owed: str) -> bool:

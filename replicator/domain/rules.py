@@ -78,7 +78,7 @@ class OnGap(enum.Enum):
     """What to do when records were trimmed before they were read; the gap is recorded either way."""
 
     STOP = "stop"
-    RESYNC = "resync"  # records and stops, as long as nothing can copy what was lost
+    RESYNC = "resync"  # goes on at once; a repair of the table follows
     SKIP = "skip"
 
 

@@ -35,9 +35,6 @@ class OwedKeys(Protocol):
     async def body(self, owed: OwedKey) -> bytes | None:
         """What was kept beside a row under its version; None when that is not there."""
 
-    async def rebase(self, owed: OwedKey, replaced: str, fence: Fence) -> None:
-        """Note what a row's target holds by now, if the row is still there (`OwedKey.replaced`)."""
-
     async def settle(self, owed: OwedKey, how: Settlement, by: str, fence: Fence) -> bool:
         """Take a row away unless it holds a greater version than this one; returns whether it is gone now.
 

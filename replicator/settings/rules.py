@@ -127,7 +127,7 @@ class _Rule(Frozen):
     name: Name
     table: TableSelection = Field(description="a table's name, a glob over names, or a choice by glob and tag")
     start: Literal["trim_horizon", "latest"] = "trim_horizon"
-    on_gap: Literal["stop", "resync", "skip"] = "stop"
+    on_gap: Literal["stop", "resync", "skip"] = "resync"
     primary_key: list[AttributeName] = Field(
         default=[], max_length=2, description="the tables' key attributes, so that the file alone can be judged by them"
     )

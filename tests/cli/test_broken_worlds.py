@@ -12,6 +12,7 @@ import redis
 
 from tests.cli.proxy import WRITES, denying
 from tests.cli.worlds import KEYS, World
+from tests.seeds import first
 
 pytestmark = pytest.mark.servers
 
@@ -81,8 +82,14 @@ def refreshed_by_half_a_key(world: World) -> None:
     world.rule["cache"][0].update(key=f"{world.account}:{{pk}}:{{email}}", action="refresh")
 
 
+STARTED = 4
+"""So many of these are also refused by `run`, which asks and tells as `check` does."""
+
 BROKEN = [
     (no_source_table, ["Table missing in us does not exist", "rule orders"]),
+    (refreshed_by_half_a_key, ["rules[0].cache[0].key", "lacks sk of the primary key", "set action: invalidate"]),
+    (no_coordination_table, ["no-coordination in us does not exist", "replicator init"]),
+    (foreign_side_table, ["orders in eu is not a side table", "pk (S), sk (N) instead of k (S)"]),
     (no_replica_table, ["Table missing in eu does not exist", "rules[0].replicas[0]"]),
     (no_stream, ["silent in us", "rule orders", "no stream", "init --enable-streams"]),
     (wrong_view, ["keys-only in us", "KEYS_ONLY", "NEW_AND_OLD_IMAGES", "disable the stream"]),
@@ -90,12 +97,9 @@ BROKEN = [
     (other_key_name, ["other in eu has the key pk (S),", "pk (S), sk (N)"]),
     (other_index_type, ["by_it of table indexed in eu", "total (S)", "total (N)", "Create the index anew"]),
     (no_side_table, ["no-side in eu does not exist", "replicator init"]),
-    (no_coordination_table, ["no-coordination in us does not exist", "replicator init"]),
     (filtered_by_another_type, ["rules[0].filter.equals names sk as S, but it is N in orders in us"]),
     (prefix_of_a_number, ["rules[0].filter.key_prefix names sk as S, but it is N in orders in us"]),
     (another_key_than_the_tables, ["orders in us", "the key pk (S), sk (N), but primary_key of rule orders names pk."]),
-    (refreshed_by_half_a_key, ["rules[0].cache[0].key", "lacks sk of the primary key", "set action: invalidate"]),
-    (foreign_side_table, ["orders in eu is not a side table", "pk (S), sk (N) instead of k (S)"]),
 ]
 
 
@@ -108,6 +112,8 @@ def test_check_and_run_tell_what_is_broken_and_refuse(
     checked = world.check()
     assert checked.code == 78
     assert any(all(part in sentence for part in parts) for sentence in checked.failures()), checked.failures()
+    if (breaks, parts) not in BROKEN[:STARTED]:
+        return
     started = world.run("run")
     assert started.code == 78, started.said
     last = started.errors.strip().splitlines()[-1]
@@ -161,7 +167,7 @@ def marked(world: World, mode: str, *, layout: str = "1") -> None:
     world.put("eu", "replicator-side-test", k={"S": "orders|mode"}, mode={"S": mode}, sv={"N": layout})
 
 
-@pytest.mark.parametrize("mode", ["versioned", "active-active"])
+@pytest.mark.parametrize("mode", first(1, ["versioned", "active-active"]))
 def test_a_mesh_where_an_ordered_rule_wrote_is_refused(world: World, mode: str) -> None:
     world.mesh(mode)
     world.put("eu", "replicator-side-test", k={"S": "orders|epoch"}, sv={"N": "1"}, epoch={"N": "0"})
@@ -171,7 +177,7 @@ def test_a_mesh_where_an_ordered_rule_wrote_is_refused(world: World, mode: str) 
     assert world.check().code == 0
 
 
-@pytest.mark.parametrize("written", ["versioned", "active-active"])
+@pytest.mark.parametrize("written", first(1, ["active-active", "versioned"]))
 def test_an_ordered_rule_where_a_mesh_wrote_is_refused(world: World, written: str) -> None:
     world.sound()
     marked(world, written)
@@ -184,7 +190,7 @@ def test_one_mesh_where_another_wrote_is_refused(world: World) -> None:
     refused_mode(world, "versioned", "active-active")
 
 
-@pytest.mark.parametrize("mode", ["ordered", "versioned", "active-active"])
+@pytest.mark.parametrize("mode", first(1, ["ordered", "versioned", "active-active"]))
 def test_side_rows_of_a_newer_program_are_refused_in_every_mode(world: World, mode: str) -> None:
     if mode == "ordered":
         world.sound()
@@ -199,7 +205,7 @@ def test_side_rows_of_a_newer_program_are_refused_in_every_mode(world: World, mo
     assert world.check().code == 0
 
 
-@pytest.mark.parametrize("name", ["_rep", "aws:rep:region"])
+@pytest.mark.parametrize("name", first(1, ["_rep", "aws:rep:region"]))
 def test_a_key_attribute_that_is_never_copied_is_refused(world: World, name: str) -> None:
     keys = {"pk": "S", name: "S"}
     world.table("us", view="NEW_AND_OLD_IMAGES", keys=keys)
@@ -210,7 +216,7 @@ def test_a_key_attribute_that_is_never_copied_is_refused(world: World, name: str
         assert f"has the key attribute {name}, a name that is kept for replication" in answer.said
 
 
-@pytest.mark.parametrize("operation", WRITES)
+@pytest.mark.parametrize("operation", first(1, WRITES))
 def test_a_denied_write_is_found_without_writing(world: World, operation: str) -> None:
     world.sound()
     with denying(world.endpoint_url, operation) as url:
@@ -451,13 +457,16 @@ def test_a_cache_user_with_the_documented_rights_passes(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("missing", "action", "denied"),
-    [
-        ("+unlink", "invalidate", "UNLINK"),
-        ("+eval", "refresh", "EVAL"),
-        ("+evalsha", "refresh", "EVALSHA"),
-        ("+set", "refresh", "SET"),
-        ("+get", "refresh", "GET"),
-    ],
+    first(
+        2,
+        [
+            ("+unlink", "invalidate", "UNLINK"),
+            ("+eval", "refresh", "EVAL"),
+            ("+evalsha", "refresh", "EVALSHA"),
+            ("+set", "refresh", "SET"),
+            ("+get", "refresh", "GET"),
+        ],
+    ),
 )
 def test_a_right_that_is_missing_at_a_cache_is_named(world: World, missing: str, action: str, denied: str) -> None:
     world.sound()

@@ -81,9 +81,9 @@ def test_what_a_region_of_a_mesh_refused_is_listed_tried_again_and_given_up(worl
         key = item_key(b'{"pk":{"S":"a"},"sk":{"N":"%s"}}' % number.encode())
         row = OwedKey(
             to, key, mesh_version(1_700_000_000_000, sequence, ""),
-            ShardId("s0"), SequenceNumber(str(sequence)), Event.INSERT, "too large", 1.0, 1.0, 1.0, "me", replaced="",
+            ShardId("s0"), SequenceNumber(str(sequence)), Event.INSERT, "too large", 1.0, 1.0, 1.0, "me",
         )  # fmt: skip
-        place = {"pk": {"S": f"test|{owner(to)}"}, "sk": {"S": f"key|{row.row_id}"}, "replaced": {"S": ""}}
+        place = {"pk": {"S": f"test|{owner(to)}"}, "sk": {"S": f"key|{row.row_id}"}}
         rest: Any = attributes(row, row.body)
         world.put("us", "replicator-owed-test", **place, **rest)
     world.put("us", "replicator-owed-test", pk={"S": "test|targets"}, sk={"S": owner(to)}, sv={"N": "1"})

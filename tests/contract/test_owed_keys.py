@@ -34,6 +34,7 @@ EU, AP = (
     for region in ("eu", "ap")
 )
 MISSED = replace(EU, owed_for=OwedFor.AWAY)
+AWAY_TOO = replace(AP, owed_for=OwedFor.AWAY)
 ITEM = b'{"pk":{"S":"k"},"n":{"N":"1.50"}}'
 
 
@@ -170,7 +171,7 @@ async def test_targets_and_tables_are_apart(rows: OwedKeys) -> None:
 
 async def test_what_a_region_missed_is_apart_from_what_it_refused(rows: OwedKeys) -> None:
     await rows.put(owed(5), ITEM, OPEN)
-    missed = await rows.put(owed(5, to=MISSED, replaced="a rank"), None, OPEN)
+    missed = await rows.put(owed(5, to=MISSED, replaced=("a rank",)), None, OPEN)
     assert await held(rows, MISSED) == [missed]
     assert await rows.find(MISSED, missed.row_id) == missed
     assert await rows.find(AP, missed.row_id) is None
@@ -188,15 +189,14 @@ async def test_what_was_brought_leaves_nothing_behind(rows: OwedKeys) -> None:
         assert await rows.settled(MISSED) == ([], None)
 
 
-async def test_what_the_first_change_replaced_stays_until_it_is_noted_anew(rows: OwedKeys) -> None:
-    await rows.put(owed(5, to=MISSED, replaced="first"), None, OPEN)
-    second = await rows.put(owed(6, to=MISSED, replaced="second"), None, OPEN)
-    assert second.replaced == "first"
-    await rows.rebase(second, "brought", OPEN)
-    assert [row.replaced for row in await held(rows, MISSED)] == ["brought"]
-    await rows.settle(second, Settlement.DELIVERED, "host.1", OPEN)
-    await rows.rebase(second, "brought", OPEN)
-    assert await held(rows, MISSED) == [], "a row that is gone stays so"
+async def test_a_row_keeps_what_the_first_change_and_the_last_ones_replaced(rows: OwedKeys) -> None:
+    for number in range(12):
+        await rows.put(owed(number, to=MISSED, replaced=(f"image {number}",), left=f"image {number + 1}"), None, OPEN)
+    (row,) = await held(rows, MISSED)
+    assert row.replaced == ("image 0", *(f"image {number}" for number in range(11, 4, -1)))
+    assert row.left == "image 12"
+    moved = await rows.put(replace(row, to=AWAY_TOO), None, OPEN)
+    assert (moved.replaced, moved.left) == (row.replaced, row.left)
 
 
 @pytest.mark.parametrize("number", [5, 6])
@@ -245,7 +245,8 @@ async def test_nothing_is_written_behind_a_fence_that_fell(rows: OwedKeys) -> No
             st.sampled_from("ab"),
             event=st.sampled_from(Event),
             to=st.sampled_from([EU, MISSED]),
-            replaced=st.sampled_from([None, "", "a rank"]),
+            replaced=st.sampled_from([(), ("one",), ("two",)]),
+            left=st.sampled_from([None, "", "one"]),
             size=st.sampled_from([None, 1]),
         ),
         max_size=6,

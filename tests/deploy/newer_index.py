@@ -59,7 +59,7 @@ class NewerIndex:
         if package not in self._wheels:
             return None
         newer = f"{package.replace('-', '_')}-{NEWER}-py3-none-any.whl"
-        links = [_link(wheel.name, wheel.read_bytes()) for wheel in self._wheels[package]]
+        links = [_link_of(wheel) for wheel in self._wheels[package]]
         return "<br>".join([*links, _link(newer, _newer_release(newer))]).encode()
 
 
@@ -142,6 +142,11 @@ def _alone() -> Iterator[None]:
         yield
     finally:
         os.close(directory)
+
+
+@cache
+def _link_of(wheel: Path) -> str:
+    return _link(wheel.name, wheel.read_bytes())
 
 
 def _link(name: str, content: bytes) -> str:

@@ -1,7 +1,8 @@
 """A set-up of a later day: newer releases of everything are listed, and the pinned ones are withdrawn.
 
-Every lock file is installed with each supported Python that this machine has, by the pip that its first release brought
-and by the newest pip there is; `make setup` and the commands of the documentation are carried out.
+Every lock file is installed by the pip that the first release of this Python brought and by the newest pip there is;
+other supported Pythons that this machine has fetch and judge the same, and stop before they unpack. `make setup` and
+the commands of the documentation are carried out.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from tests.deploy.told_commands import told_commands
 
 PIPS = {"3.11": ("22.3", "newest"), "3.12": ("23.2.1", "newest"), "3.13": ("24.2", "newest")}
 """By the Python: what its ensurepip brought first, and what its users may have today."""
-CELLS = [(version, pip) for version, pips in PIPS.items() for pip in pips]
 HERE = f"3.{sys.version_info.minor}"
+ELSEWHERE = [(version, pip) for version, pips in PIPS.items() if version != HERE for pip in pips]
+LOCKS = ("demo.txt", "runtime.txt", "build.txt")
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "requirements", "replicator")
 COMPLETE = ("--no-deps", "--require-hashes")
 _SECONDS = 1800.0
@@ -117,13 +119,25 @@ def test_a_pip_that_resolves_stumbles_over_a_newer_release(tmp_path: Path) -> No
         succeed(*install, "--no-deps", *lock, environment=environment)
 
 
-@pytest.mark.parametrize(("version", "pip"), CELLS)
-def test_every_lock_file_is_installed(version: str, pip: str, checkout: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("version", "pip"), ELSEWHERE)
+def test_every_lock_file_can_be_installed(version: str, pip: str, tmp_path: Path) -> None:
     base = python_with_wheels(version)
     with newer_index() as index:
         environment = settings(index)
+        python = environment_with(pip, base, tmp_path / "pip", environment)
+        for lock in (*LOCKS, "dev.txt"):
+            install = (python, "-m", "pip", "install", "--dry-run", "--quiet", *COMPLETE)
+            succeed(*install, "-r", ROOT / "requirements" / lock, environment=environment)
+        assert index.newer_that_were_asked_for() == set()
+
+
+@pytest.mark.parametrize("pip", PIPS[HERE])
+def test_every_lock_file_is_installed(pip: str, checkout: Path, tmp_path: Path) -> None:
+    base = python_with_wheels(HERE)
+    with newer_index() as index:
+        environment = settings(index)
         python = environment_with(pip, base, checkout / ".venv", environment)
-        for lock in ("demo.txt", "runtime.txt", "build.txt"):
+        for lock in LOCKS:
             succeed(base, "-m", "venv", "--without-pip", tmp_path / lock, environment=environment)
             there = (python, "-m", "pip", "--python", tmp_path / lock / "bin" / "python")
             install = (*there, "install", "--quiet", "--no-compile", *COMPLETE)
@@ -135,8 +149,7 @@ def test_every_lock_file_is_installed(version: str, pip: str, checkout: Path, tm
         assert index.newer_that_were_asked_for() == set()
 
 
-@pytest.mark.parametrize("pip", PIPS[HERE])
-@pytest.mark.parametrize("file", ["docs/operations.md", "Dockerfile"])
+@pytest.mark.parametrize(("file", "pip"), zip(["docs/operations.md", "Dockerfile"], PIPS[HERE], strict=True))
 def test_the_commands_that_are_told_install_the_program(file: str, pip: str, checkout: Path, tmp_path: Path) -> None:
     base = python_with_wheels(HERE)
     told = told_commands(ROOT / file)
@@ -154,11 +167,20 @@ def test_the_commands_that_are_told_install_the_program(file: str, pip: str, che
         assert index.newer_that_were_asked_for() == set()
 
 
-def test_the_environment_is_made_whatever_else_the_users_pip_is_told(checkout: Path, tmp_path: Path) -> None:
+def test_the_environment_is_made_whatever_the_users_pip_is_told_and_anew_where_its_making_was_killed(
+    checkout: Path, tmp_path: Path
+) -> None:
     base = python_with_wheels(HERE)
     make = (base, checkout / "requirements" / "environment.py")
     with newer_index() as index:
         environment = settings(index)
+        with subprocess.Popen(make, env=environment, stderr=subprocess.DEVNULL) as first:
+            deadline = time.monotonic() + _SECONDS
+            while len(index.asked) < 50:
+                assert first.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+            first.kill()  # and not the pip that it started, which goes on
         (tmp_path / "constraints.txt").write_text("pytest<1")
         (tmp_path / "modules" / "attrs-26.1.0.dist-info").mkdir(parents=True)
         (tmp_path / "pip.conf").write_text(
@@ -176,19 +198,3 @@ def test_the_environment_is_made_whatever_else_the_users_pip_is_told(checkout: P
         index.asked.clear()
         succeed(*make, environment=environment)
         assert index.asked == []
-
-
-def test_an_environment_whose_making_was_killed_is_made_anew(checkout: Path) -> None:
-    base = python_with_wheels(HERE)
-    make = (base, checkout / "requirements" / "environment.py")
-    with newer_index() as index:
-        environment = settings(index)
-        with subprocess.Popen(make, env=environment, stderr=subprocess.DEVNULL) as first:
-            deadline = time.monotonic() + _SECONDS
-            while len(index.asked) < 50:
-                assert first.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-            first.kill()  # and not the pip that it started, which goes on
-        succeed(*make, environment=environment)
-        assert_runs(checkout / ".venv" / "bin" / "replicator", environment)

@@ -1,13 +1,14 @@
-"""Every test of the engine runs in virtual time: waiting costs nothing, and nothing depends on the machine's speed."""
+"""Every test of the engine runs in virtual time."""
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
 
 import pytest
 
+from tests.virtual_time import VirtualTime
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.is_relative_to(Path(__file__).parent):
-            item.add_marker(pytest.mark.looptime(noop_cycles=0))
+
+@pytest.fixture(autouse=True)
+async def virtual_time() -> None:
+    VirtualTime.start(asyncio.get_running_loop())

@@ -23,7 +23,7 @@ from tests.engine.world import AP, EU, World, cache_rule, eu_rule, key_of, rule,
 
 BOTH = rule("orders", target("orders", EU), target("orders", AP))
 SHARDS = tuple(f"s{number:02}" for number in range(6))
-AWAY_SECONDS = 120.0
+AWAY_SECONDS = 60.0
 LEVEL_SECONDS = 5.0
 _MOST_PAGES = 20
 """So many pages of a shard hold what came meanwhile."""
@@ -58,7 +58,7 @@ async def replica_comes_back() -> None:
         await asyncio.sleep(5)
         faults = world.regions[AP].faults
         faults.outage = Unreachable
-        world.write([f"k{number}" for number in range(240)])
+        world.write([f"k{number}" for number in range(120)])
         await until(lambda: world.same(EU), within=2)
         await asyncio.sleep(30)
         struck = faults.struck
@@ -85,7 +85,7 @@ async def replica_comes_back_while_tries_hang() -> None:
     async with shards(world, BOTH):
         await asyncio.sleep(5)
         world.regions[AP].faults.pause = hang
-        world.write([f"k{number}" for number in range(240)])
+        world.write([f"k{number}" for number in range(120)])
         await asyncio.sleep(AWAY_SECONDS + 0.3)
         hangs = False
         await level(world)
@@ -98,7 +98,7 @@ async def cache_comes_back() -> None:
     async with shards(world, cached):
         await asyncio.sleep(5)
         world.caches["ap_main"].faults.outage = Unreachable
-        world.write([f"k{number}" for number in range(300)])
+        world.write([f"k{number}" for number in range(120)])
         await asyncio.sleep(AWAY_SECONDS)
         assert all(world.stored(shard, "orders/ap") in {"TRIM_HORIZON", "SHARD_START"} for shard in SHARDS)
         world.caches["ap_main"].faults.outage = None
@@ -113,7 +113,7 @@ async def stream_comes_back() -> None:
         await asyncio.sleep(5)
         faults = world.streams.faults
         faults.outage = Unreachable
-        world.write([f"k{number}" for number in range(300)])
+        world.write([f"k{number}" for number in range(120)])
         await asyncio.sleep(30)
         struck = faults.struck
         await asyncio.sleep(AWAY_SECONDS)
@@ -128,7 +128,7 @@ async def coordination_comes_back() -> None:
     async with shards(world, BOTH):
         await asyncio.sleep(5)
         world.coordination.faults.outage = Unreachable
-        world.write([f"k{number}" for number in range(300)])
+        world.write([f"k{number}" for number in range(120)])
         await asyncio.sleep(AWAY_SECONDS)
         assert world.same(AP)
         world.coordination.faults.outage = None
@@ -140,7 +140,7 @@ async def registry_comes_back() -> None:
     """Targets are about to begin, and their starts cannot be read."""
     world = World(*SHARDS)
     world.registry.faults.outage = Unreachable
-    world.write([f"k{number}" for number in range(300)])
+    world.write([f"k{number}" for number in range(120)])
     async with shards(world, BOTH):
         await asyncio.sleep(AWAY_SECONDS)
         world.registry.faults.outage = None
@@ -166,7 +166,7 @@ async def pages_were_given_back() -> None:
 async def memory_was_short() -> None:
     """There is memory for two pages of six shards, so what waits gives its records back again and again."""
     world = World(*SHARDS)
-    world.write([f"k{number}" for number in range(300)], "x" * 500)
+    world.write([f"k{number}" for number in range(120)], "x" * 500)
     world.regions[AP].faults.outage = Unreachable
     limits = Limits(page_records=10, in_flight_bytes=30_000)
     async with shards(world, rule("orders", target("orders", AP)), limits=limits):

@@ -90,10 +90,10 @@ async def test_a_paused_rule_counts_from_when_its_shards_were_read_to_the_tip() 
     world.write("abcd")
     async with world.process() as process:
         await until(world.same)
-        await asyncio.sleep(3600)
+        await asyncio.sleep(900)
         paused_at = now()
         world.membership.pause(RuleName("orders"), paused_at)
-        await asyncio.sleep(1000)
+        await asyncio.sleep(300)
         found = standing(process)
         assert {spot: each.state for spot, each in found.items()} == {
             ("orders/eu", "s0"): "paused",
@@ -101,7 +101,7 @@ async def test_a_paused_rule_counts_from_when_its_shards_were_read_to_the_tip() 
         }
         for each in found.values():
             assert each.through is not None
-            assert abs(each.through - paused_at) < 8.0, "an idle hour before the pause is no lag"
+            assert abs(each.through - paused_at) < 8.0, "idle time before the pause is no lag"
         overview = last(process)
         assert overview is not None
         assert overview.paused == {"orders": paused_at}

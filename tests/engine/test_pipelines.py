@@ -65,15 +65,15 @@ class Polls:
 
 
 @pytest.mark.parametrize("outage", [Unreachable, Throttled])
-async def test_a_replica_that_is_away_for_hours_is_not_noticed_beside_it(outage: type[ReplicatorError]) -> None:
+async def test_a_replica_that_is_away_for_long_is_not_noticed_beside_it(outage: type[ReplicatorError]) -> None:
     world = World()
     async with ShardBench(world, BOTH) as bench:
         await until(lambda: world.stored() is not None)
         world.regions[AP].faults.outage = outage
         lags = []
-        for number in range(60):
-            lags.append(await lag_of(world, EU, f"k{number % 50}"))
-            await asyncio.sleep(120)
+        for number in range(20):
+            lags.append(await lag_of(world, EU, f"k{number % 15}"))
+            await asyncio.sleep(60)
         assert max(lags) < 1.5, "an idle shard is polled once a second"
         assert world.holds(AP) == {}
         assert bench.observer.blocked_keys.keys() == {"orders/ap on s0"}
@@ -191,14 +191,14 @@ async def test_targets_at_different_places_of_what_was_read_go_on_together() -> 
 
 async def test_targets_that_catch_up_take_turns_and_leave_the_foremost_place_its_own_calls() -> None:
     world = World()
-    rule_of_many = many(world, 9)
+    rule_of_many = many(world, 6)
     away = [each.region for each in rule_of_many.targets[1:]]
     limits = Limits(page_records=20, in_flight_bytes=64 * 1024)
     async with ShardBench(world, rule_of_many, limits=limits) as bench:
         await until(lambda: world.stored(target_id="orders/r00") is not None)
         for number, region in enumerate(away):  # each comes to another place
             world.regions[region].faults.outage = Unreachable
-            world.write([f"k{number}-{each}" for each in range(100)])
+            world.write([f"k{number}-{each}" for each in range(60)])
             await until(lambda: world.same(RegionId("r00")))
         await bench.drain(within=100)
     for region in away:
@@ -206,7 +206,7 @@ async def test_targets_that_catch_up_take_turns_and_leave_the_foremost_place_its
     async with ShardBench(world, rule_of_many, limits=limits) as bench:
         polls = Polls(bench)
         began = asyncio.get_running_loop().time()
-        lags = [await lag_of(world, RegionId("r00"), f"new{number}") for number in range(40)]
+        lags = [await lag_of(world, RegionId("r00"), f"new{number}") for number in range(20)]
         assert max(lags) < 1.5, "the foremost place is polled as if nothing caught up"
         await until(lambda: all(world.same(region) for region in away), within=600)
         ended = asyncio.get_running_loop().time()
@@ -222,7 +222,7 @@ async def test_a_target_that_is_blocked_holds_no_turn_and_no_bytes_that_another_
     limits = Limits(page_records=50, in_flight_bytes=200_000)
     async with ShardBench(world, THREE, limits=limits) as bench:
         await until(lambda: world.same(EU))
-        await asyncio.sleep(600)
+        await asyncio.sleep(200)
         assert bench.budget.used <= limits.in_flight_bytes
         lags = [await lag_of(world, EU, f"new{number}") for number in range(20)]
         assert max(lags) < 2.5

@@ -20,8 +20,6 @@ from replicator.ports.targets import OPEN
 from tests.engine.mesh_world import ACTIVE, MODES, NAME, MeshWorld
 from tests.engine.world import AP, EU, ORDERS, US, Recorder, hold, key_of, slow, until
 
-pytestmark = pytest.mark.looptime(noop_cycles=0)
-
 MEMBERS = (US, EU, AP)
 DARK = pytest.mark.parametrize("error", [Unreachable, AccessRefused, TableMissing])
 
@@ -295,7 +293,7 @@ async def test_the_oldest_rows_are_read_first_and_no_more_than_asked_for() -> No
     for number in range(10):
         world[US].put(f"k{number}", "v")
         record = world.records(US)[-1]
-        await owing.miss(Owed(record, place, "", None, "me"), OPEN)
+        await owing.miss(Owed(record, place, "", (), None, "me"), OPEN)
         await asyncio.sleep(1)
     found = await owing.missed(4, tells=True)
     assert [row.key.parts[0][2] for row in found.rows if row.key] == ["k0", "k1", "k2", "k3"]

@@ -18,6 +18,7 @@ from replicator.engine.ownership.sources import Source
 from tests.engine.world import EU, US, Process, World, slow, until
 
 MOVES = Limits().moves_per_cycle
+STREAMS = 24
 
 
 class Moves:
@@ -68,7 +69,7 @@ def process_of(world: World, tables: int) -> tuple[Process, list[StreamRef]]:
 )
 async def test_many_streams_of_one_shard_are_shared_in_bounded_steps_with_workers_that_join(workers: int) -> None:
     world = World()
-    first, refs = process_of(world, 40)
+    first, refs = process_of(world, STREAMS)
     for ref in refs:
         world.streams.enable(ref)
         world.streams.add_shard(ref, ShardId("s0"))
@@ -76,13 +77,13 @@ async def test_many_streams_of_one_shard_are_shared_in_bounded_steps_with_worker
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(first)
         await moves.watch(20)
-        assert moves.shares() == [40]
+        assert moves.shares() == [STREAMS]
         for number in range(2, workers + 1):
-            await stack.enter_async_context(process_of(world, 40)[0])
+            await stack.enter_async_context(process_of(world, STREAMS)[0])
             moves.moved = moves.most_lying = 0
             await moves.watch(40)
-            assert moves.shares() == sorted(len(range(place, 40, number)) for place in range(number))
-            assert 40 // number <= moves.moved <= 40 // number + number
+            assert moves.shares() == sorted(len(range(place, STREAMS, number)) for place in range(number))
+            assert STREAMS // number <= moves.moved <= STREAMS // number + number
             assert moves.most_lying <= MOVES * (number - 1)
         moves.moved = 0
         await moves.watch(30)

@@ -162,7 +162,7 @@ def _says_unknown(process: Process, region: RegionId) -> bool:
     return any(each.lag is None for each in figures if each.target.region == region)
 
 
-@pytest.mark.parametrize("seed", seeds(3, 60))
+@pytest.mark.parametrize("seed", seeds(2, 14))
 async def test_the_greatest_lag_is_never_less_than_the_truth_and_goes_when_all_is_well(seed: int) -> None:
     story = Story(World("s0", "s1", seed=seed), Random(seed))
     story.start()

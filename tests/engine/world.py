@@ -244,7 +244,7 @@ class Recorder:
         self.told.append(("paused", *sorted(rules)))
 
     def gap_closed(self, gap: Gap, job_id: str) -> None:
-        self.told.append(("gap_closed", gap.target_id.text, gap.shard_id, job_id))
+        self.told.append(("gap_closed", short(gap.target_id), gap.shard_id, job_id))
 
     def open_gaps(self, gaps: Mapping[TargetId, int]) -> None:
         self.unrepaired = dict(gaps)

@@ -101,8 +101,9 @@ async def quiet(world: World, daemons: list[Daemon], regions: list[str]) -> bool
     return all(table == tables[0] for table in tables)
 
 
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("regions", [["us", "eu"], ["us", "eu", "ap"]], ids=["two", "three"])
+@pytest.mark.parametrize(
+    ("mode", "regions"), [("versioned", ["us", "eu"]), ("active-active", ["us", "eu", "ap"])], ids=["two", "three"]
+)
 async def test_regions_that_write_the_same_keys_end_identical(world: World, mode: str, regions: list[str]) -> None:
     await create(world, regions)
     config = world.write_settings(mesh(world, mode, regions))
@@ -136,9 +137,9 @@ async def test_kills_of_two_daemons_in_a_mesh_leave_the_regions_identical(world:
     world.initialise(config)
     daemons = [world.daemon(config), world.daemon(config)]
     users = MeshUsers(world, regions, seed=2)
-    load = asyncio.ensure_future(users.write(900, per_second=45))
+    load = asyncio.ensure_future(users.write(540, per_second=45))
     for number in range(4):
-        await asyncio.sleep(4)
+        await asyncio.sleep(2.5)
         daemons[number % 2].kill()
         daemons[number % 2].start()
     await load

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 LARGEST = 409_600
 KEYS = [f"k{number}" for number in range(10)]
-SECONDS = 40
+SECONDS = 20
 
 
 @dataclass

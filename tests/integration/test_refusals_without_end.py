@@ -24,7 +24,7 @@ from tests.integration.true_lag import Direct
 pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 TO_EU = "orders/replica/eu:orders"
-MOST = 500
+MOST = 100
 _BATCH = 25
 
 

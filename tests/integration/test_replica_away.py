@@ -15,7 +15,7 @@ import pytest
 from tests.integration.faulty_endpoint import Fault
 from tests.integration.harness import Daemon, World
 from tests.integration.outages import Endpoints, open_failing_world, through, wait_for
-from tests.integration.true_lag import Figures, Table, TrueLag
+from tests.integration.true_lag import Table, TrueLag
 from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.servers
@@ -26,7 +26,7 @@ TABLES = {
     "ap": Table("ap-northeast-1", "orders-copy"),
 }
 PATHS = [("us", "eu"), ("us", "ap")]
-MINUTE = 60.0
+LONG_SECONDS = 30.0
 
 
 @dataclass
@@ -39,11 +39,10 @@ class Running:
     daemon: Daemon
     lag: TrueLag
 
-    def outage(self, fault: Fault, seconds: float) -> tuple[Figures, float]:
+    def outage(self, fault: Fault, seconds: float) -> None:
         """Take one replica away for at least so long, and bring it back.
 
-        It stays away until the other one is level: one that waits for the end of the outage never is. Returns the lag
-        of the other one meanwhile, and how long after the outage the first was level.
+        It stays away until the other one is level: one that waits for the end of the outage never is.
         """
         lag, began = self.lag, time.monotonic()
         self.endpoints["ap"].fail(fault)
@@ -55,7 +54,6 @@ class Running:
         took = lag.wait_until_level("us", "ap", PATIENT_SECONDS)
         healthy = lag.figures("us", "eu", began, healed)
         print(f"\n{fault.value} for {healed - began:.1f} s: beside it {healthy}; level after {took:.1f} s")  # noqa: T201
-        return healthy, took
 
     def pause(self, seconds: float) -> None:
         """Let one replica rest by an operator's word, and go on."""
@@ -111,9 +109,8 @@ def open_replicas(directory: Path) -> Iterator[Running]:
 
 
 def test_a_replica_that_is_away_holds_no_other_one_back(running: Running) -> None:
-    for fault in (Fault.HANG, Fault.REFUSE, Fault.THROTTLE):
-        running.outage(fault, 3)
-    running.pause(3)
+    running.outage(Fault.HANG, 3)
+    running.pause(2)
     running.converge()
     assert running.daemon.terminate() == 0
 
@@ -121,13 +118,5 @@ def test_a_replica_that_is_away_holds_no_other_one_back(running: Running) -> Non
 @pytest.mark.long
 def test_no_kind_of_outage_holds_the_other_replica_back(running: Running) -> None:
     for fault in Fault:
-        running.outage(fault, 5)
-    running.converge()
-
-
-@pytest.mark.long
-def test_a_replica_that_is_away_for_a_minute_is_level_soon_after(running: Running) -> None:
-    healthy, took = running.outage(Fault.HANG, MINUTE)
-    assert healthy.p99 < MINUTE / 6, "it waits for what is away"
-    assert took < MINUTE / 2, "its return is noticed late"
+        running.outage(fault, LONG_SECONDS if fault is Fault.HANG else 3)
     running.converge()

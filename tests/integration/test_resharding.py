@@ -1,4 +1,4 @@
-"""Three workers and then four on 64 shards that split, merge and roll, beside kill -9, SIGSTOP and SIGTERM."""
+"""Three workers and then four on 24 shards that split, merge and roll, beside kill -9, SIGSTOP and SIGTERM."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.integration.resharding import Plan, Run
 
 @pytest.mark.slow
 def test_nothing_is_skipped_while_shards_and_workers_come_and_go(tmp_path: Path) -> None:
-    plan = Plan(shards=64, changes=5000, per_second=150, lease="3s", heartbeat="1s", asleep_seconds=8)
+    plan = Plan(shards=24, changes=1600, per_second=150, lease="3s", heartbeat="1s", asleep_seconds=8)
     with open_world(tmp_path) as world:
         measures = asyncio.run(Run(world, plan).run(tmp_path))
     assert (measures.skipped, measures.read_early) == (0, 0)

@@ -6,12 +6,14 @@ first one would see that: a scenario that stays green without its guard proves n
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from tests.production.guarantee import Failure, GuaranteeBroken
 from tests.production.table import FAILURES
+from tests.virtual_time import VirtualTime
 
 ROWS = {*range(1, 18), 20, 31, 32, 33, 34, 35, 36, 37, 38}
 """The rows of the table of failures that are covered here."""
@@ -20,11 +22,12 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "failures.md"
 
 
 def marks(failure: Failure) -> list[pytest.MarkDecorator]:
-    virtual = [] if failure.real_time else [pytest.mark.looptime(noop_cycles=0)]
-    return [*virtual, *([pytest.mark.servers] if failure.server else [])]
+    return [pytest.mark.servers] if failure.server else []
 
 
 async def play(failure: Failure, request: pytest.FixtureRequest) -> None:
+    if not failure.real_time:
+        VirtualTime.start(asyncio.get_running_loop())
     given = [request.getfixturevalue("dynamodb_url")] if failure.server else []
     await failure.scenario(*given)
 

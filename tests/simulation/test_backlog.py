@@ -31,7 +31,7 @@ from tests.engine.mesh_world import ACTIVE, MODES, MeshWorld, item
 from tests.engine.world import AP, EU, US, World, eu_rule, key_of, until
 from tests.seeds import first
 
-pytestmark = pytest.mark.looptime(noop_cycles=0)
+pytestmark = pytest.mark.usefixtures("virtual_time")
 
 KEYS = 60
 CALL_SECONDS = 0.01

@@ -41,7 +41,7 @@ from replicator.ports.targets import Fence
 from tests.engine.world import AP, CA, EU, Process, World, cache_rule, key_of, rule, short, target, until
 from tests.seeds import seeds
 
-FEW, SEEDS = 6, 30
+FEW, SEEDS = 3, 12
 SECONDS = 90
 KEYS = [f"k{number}" for number in range(14)]
 RULES = (
@@ -55,7 +55,7 @@ RULES = (
 TARGETS = {each.target_id: each for chosen in RULES for each in chosen.targets}
 CACHES = {"eu_main": EU, "ap_main": AP}
 
-pytestmark = pytest.mark.looptime(noop_cycles=0)
+pytestmark = pytest.mark.usefixtures("virtual_time")
 
 
 @dataclass

@@ -52,7 +52,7 @@ from tests.engine.world import (
 from tests.production.guarantee import Mutant
 from tests.seeds import seeds
 
-FEW, SEEDS = 2, 6
+FEW, SEEDS = 1, 5
 SECONDS = 60
 KEYS = [f"k{number}" for number in range(4)]
 RULE = rule(
@@ -64,7 +64,7 @@ RULE = rule(
 TARGETS = {each.target_id: each for each in RULE.targets}
 WHY = "Item size has exceeded the maximum allowed size"
 
-pytestmark = pytest.mark.looptime(noop_cycles=0)
+pytestmark = pytest.mark.usefixtures("virtual_time")
 
 
 class SourceTable:

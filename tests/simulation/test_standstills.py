@@ -7,10 +7,10 @@ import pytest
 from replicator.engine import waiting
 from tests.simulation.standstill_world import Standstills
 
-SEEDS = 3
+SEEDS = 2
 TURNS = 3
 
-pytestmark = pytest.mark.looptime(noop_cycles=0)
+pytestmark = pytest.mark.usefixtures("virtual_time")
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -209,7 +209,7 @@ def random_scenario(dice: Random, regions: int) -> Scenario:
 @pytest.mark.parametrize("regions", [2, 3])
 def test_random_runs_converge(regions: int) -> None:
     machine = Machine(regions)
-    for seed in range(1500 if regions == 2 else 500):
+    for seed in range(500 if regions == 2 else 200):
         dice = Random(f"versioned {regions} {seed}")
         scenario = random_scenario(dice, regions)
         result = walk(scenario, machine, dice)

@@ -13,7 +13,7 @@ from replicator.domain.modes.versioned.replicate import Joined, Known, Versioned
 from replicator.domain.records import ChangeRecord, ItemKey
 from tests.simulation.active_owed import NoAnswer, Settle
 from tests.simulation.versioned_machine import Machine
-from tests.simulation.versioned_owed import Owe, Owing, Steps, owing, owing_with
+from tests.simulation.versioned_owed import Kept, Owe, Owing, Steps, kept_of, owing, owing_with
 from tests.simulation.versioned_search import explore
 from tests.simulation.versioned_world import Result, Scenario
 
@@ -38,7 +38,12 @@ def never_owed(record: ChangeRecord, mesh: VersionedMesh, known: Known) -> Steps
 def claiming(record: ChangeRecord, mesh: VersionedMesh, known: Known) -> Steps:
     """A region that is owed an image is remembered as holding it."""
     owed: list[Write] = []
-    joined = yield from owing_with(record, mesh, known, lambda write, _: owed.append(write))
+
+    def kept(write: Write) -> Kept:
+        owed.append(write)
+        return kept_of(mesh, write)
+
+    joined = yield from owing_with(record, mesh, known, lambda write, _: kept(write))
     return Joined(joined.rank, joined.effects, (mesh.home, *mesh.others)) if owed else joined
 
 
@@ -57,10 +62,10 @@ def item_alone(mesh: VersionedMesh, region: RegionId, key: ItemKey, kept: Any) -
     """Bring the item that stands at home, also where a delete has still to take it away."""
     item = yield from versioned.item_in(mesh.home, key)
     if item is None:
-        yield from drain(mesh, region, key, kept)
+        yield from drain(mesh, region, key, *kept)
     else:
         party = versioned.Party(rank_of(mesh.version, item), item, mesh.home, None)
-        yield from versioned.join(mesh, key, party, region, kept, ())
+        yield from versioned.join(mesh, key, party, region, kept.replaced, ())
     yield Settle(region)
 
 

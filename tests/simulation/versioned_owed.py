@@ -11,11 +11,18 @@ from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.versioned import replicate as versioned
 from replicator.domain.modes.versioned.drain import drain
 from replicator.domain.modes.versioned.replicate import Joined, Known, Settled, VersionedMesh, Write, write_of
-from replicator.domain.owed_keys import mesh_version, settles
+from replicator.domain.owed_keys import MOST_REPLACED, mesh_version, settles
 from replicator.domain.records import ChangeRecord, ItemKey
 from tests.simulation.active_owed import NoAnswer, Settle
 
 Steps = Generator[Any, Any, Any]
+
+
+class Kept(NamedTuple):
+    """What a row keeps beside its version; see `OwedKey`."""
+
+    replaced: tuple[str, ...]
+    left: str | None
 
 
 class Owe(NamedTuple):
@@ -60,7 +67,12 @@ class Row(NamedTuple):
 
 def owing(record: ChangeRecord, mesh: VersionedMesh, known: Known) -> Steps:
     """Bring one record to all regions, or into the rows of those that do not answer."""
-    return (yield from owing_with(record, mesh, known, lambda write, _: versioned.replaced_by(mesh, write)))
+    return (yield from owing_with(record, mesh, known, lambda write, _: kept_of(mesh, write)))
+
+
+def kept_of(mesh: VersionedMesh, write: Write) -> Kept:
+    """What a row keeps of a change."""
+    return Kept(versioned.replaced_by(mesh, write), versioned.left_by(mesh, write))
 
 
 def owing_with(record: ChangeRecord, mesh: VersionedMesh, known: Known, kept: Callable[[Write, Settled], Any]) -> Steps:
@@ -85,23 +97,23 @@ def owing_through_rows(record: ChangeRecord, mesh: VersionedMesh, known: Known) 
     if isinstance(settled, Joined):
         return settled
     effects: dict[RegionId, Effect] = {}
-    replaced = versioned.replaced_by(mesh, write)
+    kept = kept_of(mesh, write)
     for region in mesh.others:
         try:
             if (yield LookUp(region)):
-                row = yield Miss(region, settled.owed_version, replaced)
-                yield from drain(mesh, region, record.key, row.kept)
+                row = yield Miss(region, settled.owed_version, kept)
+                yield from drain(mesh, region, record.key, *row.kept)
                 yield SettleRead(region, row.version)
             else:
                 effects[region] = yield from versioned.deliver(mesh, region, write, known)
         except NoAnswer:
-            yield Owe(region, settled.owed_version, replaced)
+            yield Owe(region, settled.owed_version, kept)
     return settled.joined(mesh, effects)
 
 
 def draining(mesh: VersionedMesh, region: RegionId, key: ItemKey, kept: Any) -> Steps:
     """Bring a region what it is owed, then take its row away."""
-    yield from drain(mesh, region, key, kept)
+    yield from drain(mesh, region, key, *kept)
     yield Settle(region)
 
 
@@ -127,5 +139,7 @@ def put(standing: Row | None, row: Row) -> Row:
     """The row after one was written: the greatest version stands."""
     if standing is None or standing.version > row.version:
         return row if standing is None else standing
-    replaced = standing.kept if isinstance(standing.kept, str) else row.kept  # what the first one had replaced
-    return row._replace(kept=replaced)
+    if not isinstance(row.kept, Kept):
+        return row
+    replaced = dict.fromkeys((*standing.kept.replaced[:1], *row.kept.replaced, *standing.kept.replaced[1:]))
+    return row._replace(kept=row.kept._replace(replaced=tuple(replaced)[:MOST_REPLACED]))

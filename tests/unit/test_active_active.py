@@ -352,7 +352,7 @@ def test_an_update_between_mark_and_delete_survives_as_a_local_write() -> None:
     cluster.meddle = update
     cluster.next_record("aa")
     cluster.settle()
-    assert [(entry.kind, entry.loser) for entry in cluster.logged] == [("unversioned", TWO)]
+    assert [(entry.kind, entry.loser, entry.outcome) for entry in cluster.logged] == [("unversioned", TWO, "repaired")]
     assert contents(cluster) == [TWO, TWO]
 
 

@@ -23,6 +23,7 @@ from replicator.domain.modes.versioned.ranks import Rank, VersionAttribute, rank
 from replicator.domain.modes.versioned.replicate import (
     Settled,
     VersionedMesh,
+    left_by,
     replaced_by,
     settle,
     write_of,
@@ -205,8 +206,8 @@ def ranked(number: int, note: str = "a", **more: Any) -> Image:
     return image({"pk": {"S": "k"}, "note": {"S": note}, "ver": {"N": str(number)}, **more})
 
 
-def rank_text(item: Image) -> str:
-    return rank_of(VERSION, item).text
+def mark(item: Image) -> str:
+    return rank_of(VERSION, item).mark
 
 
 class Ranked:
@@ -216,8 +217,8 @@ class Ranked:
         self.slots = {HOME: home, AWAY: away}
         self.logged: list[LogConflict] = []
 
-    def drained(self, replaced: str | None = None) -> Drained:
-        drained: Drained = self.run(versioned_drain.drain(MESH, AWAY, KEY, replaced))
+    def drained(self, *replaced: str, left: str | None = None) -> Drained:
+        drained: Drained = self.run(versioned_drain.drain(MESH, AWAY, KEY, replaced, left))
         return drained
 
     def run(self, steps: Generator[Any, Any, Any]) -> Any:
@@ -238,16 +239,23 @@ def test_what_stands_at_home_is_joined() -> None:
     reserved: dict[str, Any] = {"aws:rep:updateregion": {"S": "us"}}
     standing = ranked(7, **reserved)
     regions = Ranked(Slot(standing), Slot(ranked(5)))
-    assert regions.drained(rank_text(ranked(5))) is Drained.PUT
+    assert regions.drained(mark(ranked(4)), mark(ranked(5)), left=mark(ranked(6))) is Drained.PUT
     assert regions.slots[AWAY].item == ranked(7)
     assert regions.logged == [], "it had replaced what stood there"
 
 
-@pytest.mark.parametrize("replaced", [None, rank_text(ranked(4))])
-def test_what_home_had_not_replaced_is_logged(replaced: str | None) -> None:
+@pytest.mark.parametrize("replaced", [(), (mark(ranked(4)),)])
+@pytest.mark.parametrize("left", [None, mark(ranked(7))])
+def test_what_home_had_not_replaced_is_logged(replaced: tuple[str, ...], left: str | None) -> None:
     regions = Ranked(Slot(ranked(7)), Slot(ranked(5)))
-    assert regions.drained(replaced) is Drained.PUT
+    assert regions.drained(*replaced, left=left) is Drained.PUT
     assert [(entry.kind, entry.loser) for entry in regions.logged] == [(ConflictKind.PUT_PUT, ranked(5))]
+
+
+def test_what_is_not_known_to_be_replaced_is_left_to_the_record_of_what_stands_at_home() -> None:
+    regions = Ranked(Slot(ranked(7)), Slot(ranked(5)))
+    assert regions.drained(mark(ranked(4)), left=mark(ranked(6))) is Drained.NOTHING
+    assert (regions.slots[AWAY], regions.logged) == (Slot(ranked(5)), [])
 
 
 def test_a_greater_image_stays() -> None:
@@ -260,19 +268,19 @@ def test_a_greater_image_stays() -> None:
 @pytest.mark.parametrize(
     ("away", "replaced", "left", "logged"),
     [
-        (None, None, None, []),
-        (ranked(5), rank_text(ranked(5)), None, []),
-        (ranked(5), rank_text(ranked(4)), None, [ranked(5)]),
-        (ranked(5), None, None, [ranked(5)]),
-        (ranked(7), None, ranked(7), []),
+        (None, (), None, []),
+        (ranked(5), (mark(ranked(4)), mark(ranked(5))), None, []),
+        (ranked(5), (mark(ranked(4)),), None, [ranked(5)]),
+        (ranked(5), (), None, [ranked(5)]),
+        (ranked(7), (), ranked(7), []),
     ],
 )
 def test_a_delete_is_remembered_and_carried_out(
-    home: Image | None, away: Image | None, replaced: str | None, left: Image | None, logged: list[Image]
+    home: Image | None, away: Image | None, replaced: tuple[str, ...], left: Image | None, logged: list[Image]
 ) -> None:
     version = VERSION.of(ranked(6))
     regions = Ranked(Slot(home, version), Slot(away))
-    assert regions.drained(replaced) is Drained.DELETED
+    assert regions.drained(*replaced) is Drained.DELETED
     assert regions.slots[AWAY] == Slot(left, version)
     assert [entry.loser for entry in regions.logged] == logged
     assert {entry.kind for entry in regions.logged} <= {ConflictKind.DELETE_PUT}
@@ -287,20 +295,21 @@ def test_an_item_that_a_user_deleted_has_a_record_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "owed", "replaced"),
     [
-        (None, ranked(6), rank_of(VERSION, ranked(6)), None),
-        (ranked(5), ranked(6), rank_of(VERSION, ranked(6)), rank_text(ranked(5))),
-        (ranked(5), None, rank_of_delete(VERSION, ranked(5)), rank_text(ranked(5))),
-        (ranked(6), ranked(5), rank_of(VERSION, ranked(6)), None),
+        (None, ranked(6), rank_of(VERSION, ranked(6)), ()),
+        (ranked(5), ranked(6), rank_of(VERSION, ranked(6)), (mark(ranked(5)),)),
+        (ranked(5), None, rank_of_delete(VERSION, ranked(5)), (mark(ranked(5)),)),
+        (ranked(6), ranked(5), rank_of(VERSION, ranked(6)), ()),
     ],
 )
 def test_a_row_names_the_rank_that_is_to_be_joined_and_what_it_replaced(
-    old: Image | None, new: Image | None, owed: Rank, replaced: str | None
+    old: Image | None, new: Image | None, owed: Rank, replaced: tuple[str, ...]
 ) -> None:
     write = write_of(record(old, new))
     settled = Ranked(Slot(new)).run(settle(MESH, write, ()))
     assert isinstance(settled, Settled)
     assert settled.owed_version == owed.text
     assert replaced_by(MESH, write) == replaced
+    assert left_by(MESH, write) == owed.mark
 
 
 def test_only_regions_that_answered_are_known_to_hold_an_image() -> None:

@@ -6,8 +6,7 @@ another version than its row counts as not there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,6 +19,7 @@ from replicator.adapters.dynamodb.owed_rows import (
     EXPIRY,
     KEY,
     PARTITION,
+    REPLACED,
     SCHEMA,
     SETTLED,
     SORT,
@@ -114,10 +114,11 @@ class DynamoOwedKeys:
             await self._put_body(owed, kept, fence)
         row = attributes(owed, state)
         lasting = {"first": row.pop("first")}
-        if owed.replaced is not None:
-            lasting["replaced"] = {"S": owed.replaced}
+        replaced = [row.pop(name) for name in REPLACED if name in row]
+        if replaced:
+            lasting[REPLACED[0]] = replaced[0]
         tries = row.pop("tries")
-        absent = [name for name in ("k", "event", "size") if name not in row]
+        absent = [name for name in ("k", "event", "size", "left") if name not in row]
         fence.check()
         try:
             answer = await self._call(
@@ -125,7 +126,7 @@ class DynamoOwedKeys:
                 self._client.update_item,
                 Key=self._key(owed.to, f"{KEY}{owed.row_id}"),
                 ReturnValues="ALL_NEW",
-                **_update(row, absent, lasting, tries),
+                **_update(row, absent, lasting, replaced[1:] or replaced, tries),
             )
         except ClientError as error:
             return self._standing(error)
@@ -144,20 +145,6 @@ class DynamoOwedKeys:
         row = answer.get("Item", {})
         kept = row.get("z", {}).get("B")
         return unpacked(kept) if isinstance(kept, bytes) and row.get("v") == {"S": owed.version} else None
-
-    async def rebase(self, owed: OwedKey, replaced: str, fence: Fence) -> None:
-        """Note what a row's target holds by now, if the row is still there."""
-        fence.check()
-        with suppress(ClientError):  # a failed condition, of all of them: the row is gone
-            await self._call(
-                "UpdateItem",
-                self._client.update_item,
-                Key=self._key(owed.to, f"{KEY}{owed.row_id}"),
-                UpdateExpression="SET #replaced = :replaced",
-                ConditionExpression="attribute_exists(#v)",
-                ExpressionAttributeNames={"#v": "v", "#replaced": "replaced"},
-                ExpressionAttributeValues={":replaced": {"S": replaced}},
-            )
 
     async def settle(self, owed: OwedKey, how: Settlement, by: str, fence: Fence) -> bool:
         """Take a row away unless it holds a greater version than this one; returns whether it is gone now.
@@ -333,25 +320,39 @@ class DynamoOwedKeys:
         return self._rows.owed(member({"Item": row} if row else {}, "Item", f"UpdateItem on the {self._where}"))
 
 
-def _update(row: Row, absent: Iterable[str], lasting: Row, tries: AttributeValueTypeDef) -> Any:
+def _update(
+    row: Row,
+    absent: Iterable[str],
+    lasting: Row,
+    replaced: Sequence[AttributeValueTypeDef],
+    tries: AttributeValueTypeDef,
+) -> Any:
     """Members of UpdateItem that set a row, unless it holds a greater version or is of a newer program.
 
-    `lasting`: what stays as the first change that is owed set it.
+    `lasting`: what stays as the first change that is owed set it. `replaced` goes in front of what others replaced.
     """
     names = {f"#n{number}": name for number, name in enumerate(row)}
     values = {f":n{number}": value for number, value in enumerate(row.values())}
     removed = {f"#r{number}": name for number, name in enumerate(absent)}
     sets = [f"#n{number} = :n{number}" for number in range(len(row))]
     sets += [f"#{name} = if_not_exists(#{name}, :{name})" for name in lasting]
+    shifted = REPLACED[1:] if replaced else ()
+    for number in reversed(range(len(shifted))):
+        behind = number - len(replaced)
+        value = f":p{number}" if behind < 0 else f"if_not_exists(#{shifted[behind]}, :none)"
+        sets.append(f"#{shifted[number]} = {value}")
+    pushed = {f":p{number}": value for number, value in enumerate(replaced[: len(shifted)])}
     remove = f" REMOVE {', '.join(removed)}" if removed else ""
     return {
         "UpdateExpression": f"SET {', '.join(sets)}{remove} ADD #tries :tries",
         "ConditionExpression": "(attribute_not_exists(#v) OR #v <= :v) AND (attribute_not_exists(#sv) OR #sv <= :sv)",
         "ExpressionAttributeNames": {
-            **names, **removed, **{f"#{name}": name for name in lasting}, "#tries": "tries", "#v": "v", "#sv": "sv",
+            **names, **removed, **{f"#{name}": name for name in (*lasting, *shifted)},
+            "#tries": "tries", "#v": "v", "#sv": "sv",
         },
         "ExpressionAttributeValues": {
-            **values, **{f":{name}": value for name, value in lasting.items()},
+            **values, **{f":{name}": value for name, value in lasting.items()}, **pushed,
+            **({":none": {"S": ""}} if len(replaced) < len(shifted) else {}),
             ":tries": tries, ":v": row["v"], ":sv": {"N": str(SCHEMA)},
         },
         "ReturnValuesOnConditionCheckFailure": "ALL_OLD",

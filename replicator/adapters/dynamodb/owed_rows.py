@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from replicator.domain.errors import MalformedRecord, WorldMismatch
 from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
-from replicator.domain.owed_keys import BodyState, OwedFor, OwedKey, OwedTo, SettledKey, Settlement
+from replicator.domain.owed_keys import MOST_REPLACED, BodyState, OwedFor, OwedKey, OwedTo, SettledKey, Settlement
 from replicator.domain.records import Event, item_key
 from replicator.domain.targets import parse_target
 
@@ -35,6 +35,9 @@ SCHEMA = 1
 PARTITION, SORT, EXPIRY = "pk", "sk", "exp"
 KEY, BODY, SETTLED = "key|", "body|", "settled|"
 """What sort keys begin with."""
+
+REPLACED = ("replaced", *(f"replaced{number}" for number in range(1, MOST_REPLACED)))
+"""Attributes of `OwedKey.replaced`, in its order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,8 @@ class OwedRows:
                 tries=int(self._number(row, "tries")),
                 size=int(self._number(row, "size")) if "size" in row else None,
                 body=BodyState(self.text(row, "body")),
-                replaced=self.text(row, "replaced") if "replaced" in row else None,
+                replaced=tuple(dict.fromkeys(filter(None, (self.text(row, each) for each in REPLACED if each in row)))),
+                left=self.text(row, "left") if "left" in row else None,
             )
         except (ValueError, MalformedRecord) as error:
             raise self._corrupt(row, "event, for, body or k") from error
@@ -153,7 +157,9 @@ def attributes(owed: OwedKey, body: BodyState) -> dict[str, AttributeValueTypeDe
         row["event"] = {"S": owed.event.value}
     if owed.size is not None:
         row["size"] = {"N": str(owed.size)}
-    return row
+    if owed.left is not None:
+        row["left"] = {"S": owed.left}
+    return row | {name: {"S": mark} for name, mark in zip(REPLACED, owed.replaced, strict=False)}
 
 
 def seconds(value: float) -> AttributeValueTypeDef:

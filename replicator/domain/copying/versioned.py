@@ -46,7 +46,7 @@ def seed_versioned(mesh: VersionedMesh, key: ItemKey, image: Image) -> RegionSte
     """Join an item that was scanned in the home region into every other region, as a record of it would."""
     party = Party(rank_of(mesh.version, bare := unreserved(image)), bare, mesh.home, None)
     for region in mesh.others:
-        yield from logged_as(ConflictKind.SEED, join(mesh, key, party, region, None, ()))
+        yield from logged_as(ConflictKind.SEED, join(mesh, key, party, region, (), ()))
 
 
 def look_versioned(mesh: VersionedMesh, key: ItemKey) -> RegionSteps[Seen]:
@@ -131,10 +131,10 @@ def repair_versioned(
     party = Party(rank, None if rank.deleted else should.item, should.region, None)
     for region, its in seen.items():
         if rank.deleted:  # also where nothing stood: an older image may have been brought there since
-            steps = delete_again(replace(mesh, home=region), region, key, party, None)
+            steps = delete_again(replace(mesh, home=region), region, key, party, ())
             yield from logged_as(ConflictKind.REPAIR, steps)
         elif region not in left and not is_same(should.item, its.item):
-            yield from logged_as(ConflictKind.REPAIR, join(mesh, key, party, region, None, ()))
+            yield from logged_as(ConflictKind.REPAIR, join(mesh, key, party, region, (), ()))
     if rank.deleted:
         return MeshMended.DELETED
     return MeshMended.LEFT if left else MeshMended.PUT

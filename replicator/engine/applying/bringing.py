@@ -11,12 +11,10 @@ from typing import Any, assert_never
 
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.identifiers import RegionId
-from replicator.domain.image import Image, unreserved
 from replicator.domain.modes.active_active import drain as active_active
 from replicator.domain.modes.active_active.mesh import Mesh
-from replicator.domain.modes.requests import At, Done, Found, GetItem, Response
+from replicator.domain.modes.requests import At, Done, Response
 from replicator.domain.modes.versioned import drain as versioned
-from replicator.domain.modes.versioned.ranks import rank_of
 from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.owed_keys import OwedKey
 from replicator.domain.rules import ActivePlan, VersionedPlan
@@ -24,39 +22,26 @@ from replicator.engine.applying.context import Tally, TargetContext
 from replicator.ports.targets import Region
 
 
-async def bring(context: TargetContext, row: OwedKey, region: RegionId, port: Region) -> str | None:
-    """Bring what stands at home under a row's key to another region; raises what kept it from being brought.
-
-    Returns what the region knowingly holds from then on, as a row notes it (`OwedKey.replaced`).
-    """
+async def bring(context: TargetContext, row: OwedKey, region: RegionId, port: Region) -> None:
+    """Bring what stands at home under a row's key to another region; raises what kept it from being brought."""
     home = context.ports.region
     assert home is not None, "a mesh has a home region"
     ports = {context.rule.source: home, region: port}
     steps = _steps(context, row, region)
     answer: Response | None = None
-    stood: Image | None = None
     while True:
         try:
             request = steps.send(answer)
         except StopIteration:
-            return _rank(context, stood)
+            return
         match request:
             case At(where, inner):
                 answer = await ports[where].execute(inner, context.fence)
-                if where == context.rule.source and isinstance(inner, GetItem) and isinstance(answer, Found):
-                    stood = answer.item
             case LogConflict():
                 await context.log(request, row.sequence, Tally())
                 answer = Done()
             case _:
                 raise AssertionError("a drain asks regions and the log only: it waits for nothing")
-
-
-def _rank(context: TargetContext, stood: Image | None) -> str | None:
-    plan = context.rule.mesh
-    if not isinstance(plan, VersionedPlan):
-        return None
-    return "" if stood is None else rank_of(plan.version, unreserved(stood)).text
 
 
 def _steps(context: TargetContext, row: OwedKey, region: RegionId) -> Generator[Any, Any, Any]:
@@ -65,7 +50,7 @@ def _steps(context: TargetContext, row: OwedKey, region: RegionId) -> Generator[
     assert row.key is not None, "what a region missed is of a key"
     match plan:
         case VersionedPlan(others, version):
-            return versioned.drain(VersionedMesh(home, others, version), region, row.key, row.replaced)
+            return versioned.drain(VersionedMesh(home, others, version), region, row.key, row.replaced, row.left)
         case ActivePlan(others, policy):
             mesh = Mesh(home, others, context.place.stream.generation, replace(policy, waits=0))
             return active_active.drain(mesh, region, row.key)

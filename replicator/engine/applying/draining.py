@@ -189,7 +189,7 @@ class Drainer:
                 parked = replace(row, to=self._owing.refused.to, why=error.message, by=self._shared.by)
                 stood = await self._owing.refused.put(parked, None, error, self._shared.fence)
                 self._shared.observer.parked(self._place(row), stood)
-                await self._owing.drained(row, None, self._shared.by, self._shared.fence)
+                await self._owing.drained(row, self._shared.by, self._shared.fence)
             else:
                 await self._settle_refused(row)
             return True
@@ -222,8 +222,8 @@ class Drainer:
             shared.stop,
         )
         async with self._owing.alone(row.key):
-            holds = await bring(context, row, self._partner.name, region)
-            await self._owing.drained(row, holds, shared.by, shared.fence)
+            await bring(context, row, self._partner.name, region)
+            await self._owing.drained(row, shared.by, shared.fence)
 
     def _place(self, row: OwedKey) -> Place:
         stream = StreamRef(self._rule.source, self._rule.table, "", generation_in(row.version))

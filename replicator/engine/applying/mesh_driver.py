@@ -76,6 +76,8 @@ class MeshDriver:
         self._suspects: set[RegionId] = set()
         """Regions that did not answer when they were last asked."""
         partners = {region: owing.partner for region, owing in context.ports.owing.items()}
+        for owing in context.ports.owing.values():
+            owing.doubt()
         self._regions = {self._home: context.ports.region, **context.ports.others, **partners}
         self._stamp = plan.policy.attribute if isinstance(plan, ActivePlan) else STAMP
 
@@ -159,7 +161,7 @@ class MeshDriver:
             effect: Effect = await self._drive(steps, record, tally)
             return effect
         context = self._context
-        change = Owed(record, context.place, taken.decided(begun.settled), taken.replaced, context.by)
+        change = Owed(record, context.place, taken.decided(begun.settled), taken.replaced, taken.left, context.by)
         owing.partner.key = record.key
         if isinstance(self._plan, VersionedPlan) and await owing.missed_before(record.key):
             return await self._through_its_row(owing, change, begun.counted)
@@ -187,15 +189,15 @@ class MeshDriver:
     async def _through_its_row(self, owing: Owing, change: Owed, counted: Tally) -> Effect:
         """Bring a change as a drain does, because the region has missed what this one replaced.
 
-        Mode `versioned` judges by what a change replaced whether it overwrites something unseen; the row knows what the
-        first one that was missed had replaced. What fails is the drainer's from here on.
+        Mode `versioned` judges by what a change replaced whether it overwrites something unseen; the row knows what
+        those that were missed had replaced. What fails is the drainer's from here on.
         """
         context = self._context
         try:
             async with owing.alone(change.record.key), owing.partner.awaited():
                 row = await owing.miss(change, context.fence)
-                holds = await bring(context, row, owing.partner.name, owing.partner)
-                await owing.drained(row, holds, context.by, context.fence)
+                await bring(context, row, owing.partner.name, owing.partner)
+                await owing.drained(row, context.by, context.fence)
         except Missing:
             return await self._miss(owing, change, counted)
         except ReplicatorError as error:

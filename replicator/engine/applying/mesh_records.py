@@ -36,8 +36,12 @@ class MeshRecord(Protocol[S]):
     """What one record asks of the regions of its mesh."""
 
     @property
-    def replaced(self) -> str | None:
+    def replaced(self) -> tuple[str, ...]:
         """What the record replaced knowingly, as a row notes it (`OwedKey.replaced`)."""
+
+    @property
+    def left(self) -> str | None:
+        """What other regions are brought for it, likewise (`OwedKey.left`)."""
 
     def decided(self, settled: S) -> str:
         """What a row's version says beside the record's place: what was decided about it, if that may change."""
@@ -55,7 +59,8 @@ class MeshRecord(Protocol[S]):
 class ActiveRecord:
     """A record of mode `active-active`."""
 
-    replaced = None
+    replaced = ()
+    left = None
 
     def decided(self, settled: active_active.Settled) -> str:
         """Its version: a record that is evaluated again, because its item was gone, may be given a greater one."""
@@ -91,9 +96,14 @@ class VersionedRecord:
         self._known = own_writes.known(record.key, now)
 
     @property
-    def replaced(self) -> str | None:
-        """The rank of the image that it replaced knowingly; empty when there was none."""
-        return versioned.replaced_by(self._mesh, self._write) or ""
+    def replaced(self) -> tuple[str, ...]:
+        """The mark of the image that it replaced knowingly, if there was one."""
+        return versioned.replaced_by(self._mesh, self._write)
+
+    @property
+    def left(self) -> str:
+        """The mark of the image that it left, or that was put back for it."""
+        return versioned.left_by(self._mesh, self._write)
 
     def decided(self, settled: versioned.Settled) -> str:
         """Nothing: its rank is its own."""

@@ -31,12 +31,16 @@ _LOOKS_PER_SECOND = 5
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """A settled record of a mesh as it becomes owed: where it was read, what was decided, what it replaced, by whom."""
+    """A settled record of a mesh as it becomes owed: where it was read, what was decided, and by whom.
+
+    `replaced`, `left`: see `OwedKey`.
+    """
 
     record: ChangeRecord
     place: Place
     decided: str
-    replaced: str | None
+    replaced: tuple[str, ...]
+    left: str | None
     by: str
 
 
@@ -143,6 +147,7 @@ class Owing:
             last=now,
             by=change.by,
             replaced=change.replaced,
+            left=change.left,
         )
 
     # -- draining ------------------------------------------------------------------------------------------------------
@@ -188,10 +193,11 @@ class Owing:
             self.observer.owed_rows(OwedRows(self.home, self.to, count, 0, oldest))
         return Missed(rows, count, oldest)
 
-    async def drained(self, row: OwedKey, holds: str | None, by: str, fence: Fence) -> None:
-        """A row's key was brought: it is settled, unless more became owed since it was read.
+    async def drained(self, row: OwedKey, by: str, fence: Fence) -> None:
+        """A row's key was brought: it is settled, unless more became owed since it was read."""
+        await self.rows.settle(row, Settlement.DELIVERED, by, fence)
 
-        `holds`: what the region knowingly holds by now; an image of that may be replaced without an entry in the log.
-        """
-        if not await self.rows.settle(row, Settlement.DELIVERED, by, fence) and holds is not None:
-            await self.rows.rebase(row, holds, fence)
+    def doubt(self) -> None:
+        """Rows may be there that others wrote: a shard was theirs."""
+        self.owes = True
+        self._misses += 1

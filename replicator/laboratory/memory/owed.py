@@ -62,14 +62,6 @@ class MemoryOwedKeys:
             version, kept = self.bodies.get((owed.to, owed.row_id), ("", b""))
             return unpacked(kept) if version == owed.version else None
 
-    async def rebase(self, owed: OwedKey, replaced: str, fence: Fence) -> None:
-        """Note what a row's target holds by now, if the row is still there."""
-        async with self.faults.around("rebase_owed"):
-            fence.check()
-            where = owed.to, owed.row_id
-            if where in self.rows:
-                self.rows[where] = replace(self.rows[where], replaced=replaced)
-
     async def settle(self, owed: OwedKey, how: Settlement, by: str, fence: Fence) -> bool:
         """Take a row away unless it holds a greater version than this one; returns whether it is gone now."""
         async with self.faults.around("settle_owed"):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from replicator.domain.conflicts import Resolution
 from replicator.domain.modes.active_active.apply import remove_intact
-from replicator.domain.modes.active_active.classify import raises_stamp
 from replicator.domain.modes.active_active.conflicts import (
     Contender,
     delete_of,
@@ -19,7 +18,7 @@ from replicator.domain.modes.active_active.conflicts import (
 )
 from replicator.domain.modes.active_active.mesh import Mesh, Write, look, read_row
 from replicator.domain.modes.requests import At, NoteRemoval, Steps
-from replicator.domain.stamps import Held, StampKind, Tombstone
+from replicator.domain.stamps import Held, StampKind, Tombstone, Version
 
 
 def verify_insert(mesh: Mesh, write: Write) -> Steps[None]:
@@ -53,7 +52,10 @@ def verify_removal(mesh: Mesh, write: Write) -> Steps[None]:
     assert old.version is not None, "that it had marked"
     yield At(mesh.home, NoteRemoval(write.key, write.sequence, old.version))
     if not old.intact:
-        yield from log_loss(mesh, write.key, Contender(old.version, None), unversioned_write(mesh, old))
+        delete = Contender(old.version, None)
+        yield from log_loss(
+            mesh, write.key, delete, unversioned_write(mesh, old), (yield from _resolution(mesh, write, old.version))
+        )
 
 
 def verify_overwrite(mesh: Mesh, write: Write) -> Steps[None]:
@@ -61,10 +63,11 @@ def verify_overwrite(mesh: Mesh, write: Write) -> Steps[None]:
     old, new = write.old, write.new
     assert old is not None, "the daemon overwrote an item"
     assert new is not None, "by an item"
+    assert new.version is not None, "with its stamp"
     winner = stamped_write(mesh, new)
     if _hides_local_write(old, new):
         yield from log_loss(
-            mesh, write.key, winner, unversioned_write(mesh, old), (yield from _resolution(mesh, write))
+            mesh, write.key, winner, unversioned_write(mesh, old), (yield from _resolution(mesh, write, new.version))
         )
     if _beats_stamped_write(old, new):
         yield from log_loss(mesh, write.key, winner, stamped_write(mesh, old))
@@ -89,11 +92,10 @@ def _beats_stamped_write(old: Held, new: Held) -> bool:
     return (overwritten or unmarked) and met_unseen(new.stamp.version, new.stamp.parent, old.stamp.version)
 
 
-def _resolution(mesh: Mesh, write: Write) -> Steps[Resolution]:
-    """What became of the overwritten local write: repaired if it is already there again, newer."""
-    assert write.old is not None, "something was overwritten"
-    assert write.new is not None, "by something"
+def _resolution(mesh: Mesh, write: Write, over: Version) -> Steps[Resolution]:
+    """What became of the local write that `over` took away: repaired if it is already there again, newer."""
+    assert write.old is not None, "something was taken away"
     item = yield from look(mesh, mesh.home, write.key)
-    # The loser counts as repaired only when its own content came back above the stamp that had overwritten it.
-    back = item is not None and item.content == write.old.content and raises_stamp(write.new, item)
+    # The loser counts as repaired only when its own content came back above what had taken it away.
+    back = item is not None and item.content == write.old.content and item.version is not None and item.version > over
     return Resolution.REPAIRED if back else Resolution.OVERWRITTEN

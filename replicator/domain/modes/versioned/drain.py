@@ -6,9 +6,12 @@ brought, a user has deleted what the region was owed, and the record of that del
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import unreserved
 from replicator.domain.modes.drained import Drained
+from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.requests import At, RaiseTombstone, RegionSteps
 from replicator.domain.modes.versioned.ranks import Rank, rank_of
 from replicator.domain.modes.versioned.replicate import (
@@ -23,19 +26,24 @@ from replicator.domain.modes.versioned.replicate import (
 from replicator.domain.records import ItemKey
 
 
-def drain(mesh: VersionedMesh, region: RegionId, key: ItemKey, replaced: str | None = None) -> RegionSteps[Drained]:
+def drain(
+    mesh: VersionedMesh, region: RegionId, key: ItemKey, replaced: Collection[str] = (), left: str | None = None
+) -> RegionSteps[Drained]:
     """Bring a region what its home region has under a key now, whichever version it was owed.
 
-    `replaced`: rank of what the first change that the region was owed had replaced knowingly (`replaced_by`). An image
-    of that rank in the region goes without an entry in the log; anything else does not.
+    `replaced`: marks of what the changes that the region was owed had replaced at home (`replaced_by`): each stood
+    there and is accounted for there, so one of them in the region goes without an entry in the log; anything else does
+    not. `left`: the mark of what the last of those changes left (`left_by`), None when that is not known. Another image
+    at home has a record of its own, which knows what it replaced: only that may replace what is not known here.
     """
     item = yield from item_in(mesh.home, key)
     tombstone = yield from tombstone_in(mesh.home, key)
     if item is not None and (tombstone is None or tombstone < mesh.version.of(item)):
         image = unreserved(item)
         party = Party(rank_of(mesh.version, image), image, mesh.home, None)
-        yield from join(mesh, key, party, region, replaced, ())
-        return Drained.PUT
+        decides = left in {None, party.rank.mark}
+        effect = yield from join(mesh, key, party, region, replaced, (), decides=decides)
+        return Drained.NOTHING if effect is Effect.OWED else Drained.PUT
     if tombstone is None:
         return Drained.NOTHING
     delete = Party(Rank(tombstone, deleted=True, content=""), None, mesh.home, None)
@@ -44,13 +52,13 @@ def drain(mesh: VersionedMesh, region: RegionId, key: ItemKey, replaced: str | N
 
 
 def delete_again(
-    mesh: VersionedMesh, region: RegionId, key: ItemKey, delete: Party, replaced: str | None
+    mesh: VersionedMesh, region: RegionId, key: ItemKey, delete: Party, replaced: Collection[str]
 ) -> RegionSteps[None]:
     """Let a region remember a delete and carry it out, where what the delete removed at home is not known any more."""
     yield At(region, RaiseTombstone(key, delete.rank.version))
     standing = yield from item_in(region, key)
     if standing is None or mesh.version.of(standing) > delete.rank.version:
         return
-    if rank_of(mesh.version, standing).text != replaced:
+    if rank_of(mesh.version, standing).mark not in replaced:
         yield from log_removed(mesh, key, delete, region, standing, ())
     yield from remove(mesh, key, delete, region, standing)

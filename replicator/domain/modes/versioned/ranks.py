@@ -89,6 +89,11 @@ class Rank:
         return f"{escaped}{_VERSION_ENDS}{int(self.deleted)}{self.content}"
 
     @property
+    def mark(self) -> str:
+        """A short name of the image, as rows keep it; empty for a delete."""
+        return self.content[:_SHOWN_HASH]
+
+    @property
     def shown(self) -> str:
         """The rank for people: version, P or D, and the beginning of the content's hash."""
         value = _value(self.version)

@@ -144,16 +144,26 @@ def deliver(mesh: VersionedMesh, region: RegionId, write: Write, known: Known) -
         assert write.old is not None, "a record has an image"
         return (yield from _delete(mesh, region, write, write.old, known))
     if write.old is not None and regressed(mesh, write.old, write.new):
-        return (yield from join(mesh, write.key, _restored(mesh, write.old), region, None, known))
+        return (yield from join(mesh, write.key, _restored(mesh, write.old), region, (), known))
     party = Party(rank_of(mesh.version, write.new), write.new, mesh.home, write.micros)
     return (yield from join(mesh, write.key, party, region, replaced_by(mesh, write), known))
 
 
-def replaced_by(mesh: VersionedMesh, write: Write) -> str | None:
-    """The rank, as text, of the image that a write replaced knowingly; None when it did not, or was taken back."""
+def replaced_by(mesh: VersionedMesh, write: Write) -> tuple[str, ...]:
+    """The mark of the image that a write replaced knowingly; none when it did not, or was taken back."""
     if write.old is None or (write.new is not None and regressed(mesh, write.old, write.new)):
-        return None
-    return rank_of(mesh.version, write.old).text
+        return ()
+    return (rank_of(mesh.version, write.old).mark,)
+
+
+def left_by(mesh: VersionedMesh, write: Write) -> str:
+    """The mark of the image that other regions are brought for a write; empty for a delete."""
+    if write.new is None:
+        return ""
+    back = write.old is not None and regressed(mesh, write.old, write.new)
+    image = write.old if back else write.new
+    assert image is not None, "what is taken back was there"
+    return rank_of(mesh.version, image).mark
 
 
 def regressed(mesh: VersionedMesh, old: Image, new: Image) -> bool:
@@ -182,7 +192,9 @@ def _take_back(mesh: VersionedMesh, write: Write, old: Image, new: Image) -> Reg
     winner = _restored(mesh, old)
     loser = Party(rank_of(mesh.version, new), new, mesh.home, write.micros)
     yield _conflict(write.key, ConflictKind.VERSION_REGRESS, winner, loser)
-    return Settled(winner.rank, {mesh.home: (yield from join(mesh, write.key, winner, mesh.home, loser.rank.text, ()))})
+    return Settled(
+        winner.rank, {mesh.home: (yield from join(mesh, write.key, winner, mesh.home, (loser.rank.mark,), ()))}
+    )
 
 
 def _restored(mesh: VersionedMesh, old: Image) -> Party:
@@ -197,17 +209,23 @@ def join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
     key: ItemKey,
     joined: Party,
     region: RegionId,
-    replaced: str | None,
+    replaced: Collection[str],
     known: Known,
+    *,
+    decides: bool = True,
 ) -> RegionSteps[Effect]:
-    """Let a region hold this image or a greater one. `replaced`: rank of what it replaced where it was written."""
+    """Let a region hold this image or a greater one. `replaced`: marks of what it replaced where it was written.
+
+    Anything else that it replaces here has lost, which is logged first. Where it is not known what it replaced (not
+    `decides`), such a thing is left alone: the effect is then that the image is owed by its own record.
+    """
     rank, image = joined.rank, joined.image
     assert image is not None, "a put carries an image"
     if (region, rank) in known:
         return Effect.STALE
     standing = yield from item_in(region, key)
     while True:
-        seen = {replaced}
+        seen = set(replaced)
         if standing is None:
             tombstone = yield from tombstone_in(region, key)
             if tombstone is not None and tombstone >= rank.version:
@@ -215,11 +233,13 @@ def join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
             answer = yield At(region, Replace(key, image, Absent()))
         else:
             theirs = Party(rank_of(mesh.version, standing), standing, region, None)
-            seen.add(theirs.rank.text)
+            seen.add(theirs.rank.mark)
             if theirs.rank >= rank:
                 yield from log_tie(key, theirs, joined)
                 return Effect.STALE
-            if theirs.rank.text != replaced:
+            if theirs.rank.mark not in replaced:
+                if not decides:
+                    return Effect.OWED
                 yield _conflict(key, ConflictKind.PUT_PUT, joined, theirs)
             answer = yield At(region, Replace(key, image, mesh.version.exactly(standing)))
         if isinstance(answer, Done):
@@ -240,16 +260,16 @@ def log_unseen(  # noqa: PLR0913, PLR0917 - what, where, and what is known about
     joined: Party,
     replaced: Image | None,
     region: RegionId,
-    seen: Container[str | None],
+    seen: Container[str],
 ) -> RegionSteps[None]:
-    """Log an image of the same version that came between the look and the put; `seen`: ranks of those that did not.
+    """Log an image of the same version that came between the look and the put; `seen`: marks of those that did not.
 
     One that is greater than the image put is brought back by its own record.
     """
     if replaced is None:
         return
     loser = Party(rank_of(mesh.version, replaced), replaced, region, None)
-    if loser.rank.text not in seen:
+    if loser.rank.mark not in seen:
         outcome = Resolution.OVERWRITTEN if loser.rank < joined.rank else Resolution.REPAIRED
         yield _conflict(key, ConflictKind.PUT_PUT, joined, loser, outcome)
 
