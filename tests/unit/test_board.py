@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -638,20 +637,16 @@ def test_a_thousand_equal_troubles_are_some_lines_and_a_number(sight: Sight) -> 
     assert unready[-1] == "982 more reasons: see /status"
 
 
-def test_a_thousand_shards_are_shown_and_scraped_quickly_and_without_shard_labels(sight: Sight) -> None:
+def test_a_thousand_shards_are_shown_and_scraped_without_shard_labels(sight: Sight) -> None:
     for number in range(1000):
         shard_id = ShardId(f"shardId-{number:032d}")
         sight.lease(sight.us, shard_id)
         sight.apply(sight.place(sight.us, shard_id), age=1.0)
-    began = time.perf_counter()
     status = sight.status()
-    between = time.perf_counter()
     samples = sight.samples()
-    took = (between - began, time.perf_counter() - between)
     assert len(status["rules"][0]["shards"]) == status["owned_shards"] == 1000
     assert len(samples) < 300
     assert not any("shardId" in value for _, labels in samples for _, value in labels)
-    assert max(took) < 5.0, "both are far below 0.2 s on a machine of its own"
 
 
 def test_a_poll_touches_its_own_shard_only(sight: Sight) -> None:
