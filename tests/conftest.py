@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.seeds import HISTORIES
 from tests.virtual_time import VirtualTime
 
 # Else every process that a test starts compiles everything anew: that would cost more than all tests together.
@@ -17,7 +18,9 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 # How long an example takes depends on what else the machine does; it proves nothing about the code.
-settings.register_profile("replicator", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "replicator", max_examples=max(50, HISTORIES), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
 
 
 LONG = {

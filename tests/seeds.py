@@ -8,13 +8,13 @@ from collections.abc import Iterable
 import pytest
 from _pytest.mark import ParameterSet
 
+HISTORIES = int(os.environ.get("HISTORIES") or 0)
+"""So many seeds and examples at least: `make test-long HISTORIES=500 ARGS=tests/simulation`."""
+
 
 def seeds(few: int, many: int) -> list[ParameterSet]:
-    """Seeds of random histories: the first `few` for `make test`, the others up to `many` for `make test-long`.
-
-    More of them as HISTORIES says: `make test-long HISTORIES=500 ARGS=tests/simulation`.
-    """
-    return first(few, range(max(many, int(os.environ.get("HISTORIES") or 0))))
+    """Seeds of random histories: the first `few` for `make test`, the others up to `many` for `make test-long`."""
+    return first(few, range(max(many, HISTORIES)))
 
 
 def first(few: int, values: Iterable[object]) -> list[ParameterSet]:

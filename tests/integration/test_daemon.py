@@ -120,7 +120,7 @@ async def test_a_paused_worker_loses_its_shard_and_harms_nothing_when_it_wakes(w
     first = world.daemon(config)
     await eventually("a lease", lambda: first.events("lease_claimed"))
     second = world.daemon(config)
-    load = asyncio.ensure_future(users.write(800, per_second=80))
+    load = asyncio.ensure_future(users.write(400, per_second=80))
     await eventually("work", lambda: first.events("batch_applied"))
     first.signal(signal.SIGSTOP)
     await eventually("a take-over", lambda: second.events("lease_claimed"))
@@ -191,7 +191,7 @@ async def test_a_lost_cache_is_filled_again_and_stays_coherent(world: World) -> 
     users = Users(world, seed=4)
     daemon = world.daemon(config)
     async with reading(world, users) as readers:
-        load = asyncio.ensure_future(users.write(640, per_second=120))
+        load = asyncio.ensure_future(users.write(320, per_second=120))
         await eventually("work", lambda: daemon.events("batch_applied"))
         readers["eu"].flush()
         await asyncio.sleep(1)
@@ -263,7 +263,7 @@ async def test_sigterm_drains_stores_and_releases_so_that_the_next_start_replays
     world.initialise(config)
     users = Users(world, seed=6)
     daemon = world.daemon(config)
-    await users.write(400)
+    await users.write(200)
     await eventually("work", lambda: daemon.events("batch_applied"))
     assert daemon.terminate() == 0
     assert [line["why"] for line in daemon.events("lease_ended")] == ["stopped"]

@@ -22,7 +22,7 @@ from tests.integration.outages import REGION_OF, Endpoints, open_failing_world, 
 from tests.integration.true_lag import EVERY_SECONDS, Direct, TrueLag
 from tests.patience import PATIENT_SECONDS
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 REGIONS = ["us", "eu", "ap"]
 HERE = (("us", "eu"), ("eu", "us"))
@@ -176,13 +176,6 @@ def conclude(mesh: Mesh, *faults: Fault) -> None:
     assert mesh.daemon.terminate() == 0
 
 
-def test_a_region_that_is_away_holds_no_other_one_back(tmp_path: Path) -> None:
-    with open_mesh(tmp_path, "active-active", every=0.5) as mesh:
-        outage(mesh, Fault.HANG, 3)
-        conclude(mesh, Fault.HANG)
-
-
-@pytest.mark.long
 @pytest.mark.parametrize("mode", ["active-active", "versioned"])
 def test_a_region_that_is_away_for_long_owes_and_is_owed_nothing_afterwards(tmp_path: Path, mode: str) -> None:
     with open_mesh(tmp_path, mode, every=0.5) as mesh:
