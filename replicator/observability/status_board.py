@@ -143,10 +143,6 @@ class Board:
         """What a target did on a stream since this process began, over all shards."""
         return self.totals.setdefault((place.stream.region, place.stream.table, place.target.target_id), Counter())
 
-    def owed_to(self, rule: Rule, target: Target) -> OwedRows | None:
-        """What a target is owed of the keys of a rule's table; None before that was read."""
-        return self.owed.get((rule.source, OwedTo(rule.table, target.target_id)))
-
     def missed_by(self, rule: Rule, region: RegionId) -> OwedRows | None:
         """What another region of a mesh missed of the keys of a rule's table while it was away."""
         return self.owed.get((rule.source, OwedTo(rule.table, rule.as_replica(region), OwedFor.AWAY)))

@@ -31,7 +31,6 @@ class ServiceKind(enum.Enum):
     PARKED = "parked keys of {source}"
     OWED = "keys of {source} that {to} missed for rule {rule}"
     TARGET = "{target} on {shard}"
-    UNREAD = "reading {shard} for rule {rule}"
     JOBS = "jobs"
     JOB = "job {job}"
 

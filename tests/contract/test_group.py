@@ -45,7 +45,7 @@ async def test_a_plan_that_is_over_for_the_row_as_it_is_now_moves_nothing(
     group, _ = group_of(stored, dynamo_place)
     await stored.claimed()
     seen = await stored.row()
-    await stored.operations.release_lease(STREAM, seen)
+    await stored.operations.rewind(STREAM, seen, {}, {})
     await stored.claimed(owner=YOU)
     before = await stored.row()
     assert await group.move(STREAM, seen, lambda row: Move() if row.owner == ME else None) is None

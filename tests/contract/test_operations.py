@@ -40,7 +40,7 @@ async def test_a_lease_that_an_operator_releases_is_lost_to_its_owner_and_free_f
     lease = await stored.claimed()
     await stored.coordination.save(lease, {ORDERS_EU: Position("5")})
     seen = await stored.row()
-    assert await stored.operations.release_lease(STREAM, seen)
+    assert await stored.operations.rewind(STREAM, seen, {}, {})
     free = await stored.row()
     assert free == replace(seen, owner=None, epoch=2, seized_at=free.seized_at)
     assert free.seized_at is not None, "its owner did not give it back"
@@ -56,7 +56,7 @@ async def test_nothing_changes_when_the_row_changed_since_the_operator_looked(st
     await stored.claimed()
     before = await stored.row()
     rewinds = {ORDERS_EU: Rewind(1.0, END)}
-    assert not await stored.operations.release_lease(STREAM, seen)
+    assert not await stored.operations.rewind(STREAM, seen, {}, {})
     assert not await stored.operations.rewind(STREAM, seen, {ORDERS_EU: None}, rewinds)
     assert not await stored.operations.rewind(STREAM, LeaseRow(Shard(S2)), {ORDERS_EU: Position("1")}, {})
     assert await stored.rows() == {S1: before}

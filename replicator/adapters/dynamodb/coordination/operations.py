@@ -60,10 +60,6 @@ class Operations:
 
     # -- shards ----------------------------------------------------------------------------------------------------
 
-    async def release_lease(self, stream: StreamRef, seen: LeaseRow) -> bool:
-        """Take a shard from its owner; its progress stays."""
-        return await self.rewind(stream, seen, {}, {})
-
     async def rewind(
         self,
         stream: StreamRef,
