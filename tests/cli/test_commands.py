@@ -38,8 +38,10 @@ def test_help_imports_nothing_heavy() -> None:
     asked = [["--help"], *([command, "--help"] for command in COMMANDS), ["version"]]
     program = "\n".join(
         [
-            "import os, sys",
+            "import os, sys, typer.main",
+            "from replicator.cli.commands import app",
             "from replicator.cli.main import run",
+            "typer.main.get_command(app)",
             f"for arguments in {asked!r}:",
             "    sys.stdout.flush()",
             "    if os.fork() == 0:",

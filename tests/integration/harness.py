@@ -119,7 +119,7 @@ class World:
         return f"http://127.0.0.1:{self.dynamodb_port}"
 
     def settings(self, **changes: Any) -> dict[str, Any]:
-        """A configuration of one rule, quick to fail over; `changes` replace top-level keys, `rule` the rule's."""
+        """A configuration of one rule; `changes` replace top-level keys, `rule` the rule's."""
         rule = {
             "name": "orders",
             "table": "orders",
@@ -136,8 +136,8 @@ class World:
             "regions": {name: {"region": aws, "endpoint_url": self.endpoint} for name, aws in AWS_REGIONS.items()},
             "coordination": {
                 "region": "us",
-                "lease": "2s",
-                "heartbeat": "500ms",
+                "lease": "5s",
+                "heartbeat": "1s",
                 "checkpoint": "700ms",
                 "drained": "3s",
             },

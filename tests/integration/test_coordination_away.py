@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 COORDINATION = "replicator-coordination"
 TO_EU = ("us", "eu")
-SETTLED_SECONDS = 5.0
+SETTLED_SECONDS = 8.0
 """By then leases are lost; the times of a stream are whole seconds."""
 
 

@@ -89,7 +89,7 @@ async def trouble(world: World, dice: random.Random, stop: asyncio.Event) -> Non
             daemon.start()
         else:
             daemon.signal(signal.SIGSTOP)
-            await asyncio.sleep(3)
+            await asyncio.sleep(6)
             daemon.signal(signal.SIGCONT)
         await asyncio.sleep(2)
 
