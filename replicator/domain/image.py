@@ -28,6 +28,9 @@ _MARK_TEXT = "rep"
 _MARK = _MARK_TEXT.encode()
 """What every reserved name holds that is not written with escapes, and the stamp's usual name, too."""
 
+LARGEST_KEPT = 2048
+"""Bytes of an image up to which what is computed of its content is kept for a while: one write is looked at often."""
+
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
 
 

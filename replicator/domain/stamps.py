@@ -17,7 +17,7 @@ from hashlib import sha256
 
 import msgspec
 
-from replicator.domain.image import Image, canonical, unreserved
+from replicator.domain.image import LARGEST_KEPT, Image, canonical, unreserved
 from replicator.domain.versions import GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP
 
 NO_PARENT = "-"
@@ -25,9 +25,6 @@ NO_PARENT = "-"
 
 NONCE_BYTES = 6
 """Randomness of a nonce: 8 characters of base64url."""
-
-_LARGEST_KEPT = 2048
-"""Bytes of an item whose hash is kept for a while: one write is met eight times, by two images of its item."""
 
 _CONTENT_LENGTH = 16
 _PARENT_LENGTH = 12
@@ -107,7 +104,7 @@ def _next_counter(version: Version) -> Version:
 def content_of(image: Image, attribute: str = STAMP) -> str:
     """Hash of what an item holds besides its stamp: equal exactly for equal items, however they are spelled."""
     bare = unreserved(image, attribute)
-    if len(bare.wire) > _LARGEST_KEPT:
+    if len(bare.wire) > LARGEST_KEPT:
         return _digest(canonical(bare, attribute), _CONTENT_LENGTH)
     return _content_of_wire(bare.wire, attribute)
 

@@ -11,10 +11,11 @@ import enum
 import re
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 
 import msgspec
 
-from replicator.domain.image import Image, content_hash, normal_number
+from replicator.domain.image import LARGEST_KEPT, Image, content_hash, normal_number
 from replicator.domain.modes.requests import VersionAtMost, VersionIs
 
 LOWEST = "0"
@@ -56,7 +57,7 @@ class VersionAttribute:
 
     def of(self, image: Image) -> str:
         """The image's version as text that sorts."""
-        value = image.attributes.get(self.name, {}).get(self.kind)
+        value = (image.attribute(self.name) or {}).get(self.kind)
         if not isinstance(value, str):
             return LOWEST
         if self.type is VersionType.NUMBER:
@@ -66,7 +67,7 @@ class VersionAttribute:
 
     def exactly(self, image: Image) -> VersionIs:
         """The condition that the version attribute is as on this image, well typed or not."""
-        typed = image.attributes.get(self.name)
+        typed = image.attribute(self.name)
         return VersionIs(self.name, None if typed is None else msgspec.json.encode(typed))
 
     def at_most(self, version: str) -> VersionAtMost:
@@ -102,6 +103,17 @@ class Rank:
 
 def rank_of(version: VersionAttribute, image: Image) -> Rank:
     """The rank of an image: its version, and behind equal versions its content."""
+    if len(image.wire) > LARGEST_KEPT:
+        return _rank_of(version, image)
+    return _rank_of_wire(version, image.wire)
+
+
+@lru_cache(maxsize=2048)
+def _rank_of_wire(version: VersionAttribute, wire: bytes) -> Rank:
+    return _rank_of(version, Image(wire))
+
+
+def _rank_of(version: VersionAttribute, image: Image) -> Rank:
     return Rank(version.of(image), deleted=False, content=content_hash(image))
 
 
@@ -110,6 +122,7 @@ def rank_of_delete(version: VersionAttribute, image: Image) -> Rank:
     return Rank(version.of(image), deleted=True, content="")
 
 
+@lru_cache(maxsize=4096)
 def _sortable(number: str) -> str:
     """A number as text whose byte order is the order of values: sign, exponent, digits; equal numbers give one text."""
     sign, digits, exponent = Decimal(normal_number(number)).as_tuple()
