@@ -16,7 +16,7 @@ from replicator.adapters.aws import credentials as renewal
 from replicator.adapters.aws.clients import ClientTimes, Place, open_place
 from replicator.adapters.aws.transport import connections
 from replicator.adapters.aws.transport.choice import choose, trust
-from replicator.adapters.aws.transport.connections import Answer, BrokenExchange, ConnectionPool, Endpoint
+from replicator.adapters.aws.transport.connections import Answer, BrokenExchange, ConnectionPool, Endpoint, ReadTimeout
 from replicator.domain.errors import AccessRefused, Unreachable
 from replicator.laboratory.servers import clean_environment
 from replicator.settings import Region
@@ -252,6 +252,32 @@ async def test_an_answer_that_nothing_asked_for_is_no_later_requests_answer() ->
         for _ in range(3):
             assert (await pool.exchange(request)).body == b"mine"
         assert server.connected == 3
+
+
+async def test_each_exchange_has_a_deadline_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    def turns() -> Iterator[list[bytes | str]]:
+        yield [answer()]
+        while True:
+            yield ["wait"]
+
+    loop, took = asyncio.get_running_loop(), list[float]()
+
+    async def never() -> None:
+        began = loop.time()
+        with pytest.raises(ReadTimeout):
+            await pool.exchange(request)
+        took.append(loop.time() - began)
+
+    async with pooled(Server(turns=turns())) as pool:
+        monkeypatch.setattr(pool, "_read_seconds", 0.2)
+        await pool.exchange(request)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(3):
+                group.create_task(never())
+                await asyncio.sleep(0.05)
+        assert not pool._deadlines
+    assert len(took) == 3
+    assert min(took) > 0.19
 
 
 async def test_what_may_not_be_sent_twice_is_not() -> None:

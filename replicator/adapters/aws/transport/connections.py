@@ -32,6 +32,9 @@ _BOUNDS = frozenset({b"content-length", b"transfer-encoding"})
 _INFORMATIONAL = range(100, 200)
 _UPGRADED = 101
 
+_INSTANT = 1e-3
+"""Seconds that the timers of a loop need not distinguish."""
+
 _MOST_BYTES = 64 * 1024 * 1024
 """An answer that is longer is none of this service's."""
 
@@ -90,6 +93,8 @@ class _Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = 0
         self._begun = False
+        self.exchanges = 0
+        """How many were begun."""
         self._is_bounded = self._until_end = False
         """Whether the body of the present answer has no other end than that of the connection."""
         self.closed = False
@@ -170,7 +175,17 @@ class _Connection(asyncio.Protocol):
         """Send a request whose answer the future gets."""
         assert self._transport is not None
         self._waiter, self._begun = waiter, False
+        self.exchanges += 1
         self._transport.write(head + body)
+
+    def awaits(self, exchange: int) -> bool:
+        """Whether it is at this exchange still."""
+        return self._waiter is not None and self.exchanges == exchange
+
+    def time_out(self) -> None:
+        """The present exchange has taken too long."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(ReadTimeout("no answer in time"))
 
     def close(self) -> None:
         """Use the connection no more."""
@@ -199,6 +214,9 @@ class ConnectionPool:
         """The one that was used last is at the end."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
+        self._deadlines: deque[tuple[float, _Connection, int]] = deque()
+        """When which exchange on which connection ends at the latest; those that ended are dropped as others begin."""
+        self._timer: asyncio.TimerHandle | None = None
 
     async def exchange(self, prepare: Callable[[], tuple[bytes, bytes]], *, repeatable: bool = False) -> Answer:
         """Send what `prepare` gives when a connection is free (head and body; it may raise), and await the answer.
@@ -217,12 +235,12 @@ class ConnectionPool:
                 connection = kept = self._take_kept(loop.time())
                 if connection is None:
                     connection = await self._connect()
-                is_whole, deadline = False, None
+                is_whole = False
                 try:
                     head, body = prepare()
                     waiter: asyncio.Future[Answer] = loop.create_future()
                     connection.send(head, body, waiter)
-                    deadline = loop.call_later(self._read_seconds, _out_of_time, waiter)
+                    self._watch(connection, loop)
                     answer = await waiter
                     is_whole = True
                 except BrokenExchange as error:
@@ -231,14 +249,36 @@ class ConnectionPool:
                 else:
                     return answer
                 finally:
-                    if deadline is not None:
-                        deadline.cancel()
                     if is_whole and not connection.closed and not self._is_closed:
                         self._keep(connection, loop.time())
                     elif not connection.closed:
                         connection.close()
         finally:
             self._free_slot()
+
+    # -- deadlines: they come in the order of their exchanges, so one timer does for all -------------------------------
+
+    def _watch(self, connection: _Connection, loop: asyncio.AbstractEventLoop) -> None:
+        """The exchange that was just begun has a deadline from now on."""
+        deadlines, at = self._deadlines, loop.time() + self._read_seconds
+        while deadlines and not deadlines[0][1].awaits(deadlines[0][2]):
+            deadlines.popleft()
+        deadlines.append((at, connection, connection.exchanges))
+        if self._timer is None:
+            self._timer = loop.call_at(at, self._time_out)
+
+    def _time_out(self) -> None:
+        loop, self._timer = asyncio.get_running_loop(), None
+        while self._deadlines:
+            at, connection, exchange = self._deadlines[0]
+            if connection.awaits(exchange):
+                if at - loop.time() > _INSTANT:
+                    self._timer = loop.call_at(at, self._time_out)
+                    return
+                connection.time_out()
+            self._deadlines.popleft()
+
+    # -- connections -------------------------------------------------------------------------------------------------
 
     def _keep(self, connection: _Connection, now: float) -> None:
         """Keep a connection for later, and none of those that stood too long: what a burst opened does not stay."""
@@ -299,8 +339,3 @@ class ConnectionPool:
         for connection in self._kept:
             connection.close()
         self._kept.clear()
-
-
-def _out_of_time(waiter: asyncio.Future[Answer]) -> None:
-    if not waiter.done():
-        waiter.set_exception(ReadTimeout("no answer in time"))
