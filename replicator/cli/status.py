@@ -106,7 +106,7 @@ def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
             yield f"rule {rule.name} is paused: `replicator resume {rule.name}` lets it go on."
         for row in rule.held:
             yield f"{row['target'] or f'rule {rule.name}'} is held: {row['reason']} {row['advice']}"
-    yield from map(_away, found.regions)
+    yield from (_away(region, answers=region.region not in found.unanswered) for region in found.regions)
     yield from _losses(found)
     yield from slow_words(found.pacing)
     over = Counter(shard.over for rule in found.rules for shard in rule.shards if shard.over)
@@ -115,14 +115,14 @@ def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
         yield f"{hidden} are hidden; --all shows them."
 
 
-def _away(region: RegionStatus) -> str:
+def _away(region: RegionStatus, *, answers: bool) -> str:
     """A region that misses changes, in a sentence: "ap: away 3 h, 1 204 keys owed"."""
     if region.paused:
         state = "paused"
     elif region.away_seconds is not None:
         state = f"away {_for(region.away_seconds)}"
     else:
-        state = "catching up"
+        state = "catching up" if answers else "does not answer"
     count = f"{region.keys:,}".replace(",", " ")
     keys = f"{'at least ' if region.more else ''}{count} {'key' if region.keys == 1 else 'keys'} owed"
     oldest = "" if region.oldest_seconds is None else f", the oldest for {_for(region.oldest_seconds)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 from replicator.domain.errors import ReplicatorError
@@ -13,6 +13,7 @@ from replicator.domain.health import PROBE_SECONDS, is_silence
 _JITTER = random.Random()  # noqa: S311 - spreads load, decides nothing
 _FIRST_SECONDS = 0.05
 _MOST_DOUBLINGS = 20
+_MOST_QUESTIONS = 10
 
 Answer = TypeVar("Answer")
 
@@ -39,6 +40,38 @@ def retry_in(error: ReplicatorError, attempt: int, longest: float) -> float:
     does not change by itself, ever less often.
     """
     return backoff(attempt, min(longest, PROBE_SECONDS) if is_silence(error) else longest)
+
+
+async def first_answer(ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer:
+    """The first answer to a small question, which is asked again every two seconds while earlier ones hang.
+
+    It is for what did not answer before: so its return shows soon, though what was asked shortly before it hangs on. A
+    failure is an answer, too: what asks tries again by itself.
+    """
+
+    async def one() -> Answer | ReplicatorError:
+        try:
+            return await ask()
+        except ReplicatorError as error:
+            return error
+
+    async with asyncio.TaskGroup() as group:
+        asked = {group.create_task(one(), name="question")}
+        while True:
+            done, _ = await asyncio.wait(asked, timeout=PROBE_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                break
+            if len(asked) < _MOST_QUESTIONS:
+                asked.add(group.create_task(one(), name="question"))
+        for each in asked - done:
+            each.cancel()
+    answers = [each.result() for each in done]
+    for answer in answers:
+        if not isinstance(answer, ReplicatorError):
+            return answer
+    error = answers[0]
+    assert isinstance(error, ReplicatorError), "all of them failed"
+    raise error
 
 
 class Stop(asyncio.Event):

@@ -257,3 +257,45 @@ async def test_a_single_key_that_gets_no_answer_keeps_no_other_waiting() -> None
             await until(lambda number=number: len(world.holds()) == number + 1, within=2)  # type: ignore[misc]
         assert world.stored() == "SHARD_START" or world.stored() == "TRIM_HORIZON", "no position passes it"
         assert bench.observer.blocked_keys == {"orders/eu on s0": "pk=stuck"}
+
+
+async def test_a_stream_of_one_shard_is_read_soon_behind_its_return_though_every_call_before_hangs_on() -> None:
+    world, loop, dark = World("s0"), asyncio.get_running_loop(), False
+
+    async def hang(_: str) -> None:
+        if dark:
+            await asyncio.sleep(10)
+            raise Unreachable("It did not answer in time.")
+
+    async with world.process():
+        world.put("before", 1)
+        await until(world.same)
+        world.streams.faults.pause = hang
+        dark = True
+        await asyncio.sleep(AWAY_SECONDS / 2 + 9)
+        world.put("meanwhile", 1)
+        dark = False
+        began = loop.time()
+        await until(world.same, within=60)
+        assert loop.time() - began < LEVEL_SECONDS
+
+
+async def test_the_first_of_several_answers_to_one_question_ends_the_others() -> None:
+    asked: list[asyncio.Task[Any] | None] = []
+
+    async def ask() -> int:
+        asked.append(asyncio.current_task())
+        if len(asked) < 3:
+            await asyncio.sleep(60)
+        return len(asked)
+
+    assert await waiting.first_answer(ask) == 3
+    assert [task.cancelled() for task in asked if task] == [True, True, False]
+
+
+async def test_a_question_that_fails_is_not_asked_on() -> None:
+    async def ask() -> int:
+        raise Unreachable("It refuses.")
+
+    with pytest.raises(Unreachable):
+        await waiting.first_answer(ask)

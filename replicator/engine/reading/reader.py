@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 
 from replicator.domain.errors import (
     Disposition,
@@ -32,7 +33,7 @@ from replicator.engine.probing import Probing
 from replicator.engine.reading.cursors import Always, Cursor, Cursors, Expected, Page, Taker
 from replicator.engine.reading.memory_budget import ByteBudget, Grant, weight
 from replicator.engine.reading.poll_rate import ShardCalls
-from replicator.engine.waiting import pause_or_raise, retry_in, unless_stopped
+from replicator.engine.waiting import first_answer, pause_or_raise, retry_in, unless_stopped
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer
 from replicator.ports.services import ServiceKind, shard_service
@@ -332,15 +333,14 @@ class ShardReader:
                 self._fence.check()
                 if position == HORIZON and self._clock.monotonic() - cursor.asked_at > RETENTION_SECONDS:
                     cursor.trims = _LOOKS_BEFORE_LOSS
-                    raise RecordsTrimmed(
-                        f"Shard {self._shard_id} was not read for a day, so records may have left it unread."
-                    )
+                    raise RecordsTrimmed(f"Shard {self._shard_id} was not read for a day: records may be gone unread.")
                 cursor.iterator = await self._iterator(position)
         return await calls.ask(cursor.iterator, limit)
 
     async def _iterator(self, position: Position) -> str:
         first = self._shard.first if position == BEGINNING else None
-        return await self._stream.iterator(self._ref, self._shard_id, position, first)
+        ask = partial(self._stream.iterator, self._ref, self._shard_id, position, first)
+        return await (ask() if self.trouble is None else first_answer(ask))
 
     def _renew(self, position: Position, cursor: Cursor) -> None:
         """Derive the iterator anew from the position; a clock that always expires them is an error."""
