@@ -125,6 +125,8 @@ class Segment:
     position: str | None = None
     counts: Counts = field(default_factory=dict)
     done: bool = False
+    seized_at: float | None = field(default=None, compare=False)
+    """When its present owner took it from one that fell silent; known to that owner only."""
 
     @property
     def name(self) -> str:

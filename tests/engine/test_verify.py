@@ -11,11 +11,15 @@ import pytest
 from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.conflicts import ConflictKind
 from replicator.domain.filters import Filter
+from replicator.domain.identifiers import WorkerId
 from replicator.domain.image import Image, stamped
-from replicator.domain.jobs import Job, JobKind, JobState, Part, parts_of
+from replicator.domain.jobs import Job, JobKind, JobState, Part, all_segments, parts_of
+from replicator.domain.modes.requests import GetItem
 from replicator.domain.rules import OnRefusal
 from replicator.domain.versions import ordered_version
+from replicator.engine.copying.applied import Applied
 from replicator.laboratory.memory import value_entry
+from replicator.laboratory.memory.lookups import MemoryLookups
 from tests.engine.job_world import MARGINS, JobWorldOf, job
 from tests.engine.world import EU, ORDERS, US, World, cache_rule, eu_rule, image, key_of, rule, target, until
 
@@ -237,6 +241,71 @@ async def test_a_repair_waits_until_a_silent_worker_can_write_no_more(world: Wor
         over = await jobs.ended("repair")
         assert over.counts["mended"] == 1
         assert process.clock.now() >= seized + MARGINS.zombie_seconds
+
+
+async def test_a_key_at_which_nothing_differs_counts_only_when_a_silent_worker_can_write_no_more(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        world.coordination.put(world.ref, replace(world.row(), seized_at=world.now()))
+        await jobs.rows.create(asked(JobKind.REPAIR))
+        await asyncio.sleep(MARGINS.zombie_seconds - 2)
+        older = Image(stamped(image("k00", "older"), ordered_version(0, world.ref.generation, 1)))
+        world.region.write_foreign(key_of("k00"), older)  # what the silent worker had sent arrives
+        over = await jobs.ended("repair")
+        assert over.counts["mended"] == 1
+        assert world.same()
+
+
+async def test_nor_before_the_silent_owner_of_its_segment_can_write_no_more(world: World) -> None:
+    jobs = jobs_of(world)
+    repair = asked(JobKind.REPAIR)
+    assert await jobs.rows.create(repair) is None
+    for segment in all_segments(repair, await jobs.rows.segments("repair")):
+        await jobs.rows.claim(segment, WorkerId("silent"))
+    async with jobs.process() as process:
+        await until(world.same)
+        while any(each.owner == "silent" for each in await jobs.rows.segments("repair")):  # noqa: ASYNC110 - as `until` does
+            await asyncio.sleep(0.1)
+        taken = process.clock.now()
+        await asyncio.sleep(MARGINS.zombie_seconds - 2)
+        world.region.write_foreign(key_of("k00"), image("k00", "older"))
+        over = await jobs.ended("repair")
+        assert over.counts["mended"] == 1
+        assert world.same()
+        assert process.clock.now() >= taken + MARGINS.zombie_seconds - 2
+
+
+@pytest.mark.parametrize(("kind", "looks"), [(JobKind.VERIFY, 2), (JobKind.REPAIR, 1)])
+async def test_a_report_takes_one_look_in_order_more_than_a_repair(world: World, kind: JobKind, looks: int) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process():
+        await until(world.same)
+        world.region.write_foreign(key_of("k00"), None)
+        await ended(jobs, asked(kind))
+        assert world.region.sent.count(GetItem(key_of("k00"))) == looks
+
+
+async def test_a_page_has_passed_only_when_its_last_look_up_has(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs, waited = jobs_of(world), list[float]()
+    items, passed = MemoryLookups.items, Applied.passed
+
+    async def slow(self: MemoryLookups, keys: Any) -> Any:
+        await asyncio.sleep(3)
+        return await items(self, keys)
+
+    async def told(self: Applied, followed: Any, at: float, stop: asyncio.Event) -> bool:
+        waited.append(at)
+        return await passed(self, followed, at, stop)
+
+    monkeypatch.setattr(MemoryLookups, "items", slow)
+    monkeypatch.setattr(Applied, "passed", told)
+    async with jobs.process():
+        await until(world.same)
+        world.region.write_foreign(key_of("k00"), None)
+        began = world.now()
+        await ended(jobs, asked(JobKind.VERIFY))
+        assert min(waited) >= began + 3
 
 
 async def test_where_no_worker_replicates_what_both_looks_agree_on_is_told_and_that_none_did(world: World) -> None:

@@ -98,8 +98,10 @@ async def looked_up(table: CopyRegion, keys: Sequence[ItemKey]) -> dict[ItemKey,
 class OrderedComparison:
     """A source and its replicas."""
 
-    def __init__(self, context: JobContext, *, extra: Extra = Extra.LIST) -> None:
+    def __init__(self, context: JobContext, *, extra: Extra = Extra.LIST, strict: bool = False) -> None:
+        """`strict`: name only what nothing in flight can explain (`looks.judge`)."""
         self._context = context
+        self._strict = strict
         (self._rule,) = context.rules
         self._extra = extra
         self._source = context.regions[place_name(self._rule.source, self._rule.table)]
@@ -178,7 +180,7 @@ class OrderedComparison:
         candidate, target = suspect.candidate, suspect.target
         assert isinstance(candidate, Candidate), "a suspect of this mode"
         seen = await self._drive(second_look(candidate.key), target, None, fence)
-        judged = judge(self._rule, candidate, seen, at)
+        judged = judge(self._rule, candidate, seen, at, strict=self._strict)
         if isinstance(judged, Candidate):
             return Suspect(judged, target)
         if isinstance(judged, Ended):

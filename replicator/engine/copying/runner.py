@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.domain.identifiers import WorkerId
@@ -222,7 +222,8 @@ class _Shift:
             self._session.check()
             ours = await self._ports.jobs.claim(segment, me)
             if ours is not None:
-                claimed[ours.name] = ours
+                seized = segment.owner in expired and segment.owner != me
+                claimed[ours.name] = replace(ours, seized_at=self._clock.now()) if seized else ours
         now = [claimed.get(segment.name, segment) for segment in segments]
         work.share = share_of(now, me)
         for ours in claimed.values():

@@ -69,7 +69,7 @@ class Verification:
         self._keys = [item_key(_ENCODE(key)) for key in options.get(KEYS, ())]
         rule = context.rules[0]
         self._comparison: Comparison = (
-            OrderedComparison(context, extra=extra)
+            OrderedComparison(context, extra=extra, strict=mends != _ALL)
             if rule.mesh is None
             else MeshComparison(context, missing=Missing(options.get("missing", Missing.KEEP)))
         )
@@ -91,18 +91,24 @@ class Verification:
     async def look(self, segment: Segment, position: str | None) -> Look:
         """Compare the page behind a position."""
         if segment.part == KEYS:
-            return await self._look_at_keys(int(position or 0))
+            return await self._look_at_keys(segment, int(position or 0))
+        await self._let_forgotten_ones_end(segment)
         page = await self._context.regions[segment.part].scan(segment.index, segment.of, position)
+        scanned = self._context.clock.monotonic()
         items = [item for item in page.items if self._is_within(item.key)]
         at = self._context.clock.now() if page.at is None else page.at
         compared = await self._comparison.page(segment.part, items, at)
+        # What was brought to a table until its items were looked up must have been passed, too.
+        at += self._context.clock.monotonic() - scanned
         return await self._looked(page.after, at, compared, len(page.items))
 
-    async def _look_at_keys(self, first: int) -> Look:
+    async def _look_at_keys(self, segment: Segment, first: int) -> Look:
         keys = self._keys[first : first + KEYS_PER_LOOK]
         after = first + len(keys)
+        await self._let_forgotten_ones_end(segment)
         at = self._context.clock.now()
         compared = await self._comparison.keys(keys, at)
+        at = self._context.clock.now()
         return await self._looked(str(after) if after < len(self._keys) else None, at, compared, len(keys))
 
     async def _looked(self, after: str | None, at: float, compared: Any, items: int) -> Look:
@@ -110,6 +116,17 @@ class Verification:
         counts = {ITEMS: items, "compared": compared.compared, "unjudged": compared.unjudged}
         counts |= {"entries": entries.checked, "opaque": entries.opaque}
         return Look(after, at if compared.suspects else None, _Page(compared.suspects, entries), counts)
+
+    async def _let_forgotten_ones_end(self, segment: Segment) -> None:
+        """Before a look that may mend: a silent worker, or the silent owner of the segment, may still write.
+
+        That holds for a key at which nothing differs, too: a worker that is forgotten may put an older record there.
+        """
+        if self._mends:
+            zombie = self._context.applied.zombie_seconds
+            until = max(stands_at(await self._seized_at(), zombie), stands_at(segment.seized_at, zombie))
+            if until > self._context.clock.now():
+                await pause_or_raise(self._context.stop, until - self._context.clock.now())
 
     def _is_within(self, key: ItemKey) -> bool:
         return self._prefix is None or any(value.startswith(self._prefix) for _, _, value in key.parts[:1])
@@ -221,15 +238,16 @@ class Verification:
 
     async def _stands(self, at: float) -> bool:
         """Whether what was seen may be written now; else waits until a new look may be."""
-        applied = self._context.applied
-        seized = [await applied.seized_at(*followed) for followed in self.follows]
-        last = max((each for each in seized if each is not None), default=None)
-        if stands(at, last, applied.zombie_seconds):
+        zombie, last = self._context.applied.zombie_seconds, await self._seized_at()
+        if stands(at, last, zombie):
             return True
-        await pause_or_raise(
-            self._context.stop, max(0.0, stands_at(last, applied.zombie_seconds) - self._context.clock.now())
-        )
+        await pause_or_raise(self._context.stop, max(0.0, stands_at(last, zombie) - self._context.clock.now()))
         return False
+
+    async def _seized_at(self) -> float | None:
+        """When a lease of the rule was last taken from a silent worker."""
+        seized = [await self._context.applied.seized_at(*followed) for followed in self.follows]
+        return max((each for each in seized if each is not None), default=None)
 
     # -- owed keys -----------------------------------------------------------------------------------------------------
 
