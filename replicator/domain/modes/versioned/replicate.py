@@ -225,7 +225,7 @@ def join(  # noqa: PLR0913, PLR0917 - what, where, and what is known about it
         return Effect.STALE
     standing = yield from item_in(region, key)
     while True:
-        seen = {*replaced, rank.text}  # it does not lose to itself, which a slow worker may have put
+        seen = {*replaced, rank.mark}  # it does not lose to itself, which a slow worker may have put
         if standing is None:
             tombstone = yield from tombstone_in(region, key)
             if tombstone is not None and tombstone >= rank.version:
