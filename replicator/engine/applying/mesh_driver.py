@@ -79,7 +79,13 @@ class MeshDriver:
         for owing in context.ports.owing.values():
             owing.doubt()
         self._regions = {self._home: context.ports.region, **context.ports.others, **partners}
-        self._stamp = plan.policy.attribute if isinstance(plan, ActivePlan) else STAMP
+        self._stamp = STAMP
+        if isinstance(plan, ActivePlan):
+            self._stamp = plan.policy.attribute
+            self._patient = Mesh(self._home, plan.others, context.place.stream.generation, plan.policy)
+            self._hasty = replace(self._patient, policy=replace(plan.policy, waits=0))
+        else:
+            self._versioned = VersionedMesh(self._home, plan.others, plan.version)
 
     def units(self, run: Run) -> Sequence[Run]:
         """One record each."""
@@ -223,13 +229,11 @@ class MeshDriver:
         """A record as the rule's mode takes it."""
         context = self._context
         match self._plan:
-            case VersionedPlan(others, version):
-                mesh = VersionedMesh(self._home, others, version)
-                return VersionedRecord(record, mesh, context.ports.own_writes, context.clock.monotonic())
-            case ActivePlan(others, policy):
-                if context.clock.now() - record.created_at > _FRESH_SECONDS:
-                    policy = replace(policy, waits=0)
-                return ActiveRecord(record, Mesh(self._home, others, context.place.stream.generation, policy))
+            case VersionedPlan():
+                return VersionedRecord(record, self._versioned, context.ports.own_writes, context.clock.monotonic())
+            case ActivePlan():
+                waits = context.clock.now() - record.created_at <= _FRESH_SECONDS
+                return ActiveRecord(record, self._patient if waits else self._hasty)
             case _:
                 assert_never(self._plan)
 

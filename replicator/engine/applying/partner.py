@@ -7,8 +7,8 @@ answers, and when it must have answered, is decided in `domain/presence.py`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
+from types import TracebackType
 
 from replicator.domain.errors import Disposition, ReplicatorError, Throttled, Unreachable
 from replicator.domain.identifiers import RegionId, RuleName
@@ -159,28 +159,9 @@ class Partner:
         if self._told is not None and self._told[0] is not Standing.HERE:
             self._look()
 
-    @asynccontextmanager
-    async def awaited(self) -> AsyncIterator[None]:
+    def awaited(self) -> _Awaiting:
         """Ask it something, as long as it is here; raises `Missing` when it is not, or is not any more."""
-        if self.is_missing:
-            raise Missing
-        async with self._let_go():
-            yield
-
-    @asynccontextmanager
-    async def _let_go(self) -> AsyncIterator[None]:
-        limit = asyncio.timeout(None)
-        try:
-            async with limit:
-                self._waiting.add(limit)
-                try:
-                    yield
-                finally:
-                    self._waiting.discard(limit)
-        except TimeoutError:
-            if not limit.expired():
-                raise
-            raise Missing from None
+        return _Awaiting(self, self._waiting)
 
     def probe_in(self) -> float:
         """In how many seconds it may be probed again."""
@@ -215,6 +196,32 @@ class Partner:
         else:
             self._presence.failed(number, error.message, said_no=not isinstance(error, Unreachable))
             self._look()
+
+
+class _Awaiting:
+    """Something that is asked of a region, and let go when that becomes missing."""
+
+    __slots__ = ("_limit", "_partner", "_waiting")
+
+    def __init__(self, partner: Partner, waiting: set[asyncio.Timeout]) -> None:
+        self._partner = partner
+        self._waiting = waiting
+        self._limit = asyncio.timeout(None)
+
+    async def __aenter__(self) -> None:
+        if self._partner.is_missing:
+            raise Missing
+        await self._limit.__aenter__()
+        self._waiting.add(self._limit)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._waiting.discard(self._limit)
+        try:
+            await self._limit.__aexit__(kind, error, trace)
+        except TimeoutError:
+            raise Missing from None
 
 
 class _Probed:
