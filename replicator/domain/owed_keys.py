@@ -34,6 +34,8 @@ MOST_REPLACED = 8
 SHOWN_ROW_ID = 12
 """Digits of a row's id that people are shown."""
 
+_PLACE_DIGITS = len(ordered_version(0, 0, 0))
+
 _AGE_MARGIN_SECONDS = 3600.0
 """How much before a tombstone's time is over images are no longer trusted: clocks of machines differ."""
 
@@ -148,6 +150,11 @@ def mesh_version(generation: int, sequence: int, decided: str) -> str:
     is so when a later record was, whatever its version or rank, and when the same one was under a greater version.
     """
     return f"{ordered_version(0, generation, sequence)}{decided}"
+
+
+def decided_in(version: str) -> str:
+    """What was decided of a change in a mesh, by the version of its row."""
+    return version[_PLACE_DIGITS:]
 
 
 # -- rows --------------------------------------------------------------------------------------------------------------

@@ -208,6 +208,29 @@ async def test_what_one_region_refuses_is_parked_and_heals_with_the_next_version
     assert process.observer.of("unparked")
 
 
+@pytest.mark.parametrize("deletes", [False, True])
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_one_region_refused_is_settled_by_what_another_writes_over_it(mode: str, deletes: bool) -> None:
+    world = MeshWorld(mode, *MEMBERS)
+    rules = [world.rule(region, refused=OnRefusal.PARK) for region in MEMBERS]
+    world[AP].longest = 300
+    async with world.process(*rules) as process:
+        world[US].put("big", "small before", ver=1)
+        await until(lambda: world[AP].value("big") is not None)
+        world[US].put("big", "x" * 300, ver=2)
+        await until(lambda: bool(world.owed[US].rows) and world[EU].value("big") == "x" * 300)
+        await asyncio.sleep(30)
+        refused = OwedTo(ORDERS, world.rule(US).as_replica(AP))
+        assert refused in {to for to, _ in world.owed[US].rows}, "the stamp at home settles nothing"
+        if deletes:
+            world[EU].delete("big")
+        else:
+            world[EU].put("big", "fits", ver=3)
+        await until(lambda: same_in(world, *MEMBERS) and world[AP].value("big") in {None, "fits"})
+        await until(lambda: not any(owed.rows for owed in world.owed.values()))
+        await process.drain()
+
+
 @pytest.mark.parametrize("mode", MODES)
 async def test_what_became_too_large_while_a_region_was_away_is_parked_when_it_is_back(mode: str) -> None:
     world = MeshWorld(mode, *MEMBERS)

@@ -39,6 +39,7 @@ from replicator.domain.stamps import (
     parent_of,
     write_sequence,
 )
+from replicator.engine.applying.mesh_records import ActiveRecord
 from replicator.laboratory.memory.stamped import StampedSlot
 from tests.unit.active_cluster import GENERATION, Cluster
 from tests.unit.strategies import image
@@ -929,3 +930,24 @@ def test_an_overwrite_of_a_parent_or_of_the_own_region_is_no_conflict() -> None:
         record = cluster.write("aa", new, 0)
         assert record is not None
         assert asked(cluster.run("aa", record)) == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "decided", "overtakes"),
+    [
+        (version(8, "bb", 1), version(7, "aa", 1), True),
+        (version(8, "bb", 1), version(8, "bb", 1), False),
+        (version(8, "bb", 1), version(9, "aa", 1), False),  # it was repaired above what had come over it
+        (version(9, "aa", 2), version(7, "aa", 1), False),  # the home region's own stamp
+    ],
+)
+@pytest.mark.parametrize("removes", [False, True])
+def test_what_was_refused_is_overtaken_by_what_another_region_wrote_above_it(
+    removes: bool, shown: Version, decided: Version, overtakes: bool
+) -> None:
+    mark = held_at(ONE, shown, kind=StampKind.MARK)
+    cluster = seeded()
+    cluster.slots[A] = StampedSlot(mark if removes else ONE)
+    record = cluster.write("aa", None if removes else held_at(TWO, shown), 9)
+    assert record is not None
+    assert ActiveRecord(record, cluster.mesh("aa")).overtakes(decided.text) is overtakes

@@ -33,7 +33,7 @@ from replicator.domain.modes.requests import (
     Wait,
 )
 from replicator.domain.modes.versioned.replicate import VersionedMesh
-from replicator.domain.owed_keys import is_refusal
+from replicator.domain.owed_keys import decided_in, is_refusal
 from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import ActivePlan, VersionedPlan
 from replicator.domain.stamps import content_of, held
@@ -148,6 +148,8 @@ class MeshDriver:
             counted = Tally()
             settled = await self._settle(record, taken, counted, tally)
             if isinstance(settled, Effect):
+                if settled is Effect.ECHO:
+                    await self._overtaken(record, taken)
                 tally.take(counted)
                 return settled
             begun = unfinished[record.sequence] = Begun(settled, counted)
@@ -156,6 +158,14 @@ class MeshDriver:
         tally.take(begun.counted)
         del unfinished[record.sequence]
         return taken.finish(begun)
+
+    async def _overtaken(self, record: ChangeRecord, taken: MeshRecord[Any]) -> None:
+        """Another region wrote over what was refused of a key, and brings that to all: the row is settled."""
+        context = self._context
+        for owing in context.ports.owing.values():
+            owed = None if owing.refused is None else owing.refused.owes(record.key)
+            if owed is not None and taken.overtakes(decided_in(owed)):
+                await owing.taken(Owed(record, context.place, "", (), None, context.by), context.fence)
 
     async def _bring(
         self, region: RegionId, taken: MeshRecord[Any], begun: Begun, record: ChangeRecord, tally: Tally

@@ -43,6 +43,9 @@ class MeshRecord(Protocol[S]):
     def left(self) -> str | None:
         """What other regions are brought for it, likewise (`OwedKey.left`)."""
 
+    def overtakes(self, decided: str) -> bool:
+        """Whether it shows a write of another region, above what was decided here, that comes to all from there."""
+
     def decided(self, settled: S) -> str:
         """What a row's version says beside the record's place: what was decided about it, if that may change."""
 
@@ -61,6 +64,12 @@ class ActiveRecord:
 
     replaced = ()
     left = None
+
+    def overtakes(self, decided: str) -> bool:
+        """By its stamp, or by the mark of what it removed; one that was repaired since has a lesser version."""
+        shown = self._write.new or self._write.old
+        version = None if shown is None else shown.version
+        return version is not None and version.region != self._mesh.home and version.text > decided
 
     def decided(self, settled: active_active.Settled) -> str:
         """Its version: a record that is evaluated again, because its item was gone, may be given a greater one."""
@@ -87,6 +96,11 @@ class ActiveRecord:
 
 class VersionedRecord:
     """A record of mode `versioned`; `own_writes` remembers where its image was, as of `now`."""
+
+    def overtakes(self, decided: str) -> bool:
+        """Never: every record is brought to all regions, whichever region's write it shows."""
+        del decided
+        return False
 
     def __init__(self, record: ChangeRecord, mesh: VersionedMesh, own_writes: OwnWrites, now: float) -> None:
         self._mesh = mesh
