@@ -150,7 +150,10 @@ class Assembly:
 
     def made(self, rule: RuleName, table: TableName) -> Mapping[Rule, Mapping[TargetId, TargetPorts]] | None:
         """The ports of a rule's targets on one of its tables, once per source; None of a rule that does not run."""
-        return self._made.get((rule, table))
+        for (name, _), made in self._made.items():
+            if name == rule and any(each.table == table for each in made):
+                return made
+        return None
 
     def _source(
         self, where: tuple[RegionId, TableName], readers: Mapping[Rule, Mapping[TargetId, TargetPorts]]

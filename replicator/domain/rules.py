@@ -111,6 +111,15 @@ class ActivePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """How often a rule is compared as a whole, with which read units per second and region; whether that repairs."""
+
+    every_seconds: float
+    read_units: int
+    repair: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Rule:
     """One rule as it reads one source, in domain values.
 
@@ -130,6 +139,7 @@ class Rule:
     on_gap: OnGap = OnGap.STOP
     refused: OnRefusal = OnRefusal.STOP
     filter: Filter = field(default_factory=Filter)
+    sweep: Sweep | None = None
 
     def __post_init__(self) -> None:
         if self.mesh is not None:

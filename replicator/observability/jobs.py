@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from replicator.domain.copying.sureness import nines
+
 if TYPE_CHECKING:
-    from replicator.domain.jobs import JobProgress
+    from replicator.domain.jobs import Job, JobProgress
     from replicator.observability.status_board import Board
 
 
@@ -25,6 +27,10 @@ class JobMetrics:
         self.total = gauge("job_items_expected", "Items that the open jobs will go through, about.", job)
         self.rate = gauge("job_items_per_second", "Items per second, all workers together.", job)
         self.eta = gauge("job_eta_seconds", "Time until the last of the jobs is done, at this rate.", job)
+        rule = ["rule"]
+        self.swept_at = gauge("sweep_ended_timestamp_seconds", "When the last full comparison of a rule ended.", rule)
+        self.sweep_differences = gauge("sweep_differences", "Differences that it found and did not mend.", rule)
+        self.sweep_nines = gauge("sweep_nines", "How many nines of what it compared are equal.", rule)
         self.ended = Counter(
             "replicator_jobs_ended_total", "Jobs that are over, where they ended.", ["kind", "state"], registry=registry
         )
@@ -34,6 +40,7 @@ def refresh(metrics: JobMetrics, board: Board) -> None:
     """Set what belongs to the jobs that are not over."""
     for gauge in (metrics.running, metrics.items, metrics.total, metrics.rate, metrics.eta):
         gauge.clear()
+    _sweeps(metrics, board)
     latest: dict[tuple[str, str], float] = {}
     for progress in board.jobs.values():
         labels = (str(progress.job.kind), str(progress.job.rule))
@@ -45,6 +52,41 @@ def refresh(metrics: JobMetrics, board: Board) -> None:
             latest[labels] = max(latest.get(labels, 0.0), progress.eta_seconds)
     for labels, seconds in latest.items():
         metrics.eta.labels(*labels).set(seconds)
+
+
+def _sweeps(metrics: JobMetrics, board: Board) -> None:
+    """The last full comparisons; of a rule with many tables the oldest, all differences, and the fewest nines."""
+    for gauge in (metrics.swept_at, metrics.sweep_differences, metrics.sweep_nines):
+        gauge.clear()
+    for rule in {job.rule for job in board.sweeps}:
+        found = [job for job in board.sweeps if job.rule == rule]
+        metrics.swept_at.labels(rule).set(min(job.ended_at or 0.0 for job in found))
+        metrics.sweep_differences.labels(rule).set(sum(job.counts.get("differences", 0) for job in found))
+        known = [sure for job in found if (sure := nines_of(job)) is not None]
+        if known:
+            metrics.sweep_nines.labels(rule).set(min(known))
+
+
+def nines_of(job: Job) -> float | None:
+    """How many nines of what a job compared are equal."""
+    return nines(job.counts.get("compared", 0), job.counts.get("differences", 0))
+
+
+def shown_sweeps(board: Board) -> list[dict[str, Any]]:
+    """The last full comparisons, for /status."""
+    return [
+        {
+            "job": job.job_id,
+            "rule": job.rule,
+            "table": job.table,
+            "ended_at": job.ended_at,
+            "compared": round(job.counts.get("compared", 0)),
+            "differences": round(job.counts.get("differences", 0)),
+            "mended": round(job.counts.get("mended", 0)),
+            "nines": nines_of(job),
+        }
+        for job in board.sweeps
+    ]
 
 
 def shown(board: Board) -> list[dict[str, Any]]:

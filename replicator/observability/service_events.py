@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.held import Hold
 from replicator.domain.identifiers import RuleName, WorkerId
-from replicator.domain.jobs import JobProgress
+from replicator.domain.jobs import Job, JobProgress
 from replicator.domain.shards.leases import StreamRef
 from replicator.observability import log_fields
 from replicator.observability.reports import Reports
@@ -68,6 +68,10 @@ class ServiceEvents(Reports):
         for each in before.values():
             seconds = round(self._clock.monotonic() - each.since, 1)
             self._log.info("rule_released", held_seconds=seconds, **log_fields.of_held(each.hold.held))
+
+    def sweeps(self, passes: Sequence[Job]) -> None:
+        """The last full comparisons of rules that are compared again and again."""
+        self._board.sweeps = tuple(passes)
 
     def jobs(self, seen: Sequence[JobProgress]) -> None:
         """How far the jobs are that are not over."""

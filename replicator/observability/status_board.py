@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from replicator.domain.held import Hold
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
-from replicator.domain.jobs import JobProgress
+from replicator.domain.jobs import Job, JobProgress
 from replicator.domain.owed_keys import OwedFor, OwedTo
 from replicator.domain.progress import HORIZON, Position, latest
 from replicator.domain.rules import Rule, Target
@@ -61,6 +61,8 @@ class Board:
         self.shards: dict[Spot, ShardState] = {}
         self.services: dict[ServiceId, Trouble] = {}
         self.jobs: dict[str, JobProgress] = {}
+        self.sweeps: tuple[Job, ...] = ()
+        """The last full comparisons of rules that are compared again and again."""
         """Jobs that are not over, by id."""
         self.cycled: dict[tuple[str, str], int] = {}
         self.totals: dict[tuple[RegionId, TableName, TargetId], Counter[str]] = {}

@@ -54,6 +54,7 @@ def shown(board: Board) -> dict[str, Any]:
         "choices": [_choice(choice) for choice in board.choices],
         "writes": paced_tables.shown(board),
         "jobs": jobs.shown(board),
+        "sweeps": jobs.shown_sweeps(board),
         "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
     }
 

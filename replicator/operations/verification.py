@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from replicator.domain.copying.contents import Kind
+from replicator.domain.copying.sureness import nines
 from replicator.domain.jobs import Counts, Job, JobState
 from replicator.domain.records import item_key
 from replicator.operations.item_region import item_in, region_of
@@ -79,13 +79,6 @@ class Report:
         """Whether the job came to its end and nothing differs."""
         over = self.state == JobState.DONE
         return over and not self.difference_count and not self.caches.stale - self.caches.invalidated
-
-
-def nines(compared: float, differences: float) -> float | None:
-    """How many nines of the compared keys are equal; without a difference, as many as so many keys can show."""
-    if compared <= 0:
-        return None
-    return round(math.log10(compared) - math.log10(max(differences, 1.0)), 2)
 
 
 async def with_values(

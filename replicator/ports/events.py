@@ -10,7 +10,7 @@ from replicator.domain.conflicts import ConflictKind, Resolution
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
-from replicator.domain.jobs import JobProgress
+from replicator.domain.jobs import Job, JobProgress
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.pacing import Pace
@@ -230,6 +230,9 @@ class Observer(Protocol):
 
     def paused(self, rules: Mapping[RuleName, float]) -> None:
         """These rules are paused now, since then, and no others; reported again and again."""
+
+    def sweeps(self, passes: Sequence[Job]) -> None:
+        """The last full comparisons of rules that are compared again and again."""
 
     def jobs(self, seen: Sequence[JobProgress]) -> None:
         """How far the jobs are that are not over: all of them."""

@@ -12,7 +12,7 @@ from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy, Unstamped
 from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
 from replicator.domain.records import Event
-from replicator.domain.rules import ActivePlan, OnGap, OnRefusal, Rule, Start, Target, TtlDeletes, VersionedPlan
+from replicator.domain.rules import ActivePlan, OnGap, OnRefusal, Rule, Start, Sweep, Target, TtlDeletes, VersionedPlan
 from replicator.settings import (
     FilterSettings,
     MeshFilter,
@@ -64,6 +64,7 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
         on_gap=OnGap(rule.on_gap),
         refused=OnRefusal(rule.refused),
         filter=_filter(rule.filter),
+        sweep=_sweep(rule),
     )
 
 
@@ -88,9 +89,15 @@ def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
             on_gap=OnGap(rule.on_gap),
             refused=OnRefusal(rule.refused),
             filter=_key_filter(rule.filter),
+            sweep=_sweep(rule),
         )
         for home, table in rule.sources
     ]
+
+
+def _sweep(rule: RuleSettings) -> Sweep | None:
+    asked = rule.verify
+    return None if asked is None else Sweep(asked.every.total_seconds(), asked.read_units, asked.repair)
 
 
 def _plan(rule: MeshRule, home: str, table: str) -> VersionedPlan | ActivePlan:

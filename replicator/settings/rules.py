@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from decimal import Context, Decimal
 from typing import Annotated, Literal, Self
 
@@ -121,6 +122,16 @@ def _write_units(members: Sequence[Replica]) -> dict[str, int]:
 Member = Annotated[Replica, BeforeValidator(_replica, json_schema_input_type=RegionName | Replica)]
 
 
+class SweepSettings(Frozen):
+    """A comparison of all that a rule replicates, again and again."""
+
+    every: Duration = Field(default=timedelta(days=7), description="time from the begin of one to that of the next")
+    read_units: int = Field(
+        default=50, ge=1, le=10_000_000, description="read units per second and region that it may take"
+    )
+    repair: bool = Field(default=False, description="whether it mends what differs, and drops stale cache entries")
+
+
 class _Rule(Frozen):
     """What rules of every mode say."""
 
@@ -132,6 +143,7 @@ class _Rule(Frozen):
         default=[], max_length=2, description="the tables' key attributes, so that the file alone can be judged by them"
     )
     cache: list[CacheAction] = Field(default=[])
+    verify: SweepSettings | None = Field(default=None, description="compare all that it replicates, again and again")
 
     @property
     def choice(self) -> TableChoice | None:

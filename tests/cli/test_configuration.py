@@ -174,9 +174,12 @@ OF_ACTIVE = "and this rule's mode is active-active"
 IN_ORDERED = (
     "allowed here: cache, epoch, filter, insert_guard, mode, name, on_gap, primary_key, refused, replicas, source,"
     " start, table,"
-    " ttl_deletes, unstamped."
+    " ttl_deletes, unstamped, verify."
 )
-HERE = "allowed here: cache, filter, guard, mode, name, on_gap, primary_key, refused, regions, stamp, start, table."
+HERE = (
+    "allowed here: cache, filter, guard, mode, name, on_gap, primary_key, refused, regions, stamp, start,"
+    " table, verify."
+)
 
 
 @pytest.mark.parametrize("text", [GOOD, ACTIVE, VERSIONED])

@@ -15,13 +15,14 @@ from replicator.domain.identifiers import WorkerId
 from replicator.domain.image import Image, stamped
 from replicator.domain.jobs import Job, JobKind, JobState, Part, all_segments, parts_of
 from replicator.domain.modes.requests import GetItem
-from replicator.domain.rules import OnRefusal
+from replicator.domain.progress import Position
+from replicator.domain.rules import OnRefusal, Sweep
 from replicator.domain.versions import ordered_version
 from replicator.engine.copying.applied import Applied
 from replicator.laboratory.memory import value_entry
 from replicator.laboratory.memory.lookups import MemoryLookups
 from tests.engine.job_world import MARGINS, JobWorldOf, job
-from tests.engine.world import EU, ORDERS, US, World, cache_rule, eu_rule, image, key_of, rule, target, until
+from tests.engine.world import EU, ORDERS, US, World, cache_rule, eu_rule, id_of, image, key_of, rule, target, until
 
 TABLES = parts_of([(US, ORDERS), (EU, ORDERS)], 2)
 
@@ -312,6 +313,8 @@ async def test_where_no_worker_replicates_what_both_looks_agree_on_is_told_and_t
     jobs = jobs_of(world)
     async with jobs.process():
         await until(lambda: world.stored() == "40")
+    row = world.row()
+    world.coordination.put(world.ref, replace(row, owner=None, checkpoints={id_of("orders/eu"): Position("40")}))
     world.region.write_foreign(key_of("k00"), None)
     async with jobs.process(only_jobs=True):
         over = await ended(jobs, asked(JobKind.VERIFY))
@@ -326,7 +329,7 @@ async def test_entries_that_are_older_than_their_item_are_told_and_a_repair_drop
     jobs = jobs_of(world)
     cache = world.caches["eu_main"]
     async with jobs.process(CACHED):
-        await until(world.same)
+        await until(lambda: world.stored() == "40")
         stamp = world.region.item(key_of("k01")).stamp  # type: ignore[union-attr]
         assert stamp is not None
         cache.entries["o:k00"] = value_entry(ordered_version(0, 1, 1), b"{}")
@@ -348,10 +351,23 @@ async def test_an_entry_that_an_action_renews_meanwhile_is_not_stale(world: Worl
     jobs = jobs_of(world)
     cache = world.caches["eu_main"]
     async with jobs.process(CACHED):
-        await until(world.same)
+        await until(lambda: world.stored() == "40")
         cache.entries["o:k00"] = value_entry(ordered_version(0, 1, 1), b"{}")
         await jobs.rows.create(asked(JobKind.VERIFY))
         await asyncio.sleep(5)
         cache.entries.pop("o:k00")
         over = await jobs.ended("verify")
         assert over.counts.get("stale", 0) == 0
+
+
+async def test_a_rule_is_swept_again_and_again_and_the_last_pass_is_told(world: World) -> None:
+    jobs = jobs_of(world)
+    async with jobs.process(eu_rule(sweep=Sweep(100.0, 50))) as process:
+        await until(world.same)
+        await until(lambda: bool(process.observer.swept))
+        (one,) = process.observer.swept
+        await asyncio.sleep(30)
+        assert process.observer.swept == [one]
+        await asyncio.sleep(100)
+        (two,) = process.observer.swept
+        assert two != one

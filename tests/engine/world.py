@@ -21,7 +21,7 @@ from replicator.domain.gaps import Gap
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.image import Image, unreserved
-from replicator.domain.jobs import JobProgress
+from replicator.domain.jobs import Job, JobProgress
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.pacing import Pace
 from replicator.domain.progress import Position
@@ -123,6 +123,8 @@ class Recorder:
     paced: dict[RegionId, PacedTable] = field(default_factory=dict)
     unrepaired: dict[TargetId, int] = field(default_factory=dict)
     """Losses of the group that were last said to be open."""
+    swept: list[str] = field(default_factory=list)
+    """The last full comparisons that were told."""
     progress: dict[str, JobProgress] = field(default_factory=dict)
     """How far open jobs were last said to be, by id."""
 
@@ -248,6 +250,9 @@ class Recorder:
 
     def open_gaps(self, gaps: Mapping[TargetId, int]) -> None:
         self.unrepaired = dict(gaps)
+
+    def sweeps(self, passes: Sequence[Job]) -> None:
+        self.swept = [job.job_id for job in passes]
 
     def jobs(self, seen: Sequence[JobProgress]) -> None:
         self.progress = {each.job.job_id: each for each in seen}

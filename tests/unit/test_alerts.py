@@ -25,7 +25,7 @@ def labels() -> dict[str, set[str]]:
     """Labels by metric, of everything that is registered."""
     found = {}
     metrics = Metrics()
-    for collector in (*vars(metrics).values(), *vars(metrics.writes).values()):
+    for collector in (*vars(metrics).values(), *vars(metrics.writes).values(), *vars(metrics.jobs).values()):
         if hasattr(collector, "_labelnames"):
             name = f"{collector._name}_total" if collector._type == "counter" else collector._name
             found[name] = set(collector._labelnames)

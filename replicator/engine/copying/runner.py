@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from replicator.domain.copying.sweeps import due, is_last, passes
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.domain.identifiers import WorkerId
 from replicator.domain.jobs import (
@@ -163,6 +164,7 @@ class _Shift:
         """Look at every job once; returns when to look again."""
         jobs = await self._ports.jobs.jobs()
         await self._resyncing.look(jobs)
+        await self._begin_sweeps(jobs)
         known = {job.job_id: job for job in jobs if job.state.is_open}
         wanted = {job.job_id: job for job in runnable(known.values())}
         for job_id, work in list(self._works.items()):
@@ -318,9 +320,15 @@ class _Shift:
         if await self._ports.jobs.end(job, state, at=at, counts=total.counts, note=note, follows=follows):
             self._observer.job_ended(total.ended(state, note))
 
+    async def _begin_sweeps(self, jobs: Sequence[Job]) -> None:
+        """Ask for the sweeps that are due, and tell what the last ones found."""
+        self._observer.sweeps(passes(jobs))
+        for sweep in due(self._ports.rules(), jobs, self._clock.now()):
+            await self._ports.jobs.create(sweep)
+
     async def _forget_one(self, jobs: Sequence[Job]) -> None:
         oldest = self._clock.now() - KEPT_SECONDS
         for job in jobs:
-            if job.ended_at is not None and job.ended_at < oldest:
+            if job.ended_at is not None and job.ended_at < oldest and not is_last(job, jobs):
                 await self._ports.jobs.forget(job.job_id)
                 return
