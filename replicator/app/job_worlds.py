@@ -16,13 +16,14 @@ from replicator.adapters.dynamodb.coordination import DynamoJobs
 from replicator.adapters.dynamodb.lookups import DynamoLookups
 from replicator.adapters.dynamodb.scans import DynamoScan
 from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.adapters.export_sources import export_files
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.jobs import Job, place_name
 from replicator.domain.pacing import Pace
 from replicator.domain.rules import ActivePlan, Rule
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.paced_region import PacedRegion
-from replicator.engine.copying import bootstrapping, verification
+from replicator.engine.copying import bootstraps, verification
 from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.copying.region import CopyRegion
@@ -79,7 +80,7 @@ def job_ports(settings: Settings, assembly: Assembly, places: JobPlaces, clock: 
         assembly.registry,
         world,
         lambda: assembly.rules,
-        {**bootstrapping.KINDS, **verification.KINDS},
+        {**bootstraps.KINDS, **verification.KINDS},
         Margins(copying.margin.total_seconds(), copying.yield_lag.total_seconds(), _zombie_seconds(settings)),
     )
 
@@ -111,7 +112,8 @@ async def world_of(
             for where, rule in tables.items()
         }
 
-    return JobWorld(rules, {name: ports for targets in made.values() for name, ports in targets.items()}, regions)
+    targets = {name: ports for each in made.values() for name, ports in each.items()}
+    return JobWorld(rules, targets, regions, lambda where: export_files(where, opened[rules[0].source]))
 
 
 def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once

@@ -105,7 +105,8 @@ def _data(rule: OrderedRule, source: Table, replica: Table, subject: str) -> Fac
         subject,
         "data",
         found,
-        "Only items written since the start appear here until a bootstrap is run (counts are up to 6 hours old).",
+        f"The stream brings only what changes: run `replicator bootstrap {rule.name}` for the rest, unless that was"
+        " done (counts are up to 6 hours old).",
     )
 
 

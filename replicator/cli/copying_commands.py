@@ -48,6 +48,15 @@ def bootstrap(  # noqa: PLR0913, PLR0917 - one parameter per option
         str | None,
         typer.Option("--region", help="Only this replica; else those that were never filled.", show_default=False),
     ] = None,
+    from_export: Annotated[
+        str | None,
+        typer.Option(
+            "--from-export",
+            metavar="s3://BUCKET/PREFIX|DIRECTORY",
+            help="Read a full export (DynamoDB JSON) in place of the table.",
+            show_default=False,
+        ),
+    ] = None,
     extra: Annotated[
         str,
         typer.Option("--extra", metavar="keep|delete|list", help="What becomes of items that only a replica holds."),
@@ -69,7 +78,7 @@ def bootstrap(  # noqa: PLR0913, PLR0917 - one parameter per option
     from replicator.cli.bootstrap import bootstrap_rule
     from replicator.operations.bootstrap import BootstrapRequest
 
-    request = BootstrapRequest(rule, table, region, extra, not no_verify, read_units, write_units)
+    request = BootstrapRequest(rule, table, region, extra, not no_verify, read_units, write_units, from_export)
     raise typer.Exit(
         bootstrap_rule(config or context.obj, request, detach=detach, dry_run=dry_run, yes=yes, as_json=json)
     )

@@ -9,12 +9,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
+from replicator.adapters.export_sources import export_files
+from replicator.domain.copying.exports import Export
 from replicator.domain.copying.ordered import Extra
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.item_size import STAMP_BYTES
-from replicator.domain.jobs import Job, JobKind, parts_of, place_name, segments_for
+from replicator.domain.jobs import Job, JobKind, Part, parts_of, place_name, segments_for
 from replicator.domain.modes.ordered import InsertGuard
 from replicator.domain.rules import ActivePlan, Rule, Target
+from replicator.engine.copying.applied import covered_since
+from replicator.engine.copying.exports import EXPORT, TOO_OLD_ADVICE, open_export, too_old
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import Group, rule_named
 from replicator.operations.jobs import new_job_id
@@ -42,6 +46,8 @@ class BootstrapRequest:
     verify: bool = True
     read_units: int | None = None
     write_units: int | None = None
+    export: str | None = None
+    """Where a point-in-time export lies that is read in place of the table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,15 +112,19 @@ async def plan_bootstrap(group: Group, request: BootstrapRequest, *, workers: in
     written_to = members if rules[0].mesh else [(target.region, _table(target)) for target in targets]
     tables = {where: await _described(group, *where) for where in dict.fromkeys((*members, *written_to))}
     regions = [_region(group, request, rules[0], where, tables, written_to) for where in tables]
+    export = None if request.export is None else await _export(group, rules[0], targets, request.export)
     largest = max(found["TableSizeBytes"] for where, found in tables.items() if where in members)
+    segments = segments_for(largest, workers)
     job = Job(
         new_job_id(JobKind.BOOTSTRAP),
         JobKind.BOOTSTRAP,
         RuleName(written.name),
         TableName(written.table_name),
         tuple(dict.fromkeys(target.target_id for target in targets)),
-        parts_of(members, segments_for(largest, workers)),
+        parts_of(members, segments) if export is None else (Part(EXPORT, min(segments, len(export.files))),),
         options={
+            **({} if export is None else {EXPORT: request.export}),
+            "segments": segments,
             "extra": request.extra,
             "verify": request.verify,
             "compared": [place_name(*where) for where in tables],
@@ -123,9 +133,24 @@ async def plan_bootstrap(group: Group, request: BootstrapRequest, *, workers: in
         },
         by=by,
         created_at=time.time(),
-        items=sum(tables[where]["ItemCount"] for where in members),
+        items=sum(tables[where]["ItemCount"] for where in members) if export is None else export.items,
     )
     return BootstrapPlan(job, regions)
+
+
+async def _export(group: Group, rule: Rule, targets: Sequence[Target], where: str) -> Export:
+    """An export that can be copied from, as far as is known before a worker has begun."""
+    if rule.mesh is not None:
+        raise RequestRefused(
+            "The regions of a mesh are scanned; an export shows one of them, as it was.",
+            advice="Leave --from-export out.",
+        )
+    export = await open_export(*export_files(where, group.places[rule.source]))
+    for target in targets:
+        since = await covered_since(group.registry, rule, target)
+        if since is not None and export.at < since:
+            raise RequestRefused(too_old(export.at, since), advice=TOO_OLD_ADVICE)
+    return export
 
 
 def _on_table(rule: RuleSettings, table: str | None) -> RuleSettings:
@@ -173,7 +198,7 @@ def _region(  # noqa: PLR0913, PLR0917 - what is known, given once
 ) -> RegionPlan:
     """What is read and written of one table; what a verification reads is not among it."""
     found, copying = tables[where], group.settings.copying
-    is_read = where in rule.members
+    is_read = where in rule.members and request.export is None
     sources = [tables[member] for member in rule.members if rule.mesh is None or member != where]
     writes = sum(_write_units(rule, each) for each in sources) if where in written_to else 0
     if isinstance(rule.mesh, ActivePlan):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -31,8 +32,15 @@ class ScannedPage:
     units: float
 
 
+KeyReader = Callable[[bytes], ItemKey]
+"""Reads the key out of an item's bytes."""
+
+
 class Scan(Protocol):
     """One region's table, to be read as a whole."""
+
+    async def key_reader(self) -> KeyReader:
+        """What reads keys of this table."""
 
     async def page(self, segment: int, of: int, after: str | None) -> ScannedPage:
         """The next page of one of `of` segments, read consistently; `after` is where the page before it ended."""

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
+from replicator.adapters.files.exports import FolderExport
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of, place_name
@@ -15,7 +17,7 @@ from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
-from replicator.engine.copying import bootstrapping, verification
+from replicator.engine.copying import bootstraps, verification
 from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.copying.handlers import Handler, JobContext
@@ -24,6 +26,7 @@ from replicator.engine.copying.runner import JobPorts, JobRunner, JobWorld
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import Faults, MemoryJobs, MemoryScan
 from replicator.laboratory.memory.lookups import MemoryLookups
+from replicator.ports.exports import ExportFiles
 from replicator.ports.targets import Region
 from tests.engine.world import ORDERS, US, Process, World, eu_rule, id_of
 
@@ -45,7 +48,7 @@ class JobWorldOf:
         self.world = world
         self.rows = MemoryJobs(Faults(seed))
         self.kinds: dict[JobKind, Callable[[JobContext], Handler]] = {
-            **bootstrapping.KINDS,
+            **bootstraps.KINDS,
             **verification.KINDS,
         }
         self.scans = {US: MemoryScan(lambda: world.source.items, world.now, page_items=page_items)}
@@ -57,6 +60,10 @@ class JobWorldOf:
 
     def process(self, *rules: Rule, limits: Limits | None = None, **choices: Any) -> Process:
         return self.world.process(*rules, limits=limits, jobs=self._runner, **choices)
+
+    def exports(self, where: str) -> tuple[ExportFiles, str]:
+        """Where exports lie."""
+        return FolderExport(Path(where)), ""
 
     async def state(self, job_id: str = "a1") -> JobState:
         return next(job.state for job in await self.rows.jobs() if job.job_id == job_id)
@@ -96,7 +103,7 @@ class JobWorldOf:
 
         async def made(asked: Job) -> JobWorld | None:
             ours = [each for each in rules if each.name == asked.rule]
-            return JobWorld(ours, targets, regions) if ours else None
+            return JobWorld(ours, targets, regions, self.exports) if ours else None
 
         ports = JobPorts(self.rows, world.coordination, world.registry, made, lambda: rules, self.kinds, MARGINS)
         return JobRunner(ports, limits=limits, clock=clock, observer=process.observer)

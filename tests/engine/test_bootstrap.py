@@ -130,13 +130,13 @@ async def test_what_the_replica_refuses_is_said_and_the_rest_is_copied() -> None
 async def test_a_bootstrap_is_followed_by_a_verification() -> None:
     world = filled(items=3)
     jobs = JobWorldOf(world)
-    await jobs.rows.create(job(options={"extra": "list", "compared": ["us:orders", "eu:orders"]}))
+    await jobs.rows.create(job(options={"extra": "list", "segments": 4, "compared": ["us:orders", "eu:orders"]}))
     async with jobs.process():
         await jobs.ended()
     follows = (await jobs.rows.jobs())[-1]
     assert (follows.job_id, follows.kind) == ("a1-verify", JobKind.VERIFY)
     assert follows.options == {"extra": "list", "of": "a1"}
-    assert [part.name for part in follows.parts] == ["us:orders", "eu:orders"]
+    assert [(part.name, part.segments) for part in follows.parts] == [("us:orders", 4), ("eu:orders", 4)]
 
 
 async def test_a_rule_that_starts_at_the_latest_is_filled_too() -> None:

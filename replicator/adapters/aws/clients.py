@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from replicator.settings import Region
 
 _HTTP_ERRORS = 300
+_OBJECTS_AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Place:
     """Calls of `streams` with bodies of ours."""
     sts: Callable[[], Any]
     """Opens an STS client of this region's identity, for `check`."""
+    s3: Callable[[], Any]
+    """Opens a client of S3, for exports."""
     beside: Callable[[int], AbstractAsyncContextManager[DynamoDBClient]]
     """Opens another client of tables with so many connections of its own."""
     credentials: RenewableCredentials
@@ -125,6 +128,7 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
             items=calls(dynamodb, connections),
             records=calls(streams, most_of_streams),
             sts=lambda: client("sts", settings.endpoints.sts),
+            s3=lambda: client("s3", settings.endpoints.s3, _OBJECTS_AT_ONCE),
             beside=lambda most: client("dynamodb", settings.endpoints.dynamodb, most),
             credentials=credentials,
         )

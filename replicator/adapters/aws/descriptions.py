@@ -15,7 +15,7 @@ import msgspec
 from aiobotocore.httpsession import AIOHTTPSession
 from botocore.loaders import JSONFileLoader, Loader
 
-_ENDPOINTS = {"dynamodb", "streams.dynamodb", "sts", "sso", "oidc", "portal.sso", "signin"}
+_ENDPOINTS = {"dynamodb", "streams.dynamodb", "s3", "sts", "sso", "oidc", "portal.sso", "signin"}
 """Services whose old description of endpoints is kept, with those that credentials may come from; the rest is 4 MB."""
 
 

@@ -16,11 +16,9 @@ from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
-from replicator.ports.copying import ScannedItem, ScannedPage
+from replicator.ports.copying import KeyReader, ScannedItem, ScannedPage
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from replicator.adapters.aws.wire import Wire
 
 _ENCODE = msgspec.json.Encoder().encode
@@ -50,11 +48,11 @@ class DynamoScan:
         self._client = client
         self._table = table
         self._where = f"{table} in {region_id}"
-        self._key_of: Callable[[bytes], ItemKey] | None = None
+        self._key_of: KeyReader | None = None
 
     async def page(self, segment: int, of: int, after: str | None) -> ScannedPage:
         """The next page of one of `of` segments."""
-        key_of = self._key_of or await self._keys()
+        key_of = await self.key_reader()
         start = b"" if after is None else b',"ExclusiveStartKey":%b' % after.encode()
         body = (
             b'{"TableName":%b,"ConsistentRead":true,"ReturnConsumedCapacity":"TOTAL","Segment":%d,"TotalSegments":%d%b}'
@@ -72,7 +70,10 @@ class DynamoScan:
             found.ConsumedCapacity.CapacityUnits,
         )
 
-    async def _keys(self) -> Callable[[bytes], ItemKey]:
+    async def key_reader(self) -> KeyReader:
+        """What reads keys of this table; it is described once."""
+        if self._key_of is not None:
+            return self._key_of
         what = f"DescribeTable of {self._where}"
         try:
             answer = await self._client.describe_table(TableName=self._table)
@@ -82,7 +83,7 @@ class DynamoScan:
         return self._key_of
 
 
-def key_reader(names: list[str]) -> Callable[[bytes], ItemKey]:
+def key_reader(names: list[str]) -> KeyReader:
     """What reads the key out of an item's bytes, and nothing else of it."""
     ordered = sorted(names)
     fields = [(f"part{number}", dict[str, str]) for number in range(len(ordered))]

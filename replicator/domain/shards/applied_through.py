@@ -147,3 +147,14 @@ def lag_seconds(through: float | None, now: float) -> float | None:
 def retention_left_seconds(lag: float | None) -> float | None:
     """How long the stream keeps at least what is not applied; None: not known."""
     return None if lag is None else max(0.0, RETENTION_SECONDS - lag)
+
+
+_FIRST_READ_SECONDS = 3600.0
+"""So long behind a target's start its first records may be read; what ages out until then is not noticed."""
+
+
+def covered_from(started_at: float, generation: int, start: Start) -> float:
+    """Since when a target that started so has got every change; `generation` is that of its first stream."""
+    if start is Start.LATEST:
+        return started_at
+    return max(generation / 1000, started_at - RETENTION_SECONDS + _FIRST_READ_SECONDS)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId
 from replicator.domain.rules import Rule, Target
-from replicator.domain.shards.applied_through import applied_through, frontier
+from replicator.domain.shards.applied_through import applied_through, covered_from, frontier
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.targets import TargetId
@@ -79,6 +79,10 @@ class Applied:
             raise WorldMismatch(f"Rule {rule.name} has not read table {rule.table} in {rule.source} yet.")
         return known[0]
 
+    async def covered_from(self, rule: Rule, target: Target) -> float | None:
+        """Since when a target has got every change of the table; None: it never started."""
+        return await covered_since(self._registry, rule, target)
+
     async def _standing(self, rule: Rule, target: Target) -> list[StreamRef]:
         known = await self._registry.streams(rule.source, rule.table)
         return [each.ref for each in known if not each.is_drained(target.target_id)]
@@ -126,3 +130,12 @@ class Applied:
             if lag is not None and lag <= self._margins.yield_seconds:
                 return
             await pause_or_raise(stop, _LOOK_SECONDS)
+
+
+async def covered_since(registry: Registry, rule: Rule, target: Target) -> float | None:
+    """Since when a target has got every change of the table, in seconds since 1970; None: it never started."""
+    for known in await registry.streams(rule.source, rule.table):
+        start = (await registry.starts(known.ref)).get(target.target_id)
+        if start is not None:
+            return covered_from(start.started_at, known.ref.generation, rule.start)
+    return None

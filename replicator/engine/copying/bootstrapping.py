@@ -33,7 +33,7 @@ from replicator.domain.owed_keys import is_refusal
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
 from replicator.engine.copying.applied import Followed
-from replicator.engine.copying.handlers import Handler, JobContext, Look
+from replicator.engine.copying.handlers import JobContext, Look
 from replicator.engine.copying.witness import Log
 from replicator.engine.waiting import Stopped
 from replicator.ports.copying import ScannedItem
@@ -93,7 +93,7 @@ class Bootstrap:
         del counts
         if not job.options.get("verify", True):
             return None
-        tables = [Part(name, job.parts[0].segments) for name in job.options.get("compared", ())]
+        tables = [Part(name, job.options.get("segments", 1)) for name in job.options.get("compared", ())]
         kept = {name: job.options[name] for name in ("extra", "read_units", "write_units") if name in job.options}
         return replace(
             job,
@@ -116,6 +116,7 @@ class OrderedBootstrap(Bootstrap):
         chosen = set(context.job.targets)
         self._targets = [target for target in self._rule.targets if target.target_id in chosen]
         self._log = Log(context, self._rule)
+        self._source = place_name(self._rule.source, self._rule.table)
 
     @property
     def follows(self) -> Sequence[Followed]:
@@ -124,10 +125,15 @@ class OrderedBootstrap(Bootstrap):
 
     async def look(self, segment: Segment, position: str | None) -> Look:
         """Read a page, and leave out what the filter does."""
-        page = await self._context.regions[segment.part].scan(segment.index, segment.of, position)
+        page = await self._context.regions[self._source].scan(segment.index, segment.of, position)
         counts = Counter({ITEMS: len(page.items)})
+        at = self._context.clock.now() if page.at is None else page.at
+        return Look(page.after, at, await self._passing(page.items, counts), counts)
+
+    async def _passing(self, found: Sequence[ScannedItem], counts: Counter[str]) -> list[ScannedItem]:
+        """What the rule wants at its replicas."""
         items: list[ScannedItem] = []
-        for item in page.items:
+        for item in found:
             try:
                 image = wanted(self._rule, item.image)
             except PoisonRecord as error:
@@ -137,8 +143,7 @@ class OrderedBootstrap(Bootstrap):
                 counts["filtered"] += 1
             else:
                 items.append(ScannedItem(item.key, image))
-        at = self._context.clock.now() if page.at is None else page.at
-        return Look(page.after, at, items, counts)
+        return items
 
     async def act(self, segment: Segment, look: Look, fence: Fence) -> Counts:
         """Bring a page to every replica."""
@@ -254,11 +259,3 @@ def _check_size(image: Image) -> None:
     size = excess(image, STAMP_BYTES)
     if size is not None:
         raise PoisonRecord(f"The item has {size} bytes with its version, and no table takes more than {LARGEST_ITEM}.")
-
-
-def bootstrap(context: JobContext) -> Handler:
-    """A bootstrap of the rule's mode."""
-    return OrderedBootstrap(context) if context.rules[0].mesh is None else MeshBootstrap(context)
-
-
-KINDS = {JobKind.BOOTSTRAP: bootstrap}

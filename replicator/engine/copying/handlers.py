@@ -8,7 +8,7 @@ stands is the frame's.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -21,6 +21,7 @@ from replicator.engine.copying.applied import Applied, Followed
 from replicator.engine.copying.region import CopyRegion
 from replicator.engine.membership.members import Members
 from replicator.ports.clock import Clock
+from replicator.ports.exports import ExportFiles
 from replicator.ports.jobs import Jobs
 from replicator.ports.targets import Fence
 
@@ -83,3 +84,5 @@ class JobContext:
     clock: Clock
     stop: asyncio.Event
     """Set when this worker is to leave the job: it was paused or cancelled, or the worker stops."""
+    exports: Callable[[str], tuple[ExportFiles, str]] | None = None
+    """The files of an export, and the folder to look in, by where it lies (`s3://bucket/prefix`, or a directory)."""

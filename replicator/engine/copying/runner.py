@@ -41,6 +41,7 @@ from replicator.engine.waiting import retry_in
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Coordination, Registry
 from replicator.ports.events import Observer
+from replicator.ports.exports import ExportFiles
 from replicator.ports.jobs import Jobs
 from replicator.ports.services import ServiceId, ServiceKind
 
@@ -63,6 +64,7 @@ class JobWorld:
     rules: Sequence[Rule]
     targets: Mapping[TargetId, TargetPorts]
     regions: Callable[[Callable[[], float], asyncio.Event], Mapping[str, CopyRegion]]
+    exports: Callable[[str], tuple[ExportFiles, str]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +252,7 @@ class _Shift:
             self._ports.jobs,
             self._clock,
             stop,
+            world.exports,
         )
         work = _Work(job, kind(context), regions, stop)
         shares.append(work)

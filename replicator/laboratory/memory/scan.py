@@ -8,10 +8,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from zlib import crc32
 
+import msgspec
+
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey, item_key
 from replicator.laboratory.memory.faults import Faults
-from replicator.ports.copying import ScannedItem, ScannedPage
+from replicator.ports.copying import KeyReader, ScannedItem, ScannedPage
+
+
+class _Keyed(msgspec.Struct):
+    pk: msgspec.Raw
+
+
+_PK = msgspec.json.Decoder(_Keyed)
 
 
 class MemoryScan:
@@ -31,6 +40,10 @@ class MemoryScan:
         self.faults = faults or Faults()
         self.pages = 0
         """How many pages were read so far."""
+
+    async def key_reader(self) -> KeyReader:
+        """What reads keys of this table, whose key is `pk`."""
+        return lambda wire: item_key(b'{"pk":%b}' % _PK.decode(wire).pk)
 
     async def page(self, segment: int, of: int, after: str | None) -> ScannedPage:
         """The next page of one of `of` segments."""
