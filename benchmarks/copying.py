@@ -162,20 +162,19 @@ async def _bootstrap(place: Place, source: str, table: str) -> int:
     context = JobContext(
         job, [rule], tables, {target.target_id: ports}, applied, members, MemoryJobs(), CLOCK, asyncio.Event()
     )
-    handler, copied = OrderedBootstrap(context), 0
+    handler = OrderedBootstrap(context)
 
-    async def segment(index: int) -> None:
-        nonlocal copied
-        part, position = Segment(job.job_id, parts[0].name, index, 2), None
+    async def segment(index: int) -> int:
+        part, position, copied = Segment(job.job_id, parts[0].name, index, 2), None, 0
         while True:
             look = await handler.look(part, position)
-            copied += int((await handler.act(part, look, OPEN)).get("copied", 0))
+            counts = await handler.act(part, look, OPEN)
+            copied += int(counts.get("copied", 0))
             position = look.after
             if position is None:
-                return
+                return copied
 
-    await asyncio.gather(segment(0), segment(1))
-    return copied
+    return sum(await asyncio.gather(segment(0), segment(1)))
 
 
 async def measure(items: int, rounds: int) -> bool:
