@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from replicator.cli.following import shown_span
 from replicator.cli.output import note, print_json, print_rows, rich_table
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_USAGE
@@ -18,6 +19,7 @@ from replicator.domain.shards.unread import LOST
 from replicator.domain.targets import TargetKind
 from replicator.operations.away_status import RegionStatus
 from replicator.operations.group import SHOW_SECONDS
+from replicator.operations.jobs import ListedJob
 from replicator.operations.pacing_status import PacingStatus
 from replicator.operations.parked_rows import regions_of
 from replicator.operations.parked_status import ParkedStatus
@@ -106,6 +108,7 @@ def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
             yield f"rule {rule.name} is paused: `replicator resume {rule.name}` lets it go on."
         for row in rule.held:
             yield f"{row['target'] or f'rule {rule.name}'} is held: {row['reason']} {row['advice']}"
+    yield from map(_job, found.jobs)
     yield from (_away(region, answers=region.region not in found.unanswered) for region in found.regions)
     yield from _losses(found)
     yield from slow_words(found.pacing)
@@ -113,6 +116,14 @@ def _notes(found: GroupStatus, *, everything: bool) -> Iterator[str]:
     if over and not everything:
         hidden = " and ".join(f"{count} shards ({why})" for why, count in sorted(over.items()))
         yield f"{hidden} are hidden; --all shows them."
+
+
+def _job(job: ListedJob) -> str:
+    words = [f"{job.items} of about {job.items_expected} items"]
+    words += [] if job.items_per_second is None else [f"{job.items_per_second:,.0f}/s"]
+    words += [] if job.eta_seconds is None else [f"{shown_span(job.eta_seconds)} left"]
+    words += [job.note] if job.note else []
+    return f"job {job.job} on rule {job.rule} is {job.state}: {', '.join(words)}."
 
 
 def _away(region: RegionStatus, *, answers: bool) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from replicator.domain.errors import Disposition, ReplicatorError
@@ -104,6 +104,19 @@ async def list_jobs(group: Group, rule: str | None = None, *, everything: bool =
     """Jobs that are not over, of a rule if one is named; `everything`: those that are over, too. Oldest first."""
     jobs = [job for job in await group.jobs.jobs() if rule in {None, job.rule} and (everything or job.state.is_open)]
     return [listed(await progress(group, job)) for job in jobs]
+
+
+def with_rates(jobs: Sequence[ListedJob], daemons: Mapping[str, Mapping[str, Any]]) -> list[ListedJob]:
+    """The same with the rates and times left that workers have seen; `daemons`: what they say, by worker."""
+    seen = {job["job"]: job for daemon in daemons.values() for job in daemon.get("jobs", ())}
+    return [
+        replace(
+            job,
+            items_per_second=seen.get(job.job, {}).get("items_per_second"),
+            eta_seconds=seen.get(job.job, {}).get("eta_seconds"),
+        )
+        for job in jobs
+    ]
 
 
 async def job_named(group: Group, job_id: str) -> Job:

@@ -23,6 +23,7 @@ from replicator.domain.shards.standstill import Observed, explain, waits
 from replicator.domain.targets import TargetId
 from replicator.operations.away_status import RegionStatus, away_status
 from replicator.operations.gaps import ListedGap, list_gaps
+from replicator.operations.jobs import ListedJob, list_jobs, with_rates
 from replicator.operations.lag_status import Reached, RuleTarget, reached, rounded, summed_up
 from replicator.operations.pacing_status import PacingStatus, pacing_status
 from replicator.operations.parked_rows import Silent, open_rows
@@ -134,6 +135,8 @@ class GroupStatus:
     regions: Sequence[RegionStatus]
     """Regions that rest, are away, or are owed keys that they missed."""
     pacing: PacingStatus
+    jobs: Sequence[ListedJob]
+    """Work over whole tables that is not over."""
     unconfigured: Sequence[str]
     unreadable: Sequence[str]
     unanswered: Sequence[str]
@@ -151,6 +154,7 @@ class _Stored:
     parked: Sequence[ParkedStatus] = ()
     regions: Sequence[RegionStatus] = ()
     resting: Sequence[Pause] = ()
+    jobs: Sequence[ListedJob] = ()
     silent: Silent = field(default_factory=dict)
 
 
@@ -163,7 +167,8 @@ async def status(group: Group) -> GroupStatus:
         raise trouble
     parked = parked_status(rows, silent, daemons.values())
     regions = await away_status(group, daemons, stored.resting, silent)
-    found = replace(stored, parked=parked, silent=silent, regions=regions)
+    jobs = stored.jobs if trouble is not None else with_rates(stored.jobs, daemons)
+    found = replace(stored, parked=parked, silent=silent, regions=regions, jobs=jobs)
     return _joined(group.settings, found, daemons, trouble)
 
 
@@ -171,7 +176,8 @@ async def _ask_table(group: Group) -> tuple[_Stored, ReplicatorError | None]:
     try:
         streams, pulses = await group.streams(), await group.membership.members()
         pauses, resting = await group.operations.pauses(), await group.operations.region_pauses()
-        return _Stored(streams, pulses, await list_gaps(group), pauses, resting=resting), None
+        gaps, jobs = await list_gaps(group), await list_jobs(group)
+        return _Stored(streams, pulses, gaps, pauses, resting=resting, jobs=jobs), None
     except ReplicatorError as error:
         return _Stored(), error
 
@@ -219,6 +225,7 @@ def _joined(
         parked=stored.parked,
         regions=stored.regions,
         pacing=pacing_status(daemons.values()),
+        jobs=stored.jobs,
         unconfigured=sorted({name for stream in stored.streams for name in stream.rules} - configured),
         unreadable=[
             *(problem.sentence for stream in stored.streams for problem in stream.problems),
