@@ -44,6 +44,10 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         ),
     ] = None,
     *,
+    bootstrap: Annotated[
+        bool,
+        typer.Option("--bootstrap", help="Let the first items be older than the streams, and bring them by bootstrap."),
+    ] = False,
     reshard: Annotated[
         bool, typer.Option("--reshard", help="Let shards split, merge and roll, about one change a second.")
     ] = False,
@@ -71,6 +75,8 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     if mode == "ordered" and regions != ORDERED_REGIONS:
         raise typer.BadParameter(f"mode ordered has {ORDERED_REGIONS} regions", param_hint="--regions")
     many = reshard or shards > 1
+    if bootstrap and (mode != "ordered" or many):
+        raise typer.BadParameter("goes with mode ordered and one shard", param_hint="--bootstrap")
     options = DemoOptions(
         duration=duration,
         rate=rate or _RATES[mode],
@@ -80,6 +86,7 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         regions=regions,
         shards=shards if many else None,
         reshard=reshard,
-        workers=workers or (_SHARING_WORKERS if many else 1),
+        workers=workers or (_SHARING_WORKERS if many or bootstrap else 1),
+        bootstrap=bootstrap,
     )
     raise typer.Exit(asyncio.run(run(options)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from dataclasses import dataclass
 from random import SystemRandom
@@ -19,6 +20,8 @@ from replicator.demo.view import View
 from replicator.demo.world import World
 
 CATCH_UP_SECONDS: Final = 120.0
+_WRITING_SECONDS: Final = 10.0
+"""So long writers write beside a bootstrap."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,8 +46,10 @@ class OrderedRun(Run):
     async def to_verdict(self, started: float) -> Report:
         """Traffic, drain, comparison."""
         world, view = self.world, self.view
-        await world.create_tables()
+        await world.create_tables(streams=not self.options.bootstrap)
         seeded = await self.writers.seed()
+        if self.options.bootstrap:
+            await world.enable_streams()
         view.say(f"wrote {seeded} items; now `replicator init` and `replicator run`")
         await world.start_daemon()
         view.say("the daemon is ready")
@@ -74,6 +79,9 @@ class OrderedRun(Run):
     async def _traffic(self) -> bool:
         """Writers and readers, until all is written and applied; whether it was applied in time."""
         options, view, world, keys = self.options, self.view, self.world, self.keys
+        if options.bootstrap:
+            async with self.busy(self.writers, keys):
+                await self._bootstrap()
         await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
         view.say("the replicas show all of them; now readers fill the caches and writers write")
         await self.warm(keys)
@@ -82,3 +90,11 @@ class OrderedRun(Run):
             view.say(f"{self.writers.writes} writes done; draining")
             await self.warm(keys)
             return await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
+
+    async def _bootstrap(self) -> None:
+        """Bring what no stream shows, while writers write."""
+        self.view.say("no stream shows them: `replicator bootstrap` brings them while writers write")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.world.bootstrap(), name="bootstrap")
+            await self.writers.run(self.options.rate / 2, min(self.options.duration, _WRITING_SECONDS))
+        self.view.say("every bootstrap ended with a comparison that found no difference")

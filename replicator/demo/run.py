@@ -51,6 +51,9 @@ class DemoOptions:
 
     workers: int = 1
 
+    bootstrap: bool = False
+    """Mode ordered: the first items are older than the streams, and `replicator bootstrap` brings them."""
+
 
 @dataclass(slots=True)
 class Interruption:

@@ -97,6 +97,13 @@ class Daemon:
         await _ended(self.child)
         raise self.child.failed(f"ended with exit code {self.child.process.returncode} while it was needed")
 
+    async def bootstrap(self, rule: str) -> None:
+        """`replicator bootstrap` to the end of its comparison; raises when something differs."""
+        child = self._spawn("bootstrap", rule, "--yes")
+        await _ended(child)
+        if child.process.returncode:
+            raise child.failed(f"ended with exit code {child.process.returncode}")
+
     async def drain(self) -> int:
         """SIGTERM, and its exit code; it must drain, save its position and exit with 0."""
         assert self.child is not None
@@ -137,6 +144,9 @@ class Daemon:
         return True
 
 
+_STREAM = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+
+
 @dataclass(frozen=True, slots=True)
 class World:
     """Everything that runs, and where it is."""
@@ -158,12 +168,25 @@ class World:
         """The tables that are replicated."""
         return self.layout.tables
 
-    async def create_tables(self) -> None:
-        """Create the tables, in every region, with streams where users write."""
-        streamed = self.layout.written
+    async def create_tables(self, *, streams: bool = True) -> None:
+        """Create the tables, in every region, with streams where users write, or without any."""
+        streamed = self.layout.written if streams else frozenset[str]()
         for table in self.tables:
             for region, name in table.names.items():
                 await self.regions[region].call("CreateTable", _creation(table, name, streamed=region in streamed))
+
+    async def enable_streams(self) -> None:
+        """Enable the streams where users write; they show what is written from now on."""
+        for table in self.tables:
+            for region in self.layout.written:
+                body = {"TableName": table.names[region], "StreamSpecification": _STREAM}
+                await self.regions[region].call("UpdateTable", body)
+
+    async def bootstrap(self) -> None:
+        """`replicator bootstrap` of every rule, one beside the other."""
+        async with asyncio.TaskGroup() as group:
+            for rule in self.layout.rules():
+                group.create_task(self.daemon.bootstrap(rule["name"]), name=f"bootstrap {rule['name']}")
 
     async def start_daemon(self) -> None:
         """`replicator init`, then `replicator run` until it is ready."""
@@ -257,5 +280,5 @@ def _creation(table: DemoTable, name: str, *, streamed: bool) -> dict[str, Any]:
         ],
     }
     if streamed:
-        body["StreamSpecification"] = {"StreamEnabled": True, "StreamViewType": "NEW_AND_OLD_IMAGES"}
+        body["StreamSpecification"] = _STREAM
     return body
