@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import Item, Users, World, eventually, open_world, plain
+from tests.integration.harness import Item, Users, Valve, World, eventually, open_world, plain
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
 
 ITEMS = 1200
 WORKERS = 4
+AWAY_SECONDS = 8.0
 QUICK = {"copying": {"margin": "300ms", "pages": 4, "segments": 2}}
 
 
@@ -80,6 +81,9 @@ async def test_a_table_with_data_is_brought_to_its_replicas_beside_users_kills_a
         "lease": "6s",
         "heartbeat": "1s",
     }  # one local server stands for all of them, and queues
+    valve = Valve(world.dynamodb_port)
+    settings["regions"]["hm"] = {"region": "us-west-2", "endpoint_url": f"http://127.0.0.1:{valve.port}"}
+    settings["coordination"] |= {"region": "hm"}
     config = world.write_settings(settings)
     world.initialise(config)
     await started(world, config, WORKERS)
@@ -98,6 +102,10 @@ async def test_a_table_with_data_is_brought_to_its_replicas_beside_users_kills_a
         await eventually("pages are done", partial(worked, ITEMS // 10 * (number + 1)))
         daemon.kill()
         daemon.start()
+        if number == WORKERS // 2:
+            valve.close()
+            await asyncio.sleep(AWAY_SECONDS)
+            valve.open()
     await writing
     answer = ended(await command)
     assert (answer["job"]["state"], answer["verify"]["state"]) == ("done", "done")
