@@ -27,13 +27,16 @@ _PATIENCE_SECONDS = 2.0
 
 def weight(records: Sequence[StreamRecord]) -> int:
     """About how many bytes of memory some records take."""
-    return len(records) * _RECORD_BYTES + sum(map(_content, records))
-
-
-def _content(record: StreamRecord) -> int:
-    if isinstance(record, UnreadRecord):
-        return len(record.raw)
-    return sum(len(image.wire) for image in (record.old, record.new) if image is not None)
+    content = 0
+    for record in records:
+        if isinstance(record, UnreadRecord):
+            content += len(record.raw)
+            continue
+        if record.old is not None:
+            content += len(record.old.wire)
+        if record.new is not None:
+            content += len(record.new.wire)
+    return len(records) * _RECORD_BYTES + content
 
 
 class Holder(Protocol):
