@@ -54,10 +54,10 @@ def mesh_seeds_three() -> Iterator[Scenario]:
 
 
 def mesh_repairs() -> Iterator[Scenario]:
-    """Two regions, up to two writes, one of the first two records of either lost; every policy."""
+    """Two regions, up to two writes, one of the first two records of either lost; every policy that decides."""
     for mode, shape in product(WRITES, ((1, 0), (0, 1), (2, 0), (1, 1))):
         for start, ops in product(("=", ""), _ops(mode, shape)):
-            for region, record, missing in product((0, 1), (0, 1), Missing):
+            for region, record, missing in product((0, 1), (0, 1), (Missing.KEEP, Missing.DELETE)):
                 yield Scenario(mode, ops, (start, start), "repair", (region, record), missing)
 
 

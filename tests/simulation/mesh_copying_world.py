@@ -562,14 +562,10 @@ class MeshExplorer:
                 return False
         items = [self._places.values[place].slot.item for place in state.places]
         contents = [self._mode.content(item) for item in items]
-        if len(set(contents)) > 1 and not self._may_differ(contents):
+        if len(set(contents)) > 1:
             raise Violation(f"DIVERGENCE: regions show {contents}")
         self._check_content(state, contents)
         return True
-
-    def _may_differ(self, contents: list[str | None]) -> bool:
-        """Whether an operator wanted undecided keys to be listed."""
-        return self._scenario.missing is Missing.MANUAL and len(set(contents) - {None}) == 1
 
     def _check_content(self, state: State, contents: list[str | None]) -> None:
         """What is left is the greatest of what there was, and what was lost to it is logged."""

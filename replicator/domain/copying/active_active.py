@@ -170,20 +170,16 @@ def _greatest_delete(seen: Seen) -> Tombstone | None:
 # -- repairing -----------------------------------------------------------------------------------------------------
 
 
-def repair_active(
+def repair_active(  # noqa: PLR0911 - one per verdict
     mesh: Mesh, key: ItemKey, seen: Seen, now_micros: int, missing: Missing = Missing.KEEP
 ) -> Steps[MeshMended]:
     """Bring all regions what the greatest of them holds. `now_micros`: microseconds since 1970, new for every try."""
+    if missing is Missing.MANUAL and Kind.MISSING in differences(seen).values():
+        return MeshMended.LEFT  # also what could be stamped: a version that is not brought everywhere would divide them
     mesh = _hasty(mesh)
-    items: dict[RegionId, Held] = {}
-    for region, its in seen.items():
-        item = its.item
-        if item is not None and not item.intact:
-            item = yield from _versioned(mesh, region, key, its, now_micros)
-            if item is None:
-                return MeshMended.CHANGED
-        if item is not None and item.kind is StampKind.VALUE:
-            items[region] = item
+    items = yield from _items(mesh, key, seen, now_micros)
+    if items is None:
+        return MeshMended.CHANGED
     if not items:
         return (yield from _delete(mesh, key, seen, items, _greatest_delete(seen)))
     best = max(items, key=lambda region: _order(items[region]))
@@ -196,11 +192,34 @@ def repair_active(
         tombstone = _lost_delete(min(lacking), item, now_micros)
         return (yield from _delete(mesh, key, seen, items, tombstone))
     if any(_is_twin(item, other) for other in items.values()):
-        item = yield from _versioned(mesh, best, key, Standing(item, seen[best].row), now_micros)
-        if item is None:
-            return MeshMended.CHANGED
-    yield from _put(_at_home(mesh, best), key, items, item, () if missing is Missing.MANUAL else sorted(lacking))
-    return MeshMended.LEFT if lacking and missing is Missing.MANUAL else MeshMended.PUT
+        return (yield from _decide_twins(mesh, key, seen, items, best, now_micros))
+    yield from _put(_at_home(mesh, best), key, items, item)
+    return MeshMended.PUT
+
+
+def _items(mesh: Mesh, key: ItemKey, seen: Seen, now_micros: int) -> Steps[dict[RegionId, Held] | None]:
+    """The items that were seen, every one with a version of its own by now; None when one has changed meanwhile."""
+    items: dict[RegionId, Held] = {}
+    for region, its in seen.items():
+        item = its.item
+        if item is not None and not item.intact:
+            item = yield from _versioned(mesh, region, key, its, now_micros)
+            if item is None:
+                return None
+        if item is not None and item.kind is StampKind.VALUE:
+            items[region] = item
+    return items
+
+
+def _decide_twins(  # noqa: PLR0913, PLR0917 - what was seen, and where
+    mesh: Mesh, key: ItemKey, seen: Seen, items: Mapping[RegionId, Held], best: RegionId, now_micros: int
+) -> Steps[MeshMended]:
+    """One version was given to two contents: one of them gets another."""
+    item = yield from _versioned(mesh, best, key, Standing(items[best], seen[best].row), now_micros)
+    if item is None:
+        return MeshMended.CHANGED
+    yield from _put(_at_home(mesh, best), key, items, item)
+    return MeshMended.PUT
 
 
 def _at_home(mesh: Mesh, region: RegionId) -> Mesh:
@@ -232,15 +251,11 @@ def _lost_delete(region: RegionId, item: Held, now_micros: int) -> Tombstone:
     return Tombstone(version, parent_of(item.version), item.content)
 
 
-def _put(
-    mesh: Mesh, key: ItemKey, items: Mapping[RegionId, Held], item: Held, lacking: tuple[RegionId, ...] | list[RegionId]
-) -> Steps[None]:
+def _put(mesh: Mesh, key: ItemKey, items: Mapping[RegionId, Held], item: Held) -> Steps[None]:
     assert item.stamp is not None, "every item has a version by now"
     write = as_write(mesh, key, item, item.stamp)
     for region in mesh.others:
         there = items.get(region)
-        if there is None and region not in lacking:
-            continue
         if there is not None and there.version is not None and there.version < item.stamp.version:
             yield from _log(mesh, key, there, item.stamp.version, item)
         yield from apply_put(mesh, region, write, item.stamp)

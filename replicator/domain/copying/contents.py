@@ -59,5 +59,5 @@ def is_asked_for(rule: Rule, kind: Kind) -> bool:
             return Event.REMOVE not in events or rule.ttl_deletes is TtlDeletes.SKIP
         case Kind.DIFFERS:
             return Event.MODIFY not in events or not events & {Event.INSERT, Event.REMOVE}
-        case Kind.UNSTAMPED:
+        case _:
             return False

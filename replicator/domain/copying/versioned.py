@@ -123,18 +123,16 @@ def repair_versioned(
     should = verdict(mesh, seen)
     if should is None:
         return MeshMended.LEFT
-    rank, left = should.rank, frozenset[RegionId]()
+    rank = should.rank
+    if should.lacking and missing is Missing.MANUAL:
+        return MeshMended.LEFT
     if should.lacking and missing is Missing.DELETE:
         rank = Rank(rank.version, deleted=True, content="")
-    elif missing is Missing.MANUAL:
-        left = should.lacking
     party = Party(rank, None if rank.deleted else should.item, should.region, None)
     for region, its in seen.items():
         if rank.deleted:  # also where nothing stood: an older image may have been brought there since
             steps = delete_again(replace(mesh, home=region), region, key, party, ())
             yield from logged_as(ConflictKind.REPAIR, steps)
-        elif region not in left and not is_same(should.item, its.item):
+        elif not is_same(should.item, its.item):
             yield from logged_as(ConflictKind.REPAIR, join(mesh, key, party, region, (), ()))
-    if rank.deleted:
-        return MeshMended.DELETED
-    return MeshMended.LEFT if left else MeshMended.PUT
+    return MeshMended.DELETED if rank.deleted else MeshMended.PUT
