@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from replicator.domain.jobs import JobKind, JobState
 from replicator.domain.rules import OnGap
 from tests.engine.job_world import JobWorldOf
+from tests.engine.mesh_world import VERSIONED, MeshWorld
 from tests.engine.shard_bench import S0
-from tests.engine.world import World, eu_rule, id_of, until
+from tests.engine.world import EU, US, World, eu_rule, id_of, until
 
 RESYNC = eu_rule(on_gap=OnGap.RESYNC)
 
@@ -65,3 +68,24 @@ async def test_several_workers_ask_for_one_repair() -> None:
         await until(lambda: len(world.registry.resyncs) == 1)
         await asyncio.sleep(60)
         assert len(await jobs.rows.jobs()) == 1
+
+
+@pytest.mark.parametrize(("days", "passes"), [(2, True), (7, False)])
+async def test_a_mesh_that_lost_more_than_tombstones_live_for_is_not_repaired(days: int, passes: bool) -> None:
+    world = MeshWorld(VERSIONED)
+    rules = [world.rule(region, on_gap=OnGap.RESYNC) for region in world.names]
+    for number in range(3):
+        world[US].put(f"k{number}", 1, ver=1)
+    async with world.process(*rules):
+        await until(lambda: world.stored(US) == "3")
+    await asyncio.sleep(days * 86_400)
+    for number in range(3):
+        world[US].put(f"k{number}", 2, ver=2)
+    world.streams[US].trim(world.refs[US], S0, keep=1)
+    async with world.process(*rules) as process:
+        await until(lambda: bool(world.registry.gaps))
+        await asyncio.sleep(30)
+        assert bool(process.observer.of("gap_passed")) == passes
+        assert (world[EU].value("k2") == "2") == passes
+
+        assert passes or any("cannot be repaired" in str(event) for event in process.observer.told)
