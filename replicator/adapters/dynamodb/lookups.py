@@ -6,15 +6,17 @@ Invariant: an answer is whole. Keys that the service left unprocessed are asked 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from replicator.adapters.aws import wire
+from replicator.adapters.dynamodb.scans import key_reader
 from replicator.domain.errors import Throttled, Unreachable
 from replicator.domain.image import Image
-from replicator.domain.records import ItemKey, item_key
+from replicator.domain.records import ItemKey
 from replicator.ports.lookups import LookedUp
 
 if TYPE_CHECKING:
@@ -23,7 +25,6 @@ if TYPE_CHECKING:
 _ENCODE = msgspec.json.Encoder().encode
 _TRIES = 8
 _FIRST_PAUSE_SECONDS = 0.05
-_ATTRIBUTES = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class _Left(msgspec.Struct):
@@ -43,10 +44,9 @@ class _Answer(msgspec.Struct):
 _ANSWER = msgspec.json.Decoder(_Answer)
 
 
-def key_of(image: Image, names: Sequence[str]) -> ItemKey:
-    """The key of an item, without decoding the rest of it. `names`: the key's attributes."""
-    raw = _ATTRIBUTES.decode(image.wire)
-    return item_key(_ENCODE({name: raw[name] for name in names}))
+@lru_cache(maxsize=64)
+def _key_reader(names: tuple[str, ...]) -> Callable[[bytes], ItemKey]:
+    return key_reader(list(names))
 
 
 class DynamoLookups:
@@ -61,15 +61,15 @@ class DynamoLookups:
         """The items of these keys, read consistently."""
         if not keys:
             return LookedUp({})
-        names, wanted = keys[0].names, [msgspec.Raw(key.wire) for key in keys]
+        key_of, wanted = _key_reader(keys[0].names), [msgspec.Raw(key.wire) for key in keys]
         found: dict[ItemKey, Image] = {}
         units = 0.0
         for attempt in range(_TRIES):
             if attempt:
                 await asyncio.sleep(_FIRST_PAUSE_SECONDS * 2**attempt)
             answer = await self._ask(wanted)
-            images = [Image(bytes(raw)) for raw in answer.Responses.get(self._table, ())]
-            found.update((key_of(image, names), image) for image in images)
+            items = map(bytes, answer.Responses.get(self._table, ()))
+            found.update((key_of(item), Image(item)) for item in items)
             units += sum(each.CapacityUnits for each in answer.ConsumedCapacity or ())
             left = answer.UnprocessedKeys.get(self._table)
             if left is None or not left.Keys:
