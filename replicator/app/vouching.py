@@ -171,7 +171,10 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
     shape = next(shape_of(other) for other in premises.settings.rules if other.name == rule.name)
     changed = [target for target in rule.targets if await premises.registry.note_shape(stream, target, shape)]
     if changed:
-        reason = "The filter or a key template changed; existing items were not evaluated again."
+        reason = (
+            "The filter or a key template changed, and existing items are not evaluated again by themselves:"
+            f" `replicator verify {rule.name}` names what differs, `replicator repair {rule.name}` mends it."
+        )
         log.warning("rule_changed", rule=rule.name, reason=reason)
     return stream
 

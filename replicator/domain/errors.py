@@ -100,7 +100,7 @@ class NotDynamoDB(WorldMismatch):
 class TableReplaced(WorldMismatch):
     """A table is another one than the one that a rule wrote before."""
 
-    advice = "Copy what it lacks, then run `replicator rules accept`."
+    advice = "Run `replicator rules accept`, then `replicator repair`, which brings what it lacks."
 
 
 class Unreachable(ReplicatorError):
