@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from replicator.adapters.files.exports import FolderExport
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of, place_name
@@ -41,6 +40,25 @@ def job(kind: JobKind = JobKind.BOOTSTRAP, segments: int = 4, **choices: Any) ->
     return replace(plain, **choices)
 
 
+class Files:
+    """An export's files below a directory, read without a thread: virtual time waits for none."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    async def names(self, under: str) -> list[str]:
+        found = (path.relative_to(self._root).as_posix() for path in self._root.rglob("*") if path.is_file())
+        return sorted(name for name in found if name.startswith(under))
+
+    async def read(self, name: str) -> bytes:
+        return (self._root / name).read_bytes()
+
+    async def chunks(self, name: str) -> AsyncIterator[bytes]:
+        content = (self._root / name).read_bytes()
+        for first in range(0, len(content), 1000):
+            yield content[first : first + 1000]
+
+
 class JobWorldOf:
     """The jobs of a world."""
 
@@ -63,7 +81,7 @@ class JobWorldOf:
 
     def exports(self, where: str) -> tuple[ExportFiles, str]:
         """Where exports lie."""
-        return FolderExport(Path(where)), ""
+        return Files(Path(where)), ""
 
     async def state(self, job_id: str = "a1") -> JobState:
         return next(job.state for job in await self.rows.jobs() if job.job_id == job_id)
