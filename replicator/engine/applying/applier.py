@@ -68,7 +68,7 @@ class TargetApplier:
         """When a record last was done (monotonic)."""
         self._moved: Callable[[Position], None] = _told_nobody
         self._took = False
-        """Whether a change was taken that is not told yet."""
+        """Whether a change was taken that is not told yet: it is with the record, which is done then."""
         self._told: Position = HORIZON
         self._telling: asyncio.Handle | None = None
         """Set while something was done that is told with the loop's next turn."""
@@ -241,9 +241,6 @@ class TargetApplier:
 
     def _done(self, record: StreamRecord) -> None:
         self._window.done(record.sequence)
-        self._tell_soon()
-
-    def _tell_soon(self) -> None:
         if self._telling is None:
             self._telling = asyncio.get_running_loop().call_soon(self._tell)
 
@@ -282,7 +279,6 @@ class TargetApplier:
             return self._failed(job, error, began)
         if took:  # what was only passed over says nothing
             self._took = True
-            self._tell_soon()
         return None
 
     async def _set_aside(self, record: UnreadRecord, tally: Tally) -> bool:
