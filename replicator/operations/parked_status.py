@@ -32,7 +32,7 @@ def parked_status(
     told: dict[tuple[str, str, str], ParkedStatus] = {}
     for daemon in daemons:
         for rule in daemon.get("rules", ()):
-            for known in rule.get("parked", ()) if rule["source"] in silent else ():
+            for known in rule.get("parked", ()) if rule.get("source") in silent else ():
                 target = parse_target(known["target"])
                 if target is not None and known["keys"] + known["records"]:
                     told[rule["source"], rule["table"], known["target"]] = ParkedStatus(
