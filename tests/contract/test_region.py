@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -204,10 +203,9 @@ async def test_an_item_is_as_large_as_we_count_it(dynamo_place: Place) -> None:
     room = LARGEST_ITEM - STAMP_BYTES - item_size(Image(json.dumps({**mixed, "x": {"S": ""}}).encode()))
     fits, over = (Image(json.dumps({**mixed, "x": {"S": "y" * length}}).encode()) for length in (room, room + 1))
     assert (excess(fits, STAMP_BYTES), excess(over, STAMP_BYTES)) == (None, LARGEST_ITEM + 1)
-    put = Put(K, fits, V1, AbsentOrStampBelow(V1))
-    assert await bench.region.execute(put, OPEN) == Done()
+    assert await bench.region.execute(Put(K, fits, V1, AbsentOrStampBelow(V1)), OPEN) == Done()
     with pytest.raises(PoisonRecord):
-        await bench.region.execute(replace(put, image=over), OPEN)
+        await bench.region.execute(Put(K, over, V1, AbsentOrStampBelow(V1)), OPEN)
 
 
 async def test_a_conflict_entry_is_no_business_of_a_table(region_bench: RegionBench) -> None:
