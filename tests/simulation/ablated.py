@@ -203,7 +203,7 @@ def no_removals(slot: StampedSlot, request: GetItem | StampRequest, nonce: str) 
 
 
 def silent(record: ChangeRecord, mesh: Mesh, *, after: type[object] | None) -> Steps[Finished]:
-    """The mode, but entries of the conflict log right behind a request of this kind are never written."""
+    """The mode, but entries of the conflict log right behind a request of this kind, or a look, are never written."""
     steps, behind = replicate_active(record, mesh), after is None
     answer: MeshResponse | None = None
     while True:
@@ -213,7 +213,8 @@ def silent(record: ChangeRecord, mesh: Mesh, *, after: type[object] | None) -> S
             outcome: Finished = end.value
             return outcome
         answer = Done() if behind and isinstance(request, LogConflict) else (yield request)
-        behind = isinstance(request, At) and after is not None and isinstance(request.request, after)
+        asked = request.request if isinstance(request, At) else None
+        behind = after is not None and (isinstance(asked, after) or (behind and isinstance(asked, GetItem)))
 
 
 def silent_where_a_delete_was_settled(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
