@@ -124,10 +124,13 @@ def _refusal(errors: Sequence[ReplicatorError]) -> ReplicatorError:
 def _hindered(settings: Settings, rule: Rule, failures: Sequence[Fact]) -> bool:
     """Whether a rule can do nothing as long as something does not answer.
 
-    A mesh can in each region by itself: it reads on from one region what waits for another one.
+    It needs its source and the coordination table, and of its targets one that answers with all its caches: the others
+    wait by themselves. A mesh can in each region by itself: it reads on from one region what waits for another one.
     """
-    subjects = {f"region {region}" for region in (rule.source, settings.coordination.region)}
-    for target in rule.targets:
-        subjects.add(f"region {target.region}")
-        subjects |= {f"cache {cache.cache}" for cache in target.caches}
-    return any(fact.subject in subjects for fact in failures)
+    silent = {fact.subject for fact in failures}
+    if silent & {f"region {rule.source}", f"region {settings.coordination.region}"}:
+        return True
+    return all(
+        silent & {f"region {target.region}", *(f"cache {cache.cache}" for cache in target.caches)}
+        for target in rule.targets
+    )

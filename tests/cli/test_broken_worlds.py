@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from tests.cli.daemons import running, wait_until
 from tests.cli.proxy import WRITES, denying
 from tests.cli.worlds import KEYS, World
 from tests.seeds import first
@@ -315,6 +316,20 @@ def test_run_waits_a_little_for_what_it_needs_then_ends_with_69(world: World, br
     last = started.errors.strip().splitlines()[-1]
     assert part in last
     assert "by itself" not in last
+
+
+@pytest.mark.slow
+def test_run_starts_beside_a_replica_that_does_not_answer(world: World) -> None:
+    world.table("us", "copies")
+    world.rule["replicas"] = ["eu", {"region": "us", "table": "copies"}]
+    world.sound()
+    unreachable_region(world)
+    with running(world) as daemon:
+        daemon.await_ready()
+        world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
+        wait_until(lambda: len(world.items("us", "copies")) == 1, "the replica that answers does not get the item")
+        assert "unreachable" in daemon.said()
+        assert daemon.stop() == 0
 
 
 def test_wrong_and_unreachable_together_are_78(world: World) -> None:
