@@ -9,8 +9,6 @@ import pytest
 
 from replicator.engine.waiting import Stop, Stopped, pause, pause_or_raise
 
-pytestmark = pytest.mark.looptime
-
 
 @pytest.mark.parametrize("kind", [asyncio.Event, Stop])
 async def test_a_pause_lasts_as_long_as_it_should_or_until_the_stop(kind: Callable[[], asyncio.Event]) -> None:
