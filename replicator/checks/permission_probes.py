@@ -84,7 +84,7 @@ def _written(place: Place, table: Table, rule: RuleSettings, side: Table | None)
     ]
     if isinstance(rule, ActiveRule):
         calls.append(_Call("UpdateItem", client.update_item, {"Key": key, **never}))
-    if isinstance(rule, OrderedRule) and rule.insert_guard == "transact" and side is not None:
+    if isinstance(rule, OrderedRule) and side is not None:  # inserts of transactions, and every repair
         items = [
             {"ConditionCheck": {"Key": _key(side.keys), **_never(side)}},
             {"Put": {"Item": key, **never}},
