@@ -233,6 +233,9 @@ def settle_delete(mesh: Mesh, write: Write) -> Steps[Tombstone | Ending | None]:
     answer = yield At(mesh.home, request)
     if not isinstance(answer, Done):
         return None
+    if row.deleted is not None and write.is_version(row.deleted):
+        # An earlier try gave this version on a look of its own and may not have logged; ours may be older than that one.
+        item = yield from look(mesh, mesh.home, write.key)
     yield from log_lost_delete(mesh, write, item, version)
     # Only an intact item below the delete goes; one that is not intact is a user's write with a record of its own.
     if item is not None and item.intact and item.version is not None and item.version < version:
