@@ -29,11 +29,12 @@ from replicator.domain.identifiers import RuleName
 from replicator.domain.targets import parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from replicator.adapters.dynamodb.coordination.changes import Value
     from replicator.adapters.dynamodb.coordination.rows import Row
     from replicator.adapters.dynamodb.coordination.table import CoordinationTable
+    from replicator.domain.identifiers import RegionId, TableName
     from replicator.domain.shards.leases import StreamRef
 
 _KEY = frozenset({"pk", "sk"})
@@ -84,6 +85,19 @@ class RuleRows:
         changed += await KnownTables(self._table).hand_over(old, None)
         changed += await self._rename_regions(old, None)
         return changed + await self._table.delete(key(self._names.rules, old), present=("sv",))
+
+    async def forget_unread(self, tables: Collection[tuple[RegionId, TableName]]) -> int:
+        """Delete the rows of these tables' streams at which no rule has anything; no worker at all may live."""
+        changed = 0
+        for stream, rows in (await self._streams()).items():
+            if (stream.region, stream.table) in tables and not any(map(self._is_of_a_target, rows)):
+                for row in rows:
+                    changed += await self._table.delete(_key_of(row))
+                changed += await self._table.delete(self._names.stream_key(stream))
+        return changed
+
+    def _is_of_a_target(self, row: Row) -> bool:
+        return self._reader.text(row, "sk").startswith(TARGET) or any(name.startswith(_BY_TARGET) for name in row)
 
     async def _streams(self) -> dict[StreamRef, list[Row]]:
         """Every stream that the group ever read, with its rows."""
