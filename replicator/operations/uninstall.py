@@ -321,5 +321,5 @@ async def forget(group: Group, plan: UninstallPlan) -> int:
     changed += await group.jobs.forget_rule(plan.rule)
     if not any_alive:
         sources = {(RegionId(region), TableName(table)) for rule in plan.rules for region, table in rule.sources}
-        changed += await RuleRows(group.table).forget_unread(sources)
+        changed += await RuleRows(group.table).forget_unread(plan.rule, sources)
     return changed
