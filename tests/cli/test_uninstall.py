@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from replicator.domain.versions import ordered_version
-from tests.cli.daemons import running
+from tests.cli.daemons import running, wait_until
 from tests.cli.worlds import World
 
 pytestmark = pytest.mark.servers
@@ -96,10 +96,23 @@ def test_what_another_rule_needs_is_refused_and_stays(left: World) -> None:
     assert stream == {"shard|s1", "seat", "target|another/replica/eu:others"}
 
 
-def test_a_living_worker_that_runs_the_rule_is_named(world: World) -> None:
+def test_a_living_worker_that_runs_the_rule_is_named_and_one_that_runs_others_goes_on(world: World) -> None:
     world.sound()
+    for region in ("us", "eu"):
+        world.table(region, "former")
+    world.put("eu", "former", pk={"S": "a"}, sk={"N": "1"}, _rep={"S": V1})
     with running(world) as daemon:
         daemon.await_ready()
+        world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
+        wait_until(lambda: bool(world.items("eu", "orders")), "the item does not arrive")
+        before = {sk for pk, sk in rows(world) if pk.startswith("test|us|")}
+        world.config["rules"].append({"name": "former", "table": "former", "source": "us", "replicas": ["eu"]})
+        done = world.run("uninstall", "former", "--yes")
+        assert done.code == 0, done.said
+        assert "1 stamps and 0 side rows were removed" in done.output
+        assert "_rep" in world.items("eu", "orders")[0]
+        assert {sk for pk, sk in rows(world) if pk.startswith("test|us|")} == before
+        assert daemon.is_ready()
         refused = world.run("uninstall", "orders", "--yes")
         assert refused.code == 78
         assert "runs rule orders." in refused.errors

@@ -8,16 +8,18 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from replicator.domain.copying.uninstalls import Kept, is_side_row, stamp_of
-from replicator.domain.image import Image, canonical, stamped
+from replicator.domain.image import Image, canonical, stamped, unreserved
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of
 from replicator.domain.modes.requests import StampIs, Unstamp
 from replicator.domain.records import ItemKey, item_key
-from replicator.domain.stamps import NO_PARENT, Stamp, StampKind, Version, content_of, write_sequence
+from replicator.domain.stamps import NO_PARENT, Stamp, StampKind, Version, content_of, held, write_sequence
 from replicator.domain.versions import ordered_version
 from replicator.engine.copying.uninstalling import SIDE_TABLE
 from replicator.engine.limits import Limits
 from tests.engine.job_world import SIDE, JobWorldOf, job
-from tests.engine.world import EU, ORDERS, Process, World, eu_rule, image, key_of, slow, until
+from tests.engine.mesh_world import ACTIVE
+from tests.engine.test_verify_meshes import Looker, level
+from tests.engine.world import EU, ORDERS, US, Process, World, eu_rule, image, key_of, slow, until
 
 ASKED = job(
     JobKind.UNINSTALL,
@@ -126,6 +128,30 @@ async def test_no_worker_of_the_rule_does_it() -> None:
         await until(lambda: small.world.now() > 1_700_000_030)
         assert (await small.jobs.state("u"), small.jobs.scans[EU].pages) == (JobState.RUNNING, before)
     assert len(small.stamps()) == 25
+
+
+async def test_every_region_of_a_mesh_loses_its_stamps_and_an_unfinished_delete_keeps_its_mark() -> None:
+    world = await level(ACTIVE)
+    marked = world[US].item(key_of("a"))
+    assert marked is not None
+    seen = held(marked)
+    assert seen is not None
+    assert seen.stamp is not None
+    sealed = replace(seen.stamp, kind=StampKind.MARK).sealed("12345678")
+    world[US].write_foreign(key_of("a"), Image(stamped(unreserved(marked), sealed)))
+    counts = await Looker(world).job(JobKind.UNINSTALL, **{SIDE_TABLE: SIDE})
+    assert (counts["unstamped"], counts["unfinished"], counts["left"]) == (15, 1, 0)
+    assert {key.parts[0][2] for name in world.names for key, item in world[name].items() if item.stamp} == {"a"}
+    content = [{key: canonical(item) for key, item in world[name].items()} for name in world.names]
+    assert content[0] == content[1]
+    assert len(content[0]) == 8
+
+
+async def test_a_rule_without_stamps_has_nothing_to_scan_and_is_done() -> None:
+    small = Small()
+    assert await small.jobs.rows.create(replace(ASKED, parts=())) is None
+    async with small.alone():
+        assert (await small.jobs.ended("u")).state is JobState.DONE
 
 
 def active(kind: StampKind, attribute: str = "_rep") -> Image:
