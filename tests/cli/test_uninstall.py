@@ -83,6 +83,7 @@ def test_nothing_of_the_rule_is_left_and_nothing_of_others_is_gone(left: World) 
     (job,) = done.json["jobs"]
     assert (job["state"], job["counts"]["unstamped"], job["counts"]["side_rows"]) == ("done", 3, 1)
     assert 4 <= job["counts"]["write_units"] < 8
+    assert 8 <= job["counts"]["read_units"] < 16
     assert done.json["removed"] is True
     items = left.items("eu", "orders")
     assert len(items) == 4
@@ -124,6 +125,8 @@ def test_a_living_worker_that_runs_the_rule_is_named_and_one_that_runs_others_go
         daemon.await_ready()
         world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
         wait_until(lambda: bool(world.items("eu", "orders")), "the item does not arrive")
+        row(world, "streams", "us|former|0000000000001", arn={"S": STREAM})
+        row(world, f"us|{STREAM}", "shard|s1", epoch={"N": "3"}, **{"at:former/replica/eu:former": {"S": "42"}})
         before = {sk for pk, sk in rows(world) if pk.startswith("test|us|")}
         world.config["rules"].append({"name": "former", "table": "former", "source": "us", "replicas": ["eu"]})
         done = world.run("uninstall", "former", "--yes")
@@ -131,6 +134,8 @@ def test_a_living_worker_that_runs_the_rule_is_named_and_one_that_runs_others_go
         assert "1 stamps and 0 side rows were removed" in done.output
         assert "_rep" in world.items("eu", "orders")[0]
         assert {sk for pk, sk in rows(world) if pk.startswith("test|us|")} == before
+        (shard,) = (each for each in world.items("us", COORDINATION) if each["sk"]["S"] == "shard|s1")
+        assert "at:former/replica/eu:former" not in shard
         assert daemon.is_ready()
         refused = world.run("uninstall", "orders", "--yes")
         assert refused.code == 78
