@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 @asynccontextmanager
-async def working_on_jobs(settings: Settings) -> AsyncIterator[None]:
+async def working_on_jobs(settings: Settings, *, uninstalls: bool = False) -> AsyncIterator[None]:
     """Work on the group's jobs meanwhile; then finish the pages in hand. `settings`: with the tables of choices.
 
-    Trouble goes to standard error, as a daemon logs it.
+    `uninstalls`: on uninstallations alone. Trouble goes to standard error, as a daemon logs it.
     """
     configure("error", settings.log.format)
     clock = SystemClock()
@@ -46,9 +46,8 @@ async def working_on_jobs(settings: Settings) -> AsyncIterator[None]:
         assembly = Assembly(settings, places, home, caches, clock, observer, Gates())
         assembly.sources(settings)
         stop = asyncio.Event()
-        jobs = JobRunner(
-            job_ports(settings, assembly, for_jobs, clock), limits=assembly.limits, clock=clock, observer=observer
-        )
+        ports = job_ports(settings, assembly, for_jobs, clock, uninstalls=uninstalls)
+        jobs = JobRunner(ports, limits=assembly.limits, clock=clock, observer=observer)
         worker = Worker(
             (),
             assembly.membership,

@@ -7,9 +7,9 @@ other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from replicator.adapters.clients import open_places
 from replicator.adapters.dynamodb.coordination import DynamoJobs
@@ -18,12 +18,12 @@ from replicator.adapters.dynamodb.scans import DynamoScan
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.adapters.export_sources import export_files
 from replicator.domain.identifiers import RegionId, TableName
-from replicator.domain.jobs import Job, place_name
+from replicator.domain.jobs import Job, JobKind, place_name
 from replicator.domain.pacing import Pace
 from replicator.domain.rules import ActivePlan, Rule
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.paced_region import PacedRegion
-from replicator.engine.copying import bootstraps, verification
+from replicator.engine.copying import bootstraps, uninstalling, verification
 from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.copying.region import CopyRegion
@@ -67,8 +67,10 @@ async def job_places(settings: Settings, lean: Fallback | None) -> AsyncIterator
         yield JobPlaces(settings, stack, lean)
 
 
-def job_ports(settings: Settings, assembly: Assembly, places: JobPlaces, clock: Clock) -> JobPorts:
-    """Everything that the runner of jobs needs."""
+def job_ports(
+    settings: Settings, assembly: Assembly, places: JobPlaces, clock: Clock, *, uninstalls: bool = False
+) -> JobPorts:
+    """Everything that the runner of jobs needs. `uninstalls`: it does these, and nothing else; no worker does them."""
 
     async def world(job: Job) -> JobWorld | None:
         return await world_of(settings, assembly, places, job, clock)
@@ -79,8 +81,8 @@ def job_ports(settings: Settings, assembly: Assembly, places: JobPlaces, clock: 
         assembly.coordination,
         assembly.registry,
         world,
-        lambda: assembly.rules,
-        {**bootstraps.KINDS, **verification.KINDS},
+        lambda: [] if uninstalls else assembly.rules,
+        uninstalling.KINDS if uninstalls else {**bootstraps.KINDS, **verification.KINDS},
         Margins(copying.margin.total_seconds(), copying.yield_lag.total_seconds(), _zombie_seconds(settings)),
     )
 
@@ -104,11 +106,22 @@ async def world_of(
         for target in rule.targets:
             if target.table is not None:
                 tables.setdefault((target.region, target.table), rule)
+    if job.kind is JobKind.UNINSTALL:
+        side_table = TableName(settings.side_table_name)
+        tables |= {(region, side_table): rule for (region, _), rule in tables.items()}
     opened = {region: await places.of(region) for region, _ in tables}
 
     def regions(share: Callable[[], float], stop: asyncio.Event) -> dict[str, CopyRegion]:
+        def budgets(name: str, default: int) -> dict[RegionId, Budget]:
+            units = {region: int(job.options.get(name, {}).get(region, default)) for region in opened}
+            return {region: Budget(each, share, clock) for region, each in units.items()}
+
+        reads = budgets("read_units", settings.copying.read_units)
+        writes = budgets("write_units", settings.copying.write_units)
         return {
-            place_name(*where): _region(settings, job, opened[where[0]], where, rule, share, stop, clock)
+            place_name(*where): _region(
+                settings, opened[where[0]], where, rule, reads[where[0]], writes[where[0]], stop, clock
+            )
             for where, rule in tables.items()
         }
 
@@ -118,17 +131,15 @@ async def world_of(
 
 def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once
     settings: Settings,
-    job: Job,
     place: Place,
     where: tuple[RegionId, TableName],
     rule: Rule,
-    share: Callable[[], float],
+    reads: Budget,
+    writes: Budget,
     stop: asyncio.Event,
     clock: Clock,
 ) -> CopyRegion:
     region_id, table = where
-    reads = Budget(_units(job.options, "read_units", region_id, settings.copying.read_units), share, clock)
-    writes = Budget(_units(job.options, "write_units", region_id, settings.copying.write_units), share, clock)
     written = DynamoRegion(
         place.items,
         region_id=region_id,
@@ -151,8 +162,3 @@ def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once
         settings.apply.backoff_max.total_seconds(),
         stop,
     )
-
-
-def _units(options: Mapping[str, Any], name: str, region: RegionId, default: int) -> int:
-    """What a job may take of a region per second, as it was asked for."""
-    return int(options.get(name, {}).get(region, default))

@@ -36,6 +36,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(bootstrap)
     app.command()(verify)
     app.command()(repair)
+    app.command()(uninstall)
     app.add_typer(jobs_app, name="jobs")
 
 
@@ -173,6 +174,29 @@ def repair(  # noqa: PLR0913, PLR0917 - one parameter per option
     )
     asked = Asked(rule, table, detach=detach, yes=yes, as_json=json)
     raise typer.Exit(compare_tables(config or context.obj, JobKind.REPAIR, request, asked))
+
+
+def uninstall(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    rule: RuleName,
+    config: Config = None,
+    read_units: ReadUnits = None,
+    write_units: WriteUnits = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    yes: Yes = False,
+    json: Json = False,
+) -> None:
+    """Remove everything of a rule that no worker runs any more, but for what it replicated.
+
+    That is the stamps of items, side rows, positions, gaps, parked keys and jobs. The rule must be in this
+    configuration and in that of no worker. Says first what it removes, and asks. Interrupted, the same command goes
+    on. Exit code 1: something had to stay.
+    """
+    from replicator.cli.uninstall import uninstall_rule
+    from replicator.operations.uninstall import UninstallRequest
+
+    request = UninstallRequest(rule, read_units, write_units)
+    raise typer.Exit(uninstall_rule(config or context.obj, request, dry_run=dry_run, yes=yes, as_json=json))
 
 
 @jobs_app.callback()

@@ -35,6 +35,7 @@ from replicator.domain.modes.requests import (
     Restamp,
     SettleTombstone,
     StampedPut,
+    Unstamp,
 )
 
 BURST_SECONDS = 0.25
@@ -68,6 +69,7 @@ def units_of(request: Request) -> int:
             | Remove()
             | DeleteMarked()
             | Restamp()
+            | Unstamp()
             | RaiseTombstone()
             | MergeTombstone()
             | SettleTombstone()

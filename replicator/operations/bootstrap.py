@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from replicator.domain.targets import TargetId
     from replicator.settings import RuleSettings
 
-_READ_BYTES, _WRITE_BYTES = 4096, 1024
+READ_BYTES, _WRITE_BYTES = 4096, 1024
 _SHARE_OF_PROVISIONED = 4
 _MILLION = 1_000_000
 READ_PRICE, WRITE_PRICE = 0.125, 0.625
@@ -110,7 +110,7 @@ async def plan_bootstrap(group: Group, request: BootstrapRequest, *, workers: in
     targets = await _chosen(group, rules, request)
     members = rules[0].members
     written_to = members if rules[0].mesh else [(target.region, _table(target)) for target in targets]
-    tables = {where: await _described(group, *where) for where in dict.fromkeys((*members, *written_to))}
+    tables = {where: await described(group, *where) for where in dict.fromkeys((*members, *written_to))}
     regions = [_region(group, request, rules[0], where, tables, written_to) for where in tables]
     export = None if request.export is None else await _export(group, rules[0], targets, request.export)
     largest = max(found["TableSizeBytes"] for where, found in tables.items() if where in members)
@@ -202,39 +202,41 @@ def _region(  # noqa: PLR0913, PLR0917 - what is known, given once
     sources = [tables[member] for member in rule.members if rule.mesh is None or member != where]
     writes = sum(_write_units(rule, each) for each in sources) if where in written_to else 0
     if isinstance(rule.mesh, ActivePlan):
-        writes += int(found["ItemCount"]) * _units_of(found)  # its own items are stamped
+        writes += int(found["ItemCount"]) * units_of(found)  # its own items are stamped
     had = found.get("ProvisionedThroughput", {})
     return RegionPlan(
         *where,
         found["ItemCount"],
         found["TableSizeBytes"],
-        math.ceil(found["TableSizeBytes"] / _READ_BYTES) if is_read else 0,
+        math.ceil(found["TableSizeBytes"] / READ_BYTES) if is_read else 0,
         writes,
-        request.read_units or _quarter(had, "ReadCapacityUnits") or copying.read_units,
-        request.write_units or _quarter(had, "WriteCapacityUnits") or copying.write_units,
+        request.read_units or quarter(had, "ReadCapacityUnits") or copying.read_units,
+        request.write_units or quarter(had, "WriteCapacityUnits") or copying.write_units,
     )
 
 
-def _quarter(provisioned: Mapping[str, Any], name: str) -> int:
+def quarter(provisioned: Mapping[str, Any], name: str) -> int:
     """A quarter of what a provisioned table has; 0 of one that pays on demand."""
     return math.ceil(int(provisioned.get(name, 0)) / _SHARE_OF_PROVISIONED)
 
 
 def _write_units(rule: Rule, source: Mapping[str, Any]) -> int:
     """What it takes to write every item of a source to one other table."""
-    units = _units_of(source)
+    units = units_of(source)
     if rule.mesh is None and rule.policy.insert_guard is InsertGuard.TRANSACT:
         units = 2 * (units + 1)  # a transaction counts twice, and checks the tombstone
     items = int(source["ItemCount"])
     return items * units
 
 
-def _units_of(source: Mapping[str, Any]) -> int:
+def units_of(source: Mapping[str, Any]) -> int:
+    """Write units of a table's mean item, with a stamp."""
     mean = int(source["TableSizeBytes"]) / max(1, int(source["ItemCount"]))
     return max(1, math.ceil((mean + STAMP_BYTES) / _WRITE_BYTES))
 
 
-async def _described(group: Group, region: RegionId, table: TableName) -> dict[str, Any]:
+async def described(group: Group, region: RegionId, table: TableName) -> dict[str, Any]:
+    """A table as DynamoDB describes it; with what is provisioned only where that is paid for."""
     what = f"DescribeTable of {table} in {region}"
     try:
         answer = await group.places[region].dynamodb.describe_table(TableName=table)

@@ -121,8 +121,12 @@ async def forget(group: Group, old: RuleName) -> int:
     """Delete everything of a rule that is no longer configured; returns how many rows changed."""
     check_forget(group.settings, old)
     await _alone(group)
-    changed = await RuleRows(group.table).forget(old)
-    return _some(changed + await _move_parked(group, old, None), old)
+    return _some(await forget_rows(group, old), old)
+
+
+async def forget_rows(group: Group, rule: RuleName) -> int:
+    """Delete a rule's progress, and what its targets are owed; returns how many rows changed."""
+    return await RuleRows(group.table).forget(rule) + await _move_parked(group, rule, None)
 
 
 async def _move_parked(group: Group, old: RuleName, new: RuleName | None) -> int:

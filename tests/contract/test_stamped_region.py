@@ -35,6 +35,7 @@ from replicator.domain.modes.requests import (
     StampedPut,
     StampIs,
     StampRequest,
+    Unstamp,
     UnstampedOrBelow,
 )
 from replicator.domain.records import ItemKey
@@ -132,6 +133,18 @@ async def test_a_stamp_is_never_set_where_no_item_stands(region_bench: RegionBen
         answer, after = await written(region_bench, Restamp(K, stamp(V2, item()), when))
         assert answer == Refused()
         assert after == Slot()
+
+
+async def test_a_stamp_is_taken_off_as_it_was_seen_and_nothing_else_is_touched(region_bench: RegionBench) -> None:
+    image = standing(V1, Image(b'{"pk":{"S":"k"},"n":{"N":"1.50"},"m":{"M":{"_rep":{"S":"x"}}}}'))
+    assert await written(region_bench, Unstamp(K, seen(image))) == (Refused(), Slot())
+    await region_bench.seed({K: Slot(image)})
+    refused, after = await written(region_bench, Unstamp(K, seen(standing(V2))))
+    assert isinstance(refused, Refused)
+    assert known(refused.item) == known(after.item) == known(image)
+    answer, after = await written(region_bench, Unstamp(K, seen(image)))
+    assert answer == Done()
+    assert known(after.item) == canonical(image)
 
 
 async def test_only_the_delete_that_marked_an_item_deletes_it(region_bench: RegionBench) -> None:
@@ -318,6 +331,7 @@ def requests_for(dice: Random, where: ItemKey, slot: Slot, attribute: str) -> li
         GetItem(where),
         StampedPut(where, new, stamp(at, new, dice.choice(list(StampKind))), when),
         Restamp(where, stamp(at, new), when if isinstance(when, StampIs) else seen(slot.item, attribute)),
+        Unstamp(where, when if isinstance(when, StampIs) else seen(slot.item, attribute)),
         DeleteMarked(where, marked),
         GetSideRow(where),
         MergeTombstone(where, tombstone(at)),
@@ -330,7 +344,7 @@ def requests_for(dice: Random, where: ItemKey, slot: Slot, attribute: str) -> li
 def cases(dice: Random, rounds: int, attribute: str) -> list[tuple[Slot, GetItem | StampRequest]]:
     """Random states under requests of every kind; one key per case."""
     made = []
-    for number, kind in itertools.product(range(rounds), range(9)):
+    for number, kind in itertools.product(range(rounds), range(10)):
         where = ItemKey((("a", "N", str(number)), ("pk", "S", f"case {number} {kind}")))
         slot = Slot(random_item(dice, where, attribute), None, random_row(dice))
         made.append((slot, requests_for(dice, where, slot, attribute)[kind]))
@@ -352,7 +366,7 @@ def comparable(response: Response) -> object:
 async def test_stamps_and_rows_evaluated_in_memory_and_rendered_for_a_server_agree(
     dynamo_place: Place, attribute: str
 ) -> None:
-    made = cases(Random(f"stamps in {attribute}"), rounds=400, attribute=attribute)
+    made = cases(Random(f"stamps in {attribute}"), rounds=360, attribute=attribute)
     assert len(made) == 3600
     start = {request.key: slot for slot, request in made}
     server = DynamoRegionBench(dynamo_place, {"pk": "S", "a": "N"})

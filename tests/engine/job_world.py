@@ -9,26 +9,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from replicator.domain.identifiers import RegionId
+from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.image import Image
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of, place_name
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
-from replicator.engine.copying import bootstraps, verification
+from replicator.engine.copying import bootstraps, uninstalling, verification
 from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.copying.handlers import Handler, JobContext
 from replicator.engine.copying.region import CopyRegion
 from replicator.engine.copying.runner import JobPorts, JobRunner, JobWorld
 from replicator.engine.limits import Limits
-from replicator.laboratory.memory import Faults, MemoryJobs, MemoryScan
+from replicator.laboratory.memory import Faults, MemoryJobs, MemoryRegion, MemoryScan
 from replicator.laboratory.memory.lookups import MemoryLookups
 from replicator.ports.exports import ExportFiles
 from replicator.ports.targets import Region
-from tests.engine.world import ORDERS, US, Process, World, eu_rule, id_of
+from tests.engine.world import EU, ORDERS, US, Process, World, eu_rule, id_of
 
+SIDE = TableName("side")
 MARGINS = Margins(margin_seconds=5.0, yield_seconds=60.0)
 
 
@@ -68,7 +69,10 @@ class JobWorldOf:
         self.kinds: dict[JobKind, Callable[[JobContext], Handler]] = {
             **bootstraps.KINDS,
             **verification.KINDS,
+            **uninstalling.KINDS,
         }
+        self.side = MemoryRegion()
+        """The replica's side table, as DynamoDB scans it: rows are items."""
         self.scans = {US: MemoryScan(lambda: world.source.items, world.now, page_items=page_items)}
         for region in world.regions:
             self.scans[region] = MemoryScan(partial(self._held, region), world.now, page_items=page_items)
@@ -112,12 +116,15 @@ class JobWorldOf:
             def budget() -> Budget:
                 return Budget(1_000_000, share, clock)
 
-            return {
-                place_name(name, ORDERS): CopyRegion(
-                    name, ORDERS, self._region(name), scan, self._lookups(name), budget(), budget(), 20.0, stop
-                )
+            def copied(name: RegionId, table: TableName, region: Region, scan: MemoryScan) -> CopyRegion:
+                return CopyRegion(name, table, region, scan, self._lookups(name), budget(), budget(), 20.0, stop)
+
+            made = {
+                place_name(name, ORDERS): copied(name, ORDERS, self._region(name), scan)
                 for name, scan in self.scans.items()
             }
+            side_scan = MemoryScan(lambda: dict(self.side.items()), world.now, page_items=3)
+            return {**made, place_name(EU, SIDE): copied(EU, SIDE, self.side, side_scan)}
 
         async def made(asked: Job) -> JobWorld | None:
             ours = [each for each in rules if each.name == asked.rule]

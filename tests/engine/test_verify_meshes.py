@@ -17,7 +17,8 @@ from replicator.engine.copying.applied import Applied
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.copying.handlers import JobContext
 from replicator.engine.copying.region import CopyRegion
-from replicator.engine.copying.verification import KINDS
+from replicator.engine.copying.uninstalling import KINDS as UNINSTALLING
+from replicator.engine.copying.verification import KINDS as COMPARING
 from replicator.engine.limits import Limits
 from replicator.engine.membership.heartbeat import News
 from replicator.engine.membership.members import Members
@@ -27,6 +28,8 @@ from replicator.laboratory.memory.lookups import MemoryLookups
 from tests.engine.job_world import MARGINS
 from tests.engine.mesh_world import ACTIVE, MODES, NAME, MeshWorld, item, settle
 from tests.engine.world import AP, EU, ORDERS, US, key_of
+
+KINDS = {**COMPARING, **UNINSTALLING}
 
 
 class Looker:

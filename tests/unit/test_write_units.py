@@ -23,7 +23,9 @@ from replicator.domain.modes.requests import (
     Request,
     StampBelow,
     StampedPut,
+    StampIs,
     TombstoneBelow,
+    Unstamp,
     UnstampedOrStampBelow,
     VersionIs,
 )
@@ -61,6 +63,7 @@ REQUESTS: list[tuple[Request, int]] = [
     (Delete(KEY, StampBelow("1")), 1),
     (Remove(KEY, VersionIs("v", None)), 1),
     (RaiseTombstone(KEY, "1"), 1),
+    (Unstamp(KEY, StampIs(None)), 1),
     (GetItem(KEY), 0),
     (GetTombstone(KEY), 0),
 ]

@@ -189,6 +189,12 @@ def restamp(sealed: str, when: StampIs, key_attribute: str, stamp: str) -> bytes
     return b'"UpdateExpression":"SET #rep = :stamp",%b' % stated
 
 
+def unstamp(when: StampIs, key_attribute: str, stamp: str) -> bytes:
+    """Members of an UpdateItem body that takes the stamp away, and nothing else."""
+    text, names, values = _stamp_terms(when, key_attribute, stamp)
+    return b'"UpdateExpression":"REMOVE #rep",%b' % _stated(text, {"#rep": stamp, **names}, values)
+
+
 def marked_by(version: Version, stamp: str) -> bytes:
     """Members of a request body that state that the delete of this version marked the item."""
     # The same as `begins_with`, which some servers refuse on an attribute of another type instead of calling it false.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
 
-    from replicator.domain.identifiers import RuleName
+    from replicator.domain.identifiers import RegionId, RuleName, TableName
     from replicator.domain.rules import Rule, Target
 
 ORDERED = "ordered"
@@ -182,6 +182,21 @@ class SideTableClaims:
             return mode_row.get("rule", {}).get("S") in names
         source = epoch_row.get("source", {}).get("S")
         return bool(epoch_row) and source in {None, f"{rule.source}:{rule.table}"}
+
+    async def writer(self, region: RegionId, table: TableName) -> str | None:
+        """The rule that wrote a table last, as far as it is noted."""
+        mode_row, _ = await _rows(self._clients[region], self._side_table, ModeClaim("", region, table, ""))
+        written: str | None = mode_row.get("rule", {}).get("S")
+        return written
+
+    async def forget(self, region: RegionId, table: TableName) -> None:
+        """Delete what is noted of a table that no rule writes any more."""
+        claim = ModeClaim("", region, table, "")
+        for key in (claim.key, claim.epoch_key):
+            try:
+                await self._clients[region].delete_item(TableName=self._side_table, Key=key)
+            except CLIENT_ERRORS as error:
+                raise translate(error, f"DeleteItem on {self._side_table} in {region}") from error
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------

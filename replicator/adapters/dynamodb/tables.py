@@ -29,6 +29,7 @@ from replicator.adapters.dynamodb.expressions import (
     raise_tombstone,
     restamp,
     stamp_condition,
+    unstamp,
     version_condition,
     write_row,
 )
@@ -61,6 +62,7 @@ from replicator.domain.modes.requests import (
     SeenCondition,
     SettleTombstone,
     StampedPut,
+    Unstamp,
     VersionedRequest,
 )
 from replicator.domain.records import ItemKey
@@ -168,7 +170,7 @@ class DynamoRegion:
                 return await self._get_tombstone(key, fence)
             case Replace() | Remove():
                 return await self._write_versioned(request, fence)
-            case StampedPut() | Restamp() | DeleteMarked():
+            case StampedPut() | Restamp() | Unstamp() | DeleteMarked():
                 return await self._write_stamped(request, fence)
             case GetSideRow(key):
                 return FoundRow(_row(await self._get_row(key, fence), self._side_where))
@@ -244,7 +246,7 @@ class DynamoRegion:
         given = wire.decoded(_ANSWER, answer, what)
         return Done(_item(given.Attributes), _units(given.ConsumedCapacity))
 
-    async def _write_stamped(self, request: StampedPut | Restamp | DeleteMarked, fence: Fence) -> Response:
+    async def _write_stamped(self, request: StampedPut | Restamp | Unstamp | DeleteMarked, fence: Fence) -> Response:
         """A write that sets, or depends on, a stamp; every call gets a nonce of its own."""
         some_key = request.key.parts[0][0]
         match request:
@@ -256,6 +258,9 @@ class DynamoRegion:
                 operation = "UpdateItem"
                 change = restamp(stamp.sealed(self._nonce()), when, some_key, self._stamp)
                 members = b'"Key":%b,%b' % (key.wire, change)
+            case Unstamp(key, when):
+                operation = "UpdateItem"
+                members = b'"Key":%b,%b' % (key.wire, unstamp(when, some_key, self._stamp))
             case DeleteMarked(key, version):
                 operation = "DeleteItem"
                 members = b'"Key":%b,%b' % (key.wire, marked_by(version, self._stamp))

@@ -152,6 +152,13 @@ class Restamp(msgspec.Struct, frozen=True):
     when: StampIs
 
 
+class Unstamp(msgspec.Struct, frozen=True):
+    """Take the stamp off an item, of any mode, and nothing else, if `when` holds; a refusal holds what is there."""
+
+    key: ItemKey
+    when: StampIs
+
+
 class DeleteMarked(msgspec.Struct, frozen=True):
     """Delete the item if the delete of this version marked it; a refusal holds what is there."""
 
@@ -201,7 +208,15 @@ class NoteRemoval(msgspec.Struct, frozen=True):
 
 
 StampRequest = (
-    StampedPut | Restamp | DeleteMarked | GetSideRow | MergeTombstone | SettleTombstone | RaiseFloor | NoteRemoval
+    StampedPut
+    | Restamp
+    | Unstamp
+    | DeleteMarked
+    | GetSideRow
+    | MergeTombstone
+    | SettleTombstone
+    | RaiseFloor
+    | NoteRemoval
 )
 
 

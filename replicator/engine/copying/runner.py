@@ -100,8 +100,8 @@ class _Work:
     def spent(self) -> dict[str, float]:
         """Read and write units that were taken since this was asked last."""
         now = (
-            sum(region.reads.taken for region in self.regions.values()),
-            sum(region.writes.taken for region in self.regions.values()),
+            sum(reads.taken for reads in {region.reads for region in self.regions.values()}),
+            sum(writes.taken for writes in {region.writes for region in self.regions.values()}),
         )
         reads, writes = now[0] - self.told[0], now[1] - self.told[1]
         self.told = now

@@ -47,6 +47,7 @@ from replicator.domain.modes.requests import (
     StampIs,
     TombstoneBelow,
     TombstoneIs,
+    Unstamp,
     UnstampedOrStampBelow,
 )
 from replicator.domain.records import ItemKey
@@ -99,6 +100,7 @@ def answer(  # noqa: C901, PLR0911 - one per kind of request
         case (
             StampedPut()
             | Restamp()
+            | Unstamp()
             | DeleteMarked()
             | GetSideRow()
             | MergeTombstone()

@@ -33,6 +33,7 @@ from replicator.domain.modes.requests import (
     StampedPut,
     StampIs,
     StampRequest,
+    Unstamp,
     UnstampedOrBelow,
 )
 from replicator.domain.stamps import NO_ROW, SideRow, Version, mark_prefix
@@ -48,7 +49,7 @@ class StampedSlot(NamedTuple):
     row: SideRow = NO_ROW
 
 
-def answer_stamped(  # noqa: PLR0911 - one per kind of request
+def answer_stamped(  # noqa: C901, PLR0911 - one per kind of request
     slot: StampedSlot, request: GetItem | StampRequest, nonce: str, attribute: str = STAMP
 ) -> tuple[StampedSlot, Response]:
     """Carry a request out on one key; `nonce` seals the stamp of a write."""
@@ -65,6 +66,10 @@ def answer_stamped(  # noqa: PLR0911 - one per kind of request
             if slot.item is None or not holds_stamped(when, slot.item, attribute):
                 return slot, Refused(item=slot.item)
             return slot._replace(item=_restamped(slot.item, stamp.sealed(nonce), attribute)), _DONE
+        case Unstamp(_, when):
+            if slot.item is None or not holds_stamped(when, slot.item, attribute):
+                return slot, Refused(item=slot.item)
+            return slot._replace(item=_unstamped(slot.item, attribute)), _DONE
         case DeleteMarked(_, version):
             if slot.item is None or not (_text(slot.item, attribute) or "").startswith(mark_prefix(version)):
                 return slot, Refused(item=slot.item)
@@ -135,3 +140,7 @@ def _text(item: Image, attribute: str) -> str | None:
 def _restamped(item: Image, sealed: str, attribute: str) -> Image:
     attributes = {**item.attributes, attribute: {"S": sealed}}
     return Image(msgspec.json.encode(attributes))
+
+
+def _unstamped(item: Image, attribute: str) -> Image:
+    return Image(msgspec.json.encode({name: typed for name, typed in item.attributes.items() if name != attribute}))

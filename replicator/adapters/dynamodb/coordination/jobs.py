@@ -124,6 +124,22 @@ class DynamoJobs:
             await self._table.delete({"pk": row["pk"], "sk": row["sk"]})
         await self._table.delete(self._key(job_id))
 
+    async def forget_rule(self, rule: RuleName) -> int:
+        """Delete every job of a rule, and what is noted of its targets; returns how many rows of these there were.
+
+        Nothing may be at work on them.
+        """
+        jobs = [job for job in await self.jobs() if job.rule == rule]
+        for job in jobs:
+            await self.forget(job.job_id)
+        noted = 0
+        for row in await self._table.query(self._names.jobs):
+            sort = self._reader.text(row, "sk")
+            target = parse_target(sort.rpartition("|")[2]) if sort.startswith((ON, FILLED)) else None
+            if target is not None and target.rule == rule:
+                noted += await self._table.delete({"pk": row["pk"], "sk": row["sk"]})
+        return len(jobs) + noted
+
     # -- segments --------------------------------------------------------------------------------------------------
 
     async def segments(self, job_id: str) -> list[Segment]:

@@ -56,6 +56,12 @@ class KnownTables:
         row, _ = await self._table.get(key(self._partition, f"{rule}|{region}|{table}"))
         return self._table.reader.text(row, _ID) if _ID in row else None
 
+    async def of_rule(self, rule: RuleName) -> list[tuple[RegionId, TableName]]:
+        """Every table that a rule ever wrote."""
+        sorts = [self._table.reader.text(row, "sk") for row in await self._table.query(self._partition, f"{rule}|")]
+        parts = [sort.split("|") for sort in sorts]
+        return [(RegionId(region), TableName(table)) for _, region, table in parts]
+
     async def accept(self, known: KnownTable, table_id: str, *, now: float, by: str) -> bool:
         """Let another table stand in the place of the one that is known; False when that is another one by now."""
         change = Change(

@@ -29,15 +29,17 @@ from replicator.domain.identifiers import RuleName
 from replicator.domain.targets import parse_target
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from replicator.adapters.dynamodb.coordination.changes import Value
     from replicator.adapters.dynamodb.coordination.rows import Row
     from replicator.adapters.dynamodb.coordination.table import CoordinationTable
+    from replicator.domain.identifiers import RegionId, TableName
     from replicator.domain.shards.leases import StreamRef
 
 _KEY = frozenset({"pk", "sk"})
 _BY_TARGET = (CHECKPOINT, REWIND, THROUGH)
+_SERVES = "serves"
 
 
 class RuleRows:
@@ -84,6 +86,17 @@ class RuleRows:
         changed += await KnownTables(self._table).hand_over(old, None)
         changed += await self._rename_regions(old, None)
         return changed + await self._table.delete(key(self._names.rules, old), present=("sv",))
+
+    async def forget_unread(self, old: RuleName, tables: Collection[tuple[RegionId, TableName]]) -> int:
+        """Delete the rows of these tables' streams at which only this rule had something; no worker at all may live."""
+        changed = 0
+        for stream, rows in (await self._streams()).items():
+            head, _ = await self._table.get(self._names.stream_key(stream))
+            if (stream.region, stream.table) in tables and not any(_needs(row, old) for row in [head, *rows]):
+                for row in rows:
+                    changed += await self._table.delete(_key_of(row))
+                changed += await self._table.delete(_key_of(head))
+        return changed
 
     async def _streams(self) -> dict[StreamRef, list[Row]]:
         """Every stream that the group ever read, with its rows."""
@@ -214,6 +227,13 @@ class RuleRows:
                 f"The row {self._reader.text(row, 'sk')} changed while it was read.",
                 advice="A worker of the group runs: stop every one of them, then run this again.",
             )
+
+
+def _needs(row: Row, old: RuleName) -> bool:
+    """Whether a row says something of a target, or a rule, other than one that was forgotten."""
+    listed = [name for each in (_SERVES, DRAINED_FOR) for name in row.get(each, {}).get("SS", [])]
+    others = any(_of_rule(name, old, None) is None for name in listed)
+    return others or row["sk"]["S"].startswith(TARGET) or any(name.startswith(_BY_TARGET) for name in row)
 
 
 def _key_of(row: Row) -> Mapping[str, Value]:
