@@ -19,7 +19,10 @@ sys.dont_write_bytecode = False
 
 # How long an example takes depends on what else the machine does; it proves nothing about the code.
 settings.register_profile(
-    "replicator", max_examples=max(50, HISTORIES), deadline=None, suppress_health_check=[HealthCheck.too_slow]
+    "replicator",
+    max_examples=max(50, HISTORIES),
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
 
 

@@ -136,9 +136,9 @@ def judge(candidate: MeshCandidate, seen: Seen, looked_at: float) -> MeshDiffere
 def differences(seen: Seen) -> dict[RegionId, Kind]:
     """How each region differs from what all should hold; all are equal when contents and versions are."""
     found: dict[RegionId, Kind] = {}
-    items = [its.item for its in seen.values() if its.item is not None and its.item.kind is not StampKind.MARK]
-    if not items:
-        return found
+    items = [its.item for its in seen.values() if its.item is not None and not _is_marked(its.item)]
+    if not items:  # what is left of a delete that was not finished goes
+        return {region: Kind.EXTRA for region, its in seen.items() if its.item is not None}
     best = max(items, key=_order)
     deleted = _greatest_delete(seen)
     is_deleted = deleted is not None and best.intact and best.version is not None and best.version < deleted.version
@@ -150,11 +150,16 @@ def differences(seen: Seen) -> dict[RegionId, Kind]:
 
 
 def _kind(best: Held, item: Held | None) -> Kind | None:
-    if item is None or item.kind is StampKind.MARK:
+    if item is None or _is_marked(item):
         return Kind.MISSING
     if item.stamp is None:
         return Kind.UNSTAMPED
     return None if item.intact and (item.content, item.version) == (best.content, best.version) else Kind.DIFFERS
+
+
+def _is_marked(item: Held) -> bool:
+    """Whether a delete has marked an item that no user wrote since."""
+    return item.kind is StampKind.MARK and item.intact
 
 
 def _order(item: Held) -> tuple[bool, Version, str]:

@@ -234,7 +234,7 @@ def settle_delete(mesh: Mesh, write: Write) -> Steps[Tombstone | Ending | None]:
     if not isinstance(answer, Done):
         return None
     if row.deleted is not None and write.is_version(row.deleted):
-        # An earlier try gave this version on a look of its own and may not have logged; ours may be older than that one.
+        # An earlier try gave this version on a look of its own and may not have logged; ours may be older than that.
         item = yield from look(mesh, mesh.home, write.key)
     yield from log_lost_delete(mesh, write, item, version)
     # Only an intact item below the delete goes; one that is not intact is a user's write with a record of its own.
