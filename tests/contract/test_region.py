@@ -237,6 +237,15 @@ async def test_a_repair_writes_only_on_what_it_saw(region_bench: RegionBench) ->
     assert seen((await region_bench.found([K]))[K].item) == seen(held("k", V3))
 
 
+async def test_a_condition_on_content_does_not_notice_an_attribute_that_came(region_bench: RegionBench) -> None:
+    less, other = Image(b'{"pk":{"S":"k"},"m":{"M":{}}}'), Image(b'{"pk":{"S":"k"},"m":{"M":{"n":{"N":"1"}}}}')
+    there = Image(b'{"pk":{"S":"k"},"m":{"M":{"n":{"N":"1.0"}}},"came":{"L":[]}}')
+    await region_bench.seed({K: Slot(there)})
+    assert seen((await region_bench.found([K]))[K].item) == seen(there)
+    assert await region_bench.region.execute(Delete(K, ContentIs(less)), OPEN) != Done()
+    assert await region_bench.region.execute(Delete(K, ContentIs(other)), OPEN) == Done()
+
+
 # -- agreement -----------------------------------------------------------------------------------------------------
 
 STAMPS: list[Callable[[Image, str, str, str], Image | None]] = [

@@ -55,7 +55,10 @@ class StampIs(msgspec.Struct, frozen=True):
 
 
 class ContentIs(msgspec.Struct, frozen=True):
-    """An item without a stamp exists, and its attributes are as in `seen`, as far as one expression can state them."""
+    """An item without a stamp exists and has the attributes of `seen`, as far as one expression can state them.
+
+    An attribute that is not in `seen` goes unnoticed: no expression can state that an item has no others.
+    """
 
     seen: Image
 

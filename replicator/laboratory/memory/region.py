@@ -13,9 +13,11 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import assert_never
 
+import msgspec
+
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled
-from replicator.domain.image import Image, canonical, stamped
+from replicator.domain.image import Image, stamped
 from replicator.domain.modes.requests import (
     Absent,
     AbsentOrStampBelow,
@@ -54,11 +56,12 @@ from replicator.domain.records import ItemKey
 from replicator.domain.stamps import NO_ROW, SideRow
 from replicator.domain.versions import STAMP
 from replicator.laboratory.memory.faults import Faults
-from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped, holds_stamped
+from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped, attribute_is, holds_stamped
 from replicator.laboratory.memory.versioned import answer_versioned
 from replicator.ports.targets import Fence
 
 _DONE = Done()
+_ENCODE = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +144,7 @@ def holds(when: Condition | SeenCondition, item: Image | None) -> bool:
         case Absent() | StampIs():
             return holds_stamped(when, item)
         case ContentIs(seen):
-            return item is not None and STAMP not in item.attributes and canonical(item) == canonical(seen)
+            return item is not None and STAMP not in item.attributes and _shows(item, seen)
         case StampBelow(version):
             return item is not None and _stamp_below(item, version)
         case AbsentOrStampBelow(version):
@@ -150,6 +153,11 @@ def holds(when: Condition | SeenCondition, item: Image | None) -> bool:
             return item is None or STAMP not in item.attributes or _stamp_below(item, version)
         case _:
             assert_never(when)
+
+
+def _shows(item: Image, seen: Image) -> bool:
+    """Whether an item has every attribute of `seen`; that it has no others, no expression can state."""
+    return all(attribute_is(item, name, _ENCODE(typed)) for name, typed in seen.attributes.items())
 
 
 def _stamp_below(item: Image, version: str) -> bool:

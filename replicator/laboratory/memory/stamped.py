@@ -115,7 +115,7 @@ def holds_stamped(when: StampCondition, item: Image | None, attribute: str = STA
         case Absent():
             return item is None
         case StampIs(seen):
-            return item is not None and _has_stamp(item, seen, attribute)
+            return item is not None and attribute_is(item, attribute, seen)
         case UnstampedOrBelow(version):
             if item is None:
                 return False
@@ -125,7 +125,8 @@ def holds_stamped(when: StampCondition, item: Image | None, attribute: str = STA
             assert_never(when)
 
 
-def _has_stamp(item: Image, seen: bytes | None, attribute: str) -> bool:
+def attribute_is(item: Image, attribute: str, seen: bytes | None) -> bool:
+    """Whether an attribute has this value (wire JSON), however it is spelled; None: whether there is none."""
     typed = item.attributes.get(attribute)
     if typed is None or seen is None:
         return typed is None and seen is None
