@@ -217,6 +217,11 @@ def silent(record: ChangeRecord, mesh: Mesh, *, after: type[object] | None) -> S
         behind = after is not None and (isinstance(asked, after) or (behind and isinstance(asked, GetItem)))
 
 
+def never_looked_again(_mesh: Mesh, _write: Write, item: Held | None, _row: SideRow) -> Steps[Held | None]:
+    yield from ()
+    return item
+
+
 def silent_where_a_delete_was_settled(record: ChangeRecord, mesh: Mesh) -> Steps[Finished]:
     """A delete that was written but had lost already says nothing."""
     return (yield from silent(record, mesh, after=SettleTombstone))

@@ -67,6 +67,7 @@ TRACES = {
     "V5": "a a b b B B B B B B B a a A A A B B B A A A A B B A A A A A A A A A B",
     "V6": "a A A b B B B B B B B a A A A A A A A A",
     "V7": "a A A A A A A b b B B B B B B B B B A A",
+    "again": "a a A A A- A A A b A B B B B B B B *A1 Z Z Z Z Z A A A A A A",
 }
 """The schedules of the traces, as `play` follows them."""
 
@@ -179,6 +180,12 @@ ABLATIONS = {
         _converging("U1 I1 | D1"),
         ((classify, "stamps_a_restored_image", lambda _old, _new: False),),
         schedule=TRACES["V6"],
+    ),
+    "again": Ablation(
+        "another look where a delete was given its version before",
+        _written("P2 D1 | P1", ("buried", 1), zombies=1),
+        ((replicate, "look_again", ablated.never_looked_again),),
+        schedule=TRACES["again"],
     ),
     "owed_row": Ablation(
         "a record is done for a region that does not answer only with its row",

@@ -185,6 +185,18 @@ def test_v7_without_its_repair_nothing_tells_of_it() -> None:
     assert 2 not in logged(world, state)
 
 
+# -- a delete whose version a zombie gave on a newer look ----------------------------------------------------------
+
+GIVEN_BEFORE = Scenario(ops("P2 D1 | P1"), ("buried", 1), zombies=1)
+
+
+def test_a_delete_that_was_given_its_version_before_looks_again_at_what_it_lost_to() -> None:
+    assert wrong("again", GIVEN_BEFORE) is None
+    found = wrong("again", GIVEN_BEFORE, "again")
+    assert found is not None
+    assert found.startswith("UNLOGGED: write 2 (D)")
+
+
 # -- a zombie's late put behind a delete (L11) ---------------------------------------------------------------------
 
 CAME_BACK = Scenario(ops("P1 D2 | P1"), None, zombies=1)

@@ -233,14 +233,22 @@ def settle_delete(mesh: Mesh, write: Write) -> Steps[Tombstone | Ending | None]:
     answer = yield At(mesh.home, request)
     if not isinstance(answer, Done):
         return None
-    if row.deleted is not None and write.is_version(row.deleted):
-        # An earlier try gave this version on a look of its own and may not have logged; ours may be older than that.
-        item = yield from look(mesh, mesh.home, write.key)
+    item = yield from look_again(mesh, write, item, row)
     yield from log_lost_delete(mesh, write, item, version)
     # Only an intact item below the delete goes; one that is not intact is a user's write with a record of its own.
     if item is not None and item.intact and item.version is not None and item.version < version:
         yield from remove(mesh, mesh.home, write.key, tombstone)
     return tombstone
+
+
+def look_again(mesh: Mesh, write: Write, item: Held | None, row: SideRow) -> Steps[Held | None]:
+    """The item that a settled delete is compared with.
+
+    An earlier try gave the version on a look of its own, and may have logged nothing: ours may be older than that one.
+    """
+    if row.deleted is None or not write.is_version(row.deleted):
+        return item
+    return (yield from look(mesh, mesh.home, write.key))
 
 
 def log_lost_delete(mesh: Mesh, write: Write, item: Held | None, version: Version) -> Steps[None]:
