@@ -37,6 +37,7 @@ from replicator.domain.stamps import (
     content_of,
     held,
     parent_of,
+    seed_version,
     write_sequence,
 )
 from replicator.engine.applying.mesh_records import ActiveRecord
@@ -380,6 +381,14 @@ def test_a_put_over_a_mark_that_a_user_changed_logs_both() -> None:
     cluster.slots[A] = StampedSlot(image({**mark.attributes, "n": {"N": "3"}}))
     bring(cluster, TWO, 8)
     assert [(entry.kind, entry.loser) for entry in cluster.logged] == [("unversioned", THREE), ("put_delete", None)]
+
+
+def test_a_put_over_what_stood_in_another_region_before_its_stream_is_logged_as_a_seed() -> None:
+    cluster = seeded()
+    cluster.slots[A] = StampedSlot(held_at(THREE, seed_version(A)))
+    cluster.slots[B] = StampedSlot(held_at(ONE, seed_version(B)))
+    bring(cluster, TWO, 8)
+    assert [(entry.kind, entry.winner, entry.loser) for entry in cluster.logged] == [("seed", TWO, THREE)]
 
 
 def test_a_mark_over_a_mark_of_another_region_logs_the_older_delete() -> None:

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 from hypothesis import given
 
-from replicator.domain.image import Image
+from replicator.domain.image import LARGEST_KEPT, Image, content_hash
 from replicator.domain.modes.requests import VersionAtMost, VersionIs
 from replicator.domain.modes.versioned.ranks import LOWEST, Rank, VersionAttribute, VersionType, rank_of, rank_of_delete
 from replicator.laboratory.memory.versioned import holds_versioned
@@ -80,6 +80,15 @@ def test_behind_equal_versions_a_delete_stands_above_every_content() -> None:
     assert rank_of(NUMBER, held({"N": "1"}, a={"S": "x"})) == ranks[0], "1.0 and 1 are one content"
     assert max(ranks) < rank_of_delete(NUMBER, one) == rank_of_delete(NUMBER, other)
     assert rank_of_delete(NUMBER, one) < rank_of(NUMBER, held({"N": "1.1"}))
+
+
+def test_an_image_too_large_to_be_kept_is_ranked_by_version_and_content_as_others_are() -> None:
+    long: Typed = {"S": "x" * LARGEST_KEPT}
+    rank = rank_of(NUMBER, held({"N": "1"}, long=long, n={"N": "2"}))
+    assert rank == Rank(number("1"), deleted=False, content=content_hash(held({"N": "1"}, long=long, n={"N": "2"})))
+    assert rank_of(NUMBER, held({"N": "1.0"}, n={"N": "2.0"}, long=long)) == rank, "one content, however it is spelled"
+    assert rank_of(NUMBER, held({"N": "1"}, long=long, n={"N": "3"})) != rank
+    assert rank_of(NUMBER, held({"N": "2"}, long=long, n={"N": "2"})) > rank
 
 
 # -- what is no version --------------------------------------------------------------------------------------------

@@ -93,6 +93,13 @@ def test_a_sequence_number_that_no_version_can_hold_is_refused(sequence: str) ->
         record(sequence=sequence)
 
 
+def test_an_image_with_white_space_before_its_first_name_is_carried_as_it_came() -> None:
+    spaced = b'{ "pk":{"S":"a"},\n"n":{"N":"2"}}'
+    found = record(new=spaced)
+    assert found.new == Image(spaced)
+    assert found.event is Event.MODIFY
+
+
 @pytest.mark.parametrize("image", [b"[]", b'"x"', b"[{}]"])
 def test_an_image_that_is_no_item_is_refused(image: bytes) -> None:
     with pytest.raises(MalformedRecord, match="not an item"):

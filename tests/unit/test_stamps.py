@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from replicator.domain.image import Image, canonical, stamped
+from replicator.domain.image import LARGEST_KEPT, Image, canonical, stamped
 from replicator.domain.stamps import (
     NO_PARENT,
     NO_ROW,
@@ -161,6 +161,15 @@ def test_the_stamp_may_stand_in_another_attribute() -> None:
 def test_hashes_are_the_first_characters_of_a_url_safe_sha256() -> None:
     assert content_of(ITEM) == urlsafe_b64encode(sha256(canonical(ITEM)).digest())[:16].decode()
     assert parent_of(V) == urlsafe_b64encode(sha256(V.text.encode()).digest())[:12].decode()
+
+
+def test_content_too_large_to_be_kept_is_hashed_as_other_content_is() -> None:
+    long = {"S": "x" * LARGEST_KEPT}
+    large = image({"pk": {"S": "k"}, "long": long, "n": {"N": "1"}})
+    assert content_of(large) == urlsafe_b64encode(sha256(canonical(large)).digest())[:16].decode()
+    respelled = image({"n": {"N": "1.0"}, "pk": {"S": "k"}, "long": long})
+    assert content_of(Image(stamped(respelled, STAMP.sealed(NONCE), "_sync")), "_sync") == content_of(large)
+    assert content_of(image({"pk": {"S": "k"}, "long": long, "n": {"N": "2"}})) != content_of(large)
 
 
 # -- stamps --------------------------------------------------------------------------------------------------------
