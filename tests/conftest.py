@@ -4,6 +4,7 @@ import asyncio
 import gc
 import os
 import resource
+import signal
 import sys
 from pathlib import Path
 
@@ -16,6 +17,10 @@ from tests.virtual_time import VirtualTime
 # Else every process that a test starts compiles everything anew: that would cost more than all tests together.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
+
+# A run in the background ignores SIGINT, and so would every program that a test starts and interrupts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long an example takes depends on what else the machine does; it proves nothing about the code.
 settings.register_profile(
