@@ -4,7 +4,7 @@
     python -m benchmarks.starting --imports 25
 
 Each round starts `replicator run` as a process of its own, the way an operator does, on local servers. Ready is what
-systemd is told. `--imports N` also names the N modules whose own code takes longest to import until then.
+systemd hears that it is ready. `--imports N` also names the N modules whose own code takes longest to import until then.
 """
 
 from __future__ import annotations

@@ -51,9 +51,9 @@ def _start_lightly(*, is_daemon: bool) -> None:
 
 
 def _import_http_without_certificates() -> None:
-    """Import aiohttp, which reads the system's certificates twice, for connections that are told of no others.
+    """Import aiohttp, which reads the system's certificates twice, for connections that are given no others.
 
-    All that the daemon opens are told. One that were not would believe nobody.
+    The daemon gives them to all that it opens. A connection without would trust no server.
     """
     import ssl
 

@@ -1,4 +1,4 @@
-"""Jobs as operators see and steer them; the work itself is done by workers, whoever asked for it."""
+"""Jobs as operators see and steer them; the work itself is done by workers, for any caller."""
 
 from __future__ import annotations
 

@@ -169,7 +169,7 @@ async def attack(directory: Path, mode: str, seconds: float, seed: int) -> None:
             async with asyncio.TaskGroup() as group:
                 group.create_task(users.write(clients, stop))
                 await trouble(world, endpoints, seconds)
-                await eventually("that it is told of", told)
+                await eventually("that the log names it", told)
                 stop.set()
             endpoints["ap"].heal()
             for key in KEYS:

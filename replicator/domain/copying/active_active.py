@@ -50,7 +50,7 @@ from replicator.domain.stamps import (
 def seed_active(mesh: Mesh, key: ItemKey, image: Image) -> Steps[bool]:
     """Stamp an item that was scanned in the home region, if it has no stamp, and bring it to every other region.
 
-    False: it has a version already, or is gone; whoever gave it that version brings it to the others.
+    False: it has a version already, or is gone; the worker that gave it that version brings it to the others.
     """
     mesh = _hasty(mesh)
     scanned = held(image, mesh.policy.attribute)

@@ -71,7 +71,7 @@ class TargetApplier:
         """Whether a change was taken that is not told yet: it is with the record, which is done then."""
         self._told: Position = HORIZON
         self._telling: asyncio.Handle | None = None
-        """Set while something was done that is told with the loop's next turn."""
+        """Set while something was done that the observer hears of with the loop's next turn."""
 
     async def apply(
         self,
@@ -245,7 +245,7 @@ class TargetApplier:
             self._telling = asyncio.get_running_loop().call_soon(self._tell)
 
     def _tell(self) -> None:
-        """Tell that it answers, and how far it is; what is done in one turn of the loop is told at once."""
+        """Report that it answers, and how far it is: once for all that is done in one turn of the loop."""
         if self._telling is None:
             return
         self._telling.cancel()
@@ -374,7 +374,7 @@ class TargetApplier:
 
 
 def _told_nobody(_: Position) -> None:
-    """Before the first page there is nobody to tell."""
+    """Before the first page there is no reader to inform."""
 
 
 def _asked_by(unit: Unit) -> Hashable:
