@@ -3,8 +3,9 @@
     python -m benchmarks.starting --rounds 5
     python -m benchmarks.starting --imports 25
 
-Each round starts `replicator run` as a process of its own, the way an operator does, on local servers. Ready is what
-systemd hears that it is ready. `--imports N` also names the N modules whose own code takes longest to import until then.
+Each round starts `replicator run` as a process of its own, the way an operator does, on local servers. Ready is
+what the notify socket reports. `--imports N` also names the N modules whose own code takes longest to
+import until then.
 """
 
 from __future__ import annotations
