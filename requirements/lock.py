@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPILE = ("-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes")
 # dev.txt holds everything but what only draws plots, so it comes first and the others are cut from it.
 LOCKS: dict[str, tuple[str, ...]] = {
-    "dev.txt": ("pyproject.toml", "--extra", "demo", "--group", "dev"),
+    "dev.txt": ("pyproject.toml", "--extra", "demo", "--extra", "cashews", "--group", "dev"),
     "demo.txt": ("pyproject.toml", "--extra", "demo", "--constraint", "requirements/dev.txt"),
     "runtime.txt": ("pyproject.toml", "--constraint", "requirements/dev.txt"),
     "build.txt": ("--group", "build", "--constraint", "requirements/dev.txt"),
