@@ -18,9 +18,10 @@ import msgspec
 from replicator.checks.comparison import World, table_at
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.checks.region_facts import is_loopback
-from replicator.domain.cache_keys import CacheVerb, KeyTemplate
+from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.image import Image
+from replicator.domain.key_templates import KeyTemplate
 
 if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings

@@ -10,8 +10,8 @@ from replicator.checks.described_tables import Table, shown
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.checks.filter_facts import type_fact
 from replicator.checks.world import RegionWorld
-from replicator.domain.cache_keys import KeyTemplate
 from replicator.domain.errors import ReplicatorError
+from replicator.domain.key_templates import KeyTemplate
 
 if TYPE_CHECKING:
     from replicator.settings import OrderedRule

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from replicator.domain.cache_keys import KeyTemplate
 from replicator.domain.errors import Unreachable
 from replicator.domain.image import Image
+from replicator.domain.key_templates import KeyTemplate
 from replicator.operations.item_copies import ItemCopy, digest, or_unknown, unreachable
 
 if TYPE_CHECKING:

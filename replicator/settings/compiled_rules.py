@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from hashlib import sha256
 
-from replicator.domain.cache_keys import CacheRule, CacheVerb, KeyTemplate
+from replicator.domain.cache_keys import CacheRule, CacheVerb
 from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy, Unstamped
 from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType

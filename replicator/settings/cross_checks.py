@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
-from replicator.domain.cache_keys import KeyTemplate
+from replicator.domain.key_templates import KeyTemplate
 from replicator.settings.rules import OrderedRule, RuleSettings
 from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable

@@ -10,8 +10,8 @@ from typing import Annotated, Literal, Self
 import jmespath.exceptions
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from replicator.domain.cache_keys import KeyTemplate
 from replicator.domain.filter_analysis import mistakes
+from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.versions import MAX_EPOCH, STAMP
 from replicator.settings.tables import TableChoice, TableSelection
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table

@@ -15,13 +15,14 @@ from datetime import timedelta
 from typing import Any, Self
 from zlib import crc32
 
-from replicator.domain.cache_keys import CacheRule, CacheVerb, KeyTemplate
+from replicator.domain.cache_keys import CacheRule, CacheVerb
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.gaps import Gap
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.image import Image, unreserved
 from replicator.domain.jobs import Job, JobProgress
+from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.pacing import Pace
 from replicator.domain.progress import Position

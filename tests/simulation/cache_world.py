@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
-from replicator.domain.cache_keys import CacheAction, CacheRule, CacheVerb, KeyTemplate, plan_cache
+from replicator.domain.cache_keys import CacheAction, CacheRule, CacheVerb, plan_cache
 from replicator.domain.coalescing import coalesce, plan_run
 from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.rules import Rule
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.memory import acted, filled, leased, value_entry

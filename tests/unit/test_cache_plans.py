@@ -7,9 +7,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from replicator.domain.cache_keys import CacheRule, CacheVerb, Invalidate, KeyTemplate, Refresh, plan_cache
+from replicator.domain.cache_keys import CacheRule, CacheVerb, Invalidate, Refresh, plan_cache
 from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.image import Image
+from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.modes.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, item_key
 from replicator.domain.versions import at_sequence, ordered_version

@@ -1,0 +1,49 @@
+"""The two scripts of a reader, of one key each.
+
+Invariant: nothing is stored but by the holder of the lease that stands in the entry, and whatever the daemon does to an
+entry ends its lease. A lease that renews an entry carries the entry behind a `|`, so other readers go on with it;
+the daemon drops both at once.
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+from typing import Final
+
+LOOK: Final = """
+local entry = redis.call('GET', KEYS[1])
+if not entry or entry == 'L:' .. ARGV[1] then
+  redis.call('SET', KEYS[1], 'L:' .. ARGV[1], 'PX', ARGV[2])
+  return {'lease'}
+end
+local kind = entry:sub(1, 2)
+if kind == 'V:' then
+  local life = redis.call('PTTL', KEYS[1])
+  if life >= 0 and life < tonumber(ARGV[3]) then
+    redis.call('SET', KEYS[1], 'L:' .. ARGV[1] .. '|' .. entry, 'KEEPTTL')
+    return {'renew', entry}
+  end
+  return {'hit', entry}
+end
+if kind == 'T:' then return {'absent'} end
+if kind ~= 'L:' then return {'foreign'} end
+local bar = entry:find('|', 1, true)
+if bar then return {'hit', entry:sub(bar + 1)} end
+return {'wait'}
+"""
+"""`LOOK key token lease_ms early_ms`: what the entry is; a miss gives the caller the lease.
+
+`early_ms` above the life that is left turns a value into a lease that carries it; 0 never does.
+"""
+
+FILL: Final = """
+local entry = redis.call('GET', KEYS[1])
+local lease = 'L:' .. ARGV[1]
+if entry ~= lease and (not entry or entry:sub(1, #lease + 1) ~= lease .. '|') then return 0 end
+if ARGV[2] == '' then redis.call('UNLINK', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
+return 1
+"""
+"""`FILL key token entry life_ms`: 1 when the lease still stood and the entry is stored; an empty entry returns it."""
+
+SCRIPTS: Final = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (LOOK, FILL)}
+"""The name by which a server knows a script that it ran before."""

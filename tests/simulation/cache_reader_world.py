@@ -1,0 +1,199 @@
+"""Every interleaving of writes, a replica, the daemon and readers of the reader library around one entry.
+
+Scripts run on a real server, one call a step; the readers' steps and the daemon's plan are the production ones. A
+generator cannot be copied: a reader's state is the answers that it got, and its steps are rebuilt from them. What a
+script does depends on the entry and its arguments alone, so each pair is asked once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import redis
+
+from replicator.adapters.redis.scripts import APPLY
+from replicator.cache.codecs import Codec
+from replicator.cache.policy import seen
+from replicator.cache.reading import Fill, Load, Loaded, Look, Pause, ReadPlan, Request, reading
+from replicator.cache.scripts import FILL, LOOK
+from replicator.domain.cache_keys import CacheAction, Invalidate
+from tests.simulation.cache_world import CacheExplorer, CacheScenario
+
+_LIFE_MS = 1_000_000
+_CODEC = Codec(lambda value: value, lambda payload: payload)
+Change = Callable[[Request], Request]
+
+
+class Reader(NamedTuple):
+    """A reader between its steps."""
+
+    token: str
+    renews: bool = False
+    answers: tuple[Any, ...] = ()
+    done: bool = False
+
+
+class State(NamedTuple):
+    """A moment in a run."""
+
+    written: int
+    replica: int
+    done: int
+    entry: bytes | None
+    readers: tuple[Reader, ...]
+    replays_left: int
+    evictions_left: int
+
+
+@dataclass
+class Server:
+    """What scripts do to one entry."""
+
+    client: Any
+    known: dict[Any, tuple[bytes | None, Any]] = field(default_factory=dict)
+
+    def call(self, entry: bytes | None, script: str, key: str, *arguments: Any) -> tuple[bytes | None, Any]:
+        """The entry afterwards, and the answer."""
+        asked = (entry, script, key, arguments)
+        if asked not in self.known:
+            with self.client.pipeline(transaction=False) as pipe:
+                pipe.delete(key)
+                if entry is not None:
+                    pipe.set(key, entry, px=_LIFE_MS)
+                pipe.eval(script, 1, key, *arguments)
+                pipe.get(key)
+                *_, answer, after = pipe.execute()
+            self.known[asked] = (after, answer)
+        return self.known[asked]
+
+
+class ReaderExplorer:
+    """Search over all states of one scenario; `change` alters what readers ask, `fill` the script: mutants."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        scenario: CacheScenario,
+        *,
+        versioned: bool = True,
+        change: Change = lambda request: request,
+        fill: str = FILL,
+    ) -> None:
+        self._server = Server(client)
+        self._scenario = scenario
+        self._versioned = versioned
+        self._change = change
+        self._fill = fill
+        plain = CacheExplorer(scenario)
+        self._actions = plain._actions
+        self._values = plain._values
+        self._total = plain._total
+
+    def run(self) -> tuple[int, str | None]:
+        """States seen, and what stays stale for good (None: nothing ever does)."""
+        scenario = self._scenario
+        readers = tuple(Reader(str(number)) for number in range(scenario.readers))
+        start = State(0, 0, 0, None, readers, scenario.replays, scenario.evictions)
+        known, todo = {start}, [start]
+        while todo:
+            state = todo.pop()
+            if stale := self._stale(state):
+                return len(known), stale
+            for after in self._moves(state):
+                if after not in known:
+                    known.add(after)
+                    todo.append(after)
+        return len(known), None
+
+    def _stale(self, state: State) -> str | None:
+        """What a further read would be given wrongly when all actions are done; readers may have died on their way."""
+        if (state.written, state.replica, state.done) != (self._total,) * 3 or state.entry is None:
+            return None
+        found = seen(self._server.call(state.entry, LOOK, self._scenario.key, "late", 1000, 0)[1])
+        wanted = self._values[self._total]
+        wanted_payload = None if wanted is None else wanted.partition(b"|")[2]
+        match found.sight.value:
+            case "hit" if found.entry.partition(b"|")[2] != wanted_payload:
+                return f"a reader is given {found.entry!r}, the replica holds {wanted!r}"
+            case "absent" if wanted is not None:
+                return f"a reader is given nothing, the replica holds {wanted!r}"
+        return None
+
+    def _moves(self, state: State) -> Iterator[State]:
+        if state.written < self._total:
+            yield state._replace(written=state.written + 1)
+        if state.replica < state.written:
+            yield state._replace(replica=state.replica + 1)
+        limit = state.replica if self._scenario.after_replica else state.written
+        for until in range(state.done + 1, limit + 1):
+            yield self._acted(state, state.done, until)._replace(done=until)
+        if state.replays_left:
+            replayed = state._replace(replays_left=state.replays_left - 1)
+            for first in range(state.done):
+                for until in range(first + 1, state.done + 1):
+                    yield self._acted(replayed, first, until)
+        if state.evictions_left and state.entry is not None:
+            yield state._replace(entry=None, evictions_left=state.evictions_left - 1)
+        for index, reader in enumerate(state.readers):
+            for after, moved in self._steps(state, reader):
+                yield after._replace(readers=(*state.readers[:index], moved, *state.readers[index + 1 :]))
+
+    def _acted(self, state: State, first: int, until: int) -> State:
+        entry = state.entry
+        for action in self._actions[first, until]:
+            entry = self._after(entry, action)
+        return state._replace(entry=entry)
+
+    def _after(self, entry: bytes | None, action: CacheAction) -> bytes | None:
+        if isinstance(action, Invalidate):
+            return None
+        arguments = (action.version, action.payload or b"", _LIFE_MS)
+        return self._server.call(entry, APPLY, action.key, *arguments)[0]
+
+    def _steps(self, state: State, reader: Reader) -> Iterator[tuple[State, Reader]]:
+        if reader.done:
+            return
+        if not reader.answers and not reader.renews:
+            yield state, reader._replace(renews=True)  # this reader happens to renew early
+        request = self._change(self._request(reader))
+        match request:
+            case Look(key, token, lease_ms, early_ms):
+                entry, reply = self._server.call(state.entry, LOOK, key, token, lease_ms, early_ms)
+                yield self._answered(state._replace(entry=entry), reader, seen(reply))
+            case Load():
+                oldest = state.replica if self._scenario.consistent_reads else max(state.replica - 1, 0)
+                for number in range(oldest, state.replica + 1):
+                    yield self._answered(state, reader, self._loaded(number))
+            case Fill(key, token, content, life_ms):
+                entry, reply = self._server.call(state.entry, self._fill, key, token, content, life_ms or 1)
+                yield self._answered(state._replace(entry=entry), reader, bool(reply))
+            case Pause():
+                yield self._answered(state, reader, None)
+
+    def _loaded(self, number: int) -> Loaded | None:
+        value = self._values[number]
+        if value is None:
+            return None
+        version, _, payload = value[2:].partition(b"|")
+        return Loaded(payload, version.decode() if self._versioned else "")
+
+    def _request(self, reader: Reader) -> Request:
+        steps = reading(self._plan(reader))
+        request = next(steps)
+        for answer in reader.answers:
+            request = steps.send(answer)
+        return request
+
+    def _answered(self, state: State, reader: Reader, answer: Any) -> tuple[State, Reader]:
+        moved = reader._replace(answers=(*reader.answers, answer))
+        try:
+            self._request(moved)
+        except StopIteration:
+            moved = Reader(reader.token, done=True)
+        return state, moved
+
+    def _plan(self, reader: Reader) -> ReadPlan:
+        early_ms = 2 * _LIFE_MS if reader.renews else 0
+        return ReadPlan(self._scenario.key, reader.token, _CODEC, _LIFE_MS, _LIFE_MS, _LIFE_MS, early_ms, 0.001)

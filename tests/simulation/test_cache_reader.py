@@ -1,0 +1,79 @@
+"""The reader library and the daemon's actions under every interleaving, on a real server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import redis
+
+from replicator.cache.reading import Fill, Look, Request
+from replicator.domain.cache_keys import CacheVerb
+from replicator.domain.versions import UNSTAMPED
+from replicator.laboratory.servers import Valkey
+from tests.simulation.cache_reader_world import ReaderExplorer
+from tests.simulation.cache_world import CacheScenario
+
+pytestmark = pytest.mark.servers
+VERBS = pytest.mark.parametrize("verb", CacheVerb, ids=lambda verb: verb.value)
+PLAIN_SET = "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[redis.Redis]:
+    with Valkey.start(tmp_path_factory.mktemp("server")) as server, closing(redis.Redis.from_url(server.url)) as opened:
+        yield opened
+
+
+def stale(client: redis.Redis, scenario: CacheScenario, **mutant: Any) -> str | None:
+    states, complaint = ReaderExplorer(client, scenario, **mutant).run()
+    assert complaint or states > 500, "a search that saw so little proves nothing"
+    return complaint
+
+
+@VERBS
+@pytest.mark.parametrize("kinds", ["PP", "PD"])
+@pytest.mark.parametrize("versioned", [True, False], ids=["versioned", "unversioned"])
+def test_no_reader_leaves_anything_stale(client: redis.Redis, verb: CacheVerb, kinds: str, versioned: bool) -> None:
+    assert stale(client, CacheScenario(kinds, verb), versioned=versioned) is None
+
+
+@VERBS
+def test_an_absent_item_that_comes_back_is_seen(client: redis.Redis, verb: CacheVerb) -> None:
+    assert stale(client, CacheScenario("PDP", verb, readers=1)) is None
+
+
+@VERBS
+def test_plain_look_aside_keeps_a_stale_entry(client: redis.Redis, verb: CacheVerb) -> None:
+    assert stale(client, CacheScenario("PP", verb, replays=0, evictions=0), fill=PLAIN_SET)
+
+
+@VERBS
+def test_a_table_read_without_consistency_keeps_a_stale_entry(client: redis.Redis, verb: CacheVerb) -> None:
+    assert stale(client, CacheScenario("PP", verb, consistent_reads=False))
+
+
+@VERBS
+def test_a_lease_that_every_reader_shares_keeps_a_stale_entry(client: redis.Redis, verb: CacheVerb) -> None:
+    def shared(request: Request) -> Request:
+        return replace(request, token="one") if isinstance(request, Look | Fill) else request
+
+    assert stale(client, CacheScenario("PP", verb), change=shared)
+
+
+@pytest.mark.parametrize(
+    ("marker", "versioned"), [(b"T:", True), (b"V:", False)], ids=["absence as version 0", "a value as version 0"]
+)
+def test_version_zero_for_what_has_none_lets_a_replay_win(client: redis.Redis, marker: bytes, versioned: bool) -> None:
+    """Why absence, and values without a version, carry none."""
+
+    def zeros(request: Request) -> Request:
+        if isinstance(request, Fill) and request.entry[:3].rstrip(b"|") == marker:
+            return replace(request, entry=marker + UNSTAMPED.encode() + request.entry[2:])
+        return request
+
+    scenario = CacheScenario("PD" if marker == b"T:" else "PP", CacheVerb.REFRESH)
+    assert stale(client, scenario, versioned=versioned, change=zeros)
