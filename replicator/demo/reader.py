@@ -1,6 +1,6 @@
-"""A cache reader as an application would write it: through the cache, with a lease on a miss.
+"""A cache reader that counts: the scripts of the reader library, one step at a time.
 
-Source: `docs/protocol.md`, the cache protocol. Invariant: an entry is filled only under a lease, and only from a
+Source: `docs/cache.md`. Invariant: an entry is filled only under a lease, and only from a
 consistent read of the replica beside the cache; the daemon drops the lease when a newer write passes it.
 """
 
@@ -17,6 +17,7 @@ import redis.asyncio as redis_asyncio
 from redis.commands.core import AsyncScript
 from redis.exceptions import RedisError
 
+from replicator.cache.scripts import FILL, LOOK
 from replicator.demo.dynamodb import LocalRegion
 from replicator.demo.items import DemoKey
 from replicator.demo.layout import DemoCache, DemoTable
@@ -27,21 +28,6 @@ from replicator.domain.versions import UNSTAMPED
 
 LEASE_MS: Final = 2_000
 ENTRY_MS: Final = 3_600_000
-
-GETL: Final = """
-local c = redis.call('GET', KEYS[1])
-if not c then redis.call('SET', KEYS[1], 'L:' .. ARGV[1], 'PX', ARGV[2]) return {'lease'} end
-local t = c:sub(1, 2)
-if t == 'L:' then return {'wait'} end
-if t == 'T:' then return {'absent'} end
-return {'hit', c}
-"""
-FILL: Final = """
-if redis.call('GET', KEYS[1]) == 'L:' .. ARGV[1] then
-  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1
-end
-return 0
-"""
 
 
 class Read(enum.StrEnum):
@@ -65,7 +51,7 @@ class CacheReader:
     cache: DemoCache
     region: LocalRegion
     client: redis_asyncio.Redis
-    getl: AsyncScript
+    look: AsyncScript
     fill: AsyncScript
     counts: Counter[Read] = field(default_factory=Counter)
 
@@ -99,7 +85,7 @@ class CacheReader:
 
     async def _read(self, state: DemoKey, pause_seconds: float) -> Read:
         key, token = self.key(state), secrets.token_hex(8)
-        said = (await self.getl(keys=[key], args=[token, LEASE_MS]))[0]
+        said = (await self.look(keys=[key], args=[token, LEASE_MS, 0]))[0]
         if said == b"hit":
             return Read.HIT
         if said == b"absent":
@@ -121,6 +107,6 @@ def cache_readers(world: World) -> tuple[CacheReader, ...]:
     readers = []
     for table, cache in world.layout.used_caches():
         client = redis_asyncio.Redis.from_url(world.caches[cache.name].url, socket_timeout=10)
-        getl, fill = client.register_script(GETL), client.register_script(FILL)
-        readers.append(CacheReader(table, cache, world.regions[cache.region], client, getl, fill))
+        look, fill = client.register_script(LOOK), client.register_script(FILL)
+        readers.append(CacheReader(table, cache, world.regions[cache.region], client, look, fill))
     return tuple(readers)
