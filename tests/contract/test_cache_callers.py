@@ -33,8 +33,9 @@ def said(command: Sequence[str], directory: Path) -> str:
 )
 async def test_a_caller_fills_then_hits_then_waits_for_others(file: str, redis_url: str, tmp_path: Path) -> None:
     start = COMMANDS[file]
-    if shutil.which(start[0]) is None:
-        pytest.skip(f"{start[0]} is not installed")
+    needed = "javac" if file.endswith(".java") else start[0]  # a runtime alone cannot run a source file
+    if shutil.which(needed) is None:
+        pytest.skip(f"{needed} is not installed")
     program = [*start, str(CALLERS / file)]
     if file.endswith(".go"):
         binary = str(tmp_path / "caller")

@@ -290,7 +290,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
 
 
 def test_the_page_prints_the_scripts() -> None:
-    page = Path("docs/cache.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "cache.md").read_text()
     assert all(f"```lua\n{script.strip()}\n```" in page for script in (LOOK, FILL))
 
 
