@@ -6,10 +6,10 @@ no clock here: an eviction or an expiry is a step that may happen at any moment,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from replicator.domain.cache_keys import CacheAction, CacheRule, CacheVerb, plan_cache
 from replicator.domain.coalescing import coalesce, plan_run
@@ -122,20 +122,7 @@ class CacheExplorer:
         return None if current else f"the cache keeps {state.entry!r}, the replica holds {wanted!r}"
 
     def _moves(self, state: CacheState) -> Iterator[CacheState]:
-        if state.written < self._total:
-            yield state._replace(written=state.written + 1)
-        if state.replica < state.written:
-            yield state._replace(replica=state.replica + 1)
-        limit = state.replica if self._scenario.after_replica else state.written
-        for until in range(state.done + 1, limit + 1):
-            yield self._acted(state, state.done, until)._replace(done=until)
-        if state.replays_left:
-            replayed = state._replace(replays_left=state.replays_left - 1)
-            for first in range(state.done):
-                for until in range(first + 1, state.done + 1):
-                    yield self._acted(replayed, first, until)
-        if state.evictions_left and state.entry is not None:
-            yield state._replace(entry=None, evictions_left=state.evictions_left - 1)
+        yield from moves_around(state, self._scenario, self._total, self._acted)
         for index, reader in enumerate(state.readers):
             for after, moved in self._reads(state, reader):
                 others = (*state.readers[:index], *state.readers[index + 1 :])
@@ -171,3 +158,23 @@ class CacheExplorer:
                 yield state._replace(entry=filled(state.entry, reader.token, value)), finished
             else:
                 yield state._replace(entry=value), finished
+
+
+def moves_around(
+    state: Any, scenario: CacheScenario, total: int, acted: Callable[[Any, int, int], Any]
+) -> Iterator[Any]:
+    """What may happen beside the readers: writes, the replica, actions and their replays (`acted`), evictions."""
+    if state.written < total:
+        yield state._replace(written=state.written + 1)
+    if state.replica < state.written:
+        yield state._replace(replica=state.replica + 1)
+    limit = state.replica if scenario.after_replica else state.written
+    for until in range(state.done + 1, limit + 1):
+        yield acted(state, state.done, until)._replace(done=until)
+    if state.replays_left:
+        replayed = state._replace(replays_left=state.replays_left - 1)
+        for first in range(state.done):
+            for until in range(first + 1, state.done + 1):
+                yield acted(replayed, first, until)
+    if state.evictions_left and state.entry is not None:
+        yield state._replace(entry=None, evictions_left=state.evictions_left - 1)
