@@ -55,7 +55,7 @@ class Caller {
         var seen = run(look, key, token, "5000", "0");
         String found = value; // here: a consistent read of the table, after the look
         if (seen.get(0).equals("hit")) found = seen.get(1).substring(seen.get(1).indexOf('|') + 1);
-        if (seen.get(0).equals("lease")) run(fill, key, token, "V:|" + value, "60000");
+        if (seen.get(0).equals("lease")) run(fill, key, seen.get(2), "V:|" + value, "60000");
         System.out.println(seen.get(0) + " " + found);
     }
 }

@@ -79,7 +79,7 @@ func main() {
 	case "hit":
 		_, found, _ = strings.Cut(seen[1], "|")
 	case "lease":
-		c.run(fill, key, token, "V:|"+value, "60000")
+		c.run(fill, key, seen[2], "V:|"+value, "60000")
 	}
 	fmt.Println(seen[0], found)
 }

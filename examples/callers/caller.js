@@ -29,10 +29,10 @@ async function run(script, ...rest) {
 }
 (async () => {
   const token = crypto.randomBytes(8).toString("hex");
-  const [said, entry] = await run(look, token, "5000", "0");
+  const [said, entry, lease] = await run(look, token, "5000", "0");
   let found = value;                             // here: a consistent read of the table, after the look
   if (said.toString() === "hit") found = entry.subarray(entry.indexOf("|") + 1).toString();
-  if (said.toString() === "lease") await run(fill, token, "V:|" + value, "60000");
+  if (said.toString() === "lease") await run(fill, lease.toString(), "V:|" + value, "60000");
   console.log(said.toString(), found);
   socket.end();
 })();

@@ -231,5 +231,5 @@ def _call(request: Look | Fill) -> tuple[str, tuple[Any, ...]]:
     match request:
         case Look(key, token, lease_ms, early_ms):
             return LOOK, (key, token, lease_ms, early_ms)
-        case Fill(key, token, entry, life_ms):
-            return FILL, (key, token, entry, life_ms)
+        case Fill(key, lease, entry, life_ms):
+            return FILL, (key, lease, entry, life_ms)

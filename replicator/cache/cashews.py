@@ -25,7 +25,7 @@ _PREFIX: Final = "replicator+"
 _PAUSE_SECONDS: Final = 0.02
 _MOST_LEASES: Final = 64
 _leases: ContextVar[dict[str, str]] = ContextVar("replicator_cache_leases")
-"""Tokens by key that this task was given and did not use yet; never changed in place, because tasks inherit it."""
+"""Leases by key that this task was given and did not use yet; never changed in place, because tasks inherit it."""
 
 
 class LeasedRedis(Redis):
@@ -52,19 +52,18 @@ class LeasedRedis(Redis):
             waited += _PAUSE_SECONDS
         if found is not None and found.sight is Sight.HIT:
             return await self._transform_value(key, found.entry.partition(b"|")[2], default)
-        leased = found is not None and found.sight is Sight.LEASE
-        _remember(key, token if leased else None)
+        _remember(key, found.lease if found is not None and found.sight is Sight.LEASE else None)
         return default
 
     async def set(self, key: str, value: Any, expire: float | None = None, exist: bool | None = None) -> bool:  # noqa: FBT001 - the signature of cashews
         """Store what was loaded behind a missed `get`; False when a newer write came between, or nothing was missed."""
-        token = _leases.get({}).get(key)
+        lease = _leases.get({}).get(key)
         _remember(key, None)
-        if token is None or exist is True or not expire:
+        if lease is None or exist is True or not expire:
             return False
         encoded: Any = await self._serializer.encode(self, key=key, value=value, expire=expire)
         payload = encoded if isinstance(encoded, bytes) else str(encoded).encode()
-        return bool(await self._run(FILL, key, token, b"V:|" + payload, max(1, int(1000 * expire))))
+        return bool(await self._run(FILL, key, lease, b"V:|" + payload, max(1, int(1000 * expire))))
 
     async def set_many(self, pairs: Mapping[str, Any], expire: float | None = None) -> None:
         """Store those of the pairs that were missed."""
@@ -87,10 +86,10 @@ class LeasedRedis(Redis):
             return await client.eval(script, 1, key, *arguments)
 
 
-def _remember(key: str, token: str | None) -> None:
+def _remember(key: str, lease: str | None) -> None:
     """Note the lease of a key for the `set` to come, or that there is none."""
     others = [(other, held) for other, held in _leases.get({}).items() if other != key]
-    _leases.set(dict(others[1 - _MOST_LEASES :]) | ({} if token is None else {key: token}))
+    _leases.set(dict(others[1 - _MOST_LEASES :]) | ({} if lease is None else {key: lease}))
 
 
 for _scheme in ("redis", "rediss"):

@@ -105,13 +105,13 @@ class Policy:
 
 def seen(reply: Any) -> Seen:
     """What the server says about a key."""
-    said, *rest = (part.encode() if isinstance(part, str) else part for part in reply)
-    return Seen(Sight(said.decode()), *rest)
+    said, entry, lease = (part.encode() if isinstance(part, str) else part for part in (*reply, b"", b"")[:3])
+    return Seen(Sight(said.decode()), entry, lease.decode())
 
 
-def missed(request: Any) -> Seen | bool:
+def missed(request: Any) -> Seen | None:
     """The answer in place of one that the cache owes."""
-    return Seen(Sight.DOWN) if isinstance(request, Look) else False
+    return Seen(Sight.DOWN) if isinstance(request, Look) else None
 
 
 def _seconds(given: Seconds) -> float:

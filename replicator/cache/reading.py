@@ -1,7 +1,7 @@
 """How one read goes: pure steps, the same for asyncio and threads.
 
 `reading` is a generator: it yields what it wants done, is sent the answer, and returns a `Reading`. It knows no client
-and no clock. Invariant: it loads after it looked, and fills only with the token under which it looked.
+and no clock. Invariant: it loads after it looked, and fills only under the lease that this look gave.
 """
 
 from __future__ import annotations
@@ -74,10 +74,11 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What stands at a key; `entry` of hits and of entries to renew."""
+    """What stands at a key; `entry` of hits and of entries to renew, `lease` of what is to be filled."""
 
     sight: Sight
     entry: bytes = b""
+    lease: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,10 +88,13 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Fill:
-    """Store the entry if the lease still stands: answered with whether it does; an empty entry returns the lease."""
+    """Store the entry if the lease still stands: answered with whether it does, None when the cache does not say.
+
+    An empty entry returns the lease.
+    """
 
     key: str
-    token: str
+    lease: str
     entry: bytes
     life_ms: int
 
@@ -131,7 +135,7 @@ def reading(plan: ReadPlan) -> Steps:
             case Sight.HIT | Sight.RENEW:
                 return (yield from _held(plan, seen))
             case Sight.LEASE:
-                return (yield from _filling(plan))
+                return (yield from _filling(plan, seen.lease))
             case Sight.WAIT if waited < plan.wait_seconds:
                 yield Pause(pause)
                 waited, pause = waited + pause, min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -155,21 +159,21 @@ def _held(plan: ReadPlan, seen: Seen) -> Steps:
         loaded = yield Load()
     except Exception:  # noqa: BLE001 - a loader is the caller's: whatever it raises, the entry is still good
         return Reading(value, Source.HIT)
-    return (yield from _stored(plan, loaded, Source.RENEWED))
+    return (yield from _stored(plan, seen.lease, _unpacked(plan, loaded), Source.RENEWED))
 
 
-def _filling(plan: ReadPlan) -> Steps:
-    """Load under a lease and store; a table that fails returns the lease, so that others need not wait for its end."""
+def _filling(plan: ReadPlan, lease: str) -> Steps:
+    """Load under a lease and store; what fails returns the lease, so that others need not wait for its end."""
     try:
-        loaded = yield Load()
+        unpacked = _unpacked(plan, (yield Load()))
     except Exception:
-        yield Fill(plan.key, plan.token, b"", 0)
+        yield Fill(plan.key, lease, b"", 0)
         raise
-    return (yield from _stored(plan, loaded, Source.FILLED))
+    return (yield from _stored(plan, lease, unpacked, Source.FILLED))
 
 
-def _stored(plan: ReadPlan, loaded: Any, source: Source) -> Steps:
-    value, payload, version = _unpacked(plan, loaded)
+def _stored(plan: ReadPlan, lease: str, unpacked: tuple[Any, bytes | None, str], source: Source) -> Steps:
+    value, payload, version = unpacked
     if payload is not None:
         entry, life_ms = b"V:%b|%b" % (version.encode(), payload), plan.life_ms
     elif plan.negative_ms:
@@ -177,8 +181,10 @@ def _stored(plan: ReadPlan, loaded: Any, source: Source) -> Steps:
         entry, life_ms = b"T:", plan.negative_ms
     else:
         entry, life_ms, source = b"", 0, Source.MISSING
-    kept = yield Fill(plan.key, plan.token, entry, life_ms)
-    return Reading(value, source if kept or not entry else Source.OVERTAKEN)
+    kept: bool | None = yield Fill(plan.key, lease, entry, life_ms)
+    if entry and not kept:
+        source = Source.DOWN if kept is None else Source.OVERTAKEN
+    return Reading(value, source)
 
 
 def _table(plan: ReadPlan, source: Source) -> Steps:

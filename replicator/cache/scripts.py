@@ -1,8 +1,9 @@
 """The two scripts of a reader, of one key each.
 
 Invariant: nothing is stored but by the holder of the lease that stands in the entry, and whatever the daemon does to an
-entry ends its lease. A lease that renews an entry carries the entry behind a `|`, so other readers go on with it;
-the daemon drops both at once.
+entry ends its lease. Each run of LOOK gives another lease, by the server's clock: a LOOK that was sent twice, and runs
+a second time when the table was read already, does not bring back the lease that the daemon ended. A lease that renews
+an entry carries the entry behind a `|`, so other readers go on with it; the daemon drops both at once.
 """
 
 from __future__ import annotations
@@ -11,17 +12,19 @@ from hashlib import sha1
 from typing import Final
 
 LOOK: Final = """
+local now = redis.call('TIME')
+local lease = ARGV[1] .. '.' .. now[1] .. '.' .. now[2]
 local entry = redis.call('GET', KEYS[1])
-if not entry or entry == 'L:' .. ARGV[1] then
-  redis.call('SET', KEYS[1], 'L:' .. ARGV[1], 'PX', ARGV[2])
-  return {'lease'}
+if not entry or entry:sub(1, 3 + #ARGV[1]) == 'L:' .. ARGV[1] .. '.' and not entry:find('|', 1, true) then
+  redis.call('SET', KEYS[1], 'L:' .. lease, 'PX', ARGV[2])
+  return {'lease', '', lease}
 end
 local kind = entry:sub(1, 2)
 if kind == 'V:' then
   local life = redis.call('PTTL', KEYS[1])
   if life >= 0 and life < tonumber(ARGV[3]) then
-    redis.call('SET', KEYS[1], 'L:' .. ARGV[1] .. '|' .. entry, 'KEEPTTL')
-    return {'renew', entry}
+    redis.call('SET', KEYS[1], 'L:' .. lease .. '|' .. entry, 'KEEPTTL')
+    return {'renew', entry, lease}
   end
   return {'hit', entry}
 end
@@ -31,7 +34,7 @@ local bar = entry:find('|', 1, true)
 if bar then return {'hit', entry:sub(bar + 1)} end
 return {'wait'}
 """
-"""`LOOK key token lease_ms early_ms`: what the entry is; a miss gives the caller the lease.
+"""`LOOK key token lease_ms early_ms`: what the entry is, the entry, and the lease that the caller was given.
 
 `early_ms` above the life that is left turns a value into a lease that carries it; 0 never does.
 """
@@ -43,7 +46,7 @@ if entry ~= lease and (not entry or entry:sub(1, #lease + 1) ~= lease .. '|') th
 if ARGV[2] == '' then redis.call('UNLINK', KEYS[1]) else redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) end
 return 1
 """
-"""`FILL key token entry life_ms`: 1 when the lease still stood and the entry is stored; an empty entry returns it."""
+"""`FILL key lease entry life_ms`: 1 when the lease still stood and the entry is stored; an empty entry returns it."""
 
 SCRIPTS: Final = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (LOOK, FILL)}
 """The name by which a server knows a script that it ran before."""

@@ -18,6 +18,7 @@ from replicator.demo.items import COUNTER, Keyspace, KeyState, shown
 from replicator.demo.layout import SOURCE, DemoTable
 from replicator.demo.reader import CacheReader
 from replicator.demo.world import SIDE_TABLE, World
+from replicator.domain.copying.entries import as_read
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.image import Image, canonical
 from replicator.domain.records import item_key
@@ -250,6 +251,7 @@ async def values_of(reader: CacheReader, keys: list[bytes]) -> list[bytes | None
 
 def _entry(entry: bytes, image: Image | None, tombstone: str | None) -> tuple[str, str | None]:
     """What a cache entry is, and what is wrong with it."""
+    entry = as_read(entry)
     match entry[:2]:
         case b"V:":
             return "values", _wrong_value(entry[2:], image)

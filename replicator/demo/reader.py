@@ -85,7 +85,7 @@ class CacheReader:
 
     async def _read(self, state: DemoKey, pause_seconds: float) -> Read:
         key, token = self.key(state), secrets.token_hex(8)
-        said = (await self.look(keys=[key], args=[token, LEASE_MS, 0]))[0]
+        said, *given = await self.look(keys=[key], args=[token, LEASE_MS, 0])
         if said == b"hit":
             return Read.HIT
         if said == b"absent":
@@ -98,7 +98,7 @@ class CacheReader:
         await asyncio.sleep(pause_seconds)
         version = image.stamp or UNSTAMPED
         entry = b"V:%b|%b" % (version.encode(), unreserved(image).wire)
-        filled = await self.fill(keys=[key], args=[token, entry, ENTRY_MS])
+        filled = await self.fill(keys=[key], args=[given[-1], entry, ENTRY_MS])
         return Read.FILLED if filled else Read.OVERTAKEN
 
 

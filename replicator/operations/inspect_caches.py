@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from replicator.domain.copying.entries import as_read
 from replicator.domain.errors import Unreachable
 from replicator.domain.image import Image
 from replicator.domain.key_templates import KeyTemplate
@@ -57,7 +58,8 @@ async def _entry(  # noqa: PLR0913, PLR0917 - as above
     known = copy is None or copy.trouble is None
     if raw is None:
         return ItemCopy("cache", region, name, "absent", agrees=True, key=key)
-    kind, rest = raw[:2], raw[2:]
+    entry = as_read(raw)
+    kind, rest = entry[:2], entry[2:]
     if kind == b"V:":
         version, _, payload = rest.partition(b"|")
         image = _image(payload)

@@ -13,7 +13,7 @@ from replicator.domain.identifiers import RuleName
 from replicator.domain.modes.requests import Request, Response
 from replicator.domain.rules import Rule, Target
 
-ENTRY_HEAD = 128
+ENTRY_HEAD = 192
 """Bytes of a cache entry that hold its kind and the version of every mode."""
 
 

@@ -20,7 +20,7 @@ from replicator.cache import FILL, ITEM, LOOK, CacheAside, Loaded, Source, SyncC
 from replicator.cache.dynamodb import UNSTAMPED
 from replicator.domain import versions
 from replicator.domain.cache_keys import Invalidate, Refresh
-from replicator.laboratory.servers import free_port
+from replicator.laboratory.servers import Valkey, free_port
 from tests.contract.worlds import DynamoRegionBench, RedisCacheBench, fresh, place, redis_bench
 
 pytestmark = pytest.mark.servers
@@ -153,6 +153,30 @@ async def test_a_table_that_fails_is_heard_and_its_lease_returned(
         with pytest.raises(LookupError):
             await cache.read(pk=key)
         assert (await bench.found([key]))[key] is None
+
+
+async def test_a_value_that_cannot_be_stored_returns_its_lease(
+    kind: str, redis_url: str, bench: RedisCacheBench
+) -> None:
+    key, table = fresh("k"), Table()
+    table.items[key] = object()
+    async with reader(kind, redis_url, table.load) as cache:
+        with pytest.raises(TypeError):
+            await cache.read(pk=key)
+        assert (await bench.found([key]))[key] is None
+
+
+async def test_a_cache_that_goes_away_while_it_loads_is_not_taken_for_a_newer_write(tmp_path: Path) -> None:
+    table = Table()
+    table.items["k"] = 1
+    with Valkey.start(tmp_path) as server:
+
+        async def away() -> None:
+            server.stop()
+
+        table.meanwhile = away
+        async with reader("asyncio", server.url, table.load) as cache:
+            assert await source(cache, "k") == (1, Source.DOWN)
 
 
 async def test_an_entry_near_its_end_is_renewed_while_others_use_it(

@@ -19,7 +19,7 @@ from replicator.cache.policy import seen
 from replicator.cache.reading import Fill, Load, Loaded, Look, Pause, ReadPlan, Request, reading
 from replicator.cache.scripts import FILL, LOOK
 from replicator.domain.cache_keys import CacheAction, Invalidate
-from tests.simulation.cache_world import CacheExplorer, CacheScenario
+from tests.simulation.cache_world import CacheExplorer, CacheScenario, moves_around
 
 _LIFE_MS = 1_000_000
 _CODEC = Codec(lambda value: value, lambda payload: payload)
@@ -33,6 +33,8 @@ class Reader(NamedTuple):
     renews: bool = False
     answers: tuple[Any, ...] = ()
     done: bool = False
+    looked_twice: bool = False
+    """A LOOK of this read, sent twice, has run a second time."""
 
 
 class State(NamedTuple):
@@ -54,9 +56,11 @@ class Server:
     client: Any
     known: dict[Any, tuple[bytes | None, Any]] = field(default_factory=dict)
 
-    def call(self, entry: bytes | None, script: str, key: str, *arguments: Any) -> tuple[bytes | None, Any]:
-        """The entry afterwards, and the answer."""
-        asked = (entry, script, key, arguments)
+    def call(
+        self, entry: bytes | None, script: str, key: str, *arguments: Any, again: bool = False
+    ) -> tuple[bytes | None, Any]:
+        """The entry afterwards, and the answer; `again`: a run of its own for a call that was sent twice."""
+        asked = (entry, script, key, arguments, again)
         if asked not in self.known:
             with self.client.pipeline(transaction=False) as pipe:
                 pipe.delete(key)
@@ -70,7 +74,7 @@ class Server:
 
 
 class ReaderExplorer:
-    """Search over all states of one scenario; `change` alters what readers ask, `fill` the script: mutants."""
+    """Search over all states; mutants: `change` alters what readers ask, `look` and `fill` the scripts."""
 
     def __init__(
         self,
@@ -79,12 +83,14 @@ class ReaderExplorer:
         *,
         versioned: bool = True,
         change: Change = lambda request: request,
+        look: str = LOOK,
         fill: str = FILL,
     ) -> None:
         self._server = Server(client)
         self._scenario = scenario
         self._versioned = versioned
         self._change = change
+        self._look = look
         self._fill = fill
         plain = CacheExplorer(scenario)
         self._actions = plain._actions
@@ -122,20 +128,7 @@ class ReaderExplorer:
         return None
 
     def _moves(self, state: State) -> Iterator[State]:
-        if state.written < self._total:
-            yield state._replace(written=state.written + 1)
-        if state.replica < state.written:
-            yield state._replace(replica=state.replica + 1)
-        limit = state.replica if self._scenario.after_replica else state.written
-        for until in range(state.done + 1, limit + 1):
-            yield self._acted(state, state.done, until)._replace(done=until)
-        if state.replays_left:
-            replayed = state._replace(replays_left=state.replays_left - 1)
-            for first in range(state.done):
-                for until in range(first + 1, state.done + 1):
-                    yield self._acted(replayed, first, until)
-        if state.evictions_left and state.entry is not None:
-            yield state._replace(entry=None, evictions_left=state.evictions_left - 1)
+        yield from moves_around(state, self._scenario, self._total, self._acted)
         for index, reader in enumerate(state.readers):
             for after, moved in self._steps(state, reader):
                 yield after._replace(readers=(*state.readers[:index], moved, *state.readers[index + 1 :]))
@@ -155,19 +148,25 @@ class ReaderExplorer:
     def _steps(self, state: State, reader: Reader) -> Iterator[tuple[State, Reader]]:
         if reader.done:
             return
+        if reader.answers and not reader.looked_twice:
+            plan = self._plan(reader)
+            entry, _ = self._server.call(
+                state.entry, self._look, plan.key, plan.token, plan.lease_ms, plan.early_ms, again=True
+            )
+            yield state._replace(entry=entry), reader._replace(looked_twice=True)
         if not reader.answers and not reader.renews:
             yield state, reader._replace(renews=True)  # this reader happens to renew early
         request = self._change(self._request(reader))
         match request:
             case Look(key, token, lease_ms, early_ms):
-                entry, reply = self._server.call(state.entry, LOOK, key, token, lease_ms, early_ms)
+                entry, reply = self._server.call(state.entry, self._look, key, token, lease_ms, early_ms)
                 yield self._answered(state._replace(entry=entry), reader, seen(reply))
             case Load():
                 oldest = state.replica if self._scenario.consistent_reads else max(state.replica - 1, 0)
                 for number in range(oldest, state.replica + 1):
                     yield self._answered(state, reader, self._loaded(number))
-            case Fill(key, token, content, life_ms):
-                entry, reply = self._server.call(state.entry, self._fill, key, token, content, life_ms or 1)
+            case Fill(key, lease, content, life_ms):
+                entry, reply = self._server.call(state.entry, self._fill, key, lease, content, life_ms or 1)
                 yield self._answered(state._replace(entry=entry), reader, bool(reply))
             case Pause():
                 yield self._answered(state, reader, None)

@@ -24,6 +24,8 @@ def item(stamp: str | None, attribute: str = "_rep") -> Image:
     [
         (b"", EntryState.NONE),
         (b"L:token", EntryState.NONE),
+        (f"L:token|V:{V1}|{{".encode(), EntryState.STALE),
+        (f"L:token|V:{V2}|{{".encode(), EntryState.CURRENT),
         (f"V:{V1}|{{".encode(), EntryState.STALE),
         (f"V:{V2}|{{".encode(), EntryState.CURRENT),
         (f"V:{V3}|{{".encode(), EntryState.CURRENT),

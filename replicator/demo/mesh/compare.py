@@ -17,6 +17,7 @@ from replicator.demo.items import Keyspace
 from replicator.demo.mesh.keys import MeshKey, content_of, contested
 from replicator.demo.reader import CacheReader
 from replicator.demo.world import CONFLICT_TABLE, World
+from replicator.domain.copying.entries import as_read
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.image import Image
 from replicator.domain.stamps import Held, StampKind, held
@@ -228,6 +229,7 @@ async def _cache(
 
 def _entry(entry: bytes, image: Image | None) -> tuple[str, str | None]:
     """What an entry is, and what is wrong with it: its version may be older than a stamp, its content may not."""
+    entry = as_read(entry)
     if entry.startswith(b"L:"):
         return "leases", None
     if not entry.startswith(b"V:"):

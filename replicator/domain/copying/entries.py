@@ -37,8 +37,15 @@ def item_version(item: Image, stamp: str = STAMP) -> str | None:
     return None if active is None else active.version.text
 
 
+def as_read(entry: bytes) -> bytes:
+    """What readers are given: an entry, or the one that the lease of its renewal carries."""
+    lease, bar, carried = entry.partition(b"|")
+    return carried if bar and lease.startswith(_LEASE) else entry
+
+
 def entry_state(head: bytes, version: str | None) -> EntryState:
     """What the first bytes of an entry say, beside the version of its item (`item_version`)."""
+    head = as_read(head)
     if not head or head.startswith(_LEASE):
         return EntryState.NONE
     kind, rest = head[:2], head[2:]
