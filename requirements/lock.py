@@ -32,8 +32,10 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "runtime.txt": ("pyproject.toml", "--constraint", "requirements/dev.txt"),
     "build.txt": ("--group", "build", "--constraint", "requirements/dev.txt"),
     "bench.txt": ("--group", "bench", "--constraint", "requirements/dev.txt"),
+    "deploy.txt": ("--group", "deploy", "--constraint", "requirements/dev.txt"),
+    "function.txt": ("--group", "function", "--constraint", "requirements/dev.txt"),
 }
-_BESIDE = {"bench.txt"}
+_BESIDE = {"bench.txt", "deploy.txt", "function.txt"}
 """Locks of what is installed on top of dev.txt, and may name more."""
 
 HEADER = """\
@@ -126,6 +128,8 @@ def _wanted(declarations: dict[str, Any], name: str) -> list[Requirement]:
         "dev.txt": runtime + extras["demo"] + groups["dev"],
         "build.txt": groups["build"],
         "bench.txt": groups["bench"],
+        "deploy.txt": groups["deploy"],
+        "function.txt": groups["function"],
     }[name]
     lines = [groups[entry["include-group"]] if isinstance(entry, dict) else [entry] for entry in declared]
     return [Requirement(line) for line in itertools.chain(*lines)]
