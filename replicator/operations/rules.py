@@ -125,7 +125,7 @@ async def forget(group: Group, old: RuleName) -> int:
 
 
 async def forget_rows(group: Group, rule: RuleName) -> int:
-    """Delete a rule's progress, and what its targets are owed; returns how many rows changed."""
+    """Delete a rule's progress and jobs, and what its targets are owed; returns how many rows changed."""
     return await RuleRows(group.table).forget(rule) + await _move_parked(group, rule, None)
 
 

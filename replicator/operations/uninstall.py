@@ -311,14 +311,13 @@ def kept(jobs: Sequence[Job]) -> Counts:
 async def forget(group: Group, plan: UninstallPlan) -> int:
     """Delete everything that is stored of the rule, its tables being clean; returns how many rows changed."""
     any_alive = await refuse_running(group, rule_named(group.settings, plan.rule), plan.written)
-    changed = await forget_rows(group, plan.rule)
     claims = _claims(group)
     for region, table in plan.written:
         try:
             await claims.forget(region, table)
         except TableMissing:
             continue
-    changed += await group.jobs.forget_rule(plan.rule)
+    changed = await forget_rows(group, plan.rule)
     if not any_alive:
         sources = {(RegionId(region), TableName(table)) for rule in plan.rules for region, table in rule.sources}
         changed += await RuleRows(group.table).forget_unread(plan.rule, sources)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 
 from replicator.adapters.aws.clients import Place
-from replicator.adapters.dynamodb.coordination import CoordinationTable, Pause, RuleRows, StoredGap
+from replicator.adapters.dynamodb.coordination import CoordinationTable, DynamoJobs, Pause, RuleRows, StoredGap
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.jobs import Job, JobKind, JobState, Part
 from replicator.domain.progress import END, HORIZON, Position
 from replicator.domain.shards.leases import KnownStream, Rewind
 from replicator.domain.targets import mesh_id, replica_id, source_caches_id
@@ -40,6 +42,9 @@ TARGETS = [
     mesh_id(OLD, [(RegionId("us"), TableName("orders")), (RegionId("eu"), TableName("orders"))]),
 ]
 OTHER_GAP = replace(GAP, target_id=BILLS_EU)
+FILLING = Job("b1", JobKind.BOOTSTRAP, OLD, TableName("orders"), (ORDERS_EU,), (Part("us:orders", 2),), created_at=5.0)
+REPAIR = replace(FILLING, job_id="r2", kind=JobKind.REPAIR, created_at=6.0)
+OTHER_FILLING = replace(FILLING, job_id="b3", rule=BILLS, targets=(BILLS_EU,), created_at=7.0)
 
 
 class Stored:
@@ -49,6 +54,7 @@ class Stored:
         self.world = world
         self.table = CoordinationTable(world.client, table=world.table, group="test", region_id="us")
         self.rows = RuleRows(self.table)
+        self.jobs = DynamoJobs(self.table)
 
     async def fill(self) -> None:
         world = self.world
@@ -65,6 +71,11 @@ class Stored:
         for gap in (GAP, replace(GAP, shard_id=S2), OTHER_GAP):
             await world.registry.record_gap(gap)
         assert await world.operations.acknowledge(GAP, now=FOUND, by="ada", note="compared")
+        for job in (FILLING, OTHER_FILLING):
+            await self.jobs.create(job)
+            await self.jobs.end(job, JobState.DONE, at=9.0, counts={"items": 3})
+        await self.jobs.create(REPAIR)
+        await self.jobs.note("r2", {"found": 1})
 
     async def all(self) -> list[dict[str, Any]]:
         """Every row of the group."""
@@ -80,12 +91,15 @@ def _texts(row: dict[str, Any]) -> Iterator[str]:
     """Whatever in a row may name a rule or a target."""
     yield from row
     yield row["sk"]["S"]
-    yield row.get("target", {}).get("S", "")
+    yield from (row.get(name, {}).get("S", "") for name in ("target", "rule"))
+    yield from json.loads(row["document"]["S"])["targets"] if "document" in row else ()
     yield from row.get("drained_for", {}).get("SS", ())
 
 
 def _is_of(rule: RuleName, text: str) -> bool:
-    name = text.removeprefix("at:").removeprefix("rewind:").removeprefix("target|")
+    name = text
+    for prefix in ("at:", "rewind:", "target|", "on|job|", "filled|"):
+        name = name.removeprefix(prefix)
     return name == rule or name.startswith(f"{rule}/")
 
 
@@ -99,7 +113,7 @@ async def stored(dynamo_place: Place) -> Stored:
 async def test_a_renamed_rule_keeps_everything_that_it_had(stored: Stored) -> None:
     world = stored.world
     started = await world.registry.starts(STREAM)
-    assert await stored.rows.rename(OLD, NEW) == 1 + 5 + 2 + 1 + 2
+    assert await stored.rows.rename(OLD, NEW) == 1 + 5 + 2 + 1 + 2 + 4
     assert await world.operations.pauses() == [Pause(BILLS, FOUND, "bills rests"), Pause(NEW, FOUND, "orders rests")]
     row = await world.row(S1)
     moved = {target_id.of_rule(NEW): Position(str(number)) for number, target_id in enumerate(TARGETS)}
@@ -124,6 +138,26 @@ async def test_a_renamed_rule_keeps_everything_that_it_had(stored: Stored) -> No
     assert await stored.left(OLD) == []
 
 
+async def test_jobs_of_a_renamed_rule_go_on_and_what_they_filled_stays_filled(stored: Stored) -> None:
+    await stored.rows.rename(OLD, NEW)
+    renamed = replace(REPAIR, rule=NEW, targets=(NEW_EU,))
+    done = [replace(job, state=JobState.DONE, counts={"items": 3}, ended_at=9.0) for job in (FILLING, OTHER_FILLING)]
+    assert await stored.jobs.jobs() == [replace(done[0], rule=NEW, targets=(NEW_EU,)), renamed, done[1]]
+    assert await stored.jobs.filled() == {NEW_EU: 9.0, BILLS_EU: 9.0}
+    assert await stored.jobs.notes("r2") == [("found", 1)]
+    assert await stored.jobs.create(replace(renamed, job_id="r4")) == renamed, "one job on a target"
+    assert await stored.jobs.end(renamed, JobState.DONE, at=10.0, counts={})
+    assert await stored.jobs.create(replace(renamed, job_id="r4")) is None
+
+
+async def test_two_jobs_that_are_not_over_never_come_to_one_rule(stored: Stored) -> None:
+    await stored.jobs.create(replace(REPAIR, job_id="r4", rule=NEW, targets=(NEW_EU,)))
+    before = await stored.all()
+    with pytest.raises(WorldMismatch, match="job r4 of its own"):
+        await stored.rows.rename(OLD, NEW)
+    assert await stored.all() == before
+
+
 async def test_a_rule_that_is_renamed_twice_remembers_both_names(stored: Stored) -> None:
     await stored.rows.rename(OLD, NEW)
     await stored.rows.rename(NEW, RuleName("trade"))
@@ -134,7 +168,7 @@ async def test_a_rule_that_is_renamed_twice_remembers_both_names(stored: Stored)
     assert await stored.rows.formerly() == {"trade": frozenset({OLD, NEW})}, "to resume is not to forget"
 
 
-@pytest.mark.parametrize("calls", range(1, 14, 2))
+@pytest.mark.parametrize("calls", range(1, 18, 2))
 async def test_a_rename_that_is_interrupted_is_finished_by_the_next_one(
     stored: Stored, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -160,11 +194,14 @@ async def test_a_rename_that_is_interrupted_is_finished_by_the_next_one(
     assert row.checkpoints.keys() == {target_id.of_rule(NEW) for target_id in TARGETS} | {BILLS_EU}
     assert await stored.world.registry.acknowledged(replace(GAP, target_id=NEW_EU))
     assert NEW in await stored.world.membership.paused()
+    assert await stored.jobs.filled() == {NEW_EU: 9.0, BILLS_EU: 9.0}
 
 
 async def test_a_forgotten_rule_leaves_nothing_behind(stored: Stored) -> None:
     world = stored.world
-    assert await stored.rows.forget(OLD) == 5 + 2 + 1 + 2 + 1
+    assert await stored.rows.forget(OLD) == 5 + 2 + 1 + 2 + 1 + 4
+    assert [job.job_id for job in await stored.jobs.jobs()] == ["b3"]
+    assert (await stored.jobs.filled(), await stored.jobs.notes("r2")) == ({BILLS_EU: 9.0}, [])
     assert await world.operations.pauses() == [Pause(BILLS, FOUND, "bills rests")]
     assert [each.gap for each in await world.operations.gaps()] == [OTHER_GAP]
     assert (await world.row(S1)).checkpoints == {BILLS_EU: END}

@@ -24,8 +24,8 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|job|<job id>            note|<name>             said: what the job found
 
 One module per port: `leases`, `members`, `registry`, `jobs`; and for operators `stored_progress`, what is stored of all
-streams, `operations`, what they do to rows, and `rule_rows`, what they do to everything that has a rule's name;
-`known_tables`, which tables rules have written.
+streams, `operations`, what they do to rows, and `rule_rows`, what they do to everything that has a rule's name
+(its jobs in `rule_jobs`); `known_tables`, which tables rules have written.
 They use `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
 Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; taking
 a shard away raises the epoch.

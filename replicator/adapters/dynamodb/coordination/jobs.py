@@ -20,7 +20,7 @@ from replicator.domain.jobs import Counts, Job, JobKind, JobState, Part, Segment
 from replicator.domain.targets import TargetId, parse_target
 
 if TYPE_CHECKING:
-    from replicator.adapters.dynamodb.coordination.changes import When
+    from replicator.adapters.dynamodb.coordination.changes import Value, When
     from replicator.adapters.dynamodb.coordination.rows import Row
     from replicator.adapters.dynamodb.coordination.table import CoordinationTable
 
@@ -72,7 +72,7 @@ class DynamoJobs:
             "kind": text(job.kind),
             "rule": text(job.rule),
             "table": text(job.table),
-            "document": text(_ENCODE(_document(job)).decode()),
+            "document": document_of(job),
             "state": text(job.state),
             "note": text(job.note),
             "created_at": seconds(job.created_at),
@@ -123,22 +123,6 @@ class DynamoJobs:
         for row in await self._table.query(self._names.job(job_id)):
             await self._table.delete({"pk": row["pk"], "sk": row["sk"]})
         await self._table.delete(self._key(job_id))
-
-    async def forget_rule(self, rule: RuleName) -> int:
-        """Delete every job of a rule, and what is noted of its targets; returns how many rows of these there were.
-
-        Nothing may be at work on them.
-        """
-        jobs = [job for job in await self.jobs() if job.rule == rule]
-        for job in jobs:
-            await self.forget(job.job_id)
-        noted = 0
-        for row in await self._table.query(self._names.jobs):
-            sort = self._reader.text(row, "sk")
-            target = parse_target(sort.rpartition("|")[2]) if sort.startswith((ON, FILLED)) else None
-            if target is not None and target.rule == rule:
-                noted += await self._table.delete({"pk": row["pk"], "sk": row["sk"]})
-        return len(jobs) + noted
 
     # -- segments --------------------------------------------------------------------------------------------------
 
@@ -268,15 +252,16 @@ class DynamoJobs:
             raise self._reader.corrupt(row, name) from error
 
 
-def _document(job: Job) -> dict[str, Any]:
-    """What of a job never changes."""
-    return {
+def document_of(job: Job) -> Value:
+    """What of a job never changes, but for a rule's name."""
+    document = {
         "targets": [target.text for target in job.targets],
         "parts": [(part.name, part.segments, part.chosen) for part in job.parts],
         "options": job.options,
         "by": job.by,
         "items": job.items,
     }
+    return text(_ENCODE(document).decode())
 
 
 def _ours(held: Segment) -> When:

@@ -1,9 +1,9 @@
 """Everything that is stored under a rule's name: handed to another name, or forgotten.
 
 That is its pause, its positions, rewinds and starts on every stream, which streams it is through with, its gaps with
-their acknowledgements, and which tables it has written. Invariant: no row is overwritten that changed since it was
-read, a shard is taken from the owner that it had, and what was interrupted can be repeated. The pause goes first, so
-that a rule that rests is at no moment one that does not.
+their acknowledgements, its jobs with what they filled, and which tables it has written. Invariant: no row is
+overwritten that changed since it was read, a shard is taken from the owner that it had, and what was interrupted can
+be repeated. The pause goes first, so that a rule that rests is at no moment one that does not.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from replicator.adapters.dynamodb.coordination.names import (
     THROUGH,
     key,
 )
+from replicator.adapters.dynamodb.coordination.rule_jobs import RuleJobs
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RuleName
 from replicator.domain.targets import parse_target
@@ -62,6 +63,8 @@ class RuleRows:
         for stream, rows in streams.items():
             for row in rows:
                 self._refuse_two(stream, row, old, new)
+        jobs = RuleJobs(self._table)
+        await jobs.refuse_two(old, new)
         changed = await self._rename_rule(old, new)
         for stream, rows in streams.items():
             for row in rows:
@@ -69,6 +72,7 @@ class RuleRows:
             changed += await self._rename_drained(stream, old, new)
         changed += await self._rename_gaps(old, new)
         changed += await self._rename_regions(old, new)
+        changed += await jobs.hand_over(old, new)
         changed += await KnownTables(self._table).hand_over(old, new)
         if changed:
             await self._note_name(old, new)
@@ -83,6 +87,7 @@ class RuleRows:
             changed += await self._rename_drained(stream, old, None)
         for row in await self._gaps_of(old):
             changed += await self._table.delete(_key_of(row))
+        changed += await RuleJobs(self._table).hand_over(old, None)
         changed += await KnownTables(self._table).hand_over(old, None)
         changed += await self._rename_regions(old, None)
         return changed + await self._table.delete(key(self._names.rules, old), present=("sv",))
