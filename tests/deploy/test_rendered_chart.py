@@ -1,0 +1,167 @@
+"""The chart as helm 3 and 4 render it: objects that Kubernetes knows, for each of the example values."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from replicator.settings import Settings
+from tests.deploy.rendering import CHART, HELM_3, HELM_4, documents, objects, template
+
+kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="only `make deploy-check` installs it")
+
+EXAMPLES = sorted(path.name for path in (CHART / "ci").glob("*.yaml"))
+OLDEST = "1.25.0"
+NEWEST = kubernetes_validate.latest_version()
+_CUSTOM = {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
+HELMS = [
+    pytest.param(helm, id=name, marks=pytest.mark.skipif(helm is None, reason=f"{name} is not installed"))
+    for name, helm in (("helm3", HELM_3), ("helm4", HELM_4))
+]
+
+
+def _wrong(rendered: str, version: str) -> list[str]:
+    """What Kubernetes would refuse, fields that it does not know included."""
+    found = []
+    for document in documents(rendered):
+        if document["kind"] in _CUSTOM:
+            continue
+        try:
+            kubernetes_validate.validate(document, version, strict=True)
+        except kubernetes_validate.ValidationError as error:
+            found.append(f"{document['kind']}: {error.message}")
+    return found
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("helm", HELMS)
+def test_kubernetes_knows_everything_that_is_rendered(helm: str, example: str) -> None:
+    for version in (OLDEST, NEWEST):
+        result = template(helm, values=CHART / "ci" / example, kubernetes=version)
+        assert result.returncode == 0, result.stderr
+        assert result.stderr == ""
+        assert _wrong(result.stdout, version) == []
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(
+    ("file", "right", "wrong"),
+    [
+        ("workload.yaml", "  serviceName:", "  serviceNames:"),
+        ("service.yaml", "clusterIP: None", "clusterIP: [None]"),
+        ("poddisruptionbudget.yaml", "maxUnavailable:", "maxUnavailible:"),
+        ("networkpolicy.yaml", "policyTypes: [Ingress, Egress]", "policyTypes: Egress"),
+        ("_parts.tpl", "drop: [ALL]", "dropped: [ALL]"),
+    ],
+)
+def test_a_fault_in_a_template_would_be_found(helm: str, tmp_path: Path, file: str, right: str, wrong: str) -> None:
+    chart = tmp_path / "replicator"
+    shutil.copytree(CHART, chart)
+    text = (chart / "templates" / file).read_text()
+    assert right in text
+    (chart / "templates" / file).write_text(text.replace(right, wrong))
+    result = template(helm, values=CHART / "ci" / "full-values.yaml", chart=chart, kubernetes=NEWEST)
+    assert result.returncode == 0, result.stderr
+    assert _wrong(result.stdout, NEWEST) != []
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize(
+    ("argument", "complaint"),
+    [
+        ("config.grup=orders", "additional properties 'grup' not allowed"),
+        ("config.coordination.leese=10s", "additional properties 'leese' not allowed"),
+        ("config.rules[0].mode=orderd", "value must be 'ordered'"),
+        ("config.regions.us.regoin=us-east-1", "additional properties 'regoin' not allowed"),
+    ],
+)
+def test_a_misspelt_configuration_is_refused_before_anything_is_installed(
+    helm: str, argument: str, complaint: str
+) -> None:
+    result = template(helm, "--set", argument)
+    assert result.returncode != 0
+    assert complaint in result.stderr
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_two_scalers_are_refused(helm: str) -> None:
+    result = template(helm, "--set", "autoscaling.enabled=true,keda.enabled=true,keda.serverAddress=http://p")
+    assert result.returncode != 0
+    assert "choose one" in result.stderr
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_everything_on_stands_together(helm: str) -> None:
+    values = yaml.safe_load((CHART / "ci" / "full-values.yaml").read_text())
+    result = template(helm, values=CHART / "ci" / "full-values.yaml", kubernetes=NEWEST)
+    found = objects(result.stdout)
+    workload = found["StatefulSet"]
+    pod = workload["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    assert "replicas" not in workload["spec"]  # the scaler says how many
+    assert "Deployment" not in found
+    selectors = [
+        found["Service"]["spec"]["selector"],
+        found["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+        found["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+        found["PodMonitor"]["spec"]["selector"]["matchLabels"],
+        workload["spec"]["selector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector
+        assert selector.items() <= labels.items()
+    assert (
+        found["ServiceMonitor"]["spec"]["selector"]["matchLabels"].items()
+        <= found["Service"]["metadata"]["labels"].items()
+    )
+    ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
+    assert ports == {"admin": 9464, "admin-1": 9465}
+    assert {port["name"]: port["port"] for port in found["Service"]["spec"]["ports"]} == ports
+    assert {endpoint["port"] for endpoint in found["PodMonitor"]["spec"]["podMetricsEndpoints"]} == set(ports)
+    assert {endpoint["port"] for endpoint in found["ServiceMonitor"]["spec"]["endpoints"]} == set(ports)
+    assert workload["spec"]["serviceName"] == found["Service"]["metadata"]["name"]
+    assert found["ScaledObject"]["spec"]["scaleTargetRef"]["name"] == workload["metadata"]["name"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+    assert mounts["/var/lib/replicator"] == workload["spec"]["volumeClaimTemplates"][0]["metadata"]["name"]
+    file = values["config"]["conflicts"]["file"]
+    assert file.startswith("/var/lib/replicator/")
+    alerts = yaml.safe_load((CHART.parents[1] / "config" / "prometheus" / "alerts.yaml").read_text())
+    assert found["PrometheusRule"]["spec"] == alerts
+    beside = [entry for entry in documents(result.stdout) if entry["metadata"]["name"] == "replicator-beside"]
+    assert len(beside) == 1
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_workers_may_talk_to_each_other_and_to_what_the_configuration_names(helm: str) -> None:
+    result = template(helm, values=CHART / "ci" / "full-values.yaml", kubernetes=NEWEST)
+    policy = objects(result.stdout)["NetworkPolicy"]["spec"]
+    assert policy["policyTypes"] == ["Ingress", "Egress"]
+    out: set[Any] = {port["port"] for rule in policy["egress"] for port in rule["ports"]}
+    assert {53, 80, 443, 6379, 6380, 4318, 9464} == out
+    own = [peer for rule in policy["ingress"] for peer in rule["from"] if "podSelector" in peer]
+    assert len(own) == 1
+    assert {(port["port"], port["endPort"]) for rule in policy["ingress"] for port in rule["ports"]} == {(9464, 9465)}
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_program_accepts_what_the_pods_are_given(helm: str, example: str) -> None:
+    result = template(helm, values=CHART / "ci" / example, kubernetes=NEWEST)
+    texts = [entry["data"] for entry in documents(result.stdout) if entry["kind"] == "ConfigMap"]
+    (content,) = [yaml.safe_load(data["replicator.yaml"]) for data in texts if "replicator.yaml" in data]
+    assert Settings(**content).rules
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_test_of_a_release_is_no_worker(helm: str) -> None:
+    rendered = documents(template(helm, values=CHART / "ci" / "full-values.yaml", kubernetes=NEWEST).stdout)
+    (pod,) = [entry for entry in rendered if entry["kind"] == "Pod"]
+    selector = objects(template(helm, values=CHART / "ci" / "full-values.yaml", kubernetes=NEWEST).stdout)["Service"]
+    assert not selector["spec"]["selector"].items() <= pod["metadata"]["labels"].items()
+    assert pod["spec"]["containers"][0]["args"] == ["check"]
+    mounted = {mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+    assert mounted <= {volume["name"] for volume in pod["spec"]["volumes"]}
