@@ -58,7 +58,7 @@ deploy-check: setup ## render the chart with helm 3 and 4 (built with Go, once),
 	@test -x $(BIN)/hadolint && $(BIN)/python -c 'import kubernetes_validate' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt
 	@$(BIN)/python helm/deploy_tools.py
-	$(PYTEST) tests/deploy/test_chart.py tests/deploy/test_rendered_chart.py tests/deploy/test_image.py \
+	DEPLOY_TOOLS=$(CURDIR)/.cache/tools $(PYTEST) tests/deploy/test_chart.py tests/deploy/test_rendered_chart.py tests/deploy/test_image.py \
 		tests/deploy/test_systemd.py $(ARGS)
 
 format: setup ## format the code and apply safe corrections

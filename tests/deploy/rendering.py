@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,8 +15,11 @@ from tests.patience import PATIENT_SECONDS
 ROOT = Path(__file__).parents[2]
 CHART = ROOT / "helm" / "replicator"
 EXAMPLE = CHART / "ci" / "example-values.yaml"
-HELM_3 = shutil.which("helm3", path=str(ROOT / ".cache" / "tools")) or shutil.which("helm")
-HELM_4 = shutil.which("helm4", path=str(ROOT / ".cache" / "tools"))
+TOOLS = os.environ.get("DEPLOY_TOOLS", "")
+"""Where `make deploy-check` has its programs; empty in any other run, which leaves them out."""
+
+HELM_3 = shutil.which("helm3", path=TOOLS) or shutil.which("helm")
+HELM_4 = shutil.which("helm4", path=TOOLS)
 
 
 def template(
