@@ -97,20 +97,20 @@ def _key_of(rule: CacheRule, records: Sequence[ChangeRecord], change: Change) ->
 
 
 def _touched_keys(rule: CacheRule, records: Sequence[ChangeRecord]) -> tuple[dict[str, int], int]:
-    """The cache keys of every image with the number of the last record that has them, and how many images have none.
+    """The cache keys of every image with the rank of the last record that has them, and how many images have none.
 
     A template of the primary key alone has one key for all of them, and none is decoded.
     """
     every = rule.key.of_every(records[-1].key) if records else None
     if every is not None:
-        return {every: records[-1].number}, 0
+        return {every: int(records[-1].rank)}, 0
     keys: dict[str, int] = {}
     keyless = 0
     for record in records:
         for image in (record.before, record.new):
             key = None if image is None else rule.key.key(image)
             if key is not None:
-                keys[key] = record.number
+                keys[key] = int(record.rank)
             elif image is not None:
                 keyless += 1
     return keys, keyless

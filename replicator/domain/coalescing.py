@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import groupby
 
 import msgspec
 
-from replicator.domain.image import unreserved
+from replicator.domain.image import same_content, unreserved
 from replicator.domain.modes.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
@@ -14,10 +15,72 @@ from replicator.domain.versions import version_of
 
 
 class Run(msgspec.Struct, frozen=True):
-    """All records of one key in a batch, in stream order."""
+    """All records of one key in a batch, in the order of their changes (`in_order`)."""
 
     key: ItemKey
     records: tuple[ChangeRecord, ...]
+    ties: int = 0
+    """How many of the records have the time of another one, so that their order is a guess."""
+
+
+_MOST_TIED = 999
+"""Changes of one key within a millisecond that have places of their own in its microseconds."""
+
+
+def in_order(records: Sequence[ChangeRecord]) -> tuple[ChangeRecord, ...]:
+    """Records of one key as their changes were made: as they came, unless their source does not keep the order.
+
+    Then by their time. Different changes of one time (it counts milliseconds) get times of their own behind it.
+    """
+    if not records or not records[0].micros:
+        return tuple(records)
+    ordered = sorted(records, key=lambda record: (record.micros, record.event_id))
+    if not any(map(_tied, ordered, ordered[1:])):
+        return tuple(ordered)
+    found: list[ChangeRecord] = []
+    for _, group in groupby(ordered, key=lambda record: record.micros):
+        found += _untied(list(group))
+    return tuple(found)
+
+
+def ties(records: Sequence[ChangeRecord]) -> int:
+    """How many records of one key were made at the time of another one that came with them."""
+    if not records or not records[0].micros or len(records) == 1:
+        return 0
+    made = {(record.micros, record.event_id) for record in records}
+    return len(made) - len({micros for micros, _ in made})
+
+
+def _tied(one: ChangeRecord, two: ChangeRecord) -> bool:
+    return one.micros == two.micros and one.event_id != two.event_id
+
+
+def _untied(group: list[ChangeRecord]) -> list[ChangeRecord]:
+    """Changes of one time: each behind the one that left what it replaced, else by their ids; repeats stay together."""
+    changes = {record.event_id: record for record in group}
+    places: dict[str, int] = {}
+    while changes:
+        chosen = _first(list(changes.values()))
+        places[chosen] = min(len(places), _MOST_TIED)
+        del changes[chosen]
+    found = [msgspec.structs.replace(record, micros=record.micros + places[record.event_id]) for record in group]
+    return sorted(found, key=lambda record: (record.micros, record.event_id))
+
+
+def _first(left: Sequence[ChangeRecord]) -> str:
+    """The change that none of the others left the old image of; an image says more than that there was no item."""
+    for by_absence in (True, False):
+        for record in left:
+            if not any(_follows(record, other, by_absence=by_absence) for other in left if other is not record):
+                return record.event_id
+    return left[0].event_id
+
+
+def _follows(record: ChangeRecord, other: ChangeRecord, *, by_absence: bool) -> bool:
+    """Whether what a record replaced is what another one left."""
+    if record.before is None or other.new is None:
+        return by_absence and record.before is None and other.new is None
+    return record.old is not None and same_content(record.old, other.new)
 
 
 def coalesce(records: Iterable[ChangeRecord]) -> list[Run]:
@@ -29,7 +92,7 @@ def coalesce(records: Iterable[ChangeRecord]) -> list[Run]:
             by_key[record.key] = [record]
         else:
             group.append(record)
-    return [Run(key, tuple(group)) for key, group in by_key.items()]
+    return [Run(key, in_order(group), ties(group)) for key, group in by_key.items()]
 
 
 def plan_run(rule: Rule, run: Run, generation: int) -> Change | None:
@@ -53,7 +116,7 @@ def plan_run(rule: Rule, run: Run, generation: int) -> Change | None:
     return Change(
         action=action,
         key=run.key,
-        version=version_of(rule.epoch, generation, record.sequence),
+        version=version_of(rule.epoch, generation, record.rank),
         old=run.records[0].old,
         new=unreserved(record.new) if action is Action.PUT and record.new is not None else None,
         source=rule.source,

@@ -20,7 +20,7 @@ from replicator.domain.image import Image
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
-from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, is_ordered_version, ordered_version
+from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, is_ordered_version, ordered_version, sequence_of
 
 LONGEST_BODY = 300 * 1024
 """Bytes of a body that is kept, compressed; a longer one is omitted."""
@@ -243,7 +243,9 @@ def as_record(owed: OwedKey, new: Image | None, standing: Image | None) -> Chang
     """
     assert owed.key is not None, "a record that cannot be read is not applied"
     assert owed.event is not None, "a key has an event"
-    return ChangeRecord(owed.event, owed.key, standing, new, owed.sequence, owed.changed_at)
+    rank = sequence_of(owed.version)
+    micros = 0 if rank == int(owed.sequence) else rank
+    return ChangeRecord(owed.event, owed.key, standing, new, owed.sequence, owed.changed_at, micros=micros)
 
 
 def under_its_version(rule: Rule, owed: OwedKey) -> tuple[Rule, int]:

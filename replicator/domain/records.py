@@ -89,6 +89,8 @@ class ChangeRecord(msgspec.Struct, frozen=True):
     """One stream record. `created_at` is in whole seconds since 1970, rounded down by the source.
 
     `event` is what the images tell. `partial`: the source said that there was an item before, and sent no image of it.
+    `micros`: when it was written, in microseconds since 1970, where that orders an item's changes (a source that does
+    not keep their order); 0 where the sequence number does. `event_id` names the change there, however often it comes.
     """
 
     event: Event
@@ -99,6 +101,13 @@ class ChangeRecord(msgspec.Struct, frozen=True):
     created_at: float
     by_ttl: bool = False
     partial: bool = False
+    micros: int = 0
+    event_id: str = ""
+
+    @property
+    def rank(self) -> SequenceNumber:
+        """What orders the changes of an item and goes into their versions; its place in the shard is another thing."""
+        return SequenceNumber(str(self.micros)) if self.micros else self.sequence
 
     @property
     def before(self) -> Image | None:
@@ -113,12 +122,21 @@ class ChangeRecord(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class UnreadRecord:
-    """A stream record that cannot be understood, as it came: only its place is known, and why."""
+    """A stream record that cannot be understood, as it came: only its place is known, and why.
+
+    `micros` stands for the time of its change where that would order it: when the source got it.
+    """
 
     sequence: SequenceNumber
     raw: bytes
     why: str
     created_at: float = 0.0
+    micros: int = 0
+
+    @property
+    def rank(self) -> SequenceNumber:
+        """As of a `ChangeRecord`."""
+        return SequenceNumber(str(self.micros)) if self.micros else self.sequence
 
     @property
     def number(self) -> int:
@@ -130,7 +148,21 @@ class UnreadRecord:
         return f"UnreadRecord({self.sequence}, {len(self.raw)} bytes)"
 
 
-StreamRecord = ChangeRecord | UnreadRecord
+@dataclass(frozen=True, slots=True)
+class ForeignRecord:
+    """A record of another table on a stream that several tables write to: only its place and its time are of use."""
+
+    sequence: SequenceNumber
+    table: str
+    created_at: float = 0.0
+
+    @property
+    def number(self) -> int:
+        """The sequence number as the integer it is."""
+        return int(self.sequence)
+
+
+StreamRecord = ChangeRecord | UnreadRecord | ForeignRecord
 
 
 def changes(records: Iterable[StreamRecord]) -> list[ChangeRecord]:

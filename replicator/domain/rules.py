@@ -140,6 +140,8 @@ class Rule:
     refused: OnRefusal = OnRefusal.STOP
     filter: Filter = field(default_factory=Filter)
     sweep: Sweep | None = None
+    disorder_seconds: float = 0.0
+    """How much earlier a change may have been made than one that the source showed before; 0: it keeps the order."""
 
     def __post_init__(self) -> None:
         if self.mesh is not None:

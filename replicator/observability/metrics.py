@@ -50,6 +50,12 @@ class Metrics:
         self.unstored = counter(
             "cache_unstored_refreshes_total", "Entries dropped because their cache had no room to refresh them.", target
         )
+        self.foreign_records = counter(
+            "foreign_records_total", "Records of other tables on the same Kinesis stream, passed over.", target
+        )
+        self.ties = counter(
+            "ties_total", "Changes of one key and one time, put in order by their images or ids.", target
+        )
         self.kept_removals = counter(
             "kept_removals_total", "Deletes settled behind a removal that was already known to be later.", target
         )

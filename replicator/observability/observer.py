@@ -73,6 +73,8 @@ class LiveObserver(ShardEvents, ServiceEvents):
         metrics.keyless.labels(*labels).inc(report.keyless)
         metrics.unstored.labels(*labels).inc(report.unstored)
         metrics.kept_removals.labels(*labels).inc(report.kept_removals)
+        metrics.foreign_records.labels(*labels).inc(report.foreign)
+        metrics.ties.labels(*labels).inc(report.ties)
         metrics.refused.labels(*labels).inc(report.parked)
         metrics.batch_seconds.labels(*labels).observe(report.took_seconds)
         if report.lag_seconds is not None:

@@ -16,6 +16,7 @@ from replicator.adapters.clients import open_caches
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.conflict_sinks import conflict_table
 from replicator.adapters.dynamodb.stream_wire import parse_record
+from replicator.adapters.kinesis.envelope import parse_kept
 from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Operation, Resolution, Witness
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId
@@ -104,7 +105,7 @@ def _retrial(group: Group, parked: Parked, funnels: Mapping[str, CacheFunnel], b
         TargetPorts(region, funnels, conflict_table(group.places[settings.coordination.region].dynamodb, settings)),
         region_of(settings, group.places[rule.source], rule.table),
         tables_of(group)[parked.region],
-        parse_record,
+        lambda kept: parse_kept(kept) or parse_record(kept),
         settings.tombstone_ttl.total_seconds(),
         clock,
         LiveObserver(Board(settings.group, (rule,), clock), Metrics(), clock),

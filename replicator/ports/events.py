@@ -55,6 +55,10 @@ class BatchReport:
     """Cache entries that were dropped because there is no room to refresh them."""
     parked: int = 0
     """Changes that the target refused and that are kept as rows."""
+    foreign: int = 0
+    """Records of other tables on the same stream, which were passed over."""
+    ties: int = 0
+    """Changes that were made at the same time as another one of their key, by a source that keeps no order."""
     kept_removals: int = 0
     """Deletes of mode `active-active` that were settled behind a removal with a greater version (protocol.md, 5.3)."""
 

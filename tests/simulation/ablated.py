@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-
-from msgspec.structs import replace
+from dataclasses import replace
 
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.modes.active_active import apply, classify, replicate

@@ -13,10 +13,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import NamedTuple
 
+from msgspec import structs
+
 from replicator.domain.coalescing import coalesce, plan_run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.filters import Filter
-from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, TableName
 from replicator.domain.image import Image, canonical, stamped
 from replicator.domain.modes.ordered import Change, OrderedPolicy, replicate_ordered
 from replicator.domain.modes.requests import (
@@ -73,7 +75,7 @@ def _event(old: Image | None, new: Image | None) -> str:
 class History:
     """What a sequence of writes leaves in the source: after every write the item, and the records so far."""
 
-    def __init__(self, kinds: str, imported: Image | None) -> None:
+    def __init__(self, kinds: str, imported: Image | None, delivery: Delivery | None = None) -> None:
         self.records: list[ChangeRecord] = []
         self.items = [imported]
         self.lengths = [0]
@@ -93,6 +95,24 @@ class History:
                 )
             self.items.append(new)
             self.lengths.append(len(self.records))
+        if delivery is not None:
+            self._deliver(delivery)
+
+    def _deliver(self, delivery: Delivery) -> None:
+        """Let records come in another order and more than once, each as soon as it was written and all before it came.
+
+        Their places rise as they come, and only their times say how they were made.
+        """
+        order = [number for number in delivery.order if number < len(self.records)]
+        made, self.records = self.records, []
+        for place, number in enumerate(order, start=1):
+            micros = 0 if delivery.by_place else 1 + number
+            sequence = SequenceNumber(str(place))
+            self.records.append(structs.replace(made[number], sequence=sequence, micros=micros, event_id=str(number)))
+        self.lengths = [
+            next((place for place, number in enumerate(order) if number >= length), len(order))
+            for length in self.lengths
+        ]
 
 
 # -- worlds that lack something ------------------------------------------------------------------------------------
@@ -120,6 +140,17 @@ def without_conditions(slot: Slot, request: Request) -> tuple[Slot, Response]:
             return slot, Done()
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """In which order records come, by their numbers from 0 on; one may come again.
+
+    `by_place`: a mutant that takes the place of a record for its version, as a source that keeps the order allows.
+    """
+
+    order: tuple[int, ...]
+    by_place: bool = False
+
+
 # -- scenarios and states ------------------------------------------------------------------------------------------
 
 
@@ -139,6 +170,8 @@ class Scenario:
     """Source and replica start with the same item, and the replica's has no stamp."""
     monotone: bool = True
     """Going back to an older image counts as a violation, even if only for a moment."""
+    delivery: Delivery | None = None
+    """How a source that keeps no order shows the records; None: in their order, once."""
 
 
 class Worker(NamedTuple):
@@ -191,7 +224,7 @@ class Explorer:
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         imported = written("P", 0, None) if scenario.imported else None
-        self._history = History(scenario.kinds, imported)
+        self._history = History(scenario.kinds, imported, scenario.delivery)
         self._rule = Rule(
             RuleName("orders"),
             RegionId("us"),

@@ -6,12 +6,14 @@ Every search runs to its end or to its first violation; nothing is sampled.
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
+from replicator.domain import coalescing
 from replicator.domain.filters import Filter
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy
-from tests.simulation.ordered_world import Explorer, Result, Scenario, without_conditions, without_tombstones
+from tests.simulation.ordered_world import Delivery, Explorer, Result, Scenario, without_conditions, without_tombstones
 
 BUDGETS = {
     "two crashes": (2, 0),
@@ -119,3 +121,37 @@ def test_the_probe_fails_as_documented_between_the_read_and_the_put() -> None:
     deleted = result.trace.index("worker 1+1 Delete -> Done")
     resurrected = result.trace.index("zombie 0+1 Put -> Done")
     assert probed < deleted < resurrected
+
+
+# -- a source that keeps no order and repeats records --------------------------------------------------------------
+
+
+def deliveries(writes: int, *, repeats: bool = True) -> list[tuple[int, ...]]:
+    """Every order in which the records of so many writes can come, and each with one of them again at the end."""
+    orders = list(itertools.permutations(range(writes)))
+    again = [(*order, number) for order in orders for number in range(writes)]
+    return orders + again if repeats else orders
+
+
+def disordered(length: int, *, by_place: bool = False, **more: Any) -> list[Scenario]:
+    return [
+        Scenario(kinds, batches=True, delivery=Delivery(order, by_place), **more)
+        for kinds in sequences("PUD", length)
+        for order in deliveries(length, repeats=not more)
+    ]
+
+
+def test_records_in_any_order_and_more_than_once_converge_and_never_show_an_older_image() -> None:
+    assert_clean(disordered(3))
+    assert_clean(disordered(2, crashes=1, zombies=1))
+
+
+def test_a_version_by_the_place_of_a_record_lets_an_older_image_win() -> None:
+    assert violating(disordered(2, by_place=True, monotone=False)) > 0
+
+
+def test_a_page_whose_last_record_is_taken_for_the_newest_lets_an_older_image_win(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(coalescing, "in_order", tuple)
+    assert violating(disordered(2, monotone=False)) > 0

@@ -18,7 +18,7 @@ from replicator.domain.coalescing import Run, coalesce
 from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
 from replicator.domain.health import PROBE_SECONDS
 from replicator.domain.progress import HORIZON, Position, Window
-from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, UnreadRecord, changes
+from replicator.domain.records import ChangeRecord, ForeignRecord, ItemKey, StreamRecord, UnreadRecord, changes
 from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Tally, TargetContext
 from replicator.engine.applying.jobs import Job, Jobs, Unit
@@ -95,17 +95,21 @@ class TargetApplier:
         wanted: list[ChangeRecord] = []
         unread: list[UnreadRecord] = []
         self._began(fresh, window)
+        disorder = self._context.rule.disorder_seconds
         may_skip = self._skip_before is not None or self._rewind is not None
         for record in fresh:
-            window.open(record.sequence, record.created_at)
-            if may_skip and self._is_skipped(record):
+            window.open(record.sequence, record.created_at and record.created_at - disorder)
+            if isinstance(record, ForeignRecord) or (may_skip and self._is_skipped(record)):
                 tally.skipped += 1
+                tally.foreign += isinstance(record, ForeignRecord)
                 self._done(record)
             elif isinstance(record, UnreadRecord):
                 unread.append(record)
             else:
                 wanted.append(record)
-        jobs = self._jobs(coalesce(wanted), unread)
+        runs = coalesce(wanted)
+        tally.ties = sum(run.ties for run in runs)
+        jobs = self._jobs(runs, unread)
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(min(self._context.limits.concurrency, len(jobs))):
@@ -366,6 +370,8 @@ class TargetApplier:
             unstored=tally.unstored,
             kept_removals=tally.kept_removals,
             parked=tally.parked,
+            foreign=tally.foreign,
+            ties=tally.ties,
             retries=tally.retries,
             position=window.frontier,
             lag_seconds=max(0.0, self._context.clock.now() - newest) if newest else None,

@@ -73,6 +73,10 @@ class Tally:
     unstored: int = 0
     kept_removals: int = 0
     parked: int = 0
+    foreign: int = 0
+    """Records of other tables on the same stream."""
+    ties: int = 0
+    """Changes of one key whose order only their images or ids tell."""
     missed: int = 0
     retries: int = 0
 
@@ -83,8 +87,7 @@ class Tally:
 
     def take(self, tried: Tally) -> None:
         """Add what a try did that succeeded."""
-        if tried.effects:
-            self.effects.update(tried.effects)
+        self.effects.update(tried.effects)
         self.changes += tried.changes
         self.skipped += tried.skipped
         self.adopted += tried.adopted

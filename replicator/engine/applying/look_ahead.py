@@ -71,7 +71,7 @@ class ReadAhead:
             for page, _ in self._pages:
                 _index(self._by_key, page)
         carried = self._carried.get(key, ())
-        first = max(number, carried[-1].number) if carried else number
+        first = max(number, *(record.number for record in carried)) if carried else number
         return (
             *(record for record in carried if record.number > number),
             *(record for record in self._by_key.get(key, ()) if record.number > first),

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from replicator.domain.cache_keys import plan_invalidation
-from replicator.domain.coalescing import Run
+from replicator.domain.coalescing import Run, in_order
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import Disposition, MalformedRecord, ReplicatorError
 from replicator.domain.identifiers import RegionId
@@ -36,7 +36,7 @@ from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.owed_keys import decided_in, is_refusal
 from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import ActivePlan, VersionedPlan
-from replicator.domain.stamps import held
+from replicator.domain.stamps import content_of, held
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.context import Begun, Tally, TargetContext
@@ -88,8 +88,13 @@ class MeshDriver:
             self._versioned = VersionedMesh(self._home, plan.others, plan.version)
 
     def units(self, run: Run) -> Sequence[Run]:
-        """One record each."""
-        return [Run(run.key, (record,)) for record in run.records]
+        """One record each, and those of a source without order that came later and were made before."""
+        records = run.records
+        if records[0].micros:
+            later = self._context.ahead.behind(run.key, max(record.number for record in records))
+            earlier = [record for record in later if record.micros < records[-1].micros]
+            records = in_order((*records, *earlier)) if earlier else records
+        return [Run(run.key, (record,)) for record in records]
 
     def superseded(self, unit: Run) -> Run:
         """Nothing, once a later write of a user here was read, which owns the key; else the same again.
@@ -105,8 +110,12 @@ class MeshDriver:
     def _is_overwritten_here(self, unit: Run) -> bool:
         if isinstance(self._plan, VersionedPlan):
             return False  # a later write may be the lesser one
-        later = self._context.ahead.behind(unit.key, unit.records[-1].number)
-        return any(not record.partial and self._origin(record) in _USERS for record in later)
+        last = unit.records[-1]
+        later = self._context.ahead.behind(unit.key, last.number)
+        return any(
+            int(record.rank) > int(last.rank) and not record.partial and self._origin(record) in _USERS
+            for record in later
+        )
 
     def _origin(self, record: ChangeRecord) -> Origin:
         old, new = held(record.old, self._stamp), held(record.new, self._stamp)
@@ -138,8 +147,7 @@ class MeshDriver:
             await self._context.sync_caches(plans, tally)
 
     def _content(self, image: Image | None) -> str | None:
-        looked = held(image, self._stamp)
-        return None if looked is None else looked.content
+        return None if image is None else content_of(image, self._stamp)
 
     async def _replicate(self, record: ChangeRecord, tally: Tally) -> Effect:
         """Settle a record at home, then bring it to every other region; another try goes on where this one failed."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 import msgspec
 
 from replicator.domain.cache_keys import CachePlan, CacheRule, plan_cache, plan_invalidation
-from replicator.domain.coalescing import Run, plan_run
+from replicator.domain.coalescing import Run, in_order, plan_run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import PoisonRecord, ReplicatorError
 from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess
@@ -42,7 +42,8 @@ class OrderedDriver:
 
     def superseded(self, unit: Run) -> Run:
         """With the later records of its key that were read ahead: the last image stands for them too."""
-        return Run(unit.key, (*unit.records, *self._context.ahead.behind(unit.key, unit.records[-1].number)))
+        last = max(record.number for record in unit.records)
+        return Run(unit.key, in_order((*unit.records, *self._context.ahead.behind(unit.key, last))))
 
     async def apply(self, unit: Run, tally: Tally) -> bool:
         """Bring a run to the replica, then its cache actions: behind every answer, stale and duplicate included.

@@ -137,7 +137,7 @@ class Owing:
         return OwedKey(
             to=to,
             key=record.key,
-            version=mesh_version(place.stream.generation, record.number, change.decided),
+            version=mesh_version(place.stream.generation, int(record.rank), change.decided),
             shard=place.shard_id,
             sequence=record.sequence,
             event=record.event,

@@ -25,9 +25,10 @@ from replicator.domain.owed_keys import (
     retry_by,
     under_its_version,
 )
-from replicator.domain.records import ItemKey, StreamRecord, UnreadRecord
+from replicator.domain.records import ForeignRecord, ItemKey, StreamRecord, UnreadRecord
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.versions import at_sequence
 from replicator.engine.applying.context import Tally, TargetContext, TargetPorts
 from replicator.engine.applying.kinds import KINDS
 from replicator.engine.applying.look_ahead import ReadAhead
@@ -78,7 +79,10 @@ class Retrial:
             record = UnreadRecord(row.sequence, b"", "Its record is not kept.") if body is None else self.parse(body)
             if isinstance(record, UnreadRecord):
                 return Retried(None, record.why)
-            owed = replace(row, key=record.key, event=record.event, changed_at=record.created_at)
+            if isinstance(record, ForeignRecord):
+                return Retried(None, f"It is a record of table {record.table}.")
+            version = at_sequence(row.version, int(record.rank))
+            owed = replace(row, key=record.key, event=record.event, changed_at=record.created_at, version=version)
             kept = None if record.new is None else unreserved(record.new)
         assert owed.key is not None, "read above"
         by = retry_by(owed, self.clock.now(), self.tombstone_seconds)

@@ -10,7 +10,7 @@ from replicator.domain.image import Image, unreserved
 from replicator.domain.item_size import STAMP_BYTES, item_size
 from replicator.domain.modes.ordered import Change
 from replicator.domain.owed_keys import LONGEST_REASON, OwedKey, Settlement
-from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, UnreadRecord
+from replicator.domain.records import ChangeRecord, ItemKey, UnreadRecord
 from replicator.domain.versions import ordered_version, sequence_of
 from replicator.engine.applying.parking import Parking
 from replicator.ports.clock import Clock
@@ -41,7 +41,7 @@ class SetAside:
             image = None if record.new is None else unreserved(record.new)
         else:
             number = sequence_of(change.version)
-            record = next(each for each in unit.records if each.number == number)
+            record = next(each for each in unit.records if int(each.rank) == number)
             image = change.new
         row = self._row(record, error, image)
         await self._put(row, None if image is None else image.wire, error)
@@ -56,7 +56,7 @@ class SetAside:
         if self.parking.owes(unit.key) is None:
             return
         number = sequence_of(version)
-        record = next(each for each in unit.records if each.number == number)
+        record = next(each for each in unit.records if int(each.rank) == number)
         row = self._row(record, None, None)
         if await self.parking.settle(row, Settlement.APPLIED, self.fence):
             self.observer.unparked(self.place, row, Settlement.APPLIED)
@@ -64,13 +64,13 @@ class SetAside:
     async def _put(self, row: OwedKey, body: bytes | None, error: ReplicatorError) -> None:
         self.observer.parked(self.place, await self.parking.put(row, body, error, self.fence))
 
-    def _row(self, record: StreamRecord, error: ReplicatorError | None, image: Image | None) -> OwedKey:
+    def _row(self, record: ChangeRecord | UnreadRecord, error: ReplicatorError | None, image: Image | None) -> OwedKey:
         now = self.clock.now()
         change = record if isinstance(record, ChangeRecord) else None
         return OwedKey(
             to=self.parking.to,
             key=None if change is None else change.key,
-            version=ordered_version(self.epoch, self.place.stream.generation, record.number),
+            version=ordered_version(self.epoch, self.place.stream.generation, int(record.rank)),
             shard=self.place.shard_id,
             sequence=record.sequence,
             event=None if change is None else change.event,

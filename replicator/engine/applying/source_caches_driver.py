@@ -41,7 +41,7 @@ class SourceCachesDriver:
             return await one_by_one(self, unit, tally)
         await context.sync_caches(plans, tally)
         if context.aside is not None and context.aside.owes(unit.key) is not None:
-            last = unit.records[-1].number
+            last = int(unit.records[-1].rank)
             await context.aside.taken(unit, ordered_version(context.rule.epoch, context.place.stream.generation, last))
         tally.changes += 1
         return True

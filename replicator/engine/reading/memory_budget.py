@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from replicator.domain.records import StreamRecord, UnreadRecord
+from replicator.domain.records import ChangeRecord, StreamRecord, UnreadRecord
 
 _MOST_BYTES = 8 * 1024 * 1024
 
@@ -29,8 +29,8 @@ def weight(records: Sequence[StreamRecord]) -> int:
     """About how many bytes of memory some records take."""
     content = 0
     for record in records:
-        if isinstance(record, UnreadRecord):
-            content += len(record.raw)
+        if not isinstance(record, ChangeRecord):
+            content += len(record.raw) if isinstance(record, UnreadRecord) else 0
             continue
         if record.old is not None:
             content += len(record.old.wire)

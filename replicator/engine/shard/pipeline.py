@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ReplicatorError
 from replicator.domain.health import PROBE_SECONDS
 from replicator.domain.progress import END, Position
-from replicator.domain.records import UnreadRecord
-from replicator.domain.rules import Rule, Start, Target
+from replicator.domain.records import StreamRecord, UnreadRecord
+from replicator.domain.rules import ActivePlan, Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.shards.stall import Sign, Stall, Write, stall_of
 from replicator.engine.applying.applier import TargetApplier
@@ -301,6 +301,7 @@ class Pipeline:
         """Apply pages; all of it if nothing may come behind them before everything is applied."""
         progress = self._context.progress
         records = [record for page in pages for record in page.records]
+        await self._let_earlier_ones_come(records)
         ends = bool(pages) and pages[-1].then == END
         more = None if is_last or ends else self._more
         await applier.apply(
@@ -310,6 +311,19 @@ class Pipeline:
             self._moved(END)
         self._progressed_at = self._context.ports.clock.monotonic()
         self._limit = min(self._limit * 2, self._context.limits.page_records)
+
+    async def _let_earlier_ones_come(self, records: Sequence[StreamRecord]) -> None:
+        """Of a source without order: wait until what was made before these is read, so that it is brought before them.
+
+        It hides older states from readers in a mesh. Everywhere else versions alone do, so nothing waits.
+        """
+        disorder, clock = self._rule.disorder_seconds, self._context.ports.clock
+        if not disorder or not records or not isinstance(self._rule.mesh, ActivePlan):
+            return
+        all_came_at = max(record.created_at for record in records) + disorder + 2 * self._context.limits.poll_seconds
+        wait = min(all_came_at - clock.now(), disorder + 2 * self._context.limits.poll_seconds)
+        if wait > 0:
+            await pause(self._stop, wait)
 
     def _moved(self, position: Position) -> None:
         if self._context.progress.position(self.target) != position:

@@ -5,7 +5,7 @@ Invariant: what identifies an entry depends only on the two writes, so a replay 
 
 from __future__ import annotations
 
-import msgspec
+from dataclasses import dataclass
 
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason, Resolution, kind_of
 from replicator.domain.image import Image
@@ -15,7 +15,8 @@ from replicator.domain.records import ItemKey
 from replicator.domain.stamps import Held, StampKind, Tombstone, Version, parent_of, seed_version
 
 
-class Contender(msgspec.Struct, frozen=True):
+@dataclass(frozen=True, slots=True)
+class Contender:
     """One of two writes; a delete has no image, a write that was overwritten before it was stamped has no version."""
 
     version: Version | None
@@ -27,14 +28,14 @@ class Contender(msgspec.Struct, frozen=True):
         return Operation.DELETE if self.image is None else Operation.PUT
 
 
-def stamped_write(item: Held) -> Contender:
+def stamped_write(mesh: Mesh, item: Held) -> Contender:
     """The write that an item's stamp names: a put, or the delete that marked it."""
-    return Contender(item.version, None if item.kind is StampKind.MARK else item.bare)
+    return Contender(item.version, None if item.kind is StampKind.MARK else mesh.bare(item))
 
 
-def unversioned_write(item: Held) -> Contender:
+def unversioned_write(mesh: Mesh, item: Held) -> Contender:
     """The local write that made an item what it is, and that was not stamped yet."""
-    return Contender(None, item.bare)
+    return Contender(None, mesh.bare(item))
 
 
 def delete_of(tombstone: Tombstone) -> Contender:

@@ -8,9 +8,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-import msgspec
-
 from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image, unreserved
 from replicator.domain.modes.requests import (
     At,
     DeleteMarked,
@@ -66,15 +65,20 @@ class Mesh:
         return Write(
             key=record.key,
             region=self.home,
-            sequence=write_sequence(self.generation, record.number),
-            micros=round(record.created_at * _MICROS),
+            sequence=write_sequence(self.generation, int(record.rank)),
+            micros=record.micros or round(record.created_at * _MICROS),
             by_ttl=record.by_ttl,
             old=held(record.old, self.policy.attribute),
             new=held(record.new, self.policy.attribute),
         )
 
+    def bare(self, item: Held) -> Image:
+        """The item as it is sent to other regions: without stamp and reserved attributes."""
+        return unreserved(item.image, self.policy.attribute)
 
-class Write(msgspec.Struct, frozen=True):
+
+@dataclass(frozen=True, slots=True)
+class Write:
     """One physical write to an item: what was there, what is there now, and its place in its region's stream."""
 
     key: ItemKey

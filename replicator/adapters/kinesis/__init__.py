@@ -1,0 +1,1 @@
+"""Kinesis Data Streams for DynamoDB as a source of changes."""
