@@ -24,6 +24,7 @@ from replicator.operations.uninstall import (
     forget,
     is_clean,
     kept,
+    make_way,
     plan_uninstall,
     refuse_running,
 )
@@ -67,6 +68,7 @@ def uninstall_rule(config: Path | None, request: UninstallRequest, *, dry_run: b
             return _Done(plan)
         ask(f"Remove all this? Rule {rule.name} cannot go on afterwards, only begin anew.", yes=yes)
         await refuse_running(group, rule, plan.written)
+        await make_way(group, plan, by=who())
         jobs = await _clean(group, plan, as_json=as_json)
         return _Done(plan, jobs, await forget(group, plan) if is_clean(jobs) else None)
 
@@ -112,6 +114,8 @@ def _show(plan: UninstallPlan) -> None:
     )
     for table in plan.left_out:
         sys.stdout.write(f"Table {table} was written by the rule once and is not in its configuration: it stays.\n")
+    for job in plan.cancels:
+        sys.stdout.write(f"Job {job} of the rule is not over: it is cancelled.\n")
     for job in plan.begun:
         sys.stdout.write(
             f"Job {job} was interrupted and goes on. If the rule ran since, cancel it (`replicator jobs cancel {job}`)"

@@ -24,7 +24,7 @@ from replicator.engine.copying.uninstalling import SIDE_TABLE
 from replicator.operations.bootstrap import READ_BYTES, described, quarter, units_of
 from replicator.operations.gaps import list_gaps
 from replicator.operations.group import ALIVE, rule_named
-from replicator.operations.jobs import new_job_id, submit
+from replicator.operations.jobs import cancel, new_job_id, submit
 from replicator.operations.parked_rows import open_rows
 from replicator.operations.rules import forget_rows
 from replicator.operations.worker_status import ask_all, by_worker
@@ -71,7 +71,10 @@ class TablePlan:
 
 @dataclass(frozen=True, slots=True)
 class UninstallPlan:
-    """What is removed. `begun`: jobs that were interrupted and go on; `left_out`: tables that stay as they are."""
+    """What is removed. `begun`: jobs that were interrupted and go on; `left_out`: tables that stay as they are.
+
+    `cancels`: other jobs of the rule, which are not over and which no worker is at work on.
+    """
 
     rule: RuleName
     tables: Sequence[TablePlan]
@@ -80,6 +83,7 @@ class UninstallPlan:
     parked: int
     earlier_jobs: int
     begun: Sequence[str]
+    cancels: Sequence[str]
     left_out: Sequence[str]
     jobs: Sequence[Job]
     rules: Sequence[RuleSettings] = field(repr=False)
@@ -93,7 +97,7 @@ class UninstallPlan:
     @property
     def shown(self) -> dict[str, Any]:
         """The plan for a document."""
-        names = ("rule", "tables", "streams", "gaps", "parked", "earlier_jobs", "begun", "left_out")
+        names = ("rule", "tables", "streams", "gaps", "parked", "earlier_jobs", "begun", "cancels", "left_out")
         return {name: getattr(self, name) for name in names}
 
 
@@ -111,6 +115,7 @@ async def plan_uninstall(group: Group, request: UninstallRequest, *, by: str) ->
     left_out = [place_name(*place) for place in await KnownTables(group.table).of_rule(name) if place not in written]
     jobs = await group.jobs.jobs()
     begun = {job.table: job for job in jobs if _is_of(job, name) and job.state.is_open}
+    cancels = _under_way(jobs, name)
     tables: list[TablePlan] = []
     planned: list[Job] = []
     for each in rules:
@@ -128,8 +133,9 @@ async def plan_uninstall(group: Group, request: UninstallRequest, *, by: str) ->
         [stored.stream.where for stored in await group.streams() if name in stored.rules],
         len(await list_gaps(group, name)),
         len(await open_rows(group, name)),
-        sum(job.rule == name and job not in begun.values() for job in jobs),
+        sum(job.rule == name and not job.state.is_open for job in jobs),
         [job.job_id for job in begun.values()],
+        [job.job_id for job in cancels],
         left_out,
         planned,
         rules,
@@ -138,6 +144,11 @@ async def plan_uninstall(group: Group, request: UninstallRequest, *, by: str) ->
 
 def _is_of(job: Job, rule: RuleName) -> bool:
     return job.kind is JobKind.UNINSTALL and job.rule == rule
+
+
+def _under_way(jobs: Sequence[Job], rule: str) -> list[Job]:
+    """Jobs of the rule that are not over and that write what is to be removed, or read it."""
+    return [job for job in jobs if job.rule == rule and job.state.is_open and job.kind is not JobKind.UNINSTALL]
 
 
 def _places(settings: Settings, rule: RuleSettings) -> list[tuple[RegionId, TableName, str]]:
@@ -232,7 +243,9 @@ def _claims(group: Group) -> SideTableClaims:
 
 
 async def refuse_running(group: Group, rule: RuleSettings, written: set[_Place] | None = None) -> bool:
-    """Refuse while a living worker runs the rule, or another one on its tables; returns whether any worker lives.
+    """Refuse while a living worker runs the rule, a job of it, or another one on its tables.
+
+    Returns whether any worker lives.
 
     A worker says at its admin address what it runs. One that does not answer is taken to run the rule, unless it is
     about to leave and reads nothing, as a command that does a job.
@@ -252,6 +265,13 @@ async def refuse_running(group: Group, rule: RuleSettings, written: set[_Place] 
             raise WorldMismatch(
                 f"Worker {worker} is alive and does not say which rules it runs.",
                 advice="Stop it, or run this where its admin server can be reached.",
+            )
+    for job in _under_way(await group.jobs.jobs(), rule.name):
+        owners = {segment.owner for segment in await group.jobs.segments(job.job_id)}
+        for at_work in sorted(worker for worker in living if worker in owners):
+            raise WorldMismatch(
+                f"Worker {at_work} is at work on job {job.job_id} ({job.kind}) of rule {rule.name}.",
+                advice=f"Wait for it, or `replicator jobs cancel {job.job_id}` and wait until that worker has ended.",
             )
     return bool(daemons) or any(not _is_idle(pulse) for pulse in living.values())
 
@@ -286,6 +306,12 @@ def _places_of(shown: Mapping[str, Any]) -> set[str]:
 
 
 # -- doing it ------------------------------------------------------------------------------------------------------
+
+
+async def make_way(group: Group, plan: UninstallPlan, *, by: str) -> None:
+    """Cancel the rule's other jobs."""
+    for job_id in plan.cancels:
+        await cancel(group, job_id, by)
 
 
 async def begin(group: Group, job: Job) -> Job:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -49,8 +52,8 @@ def left(world: World) -> World:
     return world
 
 
-def interrupted(world: World, job: str) -> None:
-    """The job of an uninstallation that rests."""
+def interrupted(world: World, job: str, kind: str = "uninstall") -> None:
+    """A job of the rule that rests."""
     document = {
         "targets": ["orders/replica/eu:orders"],
         "parts": [["eu:orders", 1, None], [f"eu:{SIDE}", 1, None]],
@@ -58,10 +61,28 @@ def interrupted(world: World, job: str) -> None:
         "by": "operator",
         "items": 8,
     }
-    texts = {"kind": "uninstall", "rule": "orders", "table": "orders", "state": "paused", "note": ""}
+    texts = {"kind": kind, "rule": "orders", "table": "orders", "state": "paused", "note": ""}
     texts["document"] = json.dumps(document)
     row(world, "jobs", f"job|{job}", created_at={"N": "1"}, **{name: {"S": text} for name, text in texts.items()})
     row(world, "jobs", "on|job|orders/replica/eu:orders", job={"S": job})
+
+
+@contextmanager
+def beating(beat: Callable[[], None]) -> Iterator[None]:
+    """A heartbeat that goes on meanwhile."""
+    ended = threading.Event()
+
+    def go_on() -> None:
+        while not ended.wait(0.5):
+            beat()
+
+    thread = threading.Thread(target=go_on)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 def rows(world: World) -> set[tuple[str, str]]:
@@ -114,6 +135,29 @@ def test_what_another_rule_needs_is_refused_and_stays(left: World) -> None:
     assert not any("_rep" in item for item in left.items("eu", "orders"))
     stream = {sk for pk, sk in rows(left) if pk == f"test|us|{STREAM}"}
     assert stream == {"shard|s1", "seat", "target|another/replica/eu:others"}
+
+
+def test_other_jobs_of_the_rule_are_cancelled_unless_a_worker_is_at_work_on_one(left: World) -> None:
+    interrupted(left, "b7", "bootstrap")
+    owned = {"owner": {"S": "w"}, "epoch": {"N": "1"}, "of": {"N": "1"}}
+    row(left, "job|b7", "segment|eu:orders|0000", **owned)
+    beat = 0
+
+    def live() -> None:
+        nonlocal beat
+        beat += 1
+        row(left, "workers", "w", beat={"N": str(beat)}, news={"N": "-1"}, admin={"S": ""})
+
+    live()
+    with beating(live):
+        refused = left.run("uninstall", "orders", "--yes")
+    assert refused.code == 78
+    assert "Worker w is at work on job b7 (bootstrap) of rule orders." in refused.errors
+    assert sum("_rep" in item for item in left.items("eu", "orders")) == 3
+    done = left.run("uninstall", "orders", "--yes", "--json")
+    assert done.code == 0, done.said
+    assert (done.json["plan"]["cancels"], done.json["plan"]["begun"]) == (["b7"], [])
+    assert not any("_rep" in item for item in left.items("eu", "orders"))
 
 
 def test_a_living_worker_that_runs_the_rule_is_named_and_one_that_runs_others_goes_on(world: World) -> None:
