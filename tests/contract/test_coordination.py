@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from replicator.domain.errors import LeaseLost
+from replicator.domain.gaps import OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
 from replicator.domain.shards.inheritance import Inherited
@@ -536,3 +537,71 @@ async def test_a_gap_that_grew_keeps_its_first_finding_and_must_be_acknowledged_
         await world.registry.record_gap(seen)
         assert await world.registry.acknowledged(seen)
         assert not any([await world.registry.acknowledged(replace(GAP, until=end)) for end in ends if end != until])
+
+
+# -- losses and their repairs --------------------------------------------------------------------------------------
+
+
+async def test_open_gaps_are_neither_accepted_nor_repaired_and_the_oldest_comes_first(world: World) -> None:
+    older, accepted, repaired = (
+        replace(GAP, shard_id=shard_id, found_at=at) for shard_id, at in ((S2, 900.25), (S3, 950.0), (S1, 960.0))
+    )
+    repaired = replace(repaired, target_id=BILLS_EU)
+    for gap in (GAP, older, accepted, repaired):
+        await world.registry.record_gap(gap)
+    await world.acknowledge(accepted)
+    assert await world.registry.close_gap(repaired, "r1", FOUND)
+    assert await world.registry.open_gaps() == [OpenGap(older, 900.25), OpenGap(GAP, 1000.0)]
+    assert await world.registry.acknowledged(repaired), "a target that waits goes on behind it"
+
+
+async def test_a_gap_names_the_job_that_repairs_it_while_it_is_open(world: World) -> None:
+    await world.registry.note_resync(GAP, "r0")
+    assert await world.registry.open_gaps() == [], "a note makes no gap"
+    await world.registry.record_gap(GAP)
+    for job in ("r1", "r2"):
+        await world.registry.note_resync(GAP, job)
+        assert await world.registry.open_gaps() == [OpenGap(GAP, 1000.0, job)]
+    assert not await world.registry.acknowledged(GAP)
+    await world.registry.record_gap(replace(GAP, found_at=2000.0))
+    assert await world.registry.open_gaps() == [OpenGap(GAP, 1000.0, "r2")], "found again, it is the same"
+
+
+async def test_a_gap_is_closed_once_and_only_as_it_was_seen(world: World) -> None:
+    assert not await world.registry.close_gap(GAP, "r1", FOUND), "it is not there"
+    await world.registry.record_gap(GAP)
+    longer = replace(GAP, until=Position("12"), found_at=2000.0)
+    await world.registry.record_gap(longer)
+    assert not await world.registry.close_gap(GAP, "r1", FOUND), "it has grown"
+    assert await world.registry.open_gaps() == [OpenGap(replace(GAP, until=Position("12")), 2000.0)]
+    assert await world.registry.close_gap(longer, "r1", FOUND)
+    assert not await world.registry.close_gap(longer, "r2", FOUND)
+    await world.registry.note_resync(longer, "r2")
+    assert await world.registry.open_gaps() == []
+    assert await world.gaps() == [replace(GAP, until=Position("12"))]
+
+
+async def test_a_repaired_gap_that_grows_is_open_again_and_wants_another_repair(world: World) -> None:
+    await world.registry.record_gap(GAP)
+    await world.registry.close_gap(GAP, "r1", FOUND)
+    grown = replace(GAP, until=None, found_at=2000.0)
+    await world.registry.record_gap(grown)
+    assert await world.registry.open_gaps() == [OpenGap(replace(GAP, until=None), 2000.0)]
+    assert not await world.registry.acknowledged(grown)
+    assert await world.registry.close_gap(grown, "r2", FOUND)
+
+
+async def test_a_gap_that_is_carried_over_is_as_old_and_in_the_same_hands(world: World) -> None:
+    await world.registry.record_gap(GAP)
+    await world.registry.record_gap(replace(GAP, until=END, found_at=2000.0))
+    await world.registry.note_resync(GAP, "r1")
+    await world.registry.carry_gaps_over(STREAM, ORDERS_EU, ORDERS_AP)
+    grown = replace(GAP, until=END)
+    carried = replace(grown, target_id=ORDERS_AP)
+    found = await world.registry.open_gaps()
+    assert sorted(found, key=lambda each: each.gap.target_id.text) == [
+        OpenGap(carried, 2000.0, "r1"),
+        OpenGap(grown, 2000.0, "r1"),
+    ]
+    assert await world.registry.close_gap(carried, "r2", FOUND)
+    assert await world.registry.open_gaps() == [OpenGap(grown, 2000.0, "r1")]

@@ -165,6 +165,10 @@ class MemoryRegistry:
                     if copy.gap_id not in self._gaps:
                         self._gaps[copy.gap_id] = copy
                         self._acknowledged |= {copy.gap_id} if gap.gap_id in self._acknowledged else set()
+                        if gap.gap_id in self._grown_at:
+                            self._grown_at[copy.gap_id] = self._grown_at[gap.gap_id]
+                        if gap.gap_id in self.resyncs:
+                            self.resyncs[copy.gap_id] = self.resyncs[gap.gap_id]
 
     async def acknowledged(self, gap: Gap) -> bool:
         """Whether an operator accepted the loss as it is."""
@@ -172,9 +176,10 @@ class MemoryRegistry:
             return gap.gap_id in self._acknowledged and self._gaps[gap.gap_id].until == gap.until
 
     async def open_gaps(self) -> list[OpenGap]:
-        """Every loss interval that is neither accepted nor repaired."""
+        """Every loss interval that is neither accepted nor repaired, oldest first."""
         async with self.faults.around("open_gaps"):
             found = [gap for gap in self.gaps if gap.gap_id not in self._acknowledged]
+            found.sort(key=lambda gap: (gap.found_at, gap.gap_id))
             return [
                 OpenGap(gap, self._grown_at.get(gap.gap_id, gap.found_at), self.resyncs.get(gap.gap_id))
                 for gap in found
