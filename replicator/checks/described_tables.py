@@ -50,6 +50,8 @@ class Table:
     stream_view: str | None
     size: int = 0
     """Bytes, as of some hours ago."""
+    key_arn: str | None = None
+    """The key of KMS that encrypts it; None when that is one that AWS owns."""
 
     @property
     def account(self) -> str:
@@ -152,6 +154,7 @@ def parse_table(described: Mapping[str, Any]) -> Table:
         stream_arn=described.get("LatestStreamArn") if stream.get("StreamEnabled") else None,
         stream_view=stream.get("StreamViewType") if stream.get("StreamEnabled") else None,
         size=int(described.get("TableSizeBytes", 0)),
+        key_arn=(described.get("SSEDescription") or {}).get("KMSMasterKeyArn"),
     )
 
 

@@ -63,7 +63,7 @@ async def _look(place: Place, names: list[str], *, thorough: bool) -> RegionWorl
     refused, skew = await _greet(place, names[0])
     if isinstance(refused, Unreachable | WorldMismatch):
         return RegionWorld(region, down=refused)
-    account, identity_error = await _identity(place) if thorough else (None, None)
+    account, identity_error = await account_of(place) if thorough else (None, None)
     if isinstance(refused, AccessRefused) and isinstance(identity_error, AccessRefused):
         return RegionWorld(region, down=refused, identity_error=identity_error, skew_seconds=skew)
     slots = asyncio.Semaphore(_AT_ONCE)
@@ -135,7 +135,8 @@ def _skew(date: str, before: float, after: float) -> float | None:
     return (before + after) / 2 - theirs
 
 
-async def _identity(place: Place) -> tuple[str | None, ReplicatorError | None]:
+async def account_of(place: Place) -> tuple[str | None, ReplicatorError | None]:
+    """The account of a region's identity, or why it is not known."""
     what = f"GetCallerIdentity for region {place.region_id}"
     try:
         async with place.sts() as sts:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from replicator.cli import copying_commands
+from replicator.cli import configuration_commands, copying_commands
 from replicator.cli.demo import demo
 from replicator.cli.operator_commands import add_to
 from replicator.cli.options import Config, EntryId, Json, Key, Kind, Limit, OnlyRule, RuleName, Since, Table, Yes
@@ -80,16 +80,17 @@ def check(
     context: typer.Context,
     config: Config = None,
     offline: Annotated[bool, typer.Option("--offline", help="Look at the file only, not at the network.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Only what failed.")] = False,
     json: Json = False,
 ) -> None:
     """Compare the configuration with the world.
 
-    One row per fact, and what to do about each failure. Exit code 0: nothing failed; 69: something needed does not
-    answer; 78: configuration or world is wrong.
+    The first line says what failed; then one row per fact, failures last, and what to do about each. Exit code 0:
+    nothing failed; 69: something needed does not answer; 78: configuration or world is wrong.
     """
     from replicator.cli.check import check_world
 
-    raise typer.Exit(check_world(config or context.obj, offline=offline, as_json=json))
+    raise typer.Exit(check_world(config or context.obj, offline=offline, failed=failed, as_json=json))
 
 
 @app.command()
@@ -117,20 +118,26 @@ app.command()(demo)
 
 
 @app.command()
-def status(
+def status(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     config: Config = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Finished shards, and tables no longer read, too.")] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Every column, and reasons whole.")] = False,
+    problems: Annotated[bool, typer.Option("--problems", help="Only what is wrong, with everything of it.")] = False,
     json: Json = False,
 ) -> None:
-    """Position and lag of every shard and target.
+    """What is wrong, what helps, and how far every target is.
 
-    Reads the coordination table, so it works when every daemon is dead, and the admin server when that answers.
+    The first line is the verdict. Reads the coordination table, so it works when every daemon is dead, and the admin
+    servers of workers when they answer. Exit code 0: healthy; 1: there are problems; 69: it cannot be known.
     """
     from replicator.cli.status import show_status
+    from replicator.cli.status_screen import Shown
 
-    raise typer.Exit(show_status(config or context.obj, watch=watch, everything=everything, as_json=json))
+    path = config or context.obj
+    shown = Shown(path, everything=everything, wide=wide, problems=problems)
+    raise typer.Exit(show_status(shown, again=watch, as_json=json))
 
 
 @app.command()
@@ -307,6 +314,7 @@ def conflicts_promote(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 add_to(app)
 copying_commands.add_to(app)
+configuration_commands.add_to(app)
 
 
 @app.command()

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from replicator.domain.plain_text import on_one_line
@@ -12,11 +16,13 @@ from replicator.operations.documents import document
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from rich.console import RenderableType
     from rich.table import Table
 
     from replicator.domain.progress import Position
 
-_STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim", "blocked": "red"}
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim", "blocked": "red", "held": "red"}
+_GAP, _NARROWEST, _NARROWEST_CELL = 2, 40, 6
 
 
 def print_json(value: Any) -> None:
@@ -31,6 +37,22 @@ def note(sentence: str) -> None:
     sys.stderr.write(f"replicator: {sentence}\n")
 
 
+def program() -> str:
+    """How this program was called, for commands that are shown so that they work as they stand."""
+    called = sys.argv[0]
+    if Path(called).name != "replicator":
+        return f"{sys.executable} -m replicator" if Path(called).name == "__main__.py" else "replicator"
+    found = shutil.which("replicator")
+    return "replicator" if found and Path(found).resolve() == Path(called).resolve() else shlex.quote(called)
+
+
+def as_typed(command: str, config: Path | None) -> str:
+    """A command as it works here: called as this one was, with the configuration that this one was given."""
+    name, _, rest = command.partition(" ")
+    given = "" if config is None else f" -c {shlex.quote(str(config))}"
+    return f"{program() if name == 'replicator' else name} {rest}{given}"
+
+
 def shown_time(moment: datetime | None) -> str:
     """A time for people; nothing when it is not known."""
     return "" if moment is None else moment.isoformat(timespec="seconds")
@@ -41,31 +63,105 @@ def shown_position(position: Position | None, nothing: str = "none") -> str:
     return nothing if position is None else position.text
 
 
-def print_rows(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table for people, where a first cell is shown once, or tab-separated lines in a pipe."""
-    if sys.stdout.isatty():
-        from rich.console import Console
+def print_rows(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, one_line: bool = False, wide: bool = False
+) -> None:
+    """A table for people, where a first cell is shown once, or tab-separated lines in a pipe.
 
-        Console().print(rich_table(columns, _shown_once(rows)))
+    `one_line`: on a terminal an entry is one line, as `rich_table` says. `wide`: as wide as it must be.
+    """
+    if sys.stdout.isatty():
+        table = rich_table(columns, shown_once(rows), width=None if wide else width(), one_line=one_line or wide)
+        show(table)
     else:
-        for row in [columns, *rows]:
+        for row in [[column.partition(":")[0] for column in columns], *rows]:
             sys.stdout.write("\t".join(map(on_one_line, row)) + "\n")
 
 
-def _shown_once(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+def wrapped(text: str, indent: str) -> list[str]:
+    """A sentence in lines that fit the terminal."""
+    return textwrap.wrap(text, width() - 1, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def show(what: RenderableType) -> None:
+    """Something of rich on standard output; beyond the terminal's width as it is."""
+    from rich.console import Console
+
+    Console(soft_wrap=True).print(what, crop=False, overflow="ignore")
+
+
+def width() -> int:
+    """How many columns the terminal has."""
+    return max(_NARROWEST, shutil.get_terminal_size((80, 24)).columns)
+
+
+def shown_once(rows: Iterable[Sequence[str]]) -> Iterator[Sequence[str]]:
+    """Rows whose first cell is left out where it repeats."""
     before = None
     for first, *rest in rows:
         yield ["" if first == before else first, *rest]
         before = first
 
 
-def rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
-    """A table for a terminal; words for a state are coloured."""
+def rich_table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, width: int | None = None, one_line: bool = False
+) -> Table:
+    """A table for a terminal of some width, None: any; words for a state are coloured.
+
+    A column's name may bear a rank (`owner:2`). `one_line`: an entry is one line; where the terminal is too narrow the
+    columns of the highest rank are left out first, those of none never, and then the widest cells are cut. Otherwise
+    cells are folded.
+    """
     from rich import box
     from rich.table import Column, Table
     from rich.text import Text
 
-    table = Table(*(Column(name, overflow="fold") for name in columns), box=box.SIMPLE_HEAD, pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(on_one_line(cell), style=_STYLES.get(cell, "")) for cell in row))
+    cells = [[on_one_line(cell) for cell in row] for row in rows]
+    names = [name.partition(":")[0] for name in columns] or [""] * max(map(len, cells), default=0)
+    ranks = [int(name.partition(":")[2] or 0) for name in columns] or [0] * len(names)
+    natural = _natural(names, cells)
+    kept = _kept(ranks, natural, width) if one_line else list(range(len(names)))
+    widths = _cut([natural[index] for index in kept], width) if one_line else [None] * len(kept)
+    table = Table(
+        *(
+            Column(names[index], overflow="ellipsis" if one_line else "fold", no_wrap=one_line, width=cell)
+            for index, cell in zip(kept, widths, strict=True)
+        ),
+        box=box.SIMPLE_HEAD,
+        show_header=bool(columns),
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, _GAP - 1, 0, 0),
+    )
+    for row in cells:
+        table.add_row(*(Text(row[index], style=_STYLES.get(row[index].partition(":")[0], "")) for index in kept if row))
     return table
+
+
+def _natural(names: Sequence[str], cells: Iterable[Sequence[str]]) -> list[int]:
+    """The widths that columns would have."""
+    from rich.cells import cell_len
+
+    widths = [cell_len(name) for name in names]
+    for row in cells:
+        widths[: len(row)] = [max(known, cell_len(cell)) for known, cell in zip(widths, row, strict=False)]
+    return widths
+
+
+def _kept(ranks: Sequence[int], natural: Sequence[int], width: int | None) -> list[int]:
+    """The columns that fit, by index."""
+    kept = list(range(len(ranks)))
+    while width is not None and _GAP * (len(kept) - 1) + sum(natural[index] for index in kept) > width:
+        least = max(kept, key=lambda index: ranks[index])
+        if ranks[least] == 0:
+            break
+        kept.remove(least)
+    return kept
+
+
+def _cut(natural: Sequence[int], width: int | None) -> list[int | None]:
+    """Widths that fit: the widest columns give most."""
+    widths = list(natural)
+    while width is not None and _GAP * (len(widths) - 1) + sum(widths) > width and max(widths) > _NARROWEST_CELL:
+        widths[widths.index(max(widths))] -= 1
+    return list(widths)

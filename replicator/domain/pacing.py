@@ -14,6 +14,9 @@ _FIRST = 64
 _LATELY = 100
 """How many answers decide whether a table throttles."""
 
+MOSTLY = _LATELY // 2
+"""More throttles than this among them are most of them."""
+
 _ROUNDS_TO_CEILING = 32
 """In so many rounds of requests that are all taken a limit grows by the whole ceiling."""
 

@@ -10,6 +10,7 @@ from replicator.domain.presence import Standing
 from replicator.observability import jobs, paced_tables
 from replicator.observability.readiness import unready
 from replicator.observability.target_states import READ_HERE
+from replicator.observability.worker_verdict import verdict_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,7 +40,7 @@ def shown(board: Board) -> dict[str, Any]:
             shards.setdefault((rule, shard.stream.region, shard.stream.table), []).append(
                 _shard(board, shard, rule, now)
             )
-    return {
+    document = {
         "group": board.group,
         "worker": board.worker,
         "draining": board.draining,
@@ -57,6 +58,7 @@ def shown(board: Board) -> dict[str, Any]:
         "sweeps": jobs.shown_sweeps(board),
         "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],
     }
+    return {**verdict_of(document, board), **document}
 
 
 def _standing(board: Board) -> Iterator[Figure]:
@@ -159,6 +161,7 @@ def _region(board: Board, rule: Rule, region: RegionId) -> dict[str, Any]:
     return {
         "region": region,
         "standing": Standing.HERE if state is None else state.standing,
+        "reason": None if state is None or state.standing is Standing.HERE else state.reason,
         "why": "" if state is None or state.standing is Standing.HERE else state.why,
         "seconds": 0.0 if state is None else round(board.clock.monotonic() - since, 1),
         "keys": None if rows is None else rows.keys,

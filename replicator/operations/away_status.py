@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.domain.errors import ReplicatorError, TableMissing
 from replicator.domain.owed_keys import OwedFor
-from replicator.domain.presence import Standing
+from replicator.domain.presence import Reason, Standing
 from replicator.operations.parked_rows import Silent, tables_of
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class RegionStatus:
     keys: int
     more: bool
     oldest_seconds: float | None
+    rebuild: bool = False
+    """Whether it missed so much that its table must be made anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,4 +126,5 @@ def _joined(
         keys=sum(each.keys for each in owed),
         more=any(each.more for each in owed),
         oldest_seconds=max(ages, default=None),
+        rebuild=told is not None and told.get("reason") == Reason.OVERDUE,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Mapping
 from decimal import Decimal, DecimalException
 from typing import Any
@@ -23,7 +24,7 @@ class KeyInvalid(ReplicatorError):
 
 
 def parse_key(text: str, schema: tuple[tuple[str, str], ...]) -> ItemKey:
-    """A key from plain JSON, DynamoDB JSON or, for a simple key, its bare value.
+    """A key from plain JSON, DynamoDB JSON, as it is shown (`pk=a, sk=1`) or, for a simple key, its bare value.
 
     `schema` holds (attribute, type), the hash key first.
     """
@@ -51,6 +52,9 @@ def _mapping(text: str, schema: tuple[tuple[str, str], ...], advice: str) -> Map
             decoded = None
         if isinstance(decoded, dict):
             return decoded
+    shown = re.fullmatch(", ".join(f"{re.escape(name)}=(.*)" for name in sorted(name for name, _ in schema)), text)
+    if shown is not None:
+        return dict(zip(sorted(name for name, _ in schema), shown.groups(), strict=True))
     if len(schema) != 1:
         raise KeyInvalid(f"The key {text} is not JSON.", advice=advice)
     return {schema[0][0]: text}

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from replicator.domain.pacing import MOSTLY
+
 
 @dataclass(frozen=True, slots=True)
 class ThrottledTable:
@@ -36,10 +38,6 @@ class PacingStatus:
     slowed: list[SlowedRule]
 
 
-_MOST = 50
-"""Of the last hundred answers."""
-
-
 def pacing_status(daemons: Iterable[Mapping[str, Any]]) -> PacingStatus:
     """From what workers answer. Tables of one rule in one region share its bound, so a worker tells it once."""
     throttled = []
@@ -47,7 +45,7 @@ def pacing_status(daemons: Iterable[Mapping[str, Any]]) -> PacingStatus:
     for daemon in daemons:
         worker = str(daemon.get("worker"))
         for table in daemon.get("writes", ()):
-            low = [kind for kind, count in table["throttled_lately"].items() if count > _MOST]
+            low = [kind for kind, count in table["throttled_lately"].items() if count > MOSTLY]
             if low:
                 allowed = min(table["limits"][kind] for kind in low)
                 throttled.append(ThrottledTable(worker, table["rule"], table["region"], table["table"], allowed))

@@ -7,9 +7,9 @@ heartbeats name, as far as they answer and are of the same group.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.coordination import Pause, StoredStream
@@ -23,11 +23,23 @@ from replicator.domain.shards.standstill import Observed, explain, waits
 from replicator.domain.targets import TargetId
 from replicator.operations.away_status import RegionStatus, away_status
 from replicator.operations.gaps import ListedGap, list_gaps
+from replicator.operations.group import ALIVE
+from replicator.operations.group_status import (
+    FINISHED,
+    GroupStatus,
+    RuleStatus,
+    ShardStatus,
+    SourceTable,
+    TargetStatus,
+    WaitStatus,
+    WorkerStatus,
+)
 from replicator.operations.jobs import ListedJob, list_jobs, with_rates
-from replicator.operations.lag_status import Reached, RuleTarget, reached, rounded, summed_up
-from replicator.operations.pacing_status import PacingStatus, pacing_status
+from replicator.operations.lag_status import Reached, reached, rounded, summed_up
+from replicator.operations.pacing_status import pacing_status
 from replicator.operations.parked_rows import Silent, open_rows
 from replicator.operations.parked_status import ParkedStatus, parked_status
+from replicator.operations.problems import with_verdict
 from replicator.operations.worker_status import Live, ask_all, by_worker, chosen_of, held_of, live_of
 from replicator.settings.compiled_rules import rule_per_source
 
@@ -38,109 +50,7 @@ if TYPE_CHECKING:
     from replicator.operations.group import Group
     from replicator.settings import RuleSettings, Settings
 
-FINISHED = "finished"
 _TABLE_LEFT = "table no longer read"
-
-
-@dataclass(frozen=True, slots=True)
-class TargetStatus:
-    """Where a target stands on a shard: as stored, and as the worker says that reads it. `blocked`: what stops it."""
-
-    target: TargetId
-    region: str | None
-    checkpoint: str | None
-    position: str | None
-    lag_seconds: float | None
-    seconds_since_progress: float | None
-    counts: Mapping[str, int]
-    blocked: Mapping[str, Any] | None
-    retention_left_seconds: float | None = None
-    applied_through: datetime | None = None
-    """Every change of the shard from a second before this is applied, as rows and heartbeats say; None: not known."""
-    state: str | None = None
-    """How it stands there, as a worker says that does not read it."""
-
-
-@dataclass(frozen=True, slots=True)
-class WaitStatus:
-    """Why a shard is not read for a rule."""
-
-    why: str
-    reason: str
-    remedy: str
-
-
-@dataclass(frozen=True, slots=True)
-class ShardStatus:
-    """A shard of a rule; `over`: why it is not read any more, None when it is read or to be read.
-
-    `waits`: why it is not read for the rule now, as the stored rows show. What is None beside that is not known: the
-    shard is seen by a worker only.
-    """
-
-    shard: str
-    region: str | None
-    table: str | None
-    stream: str | None
-    owner: str | None
-    epoch: int | None
-    over: str | None
-    waits: WaitStatus | None
-    targets: Sequence[TargetStatus]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceTable:
-    """A table that a rule reads."""
-
-    region: str
-    table: str
-
-
-@dataclass(frozen=True, slots=True)
-class RuleStatus:
-    """A rule and every shard that it reads or read."""
-
-    name: str
-    mode: str
-    sources: Sequence[SourceTable]
-    shards: Sequence[ShardStatus]
-    paused: bool
-    targets: Sequence[RuleTarget]
-    held: Sequence[Mapping[str, Any]]
-    """What of it is held, and why, as living workers say."""
-
-
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """A worker that has a heartbeat; `daemon`: what its admin server says but for its rules, None without an answer."""
-
-    worker: WorkerId
-    heartbeat: int
-    admin: str
-    daemon: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class GroupStatus:
-    """A whole group. `unconfigured`: rules that have progress and are not configured; `unreadable`: rows left out."""
-
-    group: str
-    daemon: Mapping[str, Any] | None
-    coordination_error: str | None
-    workers: Sequence[WorkerStatus]
-    rules: Sequence[RuleStatus]
-    gaps: Sequence[ListedGap]
-    parked: Sequence[ParkedStatus]
-    regions: Sequence[RegionStatus]
-    """Regions that rest, are away, or are owed keys that they missed."""
-    pacing: PacingStatus
-    jobs: Sequence[ListedJob]
-    """Work over whole tables that is not over."""
-    unconfigured: Sequence[str]
-    unreadable: Sequence[str]
-    unanswered: Sequence[str]
-    """Regions whose tables did not answer, so that what they hold is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +66,7 @@ class _Stored:
     resting: Sequence[Pause] = ()
     jobs: Sequence[ListedJob] = ()
     silent: Silent = field(default_factory=dict)
+    alive: int = 0
 
 
 async def status(group: Group) -> GroupStatus:
@@ -168,8 +79,16 @@ async def status(group: Group) -> GroupStatus:
     parked = parked_status(rows, silent, daemons.values())
     regions = await away_status(group, daemons, stored.resting, silent)
     jobs = stored.jobs if trouble is not None else with_rates(stored.jobs, daemons)
-    found = replace(stored, parked=parked, silent=silent, regions=regions, jobs=jobs)
-    return _joined(group.settings, found, daemons, trouble)
+    alive = len(daemons) if daemons or trouble is not None else await _alive(group, stored.pulses)
+    found = replace(stored, parked=parked, silent=silent, regions=regions, jobs=jobs, alive=alive)
+    sentences = {region: error.sentence for region, error in silent.items()}
+    return with_verdict(_joined(group.settings, found, daemons, trouble), group.settings, sentences)
+
+
+async def _alive(group: Group, pulses: Mapping[WorkerId, Pulse]) -> int:
+    """How many heartbeats move, where no worker answers."""
+    staying = {worker: pulse for worker, pulse in pulses.items() if not pulse.leaving}
+    return sum(state == ALIVE for state in (await group.living(staying, staying)).values())
 
 
 async def _ask_table(group: Group) -> tuple[_Stored, ReplicatorError | None]:
@@ -203,12 +122,7 @@ def _joined(
         group=settings.group,
         daemon=None if first is None else _without_rules(first),
         coordination_error=None if trouble is None else trouble.sentence,
-        workers=[
-            WorkerStatus(
-                worker, pulse.beat, pulse.admin, _without_rules(daemons[worker]) if worker in daemons else None
-            )
-            for worker, pulse in sorted(stored.pulses.items())
-        ],
+        workers=[_worker(worker, pulse, daemons.get(worker)) for worker, pulse in sorted(stored.pulses.items())],
         rules=[
             _rule(
                 settings,
@@ -217,6 +131,7 @@ def _joined(
                 live_of(daemons, owners, rule.name, lost=trouble is not None),
                 chosen=chosen.get(rule.name),
                 paused=rule.name in paused,
+                pause=next((each for each in stored.pauses if each.rule == rule.name), None),
                 held=held_of(daemons, rule.name),
             )
             for rule in settings.rules
@@ -231,6 +146,8 @@ def _joined(
             *(problem.sentence for stream in stored.streams for problem in stream.problems),
             *(f"region {region}: {error.sentence}" for region, error in sorted(stored.silent.items())),
         ],
+        resting=stored.resting,
+        alive=stored.alive,
         unanswered=sorted(region for region, error in stored.silent.items() if error.exit_code == EXIT_UNREACHABLE),
     )
 
@@ -243,6 +160,7 @@ def _rule(  # noqa: PLR0913 - what is known of it, given once
     *,
     chosen: set[str] | None,
     paused: bool,
+    pause: Pause | None,
     held: Sequence[Mapping[str, Any]],
 ) -> RuleStatus:
     told = {worker: pulse.through for worker, pulse in stored.pulses.items()}
@@ -272,7 +190,16 @@ def _rule(  # noqa: PLR0913 - what is known of it, given once
         paused=paused,
         targets=targets,
         held=held,
+        paused_seconds=None if pause is None else round(max(0.0, time.time() - pause.paused_at), 1),
+        pause_note="" if pause is None else pause.note,
     )
+
+
+def _worker(worker: WorkerId, pulse: Pulse, daemon: Mapping[str, Any] | None) -> WorkerStatus:
+    if daemon is None:
+        return WorkerStatus(worker, pulse.beat, pulse.admin, None)
+    rules = {rule["name"] for rule in daemon.get("rules", ())} | {each["rule"] for each in daemon.get("choices", ())}
+    return WorkerStatus(worker, pulse.beat, pulse.admin, _without_rules(daemon), sorted(rules))
 
 
 def _without_rules(daemon: Mapping[str, Any]) -> dict[str, Any]:
@@ -342,6 +269,7 @@ def _target(
         blocked=live.get("blocked"),
         retention_left_seconds=figures.get("retention_left_seconds"),
         applied_through=None if standing is None or row is None else standing.through(target, row.shard_id),
+        stalled=live.get("stalled"),
         state=live.get("state"),
     )
 

@@ -28,7 +28,6 @@ class Endpoints(Frozen):
 
     dynamodb: Endpoint | None = None
     streams: Endpoint | None = None
-    kinesis: Endpoint | None = None
     sts: Endpoint | None = None
     s3: Endpoint | None = Field(default=None, description="where exports lie")
 

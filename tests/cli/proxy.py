@@ -9,7 +9,7 @@ import argparse
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import formatdate
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -36,9 +36,12 @@ class _Handler(BaseHTTPRequestHandler):
         request = urllib.request.Request(self.server.upstream + self.path, data=body, headers=headers)
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
-                self._answer(answer.status, answer.read())
+                status, answered = answer.status, answer.read()
         except urllib.error.HTTPError as error:
-            self._answer(error.code, error.read())
+            status, answered = error.code, error.read()
+        if self.server.after is not None:
+            self.server.after(headers, body, answered)
+        self._answer(status, answered)
 
     def _answer(self, status: int, body: bytes) -> None:
         self.send_response_only(status)
@@ -74,6 +77,7 @@ class DenyingServer(ThreadingHTTPServer):
         self.ahead_seconds = 0.0
         self.page = b""
         self.before: Callable[[str], None] | None = None
+        self.after: Callable[[Mapping[str, str], bytes, bytes], None] | None = None  # headers, body, answer
         self.status = 200
 
     @property

@@ -328,13 +328,14 @@ def test_status_tells_positions_and_owners_when_every_daemon_is_dead(world: Worl
     world.sound()
     progress(world, "orders")
     answer = world.run("status", "--json")
-    assert answer.code == 0
+    assert answer.code == 1
+    assert [problem["kind"] for problem in answer.json["problems"]] == ["no_worker"]
     (shard,) = answer.json["rules"][0]["shards"]
     assert (shard["shard"], shard["owner"], shard["epoch"]) == ("s1", "w1", 3)
     assert shard["targets"][0]["position"] == "42"
     assert shard["targets"][0]["lag_seconds"] is None
     plain = world.run("status")
-    assert "orders\teu:orders\ts1\tw1\t3\t42" in plain.output
+    assert "orders\teu\ts1\tw1\t3\t42" in plain.output
     assert "no daemon of this group answers" in plain.errors
 
 
@@ -381,7 +382,10 @@ def test_a_corrupt_row_is_told_with_its_remedy_and_hides_nothing(world: World) -
     (sentence,) = answer.failures()
     assert "shard|s2" in sentence
     assert "Delete the row: its shard is then read again" in sentence
-    assert world.run("status").code == 0
+    assert [problem["kind"] for problem in world.run("status", "--json").json["problems"]] == [
+        "no_worker",
+        "unreadable",
+    ]
 
 
 @pytest.mark.servers

@@ -71,7 +71,11 @@ def test_nine_rules_run_beside_one_with_a_table_that_is_not_there(world: World) 
         assert "typo on ordesr is held: Table ordesr in us does not exist." in (daemon.answers("/readyz") or "")
         assert metric(daemon) == {("typo", "missing")}
         shown = world.run("status")
-        assert "rule typo is held: Table ordesr in us does not exist. Create it" in shown.said
+        assert shown.code == 1
+        verdict, problem, why, *_ = shown.output.splitlines()
+        assert verdict == "1 problem: typo is held (missing)"
+        assert problem == "  typo is held (missing): replicator check --failed"
+        assert why.strip().startswith("Table ordesr in us does not exist. Create it")
         (line,) = [line for line in shown.output.splitlines() if line.startswith("typo\t")]
         assert line.rpartition("\t")[2].startswith("held: Table ordesr in us does not exist. Create it, or correct")
         (row,) = next(each for each in world.run("status", "--json").json["rules"] if each["name"] == "typo")["held"]

@@ -19,6 +19,9 @@ NUMBER = (("id", "N"),)
         ('{"id": 1e2}', NUMBER, (("id", "N", "100"),)),
         ("-0.5e-3", NUMBER, (("id", "N", "-0.0005"),)),
         ("plain text", (("name", "S"),), (("name", "S", "plain text"),)),
+        ("pk=a, b=c, sk=7", BOTH, (("pk", "S", "a, b=c"), ("sk", "N", "7"))),
+        ("id=10", NUMBER, (("id", "N", "10"),)),
+        ("name", (("name", "S"),), (("name", "S", "name"),)),
         ("AAE=", (("raw", "B"),), (("raw", "B", "AAE="),)),
     ],
 )

@@ -7,8 +7,7 @@ fenced and counted by the caller.
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,6 @@ from replicator.adapters.aws.wire import Wire
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodbstreams.client import DynamoDBStreamsClient
-    from types_aiobotocore_kinesis.client import KinesisClient
 
     from replicator.settings import Region
 
@@ -47,22 +45,6 @@ Fallback = Callable[[str, str], None]
 """Called with a region's id and the reason when the stock client serves in place of the lean transport."""
 
 
-class KinesisCalls:
-    """The client of Kinesis and its calls with bodies of ours, made when they are first asked for: most have none."""
-
-    def __init__(self, opens: Callable[[], Awaitable[tuple[KinesisClient, Wire]]]) -> None:
-        self._opens = opens
-        self._opened: tuple[KinesisClient, Wire] | None = None
-        self._turn = asyncio.Lock()
-
-    async def opened(self) -> tuple[KinesisClient, Wire]:
-        """Both; nothing is sent by that."""
-        async with self._turn:
-            if self._opened is None:
-                self._opened = await self._opens()
-            return self._opened
-
-
 @dataclass(frozen=True, slots=True)
 class Place:
     """The clients of one configured region."""
@@ -75,7 +57,6 @@ class Place:
     """Calls of `dynamodb` with bodies of ours."""
     records: Wire
     """Calls of `streams` with bodies of ours."""
-    kinesis: KinesisCalls
     sts: Callable[[], Any]
     """Opens an STS client of this region's identity, for `check`."""
     s3: Callable[[], Any]
@@ -139,11 +120,6 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
         streams = await stack.enter_async_context(
             client("dynamodbstreams", settings.endpoints.streams, most_of_streams)
         )
-
-        async def open_kinesis() -> tuple[KinesisClient, Wire]:
-            kinesis = await stack.enter_async_context(client("kinesis", settings.endpoints.kinesis, most_of_streams))
-            return kinesis, calls(kinesis, most_of_streams)
-
         yield Place(
             region_id=region_id,
             settings=settings,
@@ -151,7 +127,6 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
             streams=streams,
             items=calls(dynamodb, connections),
             records=calls(streams, most_of_streams),
-            kinesis=KinesisCalls(open_kinesis),
             sts=lambda: client("sts", settings.endpoints.sts),
             s3=lambda: client("s3", settings.endpoints.s3, _OBJECTS_AT_ONCE),
             beside=lambda most: client("dynamodb", settings.endpoints.dynamodb, most),

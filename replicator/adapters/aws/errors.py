@@ -37,7 +37,6 @@ _THROTTLES = frozenset(
         "ThrottlingError",
         "Throttling",
         "RequestLimitExceeded",
-        "KMSThrottlingException",
         "LimitExceededException",
         "TooManyRequestsException",
     }
@@ -64,13 +63,7 @@ CREDENTIAL_CODES = frozenset(
 )
 """Answers to credentials that are unknown, over, or not what they were: others may be at hand by now."""
 
-_REFUSALS = CREDENTIAL_CODES | {
-    "AccessDenied",
-    "AccessDeniedException",
-    "NotAuthorized",
-    "OptInRequired",
-    "KMSAccessDeniedException",
-}
+_REFUSALS = CREDENTIAL_CODES | {"AccessDenied", "AccessDeniedException", "NotAuthorized", "OptInRequired"}
 
 _POISONS = frozenset(
     {

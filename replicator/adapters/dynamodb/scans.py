@@ -50,17 +50,16 @@ class DynamoScan:
         self._where = f"{table} in {region_id}"
         self._key_of: KeyReader | None = None
 
-    async def page(self, segment: int, of: int, after: str | None, most: int | None = None) -> ScannedPage:
-        """The next page of one of `of` segments, of at most `most` items."""
+    async def page(self, segment: int, of: int, after: str | None) -> ScannedPage:
+        """The next page of one of `of` segments."""
         key_of = await self.key_reader()
-        more = b"" if after is None else b',"ExclusiveStartKey":%b' % after.encode()
-        more += b"" if most is None else b',"Limit":%d' % most
+        start = b"" if after is None else b',"ExclusiveStartKey":%b' % after.encode()
         body = (
             b'{"TableName":%b,"ConsistentRead":true,"ReturnConsumedCapacity":"TOTAL","Segment":%d,"TotalSegments":%d%b}'
         )
         what = f"Scan on {self._where}"
         answer, date = await self._calls.dated_call(
-            "Scan", body % (_ENCODE(self._table), segment, of, more), None, what, TableName=self._table
+            "Scan", body % (_ENCODE(self._table), segment, of, start), None, what, TableName=self._table
         )
         found = wire.decoded(_ANSWER, answer, what)
         last = bytes(found.LastEvaluatedKey)

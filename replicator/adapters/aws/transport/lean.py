@@ -48,7 +48,6 @@ _REPEATABLE = frozenset(
         "DescribeStream",
         "GetItem",
         "GetRecords",
-        "ListShards",
         "PutItem",
         "Query",
         "Scan",

@@ -1,0 +1,74 @@
+"""Commands about what a configuration asks of the world, and their options; what they do is in a module each."""
+
+from __future__ import annotations
+
+import enum
+from typing import Annotated
+
+import typer
+
+from replicator.cli.options import Config, Json
+
+
+def add_to(app: typer.Typer) -> None:
+    """Give the program these commands."""
+    app.command()(iam)
+
+
+class PolicyFormat(enum.StrEnum):
+    """How a policy is written."""
+
+    JSON = "json"
+    TERRAFORM = "terraform"
+
+
+class PolicyRole(enum.StrEnum):
+    """Whose policy it is."""
+
+    WORKER = "worker"
+    OPERATOR = "operator"
+    SETUP = "setup"
+
+
+def iam(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    config: Config = None,
+    role: Annotated[
+        PolicyRole,
+        typer.Option("--role", help="worker: run and check; setup: init and uninstall; operator: other commands."),
+    ] = PolicyRole.WORKER,
+    function: Annotated[
+        bool, typer.Option("--lambda", help="The Lambda function and its event source mapping instead.")
+    ] = False,
+    name: Annotated[
+        str | None,
+        typer.Option("--function", metavar="NAME", help="Name of the function; else replicator.", show_default=False),
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option("--region", help="The policy of this region alone.", show_default=False)
+    ] = None,
+    format_: Annotated[PolicyFormat, typer.Option("--format", help="How it is written.")] = PolicyFormat.JSON,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not ask for accounts and keys.")] = False,
+    account: Annotated[
+        list[str] | None,
+        typer.Option("--account", metavar="[REGION=]NUMBER", help="The account, if not found.", show_default=False),
+    ] = None,
+    export: Annotated[
+        list[str] | None,
+        typer.Option("--export", metavar="S3_URL", help="Where `--from-export` reads.", show_default=False),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """The least-privilege policy of each region for this configuration.
+
+    One JSON document with a policy per region id (`base`: the identity that assumes the regions' roles); with --region
+    the policy itself. `*` stands where AWS takes no narrower resource, and the statement's Sid says so.
+    """
+    from replicator.cli.iam import asked_of, print_policies
+    from replicator.domain.permissions import Role
+
+    asked = asked_of(
+        Role(role.value), function=function, name=name, accounts=account or (), exports=export or (), offline=offline
+    )
+    as_terraform = format_ is PolicyFormat.TERRAFORM and not json
+    raise typer.Exit(print_policies(config or context.obj, asked, region, as_terraform=as_terraform))

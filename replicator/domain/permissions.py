@@ -1,0 +1,250 @@
+"""Which actions each role needs on each kind of resource, and the statements of a policy that grant them.
+
+Invariant: `NEEDS` is the only place that says so. What a recorded run of the program asks of AWS is compared with it in
+both directions: nothing that is used is missing, and nothing that is granted is unused. A new kind of resource, such as
+that of another source or of a sink, is a member of `Resource`, a row of `NEEDS`, and a use that
+`operations/permissions.py` derives from the configuration.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+EVERYTHING = "*"
+
+
+class Role(enum.StrEnum):
+    """Who is granted something."""
+
+    WORKER = "worker"
+    """`run`, and `check`, which proves what `run` needs."""
+    OPERATOR = "operator"
+    """Every command beside a running group, jobs that they do themselves when no worker lives among them."""
+    SETUP = "setup"
+    """`init` and `uninstall`: they make and remove what is kept beside the users' tables."""
+    FUNCTION = "function"
+    """The Lambda function, and the event source mapping that drives it."""
+
+
+class Resource(enum.StrEnum):
+    """What an action is asked of."""
+
+    SOURCE = "source"
+    """A table that a rule of mode `ordered` reads."""
+    REPLICA = "replica"
+    """A table that such a rule writes."""
+    VERSIONED = "versioned"
+    """A table of a mesh of mode `versioned`."""
+    ACTIVE = "active-active"
+    """A table of a mesh of mode `active-active`."""
+    STREAM = "stream"
+    STREAMS = "streams"
+    """The list of a table's streams."""
+    TABLES = "tables"
+    """The list of tables, for rules that choose theirs."""
+    CHOSEN_BY_TAG = "chosen by tag"
+    """A table that such a rule asks for its tags."""
+    SIDE = "side"
+    SIDE_OF_REPLICA = "side of a replica"
+    """The side table of a region that a rule of mode `ordered` writes: transactions check it."""
+    OWED = "owed"
+    COORDINATION = "coordination"
+    CONFLICTS = "conflicts"
+    CONFLICT_INDEXES = "conflict indexes"
+    EXPORT = "export"
+    """The objects of a table's export."""
+    EXPORT_BUCKET = "export bucket"
+    LOGS = "logs"
+    """The log group of a function."""
+
+
+TAKES_NO_RESOURCE = {Resource.STREAMS: "ListStreamsTakesNoResource", Resource.TABLES: "ListTablesTakesNoResource"}
+"""Kinds whose action AWS grants on `*` alone, and how the statement says so."""
+
+
+def _dynamodb(actions: str) -> tuple[str, ...]:
+    return tuple(f"dynamodb:{action}" for action in actions.split())
+
+
+_READ = "DescribeTable GetItem BatchGetItem Scan"
+_WRITTEN = f"{_READ} PutItem DeleteItem"
+_OWED = "GetItem PutItem UpdateItem DeleteItem Query"
+_STREAM = _dynamodb("DescribeStream GetShardIterator GetRecords")
+_CREATED = "CreateTable DescribeTable DescribeTimeToLive UpdateTimeToLive"
+_EVERY = (Role.WORKER, Role.OPERATOR, Role.SETUP)
+
+NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
+    Resource.SOURCE: {
+        Role.WORKER: _dynamodb(f"{_READ} DescribeTimeToLive"),
+        Role.OPERATOR: _dynamodb(f"{_READ} PutItem DeleteItem"),  # `conflicts promote` writes there
+        Role.SETUP: _dynamodb("DescribeTable UpdateTable"),
+    },
+    Resource.REPLICA: {
+        Role.WORKER: _dynamodb(f"{_WRITTEN} DescribeTimeToLive"),
+        Role.OPERATOR: _dynamodb(_WRITTEN),
+        Role.SETUP: _dynamodb("DescribeTable Scan UpdateItem"),
+        Role.FUNCTION: _dynamodb("GetItem PutItem DeleteItem"),
+    },
+    Resource.VERSIONED: {
+        Role.WORKER: _dynamodb(f"{_WRITTEN} DescribeTimeToLive"),
+        Role.OPERATOR: _dynamodb(_WRITTEN),
+        Role.SETUP: _dynamodb("DescribeTable UpdateTable"),
+        Role.FUNCTION: _dynamodb("GetItem PutItem DeleteItem"),
+    },
+    Resource.ACTIVE: {
+        Role.WORKER: _dynamodb(f"{_WRITTEN} UpdateItem DescribeTimeToLive"),
+        Role.OPERATOR: _dynamodb(f"{_WRITTEN} UpdateItem"),
+        Role.SETUP: _dynamodb("DescribeTable UpdateTable Scan UpdateItem"),
+        Role.FUNCTION: _dynamodb("GetItem PutItem UpdateItem DeleteItem"),
+    },
+    Resource.STREAM: {
+        Role.WORKER: _STREAM,
+        Role.OPERATOR: _dynamodb("DescribeStream"),
+        Role.FUNCTION: _STREAM,
+    },
+    Resource.STREAMS: dict.fromkeys((Role.WORKER, Role.FUNCTION), _dynamodb("ListStreams")),
+    Resource.TABLES: dict.fromkeys(_EVERY, _dynamodb("ListTables")),
+    Resource.CHOSEN_BY_TAG: dict.fromkeys(_EVERY, _dynamodb("DescribeTable ListTagsOfResource")),
+    Resource.SIDE: {
+        Role.WORKER: _dynamodb("DescribeTable DescribeTimeToLive GetItem UpdateItem"),
+        Role.OPERATOR: _dynamodb("GetItem UpdateItem"),
+        Role.SETUP: _dynamodb(f"{_CREATED} Scan GetItem DeleteItem"),
+        Role.FUNCTION: _dynamodb("GetItem UpdateItem"),
+    },
+    Resource.SIDE_OF_REPLICA: dict.fromkeys(
+        (Role.WORKER, Role.OPERATOR, Role.FUNCTION), _dynamodb("ConditionCheckItem")
+    ),
+    Resource.OWED: {
+        Role.WORKER: _dynamodb(f"{_OWED} DescribeTable DescribeTimeToLive"),
+        Role.OPERATOR: _dynamodb("GetItem PutItem DeleteItem Query"),
+        Role.SETUP: _dynamodb(f"{_CREATED} Query DeleteItem"),
+        Role.FUNCTION: _dynamodb(_OWED),
+    },
+    Resource.COORDINATION: {
+        Role.WORKER: _dynamodb("DescribeTable DescribeTimeToLive GetItem UpdateItem DeleteItem Query"),
+        Role.OPERATOR: _dynamodb("GetItem UpdateItem DeleteItem Query"),
+        Role.SETUP: _dynamodb("CreateTable DescribeTable GetItem UpdateItem DeleteItem Query"),
+        Role.FUNCTION: _dynamodb("GetItem Query"),
+    },
+    Resource.CONFLICTS: {
+        Role.WORKER: _dynamodb("DescribeTable DescribeTimeToLive PutItem"),
+        Role.OPERATOR: _dynamodb("PutItem GetItem Scan"),
+        Role.SETUP: _dynamodb(_CREATED),
+        Role.FUNCTION: _dynamodb("PutItem"),
+    },
+    Resource.CONFLICT_INDEXES: {Role.OPERATOR: _dynamodb("Query")},
+    Resource.EXPORT: dict.fromkeys((Role.WORKER, Role.OPERATOR), ("s3:GetObject",)),
+    Resource.EXPORT_BUCKET: dict.fromkeys((Role.WORKER, Role.OPERATOR), ("s3:ListBucket",)),
+    Resource.LOGS: {Role.FUNCTION: ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One resource that a configuration speaks of, by its ARN."""
+
+    kind: Resource
+    arn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What one statement allows. `sid` says why, where that does not follow from the rest."""
+
+    actions: tuple[str, ...]
+    resources: tuple[str, ...]
+    sid: str = ""
+    condition: tuple[str, str, str] | None = None
+    """(operator, key, value)."""
+
+    @property
+    def document(self) -> dict[str, Any]:
+        """As a policy writes it."""
+        shown: dict[str, Any] = {"Sid": self.sid} if self.sid else {}
+        shown |= {"Effect": "Allow", "Action": list(self.actions), "Resource": list(self.resources)}
+        if self.condition is not None:
+            operator, key, value = self.condition
+            shown["Condition"] = {operator: {key: value}}
+        return shown
+
+
+def granted(role: Role, uses: Iterable[Use]) -> list[Statement]:
+    """The fewest statements that grant a role what it needs: resources that need the same share one."""
+    needed: dict[str, dict[str, None]] = {}
+    unbounded: dict[str, tuple[str, ...]] = {}
+    for use in uses:
+        actions = NEEDS[use.kind].get(role, ())
+        if use.kind in TAKES_NO_RESOURCE:
+            unbounded |= {TAKES_NO_RESOURCE[use.kind]: actions} if actions else {}
+        elif actions:
+            needed.setdefault(use.arn, {}).update(dict.fromkeys(actions))
+    resources: dict[tuple[str, ...], list[str]] = {}
+    for arn, actions_of in needed.items():
+        resources.setdefault(tuple(sorted(actions_of)), []).append(arn)
+    return [
+        *(Statement(actions, tuple(sorted(arns))) for actions, arns in sorted(resources.items())),
+        *(Statement(actions, (EVERYTHING,), sid=sid) for sid, actions in sorted(unbounded.items())),
+    ]
+
+
+def decrypting(keys: Iterable[str], region: str, service_domain: str) -> Statement | None:
+    """The use of keys of customers, through the database alone; None when there are none."""
+    arns = tuple(sorted(set(keys)))
+    via = ("StringEquals", "kms:ViaService", f"dynamodb.{region}.{service_domain}")
+    return Statement(("kms:Decrypt",), arns, condition=via) if arns else None
+
+
+def assuming(roles: Iterable[str]) -> list[Statement]:
+    """What the base identity needs, from which roles of regions are assumed."""
+    arns = tuple(sorted(set(roles)))
+    return [Statement(("sts:AssumeRole",), arns)] if arns else []
+
+
+# -- how a policy is written ---------------------------------------------------------------------------------------
+
+
+def policy_document(statements: Iterable[Statement]) -> dict[str, Any]:
+    """A policy as IAM takes it."""
+    return {"Version": "2012-10-17", "Statement": [statement.document for statement in statements]}
+
+
+def terraform(label: str, name: str, statements: Iterable[Statement]) -> str:
+    """The same as a data source of Terraform, and a policy made of it."""
+    return "\n".join(_lines(label, name, statements)) + "\n"
+
+
+def _lines(label: str, name: str, statements: Iterable[Statement]) -> Iterator[str]:
+    yield f'data "aws_iam_policy_document" "{label}" {{'
+    for statement in statements:
+        yield "  statement {"
+        if statement.sid:
+            yield f"    sid       = {_quoted(statement.sid)}"
+        yield f"    actions   = [{', '.join(map(_quoted, statement.actions))}]"
+        yield f"    resources = [{', '.join(map(_quoted, statement.resources))}]"
+        if statement.condition is not None:
+            operator, key, value = statement.condition
+            yield from (
+                "    condition {",
+                f"      test     = {_quoted(operator)}",
+                f"      variable = {_quoted(key)}",
+                f"      values   = [{_quoted(value)}]",
+                "    }",
+            )
+        yield "  }"
+    yield from (
+        "}",
+        "",
+        f'resource "aws_iam_policy" "{label}" {{',
+        f"  name   = {_quoted(name)}",
+        f"  policy = data.aws_iam_policy_document.{label}.json",
+        "}",
+    )
+
+
+def _quoted(text: str) -> str:
+    """A string of HCL; nothing in it is an expression."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("${", "$${").replace("%{", "%%{")
+    return f'"{escaped}"'

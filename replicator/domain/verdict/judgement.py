@@ -1,0 +1,360 @@
+"""The verdict on a group: what is wrong, in the order in which it should be looked at. A pure function of figures.
+
+One judgement for `status` and for a worker's own /status. Invariant: one problem per kind and place, however many
+shards show it; and what explains a place (paused, held, blocked) keeps that place's lag from being a problem of its
+own.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from replicator.domain.shards.lineage import RETENTION_SECONDS
+from replicator.domain.verdict.figures import Away, Figures, Loss, Refused, TargetFigure, Unread
+from replicator.domain.verdict.kinds import Kind, Problem, State, Verdict, counted, loss, span
+
+LAG_SECONDS = 60.0
+"""Behind by more than this is a problem."""
+
+SHORT_SECONDS = 6 * 3600.0
+"""Less than this until a stream drops records is a problem, whatever it comes from."""
+
+
+def judge(figures: Figures) -> tuple[Verdict, list[Problem]]:
+    """The verdict, and the problems in the order in which they should be looked at."""
+    order = {kind: rank for rank, kind in enumerate(Kind)}
+    found = [problem.told() for problem in _problems(figures)]
+    found.sort(key=lambda each: (_band(each, order), _left(each), order[each.kind], each.text))
+    return _verdict(figures, found), found
+
+
+def _band(problem: Problem, order: Mapping[Kind, int]) -> int:
+    """What keeps the rest from being known, then what loses records, then everything else."""
+    if order[problem.kind] <= order[Kind.GAP]:
+        return order[problem.kind]
+    return len(order) + (_left(problem) >= SHORT_SECONDS)
+
+
+def _left(problem: Problem) -> float:
+    return float("inf") if problem.seconds_left is None else problem.seconds_left
+
+
+def _verdict(figures: Figures, found: Sequence[Problem]) -> Verdict:
+    count = f"{len(found)} problem{'' if len(found) == 1 else 's'}"
+    if figures.coordination is not None or figures.unanswered:
+        return Verdict(State.UNKNOWN, f"cannot know, {count} in sight: {found[0].sentence}")
+    if found:
+        return Verdict(State.PROBLEMS, f"{count}: {found[0].sentence}")
+    lags = [target.lag for target in figures.targets if target.lag is not None]
+    names = {target.name for target in figures.targets}
+    unknown = sum(target.lag is None for target in figures.targets)
+    rules = f"{figures.rules} rule{'' if figures.rules == 1 else 's'}"
+    targets = f"{len(names)} target{'' if len(names) == 1 else 's'}"
+    behind = f"at most {span(max(lags))} behind" if lags else "nothing read yet"
+    more = f" (not known on {unknown} shard{'' if unknown == 1 else 's'})" if unknown and lags else ""
+    return Verdict(State.HEALTHY, f"healthy: {rules}, {targets}, {behind}{more}")
+
+
+def _problems(figures: Figures) -> Iterator[Problem]:
+    explained = _explained(figures)
+    if figures.coordination is not None:
+        said = figures.coordination
+        text = "the coordination table does not answer"
+        yield Problem(
+            Kind.COORDINATION, text, said.reason, said.advice, "replicator check --failed", seconds=said.seconds
+        )
+    for region, why in figures.unanswered.items():
+        yield Problem(
+            Kind.UNANSWERED, f"region {region} does not answer", why, "", "replicator check --failed", place=region
+        )
+    if figures.workers == 0:
+        left = _least(target.left for target in figures.targets)
+        yield Problem(
+            Kind.NO_WORKER,
+            f"no worker of group {figures.group} is alive",
+            "No heartbeat moves, and no admin server answers.",
+            "Start one; it goes on at the stored positions.",
+            "replicator run",
+            seconds_left=left,
+        )
+    yield from map(_gap, figures.losses)
+    yield from _held(figures)
+    yield from _rests(figures)
+    yield from _targets(figures, explained)
+    yield from (_unread(each, figures) for each in figures.unread)
+    yield from map(_away, figures.away)
+    yield from map(_refused, figures.refused)
+    yield from _others(figures)
+
+
+def _explained(figures: Figures) -> set[str]:
+    """Targets, and rules, whose lag has a reason that is a problem already."""
+    names = {f"{held.rule}/{held.place}" if held.place else held.rule for held in figures.held}
+    names |= {f"{rest.rule}/{rest.region}" if rest.region else rest.rule for rest in figures.rests}
+    return names | {unread.rule for unread in figures.unread}
+
+
+def _gap(lost: Loss) -> Problem:
+    rule, place = lost.rule, lost.place
+    if lost.job is not None:
+        return Problem(
+            Kind.GAP,
+            f"{rule}/{place} lost records, which job {lost.job} repairs",
+            "Records left the stream before they were read.",
+            "It is closed by the repair.",
+            f"replicator jobs show {lost.job}",
+            rule,
+            place,
+        )
+    return Problem(
+        Kind.GAP,
+        f"{rule}/{place} lost records",
+        "Records left the stream before they were read.",
+        f"`replicator gaps acknowledge {lost.gap}` accepts it, behind a repair or without one.",
+        f"replicator repair {shlex.quote(rule)}",
+        rule,
+        place,
+    )
+
+
+def _held(figures: Figures) -> Iterator[Problem]:
+    for held in figures.held:
+        name = f"{held.rule}/{held.place}" if held.place else held.rule
+        ours = [each for each in figures.targets if each.rule == held.rule and held.place in {None, each.place}]
+        command = "replicator check --failed"
+        if held.cause == "replaced" and held.region:
+            command = f"replicator rules accept {shlex.quote(held.rule)} --region {held.region}"
+        yield Problem(
+            Kind.HELD,
+            f"{name} is held ({held.cause})",
+            held.trouble.reason,
+            held.trouble.advice,
+            command,
+            held.rule,
+            held.place,
+            len(ours),
+            held.trouble.seconds,
+            _least(each.left for each in ours),
+        )
+
+
+def _rests(figures: Figures) -> Iterator[Problem]:
+    for rest in figures.rests:
+        ours = [each for each in figures.targets if each.rule == rest.rule and rest.region in {None, each.place}]
+        name = f"{rest.rule}/{rest.region}" if rest.region else rest.rule
+        where = f" --region {rest.region}" if rest.region else ""
+        since = "" if rest.seconds is None else f" for {span(rest.seconds)}"
+        yield Problem(
+            Kind.PAUSED,
+            f"{name} is paused{since}",
+            f"An operator paused it: {rest.note.rstrip('.')}." if rest.note else "An operator paused it.",
+            "What waits in the stream is kept for 24 hours.",
+            f"replicator resume {shlex.quote(rest.rule)}{where}",
+            rest.rule,
+            rest.region,
+            len(ours),
+            rest.seconds,
+            _least(each.left for each in ours),
+        )
+
+
+def _targets(figures: Figures, explained: set[str]) -> Iterator[Problem]:
+    by_name: dict[str, list[TargetFigure]] = {}
+    for each in figures.targets:
+        by_name.setdefault(each.name, []).append(each)
+    for name, shards in by_name.items():
+        first = shards[0]
+        if {name, first.rule} & explained:
+            continue
+        blocked = [each for each in shards if each.blocked is not None]
+        stalled = [each for each in shards if each.stalled is not None and each.blocked is None]
+        if blocked:
+            yield _blocked(name, blocked)
+        if stalled:
+            yield _stalled(name, stalled)
+        rest = [each for each in shards if each.blocked is None and each.stalled is None]
+        if figures.workers != 0:
+            yield from _late(name, rest)
+
+
+def _blocked(name: str, shards: Sequence[TargetFigure]) -> Problem:
+    worst = min(shards, key=lambda each: (float("inf") if each.left is None else each.left, each.shard or ""))
+    said, rule = worst.blocked, shlex.quote(worst.rule)
+    assert said is not None
+    item = f" by item {said.key}" if said.key else ""
+    on = f" on {len(shards)} shards" if len(shards) > 1 else ""
+    return Problem(
+        Kind.BLOCKED,
+        f"{name} is blocked{item}{on}",
+        said.reason,
+        said.advice,
+        f"replicator inspect {rule} {shlex.quote(said.key)}" if said.key else "replicator check --failed",
+        worst.rule,
+        worst.place,
+        len(shards),
+        said.seconds,
+        _least(each.left for each in shards),
+    )
+
+
+def _stalled(name: str, shards: Sequence[TargetFigure]) -> Problem:
+    first, said = shards[0], shards[0].stalled
+    assert said is not None
+    return Problem(
+        Kind.STALLED,
+        f"{name} does not progress on {counted(len(shards), 'shard')}",
+        said.reason,
+        said.advice,
+        f"replicator leases release --shard {first.shard}",
+        first.rule,
+        first.place,
+        len(shards),
+        said.seconds,
+        _least(each.left for each in shards),
+    )
+
+
+def _late(name: str, shards: Sequence[TargetFigure]) -> Iterator[Problem]:
+    """What is behind without a reason that is known."""
+    behind = [each for each in shards if each.lag is not None and each.lag > LAG_SECONDS]
+    left = _least(each.left for each in behind)
+    if not behind:
+        return
+    lag = max(each.lag or 0.0 for each in behind)
+    short = left is not None and left < SHORT_SECONDS
+    text = f"{name} {loss(left or 0.0)}" if short else f"{name} is {span(lag)} behind"
+    yield Problem(
+        Kind.RETENTION if short else Kind.LAG,
+        text,
+        f"It is {span(lag)} behind on {counted(len(behind), 'shard')}.",
+        "It applies too slowly, or nothing reads it: the table shows which.",
+        "replicator status --watch",
+        behind[0].rule,
+        behind[0].place,
+        len(behind),
+        lag,
+        left,
+    )
+
+
+def _unread(unread: Unread, figures: Figures) -> Problem:
+    ours = [each for each in figures.targets if each.rule == unread.rule and each.shard in unread.shards]
+    what = f"{counted(len(unread.shards), 'shard')} of {unread.rule}" if unread.shards else unread.rule
+    verb = "does" if len(unread.shards) <= 1 else "do"
+    return Problem(
+        Kind.UNREAD,
+        f"{what} {verb} not move",
+        unread.trouble.reason,
+        unread.trouble.advice,
+        f"replicator leases list --rule {shlex.quote(unread.rule)}",
+        unread.rule,
+        None,
+        len(unread.shards),
+        unread.trouble.seconds,
+        _least(each.left for each in ours),
+    )
+
+
+def _away(away: Away) -> Problem:
+    owed = f"It is owed {counted(away.keys, 'key')}. " if away.keys else ""
+    if away.rebuild:
+        return Problem(
+            Kind.REBUILD,
+            f"{away.rule}/{away.region} must be rebuilt",
+            away.why,
+            f"{owed}Deletes may be forgotten by now, so it is brought nothing more until its table is made anew.",
+            f"replicator resume {shlex.quote(away.rule)} --region {away.region} --rebuilt",
+            away.rule,
+            away.region,
+            seconds=away.seconds,
+        )
+    return Problem(
+        Kind.AWAY,
+        f"{away.rule}/{away.region} is away for {span(away.seconds)}",
+        away.why,
+        f"{owed}The others go on; it is brought what it misses when it answers.",
+        "replicator check --failed",
+        away.rule,
+        away.region,
+        seconds=away.seconds,
+    )
+
+
+def _refused(refused: Refused) -> Problem:
+    kinds = ((refused.keys, "key"), (refused.records, "record"))
+    what = " and ".join(counted(count, name) for count, name in kinds if count)
+    verb = "is" if refused.keys + refused.records == 1 else "are"
+    since = "" if refused.seconds is None else f" for {span(refused.seconds)}"
+    return Problem(
+        Kind.PARKED,
+        f"{what} of {refused.rule}/{refused.place} {verb} parked{since}",
+        "The target refuses these changes, and they are kept; everything else goes on.",
+        "Correct the items or the target, then `replicator parked retry`.",
+        f"replicator parked list --rule {shlex.quote(refused.rule)}",
+        refused.rule,
+        refused.place,
+        seconds=refused.seconds,
+    )
+
+
+def _others(figures: Figures) -> Iterator[Problem]:
+    for rule in figures.not_run:
+        yield Problem(
+            Kind.NOT_RUN,
+            f"{rule} is configured and no worker runs it",
+            "The workers that answer have another configuration.",
+            "Give every worker of the group this file, and restart it.",
+            "replicator run",
+            rule,
+        )
+    yield from _services(figures)
+    for sentence in figures.unreadable:
+        yield Problem(
+            Kind.UNREADABLE,
+            "a row cannot be read",
+            sentence,
+            "",
+            "replicator leases list --all",
+        )
+    for each in figures.throttled:
+        yield Problem(
+            Kind.THROTTLED,
+            f"{each.table} in {each.region} throttles {each.rule}",
+            f"It takes few of its requests, so {each.allowed} at a time are sent.",
+            "Raise its capacity, or that of the region's side table.",
+            "replicator status --watch",
+            each.rule,
+            each.region,
+        )
+    for rule, count in figures.differences.items():
+        yield Problem(
+            Kind.DIFFERENCES,
+            f"the last comparison of {rule} found {counted(count, 'difference')}",
+            "Items differ that no change is under way for.",
+            "",
+            f"replicator repair {shlex.quote(rule)}",
+            rule,
+        )
+
+
+def _services(figures: Figures) -> Iterator[Problem]:
+    """What workers do in the background and cannot, one problem for each reason that is no other problem's."""
+    told = {each.blocked.reason for each in figures.targets if each.blocked is not None}
+    told |= {each.trouble.reason for each in figures.held}
+    coordination = "" if figures.coordination is None else figures.coordination.reason
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for name, said in figures.services.items():
+        if said.reason not in told and said.reason not in coordination:
+            by_reason.setdefault((said.reason, said.advice), []).append(name)
+    for (reason, advice), names in by_reason.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        verb = "fail" if more else "fails"
+        seconds = max((figures.services[name].seconds or 0.0 for name in names), default=None)
+        text = f"{names[0]}{more} {verb}"
+        yield Problem(Kind.SERVICE, text, reason, advice, "replicator check --failed", seconds=seconds)
+
+
+def _least(lefts: Iterable[float | None]) -> float | None:
+    """The shortest time until records are dropped, where some wait."""
+    return min((left for left in lefts if left is not None and left < RETENTION_SECONDS), default=None)

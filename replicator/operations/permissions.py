@@ -1,0 +1,228 @@
+"""The least that each role must be allowed, per region, for one configuration.
+
+Resources follow from the configuration. The account is taken from the region's tables, from its identity or role, or is
+named; keys of customers are known only when the tables can be described.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from replicator.adapters.clients import open_places
+from replicator.checks.described_tables import describe
+from replicator.checks.table_choices import TableFinder
+from replicator.checks.world import account_of, tables_by_region
+from replicator.domain.errors import ReplicatorError, TableMissing
+from replicator.domain.permissions import Resource, Role, Statement, Use, assuming, decrypting, granted
+from replicator.operations.errors import RequestRefused
+from replicator.settings import OrderedRule, VersionedRule, expanded
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Place
+    from replicator.checks.described_tables import Table
+    from replicator.settings import RuleSettings, Settings
+
+_AT_ONCE = 16
+_PARTITIONS = {
+    "cn": "aws-cn",
+    "us-gov": "aws-us-gov",
+    "us-iso": "aws-iso",
+    "us-isob": "aws-iso-b",
+    "eu-isoe": "aws-iso-e",
+    "us-isof": "aws-iso-f",
+    "eusc": "aws-eusc",
+}
+_SERVICE_DOMAINS = {"aws": "amazonaws.com", "aws-cn": "amazonaws.com.cn", "aws-us-gov": "amazonaws.com"}
+_GLOB_CLASS = re.compile(r"\[[^\]]*\]")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What policies are asked for. `accounts`: by region id, or one under the empty name for every other region."""
+
+    role: Role = Role.WORKER
+    offline: bool = False
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    exports: Collection[str] = ()
+    """`s3://bucket/prefix` of every export that a bootstrap may read."""
+    function: str | None = None
+    """The name of the Lambda function."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegionPolicy:
+    """What one identity needs: that of a region, or the base identity from which roles are assumed."""
+
+    name: str
+    statements: list[Statement]
+
+
+@dataclass(frozen=True, slots=True)
+class Policies:
+    """One policy per region, and what their reader must know."""
+
+    policies: list[RegionPolicy]
+    notes: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What was learned of a region."""
+
+    account: str | None = None
+    keys: frozenset[str] = frozenset()
+    missing: tuple[str, ...] = ()
+
+
+async def policies(settings: Settings, asked: Asked) -> Policies:
+    """A policy per region that the rules use, and one for the base identity when roles are assumed."""
+    known = {} if asked.offline else await _look(settings)
+    notes = list(_notes(settings, asked, known))
+    made = []
+    for region_id in tables_by_region(settings) | {
+        region: () for rule in settings.rules for region in rule.regions_used
+    }:
+        account = asked.accounts.get(region_id) or known.get(region_id, _Known()).account
+        account = account or _account_of_role(settings, region_id) or asked.accounts.get("")
+        if account is None:
+            raise RequestRefused(
+                f"The account of region {region_id} is not known.",
+                advice=f"Add --account {region_id}=NUMBER, or --account NUMBER for every region.",
+            )
+        statements = granted(asked.role, _uses(settings, asked, region_id, account))
+        aws_region = settings.regions[region_id].region
+        domain = _SERVICE_DOMAINS.get(_partition(aws_region), "amazonaws.com")
+        keys = decrypting(known.get(region_id, _Known()).keys, aws_region, domain)
+        made.append(RegionPolicy(region_id, [*statements, *([keys] if keys is not None else [])]))
+    roles = [settings.regions[each.name].role_arn for each in made]
+    base = assuming(role for role in roles if role is not None)
+    return Policies([*made, *([RegionPolicy("base", base)] if base else [])], notes)
+
+
+def _notes(settings: Settings, asked: Asked, known: Mapping[str, _Known]) -> Iterator[str]:
+    if asked.offline:
+        yield "--offline: keys of customers that encrypt tables are not looked for; grant kms:Decrypt on them."
+    for region_id, what in known.items():
+        if what.missing:
+            yield f"{', '.join(what.missing)} in {region_id} cannot be described, so keys of theirs are not known."
+    for rule in settings.rules:
+        if rule.choice is not None and rule.choice.glob is None:
+            yield f"Rule {rule.name} chooses tables by tags alone, so what it needs is granted on every table."
+
+
+# -- resources -----------------------------------------------------------------------------------------------------
+
+
+def _uses(settings: Settings, asked: Asked, region_id: str, account: str) -> Iterator[Use]:
+    """Every resource of a region that the configuration speaks of; a kind of source or sink adds its own here."""
+    aws_region = settings.regions[region_id].region
+    arn = f"arn:{_partition(aws_region)}:dynamodb:{aws_region}:{account}:table/"
+    for rule in settings.rules:
+        yield from _of_rule(rule, region_id, arn)
+        if asked.function is not None and region_id in _regions_read(rule):
+            yield Use(Resource.LOGS, f"{_of(arn, 'logs')}log-group:/aws/lambda/{asked.function}:*")
+        if region_id == rule.regions_used[0]:
+            yield from _exports(asked.exports, _partition(aws_region))
+    if any(region_id in rule.regions_written for rule in settings.rules):
+        yield Use(Resource.SIDE, f"{arn}{settings.side_table_name}")
+    if any(isinstance(rule, OrderedRule) and region_id in rule.regions_written for rule in settings.rules):
+        yield Use(Resource.SIDE_OF_REPLICA, f"{arn}{settings.side_table_name}")
+    if any(region_id in rule.owed_regions for rule in settings.rules):
+        yield Use(Resource.OWED, f"{arn}{settings.owed_table_name}")
+    if region_id == settings.coordination.region:
+        yield Use(Resource.COORDINATION, f"{arn}{settings.coordination.table}")
+        yield Use(Resource.CONFLICTS, f"{arn}{settings.conflict_table_name}")
+        yield Use(Resource.CONFLICT_INDEXES, f"{arn}{settings.conflict_table_name}/index/*")
+
+
+def _of_rule(rule: RuleSettings, region_id: str, arn: str) -> Iterator[Use]:
+    for table in _tables(rule, region_id, read=True):
+        kind = Resource.SOURCE if isinstance(rule, OrderedRule) else _mesh_kind(rule)
+        yield Use(kind, f"{arn}{table}")
+        yield Use(Resource.STREAM, f"{arn}{table}/stream/*")
+        yield Use(Resource.STREAMS, "*")
+    for table in _tables(rule, region_id, read=False):
+        yield Use(Resource.REPLICA if isinstance(rule, OrderedRule) else _mesh_kind(rule), f"{arn}{table}")
+    if rule.choice is not None and region_id == rule.regions_used[0]:
+        yield Use(Resource.TABLES, "*")
+        if rule.choice.tag:
+            yield Use(Resource.CHOSEN_BY_TAG, f"{arn}{_pattern(rule)}")
+
+
+def _mesh_kind(rule: RuleSettings) -> Resource:
+    return Resource.VERSIONED if isinstance(rule, VersionedRule) else Resource.ACTIVE
+
+
+def _regions_read(rule: RuleSettings) -> list[str]:
+    return [rule.source] if isinstance(rule, OrderedRule) else rule.regions_used
+
+
+def _tables(rule: RuleSettings, region_id: str, *, read: bool) -> list[str]:
+    """Names, or the pattern, of the tables in a region that a rule reads, or writes."""
+    if rule.choice is not None:
+        return [_pattern(rule)] if region_id in (_regions_read(rule) if read else rule.regions_written) else []
+    return [table for region, table in (rule.sources if read else rule.replica_tables) if region == region_id]
+
+
+def _pattern(rule: RuleSettings) -> str:
+    """A choice as IAM can write it: it knows `*` and `?`, and no classes of characters."""
+    assert rule.choice is not None, "only choices have patterns"
+    return _GLOB_CLASS.sub("?", rule.choice.glob or "*")
+
+
+def _exports(exports: Collection[str], partition: str) -> Iterator[Use]:
+    for export in exports:
+        bucket, _, prefix = export.removeprefix("s3://").partition("/")
+        yield Use(Resource.EXPORT, f"arn:{partition}:s3:::{bucket}/{prefix.rstrip('/')}{'/' if prefix else ''}*")
+        yield Use(Resource.EXPORT_BUCKET, f"arn:{partition}:s3:::{bucket}")
+
+
+def _of(arn: str, service: str) -> str:
+    """The beginning of an ARN of another service in the same region and account."""
+    parts = arn.split(":")
+    return ":".join([*parts[:2], service, *parts[3:5], ""])
+
+
+def _partition(aws_region: str) -> str:
+    parts = aws_region.split("-")
+    return _PARTITIONS.get("-".join(parts[:2])) or _PARTITIONS.get(parts[0]) or "aws"
+
+
+def _account_of_role(settings: Settings, region_id: str) -> str | None:
+    role = settings.regions[region_id].role_arn
+    parts = role.split(":") if role is not None else []
+    return parts[4] if len(parts) > 5 else None  # noqa: PLR2004 - arn:partition:iam::account:role/name
+
+
+# -- the world -----------------------------------------------------------------------------------------------------
+
+
+async def _look(settings: Settings) -> dict[str, _Known]:
+    """Accounts and keys, as far as tables and identities show them."""
+    async with open_places(settings) as places:
+        chosen = await TableFinder(settings, places).look()
+        wanted = tables_by_region(expanded(settings, chosen.tables))
+        found = await asyncio.gather(*(_look_at(places[region], tables) for region, tables in wanted.items()))
+    return dict(zip(wanted, found, strict=True))
+
+
+async def _look_at(place: Place, names: list[str]) -> _Known:
+    slots = asyncio.Semaphore(_AT_ONCE)
+
+    async def one(name: str) -> Table | ReplicatorError:
+        async with slots:
+            try:
+                return await describe(place, name)
+            except ReplicatorError as error:
+                return error
+
+    answers = dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
+    tables = [answer for answer in answers.values() if not isinstance(answer, ReplicatorError)]
+    missing = [name for name, answer in answers.items() if isinstance(answer, ReplicatorError)]
+    account = next((table.account for table in tables if table.account), None) or (await account_of(place))[0]
+    unreadable = [name for name in missing if not isinstance(answers[name], TableMissing)]
+    return _Known(account, frozenset(table.key_arn for table in tables if table.key_arn), tuple(unreadable))

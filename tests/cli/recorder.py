@@ -1,0 +1,81 @@
+"""What a program asks of AWS, written down on the way: which action on which resource of which region."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.cli.proxy import serving
+
+_IN_TRANSACTIONS = {
+    "Put": "PutItem",
+    "Update": "UpdateItem",
+    "Delete": "DeleteItem",
+    "ConditionCheck": "ConditionCheckItem",
+}
+_WITHOUT_PERMISSION = frozenset({"GetCallerIdentity"})  # STS lets every identity ask who it is
+
+
+@dataclass(frozen=True, order=True)
+class Asked:
+    """One permission that a request needs; the resource is the end of an ARN, or `*`."""
+
+    region: str
+    action: str
+    resource: str
+
+
+@dataclass
+class Recorder:
+    """An endpoint that passes everything on; `asked`: what the requests needed."""
+
+    url: str = ""
+    asked: set[Asked] = field(default_factory=set)
+    _streams: dict[str, str] = field(default_factory=dict)
+
+    def take(self, headers: Mapping[str, str], sent: bytes, answered: bytes) -> None:
+        operation = headers.get("X-Amz-Target", "").rpartition(".")[2] or "GetCallerIdentity"
+        if operation in _WITHOUT_PERMISSION:
+            return
+        scope = re.search(r"Credential=[^/]+/\d+/([a-z0-9-]+)/", headers.get("Authorization", ""))
+        assert scope is not None, operation
+        request = json.loads(sent)
+        if operation in {"GetShardIterator", "GetRecords"}:
+            stream = request.get("StreamArn") or self._streams[request["ShardIterator"]]
+            request = {"StreamArn": stream}
+            answer = json.loads(answered)
+            following = answer.get("ShardIterator") or answer.get("NextShardIterator")
+            if following:
+                self._streams[following] = stream
+        self.asked |= {
+            Asked(scope[1], f"dynamodb:{action}", resource) for action, resource in _needed(operation, request)
+        }
+
+
+def _needed(operation: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    if operation == "TransactWriteItems":
+        for item in request["TransactItems"]:
+            ((verb, body),) = item.items()
+            yield _IN_TRANSACTIONS[verb], f"table/{body['TableName']}"
+    elif operation == "BatchGetItem":
+        yield from ((operation, f"table/{table}") for table in request["RequestItems"])
+    elif operation in {"ListTables", "ListStreams"}:
+        yield operation, "*"
+    elif "StreamArn" in request or "ResourceArn" in request:
+        yield operation, (request.get("StreamArn") or request["ResourceArn"]).split(":", 5)[5]
+    else:
+        index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
+        yield operation, f"table/{request['TableName']}{index}"
+
+
+@contextmanager
+def recording(upstream: str) -> Iterator[Recorder]:
+    """Serve in a thread."""
+    recorder = Recorder()
+    with serving(upstream) as server:
+        recorder.url, server.after = server.url, recorder.take
+        yield recorder

@@ -1,0 +1,255 @@
+"""`replicator iam` grants what the program asks of AWS, and nothing else: shown by an endpoint that notes calls."""
+
+from __future__ import annotations
+
+import json
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+import hcl2
+import pytest
+
+from replicator.domain.versions import ordered_version
+from replicator.laboratory.servers import MiniStack
+from tests.cli.daemons import running, wait_until
+from tests.cli.recorder import Asked, Recorder, recording
+from tests.cli.test_parked import NO_ROOM
+from tests.cli.worlds import REGIONS, World
+
+pytestmark = pytest.mark.servers
+
+OWNED = ("replicator-side-test", "replicator-owed-test", "replicator-coordination", "replicator-conflicts-test")
+RULES = ("orders", "carts", "docs", "logs")
+TABLES = ("orders", "carts", "docs", "logs-a")
+
+
+@pytest.fixture(scope="module")
+def recorder(ministack: MiniStack) -> Iterator[Recorder]:
+    with recording(ministack.endpoint_url) as found:
+        yield found
+
+
+@pytest.fixture
+def recorded(ministack: MiniStack, recorder: Recorder, tmp_path: Path) -> World:
+    """Every mode, and a choice of tables; what the program asks is noted."""
+    world = World(ministack.endpoint_url, "", str(secrets.randbelow(9 * 10**11) + 10**11), tmp_path)
+    for region in world.config["regions"].values():
+        region["endpoint_url"] = recorder.url
+    world.config["caches"] = {}
+    world.config["copying"] = {"margin": "10ms"}
+    world.config["rules"] = [
+        {"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"], "filter": {"exists": ["text"]}},
+        {"name": "carts", "table": "carts", "mode": "active-active", "regions": ["us", "eu"]},
+        {"name": "docs", "table": "docs", "mode": "versioned", "regions": ["us", "eu"], "version": "ver"},
+        {"name": "logs", "table": {"glob": "logs-*", "tag": {"a": "b"}}, "source": "us", "replicas": ["eu"]},
+    ]
+    for table in TABLES:
+        for region in REGIONS:
+            world.table(region, table)
+    arn = world.call("us", "DescribeTable", TableName="logs-a")["Table"]["TableArn"]
+    world.call("us", "TagResource", ResourceArn=arn, Tags=[{"Key": "a", "Value": "b"}])
+    recorder.asked.clear()
+    return world
+
+
+def put(world: World, region: str, table: str, number: int, text: str = "", **more: dict[str, str]) -> None:
+    world.put(region, table, pk={"S": "a"}, sk={"N": str(number)}, text={"S": text}, ver={"N": "1"}, **more)
+
+
+def delete(world: World, region: str, table: str, number: int) -> None:
+    world.call(region, "DeleteItem", TableName=table, Key={"pk": {"S": "a"}, "sk": {"N": str(number)}})
+
+
+def texts(world: World, region: str, table: str) -> dict[str, str]:
+    return {item["sk"]["N"]: item["text"]["S"] for item in world.items(region, table)}
+
+
+def granted(world: World, role: str) -> set[Asked]:
+    """Every pair of an action and a resource that the policies of a role allow, by AWS region."""
+    given = world.run("iam", "--role", role).json
+    return {
+        Asked(REGIONS[region], action, resource.split(":", 5)[-1])
+        for region, policy in given.items()
+        for statement in policy["Statement"]
+        for action in statement["Action"]
+        for resource in statement["Resource"]
+    }
+
+
+def covers(grant: Asked, asked: Asked) -> bool:
+    return grant.action == asked.action and fnmatchcase(asked.resource, grant.resource)
+
+
+def differences(grants: set[Asked], asked: set[Asked]) -> dict[str, list[Asked]]:
+    """What was asked without being granted there, and what is granted without having been asked in any region."""
+    return {
+        "not granted": sorted(
+            one for one in asked if not any(covers(grant, one) for grant in grants if grant.region == one.region)
+        ),
+        "not used": sorted(grant for grant in grants if not any(covers(_kind(grant), _kind(one)) for one in asked)),
+    }
+
+
+def _kind(asked: Asked) -> Asked:
+    """Tables that are chosen are granted what those are that are named, and their listing and tags beside."""
+    if asked.action == "dynamodb:ListTagsOfResource":
+        return asked
+    return replace(asked, resource=re.sub(r"table/logs-[a*]", "table/orders", asked.resource))
+
+
+NONE: dict[str, list[Asked]] = {"not granted": [], "not used": []}
+
+
+def traffic(world: World) -> None:
+    """Each kind of write that a worker makes, while one runs."""
+    put(world, "us", "orders", 1, "x" * NO_ROOM)
+    put(world, "us", "orders", 4, "x" * NO_ROOM)
+    put(world, "us", "orders", 2, "small")
+    put(world, "us", "orders", 3, "mine")  # meets an item without a version
+    put(world, "us", "logs-a", 1)
+    put(world, "us", "logs-a", 2)
+    for table in ("carts", "docs"):
+        put(world, "us", table, 1)
+        put(world, "eu", table, 2)
+    wait_until(lambda: texts(world, "eu", "orders") == {"2": "small", "3": "mine"}, "orders do not arrive")
+    for number in (3, 5):
+        put(world, "us", "carts", number)
+        put(world, "us", "docs", number)
+    wait_until(
+        lambda: all(len(world.items(region, table)) == 4 for region in REGIONS for table in ("carts", "docs")),
+        "a mesh does not converge",
+    )
+    world.put("us", "orders", pk={"S": "a"}, sk={"N": "2"})  # no longer passes the filter
+    put(world, "us", "orders", 1, "fits")
+    delete(world, "us", "logs-a", 2)
+    for table in ("carts", "docs"):
+        delete(world, "us", table, 1)
+        delete(world, "eu", table, 2)
+    wait_until(lambda: texts(world, "eu", "orders") == {"1": "fits", "3": "mine"}, "orders do not follow")
+    # Two regions write one item at once, so one of them loses.
+    for region in REGIONS:
+        for table in ("carts", "docs"):
+            put(world, region, table, 3, region)
+    wait_until(lambda: len({entry["rule"]["S"] for entry in world.items("us", OWNED[3])}) == 3, "no write loses")
+    wait_until(lambda: set(texts(world, "eu", "logs-a")) == {"1"}, "a chosen table does not follow")
+    wait_until(
+        lambda: all(len(world.items(region, table)) == 2 for region in REGIONS for table in ("carts", "docs")),
+        "deletes do not arrive",
+    )
+
+
+def test_each_role_is_granted_what_its_commands_ask_for_and_nothing_else(recorded: World, recorder: Recorder) -> None:
+    grants = {role: granted(recorded, role) for role in ("setup", "worker", "operator")}
+    found = {}
+    recorder.asked.clear()
+    assert recorded.run("init", "--enable-streams").code == recorded.run("init").code == 0
+    setup = set(recorder.asked)
+    put(recorded, "eu", "orders", 3, "foreign")
+    recorder.asked.clear()
+    assert recorded.run("check").code == 0
+    with running(recorded) as daemon:
+        daemon.await_ready()
+        traffic(recorded)
+        for table in ("orders", "logs-a"):  # what differs is looked at again
+            put(recorded, "eu", table, 9, "extra")
+        codes = {rule: recorded.run("verify", rule, "--json").code for rule in RULES}
+        assert codes == {"orders": 1, "carts": 0, "docs": 0, "logs": 1}
+        assert daemon.stop() == 0
+    found["worker"] = differences(grants["worker"], recorder.asked)
+    recorder.asked.clear()
+    operate(recorded)
+    found["operator"] = differences(grants["operator"], recorder.asked)
+    recorder.asked.clear()
+    for rule in RULES:
+        recorded.run("uninstall", rule, "--yes")
+    found["setup"] = differences(grants["setup"], setup | recorder.asked)
+    assert found == dict.fromkeys(found, NONE)
+
+
+def damage(world: World, region: str, table: str) -> None:
+    """Change an item and keep its version."""
+    world.call(
+        region,
+        "UpdateItem",
+        TableName=table,
+        Key={"pk": {"S": "a"}, "sk": {"N": "3"}},
+        UpdateExpression="SET damage = :d",
+        ExpressionAttributeValues={":d": {"S": "d"}},
+    )
+
+
+def operate(world: World) -> None:
+    """What operators do; no worker lives, so commands do the work themselves."""
+    for table in ("orders", "carts", "docs"):
+        damage(world, "eu", table)
+    put(world, "eu", "orders", 8, "ours", _rep={"S": ordered_version(0, 1_700_000_000_000, 7)})
+    for rule in RULES:
+        assert world.run("repair", rule, "--extra", "delete", "--yes", "--json").code in {0, 1}
+        world.run("import-kcl", "leases", "--rule", rule, "--region", "us", "--yes")
+    for entry in {entry["rule"]["S"]: entry for entry in world.items("us", OWNED[3])}.values():
+        log = {**entry, "id": {"S": entry["id"]["S"][::-1]}, "loser_op": {"S": "delete"}}
+        world.call("us", "PutItem", TableName=OWNED[3], Item=log)
+    listed = world.run("conflicts", "list", "--json").json["conflicts"]
+    for entry in {(entry["rule"], entry["loser_op"]): entry["id"] for entry in listed}.values():
+        assert world.run("conflicts", "promote", entry, "--yes").code == 0
+    world.run("conflicts", "list", "--rule", "orders", "--key", '{"pk": "a", "sk": 3}')
+    world.run("conflicts", "list", "--rule", "orders")
+    (row,) = world.run("parked", "list", "--json").json["parked"]
+    world.run("parked", "retry", row["row"])
+    assert world.run("parked", "drop", row["row"], "--yes").code == 0
+    for rule in ("orders", "carts", "docs"):
+        assert world.run("rewind", rule, "--to", "trim_horizon", "--yes").code == 0
+    assert world.run("pause", "orders").code == world.run("resume", "orders").code == 0
+
+
+def test_policies_are_as_iam_and_terraform_read_them(recorded: World) -> None:
+    """Nothing is unbounded but what AWS bounds by nothing, and both formats say the same."""
+    given = recorded.run("iam").json
+    unbounded = {
+        statement["Sid"]: statement["Action"]
+        for policy in given.values()
+        for statement in policy["Statement"]
+        if "*" in statement["Resource"]
+    }
+    assert unbounded == {
+        "ListStreamsTakesNoResource": ["dynamodb:ListStreams"],
+        "ListTablesTakesNoResource": ["dynamodb:ListTables"],
+    }
+    assert recorded.run("iam", "--region", "eu").json == given["eu"]
+    written = hcl2.loads(recorded.run("iam", "--format", "terraform").output)
+    assert [_policy(document) for document in written["data"]] == [
+        [(statement["Action"], statement["Resource"]) for statement in policy["Statement"]] for policy in given.values()
+    ]
+
+
+def _policy(document: Any) -> list[tuple[list[str], list[str]]]:
+    ((_, labelled),) = document.items()
+    ((_, body),) = labelled.items()
+    unquoted = json.loads(json.dumps(body).replace('\\"', ""))
+    return [(statement["actions"], statement["resources"]) for statement in unquoted["statement"]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("--offline",), 2, "--account us=NUMBER"),
+        (("--offline", "--account", "12"), 2, "'12' is no account"),
+        (("--offline", "--account", "111122223333", "--region", "ap"), 2, "no region ap"),
+        (("--lambda", "--role", "setup"), 2, "a role of its own"),
+        (("--function", "name"), 2, "Add --lambda"),
+        (("--export", "bucket"), 2, "s3://BUCKET/PREFIX"),
+        (("--offline", "--account", "111122223333", "--account", "eu=444455556666"), 0, "444455556666:table/orders"),
+        (("--offline", "--account", "111122223333", "--export", "s3://b/p"), 0, "arn:aws:s3:::b/p/*"),
+        (("--offline", "--account", "111122223333", "--lambda"), 0, "us-east-1:111122223333:log-group:/aws/lambda/"),
+    ],
+)
+def test_what_a_policy_is_asked_for_is_judged_before_the_world_is(
+    arguments: tuple[str, ...], code: int, words: str, tmp_path: Path
+) -> None:
+    answer = World("http://127.0.0.1:1", "redis://127.0.0.1:1", "1", tmp_path).run("iam", *arguments)
+    assert (answer.code, words in answer.said) == (code, True), answer.said
