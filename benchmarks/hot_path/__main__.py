@@ -106,11 +106,13 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--stages", action="store_true", help="also where the time of the lean client goes, by stage")
     parser.add_argument("--profile", type=Path, help="only see where each case's time goes by function, as files")
     parser.add_argument("--check", action="store_true", help="compare ratios with those that are stored")
-    parser.add_argument("--write", action="store_true", help=f"store them in {STORED.name} and in the document")
+    parser.add_argument(
+        "--write", action="store_true", help=f"store them in {STORED.name} and in the document, with stages"
+    )
     options = parser.parse_args()
     options.cases = options.cases or (FULL if options.full else QUICK)
     options.consumers = options.consumers or _CONSUMERS
-    options.stages = options.stages or options.full
+    options.stages = options.stages or options.full or options.write
     return options
 
 

@@ -130,4 +130,4 @@ async def _tried(rule: Rule, place: Place) -> Fact:
 async def _items(place: Place, table: str, what: str) -> list[Image]:
     body = _ENCODE({"TableName": table, "Limit": _SAMPLE})
     answer = await place.items.call("Scan", body, None, what, TableName=table)
-    return [Image(bytes(item)) for item in wire.decoded(_PAGE, answer, what).Items]
+    return [Image(bytes(item)) for item in wire.decoded(_PAGE, answer.body, what).Items]

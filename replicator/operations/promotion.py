@@ -178,7 +178,7 @@ async def write(group: Group, promotion: Promotion) -> list[str]:
         raise PromotionRefused(
             "The item has changed since it was shown; nothing was written.", advice="Run the command again to see it."
         ) from refusal
-    replaced, before = wire.decoded(_ANSWER, answer, what).Attributes, shown or {}
+    replaced, before = wire.decoded(_ANSWER, answer.body, what).Attributes, shown or {}
     names = sorted((replaced.keys() | before.keys()) - {promotion.stamp})
     return [name for name in names if replaced.get(name) != before.get(name)]
 

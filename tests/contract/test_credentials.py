@@ -319,6 +319,21 @@ async def test_however_many_requests_are_refused_credentials_are_read_seldom() -
     assert reading.count == 10
 
 
+async def test_credentials_are_at_hand_for_a_moment_and_not_behind_a_refusal() -> None:
+    reading = Reading()
+    assert reading.credentials.at_hand() is None, "nothing was read yet"
+    await reading.taken()
+    assert reading.credentials.at_hand() == "first"
+    reading.at += 1.5
+    assert reading.credentials.at_hand() is None, "they may be about to expire"
+    await reading.taken()
+    reading.next, reading.at = Source(Keys("second")), 100
+    await reading.taken()
+    reading.credentials.refused("ExpiredToken")
+    assert reading.credentials.at_hand() is None, "they were refused"
+    assert await reading.taken() == reading.credentials.at_hand() == "second"
+
+
 async def test_requests_at_once_read_once() -> None:
     reading = Reading()
     await asyncio.gather(*(reading.taken() for _ in range(50)))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from replicator.adapters.aws.clients import Place
+from replicator.adapters.aws.transport.connections import Answer
 from replicator.adapters.dynamodb import lookups as module
 from replicator.adapters.dynamodb.lookups import DynamoLookups
 from replicator.domain.errors import Throttled, Unreachable
@@ -62,10 +63,10 @@ class Scripted:
     """A wire whose answers are written down."""
 
     def __init__(self, *answers: Any) -> None:
-        self.answers = [json.dumps(answer).encode() for answer in answers]
+        self.answers = [Answer(200, json.dumps(answer).encode()) for answer in answers]
         self.asked: list[Any] = []
 
-    async def call(self, operation: str, body: bytes, fence: object, what: str, **hints: object) -> bytes:
+    async def call(self, operation: str, body: bytes, fence: object, what: str, **hints: object) -> Answer:
         assert operation == "BatchGetItem"
         self.asked.append(json.loads(body)["RequestItems"]["orders"])
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]

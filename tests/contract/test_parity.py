@@ -209,8 +209,8 @@ async def outcomes(opened: Place, dice: random.Random, count: int) -> list[tuple
         operation = dice.choice(list(OPERATIONS))
         calls = opened.records if operation == "GetRecords" else opened.items
         try:
-            given, date = await calls.dated_call(operation, body_of(dice), None, operation, **OPERATIONS[operation])
-            found.append(("answer", given, date))
+            given = await calls.call(operation, body_of(dice), None, operation, **OPERATIONS[operation])
+            found.append(("answer", given.body, given.date))
         except Refusal as refusal:
             found.append(("refusal", refusal.code, refusal.body))
         except ReplicatorError as failed:

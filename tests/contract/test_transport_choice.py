@@ -35,7 +35,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def put(opened: Place) -> bytes:
-    return await opened.items.call("PutItem", b"{}", None, "PutItem", TableName="orders")
+    return (await opened.items.call("PutItem", b"{}", None, "PutItem", TableName="orders")).body
 
 
 # -- the stock client serves -------------------------------------------------------------------------------------------

@@ -185,7 +185,8 @@ class DynamoRegionBench:
 
     async def _call(self, operation: str, **body: Any) -> Any:
         """Call with wire JSON both ways, so that the client converts no value."""
-        return json.loads(await self._place.items.call(operation, json.dumps(body).encode(), None, "the bench", **body))
+        answer = await self._place.items.call(operation, json.dumps(body).encode(), None, "the bench", **body)
+        return json.loads(answer.body)
 
     async def refuse(self, key: ItemKey, item: Image) -> Image:
         return Image(item.wire[:-1] + b',"filling":{"S":"' + b"x" * 410_000 + b'"}}')

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 AGAIN_SECONDS = 5.0
 """Least time between two readings after refusals."""
 
+_MOMENT_SECONDS = 1.0
+"""How long credentials are used without a look at their age: they are refreshed minutes before they expire."""
+
 _STUCK_SECONDS = 60.0
 _FIXED = {"env": "the environment", "explicit": "the program's own memory"}
 """Where credentials come from that no reading can change while the process lives, by the client's names."""
@@ -57,6 +60,8 @@ class RenewableCredentials(AioCredentials):
         self._turn = asyncio.Lock()
         self._read_at = -AGAIN_SECONDS
         self._wanted = False
+        self._frozen: Any = None
+        self._frozen_at = 0.0
         self._refused_at: float | None = None
         self._refusal = ""
 
@@ -67,13 +72,13 @@ class RenewableCredentials(AioCredentials):
                 return
             self._wanted, self._read_at = False, self._monotonic()
             try:
-                self._source = await self._read()
+                self._source, self._frozen = await self._read(), None
             except (BotoCoreError, ClientError, ConfigurationInvalid, OSError, ValueError):
                 if self._source is None:
                     raise
 
     async def get_frozen_credentials(self) -> Any:  # type: ignore[override]  # the client awaits it
-        """The credentials to sign a request with."""
+        """The credentials to sign a request with, refreshed when they are about to expire."""
         if self._source is None or self._wanted:
             await self.load()
         credentials = None if self._source is None else self._source.credentials
@@ -81,7 +86,7 @@ class RenewableCredentials(AioCredentials):
             self.refused("NoCredentials")
             raise NoCredentialsError
         try:
-            return await credentials.get_frozen_credentials()
+            frozen = await credentials.get_frozen_credentials()
         except ClientError as error:
             self.refused(error_code(error))
             raise
@@ -91,6 +96,18 @@ class RenewableCredentials(AioCredentials):
         except (RuntimeError, LookupError, TypeError, ValueError) as error:
             self.refused("CredentialRetrievalError")
             raise CredentialRetrievalError(provider=credentials.method, error_msg=type(error).__name__) from error
+        self._frozen, self._frozen_at = frozen, self._monotonic()
+        return frozen
+
+    def at_hand(self) -> Any:
+        """The same as they were a moment ago; None when they are to be looked at again."""
+        if self._wanted or self._monotonic() - self._frozen_at > _MOMENT_SECONDS:
+            return None
+        return self._frozen
+
+    def accepted(self) -> None:
+        """A service took them."""
+        self._refused_at = None
 
     async def get_account_id(self) -> str | None:  # type: ignore[override]  # the client awaits it
         """The account that these credentials name, if they name one."""
@@ -102,8 +119,8 @@ class RenewableCredentials(AioCredentials):
         code = parsed.get("Error", {}).get("Code")
         if code in CREDENTIAL_CODES:
             self.refused(code)
-        elif self._refused_at is not None:
-            self._refused_at = None
+        else:
+            self.accepted()
 
     def refused(self, code: str) -> None:
         """Note that these credentials do not work, and read them again unless that was done a moment ago."""

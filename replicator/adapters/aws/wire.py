@@ -10,7 +10,7 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -19,11 +19,11 @@ from botocore.exceptions import ClientError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, is_object, translate
 from replicator.adapters.aws.transport.choice import Choice
+from replicator.adapters.aws.transport.connections import Answer
 from replicator.adapters.aws.transport.lean import ServiceError
 from replicator.domain.errors import ReplicatorError, Unreachable
 
 if TYPE_CHECKING:
-    from replicator.adapters.aws.transport.connections import Answer
     from replicator.ports.targets import Fence
 
 _HTTP_ERRORS = 300
@@ -31,15 +31,11 @@ _HTTP_ERRORS = 300
 
 @dataclass(slots=True)
 class _Exchange:
+    """A call through the stock client: what its events need, and what came."""
+
     body: bytes
     fence: Fence | None
-    answer: bytes = b""
-    checksum: str | None = None
-    date: str = ""
-
-    def take(self, answer: Answer) -> None:
-        """This is what was answered."""
-        self.answer, self.checksum, self.date = answer.body, answer.checksum, answer.date or ""
+    answer: Answer = field(default_factory=lambda: Answer(0, b""))
 
 
 _exchange: ContextVar[_Exchange | None] = ContextVar("replicator_exchange", default=None)
@@ -56,6 +52,7 @@ class Refusal(Exception):
 
 CONDITION_FAILED = "ConditionalCheckFailedException"
 TRANSACTION_CANCELLED = "TransactionCanceledException"
+_REFUSALS = frozenset({CONDITION_FAILED, TRANSACTION_CANCELLED})
 
 Opener = Callable[[Any], Awaitable[Choice]]
 """What makes the transport that takes the place of a client."""
@@ -81,45 +78,40 @@ class Wire:
         events.register(f"before-send.{service}", _check_fence, unique_id="replicator-fence")
         events.register(f"before-parse.{service}", _take_answer, unique_id="replicator-answer")
 
-    async def call(self, operation: str, body: bytes, fence: Fence | None, what: str, **hints: Any) -> bytes:
-        """Send `body` as an operation, for example `PutItem`; returns the answer's body. See `dated_call`."""
-        return (await self.dated_call(operation, body, fence, what, **hints))[0]
-
-    async def dated_call(
-        self, operation: str, body: bytes, fence: Fence | None, what: str, **hints: str
-    ) -> tuple[bytes, str]:
-        """The same; returns the answer's body and its Date, which is empty when there is none.
+    async def call(self, operation: str, body: bytes, fence: Fence | None, what: str, **hints: object) -> Answer:
+        """Send `body` as an operation, for example `PutItem`.
 
         `hints` are parameters that the client needs to find its endpoint. Raises `Refusal` for a failed condition and a
         translated error for everything else; `LeaseLost` before the send when the fence is down. What is not a JSON
         object, or not the one that was sent, is no answer: a proxy before the service may answer 200.
         """
-        exchange = _Exchange(body, fence)
+        exchange: _Exchange | None = None
         try:
             transport = credentials = None
             if self._opener is not None:
-                credentials = await self._credentials.get_frozen_credentials()
+                credentials = self._credentials.at_hand() or await self._credentials.get_frozen_credentials()
                 if self._choice is None or credentials.account_id != self._account:
                     await self._choose(self._opener, credentials.account_id)
                 transport = None if self._choice is None else self._choice.transport
-            if transport is None:
-                await self._send_by_client(operation, exchange, hints)
+            if transport is not None:
+                answer = await transport.send(operation, body, fence, credentials)
             else:
-                exchange.take(await transport.send(operation, body, fence, credentials))
+                exchange = _Exchange(body, fence)
+                await self._send_by_client(operation, exchange, hints)
+                answer = exchange.answer
         except ReplicatorError:
             raise
         except ClientError as error:
-            if isinstance(error, ServiceError):
-                exchange.take(error.answer)
             code = error_code(error)
-            if code in {CONDITION_FAILED, TRANSACTION_CANCELLED}:
-                _verify(exchange, what)
-                raise Refusal(code, exchange.answer) from error
-            raise translate(error, what) from error
+            if code not in _REFUSALS:
+                raise translate(error, what) from error
+            answer = _answer_of(error, exchange)
+            _verify(answer, what)
+            raise Refusal(code, answer.body) from error
         except CLIENT_ERRORS as error:
             raise translate(error, what) from error
-        _verify(exchange, what)
-        return exchange.answer, exchange.date
+        _verify(answer, what)
+        return answer
 
     async def _send_by_client(self, operation: str, exchange: _Exchange, hints: Mapping[str, object]) -> None:
         token = _exchange.set(exchange)
@@ -156,17 +148,24 @@ def _check_fence(**_: object) -> None:
 def _take_answer(response_dict: dict[str, Any], **_: object) -> None:
     exchange = _exchange.get()
     if exchange is not None:
-        exchange.answer = response_dict["body"]
-        exchange.checksum = response_dict["headers"].get("x-amz-crc32")
-        exchange.date = response_dict["headers"].get("date", "")
-        if response_dict["status_code"] < _HTTP_ERRORS:
+        status, headers = response_dict["status_code"], response_dict["headers"]
+        exchange.answer = Answer(status, response_dict["body"], headers.get("x-amz-crc32"), headers.get("date"))
+        if status < _HTTP_ERRORS:
             response_dict["body"] = b"{}"
 
 
-def _verify(exchange: _Exchange, what: str) -> None:
-    if not is_object(exchange.answer):
+def _answer_of(error: ClientError, exchange: _Exchange | None) -> Answer:
+    if isinstance(error, ServiceError):
+        return error.answer
+    assert exchange is not None, "it came through the client"
+    return exchange.answer
+
+
+def _verify(answer: Answer, what: str) -> None:
+    body = answer.body
+    if not is_object(body):
         raise Unreachable(f"{what} was answered by something that is not DynamoDB.")
-    if exchange.checksum is not None and exchange.checksum != str(zlib.crc32(exchange.answer)):
+    if answer.checksum is not None and answer.checksum != str(zlib.crc32(body)):
         raise Unreachable(f"{what} got an answer that was damaged on its way: its checksum differs.")
 
 

@@ -81,7 +81,7 @@ class DynamoLookups:
         asked = {"ConsistentRead": True, "Keys": keys}
         body = _ENCODE({"RequestItems": {self._table: asked}, "ReturnConsumedCapacity": "TOTAL"})
         given = await self._calls.call("BatchGetItem", body, None, self._what, RequestItems={self._table: {}})
-        answer = wire.decoded(_ANSWER, given, self._what)
+        answer = wire.decoded(_ANSWER, given.body, self._what)
         if self._table not in answer.Responses and self._table not in answer.UnprocessedKeys:
             raise Unreachable(f"{self._what} got an answer without the table, so it is not DynamoDB's.")
         return answer

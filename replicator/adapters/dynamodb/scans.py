@@ -58,15 +58,15 @@ class DynamoScan:
             b'{"TableName":%b,"ConsistentRead":true,"ReturnConsumedCapacity":"TOTAL","Segment":%d,"TotalSegments":%d%b}'
         )
         what = f"Scan on {self._where}"
-        answer, date = await self._calls.dated_call(
+        answer = await self._calls.call(
             "Scan", body % (_ENCODE(self._table), segment, of, start), None, what, TableName=self._table
         )
-        found = wire.decoded(_ANSWER, answer, what)
+        found = wire.decoded(_ANSWER, answer.body, what)
         last = bytes(found.LastEvaluatedKey)
         return ScannedPage(
             tuple(ScannedItem(key_of(image), Image(image)) for image in map(bytes, found.Items)),
             last.decode() if last.startswith(b"{") else None,
-            _time_of(date),
+            _time_of(answer.date or ""),
             found.ConsumedCapacity.CapacityUnits,
         )
 

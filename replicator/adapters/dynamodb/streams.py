@@ -171,7 +171,7 @@ class DynamoStreams:
             answer = await self._place.records.call("DescribeStream", body, None, what, StreamArn=stream.arn)
         except TableMissing as error:
             raise ShardGone(f"{what}: the stream is gone.") from error
-        return parse_shards(answer, what)
+        return parse_shards(answer.body, what)
 
     async def iterator(
         self, stream: StreamRef, shard_id: ShardId, position: Position, first: SequenceNumber | None = None
@@ -214,8 +214,8 @@ class DynamoStreams:
         body = _ENCODE({"ShardIterator": iterator, "Limit": limit})
         what = f"GetRecords in {self._place.region_id}"
         try:
-            answer, date = await self._place.records.dated_call("GetRecords", body, None, what)
-            return parse_records(answer, what, _seconds_of(date))
+            answer = await self._place.records.call("GetRecords", body, None, what)
+            return parse_records(answer.body, what, _seconds_of(answer.date or ""))
         except TableMissing as error:
             raise ShardGone(f"{what}: the shard is gone.") from error
 

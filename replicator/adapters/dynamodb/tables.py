@@ -6,9 +6,9 @@ Invariant: one request is one call, sent only while the fence holds; a refusal c
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import timedelta
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 from uuid import uuid4
 
 import msgspec
@@ -151,31 +151,31 @@ class DynamoRegion:
         self._clock = clock
         self._tell = _TELL_CONSUMED if metered else b""
 
-    async def execute(  # noqa: C901, PLR0911 - one per kind of request
+    def execute(  # noqa: C901, PLR0911 - one per kind of request
         self, request: Request, fence: Fence
-    ) -> Response:
+    ) -> Coroutine[Any, Any, Response]:
         """Carry a request out; the fence is checked right at the send."""
         match request:
             case Put():
-                return await self._put(request, fence)
+                return self._put(request, fence)
             case GuardedPut():
-                return await self._guarded_put(request, fence)
+                return self._guarded_put(request, fence)
             case Delete(key, when):
-                return await self._delete(key, when, fence)
+                return self._delete(key, when, fence)
             case RaiseTombstone(key, version):
-                return await self._raise_tombstone(key, version, fence)
+                return self._raise_tombstone(key, version, fence)
             case GetItem(key):
-                return await self._get_item(key, fence)
+                return self._get_item(key, fence)
             case GetTombstone(key):
-                return await self._get_tombstone(key, fence)
+                return self._get_tombstone(key, fence)
             case Replace() | Remove():
-                return await self._write_versioned(request, fence)
+                return self._write_versioned(request, fence)
             case StampedPut() | Restamp() | Unstamp() | DeleteMarked():
-                return await self._write_stamped(request, fence)
+                return self._write_stamped(request, fence)
             case GetSideRow(key):
-                return FoundRow(_row(await self._get_row(key, fence), self._side_where))
+                return self._get_side_row(key, fence)
             case MergeTombstone() | SettleTombstone() | RaiseFloor() | NoteRemoval():
-                return await self._write_row(request, fence)
+                return self._write_row(request, fence)
             case LogConflict():
                 raise ReplicatorError("A conflict entry was sent to a table; it belongs to the conflict log.")
             case _:
@@ -188,7 +188,7 @@ class DynamoRegion:
             answer = await self._calls.call("PutItem", body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        return self._done(answer, what)
+        return self._done(answer.body, what)
 
     def _put_json(self, put: Put) -> bytes:
         return b'%b,"Item":%b,%b,%b' % (
@@ -215,7 +215,7 @@ class DynamoRegion:
             answer = await self._calls.call("TransactWriteItems", body, fence, what)
         except wire.Refusal as refusal:
             return _cancelled(wire.decoded(_ANSWER, refusal.body, what).CancellationReasons, what)
-        return self._done(answer, what)
+        return self._done(answer.body, what)
 
     async def _delete(self, key: ItemKey, when: Condition | SeenCondition, fence: Fence) -> Response:
         stated = condition(when, key.parts[0][0])
@@ -225,7 +225,7 @@ class DynamoRegion:
             answer = await self._calls.call("DeleteItem", body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        return self._done(answer, what)
+        return self._done(answer.body, what)
 
     async def _write_versioned(self, request: VersionedRequest, fence: Fence) -> Response:
         """A put or delete that returns what it took away."""
@@ -243,7 +243,7 @@ class DynamoRegion:
             answer = await self._calls.call(operation, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        given = wire.decoded(_ANSWER, answer, what)
+        given = wire.decoded(_ANSWER, answer.body, what)
         return Done(_item(given.Attributes), _units(given.ConsumedCapacity))
 
     async def _write_stamped(self, request: StampedPut | Restamp | Unstamp | DeleteMarked, fence: Fence) -> Response:
@@ -272,7 +272,7 @@ class DynamoRegion:
             answer = await self._calls.call(operation, body, fence, what, TableName=self._table)
         except wire.Refusal as refusal:
             return Refused(item=_item(wire.decoded(_ANSWER, refusal.body, what).Item))
-        return self._done(answer, what)
+        return self._done(answer.body, what)
 
     async def _write_row(
         self, request: MergeTombstone | SettleTombstone | RaiseFloor | NoteRemoval, fence: Fence
@@ -284,7 +284,7 @@ class DynamoRegion:
             answer = await self._calls.call("UpdateItem", body, fence, what, TableName=self._side_table)
         except wire.Refusal as refusal:
             return RefusedRow(_row(_item(wire.decoded(_ANSWER, refusal.body, what).Item), self._side_where))
-        return self._done(answer, what)
+        return self._done(answer.body, what)
 
     async def _raise_tombstone(self, key: ItemKey, version: str, fence: Fence) -> Response:
         expires_at = int(self._clock.now()) + self._ttl_seconds
@@ -299,7 +299,7 @@ class DynamoRegion:
             answer = await self._calls.call("UpdateItem", body, fence, what, TableName=self._side_table)
         except wire.Refusal:
             return Refused(by_tombstone=True)
-        return self._done(answer, what)
+        return self._done(answer.body, what)
 
     def _done(self, answer: bytes, what: str) -> Done:
         """The write took effect; with what it took, if that was asked for."""
@@ -309,17 +309,20 @@ class DynamoRegion:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._table_json, key.wire)
         what = self._what["GetItem"]
         answer = await self._calls.call("GetItem", body, fence, what, TableName=self._table)
-        return Found(item=_item(wire.decoded(_ANSWER, answer, what).Item))
+        return Found(item=_item(wire.decoded(_ANSWER, answer.body, what).Item))
 
     async def _get_tombstone(self, key: ItemKey, fence: Fence) -> Found:
         row = await self._get_row(key, fence)
         return Found(tombstone=None if row is None else row.attributes.get(TOMBSTONE_VERSION, {}).get("S"))
 
+    async def _get_side_row(self, key: ItemKey, fence: Fence) -> FoundRow:
+        return FoundRow(_row(await self._get_row(key, fence), self._side_where))
+
     async def _get_row(self, key: ItemKey, fence: Fence) -> Image | None:
         body = b'{%b,"Key":%b,"ConsistentRead":true}' % (self._side_json, self._side_key(key))
         what = self._side_what["GetItem"]
         answer = await self._calls.call("GetItem", body, fence, what, TableName=self._side_table)
-        return _item(wire.decoded(_ANSWER, answer, what).Item)
+        return _item(wire.decoded(_ANSWER, answer.body, what).Item)
 
     def _side_key(self, key: ItemKey) -> bytes:
         return _ENCODE({TOMBSTONE_KEY: {"S": key.side_key(self._table)}})

@@ -8,6 +8,8 @@ that hang keep none from finding out that the table is back.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
 from replicator.domain.modes.requests import GuardedPut, Request, Response
@@ -45,19 +47,20 @@ class PacedRegion:
         self._looking = False
         self._waiting = 0
 
-    async def execute(self, request: Request, fence: Fence) -> Response:
+    def execute(self, request: Request, fence: Fence) -> Coroutine[Any, Any, Response]:
         """Carry a request out when it may be sent; `KeyThrottled` when only the partition of its key is throttled."""
-        if self._budget is None:
-            return await self._send(request, fence)
+        return self._send(request, fence) if self._budget is None else self._send_within(self._budget, request, fence)
+
+    async def _send_within(self, budget: WriteBudget, request: Request, fence: Fence) -> Response:
         units = units_of(request)
         if units:
-            await self._budget.take(units, id(fence))
+            await budget.take(units, id(fence))
         try:
             response = await self._send(request, fence)
         except Throttled:
-            self._budget.settle(units, 0)
+            budget.settle(units, 0)
             raise
-        self._budget.settle(units, units_taken(request, units, response))
+        budget.settle(units, units_taken(request, units, response))
         return response
 
     async def _send(self, request: Request, fence: Fence) -> Response:

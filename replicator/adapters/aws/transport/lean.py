@@ -149,7 +149,7 @@ class LeanTransport:
         except OSError as error:
             raise EndpointConnectionError(endpoint_url=self.url, error=error) from error
         if answer.status < _HTTP_ERRORS:
-            self._credentials.answered({})
+            self._credentials.accepted()
             return answer
         raise self._error(operation, answer)
 
