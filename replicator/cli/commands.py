@@ -12,6 +12,7 @@ from replicator.cli import configuration_commands, copying_commands
 from replicator.cli.demo import demo
 from replicator.cli.operator_commands import add_to
 from replicator.cli.options import Config, EntryId, Json, Key, Kind, Limit, OnlyRule, RuleName, Since, Table, Yes
+from replicator.domain.driving import Drivers
 
 app = typer.Typer(
     name="replicator",
@@ -222,6 +223,20 @@ def rules_accept(  # noqa: PLR0913, PLR0917 - one parameter per argument and opt
     from replicator.cli.rules import accept_tables
 
     raise typer.Exit(accept_tables(config or context.obj, rule, region, table, as_json=json))
+
+
+@rules_app.command("drive")
+def rules_drive(
+    context: typer.Context,
+    rule: RuleName,
+    by: Annotated[Drivers, typer.Option("--by", help="What drives it.", show_default=False)],
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Let functions drive a rule in place of pods, or pods again. Both may run: the one that does not drive rests."""
+    from replicator.cli.rules import drive_rule
+
+    raise typer.Exit(drive_rule(config or context.obj, rule, by, as_json=json))
 
 
 app.add_typer(conflicts_app, name="conflicts")

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from replicator.cli.confirmation import who
 from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
+from replicator.domain.driving import Drivers
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.domain.identifiers import RuleName
-from replicator.operations import rules
+from replicator.operations import driving, rules
 from replicator.operations.accepted_tables import AcceptedTable, accept
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import SHOW_SECONDS, rule_named
@@ -22,7 +23,7 @@ from replicator.operations.rules import ConfiguredRule, OrphanedProgress
 if TYPE_CHECKING:
     from replicator.operations.group import Group
 
-_COLUMNS = ("rule", "mode", "sources", "replicas", "caches", "progress on")
+_COLUMNS = ("rule", "mode", "sources", "replicas", "caches", "driven by", "progress on")
 
 
 def list_rules(config: Path | None, *, as_json: bool) -> int:
@@ -41,9 +42,10 @@ def list_rules(config: Path | None, *, as_json: bool) -> int:
 def _cells(rule: ConfiguredRule | OrphanedProgress) -> list[str]:
     progress = "unknown" if rule.progress is None else ", ".join(rule.progress) or "none"
     if isinstance(rule, OrphanedProgress):
-        return [rule.name, "not configured", "", "", "", progress]
+        return [rule.name, "not configured", "", "", "", "", progress]
     replicas = "one another" if rule.sources == rule.replicas else ", ".join(rule.replicas)
-    return [rule.name, rule.mode, ", ".join(rule.sources), replicas, ", ".join(rule.caches), progress]
+    driven_by = rule.driven_by or "unknown"
+    return [rule.name, rule.mode, ", ".join(rule.sources), replicas, ", ".join(rule.caches), driven_by, progress]
 
 
 def rename_rule(config: Path | None, old: str, new: str, *, as_json: bool) -> int:
@@ -78,6 +80,21 @@ def accept_tables(config: Path | None, rule: str, region: str, table: str | None
             f"Table {each.table} in {each.region} is accepted as it is; rule {each.rule} goes on there at its next"
             f" look, within {settings.coordination.held.total_seconds():.0f} s.\n"
         )
+    return EXIT_STOPPED
+
+
+def drive_rule(config: Path | None, name: str, by: Drivers, *, as_json: bool) -> int:
+    """Let functions, or pods, drive a rule, and say so."""
+    settings = loaded(config)
+    changed = on_group(settings, lambda group: driving.drive(group, name, by), regions_of(settings))
+    who = "functions" if by is Drivers.LAMBDA else "pods"
+    if as_json:
+        print_json({"rule": name, "by": by, "changed": changed})
+    elif changed:
+        wait = settings.coordination.lease.total_seconds()
+        sys.stdout.write(f"Rule {name} is driven by {who} from now on; they begin in about {wait:g} s.\n")
+    else:
+        sys.stdout.write(f"Rule {name} was driven by {who} already.\n")
     return EXIT_STOPPED
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.held import Hold
@@ -14,6 +14,8 @@ from replicator.observability.reports import Reports
 from replicator.observability.target_states import Trouble
 from replicator.ports.events import Overview
 from replicator.ports.services import OF_A_STREAM, ServiceId, ServiceKind, stream_service
+
+_DRIVEN = "Functions drive it; `replicator rules drive {0} --by pods` brings it back."
 
 
 class ServiceEvents(Reports):
@@ -46,11 +48,14 @@ class ServiceEvents(Reports):
         """A DescribeStream call was made."""
         self._metrics.describes.labels(stream.table, stream.region).inc()
 
-    def paused(self, rules: Mapping[RuleName, float]) -> None:
+    def paused(self, rules: Mapping[RuleName, float], driven: Collection[RuleName] = ()) -> None:
         """These rules are paused now, and no others; what changed is logged."""
         before, self._board.paused = self._board.paused, dict(rules)
         for rule in sorted(self._board.paused.keys() - before):
-            self._log.info("rule_paused", rule=rule)
+            if rule in driven:
+                self._log.info("rule_paused", rule=rule, reason=_DRIVEN.format(rule))
+            else:
+                self._log.info("rule_paused", rule=rule)
         for rule in sorted(before.keys() - self._board.paused):
             self._log.info("rule_resumed", rule=rule)
 

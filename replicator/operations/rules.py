@@ -6,11 +6,12 @@ change that was interrupted can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination import RuleRows
+from replicator.domain.driving import Drivers, Driving
 from replicator.domain.errors import ReplicatorError, TableMissing, WorldMismatch
 from replicator.domain.identifiers import RuleName
 from replicator.operations.group import Group
@@ -32,6 +33,8 @@ class ConfiguredRule:
     replicas: Sequence[str]
     caches: Sequence[str]
     progress: Sequence[str] | None
+    driven_by: Drivers | None
+    """None: that is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,9 @@ async def list_rules(group: Group) -> Rules:
     """Every rule, with progress if the coordination table answers."""
     progress: dict[str, list[str]] = {}
     trouble = None
+    driven: Mapping[RuleName, Driving] = {}
     try:
+        driven = await group.membership.driven()
         for stored in await group.streams():
             for name in sorted(stored.rules):
                 progress.setdefault(name, []).append(stored.stream.where)
@@ -63,13 +68,20 @@ async def list_rules(group: Group) -> Rules:
         trouble = error
         progress.clear()
     rules = [
-        _configured(rule, None if trouble is not None else progress.pop(rule.name, [])) for rule in group.settings.rules
+        _configured(rule, None, None)
+        if trouble is not None
+        else _configured(rule, progress.pop(rule.name, []), _driver(driven.get(RuleName(rule.name))))
+        for rule in group.settings.rules
     ]
     orphaned = [OrphanedProgress(name, configured=False, progress=where) for name, where in progress.items()]
     return Rules([*rules, *orphaned], trouble)
 
 
-def _configured(rule: RuleSettings, progress: Sequence[str] | None) -> ConfiguredRule:
+def _driver(driving: Driving | None) -> Drivers:
+    return Drivers.PODS if driving is None else driving.by
+
+
+def _configured(rule: RuleSettings, progress: Sequence[str] | None, driven_by: Drivers | None) -> ConfiguredRule:
     """Where a rule reads and writes; one that chooses its tables, by what it chooses."""
     if rule.choice is None:
         sources, replicas = rule.sources, rule.replica_tables
@@ -85,6 +97,7 @@ def _configured(rule: RuleSettings, progress: Sequence[str] | None) -> Configure
         replicas=[f"{region}:{table}" for region, table in replicas],
         caches=[f"{action.cache} ({action.action})" for action in rule.cache],
         progress=progress,
+        driven_by=driven_by,
     )
 
 

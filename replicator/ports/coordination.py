@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
+from replicator.domain.driving import Driving
 from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.progress import Position
@@ -81,6 +82,9 @@ class Membership(Protocol):
 
     async def paused(self) -> Mapping[RuleName, float]:
         """Rules that an operator has paused, and since when, in seconds since 1970."""
+
+    async def driven(self) -> Mapping[RuleName, Driving]:
+        """What drives the rules that were ever handed over; workers drive all others."""
 
     async def resting(self) -> frozenset[tuple[RuleName, RegionId]]:
         """Regions that an operator has paused for a rule, while it goes on elsewhere."""

@@ -232,8 +232,11 @@ class Observer(Protocol):
     def described(self, stream: StreamRef) -> None:
         """A stream was asked for shards: one DescribeStream call."""
 
-    def paused(self, rules: Mapping[RuleName, float]) -> None:
-        """These rules are paused now, since then, and no others; reported again and again."""
+    def paused(self, rules: Mapping[RuleName, float], driven: Collection[RuleName] = ()) -> None:
+        """These rules are paused now, since then, and no others; reported again and again.
+
+        `driven`: those of them that functions drive.
+        """
 
     def sweeps(self, passes: Sequence[Job]) -> None:
         """The last full comparisons of rules that are compared again and again."""

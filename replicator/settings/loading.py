@@ -33,8 +33,11 @@ if TYPE_CHECKING:
 
 
 PATH_VARIABLE = f"{ENV_PREFIX}CONFIG"
+PLACE_VARIABLES = (f"{ENV_PREFIX}CONFIG_S3", f"{ENV_PREFIX}CONFIG_SSM")
+"""Where a function's configuration is, when it is no file."""
+
 _SENTENCES = re.compile(r"^(?P<path>[a-z_]+(?:[.\[][^:\s]*)?): (?P<text>.+)$")
-_OTHER_VARIABLES = {PATH_VARIABLE, DEBUG_VARIABLE, f"{ENV_PREFIX}SECRETS_DIR"}
+_OTHER_VARIABLES = {PATH_VARIABLE, DEBUG_VARIABLE, f"{ENV_PREFIX}SECRETS_DIR", *PLACE_VARIABLES}
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_PORT(_.*)?$")
 _STEPS = re.compile(r"[^.\[\]]+")
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 import pytest
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import Pause, StoredGap
+from replicator.domain.driving import Drivers
 from replicator.domain.errors import LeaseLost
 from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END, Position
@@ -107,3 +109,20 @@ async def test_a_gap_that_grew_since_it_was_shown_is_not_acknowledged_by_that(st
     assert await stored.operations.acknowledge(grown, now=6000.0, by="ada", note="compared")
     await stored.registry.record_gap(replace(grown, until=END))
     assert await stored.operations.gaps() == [StoredGap(replace(GAP, until=END), grown_at=5000.0)]
+
+
+async def test_what_drives_a_rule_is_noted_once_with_the_servers_time_and_outlives_a_pause(stored: TableWorld) -> None:
+    rule = RuleName("driven")
+    membership = stored.membership
+    assert not await stored.operations.drive(rule, Drivers.PODS)
+    assert rule not in await membership.driven()
+    assert await stored.operations.drive(rule, Drivers.LAMBDA)
+    assert not await stored.operations.drive(rule, Drivers.LAMBDA)
+    await stored.operations.pause(rule, now=1.0)
+    assert await stored.operations.resume(rule)
+    driving = (await membership.driven())[rule]
+    assert (driving.by, driving.lets(Drivers.LAMBDA, 60)) == (Drivers.LAMBDA, False)
+    assert 0 <= driving.age < 60
+    assert abs(driving.since - time.time()) < 60
+    assert await stored.operations.drive(rule, Drivers.PODS)
+    assert (await membership.driven())[rule].by is Drivers.PODS

@@ -40,10 +40,10 @@ def no_fallback(_: str, why: str) -> None:
 
 @asynccontextmanager
 async def place(
-    endpoint_url: str, *, lean: Fallback | None = None, times: ClientTimes | None = None
+    endpoint_url: str, *, lean: Fallback | None = None, times: ClientTimes | None = None, region: str = "eu-west-1"
 ) -> AsyncIterator[Place]:
     """Clients of a region at a local endpoint."""
-    settings = RegionSettings.model_validate({"region": "eu-west-1", "endpoint_url": endpoint_url})
+    settings = RegionSettings.model_validate({"region": region, "endpoint_url": endpoint_url})
     async with open_place("eu", settings, times or ClientTimes(), connections=32, lean=lean) as opened:
         yield opened
 

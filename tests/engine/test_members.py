@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from itertools import groupby
 
+from replicator.domain.driving import Drivers, Driving
 from replicator.domain.errors import Unreachable
 from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.shards.leases import LEAVING, Pulse
@@ -164,3 +165,22 @@ async def test_whoever_looks_no_more_is_not_woken() -> None:
     woken = sight.woken
     await sight.other_beats(2, news=2)
     assert sight.woken == woken
+
+
+async def test_a_rule_that_functions_drive_rests_and_comes_back_a_lease_after_it_was_handed_back() -> None:
+    sight = Sight()
+    rule, lease = RuleName("orders"), Limits().lease_seconds
+    sight.membership.driving[rule] = Driving(Drivers.LAMBDA, since=5.0, age=0.0)
+    await until(lambda: dict(sight.members.paused) == {rule: 5.0})
+    assert sight.observer.of("paused")[-1] == (rule,)
+    sight.membership.driving[rule] = Driving(Drivers.LAMBDA, since=5.0, age=10 * lease)
+    await asyncio.sleep(10)
+    assert rule in sight.members.paused
+    sight.membership.driving[rule] = Driving(Drivers.PODS, since=100.0, age=lease)
+    await asyncio.sleep(10)
+    assert rule in sight.members.paused
+    woken = sight.woken
+    sight.membership.driving[rule] = Driving(Drivers.PODS, since=100.0, age=lease + 2)
+    await until(lambda: not sight.members.paused)
+    assert sight.woken > woken
+    sight.task.cancel()

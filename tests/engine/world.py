@@ -243,7 +243,7 @@ class Recorder:
     def described(self, stream: StreamRef) -> None:
         self.told.append(("described", stream))
 
-    def paused(self, rules: Mapping[RuleName, float]) -> None:
+    def paused(self, rules: Mapping[RuleName, float], driven: object = ()) -> None:
         self.told.append(("paused", *sorted(rules)))
 
     def gap_closed(self, gap: Gap, job_id: str) -> None:

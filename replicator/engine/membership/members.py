@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 
+from replicator.domain.driving import kept_from_pods
 from replicator.domain.identifiers import RegionId, RuleName, WorkerId
 from replicator.domain.shards.leases import Pulse
 from replicator.domain.shards.statements import Statements
@@ -58,7 +59,7 @@ class Members:
         self.live: frozenset[WorkerId] = frozenset({session.worker})
         """Workers that beat and are not about to leave, ourselves included."""
         self.paused: Mapping[RuleName, float] = {}
-        """Rules that an operator has paused, and since when."""
+        """Rules that rest on all workers, and since when: an operator paused them, or pods do not drive them."""
         self.resting: frozenset[tuple[RuleName, RegionId]] = frozenset()
         """Regions that an operator has paused for a rule."""
         self.pulses: Mapping[WorkerId, Pulse] = {}
@@ -154,11 +155,13 @@ class Members:
     async def _look_for_paused(self, now: float) -> bool:
         if now - self._paused_at < self._limits.heartbeat_seconds:
             return False
-        paused, resting = await self._membership.paused(), await self._membership.resting()
+        driven = kept_from_pods(await self._membership.driven(), self._limits.lease_seconds)
+        resting = await self._membership.resting()
+        paused = {**driven, **await self._membership.paused()}
         self._paused_at = now
         changed = (paused, resting) != (self.paused, self.resting)
         self.paused, self.resting = paused, resting
-        self._observer.paused(paused)
+        self._observer.paused(paused, driven)
         return changed
 
     async def _remove_dead(self, pulses: Mapping[WorkerId, Pulse], owners: Collection[WorkerId], now: float) -> None:

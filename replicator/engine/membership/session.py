@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 
 from replicator.domain.errors import LeaseLost
-from replicator.domain.identifiers import WorkerId
+from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.ports.clock import Clock
 
 SHARE_OF_LEASE = 0.8
@@ -73,3 +73,26 @@ class ShardFence:
         if self._revoked:
             raise LeaseLost("The lease on this shard went to another worker.")
         self._session.check()
+
+
+class DriveFence:
+    """The fence of a rule that functions drive: what its row said last, and when that was asked."""
+
+    def __init__(self, rule: RuleName, clock: Clock, lease_seconds: float) -> None:
+        self._rule = rule
+        self._clock = clock
+        self._share = lease_seconds * SHARE_OF_LEASE
+        self._deadline = float("-inf")
+
+    def extend(self, asked_at: float) -> None:
+        """A look at `asked_at` (monotonic) showed that functions drive the rule."""
+        self._deadline = asked_at + self._share
+
+    def revoke(self) -> None:
+        """A look showed that they do not."""
+        self._deadline = float("-inf")
+
+    def check(self) -> None:
+        """Raise `LeaseLost` when nothing may be sent any more."""
+        if self._clock.monotonic() >= self._deadline:
+            raise LeaseLost(f"Rule {self._rule} is not known to be driven by functions any more.")

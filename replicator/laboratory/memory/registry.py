@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import replace
 
+from replicator.domain.driving import Driving
 from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
 from replicator.domain.rules import Rule, Target
@@ -32,6 +33,7 @@ class MemoryMembership:
         self.faults = faults or Faults()
         self._pulses: dict[WorkerId, Pulse] = {}
         self._paused: dict[RuleName, float] = {}
+        self.driving: dict[RuleName, Driving] = {}
         self._resting: set[tuple[RuleName, RegionId]] = set()
 
     def pause(self, rule: RuleName, at: float = 0.0) -> None:
@@ -64,6 +66,11 @@ class MemoryMembership:
         """Remove a worker."""
         async with self.faults.around("leave"):
             self._pulses.pop(worker, None)
+
+    async def driven(self) -> dict[RuleName, Driving]:
+        """What drives the rules that were ever handed over."""
+        async with self.faults.around("driven"):
+            return dict(self.driving)
 
     async def paused(self) -> dict[RuleName, float]:
         """Rules that are paused, and since when."""

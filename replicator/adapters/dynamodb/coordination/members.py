@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from replicator import __version__
 from replicator.adapters.dynamodb.coordination.changes import Change, binary, number, schema, text
-from replicator.adapters.dynamodb.coordination.names import STATEMENTS, key
+from replicator.adapters.dynamodb.coordination.names import DRIVEN_BY, STATEMENTS, key
 from replicator.adapters.dynamodb.coordination.rows import CorruptRow
 from replicator.adapters.dynamodb.coordination.statements import packed
 from replicator.domain.identifiers import RegionId, RuleName, WorkerId
@@ -19,6 +19,7 @@ from replicator.domain.shards.leases import Pulse
 
 if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination.table import CoordinationTable
+    from replicator.domain.driving import Driving
 
 
 class DynamoMembership:
@@ -59,6 +60,15 @@ class DynamoMembership:
         rows, reader = await self._table.query(self._table.names.rules), self._table.reader
         return {
             RuleName(reader.text(row, "sk")): reader.seconds(row, "paused_at") for row in rows if "paused_at" in row
+        }
+
+    async def driven(self) -> dict[RuleName, Driving]:
+        """What drives the rules that were ever handed over."""
+        table = self._table
+        rows, date = await table.read(table.names.rules)
+        now = table.seconds_of(date)
+        return {
+            RuleName(table.reader.text(row, "sk")): table.reader.driving(row, now) for row in rows if DRIVEN_BY in row
         }
 
     async def resting(self) -> frozenset[tuple[RuleName, RegionId]]:

@@ -39,6 +39,12 @@ FORMERLY = "formerly"
 DRAINED_FOR = "drained_for"
 """The attribute of a stream's row that names the targets that are through with it."""
 
+DRIVEN_BY = "driven_by"
+"""The attribute of a rule's row that says what drives it: `lambda` or `pods`; without it pods do."""
+
+DRIVEN_SINCE = "driven_since"
+"""The attribute of a rule's row that says since when, by the server's clock."""
+
 REPAIRED_BY = "job"
 """The attribute of a gap that names the job which repairs it, or has."""
 

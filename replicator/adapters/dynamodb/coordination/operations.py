@@ -12,8 +12,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
-from replicator.adapters.dynamodb.coordination.names import FORMERLY, REPAIRED_BY, checkpoint, key, rewind, through
+from replicator.adapters.dynamodb.coordination.names import (
+    DRIVEN_BY,
+    DRIVEN_SINCE,
+    FORMERLY,
+    REPAIRED_BY,
+    checkpoint,
+    key,
+    rewind,
+    through,
+)
 from replicator.adapters.dynamodb.coordination.rows import rewind_text
+from replicator.domain.driving import Drivers
+from replicator.domain.errors import Throttled
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId
 from replicator.domain.progress import Position
@@ -107,9 +118,22 @@ class Operations:
     async def resume(self, rule: RuleName) -> bool:
         """Let a rule go on; False when it was not paused."""
         place, paused = key(self._names.rules, rule), ("paused_at",)
-        if await self._table.delete(place, {FORMERLY: None}, paused):
+        if await self._table.delete(place, {FORMERLY: None, DRIVEN_BY: None}, paused):
             return True
         return await self._table.update(place, Change(removes=("paused_at", "note"), present=paused)) is not None
+
+    async def drive(self, rule: RuleName, by: Drivers) -> bool:
+        """Let functions or pods drive a rule from now on; False when they do already."""
+        place = key(self._names.rules, rule)
+        row, date = await self._table.get(place)
+        seen = row.get(DRIVEN_BY)
+        if by == (Drivers.PODS if seen is None else self._reader.text(row, DRIVEN_BY)):
+            return False
+        now = number(int(self._table.seconds_of(date)))
+        change = Change(sets={DRIVEN_BY: text(by), DRIVEN_SINCE: now, "sv": schema()}, when={DRIVEN_BY: seen})
+        if await self._table.update(place, change) is None:
+            raise Throttled(f"What drives rule {rule} was changed at the same time.")
+        return True
 
     async def pauses(self) -> list[Pause]:
         """Every rule that is paused, by name."""

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from replicator.adapters.dynamodb.coordination.names import (
     CHECKPOINT,
     DRAINED_FOR,
+    DRIVEN_BY,
+    DRIVEN_SINCE,
     FORMERLY,
     MEMBERS,
     REPAIRED_BY,
@@ -27,6 +29,7 @@ from replicator.adapters.dynamodb.coordination.names import (
     Names,
 )
 from replicator.adapters.dynamodb.coordination.statements import unpacked
+from replicator.domain.driving import Drivers, Driving
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
@@ -193,6 +196,14 @@ class RowReader:
     def former_names(self, row: Row) -> frozenset[RuleName]:
         """The names that a rule had before."""
         return frozenset(map(RuleName, self._texts(row, FORMERLY)))
+
+    def driving(self, row: Row, now: float) -> Driving:
+        """What drives a rule that was handed over; `now`: the server's time."""
+        self.check_schema(row)
+        by, since = self.text(row, DRIVEN_BY), self.seconds(row, DRIVEN_SINCE)
+        if by not in set(Drivers):
+            raise self.corrupt(row, DRIVEN_BY)
+        return Driving(Drivers(by), since, now - since)
 
     def gap(self, row: Row) -> Gap:
         """A loss interval."""

@@ -1,0 +1,313 @@
+"""The entry point of a function, called in this process as a runtime calls it, on real tables and a real cache."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+
+from replicator.adapters.clock import SystemClock
+from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.app.invocations import Process
+from replicator.domain.identifiers import TableName
+from replicator.laboratory.event_source import Event, EventSource, Handlers, Invoke, MappingOptions
+from tests.contract.worlds import place
+from tests.integration.harness import CREDENTIALS, Item, World, eventually, open_world, plain
+
+pytestmark = pytest.mark.servers
+
+MINUTE = 60_000
+LARGEST = 409_600
+ITEM: Item = {"pk": {"S": "a"}, "n": {"N": "1.0000000000000000000000000000000000001"}, "b": {"B": b"\x00\xff"}}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    with open_world(tmp_path_factory.mktemp("function")) as opened:
+        yield opened
+
+
+class Source:
+    """A table with a stream as a mapping sees it: its changes as events, whose number goes up."""
+
+    def __init__(self, arn: str) -> None:
+        self.arn = arn
+        self._number = 10**30
+
+    def record(self, new: Item | None, old: Item | None = None) -> dict[str, Any]:
+        self._number += 1
+        images = {name: wire(item) for name, item in (("NewImage", new), ("OldImage", old)) if item is not None}
+        key = (new or old or {})["pk"]
+        event = "REMOVE" if new is None else "INSERT" if old is None else "MODIFY"
+        change = {"Keys": {"pk": key}, "SequenceNumber": str(self._number), "ApproximateCreationDateTime": 1.7e9 + 0.5}
+        return {
+            "eventID": str(self._number),
+            "eventName": event,
+            "eventSource": "aws:dynamodb",
+            "eventSourceARN": self.arn,
+            "dynamodb": change | images,
+        }
+
+
+def wire(item: Item) -> dict[str, Any]:
+    """An item as events carry it."""
+    coded = {name: dict(value) for name, value in item.items()}
+    for value in coded.values():
+        if "B" in value:
+            value["B"] = base64.b64encode(value["B"]).decode()
+    return coded
+
+
+async def source_of(world: World, table: str) -> Source:
+    async with world.client("us") as client:
+        described = await client.describe_table(TableName=table)
+    return Source(described["Table"]["LatestStreamArn"])
+
+
+@pytest.fixture(scope="module")
+def config(world: World) -> Path:
+    asyncio.run(world.create_tables())
+    path = world.write_settings(world.settings())
+    world.initialise(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def orders(world: World, config: Path) -> Source:
+    """The source of the rule."""
+    return asyncio.run(source_of(world, "orders"))
+
+
+@pytest.fixture
+def aged(world: World, config: Path) -> None:
+    """Functions have driven the rule for long."""
+    age(world, config, by="lambda")
+
+
+@pytest.fixture
+def variables(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment of a function."""
+    monkeypatch.setenv("REPLICATOR_CONFIG", str(config))
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def process(variables: None) -> Iterator[Process]:
+    opened = Process()
+    yield opened
+    opened.close()
+
+
+def age(world: World, config: Path, *, by: str) -> None:
+    """Let this have driven the rule for long, so that no test has to wait for a lease."""
+    drive(world, config, by)
+
+    async def shift() -> None:
+        async with world.client("us") as client:
+            await client.update_item(
+                TableName="replicator-coordination",
+                Key={"pk": {"S": "test|rules"}, "sk": {"S": "orders"}},
+                UpdateExpression="SET driven_since = :then",
+                ExpressionAttributeValues={":then": {"N": str(int(time.time()) - 3600)}},
+            )
+
+    asyncio.run(shift())
+
+
+@asynccontextmanager
+async def mapped(world: World, invoke: Invoke, options: MappingOptions) -> AsyncIterator[EventSource]:
+    """A mapping of the source table."""
+    async with place(world.endpoint, region="us-east-1") as there:
+        streams = DynamoStreams(there)
+        stream = await streams.current(TableName("orders"))
+        source = EventSource(streams, stream, "us-east-1", invoke, SystemClock(), options)
+        running = asyncio.create_task(source.run())
+        yield source
+        source.stop()
+        await running
+
+
+def drive(world: World, config: Path, by: str) -> dict[str, Any]:
+    done = world.command("rules", "drive", "orders", "--by", by, "--json", config=config)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said
+
+
+def drivers(world: World, config: Path) -> str:
+    """What `replicator rules` says that drives the rule."""
+    (rule,) = json.loads(world.command("rules", "--json", config=config).stdout)["rules"]
+    driven_by: str = rule["driven_by"]
+    return driven_by
+
+
+def failed(process: Process, *records: dict[str, Any], milliseconds: int = MINUTE) -> list[str]:
+    """Numbers that the answer to an event reports."""
+    # As the runtime does: what it hands over was JSON.
+    answer = process.handle(json.loads(json.dumps({"Records": records})), milliseconds)
+    return [each["itemIdentifier"] for each in answer["batchItemFailures"]]
+
+
+class Lines(logging.Handler):
+    """What the program logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._lines: list[dict[str, Any]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if isinstance(record.msg, dict):
+            self._lines.append(record.msg)
+
+    def take(self, *events: str) -> list[dict[str, Any]]:
+        """Lines of these kinds since it was last looked at."""
+        lines, self._lines = self._lines, []
+        return [line for line in lines if line["event"] in events]
+
+
+@pytest.fixture
+def lines() -> Iterator[Lines]:
+    handler = Lines()
+    logging.getLogger("replicator").addHandler(handler)
+    yield handler
+    logging.getLogger("replicator").removeHandler(handler)
+
+
+# -- what is brought -----------------------------------------------------------------------------------------------
+
+
+async def test_events_of_a_mapping_bring_a_table_to_its_replicas_and_caches(
+    world: World, config: Path, variables: None, aged: None
+) -> None:
+    """Real records of a stream, in batches that fail in the middle: binaries, numbers, deletes."""
+    async with world.client("us") as client:
+        for number in range(60):
+            item = {**ITEM, "pk": {"S": f"k{number % 25}"}, "serial": {"N": str(number)}}
+            await client.put_item(TableName="orders", Item=item)
+        await client.delete_item(TableName="orders", Key={"pk": {"S": "k3"}})
+    cache = redis.Redis(port=world.valkey_port, db=1)
+    cache.set("copy:k3", b"old")
+    ends = itertools.cycle([True, False, True])
+
+    handlers = Handlers(Process, MINUTE)
+
+    async def invoke(event: Event) -> Any:
+        if next(ends):
+            return await handlers.invoke(event)
+        await handlers.invoke({"Records": event["Records"][:5]})
+        raise TimeoutError
+
+    async with mapped(world, invoke, MappingOptions(batch_size=17, factor=2)) as source:
+        await eventually("all of it", lambda: source.counts.records == 61)
+    await handlers.close()
+    truth = {key: plain(item) for key, item in (await world.scan("us", "orders")).items()}
+    assert len(truth) == 24
+    for items in (await world.replicas()).values():
+        assert {key: item for key, item in items.items() if key.startswith("k")} == truth
+    assert source.counts.failed > 0
+    assert source.counts.discarded == []
+    assert cache.get("copy:k3") is None
+
+
+def test_a_refused_record_is_parked_and_the_answer_is_empty(
+    world: World, config: Path, process: Process, orders: Source, aged: None
+) -> None:
+    large = {"pk": {"S": "large"}, "x": {"S": "x" * (LARGEST - 8)}}
+    assert failed(process, orders.record(large), orders.record({"pk": {"S": "small"}})) == []
+    parked = json.loads(world.command("parked", "list", "--json", config=config).stdout)["parked"]
+    assert {row["shown"] for row in parked} == {"pk=large"}
+    assert "small" in asyncio.run(world.replicas())["eu"]
+    assert failed(process, orders.record({"pk": {"S": "large"}}, large)) == []
+    assert json.loads(world.command("parked", "list", "--json", config=config).stdout)["parked"] == []
+
+
+def test_what_cannot_be_begun_before_the_end_is_reported_from_the_first_record_on(
+    process: Process, orders: Source, aged: None
+) -> None:
+    first, second = orders.record(ITEM), orders.record(ITEM)
+    assert failed(process, first) == []
+    assert failed(process, first, second, milliseconds=1500) == [first["dynamodb"]["SequenceNumber"]]
+    assert failed(process, first, second) == []
+
+
+# -- what is refused -----------------------------------------------------------------------------------------------
+
+
+def test_records_of_an_unknown_table_are_passed_and_said_once_or_refused_if_that_is_wanted(
+    process: Process, orders: Source, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strange = Source(orders.arn.replace("table/orders", "table/strange"))
+    records = [strange.record(ITEM) for _ in range(3)]
+    assert failed(process, *records) == []
+    assert failed(process, *records) == []
+    (line,) = lines.take("unknown_table")
+    assert line["table"] == "us-east-1:strange"
+    monkeypatch.setenv("LAMBDA_UNKNOWN", "fail")
+    assert failed(process, *records) == [records[0]["dynamodb"]["SequenceNumber"]]
+
+
+@pytest.mark.parametrize(
+    ("event", "sentence"),
+    [
+        ({}, "This is no event of an event source mapping"),
+        ({"Records": [{"Sns": {}}]}, "This is no event of an event source mapping"),
+        ({"Records": [{"eventSource": "aws:sqs", "eventSourceARN": "arn:x"}]}, "Events of 'aws:sqs'"),
+        (
+            {"Records": [{"eventSource": "aws:dynamodb", "eventSourceARN": "arn:x", "dynamodb": {}}]},
+            "A record is not what DynamoDB Streams sends",
+        ),
+    ],
+)
+def test_an_event_that_cannot_be_understood_is_refused_as_a_whole_with_one_sentence(
+    process: Process, lines: Lines, event: dict[str, Any], sentence: str
+) -> None:
+    assert process.handle(event, MINUTE) == {"batchItemFailures": [{"itemIdentifier": ""}]}
+    (line,) = lines.take("event_refused", "batch_refused")
+    assert sentence in line["reason"]
+
+
+def test_a_configuration_that_is_wrong_is_one_sentence_at_every_event(
+    process: Process, orders: Source, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPLICATOR_CONFIG", "/no/such/file.yaml")
+    record = orders.record(ITEM)
+    for _ in range(2):
+        assert failed(process, record) == [record["dynamodb"]["SequenceNumber"]]
+        (line,) = lines.take("batch_refused")
+        assert "/no/such/file.yaml" in line["reason"]
+
+
+# -- what drives ---------------------------------------------------------------------------------------------------
+
+
+def test_a_function_waits_a_lease_after_the_hand_over_and_ends_at_once_when_pods_drive(
+    world: World, config: Path, process: Process, orders: Source, lines: Lines
+) -> None:
+    record = orders.record(ITEM)
+    number = record["dynamodb"]["SequenceNumber"]
+    age(world, config, by="pods")
+    assert failed(process, record) == [number]
+    assert "driven by pods" in lines.take("batch_refused")[0]["reason"]
+    assert drivers(world, config) == "pods"
+    assert drive(world, config, "lambda") == {"rule": "orders", "by": "lambda", "changed": True}
+    process.close()
+    assert failed(process, record) == [number]
+    assert "pods may not have ended yet" in lines.take("batch_refused")[0]["reason"]
+    age(world, config, by="lambda")
+    process.close()
+    assert failed(process, record) == []
+    assert drivers(world, config) == "lambda"
+    assert drive(world, config, "pods")["changed"]
+    process.close()
+    assert failed(process, record) == [number]
