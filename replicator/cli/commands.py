@@ -18,7 +18,6 @@ app = typer.Typer(
     name="replicator",
     help="Cross-region replication and cache-sync daemon for Amazon DynamoDB.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -33,10 +32,22 @@ conflicts_app = typer.Typer(
 )
 
 
+def _version(*, wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        from replicator import __version__
+
+        typer.echo(f"replicator {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def everywhere(
     context: typer.Context,
     config: Config = None,
+    version: Annotated[  # noqa: ARG001 - it has ended the program
+        bool, typer.Option("--version", help="The program's version.", is_eager=True, callback=_version)
+    ] = False,
 ) -> None:
     """Cross-region replication and cache-sync daemon for Amazon DynamoDB."""
     context.obj = config

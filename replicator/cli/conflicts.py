@@ -15,7 +15,7 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 from replicator.operations import promotion as promotions
 from replicator.operations.conflict_entries import ConflictEntries, EntryFilter, find
-from replicator.operations.group import SHOW_SECONDS
+from replicator.operations.group import SHOW_SECONDS, known_rule
 
 if TYPE_CHECKING:
     from replicator.domain.image import Image
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from replicator.operations.promotion import Promotion, PromotionRequest
     from replicator.settings import Settings
 
-_COLUMNS = ("id", "detected", "rule", "key", "kind", "reason", "winner", "loser", "outcome")
+_COLUMNS = ("id", "detected", "rule", "key", "kind", "reason:5", "winner:4", "loser:6", "outcome:3")
 _SHOWN_ROWS = 50
 _SHORT_ID = 12
 _LONGEST_VERSION = 28
@@ -47,7 +47,7 @@ def list_conflicts(config: Path | None, wanted: EntryFilter, *, as_json: bool) -
         return EXIT_STOPPED
     limit = wanted.limit or _SHOWN_ROWS
     entries = _found(settings, replace(wanted, limit=limit + 1))
-    print_rows(_COLUMNS, map(_row, entries[:limit]))
+    print_rows(_COLUMNS, map(_row, entries[:limit]), one_line=True)
     if not entries:
         note("there is no conflict entry that matches.")
     elif len(entries) > limit and wanted.limit is None:
@@ -57,7 +57,9 @@ def list_conflicts(config: Path | None, wanted: EntryFilter, *, as_json: bool) -
 
 def _found(settings: Settings, wanted: EntryFilter) -> list[dict[str, Any]]:
     regions = set() if wanted.key is None else {rule.regions_used[0] for rule in settings.rules}
-    return on_group(settings, lambda group: find(group, wanted), regions, longest=SHOW_SECONDS)
+    found = on_group(settings, lambda group: find(group, wanted), regions, longest=SHOW_SECONDS)
+    known_rule(settings, wanted.rule, found)
+    return found
 
 
 def show_conflict(config: Path | None, entry_id: str, *, as_json: bool) -> int:

@@ -12,24 +12,25 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import gaps
 from replicator.operations.documents import document
-from replicator.operations.group import SHOW_SECONDS
+from replicator.operations.group import SHOW_SECONDS, known_rule
 
 if TYPE_CHECKING:
     from replicator.operations.gaps import ListedGap
     from replicator.operations.group import Group
 
-_COLUMNS = ("gap", "found", "target", "stream", "shard", "after", "until", "why", "job", "acknowledged")
+_COLUMNS = ("gap", "found", "target", "stream:1", "shard:2", "after:6", "until:7", "why:4", "job:3", "acknowledged:5")
 
 
 def list_gaps(config: Path | None, rule: str | None, *, everything: bool, as_json: bool) -> int:
     """Print losses, oldest first: those that are open, or all."""
     settings = loaded(config)
     found = on_group(settings, lambda group: gaps.list_gaps(group, rule), longest=SHOW_SECONDS)
+    known_rule(settings, rule, found)
     shown = [gap for gap in found if everything or gap.is_open]
     if as_json:
         print_json({"group": settings.group, "gaps": shown})
         return EXIT_STOPPED
-    print_rows(_COLUMNS, map(_row, shown))
+    print_rows(_COLUMNS, map(_row, shown), one_line=True)
     if not shown:
         note("there is no gap that matches.")
     if len(found) > len(shown):

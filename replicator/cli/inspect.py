@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-from replicator.cli.output import note, print_json, print_rows
-from replicator.cli.running import loaded
+from replicator.cli.output import as_typed, note, print_json, print_rows
+from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE
+from replicator.domain.plain_text import on_one_line
+from replicator.domain.verdict.kinds import span
+from replicator.operations.group import SHOW_SECONDS
 from replicator.operations.inspect import Inspection, inspect
+from replicator.operations.inspect_reasons import Reasons, differences, reasons
 from replicator.operations.item_copies import ItemCopy, short
+from replicator.operations.parked_rows import regions_of
 from replicator.operations.table_argument import rule_on_table
 from replicator.settings import OrderedRule
 
-_COLUMNS = ("what", "where", "state", "version", "bytes", "content", "agrees")
+_COLUMNS = ("what", "where", "state", "version:2", "bytes:3", "content:4", "agrees")
+_LEVEL_SECONDS = 1.0
+"""Behind by less, a target has everything: times of records are whole seconds."""
 
 
 def inspect_item(  # noqa: PLR0913 - what the command line says
@@ -26,12 +34,46 @@ def inspect_item(  # noqa: PLR0913 - what the command line says
     found = asyncio.run(inspect(settings, rule, key))
     for trouble in found.troubles:
         note(trouble)
+    differ = list(differences(found.places))
+    why = None
+    if found.agree is False:
+        why = on_group(settings, lambda group: reasons(group, found, key), regions_of(settings), longest=SHOW_SECONDS)
     if as_json:
-        print_json(found.document(values=values))
+        print_json({**found.document(values=values), "differences": differ, "reasons": why})
     else:
-        print_rows([*_COLUMNS, *["item"] * values], [_row(place, values=values) for place in found.places])
         sys.stdout.write(f"{_summary(found)}\n")
+        for difference in differ:
+            what = "" if difference.attribute is None else f" {on_one_line(difference.attribute)}"
+            sys.stdout.write(f"  {difference.place}:{what} {difference.how}\n")
+        for place in found.places:
+            if place.details.get("why"):
+                sys.stdout.write(f"  {place.role} of this key in {place.region}: {on_one_line(place.details['why'])}\n")
+        for line in () if why is None else _why(why, config):
+            sys.stdout.write(f"  {on_one_line(line)}\n")
+        sys.stdout.write("\n")
+        columns = [*_COLUMNS, *["item"] * values]
+        print_rows(columns, [_row(place, values=values) for place in found.places], one_line=not values)
     return EXIT_UNREACHABLE if found.troubles else EXIT_STOPPED
+
+
+def _why(why: Reasons, config: Path | None) -> Iterator[str]:
+    """What may explain the difference, in lines."""
+    if why.unknown is not None:
+        yield f"why is not known: {why.unknown}"
+        return
+    for problem in why.problems:
+        said = f" {problem.reason}" if problem.reason else ""
+        yield f"{problem.sentence}:{said} {as_typed(problem.command, config)}"
+    lags = why.lags or {}
+    for target, lag in lags.items():
+        if not why.problems and (lag is None or lag > _LEVEL_SECONDS):
+            behind = "how far it is behind is not known" if lag is None else f"it is at most {span(lag)} behind"
+            yield f"{target}: {behind}, so the change may be on its way"
+    if not why.problems and lags and all(lag is not None and lag <= _LEVEL_SECONDS for lag in lags.values()):
+        repair = as_typed(f"replicator verify {why.rule}", config)
+        yield f"every target has everything that the streams hold: {repair} looks at the whole table, `repair` mends it"
+    for entry in why.logged:
+        yield f"conflict {entry['id'][:12]}, {entry['detected_at']}: {entry['kind']}, {entry['outcome']}"
 
 
 def _row(place: ItemCopy, *, values: bool) -> list[str]:
@@ -50,4 +92,4 @@ def _summary(found: Inspection) -> str:
     if found.agree:
         return f"All places agree with {'the source' if is_ordered else 'one another'}{filtered}."
     differ = "Places differ from the source" if is_ordered else "Places differ"
-    return f"{differ}{filtered}; a change that is still on its way shows so for a moment."
+    return f"{differ}{filtered}."

@@ -13,23 +13,25 @@ from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import jobs
 from replicator.operations.documents import document
-from replicator.operations.group import Group
+from replicator.operations.group import Group, known_rule
 from replicator.operations.jobs import ListedJob
 
-_COLUMNS = ("job", "kind", "rule", "table", "state", "items", "of about", "segments", "since", "note")
+_COLUMNS = ("job", "kind:3", "rule", "table:4", "state", "items", "of about:1", "segments:5", "since:2", "note:6")
 _MOST_NOTES = 20
 
 
 def list_jobs(config: Path | None, rule: str | None, *, everything: bool, as_json: bool) -> int:
     """A row per job."""
-    found = on_group(loaded(config), lambda group: jobs.list_jobs(group, rule, everything=everything))
+    settings = loaded(config)
+    found = on_group(settings, lambda group: jobs.list_jobs(group, rule, everything=everything))
+    known_rule(settings, rule, found)
     if as_json:
         print_json({"jobs": found})
         return EXIT_STOPPED
     if not found:
         note("There is no such job." if everything or rule else "No job runs; --all shows those that are over.")
         return EXIT_STOPPED
-    print_rows(_COLUMNS, map(_row, found))
+    print_rows(_COLUMNS, map(_row, found), one_line=True)
     return EXIT_STOPPED
 
 

@@ -13,9 +13,9 @@ from replicator.operations import leases
 from replicator.operations.group import SHOW_SECONDS, SILENT
 from replicator.operations.leases import LeaseFilter, Leases, ListedShard, ListedStream, ListedWorker, ReleaseRequest
 
-_WORKERS = ("worker", "is", "heartbeat", "shards", "admin")
-_STREAMS = ("stream", "discoverer", "is", "shards", "finished", "rules")
-_SHARDS = ("stream", "shard", "owner", "is", "epoch", "state", "positions", "found")
+_WORKERS = ("worker", "is", "heartbeat:2", "shards", "admin:1")
+_STREAMS = ("stream", "discoverer:2", "is:3", "shards", "finished", "rules:1")
+_SHARDS = ("stream", "shard", "owner", "is:2", "epoch:3", "state", "positions:5", "found:4")
 
 
 def list_leases(config: Path | None, chosen: LeaseFilter, *, as_json: bool) -> int:
@@ -24,11 +24,11 @@ def list_leases(config: Path | None, chosen: LeaseFilter, *, as_json: bool) -> i
     if as_json:
         print_json(found)
         return EXIT_STOPPED
-    print_rows(_WORKERS, map(_worker_row, found.workers))
+    print_rows(_WORKERS, map(_worker_row, found.workers), one_line=True)
     sys.stdout.write("\n")
-    print_rows(_STREAMS, map(_stream_row, found.streams))
+    print_rows(_STREAMS, map(_stream_row, found.streams), one_line=True)
     sys.stdout.write("\n")
-    print_rows(_SHARDS, map(_shard_row, found.shards))
+    print_rows(_SHARDS, map(_shard_row, found.shards), one_line=True)
     for line in _notes(found):
         note(line)
     return EXIT_STOPPED

@@ -5,11 +5,16 @@ With `--json` the same is one JSON document on standard output. REPLICATOR_DEBUG
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 
 from replicator.domain.errors import DEBUG_VARIABLE, EXIT_FAULT, EXIT_UNREACHABLE, EXIT_WRONG_WORLD, ReplicatorError
+
+if TYPE_CHECKING:
+    from typer import Typer
 
 _INTERRUPTED = 130
 _BROKEN_PIPE = 141
@@ -17,10 +22,13 @@ _BROKEN_PIPE = 141
 
 def run(command: str | None = None) -> int:
     """Run the command that the arguments name; returns the exit code. `command`: its name, to make no other ones."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a terminal has no character for is no reason to end
     try:
         from replicator.cli.commands import only
 
-        only(command)(prog_name="replicator")
+        return _called(only(command))
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else EXIT_FAULT if end.code else 0
     except KeyboardInterrupt:
@@ -31,7 +39,25 @@ def run(command: str | None = None) -> int:
     except Exception as error:  # noqa: BLE001 - the boundary: whatever is left ends here, as a sentence
         expected = list(_expected(error))
         return _end(expected) if expected else _fault(error)
-    return 0
+
+
+def _called(app: Typer) -> int:
+    """The exit code of the command that the arguments name; a mistake in them ends here, as JSON if asked."""
+    from typer import Abort, BadParameter
+
+    # What a mistake is derives from stands in a module of its own, which is another one in each version of the library.
+    mistake: Any = next(base for base in reversed(BadParameter.__mro__) if hasattr(base, "show"))
+    try:
+        code = app(prog_name="replicator", standalone_mode=False)
+    except mistake as error:
+        if _wants_json():
+            _print([f"{error.format_message()} `replicator --help` shows what there is."], error.exit_code)
+        else:
+            error.show()
+        return int(error.exit_code)
+    except Abort:
+        return _INTERRUPTED
+    return code if isinstance(code, int) else 0
 
 
 def _expected(error: BaseException) -> Iterator[ReplicatorError]:
@@ -70,7 +96,11 @@ def _fault(error: BaseException) -> int:
 def _print(sentences: list[str], code: int) -> None:
     for sentence in sentences:
         sys.stderr.write(f"replicator: {sentence}\n")
-    if "--json" in sys.argv[1:]:
+    if _wants_json():
         import json
 
         sys.stdout.write(json.dumps({"errors": sentences, "exit_code": code}) + "\n")
+
+
+def _wants_json() -> bool:
+    return "--json" in sys.argv[1:]

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.domain.plain_text import on_one_line
 from replicator.operations.documents import document
+from replicator.settings.called_as import program
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,15 +36,6 @@ def print_json(value: Any) -> None:
 def note(sentence: str) -> None:
     """A sentence on standard error."""
     sys.stderr.write(f"replicator: {sentence}\n")
-
-
-def program() -> str:
-    """How this program was called, for commands that are shown so that they work as they stand."""
-    called = sys.argv[0]
-    if Path(called).name != "replicator":
-        return f"{sys.executable} -m replicator" if Path(called).name == "__main__.py" else "replicator"
-    found = shutil.which("replicator")
-    return "replicator" if found and Path(found).resolve() == Path(called).resolve() else shlex.quote(called)
 
 
 def as_typed(command: str, config: Path | None) -> str:

@@ -14,7 +14,7 @@ from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, EXIT_WRONG_WORLD
 from replicator.domain.owed_keys import Settlement
 from replicator.operations import parked, parked_rows
 from replicator.operations.documents import document
-from replicator.operations.group import SHOW_SECONDS
+from replicator.operations.group import SHOW_SECONDS, known_rule
 from replicator.operations.item_copies import short
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from replicator.operations.parked_rows import Parked, ParkedRow
     from replicator.settings import Settings
 
-_COLUMNS = ("row", "since", "target", "table", "key", "change", "tries", "bytes", "why", "settled")
+_COLUMNS = ("row", "since:3", "target:1", "table:5", "key", "change:2", "tries:6", "bytes:7", "why", "settled:4")
 _SHOWN_ROWS = 200
 
 
@@ -37,12 +37,13 @@ def list_parked(config: Path | None, rule: str | None, *, everything: bool, as_j
         parked_rows.regions_of(settings),
         longest=SHOW_SECONDS,
     )
+    known_rule(settings, rule, found)
     code = _code(silent)
     if as_json:
         unreadable = [error.sentence for error in silent.values()]
         print_json({"group": settings.group, "parked": found, "unreadable": unreadable})
         return code
-    print_rows(_COLUMNS, map(_cells, found[:_SHOWN_ROWS]))
+    print_rows(_COLUMNS, map(_cells, found[:_SHOWN_ROWS]), one_line=True)
     for error in silent.values():
         note(error.sentence)
     if not found and not silent:
@@ -109,6 +110,7 @@ def retry_parked(config: Path | None, row: str | None, rule: str | None, *, ever
             rows = [await parked_rows.parked_named(group, row)]
         else:
             rows = await parked_rows.open_rows(group, rule, silent)
+            known_rule(settings, rule, rows)
         return await parked.retry(group, rows, by=who())
 
     settings = loaded(config)

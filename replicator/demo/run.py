@@ -20,6 +20,7 @@ from replicator.demo.traffic import READERS_PER_CACHE, read_until, warm
 from replicator.demo.view import Stage, Traffic, View
 from replicator.demo.world import World
 from replicator.laboratory.servers import ACCESS_KEY, SECRET_KEY
+from replicator.settings.called_as import program
 
 SETTLE_SECONDS: Final = 15.0
 _VIEW_SECONDS = 0.25
@@ -161,12 +162,12 @@ def _examples(world: World) -> Iterator[str]:
     yield ""
     yield "Everything keeps running until Ctrl-C. In another terminal:"
     yield f"  export AWS_ACCESS_KEY_ID={ACCESS_KEY} AWS_SECRET_ACCESS_KEY={SECRET_KEY}"
-    yield f"  replicator status --config {config}"
-    yield f'  replicator inspect --config {config} orders \'{{"customer": "c-0001", "order": 1}}\''
+    yield f"  {program()} status --config {config}"
+    yield f'  {program()} inspect --config {config} orders \'{{"customer": "c-0001", "order": 1}}\''
     if world.layout.mode != "ordered":
-        yield f"  replicator conflicts list --config {config} --limit 10"
+        yield f"  {program()} conflicts list --config {config} --limit 10"
     if world.lab is not None:
-        yield f"  replicator leases list --config {config}"
+        yield f"  {program()} leases list --config {config}"
         yield f"  curl -s {world.lab.url}/_lab/stats"
         split = '{"table": "orders", "region": "us-east-1"}'
         yield f"  curl -s {world.lab.url}/_lab/split -d '{split}'"

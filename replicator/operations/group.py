@@ -6,9 +6,10 @@ Invariant: nothing here needs a worker; a shard changes in one conditional write
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sized
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from replicator.adapters.clients import open_places
@@ -43,6 +44,7 @@ SHOW_SECONDS = 3.0
 _LOOK_SECONDS = 0.25
 _SLACK_SECONDS = 0.5
 _TRIES = 5
+_NEAR_NAMES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,5 +150,17 @@ def rule_named(settings: Settings, name: str) -> RuleSettings:
     for rule in settings.rules:
         if rule.name == name:
             return rule
-    names = ", ".join(rule.name for rule in settings.rules)
-    raise RequestRefused(f"There is no rule {name}.", advice=f"Rules are: {names}.")
+    raise _no_rule(settings, name)
+
+
+def known_rule(settings: Settings, name: str | None, found: Sized) -> None:
+    """Refuse a rule to choose by that is not configured, where nothing of it is found either."""
+    if name is not None and not found and all(rule.name != name for rule in settings.rules):
+        raise _no_rule(settings, name)
+
+
+def _no_rule(settings: Settings, name: str) -> RequestRefused:
+    names = [rule.name for rule in settings.rules]
+    near = get_close_matches(name, names, n=_NEAR_NAMES)
+    meant = f"Perhaps {' or '.join(near)} is meant. " if near else ""
+    return RequestRefused(f"There is no rule {name}.", advice=f"{meant}Rules are: {', '.join(names)}.")

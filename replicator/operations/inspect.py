@@ -160,7 +160,8 @@ async def _owed(settings: Settings, rule: Rule, place: Place, key: ItemKey) -> l
             copies.append(replace(unreachable(role, region, table, row), details=details))
         elif row is not None:
             state = f"refused {row.tries} times" if role == "parked" else "missed"
-            copies.append(ItemCopy(role, region, table, f"{state}{by}", row.version, details=details))
+            said = {**details, "why": row.why}
+            copies.append(ItemCopy(role, region, table, f"{state}{by}", row.version, details=said))
     return copies
 
 

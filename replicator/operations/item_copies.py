@@ -88,18 +88,22 @@ def digest(item: Image | None, stamp: str = STAMP) -> str | None:
 def short(version: str | None) -> str:
     """A version for people, without the zeros that pad it.
 
-    Of mode `ordered`: epoch, stream generation, sequence number; of `active-active`: time, counter, region, sequence
-    number. Any other is its own.
+    Of mode `ordered`: epoch, when the stream began, sequence number; of `active-active`: time, counter, region and
+    sequence number. Any other is its own.
     """
     if version is None:
         return ""
     if is_ordered_version(version):
         generation_end = EPOCH_DIGITS + GENERATION_DIGITS
-        parts = (version[:EPOCH_DIGITS], version[EPOCH_DIGITS:generation_end], version[generation_end:])
-        return ".".join(str(int(part)) for part in parts)
+        epoch, sequence = int(version[:EPOCH_DIGITS]), int(version[generation_end:])
+        return f"{epoch}.{_time(int(version[EPOCH_DIGITS:generation_end]) * 1000)}.{sequence}"
     parsed = parse_version(version)
     if parsed is None:
         return version
-    time = (_EPOCH + timedelta(microseconds=parsed.micros)).isoformat().replace("+00:00", "Z")
+    time = _time(parsed.micros)
     counter = f"+{parsed.counter}" if parsed.counter else ""
     return f"{time}{counter} {parsed.region} {parsed.sequence % 10**SEQUENCE_DIGITS}"
+
+
+def _time(micros: int) -> str:
+    return (_EPOCH + timedelta(microseconds=micros)).isoformat().replace("+00:00", "Z")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -66,6 +67,17 @@ def test_help_names_every_command() -> None:
     answer = replicator("--help")
     assert answer.code == 0
     assert all(f"  {command} " in answer.output for command in COMMANDS)
+
+
+@pytest.mark.parametrize("arguments", [["checkx"], ["check", "--offlinee"], ["inspect"]])
+def test_a_mistake_in_the_command_line_is_json_where_that_is_asked(arguments: list[str]) -> None:
+    answer = replicator(*arguments, "--json")
+    assert (answer.code, answer.json["exit_code"], len(answer.json["errors"])) == (2, 2, 1)
+
+
+def test_the_version_is_an_option_and_completion_can_be_installed() -> None:
+    assert re.fullmatch(r"replicator \d+\.\d+.*\n", replicator("--version").output)
+    assert "--install-completion" in replicator("--help").output
 
 
 @pytest.mark.parametrize("arguments", [["checkx"], ["check", "--offlinee"], ["inspect", "orders"]])
@@ -291,7 +303,7 @@ def test_inspect_takes_the_bare_value_of_a_simple_key(world: World) -> None:
 def test_inspect_names_the_rules_when_there_is_none_of_that_name(world: World) -> None:
     answer = world.run("inspect", "orderss", "a")
     assert answer.code == 2
-    assert "There is no rule orderss. Rules are: orders." in answer.errors
+    assert "There is no rule orderss. Perhaps orders is meant. Rules are: orders." in answer.errors
 
 
 # -- status and rules ----------------------------------------------------------------------------------------------

@@ -87,7 +87,7 @@ def test_inspect_tells_which_region_of_a_diverged_item_is_behind(world: World) -
     plain = world.run("inspect", "orders", '{"pk": "a", "sk": 1}').output
     assert "\t2023-11-14T22:13:20Z us 10000000000007\t" in plain
     assert "\t2023-11-14T22:13:21Z+2 eu 10000000000009\t" in plain
-    assert "Places differ; a change that is still on its way shows so for a moment." in plain
+    assert plain.startswith("Places differ.\n")
 
 
 # -- status and rules ----------------------------------------------------------------------------------------------

@@ -333,7 +333,7 @@ def test_in_a_mesh_a_region_narrows_a_rewind_to_its_stream(world: World) -> None
         (["orders", "--to", "trim_horizon"], "Add --yes"),
         (["orders", "--to", "42", "--yes"], "Add --shard"),
         (["orders", "--to", "soon", "--yes"], "no place to rewind to"),
-        (["order", "--to", "2h", "--yes"], "There is no rule order. Rules are: orders."),
+        (["order", "--to", "2h", "--yes"], "There is no rule order. Perhaps orders is meant. Rules are: orders."),
         (["orders", "--to", "2h", "--region", "ap", "--yes"], "has no region ap"),
         (["orders", "--to", "2h", "--shard", "s9", "--yes"], "no progress on shard s9"),
         (["orders", "--to", "99", "--shard", "SHARD", "--yes"], "never moves forward"),
@@ -400,7 +400,10 @@ def test_a_gap_is_listed_until_it_is_accepted(sound: World) -> None:
         "42",
         None,
     )
-    assert sound.run("gaps", "list", "--rule", "other", "--json").json["gaps"] == []
+    for command in ("gaps", "parked", "jobs", "conflicts"):
+        mistyped = sound.run(command, "list", "--rule", "order", "--json")
+        assert (mistyped.code, mistyped.json["exit_code"]) == (2, 2)
+        assert mistyped.json["errors"] == ["There is no rule order. Perhaps orders is meant. Rules are: orders."]
     assert f"gaps acknowledge {GAP}" in sound.run("status").output
     assert any("1 losses are not acknowledged" in warning for warning in sound.check().warnings())
     refused = sound.run("gaps", "acknowledge", GAP[:4])

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 from replicator.domain.image import Image
 from replicator.domain.stamps import Stamp, StampKind, Version, content_of
 from replicator.operations.inspect import Inspection, inspect
+from replicator.operations.inspect_reasons import differences
 from replicator.operations.item_copies import ItemCopy
 from tests.contract.ruled_regions import ORDERED, REGIONS, Item, Regions, mesh, ruled
 
@@ -47,10 +48,14 @@ async def test_every_kind_of_difference_is_seen(dynamodb_url: str, redis_url: st
     rule = {**ORDERED, "cache": [{"cache": "main", "key": "inspected:{pk}:{sk}"}]}
     async with ruled(dynamodb_url, rule, caches=caches) as regions, Redis.from_url(redis_url) as redis:
         await regions.put("us", item("new"))
-        await regions.put("eu", item("old", _rep={"S": ONE}))
+        await regions.put("eu", item("old", more={"S": "x"}, _rep={"S": ONE}))
         await redis.set("inspected:a:1", b"T:" + TWO.encode())
         found, places = await looked(regions)
         assert found.agree is False
+        assert [(each.attribute, each.how) for each in differences(found.places)] == [
+            ("more", "is more"),
+            ("note", "has another value"),
+        ]
         assert {role: place.agrees for (role, _), place in places.items()} == {
             "source": None,
             "replica": False,
