@@ -6,6 +6,7 @@ digits, sets, binary and nested values arrive byte for byte. Reading an attribut
 
 from __future__ import annotations
 
+import re
 from decimal import Context, Decimal
 from functools import lru_cache
 from hashlib import sha256
@@ -30,6 +31,9 @@ _MARK = _MARK_TEXT.encode()
 
 LARGEST_KEPT = 2048
 """Bytes of an image up to which what is computed of its content is kept for a while: one write is looked at often."""
+
+_NORMAL = re.compile(r"-?[1-9](?:[0-9]{0,36}[1-9]|[0-9]{0,18}\.[0-9]{0,17}[1-9])?")
+"""Most numbers that DynamoDB returns: they are their own normal form."""
 
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
 
@@ -93,7 +97,7 @@ def unreserved(image: Image, stamp: str = STAMP) -> Image:
         return image
     if not any(suspect in wire for suspect in _suspects(stamp)):
         return image
-    raw = _RAW_ATTRIBUTES.decode(image.wire)
+    raw = _raw(image)
     kept = {name: value for name, value in raw.items() if name != stamp and not name.startswith(RESERVED_PREFIX)}
     return image if len(kept) == len(raw) else Image(_ENCODE(kept))
 
@@ -136,13 +140,17 @@ def same_content(one: Image, two: Image, stamp: str = STAMP) -> bool:
 
 
 def _raw_content(image: Image, stamp: str) -> dict[str, msgspec.Raw]:
-    try:
-        raw = _RAW_ATTRIBUTES.decode(image.wire)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise MalformedRecord(f"An item image is not DynamoDB JSON ({error}).") from error
+    raw = _raw(image)
     for reserved in [name for name in raw if name == stamp or name.startswith(RESERVED_PREFIX)]:
         del raw[reserved]
     return raw
+
+
+def _raw(image: Image) -> dict[str, msgspec.Raw]:
+    try:
+        return _RAW_ATTRIBUTES.decode(image.wire)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MalformedRecord(f"An item image is not DynamoDB JSON ({error}).") from error
 
 
 def _normal(raw: msgspec.Raw) -> list[Any]:
@@ -177,6 +185,8 @@ def _canonical_value(typed: dict[str, Any]) -> list[Any]:
 
 def normal_number(text: str) -> str:
     """A DynamoDB number in a form that is the same for equal numbers (`1.10` and `1.1`, `-0` and `0`)."""
+    if _NORMAL.fullmatch(text):
+        return text
     number = _EXACT.create_decimal(text).normalize(_EXACT)
     return "0" if number == 0 else str(number)
 

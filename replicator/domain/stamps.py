@@ -11,11 +11,11 @@ import enum
 import re
 from base64 import urlsafe_b64encode
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from functools import lru_cache
 from hashlib import sha256
 
 import msgspec
+from msgspec.structs import replace
 
 from replicator.domain.image import LARGEST_KEPT, Image, canonical, unreserved
 from replicator.domain.versions import GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP
@@ -34,8 +34,7 @@ _TEXT = re.compile(r"([0-9a-z.]{80})!([PD])!([\w-]{16})!([\w-]{12}|-)![\w-]{8}",
 _ENCODE = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Version:
+class Version(msgspec.Struct, frozen=True, order=True):
     """Orders any two writes: time in microseconds since 1970, counter, region id, generation and sequence number."""
 
     micros: int
@@ -103,7 +102,10 @@ def _next_counter(version: Version) -> Version:
 
 def content_of(image: Image, attribute: str = STAMP) -> str:
     """Hash of what an item holds besides its stamp: equal exactly for equal items, however they are spelled."""
-    bare = unreserved(image, attribute)
+    return _content_of_bare(unreserved(image, attribute), attribute)
+
+
+def _content_of_bare(bare: Image, attribute: str) -> str:
     if len(bare.wire) > LARGEST_KEPT:
         return _digest(canonical(bare, attribute), _CONTENT_LENGTH)
     return _content_of_wire(bare.wire, attribute)
@@ -133,8 +135,7 @@ class StampKind(enum.Enum):
     MARK = "D"  # marked for deletion by the delete whose version it carries
 
 
-@dataclass(frozen=True, slots=True)
-class Stamp:
+class Stamp(msgspec.Struct, frozen=True):
     """A stamp without its nonce: version, kind, hash of the content, hash of the parent's version."""
 
     version: Version
@@ -162,15 +163,15 @@ def parse_stamp(text: str) -> Stamp | None:
     return Stamp(version, StampKind(match[2]), match[3], match[4])
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """An item as the protocol looks at it.
 
     `seen` is the wire JSON of its stamp attribute exactly as it is there (None: it has none), `stamp` what that
-    means (None also when it is no stamp of ours), `content` the hash of everything else.
+    means (None also when it is no stamp of ours), `content` the hash of everything else, which `bare` holds.
     """
 
     image: Image
+    bare: Image
     seen: bytes | None
     stamp: Stamp | None
     content: str
@@ -195,21 +196,35 @@ def held(image: Image | None, attribute: str = STAMP) -> Held | None:
     """Look at an item; None when there is none. `attribute` is the name of the attribute that carries the stamp."""
     if image is None:
         return None
-    typed = image.attribute(attribute)
+    if len(image.wire) > LARGEST_KEPT:
+        return _held(image, attribute)
+    return _held_of_wire(image.wire, attribute)
+
+
+@lru_cache(maxsize=1024)
+def _held_of_wire(wire: bytes, attribute: str) -> Held:
+    """One item is looked at where a record shows it, where its region holds it, and for the cache beside it."""
+    return _held(Image(wire), attribute)
+
+
+def _held(image: Image, attribute: str) -> Held:
+    bare = unreserved(image, attribute)
+    # What has no reserved attribute has no stamp.
+    typed = None if bare is image else image.attribute(attribute)
     text = None if typed is None else typed.get("S")
     return Held(
         image=image,
+        bare=bare,
         seen=None if typed is None else _ENCODE(typed),
         stamp=parse_stamp(text) if isinstance(text, str) else None,
-        content=content_of(image, attribute),
+        content=_content_of_bare(bare, attribute),
     )
 
 
 # -- side rows -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Tombstone:
+class Tombstone(msgspec.Struct, frozen=True):
     """A delete: its version, the hash of its parent's version, the hash of the content that it deleted."""
 
     version: Version
@@ -217,8 +232,7 @@ class Tombstone:
     content: str
 
 
-@dataclass(frozen=True, slots=True)
-class SideRow:
+class SideRow(msgspec.Struct, frozen=True):
     """What a region remembers beside an item.
 
     `floor` is a version that was given to a write whose item was gone before it was stamped. `removed` is the version

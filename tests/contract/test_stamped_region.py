@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 import time
-from dataclasses import replace
 from random import Random
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.tables import DynamoRegion, fresh_nonce

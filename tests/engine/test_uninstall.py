@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, field, replace
 
+import msgspec
 import pytest
 
 from replicator.domain.copying.uninstalls import Kept, is_side_row, stamp_of
@@ -137,7 +138,7 @@ async def test_every_region_of_a_mesh_loses_its_stamps_and_an_unfinished_delete_
     seen = held(marked)
     assert seen is not None
     assert seen.stamp is not None
-    sealed = replace(seen.stamp, kind=StampKind.MARK).sealed("12345678")
+    sealed = msgspec.structs.replace(seen.stamp, kind=StampKind.MARK).sealed("12345678")
     world[US].write_foreign(key_of("a"), Image(stamped(unreserved(marked), sealed)))
     counts = await Looker(world).job(JobKind.UNINSTALL, **{SIDE_TABLE: SIDE})
     assert (counts["unstamped"], counts["unfinished"], counts["left"]) == (15, 1, 0)

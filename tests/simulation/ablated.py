@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.modes.active_active import apply, classify, replicate

@@ -1,8 +1,7 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
+from msgspec.structs import replace
 
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, stamped, unreserved

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
 import json
+from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from replicator.domain.errors import MalformedRecord
@@ -221,6 +222,36 @@ def test_normal_numbers_are_equal_exactly_when_numbers_are(left: str, right: str
 @given(numbers())
 def test_a_normal_number_keeps_its_value(number: str) -> None:
     assert Fraction(normal_number(number)) == Fraction(number)
+
+
+def _by_arithmetic(number: str) -> str:
+    """The normal form that durable hashes hold."""
+    normal = Decimal(number).normalize(Context(prec=60, Emin=-400, Emax=400))
+    return str(normal) if normal else "0"
+
+
+_CLOSE = r"-?0{0,2}[0-9]{1,20}[1-9]?0{0,3}(\.0{0,3}[0-9]{0,18}[1-9]?0{0,3})?(E[+-]?[0-9]{1,2})?"
+"""What looks like a normal number: zeros before and behind, a fraction of nothing, exponents."""
+
+
+@given(st.one_of(numbers(), st.from_regex(_CLOSE, fullmatch=True)))
+@example("1" * 38)
+@example("-" + "9" * 38)
+@example("1234567890123456789.0000000000000000001")
+@example("-0")
+@example("0.5")
+@example("-0.10")
+@example("10")
+@example("1.0")
+@example("01")
+@example("1E1")
+def test_a_normal_number_is_always_spelled_as_arithmetic_spells_it(number: str) -> None:
+    assert normal_number(number) == _by_arithmetic(number)
+
+
+@given(st.from_regex(r"-?[1-9][0-9]{0,36}[1-9]|-?[1-9][0-9]{0,18}\.[0-9]{0,18}[1-9]", fullmatch=True))
+def test_a_number_that_is_normal_stays_as_it_is(number: str) -> None:
+    assert normal_number(number) == number == _by_arithmetic(number)
 
 
 # -- plain JSON ----------------------------------------------------------------------------------------------------

@@ -2,13 +2,13 @@ from __future__ import annotations
 
 import json
 from base64 import urlsafe_b64encode
-from dataclasses import replace
 from hashlib import sha256
 from itertools import product
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from replicator.domain.image import LARGEST_KEPT, Image, canonical, stamped
 from replicator.domain.stamps import (

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
+from msgspec import structs
+
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation
 from replicator.domain.copying.contents import Kind
 from replicator.domain.copying.looks import Ended
@@ -70,7 +72,7 @@ def _seeded(mesh: Mesh, region: RegionId, key: ItemKey, item: Held) -> Steps[Hel
         return item
     stamp = Stamp(seed_version(region), StampKind.VALUE, item.content, NO_PARENT)
     done, standing = yield from attempt(mesh, region, Restamp(key, stamp, StampIs(None)))
-    return replace(item, stamp=stamp) if done else standing
+    return structs.replace(item, stamp=stamp) if done else standing
 
 
 def _bring_seed(mesh: Mesh, region: RegionId, key: ItemKey, item: Held, stamp: Stamp) -> Steps[None]:
@@ -246,7 +248,7 @@ def _versioned(mesh: Mesh, region: RegionId, key: ItemKey, its: Standing, now_mi
     parent = NO_PARENT if item.version is None else parent_of(item.version)
     stamp = Stamp(version, StampKind.VALUE, item.content, parent)
     done, _ = yield from attempt(mesh, region, Restamp(key, stamp, StampIs(item.seen)))
-    return replace(item, stamp=stamp) if done else None
+    return structs.replace(item, stamp=stamp) if done else None
 
 
 def _lost_delete(region: RegionId, item: Held, now_micros: int) -> Tombstone:
@@ -262,7 +264,7 @@ def _put(mesh: Mesh, key: ItemKey, items: Mapping[RegionId, Held], item: Held) -
     for region in mesh.others:
         there = items.get(region)
         if there is not None and there.version is not None and there.version < item.stamp.version:
-            yield from _log(mesh, key, there, item.stamp.version, item)
+            yield from _log(key, there, item.stamp.version, item)
         yield from apply_put(mesh, region, write, item.stamp)
 
 
@@ -275,12 +277,12 @@ def _delete(
     for region in sorted(seen, key=lambda region: (region in items, region)):
         there = items.get(region)
         if there is not None and there.version is not None and there.version < tombstone.version:
-            yield from _log(mesh, key, there, tombstone.version, None)
+            yield from _log(key, there, tombstone.version, None)
         yield from apply_delete(mesh, region, key, tombstone)
     return MeshMended.DELETED
 
 
-def _log(mesh: Mesh, key: ItemKey, loser: Held, winner_version: Version, winner: Held | None) -> Steps[None]:
+def _log(key: ItemKey, loser: Held, winner_version: Version, winner: Held | None) -> Steps[None]:
     """Keep what is replaced, under the id that the record of the overwriting would give it."""
     assert loser.version is not None, "every item has a version by now"
     if winner is not None and winner.content == loser.content:
@@ -289,8 +291,8 @@ def _log(mesh: Mesh, key: ItemKey, loser: Held, winner_version: Version, winner:
         key=key,
         kind=ConflictKind.REPAIR,
         winner_version=winner_version.text,
-        winner=None if winner is None else mesh.bare(winner),
-        loser=mesh.bare(loser),
+        winner=None if winner is None else winner.bare,
+        loser=loser.bare,
         loser_version=loser.version.text,
         winner_region=winner_version.region,
         loser_region=loser.version.region,

@@ -87,7 +87,8 @@ class Tally:
 
     def take(self, tried: Tally) -> None:
         """Add what a try did that succeeded."""
-        self.effects.update(tried.effects)
+        if tried.effects:
+            self.effects.update(tried.effects)
         self.changes += tried.changes
         self.skipped += tried.skipped
         self.adopted += tried.adopted

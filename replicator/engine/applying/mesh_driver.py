@@ -36,7 +36,7 @@ from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.owed_keys import decided_in, is_refusal
 from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import ActivePlan, VersionedPlan
-from replicator.domain.stamps import content_of, held
+from replicator.domain.stamps import held
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.context import Begun, Tally, TargetContext
@@ -147,7 +147,8 @@ class MeshDriver:
             await self._context.sync_caches(plans, tally)
 
     def _content(self, image: Image | None) -> str | None:
-        return None if image is None else content_of(image, self._stamp)
+        looked = held(image, self._stamp)
+        return None if looked is None else looked.content
 
     async def _replicate(self, record: ChangeRecord, tally: Tally) -> Effect:
         """Settle a record at home, then bring it to every other region; another try goes on where this one failed."""

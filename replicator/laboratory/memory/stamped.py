@@ -7,10 +7,10 @@ against each other.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import NamedTuple, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from replicator.domain.image import Image, canonical, stamped
 from replicator.domain.modes.requests import (

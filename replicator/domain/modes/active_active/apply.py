@@ -29,7 +29,7 @@ from replicator.domain.stamps import Held, Stamp, StampKind, Tombstone
 def apply_put(mesh: Mesh, region: RegionId, write: Write, stamp: Stamp) -> Steps[None]:
     """Bring the new image of a write to another region."""
     assert write.new is not None, "a put carries an image"
-    image = mesh.bare(write.new)
+    image = write.new.bare
     when: StampCondition
     if mesh.policy.guard is Guard.OPTIMISTIC:
         when = UnstampedOrBelow(stamp.version)

@@ -5,7 +5,7 @@ Invariant: what identifies an entry depends only on the two writes, so a replay 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import msgspec
 
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason, Resolution, kind_of
 from replicator.domain.image import Image
@@ -15,8 +15,7 @@ from replicator.domain.records import ItemKey
 from replicator.domain.stamps import Held, StampKind, Tombstone, Version, parent_of, seed_version
 
 
-@dataclass(frozen=True, slots=True)
-class Contender:
+class Contender(msgspec.Struct, frozen=True):
     """One of two writes; a delete has no image, a write that was overwritten before it was stamped has no version."""
 
     version: Version | None
@@ -28,14 +27,14 @@ class Contender:
         return Operation.DELETE if self.image is None else Operation.PUT
 
 
-def stamped_write(mesh: Mesh, item: Held) -> Contender:
+def stamped_write(item: Held) -> Contender:
     """The write that an item's stamp names: a put, or the delete that marked it."""
-    return Contender(item.version, None if item.kind is StampKind.MARK else mesh.bare(item))
+    return Contender(item.version, None if item.kind is StampKind.MARK else item.bare)
 
 
-def unversioned_write(mesh: Mesh, item: Held) -> Contender:
+def unversioned_write(item: Held) -> Contender:
     """The local write that made an item what it is, and that was not stamped yet."""
-    return Contender(None, mesh.bare(item))
+    return Contender(None, item.bare)
 
 
 def delete_of(tombstone: Tombstone) -> Contender:

@@ -32,7 +32,7 @@ def verify_insert(mesh: Mesh, write: Write) -> Steps[None]:
     if tombstone.version > item.stamp.version:
         yield from take_back(mesh, write, tombstone)
     elif met_unseen(item.stamp.version, item.stamp.parent, tombstone.version):
-        yield from log_loss(mesh, write.key, stamped_write(mesh, item), delete_of(tombstone))
+        yield from log_loss(mesh, write.key, stamped_write(item), delete_of(tombstone))
 
 
 def take_back(mesh: Mesh, write: Write, tombstone: Tombstone) -> Steps[None]:
@@ -42,7 +42,7 @@ def take_back(mesh: Mesh, write: Write, tombstone: Tombstone) -> Steps[None]:
     if met is None or met.stamp is None or met.kind is StampKind.MARK:
         return
     if met_unseen(met.stamp.version, met.stamp.parent, tombstone.version):
-        yield from log_loss(mesh, write.key, stamped_write(mesh, met), delete_of(tombstone))
+        yield from log_loss(mesh, write.key, stamped_write(met), delete_of(tombstone))
 
 
 def verify_removal(mesh: Mesh, write: Write) -> Steps[None]:
@@ -54,7 +54,7 @@ def verify_removal(mesh: Mesh, write: Write) -> Steps[None]:
     if not old.intact:
         delete = Contender(old.version, None)
         yield from log_loss(
-            mesh, write.key, delete, unversioned_write(mesh, old), (yield from _resolution(mesh, write, old.version))
+            mesh, write.key, delete, unversioned_write(old), (yield from _resolution(mesh, write, old.version))
         )
 
 
@@ -64,13 +64,13 @@ def verify_overwrite(mesh: Mesh, write: Write) -> Steps[None]:
     assert old is not None, "the daemon overwrote an item"
     assert new is not None, "by an item"
     assert new.version is not None, "with its stamp"
-    winner = stamped_write(mesh, new)
+    winner = stamped_write(new)
     if _hides_local_write(old, new):
         yield from log_loss(
-            mesh, write.key, winner, unversioned_write(mesh, old), (yield from _resolution(mesh, write, new.version))
+            mesh, write.key, winner, unversioned_write(old), (yield from _resolution(mesh, write, new.version))
         )
     if _beats_stamped_write(old, new):
-        yield from log_loss(mesh, write.key, winner, stamped_write(mesh, old))
+        yield from log_loss(mesh, write.key, winner, stamped_write(old))
 
 
 def _is_more_than_a_stamp(old: Held, new: Held) -> bool:

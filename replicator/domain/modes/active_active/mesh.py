@@ -8,8 +8,9 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+import msgspec
+
 from replicator.domain.identifiers import RegionId
-from replicator.domain.image import Image, unreserved
 from replicator.domain.modes.requests import (
     At,
     DeleteMarked,
@@ -72,13 +73,8 @@ class Mesh:
             new=held(record.new, self.policy.attribute),
         )
 
-    def bare(self, item: Held) -> Image:
-        """The item as it is sent to other regions: without stamp and reserved attributes."""
-        return unreserved(item.image, self.policy.attribute)
 
-
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(msgspec.Struct, frozen=True):
     """One physical write to an item: what was there, what is there now, and its place in its region's stream."""
 
     key: ItemKey

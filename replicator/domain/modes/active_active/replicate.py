@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import assert_never
+
+import msgspec
 
 from replicator.domain.identifiers import RegionId
 from replicator.domain.modes.active_active.apply import apply_delete, apply_put, remove
@@ -53,16 +54,14 @@ class Ending(enum.Enum):
     VERIFIED = "verified"  # the daemon's own write: nothing to replicate
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(msgspec.Struct, frozen=True):
     """Whose write a record was, and what became of it."""
 
     origin: Origin
     ending: Ending
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(msgspec.Struct, frozen=True):
     """A local write whose version is durable at home; `deliver` brings it to every other region."""
 
     origin: Origin
@@ -165,7 +164,7 @@ def settle_missing(mesh: Mesh, write: Write, row: SideRow, stamp: Stamp) -> Step
     assert write.new is not None, "a put carries an image"
     if (yield from user_deleted(mesh, write, row)):
         return (yield from leave_floor(mesh, write, row, stamp.version))
-    request = StampedPut(write.key, mesh.bare(write.new), stamp, Absent())
+    request = StampedPut(write.key, write.new.bare, stamp, Absent())
     done, _ = yield from attempt(mesh, mesh.home, request)
     return stamp if done else None
 
@@ -211,7 +210,7 @@ def stamp_item(mesh: Mesh, write: Write, item: Held, stamp: Stamp) -> Steps[Stam
     when = StampIs(item.seen)
     request: Restamp | StampedPut = Restamp(write.key, stamp, when)
     if item.intact and item.content != write.new.content:
-        request = StampedPut(write.key, mesh.bare(write.new), stamp, when)
+        request = StampedPut(write.key, write.new.bare, stamp, when)
     done, _ = yield from attempt(mesh, mesh.home, request)
     return stamp if done else None
 
@@ -257,4 +256,4 @@ def log_lost_delete(mesh: Mesh, write: Write, item: Held | None, version: Versio
     if item is None or item.stamp is None or item.kind is not StampKind.VALUE or item.stamp.version < version:
         return
     if met_unseen(item.stamp.version, item.stamp.parent, version):
-        yield from log_loss(mesh, write.key, stamped_write(mesh, item), Contender(version, None))
+        yield from log_loss(mesh, write.key, stamped_write(item), Contender(version, None))
