@@ -19,6 +19,7 @@ import structlog
 from replicator import __version__
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
+from replicator.adapters.sinks.opening import open_sinks
 from replicator.admin.server import serve_admin
 from replicator.app.held_rules import HeldRules
 from replicator.app.job_worlds import JobPlaces, job_places, job_ports
@@ -49,6 +50,8 @@ if TYPE_CHECKING:
 
     from replicator.adapters.aws.clients import Place
     from replicator.adapters.redis.cache import RedisCache
+    from replicator.adapters.sinks.opening import SinkId
+    from replicator.ports.targets import Sink
 
 _MOST_FILES = 65_536
 """Open files, connections above all, that are asked of the system when it grants them."""
@@ -101,8 +104,9 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             home = await stack.enter_async_context(places[settings.coordination.region].beside(HOME_CONNECTIONS))
             board.fatal_signs += [place.credentials.stuck for place in places.values()]
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
+            sinks = await stack.enter_async_context(open_sinks(settings, places, caches, clock))
             for_jobs = await stack.enter_async_context(job_places(settings, lean))
-            parts = _Parts(settings, places, home, for_jobs, caches, clock, observer, board, address, strict)
+            parts = _Parts(settings, places, home, for_jobs, caches, sinks, clock, observer, board, address, strict)
             await _serve(parts, stop)
 
     def fall_back(region: str, why: str) -> None:
@@ -132,6 +136,7 @@ class _Parts:
     home: DynamoDBClient
     for_jobs: JobPlaces
     caches: Mapping[str, RedisCache]
+    sinks: Mapping[SinkId, Sink]
     clock: SystemClock
     observer: LiveObserver
     board: Board
@@ -142,7 +147,9 @@ class _Parts:
 async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     """Look at the world, then replicate until `stop`."""
     gates = Gates()
-    assembly = Assembly(parts.settings, parts.places, parts.home, parts.caches, parts.clock, parts.observer, gates)
+    assembly = Assembly(
+        parts.settings, parts.places, parts.home, parts.caches, parts.sinks, parts.clock, parts.observer, gates
+    )
     finder = TableFinder(parts.settings, parts.places)
     premises = Premises(
         parts.settings,

@@ -22,6 +22,7 @@ import structlog
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.stream_wire import parse_record
+from replicator.adapters.sinks.opening import open_sinks
 from replicator.app.daemon import new_id
 from replicator.app.held_rules import HeldRules
 from replicator.app.preflight import prepare_start
@@ -93,9 +94,12 @@ class Function:
             )
             home = await stack.enter_async_context(places[settings.coordination.region].beside(HOME_CONNECTIONS))
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
+            sinks = await stack.enter_async_context(open_sinks(settings, places, caches, clock))
             self._observer = LiveObserver(Board(settings.group, rules_of(settings), clock), Metrics(), clock)
             self._gates = Gates()
-            self._assembly = assembly = Assembly(settings, places, home, caches, clock, self._observer, self._gates)
+            self._assembly = assembly = Assembly(
+                settings, places, home, caches, sinks, clock, self._observer, self._gates
+            )
             finder = TableFinder(settings, places)
             premises = Premises(
                 settings, places, caches, assembly.registry, assembly.succession, clock, finder, assembly.identities

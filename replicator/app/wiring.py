@@ -21,6 +21,7 @@ from replicator.adapters.dynamodb.owed_keys import owed_keys
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.table_claims import SideTableClaims
 from replicator.adapters.dynamodb.tables import DynamoRegion
+from replicator.adapters.sinks.opening import SinkId
 from replicator.app.table_identities import TableIdentities
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, RuleName, TableName
@@ -34,6 +35,7 @@ from replicator.domain.versions import STAMP
 from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import GatedRegion, Gates
 from replicator.engine.applying.kinds import parks_refusals
 from replicator.engine.applying.owing import Looks, Owing
@@ -58,7 +60,7 @@ if TYPE_CHECKING:
     from replicator.adapters.redis.cache import RedisCache
     from replicator.ports.clock import Clock
     from replicator.ports.events import Observer
-    from replicator.ports.targets import Region
+    from replicator.ports.targets import Region, Sink
     from replicator.settings import RuleSettings, Settings
 
 _RESERVED_CONNECTIONS = 32
@@ -98,11 +100,12 @@ class Assembly:
         places: Mapping[str, Place],
         home: DynamoDBClient,
         caches: Mapping[str, RedisCache],
+        sinks: Mapping[SinkId, Sink],
         clock: Clock,
         observer: Observer,
         gates: Gates,
     ) -> None:
-        """`settings`: as they are written; sources are made of expanded ones.
+        """`settings`: as they are written; sources are made of expanded ones. `sinks`: none where only jobs are done.
 
         `home`: the coordination region by connections of its own, so that no heartbeat waits behind writes of items.
         """
@@ -123,6 +126,7 @@ class Assembly:
         self._many = choosing(settings).keys()
         self._streams = {region: DynamoStreams(place) for region, place in places.items()}
         self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
+        self._events = {name: EventFunnel(sink) for name, sink in sinks.items()}
         self._conflicts = conflict_log(places[where.region].dynamodb, settings)
         self._budget = ByteBudget(self.limits.in_flight_bytes)
         self._holdings = Holdings()
@@ -199,6 +203,7 @@ class Assembly:
                     self._parking(rule, target.target_id) if parks_refusals(rule, target.kind) else None,
                     self._gates.of(HeldId(rule.name, TableName(written.table_name), target.target_id)),
                     {other: self._owing(rule, partners[other]) for other in (rule.mesh.others if rule.mesh else ())},
+                    events=self._events.get((rule.name, target.sink or "")),
                 )
                 for target in rule.targets
             }
@@ -317,12 +322,13 @@ def limits_of(settings: Settings) -> Limits:
 
 def regions_of(settings: Settings) -> set[str]:
     """Ids of the regions that are used."""
-    return {settings.coordination.region, *(region for rule in settings.rules for region in rule.regions_used)}
+    used = {settings.coordination.region, *(region for rule in settings.rules for region in rule.regions_used)}
+    return used | {region for rule in settings.rules for region in rule.regions_of_sinks}
 
 
 def caches_of(settings: Settings) -> set[str]:
-    """Names of the caches that rules act on."""
-    return {action.cache for rule in settings.rules for action in rule.cache}
+    """Names of the caches that rules act on, or whose servers hold their events."""
+    return {name for rule in settings.rules for name in rule.caches_used}
 
 
 def connections_of(settings: Settings) -> dict[str, int]:

@@ -62,7 +62,9 @@ def verdict(
     of_rule: list[Fact] = []
     of_targets: dict[TargetId, list[Fact]] = {}
     for target in (target for run in rule_per_source(settings, rule) for target in run.targets):
-        of_targets.setdefault(target.target_id, []).extend(_of_caches(settings, rule, target.region, caches))
+        of_targets.setdefault(target.target_id, []).extend(
+            () if target.sink is not None else _of_caches(settings, rule, target.region, caches)
+        )
     tables: dict[TargetId, list[Fact]] = {}
     for region, table in rule.replica_tables:
         there = [fact for fact in own if fact.subject == f"table {table} in {region}"]

@@ -182,4 +182,5 @@ def _meaning(row: ParkedRow) -> str:
 
 
 def _regions(settings: Settings) -> set[str]:
-    return {region for rule in settings.rules for region in rule.regions_used} | parked_rows.regions_of(settings)
+    used = {region for rule in settings.rules for region in (*rule.regions_used, *rule.regions_of_sinks)}
+    return used | parked_rows.regions_of(settings)

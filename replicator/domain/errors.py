@@ -145,6 +145,24 @@ class TableMissing(ReplicatorError):
     exit_code = EXIT_WRONG_WORLD
 
 
+class SinkMissing(ReplicatorError):
+    """A queue, topic, bus or stream that events go to does not exist."""
+
+    disposition = Disposition.RETRY
+    advice = "Create it, or correct its name in the rule's events."
+    meanwhile = "It is tried again; nothing is passed over."
+    exit_code = EXIT_WRONG_WORLD
+
+
+class SinkGone(ReplicatorError):
+    """A receiver of events says that it wants no more."""
+
+    disposition = Disposition.RETRY
+    advice = "Correct its address, or take it out of the rule's events."
+    meanwhile = "Nothing is sent for a while, then it is tried again."
+    exit_code = EXIT_WRONG_WORLD
+
+
 class PoisonRecord(ReplicatorError):
     """The replica refuses this item for good."""
 

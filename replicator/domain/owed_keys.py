@@ -19,7 +19,7 @@ from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule
-from replicator.domain.targets import TargetId
+from replicator.domain.targets import TargetId, TargetKind
 from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, is_ordered_version, ordered_version, sequence_of
 
 LONGEST_BODY = 300 * 1024
@@ -38,6 +38,10 @@ _PLACE_DIGITS = len(ordered_version(0, 0, 0))
 
 _AGE_MARGIN_SECONDS = 3600.0
 """How much before a tombstone's time is over images are no longer trusted: clocks of machines differ."""
+
+
+Subject = ItemKey | tuple[ShardId, SequenceNumber]
+"""A key, or the shard and the number of a record."""
 
 
 class OwedFor(enum.StrEnum):
@@ -109,7 +113,13 @@ class OwedKey:
     @property
     def row_id(self) -> str:
         """64 hexadecimal digits: the same for every version of a key, another for every target."""
-        return row_id(self.to, (self.shard, self.sequence) if self.key is None else self.key)
+        return row_id(self.to, self.subject)
+
+    @property
+    def subject(self) -> Subject:
+        """What a row is kept for: a key, or a place where that is a record of its own, which no later one replaces."""
+        is_event = self.to.target_id.kind is TargetKind.EVENTS
+        return (self.shard, self.sequence) if self.key is None or is_event else self.key
 
     @property
     def owed_for(self) -> OwedFor:
@@ -137,7 +147,7 @@ class SettledKey:
     at: float
 
 
-def row_id(to: OwedTo, subject: ItemKey | tuple[ShardId, SequenceNumber]) -> str:
+def row_id(to: OwedTo, subject: Subject) -> str:
     """The id of a row about a key, or about a record at its place."""
     parts = subject.parts if isinstance(subject, ItemKey) else subject
     return sha256(msgspec.json.encode([to.table, to.target_id.text, parts])).hexdigest()

@@ -15,7 +15,7 @@ from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.modes.active_active.mesh import ActivePolicy
 from replicator.domain.modes.ordered import OrderedPolicy
 from replicator.domain.modes.versioned.ranks import VersionAttribute
-from replicator.domain.targets import TargetId, TargetKind, mesh_id, replica_id, source_caches_id
+from replicator.domain.targets import TargetId, TargetKind, events_id, mesh_id, replica_id, source_caches_id
 
 Members = tuple[tuple[RegionId, TableName], ...]
 """The regions of a mesh with their tables, by region."""
@@ -24,6 +24,8 @@ Members = tuple[tuple[RegionId, TableName], ...]
 @dataclass(frozen=True, slots=True)
 class Target:
     """Where a rule's changes go: a region with its table and caches. `table` is None beside the source: caches only.
+
+    `sink` is the name of a sink of events, which has neither table nor caches.
 
     In a mesh the region is the home region, whose stream is read, and `members` are all of its regions: a record is
     done only when every one of them has answered. They follow from the rule, which sets them.
@@ -34,6 +36,7 @@ class Target:
     table: TableName | None
     caches: tuple[CacheRule, ...] = ()
     members: Members = ()
+    sink: str | None = None
     target_id: TargetId = field(init=False)
     """Identity of this target's progress on a stream."""
 
@@ -43,6 +46,8 @@ class Target:
     def _identity(self) -> TargetId:
         if self.members:
             return mesh_id(self.rule, self.members)
+        if self.sink is not None:
+            return events_id(self.rule, self.region, self.sink)
         if self.table is None:
             return source_caches_id(self.rule, self.region)
         return replica_id(self.rule, self.region, self.table)

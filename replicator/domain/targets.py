@@ -25,6 +25,8 @@ class TargetKind(enum.StrEnum):
     """A table in a region, with the caches beside it."""
     SOURCE_CACHES = "source_caches"
     """The caches beside the source of a rule of mode `ordered`."""
+    EVENTS = "events"
+    """A sink of events: a queue, a topic, a stream or an address."""
     MESH = "mesh"
     """The regions of a rule together: a record is done when every one of them has answered."""
     EARLIER = "earlier"
@@ -35,7 +37,8 @@ class TargetKind(enum.StrEnum):
 class TargetId:
     """Identity of a target: whose progress on a stream something is.
 
-    `name` is `region:table` of a replica, the region of caches beside a source, and the members of a mesh.
+    `name` is `region:table` of a replica, `region:sink` of a sink of events, the region of caches beside a source, and
+    the members of a mesh.
     """
 
     rule: RuleName
@@ -78,6 +81,11 @@ def replica_id(rule: RuleName, region: RegionId, table: TableName) -> TargetId:
 def source_caches_id(rule: RuleName, region: RegionId) -> TargetId:
     """The caches beside a source; its table is that of the stream."""
     return TargetId(rule, TargetKind.SOURCE_CACHES, region)
+
+
+def events_id(rule: RuleName, region: RegionId, sink: str) -> TargetId:
+    """A sink of events: another name is another target."""
+    return TargetId(rule, TargetKind.EVENTS, f"{region}:{sink}")
 
 
 def mesh_id(rule: RuleName, members: Iterable[tuple[RegionId, TableName]]) -> TargetId:

@@ -18,7 +18,6 @@ from replicator.domain.errors import EXIT_USAGE, ReplicatorError
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.image import Image
 from replicator.domain.jobs import MOST_SEGMENTS, Job, JobKind, Part, parts_of, place_name, segments_for
-from replicator.domain.targets import TargetKind
 from replicator.operations.item_key import parse_key
 from replicator.operations.jobs import new_job_id
 from replicator.settings.compiled_rules import rule_per_source
@@ -119,16 +118,13 @@ async def comparison(  # noqa: PLR0913 - what is asked for, and by whom
         kind,
         rules[0].name,
         TableName(rule.table_name),
-        tuple(sorted({each.target_id for one in rules for each in one.targets if each.kind is not _CACHES})),
+        tuple(sorted({each.target_id for one in rules for each in one.targets if each.table is not None})),
         (Part("keys", 1),) if keys else _parts(places, described, request.sample, workers),
         options={name: value for name, value in options.items() if value},
         by=by,
         created_at=time.time(),
         items=len(keys) or round(sum(table.items for table in described) * (request.sample or 1)),
     )
-
-
-_CACHES = TargetKind.SOURCE_CACHES
 
 
 def _typed(text: str, table: Table) -> Any:

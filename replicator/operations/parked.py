@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -17,18 +18,21 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.conflict_sinks import conflict_table
 from replicator.adapters.dynamodb.stream_wire import parse_record
 from replicator.adapters.kinesis.envelope import parse_kept
+from replicator.adapters.sinks.opening import open_sinks
 from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Operation, Resolution, Witness
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, unreserved
-from replicator.domain.owed_keys import OwedKey, Settlement
+from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.records import Event, ItemKey
 from replicator.domain.rules import ActivePlan
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.targets import TargetKind
 from replicator.domain.versions import STAMP, generation_in
 from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetContext, TargetPorts
+from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.retrying import Retrial, Retried
 from replicator.engine.limits import Limits
@@ -44,6 +48,7 @@ from replicator.settings import OrderedRule
 from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
+    from replicator.adapters.sinks.opening import SinkId
     from replicator.domain.rules import Rule, Target
     from replicator.operations.group import Group
     from replicator.settings import Settings
@@ -68,27 +73,41 @@ async def retry(group: Group, rows: Sequence[Parked], *, by: str) -> list[Retrie
 
     The group has clients of every region of the rules.
     """
-    caches = {action.cache for rule in group.settings.rules for action in rule.cache}
+    caches = {name for rule in group.settings.rules for name in rule.caches_used}
     slots = asyncio.Semaphore(_AT_ONCE)
-    async with open_caches(group.settings, caches) as opened:
+    turns: dict[tuple[OwedTo, ItemKey | None], asyncio.Lock] = {}
+    async with AsyncExitStack() as stack:
+        opened = await stack.enter_async_context(open_caches(group.settings, caches))
+        sinks = await stack.enter_async_context(open_sinks(group.settings, group.places, opened, SystemClock()))
         funnels = {name: CacheFunnel(cache) for name, cache in opened.items()}
+        events = {name: EventFunnel(sink) for name, sink in sinks.items()}
 
         async def one(parked: Parked) -> RetriedRow:
-            async with slots:
+            owed = parked.owed
+            async with turns.setdefault((owed.to, owed.key), asyncio.Lock()), slots:
                 try:
                     owing = _owing_rule(group.settings, parked)
                     if owing is None:
-                        retried = await _retrial(group, parked, funnels, by).retry(parked.owed)
+                        retried = await _retrial(group, parked, funnels, events, by).retry(owed)
                     else:
                         retried = await _bring(group, parked, owing, by)
                 except ReplicatorError as error:
                     return RetriedRow(parked.row, None, error.sentence)
                 return RetriedRow(parked.row, retried.how, retried.why)
 
-        return list(await asyncio.gather(*map(one, rows)))
+        # A key may have several refused events: the locks let them go in the order of their versions.
+        tried = await asyncio.gather(*(one(each) for each in sorted(rows, key=lambda each: each.owed.version)))
+        by_row = {each.row.row: each for each in tried}
+        return [by_row[each.row.row] for each in rows]
 
 
-def _retrial(group: Group, parked: Parked, funnels: Mapping[str, CacheFunnel], by: str) -> Retrial:
+def _retrial(
+    group: Group,
+    parked: Parked,
+    funnels: Mapping[str, CacheFunnel],
+    events: Mapping[SinkId, EventFunnel],
+    by: str,
+) -> Retrial:
     settings = group.settings
     found = _target(settings, parked.owed)
     if found is None:
@@ -102,7 +121,12 @@ def _retrial(group: Group, parked: Parked, funnels: Mapping[str, CacheFunnel], b
     return Retrial(
         rule,
         target,
-        TargetPorts(region, funnels, conflict_table(group.places[settings.coordination.region].dynamodb, settings)),
+        TargetPorts(
+            region,
+            funnels,
+            conflict_table(group.places[settings.coordination.region].dynamodb, settings),
+            events=events.get((rule.name, target.sink or "")),
+        ),
         region_of(settings, group.places[rule.source], rule.table),
         tables_of(group)[parked.region],
         lambda kept: parse_kept(kept) or parse_record(kept),
@@ -208,7 +232,7 @@ async def _lost(group: Group, parked: Parked) -> LogConflict:
     elif found is not None and owed.key is not None and found[1].table is not None:
         _, target = found
         standing = await item_in(region_of(group.settings, group.places[target.region], found[1].table), owed.key)
-    body = await kept_body(group, parked) if owed.is_put else None
+    body = await kept_body(group, parked) if owed.is_put and owed.to.target_id.kind is not TargetKind.EVENTS else None
     return LogConflict(
         key=owed.key or ItemKey((("sequence", "S", owed.sequence), ("shard", "S", owed.shard))),
         kind=ConflictKind.DROPPED,

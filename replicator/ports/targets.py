@@ -10,6 +10,7 @@ from replicator.domain.cache_keys import CacheAction
 from replicator.domain.conflicts import ConflictEntry
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RuleName
+from replicator.domain.item_events import EventShape, ItemEvent
 from replicator.domain.modes.requests import Request, Response
 from replicator.domain.rules import Rule, Target
 
@@ -61,6 +62,28 @@ class Cache(Protocol):
 
     async def heads(self, keys: Sequence[str]) -> list[bytes]:
         """The first `ENTRY_HEAD` bytes of entries, in the order of their keys; empty where there is none."""
+
+
+class Sink(Protocol):
+    """Where events go: a queue, a topic, a stream or an address."""
+
+    @property
+    def shape(self) -> EventShape:
+        """What its events show."""
+
+    @property
+    def most(self) -> int:
+        """Events of one call."""
+
+    @property
+    def at_once(self) -> int:
+        """Calls at the same time."""
+
+    async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
+        """Send events of different keys, at most `most`; returns what became of each: None when it is durable there.
+
+        `PoisonRecord` is an event that the service refuses as it is.
+        """
 
 
 class TableClaims(Protocol):

@@ -6,6 +6,8 @@ This package checks what the file alone can show; `replicator check` compares it
 from replicator.settings.admin import Admin
 from replicator.settings.chosen_tables import MOST_TABLES, choosing, expanded
 from replicator.settings.cross_checks import target_problems
+from replicator.settings.events import AwsSink, EventSink, RedisStreamSink, WebhookSink
+from replicator.settings.filters import FilterSettings, MeshFilter
 from replicator.settings.model import (
     DEFAULT_PATH,
     LEAST_TOMBSTONE_TTL,
@@ -15,8 +17,6 @@ from replicator.settings.rules import (
     MODES,
     ActiveRule,
     CacheAction,
-    FilterSettings,
-    MeshFilter,
     MeshRule,
     OrderedRule,
     RuleSettings,
@@ -37,16 +37,20 @@ __all__ = [
     "TABLE_TAGS",
     "ActiveRule",
     "Admin",
+    "AwsSink",
     "CacheAction",
+    "EventSink",
     "FilterSettings",
     "MeshFilter",
     "MeshRule",
     "OrderedRule",
+    "RedisStreamSink",
     "Region",
     "RuleSettings",
     "Settings",
     "TableChoice",
     "VersionedRule",
+    "WebhookSink",
     "choosing",
     "expanded",
     "secrets_directory",

@@ -8,6 +8,7 @@ from hashlib import sha256
 from replicator.domain.cache_keys import CacheRule, CacheVerb
 from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.item_events import EventShape, Numbers
 from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy, Unstamped
@@ -15,10 +16,12 @@ from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionTyp
 from replicator.domain.records import Event
 from replicator.domain.rules import ActivePlan, OnGap, OnRefusal, Rule, Start, Sweep, Target, TtlDeletes, VersionedPlan
 from replicator.settings import (
+    EventSink,
     FilterSettings,
     MeshFilter,
     MeshRule,
     OrderedRule,
+    RedisStreamSink,
     RuleSettings,
     Settings,
     VersionedRule,
@@ -45,19 +48,23 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
     tables: dict[str, str | None] = dict(rule.replica_tables)
     if any(cache.region == rule.source for cache in caches):
         tables.setdefault(rule.source, None)
+    written = [
+        Target(
+            rule=RuleName(rule.name),
+            region=RegionId(region),
+            table=None if table is None else TableName(table),
+            caches=tuple(cache for cache in caches if cache.region == region),
+        )
+        for region, table in tables.items()
+    ]
+    sinks = [
+        Target(RuleName(rule.name), _region_of(settings, rule, sink), None, sink=sink.sink_name) for sink in rule.events
+    ]
     return Rule(
         name=RuleName(rule.name),
         source=RegionId(rule.source),
         table=TableName(rule.table_name),
-        targets=tuple(
-            Target(
-                rule=RuleName(rule.name),
-                region=RegionId(region),
-                table=None if table is None else TableName(table),
-                caches=tuple(cache for cache in caches if cache.region == region),
-            )
-            for region, table in tables.items()
-        ),
+        targets=(*written, *sinks),
         policy=OrderedPolicy(insert_guard=InsertGuard(rule.insert_guard), unstamped=Unstamped(rule.unstamped)),
         epoch=rule.epoch,
         start=Start(rule.start),
@@ -67,6 +74,17 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
         filter=_filter(rule.filter),
         sweep=_sweep(rule),
     )
+
+
+def _region_of(settings: Settings, rule: OrderedRule, sink: EventSink) -> RegionId:
+    """Where a sink is; of a Redis stream where its cache is."""
+    beside = settings.caches[sink.cache].region if isinstance(sink, RedisStreamSink) else rule.source
+    return RegionId(sink.region or beside)
+
+
+def event_shape(sink: EventSink) -> EventShape:
+    """What a sink is brought, and what its events show."""
+    return EventShape(sink.format == "dynamodb", Numbers(sink.numbers), tuple(sink.attributes), _filter(sink.filter))
 
 
 def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Protocol
 
+from pydantic import SecretStr
+
 from replicator.domain.key_templates import KeyTemplate
+from replicator.settings.events import EventSink, RedisStreamSink, WebhookSink
 from replicator.settings.rules import OrderedRule, RuleSettings
 from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable
@@ -30,6 +33,10 @@ class Configured(Protocol):
     @property
     def caches(self) -> Mapping[str, Cache]:
         """The caches, by their names."""
+
+    @property
+    def secrets(self) -> Mapping[str, SecretStr]:
+        """Keys of signatures, by their names."""
 
     @property
     def rules(self) -> Sequence[RuleSettings]:
@@ -61,11 +68,16 @@ def _members(rule: RuleSettings) -> list[tuple[str, str]]:
     return [(f"regions[{n}].region", member.region) for n, member in enumerate(rule.regions)]
 
 
+def _sinks(rule: RuleSettings) -> Iterable[tuple[int, EventSink]]:
+    return enumerate(rule.events) if isinstance(rule, OrderedRule) else ()
+
+
 def _region_problems(settings: Configured) -> list[str]:
     used = [("coordination.region", settings.coordination.region)]
     used += [(f"caches.{name}.region", cache.region) for name, cache in settings.caches.items()]
     for index, rule in enumerate(settings.rules):
         used += [(f"rules[{index}].{path}", region) for path, region in _members(rule)]
+        used += [(f"rules[{index}].events[{n}].region", sink.region) for n, sink in _sinks(rule) if sink.region]
     known = ", ".join(settings.regions)
     return [
         f"{path}: region {name!r} is not one of regions ({known})"
@@ -81,7 +93,7 @@ def _reader_problems(settings: Configured) -> list[str]:
         targets_of_rule = 1
         if isinstance(rule, OrderedRule):
             beside = {settings.caches[action.cache].region for action in rule.cache if action.cache in settings.caches}
-            targets_of_rule = len(set(rule.regions_written) | beside & {rule.source})
+            targets_of_rule = len(set(rule.regions_written) | beside & {rule.source}) + len(rule.events)
         for place in rule.sources or [(rule.regions_used[0], f"of rule {rule.name}")]:
             targets[place] = targets.get(place, 0) + targets_of_rule
     return [
@@ -95,6 +107,7 @@ def _name_problems(settings: Configured) -> list[str]:
     """Names that are one in the environment, where `-` is written `_`."""
     named = [
         *(("caches", name, f"caches.{name}") for name in settings.caches),
+        *(("secrets", name, f"secrets.{name}") for name in settings.secrets),
         *(("rules", rule.name, f"rules[{index}].name") for index, rule in enumerate(settings.rules)),
     ]
     seen: dict[tuple[str, str], str] = {}
@@ -116,8 +129,10 @@ def _rule_problems(settings: Configured) -> list[str]:
         if rule.name in seen:
             problems.append(f"{path}.name: rule {rule.name!r} is there twice; a rule's name is its identity")
         seen.add(rule.name)
-        if isinstance(rule, OrderedRule) and not rule.replicas and not rule.cache:
-            problems.append(f"{path}.replicas: rule {rule.name!r} has neither replicas nor caches, so it does nothing")
+        if isinstance(rule, OrderedRule) and not rule.replicas and not rule.cache and not rule.events:
+            problems.append(
+                f"{path}.replicas: rule {rule.name!r} has neither replicas nor caches nor events, so it does nothing"
+            )
         members = [(at, region) for at, region in _members(rule) if at != "source"]
         regions = [region for _, region in members]
         problems += [
@@ -126,7 +141,23 @@ def _rule_problems(settings: Configured) -> list[str]:
             if region in regions[:n]
         ]
         problems += _cache_problems(settings, rule, path)
+        problems += _sink_problems(settings, rule, path)
     return problems
+
+
+def _sink_problems(settings: Configured, rule: RuleSettings, path: str) -> Iterator[str]:
+    seen: set[str] = set()
+    for n, sink in _sinks(rule):
+        where, name = f"{path}.events[{n}]", sink.sink_name
+        if name in seen:
+            yield f"{where}.name: {name!r} is there twice; give it a name of its own, which is its identity"
+        seen.add(name)
+        if isinstance(sink, RedisStreamSink) and sink.cache not in settings.caches:
+            known = ", ".join(settings.caches) or "none is configured"
+            yield f"{where}.cache: {sink.cache!r} is not one of caches ({known})"
+        if isinstance(sink, WebhookSink) and sink.secret not in settings.secrets:
+            known = ", ".join(settings.secrets) or "none is configured"
+            yield f"{where}.secret: {sink.secret!r} is not one of secrets ({known})"
 
 
 def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list[str]:

@@ -9,7 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -70,6 +70,7 @@ class Settings(BaseSettings):
     parking: ParkingSettings = ParkingSettings()
     copying: CopyingSettings = CopyingSettings()
     drain: Duration = Field(default=timedelta(seconds=20), description="time to finish after SIGTERM")
+    secrets: dict[Name, SecretStr] = Field(default={}, description="keys of signatures, by names of your own")
     caches: dict[Name, Cache] = {}
     rules: list[RuleSettings] = Field(min_length=1)
 

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
-from decimal import Context, Decimal
 from typing import Annotated, Literal, Self
 
-import jmespath.exceptions
-from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from replicator.domain.filter_analysis import mistakes
 from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.versions import MAX_EPOCH, STAMP
+from replicator.settings.events import AwsSink, EventSink, RedisStreamSink
+from replicator.settings.filters import FilterSettings, MeshFilter
 from replicator.settings.tables import TableChoice, TableSelection
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table
 
@@ -34,68 +33,6 @@ class CacheAction(Frozen):
         if self.ttl is not None and self.action == "invalidate":
             raise ValueError("ttl belongs to action refresh")
         return self
-
-
-_LARGEST_EXPONENT, _SMALLEST_EXPONENT, _MOST_DIGITS = 125, -130, 38
-_EXACT = Context(prec=1000)
-
-
-class FilterSettings(Frozen):
-    """Which items are replicated: all conditions must hold on an item's image."""
-
-    events: list[Literal["INSERT", "MODIFY", "REMOVE"]] | None = Field(default=None, min_length=1)
-    key_prefix: dict[AttributeName, str] = Field(default={}, description="string key attribute: prefix")
-    equals: dict[AttributeName, str | bool | int | float | None] = Field(default={}, description="attribute: scalar")
-    exists: list[AttributeName] = Field(default=[], description="attributes that must be there")
-    where: str | None = Field(default=None, description="JMESPath over the item as plain JSON")
-
-    @field_validator("where")
-    @classmethod
-    def _can_hold(cls, value: str | None) -> str | None:
-        if value is not None:
-            try:
-                found = mistakes(value)
-            except jmespath.exceptions.JMESPathError as error:
-                raise ValueError(f"is not a JMESPath expression: {str(error).splitlines()[0]}") from error
-            if found:
-                raise ValueError(found[0])
-        return value
-
-    @model_validator(mode="after")
-    def _conditions_agree(self) -> Self:
-        _check_agreement(self.key_prefix, self.equals)
-        return self
-
-
-class MeshFilter(Frozen):
-    """Which items are replicated in a mesh: conditions on key attributes alone, so that every region decides alike."""
-
-    key_prefix: dict[AttributeName, str] = Field(default={}, description="string key attribute: prefix")
-    equals: dict[AttributeName, str | int | float] = Field(default={}, description="key attribute: value")
-
-    @model_validator(mode="after")
-    def _conditions_agree(self) -> Self:
-        _check_agreement(self.key_prefix, self.equals)
-        return self
-
-
-def _check_agreement(prefixes: Mapping[str, str], equals: Mapping[str, object]) -> None:
-    """What no item can fulfil, as far as the conditions themselves show."""
-    for name, value in equals.items():
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if is_number and not _can_be_stored(Decimal(str(value))):
-            raise ValueError(f"has a number under equals.{name} that DynamoDB cannot hold, so nothing can match")
-        prefix = prefixes.get(name)
-        if prefix is not None and not (isinstance(value, str) and value.startswith(prefix)):
-            raise ValueError(f"has under equals.{name} what key_prefix.{name} rules out, so nothing can match")
-
-
-def _can_be_stored(number: Decimal) -> bool:
-    if not number.is_finite():
-        return False
-    digits = len(number.normalize(_EXACT).as_tuple().digits)
-    exponent = number.adjusted() if number else 0
-    return digits <= _MOST_DIGITS and _SMALLEST_EXPONENT <= exponent <= _LARGEST_EXPONENT
 
 
 class Replica(Frozen):
@@ -146,6 +83,16 @@ class _Rule(Frozen):
     verify: SweepSettings | None = Field(default=None, description="compare all that it replicates, again and again")
 
     @property
+    def regions_of_sinks(self) -> set[str]:
+        """Ids of the regions whose services its events go to; none of rules that have no events."""
+        return set()
+
+    @property
+    def caches_used(self) -> set[str]:
+        """Names of the caches that it acts on, or whose servers hold its events."""
+        return {action.cache for action in self.cache}
+
+    @property
     def choice(self) -> TableChoice | None:
         """How the rule chooses its tables; None of a rule that names one."""
         return self.table if isinstance(self.table, TableChoice) else None
@@ -175,6 +122,7 @@ class OrderedRule(_Rule):
     )
     epoch: int = Field(default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer")
     filter: FilterSettings = FilterSettings()
+    events: list[EventSink] = Field(default=[], max_length=16, description="where every change goes as an event")
 
     @property
     def sources(self) -> list[tuple[str, str]]:
@@ -195,6 +143,16 @@ class OrderedRule(_Rule):
     def regions_used(self) -> list[str]:
         """Ids of the regions that it reads or writes, the one whose tables are chosen first."""
         return [self.source, *self.regions_written]
+
+    @property
+    def regions_of_sinks(self) -> set[str]:
+        """Ids of the regions whose services its events go to."""
+        return {sink.region or self.source for sink in self.events if isinstance(sink, AwsSink)}
+
+    @property
+    def caches_used(self) -> set[str]:
+        """Names of the caches that it acts on, or whose servers hold its events."""
+        return super().caches_used | {sink.cache for sink in self.events if isinstance(sink, RedisStreamSink)}
 
     @property
     def regions_written(self) -> list[str]:

@@ -28,8 +28,13 @@ class Endpoints(Frozen):
 
     dynamodb: Endpoint | None = None
     streams: Endpoint | None = None
+    kinesis: Endpoint | None = None
     sts: Endpoint | None = None
     s3: Endpoint | None = Field(default=None, description="where exports lie")
+    sqs: Endpoint | None = None
+    sns: Endpoint | None = None
+    events: Endpoint | None = Field(default=None, description="EventBridge")
+    firehose: Endpoint | None = None
 
 
 class Region(Frozen):

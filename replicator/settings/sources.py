@@ -17,7 +17,7 @@ from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSetti
 ENV_PREFIX = "REPLICATOR_"
 NESTED = "__"
 DEFAULT_SECRETS = Path("/run/secrets/replicator")
-_NAMED = ("caches",)
+_NAMED = ("caches", "secrets")
 """Mappings whose keys are names; the environment cannot write their `-`, and says `_`."""
 
 _LONGEST_SECRET = 2**20

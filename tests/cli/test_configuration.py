@@ -172,8 +172,8 @@ MODE = "`rules[0].mode` must be one of ordered, versioned, active-active"
 OF_ORDERED = "and this rule's mode is ordered"
 OF_ACTIVE = "and this rule's mode is active-active"
 IN_ORDERED = (
-    "allowed here: cache, epoch, filter, insert_guard, mode, name, on_gap, primary_key, refused, replicas, source,"
-    " start, table,"
+    "allowed here: cache, epoch, events, filter, insert_guard, mode, name, on_gap, primary_key, refused, replicas,"
+    " source, start, table,"
     " ttl_deletes, unstamped, verify."
 )
 HERE = (

@@ -67,7 +67,9 @@ def test_durations_at_the_top_show_the_defaults(shown: Settings) -> None:
 
 
 def test_rules_show_the_default_choices(shown: Settings) -> None:
-    differences = {rule.mode: set(_differences(rule)) - {"replicas", "filter", "cache"} for rule in shown.rules}
+    differences = {
+        rule.mode: set(_differences(rule)) - {"replicas", "filter", "cache", "events"} for rule in shown.rules
+    }
     assert differences == {"ordered": set(), "versioned": set(), "active-active": set()}
 
 

@@ -16,6 +16,7 @@ from replicator.domain.shards.leases import Lease, LeaseRow
 from replicator.domain.shards.lineage import Shard, merged
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import Session, ShardFence
@@ -99,6 +100,7 @@ class ShardBench:
                     funnels,
                     world.conflicts,
                     parking=world.parking(place, self.clock, self.observer),
+                    events=None if place.sink is None else EventFunnel(world.sink),
                 )
                 for each in self.rules
                 for place in each.targets

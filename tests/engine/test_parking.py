@@ -195,6 +195,7 @@ def test_only_rules_that_say_so_park() -> None:
     kinds = {kind: (parks_refusals(parking(), kind), parks_refusals(stops, kind)) for kind in KINDS}
     assert kinds == {
         TargetKind.REPLICA: (True, False), TargetKind.SOURCE_CACHES: (True, False), TargetKind.MESH: (True, False),
+        TargetKind.EVENTS: (True, False),
     }  # fmt: skip
 
 

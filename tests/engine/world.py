@@ -35,6 +35,7 @@ from replicator.domain.targets import TargetId, TargetKind, replica_id
 from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import Gate, Gates
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
@@ -57,6 +58,7 @@ from replicator.laboratory.memory import (
     MemoryOwedKeys,
     MemoryRegion,
     MemoryRegistry,
+    MemorySink,
     MemorySource,
     MemoryStream,
 )
@@ -345,6 +347,7 @@ class World:
         self.caches = {name: MemoryCache(Faults(seed + 5)) for name in ("eu_main", "ap_main")}
         self.conflicts = MemoryConflictLog(Faults(seed + 6))
         self.owed = MemoryOwedKeys(Faults(seed + 7))
+        self.sink = MemorySink(Faults(seed + 8))
         self.bounds = ParkingBounds()
         self.ref = stream_ref()
         self.streams.enable(self.ref)
@@ -493,6 +496,7 @@ class Process:
                     world.conflicts,
                     parking=world.parking(place, self.clock, self.observer),
                     gate=Gate() if gates is None else gates.of(HeldId(each.name, each.table, place.target_id)),
+                    events=None if place.sink is None else EventFunnel(world.sink),
                 )
                 for each in rules
                 for place in each.targets

@@ -61,6 +61,8 @@ class Place:
     """Opens an STS client of this region's identity, for `check`."""
     s3: Callable[[], Any]
     """Opens a client of S3, for exports."""
+    service: Callable[[str, int], AbstractAsyncContextManager[Any]]
+    """Opens a client of any service, by its name among the endpoints, with at most so many connections."""
     beside: Callable[[int], AbstractAsyncContextManager[DynamoDBClient]]
     """Opens another client of tables with so many connections of its own."""
     credentials: RenewableCredentials
@@ -129,6 +131,7 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
             records=calls(streams, most_of_streams),
             sts=lambda: client("sts", settings.endpoints.sts),
             s3=lambda: client("s3", settings.endpoints.s3, _OBJECTS_AT_ONCE),
+            service=lambda name, most: client(name, getattr(settings.endpoints, name), most),
             beside=lambda most: client("dynamodb", settings.endpoints.dynamodb, most),
             credentials=credentials,
         )

@@ -7,7 +7,7 @@ Nothing counts as done unless its server has proven that it takes writes, and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -202,6 +202,26 @@ class RedisCache:
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
         return found
+
+    async def append(
+        self, stream: str, entries: Sequence[Mapping[str, bytes | str]], most: int | None
+    ) -> list[ReplicatorError | None]:
+        """Add entries to a stream, in their order, and what became of each; `most`: about how many it keeps."""
+        pipeline = self._client.pipeline(transaction=False)
+        for entry in entries:
+            pipeline.xadd(stream, dict(entry), maxlen=most, approximate=True)
+        try:
+            answers = await pipeline.execute(raise_on_error=False)
+        except CLIENT_ERRORS as error:
+            raise await self._failure(error) from error
+        return [await self._failure(each) if isinstance(each, Exception) else None for each in answers]
+
+    async def holds(self, key: str) -> str:
+        """The type of what a key holds: `none` when there is nothing."""
+        try:
+            return str((await self._client.type(key)).decode())
+        except CLIENT_ERRORS as error:
+            raise await self._failure(error) from error
 
     async def close(self) -> None:
         """Close the connections."""

@@ -14,7 +14,6 @@ from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of
 from replicator.domain.rules import OnGap, Rule, Target
-from replicator.domain.targets import TargetKind
 
 SEGMENTS = 64
 """Of a repair that a worker asks for, which knows no sizes."""
@@ -54,8 +53,8 @@ def plan(gaps: Iterable[OpenGap], jobs: Sequence[Job], rules: Iterable[Rule], no
 
 
 def resyncs(rule: Rule, target: Target) -> bool:
-    """Whether a repair follows what a target lost: of caches alone there is no table to repair."""
-    return rule.on_gap is OnGap.RESYNC and target.kind is not TargetKind.SOURCE_CACHES
+    """Whether a repair follows what a target lost: of caches or events alone there is no table to repair."""
+    return rule.on_gap is OnGap.RESYNC and target.table is not None
 
 
 def _covers(job: Job, gap: OpenGap) -> bool:

@@ -12,7 +12,6 @@ from hashlib import sha256
 from replicator.domain.identifiers import RuleName, TableName
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of
 from replicator.domain.rules import Rule, Target
-from replicator.domain.targets import TargetKind
 
 SEGMENTS = 64
 """Of a sweep, which a worker asks for that knows no sizes."""
@@ -60,7 +59,7 @@ def _same(one: Job, other: Job) -> bool:
 
 
 def _compared(rule: Rule) -> list[Target]:
-    return [each for each in rule.targets if each.kind is not TargetKind.SOURCE_CACHES]
+    return [each for each in rule.targets if each.table is not None]
 
 
 def _sweep(rule: Rule, last: Job | None, now: float) -> Job:

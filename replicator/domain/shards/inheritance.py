@@ -23,6 +23,7 @@ class Begins(enum.Enum):
 
     WITH_ITS_TABLE = "with its table"  # what an earlier version stored, when that is of the table that it writes
     WITH_ITS_REGION = "with its region"  # what an earlier version stored: it has no table of its own
+    WITH_NOTHING = "with nothing"  # earlier versions had none of its kind
     WITH_ITS_MEMBERS = "with its members"  # what its rule's mesh had with other members; else as an earlier version
 
 
@@ -60,7 +61,7 @@ def covers_of(
         return others | {target.target_id: target.parts}
     others.pop(target.target_id, None)
     earlier = target.target_id.earlier
-    if not others and (earlier in starts or earlier in stored):
+    if not others and target.sink is None and (earlier in starts or earlier in stored):
         return {earlier: target.parts}
     return others
 

@@ -143,6 +143,8 @@ def place_of(target: TargetId, source: str | None, table: str | None) -> str:
     """
     if target.kind is TargetKind.SOURCE_CACHES:
         return f"caches in {target.name}"
+    if target.kind is TargetKind.EVENTS:
+        return f"events to {target.name.partition(':')[2]}"
     if target.region is None:
         return "all regions" if source is None else f"all from {source}"
     region, _, name = target.name.partition(":")

@@ -16,6 +16,7 @@ from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.rules import Rule
 from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import Gate
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.owing import Owing
@@ -50,6 +51,8 @@ class TargetPorts:
     """What the other regions of a mesh are owed; one that is not named is waited for."""
     probing: Probing = field(default_factory=Probing)
     """Whether it answers; shared by all shards of the process."""
+    events: EventFunnel | None = None
+    """Where a sink's events go; None of other targets."""
 
     @property
     def parkings(self) -> list[Parking]:

@@ -14,6 +14,7 @@ from replicator.domain.rules import OnRefusal, Rule
 from replicator.domain.shards.inheritance import Begins
 from replicator.domain.targets import TargetKind
 from replicator.engine.applying.context import Driver, TargetContext
+from replicator.engine.applying.events_driver import EventsDriver
 from replicator.engine.applying.mesh_driver import MeshDriver
 from replicator.engine.applying.ordered_driver import OrderedDriver
 from replicator.engine.applying.source_caches_driver import SourceCachesDriver
@@ -59,6 +60,13 @@ KINDS: Mapping[TargetKind, Kind] = {
         driver=SourceCachesDriver,
         begins=Begins.WITH_ITS_REGION,
         asks="the caches beside the source",
+        holds_back=_NEXT_PAGE,
+        parks=True,
+    ),
+    TargetKind.EVENTS: Kind(
+        driver=EventsDriver,
+        begins=Begins.WITH_NOTHING,
+        asks="the sink of its events",
         holds_back=_NEXT_PAGE,
         parks=True,
     ),

@@ -12,8 +12,9 @@ from dataclasses import dataclass, field
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId
-from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement, row_id, settles, too_much
+from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement, Subject, row_id, settles, too_much
 from replicator.domain.records import ItemKey
+from replicator.domain.targets import TargetKind
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer, OwedRows
 from replicator.ports.owed import OwedKeys
@@ -24,9 +25,6 @@ _OLD_SECONDS = 5.0
 
 _LOADS_PER_BOUND = 10
 """Rows are read again after so many parts of the bound were added: other workers add to them too."""
-
-_Subject = ItemKey | tuple[str, str]
-"""A key, or the shard and the number of a record that cannot be read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +49,7 @@ class _Book:
 
     what: str
     most: int
-    rows: dict[_Subject, _Open] = field(default_factory=dict)
+    rows: dict[Subject, _Open] = field(default_factory=dict)
     coming: int = 0
     added: int = 0
     """Since the rows were read last."""
@@ -77,7 +75,7 @@ class Parking:
         self._clock = clock
         self._observer = observer
         self._keys, self._records = _Book("keys", bounds.keys), _Book("records", bounds.records)
-        self._changed: set[_Subject] | None = None
+        self._changed: set[Subject] | None = None
         """What was written here while rows are being read."""
         self._turn = asyncio.Lock()
         self._asked = self._answered = 0
@@ -100,15 +98,15 @@ class Parking:
             await self.load()
 
     async def _read(self) -> None:
-        changed: set[_Subject] = set()
+        changed: set[Subject] = set()
         self._changed = changed
         began = self._clock.monotonic()
-        found: dict[_Subject, _Open] = {}
+        found: dict[Subject, _Open] = {}
         after: str | None = None
         try:
             while True:
                 page = await self._rows.page(self.to, after)
-                found.update((_subject(row), _Open(row.version, row.first)) for row in page.rows)
+                found.update((row.subject, _Open(row.version, row.first)) for row in page.rows)
                 after = page.after
                 if after is None:
                     break
@@ -141,7 +139,7 @@ class Parking:
 
     async def put(self, row: OwedKey, body: bytes | None, error: ReplicatorError, fence: Fence) -> OwedKey:
         """Make a row durable, if there is room; `error`: why the target did not take it."""
-        subject = _subject(row)
+        subject = row.subject
         book = self._book(subject)
         if subject not in book.rows:
             await self._make_room(book, error)
@@ -158,7 +156,7 @@ class Parking:
         self._add(book, subject, stood)
         return stood
 
-    def _add(self, book: _Book, subject: _Subject, row: OwedKey) -> None:
+    def _add(self, book: _Book, subject: Subject, row: OwedKey) -> None:
         book.added += subject not in book.rows
         book.rows[subject] = _Open(row.version, row.first)
         self._oldest = row.first if self._oldest is None else min(self._oldest, row.first)
@@ -175,7 +173,7 @@ class Parking:
 
     async def settle(self, row: OwedKey, how: Settlement, fence: Fence) -> bool:
         """Take a row away, if there is one that this version settles; returns whether it is gone by that."""
-        subject = _subject(row)
+        subject = row.subject
         known = self._book(subject).rows.get(subject)
         if known is None or not settles(row.version, known.version):
             return False
@@ -187,10 +185,11 @@ class Parking:
             self._noted(subject)
         return gone
 
-    def _book(self, subject: _Subject) -> _Book:
-        return self._keys if isinstance(subject, ItemKey) else self._records
+    def _book(self, subject: Subject) -> _Book:
+        is_event = self.to.target_id.kind is TargetKind.EVENTS
+        return self._keys if is_event or isinstance(subject, ItemKey) else self._records
 
-    def _noted(self, subject: _Subject) -> None:
+    def _noted(self, subject: Subject) -> None:
         if self._changed is not None:
             self._changed.add(subject)
         self._publish()
@@ -203,7 +202,3 @@ class Parking:
         self._observer.owed_rows(
             OwedRows(self._region, self.to, len(self._keys.rows), len(self._records.rows), self._oldest)
         )
-
-
-def _subject(row: OwedKey) -> _Subject:
-    return (row.shard, row.sequence) if row.key is None else row.key

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from replicator.domain.coalescing import Run
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.image import Image, unreserved
+from replicator.domain.item_events import from_kept
 from replicator.domain.modes.ordered import InsertGuard
 from replicator.domain.modes.requests import Found, GetItem
 from replicator.domain.owed_keys import (
@@ -25,9 +26,10 @@ from replicator.domain.owed_keys import (
     retry_by,
     under_its_version,
 )
-from replicator.domain.records import ForeignRecord, ItemKey, StreamRecord, UnreadRecord
+from replicator.domain.records import ChangeRecord, ForeignRecord, ItemKey, StreamRecord, UnreadRecord
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.targets import TargetKind
 from replicator.domain.versions import at_sequence
 from replicator.engine.applying.context import Tally, TargetContext, TargetPorts
 from replicator.engine.applying.kinds import KINDS
@@ -74,6 +76,8 @@ class Retrial:
 
     async def _retry(self, row: OwedKey) -> Retried:
         body = await self.rows.body(row)
+        if self.target.kind is TargetKind.EVENTS:
+            return await self._emit(row, body)
         owed, kept = row, None if body is None else Image(body)
         if row.key is None:
             record = UnreadRecord(row.sequence, b"", "Its record is not kept.") if body is None else self.parse(body)
@@ -100,6 +104,24 @@ class Retrial:
         await self._apply(owed, owed.key, held)
         return await self._settle(row, Settlement.RETRIED)
 
+    async def _emit(self, row: OwedKey, body: bytes | None) -> Retried:
+        """Send an event as it was kept, or that of a record that could not be read before."""
+        if body is None:
+            return Retried(
+                None,
+                "Its event is not kept, because it was too long or could not be made; its item is left at the source.",
+            )
+        assert self.ports.events is not None, "a sink takes events"
+        if row.key is not None:
+            await self.ports.events.send(from_kept(body), self.fence)
+            return await self._settle(row, Settlement.RETRIED)
+        record = self.parse(body)
+        if not isinstance(record, ChangeRecord):
+            return Retried(None, record.why if isinstance(record, UnreadRecord) else "It is of another table.")
+        rule, generation = under_its_version(self.rule, row)
+        await self._drive(rule, generation, row, record)
+        return await self._settle(row, Settlement.RETRIED)
+
     async def _item(self, region: Region, key: ItemKey) -> Image | None:
         answer = await region.execute(GetItem(key), self.fence)
         item = answer.item if isinstance(answer, Found) else None
@@ -110,7 +132,9 @@ class Retrial:
         standing = None if self.ports.region is None else await self._item(self.ports.region, key)
         rule, generation = under_its_version(self.rule, owed)
         rule = replace(rule, policy=replace(rule.policy, insert_guard=InsertGuard.TRANSACT))
-        record = as_record(owed, new, standing)
+        await self._drive(rule, generation, owed, as_record(owed, new, standing))
+
+    async def _drive(self, rule: Rule, generation: int, owed: OwedKey, record: ChangeRecord) -> None:
         stream = StreamRef(rule.source, rule.table, "", generation)
         place = Place(stream, owed.shard, self.target)
         context = TargetContext(

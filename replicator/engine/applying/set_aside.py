@@ -51,6 +51,17 @@ class SetAside:
         error = MalformedRecord(record.why)
         await self._put(self._row(record, error, None), record.raw, error)
 
+    async def event(self, unit: Run, body: bytes | None, error: ReplicatorError) -> None:
+        """Keep a refused event; it is a row of its own, which no later event of its key settles."""
+        (record,) = unit.records
+        await self._put(self._row(record, error, record.new), body, error)
+
+    async def event_taken(self, unit: Run) -> None:
+        """An event was taken, so its row is settled, if there is one: it was read again after a crash."""
+        row = self._row(unit.records[0], None, None)
+        if await self.parking.settle(row, Settlement.APPLIED, self.fence):
+            self.observer.unparked(self.place, row, Settlement.APPLIED)
+
     async def taken(self, unit: Run, version: str) -> None:
         """A change of a key was taken, so a row that is no newer is settled."""
         if self.parking.owes(unit.key) is None:

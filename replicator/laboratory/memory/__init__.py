@@ -1,8 +1,8 @@
 """Every port in memory: the world that tests, the simulator and the explorer run the engine in.
 
 One thing per module: `faults` (failures on demand), `region` (tables), `source` (a written table and its records),
-`stream`, `cache`, `conflicts`, `owed` (what targets did not take), `coordination` (lineage and leases), `registry`
-(members, starts, gaps, streams), `jobs`, `scan`.
+`stream`, `cache`, `sink`, `conflicts`, `owed` (what targets did not take), `coordination` (lineage and leases),
+`registry` (members, starts, gaps, streams), `jobs`, `scan`.
 Invariant: no module here waits by itself, reads a clock, or draws a number that its seed does not decide.
 """
 
@@ -17,6 +17,7 @@ from replicator.laboratory.memory.owed import MemoryOwedKeys
 from replicator.laboratory.memory.region import EMPTY, MemoryRegion, Slot, answer, holds
 from replicator.laboratory.memory.registry import MemoryClaims, MemoryMembership, MemoryRegistry
 from replicator.laboratory.memory.scan import MemoryScan
+from replicator.laboratory.memory.sink import MemorySink
 from replicator.laboratory.memory.source import MemorySource
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 from replicator.laboratory.memory.stream import MemoryStream
@@ -36,6 +37,7 @@ __all__ = [
     "MemoryRegion",
     "MemoryRegistry",
     "MemoryScan",
+    "MemorySink",
     "MemorySource",
     "MemoryStream",
     "OpenFence",

@@ -1,0 +1,106 @@
+"""The sinks of a configuration, opened together and closed together; nothing is sent yet."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from replicator.adapters.sinks.aws import AwsSink as ServiceSink
+from replicator.adapters.sinks.aws_services import SERVICES
+from replicator.domain.errors import ConfigurationInvalid
+from replicator.settings import AwsSink, OrderedRule, RedisStreamSink, WebhookSink
+from replicator.settings.compiled_rules import event_shape
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Place
+    from replicator.adapters.sinks.redis_stream import Streams
+    from replicator.ports.clock import Clock
+    from replicator.ports.targets import Sink
+    from replicator.settings import EventSink, Settings
+
+SinkId = tuple[str, str]
+"""(rule, sink): one for all tables of a rule that chooses them."""
+
+
+def sinks_of(settings: Settings) -> dict[SinkId, tuple[OrderedRule, EventSink]]:
+    """Every sink of the rules, with its rule."""
+    return {
+        (rule.name, sink.sink_name): (rule, sink)
+        for rule in settings.rules
+        if isinstance(rule, OrderedRule)
+        for sink in rule.events
+    }
+
+
+def shown(rule: OrderedRule, sink: EventSink) -> str:
+    """A sink as sentences name it."""
+    if isinstance(sink, AwsSink):
+        return f"{sink.to} {sink.place} in {sink.region or rule.source}"
+    return f"{sink.to} {sink.place}"
+
+
+@asynccontextmanager
+async def open_sinks(
+    settings: Settings, places: Mapping[str, Place], caches: Mapping[str, Streams], clock: Clock
+) -> AsyncIterator[dict[SinkId, Sink]]:
+    """Sinks by rule and name. Clients of one service are shared by the sinks of a region."""
+    clients: dict[tuple[str, str], Any] = {}
+    sinks: dict[SinkId, Sink] = {}
+    async with AsyncExitStack() as stack:
+        wanted = sinks_of(settings)
+        uses = [(sink.to, sink.region or rule.source) for rule, sink in wanted.values() if isinstance(sink, AwsSink)]
+        for name, (rule, sink) in wanted.items():
+            shape, where = event_shape(sink), shown(rule, sink)
+            if isinstance(sink, AwsSink):
+                service, region = SERVICES[sink.to], sink.region or rule.source
+                if (sink.to, region) not in clients:
+                    most = service.at_once * uses.count((sink.to, region))
+                    opened = places[region].service(service.client, most)
+                    clients[sink.to, region] = await stack.enter_async_context(opened)
+                sinks[name] = ServiceSink(service, clients[sink.to, region], address(sink), shape, where)
+            elif isinstance(sink, RedisStreamSink):
+                from replicator.adapters.sinks.redis_stream import RedisStreamSink as StreamSink
+
+                sinks[name] = StreamSink(caches[sink.cache], sink.stream, sink.max_length, shape, where)
+            else:
+                sinks[name] = await _webhook(settings, sink, where, stack, clock)
+        yield sinks
+
+
+def address(sink: EventSink) -> str:
+    """What a sink of AWS is named by in requests."""
+    for member in ("queue", "topic", "bus", "stream"):
+        found = getattr(sink, member, None)
+        if found is not None:
+            return str(found)
+    raise AssertionError(sink.to)
+
+
+async def _webhook(settings: Settings, sink: WebhookSink, where: str, stack: AsyncExitStack, clock: Clock) -> Sink:
+    from replicator.adapters.sinks.signatures import key_of
+    from replicator.adapters.sinks.webhook import WebhookSink as Webhook
+    from replicator.adapters.sinks.webhook import open_session
+
+    try:
+        key = key_of(settings.secrets[sink.secret].get_secret_value())
+    except ValueError as error:
+        raise ConfigurationInvalid(
+            f"secrets.{sink.secret} {error}.", advice="Write whsec_ and the key in base64, or any other text."
+        ) from error
+    session = open_session(
+        connections=sink.concurrency,
+        connect_seconds=settings.apply.connect_timeout.total_seconds(),
+        read_seconds=sink.timeout.total_seconds(),
+        private=sink.allow_private,
+    )
+    await stack.enter_async_context(session)
+    return Webhook(
+        session,
+        sink.url.get_secret_value(),
+        where=where,
+        key=key,
+        shape=event_shape(sink),
+        at_once=sink.concurrency,
+        clock=clock,
+    )

@@ -1,0 +1,51 @@
+"""A stream of a Redis or Valkey as a sink: one entry an event, with its id beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from replicator.adapters.sinks.encoding import Batch
+from replicator.domain.errors import ReplicatorError
+from replicator.domain.item_events import EventShape, ItemEvent
+
+_LONGEST_EVENT = 8 * 1024 * 1024
+_CALL_BYTES = 4 * 1024 * 1024
+
+
+class Streams(Protocol):
+    """A server that holds streams."""
+
+    async def append(
+        self, stream: str, entries: Sequence[Mapping[str, bytes | str]], most: int | None
+    ) -> Sequence[ReplicatorError | None]:
+        """Add entries in their order, and what became of each; raises what kept all of them from being added."""
+
+
+class RedisStreamSink:
+    """One stream."""
+
+    most = 256
+    at_once = 4
+
+    def __init__(self, server: Streams, stream: str, most: int | None, shape: EventShape, where: str) -> None:
+        """`most`: about how many entries it keeps; None: all."""
+        self.shape = shape
+        self._server = server
+        self._stream = stream
+        self._most = most
+        self._where = where
+
+    async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
+        """Add events of different keys; what became of each."""
+        batch = Batch(events, _LONGEST_EVENT, self._where)
+        for part in batch.calls(_CALL_BYTES):
+            entries: list[Mapping[str, bytes | str]] = [{"id": each.event.id, "event": each.body} for each in part]
+            try:
+                answers = await self._server.append(self._stream, entries, self._most)
+            except ReplicatorError as error:
+                batch.failed(part, error)
+            else:
+                for each, answer in zip(part, answers, strict=True):
+                    batch.answers[each.place] = answer
+        return batch.answers

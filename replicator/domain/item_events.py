@@ -1,0 +1,197 @@
+"""Changes as events: what one says, when a rule lets it out, and whose place it is in the order. No calls.
+
+Invariant: an event follows from its record and the stream alone, so a replay makes the same one with the same id; every
+change is an event of its own, and nothing of an item is in it but what the shape lets out.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from replicator.domain.errors import MalformedRecord
+from replicator.domain.filters import Filter
+from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image, unreserved
+from replicator.domain.records import ChangeRecord, Event, ItemKey
+from replicator.domain.rules import Rule, TtlDeletes
+from replicator.domain.shards.leases import StreamRef
+
+_STREAM = "/stream/"
+_HASH_DIGITS = 32
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TYPES = {Event.INSERT: "inserted", Event.MODIFY: "modified", Event.REMOVE: "removed"}
+_ENCODE = msgspec.json.Encoder(order="deterministic").encode
+
+
+class Numbers(enum.StrEnum):
+    """How plain JSON shows numbers."""
+
+    STRING = "string"  # exact, as DynamoDB writes them
+    NUMBER = "number"  # with all digits, too; a reader that takes them for doubles loses some
+
+
+@dataclass(frozen=True, slots=True)
+class EventShape:
+    """What a sink is brought, and what an event shows of an item.
+
+    As DynamoDB JSON (`typed`) or as plain JSON; all attributes, or these. `filter`: beside that of the rule.
+    """
+
+    typed: bool = False
+    numbers: Numbers = Numbers.STRING
+    attributes: tuple[str, ...] = ()
+    filter: Filter = field(default_factory=Filter)
+
+
+class ItemEvent(msgspec.Struct, frozen=True):
+    """One change as the attributes of a CloudEvent; `time` in seconds since 1970, 0 when it is not known."""
+
+    id: str
+    source: str
+    type: str
+    subject: str
+    time: float
+    partition_key: str
+    data: msgspec.Raw
+
+    @property
+    def digest(self) -> str:
+        """64 hexadecimal digits of its id, where a service takes no other characters."""
+        return sha256(self.id.encode()).hexdigest()
+
+    @property
+    def moment(self) -> datetime | None:
+        """Its time."""
+        return _EPOCH + timedelta(seconds=self.time) if self.time else None
+
+    @property
+    def cloud_event(self) -> bytes:
+        """The event as structured JSON. What XML cannot hold, and some services refuse, is escaped."""
+        text = _ENCODE(
+            _CloudEvent(self.id, self.source, self.type, self.subject, self.partition_key, self.data, time=self._time)
+        )
+        for character, escaped in _NOT_IN_XML:
+            text = text.replace(character, escaped)
+        return text
+
+    @property
+    def _time(self) -> str | msgspec.UnsetType:
+        return msgspec.UNSET if self.moment is None else self.moment.isoformat().replace("+00:00", "Z")
+
+    def __repr__(self) -> str:
+        """Its id only: item values never reach a log."""
+        return f"ItemEvent({self.id})"
+
+
+class _CloudEvent(msgspec.Struct):
+    id: str
+    source: str
+    type: str
+    subject: str
+    partitionkey: str
+    data: msgspec.Raw
+    specversion: str = "1.0"
+    datacontenttype: str = "application/json"
+    time: str | msgspec.UnsetType = msgspec.UNSET
+
+
+CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"
+_NOT_IN_XML = ((b"\xef\xbf\xbe", b"\\ufffe"), (b"\xef\xbf\xbf", b"\\uffff"))
+_KEPT = msgspec.json.Decoder(ItemEvent)
+
+
+def kept(event: ItemEvent) -> bytes:
+    """An event as a parked row keeps it."""
+    return msgspec.json.encode(event)
+
+
+def from_kept(body: bytes) -> ItemEvent:
+    """An event from what was kept of it."""
+    try:
+        return _KEPT.decode(body)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MalformedRecord(f"A kept event is damaged ({error}).") from error
+
+
+def is_let_out(rule: Rule, record: ChangeRecord, shape: EventShape) -> bool:
+    """Whether a sink is brought a change: what the item was or is passes the filters of the rule and of the sink."""
+    if record.by_ttl and rule.ttl_deletes is TtlDeletes.SKIP:
+        return False
+    filters = (rule.filter, shape.filter)
+    return all(record.event in each.events for each in filters) and any(
+        image is not None and all(each.matches(image) for each in filters) for image in (record.new, record.before)
+    )
+
+
+def event_of(record: ChangeRecord, stream: StreamRef, shape: EventShape) -> ItemEvent:
+    """A change of a stream as an event."""
+    arn, _, label = stream.arn.partition(_STREAM)
+    if not label:  # an endpoint that writes no ARN, or a row that was parked: the label is the stream's creation
+        label = (_EPOCH + timedelta(milliseconds=stream.generation)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
+        arn = _arn(stream.region, stream.table)
+    kind = "expired" if record.by_ttl and record.event is Event.REMOVE else _TYPES[record.event]
+    key = {name: {of: value} for name, of, value in record.key.parts}
+    images = (("old", record.old), ("new", record.new))
+    try:
+        data = {"key": _shown(key, shape)}
+        data |= {name: _image(image, record.key, shape) for name, image in images if image is not None}
+    except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
+        raise MalformedRecord(
+            f"Record {record.sequence} has an image that is no item ({type(error).__name__})."
+        ) from error
+    return ItemEvent(
+        id=f"{stream.table}/{label}/{record.event_id or record.sequence}",
+        source=arn,
+        type=f"dynamodb.item.{kind}",
+        subject=_ENCODE({name: value for name, _, value in record.key.parts}).decode(),
+        time=record.created_at,
+        partition_key=sha256(_ENCODE(record.key.parts)).hexdigest()[:_HASH_DIGITS],
+        data=msgspec.Raw(_ENCODE(data)),
+    )
+
+
+def _arn(region: RegionId, table: str) -> str:
+    return f"arn:aws:dynamodb:{region}:000000000000:table/{table}"
+
+
+def _image(image: Image, key: ItemKey, shape: EventShape) -> dict[str, Any]:
+    attributes = unreserved(image).attributes
+    if shape.attributes:
+        wanted = {*shape.attributes, *key.names}
+        attributes = {name: value for name, value in attributes.items() if name in wanted}
+    return _shown(attributes, shape)
+
+
+def _shown(attributes: dict[str, dict[str, Any]], shape: EventShape) -> dict[str, Any]:
+    if shape.typed:
+        return attributes
+    return {name: _plain(value, shape.numbers) for name, value in attributes.items()}
+
+
+def _plain(typed: dict[str, Any], numbers: Numbers) -> Any:
+    """A value as plain JSON: sets are lists, binary stays base64."""
+    ((kind, value),) = typed.items()
+    match kind:
+        case "N":
+            return _number(value, numbers)
+        case "NS":
+            return [_number(number, numbers) for number in value]
+        case "L":
+            return [_plain(element, numbers) for element in value]
+        case "M":
+            return {name: _plain(element, numbers) for name, element in value.items()}
+        case "NULL":
+            return None
+        case _:
+            return value
+
+
+def _number(text: str, numbers: Numbers) -> str | msgspec.Raw:
+    return text if numbers is Numbers.STRING else msgspec.Raw(str(Decimal(text)).encode())

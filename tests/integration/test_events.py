@@ -1,0 +1,188 @@
+"""Events with the real daemon as a process: killed twice, with sinks that are down, and events that are too long."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import uuid
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cloudevents.core.base import BaseCloudEvent
+
+from tests.event_consumers import SECRET, Consumer, Receiver, StreamConsumer, WebhookConsumer, aws_consumers, receiver
+from tests.integration.harness import Valve, World, eventually, open_world
+
+pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
+
+KEYS, ROUNDS = 6, 15
+TOO_LONG = 300 * 1024
+"""Bytes of an item whose event SNS and EventBridge do not take."""
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with open_world(tmp_path) as opened:
+        yield opened
+
+
+def clients(world: World, endpoint: str | None = None) -> Any:
+    def opened(service: str) -> Any:
+        create: Any = world.session.create_client
+        return create(
+            service,
+            region_name="us-east-1",
+            endpoint_url=endpoint or world.endpoint,
+            aws_access_key_id="testing",
+            aws_secret_access_key="testing",
+        )
+
+    return opened
+
+
+class Truth:
+    """What was written: per key the serials in their order; None is a delete."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.serials: dict[str, list[str | None]] = {}
+
+    async def write(self, rounds: int, *, pause: float = 0.05) -> None:
+        """Puts and deletes of a few keys, each in turn."""
+        async with self._world.client("us") as client:
+            for number in range(rounds):
+                for key in (f"k{n}" for n in range(KEYS)):
+                    history = self.serials.setdefault(key, [])
+                    if number % 5 == 4 and history and history[-1] is not None:
+                        await client.delete_item(TableName="orders", Key={"pk": {"S": key}})
+                        history.append(None)
+                    else:
+                        serial = uuid.uuid4().hex
+                        item = {"pk": {"S": key}, "serial": {"S": serial}, "raw": {"B": bytes.fromhex(serial)}}
+                        await client.put_item(TableName="orders", Item=item)
+                        history.append(serial)
+                await asyncio.sleep(pause)
+
+
+def changes(events: list[BaseCloudEvent]) -> dict[str, dict[str, str | None]]:
+    """Serials per key by the ids of events, in the order in which these came first."""
+    found: dict[str, dict[str, str | None]] = {}
+    for event in events:
+        data: Any = event.get_data()
+        ids = found.setdefault(data["key"]["pk"], {})
+        serial = data.get("new", {}).get("serial")
+        assert ids.setdefault(event.get_id(), serial) == serial, "an id is another event's, too"
+    return found
+
+
+async def test_every_sink_sees_every_change_of_every_key_though_daemon_and_sinks_fail(world: World) -> None:
+    """The daemon is killed twice, the receiver answers 503, then 500, and a server that holds two sinks is away."""
+    valve = Valve(world.dynamodb_port)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(receiver())
+        consumers: dict[str, Consumer] = dict(aws_consumers(clients(world)))
+        redis_url = f"redis://127.0.0.1:{world.valkey_port}/0"
+        consumers |= {"redis_stream": StreamConsumer(redis_url, "us_main"), "webhook": WebhookConsumer(server)}
+        entries = [await consumer.create(f"sink-{n}") for n, consumer in enumerate(consumers.values())]
+        config = await _configured(world, entries, valve.port)
+        daemon = world.daemon(config)
+        await eventually("leases", lambda: daemon.events("lease_claimed"))
+        truth = Truth(world)
+        writing = asyncio.ensure_future(truth.write(ROUNDS))
+        await _fail(server, valve, daemon)
+        await writing
+        await truth.write(1)
+        seen: dict[str, dict[str, dict[str, str | None]]] = {}
+
+        async def complete() -> bool:
+            for name, consumer in consumers.items():
+                seen[name] = changes(await consumer.events())
+            return all(
+                {key: sorted(map(str, ids.values())) for key, ids in found.items()}
+                == {key: sorted(map(str, serials)) for key, serials in truth.serials.items()}
+                for found in seen.values()
+            )
+
+        await eventually("every change at every sink", complete)
+        for name, consumer in consumers.items():
+            if consumer.ordered:
+                assert {key: list(ids.values()) for key, ids in seen[name].items()} == truth.serials, name
+        assert len({tuple(sorted(key for ids in found.values() for key in ids)) for found in seen.values()}) == 1
+        assert server.bad_signatures == 0
+        assert [target["blocked"] for target in daemon.targets().values()] == [None] * len(entries)
+        assert "hidden" not in daemon.log.read_text()
+        assert str(truth.serials["k0"][0]) not in daemon.log.read_text()
+    valve.close()
+
+
+async def _fail(server: Receiver, valve: Valve, daemon: Any) -> None:
+    await asyncio.sleep(0.3)
+    daemon.kill()
+    daemon.start()
+    server.failing = 503
+    valve.close()
+    await eventually("trouble", lambda: daemon.events("target_blocked") or daemon.events("retrying"))
+    server.failing = 500
+    daemon.kill()
+    valve.open()
+    daemon.start()
+    await asyncio.sleep(1)
+    server.failing = None
+
+
+async def test_an_event_that_is_too_long_is_parked_listed_and_holds_nothing(world: World) -> None:
+    consumers = aws_consumers(clients(world))
+    topic, queue = consumers["sns fifo"], consumers["sqs fifo"]
+    entries = [await topic.create("topic"), await queue.create("queue")]
+    config = await _configured(world, entries, world.dynamodb_port)
+    daemon = world.daemon(config)
+    async with world.client("us") as client:
+        for serial, size in (("1", 1), ("2", TOO_LONG), ("3", TOO_LONG), ("4", 1)):
+            item = {"pk": {"S": "k"}, "serial": {"S": serial}, "text": {"S": "x" * size}}
+            await client.put_item(TableName="orders", Item=item)
+
+    async def serials(consumer: Consumer) -> list[str | None]:
+        return list(changes(await consumer.events()).get("k", {}).values())
+
+    async def has(consumer: Consumer, *wanted: str) -> bool:
+        return await serials(consumer) == list(wanted)
+
+    await eventually("the queue's events", lambda: has(queue, "1", "2", "3", "4"))
+    # Their old images make the third and the fourth event too long, too.
+    await eventually("the topic's event", lambda: has(topic, "1"))
+    await eventually("three rows", lambda: len(_parked(world, config)) == 3)
+    rows = _parked(world, config)
+    assert {(row["key"]["pk"]["S"], "takes" in row["why"]) for row in rows} == {("k", True)}
+    retried = world.command("parked", "retry", "--all", "--json", config=config)
+    assert len(_parked(world, config)) == 3, retried.stdout
+    smaller = await _configured(world, [entries[0] | {"attributes": ["serial"]}, entries[1]], world.dynamodb_port)
+    assert world.command("parked", "drop", rows[0]["row"], "--yes", "--json", config=smaller).returncode == 0
+    assert len(_parked(world, config)) == 2
+    assert daemon.terminate() == 0
+
+
+def _parked(world: World, config: Path) -> list[dict[str, Any]]:
+    answer = world.command("parked", "list", "--json", config=config)
+    assert answer.returncode == 0, answer.stderr
+    rows: list[dict[str, Any]] = json.loads(answer.stdout)["parked"]
+    return rows
+
+
+async def _configured(world: World, entries: list[dict[str, Any]], port: int) -> Path:
+    """A rule without replicas; the services of its sinks are behind a port of their own."""
+    async with world.client("us") as client:
+        if "orders" not in (await client.list_tables())["TableNames"]:
+            await world.create_table("us", "orders", stream=True)
+    settings = world.settings(
+        rule={"replicas": [], "cache": [], "events": entries},
+        caches={"us_main": {"region": "us", "url": f"redis://127.0.0.1:{world.valkey_port}/0"}},
+        secrets={"hook": SECRET},
+    )
+    services = ("sqs", "sns", "events", "kinesis", "firehose")
+    settings["regions"]["us"]["endpoints"] = dict.fromkeys(services, f"http://127.0.0.1:{port}")
+    path = world.write_settings(settings)
+    world.initialise(path)
+    return path
