@@ -11,7 +11,7 @@ ARGS ?=
 PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long coverage prove bench lint deploy-check format lock schema
+.PHONY: help setup demo test test-long coverage prove bench lint deploy-check image-check format lock schema
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -60,6 +60,9 @@ deploy-check: setup ## render the chart with helm 3 and 4 (built with Go, once),
 	@$(BIN)/python helm/deploy_tools.py
 	DEPLOY_TOOLS=$(CURDIR)/.cache/tools $(PYTEST) tests/deploy/test_chart.py tests/deploy/test_rendered_chart.py tests/deploy/test_image.py \
 		tests/deploy/test_systemd.py $(ARGS)
+
+image-check: setup ## build the image with buildah (as root, no registry needed), run it, and state its size
+	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py $(ARGS)
 
 format: setup ## format the code and apply safe corrections
 	$(BIN)/ruff check --fix

@@ -344,6 +344,22 @@ configuration_commands.add_to(app)
 
 
 @app.command()
+def health(
+    context: typer.Context,
+    config: Config = None,
+    ready: Annotated[bool, typer.Option("--ready", help="Ask whether it is ready, not only whether it lives.")] = False,
+    json: Json = False,
+) -> None:
+    """Ask the worker on this machine how it is.
+
+    For probes: exit code 0 when it is well, 1 when it is not, 69 when nothing answers.
+    """
+    from replicator.cli.health import ask_health
+
+    raise typer.Exit(ask_health(config or context.obj, ready=ready, as_json=json))
+
+
+@app.command()
 def schema(
     check: Annotated[
         Path | None, typer.Option("--check", metavar="FILE", help="Exit with 1 when this file is not the schema.")

@@ -15,7 +15,7 @@ from replicator.cli.schema import schema_text
 from tests.cli.worlds import Answer, World, replicator
 from tests.patience import PATIENT_SECONDS
 
-COMMANDS = ["run", "check", "init", "demo", "status", "inspect", "rules", "conflicts", "schema", "version"]
+COMMANDS = ["run", "check", "init", "demo", "status", "health", "inspect", "rules", "conflicts", "schema", "version"]
 COMMANDS += ["leases", "rewind", "pause", "resume", "gaps", "import-kcl"]
 HEAVY = {
     "aiobotocore",

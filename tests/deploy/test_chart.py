@@ -95,10 +95,6 @@ def test_a_pod_advertises_its_address_because_others_do_not_know_its_name(pod: d
     assert references == {"REPLICATOR_ADMIN__ADVERTISE": {"fieldRef": {"fieldPath": "status.podIP"}}}
 
 
-def test_the_program_is_not_process_1_which_is_deaf_until_it_has_a_handler(pod: dict[str, Any]) -> None:
-    assert pod["shareProcessNamespace"] is True
-
-
 def test_configuration_and_secrets_stand_where_the_program_looks(pod: dict[str, Any]) -> None:
     (container,) = pod["containers"]
     places = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}

@@ -5,8 +5,6 @@ serviceAccountName: {{ include "replicator.serviceAccount" . }}
 automountServiceAccountToken: false
 # The variables of a service called "replicator" would be taken for settings.
 enableServiceLinks: false
-# The program is not process 1 then: a signal also ends it while its interpreter starts.
-shareProcessNamespace: true
 terminationGracePeriodSeconds: {{ include "replicator.grace" . }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
