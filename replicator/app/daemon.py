@@ -123,6 +123,7 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             log.info("stopping_at_once" if what == "now" else what, drain_seconds=settings.drain.total_seconds())
 
     code = await live(work, drain_seconds=settings.drain.total_seconds(), report=report)
+    observer.summarise(all_of_them=True)
     log.info("stopped", exit_code=code)
     return code
 

@@ -79,7 +79,7 @@ class LiveObserver(ShardEvents, ServiceEvents):
         metrics.batch_seconds.labels(*labels).observe(report.took_seconds)
         if report.lag_seconds is not None:
             metrics.record_age.labels(*labels).observe(report.lag_seconds)
-        self._log.info(
+        self._log.debug(
             "batch_applied",
             rule=place.target.rule,
             region=place.target.region,
@@ -90,6 +90,8 @@ class LiveObserver(ShardEvents, ServiceEvents):
             took_ms=round(report.took_seconds * 1000),
             **counts,
         )
+        self._summaries.add(place.target.rule, counts, report.lag_seconds, self._clock.monotonic())
+        self.summarise()
         if report.unstored:
             where = {"rule": place.target.rule, "region": place.target.region}
             self._warn(("cache full", *labels), "cache_full", _NO_ROOM, **where)

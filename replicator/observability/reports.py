@@ -10,6 +10,7 @@ from replicator.domain.errors import ReplicatorError
 from replicator.observability.log_throttle import Reminders
 from replicator.observability.metrics import Metrics
 from replicator.observability.status_board import Board
+from replicator.observability.summaries import Summaries
 from replicator.observability.target_states import spot_of
 from replicator.ports.clock import Clock
 from replicator.ports.events import Place
@@ -24,6 +25,14 @@ class Reports:
         self._clock = clock
         self._log = structlog.get_logger("replicator")
         self._reminders = Reminders(clock)
+        self._summaries = Summaries()
+        self._began_at: float | None = clock.monotonic()
+        """When this process began, until it was said to be ready."""
+
+    def summarise(self, *, all_of_them: bool = False) -> None:
+        """Log what rules applied, where a line is due; `all_of_them`: at the end."""
+        for line in self._summaries.due(self._clock.monotonic(), all_of_them=all_of_them):
+            self._log.info("rule_applied", **line)
 
     def _warn(self, topic: Hashable, event: str, error: ReplicatorError, **fields: object) -> None:
         """Log a trouble if a line is due."""

@@ -10,6 +10,7 @@ from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.jobs import Job, JobProgress
 from replicator.domain.shards.leases import StreamRef
 from replicator.observability import log_fields
+from replicator.observability.readiness import unready
 from replicator.observability.reports import Reports
 from replicator.observability.target_states import Trouble
 from replicator.ports.events import Overview
@@ -39,10 +40,29 @@ class ServiceEvents(Reports):
     ) -> None:
         """A cycle over a stream's shards was attempted."""
         self._board.attempted(stream, shards)
+        self.summarise()
+        self._ready()
         if stream is not None:
             self._metrics.shards.labels(stream.table, stream.region).set(shards)
             if open_shards is not None:
                 self._metrics.open_shards.labels(stream.table, stream.region).set(open_shards)
+
+    def _ready(self) -> None:
+        """Say once what runs, as soon as nothing keeps this worker from its work."""
+        board = self._board
+        if self._began_at is None or unready(board):
+            return
+        seconds, self._began_at = self._clock.monotonic() - self._began_at, None
+        held = sorted({row.held.rule for row in board.held_rows()})
+        self._log.info(
+            "ready",
+            rules=sorted({rule.name for rule in board.rules} - set(held)),
+            shards=board.owned,
+            targets=sum(1 for _ in board.targets()),
+            **({"held": held} if held else {}),
+            **({"paused": sorted(board.paused)} if board.paused else {}),
+            seconds=round(seconds, 1),
+        )
 
     def described(self, stream: StreamRef) -> None:
         """A DescribeStream call was made."""

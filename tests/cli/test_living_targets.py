@@ -64,7 +64,7 @@ def test_another_replica_table_gets_what_the_old_one_got(world: World) -> None:
     assert len(world.items("eu", "orders")) == 2
     world.rule["replicas"] = ["eu"]
     lines = replicate(world, 1, 2, 3, name="third")
-    (report, *_) = said(lines, "batch_applied")
+    (report, *_) = said(lines, "rule_applied")
     assert report["records"] == 1, "the first table's target goes on where it stood"
 
 
@@ -81,5 +81,5 @@ def test_progress_of_an_earlier_version_goes_on_for_the_same_table_alone(world: 
     write(world, 3)
     lines = replicate(world, 1, 2, 3, name="same")
     assert [line["former"] for line in said(lines, "target_carried_over")] == [[EARLIER]]
-    assert sum(line["records"] for line in said(lines, "batch_applied")) == 1, "nothing is read again"
+    assert sum(line["records"] for line in said(lines, "rule_applied")) == 1, "nothing is read again"
     assert said(lines, "gap_found") == []

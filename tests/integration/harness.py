@@ -221,6 +221,10 @@ def plain(item: Item) -> Item:
     return {name: value for name, value in item.items() if name != "_rep"}
 
 
+_EVERY_PAGE = {**CREDENTIALS, "REPLICATOR_LOG__LEVEL": "debug"}
+"""Each page that is applied has a line of its own."""
+
+
 def _logged(line: str) -> dict[str, Any]:
     """A line of the log; nothing when it is none, or is cut short: it is being written, or its writer was killed."""
     try:
@@ -242,7 +246,7 @@ class Daemon:
     def start(self) -> None:
         """Start it, again if it was killed."""
         self.log.touch()
-        self._process = warm.started(["run", "--config", str(self._config)], CREDENTIALS, self.log, self.log)
+        self._process = warm.started(["run", "--config", str(self._config)], _EVERY_PAGE, self.log, self.log)
 
     @property
     def process(self) -> Running:

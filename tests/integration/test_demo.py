@@ -157,7 +157,7 @@ def test_a_daemon_that_dies_ends_the_demo_with_its_last_words(tmp_path: Path) ->
         code, _, progress = result(process)
     assert code == 1, progress
     assert "replicator run ended with exit code -9 while it was needed; the end of" in progress
-    assert "batch_applied" in progress
+    assert "rule_applied" in progress
     assert "Traceback" not in progress
 
 
