@@ -1,4 +1,4 @@
-"""Permissions, proven: reads that read nothing, and writes whose condition can never hold.
+"""Permissions, proven: reads of an item at most, and writes whose condition can never hold.
 
 Invariant: nothing is ever written. The condition asks that one attribute both exists and does not, so no item fulfils
 it; a service evaluates it only for a caller that may write.
@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError
 from replicator.adapters.aws.errors import error_code, member
 from replicator.checks.comparison import World, table_at
 from replicator.checks.described_tables import Keys, Table, ask, own_tables
-from replicator.checks.facts import Fact, failed, ok, wrong
+from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import AccessRefused, ReplicatorError, WorldMismatch
 from replicator.settings import ActiveRule, OrderedRule
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 _NEVER = "attribute_exists(#never) AND attribute_not_exists(#never)"
 _CONDITION_FAILED = "ConditionalCheckFailed"
-_PERMISSIONS, _READABLE = "permissions", "stream may be read"
+_PERMISSIONS, _READABLE, _JOBS = "permissions", "stream may be read", "jobs may read it"
 
 
 async def prove(settings: Settings, places: Mapping[str, Place], world: World) -> list[Fact]:
@@ -54,11 +54,26 @@ def _works(settings: Settings, places: Mapping[str, Place], world: World) -> Ite
         if table is not None:
             calls = _written(places[region], table, writer, side)
             yield _verdict(places[region], f"table {name} in {region}", table, calls)
+    for (region, name), by_itself in _compared(settings).items():
+        table = table_at(world, region, name)
+        if table is not None:
+            calls = _read_by_jobs(places[region], table, is_written=(region, name) in writers)
+            yield _readable(places[region], table, calls, by_itself=by_itself)
     for own in own_tables(settings):
         table = table_at(world, own.region, own.name)
         if table is not None and table.keys == own.keys:
             calls = _own(places[own.region], table, own.purpose)
             yield _verdict(places[own.region], own.subject, table, calls)
+
+
+def _compared(settings: Settings) -> dict[tuple[str, str], bool]:
+    """Tables that jobs go through, and whether a rule starts such jobs by itself: behind a gap, or as sweeps."""
+    found: dict[tuple[str, str], bool] = {}
+    for rule in settings.rules:
+        by_itself = rule.on_gap == "resync" or rule.verify is not None
+        for place in (*rule.sources, *rule.replica_tables) if rule.replica_tables else ():
+            found[place] = found.get(place, False) or by_itself
+    return found
 
 
 # -- what is asked of each kind of table ---------------------------------------------------------------------------
@@ -91,6 +106,18 @@ def _written(place: Place, table: Table, rule: RuleSettings, side: Table | None)
         ]
         calls.append(_Call("ConditionCheckItem", client.transact_write_items, {"TransactItems": items}))
     return calls
+
+
+def _read_by_jobs(place: Place, table: Table, *, is_written: bool) -> list[_Call]:
+    """What bootstrap, verify and repair read; of a table that is written, single items are asked for already."""
+    client, key = place.dynamodb, _key(table.keys)
+    keys = {table.name: {"Keys": [key], "ConsistentRead": True}}
+    single = {"TableName": table.name, "Key": key}
+    return [
+        _Call("Scan", client.scan, {"TableName": table.name, "Limit": 1}, writes=False),
+        _Call("BatchGetItem", client.batch_get_item, {"RequestItems": keys}, writes=False),
+        *(() if is_written else (_Call("GetItem", client.get_item, single, writes=False),)),
+    ]
 
 
 def _own(place: Place, table: Table, purpose: str) -> list[_Call]:
@@ -136,6 +163,32 @@ def _key(keys: Keys) -> dict[str, Any]:
 
 async def _verdict(place: Place, subject: str, table: Table, calls: list[_Call]) -> Fact:
     """One fact for all permissions on a table."""
+    try:
+        denied = await _denied(table, place, calls)
+    except ReplicatorError as error:
+        return failed(subject, _PERMISSIONS, error)
+    if denied is not None:
+        found, remedy = denied
+        return wrong(subject, _PERMISSIONS, found, f"{remedy}.")
+    return ok(subject, _PERMISSIONS, f"{', '.join(call.action for call in calls)}; nothing was written.")
+
+
+async def _readable(place: Place, table: Table, calls: list[_Call], *, by_itself: bool) -> Fact:
+    """Whether jobs may read a table; that no rule starts one by itself makes it a warning."""
+    subject = f"table {table.name} in {place.region_id}"
+    try:
+        denied = await _denied(table, place, calls)
+    except ReplicatorError as error:
+        return failed(subject, _JOBS, error)
+    if denied is None:
+        return ok(subject, _JOBS, f"{', '.join(call.action for call in calls)}.")
+    found, remedy = denied
+    remedy = f"{remedy}: bootstrap, verify and repair need it, and so does what follows a gap with on_gap: resync."
+    return (wrong if by_itself else warning)(subject, _JOBS, found, remedy)
+
+
+async def _denied(table: Table, place: Place, calls: list[_Call]) -> tuple[str, str] | None:
+    """What is refused, and what to grant, with no full stop; None when nothing is."""
     where = f"{table.name} in {place.region_id}"
     denied: list[str] = []
     reason = ""
@@ -145,17 +198,13 @@ async def _verdict(place: Place, subject: str, table: Table, calls: list[_Call])
         except AccessRefused as error:
             denied.append(call.action)
             reason = reason or error.message.partition(" failed: ")[2]
-        except ReplicatorError as error:
-            return failed(subject, _PERMISSIONS, error)
-    if denied:
-        actions = ", ".join(f"dynamodb:{action}" for action in denied)
-        return wrong(
-            subject,
-            _PERMISSIONS,
-            f"{', '.join(denied)} on {where} is denied ({reason.rstrip('.')}).",
-            f"Grant {actions} on the table to the identity of regions.{place.region_id}.",
-        )
-    return ok(subject, _PERMISSIONS, f"{', '.join(call.action for call in calls)}; nothing was written.")
+    if not denied:
+        return None
+    actions = ", ".join(f"dynamodb:{action}" for action in denied)
+    return (
+        f"{', '.join(denied)} on {where} is denied ({reason.rstrip('.')}).",
+        f"Grant {actions} on the table to the identity of regions.{place.region_id}",
+    )
 
 
 async def _attempt(call: _Call, what: str) -> None:
