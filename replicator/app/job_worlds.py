@@ -111,7 +111,9 @@ async def world_of(
         tables |= {(region, side_table): rule for (region, _), rule in tables.items()}
     opened = {region: await places.of(region) for region, _ in tables}
 
-    def regions(share: Callable[[], float], stop: asyncio.Event) -> dict[str, CopyRegion]:
+    def regions(
+        share: Callable[[], float], stop: asyncio.Event, page_items: Callable[[], int | None]
+    ) -> dict[str, CopyRegion]:
         def budgets(name: str, default: int) -> dict[RegionId, Budget]:
             units = {region: int(job.options.get(name, {}).get(region, default)) for region in opened}
             return {region: Budget(each, share, clock) for region, each in units.items()}
@@ -120,7 +122,7 @@ async def world_of(
         writes = budgets("write_units", settings.copying.write_units)
         return {
             place_name(*where): _region(
-                settings, opened[where[0]], where, rule, reads[where[0]], writes[where[0]], stop, clock
+                settings, opened[where[0]], where, rule, reads[where[0]], writes[where[0]], stop, clock, page_items
             )
             for where, rule in tables.items()
         }
@@ -138,6 +140,7 @@ def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once
     writes: Budget,
     stop: asyncio.Event,
     clock: Clock,
+    page_items: Callable[[], int | None],
 ) -> CopyRegion:
     region_id, table = where
     written = DynamoRegion(
@@ -161,4 +164,5 @@ def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once
         writes,
         settings.apply.backoff_max.total_seconds(),
         stop,
+        page_items,
     )

@@ -42,5 +42,8 @@ class Scan(Protocol):
     async def key_reader(self) -> KeyReader:
         """What reads keys of this table."""
 
-    async def page(self, segment: int, of: int, after: str | None) -> ScannedPage:
-        """The next page of one of `of` segments, read consistently; `after` is where the page before it ended."""
+    async def page(self, segment: int, of: int, after: str | None, most: int | None = None) -> ScannedPage:
+        """The next page of one of `of` segments, read consistently; `after` is where the page before it ended.
+
+        It has at most `most` items.
+        """

@@ -1,4 +1,4 @@
-"""The contract of look-ups: items of one table by their keys, in memory and on a server."""
+"""The contract of look-ups and scans: items of one table by their keys or all, in memory and on a server."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from replicator.adapters.aws.clients import Place
 from replicator.adapters.aws.transport.connections import Answer
 from replicator.adapters.dynamodb import lookups as module
 from replicator.adapters.dynamodb.lookups import DynamoLookups
+from replicator.adapters.dynamodb.scans import DynamoScan
 from replicator.domain.errors import Throttled, Unreachable
 from replicator.domain.image import Image, canonical
 from replicator.domain.records import ItemKey
-from replicator.laboratory.memory import MemoryRegion, Slot
+from replicator.laboratory.memory import MemoryRegion, MemoryScan, Slot
 from replicator.laboratory.memory.lookups import MemoryLookups
+from replicator.ports.copying import Scan
 from replicator.ports.lookups import MOST_KEYS, Lookups
 from tests.contract.worlds import DynamoRegionBench
 
@@ -28,26 +30,31 @@ def item(number: int) -> Image:
     return Image(json.dumps({"value": {"N": str(number)}, "pk": {"S": f"item-{number}"}}).encode())
 
 
-async def filled(place: Place | None) -> Lookups:
+async def filled(place: Place | None) -> tuple[Lookups, Scan]:
     """A table with every other item of two hundred."""
     slots = {key(number): Slot(item(number)) for number in range(0, 2 * MOST_KEYS, 2)}
     if place is None:
         region = MemoryRegion()
         region.slots.update(slots)
-        return MemoryLookups(region.item)
+        return MemoryLookups(region.item), MemoryScan(lambda: dict(region.items()), lambda: 1.0, page_items=1000)
     bench = DynamoRegionBench(place, {"pk": "S"})
     await bench.create()
     await bench.seed(slots)
-    return DynamoLookups(place.items, region_id="eu", table=bench.table)
+    scan = DynamoScan(place.items, place.dynamodb, region_id="eu", table=bench.table)
+    return DynamoLookups(place.items, region_id="eu", table=bench.table), scan
 
 
 async def test_items_are_found_in_memory_and_missing_ones_are_left_out() -> None:
-    await finds_every_other_item(await filled(None))
+    lookups, scan = await filled(None)
+    await finds_every_other_item(lookups)
+    await scans_all_in_pages_of_a_size(scan)
 
 
 @pytest.mark.servers
 async def test_items_are_found_on_a_server_and_missing_ones_are_left_out(dynamo_place: Place) -> None:
-    await finds_every_other_item(await filled(dynamo_place))
+    lookups, scan = await filled(dynamo_place)
+    await finds_every_other_item(lookups)
+    await scans_all_in_pages_of_a_size(scan)
 
 
 async def finds_every_other_item(table: Lookups) -> None:
@@ -57,6 +64,23 @@ async def finds_every_other_item(table: Lookups) -> None:
         key(number): canonical(item(number)) for number in range(0, MOST_KEYS, 2)
     }
     assert (await table.items([])).items == {}
+
+
+async def scans_all_in_pages_of_a_size(table: Scan) -> None:
+    found: dict[ItemKey, bytes] = {}
+    for segment in range(2):
+        after: str | None = None
+        while True:
+            page = await table.page(segment, 2, after, 30)
+            assert len(page.items) <= 30
+            found |= {scanned.key: canonical(scanned.image) for scanned in page.items}
+            after = page.after
+            if after is None:
+                break
+    assert found == {key(number): canonical(item(number)) for number in range(0, 2 * MOST_KEYS, 2)}
+    whole = [await table.page(segment, 2, None) for segment in range(2)]
+    assert sum(len(page.items) for page in whole) == MOST_KEYS
+    assert all(page.after is None and page.at and page.units for page in whole)
 
 
 class Scripted:

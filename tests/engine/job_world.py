@@ -12,10 +12,12 @@ from typing import Any
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.image import Image
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of, place_name
+from replicator.domain.pacing import Pace
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.copying import bootstraps, uninstalling, verification
 from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
@@ -63,8 +65,10 @@ class Files:
 class JobWorldOf:
     """The jobs of a world."""
 
-    def __init__(self, world: World, *, page_items: int = 10, seed: int = 0) -> None:
+    def __init__(self, world: World, *, page_items: int = 10, seed: int = 0, write_units: int | None = None) -> None:
+        """`write_units`: what a job may take of them per second; None: more than it needs."""
         self.world = world
+        self.write_units = write_units
         self.rows = MemoryJobs(Faults(seed))
         self.kinds: dict[JobKind, Callable[[JobContext], Handler]] = {
             **bootstraps.KINDS,
@@ -112,12 +116,17 @@ class JobWorldOf:
     ) -> JobRunner:
         world, clock = self.world, process.clock
 
-        def regions(share: Callable[[], float], stop: asyncio.Event) -> dict[str, CopyRegion]:
-            def budget() -> Budget:
-                return Budget(1_000_000, share, clock)
+        def regions(
+            share: Callable[[], float], stop: asyncio.Event, page_items: Callable[[], int | None]
+        ) -> dict[str, CopyRegion]:
+            def budget(units: int | None = None) -> Budget:
+                return Budget(units or 1_000_000, share, clock)
 
             def copied(name: RegionId, table: TableName, region: Region, scan: MemoryScan) -> CopyRegion:
-                return CopyRegion(name, table, region, scan, self._lookups(name), budget(), budget(), 20.0, stop)
+                reads, writes = budget(), budget(self.write_units)
+                if self.write_units is not None:
+                    region = PacedRegion(region, Pace(64, clock.monotonic()), clock, writes)
+                return CopyRegion(name, table, region, scan, self._lookups(name), reads, writes, 20.0, stop, page_items)
 
             made = {
                 place_name(name, ORDERS): copied(name, ORDERS, self._region(name), scan)

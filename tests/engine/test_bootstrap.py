@@ -160,3 +160,36 @@ async def test_a_page_that_a_stop_interrupts_is_no_trouble() -> None:
         await asyncio.sleep(20)
         await process.drain()
         assert not [event for event in process.observer.of("service_failed") if "job" in event[0]]
+
+
+async def test_a_small_budget_makes_small_pages_so_that_little_is_in_hand_and_nothing_starves() -> None:
+    world = filled(items=120)
+    jobs = JobWorldOf(world, page_items=1000, write_units=8)
+    await jobs.rows.create(job(segments=2, options=ALONE))
+    spent: list[int] = []
+
+    async def rests() -> None:
+        """How much is done while the job is to rest, until nothing is in hand any more."""
+        before = len(world.holds())
+        assert await jobs.rows.change((await jobs.rows.jobs())[0], JobState.PAUSED)
+        held = await jobs.rows.segments("a1")
+        async with asyncio.timeout(20):
+            while any(segment.owner is not None for segment in held):
+                held = await jobs.rows.segments("a1")
+                await asyncio.sleep(0.5)
+        done = len(world.holds())
+        spent.append(done - before)
+        await asyncio.sleep(60)
+        assert len(world.holds()) == done == sum(segment.counts["items"] for segment in held), "nothing is repeated"
+        assert await jobs.rows.change((await jobs.rows.jobs())[0], JobState.RUNNING)
+
+    async with jobs.process():
+        await until(lambda: len(world.holds()) >= 20)
+        await rests()
+        await until(lambda: len(world.holds()) >= 60)
+        await rests()
+        over = await jobs.ended()
+        assert world.same()
+    assert over.counts["items"] == over.counts["copied"] == 120
+    assert max(spent) <= 20, "a few seconds of eight units, four to an item"
+    assert 12 <= len(jobs.rows.saves) <= 60

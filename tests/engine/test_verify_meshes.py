@@ -78,7 +78,9 @@ class Looker:
         table, clock = self.world[region], self.world.clock
         reads, writes = (Budget(1_000_000, lambda: 1.0, clock) for _ in range(2))
         scan = MemoryScan(lambda: dict(table.items()), clock.now, page_items=3)
-        return CopyRegion(region, ORDERS, table, scan, MemoryLookups(table.item), reads, writes, 20.0, stop)
+        return CopyRegion(
+            region, ORDERS, table, scan, MemoryLookups(table.item), reads, writes, 20.0, stop, lambda: None
+        )
 
     async def noted(self, job_id: str) -> dict[tuple[str, str], str]:
         """The differences of a job: kinds by key and region."""

@@ -50,16 +50,17 @@ class DynamoScan:
         self._where = f"{table} in {region_id}"
         self._key_of: KeyReader | None = None
 
-    async def page(self, segment: int, of: int, after: str | None) -> ScannedPage:
-        """The next page of one of `of` segments."""
+    async def page(self, segment: int, of: int, after: str | None, most: int | None = None) -> ScannedPage:
+        """The next page of one of `of` segments, of at most `most` items."""
         key_of = await self.key_reader()
-        start = b"" if after is None else b',"ExclusiveStartKey":%b' % after.encode()
+        more = b"" if after is None else b',"ExclusiveStartKey":%b' % after.encode()
+        more += b"" if most is None else b',"Limit":%d' % most
         body = (
             b'{"TableName":%b,"ConsistentRead":true,"ReturnConsumedCapacity":"TOTAL","Segment":%d,"TotalSegments":%d%b}'
         )
         what = f"Scan on {self._where}"
         answer = await self._calls.call(
-            "Scan", body % (_ENCODE(self._table), segment, of, start), None, what, TableName=self._table
+            "Scan", body % (_ENCODE(self._table), segment, of, more), None, what, TableName=self._table
         )
         found = wire.decoded(_ANSWER, answer.body, what)
         last = bytes(found.LastEvaluatedKey)

@@ -50,6 +50,11 @@ class Budget(WriteBudget):
         super().__init__(UnitBucket(per_second, clock.monotonic()), lambda: held() * self._adaptive.part, clock)
 
     @property
+    def rate(self) -> float:
+        """Units per second that are ours now."""
+        return self.bucket.per_second * self._share()
+
+    @property
     def taken(self) -> float:
         """Units since this worker began with the job."""
         return self.bucket.taken

@@ -44,16 +44,17 @@ class ExportBootstrap(OrderedBootstrap):
     async def look(self, segment: Segment, position: str | None) -> Look:
         """Read the lines behind a position."""
         export = await self._opened()
+        source = self._context.regions[self._source]
+        most = min(_LINES_PER_PAGE, source.page_items() or _LINES_PER_PAGE)
         reader = self._readers.pop(segment.name, None)
         if reader is None or reader.position != position:
             reader = _Reader(self._files, export.files[segment.index :: segment.of], position)
         try:
-            lines = await reader.lines(_LINES_PER_PAGE)
+            lines = await reader.lines(most)
         except (zlib.error, EOFError) as error:
             raise JobImpossible(f"A data file of the export is damaged ({error}).") from error
         if reader.position is not None:
             self._readers[segment.name] = reader
-        source = self._context.regions[self._source]
         key_of = await source.table_scan.key_reader()
         counts: Counter[str] = Counter({ITEMS: len(lines)})
         found: list[ScannedItem] = []

@@ -25,7 +25,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class CopyRegion:
-    """One region of a job. `region` stands behind the job's pace and its write units."""
+    """One region of a job. `region` stands behind the job's pace and its write units.
+
+    `page_items`: how many items a page may have now; None: as many as an answer holds.
+    """
 
     name: RegionId
     table: TableName
@@ -36,6 +39,7 @@ class CopyRegion:
     writes: Budget
     longest_backoff: float
     stop: asyncio.Event
+    page_items: Callable[[], int | None]
 
     async def scan(self, segment: int, of: int, after: str | None) -> ScannedPage:
         """The next page of a segment, as soon as its read units are there."""
@@ -44,7 +48,7 @@ class CopyRegion:
         async def page() -> ScannedPage:
             await self.reads.take(_PAGE_UNITS, lane)
             try:
-                found = await self.table_scan.page(segment, of, after)
+                found = await self.table_scan.page(segment, of, after, self.page_items())
             except ReplicatorError:
                 self.reads.settle(_PAGE_UNITS, 0)
                 raise

@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from replicator.domain.copying.page_sizes import page_items
 from replicator.domain.copying.sweeps import due, is_last, passes
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.domain.identifiers import WorkerId
@@ -58,12 +59,13 @@ KEPT_SECONDS = 7 * 86_400.0
 class JobWorld:
     """What a worker has for a job: its rule on its table, the ports of its targets, and its regions.
 
-    `regions` makes them anew for a job, given our part of its budgets as it changes, and when the work is to stop.
+    `regions` makes them anew for a job, given our part of its budgets as it changes, when the work is to stop, and how
+    many items a page may have.
     """
 
     rules: Sequence[Rule]
     targets: Mapping[TargetId, TargetPorts]
-    regions: Callable[[Callable[[], float], asyncio.Event], Mapping[str, CopyRegion]]
+    regions: Callable[[Callable[[], float], asyncio.Event, Callable[[], int | None]], Mapping[str, CopyRegion]]
     exports: Callable[[str], tuple[ExportFiles, str]] | None = None
 
 
@@ -96,9 +98,17 @@ class _Work:
     failures: int = 0
     rests_until: float = float("-inf")
     told: tuple[float, float] = (0.0, 0.0)
+    items: float = 0.0
 
-    def spent(self) -> dict[str, float]:
-        """Read and write units that were taken since this was asked last."""
+    def page_items(self) -> int | None:
+        """How many items the next page of a segment may have: all segments here share what is ours."""
+        budgets = {budget for region in self.regions.values() for budget in (region.reads, region.writes)}
+        among = max(1, len(self.running))
+        return page_items(((budget.rate / among, budget.taken) for budget in budgets), self.items)
+
+    def spent(self, items: float) -> dict[str, float]:
+        """Read and write units that were taken since this was asked last, for so many items."""
+        self.items += items
         now = (
             sum(reads.taken for reads in {region.reads for region in self.regions.values()}),
             sum(writes.taken for writes in {region.writes for region in self.regions.values()}),
@@ -241,7 +251,9 @@ class _Shift:
             return None
         stop = asyncio.Event()
         shares: list[_Work] = []
-        regions = world.regions(lambda: shares[0].share if shares else 0.0, stop)
+        regions = world.regions(
+            lambda: shares[0].share if shares else 0.0, stop, lambda: shares[0].page_items() if shares else None
+        )
         context = JobContext(
             job,
             world.rules,

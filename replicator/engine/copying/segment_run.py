@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.jobs import Counts, Segment, added
+from replicator.domain.jobs import ITEMS, Counts, Segment, added
 from replicator.engine.copying.applied import Applied
 from replicator.engine.copying.handlers import Handler, Look
 from replicator.engine.membership.session import ShardFence
@@ -33,11 +33,11 @@ class SegmentRun:
         fence: ShardFence,
         pages: asyncio.Semaphore,
         stop: asyncio.Event,
-        spent: Callable[[], Counts],
+        spent: Callable[[float], Counts],
     ) -> None:
         """`pages`: what all segments of the process may hold together.
 
-        `spent`: units that were taken since it was asked last.
+        `spent`: units that were taken since it was asked last; it is given how many items are done since.
         """
         self._segment = segment
         self._handler = handler
@@ -87,7 +87,8 @@ class SegmentRun:
                 passed = [await self._applied.passed(each, at, self._stop) for each in self._handler.follows]
                 look = replace(look, passed=all(passed))
             counts = await self._handler.act(self._segment, look, self._fence)
-            done, total = look.after is None, added(self._segment.counts, look.counts, counts, self._spent())
+            spent = self._spent(look.counts.get(ITEMS, 0))
+            done, total = look.after is None, added(self._segment.counts, look.counts, counts, spent)
             self._fence.check()
             self._segment = await self._jobs.save(self._segment, look.after, total, done=done)
             self._pages.release()

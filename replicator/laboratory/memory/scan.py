@@ -45,15 +45,15 @@ class MemoryScan:
         """What reads keys of this table, whose key is `pk`."""
         return lambda wire: item_key(b'{"pk":%b}' % _PK.decode(wire).pk)
 
-    async def page(self, segment: int, of: int, after: str | None) -> ScannedPage:
-        """The next page of one of `of` segments."""
+    async def page(self, segment: int, of: int, after: str | None, most: int | None = None) -> ScannedPage:
+        """The next page of one of `of` segments, of at most `most` items."""
         async with self.faults.around("scan"):
             self.pages += 1
             known = self._items()
             start = None if after is None else item_key(after.encode()).parts
             keys = sorted((key for key in known if crc32(key.wire) % of == segment), key=lambda key: key.parts)
             left = [key for key in keys if start is None or key.parts > start]
-            page = left[: self._page_items]
+            page = left[: min(self._page_items, most or self._page_items)]
             return ScannedPage(
                 tuple(ScannedItem(key, known[key]) for key in page),
                 page[-1].wire.decode() if len(left) > len(page) else None,
