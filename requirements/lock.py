@@ -34,8 +34,9 @@ LOCKS: dict[str, tuple[str, ...]] = {
     "bench.txt": ("--group", "bench", "--constraint", "requirements/dev.txt"),
     "deploy.txt": ("--group", "deploy", "--constraint", "requirements/dev.txt"),
     "function.txt": ("--group", "function", "--constraint", "requirements/dev.txt"),
+    "image.txt": ("--group", "image", "--constraint", "requirements/dev.txt"),
 }
-_BESIDE = {"bench.txt", "deploy.txt", "function.txt"}
+_BESIDE = {"bench.txt", "deploy.txt", "function.txt", "image.txt"}
 """Locks of what is installed on top of dev.txt, and may name more."""
 
 HEADER = """\
@@ -130,6 +131,7 @@ def _wanted(declarations: dict[str, Any], name: str) -> list[Requirement]:
         "bench.txt": groups["bench"],
         "deploy.txt": groups["deploy"],
         "function.txt": groups["function"],
+        "image.txt": groups["image"],
     }[name]
     lines = [groups[entry["include-group"]] if isinstance(entry, dict) else [entry] for entry in declared]
     return [Requirement(line) for line in itertools.chain(*lines)]

@@ -30,12 +30,14 @@ class Ends(Protocol):
 class RecordPage:
     """One answer of a shard. `next_iterator` None: the shard is closed and this was its last page.
 
-    `at`: the server's time of the answer, in seconds since 1970; None when it does not tell.
+    `at`: the server's time of the answer, in seconds since 1970; None when it does not tell. `is_level`: whether
+    nothing stood behind these records, where answers say so.
     """
 
     records: tuple[StreamRecord, ...]
     next_iterator: str | None
     at: float | None = field(default=None, compare=False)
+    is_level: bool | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

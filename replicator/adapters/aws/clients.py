@@ -7,7 +7,8 @@ fenced and counted by the caller.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from replicator.adapters.aws.wire import Wire
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodbstreams.client import DynamoDBStreamsClient
+    from types_aiobotocore_kinesis.client import KinesisClient
 
     from replicator.settings import Region
 
@@ -45,6 +47,22 @@ Fallback = Callable[[str, str], None]
 """Called with a region's id and the reason when the stock client serves in place of the lean transport."""
 
 
+class KinesisCalls:
+    """The client of Kinesis and its calls with bodies of ours, made when they are first asked for: most have none."""
+
+    def __init__(self, opens: Callable[[], Awaitable[tuple[KinesisClient, Wire]]]) -> None:
+        self._opens = opens
+        self._opened: tuple[KinesisClient, Wire] | None = None
+        self._turn = asyncio.Lock()
+
+    async def opened(self) -> tuple[KinesisClient, Wire]:
+        """Both; nothing is sent by that."""
+        async with self._turn:
+            if self._opened is None:
+                self._opened = await self._opens()
+            return self._opened
+
+
 @dataclass(frozen=True, slots=True)
 class Place:
     """The clients of one configured region."""
@@ -57,6 +75,7 @@ class Place:
     """Calls of `dynamodb` with bodies of ours."""
     records: Wire
     """Calls of `streams` with bodies of ours."""
+    kinesis: KinesisCalls
     sts: Callable[[], Any]
     """Opens an STS client of this region's identity, for `check`."""
     s3: Callable[[], Any]
@@ -122,6 +141,11 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
         streams = await stack.enter_async_context(
             client("dynamodbstreams", settings.endpoints.streams, most_of_streams)
         )
+
+        async def open_kinesis() -> tuple[KinesisClient, Wire]:
+            kinesis = await stack.enter_async_context(client("kinesis", settings.endpoints.kinesis, most_of_streams))
+            return kinesis, calls(kinesis, most_of_streams)
+
         yield Place(
             region_id=region_id,
             settings=settings,
@@ -129,6 +153,7 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
             streams=streams,
             items=calls(dynamodb, connections),
             records=calls(streams, most_of_streams),
+            kinesis=KinesisCalls(open_kinesis),
             sts=lambda: client("sts", settings.endpoints.sts),
             s3=lambda: client("s3", settings.endpoints.s3, _OBJECTS_AT_ONCE),
             service=lambda name, most: client(name, getattr(settings.endpoints, name), most),

@@ -37,6 +37,7 @@ _THROTTLES = frozenset(
         "ThrottlingError",
         "Throttling",
         "RequestLimitExceeded",
+        "KMSThrottlingException",
         "LimitExceededException",
         "TooManyRequestsException",
     }
@@ -63,7 +64,13 @@ CREDENTIAL_CODES = frozenset(
 )
 """Answers to credentials that are unknown, over, or not what they were: others may be at hand by now."""
 
-_REFUSALS = CREDENTIAL_CODES | {"AccessDenied", "AccessDeniedException", "NotAuthorized", "OptInRequired"}
+_REFUSALS = CREDENTIAL_CODES | {
+    "AccessDenied",
+    "AccessDeniedException",
+    "NotAuthorized",
+    "OptInRequired",
+    "KMSAccessDeniedException",
+}
 
 _POISONS = frozenset(
     {

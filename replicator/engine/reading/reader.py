@@ -312,8 +312,9 @@ class ShardReader:
 
     def _level(self, calls: ShardCalls, position: Position, cursor: Cursor, answer: RecordPage) -> float | None:
         """When nothing stood behind a position, if answers say so: a few are empty before data is reached."""
-        cursor.empties = 0 if answer.records else cursor.empties + 1
+        cursor.empties = 0 if answer.records or answer.is_level is False else cursor.empties + 1
         enough = _EMPTY_BEHIND_A_RECORD if position.sequence is not None else _EMPTY_AT_THE_START
+        enough = 1 if answer.is_level else enough
         if answer.next_iterator is None or cursor.empties < enough:
             return None
         self._read_to(position, calls.asked_at)

@@ -175,6 +175,20 @@ class Gateway:
                 continue
             self.learned(msgspec.json.decode(answer)["Table"], scope)
 
+    async def streaming(self, scope: Scope, name: str) -> LabTable:
+        """A table whose changes are followed from now on, whether it had a stream before or not."""
+        table = self.tables.find(scope, name)
+        if table is None:
+            answer = await self.upstream.call(scope, "DescribeTable", {"TableName": name})
+            description = msgspec.json.decode(answer)["Table"]
+            if not (description.get("StreamSpecification") or {}).get("StreamEnabled"):
+                asked = {"TableName": name, "StreamSpecification": _ON}
+                answer = await self.upstream.call(scope, "UpdateTable", asked)
+                description = msgspec.json.decode(answer)["TableDescription"]
+            table = self.learned(description, scope)
+        assert table is not None, "it has a stream now"
+        return table
+
     async def _streaming(self, scope: Scope) -> list[str]:
         answer = await self.upstream.call(scope, "ListStreams", {}, "DynamoDBStreams_20120810")
         return [stream["TableName"] for stream in msgspec.json.decode(answer)["Streams"]]

@@ -19,6 +19,7 @@ from replicator.laboratory.streamlab.counters import Counters
 from replicator.laboratory.streamlab.faults import Fault, Faults
 from replicator.laboratory.streamlab.gateway import DEFAULT_ACCOUNT, Gateway
 from replicator.laboratory.streamlab.generator import Generator, Order
+from replicator.laboratory.streamlab.kinesis import Kinesis
 from replicator.laboratory.streamlab.listing import Lie, Listing
 from replicator.laboratory.streamlab.options import Options
 from replicator.laboratory.streamlab.refusals import Refused
@@ -43,6 +44,7 @@ class Laboratory:
     faults: Faults
     gateway: Gateway
     service: Service
+    kinesis: Kinesis
     random: Random
     background: Background
     generators: dict[LabTable, Generator] = field(default_factory=dict)
@@ -179,6 +181,7 @@ class Laboratory:
     def tick(self) -> None:
         """What time does by itself: rolls, and the end of what is too old. Called about every half second."""
         self.tables.sweep()
+        self.kinesis.deliver()
         if self.options.roll_seconds > 0:
             now = self.clock.now()
             for stream in self.tables.streams():
@@ -220,6 +223,7 @@ class Laboratory:
     async def settle(self, table: str | None = None, region: str | None = None) -> None:
         """Wait until everything written by now is in the laboratory's streams."""
         await self.gateway.settled(self.tables.table(table, region) if table else None)
+        self.kinesis.settle()
 
     async def adopt(self, table: str, region: str, account: str = DEFAULT_ACCOUNT) -> str:
         """Follow a table of MiniStack (done by itself once it was described through here); returns the stream's ARN."""

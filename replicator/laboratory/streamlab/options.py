@@ -47,3 +47,9 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
     most_bytes: int = 1_048_576
     ttl_identity: Literal["model", "documentation"] = "model"
     """How `userIdentity` is spelt: as in the service's model (Type), or as in its documentation (type)."""
+    kinesis: bool = True
+    """Whether Kinesis is served here; else its calls pass through."""
+    kinesis_duplicates: float = 0.0
+    """Share of the changes that come to a Kinesis stream twice."""
+    kinesis_disorder: float = 0.0
+    """Seconds that a change may take into a Kinesis stream: so much later ones may come before it."""

@@ -13,6 +13,7 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import formatdate
 from random import Random
 from typing import Any, Final
 from uuid import UUID
@@ -26,6 +27,8 @@ from replicator.laboratory.streamlab.background import Background
 from replicator.laboratory.streamlab.counters import Counters, Reading
 from replicator.laboratory.streamlab.faults import Faults
 from replicator.laboratory.streamlab.gateway import Gateway
+from replicator.laboratory.streamlab.kinesis import API as KINESIS_API
+from replicator.laboratory.streamlab.kinesis import DESTINATION_OPERATIONS, Kinesis
 from replicator.laboratory.streamlab.laboratory import Laboratory
 from replicator.laboratory.streamlab.listing import Listing
 from replicator.laboratory.streamlab.options import Options
@@ -41,6 +44,7 @@ _OK: Final = 200
 _BAD_REQUEST: Final = 400
 _NOT_FOUND: Final = 404
 _TICK_SECONDS: Final = 0.5
+_RELAY_SECONDS: Final = 0.02
 _BACKLOG: Final = 1024
 
 
@@ -82,10 +86,14 @@ async def laboratory(
         faults = Faults(Random(f"{seed}/faults"))  # noqa: S311
         gateway = Gateway(way, tables, face, background.start)
         service = Service(tables, face, listing, counters, Random(f"{seed}/pages"))  # noqa: S311
+        kinesis = Kinesis(tables, face, counters, Random(f"{seed}/kinesis"))  # noqa: S311
         dice = Random(f"{seed}/commands")  # noqa: S311
-        lab = Laboratory("", seed, face, clock, counters, tables, listing, faults, gateway, service, dice, background)
+        lab = Laboratory(
+            "", seed, face, clock, counters, tables, listing, faults, gateway, service, kinesis, dice, background
+        )
         async with _served(Front(lab), bound or _any_port()) as lab.url:
             background.start(_tick(lab), "tick")
+            background.start(_relay(lab), "relay")
             if script:
                 background.start(run_script(lab, script), "script")
             yield lab
@@ -124,6 +132,12 @@ async def _tick(lab: Laboratory) -> None:
         lab.tick()
 
 
+async def _relay(lab: Laboratory) -> None:
+    while True:
+        await asyncio.sleep(_RELAY_SECONDS if lab.kinesis.relays else _TICK_SECONDS)
+        lab.kinesis.deliver()
+
+
 @dataclass(slots=True)
 class Front:
     """Takes requests and gives answers, whole or broken."""
@@ -148,6 +162,10 @@ class Front:
             verdict.check()
             if api == STREAMS_API:
                 answer = await self._streams(operation, body, caller)
+            elif api == KINESIS_API and self.lab.options.kinesis:
+                answer = self._kinesis(operation, body, caller)
+            elif operation in DESTINATION_OPERATIONS and self.lab.options.kinesis:
+                answer = await self._destination(operation, body, caller)
             else:
                 path = "/" if api.startswith("DynamoDB") else request.raw_path
                 answer = await self._passed(Call(request.method, path, request.headers, body, operation), caller)
@@ -181,6 +199,19 @@ class Front:
             case _:
                 raise ServiceError("UnknownOperationException", f"There is no {operation}.")
         return Answer(_OK, answer, self._headers(answer), reading)
+
+    def _kinesis(self, operation: str, body: bytes, caller: Caller) -> Answer:
+        scope = self.lab.gateway.scope(caller.access_key, caller.region)
+        answer, reading = self.lab.kinesis.answer(operation, body, caller.consumer, scope)
+        date = {"Date": formatdate(self.lab.clock.now(), usegmt=True), "Content-Type": "application/x-amz-json-1.1"}
+        return Answer(_OK, answer, self._headers(answer) | date, reading)
+
+    async def _destination(self, operation: str, body: bytes, caller: Caller) -> Answer:
+        scope = self.lab.gateway.scope(caller.access_key, caller.region)
+        asked = msgspec.json.decode(body, type=dict[str, Any])
+        table = await self.lab.gateway.streaming(scope, str(asked.get("TableName", "")))
+        answer = msgspec.json.encode(self.lab.kinesis.destination(operation, asked, table))
+        return Answer(_OK, answer, self._headers(answer))
 
     async def _meet(self, body: bytes, caller: Caller) -> None:
         """Get to know the table that is asked for (or all), if no caller described it through here yet."""

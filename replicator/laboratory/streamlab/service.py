@@ -107,7 +107,10 @@ class Service:
         arns = sorted(
             stream.arn
             for stream in self.tables.streams()
-            if stream.region == region and stream.account == account and asked.TableName in {None, stream.table}
+            if stream.region == region
+            and stream.account == account
+            and stream.arn.startswith("arn:aws:dynamodb:")
+            and asked.TableName in {None, stream.table}
         )
         found = [arn for arn in arns if asked.ExclusiveStartStreamArn is None or arn > asked.ExclusiveStartStreamArn]
         page = [self.tables.by_arn[arn][1] for arn in found[: max(1, min(asked.Limit, _MOST_STREAMS))]]

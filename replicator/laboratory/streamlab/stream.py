@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from random import Random
@@ -82,9 +82,15 @@ class LabStream:
 
     def append(self, change: Change, now: float) -> LabShard:
         """Add a change to the shard of its key."""
-        shard = self._open[bisect_right(self._lows, change.hashed) - 1]
+        return self.put(
+            change.hashed, lambda number: record_text(change, number, self.view, self.region, self.identity), now
+        )
+
+    def put(self, hashed: int, text: Callable[[int], bytes], now: float) -> LabShard:
+        """Add a record to the shard of a hash; `text` is what it is by its number."""
+        shard = self._open[bisect_right(self._lows, hashed) - 1]
         number = shard.number + 1 + self.random.getrandbits(_STEP_BITS)
-        shard.append(number, record_text(change, number, self.view, self.region, self.identity), now)
+        shard.append(number, text(number), now)
         self.records += 1
         return shard
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from random import Random
@@ -73,6 +73,8 @@ class LabTable:
     streams: list[LabStream] = field(default_factory=list)
     present: LabStream | None = None
     """What gets the records; None while the stream is off."""
+    sinks: list[Callable[[Change], None]] = field(default_factory=list)
+    """Where its changes go beside its stream."""
     expiring: Counter[bytes] = field(default_factory=Counter)
     """Keys whose next removal is one by TTL, in canonical form."""
 
@@ -151,11 +153,15 @@ class Tables:
     def record(self, table: LabTable, stream: LabStream | None, changes: list[Change]) -> None:
         """Add changes to a stream; without one, or to one that is closed, they are never recorded, as on AWS."""
         now = self.clock.now()
+        marked = [table.marked(change) for change in changes]
+        for change in marked:
+            for sink in table.sinks:
+                sink(change)
         if stream is None or stream.closed_at is not None:
             self.counters.unrecorded += len(changes)
             return
-        for change in changes:
-            stream.append(table.marked(change), now)
+        for change in marked:
+            stream.append(change, now)
 
     def streams(self) -> Iterator[LabStream]:
         """Every stream that is not gone."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _PROBES: dict[str, tuple[str, dict[str, Any]]] = {
     "DynamoDB": ("get_item", {"TableName": "replicator-self-test", "Key": {"k": {"S": "é"}}}),
+    "Kinesis": ("get_records", {"ShardIterator": "replicator-self-test"}),
     "DynamoDB Streams": ("get_records", {"ShardIterator": "replicator-self-test"}),
 }
 """By service id: a call that is prepared, and never sent."""

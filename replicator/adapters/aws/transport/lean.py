@@ -48,6 +48,7 @@ _REPEATABLE = frozenset(
         "DescribeStream",
         "GetItem",
         "GetRecords",
+        "ListShards",
         "PutItem",
         "Query",
         "Scan",

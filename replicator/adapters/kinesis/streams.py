@@ -1,0 +1,265 @@
+"""A Kinesis stream that a table's changes go to, as the stream of that table.
+
+Invariant: nothing that was trimmed is passed in silence, though Kinesis itself goes on at the oldest record that is
+left: a place is read *at* its record first, and what is read close to the end of the retention is taken only right
+behind a place that was seen to be there.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from botocore.exceptions import ClientError
+
+from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, member, translate
+from replicator.adapters.kinesis.destinations import Precision, destinations, problem, stream_name
+from replicator.adapters.kinesis.envelope import parse_change
+from replicator.adapters.kinesis.wire import Answer, parse_answer, parse_listing
+from replicator.domain.errors import (
+    RecordsTrimmed,
+    ShardGone,
+    StreamUnusable,
+    TableMissing,
+    Throttled,
+    Unreachable,
+)
+from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId, TableName
+from replicator.domain.progress import END, Position
+from replicator.domain.shards.leases import StreamRef
+from replicator.domain.shards.lineage import Shard
+from replicator.ports.sources import RecordPage, ShardPage
+
+if TYPE_CHECKING:
+    from replicator.adapters.aws.clients import Place
+
+_ENCODE = msgspec.json.Encoder().encode
+_MOST_LISTED = 1000
+_MOST_BYTES = 2 * 1024 * 1024
+"""What a page should hold at most; Kinesis sends up to 10 MB."""
+
+_PEEKS = 10
+"""So many answers are asked for before a place is said not to be known."""
+
+_EDGE_SECONDS = 600.0
+"""What is read so close to the end of the retention may have lost what was before it."""
+
+_HOUR_SECONDS = 3600.0
+_UNKNOWN, _SEEN, _HORIZON = "-", "s", "h"
+"""Of the place that an iterator begins at: nothing is known, it was just seen, or it is the oldest that is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A Kinesis stream: its ARN, when it was made (milliseconds since 1970), and how long it keeps records."""
+
+    arn: str
+    created_ms: int
+    retention_seconds: float
+    open_shards: int
+
+
+async def summary(place: Place, stream: str) -> Summary:
+    """A stream by its name or ARN; `StreamUnusable` when there is none."""
+    name = stream_name(stream)
+    what = f"DescribeStreamSummary on Kinesis stream {name} in {place.region_id}"
+    client, _ = await place.kinesis.opened()
+    try:
+        answer = await client.describe_stream_summary(StreamName=name)
+    except ClientError as error:
+        if error_code(error) == "ResourceNotFoundException":
+            raise StreamUnusable(
+                f"There is no Kinesis stream {name} in {place.region_id}.",
+                advice="Create it, or correct `stream: {kinesis: ...}` of the rule; replicator never creates one.",
+            ) from error
+        raise translate(error, what) from error
+    except CLIENT_ERRORS as error:
+        raise translate(error, what) from error
+    described = member(answer, "StreamDescriptionSummary", what)
+    arn, created = str(member(described, "StreamARN", what)), member(described, "StreamCreationTimestamp", what)
+    if stream not in {name, arn}:
+        raise StreamUnusable(f"Kinesis stream {name} in {place.region_id} is {arn} and not {stream}.")
+    hours = float(member(described, "RetentionPeriodHours", what))
+    moment = created if isinstance(created, int | float) else created.timestamp()
+    return Summary(arn, round(moment * 1000), hours * _HOUR_SECONDS, int(described.get("OpenShardCount", 0)))
+
+
+class KinesisStreams:
+    """One Kinesis stream in one configured region, for the tables that send their changes there.
+
+    A stream may be read for several tables, and a stream of the same name may be made again: both are part of a
+    reference, so that each has leases and positions of its own. An iterator is the table, what is known of its place,
+    and Kinesis' own.
+    """
+
+    def __init__(self, place: Place, stream: str, *, precision: Precision, reorder_seconds: float) -> None:
+        self._place = place
+        self._stream = stream
+        self._name = stream_name(stream)
+        self._precision = precision
+        self._reorder_seconds = reorder_seconds
+        self._retention_seconds = 24 * _HOUR_SECONDS
+        self._record_bytes = 1024.0
+
+    async def current(self, table: TableName) -> StreamRef:
+        """The stream, as the one of a table; an error with the remedy when the table's changes do not come there."""
+        found = await summary(self._place, self._stream)
+        region = self._place.region_id
+        wrong = problem(await destinations(self._place, table), table, region, self._stream, self._precision)
+        if wrong is not None:
+            raise wrong
+        return self._ref(table, found)
+
+    def _ref(self, table: TableName, found: Summary) -> StreamRef:
+        self._retention_seconds = found.retention_seconds
+        arn = f"{found.arn}/{table}/{found.created_ms}"
+        return StreamRef(RegionId(self._place.region_id), table, arn, found.created_ms)
+
+    async def streams(self, table: TableName) -> list[StreamRef]:
+        """The stream alone: one that was deleted cannot be read any more."""
+        return [self._ref(table, await summary(self._place, self._stream))]
+
+    async def shows_images(self, stream: StreamRef) -> bool:
+        """Always, as long as it is the one that is there: DynamoDB sends both images."""
+        return stream in await self.streams(stream.table)
+
+    async def shard_page(self, stream: StreamRef, after: ShardId | None) -> ShardPage:
+        """One page of the listing; `ShardGone` when the stream is gone, or another one of its name is there."""
+        what = f"ListShards on Kinesis stream {self._name} in {self._place.region_id}"
+        if after is None:
+            await self._check(stream, what)
+        asked: dict[str, Any] = {"StreamName": self._name, "MaxResults": _MOST_LISTED}
+        if after is not None:
+            asked["ExclusiveStartShardId"] = after
+        try:
+            body = await self._call("ListShards", asked, what)
+        except TableMissing as error:
+            raise ShardGone(f"{what}: the stream is gone.") from error
+        shards, more = parse_listing(body, what)
+        if more and (not shards or shards[-1].shard_id == after):
+            raise Unreachable(f"{what} does not progress.")
+        return ShardPage(tuple(shards), shards[-1].shard_id if more else None)
+
+    async def _check(self, stream: StreamRef, what: str) -> None:
+        try:
+            if await self.shows_images(stream):
+                return
+        except StreamUnusable as error:
+            raise ShardGone(f"{what}: the stream is gone.") from error
+        raise ShardGone(f"{what}: the stream was deleted, and another one was made under its name.")
+
+    async def children(self, stream: StreamRef, parent: ShardId) -> list[Shard] | None:
+        """Kinesis cannot be asked for them alone."""
+        del stream, parent
+        return None
+
+    # -- reading -------------------------------------------------------------------------------------------------------
+
+    async def iterator(
+        self, stream: StreamRef, shard_id: ShardId, position: Position, first: SequenceNumber | None = None
+    ) -> str:
+        """An iterator right behind a position; `RecordsTrimmed` or `ShardGone` when that place is no more.
+
+        Whether a shard's first record was trimmed cannot be asked: its starting number is no record's.
+        """
+        del first
+        assert position != END, "nothing is read behind the end of a shard"
+        if position.sequence is None:
+            return self._known(stream, _HORIZON, await self._iterator(shard_id, "TRIM_HORIZON", None))
+        await self._see(shard_id, position, position.sequence)
+        begin = await self._iterator(shard_id, "AFTER_SEQUENCE_NUMBER", position.sequence)
+        return self._known(stream, _SEEN, begin)
+
+    def _known(self, stream: StreamRef, what: str, iterator: str) -> str:
+        return f"{stream.table}|{what}|{iterator}"
+
+    async def _see(self, shard_id: ShardId, position: Position, sequence: SequenceNumber) -> None:
+        """Raise `RecordsTrimmed` unless the record before a place is there, or everything was read up to lately."""
+        iterator: str | None = await self._iterator(shard_id, "AT_SEQUENCE_NUMBER", sequence)
+        for _ in range(_PEEKS):
+            if iterator is None:
+                break
+            answer, at = await self._answer(iterator, 1)
+            if answer.records:
+                if answer.records[0].sequence == sequence:
+                    return
+                break
+            if answer.behind_ms == 0:
+                break
+            iterator = answer.next_iterator
+        else:
+            raise Unreachable(f"Kinesis stream {self._name} does not say what is at a place of shard {shard_id}.")
+        kept_from = at - self._retention_seconds + _EDGE_SECONDS
+        if position.through is None or position.through < kept_from:
+            raise RecordsTrimmed(
+                f"Records of shard {shard_id} of Kinesis stream {self._name} behind {sequence} left the retention."
+            )
+
+    async def _iterator(self, shard_id: ShardId, kind: Any, sequence: SequenceNumber | None) -> str:
+        what = f"GetShardIterator on shard {shard_id} of Kinesis stream {self._name} in {self._place.region_id}"
+        more: dict[str, Any] = {} if sequence is None else {"StartingSequenceNumber": sequence}
+        client, _ = await self._place.kinesis.opened()
+        try:
+            answer = await client.get_shard_iterator(
+                StreamName=self._name, ShardId=shard_id, ShardIteratorType=kind, **more
+            )
+        except ClientError as error:
+            if error_code(error) == "ResourceNotFoundException":
+                raise ShardGone(f"{what}: the shard is gone.") from error
+            if error_code(error) == "InvalidArgumentException" and sequence is not None:
+                # A number of a stream that was deleted and made again, or that no record of this shard has.
+                raise RecordsTrimmed(f"{what}: {sequence} is no place of this shard.") from error
+            raise translate(error, what) from error
+        except CLIENT_ERRORS as error:
+            raise translate(error, what) from error
+        iterator: str = member(answer, "ShardIterator", what)
+        return iterator
+
+    async def read(self, iterator: str, limit: int) -> RecordPage:
+        """The next page of a shard; its time lies before that of the answer, because what was made then may follow."""
+        table, known, inner = iterator.split("|", 2)
+        most = max(1, min(limit, int(_MOST_BYTES / self._record_bytes)))
+        answer, at = await self._answer(inner, most)
+        if answer.records:
+            size = sum(len(record.data) for record in answer.records) / len(answer.records)
+            self._record_bytes = max(size, (self._record_bytes + size) / 2)
+            arrived_at = answer.records[0].arrived_at
+            if known == _UNKNOWN and arrived_at and at - arrived_at > self._retention_seconds - _EDGE_SECONDS:
+                raise RecordsTrimmed(f"Kinesis stream {self._name} is read where records leave its retention.")
+        elif known == _HORIZON and answer.next_iterator is not None:
+            return self._page(table, answer, at, known)
+        return self._page(table, answer, at, _UNKNOWN)
+
+    def _page(self, table: str, answer: Answer, at: float, known: str) -> RecordPage:
+        following = None if answer.next_iterator is None else f"{table}|{known}|{answer.next_iterator}"
+        records = tuple(parse_change(record, table) for record in answer.records)
+        level = None if answer.behind_ms is None else answer.behind_ms == 0
+        return RecordPage(records, following, at - self._reorder_seconds, is_level=level)
+
+    async def _answer(self, iterator: str, limit: int) -> tuple[Answer, float]:
+        """An answer and the server's time of it.
+
+        Where no iterator follows the shard is over, as its listing has to say, too; some endpoints count on from there
+        how far behind the end lies.
+        """
+        what = f"GetRecords on Kinesis stream {self._name} in {self._place.region_id}"
+        _, wire = await self._place.kinesis.opened()
+        body = _ENCODE({"ShardIterator": iterator, "Limit": limit})
+        try:
+            answer = await wire.call("GetRecords", body, None, what)
+        except TableMissing as error:
+            raise ShardGone(f"{what}: the shard is gone.") from error
+        except Throttled as error:
+            raise Throttled(
+                error.message, advice="A shard is read five times a second by all of its readers: give it fewer."
+            ) from error
+        try:
+            return parse_answer(answer.body, what), parsedate_to_datetime(answer.date or "").timestamp()
+        except ValueError as error:
+            raise Unreachable(f"{what} got an answer without a Date.") from error
+
+    async def _call(self, operation: str, asked: dict[str, Any], what: str) -> bytes:
+        _, wire = await self._place.kinesis.opened()
+        return (await wire.call(operation, _ENCODE(asked), None, what, StreamName=self._name)).body

@@ -1,0 +1,83 @@
+"""Answers of Kinesis parsed into records and shards: strict and total."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
+
+from replicator.adapters.aws.wire import decoded
+from replicator.adapters.kinesis.envelope import Delivered, place_in_stream
+from replicator.domain.identifiers import SequenceNumber, ShardId
+from replicator.domain.shards.lineage import Shard
+
+_Id = Annotated[str, msgspec.Meta(min_length=1)]
+
+
+class _Record(msgspec.Struct):
+    SequenceNumber: str
+    Data: bytes
+    ApproximateArrivalTimestamp: float = 0.0
+
+
+class _Records(msgspec.Struct):
+    Records: list[_Record]
+    NextShardIterator: str | None = None
+    MillisBehindLatest: int | None = None
+
+
+class _Range(msgspec.Struct):
+    StartingSequenceNumber: str = ""
+    EndingSequenceNumber: str | None = None
+
+
+class _ListedShard(msgspec.Struct):
+    ShardId: _Id
+    ParentShardId: str | None = None
+    AdjacentParentShardId: str | None = None
+    SequenceNumberRange: _Range = msgspec.field(default_factory=_Range)
+
+
+class _Shards(msgspec.Struct):
+    Shards: list[_ListedShard]
+    NextToken: str | None = None
+
+
+_RECORDS, _SHARDS = msgspec.json.Decoder(_Records), msgspec.json.Decoder(_Shards)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A GetRecords answer. `behind_ms`: how far its end lies behind the shard's newest record; None: not told."""
+
+    records: tuple[Delivered, ...]
+    next_iterator: str | None
+    behind_ms: int | None
+
+
+def parse_answer(body: bytes, what: str) -> Answer:
+    """A GetRecords answer; `Unreachable` when it is none, `MalformedRecord` when a record has no place."""
+    answer = decoded(_RECORDS, body, what)
+    records = tuple(
+        Delivered(place_in_stream(record.SequenceNumber), record.Data, record.ApproximateArrivalTimestamp)
+        for record in answer.Records
+    )
+    return Answer(records, answer.NextShardIterator or None, answer.MillisBehindLatest)
+
+
+def parse_listing(body: bytes, what: str) -> tuple[list[Shard], bool]:
+    """A ListShards answer: its shards, and whether more follow."""
+    answer = decoded(_SHARDS, body, what)
+    return [_shard(listed) for listed in answer.Shards], bool(answer.NextToken)
+
+
+def _shard(listed: _ListedShard) -> Shard:
+    named = dict.fromkeys((listed.ParentShardId, listed.AdjacentParentShardId))
+    first = listed.SequenceNumberRange.StartingSequenceNumber
+    return Shard(
+        shard_id=ShardId(listed.ShardId),
+        parents=tuple(ShardId(parent) for parent in named if parent and parent != listed.ShardId),
+        closed=bool(listed.SequenceNumberRange.EndingSequenceNumber),
+        first=SequenceNumber(first) if first.isascii() and first.isdecimal() else None,
+    )
