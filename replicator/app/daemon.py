@@ -198,6 +198,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
                 clock=parts.clock,
                 observer=parts.observer,
             ),
+            debts=assembly.debts,
             group=GroupPorts(
                 assembly.coordination, assembly.registry, lambda: assembly.rules, lambda: parts.board.resting
             ),

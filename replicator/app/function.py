@@ -98,7 +98,7 @@ class Function:
             self._observer = LiveObserver(Board(settings.group, rules_of(settings), clock), Metrics(), clock)
             self._gates = Gates()
             self._assembly = assembly = Assembly(
-                settings, places, home, caches, sinks, clock, self._observer, self._gates
+                settings, places, home, caches, sinks, clock, self._observer, self._gates, settles=False
             )
             finder = TableFinder(settings, places)
             premises = Premises(

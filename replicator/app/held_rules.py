@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from replicator.app.preflight import Start, unchosen
 from replicator.app.vouching import Findings, Premises, Sight, examine, gates_of, rule_id
-from replicator.checks.cache_facts import answering
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.held import HeldId, Hold
@@ -101,8 +100,7 @@ class HeldRules:
         held = {whole for whole, some in ids.items() if not (shut | self._holds.keys()).isdisjoint(some)}
         rules = list(self._due(settings, held))
         world = await look(settings.model_copy(update={"rules": rules}), self._premises.places, thorough=False)
-        caches = await answering((rule for rule in rules if rule_id(rule) in held), self._premises.caches)
-        sight = Sight(settings, world, caches)
+        sight = Sight(settings, world)
         for rule in rules:
             whole = rule_id(rule)
             runs = whole not in self._resting

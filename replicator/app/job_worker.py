@@ -43,7 +43,7 @@ async def working_on_jobs(settings: Settings, *, uninstalls: bool = False) -> As
         home = await stack.enter_async_context(places[settings.coordination.region].beside(HOME_CONNECTIONS))
         caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
         for_jobs = await stack.enter_async_context(job_places(settings, lean))
-        assembly = Assembly(settings, places, home, caches, {}, clock, observer, Gates())
+        assembly = Assembly(settings, places, home, caches, {}, clock, observer, Gates(), settles=False)
         assembly.sources(settings)
         stop = asyncio.Event()
         ports = job_ports(settings, assembly, for_jobs, clock, uninstalls=uninstalls)

@@ -45,12 +45,13 @@ async def prepare_start(premises: Premises, *, strict: bool = False) -> Start:
     """
     survey = await _patiently(premises, strict=strict)
     log = structlog.get_logger("replicator")
+    caches = _subjects(premises)
     for fact in survey.facts:
         if fact.status is Status.WARNING:
             log.warning("noticed", subject=fact.subject, fact=fact.name, found=fact.found, advice=fact.remedy)
-        elif fact.status is Status.FAILED and not fact.is_wrong:
+        elif fact.status is Status.FAILED and (fact.subject in caches or not fact.is_wrong):
             log.error("unreachable", subject=fact.subject, reason=fact.found, advice=fact.remedy)
-    sight = Sight(survey.settings, survey.world, survey.caches)
+    sight = Sight(survey.settings, survey.world)
     holds = unchosen(survey.unchosen)
     for rule in survey.settings.rules:
         if rule.sources:
@@ -87,6 +88,8 @@ async def _patiently(premises: Premises, *, strict: bool) -> Survey:
     while True:
         survey = await preflight(premises.settings, premises.places, premises.caches, premises.finder)
         failures = [fact for fact in survey.facts if fact.status is Status.FAILED]
+        if not strict:  # a cache is owed what it does not carry out
+            failures = [fact for fact in failures if fact.subject not in _subjects(premises)]
         wrong = [fact for fact in (failures if strict else survey.shared) if fact.is_wrong]
         if wrong:
             raise _refusal([fact.error for fact in wrong])
@@ -108,7 +111,7 @@ async def _patiently(premises: Premises, *, strict: bool) -> Survey:
 
 def _may_run(survey: Survey, rule: RuleSettings) -> bool:
     """Whether nothing that was seen is wrong with all of a rule."""
-    found = verdict(survey.settings, survey.world, rule, survey.caches)
+    found = verdict(survey.settings, survey.world, rule)
     held = {replace(rule_id(rule), target=target) for target in found.targets} if rule.sources else set()
     return found.rule is None and (not rule.sources or not held.issuperset(targets_of(survey.settings, rule)))
 
@@ -124,13 +127,15 @@ def _refusal(errors: Sequence[ReplicatorError]) -> ReplicatorError:
 def _hindered(settings: Settings, rule: Rule, failures: Sequence[Fact]) -> bool:
     """Whether a rule can do nothing as long as something does not answer.
 
-    It needs its source and the coordination table, and of its targets one that answers with all its caches: the others
-    wait by themselves. A mesh can in each region by itself: it reads on from one region what waits for another one.
+    It needs its source and the coordination table, and of its targets one that answers: the others wait by themselves,
+    and caches are owed what they miss. A mesh can in each region by itself: it reads on from one region what waits for
+    another one.
     """
     silent = {fact.subject for fact in failures}
     if silent & {f"region {rule.source}", f"region {settings.coordination.region}"}:
         return True
-    return all(
-        silent & {f"region {target.region}", *(f"cache {cache.cache}" for cache in target.caches)}
-        for target in rule.targets
-    )
+    return all(f"region {target.region}" in silent for target in rule.targets)
+
+
+def _subjects(premises: Premises) -> set[str]:
+    return {f"cache {name}" for name in premises.caches}

@@ -19,7 +19,6 @@ from replicator.adapters.dynamodb.table_claims import EpochClaim, ModeClaim, not
 from replicator.app.table_identities import TableIdentities
 from replicator.checks.cache_facts import Probed
 from replicator.checks.comparison import World, table_at
-from replicator.checks.facts import Fact
 from replicator.checks.table_choices import TableFinder
 from replicator.checks.verdicts import verdict
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
@@ -50,11 +49,10 @@ class Premises:
 
 @dataclass(frozen=True, slots=True)
 class Sight:
-    """What was seen of some tables and caches. `settings`: with all rules, also those that were not looked for."""
+    """What was seen of some tables. `settings`: with all rules, also those that were not looked for."""
 
     settings: Settings
     world: World
-    caches: Mapping[str, Fact]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +89,7 @@ async def examine(
 
     A rule that `runs` is judged target by target; what was `vouched` for is not asked again.
     """
-    found = verdict(sight.settings, sight.world, rule, sight.caches, runs=runs)
+    found = verdict(sight.settings, sight.world, rule, runs=runs)
     whole, silent = rule_id(rule), set(found.silent)
     gates = {each.target for each in gates_of(sight.settings, rule)}
     holds = [] if found.rule is None else [Hold(whole, found.rule.error)]

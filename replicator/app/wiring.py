@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from replicator.adapters.conflict_sinks import conflict_log
+from replicator.adapters.dynamodb.cache_debt import DynamoCacheDebt
 from replicator.adapters.dynamodb.coordination import (
     CoordinationTable,
     DynamoCoordination,
@@ -34,6 +35,8 @@ from replicator.domain.targets import TargetId, replica_id
 from replicator.domain.versions import STAMP
 from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.cache_debt import CacheDebt
+from replicator.engine.applying.cache_settling import Settler
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import GatedRegion, Gates
@@ -51,7 +54,7 @@ from replicator.engine.shard.worker import ShardPorts
 from replicator.ports.events import PacedTable
 from replicator.ports.targets import Region
 from replicator.settings import choosing
-from replicator.settings.compiled_rules import rule_per_source
+from replicator.settings.compiled_rules import debt_policy, rule_per_source
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
@@ -104,10 +107,13 @@ class Assembly:
         clock: Clock,
         observer: Observer,
         gates: Gates,
+        *,
+        settles: bool = True,
     ) -> None:
         """`settings`: as they are written; sources are made of expanded ones. `sinks`: none where only jobs are done.
 
         `home`: the coordination region by connections of its own, so that no heartbeat waits behind writes of items.
+        `settles`: whether something here settles what caches are owed; else a cache that is away is waited for.
         """
         where = settings.coordination
         self.rows = rows = CoordinationTable(home, table=where.table, group=settings.group, region_id=where.region)
@@ -125,7 +131,9 @@ class Assembly:
         self._gates = gates
         self._many = choosing(settings).keys()
         self._streams = {region: DynamoStreams(place) for region, place in places.items()}
+        self.debts = [Settler(self._debt(name, cache)) for name, cache in caches.items() if settles]
         self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
+        self._funnels |= {settler.debt.name: CacheFunnel(settler.debt) for settler in self.debts}
         self._events = {name: EventFunnel(sink) for name, sink in sinks.items()}
         self._conflicts = conflict_log(places[where.region].dynamodb, settings)
         self._budget = ByteBudget(self.limits.in_flight_bytes)
@@ -158,6 +166,19 @@ class Assembly:
             if name == rule and any(each.table == table for each in made):
                 return made
         return None
+
+    def _debt(self, name: str, cache: RedisCache) -> CacheDebt:
+        """A cache with what it is owed, which stands in its region."""
+        settings, region = self._settings, self._settings.caches[name].region
+        rows = DynamoCacheDebt(
+            self._places[region].dynamodb,
+            table=settings.owed_table_name,
+            group=settings.group,
+            region_id=region,
+            cache=name,
+        )
+        policy = debt_policy(settings, name)
+        return CacheDebt(name, RegionId(region), cache, rows, policy, clock=self._clock, observer=self._observer)
 
     def _source(
         self, where: tuple[RegionId, TableName], readers: Mapping[Rule, Mapping[TargetId, TargetPorts]]

@@ -92,6 +92,7 @@ def own_tables(settings: Settings) -> list[OwnTable]:
     """Every table that the rules need beside the users' own: side tables, owed keys, coordination, conflicts."""
     regions = {region: None for rule in settings.rules for region in rule.regions_written}
     owed = {region: None for rule in settings.rules for region in rule.owed_regions}
+    owed |= {settings.caches[action.cache].region: None for rule in settings.rules for action in rule.cache}
     home = settings.coordination.region
     return [
         *(

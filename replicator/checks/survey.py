@@ -29,8 +29,7 @@ if TYPE_CHECKING:
 class Survey:
     """What a look showed: facts, the tables that choices may be replicated with, and those that may not.
 
-    `settings`: with the former; `world`: what was seen; `shared`: facts about what no rule can do without; `caches`:
-    facts by name.
+    `settings`: with the former; `world`: what was seen; `shared`: facts about what no rule can do without.
     """
 
     facts: list[Fact]
@@ -39,7 +38,6 @@ class Survey:
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: tuple[LeftOut, ...] = ()
     shared: Sequence[Fact] = ()
-    caches: Mapping[str, Fact] = field(default_factory=dict)
     unchosen: Mapping[str, ReplicatorError] = field(default_factory=dict)
     """Why the tables of rules that choose them could not be looked for, by the names of the rules."""
 
@@ -78,9 +76,6 @@ async def preflight(
     )
     judged = judge(observed.settings, observed.world, thorough=False)
     of_choices = list(choice_facts(settings, chosen))
-    answers = {
-        name: fact for name in caches for fact in beside if (fact.subject, fact.name) == (f"cache {name}", "answers")
-    }
     return Survey(
         [*of_choices, *judged, *beside, *file_facts(settings)],
         observed.settings,
@@ -88,7 +83,6 @@ async def preflight(
         observed.tables,
         observed.left_out,
         [*shared_facts(observed.settings, observed.world), *clashes(settings, chosen)],
-        answers,
         chosen.failed,
     )
 

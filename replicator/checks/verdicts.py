@@ -13,11 +13,10 @@ from replicator.checks.described_tables import own_tables
 from replicator.checks.facts import Fact, Status
 from replicator.checks.judge import judge_rule, own_facts
 from replicator.checks.region_facts import region_facts
-from replicator.domain.errors import EXIT_UNREACHABLE, AccessRefused, CacheWrong, NotDynamoDB
+from replicator.domain.errors import EXIT_UNREACHABLE, AccessRefused, NotDynamoDB
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.targets import replica_id
 from replicator.settings import OrderedRule
-from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.checks.comparison import World
@@ -46,10 +45,8 @@ class Verdict:
     silent: frozenset[TargetId | None] = frozenset()
 
 
-def verdict(
-    settings: Settings, world: World, rule: RuleSettings, caches: Mapping[str, Fact], *, runs: bool = False
-) -> Verdict:
-    """What is wrong with a rule; `settings` hold it, `caches` are facts about caches by name, as far as they are known.
+def verdict(settings: Settings, world: World, rule: RuleSettings, *, runs: bool = False) -> Verdict:
+    """What is wrong with a rule; `settings` hold it. A cache holds nothing: it is owed what it does not carry out.
 
     A region of a mesh is a target that may be wrong alone, as long as two others are sound: what it misses is owed to
     it. Of a rule that `runs` only its sources are looked at, since what it does not need now holds nothing.
@@ -60,11 +57,6 @@ def verdict(
     if runs and not isinstance(rule, OrderedRule):
         own = [fact for fact in own if fact.name != "stream"]  # a region may be written all the same
     of_rule: list[Fact] = []
-    of_targets: dict[TargetId, list[Fact]] = {}
-    for target in (target for run in rule_per_source(settings, rule) for target in run.targets):
-        of_targets.setdefault(target.target_id, []).extend(
-            () if target.sink is not None else _of_caches(settings, rule, target.region, caches)
-        )
     tables: dict[TargetId, list[Fact]] = {}
     for region, table in rule.replica_tables:
         there = [fact for fact in own if fact.subject == f"table {table} in {region}"]
@@ -77,13 +69,11 @@ def verdict(
     elif not runs and sum(_first(facts) is None for facts in tables.values()) < _LEAST_OF_MESH:
         of_rule += (fact for facts in tables.values() for fact in facts)
         tables = {}
-    for target_id, facts in tables.items():
-        of_targets[target_id] = [*facts, *of_targets.get(target_id, ())]
     of_rule += (fact for fact in own if not any(fact in facts for facts in tables.values()))
     if runs:
-        of_rule, of_targets = _seen(of_rule), {target: _seen(facts) for target, facts in of_targets.items()}
-    wrong = {target: _first(facts) for target, facts in of_targets.items()}
-    everything: list[tuple[TargetId | None, list[Fact]]] = [(None, of_rule), *of_targets.items()]
+        of_rule, tables = _seen(of_rule), {target: _seen(facts) for target, facts in tables.items()}
+    wrong = {target: _first(facts) for target, facts in tables.items()}
+    everything: list[tuple[TargetId | None, list[Fact]]] = [(None, of_rule), *tables.items()]
     return Verdict(
         _first(of_rule),
         {target: fact for target, fact in wrong.items() if fact is not None},
@@ -118,13 +108,6 @@ def _around(settings: Settings, world: World, region: str, *purposes: str) -> It
     for own in own_tables(settings):
         if own.region == region and own.purpose in purposes:
             yield from own_facts(world[region], own, thorough=False)
-
-
-def _of_caches(settings: Settings, rule: RuleSettings, region: str, caches: Mapping[str, Fact]) -> Iterator[Fact]:
-    """Facts about the caches that a rule acts on beside a region's table."""
-    for name in dict.fromkeys(action.cache for action in rule.cache):
-        if settings.caches[name].region == region and name in caches:
-            yield replace(caches[name], kind=CacheWrong)
 
 
 def _first(facts: Iterable[Fact]) -> Fact | None:

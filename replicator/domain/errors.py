@@ -87,10 +87,6 @@ class StreamUnusable(WorldMismatch):
     advice = "Enable a stream with view type NEW_AND_OLD_IMAGES."
 
 
-class CacheWrong(WorldMismatch):
-    """A cache is not one that can be used, or does not let this program in."""
-
-
 class NotDynamoDB(WorldMismatch):
     """An endpoint answers, but not as DynamoDB does."""
 

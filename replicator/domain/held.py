@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from replicator.domain.errors import (
     AccessRefused,
-    CacheWrong,
     ReplicatorError,
     SchemaMismatch,
     StreamUnusable,
@@ -30,7 +29,6 @@ class Cause(enum.StrEnum):
     SCHEMA = "schema"
     STREAM = "stream"
     REPLACED = "replaced"
-    CACHE = "cache"
     MISMATCH = "mismatch"
     """Anything else that contradicts the configuration."""
 
@@ -41,7 +39,6 @@ _BY_CLASS: tuple[tuple[type[ReplicatorError], Cause], ...] = (
     (SchemaMismatch, Cause.SCHEMA),
     (StreamUnusable, Cause.STREAM),
     (TableReplaced, Cause.REPLACED),
-    (CacheWrong, Cause.CACHE),
     (WorldMismatch, Cause.MISMATCH),
 )
 

@@ -93,6 +93,11 @@ class KeyTemplate:
         return [name for name in names if name not in self.attributes]
 
     @property
+    def prefix(self) -> str:
+        """What all its keys begin with."""
+        return self._before
+
+    @property
     def pattern(self) -> str:
         """A glob that all its keys match, as Redis writes key patterns."""
         parts = []

@@ -51,6 +51,7 @@ class Resource(enum.StrEnum):
     SIDE_OF_REPLICA = "side of a replica"
     """The side table of a region that a rule of mode `ordered` writes: transactions check it."""
     OWED = "owed"
+    OWED_TO_CACHES = "owed to caches"
     COORDINATION = "coordination"
     CONFLICTS = "conflicts"
     CONFLICT_INDEXES = "conflict indexes"
@@ -72,6 +73,7 @@ def _dynamodb(actions: str) -> tuple[str, ...]:
 _READ = "DescribeTable GetItem BatchGetItem Scan"
 _WRITTEN = f"{_READ} PutItem DeleteItem"
 _OWED = "GetItem PutItem UpdateItem DeleteItem Query"
+_DEBT = "GetItem BatchWriteItem DeleteItem Query"
 _STREAM = _dynamodb("DescribeStream GetShardIterator GetRecords")
 _CREATED = "CreateTable DescribeTable DescribeTimeToLive UpdateTimeToLive"
 _EVERY = (Role.WORKER, Role.OPERATOR, Role.SETUP)
@@ -122,6 +124,12 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
         Role.OPERATOR: _dynamodb("GetItem PutItem DeleteItem Query"),
         Role.SETUP: _dynamodb(f"{_CREATED} Query DeleteItem"),
         Role.FUNCTION: _dynamodb(_OWED),
+    },
+    Resource.OWED_TO_CACHES: {
+        Role.WORKER: _dynamodb(f"{_DEBT} DescribeTable DescribeTimeToLive"),
+        Role.OPERATOR: _dynamodb("GetItem Query"),
+        Role.SETUP: _dynamodb(_CREATED),
+        Role.FUNCTION: _dynamodb(_DEBT),
     },
     Resource.COORDINATION: {
         Role.WORKER: _dynamodb("DescribeTable DescribeTimeToLive GetItem UpdateItem DeleteItem Query"),

@@ -7,12 +7,14 @@ the next session has another worker id, so nothing of the old one counts as aliv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId, TableName, WorkerId
 from replicator.domain.shards.loads import Loads
+from replicator.engine.applying.cache_debt import Share
+from replicator.engine.applying.cache_settling import Settler
 from replicator.engine.copying.runner import JobRunner
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.limits import Limits
@@ -23,11 +25,15 @@ from replicator.engine.membership.session import Session
 from replicator.engine.ownership.bounded_coordination import MOST_AT_ONCE, BoundedCoordination
 from replicator.engine.ownership.source_coordinator import SourceCoordinator
 from replicator.engine.ownership.sources import Source, Sources
+from replicator.engine.service import Service
 from replicator.engine.waiting import pause_for_any
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Membership
 from replicator.ports.events import Observer
 from replicator.ports.services import ServiceId, ServiceKind
+
+_LONGEST_REST = 2.0
+_LONGEST_SETTLING = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +72,11 @@ class Worker:
         group: GroupPorts | None = None,
         jobs: JobRunner | None = None,
         only_jobs: bool = False,
+        debts: Sequence[Settler] = (),
     ) -> None:
         """`admin`: where our admin server listens; others show it. `group`: what one worker looks after for all.
+
+        `debts`: what settles what caches are owed.
 
         `only_jobs`: the others see a worker that is about to leave, so none counts on it for shards.
         """
@@ -82,6 +91,7 @@ class Worker:
         self._group = group
         self._jobs = jobs
         self._only_jobs = only_jobs
+        self._debts = debts
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._budgets: dict[RegionId, DescribeBudget] = {}
 
@@ -109,11 +119,25 @@ class Worker:
                 await pause_for_any(float("inf"), members.known, session.over, self._stop)
                 if self._group is not None:
                     group.create_task(self._overlooker(session, members, self._group).watch(), name="overview")
+                settling = [group.create_task(self._settle(debt, session, members)) for debt in self._debts]
                 async with asyncio.TaskGroup() as work:
                     if self._jobs is not None:
                         work.create_task(self._jobs.run(session, members, self._stop), name="jobs")
                     await self._read_sources(_Shared(session, members, Loads()))
+                for each in settling:  # every row is there until its entry is dropped, so it may end anywhere
+                    each.cancel()
             session.over.set()
+
+    async def _settle(self, settler: Settler, session: Session, members: Members) -> None:
+        """Settle what a cache is owed; of those that live the first one settles for workers that are gone, too."""
+        name = ServiceId(ServiceKind.DEBT, settler.debt.region, cache=settler.debt.name)
+        service = Service(name, self._observer, (session.over,), _LONGEST_REST, _LONGEST_SETTLING)
+
+        def look() -> Awaitable[float]:
+            live = members.live
+            return settler.look(Share(min(live, default=members.me) == members.me, len(live)))
+
+        await service.run(look, settler.debt.wake)
 
     def _overlooker(self, session: Session, members: Members, ports: GroupPorts) -> Overlooker:
         return Overlooker(session, members, ports, limits=self._limits, clock=self._clock, observer=self._observer)

@@ -33,6 +33,7 @@ def refresh(metrics: Metrics, board: Board) -> None:
     _regions(metrics, board)
     _held(metrics, board)
     paced_tables.refresh(metrics.writes, board)
+    metrics.caches.refresh(board)
     jobs.refresh(metrics.jobs, board)
 
 

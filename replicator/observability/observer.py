@@ -20,8 +20,13 @@ from replicator.observability.reports import topic_of
 from replicator.observability.service_events import ServiceEvents
 from replicator.observability.shard_events import ShardEvents
 from replicator.observability.target_states import Trouble
-from replicator.ports.events import BatchReport, OwedRows, PacedTable, Place, RegionState
+from replicator.ports.events import BatchReport, CacheState, OwedRows, PacedTable, Place, RegionState
 
+_TOO_MUCH = "It is owed as many entries as are kept, so all of them are dropped when it answers."
+_IGNORED = Throttled(
+    "A cache is owed as many entries as are kept; what else changes stays stale in it until it expires.",
+    advice="Bring it back, then drop its entries; or set its debt.policy to flush.",
+)
 _NO_ROOM = Throttled(
     "A cache has no room, so entries were dropped instead of refreshed.",
     advice="Raise maxmemory of the cache, or set an eviction policy; entries come back as they are read.",
@@ -131,6 +136,28 @@ class LiveObserver(ShardEvents, ServiceEvents):
             self._log.info("region_late", reason=state.why, **fields)
         else:
             self._log.info("region_back", **fields)
+
+    def cache_stands(self, state: CacheState) -> None:
+        """A cache fell away or is back, or is owed more or less than before."""
+        where = (state.cache, state.region)
+        before, _ = self._board.caches.get(where, (None, 0.0))
+        self._board.caches[where] = state, self._clock.monotonic() - state.seconds
+        self._metrics.caches.told(state, before)
+        fields = {"cache": state.cache, "region": state.region}
+        owed = {} if before is None else {"flush": before.owes_flush, "entries": before.keys}
+        if state.error is not None:
+            self._warn(("cache", *where), "cache_away", state.error, **fields)
+        elif before is not None and before.error is not None:
+            self._reminders.over(("cache", *where))
+            self._log.info("cache_back", **fields, **owed)
+        if state.ignored > (0 if before is None else before.ignored):
+            self._warn(("cache debt", *where), "cache_actions_ignored", _IGNORED, **fields)
+        if before is not None and state.owes_flush and not before.owes_flush:
+            self._log.warning("cache_flush_owed", reason=_TOO_MUCH, **fields)
+        if before is not None and state.flushes > before.flushes:
+            self._log.warning("cache_flushed", **fields)
+        if before is not None and before.keys and not state.keys:
+            self._log.info("cache_settled", settled=state.settled, **fields)
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""

@@ -36,7 +36,7 @@ from replicator.observability.target_states import (
     word_of,
 )
 from replicator.ports.clock import Clock
-from replicator.ports.events import Overview, OwedRows, PacedTable, Place, RegionState
+from replicator.ports.events import CacheState, Overview, OwedRows, PacedTable, Place, RegionState
 from replicator.ports.services import ServiceId, ServiceKind
 
 _HEALTHY_SECONDS = 90.0
@@ -76,6 +76,8 @@ class Board:
         """Rules that an operator has paused, configured here or not, and since when (seconds since 1970)."""
         self.regions: dict[tuple[RuleName, RegionId], tuple[RegionState, float]] = {}
         """How other regions of meshes stand, and since when (monotonic)."""
+        self.caches: dict[tuple[str, RegionId], tuple[CacheState, float]] = {}
+        """How caches stand and what they are owed, and since when they stand so (monotonic)."""
         self.resting: tuple[Rule, ...] = ()
         """Rules that are not among `rules` because they are held, once per source that they would read."""
         self.held: tuple[Held, ...] = ()

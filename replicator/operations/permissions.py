@@ -133,6 +133,9 @@ def _uses(settings: Settings, asked: Asked, region_id: str, account: str) -> Ite
         yield Use(Resource.SIDE_OF_REPLICA, f"{arn}{settings.side_table_name}")
     if any(region_id in rule.owed_regions for rule in settings.rules):
         yield Use(Resource.OWED, f"{arn}{settings.owed_table_name}")
+    caches = {settings.caches[action.cache].region for rule in settings.rules for action in rule.cache}
+    if region_id in caches:
+        yield Use(Resource.OWED_TO_CACHES, f"{arn}{settings.owed_table_name}")
     if region_id == settings.coordination.region:
         yield Use(Resource.COORDINATION, f"{arn}{settings.coordination.table}")
         yield Use(Resource.CONFLICTS, f"{arn}{settings.conflict_table_name}")

@@ -101,6 +101,28 @@ class RegionState:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheState:
+    """How a cache stands for this process, why, and for how long; what it is owed, and what became of that so far.
+
+    `error`: None while it answers. `keys`, `oldest`: entries that are owed by this process, and by others that are gone
+    when this worker looks after those. `owed` to `flushes`: counts since the process began.
+    """
+
+    cache: str
+    region: RegionId
+    error: ReplicatorError | None
+    seconds: float
+    keys: int
+    oldest: float | None
+    owes_flush: bool
+    owed: int
+    settled: int
+    ignored: int
+    flushes: int
+    flushed_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class UnreadShard:
     """A target at a shard that no worker reads; `shard_id` None: no shard of its stream is known.
 
@@ -166,6 +188,9 @@ class Observer(Protocol):
 
     def region_stands(self, state: RegionState) -> None:
         """A region of a mesh is away or late, or is here again."""
+
+    def cache_stands(self, state: CacheState) -> None:
+        """A cache fell away or is back, or is owed more or less than before."""
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""

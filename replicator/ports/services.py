@@ -30,6 +30,7 @@ class ServiceKind(enum.Enum):
     CHECKPOINT = "checkpoint of {shard}"
     PARKED = "parked keys of {source}"
     OWED = "keys of {source} that {to} missed for rule {rule}"
+    DEBT = "entries that cache {cache} is owed"
     TARGET = "{target} on {shard}"
     JOBS = "jobs"
     JOB = "job {job}"
@@ -48,6 +49,7 @@ class ServiceId:
     target: TargetId | None = None
     to: RegionId | None = None
     job: str | None = None
+    cache: str | None = None
 
     @property
     def shown(self) -> str:
@@ -55,7 +57,7 @@ class ServiceId:
         source = f"{self.table} in {self.region}"
         shard = f"shard {self.shard_id} of {source}"
         return self.kind.value.format(
-            source=source, shard=shard, rule=self.rule, target=self.target, to=self.to, job=self.job
+            source=source, shard=shard, rule=self.rule, target=self.target, to=self.to, job=self.job, cache=self.cache
         )
 
     def is_of_shard(self, stream: StreamRef, shard_id: ShardId) -> bool:

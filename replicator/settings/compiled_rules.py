@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from hashlib import sha256
 
+from replicator.domain.cache_debt import DebtPolicy, OnFull
 from replicator.domain.cache_keys import CacheRule, CacheVerb
 from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, TableName
@@ -127,6 +128,16 @@ def _plan(rule: MeshRule, home: str, table: str) -> VersionedPlan | ActivePlan:
         attribute = VersionAttribute(version.attribute, VersionType(version.type), version.width)
         return VersionedPlan(tuple(others), attribute, tables)
     return ActivePlan(tuple(others), ActivePolicy(guard=Guard(rule.guard), attribute=rule.stamp), tables)
+
+
+def debt_policy(settings: Settings, cache: str) -> DebtPolicy:
+    """What a cache may be owed, and what is done beyond that."""
+    asked = settings.caches[cache].debt
+    keys = [KeyTemplate(action.key) for rule in settings.rules for action in rule.cache if action.cache == cache]
+    patterns = None if asked.flush == "database" else tuple(dict.fromkeys(key.pattern for key in keys))
+    may_flush = patterns is None or all(key.prefix for key in keys)
+    default = OnFull.FLUSH if may_flush else OnFull.WAIT
+    return DebtPolicy(asked.max_keys, default if asked.policy is None else OnFull(asked.policy), patterns)
 
 
 def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:

@@ -175,6 +175,12 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
                 f"{where}.cache: cache {action.cache!r} is in region {cache.region!r},"
                 f" which rule {rule.name!r} does not use"
             )
+        elif (cache.debt.policy, cache.debt.flush) == ("flush", "keys") and not KeyTemplate(action.key).prefix:
+            problems.append(
+                f"{where}.key: begins with an attribute, so caches.{action.cache}.debt.policy flush would drop entries"
+                " that are not the rule's; let the key begin with a text, set policy: wait, or flush: database if the"
+                " database holds nothing else"
+            )
         elif action.ttl is not None and action.ttl < _LEAST_TTL:
             problems.append(f"{where}.ttl: must be at least 1s")
         elif action.action == "refresh" and cache.region not in refreshable:

@@ -171,6 +171,20 @@ class CopyingSettings(Frozen):
     pages: int = Field(default=32, ge=1, le=1024, description="pages of 1 MB that a worker holds for jobs at most")
 
 
+class Debt(Frozen):
+    """What is kept of actions that a cache did not carry out."""
+
+    max_keys: int = Field(default=100_000, ge=1, le=10_000_000, description="entries that it may be owed")
+    policy: Literal["flush", "wait", "ignore"] | None = Field(
+        default=None,
+        description="beyond them: flush drops all entries of the rules when it is back, wait has replicas wait for it,"
+        " ignore leaves entries stale; default flush, or wait where a key begins with an attribute",
+    )
+    flush: Literal["keys", "database"] = Field(
+        default="keys", description="database: the whole database is ours, and a flush drops all of it"
+    )
+
+
 class Cache(Frozen):
     """A Redis or Valkey beside a region's table."""
 
@@ -178,6 +192,7 @@ class Cache(Frozen):
     url: CacheUrl = Field(pattern=r"^(rediss?|unix)://", description="rediss://host:port/db; redis:// without TLS")
     username: str | None = None
     password: SecretStr | None = None
+    debt: Debt = Field(default=Debt(), description="what becomes of actions while it is away")
 
     @model_validator(mode="after")
     def _one_place_for_credentials(self) -> Self:

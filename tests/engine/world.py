@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any, Self
 from zlib import crc32
 
+from replicator.domain.cache_debt import DebtPolicy
 from replicator.domain.cache_keys import CacheRule, CacheVerb
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.gaps import Gap
@@ -34,6 +35,8 @@ from replicator.domain.shards.standstill import Standstill
 from replicator.domain.targets import TargetId, TargetKind, replica_id
 from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.cache_debt import CacheDebt
+from replicator.engine.applying.cache_settling import Settler
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import Gate, Gates
@@ -51,6 +54,7 @@ from replicator.engine.worker import Worker
 from replicator.laboratory.memory import (
     Faults,
     MemoryCache,
+    MemoryCacheDebt,
     MemoryClaims,
     MemoryConflictLog,
     MemoryCoordination,
@@ -63,7 +67,16 @@ from replicator.laboratory.memory import (
     MemoryStream,
 )
 from replicator.ports.clock import Clock
-from replicator.ports.events import BatchReport, Observer, Overview, OwedRows, PacedTable, Place, RegionState
+from replicator.ports.events import (
+    BatchReport,
+    CacheState,
+    Observer,
+    Overview,
+    OwedRows,
+    PacedTable,
+    Place,
+    RegionState,
+)
 from replicator.ports.services import OF_A_STREAM, ServiceId, stream_service
 from replicator.ports.targets import Region
 
@@ -123,6 +136,8 @@ class Recorder:
     """What belongs to the group, as this process told it; None when another one does."""
     owed: dict[str, OwedRows] = field(default_factory=dict)
     """What targets were last said to be owed."""
+    caches: dict[str, CacheState] = field(default_factory=dict)
+    """How caches were last said to stand."""
     paced: dict[RegionId, PacedTable] = field(default_factory=dict)
     unrepaired: dict[TargetId, int] = field(default_factory=dict)
     """Losses of the group that were last said to be open."""
@@ -171,6 +186,9 @@ class Recorder:
 
     def region_stands(self, state: RegionState) -> None:
         self.told.append(("region_stands", state.region, state.standing.value))
+
+    def cache_stands(self, state: CacheState) -> None:
+        self.caches[state.cache] = state
 
     def moved(self, place: Place, position: Position) -> None:
         self.told.append(("moved", short(place.target.target_id), place.shard_id, position.text))
@@ -345,6 +363,9 @@ class World:
         self.coordination = MemoryCoordination(Faults(seed + 1), registry=self.registry, now=clock.now)
         self.regions = {region: MemoryRegion(Faults(seed + 4)) for region in (EU, AP, CA)}
         self.caches = {name: MemoryCache(Faults(seed + 5)) for name in ("eu_main", "ap_main")}
+        self.debts: dict[str, MemoryCacheDebt] = {}
+        """What caches are owed; one that is not named is waited for."""
+        self.debt_policy = DebtPolicy()
         self.conflicts = MemoryConflictLog(Faults(seed + 6))
         self.owed = MemoryOwedKeys(Faults(seed + 7))
         self.sink = MemorySink(Faults(seed + 8))
@@ -484,7 +505,13 @@ class Process:
         self.stop = asyncio.Event()
         self.resting: tuple[Rule, ...] = ()
         """Rules that are held."""
+        debts = [
+            CacheDebt(cache, EU, port, world.debts[cache], world.debt_policy, clock=self.clock, observer=self.observer)
+            for cache, port in world.caches.items()
+            if cache in world.debts
+        ]
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
+        funnels |= {debt.name: CacheFunnel(debt) for debt in debts}
         ports = ShardPorts(
             stream=world.streams,
             coordination=world.coordination,
@@ -520,6 +547,7 @@ class Process:
             group=GroupPorts(world.coordination, world.registry, lambda: rules, lambda: self.resting),
             jobs=jobs(self, rules, ports.targets, limits),
             only_jobs=only_jobs,
+            debts=[Settler(debt) for debt in debts],
         )
         self.task: asyncio.Task[None] | None = None
 

@@ -111,7 +111,7 @@ class CacheExplorer:
                     todo.append(after)
         return len(seen), None
 
-    def _stale(self, state: CacheState) -> str | None:
+    def _stale(self, state: Any) -> str | None:
         """What is wrong with the entry when nothing is left to do."""
         quiet = (state.written, state.replica, state.done) == (self._total,) * 3
         idle = all(reader.done or reader == Reader() for reader in state.readers)
@@ -121,20 +121,20 @@ class CacheExplorer:
         current = state.entry.startswith(b"T:") if wanted is None else state.entry == wanted
         return None if current else f"the cache keeps {state.entry!r}, the replica holds {wanted!r}"
 
-    def _moves(self, state: CacheState) -> Iterator[CacheState]:
+    def _moves(self, state: Any) -> Iterator[Any]:
         yield from moves_around(state, self._scenario, self._total, self._acted)
         for index, reader in enumerate(state.readers):
             for after, moved in self._reads(state, reader):
                 others = (*state.readers[:index], *state.readers[index + 1 :])
                 yield after._replace(readers=tuple(sorted((*others, moved), key=repr)))
 
-    def _acted(self, state: CacheState, first: int, until: int) -> CacheState:
+    def _acted(self, state: Any, first: int, until: int) -> Any:
         entry = state.entry
         for action in self._actions[first, until]:
             entry = acted(entry, action)
         return state._replace(entry=entry)
 
-    def _reads(self, state: CacheState, reader: Reader) -> Iterator[tuple[CacheState, Reader]]:
+    def _reads(self, state: Any, reader: Reader) -> Iterator[tuple[Any, Reader]]:
         """A reader looks, then reads the replica, then fills."""
         finished = Reader(done=True)
         if reader.done:

@@ -25,7 +25,8 @@ def labels() -> dict[str, set[str]]:
     """Labels by metric, of everything that is registered."""
     found = {}
     metrics = Metrics()
-    for collector in (*vars(metrics).values(), *vars(metrics.writes).values(), *vars(metrics.jobs).values()):
+    parts = (metrics, metrics.writes, metrics.caches, metrics.jobs)
+    for collector in (each for part in parts for each in vars(part).values()):
         if hasattr(collector, "_labelnames"):
             name = f"{collector._name}_total" if collector._type == "counter" else collector._name
             found[name] = set(collector._labelnames)

@@ -28,7 +28,6 @@ AT_EU, AT_AP = (HeldId(NAME, ORDERS, target.target_id) for target in (TO_EU, TO_
         (errors.SchemaMismatch, Cause.SCHEMA),
         (errors.StreamUnusable, Cause.STREAM),
         (errors.TableReplaced, Cause.REPLACED),
-        (errors.CacheWrong, Cause.CACHE),
         (errors.WorldMismatch, Cause.MISMATCH),
         (errors.Unreachable, None),
         (errors.Throttled, None),

@@ -52,7 +52,7 @@ class OwedRows:
 
     def owed(self, row: Row) -> OwedKey:
         """What is owed; a settled row tells what was."""
-        self._check_schema(row)
+        self.check_schema(row)
         to = self._to(row, PARTITION, self.text(row, PARTITION).partition("|")[2])
         try:
             return OwedKey(
@@ -63,12 +63,12 @@ class OwedRows:
                 sequence=SequenceNumber(self.text(row, "seq")),
                 event=Event(self.text(row, "event")) if "event" in row else None,
                 why=self.text(row, "why"),
-                changed_at=self._number(row, "changed"),
-                first=self._number(row, "first"),
-                last=self._number(row, "last"),
+                changed_at=self.number(row, "changed"),
+                first=self.number(row, "first"),
+                last=self.number(row, "last"),
                 by=self.text(row, "by"),
-                tries=int(self._number(row, "tries")),
-                size=int(self._number(row, "size")) if "size" in row else None,
+                tries=int(self.number(row, "tries")),
+                size=int(self.number(row, "size")) if "size" in row else None,
                 body=BodyState(self.text(row, "body")),
                 replaced=tuple(dict.fromkeys(filter(None, (self.text(row, each) for each in REPLACED if each in row)))),
                 left=self.text(row, "left") if "left" in row else None,
@@ -83,12 +83,13 @@ class OwedRows:
             how = Settlement(self.text(row, "how"))
         except ValueError as error:
             raise self._corrupt(row, "how") from error
-        return SettledKey(owed, how, self.text(row, "settled_by"), self._number(row, "settled_at"))
+        return SettledKey(owed, how, self.text(row, "settled_by"), self.number(row, "settled_at"))
 
-    def _check_schema(self, row: Row) -> None:
-        if self._number(row, "sv") > SCHEMA:
+    def check_schema(self, row: Row) -> None:
+        """Refuse a row of a newer program."""
+        if self.number(row, "sv") > SCHEMA:
             raise WorldMismatch(
-                f"The {self.where} holds rows of a newer replicator (schema {self._number(row, 'sv'):.0f}, ours"
+                f"The {self.where} holds rows of a newer replicator (schema {self.number(row, 'sv'):.0f}, ours"
                 f" {SCHEMA}).",
                 advice="Upgrade this program to the version of its newest worker.",
             )
@@ -108,7 +109,8 @@ class OwedRows:
             raise self._corrupt(row, name)
         return value
 
-    def _number(self, row: Row, name: str) -> float:
+    def number(self, row: Row, name: str) -> float:
+        """A finite number."""
         value = row.get(name, {}).get("N")
         try:
             number = float(value) if isinstance(value, str) else math.nan

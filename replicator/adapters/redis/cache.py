@@ -33,6 +33,7 @@ from replicator.domain.errors import ReplicatorError, WorldMismatch
 from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
 
 _KEYS_PER_CALL = 256
+_KEYS_PER_SCAN = 1000
 _APPLY_DIGEST = digest(APPLY)
 _FOREIGN = b"?"
 Part = TypeVar("Part")
@@ -222,6 +223,27 @@ class RedisCache:
             return str((await self._client.type(key)).decode())
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
+
+    async def flush(self, patterns: Sequence[str] | None) -> int:
+        """Drop every entry whose key matches a pattern, or the whole database; returns how many there were.
+
+        What is there from the beginning to the end of a look is found, however many entries come and go meanwhile.
+        """
+        dropped = 0
+        try:
+            if patterns is None:
+                dropped = await self._client.dbsize()
+                await self._client.flushdb(asynchronous=True)
+            for pattern in patterns or ():
+                cursor: Any = 0
+                while True:
+                    cursor, keys = await self._client.scan(cursor, match=pattern, count=_KEYS_PER_SCAN)
+                    dropped += await self._client.unlink(*keys) if keys else 0
+                    if not int(cursor):
+                        break
+        except CLIENT_ERRORS as error:
+            raise await self._failure(error) from error
+        return dropped
 
     async def close(self) -> None:
         """Close the connections."""

@@ -1,14 +1,15 @@
 """Every port in memory: the world that tests, the simulator and the explorer run the engine in.
 
 One thing per module: `faults` (failures on demand), `region` (tables), `source` (a written table and its records),
-`stream`, `cache`, `sink`, `conflicts`, `owed` (what targets did not take), `coordination` (lineage and leases),
-`registry` (members, starts, gaps, streams), `jobs`, `scan`.
+`stream`, `cache`, `sink`, `conflicts`, `owed` and `cache_debt` (what targets and caches did not take), `coordination`
+(lineage and leases), `registry` (members, starts, gaps, streams), `jobs`, `scan`.
 Invariant: no module here waits by itself, reads a clock, or draws a number that its seed does not decide.
 """
 
 from __future__ import annotations
 
 from replicator.laboratory.memory.cache import MemoryCache, acted, filled, leased, value_entry
+from replicator.laboratory.memory.cache_debt import MemoryCacheDebt
 from replicator.laboratory.memory.conflicts import MemoryConflictLog
 from replicator.laboratory.memory.coordination import MemoryCoordination
 from replicator.laboratory.memory.faults import Fault, Faults
@@ -28,6 +29,7 @@ __all__ = [
     "Fault",
     "Faults",
     "MemoryCache",
+    "MemoryCacheDebt",
     "MemoryClaims",
     "MemoryConflictLog",
     "MemoryCoordination",

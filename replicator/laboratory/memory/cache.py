@@ -7,6 +7,8 @@ Invariant: an entry is the very bytes that Redis holds (`V:version|payload`, `T:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import partial
 from typing import assert_never
 
 from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
@@ -101,6 +103,14 @@ class MemoryCache:
         """The first bytes of entries."""
         async with self.faults.around("cache"):
             return [self.entries.get(key, b"")[:ENTRY_HEAD] for key in keys]
+
+    async def flush(self, patterns: Sequence[str] | None) -> int:
+        """Drop every entry whose key matches a pattern, or everything."""
+        async with self.faults.around("cache"):
+            found = [key for key in self.entries if patterns is None or any(map(partial(fnmatchcase, key), patterns))]
+            for key in found:
+                self._store(key, None)
+            return len(found)
 
     def evict(self, key: str) -> None:
         """Drop an entry, as memory pressure or its expiry would."""

@@ -1,0 +1,79 @@
+"""What a cache is owed: entries whose action could not be carried out, and what is done when there are too many.
+
+Every debt is settled by dropping the entry, whatever the action was: a reader then fills it from the table, which held
+the change before the debt was noted. So the order of debts, and of debts and newer actions, does not matter: a newer
+entry that is dropped costs a reader one miss. Invariant: a row is there before the record counts as done that asked for
+it, and is taken away only as it was read before its entry was dropped (`token`).
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from hashlib import sha256
+
+from replicator.domain.errors import ReplicatorError, Unreachable
+
+
+class OnFull(enum.Enum):
+    """What becomes of an action when a cache is owed as many entries as are kept."""
+
+    FLUSH = "flush"  # all entries of the rules are dropped when it is back
+    WAIT = "wait"  # the target waits for the cache
+    IGNORE = "ignore"  # the entry stays stale until it expires or its item changes again, and is counted
+
+
+@dataclass(frozen=True, slots=True)
+class DebtPolicy:
+    """How much is kept, and what is done beyond.
+
+    `patterns`: globs that all entries of the rules match; None: the whole database is ours.
+    """
+
+    max_keys: int = 100_000
+    on_full: OnFull = OnFull.FLUSH
+    patterns: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OwedEntry:
+    """An entry that is to be dropped. `token`: another one each time it becomes owed; `since`: seconds since 1970."""
+
+    key: str
+    token: str
+    since: float
+
+    @property
+    def row_id(self) -> str:
+        """64 hexadecimal digits, the same for every debt of this entry."""
+        return sha256(self.key.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class OwedFlush:
+    """All entries are to be dropped, because more were owed than are kept; `token` and `since` as in `OwedEntry`."""
+
+    token: str
+    since: float
+
+
+class DebtUnstored(Unreachable):
+    """A cache did not carry an action out, and that could not be noted."""
+
+    advice = "Bring the cache or the owed table back; nothing is to be restarted."
+
+
+class DebtFull(Unreachable):
+    """A cache is owed as many entries as are kept."""
+
+    advice = "Bring the cache back, raise its debt.max_keys, or set debt.policy to flush; it goes on by itself."
+
+
+def unstored(error: ReplicatorError, why: ReplicatorError) -> DebtUnstored:
+    """An action was not carried out (`error`), and the owed table did not take it (`why`)."""
+    return DebtUnstored(f"{error.message} What it is owed cannot be noted either: {why.message}", advice=why.advice)
+
+
+def full(cache: str, keys: int, error: ReplicatorError) -> DebtFull:
+    """A cache that is owed all that is kept; `error`: why it does not answer."""
+    return DebtFull(f"Cache {cache} is owed {keys} entries, the most that is kept. {error.message}")

@@ -1,0 +1,218 @@
+"""A cache whose outages hold nothing back: what it does not carry out it is owed (`cache_settling.py` settles that).
+
+It stands in front of the cache, so what asks for an action gets it done or owed, and goes on. Invariant: an action
+counts as done when its entry is changed, or a row says durably that the entry is to be dropped. Costs nothing while
+the cache answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import uuid4
+
+from replicator.domain.cache_debt import DebtPolicy, OnFull, OwedEntry, OwedFlush, full, unstored
+from replicator.domain.cache_keys import CacheAction
+from replicator.domain.errors import ReplicatorError, Unreachable
+from replicator.domain.identifiers import RegionId
+from replicator.ports.cache_debt import CacheDebtRows
+from replicator.ports.clock import Clock
+from replicator.ports.events import CacheState, Observer
+from replicator.ports.targets import Cache, CacheAnswer
+
+_PATIENCE_SECONDS = 1.0
+"""A cache that does not answer a batch for so long is away: what waits behind it would be late."""
+
+
+class FlushableCache(Cache, Protocol):
+    """A cache of which all entries can be dropped."""
+
+    async def flush(self, patterns: Sequence[str] | None) -> int:
+        """Drop every entry whose key matches a pattern, or everything; returns how many there were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """What this worker does of what belongs to all: whether it looks after rows of others, and among how many."""
+
+    seated: bool
+    workers: int
+
+
+@dataclass(slots=True)
+class DebtCounts:
+    """What became of actions since the process began: entries, and how often all of them were dropped."""
+
+    owed: int = 0
+    settled: int = 0
+    ignored: int = 0
+    flushes: int = 0
+    flushed_at: float | None = None
+    """Seconds since 1970."""
+
+
+class CacheDebt:
+    """One cache with what it is owed, shared by every shard of the process."""
+
+    def __init__(  # noqa: PLR0913 - its collaborators, given once
+        self,
+        name: str,
+        region: RegionId,
+        cache: FlushableCache,
+        rows: CacheDebtRows,
+        policy: DebtPolicy,
+        *,
+        clock: Clock,
+        observer: Observer,
+    ) -> None:
+        """`region`: of the cache, where its rows are."""
+        self.name = name
+        self.region = region
+        self.cache = cache
+        self.rows = rows
+        self.policy = policy
+        self.clock = clock
+        self.wake = asyncio.Event()
+        """Set when it fell away: it is to be probed."""
+        self.error: ReplicatorError | None = None
+        """Why it is away; None while it answers."""
+        self.mine: dict[str, OwedEntry] = {}
+        """What it is owed by this process."""
+        self.others: tuple[int, float | None] = (0, None)
+        """How many rows of others were read last, and since when the oldest is owed."""
+        self.flush: OwedFlush | None = None
+        """The flush that it is owed, as far as this process knows."""
+        self.probed: str | None = None
+        """An entry that was owed last: a probe drops it."""
+        self.share = Share(seated=False, workers=1)
+        self.counts = DebtCounts()
+        self._observer = observer
+        self._since = clock.monotonic()
+        self.tell()
+
+    # -- the port ------------------------------------------------------------------------------------------------------
+
+    async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
+        """Carry the actions out or owe them; raises what keeps the latter from being noted."""
+        if self.error is not None:
+            await self._owe([action.key for action in actions], self.error)
+            return CacheAnswer()
+        try:
+            answer = await self.ask(actions, _PATIENCE_SECONDS)
+        except ReplicatorError as error:
+            self.wake.set()
+            await self._owe([action.key for action in actions], error)
+            return CacheAnswer()
+        if answer.refused:
+            await self._owe(list(answer.refused), next(iter(answer.refused.values())))
+        return CacheAnswer(answer.changed, answer.unstored)
+
+    async def heads(self, keys: Sequence[str]) -> list[bytes]:
+        """The first bytes of entries."""
+        return await self.cache.heads(keys)
+
+    async def ask(self, actions: Sequence[CacheAction], seconds: float) -> CacheAnswer:
+        """What the cache itself says to actions; when nothing, it is away."""
+        try:
+            async with asyncio.timeout(seconds):
+                return await self.cache.apply(actions)
+        except TimeoutError as error:
+            late = Unreachable(f"Cache {self.name} did not answer within {seconds:.0f} s.")
+            self.fell(late)
+            raise late from error
+        except ReplicatorError as error:
+            self.fell(error)
+            raise
+
+    # -- how it stands -------------------------------------------------------------------------------------------------
+
+    def fell(self, error: ReplicatorError) -> None:
+        """It is away: nothing is sent but probes."""
+        if self.error is None:
+            self._since = self.clock.monotonic()
+        self.error = error
+        self.tell()
+
+    def answered(self) -> None:
+        """It took a probe, so everything is sent again."""
+        if self.error is not None:
+            self.error, self._since = None, self.clock.monotonic()
+            self.tell()
+
+    def tell(self) -> None:
+        """Report how it stands."""
+        # An entry that is owed again keeps its place and its time, so the first one is the oldest.
+        mine = next(iter(self.mine.values()), None)
+        since = [each.since for each in (mine, self.flush) if each is not None]
+        since += [] if self.others[1] is None else [self.others[1]]
+        counts = self.counts
+        self._observer.cache_stands(
+            CacheState(
+                cache=self.name,
+                region=self.region,
+                error=self.error,
+                seconds=self.clock.monotonic() - self._since,
+                keys=len(self.mine) + self.others[0],
+                oldest=min(since, default=None),
+                owes_flush=self.flush is not None,
+                owed=counts.owed,
+                settled=counts.settled,
+                ignored=counts.ignored,
+                flushes=counts.flushes,
+                flushed_at=counts.flushed_at,
+            )
+        )
+
+    # -- debts ---------------------------------------------------------------------------------------------------------
+
+    async def _owe(self, keys: Sequence[str], error: ReplicatorError) -> None:
+        """Make entries owed, or all of them when there are too many; behind this their records may count as done."""
+        self.probed = keys[-1]
+        if self.flush is not None:
+            await self._put_flush(error)
+            self._noted(len(keys))
+            return
+        new = [key for key in dict.fromkeys(keys) if key not in self.mine]
+        over = new[max(0, self._room - len(self.mine)) :]
+        if over and self.policy.on_full is OnFull.FLUSH:
+            await self._put_flush(error)
+            self._noted(len(keys))
+            return
+        fits = dict.fromkeys(keys).keys() - set(over)
+        if fits:
+            await self._put([key for key in dict.fromkeys(keys) if key in fits], error)
+        self._noted(len(fits))
+        if over and self.policy.on_full is OnFull.WAIT:
+            raise full(self.name, len(self.mine) + self.others[0], error)
+        if over:
+            self.counts.ignored += len(over)
+            self.tell()
+
+    def _noted(self, count: int) -> None:
+        self.counts.owed += count
+        self.tell()
+
+    @property
+    def _room(self) -> int:
+        """How many entries this process may owe: workers share the bound, and one of them knows of rows of the dead."""
+        return self.policy.max_keys // max(self.share.workers, 1) - (self.others[0] if self.share.seated else 0)
+
+    async def _put(self, keys: Sequence[str], error: ReplicatorError) -> None:
+        token, now = uuid4().hex, self.clock.now()
+        known = self.mine
+        entries = [OwedEntry(key, token, known[key].since if key in known else now) for key in keys]
+        known.update((entry.key, entry) for entry in entries)  # first: the call may take effect without an answer
+        try:
+            await self.rows.put(entries)
+        except ReplicatorError as why:
+            raise unstored(error, why) from why
+
+    async def _put_flush(self, error: ReplicatorError) -> None:
+        since = self.clock.now() if self.flush is None else self.flush.since
+        flush = self.flush = OwedFlush(uuid4().hex, since)
+        try:
+            await self.rows.put_flush(flush)
+        except ReplicatorError as why:
+            raise unstored(error, why) from why

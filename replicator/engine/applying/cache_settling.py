@@ -1,0 +1,162 @@
+"""Settling what a cache is owed: it is probed while it is away, and behind its return entries are dropped.
+
+Every worker settles what it owes itself; one of them, whose seat it is, also what is left of workers that are gone.
+Invariant: a row is taken away only behind the drop of its entry, and only as it was read before that drop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterable, Sequence
+
+from replicator.domain.cache_debt import OwedEntry
+from replicator.domain.cache_keys import Invalidate
+from replicator.domain.errors import ReplicatorError, Unreachable
+from replicator.engine.applying.cache_debt import CacheDebt, Share
+
+_PROBE_SECONDS = 1.0
+"""Time between two probes of a cache that is away."""
+
+_SETTLE_SECONDS = 10.0
+"""What many drops at once may take."""
+
+_FLUSH_SECONDS = 300.0
+
+_AT_ONCE = 1000
+"""Entries that are dropped before their rows are taken away."""
+
+_LOOK_SECONDS = 10.0
+"""Time between two looks at rows of others, and two tries of entries that are refused by themselves."""
+
+_READING_SHARE = 20
+"""Reading takes at most this part of the time."""
+
+
+class Settler:
+    """What one worker does about the debt of one cache."""
+
+    def __init__(self, debt: CacheDebt) -> None:
+        self.debt = debt
+        self._clock = debt.clock
+        self._read_at = float("-inf")
+        self._read_took = 0.0
+
+    async def look(self, share: Share) -> float:
+        """Probe, count or settle, whatever is due; returns in how many seconds to look again."""
+        debt = self.debt
+        if not share.seated and debt.share.seated:
+            debt.others, self._read_at = (0, None), float("-inf")
+        debt.share = share
+        was_away = debt.error is not None
+        try:
+            if was_away:
+                await self._probe()
+            found = await self._read() if self._is_due() or (was_away and debt.others[0]) else []
+            if debt.flush is not None:
+                await self._flush()
+            await self._settle(found)
+        except ReplicatorError:
+            if debt.error is None:  # the owed table does not answer
+                raise
+            if self._is_due():
+                await self._read()
+            return _PROBE_SECONDS
+        return _LOOK_SECONDS
+
+    # -- rows of others ------------------------------------------------------------------------------------------------
+
+    def _is_due(self) -> bool:
+        rest = max(_LOOK_SECONDS, _READING_SHARE * self._read_took)
+        return self.debt.share.seated and self._clock.monotonic() - self._read_at >= rest
+
+    async def _read(self) -> list[OwedEntry]:
+        """Rows that this process did not write, and the flush that is owed."""
+        debt, began = self.debt, self._clock.monotonic()
+        flush = await debt.rows.flush()
+        if debt.flush is None:
+            debt.flush = flush
+        found = [entry async for entry in self._rows() if entry.key not in debt.mine]
+        debt.others = len(found), min((entry.since for entry in found), default=None)
+        self._read_at = self._clock.monotonic()
+        self._read_took = self._read_at - began
+        debt.tell()
+        return found
+
+    async def _rows(self) -> AsyncIterator[OwedEntry]:
+        after: str | None = None
+        while True:
+            page = await self.debt.rows.page(after)
+            for entry in page.entries:
+                yield entry
+            after = page.after
+            if after is None:
+                return
+
+    # -- the cache is back ---------------------------------------------------------------------------------------------
+
+    async def _probe(self) -> None:
+        """Drop an entry that is owed: that shows that the cache is back, and that it takes writes.
+
+        Without one it fell away with a flush, which is then the probe.
+        """
+        debt = self.debt
+        if debt.probed is not None:
+            await debt.ask([Invalidate(debt.probed)], _PROBE_SECONDS)
+        debt.answered()
+
+    async def _settle(self, found: Sequence[OwedEntry]) -> None:
+        """Drop what is owed, oldest first, until nothing is left that the cache does not refuse by itself."""
+        debt = self.debt
+        tried: set[OwedEntry] = set()
+        left = [*debt.mine.values(), *found]
+        while left:
+            left.sort(key=lambda entry: entry.since)
+            for start in range(0, len(left), _AT_ONCE):
+                await self._drop(left[start : start + _AT_ONCE])
+            tried.update(left)
+            left = [entry for entry in debt.mine.values() if entry not in tried]
+
+    async def _drop(self, entries: Sequence[OwedEntry]) -> None:
+        self.debt.probed = entries[0].key
+        answer = await self.debt.ask([Invalidate(entry.key) for entry in entries], _SETTLE_SECONDS)
+        await self._settled([entry for entry in entries if entry.key not in answer.refused])
+
+    async def _settled(self, entries: Iterable[OwedEntry]) -> None:
+        """Take rows away whose entries were dropped; what became owed meanwhile bears another token, and stays."""
+        debt, gone = self.debt, list(entries)
+        if not gone:
+            return
+        await debt.rows.settle(gone)
+        ours = 0
+        for entry in gone:
+            if debt.mine.get(entry.key) == entry:
+                del debt.mine[entry.key]
+                ours += 1
+        count = max(0, debt.others[0] - (len(gone) - ours))
+        debt.others = count, debt.others[1] if count else None
+        debt.counts.settled += len(gone)
+        debt.tell()
+
+    async def _flush(self) -> None:
+        """Drop all entries, and take away every row that was there before."""
+        debt = self.debt
+        flush = debt.flush
+        assert flush is not None, "asked before"
+        before = {entry.key: entry async for entry in self._rows()} | debt.mine
+        try:
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await debt.cache.flush(debt.policy.patterns)
+        except TimeoutError as error:
+            late = Unreachable(f"Cache {debt.name} did not drop its entries within {_FLUSH_SECONDS:.0f} s.")
+            debt.fell(late)
+            raise late from error
+        except ReplicatorError as error:
+            debt.fell(error)
+            raise
+        debt.counts.flushes += 1
+        debt.counts.flushed_at = self._clock.now()
+        await self._settled(before.values())
+        await debt.rows.settle_flush(flush)
+        if debt.flush == flush:
+            debt.flush = None
+        debt.tell()

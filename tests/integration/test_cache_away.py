@@ -1,0 +1,66 @@
+"""A cache is away under traffic: its replica waits for nothing, and nothing stays stale once it is back."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.integration.harness import CacheReader, Users, Valve, World, eventually, open_world
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with open_world(tmp_path) as opened:
+        yield opened
+
+
+@pytest.mark.long
+async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(world: World) -> None:
+    valve = Valve(world.valkey_port)
+    await world.create_tables()
+    settings = world.settings(rule={"cache": [{"cache": "eu_main", "key": "order:{pk}"}]})
+    settings["caches"] = {"eu_main": {"region": "eu", "url": f"redis://127.0.0.1:{valve.port}/0"}}
+    config = world.write_settings(settings)
+    world.initialise(config)
+    users = Users(world, seed=4)
+    daemon = world.daemon(config)
+
+    async def converged() -> bool:
+        return all(items == users.truth for items in (await world.replicas()).values())
+
+    def cache() -> dict[str, object]:
+        return daemon.status()["caches"][0]  # type: ignore[no-any-return]
+
+    stop = asyncio.Event()
+    with CacheReader(world, database=0, region="eu", table="orders", template="order:{pk}") as reader:
+        reading = asyncio.ensure_future(reader.keep_reading(lambda: list(users.truth), stop))
+        await users.write(60)
+        await eventually("convergence", converged)
+        valve.close()
+        await users.write(60)
+        await eventually("convergence while the cache is away", converged)
+        await eventually("that it is known", lambda: cache()["standing"] == "away")
+        assert not any(target["blocked"] for target in daemon.targets().values())
+        _, stale = await reader.incoherent()
+        assert stale, "its readers were not told of a change yet"
+        daemon.kill()  # what is owed outlives a worker
+        daemon.start()
+        await users.write(30)
+        valve.open()
+        await eventually("convergence", converged)
+        await eventually("that it is back", lambda: (cache()["standing"], cache()["keys"]) == ("here", 0))
+        stop.set()
+        await reading
+
+        async def coherent() -> bool:
+            return not (await reader.incoherent())[1]
+
+        await eventually("coherence", coherent)
+    assert 'replicator_cache_owed_entries{cache="eu_main",region="eu"} 0.0' in daemon.get("/metrics")[1]
+    assert daemon.events("cache_settled")
+    valve.close()
