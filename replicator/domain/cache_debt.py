@@ -12,6 +12,7 @@ import enum
 from dataclasses import dataclass
 from hashlib import sha256
 
+from replicator.domain.cache_restores import OnRestore
 from replicator.domain.errors import ReplicatorError, Unreachable
 
 
@@ -33,6 +34,11 @@ class DebtPolicy:
     max_keys: int = 100_000
     on_full: OnFull = OnFull.FLUSH
     patterns: tuple[str, ...] | None = None
+    on_restore: OnRestore = OnRestore.DEBT
+    restore_window: float = 600.0
+    """Seconds for which actions are remembered, to be done again when the cache may have gone back."""
+    may_flush: bool = True
+    """Whether the patterns match nothing but entries of the rules."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,14 @@ class OwedEntry:
     def row_id(self) -> str:
         """64 hexadecimal digits, the same for every debt of this entry."""
         return sha256(self.key.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class SeenServer:
+    """The server of a cache that was seen last, and when (seconds since 1970)."""
+
+    run_id: str
+    at: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class CacheMetrics:
         self.settled = counter("settled_entries_total", "Entries that were owed and are dropped.")
         self.ignored = counter("ignored_actions_total", "Actions given up because a cache is owed all that is kept.")
         self.flushes = counter("flushes_total", "How often all entries of a cache were dropped.")
+        self.restores = counter("restores_total", "How often a cache was another server, with entries that may be old.")
 
     def told(self, state: CacheState, before: CacheState | None) -> None:
         """Raise the counters by what happened since."""
@@ -39,6 +40,7 @@ class CacheMetrics:
             (self.settled, "settled"),
             (self.ignored, "ignored"),
             (self.flushes, "flushes"),
+            (self.restores, "restores"),
         ):
             metric.labels(*labels).inc(getattr(state, name) - (0 if before is None else getattr(before, name)))
 
@@ -68,6 +70,7 @@ def shown(board: Board) -> list[dict[str, Any]]:
             "settled": state.settled,
             "ignored": state.ignored,
             "flushes": state.flushes,
+            "restores": state.restores,
             "flushed_at": state.flushed_at,
         }
         for state, since in board.caches.values()

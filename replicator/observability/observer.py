@@ -23,6 +23,7 @@ from replicator.observability.target_states import Trouble
 from replicator.ports.events import BatchReport, CacheState, OwedRows, PacedTable, Place, RegionState
 
 _TOO_MUCH = "It is owed as many entries as are kept, so all of them are dropped when it answers."
+_OLD = "It is another server than before. What it may have lost is dropped again, as debt.on_restore says."
 _IGNORED = Throttled(
     "A cache is owed as many entries as are kept; what else changes stays stale in it until it expires.",
     advice="Bring it back, then drop its entries; or set its debt.policy to flush.",
@@ -154,6 +155,8 @@ class LiveObserver(ShardEvents, ServiceEvents):
             self._warn(("cache debt", *where), "cache_actions_ignored", _IGNORED, **fields)
         if before is not None and state.owes_flush and not before.owes_flush:
             self._log.warning("cache_flush_owed", reason=_TOO_MUCH, **fields)
+        if before is not None and state.restores > before.restores:
+            self._log.warning("cache_may_be_old", reason=_OLD, **fields)
         if before is not None and state.flushes > before.flushes:
             self._log.warning("cache_flushed", **fields)
         if before is not None and before.keys and not state.keys:

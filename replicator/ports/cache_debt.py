@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from replicator.domain.cache_debt import OwedEntry, OwedFlush
+from replicator.domain.cache_debt import OwedEntry, OwedFlush, SeenServer
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,12 @@ class CacheDebtRows(Protocol):
 
     async def settle(self, entries: Sequence[OwedEntry]) -> None:
         """Take rows away that still bear the token of their entry."""
+
+    async def server(self) -> SeenServer | None:
+        """The server that was noted last, consistently."""
+
+    async def put_server(self, server: SeenServer) -> None:
+        """Note the server that answers now; what it may have lost is owed before."""
 
     async def put_flush(self, flush: OwedFlush) -> None:
         """Make a flush owed, under its new token."""

@@ -119,6 +119,7 @@ class CacheState:
     settled: int
     ignored: int
     flushes: int
+    restores: int
     flushed_at: float | None
 
 

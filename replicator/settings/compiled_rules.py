@@ -7,6 +7,7 @@ from hashlib import sha256
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull
 from replicator.domain.cache_keys import CacheRule, CacheVerb
+from replicator.domain.cache_restores import OnRestore
 from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.item_events import EventShape, Numbers
@@ -137,7 +138,14 @@ def debt_policy(settings: Settings, cache: str) -> DebtPolicy:
     patterns = None if asked.flush == "database" else tuple(dict.fromkeys(key.pattern for key in keys))
     may_flush = patterns is None or all(key.prefix for key in keys)
     default = OnFull.FLUSH if may_flush else OnFull.WAIT
-    return DebtPolicy(asked.max_keys, default if asked.policy is None else OnFull(asked.policy), patterns)
+    return DebtPolicy(
+        asked.max_keys,
+        default if asked.policy is None else OnFull(asked.policy),
+        patterns,
+        OnRestore(asked.on_restore),
+        asked.restore_window.total_seconds(),
+        may_flush,
+    )
 
 
 def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:

@@ -180,6 +180,12 @@ class Debt(Frozen):
         description="beyond them: flush drops all entries of the rules when it is back, wait has replicas wait for it,"
         " ignore leaves entries stale; default flush, or wait where a key begins with an attribute",
     )
+    on_restore: Literal["flush", "debt", "ignore"] = Field(
+        default="debt",
+        description="another server answers, whose entries may be older; debt: what was done within restore_window is"
+        " done again, and all entries are dropped when that is not known or the server was started from a snapshot",
+    )
+    restore_window: Duration = Field(default=timedelta(minutes=10), description="how long actions are remembered")
     flush: Literal["keys", "database"] = Field(
         default="keys", description="database: the whole database is ours, and a flush drops all of it"
     )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull
 from replicator.domain.cache_keys import CacheVerb
+from replicator.domain.cache_restores import Again, CacheServer
 from replicator.domain.errors import AccessRefused, Unreachable
 from replicator.domain.versions import UNSTAMPED
 from replicator.engine.applying.cache_debt import CacheDebt
@@ -183,7 +185,7 @@ async def test_policy_wait_holds_the_replica_when_no_more_is_kept() -> None:
         await until(lambda: any("owed 3 entries, the most" in event[-1] for event in process.observer.of("blocked")))
         assert world.stored() != world.records()[-1].sequence
         cache.faults.outage = None
-        await until(lambda: world.stored() == world.records()[-1].sequence, within=20)
+        await until(lambda: world.stored() == world.records()[-1].sequence)
         await until(lambda: not world.debts["eu_main"].rows)
         assert len(stale(world)) == 2
 
@@ -221,6 +223,54 @@ async def test_whatever_fails_nothing_stays_stale(seed: int) -> None:
         assert stale(world) == {"order:k8", "order:k9"}, seed
 
 
+A = CacheServer("a", 1000.0, 0, logs=False)
+
+
+async def gone_back(before: CacheServer, after: CacheServer, policy: DebtPolicy, *, kept: bool = True) -> World:
+    """k1 is acted on, and then another server answers that holds the old entry again; k2 was acted on long before."""
+    world = shop(policy)
+    cache = world.caches["eu_main"]
+    cache.says = before
+    async with world.process(*RULES) as process:
+        await asyncio.sleep(700 if kept else 1)
+        world.write(names(1))
+        await until(lambda: "order:k1" not in stale(world))
+        await asyncio.sleep(30)
+        cache.entries["order:k1"] = STALE
+        cache.says = after
+        await until(lambda: process.observer.caches["eu_main"].restores == 1, within=15)
+        await until(lambda: not world.debts["eu_main"].rows and world.debts["eu_main"].flush_row is None)
+        await asyncio.sleep(30)
+        assert process.observer.caches["eu_main"].restores == 1
+    return world
+
+
+async def test_what_a_server_that_took_over_may_lack_is_dropped_again() -> None:
+    world = await gone_back(A, replace(A, run_id="b", uptime_seconds=5000), DebtPolicy(patterns=("order:*",)))
+    assert len(stale(world)) == 9
+    assert "order:k1" not in stale(world)
+
+
+async def test_everything_goes_when_a_server_came_back_with_what_it_had_saved_or_too_little_is_remembered() -> None:
+    policy = DebtPolicy(patterns=("order:*",))
+    world = await gone_back(A, replace(A, run_id="b", uptime_seconds=1), policy)
+    assert set(world.caches["eu_main"].entries) == {"other"}
+    world = await gone_back(A, replace(A, run_id="b", uptime_seconds=5000), policy, kept=False)
+    assert set(world.caches["eu_main"].entries) == {"other"}
+
+
+async def test_a_server_that_came_back_while_no_worker_lived_is_noticed() -> None:
+    world = shop()
+    cache, rows = world.caches["eu_main"], world.debts["eu_main"]
+    cache.says = A
+    async with world.process(*RULES):
+        await until(lambda: rows.server_row is not None)
+    cache.says = replace(A, run_id="b", uptime_seconds=5000)
+    async with world.process(*RULES):
+        await until(lambda: set(cache.entries) == {"other"})
+        await until(lambda: rows.server_row is not None and rows.server_row.run_id == "b")
+
+
 Mutation = Callable[[pytest.MonkeyPatch], None]
 
 
@@ -254,6 +304,10 @@ def forgets_refusals(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(CacheDebt, "ask", asked)
 
 
+def trusts_every_server(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("replicator.engine.applying.cache_settling.again", lambda *_, **__: Again.NOTHING)
+
+
 def waits_for_ever(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("replicator.engine.applying.cache_debt._PATIENCE_SECONDS", 1e9)
 
@@ -269,6 +323,8 @@ def waits_for_ever(patch: pytest.MonkeyPatch) -> None:
             forgets_refusals,
             test_an_entry_that_is_refused_by_itself_is_owed_and_keeps_no_other_one_back,
         ),
+        (trusts_every_server, test_what_a_server_that_took_over_may_lack_is_dropped_again),
+        (trusts_every_server, test_a_server_that_came_back_while_no_worker_lived_is_noticed),
         (waits_for_ever, test_a_cache_that_does_not_answer_at_all_delays_a_replica_for_a_moment_only),
     ],
     ids=lambda value: value.__name__,

@@ -4,6 +4,7 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`, a token `t` and s
 
     <group>|cache|<cache>   debt|<row id>   an entry that is to be dropped: `k`, its key in the cache
     <group>|cache|<cache>   flush           all entries are to be dropped
+    <group>|cache|<cache>   server          the server that was seen last: `t` its run id, `first` when
 
 Invariant: a row is taken away only while it bears the token that was read; what is written again bears another one.
 """
@@ -18,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, member, translate
 from replicator.adapters.dynamodb.owed_rows import PARTITION, SCHEMA, SORT, OwedRows, seconds
-from replicator.domain.cache_debt import OwedEntry, OwedFlush
+from replicator.domain.cache_debt import OwedEntry, OwedFlush, SeenServer
 from replicator.domain.errors import ReplicatorError, Throttled, WorldMismatch
 from replicator.domain.owed_keys import is_refusal
 from replicator.ports.cache_debt import DebtPage
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from replicator.adapters.dynamodb.owed_rows import Row
 
-_DEBT, _FLUSH = "debt|", "flush"
+_DEBT, _FLUSH, _SERVER = "debt|", "flush", "server"
 _PER_BATCH = 25
 _AT_ONCE = 32
 _TRIES = 5
@@ -82,18 +83,23 @@ class DynamoCacheDebt:
 
     async def flush(self) -> OwedFlush | None:
         """The flush that is owed, consistently."""
-        answer = await self._ask(
-            "GetItem", self._client.get_item(TableName=self._table, Key=self._key(_FLUSH), ConsistentRead=True)
-        )
-        row = answer.get("Item")
-        if not row:
-            return None
-        self._rows.check_schema(row)
-        return OwedFlush(self._rows.text(row, "t"), self._rows.number(row, "first"))
+        row = await self._get(_FLUSH)
+        return None if row is None else OwedFlush(self._rows.text(row, "t"), self._rows.number(row, "first"))
 
     async def settle_flush(self, flush: OwedFlush) -> None:
         """Take the flush away if it still bears this token."""
         await self._delete(_FLUSH, flush.token)
+
+    # -- the server ----------------------------------------------------------------------------------------------------
+
+    async def server(self) -> SeenServer | None:
+        """The server that was noted last, consistently."""
+        row = await self._get(_SERVER)
+        return None if row is None else SeenServer(self._rows.text(row, "t"), self._rows.number(row, "first"))
+
+    async def put_server(self, server: SeenServer) -> None:
+        """Note the server that answers now."""
+        await self._write([{"PutRequest": {"Item": self._row(_SERVER, server.run_id, server.at)}}])
 
     # -- rows ----------------------------------------------------------------------------------------------------------
 
@@ -111,6 +117,13 @@ class DynamoCacheDebt:
         self._rows.check_schema(row)
         text = self._rows.text
         return OwedEntry(text(row, "k"), text(row, "t"), self._rows.number(row, "first"))
+
+    async def _get(self, sort: str) -> Row | None:
+        request = self._client.get_item(TableName=self._table, Key=self._key(sort), ConsistentRead=True)
+        row: Row | None = (await self._ask("GetItem", request)).get("Item")
+        if row:
+            self._rows.check_schema(row)
+        return row or None
 
     # -- calls ---------------------------------------------------------------------------------------------------------
 

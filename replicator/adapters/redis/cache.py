@@ -29,6 +29,7 @@ from replicator.adapters.redis.errors import (
 )
 from replicator.adapters.redis.scripts import APPLY, NOTHING, digest
 from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate, Refresh
+from replicator.domain.cache_restores import CacheServer
 from replicator.domain.errors import ReplicatorError, WorldMismatch
 from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
 
@@ -222,6 +223,23 @@ class RedisCache:
         try:
             return str((await self._client.type(key)).decode())
         except CLIENT_ERRORS as error:
+            raise await self._failure(error) from error
+
+    async def server(self) -> CacheServer | None:
+        """What the server says of itself; None when that is denied."""
+        try:
+            found = await self._client.info()
+            return CacheServer(
+                str(found["run_id"]),
+                float(found["uptime_in_seconds"]),
+                await self._client.dbsize(),
+                bool(found.get("aof_enabled")),
+            )
+        except KeyError:
+            return None
+        except CLIENT_ERRORS as error:
+            if is_permission(error):
+                return None
             raise await self._failure(error) from error
 
     async def flush(self, patterns: Sequence[str] | None) -> int:

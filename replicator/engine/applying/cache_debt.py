@@ -8,6 +8,7 @@ the cache answers.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +16,7 @@ from uuid import uuid4
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull, OwedEntry, OwedFlush, full, unstored
 from replicator.domain.cache_keys import CacheAction
+from replicator.domain.cache_restores import Again, CacheServer
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.identifiers import RegionId
 from replicator.ports.cache_debt import CacheDebtRows
@@ -26,8 +28,11 @@ _PATIENCE_SECONDS = 1.0
 """A cache that does not answer a batch for so long is away: what waits behind it would be late."""
 
 
-class FlushableCache(Cache, Protocol):
-    """A cache of which all entries can be dropped."""
+class WatchedCache(Cache, Protocol):
+    """A cache that says which server it is, and of which all entries can be dropped."""
+
+    async def server(self) -> CacheServer | None:
+        """What its server says of itself; None when that is denied."""
 
     async def flush(self, patterns: Sequence[str] | None) -> int:
         """Drop every entry whose key matches a pattern, or everything; returns how many there were."""
@@ -49,8 +54,42 @@ class DebtCounts:
     settled: int = 0
     ignored: int = 0
     flushes: int = 0
+    restores: int = 0
     flushed_at: float | None = None
     """Seconds since 1970."""
+
+
+class Recent:
+    """Entries that were acted on lately, by batches; what is more than `most` is forgotten, the oldest first."""
+
+    def __init__(self, seconds: float, most: int, now: float) -> None:
+        self._seconds = seconds
+        self._most = most
+        self._count = 0
+        self._since = now
+        self._batches: deque[tuple[float, list[str]]] = deque()
+
+    def note(self, keys: list[str], now: float) -> None:
+        """A batch took effect."""
+        self._batches.append((now, keys))
+        self._count += len(keys)
+        while self._count > self._most:
+            self._since = self._forget()
+        while self._batches[0][0] < now - self._seconds:
+            self._forget()
+
+    def _forget(self) -> float:
+        at, keys = self._batches.popleft()
+        self._count -= len(keys)
+        return at
+
+    def remembers(self, now: float) -> bool:
+        """Whether nothing of the time that counts was forgotten, or came before this process."""
+        return self._since <= now - self._seconds
+
+    def keys(self) -> list[str]:
+        """All of them, once each."""
+        return list(dict.fromkeys(key for _, keys in self._batches for key in keys))
 
 
 class CacheDebt:
@@ -60,7 +99,7 @@ class CacheDebt:
         self,
         name: str,
         region: RegionId,
-        cache: FlushableCache,
+        cache: WatchedCache,
         rows: CacheDebtRows,
         policy: DebtPolicy,
         *,
@@ -88,6 +127,7 @@ class CacheDebt:
         """An entry that was owed last: a probe drops it."""
         self.share = Share(seated=False, workers=1)
         self.counts = DebtCounts()
+        self.recent = Recent(policy.restore_window, policy.max_keys, clock.monotonic())
         self._observer = observer
         self._since = clock.monotonic()
         self.tell()
@@ -105,6 +145,7 @@ class CacheDebt:
             self.wake.set()
             await self._owe([action.key for action in actions], error)
             return CacheAnswer()
+        self.recent.note([action.key for action in actions], self.clock.monotonic())
         if answer.refused:
             await self._owe(list(answer.refused), next(iter(answer.refused.values())))
         return CacheAnswer(answer.changed, answer.unstored)
@@ -161,11 +202,22 @@ class CacheDebt:
                 settled=counts.settled,
                 ignored=counts.ignored,
                 flushes=counts.flushes,
+                restores=counts.restores,
                 flushed_at=counts.flushed_at,
             )
         )
 
     # -- debts ---------------------------------------------------------------------------------------------------------
+
+    async def went_back(self, what: Again, server: str) -> None:
+        """The cache may hold older entries than before: what was acted on lately is owed anew, or everything is."""
+        why = Unreachable(f"Cache {self.name} is another server than before ({server}), and may hold older entries.")
+        self.counts.restores += 1
+        if what is Again.ALL and self.policy.may_flush:
+            await self._put_flush(why)
+        elif keys := self.recent.keys():
+            await self._owe(keys, why)
+        self.tell()
 
     async def _owe(self, keys: Sequence[str], error: ReplicatorError) -> None:
         """Make entries owed, or all of them when there are too many; behind this their records may count as done."""

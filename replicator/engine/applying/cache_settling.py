@@ -9,9 +9,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from replicator.domain.cache_debt import OwedEntry
+from replicator.domain.cache_debt import OwedEntry, SeenServer
 from replicator.domain.cache_keys import Invalidate
+from replicator.domain.cache_restores import Again, again
 from replicator.domain.errors import ReplicatorError, Unreachable
+from replicator.domain.health import is_silence
 from replicator.engine.applying.cache_debt import CacheDebt, Share
 
 _PROBE_SECONDS = 1.0
@@ -28,6 +30,9 @@ _AT_ONCE = 1000
 _LOOK_SECONDS = 10.0
 """Time between two looks at rows of others, and two tries of entries that are refused by themselves."""
 
+_NOTE_SECONDS = 60.0
+"""Time between two notes of the server, which say when it was last seen."""
+
 _READING_SHARE = 20
 """Reading takes at most this part of the time."""
 
@@ -40,17 +45,21 @@ class Settler:
         self._clock = debt.clock
         self._read_at = float("-inf")
         self._read_took = 0.0
+        self._seen: SeenServer | None = None
+        self._noted: SeenServer | None = None
+        """As it was noted for all, while this worker does that."""
 
     async def look(self, share: Share) -> float:
         """Probe, count or settle, whatever is due; returns in how many seconds to look again."""
         debt = self.debt
         if not share.seated and debt.share.seated:
-            debt.others, self._read_at = (0, None), float("-inf")
+            debt.others, self._read_at, self._noted = (0, None), float("-inf"), None
         debt.share = share
         was_away = debt.error is not None
         try:
             if was_away:
                 await self._probe()
+            await self._watch()
             found = await self._read() if self._is_due() or (was_away and debt.others[0]) else []
             if debt.flush is not None:
                 await self._flush()
@@ -62,6 +71,36 @@ class Settler:
                 await self._read()
             return _PROBE_SECONDS
         return _LOOK_SECONDS
+
+    async def _watch(self) -> None:
+        """See whether it is still the same server; what another one may lack is owed before it is noted."""
+        debt = self.debt
+        try:
+            async with asyncio.timeout(_PROBE_SECONDS):
+                server = await debt.cache.server()
+        except TimeoutError as error:
+            late = Unreachable(f"Cache {debt.name} did not say what server it is.")
+            debt.fell(late)
+            raise late from error
+        except ReplicatorError as error:
+            debt.fell(error)
+            raise
+        if server is None:
+            return
+        now = self._clock.now()
+        seen = self._seen
+        if debt.share.seated and self._noted is None:  # a worker that is gone may have seen another one
+            seen = await debt.rows.server() or seen
+        if seen is not None:
+            remembered = debt.recent.remembers(self._clock.monotonic())
+            what = again(debt.policy.on_restore, seen.run_id, server, now - seen.at, remembered=remembered)
+            if what is not Again.NOTHING:
+                await debt.went_back(what, server.run_id)
+        self._seen = SeenServer(server.run_id, now)
+        noted = self._noted
+        if debt.share.seated and (noted is None or noted.run_id != server.run_id or now - noted.at > _NOTE_SECONDS):
+            await debt.rows.put_server(self._seen)
+            self._noted = self._seen
 
     # -- rows of others ------------------------------------------------------------------------------------------------
 
@@ -151,7 +190,8 @@ class Settler:
             debt.fell(late)
             raise late from error
         except ReplicatorError as error:
-            debt.fell(error)
+            if is_silence(error):  # else the cache answers, and what is denied is reported as this service's trouble
+                debt.fell(error)
             raise
         debt.counts.flushes += 1
         debt.counts.flushed_at = self._clock.now()

@@ -7,11 +7,13 @@ Invariant: an entry is the very bytes that Redis holds (`V:version|payload`, `T:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import assert_never
 
 from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
+from replicator.domain.cache_restores import CacheServer
 from replicator.domain.errors import ReplicatorError
 from replicator.laboratory.memory.faults import Faults
 from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
@@ -72,6 +74,8 @@ class MemoryCache:
         """How long an entry that a refresh wrote may live."""
         self.full = False
         """Whether there is no room: what a refresh would store is dropped."""
+        self.says: CacheServer | None = None
+        """What the server says of itself."""
         self.refusals: dict[str, ReplicatorError] = {}
         """Keys that may not be touched, and why."""
 
@@ -103,6 +107,12 @@ class MemoryCache:
         """The first bytes of entries."""
         async with self.faults.around("cache"):
             return [self.entries.get(key, b"")[:ENTRY_HEAD] for key in keys]
+
+    async def server(self) -> CacheServer | None:
+        """What the server says of itself, if it does."""
+        async with self.faults.around("cache"):
+            says = self.says
+            return None if says is None else replace(says, entries=len(self.entries))
 
     async def flush(self, patterns: Sequence[str] | None) -> int:
         """Drop every entry whose key matches a pattern, or everything."""

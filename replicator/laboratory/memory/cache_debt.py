@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from replicator.domain.cache_debt import OwedEntry, OwedFlush
+from replicator.domain.cache_debt import OwedEntry, OwedFlush, SeenServer
 from replicator.laboratory.memory.faults import Faults
 from replicator.ports.cache_debt import DebtPage
 
@@ -17,6 +17,7 @@ class MemoryCacheDebt:
         self.rows_per_page = 1000
         self.rows: dict[str, OwedEntry] = {}
         self.flush_row: OwedFlush | None = None
+        self.server_row: SeenServer | None = None
 
     async def put(self, entries: Sequence[OwedEntry]) -> None:
         """Make entries owed."""
@@ -37,6 +38,16 @@ class MemoryCacheDebt:
                 standing = self.rows.get(entry.row_id)
                 if standing is not None and standing.token == entry.token:
                     del self.rows[entry.row_id]
+
+    async def server(self) -> SeenServer | None:
+        """The server that was noted last."""
+        async with self.faults.around("page_debt"):
+            return self.server_row
+
+    async def put_server(self, server: SeenServer) -> None:
+        """Note the server that answers now."""
+        async with self.faults.around("put_debt"):
+            self.server_row = server
 
     async def put_flush(self, flush: OwedFlush) -> None:
         """Make a flush owed."""

@@ -1,0 +1,32 @@
+"""What is done again when a cache may have gone back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from replicator.domain.cache_restores import Again, CacheServer, OnRestore, again
+
+SERVER = CacheServer("b", 1.0, 10, logs=False)
+TOOK_OVER = replace(SERVER, uptime_seconds=100.0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "before", "server", "remembered", "what"),
+    [
+        (OnRestore.DEBT, None, SERVER, True, Again.NOTHING),
+        (OnRestore.DEBT, "b", SERVER, True, Again.NOTHING),
+        (OnRestore.DEBT, "a", replace(SERVER, entries=0), False, Again.NOTHING),
+        (OnRestore.IGNORE, "a", SERVER, True, Again.NOTHING),
+        (OnRestore.DEBT, "a", SERVER, True, Again.ALL),
+        (OnRestore.DEBT, "a", replace(SERVER, logs=True), True, Again.RECENT),
+        (OnRestore.DEBT, "a", TOOK_OVER, True, Again.RECENT),
+        (OnRestore.DEBT, "a", TOOK_OVER, False, Again.ALL),
+        (OnRestore.FLUSH, "a", TOOK_OVER, True, Again.ALL),
+    ],
+)
+def test_what_is_done_again(
+    policy: OnRestore, before: str | None, server: CacheServer, remembered: bool, what: Again
+) -> None:
+    assert again(policy, before, server, 20.0, remembered=remembered) is what
