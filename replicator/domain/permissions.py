@@ -58,6 +58,12 @@ class Resource(enum.StrEnum):
     EXPORT = "export"
     """The objects of a table's export."""
     EXPORT_BUCKET = "export bucket"
+    QUEUE = "queue"
+    """A queue that events go to, as the next four."""
+    TOPIC = "topic"
+    BUS = "bus"
+    EVENT_STREAM = "event stream"
+    DELIVERY = "delivery stream"
     LOGS = "logs"
     """The log group of a function."""
 
@@ -68,6 +74,12 @@ TAKES_NO_RESOURCE = {Resource.STREAMS: "ListStreamsTakesNoResource", Resource.TA
 
 def _dynamodb(actions: str) -> tuple[str, ...]:
     return tuple(f"dynamodb:{action}" for action in actions.split())
+
+
+def _sink(sent: str, looked_at: str) -> Mapping[Role, tuple[str, ...]]:
+    """Operators send what was parked; `check` looks."""
+    send = tuple(sent.split())
+    return {Role.WORKER: (*send, looked_at), Role.OPERATOR: send, Role.FUNCTION: send}
 
 
 _READ = "DescribeTable GetItem BatchGetItem Scan"
@@ -146,6 +158,11 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
     Resource.CONFLICT_INDEXES: {Role.OPERATOR: _dynamodb("Query")},
     Resource.EXPORT: dict.fromkeys((Role.WORKER, Role.OPERATOR), ("s3:GetObject",)),
     Resource.EXPORT_BUCKET: dict.fromkeys((Role.WORKER, Role.OPERATOR), ("s3:ListBucket",)),
+    Resource.QUEUE: _sink("sqs:SendMessage sqs:GetQueueUrl", "sqs:GetQueueAttributes"),
+    Resource.TOPIC: _sink("sns:Publish", "sns:GetTopicAttributes"),
+    Resource.BUS: _sink("events:PutEvents", "events:DescribeEventBus"),
+    Resource.EVENT_STREAM: _sink("kinesis:PutRecords", "kinesis:DescribeStreamSummary"),
+    Resource.DELIVERY: _sink("firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"),
     Resource.LOGS: {Role.FUNCTION: ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")},
 }
 

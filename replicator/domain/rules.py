@@ -58,6 +58,11 @@ class Target:
         return self.target_id.kind
 
     @property
+    def label(self) -> str:
+        """How metrics name it beside its rule: by its region, and of a sink of events by that and its name."""
+        return self.target_id.label or self.region
+
+    @property
     def parts(self) -> frozenset[str]:
         """What a record must reach to be done: every member of a mesh, or the one table or region."""
         if self.members:

@@ -63,6 +63,11 @@ class TargetId:
             return None
         return RegionId(self.name.partition(":")[0])
 
+    @property
+    def label(self) -> str | None:
+        """How metrics name it beside its rule; None of a mesh. A region has one replica, and may have many sinks."""
+        return self.name if self.kind is TargetKind.EVENTS else self.region
+
     def of_rule(self, rule: RuleName) -> TargetId:
         """The same target under another name of its rule."""
         return TargetId(rule, self.kind, self.name)

@@ -46,7 +46,7 @@ def _targets(metrics: Metrics, board: Board) -> None:
     states: Values = defaultdict(float)
     unknown: Values = defaultdict(float)
     for each in board.figures():
-        target = (str(each.target.rule), str(each.target.region))
+        target = (str(each.target.rule), str(each.target.label))
         if each.lag is not None:
             table = (str(each.stream.table), str(each.stream.region))
             lags[target] = max(lags.get(target, 0.0), each.lag)
@@ -64,7 +64,7 @@ def _targets(metrics: Metrics, board: Board) -> None:
     _set(metrics.target_shards, states)
     blocked: Values = defaultdict(float)
     for _, state in board.targets():
-        blocked[str(state.place.target.rule), str(state.place.target.region)] += state.trouble is not None
+        blocked[str(state.place.target.rule), str(state.place.target.label)] += state.trouble is not None
     _set(metrics.blocked, blocked)
 
 
@@ -85,11 +85,11 @@ def _group(metrics: Metrics, board: Board) -> None:
 
 def _shards(metrics: Metrics, board: Board) -> None:
     """Gaps and stalls; 0 is an answer, so that an alert ends."""
-    gaps: Values = {(target.rule, target.region): 0.0 for rule in board.rules for target in rule.targets}
+    gaps: Values = {(target.rule, target.label): 0.0 for rule in board.rules for target in rule.targets}
     unrepaired: Values = dict.fromkeys(gaps, 0.0)
     for target_id, number in board.open_gaps.items():
         places: list[tuple[str, str]] = (
-            [(target_id.rule, target_id.region)] if target_id.region else _sources(board, target_id.rule)
+            [(target_id.rule, target_id.label)] if target_id.label else _sources(board, target_id.rule)
         )
         for labels in places:
             unrepaired[labels] = unrepaired.get(labels, 0.0) + number
@@ -116,7 +116,7 @@ def _parked(metrics: Metrics, board: Board) -> None:
     ages: Values = {}
     for rule in board.rules:
         for rows in board.refused_by(rule):
-            labels = (rule.name, rows.to.target_id.region or rule.source)
+            labels = (rule.name, rows.to.target_id.label or rule.source)
             kept[labels] = kept.get(labels, 0.0) + rows.keys + rows.records
             ages[labels] = max(ages.get(labels, 0.0), _age(board, rows))
     _set(metrics.parked, kept)
@@ -171,4 +171,4 @@ def _sources(board: Board, rule: RuleName) -> list[tuple[str, str]]:
 
 def gap_labels(gap: Gap) -> tuple[str, str]:
     """Rule and region: of a mesh the region whose stream lost records."""
-    return gap.target_id.rule, gap.target_id.region or gap.stream.region
+    return gap.target_id.rule, gap.target_id.label or gap.stream.region

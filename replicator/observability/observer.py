@@ -61,7 +61,7 @@ class LiveObserver(ShardEvents, ServiceEvents):
     def batch_applied(self, report: BatchReport) -> None:
         """A page is durable at a target."""
         place, metrics = report.place, self._metrics
-        labels = (place.target.rule, place.target.region)
+        labels = (place.target.rule, place.target.label)
         state = self._board.state(place)
         state.pending_since, state.last_lag = None, report.lag_seconds
         state.through = latest(state.through, report.position.through)
@@ -172,12 +172,12 @@ class LiveObserver(ShardEvents, ServiceEvents):
 
     def retrying(self, place: Place, error: ReplicatorError, attempt: int) -> None:
         """A request failed and will be repeated."""
-        self._metrics.retries.labels(place.target.rule, place.target.region, type(error).__name__).inc()
+        self._metrics.retries.labels(place.target.rule, place.target.label, type(error).__name__).inc()
         self._log.debug("request_failed", target=place.target.target_id.text, error=error.message, attempt=attempt)
 
     def blocked(self, place: Place, error: ReplicatorError, key: str | None) -> None:
         """A target cannot go on."""
-        self._metrics.retries.labels(place.target.rule, place.target.region, type(error).__name__).inc()
+        self._metrics.retries.labels(place.target.rule, place.target.label, type(error).__name__).inc()
         state = self._board.state(place)
         if state.trouble is None:
             state.trouble = Trouble(error, key, self._clock.monotonic())

@@ -19,7 +19,8 @@ from replicator.checks.world import account_of, tables_by_region
 from replicator.domain.errors import ReplicatorError, TableMissing
 from replicator.domain.permissions import Resource, Role, Statement, Use, assuming, decrypting, granted
 from replicator.operations.errors import RequestRefused
-from replicator.settings import OrderedRule, VersionedRule, expanded
+from replicator.settings import AwsSink, OrderedRule, VersionedRule, expanded
+from replicator.settings.events import EventBridgeSink, FirehoseSink, KinesisSink, SnsSink, SqsSink
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -84,7 +85,7 @@ async def policies(settings: Settings, asked: Asked) -> Policies:
     notes = list(_notes(settings, asked, known))
     made = []
     for region_id in tables_by_region(settings) | {
-        region: () for rule in settings.rules for region in rule.regions_used
+        region: () for rule in settings.rules for region in (*rule.regions_used, *sorted(rule.regions_of_sinks))
     }:
         account = asked.accounts.get(region_id) or known.get(region_id, _Known()).account
         account = account or _account_of_role(settings, region_id) or asked.accounts.get("")
@@ -109,6 +110,8 @@ def _notes(settings: Settings, asked: Asked, known: Mapping[str, _Known]) -> Ite
     for region_id, what in known.items():
         if what.missing:
             yield f"{', '.join(what.missing)} in {region_id} cannot be described, so keys of theirs are not known."
+    if any(rule.regions_of_sinks for rule in settings.rules):
+        yield "Keys that encrypt queues, topics and streams of events are not looked for; see docs/events.md."
     for rule in settings.rules:
         if rule.choice is not None and rule.choice.glob is None:
             yield f"Rule {rule.name} chooses tables by tags alone, so what it needs is granted on every table."
@@ -123,6 +126,7 @@ def _uses(settings: Settings, asked: Asked, region_id: str, account: str) -> Ite
     arn = f"arn:{_partition(aws_region)}:dynamodb:{aws_region}:{account}:table/"
     for rule in settings.rules:
         yield from _of_rule(rule, region_id, arn)
+        yield from _of_sinks(rule, region_id, arn)
         if asked.function is not None and region_id in _regions_read(rule):
             yield Use(Resource.LOGS, f"{_of(arn, 'logs')}log-group:/aws/lambda/{asked.function}:*")
         if region_id == rule.regions_used[0]:
@@ -154,6 +158,30 @@ def _of_rule(rule: RuleSettings, region_id: str, arn: str) -> Iterator[Use]:
         yield Use(Resource.TABLES, "*")
         if rule.choice.tag:
             yield Use(Resource.CHOSEN_BY_TAG, f"{arn}{_pattern(rule)}")
+
+
+def _of_sinks(rule: RuleSettings, region_id: str, arn: str) -> Iterator[Use]:
+    """Where a rule's events go in a region; a queue by its URL may be another account's."""
+    if not isinstance(rule, OrderedRule):
+        return
+    for sink in rule.events:
+        if not isinstance(sink, AwsSink) or (sink.region or rule.source) != region_id:
+            continue
+        match sink:
+            case SqsSink():
+                place = _of(arn, "sqs")
+                account = sink.queue.rstrip("/").rsplit("/", 2)[-2:][0]
+                if account.isdecimal():
+                    place = ":".join([*place.split(":")[:4], account, ""])
+                yield Use(Resource.QUEUE, f"{place}{sink.place}")
+            case SnsSink():
+                yield Use(Resource.TOPIC, sink.topic)
+            case EventBridgeSink():
+                yield Use(Resource.BUS, f"{_of(arn, 'events')}event-bus/{sink.bus}")
+            case KinesisSink():
+                yield Use(Resource.EVENT_STREAM, f"{_of(arn, 'kinesis')}stream/{sink.stream}")
+            case FirehoseSink():
+                yield Use(Resource.DELIVERY, f"{_of(arn, 'firehose')}deliverystream/{sink.stream}")
 
 
 def _mesh_kind(rule: RuleSettings) -> Resource:

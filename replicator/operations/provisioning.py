@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from replicator.adapters.clients import open_caches, open_places
+from replicator.adapters.clock import SystemClock
+from replicator.adapters.sinks.opening import open_sinks
 from replicator.checks.creation import Step, initialise
 from replicator.checks.epoch_facts import epoch_facts
 from replicator.checks.identity_facts import identity_facts
 from replicator.checks.mode_facts import mode_facts
 from replicator.checks.progress_facts import progress_facts
+from replicator.checks.sink_facts import sink_facts
 from replicator.checks.survey import check
 from replicator.checks.table_choices import TableFinder
 from replicator.settings import expanded
@@ -26,6 +29,8 @@ async def look(settings: Settings) -> list[Fact]:
         known = expanded(settings, survey.tables)
         facts = [*survey.facts, *await mode_facts(known, places), *await epoch_facts(known, places)]
         facts += await identity_facts(known, places)
+        async with open_sinks(settings, places, caches, SystemClock()) as sinks:
+            facts += await sink_facts(settings, sinks)
         return [*facts, *await progress_facts(known, places)]
 
 

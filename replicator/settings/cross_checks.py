@@ -9,7 +9,7 @@ from typing import Protocol
 from pydantic import SecretStr
 
 from replicator.domain.key_templates import KeyTemplate
-from replicator.settings.events import EventSink, RedisStreamSink, WebhookSink
+from replicator.settings.events import EventSink, RedisStreamSink, WebhookSink, signing_key
 from replicator.settings.rules import OrderedRule, RuleSettings
 from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable
@@ -158,6 +158,11 @@ def _sink_problems(settings: Configured, rule: RuleSettings, path: str) -> Itera
         if isinstance(sink, WebhookSink) and sink.secret not in settings.secrets:
             known = ", ".join(settings.secrets) or "none is configured"
             yield f"{where}.secret: {sink.secret!r} is not one of secrets ({known})"
+        elif isinstance(sink, WebhookSink):
+            try:
+                signing_key(settings.secrets[sink.secret])
+            except ValueError as error:
+                yield f"secrets.{sink.secret}: {error}"
 
 
 def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list[str]:

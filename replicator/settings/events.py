@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import binascii
 from abc import abstractmethod
+from base64 import b64decode
 from datetime import timedelta
 from ipaddress import ip_address
 from typing import Annotated, Literal, Self
@@ -14,6 +16,9 @@ from replicator.settings.filters import FilterSettings
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName
 
 _ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128)]
+
+
+_KEY_MARK = "whsec_"
 
 
 class _Sink(Frozen):
@@ -129,6 +134,21 @@ def _is_private(host: str) -> bool:
         return not ip_address(host).is_global
     except ValueError:
         return False
+
+
+def signing_key(secret: SecretStr) -> bytes:
+    """The key that a secret stands for: what `whsec_` is followed by in base64, else its bytes.
+
+    ValueError when it is empty or no base64; its text is in no error.
+    """
+    text = secret.get_secret_value()
+    try:
+        key = b64decode(text.removeprefix(_KEY_MARK), validate=True) if text.startswith(_KEY_MARK) else text.encode()
+    except binascii.Error:
+        raise ValueError("must be base64 behind whsec_") from None
+    if not key:
+        raise ValueError("must not be empty")
+    return key
 
 
 class WebhookSink(_Sink):

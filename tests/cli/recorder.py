@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import parse_qs
 
 from tests.cli.proxy import serving
 
@@ -38,11 +39,14 @@ class Recorder:
     _streams: dict[str, str] = field(default_factory=dict)
 
     def take(self, headers: Mapping[str, str], sent: bytes, answered: bytes) -> None:
-        operation = headers.get("X-Amz-Target", "").rpartition(".")[2] or "GetCallerIdentity"
+        operation = headers.get("X-Amz-Target", "").rpartition(".")[2] or _queried(sent)
         if operation in _WITHOUT_PERMISSION:
             return
-        scope = re.search(r"Credential=[^/]+/\d+/([a-z0-9-]+)/", headers.get("Authorization", ""))
+        scope = re.search(r"Credential=[^/]+/\d+/([a-z0-9-]+)/([a-z]+)/", headers.get("Authorization", ""))
         assert scope is not None, operation
+        if scope[2] in _SINKS:
+            self.asked.add(_of_sink(scope[1], scope[2], operation, sent))
+            return
         request = json.loads(sent)
         if operation in {"GetShardIterator", "GetRecords"}:
             stream = request.get("StreamArn") or self._streams[request["ShardIterator"]]
@@ -54,6 +58,33 @@ class Recorder:
         self.asked |= {
             Asked(scope[1], f"dynamodb:{action}", resource) for action, resource in _needed(operation, request)
         }
+
+
+def _queried(sent: bytes) -> str:
+    return parse_qs(sent.decode()).get("Action", ["GetCallerIdentity"])[0]
+
+
+def _of_sink(region: str, service: str, operation: str, sent: bytes) -> Asked:
+    """A call of a service that takes events; its batch calls need the permission of single ones."""
+    request: dict[str, Any] = (
+        {name: one for name, (one,) in parse_qs(sent.decode()).items()} if service == "sns" else json.loads(sent)
+    )
+    if operation == "PutEvents":
+        request = {"Name": request["Entries"][0]["EventBusName"] if request["Entries"] else ""}
+    place = next(str(request[name]) for name in _PLACES if name in request)
+    ending = place.rpartition("/")[2].rpartition(":")[2]
+    return Asked(region, f"{service}:{_SINGLE.get(operation, operation)}", f"{_SINKS[service]}{ending or '*'}")
+
+
+_SINKS = {
+    "sqs": "",
+    "sns": "",
+    "events": "event-bus/",
+    "kinesis": "stream/",
+    "firehose": "deliverystream/",
+}
+_PLACES = ("QueueUrl", "QueueName", "TopicArn", "StreamName", "DeliveryStreamName", "Name")
+_SINGLE = {"SendMessageBatch": "SendMessage", "PublishBatch": "Publish"}
 
 
 def _needed(operation: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

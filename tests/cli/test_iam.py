@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import secrets
@@ -13,6 +14,7 @@ from typing import Any
 
 import hcl2
 import pytest
+from aiobotocore.session import AioSession
 
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.servers import MiniStack
@@ -20,6 +22,7 @@ from tests.cli.daemons import running, wait_until
 from tests.cli.recorder import Asked, Recorder, recording
 from tests.cli.test_parked import NO_ROOM
 from tests.cli.worlds import REGIONS, World
+from tests.event_consumers import aws_consumers
 
 pytestmark = pytest.mark.servers
 
@@ -253,3 +256,38 @@ def test_what_a_policy_is_asked_for_is_judged_before_the_world_is(
 ) -> None:
     answer = World("http://127.0.0.1:1", "redis://127.0.0.1:1", "1", tmp_path).run("iam", *arguments)
     assert (answer.code, words in answer.said) == (code, True), answer.said
+
+
+def test_a_worker_is_granted_what_it_asks_of_sinks_of_events(recorded: World, recorder: Recorder) -> None:
+    events = asyncio.run(_places_of_events(recorded))
+    recorded.config["rules"] = [{"name": "orders", "table": "orders", "source": "us", "events": events}]
+    assert recorded.run("init", "--enable-streams").code == 0
+    recorder.asked.clear()
+    assert recorded.run("check").code == 0
+    with running(recorded):
+        put(recorded, "us", "orders", 1)
+        wait_until(lambda: len(of_sinks(recorder.asked)) >= 11, "events are not sent")
+    assert of_sinks(recorder.asked) == of_sinks(granted(recorded, "worker"))
+
+
+async def _places_of_events(world: World) -> list[dict[str, Any]]:
+    """One place of each service."""
+
+    def client(service: str) -> Any:
+        create: Any = AioSession().create_client
+        return create(
+            service,
+            region_name=REGIONS["us"],
+            endpoint_url=world.endpoint_url,
+            aws_access_key_id=world.account,
+            aws_secret_access_key="any",
+        )
+
+    consumers = aws_consumers(client)
+    kinds = ("sqs", "sns", "eventbridge", "kinesis", "firehose")
+    return [await consumers[kind].create(f"changes-{secrets.randbelow(10**6)}") for kind in kinds]
+
+
+def of_sinks(some: set[Asked]) -> set[Asked]:
+    """A call without entries, by which `check` sees whether sending is denied, names no bus."""
+    return {one for one in some if not one.action.startswith("dynamodb:") and not one.resource.endswith("*")}

@@ -145,6 +145,19 @@ def test_a_full_cache_is_counted_and_logged_once_a_minute(sight: Sight) -> None:
     assert sight.value("cache_unstored_refreshes_total", rule="orders", region="eu") == 4
 
 
+def test_sinks_of_one_region_and_the_replica_there_have_samples_of_their_own(sight: Sight) -> None:
+    queue, topic = (Target(RULE, EU, None, sink=name) for name in ("sqs:orders", "sns:orders"))
+    for number, target in enumerate((EU_TARGET, queue, topic)):
+        sight.observer.batch_applied(
+            BatchReport(Place(sight.us, SHARD, target), number, 0, 0, {}, 0, {}, 0, 0, 0, AT_10, 0.0, 0.01)
+        )
+    sight.observer.blocked(Place(sight.us, SHARD, topic), Unreachable("It is away."), None)
+    regions = ("eu", "eu:sqs:orders", "eu:sns:orders")
+    counted = [sight.value("records_total", rule="orders", region=region) for region in regions]
+    blocked = [sight.value("blocked_targets", rule="orders", region=region) for region in regions]
+    assert (counted, blocked) == ([0, 1, 2], [0, 0, 1])
+
+
 # -- two regions with one ARN --------------------------------------------------------------------------------------
 
 

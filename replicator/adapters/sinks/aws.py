@@ -12,6 +12,7 @@ from typing import Any
 from botocore.exceptions import ClientError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, translate
+from replicator.adapters.sinks.aws_looks import LOOKS, Look
 from replicator.adapters.sinks.aws_services import Failure, Service
 from replicator.adapters.sinks.encoding import Batch, Encoded
 from replicator.domain.errors import (
@@ -134,6 +135,23 @@ class AwsSink:
             else:
                 self._address = self._name
         return self._address
+
+    async def look(self) -> Look:
+        """What the service says about the place; raises why it says nothing, or denies sending."""
+        action, ask = LOOKS[self._service.client]
+        try:
+            found = await ask(self._client, await self.address())
+        except CLIENT_ERRORS as error:
+            raise self._translated(error, f"{action} of {self._where}") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise Unreachable(f"{action} of {self._where} got an answer that is not one of this service.") from error
+        try:
+            await self._call(())
+        except (AccessRefused, SinkMissing):
+            raise
+        except ReplicatorError:
+            return found  # it found the call empty
+        return found
 
     def _translated(self, error: Exception, what: str) -> ReplicatorError:
         made = translate(error, what)

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.sinks.aws import AwsSink as ServiceSink
 from replicator.adapters.sinks.aws_services import SERVICES
-from replicator.domain.errors import ConfigurationInvalid
 from replicator.settings import AwsSink, OrderedRule, RedisStreamSink, WebhookSink
 from replicator.settings.compiled_rules import event_shape
+from replicator.settings.events import signing_key
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -78,16 +78,9 @@ def address(sink: EventSink) -> str:
 
 
 async def _webhook(settings: Settings, sink: WebhookSink, where: str, stack: AsyncExitStack, clock: Clock) -> Sink:
-    from replicator.adapters.sinks.signatures import key_of
     from replicator.adapters.sinks.webhook import WebhookSink as Webhook
     from replicator.adapters.sinks.webhook import open_session
 
-    try:
-        key = key_of(settings.secrets[sink.secret].get_secret_value())
-    except ValueError as error:
-        raise ConfigurationInvalid(
-            f"secrets.{sink.secret} {error}.", advice="Write whsec_ and the key in base64, or any other text."
-        ) from error
     session = open_session(
         connections=sink.concurrency,
         connect_seconds=settings.apply.connect_timeout.total_seconds(),
@@ -99,7 +92,7 @@ async def _webhook(settings: Settings, sink: WebhookSink, where: str, stack: Asy
         session,
         sink.url.get_secret_value(),
         where=where,
-        key=key,
+        key=signing_key(settings.secrets[sink.secret]),
         shape=event_shape(sink),
         at_once=sink.concurrency,
         clock=clock,

@@ -21,6 +21,9 @@ class Streams(Protocol):
     ) -> Sequence[ReplicatorError | None]:
         """Add entries in their order, and what became of each; raises what kept all of them from being added."""
 
+    async def holds(self, key: str) -> str:
+        """The type of what a key holds: `none` when there is nothing."""
+
 
 class RedisStreamSink:
     """One stream."""
@@ -49,3 +52,7 @@ class RedisStreamSink:
                 for each, answer in zip(part, answers, strict=True):
                     batch.answers[each.place] = answer
         return batch.answers
+
+    async def held(self) -> str:
+        """The type of what its key holds now."""
+        return await self._server.holds(self._stream)

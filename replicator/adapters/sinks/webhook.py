@@ -97,6 +97,19 @@ class WebhookSink:
             batch.answers[each.place] = await self._post(each.body, headers)
         return batch.answers
 
+    async def reached(self) -> None:
+        """Raise why no server answers there; nothing is sent to it but the question what it can do."""
+        try:
+            async with self._session.options(self._url, allow_redirects=False) as answer:
+                await answer.content.read(_ANSWER_BYTES)
+        except (aiohttp.ClientError, OSError, TimeoutError) as failure:
+            raise self._silent(failure) from failure
+
+    def _silent(self, failure: Exception) -> Unreachable:
+        why = failure.os_error if isinstance(failure, aiohttp.ClientConnectorError) else None
+        said = type(failure).__name__ if why is None else f"{type(failure).__name__}: {why.strerror or why}"
+        return Unreachable(f"{self._where} got no answer ({said}).")
+
     async def _post(self, body: bytes, headers: dict[str, str]) -> ReplicatorError | None:
         wait = self._not_before - self._clock.monotonic()
         if wait > 0:
@@ -106,9 +119,7 @@ class WebhookSink:
                 await answer.content.read(_ANSWER_BYTES)
                 status, retry_after = answer.status, answer.headers.get("retry-after", "")
         except (aiohttp.ClientError, OSError, TimeoutError) as failure:
-            why = failure.os_error if isinstance(failure, aiohttp.ClientConnectorError) else None
-            said = type(failure).__name__ if why is None else f"{type(failure).__name__}: {why.strerror or why}"
-            return Unreachable(f"{self._where} got no answer ({said}).")
+            return self._silent(failure)
         error = judged(status, self._where)
         if isinstance(error, Throttled):
             self._not_before = self._clock.monotonic() + _seconds(retry_after, self._clock.now())

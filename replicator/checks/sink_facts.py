@@ -1,0 +1,71 @@
+"""Facts about sinks of events: whether they are there, let events in, and keep the order of an item's events."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from replicator.adapters.sinks.aws import AwsSink
+from replicator.adapters.sinks.aws_services import SERVICES
+from replicator.adapters.sinks.opening import shown, sinks_of
+from replicator.adapters.sinks.redis_stream import RedisStreamSink
+from replicator.adapters.sinks.webhook import WebhookSink
+from replicator.checks.facts import Fact, failed, ok, warning, wrong
+from replicator.domain.errors import ReplicatorError
+
+if TYPE_CHECKING:
+    from replicator.adapters.sinks.aws_looks import Look
+    from replicator.adapters.sinks.opening import SinkId
+    from replicator.ports.targets import Sink
+    from replicator.settings import Settings
+
+_FREE = frozenset({"none", "stream"})
+
+
+async def sink_facts(settings: Settings, sinks: Mapping[SinkId, Sink]) -> list[Fact]:
+    """Everything about every sink that is opened; no event is sent."""
+    wanted = sinks_of(settings)
+    found = await asyncio.gather(
+        *(_facts(sink, wanted[name][1].to, f"sink {shown(*wanted[name])}") for name, sink in sinks.items())
+    )
+    return [fact for facts in found for fact in facts]
+
+
+async def _facts(sink: Sink, to: str, subject: str) -> list[Fact]:
+    try:
+        match sink:
+            case AwsSink():
+                return list(_judged(await sink.look(), to, subject))
+            case RedisStreamSink():
+                return [_key(await sink.held(), subject)]
+            case WebhookSink():
+                await sink.reached()
+                return [ok(subject, "answers", "No event was sent to it.")]
+    except ReplicatorError as error:
+        return [failed(subject, "answers", error)]
+    raise AssertionError(sink)
+
+
+def _judged(found: Look, to: str, subject: str) -> Iterator[Fact]:
+    if found.trouble:
+        yield wrong(subject, "exists", f"The {subject} {found.trouble}.", "Wait until it is ACTIVE.")
+        return
+    yield ok(subject, "exists", "Sending to it is not denied; no event was sent.")
+    if not found.ordered:
+        yield warning(
+            subject, "order", f"The {subject} keeps no order, so events of an item may arrive in any.",
+            "Compare time and id at the consumer, or use a queue or topic whose name ends in .fifo, or a stream.",
+        )  # fmt: skip
+    longest = SERVICES[to].event_bytes
+    if found.longest is not None and found.longest < longest:
+        yield warning(
+            subject, "size", f"The {subject} takes {found.longest:,} bytes at most; longer events are parked.",
+            "Raise its MaximumMessageSize, or let it show fewer attributes.",
+        )  # fmt: skip
+
+
+def _key(held: str, subject: str) -> Fact:
+    if held in _FREE:
+        return ok(subject, "exists", "There is none yet; the first event makes it." if held == "none" else "")
+    return wrong(subject, "exists", f"The key of the {subject} holds a {held}, no stream.", "Name another key.")

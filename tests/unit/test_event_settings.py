@@ -1,0 +1,96 @@
+"""Sinks of events as the configuration writes them: what is refused, and whose identity a sink has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from replicator.domain.targets import TargetKind
+from replicator.settings import Settings
+from replicator.settings.compiled_rules import rules_of
+from replicator.settings.events import signing_key
+
+HOOK = {"to": "webhook", "url": "https://hooks.example.com/path", "secret": "hook"}
+
+
+def settings(*events: dict[str, Any], secret: str = "any text", **rule: Any) -> Settings:
+    return Settings.model_validate(
+        {
+            "group": "test",
+            "regions": {"us": {"region": "us-east-1"}, "eu": {"region": "eu-west-1"}},
+            "coordination": {"region": "us"},
+            "secrets": {"hook": secret},
+            "caches": {"main": {"region": "eu", "url": "redis://127.0.0.1:1"}},
+            "rules": [{"name": "orders", "table": "orders", "source": "us", "events": list(events), **rule}],
+        }
+    )
+
+
+def test_sinks_are_targets_named_by_kind_and_place_in_their_region() -> None:
+    (rule,) = rules_of(
+        settings(
+            {"to": "sqs", "queue": "https://sqs.us-east-1.amazonaws.com/111122223333/orders.fifo"},
+            {"to": "sns", "topic": "arn:aws:sns:eu-west-1:111122223333:orders", "region": "eu"},
+            {"to": "redis_stream", "cache": "main", "stream": "orders:changes"},
+            HOOK,
+            {**HOOK, "name": "second"},
+            {"to": "eventbridge"},
+        )
+    )
+    assert [target.target_id.text for target in rule.targets] == [
+        "orders/events/us:sqs:orders.fifo",
+        "orders/events/eu:sns:orders",
+        "orders/events/eu:redis_stream:orders:changes",
+        "orders/events/us:webhook:hooks.example.com",
+        "orders/events/us:second",
+        "orders/events/us:eventbridge:default",
+    ]
+    assert {target.kind for target in rule.targets} == {TargetKind.EVENTS}
+
+
+@pytest.mark.parametrize(
+    ("events", "sentence"),
+    [
+        ([], "has neither replicas nor caches nor events"),
+        ([HOOK, HOOK], "is there twice; give it a name of its own"),
+        ([{"to": "sqs", "queue": "a b"}], "queue"),
+        ([{"to": "sqs", "queue": "orders", "region": "ap"}], "region 'ap' is not one of regions (us, eu)"),
+        ([{"to": "sns", "topic": "orders"}], "topic"),
+        ([{"to": "redis_stream", "cache": "other", "stream": "s"}], "'other' is not one of caches (main)"),
+        ([{**HOOK, "secret": "other"}], "'other' is not one of secrets (hook)"),
+        ([{**HOOK, "url": "http://hooks.example.com"}], "unless it sets allow_private: true"),
+        ([{**HOOK, "url": "https://10.0.0.1/"}], "unless it sets allow_private: true"),
+        ([{**HOOK, "url": "https://[::1]/"}], "unless it sets allow_private: true"),
+        ([{**HOOK, "url": "https://localhost/"}], "unless it sets allow_private: true"),
+        ([{**HOOK, "url": "https://user:hidden@example.com"}], "must not contain a user or a password"),
+        ([{**HOOK, "url": "ftp://hidden.example.com"}], "must be a URL"),
+        ([{**HOOK, "url": "https://example.com:x/hidden"}], "must be a URL"),
+        ([{"to": "pigeon"}], "does not match any of the expected tags"),
+    ],
+)
+def test_what_cannot_be_is_refused_and_no_secret_is_told(events: list[dict[str, Any]], sentence: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings(*events)
+    said = " ".join(error["msg"] + str(error["loc"]) for error in caught.value.errors())
+    assert sentence in said
+    assert "hidden" not in said
+
+
+def test_a_private_address_is_let_in_when_that_is_said() -> None:
+    (rule,) = rules_of(settings({**HOOK, "url": "http://127.0.0.1:8080/", "allow_private": True}))
+    assert [target.sink for target in rule.targets] == ["webhook:127.0.0.1:8080"]
+
+
+@pytest.mark.parametrize("secret", ["whsec_###", "whsec_", ""])
+def test_a_secret_that_is_no_key_is_refused_without_its_text(secret: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        settings(HOOK, secret=secret)
+    assert "secrets.hook: must" in caught.value.errors()[0]["msg"]
+    assert "###" not in caught.value.errors()[0]["msg"]
+
+
+def test_a_key_is_base64_behind_its_mark_or_the_text_itself() -> None:
+    assert signing_key(SecretStr("whsec_aGVsbG8=")) == b"hello"
+    assert signing_key(SecretStr("hello")) == b"hello"
