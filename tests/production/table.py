@@ -5,6 +5,8 @@ from __future__ import annotations
 from tests.production import (
     away,
     away_mutants,
+    events,
+    events_mutants,
     groups,
     held,
     held_mutants,
@@ -62,4 +64,7 @@ FAILURES = (
     Failure(38, "away_longer_than_tombstones", away.away_for_longer_than_tombstones_live, away_mutants.OVERDUE),
     Failure(37, "replica_created_anew", held.replica_created_anew, held_mutants.CREATED_ANEW),
     Failure(37, "stream_that_shows_too_little", held.stream_that_shows_too_little, held_mutants.SHOWS_TOO_LITTLE),
+    Failure(39, "part_of_a_call_lost_or_overtaken", events.partial_failures, events_mutants.PARTIAL),
+    Failure(39, "refused_event_that_is_lost", events.refused_event, events_mutants.REFUSED),
+    Failure(39, "sink_away_that_is_passed_over", events.sink_away, events_mutants.AWAY),
 )

@@ -4,7 +4,7 @@ Users write while shards roll, split, merge and are listed late, and iterators e
 (their requests stay on the wire and land later), suspended, stopped and started; every port fails before or behind its
 effect, throttles and dawdles; readers fill the caches throughout. Watched all the time: no checkpoint passes an
 effect, no child is begun before its parent's end, no cache entry is older than what a checkpoint covers. At the end
-everything must be identical.
+everything must be identical, and a sink of events has every change of every key in order.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from random import Random
 import pytest
 
 from replicator.domain.cache_keys import CacheVerb
-from replicator.domain.identifiers import ShardId
+from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.image import unreserved
 from replicator.domain.modes.requests import Request, Response
 from replicator.domain.progress import END
 from replicator.domain.records import ChangeRecord, ItemKey
-from replicator.domain.targets import TargetId
+from replicator.domain.rules import Target
+from replicator.domain.targets import TargetId, TargetKind
 from replicator.domain.versions import ordered_version
 from replicator.engine import waiting as pacing
 from replicator.engine.limits import Limits
@@ -38,7 +39,7 @@ from replicator.laboratory.memory import (
     value_entry,
 )
 from replicator.ports.targets import Fence
-from tests.engine.world import AP, CA, EU, Process, World, cache_rule, key_of, rule, short, target, until
+from tests.engine.world import AP, CA, EU, US, Process, World, cache_rule, key_of, rule, target, until
 from tests.seeds import seeds
 
 FEW, SEEDS = 3, 12
@@ -50,7 +51,7 @@ RULES = (
         target("orders", EU, cache_rule("eu_main", EU)),
         target("orders", AP, cache_rule("ap_main", AP, CacheVerb.REFRESH)),
     ),
-    rule("copies", target("copies", CA)),
+    rule("copies", target("copies", CA), Target(RuleName("copies"), US, None, sink="sqs:copies")),
 )
 TARGETS = {each.target_id: each for chosen in RULES for each in chosen.targets}
 CACHES = {"eu_main": EU, "ap_main": AP}
@@ -111,6 +112,8 @@ class History:
             world.registry.faults,
             world.coordination.faults,
             world.membership.faults,
+            world.sink.faults,
+            world.sink.entries,
         ]
 
     def trouble(self, faults: Faults) -> None:
@@ -245,6 +248,11 @@ class History:
                 )
 
     def no_checkpoint_passes_an_effect(self, target_id: TargetId, covered: list[ChangeRecord]) -> None:
+        if target_id.kind is TargetKind.EVENTS:
+            seen = {int(event.id.rpartition("/")[2]) for event in self.world.sink.taken}
+            missing = [record.sequence for record in covered if record.number not in seen]
+            assert not missing, f"the checkpoint of {target_id} covers {missing}, which the sink did not take"
+            return
         region = self.world.regions[TARGETS[target_id].region]
         for record in covered:
             assert _version_at(region, record.key) >= self.version(record), (
@@ -267,11 +275,24 @@ class History:
     def applied_everywhere(self) -> bool:
         shards = self.world.streams._shards[self.world.ref.arn]
         return all(self.world.same(region) for region in (EU, AP, CA)) and all(
-            self.world.stored(shard_id, short(target_id)) in {"SHARD_END", held.records[-1].sequence}
+            self.world.stored(shard_id, target_id) in {"SHARD_END", held.records[-1].sequence}
             for shard_id, held in shards.items()
             if held.records
             for target_id in TARGETS
         )
+
+    def events_came_in_order(self) -> None:
+        """Every change of every key, first seen in the order of its changes."""
+        seen = dict.fromkeys(int(event.id.rpartition("/")[2]) for event in self.world.sink.taken)
+        records = [record for shard in self.world.streams._shards[self.world.ref.arn] for record in self.records(shard)]
+        keys = {record.number: record.key for record in records}
+        wanted: dict[ItemKey, list[int]] = {}
+        came: dict[ItemKey, list[int]] = {}
+        for number in sorted(keys):
+            wanted.setdefault(keys[number], []).append(number)
+        for number in seen:
+            came.setdefault(keys[number], []).append(number)
+        assert came == wanted
 
     def caches_are_coherent(self) -> None:
         for name, region in CACHES.items():
@@ -320,6 +341,7 @@ async def test_whatever_happens_replicas_become_identical_and_no_checkpoint_pass
         await until(history.applied_everywhere, within=120)
         history.check()
         history.caches_are_coherent()
+        history.events_came_in_order()
         fills = history.fills
         reading = [asyncio.ensure_future(readers) for readers in history.all_readers()]
         await asyncio.wait(reading, timeout=30)
