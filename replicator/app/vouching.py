@@ -166,11 +166,15 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
         )
     if orphans:
         log.warning("orphaned_progress", rules=orphans, table=rule.table, region=rule.source)
-    shape = next(shape_of(other) for other in premises.settings.rules if other.name == rule.name)
-    changed = [target for target in rule.targets if await premises.registry.note_shape(stream, target, shape)]
+    written = next(other for other in premises.settings.rules if other.name == rule.name)
+    changed = [
+        target
+        for target in rule.targets
+        if await premises.registry.note_shape(stream, target, shape_of(premises.settings, written, target))
+    ]
     if changed:
         reason = (
-            "The filter or a key template changed, and existing items are not evaluated again by themselves:"
+            "The filter, a transform or a key template changed, and existing items are not judged again by themselves:"
             f" `replicator verify {rule.name}` names what differs, `replicator repair {rule.name}` mends it."
         )
         log.warning("rule_changed", rule=rule.name, reason=reason)

@@ -33,6 +33,7 @@ def ordered_facts(world: World, rule: OrderedRule, index: int, *, thorough: bool
             continue
         yield from _distinct(rule, source, replica, subject, f"rules[{index}].replicas[{n}]")
         yield _same_keys(rule, source, replica, subject, region)
+        yield from _transformed(rule, n, source, subject, f"rules[{index}].replicas[{n}].transform")
         yield index_fact(replica, region, {f"the source {rule.table_name} in {rule.source}": source})
         yield _data(rule, source, replica, subject)
         if thorough:
@@ -71,6 +72,24 @@ def _cache_keys(rule: OrderedRule, source: Table, index: int) -> Iterator[Fact]:
             return
     if refreshed:
         yield ok(subject, name, "every refreshed entry belongs to one item.")
+
+
+def _transformed(rule: OrderedRule, n: int, source: Table, subject: str, path: str) -> Iterator[Fact]:
+    """Whether a transform leaves the key alone; a changed one would make two items of one, or lose one."""
+    transform = rule.replicas[n].transform
+    if transform is None:
+        return
+    touched = [name for name, _ in source.keys if name in transform.touched]
+    if touched:
+        yield wrong(
+            subject,
+            "transform",
+            f"{path} changes {', '.join(touched)} of the primary key of {rule.table_name} in {rule.source}"
+            f" ({shown(source.keys)}), which stays as it is.",
+            "Leave attributes of the key out of the transform.",
+        )
+    else:
+        yield ok(subject, "transform", "it leaves the key alone.")
 
 
 def _distinct(rule: OrderedRule, source: Table, replica: Table, subject: str, path: str) -> Iterator[Fact]:

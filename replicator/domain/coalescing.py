@@ -11,6 +11,7 @@ from replicator.domain.image import same_content, unreserved
 from replicator.domain.modes.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
+from replicator.domain.transforms import Transform, shaped, shaped_if_it_can_be
 from replicator.domain.versions import version_of
 
 
@@ -95,10 +96,11 @@ def coalesce(records: Iterable[ChangeRecord]) -> list[Run]:
     return [Run(key, in_order(group), ties(group)) for key, group in by_key.items()]
 
 
-def plan_run(rule: Rule, run: Run, generation: int) -> Change | None:
+def plan_run(rule: Rule, run: Run, generation: int, transform: Transform | None = None) -> Change | None:
     """The one change that these records amount to for a replica; None when the rule lets none of them pass.
 
     Every record is judged by itself (so the result does not depend on batches); the last one that passes decides.
+    `transform` is that of the replica, behind the filter.
     """
     decided: tuple[Action, ChangeRecord] | None = None
     was_in = False
@@ -113,12 +115,15 @@ def plan_run(rule: Rule, run: Run, generation: int) -> Change | None:
     if decided is None:
         return None
     action, record = decided
+    old, new = run.records[0].old, None
+    if action is Action.PUT and record.new is not None:
+        new = shaped(transform, run.key, unreserved(record.new))
     return Change(
         action=action,
         key=run.key,
         version=version_of(rule.epoch, generation, record.rank),
-        old=run.records[0].old,
-        new=unreserved(record.new) if action is Action.PUT and record.new is not None else None,
+        old=old if transform is None else shaped_if_it_can_be(transform, run.key, old) or old,
+        new=new,
         source=rule.source,
         created_at=record.created_at,
     )

@@ -154,7 +154,7 @@ def _raw(image: Image) -> dict[str, msgspec.Raw]:
 
 
 def _normal(raw: msgspec.Raw) -> list[Any]:
-    return _canonical_value(msgspec.json.decode(raw))
+    return canonical_value(msgspec.json.decode(raw))
 
 
 def content_hash(image: Image) -> str:
@@ -163,10 +163,11 @@ def content_hash(image: Image) -> str:
 
 
 def _canonical_map(attributes: dict[str, dict[str, Any]]) -> list[Any]:
-    return [[name, _canonical_value(attributes[name])] for name in sorted(attributes)]
+    return [[name, canonical_value(attributes[name])] for name in sorted(attributes)]
 
 
-def _canonical_value(typed: dict[str, Any]) -> list[Any]:
+def canonical_value(typed: dict[str, Any]) -> list[Any]:
+    """A typed value in the form that equal values have."""
     ((kind, value),) = typed.items()
     match kind:
         case "N":
@@ -176,7 +177,7 @@ def _canonical_value(typed: dict[str, Any]) -> list[Any]:
         case "SS" | "BS":
             return [kind, sorted(value)]
         case "L":
-            return [kind, [_canonical_value(element) for element in value]]
+            return [kind, [canonical_value(element) for element in value]]
         case "M":
             return [kind, _canonical_map(value)]
         case _:

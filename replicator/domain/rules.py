@@ -16,6 +16,7 @@ from replicator.domain.modes.active_active.mesh import ActivePolicy
 from replicator.domain.modes.ordered import OrderedPolicy
 from replicator.domain.modes.versioned.ranks import VersionAttribute
 from replicator.domain.targets import TargetId, TargetKind, events_id, mesh_id, replica_id, source_caches_id
+from replicator.domain.transforms import Transform
 
 Members = tuple[tuple[RegionId, TableName], ...]
 """The regions of a mesh with their tables, by region."""
@@ -28,7 +29,8 @@ class Target:
     `sink` is the name of a sink of events, which has neither table nor caches.
 
     In a mesh the region is the home region, whose stream is read, and `members` are all of its regions: a record is
-    done only when every one of them has answered. They follow from the rule, which sets them.
+    done only when every one of them has answered. They follow from the rule, which sets them. `transform`: how items at
+    a replica differ from the source's.
     """
 
     rule: RuleName
@@ -37,6 +39,7 @@ class Target:
     caches: tuple[CacheRule, ...] = ()
     members: Members = ()
     sink: str | None = None
+    transform: Transform | None = None
     target_id: TargetId = field(init=False)
     """Identity of this target's progress on a stream."""
 

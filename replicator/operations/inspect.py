@@ -11,7 +11,9 @@ from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.owed_keys import owed_keys
 from replicator.checks.described_tables import Table, describe
+from replicator.domain.copying.contents import wanted
 from replicator.domain.errors import PoisonRecord, ReplicatorError, Unreachable
+from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.owed_keys import OwedFor, OwedTo, row_id
 from replicator.domain.versions import STAMP
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from replicator.domain.filters import Filter
     from replicator.domain.records import ItemKey
     from replicator.domain.rules import Rule
+    from replicator.domain.transforms import Transform
     from replicator.settings import RuleSettings, Settings
 
 _ITEMS = {"source", "replica", "region"}
@@ -120,15 +123,18 @@ async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, P
     )
     source = items[0]
     if isinstance(source, Unreachable):
-        copies, wanted = [unreachable("source", rule.source, rule.table_name, source)], None
+        copies = [unreachable("source", rule.source, rule.table_name, source)]
     else:
         copies = [ItemCopy("source", rule.source, rule.table_name, _presence(source), None, source)]
-        wanted = _wanted(settings, rule, source)
+    made = rule_per_source(settings, rule)[0]
+    transforms = {target.region: target.transform for target in made.targets}
     for (region, table), item, tombstone in zip(rule.replica_tables, items[1:], tombstones, strict=True):
         if isinstance(item, Unreachable):
             copies.append(unreachable("replica", region, table, item))
         else:
-            same = None if isinstance(source, Unreachable) else digest(item) == digest(wanted)
+            same = None
+            if not isinstance(source, Unreachable):
+                same = digest(item) == digest(_wanted(made, source, key, transforms.get(RegionId(region))))
             version = item.stamp if item else None
             copies.append(ItemCopy("replica", region, table, _presence(item), version, item, same))
         if isinstance(tombstone, Unreachable):
@@ -178,9 +184,9 @@ def _presence(item: Image | None) -> str:
     return "absent" if item is None else "present"
 
 
-def _wanted(settings: Settings, rule: RuleSettings, source: Image | None) -> Image | None:
-    """What the replicas should hold: the source's item, unless the rule's filter keeps it out."""
+def _wanted(rule: Rule, source: Image | None, key: ItemKey, transform: Transform | None) -> Image | None:
+    """What a replica should hold: the source's item as it is transformed, unless the rule's filter keeps it out."""
     try:
-        return source if _filter(settings, rule).matches(source) else None
+        return wanted(rule, source, key, transform)
     except PoisonRecord:  # the filter cannot judge it, so its shard does not progress
         return source

@@ -24,7 +24,7 @@ from replicator.domain.records import ItemKey, item_key
 from replicator.domain.versions import STAMP
 from replicator.operations.conflict_entries import ConflictEntries
 from replicator.operations.item_region import item_in, region_of, tombstone_in
-from replicator.settings.rules import ActiveRule, VersionedRule
+from replicator.settings.rules import ActiveRule, OrderedRule, VersionedRule
 
 if TYPE_CHECKING:
     from replicator.operations.group import Group
@@ -83,6 +83,7 @@ async def plan(group: Group, request: PromotionRequest) -> Promotion:
                 f"The loser's image {what}, so it cannot be written again.",
                 advice="Write the item by hand; `replicator conflicts show` shows what is left of it.",
             )
+    _refuse_transformed(rule, entry)
     stamp = rule.stamp if isinstance(rule, ActiveRule) else STAMP
     port = region_of(group.settings, group.places[region], table)
     key = item_key(msgspec.json.encode(entry["key"]))
@@ -108,6 +109,18 @@ def _rule(settings: Settings, entry: dict[str, Any], name: str | None) -> RuleSe
         f"The entry is one of rule {entry.get('rule')}, which is not configured.",
         advice="Add the rule, or write the item by hand: `replicator conflicts show` has it.",
     )
+
+
+def _refuse_transformed(rule: RuleSettings, entry: dict[str, Any]) -> None:
+    """What a replica held is not what its source would hold."""
+    replicas = rule.replicas if isinstance(rule, OrderedRule) else ()
+    for replica in replicas:
+        if replica.transform is not None and replica.region == entry.get("loser_region"):
+            raise PromotionRefused(
+                f"The loser is an item of the replica in {replica.region}, whose items are transformed:"
+                " the source would lose what that leaves out.",
+                advice="Write the item by hand; `replicator conflicts show` shows it.",
+            )
 
 
 def _where(rule: RuleSettings, entry: dict[str, Any], asked: str | None) -> tuple[str, str]:

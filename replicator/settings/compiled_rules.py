@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from hashlib import sha256
+
+import msgspec
+from pydantic import SecretStr
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull
 from replicator.domain.cache_keys import CacheRule, CacheVerb
@@ -17,6 +21,7 @@ from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy, Unstampe
 from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
 from replicator.domain.records import Event
 from replicator.domain.rules import ActivePlan, OnGap, OnRefusal, Rule, Start, Sweep, Target, TtlDeletes, VersionedPlan
+from replicator.domain.transforms import Transform
 from replicator.settings import (
     EventSink,
     FilterSettings,
@@ -28,6 +33,7 @@ from replicator.settings import (
     Settings,
     VersionedRule,
 )
+from replicator.settings.transforms import TransformSettings
 
 _DEFAULT_TTL = timedelta(hours=1)
 
@@ -48,6 +54,11 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
     """One rule of mode `ordered`; its targets are its replicas, and the source when a cache is beside it."""
     caches = _caches(settings, rule)
     tables: dict[str, str | None] = dict(rule.replica_tables)
+    transforms = {
+        replica.region: transform_of(replica.transform, settings.secrets)
+        for replica in rule.replicas
+        if replica.transform is not None
+    }
     if any(cache.region == rule.source for cache in caches):
         tables.setdefault(rule.source, None)
     written = [
@@ -56,6 +67,7 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
             region=RegionId(region),
             table=None if table is None else TableName(table),
             caches=tuple(cache for cache in caches if cache.region == region),
+            transform=transforms.get(region),
         )
         for region, table in tables.items()
     ]
@@ -161,10 +173,35 @@ def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:
     ]
 
 
-def shape_of(rule: RuleSettings) -> str:
-    """Digest of what decides which items a rule lets pass and which cache keys they have."""
+def shape_of(settings: Settings, rule: RuleSettings, target: Target) -> str:
+    """Digest of what decides which items a rule lets pass to a target, how they look there, and their cache keys."""
     text = rule.filter.model_dump_json() + "".join(f"|{action.cache}|{action.key}" for action in rule.cache)
+    for replica in rule.replicas if isinstance(rule, OrderedRule) else ():
+        if target.table is not None and replica.region == target.region and replica.transform is not None:
+            made = transform_of(replica.transform, settings.secrets)
+            text += f"|{replica.transform.model_dump_json()}|{sha256(made.secret).hexdigest()}"
     return sha256(text.encode()).hexdigest()[:16]
+
+
+def transform_of(written: TransformSettings, secrets: Mapping[str, SecretStr]) -> Transform:
+    """A transform as a domain value."""
+    mask = written.mask
+    return Transform(
+        project=None if written.project is None else frozenset(written.project),
+        drop=frozenset(written.drop),
+        masked=frozenset() if mask is None else frozenset(mask.attributes),
+        rename=tuple(written.rename.items()),
+        constant=tuple((name, msgspec.json.encode(_typed(value))) for name, value in written.constant.items()),
+        secret=b"" if mask is None else secrets[mask.hmac].get_secret_value().encode(),
+    )
+
+
+def _typed(value: str | bool | float | None) -> dict[str, str | bool]:  # noqa: FBT001 - a scalar of any kind
+    if value is None:
+        return {"NULL": True}
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    return {"S": value} if isinstance(value, str) else {"N": str(value)}
 
 
 def _filter(settings: FilterSettings) -> Filter:

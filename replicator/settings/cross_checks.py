@@ -15,6 +15,7 @@ from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable
 
 _LEAST_TTL = timedelta(seconds=1)
+_SHORTEST_SECRET = 16
 MOST_TARGETS = 80
 """Targets that may follow one table."""
 
@@ -142,6 +143,7 @@ def _rule_problems(settings: Configured) -> list[str]:
         ]
         problems += _cache_problems(settings, rule, path)
         problems += _sink_problems(settings, rule, path)
+        problems += _transform_problems(settings, rule, path)
     return problems
 
 
@@ -195,6 +197,28 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
                 f"{where}.key: lacks {' and '.join(lacking)} of the primary key, so several items may share an entry,"
                 " and their versions do not compare; put the whole key into the template, or set action: invalidate"
             )
+    return problems
+
+
+def _transform_problems(settings: Configured, rule: RuleSettings, path: str) -> list[str]:
+    problems = []
+    for n, replica in enumerate(rule.replicas if isinstance(rule, OrderedRule) else ()):
+        where, transform = f"{path}.replicas[{n}].transform", replica.transform
+        if transform is None:
+            continue
+        touched = sorted(transform.touched & set(rule.primary_key))
+        if touched:
+            problems.append(f"{where}: changes {', '.join(touched)} of the primary key, which stays as it is")
+        if transform.mask is not None:
+            name = transform.mask.hmac
+            if name not in settings.secrets:
+                known = ", ".join(settings.secrets) or "none is configured"
+                problems.append(f"{where}.mask.hmac: {name!r} is not one of secrets ({known})")
+            elif len(settings.secrets[name].get_secret_value()) < _SHORTEST_SECRET:
+                problems.append(
+                    f"secrets.{name}: must have at least {_SHORTEST_SECRET} characters to key masks, or values can be"
+                    " found by trying"
+                )
     return problems
 
 

@@ -13,6 +13,7 @@ from replicator.domain.versions import MAX_EPOCH, STAMP
 from replicator.settings.events import AwsSink, EventSink, RedisStreamSink
 from replicator.settings.filters import FilterSettings, MeshFilter
 from replicator.settings.tables import TableChoice, TableSelection
+from replicator.settings.transforms import TransformSettings
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table
 
 
@@ -35,8 +36,8 @@ class CacheAction(Frozen):
         return self
 
 
-class Replica(Frozen):
-    """A region that receives the rule's items."""
+class Member(Frozen):
+    """A region of a rule that is written."""
 
     region: RegionName
     table: Table | None = Field(default=None, description="default: the rule's table name")
@@ -48,15 +49,24 @@ class Replica(Frozen):
     )
 
 
+class Replica(Member):
+    """A region that receives the rule's items."""
+
+    transform: TransformSettings | None = Field(
+        default=None, description="how items differ there from what the source holds"
+    )
+
+
 def _replica(value: object) -> object:
     return {"region": value} if isinstance(value, str) else value
 
 
-def _write_units(members: Sequence[Replica]) -> dict[str, int]:
+def _write_units(members: Sequence[Member]) -> dict[str, int]:
     return {member.region: member.write_units for member in members if member.write_units is not None}
 
 
-Member = Annotated[Replica, BeforeValidator(_replica, json_schema_input_type=RegionName | Replica)]
+_Replica = Annotated[Replica, BeforeValidator(_replica, json_schema_input_type=RegionName | Replica)]
+_Member = Annotated[Member, BeforeValidator(_replica, json_schema_input_type=RegionName | Member)]
 
 
 class SweepSettings(Frozen):
@@ -113,7 +123,7 @@ class OrderedRule(_Rule):
 
     mode: Literal["ordered"] = "ordered"
     source: RegionName = Field(description="the writer region")
-    replicas: list[Member] = Field(default=[])
+    replicas: list[_Replica] = Field(default=[])
     ttl_deletes: Literal["replicate", "skip"] = "replicate"
     unstamped: Literal["adopt", "stop"] = "adopt"
     insert_guard: Literal["transact", "probe"] = "transact"
@@ -168,7 +178,7 @@ class OrderedRule(_Rule):
 class _MeshRule(_Rule):
     """Users write in every region."""
 
-    regions: list[Member] = Field(min_length=2, max_length=8, description="every region; users may write in each")
+    regions: list[_Member] = Field(min_length=2, max_length=8, description="every region; users may write in each")
     refused: Literal["park", "stop"] = Field(
         default="park", description="park: what another region refuses is kept as a row, and what is behind it goes on"
     )

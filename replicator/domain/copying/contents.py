@@ -10,8 +10,9 @@ import enum
 from hashlib import sha256
 
 from replicator.domain.image import Image, canonical, content_hash, same_content, unreserved
-from replicator.domain.records import Event
+from replicator.domain.records import Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
+from replicator.domain.transforms import Transform
 from replicator.domain.versions import STAMP
 
 
@@ -24,12 +25,18 @@ class Kind(enum.StrEnum):
     UNSTAMPED = "unstamped"  # an item is there without a version of the rule, whatever its content
 
 
-def wanted(rule: Rule, source: Image | None) -> Image | None:
+def wanted(
+    rule: Rule, source: Image | None, key: ItemKey | None = None, transform: Transform | None = None
+) -> Image | None:
     """What the rule wants a replica to hold for what the source holds; None: nothing.
 
-    Raises `PoisonRecord` where the filter cannot be evaluated on the item.
+    `transform`: that of the replica, which needs the key. Raises `PoisonRecord` where the filter or the transform
+    cannot be evaluated on the item.
     """
-    return unreserved(source) if source is not None and rule.filter.matches(source) else None
+    if source is None or not rule.filter.matches(source):
+        return None
+    image = unreserved(source)
+    return image if transform is None or key is None else transform.apply(key, image)
 
 
 def digest(image: Image | None, stamp: str = STAMP) -> str | None:

@@ -17,6 +17,7 @@ from replicator.domain.image import Image
 from replicator.domain.modes.requests import Found, GetItem, GetTombstone, OrderedRequest, Response
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
+from replicator.domain.transforms import Transform
 from replicator.domain.versions import is_ordered_version
 
 MOST_LOOKS = 5
@@ -100,11 +101,19 @@ def kind_of(rule: Rule, image: Image | None, target: Image | None) -> Kind | Non
     return None if kind is None or is_asked_for(rule, kind) else kind
 
 
-def first_look(
-    rule: Rule, key: ItemKey, source: Image | None, target: Image | None, looked_at: float
+def first_look(  # noqa: PLR0913, PLR0917 - what was seen of one key
+    rule: Rule,
+    key: ItemKey,
+    source: Image | None,
+    target: Image | None,
+    looked_at: float,
+    transform: Transform | None = None,
 ) -> Candidate | None:
-    """Whether a key is to be looked at again. Source and target may be read in any order, however far apart."""
-    image = wanted(rule, source)
+    """Whether a key is to be looked at again. Source and target may be read in any order, however far apart.
+
+    `transform` is that of the target.
+    """
+    image = wanted(rule, source, key, transform)
     differs = kind_of(rule, image, target) is not None
     return Candidate(key, digest(image), print_of(target), looked_at) if differs else None
 
@@ -120,8 +129,14 @@ def second_look(key: ItemKey) -> Generator[On, Response, Seen]:
     return Seen(key, target.item, row.tombstone, source.item)
 
 
-def judge(
-    rule: Rule, candidate: Candidate, seen: Seen, looked_at: float, *, strict: bool = False
+def judge(  # noqa: PLR0913 - what was seen of one key, and how strictly it is taken
+    rule: Rule,
+    candidate: Candidate,
+    seen: Seen,
+    looked_at: float,
+    *,
+    strict: bool = False,
+    transform: Transform | None = None,
 ) -> Difference | Candidate | Ended:
     """What another look makes of a candidate; another `Candidate`: look once more, when its look has passed.
 
@@ -129,7 +144,7 @@ def judge(
     one look more. The reads of a first look are in no order, so an item that came and went while they were made may
     look like a difference twice. Repairing that does no harm, as every write is conditional; naming it would be wrong.
     """
-    image = wanted(rule, seen.source)
+    image = wanted(rule, seen.source, candidate.key, transform)
     kind = kind_of(rule, image, seen.target)
     if kind is None:
         return Ended.SAME

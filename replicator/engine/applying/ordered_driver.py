@@ -18,6 +18,8 @@ from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess
 from replicator.domain.modes.ordered import Action, Change, Outcome, replicate_ordered
 from replicator.domain.modes.requests import Done, Request, Response
 from replicator.domain.owed_keys import is_refusal, settles
+from replicator.domain.records import ChangeRecord
+from replicator.domain.transforms import shaped_if_it_can_be
 from replicator.engine.applying.context import Tally, TargetContext, one_by_one
 
 
@@ -78,7 +80,7 @@ class OrderedDriver:
         owed meets its tombstone; and where that is newer, nothing is refreshed, for the replica is known to be behind.
         """
         context, caches = self._context, self._context.place.target.caches
-        change = plan_run(context.rule, unit, context.place.stream.generation)
+        change = plan_run(context.rule, unit, context.place.stream.generation, context.place.target.transform)
         if change is None:
             return None
         owed = None if context.aside is None else context.aside.owes(unit.key)
@@ -86,10 +88,27 @@ class OrderedDriver:
             change = msgspec.structs.replace(change, action=Action.REMOVE)
         if owed is not None and not settles(change.version, owed):
             return _Plan(change, self._invalidations(unit))
-        return _Plan(change, [(each, plan_cache(each, unit.records, change)) for each in caches])
+        records = self._as_held(unit) if caches else ()
+        return _Plan(change, [(each, plan_cache(each, records, change)) for each in caches])
 
     def _invalidations(self, unit: Run) -> Sequence[tuple[CacheRule, CachePlan]]:
-        return [(each, plan_invalidation(each, unit.records)) for each in self._context.place.target.caches]
+        caches = self._context.place.target.caches
+        records = self._as_held(unit) if caches else ()
+        return [(each, plan_invalidation(each, records)) for each in caches]
+
+    def _as_held(self, unit: Run) -> Sequence[ChangeRecord]:
+        """The records with images as the replica holds them, since readers name cache entries by these."""
+        transform = self._context.place.target.transform
+        if transform is None:
+            return unit.records
+        return [
+            msgspec.structs.replace(
+                record,
+                old=shaped_if_it_can_be(transform, unit.key, record.old),
+                new=shaped_if_it_can_be(transform, unit.key, record.new),
+            )
+            for record in unit.records
+        ]
 
     # -- what is refused -----------------------------------------------------------------------------------------------
 

@@ -12,7 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from replicator.domain.coalescing import Run
+from replicator.domain.copying.contents import wanted
 from replicator.domain.errors import ReplicatorError
+from replicator.domain.filters import Filter
 from replicator.domain.image import Image, unreserved
 from replicator.domain.item_events import from_kept
 from replicator.domain.modes.ordered import InsertGuard
@@ -30,6 +32,7 @@ from replicator.domain.records import ChangeRecord, ForeignRecord, ItemKey, Stre
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetKind
+from replicator.domain.transforms import shaped
 from replicator.domain.versions import at_sequence
 from replicator.engine.applying.context import Tally, TargetContext, TargetPorts
 from replicator.engine.applying.kinds import KINDS
@@ -87,7 +90,7 @@ class Retrial:
                 return Retried(None, f"It is a record of table {record.table}.")
             version = at_sequence(row.version, int(record.rank))
             owed = replace(row, key=record.key, event=record.event, changed_at=record.created_at, version=version)
-            kept = None if record.new is None else unreserved(record.new)
+            kept = None if record.new is None else shaped(self.target.transform, record.key, unreserved(record.new))
         assert owed.key is not None, "read above"
         by = retry_by(owed, self.clock.now(), self.tombstone_seconds)
         if by is RetryBy.CHANGE and (kept is not None or not owed.is_put):
@@ -101,7 +104,7 @@ class Retrial:
         held = await self._item(self.source, owed.key)
         if held is None:
             return await self._settle(row, Settlement.ABSENT)
-        await self._apply(owed, owed.key, held)
+        await self._apply(owed, owed.key, self._as_wanted(owed.key, held))
         return await self._settle(row, Settlement.RETRIED)
 
     async def _emit(self, row: OwedKey, body: bytes | None) -> Retried:
@@ -122,21 +125,35 @@ class Retrial:
         await self._drive(rule, generation, row, record)
         return await self._settle(row, Settlement.RETRIED)
 
+    def _as_wanted(self, key: ItemKey, held: Image) -> Image | None:
+        """The source's item as the target is to hold it; without a transform the driver judges it by itself."""
+        transform = self.target.transform
+        return held if transform is None else wanted(self.rule, held, key, transform)
+
     async def _item(self, region: Region, key: ItemKey) -> Image | None:
         answer = await region.execute(GetItem(key), self.fence)
         item = answer.item if isinstance(answer, Found) else None
         return None if item is None else unreserved(item)
 
     async def _apply(self, owed: OwedKey, key: ItemKey, new: Image | None) -> None:
-        """Bring a change under the version that is owed; a missing item is always written together with its check."""
+        """Bring a change under the version that is owed; a missing item is always written together with its check.
+
+        It is as the target is to hold it, so what would make it so is left out.
+        """
         standing = None if self.ports.region is None else await self._item(self.ports.region, key)
         rule, generation = under_its_version(self.rule, owed)
         rule = replace(rule, policy=replace(rule.policy, insert_guard=InsertGuard.TRANSACT))
-        await self._drive(rule, generation, owed, as_record(owed, new, standing))
+        target = self.target
+        if target.transform is not None:
+            target, rule = replace(target, transform=None), replace(rule, filter=Filter(rule.filter.events))
+        await self._drive(rule, generation, owed, as_record(owed, new, standing), target)
 
-    async def _drive(self, rule: Rule, generation: int, owed: OwedKey, record: ChangeRecord) -> None:
+    async def _drive(
+        self, rule: Rule, generation: int, owed: OwedKey, record: ChangeRecord, target: Target | None = None
+    ) -> None:
+        target = target or self.target
         stream = StreamRef(rule.source, rule.table, "", generation)
-        place = Place(stream, owed.shard, self.target)
+        place = Place(stream, owed.shard, target)
         context = TargetContext(
             rule, place, self.ports, ReadAhead(), Limits(), self.clock, self.observer, self.fence, asyncio.Event()
         )

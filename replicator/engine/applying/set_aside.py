@@ -35,10 +35,14 @@ class SetAside:
         return self.parking.owes(key)
 
     async def change(self, unit: Run, change: Change | None, error: ReplicatorError) -> None:
-        """Keep a refused change; without one, what is wrong with the last record kept it from becoming a change."""
+        """Keep a refused change; without one, what is wrong with the last record kept it from becoming a change.
+
+        An image that could not be transformed is not kept: a retry reads the source.
+        """
         if change is None:
             record = unit.records[-1]
-            image = None if record.new is None else unreserved(record.new)
+            as_it_is = self.place.target.transform is None
+            image = None if record.new is None or not as_it_is else unreserved(record.new)
         else:
             number = sequence_of(change.version)
             record = next(each for each in unit.records if int(each.rank) == number)

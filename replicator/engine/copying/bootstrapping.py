@@ -32,6 +32,7 @@ from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.owed_keys import is_refusal
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
+from replicator.domain.transforms import shaped
 from replicator.engine.copying.applied import Followed
 from replicator.engine.copying.handlers import JobContext, Look
 from replicator.engine.copying.witness import Log
@@ -163,12 +164,13 @@ class OrderedBootstrap(Bootstrap):
         copied: list[Image] = []
 
         async def one(item: ScannedItem) -> None:
-            _check_size(item.image)
-            outcome = await self._drive(seed_ordered(item.key, item.image, base, rule.policy), target, fence)
+            image = shaped(target.transform, item.key, item.image)
+            _check_size(image)
+            outcome = await self._drive(seed_ordered(item.key, image, base, rule.policy), target, fence)
             counts[_COUNTED[outcome.effect]] += 1
             counts["adopted"] += outcome.adopted
             if outcome.effect is Effect.APPLIED:
-                copied.append(item.image)
+                copied.append(image)
 
         await self._each(items, one, counts)
         for cache in target.caches:

@@ -163,7 +163,7 @@ class OrderedComparison:
         self, compared: Compared, target: Target, key: ItemKey, source: Image | None, found: Image | None, at: float
     ) -> None:
         try:
-            candidate = first_look(self._rule, key, source, found, at)
+            candidate = first_look(self._rule, key, source, found, at, target.transform)
         except PoisonRecord:
             compared.unjudged += 1
             return
@@ -180,7 +180,7 @@ class OrderedComparison:
         candidate, target = suspect.candidate, suspect.target
         assert isinstance(candidate, Candidate), "a suspect of this mode"
         seen = await self._drive(second_look(candidate.key), target, None, fence)
-        judged = judge(self._rule, candidate, seen, at, strict=self._strict)
+        judged = judge(self._rule, candidate, seen, at, strict=self._strict, transform=target.transform)
         if isinstance(judged, Candidate):
             return Suspect(judged, target)
         if isinstance(judged, Ended):
