@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ from replicator.cli.options import Config, Json
 def add_to(app: typer.Typer) -> None:
     """Give the program these commands."""
     app.command()(iam)
+    app.command()(plan)
 
 
 class PolicyFormat(enum.StrEnum):
@@ -72,3 +74,30 @@ def iam(  # noqa: PLR0913, PLR0917 - one parameter per option
     )
     as_terraform = format_ is PolicyFormat.TERRAFORM and not json
     raise typer.Exit(print_policies(config or context.obj, asked, region, as_terraform=as_terraform))
+
+
+def plan(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    files: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[OLD] [NEW]", help="Two files, or one that is not the present one.", show_default=False
+        ),
+    ] = None,
+    config: Config = None,
+    sample: Annotated[
+        int, typer.Option("--sample", metavar="N", help="Show what becomes of N items of each source.")
+    ] = 0,
+    values: Annotated[bool, typer.Option("--values", help="Show these items as they would be.")] = False,
+    json: Json = False,
+) -> None:
+    """What a changed configuration needs: bootstraps and repairs, and what they take.
+
+    Of OLD and NEW what differs, without the network. Else the configuration, or NEW, beside what the group has stored:
+    targets without progress, and filters, transforms and key templates that changed. Nothing is changed. Exit code 0:
+    nothing is needed; 1: something is.
+    """
+    from replicator.cli.plan import show_plan
+
+    code = show_plan(config or context.obj, files or (), sample=sample, values=values, as_json=json)
+    raise typer.Exit(code)

@@ -176,10 +176,19 @@ def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:
 def shape_of(settings: Settings, rule: RuleSettings, target: Target) -> str:
     """Digest of what decides which items a rule lets pass to a target, how they look there, and their cache keys."""
     text = rule.filter.model_dump_json() + "".join(f"|{action.cache}|{action.key}" for action in rule.cache)
-    for replica in rule.replicas if isinstance(rule, OrderedRule) else ():
-        if target.table is not None and replica.region == target.region and replica.transform is not None:
+    return _digest(text + transform_text(settings, rule, target))
+
+
+def transform_text(settings: Settings, rule: RuleSettings, target: Target) -> str:
+    """The transform of a target and a digest of its secret, as text; nothing where it has none."""
+    for replica in rule.replicas if isinstance(rule, OrderedRule) and target.table is not None else ():
+        if replica.region == target.region and replica.transform is not None:
             made = transform_of(replica.transform, settings.secrets)
-            text += f"|{replica.transform.model_dump_json()}|{sha256(made.secret).hexdigest()}"
+            return f"|{replica.transform.model_dump_json()}|{sha256(made.secret).hexdigest()}"
+    return ""
+
+
+def _digest(text: str) -> str:
     return sha256(text.encode()).hexdigest()[:16]
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from replicator.domain.versions import ordered_version
 from tests.cli.daemons import running, wait_until
-from tests.cli.worlds import World
+from tests.cli.worlds import Answer, World
 
 TRANSFORM = {
     "drop": ["note"],
@@ -37,6 +37,13 @@ def held(world: World) -> dict[str, tuple[list[str], str]]:
     return {item["pk"]["S"]: (sorted(item), item["sum"]["N"]) for item in world.items("eu", "orders")}
 
 
+def needs(planned: Answer, code: int) -> list[tuple[str, str]]:
+    """What a plan names, by target."""
+    assert planned.code == code, planned.said
+    return [(step["target"], step["needs"]) for step in planned.json["steps"]]
+
+
+TARGET = "orders/replica/eu:orders"
 ATTRIBUTES = ["_rep", "from", "mail", "pk", "sk", "sum"]
 
 
@@ -44,6 +51,7 @@ ATTRIBUTES = ["_rep", "from", "mail", "pk", "sk", "sum"]
 def test_a_replica_holds_what_its_transform_makes_and_everything_compares_that(transformed: World) -> None:
     world = transformed
     world.sound()
+    assert needs(world.run("plan", "--json"), 1) == [(TARGET, "bootstrap")]
     with running(world) as daemon:
         daemon.await_ready()
         put(world, "a", 1)
@@ -56,12 +64,23 @@ def test_a_replica_holds_what_its_transform_makes_and_everything_compares_that(t
         assert daemon.stop() == 0
     assert "private" not in str(world.items("eu", "orders"))
     assert "rule_changed" not in daemon.said()
+    assert needs(world.run("plan", "--json"), 0) == []
     world.rule["replicas"][0]["transform"]["constant"] = {"from": "elsewhere"}
+    planned = world.run("plan", "--sample", "5", "--json")
+    assert needs(planned, 1) == [(TARGET, "repair")]
+    assert (planned.json["steps"][0]["write_units"], planned.json["steps"][0]["sampled"]) == (2, 2)
+    (sample,) = planned.json["samples"]
+    assert [(each["becomes"], each["attributes"]) for each in sample["items"]] == [("changed", ["~from"])] * 2
+    shown = world.run("plan", "--sample", "5")
+    assert ("elsewhere" in shown.said, "of 2 items 2 changed" in shown.output) == (False, True), shown.said
+    assert "elsewhere" in world.run("plan", "--sample", "5", "--values").output
     with running(world, name="changed") as daemon:
         daemon.await_ready()
         assert "rule_changed" in daemon.said()
+        assert needs(world.run("plan", "--json"), 1) == [(TARGET, "repair")]
         assert world.run("verify", "orders").code == 1
         assert world.run("repair", "orders", "--yes").code == 0
+        assert needs(world.run("plan", "--json"), 0) == []
         assert daemon.stop() == 0
     assert {item["from"]["S"] for item in world.items("eu", "orders")} == {"elsewhere"}
     refused = world.run("conflicts", "promote", world.items("us", "replicator-conflicts-test")[0]["id"]["S"], "--yes")

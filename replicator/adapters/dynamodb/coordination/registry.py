@@ -56,13 +56,24 @@ class DynamoRegistry:
         return self._reader.target_start(stored)
 
     async def note_shape(self, stream: StreamRef, target: Target, shape: str) -> bool:
-        """Store the digest of a target's filter and templates; returns whether another one was stored before."""
-        row = await self._table.update(
-            self._names.target_key(stream, target.target_id),
-            Change(sets={"shape": text(shape), "sv": schema()}),
-            returning="ALL_OLD",
-        )
-        return row is not None and "shape" in row and self._reader.text(row, "shape") != shape
+        """Store the digest of a target's filter, transform and templates, and when it last became another one.
+
+        Returns whether another one was stored before.
+        """
+        place = self._names.target_key(stream, target.target_id)
+        row, date = await self._table.get(place)
+        changed = "shape" in row and self._reader.text(row, "shape") != shape
+        at = {"shaped_at": number(int(self._table.seconds_of(date)))} if changed else {}
+        if changed or "shape" not in row:
+            await self._table.update(place, Change(sets={"shape": text(shape), "sv": schema(), **at}))
+        return changed
+
+    async def shape(self, stream: StreamRef, target: Target) -> tuple[str, float | None] | None:
+        """The stored digest of a target, and when it last became another one; None when none is stored."""
+        row, _ = await self._table.get(self._names.target_key(stream, target.target_id))
+        if "shape" not in row:
+            return None
+        return self._reader.text(row, "shape"), self._reader.seconds(row, "shaped_at") if "shaped_at" in row else None
 
     async def record_gap(self, gap: Gap) -> None:
         """Store a loss interval; of the same gap the first finding stays, but for where it ends.
