@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 from urllib.parse import urlsplit
@@ -22,8 +22,10 @@ from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.image import Image
 from replicator.domain.key_templates import KeyTemplate
+from replicator.settings.compiled_rules import debt_policy
 
 if TYPE_CHECKING:
+    from replicator.domain.cache_debt import DebtPolicy
     from replicator.settings import RuleSettings, Settings
 
 
@@ -32,6 +34,9 @@ class Probed(Protocol):
 
     async def probe(self) -> None:
         """Raise a `ReplicatorError` when it is not."""
+
+    async def flush_denied(self, patterns: Sequence[str] | None) -> str | None:
+        """Why entries that match patterns could not be looked for; None when they could."""
 
     async def denied(self, key: str, verb: CacheVerb) -> Mapping[str, str]:
         """The commands that are denied to actions on a key that no item has, and the server's words."""
@@ -81,15 +86,36 @@ async def prove_caches(settings: Settings, caches: Mapping[str, Probed], world: 
             verb, place = CacheVerb(action.action), (action.cache, action.key)
             if place not in wanted or verb is CacheVerb.REFRESH:
                 wanted[place] = (verb, _unused_key(rule, KeyTemplate(action.key), world))
+    used = dict.fromkeys(name for name, _ in wanted if name in caches)
     return list(
         await asyncio.gather(
             *(
                 _permissions(name, caches[name], KeyTemplate(template), verb, key)
                 for (name, template), (verb, key) in wanted.items()
                 if name in caches
-            )
+            ),
+            *(_flush(name, caches[name], debt_policy(settings, name)) for name in used),
         )
     )
+
+
+async def _flush(name: str, cache: Probed, policy: DebtPolicy) -> Fact:
+    """Whether a cache can be flushed when it is owed too much, or came back old."""
+    subject, fact = f"cache {name}", "flush"
+    if not policy.may_flush:
+        return ok(subject, fact, "never: keys begin with an attribute, so entries of others would go, too.")
+    try:
+        denied = await cache.flush_denied(policy.patterns)
+    except ReplicatorError as error:
+        return failed(subject, fact, error)
+    if denied is not None:
+        return warning(
+            subject,
+            fact,
+            f"{denied} A cache that is owed too much, or that came back old, could not be flushed.",
+            f"Grant +scan to the user of caches.{name}.",
+        )
+    return ok(subject, fact, "FLUSHDB is not tried." if policy.patterns is None else "SCAN and UNLINK.")
 
 
 async def _permissions(name: str, cache: Probed, template: KeyTemplate, verb: CacheVerb, key: str) -> Fact:

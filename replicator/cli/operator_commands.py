@@ -32,6 +32,7 @@ def add_to(app: typer.Typer) -> None:
     app.add_typer(parked_app, name="parked")
     app.command()(rewind)
     leases_app.command("rewind")(rewind)
+    app.command()(caches)
     app.command()(pause)
     app.command()(resume)
     app.command("import-kcl")(import_kcl)
@@ -168,6 +169,16 @@ def resume(  # noqa: PLR0913, PLR0917 - one parameter per option
     if rebuilt:
         raise typer.BadParameter("goes with --region: which region was rebuilt?", param_hint="--rebuilt")
     raise typer.Exit(resume_rule(config or context.obj, rule, as_json=json))
+
+
+def caches(context: typer.Context, config: Config = None, json: Json = False) -> None:
+    """How caches stand: what they are owed, health, nines, the last flush, and what servers they are.
+
+    Exit code 1 when one is away or owed something, 69 when an owed table does not say.
+    """
+    from replicator.cli.caches import show_caches
+
+    raise typer.Exit(show_caches(config or context.obj, as_json=json))
 
 
 @gaps_app.callback()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from replicator.domain.shards.standstill import Why
 from replicator.domain.verdict.figures import (
     Away,
+    AwayCache,
     Figures,
     Loss,
     Refused,
@@ -70,6 +71,7 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
             for each in found.regions
             if each.away_seconds is not None and not each.paused
         ],
+        caches=list(_caches(daemons)),
         throttled=[Throttle(each.rule, each.region, each.table, each.allowed) for each in found.pacing.throttled],
         not_run=_not_run(found, daemons),
         unanswered={region: silent.get(region, "") for region in found.unanswered},
@@ -88,6 +90,20 @@ def daemons_of(found: GroupStatus) -> list[Mapping[str, Any]]:
     """What every worker that answers says."""
     daemons = [worker.daemon for worker in found.workers if worker.daemon is not None]
     return daemons or ([] if found.daemon is None else [found.daemon])
+
+
+def _caches(daemons: list[Mapping[str, Any]]) -> Iterator[AwayCache]:
+    """Caches that do not answer some worker: as long as for the first of them, and what all of them owe it."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    for daemon in daemons:
+        for cache in daemon.get("caches", ()):
+            found.setdefault((cache["cache"], cache["region"]), []).append(cache)
+    for (name, region), told in sorted(found.items()):
+        away = [each for each in told if each["standing"] != "here"]
+        if away:
+            worst = max(away, key=lambda each: float(each["seconds"]))
+            keys = sum(each["keys"] for each in told)
+            yield AwayCache(name, region, worst["seconds"], worst["why"], keys, any(e["owes_flush"] for e in told))
 
 
 def _targets(rule: RuleStatus) -> Iterator[TargetFigure]:

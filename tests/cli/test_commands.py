@@ -16,7 +16,7 @@ from tests.cli.worlds import Answer, World, replicator
 from tests.patience import PATIENT_SECONDS
 
 COMMANDS = ["run", "check", "init", "demo", "status", "health", "inspect", "rules", "conflicts", "schema", "version"]
-COMMANDS += ["leases", "rewind", "pause", "resume", "gaps", "import-kcl"]
+COMMANDS += ["leases", "rewind", "pause", "resume", "gaps", "caches", "import-kcl"]
 HEAVY = {
     "aiobotocore",
     "aiohttp",
@@ -160,7 +160,7 @@ def test_init_makes_what_the_rules_need_once(world: World) -> None:
     assert {step["action"] for step in world.run("init", "--json").json["steps"]} == {"created"}
     own = {"replicator-coordination", "replicator-conflicts-test", "replicator-owed-test"}
     assert world.tables("us") == {"orders", *own}
-    assert world.tables("eu") == {"orders", "replicator-side-test"}
+    assert world.tables("eu") == {"orders", "replicator-side-test", "replicator-owed-test"}  # what its cache is owed
     assert "StreamSpecification" not in world.call("us", "DescribeTable", TableName="orders")["Table"]
     again = world.run("init", "--enable-streams", "--json").json["steps"]
     assert {step["action"] for step in again} == {"exists", "enabled with NEW_AND_OLD_IMAGES"}

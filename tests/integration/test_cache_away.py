@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,6 +47,13 @@ async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(wo
         await eventually("convergence while the cache is away", converged)
         await eventually("that it is known", lambda: cache()["standing"] == "away")
         assert not any(target["blocked"] for target in daemon.targets().values())
+        status = world.command("status", config=config)
+        assert "cache eu_main in eu is away for" in status.stdout
+        owed = world.command("caches", "--json", config=config)
+        (listed,) = json.loads(owed.stdout)["caches"]
+        assert owed.returncode == 1
+        assert (listed["away"], listed["workers"], listed["keys"] > 0) == (1, 1, True)
+        assert "got no answer" in listed["trouble"]
         _, stale = await reader.incoherent()
         assert stale, "its readers were not told of a change yet"
         daemon.kill()  # what is owed outlives a worker
@@ -63,4 +71,8 @@ async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(wo
         await eventually("coherence", coherent)
     assert 'replicator_cache_owed_entries{cache="eu_main",region="eu"} 0.0' in daemon.get("/metrics")[1]
     assert daemon.events("cache_settled")
+    asked = world.command("caches", config=config)
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.splitlines()[1].startswith("eu_main\teu\there\t0\t")
+    assert "standalone, master" in asked.stdout
     valve.close()

@@ -15,6 +15,7 @@ from replicator.cli.watching import sparkline
 from replicator.domain.targets import parse_target
 from replicator.domain.verdict.figures import (
     Away,
+    AwayCache,
     Figures,
     Held,
     Loss,
@@ -87,6 +88,11 @@ SITUATIONS: dict[Kind, tuple[Figures, str, str]] = {
         replace(HERE, away=[Away("orders", "ap", 3 * HOUR, "It is silent.", 3)]),
         "orders/ap is away for 3 h",
         "replicator check --failed",
+    ),
+    Kind.CACHE: (
+        replace(HERE, caches=[AwayCache("eu_main", "eu", 90.0, "It got no answer.", 1)]),
+        "cache eu_main in eu is away for 90 s",
+        "replicator caches",
     ),
     Kind.PAUSED: (
         replace(HERE, rests=[Rest("orders", None, 20 * HOUR, "migration")], targets=[at(lag=20 * HOUR)]),

@@ -94,6 +94,7 @@ class RedisCache:
             retry=Retry(NoBackoff(), 0),
             **credentials,
         )
+        self._database = int(self._client.connection_pool.connection_kwargs.get("db") or 0)
 
     async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
         """Carry the actions out, a few hundred keys per round trip; what drops entries goes first.
@@ -184,6 +185,21 @@ class RedisCache:
                     raise await self._failure(error) from error
         return found
 
+    async def flush_denied(self, patterns: Sequence[str] | None) -> str | None:
+        """The command that a flush needs and that is denied, with the server's words; None when it is granted.
+
+        A whole database is not flushed to try that.
+        """
+        if patterns is None:
+            return None
+        try:
+            await self._client.scan(0, match=patterns[0] if patterns else "", count=1)
+        except CLIENT_ERRORS as error:
+            if is_permission(error):
+                return f"SCAN is denied ({str(error).strip().rstrip('. ')})."
+            raise await self._failure(error) from error
+        return None
+
     async def get(self, key: str) -> bytes | None:
         """An entry as it is, for `inspect`."""
         try:
@@ -225,6 +241,19 @@ class RedisCache:
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
 
+    async def describe(self) -> str:
+        """What server it is, for people: `valkey 9.0.1, standalone, master with 1 replica`."""
+        try:
+            found = await self._client.info()
+        except CLIENT_ERRORS as error:
+            raise await self._failure(error) from error
+        name = found.get("server_name", "redis")
+        version = found.get(f"{name}_version", found.get("redis_version", "?"))
+        mode = found.get("server_mode", found.get("redis_mode", "standalone"))
+        replicas = found.get("connected_slaves", 0)
+        counted = f" with {replicas} replica{'' if replicas == 1 else 's'}" if replicas else ""
+        return f"{name} {version}, {mode}, {found.get('role', 'master')}{counted}"
+
     async def server(self) -> CacheServer | None:
         """What the server says of itself; None when that is denied."""
         try:
@@ -232,25 +261,22 @@ class RedisCache:
             return CacheServer(
                 str(found["run_id"]),
                 float(found["uptime_in_seconds"]),
-                await self._client.dbsize(),
+                int(found.get(f"db{self._database}", {}).get("keys", 0)),
                 bool(found.get("aof_enabled")),
             )
-        except KeyError:
-            return None
         except CLIENT_ERRORS as error:
             if is_permission(error):
                 return None
             raise await self._failure(error) from error
 
     async def flush(self, patterns: Sequence[str] | None) -> int:
-        """Drop every entry whose key matches a pattern, or the whole database; returns how many there were.
+        """Drop every entry whose key matches a pattern, or the whole database; returns how many were found.
 
         What is there from the beginning to the end of a look is found, however many entries come and go meanwhile.
         """
         dropped = 0
         try:
             if patterns is None:
-                dropped = await self._client.dbsize()
                 await self._client.flushdb(asynchronous=True)
             for pattern in patterns or ():
                 cursor: Any = 0

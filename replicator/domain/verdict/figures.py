@@ -101,6 +101,18 @@ class Away:
 
 
 @dataclass(frozen=True, slots=True)
+class AwayCache:
+    """A cache that is away for workers, or was and is owed entries for long. `keys`: those that workers know of."""
+
+    cache: str
+    region: str
+    seconds: float
+    why: str
+    keys: int
+    owes_flush: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Throttle:
     """A table that throttles most of what a rule sends."""
 
@@ -125,6 +137,7 @@ class Figures:
     losses: Sequence[Loss] = ()
     refused: Sequence[Refused] = ()
     away: Sequence[Away] = ()
+    caches: Sequence[AwayCache] = ()
     throttled: Sequence[Throttle] = ()
     not_run: Sequence[str] = ()
     unanswered: Mapping[str, str] = field(default_factory=dict)

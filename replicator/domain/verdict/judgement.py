@@ -11,7 +11,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from replicator.domain.shards.lineage import RETENTION_SECONDS
-from replicator.domain.verdict.figures import Away, Figures, Loss, Refused, TargetFigure, Unread
+from replicator.domain.verdict.figures import Away, AwayCache, Figures, Loss, Refused, TargetFigure, Unread
 from replicator.domain.verdict.kinds import Kind, Problem, State, Verdict, counted, loss, span
 
 LAG_SECONDS = 60.0
@@ -84,6 +84,7 @@ def _problems(figures: Figures) -> Iterator[Problem]:
     yield from _targets(figures, explained)
     yield from (_unread(each, figures) for each in figures.unread)
     yield from map(_away, figures.away)
+    yield from map(_cache, figures.caches)
     yield from map(_refused, figures.refused)
     yield from _others(figures)
 
@@ -278,6 +279,19 @@ def _away(away: Away) -> Problem:
         away.rule,
         away.region,
         seconds=away.seconds,
+    )
+
+
+def _cache(cache: AwayCache) -> Problem:
+    owed = "a flush" if cache.owes_flush else counted(cache.keys, "drop")
+    return Problem(
+        Kind.CACHE,
+        f"cache {cache.cache} in {cache.region} is away for {span(cache.seconds)}",
+        cache.why,
+        f"It is owed {owed}; its readers may see what is stale until it is back. No target waits for it.",
+        "replicator caches",
+        place=cache.cache,
+        seconds=cache.seconds,
     )
 
 

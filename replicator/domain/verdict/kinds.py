@@ -22,6 +22,7 @@ class Kind(enum.StrEnum):
     NOT_RUN = "not_run"
     REBUILD = "rebuild"
     AWAY = "away"
+    CACHE = "cache"
     PAUSED = "paused"
     PARKED = "parked"
     SERVICE = "service"
@@ -44,6 +45,7 @@ RUNBOOK: Mapping[Kind, str] = {
     Kind.NOT_RUN: "a-rule-is-not-run",
     Kind.REBUILD: "a-region-of-a-mesh-is-away",
     Kind.AWAY: "a-region-of-a-mesh-is-away",
+    Kind.CACHE: "redis-is-unreachable",
     Kind.PAUSED: "a-rule-is-paused-for-long",
     Kind.PARKED: "a-record-was-parked",
     Kind.SERVICE: "readyz-fails",
