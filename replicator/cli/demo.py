@@ -48,6 +48,9 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         bool,
         typer.Option("--bootstrap", help="Let the first items be older than the streams, and bring them by bootstrap."),
     ] = False,
+    events: Annotated[
+        bool, typer.Option("--events", help="Send every change as an event, too, to a queue, a stream and a webhook.")
+    ] = False,
     reshard: Annotated[
         bool, typer.Option("--reshard", help="Let shards split, merge and roll, about one change a second.")
     ] = False,
@@ -61,7 +64,9 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     """Start local servers, replicate real traffic, and compare every table and cache item by item.
 
     With --shards or --reshard, the streams come from the stream laboratory, which counts whether a record was skipped
-    or a shard was read before its parent's end; either makes the exit code 1.
+    or a shard was read before its parent's end; either makes the exit code 1. With --events, consumers of a FIFO queue,
+    a Redis stream and a signed webhook must see every change of every item in order, though the webhook refuses
+    everything for a while.
 
     Needs the extra `demo`: pip install 'replicator[demo]'.
     Exit code 1 when anything differs or too little was compared.
@@ -77,6 +82,8 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     many = reshard or shards > 1
     if bootstrap and (mode != "ordered" or many):
         raise typer.BadParameter("goes with mode ordered and one shard", param_hint="--bootstrap")
+    if events and (mode != "ordered" or many or bootstrap):
+        raise typer.BadParameter("goes with mode ordered and one shard", param_hint="--events")
     options = DemoOptions(
         duration=duration,
         rate=rate or _RATES[mode],
@@ -88,5 +95,6 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         reshard=reshard,
         workers=workers or (_SHARING_WORKERS if many or bootstrap else 1),
         bootstrap=bootstrap,
+        events=events,
     )
     raise typer.Exit(asyncio.run(run(options)))

@@ -51,7 +51,7 @@ async def _demo(options: DemoOptions, view: View, directory: Path, interruption:
     view.say(f"starting {versions}")
     layout = layout_of(options.mode, options.regions)
     async with (
-        open_world(directory, layout, shards=options.shards, workers=options.workers) as world,
+        open_world(directory, layout, shards=options.shards, workers=options.workers, events=options.events) as world,
         _readers(world) as readers,
     ):
         _say_where(view, world)

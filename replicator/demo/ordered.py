@@ -74,6 +74,7 @@ class OrderedRun(Run):
             caught_up=caught_up,
             daemon_exit=daemon_exit,
             shards=self.shards,
+            events=world.events,
         )
 
     async def _traffic(self) -> bool:
@@ -86,10 +87,17 @@ class OrderedRun(Run):
         view.say("the replicas show all of them; now readers fill the caches and writers write")
         await self.warm(keys)
         async with self.busy(self.writers, keys):
-            await self.writers.run(options.rate, options.duration)
+            async with asyncio.TaskGroup() as group:
+                if world.events is not None:
+                    group.create_task(world.events.refuse_for_a_while(options.duration), name="refusing")
+                await self.writers.run(options.rate, options.duration)
             view.say(f"{self.writers.writes} writes done; draining")
             await self.warm(keys)
-            return await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
+            caught_up = await wait_until_caught_up(world, keys, CATCH_UP_SECONDS)
+            if world.events is not None:
+                view.say("the consumers of events take what is left")
+                await world.events.wait(world.regions[SOURCE], world.caches["eu_cache"].url, CATCH_UP_SECONDS)
+            return caught_up
 
     async def _bootstrap(self) -> None:
         """Bring what no stream shows, while writers write."""

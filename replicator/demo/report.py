@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from replicator.demo.compare import LEAST_CACHE_ENTRIES, Difference, Findings
+from replicator.demo.events import EventConsumers
 from replicator.demo.lag import POLL_SECONDS, Lags, LagSampler, figures
 from replicator.demo.layout import SOURCE
 from replicator.demo.reader import CacheReader, Read
@@ -39,6 +40,9 @@ class Report:
     shards: ShardWatch | None
     """None: streams of one shard."""
 
+    events: EventConsumers | None = None
+    """None: no change went anywhere as an event."""
+
     @property
     def verdict(self) -> str:
         """`identical`, or why not."""
@@ -48,11 +52,19 @@ class Report:
             return "not drained in time"
         if not self.findings.enough:
             return "too little compared"
+        trouble = self._trouble
+        return "identical" if trouble is None else f"identical, but {trouble}"
+
+    @property
+    def _trouble(self) -> str | None:
+        """What is wrong though everything is identical."""
         if self.shards is not None and self.shards.trouble is not None:
-            return f"identical, but {self.shards.trouble}"
+            return self.shards.trouble
+        if self.events is not None and not self.events.is_well:
+            return "a consumer of events did not see every change in order"
         if self.daemon_exit not in (None, EXIT_STOPPED):
-            return "identical, but the daemon did not stop cleanly"
-        return "identical"
+            return "the daemon did not stop cleanly"
+        return None
 
     @property
     def exit_code(self) -> int:
@@ -91,6 +103,7 @@ class Report:
                 "cache_entries_required": LEAST_CACHE_ENTRIES,
             },
             "shards": None if self.shards is None else self.shards.as_json(),
+            "events": None if self.events is None else self.events.as_json(),
             "differences": [str(difference) for difference in self.findings.differences[:MOST_DIFFERENCES]],
             "differences_found": len(self.findings.differences),
             "drained": self.caught_up,
@@ -116,6 +129,8 @@ class Report:
         lines.append(f"          {findings.live_entries} live entries compared, {LEAST_CACHE_ENTRIES} required")
         if self.shards is not None:
             lines += self.shards.lines()
+        if self.events is not None:
+            lines += self.events.lines()
         lines += difference_lines(findings.differences)
         if self.daemon_exit is not None:
             lines.append(f"daemon    exit code {self.daemon_exit} after SIGTERM")

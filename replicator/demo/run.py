@@ -55,6 +55,9 @@ class DemoOptions:
     bootstrap: bool = False
     """Mode ordered: the first items are older than the streams, and `replicator bootstrap` brings them."""
 
+    events: bool = False
+    """Mode ordered: every change goes to consumers as an event, too."""
+
 
 @dataclass(slots=True)
 class Interruption:

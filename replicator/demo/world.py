@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -18,6 +18,7 @@ import aiohttp
 import yaml
 
 from replicator.demo.dynamodb import LocalRegion, local_regions
+from replicator.demo.events import EventConsumers, event_consumers
 from replicator.demo.layout import ORDERED, SOURCE, DemoTable, Layout
 from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED
 from replicator.laboratory.servers import (
@@ -162,6 +163,8 @@ class World:
     layout: Layout = ORDERED
     lab: StreamLab | None = None
     """What gives the daemon the streams of all regions, instead of MiniStack, which has one shard for each."""
+    events: EventConsumers | None = None
+    """Where every change goes as an event."""
 
     @property
     def tables(self) -> tuple[DemoTable, ...]:
@@ -190,6 +193,8 @@ class World:
 
     async def start_daemon(self) -> None:
         """`replicator init`, then `replicator run` until it is ready."""
+        if self.events is not None:
+            await self.events.create(self.regions[SOURCE])
         await self.daemon.init()
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:
@@ -220,8 +225,15 @@ class World:
                 cache.name: {"region": cache.region, "url": self.caches[cache.name].url}
                 for _, cache in self.layout.used_caches()
             },
-            "rules": self.layout.rules(),
+            "rules": self._rules(),
+            **({} if self.events is None else {"secrets": self.events.secrets}),
         }
+
+    def _rules(self) -> list[dict[str, Any]]:
+        rules = self.layout.rules()
+        if self.events is None:
+            return rules
+        return [rule | {"events": self.events.of_rule(rule["name"])} for rule in rules]
 
     def _region(self, name: str, region: str) -> dict[str, Any]:
         written: dict[str, Any] = {"region": region, "endpoint_url": self.ministack.endpoint_url}
@@ -232,7 +244,7 @@ class World:
 
 @asynccontextmanager
 async def open_world(
-    directory: Path, layout: Layout = ORDERED, *, shards: int | None = None, workers: int = 1
+    directory: Path, layout: Layout = ORDERED, *, shards: int | None = None, workers: int = 1, events: bool = False
 ) -> AsyncIterator[World]:
     """Start the servers; everything ends with the block. Logs and the configuration are written to `directory`.
 
@@ -250,9 +262,12 @@ async def open_world(
             stack.enter_context(lab)
         daemon = Daemon(directory / "replicator.yaml", directory, free_ports(workers), workers=workers)
         stack.callback(daemon.stop)
-        async with local_regions(ministack.endpoint_url, layout.regions) as regions:
+        async with (
+            local_regions(ministack.endpoint_url, layout.regions) as regions,
+            event_consumers(layout) if events else nullcontext() as consumers,
+        ):
             session = next(iter(regions.values())).session
-            world = World(directory, ministack, caches, regions, daemon, session, layout, lab)
+            world = World(directory, ministack, caches, regions, daemon, session, layout, lab, consumers)
             world.write_config()
             yield world
 

@@ -76,7 +76,7 @@ def result(process: subprocess.Popen[str], seconds: float = PATIENT_SECONDS) -> 
 
 @pytest.mark.slow
 def test_a_short_run_ends_identical_with_enough_compared(tmp_path: Path) -> None:
-    with demo_process(tmp_path, "--duration", "5", "--rate", "80", "--json") as process:
+    with demo_process(tmp_path, "--duration", "5", "--rate", "80", "--events", "--json") as process:
         code, report, progress = result(process)
     assert code == 0, progress
     assert report["verdict"] == "identical"
@@ -90,6 +90,10 @@ def test_a_short_run_ends_identical_with_enough_compared(tmp_path: Path) -> None
         assert lag["samples"] > 0
         assert 0 < lag["p50_ms"] <= lag["p99_ms"] <= lag["max_ms"]
         assert lag["never_seen"] == 0
+    consumers = report["events"]["consumers"]
+    assert len(consumers) == 6
+    assert all(consumer["changes"] > 0 for consumer in consumers.values())
+    assert report["events"]["refused_requests"] > 0
     for cache in report["caches"].values():
         assert cache["readers"]["hits"] > 0
         assert cache["readers"]["fills"] > 0
