@@ -27,7 +27,7 @@ PIPS = {"3.11": ("22.3", "newest"), "3.12": ("23.2.1", "newest"), "3.13": ("24.2
 """By the Python: what its ensurepip brought first, and what its users may have today."""
 HERE = f"3.{sys.version_info.minor}"
 ELSEWHERE = [(version, pip) for version, pips in PIPS.items() if version != HERE for pip in pips]
-LOCKS = ("demo.txt", "runtime.txt", "build.txt")
+LOCKS = ("demo.txt", "runtime.txt", "build.txt", "image.txt", "function.txt")
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "requirements", "replicator")
 COMPLETE = ("--no-deps", "--require-hashes")
 _SECONDS = 1800.0
