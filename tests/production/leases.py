@@ -245,7 +245,7 @@ async def looks_alive() -> None:
 
 # -- 15: what leases cost --------------------------------------------------------------------------------------------
 
-_READS = {"state", "members", "paused", "resting", "starts", "streams", "acknowledged"}
+_READS = {"state", "members", "paused", "driven", "resting", "starts", "streams", "acknowledged"}
 
 
 async def coordination_cost() -> None:
