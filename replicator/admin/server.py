@@ -1,4 +1,7 @@
-"""The admin HTTP server: /healthz, /readyz, /metrics, /status. On loopback unless configured otherwise; read-only."""
+"""The admin HTTP server: /healthz, /readyz, /metrics, /status, and a look at the configuration.
+
+On loopback unless configured otherwise; nothing that is sent here changes anything but by that look.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import errno
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
 from prometheus_client import generate_latest
@@ -23,6 +26,14 @@ if TYPE_CHECKING:
     from replicator.observability.status_board import Board
     from replicator.settings import Admin
 
+
+class Reload(Protocol):
+    """What looks at the configuration file."""
+
+    async def __call__(self, *, dry_run: bool) -> dict[str, Any]:
+        """Take up what the file says now; returns what became of it."""
+
+
 _PORT_TROUBLES = {errno.EADDRINUSE, errno.EACCES}
 _EVERYWHERE = {"::", ""}
 _MOST_HELD = 20
@@ -31,9 +42,9 @@ _MOST_HELD = 20
 
 @asynccontextmanager
 async def serve_admin(
-    admin: Admin, board: Board, metrics: Metrics, observer: LiveObserver
+    admin: Admin, board: Board, metrics: Metrics, observer: LiveObserver, reload: Reload | None = None
 ) -> AsyncIterator[tuple[str, int]]:
-    """Serve until the context ends; yields the address in use."""
+    """Serve until the context ends; yields the address in use. `reload`: looks at the configuration file."""
 
     async def healthz(_: web.Request) -> web.Response:
         reason = board.health()
@@ -51,6 +62,12 @@ async def serve_admin(
     async def status(_: web.Request) -> web.Response:
         return web.json_response(shown(board))
 
+    async def look_again(request: web.Request) -> web.Response:
+        """It takes nothing from outside: only the file that the daemon was started with is read again."""
+        if reload is None:
+            raise web.HTTPNotFound
+        return web.json_response(await reload(dry_run="dry_run" in request.query))
+
     app = web.Application()
     app.add_routes(
         [
@@ -58,6 +75,7 @@ async def serve_admin(
             web.get("/readyz", readyz),
             web.get("/metrics", scrape),
             web.get("/status", status),
+            web.post("/reload", look_again),
         ]
     )
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

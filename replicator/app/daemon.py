@@ -25,7 +25,9 @@ from replicator.app.held_rules import HeldRules
 from replicator.app.job_worlds import JobPlaces, job_places, job_ports
 from replicator.app.lifetime import live, unless
 from replicator.app.preflight import prepare_start
+from replicator.app.reload import Reload
 from replicator.app.table_discovery import TableWatch
+from replicator.app.uptake import Uptake
 from replicator.app.vouching import Premises
 from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
 from replicator.checks.table_choices import TableFinder
@@ -85,10 +87,14 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
     clock, metrics = SystemClock(), Metrics()
     board = Board(settings.group, rules_of(settings), clock)
     observer = LiveObserver(board, metrics, clock)
+    reload = Reload(config_path, settings, board)
 
     async def work(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
-            host, port = await stack.enter_async_context(serve_admin(settings.admin, board, metrics, observer))
+            stack.enter_context(reload.at_hangup())
+            host, port = await stack.enter_async_context(
+                serve_admin(settings.admin, board, metrics, observer, reload=reload.answer)
+            )
             address = settings.admin.public_url(port, socket.gethostname())
             log.info("admin_listening", host=host, port=port, advertised=address)
             lean = fall_back if settings.client == "lean" else None
@@ -106,7 +112,9 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
             sinks = await stack.enter_async_context(open_sinks(settings, places, caches, clock))
             for_jobs = await stack.enter_async_context(job_places(settings, lean))
-            parts = _Parts(settings, places, home, for_jobs, caches, sinks, clock, observer, board, address, strict)
+            parts = _Parts(
+                settings, places, home, for_jobs, caches, sinks, clock, observer, board, address, strict, reload
+            )
             await _serve(parts, stop)
 
     def fall_back(region: str, why: str) -> None:
@@ -143,6 +151,7 @@ class _Parts:
     board: Board
     admin: str
     strict: bool
+    reload: Reload
 
 
 async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
@@ -175,6 +184,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     watch = TableWatch(premises, start.survey, parts.observer)
     held = HeldRules(premises, start, gates, parts.observer, lambda: watch.settings)
     use()
+    parts.reload.take_up = Uptake(premises, watch, held, use).take_up
     notify("READY=1")
     _spare_the_collector()
     async with asyncio.TaskGroup() as background:
@@ -182,6 +192,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
         watches = [
             background.create_task(watch.run(use), name="tables of the rules"),
             background.create_task(held.run(use), name="held rules"),
+            background.create_task(parts.reload.run(), name="changed configuration"),
         ]
         await Worker(
             sources,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.app.preflight import Start, unchosen
@@ -65,6 +66,10 @@ class HeldRules:
             self._hold(hold)
         self._resting = {hold.held for hold in start.holds if hold.held.target is None}
         self._observer.held(list(self._holds.values()))
+
+    def rewritten(self, settings: Settings) -> None:
+        """The configuration is another one from now on."""
+        self._premises = replace(self._premises, settings=settings)
 
     def running(self, settings: Settings) -> Settings:
         """The settings without the rules that are held."""

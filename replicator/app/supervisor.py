@@ -157,6 +157,9 @@ class Workers:
         self._log.info("starting_workers", workers=len(self._launches), pid=os.getpid())
         with ExitStack() as stack:
             stack.enter_context(signals_to(self._signalled))
+            if not sys.stderr.isatty():  # there it says that the terminal is gone
+                asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._hung_up)
+                stack.callback(asyncio.get_running_loop().remove_signal_handler, signal.SIGHUP)
             self._lifeline, kept = os.pipe()
             stack.callback(os.close, kept)
             stack.callback(os.close, self._lifeline)
@@ -241,6 +244,13 @@ class Workers:
     def _signalled(self) -> None:
         self._log.info("now" if self._stop.is_set() else "stopping", drain_seconds=self._patience.drain)
         self._end()
+
+    def _hung_up(self) -> None:
+        """Every worker that is ready looks at the configuration; one that is not has just read it."""
+        for child in self._children.values():
+            if child.is_ready:
+                with suppress(ProcessLookupError):
+                    child.process.send_signal(signal.SIGHUP)
 
     def _end(self) -> None:
         """Every worker gets one signal more: the first drains it, the second ends it."""

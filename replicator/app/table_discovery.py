@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -57,6 +58,10 @@ class TableWatch:
     def settings(self) -> Settings:
         """The settings with the tables of now."""
         return expanded(self._written, self._tables)
+
+    def rewritten(self, settings: Settings) -> None:
+        """The configuration is another one from now on; rules that choose their tables are the same."""
+        self._written, self._premises = settings, replace(self._premises, settings=settings)
 
     @property
     def choices(self) -> tuple[Choice, ...]:

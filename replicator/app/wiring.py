@@ -142,12 +142,17 @@ class Assembly:
         """With the tables whose streams it is shared by, by rule and region."""
         self._looks = Looks()
         self._made: dict[_RuleTable, dict[Rule, Mapping[TargetId, TargetPorts]]] = {}
+        self._written: dict[_RuleTable, RuleSettings] = {}
         self._sources: dict[tuple[RegionId, TableName], Source] = {}
 
     def sources(self, settings: Settings) -> list[Source]:
         """The sources of these settings; one that was there before, with the same rules, is the same again."""
         rules = {(rule.name, rule.table_name): rule for rule in settings.rules if rule.sources}
+        for key in [key for key, rule in rules.items() if self._written.get(key, rule) != rule]:
+            self._made.pop(key, None)  # it is another rule now, and so are its ports
+            self._write_budgets = {where: each for where, each in self._write_budgets.items() if where[0] != key[0]}
         self._made = {key: self._made.get(key) or self._rule(settings, rule) for key, rule in rules.items()}
+        self._written = rules
         readers: dict[tuple[RegionId, TableName], dict[Rule, Mapping[TargetId, TargetPorts]]] = {}
         for made in self._made.values():
             for rule, targets in made.items():
@@ -185,13 +190,14 @@ class Assembly:
     ) -> Source:
         region, table = where
         known = self._sources.get(where)
-        if known is not None and known.rules == tuple(readers):
+        ports_now = {name: ports for targets in readers.values() for name, ports in targets.items()}
+        if known is not None and known.rules == tuple(readers) and _are_same(known.ports.targets, ports_now):
             return known
         ports = ShardPorts(
             self._streams[region],
             self.coordination,
             self.registry,
-            {name: ports for targets in readers.values() for name, ports in targets.items()},
+            ports_now,
             self._clock,
             self._observer,
             self._budget,
@@ -313,6 +319,10 @@ class Assembly:
         bucket = None if budget is None else budget.bucket
         self._observer.paces(PacedTable(rule.name, target.region, target.table, pace, bucket))
         return PacedRegion(region, pace, self._clock, budget)
+
+
+def _are_same(before: Mapping[TargetId, TargetPorts], now: Mapping[TargetId, TargetPorts]) -> bool:
+    return before.keys() == now.keys() and all(before[name] is now[name] for name in now)
 
 
 def limits_of(settings: Settings) -> Limits:

@@ -35,6 +35,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(caches)
     app.command()(pause)
     app.command()(resume)
+    app.command()(reload)
     app.command("import-kcl")(import_kcl)
 
 
@@ -325,3 +326,19 @@ def import_kcl(  # noqa: PLR0913, PLR0917 - one parameter per option
 
     request = ImportRequest(table, rule, region)
     raise typer.Exit(import_leases(config or context.obj, request, dry_run=dry_run, yes=yes, as_json=json))
+
+
+def reload(
+    context: typer.Context,
+    config: Config = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    json: Json = False,
+) -> None:
+    """Let workers take up a changed configuration now, without a restart.
+
+    They do so by themselves within seconds, and at SIGHUP. What cannot be applied while they run is said, and nothing
+    changes. Exit code 78: refused; 69: a worker does not answer.
+    """
+    from replicator.cli.reload import reload_workers
+
+    raise typer.Exit(reload_workers(config or context.obj, dry_run=dry_run, as_json=json))

@@ -134,6 +134,9 @@ class Metrics:
         self.unreachable = gauge(
             "coordination_unreachable_seconds", "Time since the coordination table took a heartbeat, if it refuses.", []
         )
+        self.configuration = gauge(
+            "configuration_refused_seconds", "Time since a changed configuration is not taken up; 0: it is.", []
+        )
 
 
 class WriteMetrics:

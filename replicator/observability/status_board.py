@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from replicator.domain.errors import ReplicatorError
 from replicator.domain.held import Hold
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
 from replicator.domain.jobs import Job, JobProgress
@@ -53,7 +54,7 @@ class Board:
     kept apart from states (`target_states`), reasons (`readiness`) and figures (`gauges`), and not from each other.
     """
 
-    def __init__(self, group: str, rules: Iterable[Rule], clock: Clock) -> None:
+    def __init__(self, group: str, rules: Iterable[Rule], clock: Clock) -> None:  # noqa: PLR0915 - one memory
         self.group = group
         self.rules = tuple(rules)
         self.choices: tuple[Choice, ...] = ()
@@ -90,6 +91,8 @@ class Board:
         """Shards given back a moment ago: if the coordination table fails now, no other worker may have seen that."""
         self.left_at: dict[Spot, float] = {}
         """When each shard of those was left (monotonic)."""
+        self.configuration: Trouble | None = None
+        """Why a changed configuration is not in force."""
         self.overview: Overview | None = None
         """What no worker reads, while this one looks after it; as it was found last."""
         self.informed = False
@@ -118,6 +121,11 @@ class Board:
         self.owed = {key: rows for key, rows in self.owed.items() if (key[0], key[1].table) in read}
         written = {(rule.name, target.region, target.table) for rule in self.rules for target in rule.targets}
         self.paced = {key: table for key, table in self.paced.items() if key in written}
+
+    def refuses_configuration(self, error: ReplicatorError | None) -> None:
+        """A changed configuration is not taken up, and why; None: what the file says is in force."""
+        since = self.clock.monotonic() if self.configuration is None else self.configuration.since
+        self.configuration = None if error is None else Trouble(error, None, since)
 
     def sent_by_stock(self, region: str, why: str) -> bool:
         """The AWS client sends a region's hot calls; returns whether that was not known."""

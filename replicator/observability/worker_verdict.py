@@ -39,7 +39,7 @@ def verdict_of(document: Mapping[str, Any], board: Board) -> dict[str, Any]:
 
 def _figures(document: Mapping[str, Any], board: Board) -> Figures:
     unreachable = document["coordination"]["unreachable_seconds"]
-    rules = document["rules"]
+    rules, refused = document["rules"], document["configuration"]["refused"]
     now = board.clock.now()
     return Figures(
         group=board.group,
@@ -57,6 +57,7 @@ def _figures(document: Mapping[str, Any], board: Board) -> Figures:
             for row in document["writes"]
             if (low := [kind for kind, count in row["throttled_lately"].items() if count > MOSTLY])
         ],
+        configuration=None if refused is None else trouble_of(refused),
         services={name: trouble_of(said) for name, said in document["services"].items()},
         differences={row["rule"]: row["differences"] for row in document["sweeps"] if row["differences"] > 0},
     )

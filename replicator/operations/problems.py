@@ -77,6 +77,7 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
         unanswered={region: silent.get(region, "") for region in found.unanswered},
         unreadable=[each for each in found.unreadable if each not in away],
         services={name: trouble_of(said) for daemon in daemons for name, said in daemon.get("services", {}).items()},
+        configuration=next((trouble_of(each) for each in map(_refused, daemons) if each is not None), None),
         differences={
             sweep["rule"]: sweep["differences"]
             for daemon in daemons
@@ -104,6 +105,12 @@ def _caches(daemons: list[Mapping[str, Any]]) -> Iterator[AwayCache]:
             worst = max(away, key=lambda each: float(each["seconds"]))
             keys = sum(each["keys"] for each in told)
             yield AwayCache(name, region, worst["seconds"], worst["why"], keys, any(e["owes_flush"] for e in told))
+
+
+def _refused(daemon: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Why a worker does not take up what its configuration says now."""
+    refused: Mapping[str, Any] | None = daemon.get("configuration", {}).get("refused")
+    return refused
 
 
 def _targets(rule: RuleStatus) -> Iterator[TargetFigure]:

@@ -120,6 +120,11 @@ SITUATIONS: dict[Kind, tuple[Figures, str, str]] = {
         "orders/eu is 5 min behind",
         "--watch",
     ),
+    Kind.CONFIGURATION: (
+        replace(HERE, configuration=Trouble("rules[0].table: is missing.", "Correct the file.")),
+        "a changed configuration is refused",
+        "replicator reload --dry-run",
+    ),
     Kind.DIFFERENCES: (
         replace(HERE, differences={"orders": 3}),
         "the last comparison of orders found 3 differences",

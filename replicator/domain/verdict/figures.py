@@ -144,6 +144,8 @@ class Figures:
     unreadable: Sequence[str] = ()
     services: Mapping[str, Trouble] = field(default_factory=dict)
     differences: Mapping[str, int] = field(default_factory=dict)
+    configuration: Trouble | None = None
+    """Why a changed configuration is not in force."""
 
 
 # -- from documents ----------------------------------------------------------------------------------------------------

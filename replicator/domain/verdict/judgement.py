@@ -350,6 +350,11 @@ def _others(figures: Figures) -> Iterator[Problem]:
             f"replicator repair {shlex.quote(rule)}",
             rule,
         )
+    if figures.configuration is not None:
+        refused = figures.configuration
+        text = "a changed configuration is refused"
+        command = "replicator reload --dry-run"
+        yield Problem(Kind.CONFIGURATION, text, refused.reason, refused.advice, command, seconds=refused.seconds)
 
 
 def _services(figures: Figures) -> Iterator[Problem]:

@@ -30,6 +30,7 @@ class Kind(enum.StrEnum):
     THROTTLED = "throttled"
     LAG = "lag"
     DIFFERENCES = "differences"
+    CONFIGURATION = "configuration"
 
 
 RUNBOOK: Mapping[Kind, str] = {
@@ -53,6 +54,7 @@ RUNBOOK: Mapping[Kind, str] = {
     Kind.THROTTLED: "a-replica-is-throttled",
     Kind.LAG: "the-lag-grows",
     Kind.DIFFERENCES: "a-sweep-found-differences",
+    Kind.CONFIGURATION: "a-changed-configuration-is-refused",
 }
 """The heading of docs/operations.md that each kind is explained under."""
 

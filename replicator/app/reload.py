@@ -1,0 +1,174 @@
+"""A changed configuration, taken up by a daemon that runs: rule by rule, without a restart of the others.
+
+The file is looked at when it changed, at SIGHUP, and when `replicator reload` asks. Invariant: what is invalid, cannot
+be applied while the daemon runs, or would be held changes nothing; it is logged, shown by /status, and judged again
+later. Rules on other tables than those of changed rules are not touched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from replicator.app.wiring import caches_of, regions_of
+from replicator.domain.errors import ConfigurationInvalid, ReplicatorError
+from replicator.settings.changes import Changes, changes
+from replicator.settings.loading import load
+
+if TYPE_CHECKING:
+    from replicator.observability.status_board import Board
+    from replicator.settings import Settings
+
+_LOOK_SECONDS = 2.0
+"""A file is looked at so often; it counts when two looks see the same, so that none is read half written."""
+
+_LOOKS_WHILE_REFUSED = 30
+"""What was refused is judged again with so many looks: the world may have been mended."""
+
+_IDENTITY = frozenset({"mode", "table", "source", "regions", "choice", "tags", "events", "version", "epoch"})
+"""Fields of a rule that say what its progress is about."""
+
+
+_STARTING = ReplicatorError("The worker is starting.", advice="Ask again.")
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of a look: `unchanged`, `applied`, `refused`, or with a dry run `applicable`."""
+
+    result: str
+    changes: str
+    reasons: tuple[str, ...] = ()
+
+
+class Reload:
+    """The configuration in force, and the looks at its file."""
+
+    def __init__(
+        self,
+        path: Path,
+        settings: Settings,
+        board: Board,
+    ) -> None:
+        self.asked = asyncio.Event()
+        """Set by whatever wants a look at once."""
+        self.take_up: Callable[[Settings, Changes], Awaitable[Sequence[ReplicatorError]]] | None = None
+        """Looks at the world and takes settings up; what it returns forbids that. None as long as the start lasts."""
+        self._path = path
+        self._settings = settings
+        self._board = board
+        self._log = structlog.get_logger("replicator")
+        self._seen = _digest(path)
+        self._turn = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Look again and again until cancelled."""
+        before, looks = self._seen, 0
+        while True:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.asked.wait(), _LOOK_SECONDS)
+            now, looks = await asyncio.to_thread(_digest, self._path), looks + 1
+            is_due = self._board.configuration is not None and looks >= _LOOKS_WHILE_REFUSED
+            if self.asked.is_set() or is_due or (now == before and now != self._seen):
+                looks = 0
+                self.asked.clear()
+                await self.look()
+            before = now
+
+    @contextmanager
+    def at_hangup(self) -> Iterator[None]:
+        """Look at SIGHUP; on a terminal that signal says that the terminal is gone, and ends the program as ever."""
+        if sys.stderr.isatty():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGHUP, self.asked.set)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGHUP)
+
+    async def answer(self, *, dry_run: bool) -> dict[str, Any]:
+        """What `replicator reload` is answered."""
+        return asdict(await self.look(dry_run=dry_run))
+
+    async def look(self, *, dry_run: bool = False) -> Outcome:
+        """Read the file and take up what it says, if that can be; `dry_run`: only say what would become of it."""
+        async with self._turn:
+            digest = await asyncio.to_thread(_digest, self._path)
+            outcome = await self._judge(dry_run=dry_run)
+            if not dry_run:
+                self._seen = digest
+                self._tell(outcome)
+            return outcome
+
+    async def _judge(self, *, dry_run: bool) -> Outcome:
+        try:
+            wanted = await asyncio.to_thread(load, self._path)
+        except ConfigurationInvalid as error:
+            return Outcome("refused", "", tuple(error.message.splitlines()))
+        found = changes(self._settings, wanted)
+        if found.are_none:
+            return Outcome("unchanged", found.shown)
+        reasons = not_live(self._settings, wanted, found)
+        if reasons or dry_run:
+            return Outcome("refused" if reasons else "applicable", found.shown, tuple(reasons))
+        try:
+            refused = [_STARTING] if self.take_up is None else await self.take_up(wanted, found)
+        except ReplicatorError as error:
+            refused = [error]
+        if refused:
+            return Outcome("refused", found.shown, tuple(error.worker_sentence for error in refused))
+        self._settings = wanted
+        return Outcome("applied", found.shown)
+
+    def _tell(self, outcome: Outcome) -> None:
+        if outcome.result != "refused":
+            self._board.refuses_configuration(None)
+            if outcome.result == "applied":
+                self._log.info("configuration_applied", changes=outcome.changes)
+            return
+        advice = "Correct the file: it is looked at again. What ran before runs on."
+        error = ConfigurationInvalid(" ".join(outcome.reasons), advice=advice)
+        self._board.refuses_configuration(error)
+        self._log.warning("configuration_refused", changes=outcome.changes, reason=error.message, advice=advice)
+
+
+def not_live(before: Settings, after: Settings, found: Changes) -> list[str]:
+    """Why changes cannot be applied while the daemon runs, one sentence each; empty when they can."""
+    restart = "restart the workers for that"
+    reasons = [f"{section} is read at the start only: {restart}." for section in found.sections]
+    reasons += [
+        f"Rule {name} cannot be removed while it runs: `replicator pause {name}` lets it rest, or {restart}."
+        for name in found.removed
+    ]
+    for name, fields in found.changed.items():
+        fixed = [field for field in fields if field in _IDENTITY]
+        if fixed:
+            reasons.append(f"{', '.join(fixed)} of rule {name} say what its progress is about: {restart}.")
+    touched = [rule for rule in after.rules if rule.name in {*found.added, *found.changed}]
+    reasons += [
+        f"Rule {rule.name} chooses its tables, or sends events: {restart}."
+        for rule in touched
+        if rule.choice is not None or rule.regions_of_sinks or getattr(rule, "events", None)
+    ]
+    regions, caches = regions_of(after) - regions_of(before), caches_of(after) - caches_of(before)
+    reasons += [f"Region {region} is used by no rule until now: {restart}." for region in sorted(regions)]
+    return reasons + [f"Cache {cache} is used by no rule until now: {restart}." for cache in sorted(caches)]
+
+
+def _digest(path: Path) -> bytes | None:
+    """What stands in the file; None when it cannot be read."""
+    try:
+        return sha256(path.read_bytes()).digest()
+    except OSError:
+        return None
