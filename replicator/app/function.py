@@ -11,7 +11,7 @@ import asyncio
 import math
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import timedelta
 from typing import Any, Self
@@ -61,6 +61,9 @@ _SPARE_SECONDS = 2.0
 _CUT_SECONDS = 0.7
 """So long before the end what is under way is given up."""
 
+_NOTE_SECONDS = 60.0
+"""Time between two notes of one process that batches are durable."""
+
 _NEVER_AWAY = timedelta(days=1)
 """A region of a mesh that does not answer is waited for: the mapping keeps the records, and no function drains."""
 
@@ -78,10 +81,13 @@ class Function:
         self._starts: dict[tuple[str, str], float] = {}
         self._looked_at = self._asked_at = float("-inf")
         self._driven: Mapping[RuleName, Driving] = {}
+        self._handed_over: dict[RuleName, float] = {}
         self._fences: dict[RuleName, DriveFence] = {}
         self._paused: Mapping[RuleName, float] = {}
         self._resting: frozenset[tuple[RuleName, RegionId]] = frozenset()
         self._processes = _processes(settings)
+        self._noted_hours: dict[tuple[RuleName, str], int] = {}
+        self._noted_at: dict[tuple[RuleName, str], float] = {}
         self.unknown: Counter[str] = Counter()
         """Records of tables that no rule reads, by table."""
 
@@ -126,9 +132,42 @@ class Function:
         async with asyncio.timeout_at(ends_at - _CUT_SECONDS):
             await self._look()
             targets = await self._targets(arn, len(records))
+            await self._note({each.rule.name for each in targets if self._drives(each.rule)}, targets, records)
         async with self._watched(ends_at - _SPARE_SECONDS) as stop:
             bringing = (self._bring(records, each, stop, ends_at - _CUT_SECONDS) for each in targets)
-            return min(await asyncio.gather(*bringing), default=len(records))
+            done = await asyncio.gather(*bringing)
+        missed = {each.rule.name for each, count in zip(targets, done, strict=True) if count < len(records)}
+        await self._note_durable({each.rule.name for each in targets} - missed, targets, ends_at)
+        return min(done, default=len(records))
+
+    # -- what pods need to know when they take over --------------------------------------------------------------------
+
+    async def _note(
+        self, rules: Collection[RuleName], targets: Sequence[BatchTarget], records: Sequence[StreamRecord]
+    ) -> None:
+        """Note how old records come, before they are brought: behind a loss they are as old as a stream keeps them."""
+        oldest = min((record.created_at for record in records if record.created_at), default=math.inf)
+        hours = max(0, int((self._clock.now() - oldest) // 3600)) if oldest < math.inf else 0
+        for rule in rules:
+            stream = targets[0].place.stream
+            if hours > self._noted_hours.get((rule, stream.arn), 0):
+                await self._assembly.function_notes.note(rule, stream, hours, seen_at=None)
+                self._noted_hours[rule, stream.arn] = hours
+
+    async def _note_durable(self, rules: Collection[RuleName], targets: Sequence[BatchTarget], ends_at: float) -> None:
+        """Note from time to time that whole batches are durable; without the note pods suppose a loss."""
+        now = self._clock.now()
+        for rule in rules:
+            stream = targets[0].place.stream
+            if now - self._noted_at.get((rule, stream.arn), 0.0) < _NOTE_SECONDS:
+                continue
+            try:
+                async with asyncio.timeout_at(ends_at - _CUT_SECONDS):
+                    await self._assembly.function_notes.note(rule, stream, 0, seen_at=now)
+            except (ReplicatorError, TimeoutError) as error:
+                self._log.warning("note_failed", rule=rule, reason=str(error))
+            else:
+                self._noted_at[rule, stream.arn] = now
 
     @asynccontextmanager
     async def _watched(self, stops_at: float) -> AsyncIterator[asyncio.Event]:
@@ -198,6 +237,9 @@ class Function:
         membership, asked_at = self._assembly.membership, self._clock.monotonic()
         self._driven = await membership.driven()
         for rule, driving in self._driven.items():
+            if driving.since != self._handed_over.get(rule):  # what was noted before is forgotten
+                self._handed_over[rule] = driving.since
+                self._noted_hours, self._noted_at = {}, {}
             if driving.lets(Drivers.LAMBDA, self._assembly.limits.lease_seconds):
                 self._fence(rule).extend(asked_at)
             else:
@@ -208,6 +250,10 @@ class Function:
     def _fence(self, rule: RuleName) -> DriveFence:
         return self._fences.setdefault(rule, DriveFence(rule, self._clock, self._assembly.limits.lease_seconds))
 
+    def _drives(self, rule: Rule) -> bool:
+        driving = self._driven.get(rule.name)
+        return driving is not None and driving.lets(Drivers.LAMBDA, self._assembly.limits.lease_seconds)
+
     def _refusal(self, rule: Rule, target: Target) -> ReplicatorError | None:
         """What keeps a target from being brought anything here; None when nothing does."""
         driving = self._driven.get(rule.name)
@@ -216,7 +262,7 @@ class Function:
                 f"Rule {rule.name} is driven by pods.",
                 advice=f"`replicator rules drive {rule.name} --by lambda` hands it over.",
             )
-        if not driving.lets(Drivers.LAMBDA, self._assembly.limits.lease_seconds):
+        if not self._drives(rule):
             return WorldMismatch(
                 f"Rule {rule.name} was handed over {driving.age:.0f} s ago, and pods may not have ended yet.",
                 advice="Nothing to do: functions begin when a lease has passed.",

@@ -16,6 +16,7 @@ from replicator.adapters.dynamodb.coordination import (
     DynamoCoordination,
     DynamoMembership,
     DynamoRegistry,
+    FunctionNotes,
     KnownTables,
 )
 from replicator.adapters.dynamodb.owed_keys import owed_keys
@@ -122,6 +123,7 @@ class Assembly:
         self.registry = DynamoRegistry(rows)
         self.identities = TableIdentities(KnownTables(rows), clock)
         self.coordination = DynamoCoordination(rows)
+        self.function_notes = FunctionNotes(rows)
         claims = SideTableClaims({name: place.dynamodb for name, place in places.items()}, settings.side_table_name)
         self.succession = TargetSuccession(self.coordination, self.registry, claims, observer)
         self._settings = settings

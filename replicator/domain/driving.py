@@ -11,9 +11,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from replicator.domain.identifiers import RuleName
+from replicator.domain.shards.lineage import RETENTION_SECONDS
 
 _TIMES_ARE_EXACT_TO_SECONDS = 2.0
 """The row's time and the time of a look are each rounded to a second."""
+
+_CERTAIN_SECONDS = RETENTION_SECONDS - 3600
+"""What is younger than this has not left its stream, whatever clocks say."""
 
 
 class Drivers(enum.StrEnum):
@@ -37,6 +41,27 @@ class Driving:
     def lets(self, drivers: Drivers, lease_seconds: float) -> bool:
         """Whether these may begin, because the others have ended."""
         return self.by is drivers and self.age >= lease_seconds + _TIMES_ARE_EXACT_TO_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionNote:
+    """What functions noted of a stream, for one rule, since they were handed it.
+
+    `seen_at`: when a whole batch last was durable. `oldest_hours`: whole hours of the greatest age of a record, when it
+    was first or again brought.
+    """
+
+    seen_at: float
+    oldest_hours: int
+
+
+def leaves_no_loss(note: FunctionNote | None, now: float) -> bool:
+    """Whether functions brought everything that has left the stream by now.
+
+    A mapping that is stopped, or stuck on a shard, loses nothing for as long as a stream keeps records. What comes
+    behind a loss is as old as that.
+    """
+    return note is not None and note.oldest_hours < _CERTAIN_SECONDS / 3600 and now - note.seen_at < _CERTAIN_SECONDS
 
 
 def kept_from_pods(driven: Mapping[RuleName, Driving], lease_seconds: float) -> dict[RuleName, float]:

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
-from replicator.adapters.dynamodb.streams import DynamoStreams
-from replicator.domain.driving import Drivers
-from replicator.domain.errors import TableMissing
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.domain.driving import Drivers, leaves_no_loss
+from replicator.domain.errors import RecordsTrimmed, TableMissing
 from replicator.domain.identifiers import RuleName
 from replicator.domain.owed_keys import OwedFor
+from replicator.domain.progress import BEGINNING, END, HORIZON
+from replicator.domain.shards.leases import Rewind
 from replicator.operations.errors import RequestRefused
-from replicator.operations.group import Group, rule_named
+from replicator.operations.group import Group, Move, rule_named
 from replicator.operations.parked_rows import tables_of
 from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
+    from replicator.domain.progress import Position
+    from replicator.domain.shards.leases import LeaseRow, StreamRef
     from replicator.settings import RuleSettings
 
 
@@ -24,6 +29,9 @@ async def drive(group: Group, name: str, by: Drivers) -> bool:
     if by is Drivers.LAMBDA:
         await _refuse_owed(group, rule)
         await _note_starts(group, rule)
+        await group.function_notes.forget(RuleName(rule.name))
+    else:
+        await _excuse(group, RuleName(rule.name))
     return await group.operations.drive(RuleName(rule.name), by)
 
 
@@ -50,3 +58,44 @@ async def _note_starts(group: Group, rule: RuleSettings) -> None:
         await group.registry.remember_stream(stream)
         for target in each.targets:
             await group.registry.start(stream, target)
+
+
+async def _excuse(group: Group, rule: RuleName) -> None:
+    """Let no worker take for a loss what functions brought and has left the streams since."""
+    now = time.time()
+    for stored in await group.streams():
+        stream, targets = stored.stream, sorted(stored.targets_of({rule}))
+        if not targets or not leaves_no_loss(await group.function_notes.find(rule, stream), now):
+            continue
+        if stored.problems:
+            raise stored.problems[0]
+        streams = DynamoStreams(group.places[stream.region])
+        listed = await whole_listing(streams, stream)
+        await group.coordination.discover(stream, listed, now)
+        left = {shard.shard_id for shard in listed}
+        for row in (await group.coordination.state(stream)).rows.values():
+            moves = {
+                target: HORIZON if row.shard_id in left else END
+                for target in targets
+                if not await _can_go_on(streams, stream, row, row.checkpoints.get(target))
+            }
+            marks = {target: Rewind(now, HORIZON) for target, place in moves.items() if place == HORIZON}
+            if moves:
+                await _put(group, stream, row, Move(moves, marks))
+
+
+async def _put(group: Group, stream: StreamRef, row: LeaseRow, move: Move) -> None:
+    await group.move(stream, row, lambda _: move)
+
+
+async def _can_go_on(streams: DynamoStreams, stream: StreamRef, row: LeaseRow, place: Position | None) -> bool:
+    """Whether a target's place on a shard shows nothing as lost."""
+    if place is None or place in {HORIZON, BEGINNING}:
+        return False
+    if place == END:
+        return True
+    try:
+        await streams.iterator(stream, row.shard_id, place)
+    except RecordsTrimmed:
+        return False
+    return True

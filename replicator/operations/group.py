@@ -19,6 +19,7 @@ from replicator.adapters.dynamodb.coordination import (
     DynamoJobs,
     DynamoMembership,
     DynamoRegistry,
+    FunctionNotes,
     Operations,
     StoredStream,
     stored_streams,
@@ -75,6 +76,7 @@ class Group:
         self.membership = DynamoMembership(self.table)
         self.registry = DynamoRegistry(self.table)
         self.operations = Operations(self.table)
+        self.function_notes = FunctionNotes(self.table)
         self.jobs = DynamoJobs(self.table)
 
     async def streams(self) -> list[StoredStream]:

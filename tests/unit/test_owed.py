@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -117,3 +119,8 @@ def test_a_day_at_the_horizon_may_have_cost_what_stood_there() -> None:
     assert is_overdue(row, AP, 990.0, 991.0 + RETENTION_SECONDS)
     assert not is_overdue(row, AP, 0.0, 1000.0 + RETENTION_SECONDS), "an owed shard counts from when it was found"
     assert not is_overdue(LeaseRow(Shard(ShardId("s"))), AP, 0.0, 1e9)
+    handed_over = replace(row, rewinds={AP: Rewind(5000.0, HORIZON)})
+    assert not is_overdue(handed_over, AP, 990.0, 5000.0 + RETENTION_SECONDS), "what was gone by then is excused"
+    assert is_overdue(handed_over, AP, 990.0, 5001.0 + RETENTION_SECONDS)
+    rewound = replace(row, rewinds={AP: Rewind(5000.0, place(7))})
+    assert is_overdue(rewound, AP, 990.0, 991.0 + RETENTION_SECONDS), "it reads again what it had read"

@@ -10,7 +10,9 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|<region>|<stream ARN>   seat                    owner, epoch: its worker discovers the shards
     <group>|workers                 <worker id>             beat, news, admin, through; for operators also started,
                                                             program
-    <group>|rules                   <rule>                  paused_at, note; formerly: names that it had before
+    <group>|rules                   <rule>                  paused_at, note; driven_by, driven_since;
+                                                            formerly: names that it had before
+    <group>|functions               <rule>|<region>|<ARN>   seen_at, hours: what functions noted of a stream
     <group>|tables                  <rule>|<region>|<table> table_id, noted_at; former, accepted_at, accepted_by
     <group>|regions                 <rule>|<region>         paused_at, note
     <group>|streams                 <region>|<table>|<ms>   arn, drained_for
@@ -25,7 +27,8 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
 
 One module per port: `leases`, `members`, `registry`, `jobs`; and for operators `stored_progress`, what is stored of all
 streams, `operations`, what they do to rows, and `rule_rows`, what they do to everything that has a rule's name
-(its jobs in `rule_jobs`); `known_tables`, which tables rules have written.
+(its jobs in `rule_jobs`); `known_tables`, which tables rules have written;
+`function_notes`, what functions noted of streams.
 They use `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
 Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; taking
 a shard away raises the epoch.
@@ -33,6 +36,7 @@ a shard away raises the epoch.
 
 from __future__ import annotations
 
+from replicator.adapters.dynamodb.coordination.function_notes import FunctionNotes
 from replicator.adapters.dynamodb.coordination.jobs import DynamoJobs
 from replicator.adapters.dynamodb.coordination.known_tables import KnownTable, KnownTables
 from replicator.adapters.dynamodb.coordination.leases import DynamoCoordination
@@ -55,6 +59,7 @@ __all__ = [
     "DynamoJobs",
     "DynamoMembership",
     "DynamoRegistry",
+    "FunctionNotes",
     "KnownTable",
     "KnownTables",
     "Names",

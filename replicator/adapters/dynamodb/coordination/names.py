@@ -84,6 +84,11 @@ class Names:
         return f"{self.group}|rules"
 
     @property
+    def functions(self) -> str:
+        """Partition of what functions noted of streams, per rule."""
+        return f"{self.group}|functions"
+
+    @property
     def tables(self) -> str:
         """Partition of the tables that rules have written."""
         return f"{self.group}|tables"

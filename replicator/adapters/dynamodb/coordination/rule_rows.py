@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, text
+from replicator.adapters.dynamodb.coordination.function_notes import FunctionNotes
 from replicator.adapters.dynamodb.coordination.known_tables import KnownTables
 from replicator.adapters.dynamodb.coordination.names import (
     CHECKPOINT,
@@ -90,6 +91,7 @@ class RuleRows:
         changed += await RuleJobs(self._table).hand_over(old, None)
         changed += await KnownTables(self._table).hand_over(old, None)
         changed += await self._rename_regions(old, None)
+        changed += await FunctionNotes(self._table).forget(old)
         return changed + await self._table.delete(key(self._names.rules, old), present=("sv",))
 
     async def forget_unread(self, old: RuleName, tables: Collection[tuple[RegionId, TableName]]) -> int:
