@@ -11,7 +11,7 @@ ARGS ?=
 PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long coverage prove bench lint deploy-check image-check format lock schema
+.PHONY: help setup demo test test-long coverage prove bench lambda lint deploy-check image-check format lock schema
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -42,6 +42,9 @@ bench: setup ## measure processor time per record beside other consumers (ARGS=-
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/bench.txt
 	$(BIN)/python -m benchmarks.hot_path $(ARGS)
+
+lambda: setup ## build the function for AWS Lambda (ARGS="--arch arm64 --python 3.12 --compiled"; docs/lambda.md)
+	@$(BIN)/python lambda/build.py $(ARGS)
 
 lint: setup ## check style, types, layers, spelling, dependencies, lock files and the schema
 	$(BIN)/ruff check

@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 import structlog
 
@@ -30,8 +29,8 @@ from replicator.app.table_discovery import TableWatch
 from replicator.app.uptake import Uptake
 from replicator.app.vouching import Premises
 from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
+from replicator.app.worker_ids import new_id
 from replicator.checks.table_choices import TableFinder
-from replicator.domain.identifiers import WorkerId
 from replicator.engine.applying.gate import Gates
 from replicator.engine.copying.runner import JobRunner
 from replicator.engine.membership.overview import GroupPorts
@@ -223,8 +222,3 @@ def _spare_the_collector() -> None:
     """Keep what lives as long as the process out of every collection (how often there is one: `__main__`)."""
     gc.collect()
     gc.freeze()
-
-
-def new_id() -> WorkerId:
-    """An id that no worker had before: hosts share names, processes share numbers, and both come again."""
-    return WorkerId(f"{socket.gethostname()}-{os.getpid()}-{uuid4().hex[:8]}")

@@ -23,11 +23,11 @@ from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.stream_wire import parse_record
 from replicator.adapters.sinks.opening import open_sinks
-from replicator.app.daemon import new_id
 from replicator.app.held_rules import HeldRules
 from replicator.app.preflight import prepare_start
 from replicator.app.vouching import Premises
 from replicator.app.wiring import HOME_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
+from replicator.app.worker_ids import new_id
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.driving import Drivers, Driving
 from replicator.domain.errors import ConfigurationInvalid, Disposition, ReplicatorError, WorldMismatch
