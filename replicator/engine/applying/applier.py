@@ -21,6 +21,7 @@ from replicator.domain.progress import HORIZON, Position, Window
 from replicator.domain.records import ChangeRecord, ForeignRecord, ItemKey, StreamRecord, UnreadRecord, changes
 from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Tally, TargetContext
+from replicator.engine.applying.crew import FEW, Crew
 from replicator.engine.applying.jobs import Job, Jobs, Unit
 from replicator.engine.applying.kinds import KINDS, parks_refusals
 from replicator.engine.probing import Trial
@@ -61,6 +62,8 @@ class TargetApplier:
         self._carried: dict[ItemKey, Job] = {}
         """Keys that wait for their partitions, from one page to the next."""
         self._window = Window(HORIZON)
+        self._workers = 0
+        """How many the last page had in the end."""
         self._troubles = 0
         self.trouble: ReplicatorError | None = None
         """What last kept a record from being applied; None when nothing does now."""
@@ -111,9 +114,7 @@ class TargetApplier:
         tally.ties = sum(run.ties for run in runs)
         jobs = self._jobs(runs, unread)
         try:
-            async with asyncio.TaskGroup() as group:
-                for number in range(min(self._context.limits.concurrency, len(jobs))):
-                    group.create_task(self._work(jobs, tally, more), name=f"apply-{number}")
+            await self._all(jobs, tally, more)
             if jobs and not self._context.stop.is_set():
                 self._carried = {unit.key: job for job in jobs.rest() if isinstance(unit := job.units[0], Run)}
             self._context.ahead.carry(
@@ -128,6 +129,12 @@ class TargetApplier:
             self._context.observer.batch_applied(self._report(fresh, window, tally, began))
         if window.in_flight and not self._carried:
             raise Stopped
+
+    async def _all(self, jobs: Jobs, tally: Tally, more: asyncio.Event | None) -> None:
+        most = min(self._context.limits.concurrency, len(jobs))
+        crew = Crew(jobs, lambda: self._work(jobs, tally, more), most=most)
+        await crew.run(max(FEW, self._workers // 2))
+        self._workers = crew.size
 
     def _jobs(self, runs: Iterable[Run], unread: Iterable[UnreadRecord]) -> Jobs:
         """One job a key: what was carried over comes first, and what came since behind it."""

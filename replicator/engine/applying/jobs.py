@@ -45,12 +45,15 @@ class Jobs:
         self._count = 0
         self._alone = 0
         self._weight = 0
+        self.begun = 0
+        """How often one was taken so far."""
 
     def __len__(self) -> int:
         return len(self._fresh) + len(self._failed)
 
     def next(self) -> Job:
         """What is tried next."""
+        self.begun += 1
         if self._fresh:
             return self._fresh.popleft()
         job = heapq.heappop(self._failed)[2]

@@ -1,0 +1,65 @@
+"""The workers that apply one page: as many as its answers take to come, and no more.
+
+What is in flight is memory that the processor goes through with every answer. Where answers come as fast as they are
+dealt with, more of it applies nothing sooner and makes each record dearer; where they come from far away, it is all
+that helps. So a page begins with few workers, and has twice as many whenever they began nothing new for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from replicator.engine.applying.jobs import Jobs
+
+FEW = 64
+"""Enough for what a shard delivers, about 1000 records a second, with answers that take up to 40 milliseconds."""
+
+_LOOK_SECONDS = 0.02
+
+
+class Crew:
+    """Workers of one page, a group of tasks; none begins once one of them has failed, or all have ended."""
+
+    def __init__(self, jobs: Jobs, work: Callable[[], Coroutine[Any, Any, None]], *, most: int) -> None:
+        self._group = asyncio.TaskGroup()
+        self._jobs = jobs
+        self._work = work
+        self._most = most
+        self._workers: list[asyncio.Task[None]] = []
+        self._begun = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def size(self) -> int:
+        """How many workers there were in the end."""
+        return len(self._workers)
+
+    async def run(self, first: int) -> None:
+        """Work on all jobs, by `first` workers to begin with; returns when every worker has ended."""
+        try:
+            async with self._group:
+                self._grow(first)
+                self._watch()
+        finally:
+            if self._timer is not None:
+                self._timer.cancel()
+
+    def _grow(self, count: int) -> None:
+        for number in range(self.size, min(count, self._most)):
+            self._workers.append(self._group.create_task(self._work(), name=f"apply-{number}"))
+
+    def _watch(self) -> None:
+        self._begun = self._jobs.begun
+        if self.size < self._most:
+            self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """See what was begun since the last look: less than by half of the workers shows that answers take longer."""
+        working = [worker for worker in self._workers if not worker.done()]
+        if not working or any(worker.cancelling() for worker in working):
+            return  # the group ends
+        if self._jobs and 2 * (self._jobs.begun - self._begun) < self.size:
+            self._grow(self.size * 2)
+        self._watch()
