@@ -22,9 +22,6 @@ _ATTRIBUTES = msgspec.json.Decoder(dict[str, dict[str, Any]])
 _TYPED = msgspec.json.Decoder(dict[str, Any])
 _ENCODE = msgspec.json.Encoder().encode
 _ESCAPE = b"\\u"  # a name may be written with escapes
-_SHORT_ESCAPES = '"\\/'
-"""Characters that JSON also writes with a backslash and no `u`, beside control characters."""
-
 _MARK_TEXT = "rep"
 _MARK = _MARK_TEXT.encode()
 """What every reserved name holds that is not written with escapes, and the stamp's usual name, too."""
@@ -60,9 +57,9 @@ class Image(msgspec.Struct, eq=False):
             return self._attributes.get(name)
         try:
             raw = _RAW_ATTRIBUTES.decode(self.wire).get(name)
-            return None if raw is None else _TYPED.decode(raw)
         except (msgspec.DecodeError, ValueError) as error:
             raise MalformedRecord(f"An item image is not DynamoDB JSON ({error}).") from error
+        return None if raw is None else _typed(raw)
 
     @property
     def stamp(self) -> str | None:
@@ -92,14 +89,20 @@ def unreserved(image: Image, stamp: str = STAMP) -> Image:
 
     `stamp` is the name of the attribute that carries the stamp.
     """
+    return parted(image, stamp)[0]
+
+
+def parted(image: Image, stamp: str = STAMP) -> tuple[Image, dict[str, Any] | None]:
+    """The same, and the stamp attribute that was taken off, decoded; None when there was none."""
     wire = image.wire
     if _MARK not in wire and b"\\" not in wire and (_MARK_TEXT in stamp or stamp.encode() not in wire):
-        return image
-    if not any(suspect in wire for suspect in _suspects(stamp)):
-        return image
+        return image, None
     raw = _raw(image)
-    kept = {name: value for name, value in raw.items() if name != stamp and not name.startswith(RESERVED_PREFIX)}
-    return image if len(kept) == len(raw) else Image(_ENCODE(kept))
+    count, taken = len(raw), raw.pop(stamp, None)
+    for reserved in [name for name in raw if name.startswith(RESERVED_PREFIX)]:
+        del raw[reserved]
+    bare = image if len(raw) == count else Image(_ENCODE(raw))
+    return bare, None if taken is None else _typed(taken)
 
 
 def stamped(image: Image, version: str, stamp: str = STAMP) -> bytes:
@@ -110,13 +113,6 @@ def stamped(image: Image, version: str, stamp: str = STAMP) -> bytes:
 @lru_cache(maxsize=64)
 def _stamp_member(stamp: str) -> bytes:
     return b',%b:{"S":' % _ENCODE(stamp)
-
-
-@lru_cache(maxsize=64)
-def _suspects(stamp: str) -> tuple[bytes, ...]:
-    """What is found in an image that may have the stamp or a reserved attribute, however their names are written."""
-    escaped = b"\\" if any(char in _SHORT_ESCAPES or char < " " for char in stamp) else _ESCAPE
-    return (stamp.encode(), escaped, RESERVED_PREFIX.encode())
 
 
 def canonical(image: Image, stamp: str = STAMP) -> bytes:
@@ -149,6 +145,13 @@ def _raw_content(image: Image, stamp: str) -> dict[str, msgspec.Raw]:
 def _raw(image: Image) -> dict[str, msgspec.Raw]:
     try:
         return _RAW_ATTRIBUTES.decode(image.wire)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise MalformedRecord(f"An item image is not DynamoDB JSON ({error}).") from error
+
+
+def _typed(raw: msgspec.Raw) -> dict[str, Any]:
+    try:
+        return _TYPED.decode(raw)
     except (msgspec.DecodeError, ValueError) as error:
         raise MalformedRecord(f"An item image is not DynamoDB JSON ({error}).") from error
 

@@ -5,6 +5,7 @@ It needs the standard library only, because the reader library shares it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from string import Formatter
 from typing import Any, Protocol
@@ -54,7 +55,9 @@ class KeyTemplate:
         first = next(place for place, part in enumerate(parts) if part[1] is not None)
         self._before = "".join(literal for literal, _, _, _ in parts[: first + 1])
         self._behind = "".join(literal for literal, _, _, _ in parts[first + 1 :])
-        self._escapes = str.maketrans({char: _percent(char) for char in _ALWAYS_ESCAPED + "".join(between)})
+        escaped = _ALWAYS_ESCAPED + "".join(between)
+        self._escapes = str.maketrans({char: _percent(char) for char in escaped})
+        self._needs_escapes = re.compile(f"[{re.escape(escaped)}]").search
 
     def key(self, image: Imaged) -> str | None:
         """The cache key of this item; None when an attribute of the template is missing or not S, N or B."""
@@ -72,7 +75,7 @@ class KeyTemplate:
             ((name, _, value),) = key.parts
             if name != self.attributes[0]:
                 return None
-            return f"{self._before}{value.translate(self._escapes)}{self._behind}"
+            return f"{self._before}{self._escaped(value)}{self._behind}"
         return self.filled({name: value for name, _, value in key.parts})
 
     def filled(self, values: Mapping[str, str]) -> str | None:
@@ -85,8 +88,11 @@ class KeyTemplate:
             value = values.get(name)
             if value is None:
                 return None
-            parts.append(value.translate(self._escapes))
+            parts.append(self._escaped(value))
         return "".join(parts)
+
+    def _escaped(self, value: str) -> str:
+        return value.translate(self._escapes) if self._needs_escapes(value) else value
 
     def lacks(self, names: Iterable[str]) -> list[str]:
         """Which of these attributes the template leaves out; of a primary key, two items could share a cache key."""

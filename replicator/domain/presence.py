@@ -121,6 +121,7 @@ class Presence:
 
     def _silent_from(self) -> float | None:
         """Since when something is asked and nothing is answered."""
-        waiting = max(min(self._asked.values()), self._answered_at) if self._asked else None
+        # The first that was asked is the one that has waited for longest.
+        waiting = max(next(iter(self._asked.values())), self._answered_at) if self._asked else None
         times = [each for each in (self._silent_since, waiting) if each is not None]
         return min(times, default=None)

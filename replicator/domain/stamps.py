@@ -17,7 +17,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from replicator.domain.image import LARGEST_KEPT, Image, canonical, unreserved
+from replicator.domain.image import LARGEST_KEPT, Image, canonical, parted, unreserved
 from replicator.domain.versions import GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP
 
 NO_PARENT = "-"
@@ -208,9 +208,7 @@ def _held_of_wire(wire: bytes, attribute: str) -> Held:
 
 
 def _held(image: Image, attribute: str) -> Held:
-    bare = unreserved(image, attribute)
-    # What has no reserved attribute has no stamp.
-    typed = None if bare is image else image.attribute(attribute)
+    bare, typed = parted(image, attribute)
     text = None if typed is None else typed.get("S")
     return Held(
         image=image,

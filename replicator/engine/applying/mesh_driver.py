@@ -27,7 +27,6 @@ from replicator.domain.modes.requests import (
     MeshRequest,
     MeshResponse,
     Remover,
-    Request,
     Response,
     SettleTombstone,
     Wait,
@@ -270,37 +269,38 @@ class MeshDriver:
                 request = steps.send(response)
             except StopIteration as end:
                 return end.value
-            response = await self._answer(request, record, tally)
+            is_asked = isinstance(request, At)  # nearly always
+            response = await (self._ask(request, tally) if is_asked else self._answer(request, record, tally))
+
+    async def _ask(self, request: At, tally: Tally) -> Response:
+        """Carry a request out in a region, and note which of them fail."""
+        try:
+            response = await self._regions[request.region].execute(request.request, self._context.fence)
+        except ReplicatorError as error:
+            if error.disposition is Disposition.RETRY:
+                self._suspects.add(request.region)
+            raise
+        self._suspects.discard(request.region)
+        inner = request.request
+        if isinstance(inner, SettleTombstone) and inner.removed_at is None and isinstance(response, Done):
+            tally.kept_removals += 1
+        return response
 
     async def _answer(self, request: MeshRequest, record: ChangeRecord, tally: Tally) -> MeshResponse:
         context = self._context
         match request:
-            case At(region, inner):
-                answer = await self._execute(region, inner)
-                if isinstance(inner, SettleTombstone) and inner.removed_at is None and isinstance(answer, Done):
-                    tally.kept_removals += 1
-                return answer
+            case At():
+                return await self._ask(request, tally)
             case LogConflict():
                 await context.log(request, record.sequence, tally)
-                return Done()
             case Wait():
                 await pause_or_raise(context.stop, _WAIT_SECONDS)
-                return Done()
             case LookAhead(key, after):
                 later = context.ahead.behind(key, after % _SEQUENCES)
                 return FoundAhead(self._first_remover(later))
             case _:
                 assert_never(request)
-
-    async def _execute(self, region: RegionId, request: Request) -> Response:
-        try:
-            response = await self._regions[region].execute(request, self._context.fence)
-        except ReplicatorError as error:
-            if error.disposition is Disposition.RETRY:
-                self._suspects.add(region)
-            raise
-        self._suspects.discard(region)
-        return response
+        return Done()
 
     def _first_remover(self, records: Sequence[ChangeRecord]) -> Remover:
         for record in records:
