@@ -14,8 +14,8 @@ import structlog
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import DynamoRegistry
-from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.table_claims import EpochClaim, ModeClaim, note_epoch, note_mode
+from replicator.adapters.sources import stream_of
 from replicator.app.table_identities import TableIdentities
 from replicator.checks.cache_facts import Probed
 from replicator.checks.comparison import World, table_at
@@ -29,6 +29,7 @@ from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetId, replica_id
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.ports.clock import Clock
+from replicator.ports.sources import Stream
 from replicator.settings import RuleSettings, Settings
 from replicator.settings.compiled_rules import rule_per_source, shape_of
 
@@ -154,7 +155,9 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
     Returns the stream that the rule reads.
     """
     log = structlog.get_logger("replicator")
-    stream = await DynamoStreams(premises.places[rule.source]).current(rule.table)
+    read = stream_of(premises.places[rule.source], rule.stream)
+    stream = await read.current(rule.table)
+    await _check_succession(premises, rule, stream, read)
     starts = await premises.registry.starts(stream)
     orphans = sorted({start.rule for start in starts.values()} - configured)
     if orphans and not any(start.rule == rule.name for start in starts.values()):
@@ -181,6 +184,22 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
     return stream
 
 
+async def _check_succession(premises: Premises, rule: Rule, stream: StreamRef, read: Stream) -> None:
+    """In a mesh the places of a region's writes only rise, so another kind of stream must be a younger one.
+
+    Mode `ordered` has epochs for that.
+    """
+    if rule.mesh is None:
+        return
+    for known in await premises.registry.streams(rule.source, rule.table):
+        if known.ref.generation > stream.generation and not read.reads(known.ref):
+            raise WorldMismatch(
+                f"Rule {rule.name!r} is to read {rule.source_name}, and that stream is older than the one of another"
+                " kind that was read before.",
+                advice="Create that stream anew, so that it is the younger one, or read the other one again.",
+            )
+
+
 async def _claim(premises: Premises, rule: Rule, target: Target, stream: StreamRef) -> None:
     """Raise what forbids a rule to write a target's table, by what the side table knows of it.
 
@@ -193,6 +212,5 @@ async def _claim(premises: Premises, rule: Rule, target: Target, stream: StreamR
     mode = ModeClaim(rule.name, target.region, target.table, rule.mode)
     await note_mode(client, side_table=side_table, claim=mode)
     if rule.mesh is None:
-        source = f"{stream.region}:{stream.table}"
-        epoch = EpochClaim(rule.name, target.region, target.table, rule.epoch, source, stream.generation)
+        epoch = EpochClaim(rule.name, target.region, target.table, rule.epoch, rule.source_name, stream.generation)
         await note_epoch(client, side_table=side_table, claim=epoch)

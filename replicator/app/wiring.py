@@ -20,17 +20,17 @@ from replicator.adapters.dynamodb.coordination import (
     KnownTables,
 )
 from replicator.adapters.dynamodb.owed_keys import owed_keys
-from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.table_claims import SideTableClaims
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.adapters.sinks.opening import SinkId
+from replicator.adapters.sources import stream_of
 from replicator.app.table_identities import TableIdentities
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.owed_keys import OwedFor, OwedTo
 from replicator.domain.pacing import Pace
-from replicator.domain.rules import ActivePlan, OnRefusal, Rule, Target
+from replicator.domain.rules import ActivePlan, KinesisSource, OnRefusal, Rule, Target
 from replicator.domain.shards.holdings import Holdings
 from replicator.domain.targets import TargetId, replica_id
 from replicator.domain.versions import STAMP
@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from replicator.adapters.redis.cache import RedisCache
     from replicator.ports.clock import Clock
     from replicator.ports.events import Observer
+    from replicator.ports.sources import Stream
     from replicator.ports.targets import Region, Sink
     from replicator.settings import RuleSettings, Settings
 
@@ -132,8 +133,8 @@ class Assembly:
         self._observer = observer
         self._gates = gates
         self._many = choosing(settings).keys()
-        self._streams = {region: DynamoStreams(place) for region, place in places.items()}
         self.debts = [Settler(self._debt(name, cache)) for name, cache in caches.items() if settles]
+        self._streams: dict[tuple[RegionId, KinesisSource | None], Stream] = {}
         self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
         self._funnels |= {settler.debt.name: CacheFunnel(settler.debt) for settler in self.debts}
         self._events = {name: EventFunnel(sink) for name, sink in sinks.items()}
@@ -195,8 +196,9 @@ class Assembly:
         ports_now = {name: ports for targets in readers.values() for name, ports in targets.items()}
         if known is not None and known.rules == tuple(readers) and _are_same(known.ports.targets, ports_now):
             return known
+        (read,) = {rule.stream for rule in readers}  # rules that read one table agree where
         ports = ShardPorts(
-            self._streams[region],
+            self._streams.setdefault((region, read), stream_of(self._places[region], read)),
             self.coordination,
             self.registry,
             ports_now,

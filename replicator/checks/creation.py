@@ -10,6 +10,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from replicator.adapters.kinesis.destinations import destinations, enable, problem
+from replicator.adapters.kinesis.streams import summary
 from replicator.checks.described_tables import (
     Index,
     OwnTable,
@@ -20,16 +22,20 @@ from replicator.checks.described_tables import (
     schema_difference,
 )
 from replicator.domain.errors import ReplicatorError, TableMissing, Unreachable, WorldMismatch
+from replicator.domain.identifiers import TableName
+from replicator.settings.compiled_rules import kinesis_source
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
     from replicator.adapters.aws.clients import Place
+    from replicator.domain.rules import KinesisSource
     from replicator.settings import Settings
 
 NEEDED_VIEW = "NEW_AND_OLD_IMAGES"
 ACTIVE_SECONDS = 120.0
 _POLL_SECONDS = 0.25
+_ENDED = frozenset({"DISABLED", "ENABLE_FAILED"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,15 @@ async def initialise(
     own = [_step(table.subject, _own(places[table.region], table, dry_run=dry_run)) for table in own_tables(settings)]
     streams = []
     if enable_streams:
-        sources = {place: None for rule in settings.rules for place in rule.sources}
+        sources = {place: kinesis_source(rule, place[0]) for rule in settings.rules for place in rule.sources}
         streams = [
-            _step(f"stream of {table} in {region}", _stream(places[region], table, dry_run=dry_run))
-            for region, table in sources
+            _step(
+                f"stream of {table} in {region}",
+                _stream(places[region], table, dry_run=dry_run)
+                if kinesis is None
+                else _destination(places[region], TableName(table), kinesis, dry_run=dry_run),
+            )
+            for (region, table), kinesis in sources.items()
         ]
     return [step for steps in await asyncio.gather(*own, *streams) for step in steps]
 
@@ -166,3 +177,19 @@ async def _stream(place: Place, name: str, *, dry_run: bool) -> list[str]:
         StreamSpecification={"StreamEnabled": True, "StreamViewType": NEEDED_VIEW},
     )
     return [f"enabled with {NEEDED_VIEW}"]
+
+
+async def _destination(place: Place, table: TableName, source: KinesisSource, *, dry_run: bool) -> list[str]:
+    """Let a table's changes go to a Kinesis stream that is there; none is made, since its size is a choice."""
+    stream = await summary(place, source.stream)
+    found = await destinations(place, table)
+    mine = [each for each in found if each.stream_arn == stream.arn and each.status not in _ENDED]
+    if mine:
+        wrong = problem(mine, table, place.region_id, source)
+        if wrong is not None:
+            raise wrong
+        return [f"exists, in Kinesis stream {source.name}"]
+    if dry_run:
+        return [f"would enable in Kinesis stream {source.name}, in microseconds"]
+    await enable(place, table, stream.arn)
+    return [f"enabled in Kinesis stream {source.name}, in microseconds"]

@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.table_claims import EpochClaim, epoch_problem
-from replicator.checks.described_tables import ask, describe
+from replicator.adapters.sources import stream_of
+from replicator.checks.described_tables import ask
 from replicator.checks.facts import Fact, failed, ok
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.versions import generation_of
 from replicator.settings import OrderedRule
+from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -28,10 +29,10 @@ async def epoch_facts(settings: Settings, places: Mapping[str, Place]) -> list[F
 
 async def _of_rule(settings: Settings, places: Mapping[str, Place], rule: OrderedRule) -> list[Fact]:
     try:
-        source = await describe(places[rule.source], rule.table_name)
-        generation = generation_of((source.stream_arn or "").rpartition("/stream/")[2])
+        (seen,) = rule_per_source(settings, rule)
+        stream = await stream_of(places[rule.source], seen.stream).current(seen.table)
         claims = [
-            EpochClaim(rule.name, region, table, rule.epoch, f"{rule.source}:{rule.table_name}", generation)
+            EpochClaim(rule.name, region, table, rule.epoch, seen.source_name, stream.generation)
             for region, table in rule.replica_tables
         ]
         return [await _fact(places[claim.region_id], settings.side_table_name, claim) for claim in claims]

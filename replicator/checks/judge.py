@@ -12,6 +12,7 @@ from replicator.checks.comparison import World, find
 from replicator.checks.creation import NEEDED_VIEW
 from replicator.checks.described_tables import OwnTable, own_tables, reserved_keys, schema_difference, shown
 from replicator.checks.facts import Fact, failed, ok, wrong
+from replicator.checks.kinesis_facts import kinesis_facts
 from replicator.checks.mesh_facts import mesh_facts
 from replicator.checks.ordered_facts import ordered_facts
 from replicator.checks.region_facts import region_facts
@@ -115,7 +116,9 @@ def _stream_facts(region: RegionWorld, name: str, rule: RuleSettings) -> Iterato
             f"{named} has the key attribute {attribute}, a name that is kept for replication: items would lose it.",
             "Copy the items to a table whose key has another name.",
         )
-    if table.stream_view is None:
+    if name in region.kinesis:
+        yield from kinesis_facts(region, table.name, subject)
+    elif table.stream_view is None:
         yield wrong(
             subject,
             "stream",

@@ -18,6 +18,7 @@ from replicator.adapters.aws.errors import error_code, member
 from replicator.checks.comparison import World, table_at
 from replicator.checks.described_tables import Keys, Table, ask, own_tables
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
+from replicator.checks.world import KinesisWorld
 from replicator.domain.errors import AccessRefused, ReplicatorError, WorldMismatch
 from replicator.settings import ActiveRule, OrderedRule
 
@@ -44,8 +45,10 @@ async def prove(settings: Settings, places: Mapping[str, Place], world: World) -
 
 def _works(settings: Settings, places: Mapping[str, Place], world: World) -> Iterator[Awaitable[Fact]]:
     for region, name in {place: None for rule in settings.rules for place in rule.sources}:
-        table = table_at(world, region, name)
-        if table is not None and table.stream_arn is not None:
+        table, kinesis = table_at(world, region, name), world[region].kinesis.get(name)
+        if isinstance(kinesis, KinesisWorld):
+            yield _kinesis(places[region], name, kinesis)
+        elif table is not None and table.stream_arn is not None and kinesis is None:
             yield _stream(places[region], table, table.stream_arn)
     writers = {place: rule for rule in settings.rules for place in rule.replica_tables}
     for (region, name), writer in writers.items():
@@ -247,6 +250,32 @@ async def _stream(place: Place, table: Table, arn: str) -> Fact:
     except ReplicatorError as error:
         return failed(subject, _READABLE, error)
     return ok(subject, _READABLE, f"{shards} {'shard' if shards == 1 else 'shards'} listed.")
+
+
+async def _kinesis(place: Place, table: str, kinesis: KinesisWorld) -> Fact:
+    """The same of a Kinesis stream that is read in place of a table's own."""
+    subject, name = f"table {table} in {place.region_id}", kinesis.source.name
+    where = f"Kinesis stream {name} in {place.region_id}"
+    try:
+        client, _ = await place.kinesis.opened()
+        listed = await ask(f"ListShards on {where}", client.list_shards, StreamName=name)
+        shards = member(listed, "Shards", f"ListShards on {where}")
+        if shards:
+            answer = await ask(
+                f"GetShardIterator on {where}",
+                client.get_shard_iterator,
+                StreamName=name,
+                ShardId=shards[-1]["ShardId"],
+                ShardIteratorType="LATEST",
+            )
+            await ask(f"GetRecords on {where}", client.get_records, ShardIterator=answer.get("ShardIterator"), Limit=1)
+    except AccessRefused as error:
+        remedy = "Grant kinesis:DescribeStreamSummary, kinesis:ListShards, kinesis:GetShardIterator and"
+        remedy = f"{remedy} kinesis:GetRecords on the stream to the identity of regions.{place.region_id}."
+        return wrong(subject, _READABLE, error.message, remedy)
+    except ReplicatorError as error:
+        return failed(subject, _READABLE, error)
+    return ok(subject, _READABLE, f"{len(shards)} {'shard' if len(shards) == 1 else 'shards'} listed.")
 
 
 async def _read_stream(place: Place, table: str, arn: str, where: str) -> int:

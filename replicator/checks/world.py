@@ -13,8 +13,13 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, translate
+from replicator.adapters.kinesis.destinations import Destination, destinations
+from replicator.adapters.kinesis.streams import Summary, summary
 from replicator.checks.described_tables import Table, describe, expiry_attribute, not_dynamodb, own_tables
 from replicator.domain.errors import AccessRefused, ReplicatorError, Unreachable, WorldMismatch
+from replicator.domain.identifiers import TableName
+from replicator.domain.rules import KinesisSource
+from replicator.settings.compiled_rules import kinesis_source
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -23,6 +28,15 @@ if TYPE_CHECKING:
 _AT_ONCE = 16
 _SERVER_ERRORS = 500
 Found = TypeVar("Found")
+
+
+@dataclass(frozen=True, slots=True)
+class KinesisWorld:
+    """A Kinesis stream that a table's changes are read in, and all streams that the table sends them to."""
+
+    source: KinesisSource
+    stream: Summary
+    destinations: list[Destination]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +50,8 @@ class RegionWorld:
     skew_seconds: float | None = None
     tables: Mapping[str, Table | ReplicatorError] = field(default_factory=dict)
     expiries: Mapping[str, str | ReplicatorError | None] = field(default_factory=dict)
+    kinesis: Mapping[str, KinesisWorld | ReplicatorError] = field(default_factory=dict)
+    """By table, what is read in place of its own stream."""
 
 
 def tables_by_region(settings: Settings) -> dict[str, list[str]]:
@@ -49,16 +65,30 @@ def tables_by_region(settings: Settings) -> dict[str, list[str]]:
     return {region: list(tables) for region, tables in names.items()}
 
 
+def _kinesis_by_region(settings: Settings) -> dict[str, dict[str, KinesisSource]]:
+    """Kinesis streams that are read, by region id and table."""
+    found: dict[str, dict[str, KinesisSource]] = {}
+    for rule in settings.rules:
+        for region, table in rule.sources:
+            source = kinesis_source(rule, region)
+            if source is not None:
+                found.setdefault(region, {})[table] = source
+    return found
+
+
 async def look(settings: Settings, places: Mapping[str, Place], *, thorough: bool) -> dict[str, RegionWorld]:
     """Every region that is used, all at once; `thorough` also asks for identities and TTL."""
-    wanted = tables_by_region(settings)
+    wanted, kinesis = tables_by_region(settings), _kinesis_by_region(settings)
     found = await asyncio.gather(
-        *(_look(places[region], tables, thorough=thorough) for region, tables in wanted.items())
+        *(
+            _look(places[region], tables, kinesis.get(region, {}), thorough=thorough)
+            for region, tables in wanted.items()
+        )
     )
     return {world.region: world for world in found}
 
 
-async def _look(place: Place, names: list[str], *, thorough: bool) -> RegionWorld:
+async def _look(place: Place, names: list[str], kinesis: Mapping[str, KinesisSource], *, thorough: bool) -> RegionWorld:
     region = place.region_id
     refused, skew = await _greet(place, names[0])
     if isinstance(refused, Unreachable | WorldMismatch):
@@ -70,6 +100,7 @@ async def _look(place: Place, names: list[str], *, thorough: bool) -> RegionWorl
     tables = await _each(names, slots, lambda name: describe(place, name))
     present = [name for name, table in tables.items() if isinstance(table, Table)] if thorough else []
     expiries = await _each(present, slots, lambda name: expiry_attribute(place, name))
+    streams = await _each(kinesis, slots, lambda name: _look_at_kinesis(place, TableName(name), kinesis[name]))
     owners = (table.account for table in tables.values() if isinstance(table, Table))
     return RegionWorld(
         region=region,
@@ -78,7 +109,12 @@ async def _look(place: Place, names: list[str], *, thorough: bool) -> RegionWorl
         skew_seconds=skew,
         tables=tables,
         expiries=expiries,
+        kinesis=streams,
     )
+
+
+async def _look_at_kinesis(place: Place, table: TableName, source: KinesisSource) -> KinesisWorld:
+    return KinesisWorld(source, await summary(place, source.stream), await destinations(place, table))
 
 
 async def _each(

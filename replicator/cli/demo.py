@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 import typer
 
 Mode = Literal["ordered", "versioned", "active-active"]
+Source = Literal["streams", "kinesis"]
 _RATES: dict[Mode, float] = {"ordered": 150, "versioned": 60, "active-active": 40}
 """What two cores sustain, servers included."""
 
@@ -44,6 +45,9 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         ),
     ] = None,
     *,
+    source: Annotated[
+        Source, typer.Option(help="Where changes are read: the tables' streams, or Kinesis, repeated and out of order.")
+    ] = "streams",
     bootstrap: Annotated[
         bool,
         typer.Option("--bootstrap", help="Let the first items be older than the streams, and bring them by bootstrap."),
@@ -79,11 +83,11 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
 
     if mode == "ordered" and regions != ORDERED_REGIONS:
         raise typer.BadParameter(f"mode ordered has {ORDERED_REGIONS} regions", param_hint="--regions")
-    many = reshard or shards > 1
+    many = reshard or shards > 1 or source == "kinesis"
     if bootstrap and (mode != "ordered" or many):
-        raise typer.BadParameter("goes with mode ordered and one shard", param_hint="--bootstrap")
+        raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--bootstrap")
     if events and (mode != "ordered" or many or bootstrap):
-        raise typer.BadParameter("goes with mode ordered and one shard", param_hint="--events")
+        raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--events")
     options = DemoOptions(
         duration=duration,
         rate=rate or _RATES[mode],
@@ -91,6 +95,7 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         json=json,
         mode=mode,
         regions=regions,
+        source=source,
         shards=shards if many else None,
         reshard=reshard,
         workers=workers or (_SHARING_WORKERS if many or bootstrap else 1),

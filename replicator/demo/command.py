@@ -49,7 +49,7 @@ async def _demo(options: DemoOptions, view: View, directory: Path, interruption:
     started = time.monotonic()
     versions = ", ".join(f"{package} {version}" for package, version in REQUIRED.items())
     view.say(f"starting {versions}")
-    layout = layout_of(options.mode, options.regions)
+    layout = layout_of(options.mode, options.regions, kinesis=options.source == "kinesis")
     async with (
         open_world(directory, layout, shards=options.shards, workers=options.workers, events=options.events) as world,
         _readers(world) as readers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 SOURCE: Final = "us"
@@ -46,6 +46,11 @@ class DemoTable:
     caches: tuple[DemoCache, ...] = ()
 
     @property
+    def kinesis(self) -> str:
+        """The Kinesis stream that its changes go to, in every region where they do."""
+        return f"{self.rule}-changes"
+
+    @property
     def replicas(self) -> tuple[str, ...]:
         """Region ids of the replicas, in mode `ordered`."""
         return tuple(region for region in self.names if region != SOURCE)
@@ -60,6 +65,8 @@ class Layout:
     """AWS region by region id."""
 
     tables: tuple[DemoTable, ...]
+    kinesis: bool = False
+    """Whether changes are read in Kinesis streams, one for each table."""
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -93,6 +100,8 @@ class Layout:
             rule |= {"regions": list(members.values())}
         if self.mode == "versioned":
             rule |= {"version": VERSION}
+        if self.kinesis:
+            rule |= {"stream": {"kinesis": table.kinesis}}
         return rule | {"cache": actions}
 
 
@@ -113,9 +122,9 @@ def mesh(mode: str, count: int) -> Layout:
     return Layout(mode, regions, _tables(regions, list(regions)[-1], caches))
 
 
-def layout_of(mode: str, count: int) -> Layout:
+def layout_of(mode: str, count: int, *, kinesis: bool = False) -> Layout:
     """The layout of a mode; mode `ordered` has its three regions, whatever `count` says."""
-    return ordered() if mode == "ordered" else mesh(mode, count)
+    return replace(ordered() if mode == "ordered" else mesh(mode, count), kinesis=kinesis)
 
 
 def _tables(regions: dict[str, str], renamed: str, caches: tuple[DemoCache, ...]) -> tuple[DemoTable, ...]:

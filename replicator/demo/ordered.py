@@ -57,6 +57,8 @@ class OrderedRun(Run):
             caught_up = await self._traffic()
             view.say("comparing")
             findings = await wait_until_settled(world, self.keys, self.readers, SETTLE_SECONDS)
+            if self.shards is not None:
+                await self.shards.all_given(SETTLE_SECONDS)
         daemon_exit = None
         if not self.options.keep:
             daemon_exit = await world.daemon.drain()

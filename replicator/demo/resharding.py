@@ -19,6 +19,11 @@ _ROLL_ALL_EVERY: Final = 5
 """So many changes, the last of which lets every shard of a stream roll at once."""
 
 
+def streams_of(lab: StreamLab, source: str) -> list[dict[str, Any]]:
+    """The laboratory's streams of one kind: of tables, or of `kinesis`."""
+    return [stream for stream in lab.streams() if (":kinesis:" in stream["arn"]) == (source == "kinesis")]
+
+
 @dataclass(slots=True)
 class Resharding:
     """Changes the shards of all streams of a laboratory."""
@@ -28,6 +33,9 @@ class Resharding:
     """Of each stream at the start."""
 
     random: Random
+    source: str = "streams"
+    """Whose shards: those of the tables' streams, or of `kinesis`."""
+
     counts: Counter[str] = field(default_factory=Counter)
     """Splits, merges and rolls of single shards."""
 
@@ -48,7 +56,7 @@ class Resharding:
 
     def step(self) -> None:
         """One change of one stream. It blocks for a moment."""
-        streams = [stream for stream in self.lab.streams() if not stream["closed"]]
+        streams = [stream for stream in streams_of(self.lab, self.source) if not stream["closed"]]
         if not streams:  # no caller described one yet
             return
         self._steps += 1

@@ -52,6 +52,9 @@ class DemoOptions:
 
     workers: int = 1
 
+    source: str = "streams"
+    """Where changes are read: the tables' own streams, or `kinesis`."""
+
     bootstrap: bool = False
     """Mode ordered: the first items are older than the streams, and `replicator bootstrap` brings them."""
 
@@ -147,8 +150,8 @@ def watch_of(options: DemoOptions, world: World, random: SystemRandom) -> ShardW
     """What watches the shards, where there are many."""
     if world.lab is None or options.shards is None:
         return None
-    resharding = Resharding(world.lab, options.shards, random) if options.reshard else None
-    return ShardWatch(world.lab, options.shards, options.workers, resharding)
+    resharding = Resharding(world.lab, options.shards, random, options.source) if options.reshard else None
+    return ShardWatch(world.lab, options.shards, options.workers, resharding, source=options.source)
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from replicator.demo.daemon_figures import DaemonFigures
-from replicator.demo.resharding import Resharding
+from replicator.demo.resharding import Resharding, streams_of
 from replicator.laboratory.streamlab import StreamLab
 
 _LOOK_SECONDS: Final = 0.5
@@ -85,6 +85,9 @@ class ShardWatch:
     """Shards of each worker."""
 
     hand_overs: int = 0
+    source: str = "streams"
+    """Whose shards: those of the tables' streams, or of `kinesis`."""
+
     _began_at: float = field(default_factory=time.monotonic)
     _looked_at: float = -_LOOK_SECONDS
     _recent: deque[tuple[float, int]] = field(default_factory=deque)
@@ -95,12 +98,21 @@ class ShardWatch:
         if time.monotonic() < self._looked_at + _LOOK_SECONDS:
             return
         self._looked_at = time.monotonic()
-        self.figures = await asyncio.to_thread(look, self.lab)
+        self.figures = await asyncio.to_thread(look, self.lab, self.source)
+
+    async def all_given(self, seconds: float) -> None:
+        """Wait until the daemon was given what comes late: repeats, when everything is applied already."""
+        await asyncio.to_thread(self.lab.command, "settle")
+        until = time.monotonic() + seconds
+        figures = await asyncio.to_thread(look, self.lab, self.source)
+        while figures.unread and time.monotonic() < until:
+            await asyncio.sleep(_LOOK_SECONDS)
+            figures = await asyncio.to_thread(look, self.lab, self.source)
 
     async def finish(self) -> None:
         """Look once more when everything that was written is in the shards."""
         await asyncio.to_thread(self.lab.command, "settle")
-        self.figures = await asyncio.to_thread(look, self.lab)
+        self.figures = await asyncio.to_thread(look, self.lab, self.source)
 
     def describes_per_second(self) -> float:
         """DescribeStream calls over the last seconds; call it steadily."""
@@ -152,7 +164,8 @@ class ShardWatch:
         changed = f"; {counted(self.changes)}" if self.changes else ""
         all_of_them = f"{figures.open + figures.closed} shards in {figures.generations} generations"
         given = f"{figures.records} records in {len(figures.streams)} streams"
-        asked = f"DescribeStream {per_second:.1f}/s, at most {figures.most_describes} in a second"
+        listing = "ListShards" if self.source == "kinesis" else "DescribeStream"
+        asked = f"{listing} {per_second:.1f}/s, at most {figures.most_describes} in a second"
         return [
             f"shards    {all_of_them}, {figures.unread} records skipped; {figures.open} open at the end{changed}",
             f"          {given}, {figures.read_early} children read before their parent's end",
@@ -160,15 +173,17 @@ class ShardWatch:
         ]
 
 
-def look(lab: StreamLab) -> ShardFigures:
+def look(lab: StreamLab, source: str) -> ShardFigures:
     """What the laboratory says now."""
-    streams, stats = lab.streams(), lab.stats()
-    describes = stats["calls"].get("DescribeStream", {"total": 0, "most_per_second": 0})
+    streams, stats = streams_of(lab, source), lab.stats()
+    records = sum(stream["records"] for stream in streams)
+    listing = "ListShards" if source == "kinesis" else "DescribeStream"
+    describes = stats["calls"].get(listing, {"total": 0, "most_per_second": 0})
     given = stats["skipped"].values()
     return ShardFigures(
         streams=[_figures(stream) for stream in streams],
-        records=stats["records"],
-        unread=sum(given) if given else stats["records"],
+        records=records,
+        unread=sum(given) if given else records,
         read_early=stats["read_early"],
         describes=describes["total"],
         most_describes=describes["most_per_second"],

@@ -31,6 +31,8 @@ from replicator.laboratory.servers import (
     free_ports,
 )
 from replicator.laboratory.streamlab import StreamLab
+from replicator.laboratory.streamlab.gateway import DEFAULT_ACCOUNT
+from replicator.laboratory.streamlab.kinesis import API as KINESIS_API
 
 GROUP: Final = "demo"
 SIDE_TABLE: Final = f"replicator-side-{GROUP}"
@@ -43,6 +45,8 @@ _START_ATTEMPTS = 3
 _POLL_SECONDS = 0.05
 _LAB_POLL_SECONDS = 0.05
 _OK = 200
+_DISORDER: Final[dict[str, Any]] = {"kinesis_duplicates": 0.1, "kinesis_disorder": 2.0}
+"""What Kinesis does to changes: a tenth of them come twice, and each up to two seconds late."""
 
 
 @dataclass(slots=True)
@@ -166,6 +170,9 @@ class World:
     events: EventConsumers | None = None
     """Where every change goes as an event."""
 
+    shards: int = 1
+    """Of every stream at the start."""
+
     @property
     def tables(self) -> tuple[DemoTable, ...]:
         """The tables that are replicated."""
@@ -177,6 +184,22 @@ class World:
         for table in self.tables:
             for region, name in table.names.items():
                 await self.regions[region].call("CreateTable", _creation(table, name, streamed=region in streamed))
+        if self.layout.kinesis:
+            await self._send_to_kinesis()
+
+    async def _send_to_kinesis(self) -> None:
+        """Let the changes of every table go to a Kinesis stream of the laboratory, where users write."""
+        assert self.lab is not None, "Kinesis is served by the laboratory"
+        for region in self.layout.written:
+            there = LocalRegion(self.session, self.lab.url, self.regions[region].region)
+            for table in self.tables:
+                await there.call("CreateStream", {"StreamName": table.kinesis, "ShardCount": self.shards}, KINESIS_API)
+                body = {
+                    "TableName": table.names[region],
+                    "StreamArn": f"arn:aws:kinesis:{there.region}:{DEFAULT_ACCOUNT}:stream/{table.kinesis}",
+                    "EnableKinesisStreamingConfiguration": {"ApproximateCreationDateTimePrecision": "MICROSECOND"},
+                }
+                await there.call("EnableKinesisStreamingDestination", body)
 
     async def enable_streams(self) -> None:
         """Enable the streams where users write; they show what is written from now on."""
@@ -238,7 +261,8 @@ class World:
     def _region(self, name: str, region: str) -> dict[str, Any]:
         written: dict[str, Any] = {"region": region, "endpoint_url": self.ministack.endpoint_url}
         if self.lab is not None and name in self.layout.written:
-            written["endpoints"] = {"streams": self.lab.url}
+            kinesis = {"dynamodb": self.lab.url, "kinesis": self.lab.url} if self.layout.kinesis else {}
+            written["endpoints"] = {"streams": self.lab.url, **kinesis}
         return written
 
 
@@ -258,7 +282,10 @@ async def open_world(
         }
         lab = None
         if shards is not None:
-            lab = StreamLab.start(directory, ministack.endpoint_url, shards=shards, poll_seconds=_LAB_POLL_SECONDS)
+            disorder = _DISORDER if layout.kinesis else {}
+            lab = StreamLab.start(
+                directory, ministack.endpoint_url, shards=shards, poll_seconds=_LAB_POLL_SECONDS, **disorder
+            )
             stack.enter_context(lab)
         daemon = Daemon(directory / "replicator.yaml", directory, free_ports(workers), workers=workers)
         stack.callback(daemon.stop)
@@ -267,7 +294,7 @@ async def open_world(
             event_consumers(layout) if events else nullcontext() as consumers,
         ):
             session = next(iter(regions.values())).session
-            world = World(directory, ministack, caches, regions, daemon, session, layout, lab, consumers)
+            world = World(directory, ministack, caches, regions, daemon, session, layout, lab, consumers, shards or 1)
             world.write_config()
             yield world
 

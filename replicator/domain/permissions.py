@@ -41,6 +41,10 @@ class Resource(enum.StrEnum):
     ACTIVE = "active-active"
     """A table of a mesh of mode `active-active`."""
     STREAM = "stream"
+    SENT_TO_KINESIS = "sent to kinesis"
+    """A table whose changes a rule reads in a Kinesis stream."""
+    KINESIS = "kinesis"
+    """That stream."""
     STREAMS = "streams"
     """The list of a table's streams."""
     TABLES = "tables"
@@ -82,6 +86,10 @@ def _sink(sent: str, looked_at: str) -> Mapping[Role, tuple[str, ...]]:
     return {Role.WORKER: (*send, looked_at), Role.OPERATOR: send, Role.FUNCTION: send}
 
 
+def _kinesis(actions: str) -> tuple[str, ...]:
+    return tuple(f"kinesis:{action}" for action in actions.split())
+
+
 _READ = "DescribeTable GetItem BatchGetItem Scan"
 _WRITTEN = f"{_READ} PutItem DeleteItem"
 _OWED = "GetItem PutItem UpdateItem DeleteItem Query"
@@ -118,6 +126,16 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
         Role.WORKER: _STREAM,
         Role.OPERATOR: _dynamodb("DescribeStream"),
         Role.FUNCTION: _STREAM,
+    },
+    Resource.SENT_TO_KINESIS: {
+        Role.WORKER: _dynamodb("DescribeKinesisStreamingDestination"),
+        Role.SETUP: _dynamodb("DescribeKinesisStreamingDestination EnableKinesisStreamingDestination"),
+    },
+    Resource.KINESIS: {
+        Role.WORKER: _kinesis("DescribeStreamSummary ListShards GetShardIterator GetRecords"),
+        Role.OPERATOR: _kinesis("DescribeStreamSummary ListShards GetShardIterator GetRecords"),
+        Role.SETUP: _kinesis("DescribeStreamSummary"),
+        Role.FUNCTION: _kinesis("DescribeStreamSummary ListShards GetShardIterator GetRecords"),
     },
     Resource.STREAMS: dict.fromkeys((Role.WORKER, Role.FUNCTION), _dynamodb("ListStreams")),
     Resource.TABLES: dict.fromkeys(_EVERY, _dynamodb("ListTables")),

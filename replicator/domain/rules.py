@@ -124,6 +124,24 @@ class ActivePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class KinesisSource:
+    """A Kinesis stream that a table's changes go to, by name or ARN.
+
+    `in_microseconds`: times in milliseconds are refused. `reorder_seconds`: so much later than others that were made
+    after it a change may come.
+    """
+
+    stream: str
+    in_microseconds: bool = True
+    reorder_seconds: float = 2.0
+
+    @property
+    def name(self) -> str:
+        """The name, of an ARN too."""
+        return self.stream.rpartition(":stream/")[2]
+
+
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """How often a rule is compared as a whole, with which read units per second and region; whether that repairs."""
 
@@ -153,13 +171,24 @@ class Rule:
     refused: OnRefusal = OnRefusal.STOP
     filter: Filter = field(default_factory=Filter)
     sweep: Sweep | None = None
-    disorder_seconds: float = 0.0
-    """How much earlier a change may have been made than one that the source showed before; 0: it keeps the order."""
+    stream: KinesisSource | None = None
+    """Where the source's changes are read; None: in the table's own stream."""
 
     def __post_init__(self) -> None:
         if self.mesh is not None:
             among = tuple(replace(target, members=self.members) for target in self.targets)
             object.__setattr__(self, "targets", among)
+
+    @property
+    def disorder_seconds(self) -> float:
+        """How much earlier a change may have been made than one that came before it; 0: the source keeps the order."""
+        return 0.0 if self.stream is None else self.stream.reorder_seconds
+
+    @property
+    def source_name(self) -> str:
+        """Whose versions its writes have: the source table, and the way on which its changes come."""
+        table = f"{self.source}:{self.table}"
+        return table if self.stream is None else f"{table} through Kinesis stream {self.stream.name}"
 
     def among(self, targets: Iterable[Target]) -> Rule:
         """The same rule for some of its targets only."""

@@ -68,6 +68,12 @@ def rule_of_import(settings: Settings, request: ImportRequest) -> Rule:
     names = ", ".join(str(reading.source) for reading in readings)
     if not found:
         raise RequestRefused(f"Rule {rule.name} reads no stream in {request.region}.", advice=f"It reads in: {names}.")
+    if len(found) == 1 and found[0].stream is not None:
+        raise RequestRefused(
+            f"Rule {rule.name} reads Kinesis stream {found[0].stream.name}, and leases are imported of readers of"
+            " DynamoDB Streams.",
+            advice="Start the rule with `start: trim_horizon`: what is applied again changes nothing.",
+        )
     if len(found) > 1:
         raise RequestRefused(f"Rule {rule.name} reads in several regions: {names}.", advice="Name one with --region.")
     return found[0]

@@ -20,6 +20,7 @@ from replicator.domain.errors import ReplicatorError, TableMissing
 from replicator.domain.permissions import Resource, Role, Statement, Use, assuming, decrypting, granted
 from replicator.operations.errors import RequestRefused
 from replicator.settings import AwsSink, OrderedRule, VersionedRule, expanded
+from replicator.settings.compiled_rules import kinesis_source
 from replicator.settings.events import EventBridgeSink, FirehoseSink, KinesisSink, SnsSink, SqsSink
 
 if TYPE_CHECKING:
@@ -150,6 +151,11 @@ def _of_rule(rule: RuleSettings, region_id: str, arn: str) -> Iterator[Use]:
     for table in _tables(rule, region_id, read=True):
         kind = Resource.SOURCE if isinstance(rule, OrderedRule) else _mesh_kind(rule)
         yield Use(kind, f"{arn}{table}")
+        kinesis = kinesis_source(rule, region_id)
+        if kinesis is not None:
+            yield Use(Resource.SENT_TO_KINESIS, f"{arn}{table}")
+            yield Use(Resource.KINESIS, f"{_of(arn, 'kinesis')}stream/{kinesis.name}")
+            continue
         yield Use(Resource.STREAM, f"{arn}{table}/stream/*")
         yield Use(Resource.STREAMS, "*")
     for table in _tables(rule, region_id, read=False):

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.adapters.dynamodb.streams import whole_listing
+from replicator.adapters.sources import stream_behind
 from replicator.domain.errors import RecordsTrimmed, ShardGone
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.operations.errors import RequestRefused, ShardBusy
@@ -123,7 +124,7 @@ async def _scopes(group: Group, request: RewindRequest, goal: Goal) -> list[Scop
 
 
 async def _listed(group: Group, stored: StoredStream) -> frozenset[ShardId]:
-    streams = DynamoStreams(group.places[stored.stream.region])
+    streams = stream_behind(group.places[stored.stream.region], stored.stream)
     try:
         return frozenset(shard.shard_id for shard in await whole_listing(streams, stored.stream))
     except ShardGone:
@@ -147,7 +148,7 @@ async def _check_place(group: Group, request: RewindRequest, scope: Scope) -> No
             " a rewind never moves forward.",
             advice="`replicator leases list --all` shows the positions.",
         )
-    streams = DynamoStreams(group.places[scope.stored.stream.region])
+    streams = stream_behind(group.places[scope.stored.stream.region], scope.stored.stream)
     try:
         await streams.iterator(scope.stored.stream, request.shard, position)
     except RecordsTrimmed as error:

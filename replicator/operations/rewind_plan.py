@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from replicator.domain.identifiers import ShardId
     from replicator.domain.targets import TargetId
 
-_LONGEST_SEQUENCE = 40
+_LONGEST_SEQUENCE = 64
+"""Of a number in Kinesis; those of DynamoDB Streams have 40 digits at most."""
+
 _TARGETS = "--to is a sequence number, a time such as 2026-07-01T12:00:00Z, a span back from now such as 2h, or"
 
 

@@ -57,6 +57,9 @@ class Stream(Protocol):
     async def streams(self, table: TableName) -> list[StreamRef]:
         """Every stream of a table that can still be read, oldest first; the present one is the last."""
 
+    def reads(self, stream: StreamRef) -> bool:
+        """Whether a stream is one of those that are read here; a rule may have read another kind before."""
+
     async def shows_images(self, stream: StreamRef) -> bool:
         """Whether the records of a stream show items as they were and as they are; False of one that is gone."""
 

@@ -20,7 +20,18 @@ from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy, Unstamped
 from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
 from replicator.domain.records import Event
-from replicator.domain.rules import ActivePlan, OnGap, OnRefusal, Rule, Start, Sweep, Target, TtlDeletes, VersionedPlan
+from replicator.domain.rules import (
+    ActivePlan,
+    KinesisSource,
+    OnGap,
+    OnRefusal,
+    Rule,
+    Start,
+    Sweep,
+    Target,
+    TtlDeletes,
+    VersionedPlan,
+)
 from replicator.domain.transforms import Transform
 from replicator.settings import (
     EventSink,
@@ -87,6 +98,7 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
         refused=OnRefusal(rule.refused),
         filter=_filter(rule.filter),
         sweep=_sweep(rule),
+        stream=kinesis_source(rule, rule.source),
     )
 
 
@@ -123,9 +135,18 @@ def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
             refused=OnRefusal(rule.refused),
             filter=_key_filter(rule.filter),
             sweep=_sweep(rule),
+            stream=kinesis_source(rule, home),
         )
         for home, table in rule.sources
     ]
+
+
+def kinesis_source(rule: RuleSettings, region: str) -> KinesisSource | None:
+    """The Kinesis stream that a rule reads in a region; None: the table's own stream."""
+    named = rule.streams.get(region)
+    if named is None:
+        return None
+    return KinesisSource(named.kinesis, named.precision == "microsecond", named.reorder.total_seconds())
 
 
 def _sweep(rule: RuleSettings) -> Sweep | None:
@@ -140,7 +161,9 @@ def _plan(rule: MeshRule, home: str, table: str) -> VersionedPlan | ActivePlan:
         version = rule.version
         attribute = VersionAttribute(version.attribute, VersionType(version.type), version.width)
         return VersionedPlan(tuple(others), attribute, tables)
-    return ActivePlan(tuple(others), ActivePolicy(guard=Guard(rule.guard), attribute=rule.stamp), tables)
+    # What lies ahead of a record says nothing of it where a source keeps no order.
+    policy = ActivePolicy(guard=Guard(rule.guard), look_ahead=home not in rule.streams, attribute=rule.stamp)
+    return ActivePlan(tuple(others), policy, tables)
 
 
 def debt_policy(settings: Settings, cache: str) -> DebtPolicy:

@@ -54,6 +54,7 @@ def problems_of(settings: Configured) -> list[str]:
         *_region_problems(settings),
         *_name_problems(settings),
         *_reader_problems(settings),
+        *_stream_problems(settings),
         *_key_problems(settings),
         *_rule_problems(settings),
         *_choice_problems(settings),
@@ -102,6 +103,33 @@ def _reader_problems(settings: Configured) -> list[str]:
         for (region, table), count in targets.items()
         if count > MOST_TARGETS
     ]
+
+
+def _stream_problems(settings: Configured) -> list[str]:
+    """One reader reads a table for all rules, so they read it in one place; and a stream belongs to named tables."""
+    problems = []
+    read: dict[tuple[str, str], tuple[str, str | None]] = {}
+    for index, rule in enumerate(settings.rules):
+        if rule.choice is not None and rule.streams:
+            problems.append(
+                f"rules[{index}].stream: rule {rule.name!r} chooses its tables, and which of them send their changes to"
+                " a Kinesis stream is not known; name one table instead, or leave this out"
+            )
+        if isinstance(rule, OrderedRule) and rule.events and rule.streams:
+            problems.append(
+                f"rules[{index}].events: events are sent in the order of the changes, and Kinesis repeats changes and"
+                " keeps no order; leave stream out of the rule"
+            )
+        for region, table in rule.sources:
+            named = rule.streams.get(region)
+            mine = None if named is None else named.model_dump_json()
+            name, other = read.setdefault((region, table), (rule.name, mine))
+            if other != mine:
+                problems.append(
+                    f"rules[{index}].stream: rules {name!r} and {rule.name!r} read table {table!r} in region {region!r}"
+                    " in different streams; write the same for both"
+                )
+    return problems
 
 
 def _name_problems(settings: Configured) -> list[str]:

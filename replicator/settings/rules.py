@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -12,6 +12,7 @@ from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.versions import MAX_EPOCH, STAMP
 from replicator.settings.events import AwsSink, EventSink, RedisStreamSink
 from replicator.settings.filters import FilterSettings, MeshFilter
+from replicator.settings.streams import Source, StreamSettings, region_of_source, stream_of_source
 from replicator.settings.tables import TableChoice, TableSelection
 from replicator.settings.transforms import TransformSettings
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table
@@ -57,6 +58,12 @@ class Replica(Member):
     )
 
 
+class MeshMember(Member):
+    """A region whose table is read and written."""
+
+    stream: StreamSettings | None = Field(default=None, description="default: the rule's, else the table's own")
+
+
 def _replica(value: object) -> object:
     return {"region": value} if isinstance(value, str) else value
 
@@ -66,7 +73,7 @@ def _write_units(members: Sequence[Member]) -> dict[str, int]:
 
 
 _Replica = Annotated[Replica, BeforeValidator(_replica, json_schema_input_type=RegionName | Replica)]
-_Member = Annotated[Member, BeforeValidator(_replica, json_schema_input_type=RegionName | Member)]
+_Member = Annotated[MeshMember, BeforeValidator(_replica, json_schema_input_type=RegionName | MeshMember)]
 
 
 class SweepSettings(Frozen):
@@ -90,6 +97,9 @@ class _Rule(Frozen):
         default=[], max_length=2, description="the tables' key attributes, so that the file alone can be judged by them"
     )
     cache: list[CacheAction] = Field(default=[])
+    stream: StreamSettings | None = Field(
+        default=None, description="where changes are read in every region that is read; default: the tables' own"
+    )
     verify: SweepSettings | None = Field(default=None, description="compare all that it replicates, again and again")
 
     @property
@@ -122,7 +132,9 @@ class OrderedRule(_Rule):
     """One writer region, replicas that only replicator writes, and the caches beside them."""
 
     mode: Literal["ordered"] = "ordered"
-    source: RegionName = Field(description="the writer region")
+    source: Annotated[RegionName, BeforeValidator(region_of_source, json_schema_input_type=RegionName | Source)] = (
+        Field(description="the writer region, or that and its stream")
+    )
     replicas: list[_Replica] = Field(default=[])
     ttl_deletes: Literal["replicate", "skip"] = "replicate"
     unstamped: Literal["adopt", "stop"] = "adopt"
@@ -133,6 +145,16 @@ class OrderedRule(_Rule):
     epoch: int = Field(default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer")
     filter: FilterSettings = FilterSettings()
     events: list[EventSink] = Field(default=[], max_length=16, description="where every change goes as an event")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_the_sources_stream(cls, value: Any) -> Any:
+        return stream_of_source(value)
+
+    @property
+    def streams(self) -> dict[str, StreamSettings]:
+        """Kinesis streams that are read, by region id; elsewhere the table's own stream is."""
+        return {} if self.stream is None else {self.source: self.stream}
 
     @property
     def sources(self) -> list[tuple[str, str]]:
@@ -183,6 +205,12 @@ class _MeshRule(_Rule):
         default="park", description="park: what another region refuses is kept as a row, and what is behind it goes on"
     )
     filter: MeshFilter = MeshFilter()
+
+    @property
+    def streams(self) -> dict[str, StreamSettings]:
+        """Kinesis streams that are read, by region id; elsewhere the table's own stream is."""
+        named = {member.region: member.stream or self.stream for member in self.regions}
+        return {region: stream for region, stream in named.items() if stream is not None}
 
     @property
     def sources(self) -> list[tuple[str, str]]:

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
+from replicator.domain.rules import ActivePlan, KinesisSource
 from replicator.settings import DEFAULT_PATH, OrderedRule
+from replicator.settings.compiled_rules import rules_of
 from replicator.settings.loading import ConfigurationProblems, configuration_path, load
 
 GOOD = """\
@@ -173,12 +175,12 @@ OF_ORDERED = "and this rule's mode is ordered"
 OF_ACTIVE = "and this rule's mode is active-active"
 IN_ORDERED = (
     "allowed here: cache, epoch, events, filter, insert_guard, mode, name, on_gap, primary_key, refused, replicas,"
-    " source, start, table,"
+    " source, start, stream, table,"
     " ttl_deletes, unstamped, verify."
 )
 HERE = (
     "allowed here: cache, filter, guard, mode, name, on_gap, primary_key, refused, regions, stamp, start,"
-    " table, verify."
+    " stream, table, verify."
 )
 
 
@@ -239,8 +241,8 @@ def test_every_mode_has_a_good_file(path: Path, text: str) -> None:
             ACTIVE.replace("- eu", "- {region: eu, tablee: x}"),
             12,
             (
-                "`rules[0].regions[1].tablee` is not a known key; did you mean `table`? Allowed here: region, table,"
-                " write_units."
+                "`rules[0].regions[1].tablee` is not a known key; did you mean `table`? Allowed here: region, stream,"
+                " table, write_units."
             ),
         ),
         (ACTIVE.replace("- eu", "- us"), 12, "`rules[0].regions[1].region`: region 'us' is there twice."),
@@ -668,3 +670,67 @@ def test_no_sentence_holds_a_value(path: Path, broken: dict[str, Any]) -> None:
 
 def test_an_error_of_yaml_holds_no_value(path: Path) -> None:
     assert SECRET not in "".join(problems(path, f"caches: {{eu: {{password: {SECRET}: {SECRET}}}\n"))
+
+
+# -- streams -------------------------------------------------------------------------------------------------------
+
+KINESIS = "    stream: {kinesis: changes}\n"
+
+
+def streams(path: Path, text: str) -> list[Any]:
+    """Where the rule is read, by region."""
+    path.write_text(text)
+    settings = load(path)
+    return [(rule.source, rule.stream) for rule in rules_of(settings)]
+
+
+def test_a_stream_stands_at_the_rule_or_at_a_region(path: Path) -> None:
+    changes = KinesisSource("changes")
+    assert streams(path, GOOD) == [("us", None)]
+    assert streams(path, GOOD + KINESIS) == [("us", changes)]
+    at_source = GOOD.replace("source: us", "source: {region: us, stream: {kinesis: changes}}")
+    assert streams(path, at_source) == [("us", changes)]
+    assert streams(path, GOOD.replace("source: us", "source: {region: us}")) == [("us", None)]
+    arn = "arn:aws:kinesis:us-east-1:111122223333:stream/changes"
+    slow = f"    stream: {{kinesis: '{arn}', precision: millisecond, reorder: 5s}}\n"
+    assert streams(path, GOOD + slow) == [("us", KinesisSource(arn, in_microseconds=False, reorder_seconds=5.0))]
+    assert streams(path, ACTIVE + KINESIS) == [("us", changes), ("eu", changes)]
+    mixed = ACTIVE.replace("      - eu\n", "      - {region: eu, stream: {kinesis: others}}\n")
+    assert streams(path, mixed) == [("us", None), ("eu", KinesisSource("others"))]
+
+
+def test_nothing_is_looked_for_ahead_where_a_source_keeps_no_order(path: Path) -> None:
+    path.write_text(ACTIVE.replace("      - eu\n", "      - {region: eu, stream: {kinesis: others}}\n"))
+    plans = {rule.source: rule.mesh for rule in rules_of(load(path))}
+    looks = {region: plan.policy.look_ahead for region, plan in plans.items() if isinstance(plan, ActivePlan)}
+    assert looks == {"us": True, "eu": False}
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (GOOD + "    stream: {kinesis: 'no name'}\n", "`rules[0].stream.kinesis`"),
+        (GOOD + "    stream: {kinesis: changes, precision: second}\n", "must be 'microsecond' or 'millisecond'"),
+        (GOOD + "    stream: {kinesis: changes, fan_out: true}\n", "is not there yet: shards are polled"),
+        (GOOD + "    stream: {kinesis: changes, reorder: 61s}\n", "must be at most 60s"),
+        (GOOD.replace("source: us", "source: {region: us, table: x}"), "has 'table', which is no key here"),
+        (
+            GOOD.replace("source: us", "source: {region: us, stream: {kinesis: a}}") + KINESIS,
+            "names a stream at the rule and at its source; leave one out",
+        ),
+        (
+            GOOD + KINESIS + "    events: [{to: sqs, queue: orders}]\n",
+            "Kinesis repeats changes and keeps no order; leave stream out",
+        ),
+        (GOOD.replace("table: orders", 'table: "orders-*"') + KINESIS, "chooses its tables, and which of them send"),
+    ],
+)
+def test_a_stream_that_cannot_be_read_is_refused_with_one_sentence(path: Path, text: str, sentence: str) -> None:
+    (found,) = problems(path, text)
+    assert sentence in found
+
+
+def test_rules_that_read_one_table_read_it_in_one_stream(path: Path) -> None:
+    other = "  - {name: again, table: orders, source: us, replicas: [{region: eu, table: other}]}\n"
+    (found,) = problems(path, GOOD + KINESIS + other)
+    assert "rules 'orders' and 'again' read table 'orders' in region 'us' in different streams" in found

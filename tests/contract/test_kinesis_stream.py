@@ -18,7 +18,7 @@ from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone,
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.progress import HORIZON, Position, after
 from replicator.domain.records import ForeignRecord, StreamRecord, UnreadRecord, changes
-from replicator.domain.rules import Rule
+from replicator.domain.rules import KinesisSource, Rule
 from replicator.domain.shards.leases import StreamRef
 from replicator.laboratory.streamlab import Laboratory, laboratory
 from tests.contract.worlds import no_fallback, place
@@ -35,7 +35,7 @@ class Bench:
     def __init__(self, lab: Laboratory, opened: Place) -> None:
         self.lab = lab
         self.place = opened
-        self.streams = KinesisStreams(opened, "changes", precision="microsecond", reorder_seconds=2.0)
+        self.streams = KinesisStreams(opened, KinesisSource("changes"))
         self.arn = f"arn:aws:kinesis:{REGION}:000000000000:stream/changes"
 
     async def begin(self) -> None:
@@ -97,7 +97,7 @@ async def test_what_is_wrong_with_a_destination_is_one_sentence(bench: Bench) ->
     await client.create_stream(StreamName="others", ShardCount=1)
 
     async def why(stream: str, table: TableName = ORDERS) -> str:
-        streams = KinesisStreams(bench.place, stream, precision="microsecond", reorder_seconds=2.0)
+        streams = KinesisStreams(bench.place, KinesisSource(stream))
         with pytest.raises(StreamUnusable) as caught:
             await streams.current(table)
         assert caught.value.advice
@@ -113,7 +113,7 @@ async def test_what_is_wrong_with_a_destination_is_one_sentence(bench: Bench) ->
         UpdateKinesisStreamingConfiguration={"ApproximateCreationDateTimePrecision": "MILLISECOND"},
     )
     assert "with times in milliseconds, so two writes within one" in await why(bench.arn)
-    tolerant = KinesisStreams(bench.place, bench.arn, precision="millisecond", reorder_seconds=2.0)
+    tolerant = KinesisStreams(bench.place, KinesisSource(bench.arn, in_microseconds=False))
     assert await tolerant.current(ORDERS) == await tolerant.current(ORDERS)
     await dynamodb.disable_kinesis_streaming_destination(TableName=ORDERS, StreamArn=bench.arn)
     assert "as a destination of table orders in eu is DISABLED." in await why("changes")

@@ -107,9 +107,9 @@ def test_resharding_keeps_to_half_and_twice_the_shards_and_counts_what_it_does(l
     resharding = Resharding(lab, 4, Random(1))
     for _ in range(60):
         resharding.step()
-        assert 2 <= look(lab).open <= 8
+        assert 2 <= look(lab, "streams").open <= 8
     assert set(resharding.counts) == {"splits", "merges", "rolls"}
-    figures = look(lab)
+    figures = look(lab, "streams")
     assert figures.open + figures.closed == 4 + 2 * resharding.counts["splits"] + (
         resharding.counts["merges"] + resharding.counts["rolls"]
     )
@@ -129,7 +129,7 @@ def test_a_single_shard_is_split_before_anything_else_and_nothing_is_done_withou
 def test_records_that_nobody_was_given_are_told_as_unread(lab: StreamLab) -> None:
     lab.command("make", table="orders", region="us-east-1", shards=2)
     lab.command("generate", table="orders", count=30)
-    figures = look(lab)
+    figures = look(lab, "streams")
     assert (figures.records, figures.unread) == (30, 30)
     assert figures.streams == [StreamFigures("orders", "us-east-1", 2, 0, 1, 30)]
     assert watch_of(lab, figures).trouble == "records were skipped"

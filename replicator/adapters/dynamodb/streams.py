@@ -132,6 +132,10 @@ class DynamoStreams:
             generation=generation_of(member(listed, "StreamLabel", what)),
         )
 
+    def reads(self, stream: StreamRef) -> bool:
+        """Whether a stream is a table's own."""
+        return ":kinesis:" not in stream.arn
+
     async def shows_images(self, stream: StreamRef) -> bool:
         """Whether a stream's view type is the one that is needed, as far as the endpoint tells it."""
         what = f"DescribeStream on the stream of {stream.table} in {stream.region}"

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
 from replicator.domain.errors import StreamUnusable
 from replicator.domain.identifiers import TableName
+from replicator.domain.rules import KinesisSource
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
-
-Precision = Literal["microsecond", "millisecond"]
 
 _WAYS = {
     "ACTIVE": "",
@@ -73,12 +72,10 @@ async def enable(place: Place, table: TableName, stream_arn: str) -> None:
         raise translate(error, what) from error
 
 
-def problem(
-    found: list[Destination], table: TableName, region: str, stream: str, precision: Precision
-) -> StreamUnusable | None:
+def problem(found: list[Destination], table: TableName, region: str, source: KinesisSource) -> StreamUnusable | None:
     """What is wrong with a stream as the place where a table's changes are read; None: nothing."""
-    name = stream_name(stream)
-    mine = [each for each in found if stream in {each.name, each.stream_arn}]
+    name = source.name
+    mine = [each for each in found if source.stream in {each.name, each.stream_arn}]
     if not mine:
         others = ", ".join(sorted(each.name for each in found))
         where = f"; it sends them to {others}" if others else ""
@@ -92,7 +89,7 @@ def problem(
         return StreamUnusable(
             f"Kinesis stream {name} as a destination of table {table} in {region} is {destination.status}.", advice=way
         )
-    if precision == "microsecond" and destination.precision not in {"", "MICROSECOND"}:
+    if source.in_microseconds and destination.precision not in {"", "MICROSECOND"}:
         return StreamUnusable(
             f"Kinesis stream {name} gets the changes of table {table} in {region} with times in"
             f" {destination.precision.lower()}s, so two writes within one could end in the wrong one.",

@@ -15,7 +15,7 @@ import msgspec
 from botocore.exceptions import ClientError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, member, translate
-from replicator.adapters.kinesis.destinations import Precision, destinations, problem, stream_name
+from replicator.adapters.kinesis.destinations import destinations, problem, stream_name
 from replicator.adapters.kinesis.envelope import parse_change
 from replicator.adapters.kinesis.wire import Answer, parse_answer, parse_listing
 from replicator.domain.errors import (
@@ -28,6 +28,7 @@ from replicator.domain.errors import (
 )
 from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId, TableName
 from replicator.domain.progress import END, Position
+from replicator.domain.rules import KinesisSource
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import Shard
 from replicator.ports.sources import RecordPage, ShardPage
@@ -86,6 +87,12 @@ async def summary(place: Place, stream: str) -> Summary:
     return Summary(arn, round(moment * 1000), hours * _HOUR_SECONDS, int(described.get("OpenShardCount", 0)))
 
 
+def kinesis_arn(stream: StreamRef) -> str:
+    """The ARN of the Kinesis stream that a reference is about; empty when it is about a table's own stream."""
+    arn, _, _ = stream.arn.rpartition(f"/{stream.table}/")
+    return arn if ":kinesis:" in arn else ""
+
+
 class KinesisStreams:
     """One Kinesis stream in one configured region, for the tables that send their changes there.
 
@@ -94,20 +101,18 @@ class KinesisStreams:
     and Kinesis' own.
     """
 
-    def __init__(self, place: Place, stream: str, *, precision: Precision, reorder_seconds: float) -> None:
+    def __init__(self, place: Place, source: KinesisSource) -> None:
         self._place = place
-        self._stream = stream
-        self._name = stream_name(stream)
-        self._precision = precision
-        self._reorder_seconds = reorder_seconds
+        self._source = source
+        self._name = source.name
         self._retention_seconds = 24 * _HOUR_SECONDS
         self._record_bytes = 1024.0
 
     async def current(self, table: TableName) -> StreamRef:
         """The stream, as the one of a table; an error with the remedy when the table's changes do not come there."""
-        found = await summary(self._place, self._stream)
+        found = await summary(self._place, self._source.stream)
         region = self._place.region_id
-        wrong = problem(await destinations(self._place, table), table, region, self._stream, self._precision)
+        wrong = problem(await destinations(self._place, table), table, region, self._source)
         if wrong is not None:
             raise wrong
         return self._ref(table, found)
@@ -119,7 +124,11 @@ class KinesisStreams:
 
     async def streams(self, table: TableName) -> list[StreamRef]:
         """The stream alone: one that was deleted cannot be read any more."""
-        return [self._ref(table, await summary(self._place, self._stream))]
+        return [self._ref(table, await summary(self._place, self._source.stream))]
+
+    def reads(self, stream: StreamRef) -> bool:
+        """Whether a stream is the one that is read here, made anew or not."""
+        return kinesis_arn(stream).endswith(f":stream/{self._name}")
 
     async def shows_images(self, stream: StreamRef) -> bool:
         """Always, as long as it is the one that is there: DynamoDB sends both images."""
@@ -236,7 +245,7 @@ class KinesisStreams:
         following = None if answer.next_iterator is None else f"{table}|{known}|{answer.next_iterator}"
         records = tuple(parse_change(record, table) for record in answer.records)
         level = None if answer.behind_ms is None else answer.behind_ms == 0
-        return RecordPage(records, following, at - self._reorder_seconds, is_level=level)
+        return RecordPage(records, following, at - self._source.reorder_seconds, is_level=level)
 
     async def _answer(self, iterator: str, limit: int) -> tuple[Answer, float]:
         """An answer and the server's time of it.

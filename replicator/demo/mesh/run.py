@@ -15,7 +15,7 @@ from replicator.demo.mesh.keys import MeshKey, mesh_keyspace
 from replicator.demo.mesh.report import MeshReport, Records
 from replicator.demo.mesh.traffic import MeshWriters
 from replicator.demo.reader import CacheReader
-from replicator.demo.run import DemoOptions, Run, supervised, watch_of
+from replicator.demo.run import SETTLE_SECONDS, DemoOptions, Run, supervised, watch_of
 from replicator.demo.view import View
 from replicator.demo.world import World
 
@@ -65,6 +65,8 @@ class MeshRun(Run):
             total = await streams.count()
             view.say("silence; comparing" if silent else "no silence in time; comparing")
             findings = await compare_mesh(world, self.keys, self.readers)
+            if self.shards is not None:
+                await self.shards.all_given(SETTLE_SECONDS)
         daemon_exit = None
         if not self.options.keep:
             daemon_exit = await world.daemon.drain()

@@ -22,6 +22,9 @@ from replicator.engine.shard.worker import ShardPorts
 EVERY_SHARD = ShardId("every shard")
 """Where a gap lies that is behind a whole stream."""
 
+_REPLACED = "The stream was replaced; what was written while the table had none, or another, was never recorded."
+_MOVED = "The rule reads another kind of stream now; what was written before changes came there is not in it."
+
 
 @dataclass(frozen=True, slots=True)
 class Due:
@@ -56,7 +59,8 @@ class StreamSuccession:
     async def due(self) -> Due:
         """Each rule's stream: the oldest one that it began and is not through with, else the present one."""
         trouble, ready = await self._carry_over()
-        known = await self._known()
+        everything = await self._ports.registry.streams(self._region, self._table)
+        known = [each for each in everything if self._ports.stream.reads(each.ref)]
         started = {
             each.ref: set(await self._ports.registry.starts(each.ref))
             for each in known
@@ -66,6 +70,9 @@ class StreamSuccession:
         if None in wanted.values():
             try:
                 present = await self._ports.stream.current(self._table)
+                elsewhere = [each.ref for each in everything if each not in known]
+                for rule in (rule for rule in ready if wanted[rule.name] is None):
+                    await self._move(rule, elsewhere, present)
                 wanted = {name: ref or present for name, ref in wanted.items()}
             except ReplicatorError as error:
                 trouble = error
@@ -74,6 +81,20 @@ class StreamSuccession:
             await self._ports.registry.remember_stream(ref)
         streams = {ref: tuple(rule for rule in ready if wanted[rule.name] == ref) for ref in refs}
         return Due(streams, trouble)
+
+    async def _move(self, rule: Rule, elsewhere: Iterable[StreamRef], present: StreamRef) -> None:
+        """Let a rule that read another kind of stream before go on with this one; what it had there stays as it is.
+
+        When the table began to send its changes here is not known, so the place is a gap, which a repair follows.
+        """
+        begun = await self._ports.registry.starts(present)
+        for ref in elsewhere:
+            starts = await self._ports.registry.starts(ref)
+            for target in rule.targets:
+                if target.target_id in starts and target.target_id not in begun:
+                    await self._record_break(ref, target, _MOVED)
+                    started_at = starts[target.target_id].started_at
+                    begun[target.target_id] = await self._ports.registry.start(present, target, started_at=started_at)
 
     async def _carry_over(self) -> tuple[ReplicatorError | None, list[Rule]]:
         """Let targets go on from what is stored of them; a rule for which that fails waits, and holds no other."""
@@ -98,7 +119,8 @@ class StreamSuccession:
         }
 
     async def _known(self) -> list[KnownStream]:
-        return await self._ports.registry.streams(self._region, self._table)
+        known = await self._ports.registry.streams(self._region, self._table)
+        return [each for each in known if self._ports.stream.reads(each.ref)]
 
     async def successor(self, ref: StreamRef) -> StreamRef | None:
         """The next stream that can be read, whether a worker saw it before or not; None when there is none yet.
@@ -128,7 +150,7 @@ class StreamSuccession:
         await self._ports.registry.remember_stream(successor)
         await self._ports.registry.remember_stream(ref, {target.target_id for rule in rules for target in rule.targets})
 
-    async def _record_break(self, ref: StreamRef, target: Target) -> None:
+    async def _record_break(self, ref: StreamRef, target: Target, why: str = _REPLACED) -> None:
         """No stream shows what was written between two streams of a table, so the place is recorded as a gap."""
         gap = Gap(
             stream=ref,
@@ -137,7 +159,7 @@ class StreamSuccession:
             after=END,
             until=None,
             found_at=self._ports.clock.now(),
-            why="The stream was replaced; what was written while the table had none, or another, was never recorded.",
+            why=why,
         )
         await self._ports.registry.record_gap(gap)
         self._ports.observer.gap_found(gap)

@@ -40,6 +40,7 @@ _SMALL_PAGE = 16
 _STUCK_SECONDS = 2.0
 """A target that applied nothing for so long reads nothing ahead, and lets go what is more than its share of memory."""
 
+_POLLS_LATE = 2  # a change that came in time is read so many polls later at most
 _HIDDEN = "Records left the stream between two readings of it."
 
 
@@ -255,7 +256,9 @@ class Pipeline:
         """
         pages: list[Page] = []
         records = 0
-        while records < self._context.limits.page_records and not (pages and self._pages.empty()):
+        while records < self._context.limits.page_records and not (
+            pages and (self._pages.empty() or self._early(pages))
+        ):
             got = await self._pages.get()
             if self._pages.empty():
                 self._more.clear()
@@ -301,7 +304,8 @@ class Pipeline:
         """Apply pages; all of it if nothing may come behind them before everything is applied."""
         progress = self._context.progress
         records = [record for page in pages for record in page.records]
-        await self._let_earlier_ones_come(records)
+        if (wait := self._wait(records)) > 0:
+            await pause(self._stop, wait)
         ends = bool(pages) and pages[-1].then == END
         more = None if is_last or ends else self._more
         await applier.apply(
@@ -312,18 +316,17 @@ class Pipeline:
         self._progressed_at = self._context.ports.clock.monotonic()
         self._limit = min(self._limit * 2, self._context.limits.page_records)
 
-    async def _let_earlier_ones_come(self, records: Sequence[StreamRecord]) -> None:
-        """Of a source without order: wait until what was made before these is read, so that it is brought before them.
+    def _early(self, pages: Sequence[Page]) -> bool:
+        """Whether the page behind these still waits for what was made before it."""
+        return len(self._in_hand) > len(pages) and self._wait(self._in_hand[len(pages)].records) > 0
 
-        It hides older states from readers in a mesh. Everywhere else versions alone do, so nothing waits.
-        """
-        disorder, clock = self._rule.disorder_seconds, self._context.ports.clock
+    def _wait(self, records: Sequence[StreamRecord]) -> float:
+        """Seconds until what was made before these is read: in a mesh that comes first, else versions alone hide it."""
+        disorder = self._rule.disorder_seconds
         if not disorder or not records or not isinstance(self._rule.mesh, ActivePlan):
-            return
-        all_came_at = max(record.created_at for record in records) + disorder + 2 * self._context.limits.poll_seconds
-        wait = min(all_came_at - clock.now(), disorder + 2 * self._context.limits.poll_seconds)
-        if wait > 0:
-            await pause(self._stop, wait)
+            return 0.0
+        longest = disorder + _POLLS_LATE * self._context.limits.poll_seconds
+        return min(max(record.created_at for record in records) + longest - self._context.ports.clock.now(), longest)
 
     def _moved(self, position: Position) -> None:
         if self._context.progress.position(self.target) != position:

@@ -71,6 +71,8 @@ class MemoryStream:
         """Whether children can be asked for; some endpoints cannot filter."""
         self.describes = 0
         """How many DescribeStream calls were made: pages and questions for children."""
+        self.is_kinesis = False
+        """Whether these are streams of Kinesis, and no tables' own."""
         self.without_images: set[str] = set()
         """ARNs of streams whose records show too little."""
         self._current: dict[TableName, StreamRef] = {}
@@ -183,6 +185,10 @@ class MemoryStream:
         async with self.faults.around("ListStreams"):
             found = [stream for stream in self._known.values() if stream.table == table]
             return sorted(found, key=lambda stream: (stream == self._current.get(table), stream.generation))
+
+    def reads(self, stream: StreamRef) -> bool:
+        """Whether a stream is one of this kind."""
+        return (":kinesis:" in stream.arn) == self.is_kinesis
 
     async def shows_images(self, stream: StreamRef) -> bool:
         """Whether a stream is there and shows images."""
