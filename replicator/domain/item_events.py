@@ -22,6 +22,7 @@ from replicator.domain.image import Image, unreserved
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.transforms import Transform, shaped
 
 _STREAM = "/stream/"
 _HASH_DIGITS = 32
@@ -41,12 +42,12 @@ class Numbers(enum.StrEnum):
 class EventShape:
     """What a sink is brought, and what an event shows of an item.
 
-    As DynamoDB JSON (`typed`) or as plain JSON; all attributes, or these. `filter`: beside that of the rule.
+    As DynamoDB JSON (`typed`) or as plain JSON, behind a transform. `filter`: beside that of the rule.
     """
 
     typed: bool = False
     numbers: Numbers = Numbers.STRING
-    attributes: tuple[str, ...] = ()
+    transform: Transform | None = None
     filter: Filter = field(default_factory=Filter)
 
 
@@ -162,11 +163,7 @@ def _arn(region: RegionId, table: str) -> str:
 
 
 def _image(image: Image, key: ItemKey, shape: EventShape) -> dict[str, Any]:
-    attributes = unreserved(image).attributes
-    if shape.attributes:
-        wanted = {*shape.attributes, *key.names}
-        attributes = {name: value for name, value in attributes.items() if name in wanted}
-    return _shown(attributes, shape)
+    return _shown(shaped(shape.transform, key, unreserved(image)).attributes, shape)
 
 
 def _shown(attributes: dict[str, dict[str, Any]], shape: EventShape) -> dict[str, Any]:

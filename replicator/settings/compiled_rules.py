@@ -108,9 +108,10 @@ def _region_of(settings: Settings, rule: OrderedRule, sink: EventSink) -> Region
     return RegionId(sink.region or beside)
 
 
-def event_shape(sink: EventSink) -> EventShape:
+def event_shape(settings: Settings, sink: EventSink) -> EventShape:
     """What a sink is brought, and what its events show."""
-    return EventShape(sink.format == "dynamodb", Numbers(sink.numbers), tuple(sink.attributes), _filter(sink.filter))
+    transform = None if sink.transform is None else transform_of(sink.transform, settings.secrets)
+    return EventShape(sink.format == "dynamodb", Numbers(sink.numbers), transform, _filter(sink.filter))
 
 
 def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:

@@ -230,8 +230,10 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
 
 def _transform_problems(settings: Configured, rule: RuleSettings, path: str) -> list[str]:
     problems = []
-    for n, replica in enumerate(rule.replicas if isinstance(rule, OrderedRule) else ()):
-        where, transform = f"{path}.replicas[{n}].transform", replica.transform
+    members = rule.replicas if isinstance(rule, OrderedRule) else ()
+    transforms = [(f"{path}.replicas[{n}].transform", replica.transform) for n, replica in enumerate(members)]
+    transforms += [(f"{path}.events[{n}].transform", sink.transform) for n, sink in _sinks(rule)]
+    for where, transform in transforms:
         if transform is None:
             continue
         touched = sorted(transform.touched & set(rule.primary_key))

@@ -13,7 +13,8 @@ from urllib.parse import urlsplit
 from pydantic import Discriminator, Field, SecretStr, StringConstraints, field_validator, model_validator
 
 from replicator.settings.filters import FilterSettings
-from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName
+from replicator.settings.transforms import TransformSettings
+from replicator.settings.values import Duration, Frozen, Name, RegionName
 
 _ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128)]
 
@@ -31,8 +32,8 @@ class _Sink(Frozen):
     numbers: Literal["string", "number"] = Field(
         default="string", description="plain only: as text, or as JSON numbers, of which many readers lose digits"
     )
-    attributes: list[AttributeName] = Field(
-        default=[], description="attributes that events show, beside the key; default: all"
+    transform: TransformSettings | None = Field(
+        default=None, description="how items are shown, when that is not as they are"
     )
     filter: FilterSettings = Field(default=FilterSettings(), description="beside that of the rule: both must hold")
 

@@ -158,7 +158,9 @@ async def test_an_event_that_is_too_long_is_parked_listed_and_holds_nothing(worl
     assert {(row["key"]["pk"]["S"], "takes" in row["why"]) for row in rows} == {("k", True)}
     retried = world.command("parked", "retry", "--all", "--json", config=config)
     assert len(_parked(world, config)) == 3, retried.stdout
-    smaller = await _configured(world, [entries[0] | {"attributes": ["serial"]}, entries[1]], world.dynamodb_port)
+    smaller = await _configured(
+        world, [entries[0] | {"transform": {"project": ["serial"]}}, entries[1]], world.dynamodb_port
+    )
     assert world.command("parked", "drop", rows[0]["row"], "--yes", "--json", config=smaller).returncode == 0
     assert len(_parked(world, config)) == 2
     assert daemon.terminate() == 0

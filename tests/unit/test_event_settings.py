@@ -23,7 +23,16 @@ def settings(*events: dict[str, Any], secret: str = "any text", **rule: Any) -> 
             "coordination": {"region": "us"},
             "secrets": {"hook": secret},
             "caches": {"main": {"region": "eu", "url": "redis://127.0.0.1:1"}},
-            "rules": [{"name": "orders", "table": "orders", "source": "us", "events": list(events), **rule}],
+            "rules": [
+                {
+                    "name": "orders",
+                    "table": "orders",
+                    "source": "us",
+                    "primary_key": ["pk"],
+                    "events": list(events),
+                    **rule,
+                }
+            ],
         }
     )
 
@@ -67,6 +76,12 @@ def test_sinks_are_targets_named_by_kind_and_place_in_their_region() -> None:
         ([{**HOOK, "url": "https://user:hidden@example.com"}], "must not contain a user or a password"),
         ([{**HOOK, "url": "ftp://hidden.example.com"}], "must be a URL"),
         ([{**HOOK, "url": "https://example.com:x/hidden"}], "must be a URL"),
+        ([{**HOOK, "transform": {"drop": ["pk"]}}], "events[0].transform: changes pk of the primary key"),
+        (
+            [{**HOOK, "transform": {"mask": {"attributes": ["a"], "hmac": "other"}}}],
+            "events[0].transform.mask.hmac: 'other' is not one of secrets (hook)",
+        ),
+        ([{**HOOK, "transform": {"mask": {"attributes": ["a"], "hmac": "hook"}}}], "at least"),
         ([{"to": "pigeon"}], "does not match any of the expected tags"),
     ],
 )

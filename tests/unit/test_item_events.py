@@ -20,6 +20,7 @@ from replicator.domain.item_events import EventShape, Numbers, event_of, from_ke
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.transforms import Transform
 from tests.unit.strategies import Typed, image, items
 
 ARN = "arn:aws:dynamodb:us-east-1:111122223333:table/orders"
@@ -101,7 +102,12 @@ def test_a_type_says_what_happened_and_a_delete_by_ttl_is_known(record: ChangeRe
 def test_an_event_shows_the_attributes_that_it_is_let_and_never_the_version() -> None:
     item = {"pk": {"S": "k"}, "a": {"S": "1"}, "b": {"S": "2"}, "_rep": {"S": "v"}}
     assert data_of(change(None, item), EventShape())["new"] == {"pk": "k", "a": "1", "b": "2"}
-    assert data_of(change(None, item), EventShape(attributes=("b", "c")))["new"] == {"pk": "k", "b": "2"}
+    transform = Transform(project=frozenset("bc"), rename=(("b", "z"),), constant=(("n", b'{"N":"1"}'),))
+    assert data_of(change(item, item), EventShape(transform=transform)) == {
+        "key": {"pk": "k"},
+        "old": {"pk": "k", "z": "2", "n": "1"},
+        "new": {"pk": "k", "z": "2", "n": "1"},
+    }
 
 
 def test_without_an_arn_of_the_stream_the_label_is_its_creation() -> None:

@@ -35,7 +35,7 @@ class Batch:
             else:
                 self.answers[place] = PoisonRecord(
                     f"The event has {len(body):,} bytes, and {what} takes {longest:,} at most.",
-                    advice="Let the sink show fewer attributes (`attributes`), then retry it or drop it.",
+                    advice="Let its events show fewer attributes (`transform`); this one is to be dropped.",
                 )
 
     def calls(self, most_bytes: int) -> Iterator[Sequence[Encoded]]:

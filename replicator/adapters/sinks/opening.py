@@ -51,7 +51,7 @@ async def open_sinks(
         wanted = sinks_of(settings)
         uses = [(sink.to, sink.region or rule.source) for rule, sink in wanted.values() if isinstance(sink, AwsSink)]
         for name, (rule, sink) in wanted.items():
-            shape, where = event_shape(sink), shown(rule, sink)
+            shape, where = event_shape(settings, sink), shown(rule, sink)
             if isinstance(sink, AwsSink):
                 service, region = SERVICES[sink.to], sink.region or rule.source
                 if (sink.to, region) not in clients:
@@ -93,7 +93,7 @@ async def _webhook(settings: Settings, sink: WebhookSink, where: str, stack: Asy
         sink.url.get_secret_value(),
         where=where,
         key=signing_key(settings.secrets[sink.secret]),
-        shape=event_shape(sink),
+        shape=event_shape(settings, sink),
         at_once=sink.concurrency,
         clock=clock,
     )
