@@ -76,4 +76,5 @@ lock: setup ## compile requirements/*.txt from pyproject.toml (ARGS=--upgrade mo
 
 schema: setup ## export the configuration's JSON schema, and what of the chart is made from it and from config/
 	$(BIN)/replicator schema > config/replicator.schema.json
+	$(BIN)/python config/grafana/generate.py
 	$(BIN)/python helm/generate.py
