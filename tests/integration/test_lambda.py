@@ -20,6 +20,7 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.app.invocations import Process
 from replicator.domain.identifiers import TableName
+from replicator.laboratory import emulator
 from replicator.laboratory.event_source import Event, EventSource, Handlers, Invoke, MappingOptions
 from tests.contract.worlds import place
 from tests.integration.harness import CREDENTIALS, Item, World, eventually, open_world, plain
@@ -311,3 +312,22 @@ def test_a_function_waits_a_lease_after_the_hand_over_and_ends_at_once_when_pods
     assert drive(world, config, "pods")["changed"]
     process.close()
     assert failed(process, record) == [number]
+
+
+# -- the real runtime ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.skipif(emulator.missing() is not None, reason=f"{emulator.missing()}")
+def test_the_function_runs_under_its_real_runtime_client_and_the_emulator(
+    world: World, config: Path, orders: Source, aged: None, tmp_path: Path
+) -> None:
+    variables = {**CREDENTIALS, "REPLICATOR_CONFIG": str(config)}
+    function = emulator.Emulator.start(tmp_path, variables, seconds=60)
+    try:
+        item = {**ITEM, "pk": {"S": "emulated"}}
+        assert function.handle({"Records": [orders.record(item)]}, 0) == {"batchItemFailures": []}
+        assert function.handle({"Records": [orders.record(item, item)]}, 0) == {"batchItemFailures": []}
+    finally:
+        function.close()
+    for items in asyncio.run(world.replicas()).values():
+        assert items["emulated"] == item
