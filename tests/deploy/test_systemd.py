@@ -15,22 +15,23 @@ from replicator.settings import Settings
 from tests.patience import PATIENT_SECONDS
 
 UNIT = Path(__file__).parents[2] / "config" / "systemd" / "replicator.service"
+TEMPLATE = UNIT.with_name("replicator@.service")
 EXAMPLE = UNIT.parents[1] / "replicator.yaml"
 INSTALLED = "/opt/replicator/bin/replicator"
 MOST_EXPOSURE = 1.5
 analyzed = pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
 
 
-@pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """The unit, pointing at a program that exists on this machine."""
-    copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace(INSTALLED, sys.executable))
+@pytest.fixture(params=[UNIT, TEMPLATE], ids=["unit", "template"])
+def unit(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """The unit, pointing at a program that exists on this machine; the template for one group."""
+    copy = tmp_path / request.param.name.replace("@", "@orders")
+    copy.write_text(request.param.read_text().replace(INSTALLED, sys.executable))
     return copy
 
 
-def _options() -> dict[str, str]:
-    lines = [line.partition("=") for line in UNIT.read_text().splitlines() if line and line[0] not in "#["]
+def _options(unit: Path = UNIT) -> dict[str, str]:
+    lines = [line.partition("=") for line in unit.read_text().splitlines() if line and line[0] not in "#["]
     return {key: value for key, _, value in lines}
 
 
@@ -91,3 +92,11 @@ def test_it_waits_longer_than_a_drain_takes() -> None:
 def test_a_wrong_configuration_is_not_tried_again() -> None:
     assert _options()["Restart"] == "on-failure"
     assert int(_options()["RestartPreventExitStatus"]) == EXIT_WRONG_WORLD
+
+
+def test_the_template_differs_in_what_belongs_to_its_group_only() -> None:
+    one, many = _options(), _options(TEMPLATE)
+    differing = {key for key in one | many if one.get(key) != many.get(key)}
+    assert differing == {"Description", "Environment", "EnvironmentFile", "StateDirectory"}
+    assert all("%i" in many[key] for key in differing)
+    assert many["Environment"] == "REPLICATOR_CONFIG=/etc/replicator/%i.yaml"
