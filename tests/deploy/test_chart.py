@@ -158,12 +158,27 @@ def test_the_rendered_configuration_is_the_one_given() -> None:
 
 
 @rendered
-def test_a_changed_configuration_restarts_the_pods() -> None:
+def test_a_changed_configuration_rolls_the_pods_but_for_its_rules() -> None:
     def annotations(*arguments: str) -> Any:
         return _render(*arguments)["Deployment"]["spec"]["template"]["metadata"]["annotations"]
 
     assert annotations() == annotations()
     assert annotations() != annotations("--set", "config.drain=25s")
+    rule = ("--set", "config.rules[0].start=latest")
+    assert annotations() == annotations(*rule)  # a running pod takes it up
+    assert annotations("--set", "hotReload=false") != annotations("--set", "hotReload=false", *rule)
+
+
+@rendered
+@pytest.mark.parametrize("drain", ["20s", "25s"])
+def test_a_changed_text_rolls_the_pods_for_what_is_not_a_rule(tmp_path: Path, drain: str) -> None:
+    def annotations(config: dict[str, Any]) -> Any:
+        arguments = _given(tmp_path, config, as_text=True)
+        return _render(*arguments)["Deployment"]["spec"]["template"]["metadata"]["annotations"]
+
+    config = _example()["config"] | {"drain": "20s"}
+    rules = [rule | {"start": "latest"} for rule in config["rules"]]
+    assert (annotations(config) == annotations(config | {"rules": rules, "drain": drain})) is (drain == "20s")
 
 
 @rendered

@@ -67,6 +67,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
+{{- /* The part of the configuration of which a change rolls the pods: a daemon takes up changed rules by itself. */ -}}
+{{- define "replicator.restarting" -}}
+{{- $config := .Values.config -}}
+{{- if kindIs "string" $config -}}
+{{- $config = fromYaml $config -}}
+{{- end -}}
+{{- if .Values.hotReload -}}
+{{- omit $config "rules" | toJson -}}
+{{- else -}}
+{{- include "replicator.config" . -}}
+{{- end -}}
+{{- end -}}
+
 {{- /* Nothing, or the end: Helm reads numbers as floating point, and one this great may have lost digits already. */ -}}
 {{- define "replicator.exact" -}}
 {{- $path := .path -}}
