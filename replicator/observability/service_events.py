@@ -53,12 +53,12 @@ class ServiceEvents(Reports):
         if self._began_at is None or unready(board):
             return
         seconds, self._began_at = self._clock.monotonic() - self._began_at, None
-        held = sorted({row.held.rule for row in board.held_rows()})
+        held = sorted({row.held.rule for row in board.held_rows() if row.held.target is None})
+        running = [rule for rule in board.rules if rule.name not in held]
         self._log.info(
             "ready",
-            rules=sorted({rule.name for rule in board.rules} - set(held)),
-            shards=board.owned,
-            targets=sum(1 for _ in board.targets()),
+            rules=sorted({rule.name for rule in running}),
+            targets=len({target.target_id for rule in running for target in rule.targets}),
             **({"held": held} if held else {}),
             **({"paused": sorted(board.paused)} if board.paused else {}),
             seconds=round(seconds, 1),

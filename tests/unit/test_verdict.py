@@ -207,7 +207,8 @@ def test_a_place_is_named_for_people(target: str, source: str | None, shown: str
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0.04, "0.0 s"), (9.9, "9.9 s"), (119.0, "119 s"), (7199.0, "119 min"), (2e5, "2 d")]
+    ("seconds", "shown"),
+    [(0.04, "0.0 s"), (9.9, "9.9 s"), (119.0, "119 s"), (7199.0, "119 min"), (8800.0, "2.4 h"), (2e5, "2.3 d")],
 )
 def test_a_span_is_in_one_unit(seconds: float, shown: str) -> None:
     assert span(seconds) == shown

@@ -115,8 +115,16 @@ def counted(number: int, what: str) -> str:
 
 
 def span(seconds: float) -> str:
-    """A length of time in one unit, rounded down from the next one on: "42 s", "90 min", "21 h", "3 d"."""
-    for unit, length in (("d", 86_400), ("h", 3600), ("min", 60)):
+    """A length of time in one unit, never more than it is: "42 s", "90 min", "2.4 h", "21 h", "3 d"."""
+    for unit, length in (("d", 86_400), ("h", 3600)):
         if seconds >= 2 * length:
-            return f"{int(seconds // length)} {unit}"
-    return f"{seconds:.1f} s" if seconds < 10 else f"{int(seconds)} s"  # noqa: PLR2004 - below, tenths count
+            return f"{_floored(seconds / length)} {unit}"
+    return f"{int(seconds // 60)} min" if seconds >= 2 * 60 else f"{_floored(seconds, whole=False)} s"
+
+
+def _floored(number: float, *, whole: bool = True) -> str:
+    """A number with a tenth below 10, and without above; `whole`: no tenth that is 0."""
+    if number >= 10:  # noqa: PLR2004 - so many digits are read at once
+        return str(int(number))
+    text = f"{int(number * 10) / 10:.1f}"
+    return text.removesuffix(".0") if whole else text
