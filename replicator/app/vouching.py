@@ -7,7 +7,7 @@ not answer forbids nothing; it is reported.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
@@ -30,7 +30,7 @@ from replicator.domain.targets import TargetId, replica_id
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.ports.clock import Clock
 from replicator.ports.sources import Stream
-from replicator.settings import RuleSettings, Settings
+from replicator.settings import OrderedRule, RuleSettings, Settings
 from replicator.settings.compiled_rules import rule_per_source, shape_of
 
 
@@ -101,7 +101,7 @@ async def examine(
         for seen in rule_per_source(sight.settings, rule) if not vouched else ():
             if seen.mesh is None or replica_id(seen.name, seen.source, seen.table) not in refused:
                 refused = await vouch_for(premises, seen) | refused
-        refused = await replaced_tables(premises, sight.world, rule) | refused
+        refused = await replaced_tables(premises, sight.world, rule, refused) | refused
     except ReplicatorError as error:
         # Of a rule that runs what cannot be asked now leaves its targets as they are.
         if error.exit_code == EXIT_UNREACHABLE:
@@ -113,14 +113,29 @@ async def examine(
     return Findings(holds, frozenset(silent))
 
 
-async def replaced_tables(premises: Premises, world: World, rule: RuleSettings) -> dict[TargetId, ReplicatorError]:
-    """Tables that are others than those that the rule wrote before, by the target that a replica there has or would."""
-    found = {}
+async def replaced_tables(
+    premises: Premises, world: World, rule: RuleSettings, refused: Collection[TargetId] = ()
+) -> dict[TargetId, ReplicatorError]:
+    """Tables that are others than those that the rule wrote before, by the target that a replica there has or would.
+
+    With `on_gap: resync` a rule of mode `ordered` takes such a table over, unless it is `refused` for another reason,
+    and what it lacks is repaired as a gap is. A mesh does not: with a table's items their deletes may be lost, and what
+    was deleted would come back.
+    """
+    found: dict[TargetId, ReplicatorError] = {}
     for region, name in rule.replica_tables:
         table = table_at(world, region, name)
         trouble = None if table is None else await premises.identities.trouble(rule.name, region, table)
+        if table is None or trouble is None:
+            continue
+        target_id = replica_id(RuleName(rule.name), RegionId(region), TableName(name))
+        if isinstance(rule, OrderedRule) and rule.on_gap == "resync" and target_id not in refused:
+            (seen,) = rule_per_source(premises.settings, rule)
+            stream = await stream_of(premises.places[seen.source], seen.stream).current(seen.table)
+            await premises.identities.take_over(premises.registry, stream, target_id, region, table)
+            trouble = await premises.identities.trouble(rule.name, region, table)
         if trouble is not None:
-            found[replica_id(RuleName(rule.name), RegionId(region), TableName(name))] = trouble
+            found[target_id] = trouble
     return found
 
 

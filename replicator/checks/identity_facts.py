@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination import CoordinationTable, KnownTables
 from replicator.checks.described_tables import describe
-from replicator.checks.facts import Fact, failed, ok
+from replicator.checks.facts import Fact, failed, ok, warning
 from replicator.domain.errors import ReplicatorError, TableReplaced
 from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
     from replicator.settings import Settings
 
 _AT_ONCE = 16
+_TAKEN_OVER = "With on_gap: resync the rule takes it over, and a repair brings what it lacks."
 
 
 async def identity_facts(settings: Settings, places: Mapping[str, Place]) -> list[Fact]:
@@ -37,10 +39,16 @@ async def identity_facts(settings: Settings, places: Mapping[str, Place]) -> lis
         subject = f"table {table} in {region}"
         if not now:
             return None
+        if now == noted:
+            return ok(subject, "same table")
+        error = replaced(rule, region, table)
         return (
-            ok(subject, "same table") if now == noted else failed(subject, "same table", replaced(rule, region, table))
+            warning(subject, "same table", error.message, _TAKEN_OVER)
+            if rule in heals
+            else failed(subject, "same table", error)
         )
 
+    heals = {rule.name for rule in settings.rules if isinstance(rule, OrderedRule) and rule.on_gap == "resync"}
     written = [(rule.name, *place) for rule in settings.rules if rule.sources for place in rule.replica_tables]
     return [found for found in await asyncio.gather(*(fact(*each) for each in written)) if found is not None]
 

@@ -7,11 +7,20 @@ from structlog.testing import capture_logs
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.dynamodb.coordination import CoordinationTable, KnownTable, KnownTables, RuleRows
+from replicator.adapters.dynamodb.coordination import (
+    CoordinationTable,
+    DynamoRegistry,
+    KnownTable,
+    KnownTables,
+    RuleRows,
+)
 from replicator.app.table_identities import TableIdentities
 from replicator.checks.described_tables import Table
-from replicator.domain.errors import TableReplaced
+from replicator.domain.errors import TableReplaced, Unreachable
+from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.shards.leases import StreamRef
+from replicator.domain.targets import replica_id
 from tests.contract.coordination_worlds import table_world
 
 pytestmark = pytest.mark.servers
@@ -65,6 +74,39 @@ async def test_a_table_is_in_trouble_while_it_is_another_one(rows: CoordinationT
     assert await known.accept(FIRST, "id-2", now=3.0, by="me")
     assert await seen.trouble("orders", "eu", described("id-2")) is None
     assert await seen.trouble("orders", "eu", described("id-1")) is not None
+
+
+async def test_another_table_is_taken_over_once_and_what_it_lacks_is_a_gap_for_each(rows: CoordinationTable) -> None:
+    known, registry = KnownTables(rows), DynamoRegistry(rows)
+    stream = StreamRef(RegionId("us"), TABLE, "arn:of:a:stream", 1000)
+    target_id = replica_id(ORDERS, EU, TABLE)
+    workers = [TableIdentities(known, SystemClock()) for _ in range(2)]
+    for seen in workers:
+        await seen.take_over(registry, stream, target_id, "eu", described("id-1"))
+    assert await registry.open_gaps() == [], "a table that was never written lacks nothing"
+    assert await workers[0].trouble("orders", "eu", described("id-1")) is None
+    for number, table_id in enumerate(["id-2", "id-3"]):
+        assert await workers[0].trouble("orders", "eu", described(table_id)) is not None
+        for seen in workers:
+            await seen.take_over(registry, stream, target_id, "eu", described(table_id))
+            assert await seen.trouble("orders", "eu", described(table_id)) is None
+        gaps = await registry.open_gaps()
+        assert [each.gap.target_id for each in gaps] == [target_id] * (number + 1)
+        assert "was created anew, or restored from a backup" in gaps[-1].gap.why
+
+
+async def test_a_table_is_not_taken_over_before_what_it_lacks_is_durable(rows: CoordinationTable) -> None:
+    class Away:
+        async def record_gap(self, gap: Gap) -> None:
+            raise Unreachable(f"{gap.gap_id} is not stored.")
+
+    known = KnownTables(rows)
+    await known.note(FIRST, 1.0)
+    seen = TableIdentities(known, SystemClock())
+    stream = StreamRef(RegionId("us"), TABLE, "arn:of:a:stream", 1000)
+    with pytest.raises(Unreachable):
+        await seen.take_over(Away(), stream, replica_id(ORDERS, EU, TABLE), "eu", described("id-2"))
+    assert await known.known(ORDERS, EU, TABLE) == "id-1"
 
 
 async def test_an_endpoint_that_tells_no_ids_is_told_of_once_and_holds_nothing(rows: CoordinationTable) -> None:
