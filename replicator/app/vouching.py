@@ -29,6 +29,7 @@ from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetId, replica_id
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.ports.clock import Clock
+from replicator.ports.coordination import Registry
 from replicator.ports.sources import Stream
 from replicator.settings import OrderedRule, RuleSettings, Settings
 from replicator.settings.compiled_rules import rule_per_source, shape_of
@@ -172,7 +173,7 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
     log = structlog.get_logger("replicator")
     read = stream_of(premises.places[rule.source], rule.stream)
     stream = await read.current(rule.table)
-    await _check_succession(premises, rule, stream, read)
+    await check_succession(premises.registry, rule, stream, read)
     starts = await premises.registry.starts(stream)
     orphans = sorted({start.rule for start in starts.values()} - configured)
     if orphans and not any(start.rule == rule.name for start in starts.values()):
@@ -199,14 +200,14 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
     return stream
 
 
-async def _check_succession(premises: Premises, rule: Rule, stream: StreamRef, read: Stream) -> None:
+async def check_succession(registry: Registry, rule: Rule, stream: StreamRef, read: Stream) -> None:
     """In a mesh the places of a region's writes only rise, so another kind of stream must be a younger one.
 
     Mode `ordered` has epochs for that.
     """
     if rule.mesh is None:
         return
-    for known in await premises.registry.streams(rule.source, rule.table):
+    for known in await registry.streams(rule.source, rule.table):
         if known.ref.generation > stream.generation and not read.reads(known.ref):
             raise WorldMismatch(
                 f"Rule {rule.name!r} is to read {rule.source_name}, and that stream is older than the one of another"

@@ -9,7 +9,9 @@ from random import Random
 import pytest
 from msgspec import structs
 
+from replicator.app.vouching import check_succession
 from replicator.domain.coalescing import Run
+from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId
 from replicator.domain.modes.active_active.mesh import ActivePolicy
 from replicator.domain.records import ChangeRecord, ForeignRecord
@@ -207,3 +209,16 @@ async def test_a_kinesis_stream_that_is_made_anew_is_the_successor_of_the_one_be
         await until(world.same, within=300)
         await process.drain()
     assert {gap.shard_id for gap in world.registry.gaps} == {ShardId("k0"), EVERY_SHARD}
+
+
+async def test_a_region_of_a_mesh_is_not_read_in_an_older_stream_of_another_kind() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    rule = world.rule(US, mesh=unordered(world, US), stream=KINESIS)
+    streams = world.streams[US]
+    await world.registry.remember_stream(world.refs[US])
+    streams.is_kinesis = True
+    older, younger = (replace(changes_ref(), generation=world.refs[US].generation + number) for number in (-1, 1))
+    await check_succession(world.registry, rule, younger, streams)
+    await check_succession(world.registry, eu_rule(stream=KINESIS), older, streams)  # has an epoch for that
+    with pytest.raises(WorldMismatch, match="is older than the one of another kind"):
+        await check_succession(world.registry, rule, older, streams)

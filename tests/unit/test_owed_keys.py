@@ -196,3 +196,15 @@ def test_a_retried_change_that_the_filter_no_longer_lets_pass_removes_what_the_t
     change = plan_run(rule, Run(record.key, (record,)), GENERATION)
     assert change is not None
     assert change.action is Action.REMOVE
+
+
+def test_a_retried_change_of_a_source_without_order_has_its_time_for_a_version_and_not_its_place() -> None:
+    place = SequenceNumber("4" * 56)
+    row = owed(version=ordered_version(2, GENERATION, 1_700_000_000_123_456), sequence=place)
+    record = as_record(row, image({"pk": {"S": "k"}}), None)
+    assert (record.sequence, record.micros) == (place, 1_700_000_000_123_456)
+    rule, generation = under_its_version(RULE, row)
+    change = plan_run(rule, Run(record.key, (record,)), generation)
+    assert change is not None
+    assert change.version == row.version
+    assert as_record(owed(), None, None).micros == 0

@@ -1,0 +1,59 @@
+"""A rule that reads in Kinesis, from `init` to its move back: the program at the laboratory's Kinesis."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from replicator.laboratory.streamlab import StreamLab
+from tests.cli.daemons import running, wait_until
+from tests.cli.worlds import World
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture
+def lab(world: World) -> Iterator[StreamLab]:
+    """Kinesis in front of the world's tables, with repeats and disorder."""
+    disorder = {"kinesis_duplicates": 0.5, "kinesis_disorder": 0.5}
+    with StreamLab.start(world.directory, world.endpoint_url, **disorder) as started:  # type: ignore[arg-type]
+        yield started
+
+
+def test_a_rule_reads_in_kinesis_and_does_not_move_without_a_new_epoch(world: World, lab: StreamLab) -> None:
+    front = World(lab.url, "", world.account, world.directory)
+    front._call("us", "Kinesis_20131202", "CreateStream", {"StreamName": "changes", "ShardCount": 2})
+    world.config["regions"]["us"]["endpoints"] = {"dynamodb": lab.url, "kinesis": lab.url, "streams": lab.url}
+    world.rule["stream"] = {"kinesis": "changes"}
+    world.table("us")
+    world.table("eu")
+    world.initialise()
+    made = world.run("init", "--enable-streams")
+    assert (made.code, "enabled in Kinesis stream changes" in made.said) == (0, True)
+    assert world.check().failures() == []
+    granted = world.run("iam", "--offline", "--account", world.account).json["us"]["Statement"]
+    actions = {action for statement in granted for action in statement["Action"]}
+    assert {"kinesis:GetRecords", "dynamodb:DescribeKinesisStreamingDestination"} <= actions
+    assert "dynamodb:GetRecords" not in actions
+
+    def same() -> bool:
+        held = [{name: value for name, value in item.items() if name != "_rep"} for item in world.items("eu", "orders")]
+        return sorted(map(str, held)) == sorted(map(str, world.items("us", "orders")))
+
+    with running(world) as daemon:
+        daemon.await_ready()
+        for number in range(12):
+            front.put("us", "orders", pk={"S": "a"}, sk={"N": str(number % 4)}, n={"N": str(number)})
+        lab.command("reshard", shards=3, table="kinesis/changes")
+        front.call("us", "DeleteItem", TableName="orders", Key={"pk": {"S": "a"}, "sk": {"N": "1"}})
+        front.put("us", "orders", pk={"S": "b"}, sk={"N": "1"}, blob={"B": "AP8="})
+        wait_until(lambda: len(world.items("eu", "orders")) == 4 and same(), "the items do not arrive")
+        assert world.run("rewind", "orders", "--to", "1h", "--yes").code == 0
+        lab.command("settle")
+        wait_until(same, "what was read again changed something")
+        assert daemon.stop() == 0
+    del world.rule["stream"]
+    (refused,) = [said for said in world.check().failures() if "epoch" in said]
+    assert "in which us:orders through Kinesis stream changes wrote there" in refused
+    assert "set `epoch: 1` or higher" in refused
