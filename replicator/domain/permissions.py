@@ -96,31 +96,31 @@ _OWED = "GetItem PutItem UpdateItem DeleteItem Query"
 _DEBT = "GetItem BatchWriteItem DeleteItem Query"
 _STREAM = _dynamodb("DescribeStream GetShardIterator GetRecords")
 _CREATED = "CreateTable DescribeTable DescribeTimeToLive UpdateTimeToLive"
-_EVERY = (Role.WORKER, Role.OPERATOR, Role.SETUP)
 
 NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
     Resource.SOURCE: {
         Role.WORKER: _dynamodb(f"{_READ} DescribeTimeToLive"),
         Role.OPERATOR: _dynamodb(f"{_READ} PutItem DeleteItem"),  # `conflicts promote` writes there
         Role.SETUP: _dynamodb("DescribeTable UpdateTable"),
+        Role.FUNCTION: _dynamodb("DescribeTable"),
     },
     Resource.REPLICA: {
         Role.WORKER: _dynamodb(f"{_WRITTEN} DescribeTimeToLive"),
         Role.OPERATOR: _dynamodb(_WRITTEN),
         Role.SETUP: _dynamodb("DescribeTable Scan UpdateItem"),
-        Role.FUNCTION: _dynamodb("GetItem PutItem DeleteItem"),
+        Role.FUNCTION: _dynamodb("DescribeTable GetItem PutItem DeleteItem"),
     },
     Resource.VERSIONED: {
         Role.WORKER: _dynamodb(f"{_WRITTEN} DescribeTimeToLive"),
         Role.OPERATOR: _dynamodb(_WRITTEN),
         Role.SETUP: _dynamodb("DescribeTable UpdateTable"),
-        Role.FUNCTION: _dynamodb("GetItem PutItem DeleteItem"),
+        Role.FUNCTION: _dynamodb("DescribeTable GetItem PutItem DeleteItem"),
     },
     Resource.ACTIVE: {
         Role.WORKER: _dynamodb(f"{_WRITTEN} UpdateItem DescribeTimeToLive"),
         Role.OPERATOR: _dynamodb(f"{_WRITTEN} UpdateItem"),
         Role.SETUP: _dynamodb("DescribeTable UpdateTable Scan UpdateItem"),
-        Role.FUNCTION: _dynamodb("GetItem PutItem UpdateItem DeleteItem"),
+        Role.FUNCTION: _dynamodb("DescribeTable GetItem PutItem UpdateItem DeleteItem"),
     },
     Resource.STREAM: {
         Role.WORKER: _STREAM,
@@ -130,21 +130,23 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
     Resource.SENT_TO_KINESIS: {
         Role.WORKER: _dynamodb("DescribeKinesisStreamingDestination"),
         Role.SETUP: _dynamodb("DescribeKinesisStreamingDestination EnableKinesisStreamingDestination"),
+        Role.FUNCTION: _dynamodb("DescribeKinesisStreamingDestination"),
     },
     Resource.KINESIS: {
         Role.WORKER: _kinesis("DescribeStreamSummary ListShards GetShardIterator GetRecords"),
         Role.OPERATOR: _kinesis("DescribeStreamSummary ListShards GetShardIterator GetRecords"),
         Role.SETUP: _kinesis("DescribeStreamSummary"),
-        Role.FUNCTION: _kinesis("DescribeStreamSummary ListShards GetShardIterator GetRecords"),
+        # Some of it is asked by the event source mapping.
+        Role.FUNCTION: _kinesis("DescribeStream DescribeStreamSummary ListShards GetShardIterator GetRecords"),
     },
     Resource.STREAMS: dict.fromkeys((Role.WORKER, Role.FUNCTION), _dynamodb("ListStreams")),
-    Resource.TABLES: dict.fromkeys(_EVERY, _dynamodb("ListTables")),
-    Resource.CHOSEN_BY_TAG: dict.fromkeys(_EVERY, _dynamodb("DescribeTable ListTagsOfResource")),
+    Resource.TABLES: dict.fromkeys(Role, _dynamodb("ListTables")),
+    Resource.CHOSEN_BY_TAG: dict.fromkeys(Role, _dynamodb("DescribeTable ListTagsOfResource")),
     Resource.SIDE: {
         Role.WORKER: _dynamodb("DescribeTable DescribeTimeToLive GetItem UpdateItem"),
         Role.OPERATOR: _dynamodb("GetItem UpdateItem"),
         Role.SETUP: _dynamodb(f"{_CREATED} Scan GetItem DeleteItem"),
-        Role.FUNCTION: _dynamodb("GetItem UpdateItem"),
+        Role.FUNCTION: _dynamodb("DescribeTable GetItem UpdateItem"),
     },
     Resource.SIDE_OF_REPLICA: dict.fromkeys(
         (Role.WORKER, Role.OPERATOR, Role.FUNCTION), _dynamodb("ConditionCheckItem")
@@ -153,25 +155,25 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
         Role.WORKER: _dynamodb(f"{_OWED} DescribeTable DescribeTimeToLive"),
         Role.OPERATOR: _dynamodb("GetItem PutItem DeleteItem Query"),
         Role.SETUP: _dynamodb(f"{_CREATED} Query DeleteItem"),
-        Role.FUNCTION: _dynamodb(_OWED),
+        Role.FUNCTION: _dynamodb(f"{_OWED} DescribeTable"),
     },
     Resource.OWED_TO_CACHES: {
         Role.WORKER: _dynamodb(f"{_DEBT} DescribeTable DescribeTimeToLive"),
         Role.OPERATOR: _dynamodb("GetItem Query"),
         Role.SETUP: _dynamodb(_CREATED),
-        Role.FUNCTION: _dynamodb(_DEBT),
+        Role.FUNCTION: _dynamodb(f"{_DEBT} DescribeTable"),
     },
     Resource.COORDINATION: {
         Role.WORKER: _dynamodb("DescribeTable DescribeTimeToLive GetItem UpdateItem DeleteItem Query"),
         Role.OPERATOR: _dynamodb("GetItem UpdateItem DeleteItem Query"),
         Role.SETUP: _dynamodb("CreateTable DescribeTable GetItem UpdateItem DeleteItem Query"),
-        Role.FUNCTION: _dynamodb("GetItem Query"),
+        Role.FUNCTION: _dynamodb("DescribeTable GetItem UpdateItem Query"),
     },
     Resource.CONFLICTS: {
         Role.WORKER: _dynamodb("DescribeTable DescribeTimeToLive PutItem"),
         Role.OPERATOR: _dynamodb("PutItem GetItem Scan"),
         Role.SETUP: _dynamodb(_CREATED),
-        Role.FUNCTION: _dynamodb("PutItem"),
+        Role.FUNCTION: _dynamodb("DescribeTable PutItem"),
     },
     Resource.CONFLICT_INDEXES: {Role.OPERATOR: _dynamodb("Query")},
     Resource.EXPORT: dict.fromkeys((Role.WORKER, Role.OPERATOR), ("s3:GetObject",)),

@@ -25,7 +25,8 @@ def test_a_resource_of_two_kinds_is_granted_what_both_need_once() -> None:
     uses = [Use(Resource.SIDE, f"{ARN}s"), Use(Resource.SIDE_OF_REPLICA, f"{ARN}s"), Use(Resource.SIDE, f"{ARN}s")]
     (statement,) = granted(Role.FUNCTION, uses)
     assert statement == Statement(
-        ("dynamodb:ConditionCheckItem", "dynamodb:GetItem", "dynamodb:UpdateItem"), (f"{ARN}s",)
+        ("dynamodb:ConditionCheckItem", "dynamodb:DescribeTable", "dynamodb:GetItem", "dynamodb:UpdateItem"),
+        (f"{ARN}s",),
     )
 
 
