@@ -13,6 +13,7 @@ from replicator.adapters.sinks.redis_stream import RedisStreamSink
 from replicator.adapters.sinks.webhook import WebhookSink
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import ReplicatorError
+from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
     from replicator.adapters.sinks.aws_looks import Look
@@ -29,7 +30,18 @@ async def sink_facts(settings: Settings, sinks: Mapping[SinkId, Sink]) -> list[F
     found = await asyncio.gather(
         *(_facts(sink, wanted[name][1].to, f"sink {shown(*wanted[name])}") for name, sink in sinks.items())
     )
-    return [fact for facts in found for fact in facts]
+    return [*_from_kinesis(settings), *(fact for facts in found for fact in facts)]
+
+
+def _from_kinesis(settings: Settings) -> Iterator[Fact]:
+    for rule in settings.rules:
+        if isinstance(rule, OrderedRule) and rule.events and rule.streams:
+            yield warning(
+                f"rule {rule.name}", "order of events",
+                f"Rule {rule.name} reads a Kinesis stream, whose records may come out of order and more than once, and"
+                " its events come as they do.",
+                "Compare the time of events, which is exact to a microsecond, and their id, which names the change.",
+            )  # fmt: skip
 
 
 async def _facts(sink: Sink, to: str, subject: str) -> list[Fact]:

@@ -23,7 +23,7 @@ from replicator.operations.rules import ConfiguredRule, OrphanedProgress
 if TYPE_CHECKING:
     from replicator.operations.group import Group
 
-_COLUMNS = ("rule", "mode", "sources", "replicas", "caches", "driven by", "progress on")
+_COLUMNS = ("rule", "mode", "sources", "replicas", "caches", "events", "driven by", "progress on")
 
 
 def list_rules(config: Path | None, *, as_json: bool) -> int:
@@ -42,10 +42,11 @@ def list_rules(config: Path | None, *, as_json: bool) -> int:
 def _cells(rule: ConfiguredRule | OrphanedProgress) -> list[str]:
     progress = "unknown" if rule.progress is None else ", ".join(rule.progress) or "none"
     if isinstance(rule, OrphanedProgress):
-        return [rule.name, "not configured", "", "", "", "", progress]
+        return [rule.name, "not configured", "", "", "", "", "", progress]
     replicas = "one another" if rule.sources == rule.replicas else ", ".join(rule.replicas)
     driven_by = rule.driven_by or "unknown"
-    return [rule.name, rule.mode, ", ".join(rule.sources), replicas, ", ".join(rule.caches), driven_by, progress]
+    kept = (", ".join(rule.caches), ", ".join(rule.events))
+    return [rule.name, rule.mode, ", ".join(rule.sources), replicas, *kept, driven_by, progress]
 
 
 def rename_rule(config: Path | None, old: str, new: str, *, as_json: bool) -> int:

@@ -17,7 +17,6 @@ import msgspec
 
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.filters import Filter
-from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, unreserved
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
@@ -26,6 +25,8 @@ from replicator.domain.transforms import Transform, shaped
 
 _STREAM = "/stream/"
 _HASH_DIGITS = 32
+_MICROS = 1_000_000
+_NO_ACCOUNT = "000000000000"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES = {Event.INSERT: "inserted", Event.MODIFY: "modified", Event.REMOVE: "removed"}
 _ENCODE = msgspec.json.Encoder(order="deterministic").encode
@@ -136,7 +137,7 @@ def event_of(record: ChangeRecord, stream: StreamRef, shape: EventShape) -> Item
     arn, _, label = stream.arn.partition(_STREAM)
     if not label:  # an endpoint that writes no ARN, or a row that was parked: the label is the stream's creation
         label = (_EPOCH + timedelta(milliseconds=stream.generation)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
-        arn = _arn(stream.region, stream.table)
+        arn = _arn(stream)
     kind = "expired" if record.by_ttl and record.event is Event.REMOVE else _TYPES[record.event]
     key = {name: {of: value} for name, of, value in record.key.parts}
     images = (("old", record.old), ("new", record.new))
@@ -152,14 +153,16 @@ def event_of(record: ChangeRecord, stream: StreamRef, shape: EventShape) -> Item
         source=arn,
         type=f"dynamodb.item.{kind}",
         subject=_ENCODE({name: value for name, _, value in record.key.parts}).decode(),
-        time=record.created_at,
+        time=record.micros / _MICROS if record.micros else record.created_at,
         partition_key=sha256(_ENCODE(record.key.parts)).hexdigest()[:_HASH_DIGITS],
         data=msgspec.Raw(_ENCODE(data)),
     )
 
 
-def _arn(region: RegionId, table: str) -> str:
-    return f"arn:aws:dynamodb:{region}:000000000000:table/{table}"
+def _arn(stream: StreamRef) -> str:
+    """A table's ARN: of one whose changes come by Kinesis in the account of that stream."""
+    partition, _, region, account = (*stream.arn.split(":")[1:5], "", "", "", "")[:4]
+    return f"arn:{partition or 'aws'}:dynamodb:{region or stream.region}:{account or _NO_ACCOUNT}:table/{stream.table}"
 
 
 def _image(image: Image, key: ItemKey, shape: EventShape) -> dict[str, Any]:

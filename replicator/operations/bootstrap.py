@@ -178,6 +178,8 @@ async def _chosen(group: Group, rules: Sequence[Rule], request: BootstrapRequest
         if not named:
             raise RequestRefused(f"Rule {request.rule} has no replica in {request.region}.")
         return named
+    if not replicas:
+        raise RequestRefused(f"Rule {request.rule} has no replica to fill.")
     filled: Mapping[TargetId, float] = await group.jobs.filled()
     left = [target for target in replicas if target.target_id not in filled]
     if not left:

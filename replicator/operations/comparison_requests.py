@@ -95,6 +95,8 @@ async def comparison(  # noqa: PLR0913 - what is asked for, and by whom
 ) -> Job:
     """The job that does what is asked for; nothing is stored. The group has clients of the rule's regions."""
     rules = rule_per_source(group.settings, rule)
+    if not rule.replica_tables:
+        raise ComparisonRefused(f"Rule {rule.name} has no replica to compare.")
     places = [*rule.sources, *(place for place in rule.replica_tables if place not in rule.sources)]
     described = [await describe(group.places[region], table) for region, table in places]
     keys = [_typed(text, described[0]) for text in request.keys] + list(request.listed)

@@ -32,6 +32,7 @@ class ConfiguredRule:
     sources: Sequence[str]
     replicas: Sequence[str]
     caches: Sequence[str]
+    events: Sequence[str]
     progress: Sequence[str] | None
     driven_by: Drivers | None
     """None: that is not known."""
@@ -96,6 +97,7 @@ def _configured(rule: RuleSettings, progress: Sequence[str] | None, driven_by: D
         sources=[f"{region}:{table}" for region, table in sources],
         replicas=[f"{region}:{table}" for region, table in replicas],
         caches=[f"{action.cache} ({action.action})" for action in rule.cache],
+        events=[sink.sink_name for sink in rule.events] if isinstance(rule, OrderedRule) else [],
         progress=progress,
         driven_by=driven_by,
     )

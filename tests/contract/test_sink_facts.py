@@ -14,6 +14,7 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.sinks.opening import open_sinks
 from replicator.checks.facts import Fact, Status
 from replicator.checks.sink_facts import sink_facts
+from replicator.settings.streams import StreamSettings
 from tests.contract.test_sinks import AWS, HOOK, settings_of
 from tests.contract.worlds import fresh
 from tests.event_consumers import Consumer, Receiver, StreamConsumer, WebhookConsumer, aws_consumers, receiver
@@ -98,3 +99,12 @@ async def test_a_key_that_holds_something_else_is_no_stream(dynamodb_url: str, r
     await client.aclose()
     (fact,) = await facts(dynamodb_url, redis_url, {"to": "redis_stream", "cache": "main", "stream": name})
     assert (fact.is_wrong, "holds a string" in fact.found) == (True, True)
+
+
+async def test_events_of_a_rule_that_reads_kinesis_may_come_in_any_order(dynamodb_url: str, redis_url: str) -> None:
+    settings = settings_of(dynamodb_url, redis_url, {"to": "redis_stream", "cache": "main", "stream": fresh("s")})
+    (rule,) = settings.rules
+    by_kinesis = rule.model_copy(update={"stream": StreamSettings(kinesis="changes")})
+    (fact,) = await sink_facts(settings.model_copy(update={"rules": [by_kinesis]}), {})
+    assert (fact.subject, fact.status) == ("rule orders", Status.WARNING)
+    assert await sink_facts(settings, {}) == []

@@ -163,6 +163,10 @@ async def test_an_event_that_is_too_long_is_parked_listed_and_holds_nothing(worl
     )
     assert world.command("parked", "drop", rows[0]["row"], "--yes", "--json", config=smaller).returncode == 0
     assert len(_parked(world, config)) == 2
+    listed = json.loads(world.command("rules", "--json", config=config).stdout)["rules"]
+    assert listed[0]["events"] == ["sns:topic.fifo", "sqs:queue.fifo"]
+    refusals = [world.command(command, "orders", config=config).stderr for command in ("verify", "bootstrap")]
+    assert ["has no replica" in refusal for refusal in refusals] == [True, True]
     assert daemon.terminate() == 0
 
 
