@@ -80,6 +80,10 @@ async def open_caches(settings: Settings, names: Collection[str] | None = None) 
                     cache.url,
                     username=cache.username,
                     password=None if cache.password is None else cache.password.get_secret_value(),
+                    sentinel_username=cache.sentinel_username,
+                    sentinel_password=None
+                    if cache.sentinel_password is None
+                    else cache.sentinel_password.get_secret_value(),
                     connect_seconds=settings.apply.connect_timeout.total_seconds(),
                     read_seconds=settings.apply.read_timeout.total_seconds(),
                 )

@@ -156,6 +156,8 @@ class Assembly:
             self._write_budgets = {where: each for where, each in self._write_budgets.items() if where[0] != key[0]}
         self._made = {key: self._made.get(key) or self._rule(settings, rule) for key, rule in rules.items()}
         self._written = rules
+        for settler in self.debts:  # what a rule that is gone wrote may be there still
+            settler.debt.policy = settler.debt.policy.along(debt_policy(settings, settler.debt.name))
         readers: dict[tuple[RegionId, TableName], dict[Rule, Mapping[TargetId, TargetPorts]]] = {}
         for made in self._made.values():
             for rule, targets in made.items():

@@ -19,6 +19,7 @@ from replicator.checks.comparison import World, table_at
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.checks.region_facts import is_loopback
 from replicator.domain.cache_keys import CacheVerb
+from replicator.domain.cache_urls import sentinel_url
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.image import Image
 from replicator.domain.key_templates import KeyTemplate
@@ -65,8 +66,12 @@ async def _answers(name: str, cache: Probed) -> Fact:
 
 def _encryption(name: str, url: str) -> Iterator[Fact]:
     """A warning when a cache is reached in clear text over a network."""
-    address = urlsplit(url)
-    if address.scheme == "redis" and not is_loopback(address.hostname or ""):
+    named, address = sentinel_url(url), urlsplit(url)
+    if named is not None:
+        clear = not named.tls and not all(is_loopback(host) for host, _ in named.sentinels)
+    else:
+        clear = address.scheme == "redis" and not is_loopback(address.hostname or "")
+    if clear:
         yield warning(
             f"cache {name}",
             "encrypted",

@@ -9,7 +9,7 @@ it, and is taken away only as it was read before its entry was dropped (`token`)
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from replicator.domain.cache_restores import OnRestore
@@ -39,6 +39,15 @@ class DebtPolicy:
     """Seconds for which actions are remembered, to be done again when the cache may have gone back."""
     may_flush: bool = True
     """Whether the patterns match nothing but entries of the rules."""
+
+    def along(self, other: DebtPolicy) -> DebtPolicy:
+        """The same with the patterns of other rules, too."""
+        if self.patterns is None or other.patterns is None or set(other.patterns) <= set(self.patterns):
+            return self
+        may_flush = self.may_flush and other.may_flush
+        on_full = OnFull.WAIT if self.on_full is OnFull.FLUSH and not may_flush else self.on_full
+        patterns = tuple(dict.fromkeys((*self.patterns, *other.patterns)))
+        return replace(self, patterns=patterns, may_flush=may_flush, on_full=on_full)
 
 
 @dataclass(frozen=True, slots=True)

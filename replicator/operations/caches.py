@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.clients import open_caches
 from replicator.adapters.dynamodb.cache_debt import DynamoCacheDebt
-from replicator.adapters.redis.cache import safe_url
+from replicator.adapters.redis.opening import safe_url
 from replicator.domain.copying.sureness import nines
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.jobs import JobKind

@@ -195,9 +195,16 @@ class Cache(Frozen):
     """A Redis or Valkey beside a region's table."""
 
     region: RegionName
-    url: CacheUrl = Field(pattern=r"^(rediss?|unix)://", description="rediss://host:port/db; redis:// without TLS")
+    url: CacheUrl = Field(
+        pattern=r"^(rediss?(\+sentinel)?|unix)://",
+        description="rediss://host:port/db; redis:// without TLS; redis+sentinel://host:port,host:port/service/db",
+    )
     username: str | None = None
     password: SecretStr | None = None
+    sentinel_username: str | None = Field(
+        default=None, description="of Sentinels that ask for one, when the url names any"
+    )
+    sentinel_password: SecretStr | None = Field(default=None, description="the same")
     debt: Debt = Field(default=Debt(), description="what becomes of actions while it is away")
 
     @model_validator(mode="after")

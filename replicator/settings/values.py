@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Annotated
 from urllib.parse import SplitResult, parse_qs, urlsplit
@@ -16,6 +17,8 @@ from pydantic import (
     StringConstraints,
     WithJsonSchema,
 )
+
+from replicator.domain.cache_urls import sentinel_url
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
@@ -139,6 +142,10 @@ _ESCAPE_IT = (
 
 def _cache_url(url: str) -> str:
     """A cache's URL, as far as the client does not judge it; no error holds a part of it, which may be a password."""
+    sentinels = sentinel_url(url)
+    if sentinels is not None:
+        _check_options((name for name, _ in sentinels.options), tls=sentinels.tls)
+        return url
     scheme, mark, rest = url.partition("://")
     if not mark or scheme not in {"redis", "rediss", "unix"}:
         return url
@@ -151,10 +158,7 @@ def _cache_url(url: str) -> str:
     except ValueError:
         return url
     options = parse_qs(parts.query)
-    if any(name not in _CACHE_OPTIONS for name in options):
-        raise ValueError(f"has an unknown option; options are {', '.join(_CACHE_OPTIONS)}")
-    if scheme != "rediss" and any(name.startswith("ssl_") for name in options):
-        raise ValueError("has a TLS option, which only rediss:// takes")
+    _check_options(options, tls=scheme == "rediss")
     numbers = options.get("db", [])
     if scheme != "unix":
         _check_host(parts)
@@ -162,6 +166,14 @@ def _cache_url(url: str) -> str:
     if not all(number.isascii() and number.isdecimal() for number in numbers):
         raise ValueError("must end in the number of a database, for example rediss://host:6379/0")
     return url
+
+
+def _check_options(options: Iterable[str], *, tls: bool) -> None:
+    names = list(options)
+    if any(name not in _CACHE_OPTIONS for name in names):
+        raise ValueError(f"has an unknown option; options are {', '.join(_CACHE_OPTIONS)}")
+    if not tls and any(name.startswith("ssl_") for name in names):
+        raise ValueError("has a TLS option, which only rediss:// takes")
 
 
 def _check_host(parts: SplitResult) -> None:

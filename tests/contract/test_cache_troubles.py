@@ -97,8 +97,7 @@ async def client_of(server: Valkey) -> AsyncIterator[Any]:
 async def user_of(bench: RedisCacheBench, url: str, *rights: str) -> AsyncIterator[RedisCache]:
     """The cache as a user with these rights sees it."""
     await bench.client.execute_command("ACL", "SETUSER", "rep", "reset", "on", ">pw", *rights)
-    times = {"connect_seconds": 3.0, "read_seconds": 3.0}
-    cache = RedisCache("main", url, username="rep", password="pw", **times)
+    cache = RedisCache("main", url, username="rep", password="pw", connect_seconds=3.0, read_seconds=3.0)
     try:
         yield cache
     finally:

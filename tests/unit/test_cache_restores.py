@@ -6,10 +6,20 @@ from dataclasses import replace
 
 import pytest
 
+from replicator.domain.cache_debt import DebtPolicy, OnFull
 from replicator.domain.cache_restores import Again, CacheServer, OnRestore, again
 
 SERVER = CacheServer("b", 1.0, 10, logs=False)
 TOOK_OVER = replace(SERVER, uptime_seconds=100.0)
+
+
+def test_a_flush_drops_what_rules_of_before_wrote_too_and_is_not_made_where_others_have_entries() -> None:
+    before = DebtPolicy(patterns=("a:*",))
+    both = before.along(DebtPolicy(patterns=("b:*",)))
+    assert (both.patterns, both.may_flush, both.on_full) == (("a:*", "b:*"), True, OnFull.FLUSH)
+    assert both.along(before) is both
+    every = before.along(DebtPolicy(patterns=("*",), may_flush=False))
+    assert (every.may_flush, every.on_full) == (False, OnFull.WAIT)
 
 
 @pytest.mark.parametrize(

@@ -11,11 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
-import redis.asyncio as redis_asyncio
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ResponseError
 
 from replicator.adapters.redis.errors import (
@@ -27,6 +23,7 @@ from replicator.adapters.redis.errors import (
     is_wrong_type,
     translated,
 )
+from replicator.adapters.redis.opening import Login, open_client, safe_url
 from replicator.adapters.redis.scripts import APPLY, NOTHING, digest
 from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate, Refresh
 from replicator.domain.cache_restores import CacheServer
@@ -41,13 +38,6 @@ Part = TypeVar("Part")
 _Command = tuple[Any, ...]
 _Maker = Callable[[Sequence[Any]], _Command]
 """Makes one command of actions of one kind."""
-
-
-def safe_url(url: str) -> str:
-    """A cache's URL without user and password."""
-    parts = urlsplit(url)
-    host = parts.hostname or parts.path
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
 
 
 @dataclass(slots=True)
@@ -71,7 +61,7 @@ class _Tally:
 
 
 class RedisCache:
-    """One standalone Redis or Valkey."""
+    """One Redis or Valkey: a server, or the primary that Sentinels name."""
 
     def __init__(  # noqa: PLR0913 - a composition root fills it once
         self,
@@ -80,20 +70,20 @@ class RedisCache:
         *,
         username: str | None,
         password: str | None,
+        sentinel_username: str | None = None,
+        sentinel_password: str | None = None,
         connect_seconds: float,
         read_seconds: float,
     ) -> None:
         self._what = f"cache {name} at {safe_url(url)}"
-        credentials: dict[str, Any] = {
-            key: value for key, value in (("username", username), ("password", password)) if value
-        }
-        self._client: Any = redis_asyncio.Redis.from_url(
+        self._clients = open_client(
             url,
-            socket_connect_timeout=connect_seconds,
-            socket_timeout=read_seconds,
-            retry=Retry(NoBackoff(), 0),
-            **credentials,
+            Login(username, password),
+            Login(sentinel_username, sentinel_password),
+            connect_seconds=connect_seconds,
+            read_seconds=read_seconds,
         )
+        self._client: Any = self._clients[0]
         self._database = int(self._client.connection_pool.connection_kwargs.get("db") or 0)
 
     async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
@@ -291,7 +281,8 @@ class RedisCache:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._client.aclose()
+        for client in self._clients:
+            await client.aclose()
 
     async def _failure(self, error: Exception) -> ReplicatorError:
         """The error as ours; a retry opens a new connection if the address may lead to another server by now."""

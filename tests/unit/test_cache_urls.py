@@ -1,0 +1,33 @@
+"""URLs that name Sentinels."""
+
+from __future__ import annotations
+
+import pytest
+
+from replicator.domain.cache_urls import SentinelUrl, sentinel_url
+
+
+def test_a_url_names_sentinels_a_service_and_a_database() -> None:
+    found = sentinel_url("rediss+sentinel://a:1,[::1]:2,c/my%20service/3?ssl_ca_certs=/ca.pem")
+    assert found == SentinelUrl(
+        (("a", 1), ("::1", 2), ("c", 26_379)), "my service", 3, tls=True, options=(("ssl_ca_certs", "/ca.pem"),)
+    )
+    assert found.address == "rediss+sentinel://a:1,::1:2,c:26379/my service"
+    assert sentinel_url("redis://a:1/0") is None
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("redis+sentinel://a:1/", "must name a service"),
+        ("redis+sentinel://a:1/main/x", "number of a database"),
+        ("redis+sentinel://a:0/main", "every Sentinel"),
+        ("redis+sentinel://a:x,b/main", "every Sentinel"),
+        ("redis+sentinel:///main", "every Sentinel"),
+        ("redis+sentinel://user:secret@a:1/main", "must not hold a user"),
+    ],
+)
+def test_what_is_wrong_is_said_without_the_url(url: str, wrong: str) -> None:
+    with pytest.raises(ValueError, match=wrong) as caught:
+        sentinel_url(url)
+    assert "secret" not in str(caught.value)
