@@ -7,16 +7,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from replicator.domain.errors import Unreachable
-from replicator.domain.identifiers import SequenceNumber, ShardId
+from replicator.domain.identifiers import RuleName, SequenceNumber, ShardId
 from replicator.domain.records import StreamRecord, UnreadRecord
-from replicator.domain.rules import OnRefusal, Rule
+from replicator.domain.rules import OnRefusal, Rule, Target
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
+from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.batches import BatchPorts, BatchTarget, bring_batch
 from replicator.engine.limits import Limits
 from replicator.engine.membership.session import DriveFence
+from replicator.laboratory.memory import Fault, Faults
 from replicator.ports.events import Place
-from tests.engine.world import EU, LoopClock, Recorder, World, key_of, rule, slow, target
+from tests.engine.world import EU, US, LoopClock, Recorder, World, key_of, rule, slow, target
 
 LEASE = 10.0
 LONG = 10_000.0
@@ -31,6 +33,7 @@ class Bench:
     observer: Recorder = field(default_factory=Recorder)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     started_at: float | None = None
+    to: Target = field(default_factory=lambda: target("orders", EU))
 
     def __post_init__(self) -> None:
         self.fence = DriveFence(self.rule.name, LoopClock(), LEASE)
@@ -38,17 +41,18 @@ class Bench:
 
     @property
     def rule(self) -> Rule:
-        return rule("orders", target("orders", EU), refused=self.refused)
+        return rule("orders", self.to, refused=self.refused)
 
     async def bring(self, records: Sequence[StreamRecord] | None = None, seconds: float = LONG) -> int:
         world = self.world
         ports = TargetPorts(
-            world.region,
+            None if self.to.table is None else world.region,
             {name: CacheFunnel(cache) for name, cache in world.caches.items()},
             world.conflicts,
             parking=world.parking(self.rule.targets[0], LoopClock(), self.observer)
             if self.refused is OnRefusal.PARK
             else None,
+            events=None if self.to.sink is None else EventFunnel(world.sink),
         )
         (place,) = self.rule.targets
         wanted = BatchTarget(self.rule, Place(world.ref, ShardId("lambda"), place), ports, self.fence, self.started_at)
@@ -74,6 +78,21 @@ async def test_a_batch_that_comes_again_changes_nothing_and_counts_as_done() -> 
     assert await bench.bring() == 4
     assert await bench.bring(page) == 3
     assert bench.world.same()
+
+
+async def test_events_count_as_far_as_the_sink_took_them_and_come_again_in_order() -> None:
+    bench = Bench(to=Target(RuleName("orders"), US, None, sink="sqs:orders"))
+    world = bench.world
+    for value in range(4):
+        world.write("ab", value)
+    world.sink.entries.script(None, None, None, *[Fault.BEFORE] * 100)
+    done = await bench.bring(seconds=20)
+    assert done in {2, 3}
+    world.sink.entries = Faults()
+    assert await bench.bring(list(world.records())[done:]) == 8 - done
+    seen = dict.fromkeys(int(event.id.rpartition("/")[2]) for event in world.sink.taken)
+    assert [number for number in seen if number % 2] == [1, 3, 5, 7]
+    assert [number for number in seen if not number % 2] == [2, 4, 6, 8]
 
 
 async def test_a_refused_record_is_parked_and_counts_as_done() -> None:
