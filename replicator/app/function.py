@@ -11,18 +11,20 @@ import asyncio
 import math
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Self
 
-import msgspec
 import structlog
 
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.dynamodb.stream_wire import parse_record
+from replicator.adapters.kinesis.envelope import Delivered, parse_change
+from replicator.adapters.kinesis.streams import kinesis_arn
 from replicator.adapters.sinks.opening import open_sinks
+from replicator.app.event_records import parts_of
 from replicator.app.held_rules import HeldRules
 from replicator.app.preflight import prepare_start
 from replicator.app.vouching import Premises
@@ -33,7 +35,7 @@ from replicator.domain.driving import Drivers, Driving
 from replicator.domain.errors import ConfigurationInvalid, Disposition, ReplicatorError, WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.modes.ordered import InsertGuard
-from replicator.domain.records import ChangeRecord, StreamRecord
+from replicator.domain.records import ForeignRecord, StreamRecord
 from replicator.domain.rules import Rule, Start, Target, rests
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.versions import generation_of
@@ -67,7 +69,14 @@ _NOTE_SECONDS = 60.0
 _NEVER_AWAY = timedelta(days=1)
 """A region of a mesh that does not answer is waited for: the mapping keeps the records, and no function drains."""
 
-_ENCODE = msgspec.json.Encoder().encode
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A batch as one table's: records of others are in it by their places only."""
+
+    source: Source
+    stream: StreamRef
+    records: Sequence[StreamRecord]
 
 
 class Function:
@@ -86,10 +95,11 @@ class Function:
         self._paused: Mapping[RuleName, float] = {}
         self._resting: frozenset[tuple[RuleName, RegionId]] = frozenset()
         self._processes = _processes(settings)
+        self._streams: dict[tuple[RegionId, TableName], StreamRef] = {}
+        """Kinesis streams as those of tables, until the world is looked at again."""
         self._noted_hours: dict[tuple[RuleName, str], int] = {}
         self._noted_at: dict[tuple[RuleName, str], float] = {}
-        self.unknown: Counter[str] = Counter()
-        """Records of tables that no rule reads, by table."""
+        self.unknown: Counter[str] = Counter()  # records of tables that no rule reads, by table
 
     async def open(self) -> Self:
         """Look at the world as a daemon does before its start; raises what forbids it."""
@@ -124,41 +134,45 @@ class Function:
         """Close every client."""
         await self._stack.aclose()
 
-    async def batch(self, arn: str, records: Sequence[StreamRecord], ends_at: float) -> int:
+    async def batch(self, arn: str, records: Sequence[StreamRecord] | Sequence[Delivered], ends_at: float) -> int:
         """Bring records of one stream to all targets of its rules; returns how many from the first on are done.
 
         `ends_at`: by the loop's time, when the invocation ends. Raises what keeps all of them from being begun.
         """
         async with asyncio.timeout_at(ends_at - _CUT_SECONDS):
             await self._look()
-            targets = await self._targets(arn, len(records))
-            await self._note({each.rule.name for each in targets if self._drives(each.rule)}, targets, records)
+            readings = await self._readings(arn, records)
+            brought = [(reading, each) for reading in readings for each in await self._targets(reading)]
+            for reading in readings:
+                await self._note(reading)
         async with self._watched(ends_at - _SPARE_SECONDS) as stop:
-            bringing = (self._bring(records, each, stop, ends_at - _CUT_SECONDS) for each in targets)
-            done = await asyncio.gather(*bringing)
-        missed = {each.rule.name for each, count in zip(targets, done, strict=True) if count < len(records)}
-        await self._note_durable({each.rule.name for each in targets} - missed, targets, ends_at)
+            cut = ends_at - _CUT_SECONDS
+            done = await asyncio.gather(*(self._bring(reading.records, each, stop, cut) for reading, each in brought))
+        whole = {(reading.stream, each.rule.name) for reading, each in brought}
+        whole -= {
+            (reading.stream, each.rule.name)
+            for (reading, each), count in zip(brought, done, strict=True)
+            if count < len(records)
+        }
+        await self._note_durable(whole, ends_at)
         return min(done, default=len(records))
 
     # -- what pods need to know when they take over --------------------------------------------------------------------
 
-    async def _note(
-        self, rules: Collection[RuleName], targets: Sequence[BatchTarget], records: Sequence[StreamRecord]
-    ) -> None:
+    async def _note(self, reading: Reading) -> None:
         """Note how old records come, before they are brought: behind a loss they are as old as a stream keeps them."""
-        oldest = min((record.created_at for record in records if record.created_at), default=math.inf)
+        oldest = min((record.created_at for record in reading.records if record.created_at), default=math.inf)
         hours = max(0, int((self._clock.now() - oldest) // 3600)) if oldest < math.inf else 0
-        for rule in rules:
-            stream = targets[0].place.stream
-            if hours > self._noted_hours.get((rule, stream.arn), 0):
-                await self._assembly.function_notes.note(rule, stream, hours, seen_at=None)
-                self._noted_hours[rule, stream.arn] = hours
+        for rule in reading.source.rules:
+            known = (rule.name, reading.stream.arn)
+            if self._drives(rule) and hours > self._noted_hours.get(known, 0):
+                await self._assembly.function_notes.note(rule.name, reading.stream, hours, seen_at=None)
+                self._noted_hours[known] = hours
 
-    async def _note_durable(self, rules: Collection[RuleName], targets: Sequence[BatchTarget], ends_at: float) -> None:
+    async def _note_durable(self, whole: Collection[tuple[StreamRef, RuleName]], ends_at: float) -> None:
         """Note from time to time that whole batches are durable; without the note pods suppose a loss."""
         now = self._clock.now()
-        for rule in rules:
-            stream = targets[0].place.stream
+        for stream, rule in whole:
             if now - self._noted_at.get((rule, stream.arn), 0.0) < _NOTE_SECONDS:
                 continue
             try:
@@ -230,6 +244,7 @@ class Function:
         if self._gates.doubted.is_set() or now - self._looked_at >= coordination.held.total_seconds():
             self._gates.doubted.clear()
             await self._held.look()
+            self._streams = {}
             self._looked_at = now
 
     async def _ask(self) -> None:
@@ -281,36 +296,77 @@ class Function:
             )
         return None
 
-    async def _targets(self, arn: str, records: int) -> list[BatchTarget]:
-        """The targets of all rules that read a stream; none of an unknown table."""
-        aws, table, label = stream_of(arn)
-        regions = [name for name in self._settings.regions if self._settings.regions[name].region == aws]
-        for rule in self._held.resting(self._chosen):
-            if rule.table == table and rule.source in regions:
-                raise WorldMismatch(
-                    f"Rule {rule.name} is held: its world is wrong.", advice="`replicator check` says what is."
-                )
-        sources = [
-            source
-            for source in self._assembly.sources(self._held.running(self._chosen))
-            if source.table == table and source.region in regions
-        ]
+    async def _readings(self, arn: str, records: Sequence[StreamRecord] | Sequence[Delivered]) -> list[Reading]:
+        """What a batch is for each table that is read in its stream; nothing of a stream that no rule reads."""
+        first = next(iter(records), None)
+        if isinstance(first, Delivered):
+            return await self._of_kinesis(arn, [record for record in records if isinstance(record, Delivered)])
+        return self._of_table(arn, [record for record in records if not isinstance(record, Delivered)])
+
+    def _of_table(self, arn: str, records: Sequence[StreamRecord]) -> list[Reading]:
+        aws, table, label = parts_of(arn)
+        sources = self._sources(aws, lambda rule: rule.table == table)
+        if not sources:
+            self._count_unknown(f"{aws}:{table}", len(records))
+            return []
         if len(sources) > 1:
             raise WorldMismatch(
                 f"Table {table} is read in two configured regions that are both {aws}, and events do not tell which.",
                 advice="Let pods drive its rules, or give each region a function and a configuration of its own.",
             )
-        if not sources:
-            self._count_unknown(f"{aws}:{table}", records)
-            return []
         (source,) = sources
-        stream = StreamRef(source.region, source.table, arn, generation_of(label))
-        source.ports.holdings.tell(stream, (SHARD,), self._processes, self._processes)
-        return [await self._target(source, stream, rule, target) for rule in source.rules for target in rule.targets]
+        if source.rules[0].stream is not None:
+            raise WorldMismatch(
+                f"Rule {source.rules[0].name} reads the changes of table {table} in Kinesis, and this event is of the"
+                " table's own stream.",
+                advice="Map the Kinesis stream, or take `stream` out of the rule.",
+            )
+        return [Reading(source, StreamRef(source.region, source.table, arn, generation_of(label)), records)]
 
-    async def _target(self, source: Source, stream: StreamRef, rule: Rule, target: Target) -> BatchTarget:
-        ports, started_at = source.ports.targets[target.target_id], await self._start(stream, rule, target)
-        return BatchTarget(rule, Place(stream, SHARD, target), ports, self._fence(rule.name), started_at)
+    async def _of_kinesis(self, arn: str, records: Sequence[Delivered]) -> list[Reading]:
+        head, _, name = arn.partition(":stream/")
+        aws = head.split(":")[3] if head.count(":") > 3 else ""  # noqa: PLR2004 - the place of the region
+        sources = self._sources(aws, lambda rule: rule.stream is not None and rule.stream.name == name)
+        if not sources:
+            self._count_unknown(f"{aws}:{name}", len(records))
+        readings = []
+        for source in sources:
+            place = (source.region, source.table)
+            if place not in self._streams:
+                self._streams[place] = await source.ports.stream.current(source.table)
+            stream = self._streams[place]
+            if kinesis_arn(stream) != arn:
+                raise WorldMismatch(
+                    f"The event is of {arn}, and rule {source.rules[0].name} reads {kinesis_arn(stream)}.",
+                    advice="Map the stream that the rule names.",
+                )
+            readings.append(Reading(source, stream, [parse_change(record, source.table) for record in records]))
+        known = {source.table for source in sources}
+        foreign = [each.table for each in readings[0].records if isinstance(each, ForeignRecord)] if readings else []
+        for table, count in Counter(each for each in foreign if each not in known).items():
+            self._count_unknown(f"{aws}:{name}:{table}", count)
+        return readings
+
+    def _sources(self, aws: str, wanted: Callable[[Rule], bool]) -> list[Source]:
+        """What is read in an AWS region by rules that are meant; raises when one of them is held."""
+        regions = {name for name, region in self._settings.regions.items() if region.region == aws}
+        for rule in self._held.resting(self._chosen):
+            if rule.source in regions and wanted(rule):
+                raise WorldMismatch(
+                    f"Rule {rule.name} is held: its world is wrong.", advice="`replicator check` says what is."
+                )
+        sources = self._assembly.sources(self._held.running(self._chosen))
+        return [each for each in sources if each.region in regions and wanted(each.rules[0])]
+
+    async def _targets(self, reading: Reading) -> list[BatchTarget]:
+        """The targets of all rules that read a table there."""
+        source, stream = reading.source, reading.stream
+        source.ports.holdings.tell(stream, (SHARD,), self._processes, self._processes)
+        ports, targets = source.ports.targets, []
+        for rule, target in ((each, target) for each in source.rules for target in each.targets):
+            fence, started_at = self._fence(rule.name), await self._start(stream, rule, target)
+            targets.append(BatchTarget(rule, Place(stream, SHARD, target), ports[target.target_id], fence, started_at))
+        return targets
 
     def _count_unknown(self, name: str, records: int) -> None:
         if not self.unknown[name]:
@@ -325,25 +381,6 @@ class Function:
             await registry.remember_stream(stream)
             self._starts[place] = (await registry.start(stream, target)).started_at
         return self._starts[place] if rule.start is Start.LATEST else None
-
-
-def stream_of(arn: str) -> tuple[str, TableName, str]:
-    """Region, table and label of a stream, from its ARN."""
-    parts = arn.split(":", 5)
-    names = parts[-1].split("/")
-    if len(parts) != 6 or len(names) != 4 or (names[0], names[2]) != ("table", "stream"):  # noqa: PLR2004
-        raise WorldMismatch(
-            f"The event source {arn!r} is no stream of a DynamoDB table.", advice="Map streams of tables only."
-        )
-    return parts[3], TableName(names[1]), names[3]
-
-
-def stream_record(event: Mapping[str, Any]) -> StreamRecord:
-    """One record of an event: what a stream sends, but for times, which streams round down to whole seconds."""
-    record = parse_record(_ENCODE(event))
-    if isinstance(record, ChangeRecord):
-        return msgspec.structs.replace(record, created_at=float(math.floor(record.created_at)))
-    return record
 
 
 def _processes(settings: Settings) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import gettempdir
@@ -18,13 +18,16 @@ import structlog
 from aiobotocore.session import AioSession
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, translate
-from replicator.app.function import Function, stream_record
+from replicator.app.event_records import delivered, stream_record
+from replicator.app.function import Function
 from replicator.domain.errors import ConfigurationInvalid, ReplicatorError
 from replicator.observability.logs import configure
 from replicator.settings import Settings
 from replicator.settings.loading import PLACE_VARIABLES, configuration_path, load
 
-_STREAMS, _KINESIS = "aws:dynamodb", "aws:kinesis"
+_READ: Mapping[Any, Callable[[Mapping[str, Any]], Any]] = {"aws:dynamodb": stream_record, "aws:kinesis": delivered}
+"""How a record of an event is read, by its source."""
+
 _FAIL = "fail"
 _UNKNOWN = "LAMBDA_UNKNOWN"
 _WHOLE_BATCH = ""
@@ -89,15 +92,12 @@ class Process:
     async def _batch(self, arn: str, records: Sequence[Mapping[str, Any]], ends_at: float) -> str | None:
         """The first record of one source that is not done; None when all are."""
         source = records[0].get("eventSource")
-        if source == _KINESIS:
-            _log().error("event_refused", source=arn, reason="Events of Kinesis streams are not supported.")
-            return str(records[0].get("kinesis", {}).get("sequenceNumber", _WHOLE_BATCH))
         try:
-            if source != _STREAMS:
+            if source not in _READ:
                 raise ConfigurationInvalid(  # noqa: TRY301 - logged as every other error
-                    f"Events of {source!r} are not supported.", advice="Map streams of DynamoDB tables."
+                    f"Events of {source!r} are not supported.", advice="Map streams of DynamoDB tables, or of Kinesis."
                 )
-            read = [stream_record(record) for record in records]
+            read = [_READ[source](record) for record in records]
             function = await self._opened(ends_at)
             before = function.unknown.total()
             done = await function.batch(arn, read, ends_at)
@@ -123,10 +123,12 @@ class Process:
 
 def _first(records: Sequence[Mapping[str, Any]]) -> str:
     """The first record's sequence number, if it has one."""
-    try:
-        return str(records[0]["dynamodb"]["SequenceNumber"])
-    except (KeyError, TypeError):
-        return _WHOLE_BATCH
+    for part, name in (("dynamodb", "SequenceNumber"), ("kinesis", "sequenceNumber")):
+        try:
+            return str(records[0][part][name])
+        except (KeyError, TypeError):
+            continue
+    return _WHOLE_BATCH
 
 
 def _log() -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.adapters.dynamodb.streams import whole_listing
+from replicator.adapters.sources import stream_behind, stream_of
 from replicator.domain.driving import Drivers, leaves_no_loss
 from replicator.domain.errors import RecordsTrimmed, TableMissing
 from replicator.domain.identifiers import RuleName
@@ -20,6 +21,7 @@ from replicator.settings.compiled_rules import rule_per_source
 if TYPE_CHECKING:
     from replicator.domain.progress import Position
     from replicator.domain.shards.leases import LeaseRow, StreamRef
+    from replicator.ports.sources import Stream
     from replicator.settings import RuleSettings
 
 
@@ -54,7 +56,7 @@ async def _refuse_owed(group: Group, rule: RuleSettings) -> None:
 async def _note_starts(group: Group, rule: RuleSettings) -> None:
     """A target that never ran starts now, not when the first event comes, which would be passed over."""
     for each in rule_per_source(group.settings, rule) if rule.sources else ():
-        stream = await DynamoStreams(group.places[each.source]).current(each.table)
+        stream = await stream_of(group.places[each.source], each.stream).current(each.table)
         await group.registry.remember_stream(stream)
         for target in each.targets:
             await group.registry.start(stream, target)
@@ -69,7 +71,7 @@ async def _excuse(group: Group, rule: RuleName) -> None:
             continue
         if stored.problems:
             raise stored.problems[0]
-        streams = DynamoStreams(group.places[stream.region])
+        streams = stream_behind(group.places[stream.region], stream)
         listed = await whole_listing(streams, stream)
         await group.coordination.discover(stream, listed, now)
         left = {shard.shard_id for shard in listed}
@@ -88,7 +90,7 @@ async def _put(group: Group, stream: StreamRef, row: LeaseRow, move: Move) -> No
     await group.move(stream, row, lambda _: move)
 
 
-async def _can_go_on(streams: DynamoStreams, stream: StreamRef, row: LeaseRow, place: Position | None) -> bool:
+async def _can_go_on(streams: Stream, stream: StreamRef, row: LeaseRow, place: Position | None) -> bool:
     """Whether a target's place on a shard shows nothing as lost."""
     if place is None or place in {HORIZON, BEGINNING}:
         return False

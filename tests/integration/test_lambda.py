@@ -22,6 +22,7 @@ from replicator.app.invocations import Process
 from replicator.domain.identifiers import TableName
 from replicator.laboratory import emulator
 from replicator.laboratory.event_source import Event, EventSource, Handlers, Invoke, MappingOptions
+from replicator.laboratory.streamlab import StreamLab
 from tests.contract.worlds import place
 from tests.integration.harness import CREDENTIALS, Item, World, eventually, open_world, plain
 
@@ -110,7 +111,7 @@ def process(variables: None) -> Iterator[Process]:
     opened.close()
 
 
-def age(world: World, config: Path, *, by: str) -> None:
+def age(world: World, config: Path, *, by: str, group: str = "test") -> None:
     """Let this have driven the rule for long, so that no test has to wait for a lease."""
     drive(world, config, by)
 
@@ -118,7 +119,7 @@ def age(world: World, config: Path, *, by: str) -> None:
         async with world.client("us") as client:
             await client.update_item(
                 TableName="replicator-coordination",
-                Key={"pk": {"S": "test|rules"}, "sk": {"S": "orders"}},
+                Key={"pk": {"S": f"{group}|rules"}, "sk": {"S": "orders"}},
                 UpdateExpression="SET driven_since = :then",
                 ExpressionAttributeValues={":then": {"N": str(int(time.time()) - 3600)}},
             )
@@ -331,3 +332,78 @@ def test_the_function_runs_under_its_real_runtime_client_and_the_emulator(
         function.close()
     for items in asyncio.run(world.replicas()).values():
         assert items["emulated"] == item
+
+
+# -- Kinesis -------------------------------------------------------------------------------------------------------
+
+KINESIS = "arn:aws:kinesis:us-east-1:000000000000:stream/changes"
+
+
+class KinesisSource:
+    """A Kinesis stream as a mapping sees it."""
+
+    def __init__(self) -> None:
+        self._number = 10**30
+
+    def record(self, item: Item, *, micros: int, table: str = "orders") -> dict[str, Any]:
+        """A change in the envelope, whose binary values are base64 twice."""
+        twice = wire(item)
+        for value in twice.values():
+            if "B" in value:
+                value["B"] = base64.b64encode(value["B"].encode()).decode()
+        self._number += 1
+        change = {
+            "ApproximateCreationDateTime": micros,
+            "ApproximateCreationDateTimePrecision": "MICROSECOND",
+            "Keys": {"pk": item["pk"]},
+            "NewImage": twice,
+        }
+        envelope = {"eventName": "INSERT", "tableName": table, "eventID": str(self._number), "dynamodb": change}
+        kinesis = {
+            "sequenceNumber": str(self._number),
+            "data": base64.b64encode(json.dumps(envelope).encode()).decode(),
+            "approximateArrivalTimestamp": micros / 1e6,
+        }
+        return {"eventSource": "aws:kinesis", "eventSourceARN": KINESIS, "kinesis": kinesis}
+
+
+async def prepare_kinesis(url: str) -> None:
+    async with place(url, region="us-east-1") as there:
+        client, _ = await there.kinesis.opened()
+        await client.create_stream(StreamName="changes", ShardCount=1)
+
+
+@pytest.mark.usefixtures("variables")
+def test_events_of_kinesis_bring_the_newest_of_what_comes_in_any_order_and_pass_other_tables(
+    world: World, config: Path, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with StreamLab.start(tmp_path, world.endpoint) as lab:
+        settings = world.settings(group="kinesis", rule={"stream": {"kinesis": "changes"}})
+        settings["regions"]["us"]["endpoint_url"] = lab.url
+        path = world.write_settings(settings, "kinesis.yaml")
+        asyncio.run(prepare_kinesis(lab.url))
+        done = world.command("init", "--enable-streams", config=path)
+        assert done.returncode == 0, done.stderr
+        age(world, path, by="lambda", group="kinesis")
+        monkeypatch.setenv("REPLICATOR_CONFIG", str(path))
+        process, source, now = Process(), KinesisSource(), int(time.time() * 1e6)
+        newer, older = ({**ITEM, "pk": {"S": "stream"}, "serial": {"N": serial}} for serial in ("2", "1"))
+        late = source.record(older, micros=now - 500)
+        records = [source.record(newer, micros=now), late, source.record(ITEM, micros=now, table="bills")]
+        try:
+            assert failed(process, *records) == []
+            assert failed(process, *records) == []
+            assert failed(process, late) == []
+            (line,) = lines.take("unknown_table")
+            assert line["table"] == "us-east-1:changes:bills"
+            malformed = {**late, "kinesis": {**late["kinesis"], "data": "?"}}
+            assert failed(process, malformed) == [late["kinesis"]["sequenceNumber"]]
+            assert "not what Kinesis sends" in lines.take("batch_refused")[0]["reason"]
+            # The table's own stream is another source, whose versions do not compare.
+            other = asyncio.run(source_of(world, "orders")).record(newer)
+            assert failed(process, other) == [other["dynamodb"]["SequenceNumber"]]
+            assert "in Kinesis" in lines.take("batch_refused")[0]["reason"]
+        finally:
+            process.close()
+    for items in asyncio.run(world.replicas()).values():
+        assert items["stream"] == newer
