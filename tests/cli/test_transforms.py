@@ -61,24 +61,24 @@ def test_a_replica_holds_what_its_transform_makes_and_everything_compares_that(t
         same = world.run("verify", "orders", "--json")
         assert (same.code, same.json["compared"]) == (0, 2), same.said
         assert world.run("inspect", "orders", '{"pk": "a", "sk": 1}', "--json").json["agree"] is True
-        assert daemon.stop() == 0
-    assert "private" not in str(world.items("eu", "orders"))
-    assert "rule_changed" not in daemon.said()
-    assert needs(world.run("plan", "--json"), 0) == []
-    world.rule["replicas"][0]["transform"]["constant"] = {"from": "elsewhere"}
-    planned = world.run("plan", "--sample", "5", "--json")
-    assert needs(planned, 1) == [(TARGET, "repair")]
-    assert (planned.json["steps"][0]["write_units"], planned.json["steps"][0]["sampled"]) == (2, 2)
-    (sample,) = planned.json["samples"]
-    assert [(each["becomes"], each["attributes"]) for each in sample["items"]] == [("changed", ["~from"])] * 2
-    shown = world.run("plan", "--sample", "5")
-    assert ("elsewhere" in shown.said, "of 2 items 2 changed" in shown.output) == (False, True), shown.said
-    assert "elsewhere" in world.run("plan", "--sample", "5", "--values").output
-    with running(world, name="changed") as daemon:
-        daemon.await_ready()
+        assert "private" not in str(world.items("eu", "orders"))
+        assert "rule_changed" not in daemon.said()
+        assert needs(world.run("plan", "--json"), 0) == []
+        world.rule["replicas"][0]["transform"]["constant"] = {"from": "elsewhere"}
+        planned = world.run("plan", "--sample", "5", "--json")
+        assert needs(planned, 1) == [(TARGET, "repair")]
+        assert (planned.json["steps"][0]["write_units"], planned.json["steps"][0]["sampled"]) == (2, 2)
+        (sample,) = planned.json["samples"]
+        assert [(each["becomes"], each["attributes"]) for each in sample["items"]] == [("changed", ["~from"])] * 2
+        shown = world.run("plan", "--sample", "5")
+        assert ("elsewhere" in shown.said, "of 2 items 2 changed" in shown.output) == (False, True), shown.said
+        assert "elsewhere" in world.run("plan", "--sample", "5", "--values").output
+        wait_until(lambda: "configuration_applied" in daemon.said(), "the changed file is not taken up")
         assert "rule_changed" in daemon.said()
         assert needs(world.run("plan", "--json"), 1) == [(TARGET, "repair")]
         assert world.run("verify", "orders").code == 1
+        put(world, "c", 4)
+        wait_until(lambda: "c" in held(world), "nothing is replicated after the change")
         assert world.run("repair", "orders", "--yes").code == 0
         assert needs(world.run("plan", "--json"), 0) == []
         assert daemon.stop() == 0
