@@ -185,10 +185,15 @@ class Rule:
         return 0.0 if self.stream is None else self.stream.reorder_seconds
 
     @property
+    def kinesis(self) -> str:
+        """The name of the Kinesis stream that it reads; empty where it reads the table's own stream."""
+        return "" if self.stream is None else self.stream.name
+
+    @property
     def source_name(self) -> str:
         """Whose versions its writes have: the source table, and the way on which its changes come."""
         table = f"{self.source}:{self.table}"
-        return table if self.stream is None else f"{table} through Kinesis stream {self.stream.name}"
+        return f"{table} through Kinesis stream {self.kinesis}" if self.kinesis else table
 
     def among(self, targets: Iterable[Target]) -> Rule:
         """The same rule for some of its targets only."""

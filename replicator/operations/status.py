@@ -41,7 +41,7 @@ from replicator.operations.parked_rows import Silent, open_rows
 from replicator.operations.parked_status import ParkedStatus, parked_status
 from replicator.operations.problems import with_verdict
 from replicator.operations.worker_status import Live, ask_all, by_worker, chosen_of, held_of, live_of
-from replicator.settings.compiled_rules import rule_per_source
+from replicator.settings.compiled_rules import kinesis_source, rule_per_source
 
 if TYPE_CHECKING:
     from replicator.domain.identifiers import WorkerId
@@ -287,7 +287,9 @@ def _reads(rule: RuleSettings, stored: StoredStream) -> bool:
     """Whether a rule reads a stream; of one that chooses its tables, whether it ever did."""
     stream = stored.stream
     known = rule.name in stored.rules if rule.choice else (stream.region, stream.table) in rule.sources
-    return known and not stored.is_drained_for(RuleName(rule.name))
+    kinesis = kinesis_source(rule, stream.region)
+    is_left = stream.kinesis != ("" if kinesis is None else kinesis.name)  # it read another kind of stream before
+    return known and not is_left and not stored.is_drained_for(RuleName(rule.name))
 
 
 def _sources(rule: RuleSettings, streams: Sequence[StoredStream]) -> list[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import pytest
@@ -21,11 +22,12 @@ def lab(world: World) -> Iterator[StreamLab]:
         yield started
 
 
-def test_a_rule_reads_in_kinesis_and_does_not_move_without_a_new_epoch(world: World, lab: StreamLab) -> None:
+def test_a_rule_reads_in_kinesis_and_moves_with_a_new_epoch_alone(world: World, lab: StreamLab) -> None:
     front = World(lab.url, "", world.account, world.directory)
     front._call("us", "Kinesis_20131202", "CreateStream", {"StreamName": "changes", "ShardCount": 2})
     world.config["regions"]["us"]["endpoints"] = {"dynamodb": lab.url, "kinesis": lab.url, "streams": lab.url}
     world.rule["stream"] = {"kinesis": "changes"}
+    world.config["copying"] = {"margin": "10ms"}
     world.table("us")
     world.table("eu")
     world.initialise()
@@ -57,3 +59,21 @@ def test_a_rule_reads_in_kinesis_and_does_not_move_without_a_new_epoch(world: Wo
     (refused,) = [said for said in world.check().failures() if "epoch" in said]
     assert "in which us:orders through Kinesis stream changes wrote there" in refused
     assert "set `epoch: 1` or higher" in refused
+
+    def settled() -> bool:
+        state = json.loads(daemon.answers("/status") or "{}")
+        jobs = [job["kind"] for job in state.get("jobs", ())]
+        repaired.extend(jobs)
+        return state.get("standing") == [] and not jobs and "resync" in repaired
+
+    repaired: list[str] = []
+    world.rule["epoch"] = 1
+    with running(world, name="moved") as daemon:
+        daemon.await_ready()
+        front.put("us", "orders", pk={"S": "c"}, sk={"N": "1"})
+        wait_until(lambda: len(world.items("eu", "orders")) == 5 and same(), "the rule did not move")
+        wait_until(settled, "what it left still counts, or the gap is not repaired")
+        wait_until(lambda: world.run("gaps", "list", "--json").json["gaps"] == [], "the gap stays")
+        (rule,) = world.run("status", "--json").json["rules"]
+        assert {":kinesis:" in shard["stream"] for shard in rule["shards"]} == {False}
+        assert daemon.stop() == 0

@@ -134,7 +134,7 @@ class DynamoStreams:
 
     def reads(self, stream: StreamRef) -> bool:
         """Whether a stream is a table's own."""
-        return ":kinesis:" not in stream.arn
+        return not stream.kinesis
 
     async def shows_images(self, stream: StreamRef) -> bool:
         """Whether a stream's view type is the one that is needed, as far as the endpoint tells it."""

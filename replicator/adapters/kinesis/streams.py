@@ -128,7 +128,7 @@ class KinesisStreams:
 
     def reads(self, stream: StreamRef) -> bool:
         """Whether a stream is the one that is read here, made anew or not."""
-        return kinesis_arn(stream).endswith(f":stream/{self._name}")
+        return stream.kinesis == self._name
 
     async def shows_images(self, stream: StreamRef) -> bool:
         """Always, as long as it is the one that is there: DynamoDB sends both images."""

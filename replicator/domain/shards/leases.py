@@ -62,6 +62,12 @@ class StreamRef:
     """Milliseconds since 1970 of its creation (versions.generation_of)."""
 
     @property
+    def kinesis(self) -> str:
+        """The name of the Kinesis stream that it is; empty of a table's own stream."""
+        arn, _, _ = self.arn.rpartition(f"/{self.table}/")
+        return arn.rpartition(":stream/")[2] if ":kinesis:" in arn else ""
+
+    @property
     def where(self) -> str:
         """The table, for people."""
         return f"{self.region}:{self.table}"

@@ -12,7 +12,7 @@ from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.applied_through import applied_through, covered_from, frontier
-from replicator.domain.shards.leases import StreamRef
+from replicator.domain.shards.leases import KnownStream, StreamRef
 from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.targets import TargetId
 from replicator.engine.membership.members import Members
@@ -84,14 +84,14 @@ class Applied:
         return await covered_since(self._registry, rule, target)
 
     async def _standing(self, rule: Rule, target: Target) -> list[StreamRef]:
-        known = await self._registry.streams(rule.source, rule.table)
+        known = await _read(self._registry, rule)
         return [each.ref for each in known if not each.is_drained(target.target_id)]
 
     async def _look(self, rule: Rule, target: Target) -> float | None:
         """While a rule reads an older stream to its end, that one decides."""
         statements = {**self._members.statements, self._members.me: self._members.reach.statements()}
         times: list[float | None] = []
-        for known in await self._registry.streams(rule.source, rule.table):
+        for known in await _read(self._registry, rule):
             state = None if known.is_drained(target.target_id) else await self._coordination.state(known.ref)
             if state is not None and target.target_id in state.starts:
                 standing = frontier(Snapshot(state, [rule]), rule, target, known.ref, statements)
@@ -134,8 +134,14 @@ class Applied:
 
 async def covered_since(registry: Registry, rule: Rule, target: Target) -> float | None:
     """Since when a target has got every change of the table, in seconds since 1970; None: it never started."""
-    for known in await registry.streams(rule.source, rule.table):
+    for known in await _read(registry, rule):
         start = (await registry.starts(known.ref)).get(target.target_id)
         if start is not None:
             return covered_from(start.started_at, known.ref.generation, rule.start)
     return None
+
+
+async def _read(registry: Registry, rule: Rule) -> list[KnownStream]:
+    """The streams that a rule reads, or read before; not those of another kind, which it may have left."""
+    known = await registry.streams(rule.source, rule.table)
+    return [each for each in known if each.ref.kinesis == rule.kinesis]

@@ -132,7 +132,8 @@ class Overlooker:
         `states`: the rows of streams, each read once.
         """
         targets = {target.target_id for target in rule.targets}
-        due = [each.ref for each in known if not all(map(each.is_drained, targets))]
+        read = [each for each in known if each.ref.kinesis == rule.kinesis]  # it may have read another kind before
+        due = [each.ref for each in read if not all(map(each.is_drained, targets))]
         try:
             for each in due:
                 if each not in states:

@@ -188,7 +188,7 @@ class MemoryStream:
 
     def reads(self, stream: StreamRef) -> bool:
         """Whether a stream is one of this kind."""
-        return (":kinesis:" in stream.arn) == self.is_kinesis
+        return bool(stream.kinesis) == self.is_kinesis
 
     async def shows_images(self, stream: StreamRef) -> bool:
         """Whether a stream is there and shows images."""
