@@ -285,6 +285,8 @@ def operate(world: World) -> None:
     world.run("parked", "retry", row["row"])
     assert world.run("parked", "drop", row["row"], "--yes").code == 0
     assert world.run("rewind", "orders", "--to", "trim_horizon", "--yes").code == 0
+    planned = world.run("plan", "--sample", "3", "--json")
+    assert {step["rule"]: step["needs"] for step in planned.json["steps"]} == {}, planned.said
     assert world.run("resume", "orders").code == 0
 
 

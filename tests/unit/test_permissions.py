@@ -69,6 +69,14 @@ def test_keys_are_used_through_the_database_alone() -> None:
     }
 
 
+def test_why_everything_is_granted_stands_in_both_formats() -> None:
+    (statement,) = granted(Role.WORKER, [Use(Resource.STREAMS, "*")])
+    assert policy_document([statement])["Statement"] == [
+        {"Sid": "ListStreamsTakesNoResource", "Effect": "Allow", "Action": ["dynamodb:ListStreams"], "Resource": ["*"]}
+    ]
+    assert 'sid       = "ListStreamsTakesNoResource"' in terraform("label", "name", [statement])
+
+
 def test_nothing_in_a_name_is_an_expression_of_terraform() -> None:
     text = terraform("label", 'a"${b}%{c}\\', assuming(["arn:aws:iam::111122223333:role/x"]))
     assert 'name   = "a\\"$${b}%%{c}\\\\"' in text
