@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from replicator.domain.presence import Standing
+
 if TYPE_CHECKING:
     from replicator.observability.status_board import Board
     from replicator.ports.events import CacheState
@@ -59,7 +61,7 @@ def shown(board: Board) -> list[dict[str, Any]]:
         {
             "cache": state.cache,
             "region": state.region,
-            "standing": "here" if state.error is None else "away",
+            "standing": Standing.HERE if state.error is None else Standing.AWAY,
             "why": "" if state.error is None else state.error.message,
             "advice": "" if state.error is None else state.error.worker_advice,
             "seconds": round(now - since, 1),

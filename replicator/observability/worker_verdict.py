@@ -11,6 +11,7 @@ from replicator.domain.presence import Reason, Standing
 from replicator.domain.targets import parse_target
 from replicator.domain.verdict.figures import (
     Away,
+    AwayCache,
     Figures,
     Loss,
     Refused,
@@ -52,6 +53,11 @@ def _figures(document: Mapping[str, Any], board: Board) -> Figures:
         losses=list(_losses(rules)),
         refused=list(_refused(rules)),
         away=list(_away(rules)),
+        caches=[
+            AwayCache(row["cache"], row["region"], row["seconds"], row["why"], row["keys"], row["owes_flush"])
+            for row in document["caches"]
+            if row["standing"] == Standing.AWAY
+        ],
         throttled=[
             Throttle(row["rule"], row["region"], row["table"], min(row["limits"][kind] for kind in low))
             for row in document["writes"]

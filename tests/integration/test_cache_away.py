@@ -69,7 +69,8 @@ async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(wo
             return not (await reader.incoherent())[1]
 
         await eventually("coherence", coherent)
-    assert 'replicator_cache_owed_entries{cache="eu_main",region="eu"} 0.0' in daemon.get("/metrics")[1]
+    level = 'replicator_cache_owed_entries{cache="eu_main",region="eu"} 0.0'
+    await eventually("the metric", lambda: level in daemon.get("/metrics")[1])
     assert daemon.events("cache_settled")
     asked = world.command("caches", config=config)
     assert asked.returncode == 0, asked.stderr
