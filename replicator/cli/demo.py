@@ -8,6 +8,7 @@ import typer
 
 Mode = Literal["ordered", "versioned", "active-active"]
 Source = Literal["streams", "kinesis"]
+Engine = Literal["pods", "lambda"]
 _RATES: dict[Mode, float] = {"ordered": 150, "versioned": 60, "active-active": 40}
 """What two cores sustain, servers included."""
 
@@ -45,6 +46,10 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         ),
     ] = None,
     *,
+    engine: Annotated[
+        Engine,
+        typer.Option(help="What drives the rules: the daemon, or functions that event source mappings call."),
+    ] = "pods",
     source: Annotated[
         Source, typer.Option(help="Where changes are read: the tables' streams, or Kinesis, repeated and out of order.")
     ] = "streams",
@@ -88,6 +93,8 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--bootstrap")
     if events and (mode != "ordered" or many or bootstrap):
         raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--events")
+    if engine == "lambda" and (mode != "ordered" or many or bootstrap or events):
+        raise typer.BadParameter("lambda goes with mode ordered and one shard", param_hint="--engine")
     options = DemoOptions(
         duration=duration,
         rate=rate or _RATES[mode],
@@ -95,6 +102,7 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         json=json,
         mode=mode,
         regions=regions,
+        engine=engine,
         source=source,
         shards=shards if many else None,
         reshard=reshard,

@@ -52,6 +52,9 @@ class DemoOptions:
 
     workers: int = 1
 
+    engine: str = "pods"
+    """What drives the rules: the daemon, or functions (`lambda`; mode ordered)."""
+
     source: str = "streams"
     """Where changes are read: the tables' own streams, or `kinesis`."""
 

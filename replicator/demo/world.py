@@ -20,7 +20,7 @@ import yaml
 from replicator.demo.dynamodb import LocalRegion, local_regions
 from replicator.demo.events import EventConsumers, event_consumers
 from replicator.demo.layout import ORDERED, SOURCE, DemoTable, Layout
-from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED
+from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED, EXIT_UNREACHABLE
 from replicator.laboratory.servers import (
     LOOPBACK,
     Child,
@@ -109,6 +109,17 @@ class Daemon:
         if child.process.returncode:
             raise child.failed(f"ended with exit code {child.process.returncode}")
 
+    async def drive_by_functions(self, rule: str) -> None:
+        """`replicator rules drive` to its end; once more when something did not answer in time."""
+        for attempt in range(1, _START_ATTEMPTS + 1):
+            child = self._spawn("rules", "drive", rule, "--by", "lambda")
+            await _ended(child)
+            code = child.process.returncode
+            if code and (code != EXIT_UNREACHABLE or attempt == _START_ATTEMPTS):
+                raise child.failed(f"ended with exit code {code}")
+            if not code:
+                return
+
     async def drain(self) -> int:
         """SIGTERM, and its exit code; it must drain, save its position and exit with 0."""
         assert self.child is not None
@@ -132,7 +143,7 @@ class Daemon:
         self.starts += 1
         return Child.spawn(
             f"replicator {command}",
-            ["exec", sys.executable, "-m", "replicator", command, "--config", str(self.config), *options],
+            ["exec", sys.executable, "-m", "replicator", command, *options, "--config", str(self.config)],
             log=self.directory / f"replicator-{command}-{self.starts}.log",
             environment=clean_environment(),
         )
