@@ -34,7 +34,7 @@ _LOOK_SECONDS = 2.0
 _LOOKS_WHILE_REFUSED = 30
 """What was refused is judged again with so many looks: the world may have been mended."""
 
-_IDENTITY = frozenset({"mode", "table", "source", "regions", "choice", "tags", "events", "version", "epoch"})
+_IDENTITY = frozenset({"mode", "table", "source", "stream", "regions", "choice", "tags", "events", "version", "epoch"})
 """Fields of a rule that say what its progress is about."""
 
 
