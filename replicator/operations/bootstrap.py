@@ -104,7 +104,7 @@ async def plan_bootstrap(group: Group, request: BootstrapRequest, *, workers: in
     """The job that does what is asked for; nothing is stored. The group has clients of the rule's regions."""
     extra = [each.value for each in Extra]
     if request.extra not in extra:
-        raise RequestRefused(f"--extra {request.extra} is none of {', '.join(extra)}.")
+        raise RequestRefused(f"--extra {request.extra} is none of {', '.join(extra)}.", advice="")
     written = _on_table(rule_named(group.settings, request.rule), request.table)
     rules = rule_per_source(group.settings, written)
     targets = await _chosen(group, rules, request)
@@ -176,10 +176,13 @@ async def _chosen(group: Group, rules: Sequence[Rule], request: BootstrapRequest
     if request.region is not None:
         named = [target for target in replicas if target.region == request.region]
         if not named:
-            raise RequestRefused(f"Rule {request.rule} has no replica in {request.region}.")
+            regions = ", ".join(dict.fromkeys(target.region for target in replicas)) or "no region"
+            raise RequestRefused(
+                f"Rule {request.rule} has no replica in {request.region}.", advice=f"It has one in {regions}."
+            )
         return named
     if not replicas:
-        raise RequestRefused(f"Rule {request.rule} has no replica to fill.")
+        raise RequestRefused(f"Rule {request.rule} has no replica to fill.", advice="")
     filled: Mapping[TargetId, float] = await group.jobs.filled()
     left = [target for target in replicas if target.target_id not in filled]
     if not left:

@@ -89,7 +89,8 @@ async def submit(group: Group, job: Job) -> Job:
     if other is not None:
         raise RequestRefused(
             f"Job {other.job_id} ({other.kind}, {other.state}) is at work on a target of rule {job.rule}.",
-            advice=f"Wait for it (`replicator jobs show {other.job_id} --watch`), or cancel it.",
+            advice=f"Wait for it (`replicator jobs show {other.job_id} --watch`), or end it"
+            f" (`replicator jobs cancel {other.job_id}`).",
         )
     return job
 

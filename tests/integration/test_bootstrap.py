@@ -138,7 +138,7 @@ async def test_a_bootstrap_waits_for_a_worker_says_so_and_can_be_steered(world: 
     (job,) = json.loads(world.command("jobs", "list", "--json", config=config).stdout)["jobs"]
     refused = world.command("bootstrap", "orders", "--yes", config=config)
     assert refused.returncode == 2
-    assert job["job"] in refused.stderr
+    assert f"`replicator jobs cancel {job['job']}`" in refused.stderr
     assert world.command("jobs", "pause", job["job"], config=config).returncode == 0
     await started(world, config)
     await eventually("the worker shows it", lambda: bool(world.daemons[0].status()["jobs"]))
@@ -150,6 +150,8 @@ async def test_a_bootstrap_waits_for_a_worker_says_so_and_can_be_steered(world: 
     assert {key: plain(item) for key, item in (await world.scan("eu", "orders")).items()} == before
     again = world.command("bootstrap", "orders", "--yes", config=config)
     assert (again.returncode, "filled before" in again.stderr) == (2, True)
+    elsewhere = world.command("bootstrap", "orders", "--region", "ap", "--yes", config=config)
+    assert (elsewhere.returncode, "has no replica in ap. It has one in eu." in elsewhere.stderr) == (2, True)
     _, metrics = world.daemons[0].get("/metrics")
     assert 'replicator_jobs_ended_total{kind="bootstrap",state="done"} 1.0' in metrics
 
