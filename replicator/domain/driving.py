@@ -20,6 +20,10 @@ _CERTAIN_SECONDS = RETENTION_SECONDS - 3600
 """What is younger than this has not left its stream, whatever clocks say."""
 
 
+DRIVEN = "Functions drive it; `replicator rules drive {0} --by pods` brings it back."
+"""Why a rule rests on pods."""
+
+
 class Drivers(enum.StrEnum):
     """What may drive a rule."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
+from replicator.domain.driving import DRIVEN
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.held import Hold
 from replicator.domain.identifiers import RuleName, WorkerId
@@ -15,8 +16,6 @@ from replicator.observability.reports import Reports
 from replicator.observability.target_states import Trouble
 from replicator.ports.events import Overview
 from replicator.ports.services import OF_A_STREAM, ServiceId, ServiceKind, stream_service
-
-_DRIVEN = "Functions drive it; `replicator rules drive {0} --by pods` brings it back."
 
 
 class ServiceEvents(Reports):
@@ -73,7 +72,7 @@ class ServiceEvents(Reports):
         before, self._board.paused = self._board.paused, dict(rules)
         for rule in sorted(self._board.paused.keys() - before):
             if rule in driven:
-                self._log.info("rule_paused", rule=rule, reason=_DRIVEN.format(rule))
+                self._log.info("rule_paused", rule=rule, reason=DRIVEN.format(rule))
             else:
                 self._log.info("rule_paused", rule=rule)
         for rule in sorted(before.keys() - self._board.paused):

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.coordination import Pause, StoredStream
+from replicator.domain.driving import DRIVEN, Drivers
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.progress import END
@@ -95,6 +96,12 @@ async def _ask_table(group: Group) -> tuple[_Stored, ReplicatorError | None]:
     try:
         streams, pulses = await group.streams(), await group.membership.members()
         pauses, resting = await group.operations.pauses(), await group.operations.region_pauses()
+        known = {pause.rule for pause in pauses}
+        pauses += [
+            Pause(rule, driving.since, DRIVEN.format(rule))
+            for rule, driving in (await group.membership.driven()).items()
+            if driving.by is Drivers.LAMBDA and rule not in known
+        ]
         gaps, jobs = await list_gaps(group), await list_jobs(group)
         return _Stored(streams, pulses, gaps, pauses, resting=resting, jobs=jobs), None
     except ReplicatorError as error:
