@@ -126,7 +126,8 @@ async def test_a_rule_goes_from_pods_to_functions_and_back_and_nothing_is_lost_n
 
 def configured(world: World, url: str) -> Path:
     """The coordination table does not lie behind the laboratory."""
-    settings = world.settings(coordination={"region": "eu", "lease": "3s", "heartbeat": "1s"})
+    times = {"lease": "3s", "heartbeat": "1s"}
+    settings = world.settings(coordination={"region": "eu", **times}, log={"level": "debug"})
     settings["regions"]["us"] = {"region": AWS_REGIONS["us"], "endpoint_url": url}
     config = world.write_settings(settings)
     world.initialise(config)
