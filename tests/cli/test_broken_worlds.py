@@ -330,7 +330,7 @@ def test_what_does_not_answer_is_told_with_69(world: World, breaks: Callable[[Wo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("breaks", [unreachable_region, unreachable_redis])
+@pytest.mark.parametrize("breaks", [unreachable_region])
 def test_run_waits_a_little_for_what_it_needs_then_ends_with_69(world: World, breaks: Callable[[World], str]) -> None:
     world.sound()
     part = breaks(world)
