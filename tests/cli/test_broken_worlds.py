@@ -348,7 +348,8 @@ def test_run_starts_beside_a_replica_that_does_not_answer(world: World) -> None:
     world.sound()
     unreachable_region(world)
     with running(world) as daemon:
-        daemon.await_ready()
+        # It is not called ready: neither the replica nor what its cache is owed answers.
+        wait_until(lambda: "shard_started" in daemon.said(), "the worker does not begin")
         world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
         wait_until(lambda: len(world.items("us", "copies")) == 1, "the replica that answers does not get the item")
         assert "unreachable" in daemon.said()
