@@ -12,6 +12,7 @@ from replicator.domain.shards.leases import StreamRef
 from replicator.observability.held_rows import is_held
 from replicator.observability.status_board import Board
 from replicator.observability.target_states import Waiting, spot_of
+from replicator.ports.services import ServiceKind
 
 _Source = tuple[RegionId, TableName]
 """A region and a table that is read there."""
@@ -47,6 +48,7 @@ def unready(board: Board) -> list[str]:
         f"{service.shown}: {trouble.error.worker_sentence}"
         for service, trouble in board.services.items()
         if trouble.error not in told and (service.region, service.table) not in resting
+        if service.kind is not ServiceKind.DEBT  # nothing that is replicated waits for that
         if not (isinstance(trouble.error, Unreachable) and (service.region, service.table) in away)
     ]
     for shard, state in board.targets():
