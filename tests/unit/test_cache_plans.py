@@ -44,6 +44,9 @@ def test_a_template_makes_a_key_of_an_item(template: str, item: dict[str, Typed]
 )
 def test_a_template_has_a_pattern_that_all_its_keys_match(template: str, pattern: str) -> None:
     assert KeyTemplate(template).pattern == pattern
+    assert KeyTemplate(template).prefix == template.partition("{a}" if "{a}" in template else "{pk}")[0].replace(
+        "{{", "{"
+    )
 
 
 @pytest.mark.parametrize("typed", [{"BOOL": True}, {"NULL": True}, {"L": []}, {"M": {}}, {"SS": ["a"]}, {"NS": ["1"]}])

@@ -103,6 +103,14 @@ def test_the_last_image_wins_under_the_last_sequence_number() -> None:
     assert change == Change(Action.PUT, key("k"), ordered_version(0, GENERATION, 8), None, IN2, RULE.source, 0.0)
 
 
+def test_changes_of_one_time_that_each_left_what_the_other_replaced_go_by_their_ids() -> None:
+    there = structs.replace(record(1, IN1, IN2), micros=7_000, event_id="a")
+    back = structs.replace(record(2, IN2, IN1), micros=7_000, event_id="b")
+    for group in ([there, back], [back, there]):
+        (run,) = coalesce(group)
+        assert [each.event_id for each in run.records] == ["a", "b"]
+
+
 def test_the_epoch_of_the_rule_is_part_of_the_version() -> None:
     change = plan(record(7, None, IN1), rule=replace(RULE, epoch=3))
     assert change is not None

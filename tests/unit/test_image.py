@@ -109,7 +109,7 @@ def test_bytes_that_are_no_item_are_refused_when_they_are_read(wire: bytes) -> N
         _ = Image(wire).attributes
 
 
-@pytest.mark.parametrize("wire", [b"null", b"[]", b"{", b"\xff", b'{"pk":}'])
+@pytest.mark.parametrize("wire", [b"null", b"[]", b"{", b"\xff", b'{"pk":}', b'{"pk":5}'])
 def test_bytes_that_are_no_item_are_refused_when_one_attribute_is_read(wire: bytes) -> None:
     with pytest.raises(MalformedRecord, match="not DynamoDB JSON"):
         Image(wire).attribute("pk")

@@ -180,3 +180,9 @@ def test_of_a_partial_record_the_key_is_what_the_item_was() -> None:
 def test_a_filter_that_cannot_be_evaluated_refuses_the_event() -> None:
     with pytest.raises(PoisonRecord):
         is_let_out(RULE, change(None, {"pk": {"S": "k"}}), EventShape(filter=Filter(where=Where("abs(pk) > `1`"))))
+
+
+def test_an_event_shows_its_id_and_no_value() -> None:
+    event = event_of(change(None, {"pk": {"S": "k"}, "note": {"S": "private"}}), STREAM, EventShape())
+    assert event.id in repr(event)
+    assert "private" not in repr(event)

@@ -170,6 +170,9 @@ def test_content_too_large_to_be_kept_is_hashed_as_other_content_is() -> None:
     respelled = image({"n": {"N": "1.0"}, "pk": {"S": "k"}, "long": long})
     assert content_of(Image(stamped(respelled, STAMP.sealed(NONCE), "_sync")), "_sync") == content_of(large)
     assert content_of(image({"pk": {"S": "k"}, "long": long, "n": {"N": "2"}})) != content_of(large)
+    looked_at = held(large)
+    assert looked_at is not None
+    assert looked_at.content == content_of(large)
 
 
 # -- stamps --------------------------------------------------------------------------------------------------------

@@ -184,6 +184,12 @@ def test_what_is_explained_is_one_problem(figures: Figures) -> None:
     assert len(judge(figures)[1]) == 1
 
 
+def test_a_loss_that_a_job_repairs_points_at_the_job() -> None:
+    (problem,) = judge(replace(HERE, losses=[Loss("g123", "orders", "eu", job="j42")]))[1]
+    assert problem.command == "replicator jobs show j42"
+    assert "which job j42 repairs" in problem.text
+
+
 def test_a_replaced_table_is_accepted_in_its_region() -> None:
     held = Held("orders", "eu", "eu", "replaced", Trouble("Another one.", "Accept it."))
     (problem,) = judge(replace(HERE, held=[held]))[1]
@@ -196,6 +202,7 @@ def test_a_replaced_table_is_accepted_in_its_region() -> None:
         ("orders/replica/eu:orders", "us", "eu"),
         ("orders/replica/eu:copies", "us", "eu:copies"),
         ("orders/source_caches/us", "us", "caches in us"),
+        ("orders/events/us:sqs:shop", "us", "events to sqs:shop"),
         ("orders/mesh/eu+us", "us", "all from us"),
         ("orders/mesh/eu+us", None, "all regions"),
     ],
