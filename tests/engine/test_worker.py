@@ -322,7 +322,7 @@ class OneOwner:
         world.registry.faults.pause = self._call
 
     async def _call(self, call: str) -> None:
-        if call in {"state", "members", "paused", "resting", "streams", "starts", "acknowledged"}:
+        if call in {"state", "members", "paused", "driven", "resting", "streams", "starts", "acknowledged"}:
             self.looks += call == "state"
         else:
             self.writes[call] += 1

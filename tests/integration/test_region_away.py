@@ -149,7 +149,11 @@ def pause(mesh: Mesh, seconds: float) -> None:
     assert not lag.is_level("us", "ap")
     assert not lag.is_level("eu", "ap")
     said = re.compile(r"ap: paused, ([1-9]\d*) keys? owed")
-    wait_for("what it is owed", lambda: said.search(mesh.command("status").stderr), PATIENT_SECONDS)
+
+    def told() -> re.Match[str] | None:
+        return said.search(mesh.world.command("status", config=mesh.config).stderr)
+
+    wait_for("what it is owed", told, PATIENT_SECONDS)
     stamped = mesh.endpoints["ap"].writes["orders"] - before
     print(f"\npaused for {seconds:.0f} s: {lag.figures(*HERE[0], began, time.monotonic())}; {stamped} writes")  # noqa: T201
     mesh.command("resume", "orders", "--region", "ap")
