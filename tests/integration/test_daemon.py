@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.harness import CacheReader, Daemon, Users, Valve, World, eventually, open_world, plain
+from tests.integration.harness import CacheReader, Daemon, Users, Valve, World, eventually, open_world
 from tests.patience import PATIENT_SECONDS
 from tests.seeds import first
 
@@ -134,44 +134,6 @@ async def test_a_paused_worker_loses_its_shard_and_harms_nothing_when_it_wakes(w
     await users.write(80)
     await eventually("convergence", lambda: converged(world, users))
     assert first.terminate() == 0
-
-
-@pytest.mark.long
-async def test_a_lost_redis_stops_only_the_rule_that_needs_it_and_skips_nothing(world: World) -> None:
-    valve = Valve(world.valkey_port)
-    await world.create_tables()
-    await world.create_table("eu", "orders-plain")
-    settings = world.settings()
-    settings["caches"]["eu_main"]["url"] = f"redis://127.0.0.1:{valve.port}/0"
-    plain_rule = {"name": "uncached", "table": "orders", "source": "us"}
-    settings["rules"].append({**plain_rule, "replicas": [{"region": "eu", "table": "orders-plain"}]})
-    config = world.write_settings(settings)
-    world.initialise(config)
-    users = Users(world, seed=3)
-    daemon = world.daemon(config)
-    async with reading(world, users) as readers:
-        await users.write(160)
-        await eventually("convergence", lambda: converged(world, users))
-        valve.close()
-        await users.write(160)
-
-        async def other_rule_goes_on() -> bool:
-            return {key: plain(item) for key, item in (await world.scan("eu", "orders-plain")).items()} == users.truth
-
-        await eventually("the other rule", other_rule_goes_on)
-        await eventually("the reason in sight", lambda: _blocked(daemon, TO_EU))
-        assert "eu_main" in _blocked(daemon, TO_EU)["reason"]
-        held = daemon.targets()[TO_EU]
-        await eventually("growing lag", lambda: daemon.targets()[TO_EU]["lag_seconds"] > held["lag_seconds"])
-        assert daemon.get("/healthz")[0] == 200
-        assert daemon.get("/readyz")[0] == 503
-        assert daemon.targets()[TO_EU]["position"] == held["position"]
-        valve.open()
-        await eventually("recovery", lambda: _all_idle(daemon))
-        await eventually("convergence", lambda: converged(world, users))
-        await read_enough(users, readers)
-    await assert_coherent(readers)
-    valve.close()
 
 
 def _blocked(daemon: Daemon, target: str) -> dict[str, Any]:

@@ -73,7 +73,8 @@ def rules(tmp_path: Path) -> Iterator[Rules]:
         settings = world.settings(caches={})
         settings["coordination"]["held"] = "1s"
         settings["rules"] = [
-            {"name": f"rule-{table}", "table": table, "source": "us", "replicas": ["eu"]} for table in TABLES
+            {"name": f"rule-{table}", "table": table, "source": "us", "replicas": ["eu"], "on_gap": "stop"}
+            for table in TABLES
         ]
         complete = world.write_settings(settings, "complete.yaml")
 
