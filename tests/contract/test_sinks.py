@@ -1,4 +1,4 @@
-"""Every kind of sink on a real server: events arrive as CloudEvents, and what goes wrong is told of each by itself."""
+"""Every kind of sink on a real server: events arrive as CloudEvents, and each failure is reported for its own event."""
 
 from __future__ import annotations
 

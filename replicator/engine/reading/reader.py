@@ -313,9 +313,8 @@ class ShardReader:
     def _level(self, calls: ShardCalls, position: Position, cursor: Cursor, answer: RecordPage) -> float | None:
         """When nothing stood behind a position, if answers say so: a few are empty before data is reached."""
         cursor.empties = 0 if answer.records or answer.is_level is False else cursor.empties + 1
-        enough = _EMPTY_BEHIND_A_RECORD if position.sequence is not None else _EMPTY_AT_THE_START
-        enough = 1 if answer.is_level else enough
-        if answer.next_iterator is None or cursor.empties < enough:
+        known = _EMPTY_BEHIND_A_RECORD if position.sequence is not None else _EMPTY_AT_THE_START
+        if answer.next_iterator is None or cursor.empties < (1 if answer.is_level else known):
             return None
         self._read_to(position, calls.asked_at)
         return calls.asked_at
