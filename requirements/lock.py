@@ -27,16 +27,17 @@ ROOT = Path(__file__).resolve().parent.parent
 COMPILE = ("-m", "uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes")
 # dev.txt holds everything but what only draws plots, so it comes first and the others are cut from it.
 LOCKS: dict[str, tuple[str, ...]] = {
-    "dev.txt": ("pyproject.toml", "--extra", "demo", "--extra", "cashews", "--group", "dev"),
+    "dev.txt": ("pyproject.toml", "--extra", "demo", "--extra", "cashews", "--extra", "telemetry", "--group", "dev"),
     "demo.txt": ("pyproject.toml", "--extra", "demo", "--constraint", "requirements/dev.txt"),
     "runtime.txt": ("pyproject.toml", "--constraint", "requirements/dev.txt"),
     "build.txt": ("--group", "build", "--constraint", "requirements/dev.txt"),
     "bench.txt": ("--group", "bench", "--constraint", "requirements/dev.txt"),
+    "browser.txt": ("--group", "browser", "--constraint", "requirements/dev.txt"),
     "deploy.txt": ("--group", "deploy", "--constraint", "requirements/dev.txt"),
     "function.txt": ("--group", "function", "--constraint", "requirements/dev.txt"),
     "image.txt": ("--group", "image", "--constraint", "requirements/dev.txt"),
 }
-_BESIDE = {"bench.txt", "deploy.txt", "function.txt", "image.txt"}
+_BESIDE = {"bench.txt", "browser.txt", "deploy.txt", "function.txt", "image.txt"}
 """Locks of what is installed on top of dev.txt, and may name more."""
 
 HEADER = """\
@@ -126,9 +127,10 @@ def _wanted(declarations: dict[str, Any], name: str) -> list[Requirement]:
     declared = {
         "runtime.txt": runtime,
         "demo.txt": runtime + extras["demo"],
-        "dev.txt": runtime + extras["demo"] + groups["dev"],
+        "dev.txt": runtime + extras["demo"] + extras["cashews"] + extras["telemetry"] + groups["dev"],
         "build.txt": groups["build"],
         "bench.txt": groups["bench"],
+        "browser.txt": groups["browser"],
         "deploy.txt": groups["deploy"],
         "function.txt": groups["function"],
         "image.txt": groups["image"],
