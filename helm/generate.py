@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replicator.settings import Settings
+from replicator.settings.schema import settings_schema
 
 CHART = Path(__file__).parent / "replicator"
 _README = """\
@@ -81,7 +81,7 @@ def _made() -> dict[Path, str]:
 
 def _with_config(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of the values with the program's settings as `config`, as an object or as the text of a file."""
-    settings = _moved(Settings.model_json_schema())
+    settings = _moved(settings_schema())
     definitions = settings.pop("$defs")
     own = {name: value for name, value in schema["definitions"].items() if not name.startswith("config")}
     schema["definitions"] = own | {"config": settings} | {f"config.{name}": definitions[name] for name in definitions}

@@ -14,7 +14,7 @@ import structlog
 from replicator.adapters.dynamodb.coordination import KnownTable, KnownTables
 from replicator.checks.identity_facts import replaced
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.gaps import Gap
+from replicator.domain.gaps import EVERY_SHARD, Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.progress import HORIZON
 
@@ -68,7 +68,7 @@ class TableIdentities:
         if noted in {None, table.table_id}:
             return
         now = self._clock.now()
-        shard = ShardId(f"every shard, for table {table.table_id}")
+        shard = ShardId(f"{EVERY_SHARD}, for table {table.table_id}")
         await gaps.record_gap(Gap(stream, shard, target_id, HORIZON, None, now, why))
         former = KnownTable(rule, RegionId(region), TableName(table.name), noted)
         if await self._known.accept(former, table.table_id, now=now, by="on_gap: resync"):

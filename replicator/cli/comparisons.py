@@ -21,7 +21,7 @@ from replicator.operations.documents import document
 from replicator.operations.gaps import list_gaps
 from replicator.operations.jobs import living_workers, submit
 from replicator.operations.table_argument import rule_on_table
-from replicator.operations.verification import Report, report_of, with_values
+from replicator.operations.verification import Report, nowhere, report_of, with_values
 
 if TYPE_CHECKING:
     from replicator.domain.jobs import Job
@@ -99,6 +99,8 @@ async def _report(group: Group, rule: RuleSettings, job: Job, asked: Asked) -> R
     if asked.values:
         shown = await with_values(group, rule, report.differences)
         report = replace(report, differences=shown)
+    if report.is_identical:
+        report = replace(report, nowhere=await nowhere(group, rule, job))
     return report
 
 
@@ -153,6 +155,8 @@ def _summary(report: Report) -> str:
 def _remarks(report: Report) -> list[str]:
     """What a reader must know beside the count."""
     found: list[str] = []
+    if report.nowhere:
+        found.append(f"{report.nowhere} of the keys asked for are in no table: nothing was there to compare.")
     if report.moving:
         found.append(f"{report.moving} keys changed at every look, so nothing is known about them.")
     if report.parked:

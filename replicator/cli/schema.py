@@ -7,12 +7,12 @@ import sys
 from pathlib import Path
 
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
-from replicator.settings import Settings
+from replicator.settings.schema import settings_schema
 
 
 def schema_text() -> str:
     """The schema as it is stored: sorted and indented."""
-    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Settings.model_json_schema()}
+    document = {"$schema": "https://json-schema.org/draft/2020-12/schema", **settings_schema()}
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 

@@ -10,6 +10,9 @@ from replicator.domain.progress import Position
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetId
 
+EVERY_SHARD = ShardId("every shard")
+"""Where a gap lies that is behind a whole stream, or, with more words after it, behind whatever it held for a table."""
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:

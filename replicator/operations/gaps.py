@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination import StoredGap
+from replicator.domain.gaps import EVERY_SHARD
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import Group
 from replicator.operations.times import moment
@@ -50,8 +51,9 @@ class ListedGap:
     def meaning(self) -> str:
         """What is lost, and what follows from it."""
         until = "" if self.until is None else f" up to {self.until.text}"
+        where = self.shard if self.shard.startswith(EVERY_SHARD) else f"shard {self.shard}"
         return (
-            f"Records of shard {self.shard} of {self.stream.where} behind {self.after.text}{until}"
+            f"Records of {where} of {self.stream.where} behind {self.after.text}{until}"
             f" never reached {self.target}, or may not have: {self.why}\n"
             "Items that changed only there differ until they are written again; items deleted there are still there."
         )

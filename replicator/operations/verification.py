@@ -73,6 +73,8 @@ class Report:
     nines: float | None
     waited: bool
     gaps: Sequence[str] = field(default=())
+    nowhere: int = 0
+    """Keys that were asked for and that no table holds."""
 
     @property
     def is_identical(self) -> bool:
@@ -96,6 +98,13 @@ async def with_values(
         }
         shown.append({**each, **{name: None if item is None else item.attributes for name, item in items.items()}})
     return [*shown, *differences[MOST_VALUES:]]
+
+
+async def nowhere(group: Group, rule: RuleSettings, job: Job) -> int:
+    """How many of the keys that a job was given no table holds, where it found no difference."""
+    (region, table), keys = rule.sources[0], job.options.get("keys", ())
+    source = region_of(group.settings, group.places[region], table)
+    return [await item_in(source, item_key(msgspec.json.encode(key))) for key in keys].count(None)
 
 
 async def report_of(

@@ -98,6 +98,11 @@ def test_the_stored_schema_is_current() -> None:
     assert stored.read_text() == schema_text()
 
 
+def test_a_name_that_fits_no_pattern_is_refused_by_the_schema_too() -> None:
+    properties = json.loads(schema_text())["properties"]
+    assert all(properties[name]["additionalProperties"] is False for name in ("regions", "caches", "secrets"))
+
+
 def test_a_stale_schema_is_told(tmp_path: Path) -> None:
     stale = tmp_path / "schema.json"
     stale.write_text("{}")

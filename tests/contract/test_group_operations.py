@@ -14,6 +14,7 @@ from aiohttp import web
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.domain.errors import TableMissing
+from replicator.domain.gaps import EVERY_SHARD
 from replicator.domain.identifiers import RegionId, TableName, WorkerId
 from replicator.domain.progress import END, HORIZON, Position
 from replicator.domain.shards.leases import Pulse, Rewind, StreamRef
@@ -90,6 +91,9 @@ async def test_a_gap_is_accepted_as_it_was_seen_and_not_once_it_has_grown(
     group, _ = group_of(stored, dynamo_place)
     await stored.registry.record_gap(GAP)
     seen = await gaps.gap_named(group, GAP.gap_id[:4])
+    assert gaps.listed(seen).meaning.startswith(f"Records of shard {GAP.shard_id} of ")
+    whole = gaps.listed(replace(seen, gap=replace(GAP, shard_id=EVERY_SHARD)))
+    assert whole.meaning.startswith("Records of every shard of ")
     await stored.registry.record_gap(replace(GAP, until=END))
     with pytest.raises(RequestRefused, match="has grown meanwhile"):
         await gaps.acknowledge(group, seen, by="ada")

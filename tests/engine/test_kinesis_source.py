@@ -12,6 +12,7 @@ from msgspec import structs
 from replicator.app.vouching import check_succession
 from replicator.domain.coalescing import Run
 from replicator.domain.errors import WorldMismatch
+from replicator.domain.gaps import EVERY_SHARD
 from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId
 from replicator.domain.modes.active_active.mesh import ActivePolicy
 from replicator.domain.records import ChangeRecord, ForeignRecord
@@ -21,7 +22,6 @@ from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.mesh_driver import MeshDriver
 from replicator.engine.limits import Limits
-from replicator.engine.ownership.stream_succession import EVERY_SHARD
 from tests.engine.mesh_world import ACTIVE, MeshWorld, Reader
 from tests.engine.shard_bench import ShardBench
 from tests.engine.world import EU, ORDERS, US, World, eu_rule, id_of, until

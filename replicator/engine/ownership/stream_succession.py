@@ -10,17 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.gaps import Gap
-from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
+from replicator.domain.gaps import EVERY_SHARD, Gap
+from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.progress import END
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import KnownStream, StreamRef
 from replicator.domain.targets import TargetId
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.shard.worker import ShardPorts
-
-EVERY_SHARD = ShardId("every shard")
-"""Where a gap lies that is behind a whole stream."""
 
 _REPLACED = "The stream was replaced; what was written while the table had none, or another, was never recorded."
 _MOVED = "The rule reads another kind of stream now; what was written before changes came there is not in it."
