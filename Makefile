@@ -59,6 +59,7 @@ lint: setup ## check style, types, layers, spelling, dependencies, lock files an
 	$(BIN)/python requirements/lock.py --check
 	$(BIN)/replicator schema --check config/replicator.schema.json
 	$(BIN)/python helm/generate.py --check
+	$(BIN)/python docs/generate.py --check
 
 deploy-check: setup ## render the chart with helm 3 and 4 (built with Go, once), and check all that is deployed
 	@$(DEPLOY)
@@ -84,3 +85,4 @@ schema: setup ## export the configuration's JSON schema, and what of the chart i
 	$(BIN)/replicator schema > config/replicator.schema.json
 	$(BIN)/python config/grafana/generate.py
 	$(BIN)/python helm/generate.py
+	$(BIN)/python docs/generate.py

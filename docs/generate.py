@@ -1,0 +1,90 @@
+"""Write `commands.md`, the reference of commands, from the program; `--check`: exit with 1 when it is another one.
+
+Each command stands there as its `--help` shows it on a terminal of 80 columns.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from typer.main import get_command
+
+from replicator.cli.commands import app
+
+_FILE = Path(__file__).with_name("commands.md")
+_WIDTH = 80
+_HEAD = """\
+# Commands
+
+Every command with its options, as `--help` shows it on a terminal of {width} columns; `make schema` writes this page
+from the program. [Operations](operations.md) shows what they print and when they are needed.
+
+What all have in common: `--config` may stand before the command too, `--json` prints one JSON document, also of an
+error, and a failure is one sentence on standard error that says what, where, why and what to do. They end with
+
+| exit code | meaning |
+|---|---|
+| 0 | done; of `status`, `check`, `health`, `verify`: and nothing is wrong |
+| 1 | something is wrong, differs, or is a fault of the program |
+| 2 | the command line makes no sense |
+| 69 | a server that is needed does not answer, so that nothing can be known |
+| 75 | `run`: a drain took longer than `drain`; what was not durable is read again |
+| 78 | the configuration, or the world that it describes, has to be changed first |
+| 130 | ended by Ctrl-C |
+
+| command | |
+|---|---|
+{rows}
+"""
+
+
+def main() -> int:
+    """Write, or compare; returns the exit code."""
+    text = page()
+    if "--check" not in sys.argv[1:]:
+        _FILE.write_text(text)
+    elif not _FILE.is_file() or _FILE.read_text() != text:
+        sys.stderr.write(f"{_FILE} is stale: run `make schema` and commit the result.\n")
+        return 1
+    return 0
+
+
+def page() -> str:
+    """The page as the program has it now."""
+    shown = [(name, command) for name, command in _leaves("replicator", get_command(app)) if not command.hidden]
+    rows = "\n".join(f"| [`{name}`](#{_anchor(name)}) | {_about(command)} |" for name, command in shown)
+    parts = [f"## {name}\n\n```text\n{_help(name, command)}\n```\n" for name, command in shown]
+    return "\n".join([_HEAD.format(width=_WIDTH, rows=rows), *parts])
+
+
+def _leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    inner = getattr(command, "commands", None)
+    if inner is None or command.invoke_without_command:
+        yield name, command
+    for each, command_inside in (inner or {}).items():
+        yield from _leaves(f"{name} {each}", command_inside)
+
+
+def _anchor(name: str) -> str:
+    return name.replace(" ", "-")
+
+
+def _about(command: Any) -> str:
+    first = re.split(r"\n\s*\n", command.help or "")[0]
+    return " ".join(first.split()).replace("|", r"\|")
+
+
+def _help(name: str, command: Any) -> str:
+    widths = {"terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    settings = {**widths, "help_option_names": ["-h", "--help"], "resilient_parsing": True}
+    with command.make_context(name, [], **settings) as context:
+        text: str = command.get_help(context)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
