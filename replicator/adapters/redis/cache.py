@@ -7,13 +7,13 @@ Nothing counts as done unless its server has proven that it takes writes, and no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from redis.exceptions import ResponseError
 
+from replicator.adapters.redis.calls import Call, Command, Tally, calls, parts
 from replicator.adapters.redis.errors import (
     CLIENT_ERRORS,
     is_elsewhere,
@@ -24,40 +24,14 @@ from replicator.adapters.redis.errors import (
     translated,
 )
 from replicator.adapters.redis.opening import Login, open_client, safe_url
-from replicator.adapters.redis.scripts import APPLY, NOTHING, digest
-from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate, Refresh
+from replicator.adapters.redis.scripts import NOTHING, digest
+from replicator.domain.cache_keys import CacheAction, CacheVerb
 from replicator.domain.cache_restores import CacheServer
 from replicator.domain.errors import ReplicatorError, WorldMismatch
 from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
 
-_KEYS_PER_CALL = 256
 _KEYS_PER_SCAN = 1000
-_APPLY_DIGEST = digest(APPLY)
 _FOREIGN = b"?"
-Part = TypeVar("Part")
-_Command = tuple[Any, ...]
-_Maker = Callable[[Sequence[Any]], _Command]
-"""Makes one command of actions of one kind."""
-
-
-@dataclass(slots=True)
-class _Tally:
-    """What became of the actions so far."""
-
-    changed: int = 0
-    unstored: set[str] = field(default_factory=set)
-    refused: dict[str, Exception] = field(default_factory=dict)
-
-    def take(self, actions: Sequence[CacheAction], answer: Any) -> None:
-        """Add an answer: a number of UNLINK, or what the script says."""
-        if isinstance(answer, int):
-            self.changed += answer
-            return
-        changed, unstored, refused = answer
-        self.changed += changed
-        self.unstored.update(actions[place - 1].key for place in unstored)
-        for place, reason in zip(refused[::2], refused[1::2], strict=True):
-            self.refused[actions[place - 1].key] = ResponseError(reason.decode(errors="replace"))
 
 
 class RedisCache:
@@ -87,16 +61,11 @@ class RedisCache:
         self._database = int(self._client.connection_pool.connection_kwargs.get("db") or 0)
 
     async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
-        """Carry the actions out, a few hundred keys per round trip; what drops entries goes first.
-
-        An entry that is absent stays so, so a key's actions come to the same in this order as in their own.
-        """
-        tally = _Tally()
+        """Carry the actions out, a few hundred keys per round trip."""
+        tally = Tally()
         try:
-            for unlinks in _parts([action for action in actions if isinstance(action, Invalidate)]):
-                await self._send(_unlink, unlinks, tally)
-            for refreshes in _parts([action for action in actions if isinstance(action, Refresh)]):
-                await self._send(_by_digest, refreshes, tally, otherwise=_by_text)
+            for call in calls(actions, parts):
+                await self._send(call, tally)
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
         if any(is_elsewhere(error) for error in tally.refused.values()):
@@ -107,35 +76,30 @@ class RedisCache:
             {key: translated(error, self._what) for key, error in tally.refused.items()},
         )
 
-    async def _send(
-        self, command: _Maker, actions: Sequence[CacheAction], tally: _Tally, *, otherwise: _Maker | None = None
-    ) -> None:
-        """Carry out actions of one kind; when one key of many is denied, each is tried by itself.
-
-        `otherwise` makes a command that also works on a server that does not know our script.
-        """
-        sure = otherwise or command
+    async def _send(self, call: Call, tally: Tally, *, sure: bool = False) -> None:
+        """Carry a call out; when one key of many is denied, each is tried by itself."""
         try:
-            tally.take(actions, await self._client.execute_command(*command(actions)))
+            tally.take(call.actions, await self._client.execute_command(*call.command(sure=sure)))
         except ResponseError as error:
-            if otherwise is not None and is_unknown_script(error):
-                await self._send(otherwise, actions, tally)
+            if not sure and is_unknown_script(error):
+                await self._send(call, tally, sure=True)
             elif not is_permission(error):
                 raise
-            elif len(actions) == 1:
-                tally.refused[actions[0].key] = error
+            elif len(call.actions) == 1:
+                tally.refuse(call.actions, error)
             else:
-                await self._send_singly(sure, actions, tally)
+                await self._send_singly(call, tally)
 
-    async def _send_singly(self, command: _Maker, actions: Sequence[CacheAction], tally: _Tally) -> None:
+    async def _send_singly(self, call: Call, tally: Tally) -> None:
+        each = list(call.singly())
         pipeline = self._client.pipeline(transaction=False)
-        for action in actions:
-            pipeline.execute_command(*command([action]))
-        for action, answer in zip(actions, await pipeline.execute(raise_on_error=False), strict=True):
+        for one in each:
+            pipeline.execute_command(*one.command(sure=True))
+        for one, answer in zip(each, await pipeline.execute(raise_on_error=False), strict=True):
             if isinstance(answer, Exception):
-                tally.refused[action.key] = answer
+                tally.refuse(one.actions, answer)
             else:
-                tally.take([action], answer)
+                tally.take(one.actions, answer)
 
     async def probe(self) -> None:
         """Prove that the cache answers and is one that can be used."""
@@ -156,7 +120,7 @@ class RedisCache:
 
         No item may have the key; nothing is changed.
         """
-        commands: dict[str, _Command] = {"UNLINK": ("UNLINK", key)}
+        commands: dict[str, Command] = {"UNLINK": ("UNLINK", key)}
         if verb is CacheVerb.REFRESH:
             commands |= {
                 "GET": ("GET", key),
@@ -202,7 +166,7 @@ class RedisCache:
         """The first bytes of entries; of a key that holds something else than a string, that it is none of ours."""
         found: list[bytes] = []
         try:
-            for part in _parts(keys):
+            for part in parts(keys):
                 pipeline = self._client.pipeline(transaction=False)
                 for key in part:
                     pipeline.getrange(key, 0, ENTRY_HEAD - 1)
@@ -295,32 +259,9 @@ class RedisCache:
             await self._client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _parts(some: Sequence[Part]) -> Iterator[Sequence[Part]]:
-    return (some[start : start + _KEYS_PER_CALL] for start in range(0, len(some), _KEYS_PER_CALL))
-
-
 def _head(answer: Any) -> bytes:
     if isinstance(answer, bytes):
         return answer
     if isinstance(answer, ResponseError) and is_wrong_type(answer):
         return _FOREIGN
     raise answer
-
-
-def _unlink(actions: Sequence[Invalidate]) -> _Command:
-    return "UNLINK", *(action.key for action in actions)
-
-
-def _by_digest(actions: Sequence[Refresh]) -> _Command:
-    return "EVALSHA", _APPLY_DIGEST, *_operands(actions)
-
-
-def _by_text(actions: Sequence[Refresh]) -> _Command:
-    return "EVAL", APPLY, *_operands(actions)
-
-
-def _operands(actions: Sequence[Refresh]) -> list[Any]:
-    operands: list[Any] = [len(actions), *(action.key for action in actions)]
-    for action in actions:
-        operands += [action.version, action.payload or b"", action.ttl_ms]
-    return operands

@@ -1,0 +1,114 @@
+"""What is sent for a batch of cache actions, and what became of it.
+
+A call is one command for actions of one kind. Invariant: what drops entries goes first. An entry that is absent stays
+so, so a key's actions come to the same in this order as in their own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+from redis.crc import key_slot
+from redis.exceptions import ResponseError
+
+from replicator.adapters.redis.scripts import APPLY, digest
+from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
+
+_KEYS_PER_CALL = 256
+_APPLY_DIGEST = digest(APPLY)
+Part = TypeVar("Part")
+Action = TypeVar("Action", bound=CacheAction)
+Command = tuple[Any, ...]
+Maker = Callable[[Sequence[Any]], Command]
+"""Makes one command of actions of one kind."""
+Split = Callable[[Sequence[Any]], Iterable[Sequence[Any]]]
+"""Cuts actions of one kind into those of one call."""
+
+
+class Call(msgspec.Struct, frozen=True, eq=False):
+    """One command for some actions; `sure` also works on a server that does not know our script."""
+
+    actions: Sequence[CacheAction]
+    first: Maker
+    sure: Maker
+
+    def command(self, *, sure: bool = False) -> Command:
+        """The command as it is sent."""
+        return (self.sure if sure else self.first)(self.actions)
+
+    def singly(self) -> Iterator[Call]:
+        """The same, with a call for each action."""
+        return (Call([action], self.first, self.sure) for action in self.actions)
+
+
+def calls(actions: Sequence[CacheAction], split: Split) -> Iterator[Call]:
+    """The calls that carry actions out, in their order; one kind of call per kind of action."""
+    for unlinks in split([action for action in actions if isinstance(action, Invalidate)]):
+        yield Call(unlinks, _unlink, _unlink)
+    for refreshes in split([action for action in actions if isinstance(action, Refresh)]):
+        yield Call(refreshes, _by_digest, _by_text)
+
+
+def parts(some: Sequence[Part]) -> Iterator[Sequence[Part]]:
+    """As many as one call takes."""
+    return (some[start : start + _KEYS_PER_CALL] for start in range(0, len(some), _KEYS_PER_CALL))
+
+
+def by_slot(actions: Sequence[Action]) -> Iterator[Sequence[Action]]:
+    """Actions on keys of one slot of a cluster each."""
+    slots: dict[int, list[Action]] = {}
+    for action in actions:
+        slots.setdefault(slot_of(action.key), []).append(action)
+    for found in slots.values():
+        yield from parts(found)
+
+
+def slot_of(key: str) -> int:
+    """The slot of a cluster that a key belongs to."""
+    return key_slot(key.encode())
+
+
+@dataclass(slots=True)
+class Tally:
+    """What became of the actions so far."""
+
+    changed: int = 0
+    unstored: set[str] = field(default_factory=set)
+    refused: dict[str, Exception] = field(default_factory=dict)
+
+    def take(self, actions: Sequence[CacheAction], answer: Any) -> None:
+        """Add an answer: a number of UNLINK, or what the script says."""
+        if isinstance(answer, int):
+            self.changed += answer
+            return
+        changed, unstored, refused = answer
+        self.changed += changed
+        self.unstored.update(actions[place - 1].key for place in unstored)
+        for place, reason in zip(refused[::2], refused[1::2], strict=True):
+            self.refused[actions[place - 1].key] = ResponseError(reason.decode(errors="replace"))
+
+    def refuse(self, actions: Sequence[CacheAction], error: Exception) -> None:
+        """None of the actions took effect, or it is not known whether they did."""
+        self.refused.update((action.key, error) for action in actions)
+
+
+def _unlink(actions: Sequence[Invalidate]) -> Command:
+    return "UNLINK", *(action.key for action in actions)
+
+
+def _by_digest(actions: Sequence[Refresh]) -> Command:
+    return "EVALSHA", _APPLY_DIGEST, *_operands(actions)
+
+
+def _by_text(actions: Sequence[Refresh]) -> Command:
+    return "EVAL", APPLY, *_operands(actions)
+
+
+def _operands(actions: Sequence[Refresh]) -> list[Any]:
+    operands: list[Any] = [len(actions), *(action.key for action in actions)]
+    for action in actions:
+        operands += [action.version, action.payload or b"", action.ttl_ms]
+    return operands
