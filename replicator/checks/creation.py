@@ -1,4 +1,4 @@
-"""What `init` does: create the tables that are missing, turn their TTL on, enable streams when asked.
+"""What `init` does: create the tables and consumers that are missing, turn TTL on, enable streams when asked.
 
 Invariant: idempotent, and nothing that exists is changed but TTL of our own tables and, when asked, a missing stream.
 """
@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from replicator.adapters.kinesis.consumers import consumer_problem, described, register
 from replicator.adapters.kinesis.destinations import destinations, enable, problem
 from replicator.adapters.kinesis.streams import summary
 from replicator.checks.described_tables import (
@@ -52,10 +53,18 @@ async def initialise(
 ) -> list[Step]:
     """Make what the rules need; a failed step does not keep the others from being tried."""
     own = [_step(table.subject, _own(places[table.region], table, dry_run=dry_run)) for table in own_tables(settings)]
-    streams = []
+    readers = [(rule, place) for rule in settings.rules for place in rule.sources]
+    sources = {place: kinesis_source(rule, place[0], settings.group) for rule, place in readers}
+    streams = [
+        _step(
+            f"consumer of {table} in {region}",
+            _consumer(places[region], kinesis, kinesis.consumer_of(table), dry_run=dry_run),
+        )
+        for (region, table), kinesis in sources.items()
+        if kinesis is not None and kinesis.group
+    ]
     if enable_streams:
-        sources = {place: kinesis_source(rule, place[0]) for rule in settings.rules for place in rule.sources}
-        streams = [
+        streams += [
             _step(
                 f"stream of {table} in {region}",
                 _stream(places[region], table, dry_run=dry_run)
@@ -177,6 +186,24 @@ async def _stream(place: Place, name: str, *, dry_run: bool) -> list[str]:
         StreamSpecification={"StreamEnabled": True, "StreamViewType": NEEDED_VIEW},
     )
     return [f"enabled with {NEEDED_VIEW}"]
+
+
+async def _consumer(place: Place, source: KinesisSource, name: str, *, dry_run: bool) -> list[str]:
+    """Register the consumer to which a stream's shards are pushed, and wait for it."""
+    stream = await summary(place, source.stream)
+    found, action = await described(place, stream.arn, name), "exists"
+    if found is None and dry_run:
+        return [f"would register {name}"]
+    if found is None:
+        await register(place, stream.arn, name)
+        found, action = await described(place, stream.arn, name), "registered"
+    deadline = time.monotonic() + ACTIVE_SECONDS
+    while (trouble := consumer_problem(found, name, source.name, place.region_id)) is not None:
+        if dry_run or time.monotonic() > deadline:
+            raise trouble
+        await asyncio.sleep(_POLL_SECONDS)
+        found = await described(place, stream.arn, name)
+    return [f"{action}, {name}"]
 
 
 async def _destination(place: Place, table: TableName, source: KinesisSource, *, dry_run: bool) -> list[str]:

@@ -59,7 +59,11 @@ class Fact:
         return f"{self.found} {self.remedy}".strip()
 
 
-_KINDS: Mapping[str, type[ReplicatorError]] = {"key schema": SchemaMismatch, "stream": StreamUnusable}
+_KINDS: Mapping[str, type[ReplicatorError]] = {
+    "key schema": SchemaMismatch,
+    "stream": StreamUnusable,
+    "fan-out": StreamUnusable,
+}
 """Kinds of what is wrong, by the names of facts."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from replicator.adapters.kinesis.consumers import consumer_problem
 from replicator.adapters.kinesis.destinations import problem
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import ReplicatorError
@@ -35,6 +36,12 @@ def kinesis_facts(region: RegionWorld, table: str, subject: str) -> Iterator[Fac
         f"Kinesis stream {seen.source.name}, {seen.stream.open_shards} open shards, times in {precision}, kept for"
         f" {kept:g} h.",
     )
+    if name := seen.source.consumer_of(table):
+        lacks = consumer_problem(seen.consumer, name, seen.source.name, region.region)
+        if lacks is None:
+            yield ok(subject, "fan-out", f"Shards are pushed to consumer {name}.")
+        else:
+            yield wrong(subject, "fan-out", lacks.message, lacks.advice)
     if not seen.source.in_microseconds:
         yield warning(
             subject,

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 _AT_ONCE = 8
 _NEVER = "attribute_exists(#never) AND attribute_not_exists(#never)"
 _CONDITION_FAILED = "ConditionalCheckFailed"
+_NO_SHARD = "shardId-999999999999"
 _PERMISSIONS, _READABLE, _JOBS = "permissions", "stream may be read", "jobs may read it"
 
 
@@ -269,13 +270,28 @@ async def _kinesis(place: Place, table: str, kinesis: KinesisWorld) -> Fact:
                 ShardIteratorType="LATEST",
             )
             await ask(f"GetRecords on {where}", client.get_records, ShardIterator=answer.get("ShardIterator"), Limit=1)
+        if kinesis.consumer is not None:
+            await ask(f"SubscribeToShard on {where}", _subscribed, place=place, consumer=kinesis.consumer.arn)
     except AccessRefused as error:
         remedy = "Grant kinesis:DescribeStreamSummary, kinesis:ListShards, kinesis:GetShardIterator and"
-        remedy = f"{remedy} kinesis:GetRecords on the stream to the identity of regions.{place.region_id}."
+        remedy = f"{remedy} kinesis:GetRecords on the stream"
+        if kinesis.consumer is not None:
+            remedy = f"{remedy}, and kinesis:DescribeStreamConsumer and kinesis:SubscribeToShard on its consumer,"
+        remedy = f"{remedy} to the identity of regions.{place.region_id}."
         return wrong(subject, _READABLE, error.message, remedy)
     except ReplicatorError as error:
         return failed(subject, _READABLE, error)
     return ok(subject, _READABLE, f"{len(shards)} {'shard' if len(shards) == 1 else 'shards'} listed.")
+
+
+async def _subscribed(*, place: Place, consumer: str) -> dict[str, Any]:
+    """Ask for a shard that no stream has: that shows whether it may be asked, and takes no shard from its reader."""
+    try:
+        await place.kinesis.subscribe(ConsumerARN=consumer, ShardId=_NO_SHARD, StartingPosition={"Type": "LATEST"})
+    except ClientError as error:
+        if error_code(error) != "ResourceNotFoundException":
+            raise
+    return {}
 
 
 async def _read_stream(place: Place, table: str, arn: str, where: str) -> int:

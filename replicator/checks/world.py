@@ -13,6 +13,7 @@ from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, translate
+from replicator.adapters.kinesis.consumers import Consumer, described
 from replicator.adapters.kinesis.destinations import Destination, destinations
 from replicator.adapters.kinesis.streams import Summary, summary
 from replicator.checks.described_tables import Table, describe, expiry_attribute, not_dynamodb, own_tables
@@ -32,11 +33,15 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class KinesisWorld:
-    """A Kinesis stream that a table's changes are read in, and all streams that the table sends them to."""
+    """A Kinesis stream that a table's changes are read in, and all streams that the table sends them to.
+
+    `consumer`: to which its shards are pushed, if that is asked for.
+    """
 
     source: KinesisSource
     stream: Summary
     destinations: list[Destination]
+    consumer: Consumer | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +75,7 @@ def _kinesis_by_region(settings: Settings) -> dict[str, dict[str, KinesisSource]
     found: dict[str, dict[str, KinesisSource]] = {}
     for rule in settings.rules:
         for region, table in rule.sources:
-            source = kinesis_source(rule, region)
+            source = kinesis_source(rule, region, settings.group)
             if source is not None:
                 found.setdefault(region, {})[table] = source
     return found
@@ -114,7 +119,12 @@ async def _look(place: Place, names: list[str], kinesis: Mapping[str, KinesisSou
 
 
 async def _look_at_kinesis(place: Place, table: TableName, source: KinesisSource) -> KinesisWorld:
-    return KinesisWorld(source, await summary(place, source.stream), await destinations(place, table))
+    found, sent_to, name = (
+        await summary(place, source.stream),
+        await destinations(place, table),
+        source.consumer_of(table),
+    )
+    return KinesisWorld(source, found, sent_to, await described(place, found.arn, name) if name else None)
 
 
 async def _each(

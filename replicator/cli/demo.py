@@ -53,6 +53,9 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     source: Annotated[
         Source, typer.Option(help="Where changes are read: the tables' streams, or Kinesis, repeated and out of order.")
     ] = "streams",
+    fan_out: Annotated[
+        bool, typer.Option("--fan-out", help="With --source kinesis: let shards be pushed (enhanced fan-out).")
+    ] = False,
     bootstrap: Annotated[
         bool,
         typer.Option("--bootstrap", help="Let the first items be older than the streams, and bring them by bootstrap."),
@@ -95,6 +98,8 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--events")
     if engine == "lambda" and (mode != "ordered" or many or bootstrap or events):
         raise typer.BadParameter("lambda goes with mode ordered and one shard", param_hint="--engine")
+    if fan_out and source != "kinesis":
+        raise typer.BadParameter("goes with --source kinesis", param_hint="--fan-out")
     options = DemoOptions(
         duration=duration,
         rate=rate or _RATES[mode],
@@ -104,6 +109,7 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         regions=regions,
         engine=engine,
         source=source,
+        fan_out=fan_out,
         shards=shards if many else None,
         reshard=reshard,
         workers=workers or (_SHARING_WORKERS if many or bootstrap else 1),

@@ -112,6 +112,8 @@ def _show(plan: UninstallPlan) -> None:
         f" {plan.earlier_jobs} earlier jobs. Counts of items are DynamoDB's, up to six hours old; write units are at"
         " most. Items, cache entries and conflict entries stay.\n"
     )
+    for _, stream, consumer in plan.consumers:
+        sys.stdout.write(f"Consumer {consumer} of Kinesis stream {stream} is deregistered.\n")
     for table in plan.left_out:
         sys.stdout.write(f"Table {table} was written by the rule once and is not in its configuration: it stays.\n")
     for job in plan.cancels:

@@ -49,7 +49,8 @@ async def _demo(options: DemoOptions, view: View, directory: Path, interruption:
     started = time.monotonic()
     versions = ", ".join(f"{package} {version}" for package, version in REQUIRED.items())
     view.say(f"starting {versions}")
-    layout = layout_of(options.mode, options.regions, kinesis=options.source == "kinesis")
+    kinesis = options.source == "kinesis"
+    layout = layout_of(options.mode, options.regions, kinesis=kinesis, fan_out=options.fan_out)
     async with (
         open_world(directory, layout, shards=options.shards, workers=options.workers, events=options.events) as world,
         _readers(world) as readers,

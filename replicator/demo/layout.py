@@ -67,6 +67,8 @@ class Layout:
     tables: tuple[DemoTable, ...]
     kinesis: bool = False
     """Whether changes are read in Kinesis streams, one for each table."""
+    fan_out: bool = False
+    """Whether their shards are pushed."""
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -101,7 +103,7 @@ class Layout:
         if self.mode == "versioned":
             rule |= {"version": VERSION}
         if self.kinesis:
-            rule |= {"stream": {"kinesis": table.kinesis}}
+            rule |= {"stream": {"kinesis": table.kinesis, "fan_out": self.fan_out}}
         return rule | {"cache": actions}
 
 
@@ -122,9 +124,9 @@ def mesh(mode: str, count: int) -> Layout:
     return Layout(mode, regions, _tables(regions, list(regions)[-1], caches))
 
 
-def layout_of(mode: str, count: int, *, kinesis: bool = False) -> Layout:
+def layout_of(mode: str, count: int, *, kinesis: bool = False, fan_out: bool = False) -> Layout:
     """The layout of a mode; mode `ordered` has its three regions, whatever `count` says."""
-    return replace(ordered() if mode == "ordered" else mesh(mode, count), kinesis=kinesis)
+    return replace(ordered() if mode == "ordered" else mesh(mode, count), kinesis=kinesis, fan_out=fan_out)
 
 
 def _tables(regions: dict[str, str], renamed: str, caches: tuple[DemoCache, ...]) -> tuple[DemoTable, ...]:

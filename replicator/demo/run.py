@@ -58,6 +58,9 @@ class DemoOptions:
     source: str = "streams"
     """Where changes are read: the tables' own streams, or `kinesis`."""
 
+    fan_out: bool = False
+    """Kinesis pushes them."""
+
     bootstrap: bool = False
     """Mode ordered: the first items are older than the streams, and `replicator bootstrap` brings them."""
 

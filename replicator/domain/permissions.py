@@ -45,6 +45,10 @@ class Resource(enum.StrEnum):
     """A table whose changes a rule reads in a Kinesis stream."""
     KINESIS = "kinesis"
     """That stream."""
+    CONSUMED = "consumed"
+    """That stream, when its shards are pushed."""
+    CONSUMER = "consumer"
+    """The consumer to which they are."""
     STREAMS = "streams"
     """The list of a table's streams."""
     TABLES = "tables"
@@ -138,6 +142,15 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
         Role.SETUP: _kinesis("DescribeStreamSummary"),
         # Some of it is asked by the event source mapping.
         Role.FUNCTION: _kinesis("DescribeStream DescribeStreamSummary ListShards GetShardIterator GetRecords"),
+    },
+    Resource.CONSUMED: {
+        # These name the stream and the consumer: both have to be granted.
+        Role.WORKER: _kinesis("DescribeStreamConsumer SubscribeToShard"),
+        Role.SETUP: _kinesis("RegisterStreamConsumer DescribeStreamConsumer DeregisterStreamConsumer"),
+    },
+    Resource.CONSUMER: {
+        Role.WORKER: _kinesis("DescribeStreamConsumer SubscribeToShard"),
+        Role.SETUP: _kinesis("RegisterStreamConsumer DescribeStreamConsumer DeregisterStreamConsumer"),
     },
     Resource.STREAMS: dict.fromkeys((Role.WORKER, Role.FUNCTION), _dynamodb("ListStreams")),
     Resource.TABLES: dict.fromkeys(Role, _dynamodb("ListTables")),

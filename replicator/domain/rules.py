@@ -8,6 +8,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field, replace
+from zlib import crc32
 
 from replicator.domain.cache_keys import CacheRule
 from replicator.domain.filters import Filter
@@ -123,22 +124,38 @@ class ActivePlan:
     tables: Members = ()
 
 
+_LONGEST_CONSUMER = 119
+"""Of a consumer's 128 characters, those before what tells its name apart."""
+
+
 @dataclass(frozen=True, slots=True)
 class KinesisSource:
     """A Kinesis stream that a table's changes go to, by name or ARN.
 
     `in_microseconds`: times in milliseconds are refused. `reorder_seconds`: so much later than others that were made
-    after it a change may come.
+    after it a change may come. `group`: whose consumers its shards are pushed to; empty: shards are polled.
     """
 
     stream: str
     in_microseconds: bool = True
     reorder_seconds: float = 2.0
+    group: str = ""
 
     @property
     def name(self) -> str:
         """The name, of an ARN too."""
         return self.stream.rpartition(":stream/")[2]
+
+    def consumer_of(self, table: str) -> str:
+        """The consumer to which shards are pushed for a table; empty: they are polled.
+
+        A consumer has each shard once at a time, so each table has its own. A name that is too long is cut; what is
+        behind it tells such names apart.
+        """
+        if not self.group:
+            return ""
+        told_apart = crc32(f"{self.group}/{table}".encode())
+        return f"{f'replicator-{self.group}-{table}'[:_LONGEST_CONSUMER]}-{told_apart:08x}"
 
 
 @dataclass(frozen=True, slots=True)

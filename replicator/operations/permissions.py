@@ -126,7 +126,7 @@ def _uses(settings: Settings, asked: Asked, region_id: str, account: str) -> Ite
     aws_region = settings.regions[region_id].region
     arn = f"arn:{_partition(aws_region)}:dynamodb:{aws_region}:{account}:table/"
     for rule in settings.rules:
-        yield from _of_rule(rule, region_id, arn)
+        yield from _of_rule(rule, region_id, arn, settings.group)
         yield from _of_sinks(rule, region_id, arn)
         if asked.function is not None and region_id in _regions_read(rule):
             yield Use(Resource.LOGS, f"{_of(arn, 'logs')}log-group:/aws/lambda/{asked.function}:*")
@@ -147,14 +147,18 @@ def _uses(settings: Settings, asked: Asked, region_id: str, account: str) -> Ite
         yield Use(Resource.CONFLICT_INDEXES, f"{arn}{settings.conflict_table_name}/index/*")
 
 
-def _of_rule(rule: RuleSettings, region_id: str, arn: str) -> Iterator[Use]:
+def _of_rule(rule: RuleSettings, region_id: str, arn: str, group: str) -> Iterator[Use]:
     for table in _tables(rule, region_id, read=True):
         kind = Resource.SOURCE if isinstance(rule, OrderedRule) else _mesh_kind(rule)
         yield Use(kind, f"{arn}{table}")
-        kinesis = kinesis_source(rule, region_id)
+        kinesis = kinesis_source(rule, region_id, group)
         if kinesis is not None:
             yield Use(Resource.SENT_TO_KINESIS, f"{arn}{table}")
-            yield Use(Resource.KINESIS, f"{_of(arn, 'kinesis')}stream/{kinesis.name}")
+            stream = f"{_of(arn, 'kinesis')}stream/{kinesis.name}"
+            yield Use(Resource.KINESIS, stream)
+            if kinesis.group:
+                yield Use(Resource.CONSUMED, stream)
+                yield Use(Resource.CONSUMER, f"{stream}/consumer/{kinesis.consumer_of(table)}:*")
             continue
         yield Use(Resource.STREAM, f"{arn}{table}/stream/*")
         yield Use(Resource.STREAMS, "*")

@@ -294,7 +294,7 @@ def _reads(rule: RuleSettings, stored: StoredStream) -> bool:
     """Whether a rule reads a stream; of one that chooses its tables, whether it ever did."""
     stream = stored.stream
     known = rule.name in stored.rules if rule.choice else (stream.region, stream.table) in rule.sources
-    kinesis = kinesis_source(rule, stream.region)
+    kinesis = kinesis_source(rule, stream.region, group="")
     is_left = stream.kinesis != ("" if kinesis is None else kinesis.name)  # it read another kind of stream before
     return known and not is_left and not stored.is_drained_for(RuleName(rule.name))
 

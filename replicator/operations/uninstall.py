@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.coordination import KnownTables, RuleRows
 from replicator.adapters.dynamodb.table_claims import SideTableClaims
+from replicator.adapters.kinesis.consumers import deregister
+from replicator.adapters.kinesis.streams import summary
 from replicator.checks.table_choices import with_tables
 from replicator.domain.copying.uninstalls import Kept
-from replicator.domain.errors import TableMissing, WorldMismatch
+from replicator.domain.errors import StreamUnusable, TableMissing, WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.jobs import Counts, Job, JobKind, JobState, Part, added, place_name, segments_for
+from replicator.domain.rules import KinesisSource
 from replicator.domain.targets import TargetKind, parse_target
 from replicator.engine.copying.uninstalling import SIDE_TABLE
 from replicator.operations.bootstrap import READ_BYTES, described, quarter, units_of
@@ -29,7 +32,7 @@ from replicator.operations.parked_rows import open_rows
 from replicator.operations.rules import forget_rows
 from replicator.operations.worker_status import ask_all, by_worker
 from replicator.settings import ActiveRule, OrderedRule
-from replicator.settings.compiled_rules import rule_per_source
+from replicator.settings.compiled_rules import kinesis_source, rule_per_source
 
 if TYPE_CHECKING:
     from replicator.domain.shards.leases import Pulse
@@ -73,7 +76,8 @@ class TablePlan:
 class UninstallPlan:
     """What is removed. `begun`: jobs that were interrupted and go on; `left_out`: tables that stay as they are.
 
-    `cancels`: other jobs of the rule, which are not over and which no worker is at work on.
+    `cancels`: other jobs of the rule, which are not over and which no worker is at work on. `consumers`: those of
+    Kinesis streams, by region, to which shards were pushed for this rule alone.
     """
 
     rule: RuleName
@@ -85,6 +89,8 @@ class UninstallPlan:
     begun: Sequence[str]
     cancels: Sequence[str]
     left_out: Sequence[str]
+    consumers: Sequence[tuple[RegionId, str, str]]
+    """(region, stream, name)."""
     jobs: Sequence[Job]
     rules: Sequence[RuleSettings] = field(repr=False)
     """The rule as if it named one table, once per table."""
@@ -98,7 +104,7 @@ class UninstallPlan:
     def shown(self) -> dict[str, Any]:
         """The plan for a document."""
         names = ("rule", "tables", "streams", "gaps", "parked", "earlier_jobs", "begun", "cancels", "left_out")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in names} | {"consumers": [name for _, _, name in self.consumers]}
 
 
 def _written(rules: Sequence[RuleSettings]) -> set[_Place]:
@@ -137,9 +143,27 @@ async def plan_uninstall(group: Group, request: UninstallRequest, *, by: str) ->
         [job.job_id for job in begun.values()],
         [job.job_id for job in cancels],
         left_out,
+        _consumers(group.settings, rules),
         planned,
         rules,
     )
+
+
+def _consumers(settings: Settings, rules: Sequence[RuleSettings]) -> list[tuple[RegionId, str, str]]:
+    """Consumers of the rule that no other rule of the configuration reads by."""
+
+    def used(rule: RuleSettings) -> set[tuple[RegionId, str, str]]:
+        sources: list[tuple[str, str, KinesisSource | None]] = [
+            (region, table, kinesis_source(rule, region, settings.group)) for region, table in rule.sources
+        ]
+        return {
+            (RegionId(region), kinesis.stream, kinesis.consumer_of(table))
+            for region, table, kinesis in sources
+            if kinesis is not None and kinesis.group
+        }
+
+    others = {each for rule in settings.rules if rule.name != rules[0].name for each in used(rule)} if rules else set()
+    return sorted({each for rule in rules for each in used(rule)} - others)
 
 
 def _is_of(job: Job, rule: RuleName) -> bool:
@@ -342,6 +366,12 @@ async def forget(group: Group, plan: UninstallPlan) -> int:
         try:
             await claims.forget(region, table)
         except TableMissing:
+            continue
+    for region, stream, name in plan.consumers:
+        place = group.places[region]
+        try:
+            await deregister(place, (await summary(place, stream)).arn, name)
+        except StreamUnusable:
             continue
     changed = await forget_rows(group, plan.rule)
     if not any_alive:

@@ -31,13 +31,15 @@ class RecordPage:
     """One answer of a shard. `next_iterator` None: the shard is closed and this was its last page.
 
     `at`: the server's time of the answer, in seconds since 1970; None when it does not tell. `is_level`: whether
-    nothing stood behind these records, where answers say so.
+    nothing stood behind these records, where answers say so. `pushed`: the source waits for the next page by itself, so
+    that it may be asked for at once.
     """
 
     records: tuple[StreamRecord, ...]
     next_iterator: str | None
     at: float | None = field(default=None, compare=False)
     is_level: bool | None = field(default=None, compare=False)
+    pushed: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

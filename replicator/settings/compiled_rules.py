@@ -98,7 +98,7 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
         refused=OnRefusal(rule.refused),
         filter=_filter(rule.filter),
         sweep=_sweep(rule),
-        stream=kinesis_source(rule, rule.source),
+        stream=kinesis_source(rule, rule.source, settings.group),
     )
 
 
@@ -136,18 +136,19 @@ def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
             refused=OnRefusal(rule.refused),
             filter=_key_filter(rule.filter),
             sweep=_sweep(rule),
-            stream=kinesis_source(rule, home),
+            stream=kinesis_source(rule, home, settings.group),
         )
         for home, table in rule.sources
     ]
 
 
-def kinesis_source(rule: RuleSettings, region: str) -> KinesisSource | None:
-    """The Kinesis stream that a rule reads in a region; None: the table's own stream."""
+def kinesis_source(rule: RuleSettings, region: str, group: str) -> KinesisSource | None:
+    """The Kinesis stream that a rule of a group reads in a region; None: the table's own stream."""
     named = rule.streams.get(region)
     if named is None:
         return None
-    return KinesisSource(named.kinesis, named.precision == "microsecond", named.reorder.total_seconds())
+    exact, late = named.precision == "microsecond", named.reorder.total_seconds()
+    return KinesisSource(named.kinesis, exact, late, group if named.fan_out else "")
 
 
 def _sweep(rule: RuleSettings) -> Sweep | None:

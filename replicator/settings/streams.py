@@ -24,14 +24,9 @@ class StreamSettings(Frozen):
     reorder: Duration = Field(
         default=timedelta(seconds=2), description="how much later than others made after it a change may come"
     )
-    fan_out: bool = Field(default=False, description="enhanced fan-out; true is refused, since it is not there yet")
-
-    @field_validator("fan_out")
-    @classmethod
-    def _polls(cls, value: bool) -> bool:  # noqa: FBT001
-        if value:
-            raise ValueError("is not there yet: shards are polled; leave it out")
-        return value
+    fan_out: bool = Field(
+        default=False, description="enhanced fan-out: shards are pushed to a consumer that `init` registers"
+    )
 
     @field_validator("reorder")
     @classmethod

@@ -1,4 +1,7 @@
-"""A rule that reads in Kinesis, from `init` to its move back: the program at the laboratory's Kinesis."""
+"""A rule that reads in Kinesis, from `init` to its move back: the program at the laboratory's Kinesis.
+
+Shards are pushed to it; behind a start, a rewind and now and then they are polled, too.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,18 @@ from tests.cli.worlds import World
 
 pytestmark = pytest.mark.servers
 
+KINESIS = {
+    "DescribeStreamSummary",
+    "ListShards",
+    "GetShardIterator",
+    "GetRecords",
+    "SubscribeToShard",
+    "RegisterStreamConsumer",
+    "DescribeStreamConsumer",
+    "DeregisterStreamConsumer",
+}
+"""Without CreateStream, which users call; reading calls of a table's own stream have the same names."""
+
 
 @pytest.fixture
 def lab(world: World) -> Iterator[StreamLab]:
@@ -22,22 +37,38 @@ def lab(world: World) -> Iterator[StreamLab]:
         yield started
 
 
-def test_a_rule_reads_in_kinesis_and_moves_with_a_new_epoch_alone(world: World, lab: StreamLab) -> None:
+def granted(world: World, role: str) -> set[str]:
+    """Actions of Kinesis, and on tables about it, that a role may ask for."""
+    policy = world.run("iam", "--offline", "--account", world.account, "--role", role).json["us"]
+    actions = {action.partition(":")[::2] for statement in policy["Statement"] for action in statement["Action"]}
+    assert ("dynamodb", "GetRecords") not in actions
+    return {action for service, action in actions if service == "kinesis" or "Kinesis" in action}
+
+
+def asked(lab: StreamLab) -> set[str]:
+    """The same, as they were asked for."""
+    calls = set(lab.stats()["calls"])
+    assert lab.stats()["refused"].keys() <= {"ResourceNotFoundException"}, (
+        "of the consumer and shard that are not there"
+    )
+    return {call for call in calls if call in KINESIS or "Kinesis" in call}
+
+
+def test_a_rule_reads_in_kinesis_and_moves_with_a_new_epoch_alone(  # noqa: PLR0915 - one life of a rule
+    world: World, lab: StreamLab
+) -> None:
     front = World(lab.url, "", world.account, world.directory)
     front._call("us", "Kinesis_20131202", "CreateStream", {"StreamName": "changes", "ShardCount": 2})
     world.config["regions"]["us"]["endpoints"] = {"dynamodb": lab.url, "kinesis": lab.url, "streams": lab.url}
-    world.rule["stream"] = {"kinesis": "changes"}
+    world.rule["stream"] = {"kinesis": "changes", "fan_out": True}
     world.config["copying"] = {"margin": "10ms"}
     world.table("us")
     world.table("eu")
     world.initialise()
     made = world.run("init", "--enable-streams")
     assert (made.code, "enabled in Kinesis stream changes" in made.said) == (0, True)
+    assert granted(world, "setup") - asked(lab) == {"DeregisterStreamConsumer"}, "uninstall does that"
     assert world.check().failures() == []
-    granted = world.run("iam", "--offline", "--account", world.account).json["us"]["Statement"]
-    actions = {action for statement in granted for action in statement["Action"]}
-    assert {"kinesis:GetRecords", "dynamodb:DescribeKinesisStreamingDestination"} <= actions
-    assert "dynamodb:GetRecords" not in actions
 
     def same() -> bool:
         held = [{name: value for name, value in item.items() if name != "_rep"} for item in world.items("eu", "orders")]
@@ -51,10 +82,12 @@ def test_a_rule_reads_in_kinesis_and_moves_with_a_new_epoch_alone(world: World, 
         front.call("us", "DeleteItem", TableName="orders", Key={"pk": {"S": "a"}, "sk": {"N": "1"}})
         front.put("us", "orders", pk={"S": "b"}, sk={"N": "1"}, blob={"B": "AP8="})
         wait_until(lambda: len(world.items("eu", "orders")) == 4 and same(), "the items do not arrive")
+        wait_until(lambda: "SubscribeToShard" in asked(lab), "nothing is pushed")
         assert world.run("rewind", "orders", "--to", "1h", "--yes").code == 0
         lab.command("settle")
         wait_until(same, "what was read again changed something")
         assert daemon.stop() == 0
+    assert granted(world, "setup") | granted(world, "worker") == asked(lab) | {"DeregisterStreamConsumer"}
     del world.rule["stream"]
     (refused,) = [said for said in world.check().failures() if "epoch" in said]
     assert "in which us:orders through Kinesis stream changes wrote there" in refused
@@ -77,3 +110,8 @@ def test_a_rule_reads_in_kinesis_and_moves_with_a_new_epoch_alone(world: World, 
         (rule,) = world.run("status", "--json").json["rules"]
         assert {":kinesis:" in shard["stream"] for shard in rule["shards"]} == {False}
         assert daemon.stop() == 0
+    world.rule["stream"] = {"kinesis": "changes", "fan_out": True}
+    removed = world.run("uninstall", "orders", "--yes")
+    assert (removed.code, "of Kinesis stream changes is deregistered." in removed.said) == (0, True)
+    assert granted(world, "setup") | granted(world, "worker") == asked(lab)
+    assert "would register" in world.run("init", "--dry-run").said

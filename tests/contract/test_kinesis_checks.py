@@ -14,6 +14,7 @@ from replicator.checks.judge import judge_rule
 from replicator.checks.permission_probes import prove
 from replicator.checks.world import look
 from replicator.domain.errors import StreamUnusable
+from replicator.domain.rules import KinesisSource
 from replicator.laboratory.streamlab import Laboratory, laboratory
 from replicator.settings import Settings
 from tests.contract.worlds import place
@@ -92,6 +93,49 @@ async def test_init_makes_the_stream_a_destination_once_and_check_says_what_is_r
     assert facts["stream"].found == "Kinesis stream changes, 3 open shards, times in microseconds, kept for 24 h."
     assert facts["stream may be read"].status is Status.OK
     assert facts["stream may be read"].found == "3 shards listed."
+
+
+async def test_init_registers_a_consumer_once_and_check_says_what_it_lacks(bench: Bench) -> None:
+    bench.settings = bench.rule(fan_out=True)
+    await bench.init()
+    name = KinesisSource("changes", group="test").consumer_of("orders")
+
+    async def registered(*, dry_run: bool = False) -> list[str]:
+        steps = await initialise(bench.settings, bench.places, dry_run=dry_run, enable_streams=False)
+        return [
+            step.action if step.error is None else step.error.message
+            for step in steps
+            if step.subject == "consumer of orders in eu"
+        ]
+
+    async def fan_out() -> Fact:
+        (fact,) = [fact for fact in await bench.facts() if fact.name == "fan-out"]
+        return fact
+
+    await bench.call("deregister_stream_consumer", StreamARN=ARN, ConsumerName=name)
+    missing = await fan_out()
+    assert (missing.is_wrong, missing.kind) == (True, StreamUnusable)
+    assert missing.found == f"Kinesis stream changes in eu has no consumer {name}, which fan_out needs."
+    assert "`replicator init` registers it" in missing.remedy
+    assert await registered(dry_run=True) == [f"would register {name}"]
+    bench.lab.set(consumer_seconds=0.2)
+    assert await registered() == [f"registered, {name}"]
+    assert await registered() == [f"exists, {name}"]
+    facts = {fact.name: fact for fact in await bench.facts()}
+    assert facts["fan-out"].found == f"Shards are pushed to consumer {name}."
+    assert facts["stream may be read"].status is Status.OK
+    bench.lab.set(consumer_seconds=3600)
+    assert (await fan_out()).found == f"Consumer {name} of Kinesis stream changes in eu is CREATING."
+    bench.lab.set(consumer_seconds=0)
+    bench.lab.fault("error", operations=["SubscribeToShard"], code="AccessDeniedException", status=400)
+    (denied,) = [fact for fact in await bench.facts() if fact.name == "stream may be read"]
+    assert (denied.is_wrong, "kinesis:SubscribeToShard on its consumer" in denied.remedy) == (True, True)
+    bench.lab.clear()
+    await bench.call("deregister_stream_consumer", StreamARN=ARN, ConsumerName=name)
+    for number in range(20):
+        await bench.call("register_stream_consumer", StreamARN=ARN, ConsumerName=f"other-{number}")
+    (refused,) = await registered()
+    assert refused.startswith("Kinesis stream changes in eu takes no more consumers: it may have 20,")
 
 
 async def test_troubles_of_a_stream_are_one_sentence_and_a_remedy_each(bench: Bench) -> None:

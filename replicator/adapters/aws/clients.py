@@ -12,9 +12,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from aiobotocore.config import AioConfig
+from aiobotocore.eventstream import AioEventStream
 from aiobotocore.parsers import AioResponseParserFactory
+from botocore.eventstream import EventStreamBuffer, EventStreamMessage, NoInitialResponseError
 from botocore.parsers import ResponseParserError
 
 from replicator import __version__
@@ -47,13 +50,46 @@ Fallback = Callable[[str, str], None]
 """Called with a region's id and the reason when the stock client serves in place of the lean transport."""
 
 
-class KinesisCalls:
-    """The client of Kinesis and its calls with bodies of ours, made when they are first asked for: most have none."""
+MOST_SUBSCRIPTIONS = 500
+"""Shards of one region that are subscribed to at a time; each takes a connection of its own."""
 
-    def __init__(self, opens: Callable[[], Awaitable[tuple[KinesisClient, Wire]]]) -> None:
+_EVENT_SECONDS = 35.0
+"""A subscription that is silent for so long is broken: Kinesis sends an event every few seconds, records or none."""
+
+
+class KinesisCalls:
+    """Clients of Kinesis and calls with bodies of ours, made when they are first asked for: most have none."""
+
+    def __init__(
+        self,
+        opens: Callable[[], Awaitable[tuple[KinesisClient, Wire]]],
+        opens_subscriber: Callable[[], Awaitable[KinesisClient]],
+    ) -> None:
         self._opens = opens
+        self._opens_subscriber = opens_subscriber
         self._opened: tuple[KinesisClient, Wire] | None = None
+        self._subscriber: KinesisClient | None = None
+        self._subscriptions: WeakSet[Events] = WeakSet()
         self._turn = asyncio.Lock()
+
+    async def subscriber(self) -> KinesisClient:
+        """The client of subscriptions: their answers are streams of events, which hold a connection each."""
+        async with self._turn:
+            if self._subscriber is None:
+                self._subscriber = await self._opens_subscriber()
+            return self._subscriber
+
+    async def subscribe(self, **parameters: Any) -> Events:
+        """SubscribeToShard: its events, which end with the client at the latest."""
+        client: Any = await self.subscriber()
+        events: Events = (await client.subscribe_to_shard(**parameters))["EventStream"]
+        self._subscriptions.add(events)
+        return events
+
+    def close(self) -> None:
+        """End all subscriptions."""
+        for events in list(self._subscriptions):
+            events.close()
 
     async def opened(self) -> tuple[KinesisClient, Wire]:
         """Both; nothing is sent by that."""
@@ -108,13 +144,13 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
     session.register_component("response_parser_factory", _Parsers())
     async with AsyncExitStack() as stack:
 
-        def client(service: str, endpoint: object, most: int = connections) -> Any:
+        def client(service: str, endpoint: object, most: int = connections, within: ClientTimes = times) -> Any:
             url = endpoint or settings.endpoint_url
             return session.create_client(
                 service,  # type: ignore[call-overload]
                 region_name=settings.region,
                 endpoint_url=None if url is None else str(url).rstrip("/"),
-                config=_config(times, most),
+                config=_config(within, most),
             )
 
         def calls(of: Any, most: int) -> Wire:
@@ -146,6 +182,14 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
             kinesis = await stack.enter_async_context(client("kinesis", settings.endpoints.kinesis, most_of_streams))
             return kinesis, calls(kinesis, most_of_streams)
 
+        async def open_subscriber() -> KinesisClient:
+            patient = ClientTimes(times.connect_seconds, max(times.read_seconds, _EVENT_SECONDS))
+            opened = client("kinesis", settings.endpoints.kinesis, MOST_SUBSCRIPTIONS, patient)
+            subscriber: KinesisClient = await stack.enter_async_context(opened)
+            stack.callback(kinesis.close)
+            return subscriber
+
+        kinesis = KinesisCalls(open_kinesis, open_subscriber)
         yield Place(
             region_id=region_id,
             settings=settings,
@@ -153,7 +197,7 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
             streams=streams,
             items=calls(dynamodb, connections),
             records=calls(streams, most_of_streams),
-            kinesis=KinesisCalls(open_kinesis),
+            kinesis=kinesis,
             sts=lambda: client("sts", settings.endpoints.sts),
             s3=lambda: client("s3", settings.endpoints.s3, _OBJECTS_AT_ONCE),
             service=lambda name, most: client(name, getattr(settings.endpoints, name), most),
@@ -174,7 +218,8 @@ class _Parsers(AioResponseParserFactory):
         parse = parser.parse
 
         async def strictly(response: Any, shape: Any) -> Any:
-            if protocol_name == "json" and response["status_code"] < _HTTP_ERRORS and not is_object(response["body"]):
+            body, succeeded = response["body"], response["status_code"] < _HTTP_ERRORS
+            if protocol_name == "json" and succeeded and isinstance(body, bytes) and not is_object(body):
                 raise _no_answer(response)
             try:
                 parsed = await parse(response, shape)
@@ -186,7 +231,44 @@ class _Parsers(AioResponseParserFactory):
             return parsed
 
         parser.parse = strictly
+        parser._create_event_stream = _events  # noqa: SLF001 - the parser's way to say what an answer of events is
         return parser
+
+
+class Events(AioEventStream):  # type: ignore[type-arg]
+    """Messages of an answer that is a stream of events. What waits for one may be cancelled: nothing is lost by that.
+
+    Nothing is read ahead but what the connection's buffer takes, so one that does not ask holds the sender up.
+    """
+
+    _raw_stream: Any
+
+    def __init__(self, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._buffer = EventStreamBuffer()
+
+    async def message(self) -> EventStreamMessage | None:
+        """The next message; None when the stream is over. Raises `ParserError`, and what the connection raises."""
+        while True:
+            try:
+                return self._buffer.next()
+            except StopIteration:
+                chunk = await self._raw_stream.content.readany()
+            if not chunk:
+                return None
+            self._buffer.add_data(chunk)
+
+    async def get_initial_response(self) -> EventStreamMessage:
+        """The message that begins every stream."""
+        first: Any = await self.message()
+        if first is None or first.headers.get(":event-type") != "initial-response":
+            raise NoInitialResponseError
+        begun: EventStreamMessage = first
+        return begun
+
+
+def _events(response: Any, shape: Any) -> Events:
+    return Events(response["body"], shape, None, response["context"].get("operation_name"))
 
 
 def _no_answer(response: Any) -> ResponseParserError:

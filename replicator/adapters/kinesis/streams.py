@@ -2,12 +2,13 @@
 
 Invariant: nothing that was trimmed is passed in silence, though Kinesis itself goes on at the oldest record that is
 left: a place is read *at* its record first, and what is read close to the end of the retention is taken only right
-behind a place that was seen to be there.
+behind a place that was seen to be there. Shards that are pushed are so only behind an answer that was asked for.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +17,9 @@ from botocore.exceptions import ClientError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, member, translate
 from replicator.adapters.kinesis.destinations import destinations, problem, stream_name
-from replicator.adapters.kinesis.envelope import parse_change
-from replicator.adapters.kinesis.wire import Answer, parse_answer, parse_listing
+from replicator.adapters.kinesis.envelope import Delivered, parse_change
+from replicator.adapters.kinesis.fan_out import FanOut, Pace
+from replicator.adapters.kinesis.wire import Answer, Pushed, parse_answer, parse_listing
 from replicator.domain.errors import (
     RecordsTrimmed,
     ShardGone,
@@ -36,6 +38,7 @@ from replicator.ports.sources import RecordPage, ShardPage
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
 
+_PACE = Pace()
 _ENCODE = msgspec.json.Encoder().encode
 _MOST_LISTED = 1000
 _MOST_BYTES = 2 * 1024 * 1024
@@ -93,20 +96,48 @@ def kinesis_arn(stream: StreamRef) -> str:
     return arn if ":kinesis:" in arn else ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Iterator:
+    """A place to read from: `sequence` is the record before it, if there is one, `inner` Kinesis' own iterator, if any.
+
+    `known`: of the place. `pushed`: whether what is there may be pushed.
+    """
+
+    table: str
+    shard_id: ShardId
+    known: str
+    pushed: bool
+    sequence: SequenceNumber | None
+    inner: str
+
+    def __str__(self) -> str:
+        return f"{self.table}|{self.shard_id}|{self.known}|{self.pushed:d}|{self.sequence or ''}|{self.inner}"
+
+    @classmethod
+    def parse(cls, text: str) -> _Iterator:
+        table, shard_id, known, pushed, sequence, inner = text.split("|", 5)
+        before = SequenceNumber(sequence) if sequence else None
+        return cls(table, ShardId(shard_id), known, pushed == "1", before, inner)
+
+
 class KinesisStreams:
     """One Kinesis stream in one configured region, for the tables that send their changes there.
 
     A stream may be read for several tables, and a stream of the same name may be made again: both are part of a
-    reference, so that each has leases and positions of its own. An iterator is the table, what is known of its place,
-    and Kinesis' own.
+    reference, so that each has leases and positions of its own, and for shards that are pushed a consumer of its own.
     """
 
-    def __init__(self, place: Place, source: KinesisSource) -> None:
+    def __init__(self, place: Place, source: KinesisSource, pace: Pace = _PACE) -> None:
         self._place = place
+        self._pace = pace
         self._source = source
         self._name = source.name
         self._retention_seconds = 24 * _HOUR_SECONDS
         self._record_bytes = 1024.0
+        self._ahead_seconds = 0.0
+        """How far the server's clock is ahead of this machine's."""
+        self._fan_outs: dict[str, FanOut] = {}
+        """By table."""
 
     async def current(self, table: TableName) -> StreamRef:
         """The stream, as the one of a table; an error with the remedy when the table's changes do not come there."""
@@ -175,14 +206,15 @@ class KinesisStreams:
         """
         del first
         assert position != END, "nothing is read behind the end of a shard"
+        consumer = self._source.consumer_of(stream.table)
+        if consumer and stream.table not in self._fan_outs:
+            self._fan_outs[stream.table] = FanOut(self._place, kinesis_arn(stream), consumer, self._pace)
         if position.sequence is None:
-            return self._known(stream, _HORIZON, await self._iterator(shard_id, "TRIM_HORIZON", None))
+            inner = await self._iterator(shard_id, "TRIM_HORIZON", None)
+            return str(_Iterator(stream.table, shard_id, _HORIZON, pushed=False, sequence=None, inner=inner))
         await self._see(shard_id, position, position.sequence)
-        begin = await self._iterator(shard_id, "AFTER_SEQUENCE_NUMBER", position.sequence)
-        return self._known(stream, _SEEN, begin)
-
-    def _known(self, stream: StreamRef, what: str, iterator: str) -> str:
-        return f"{stream.table}|{what}|{iterator}"
+        inner = await self._iterator(shard_id, "AFTER_SEQUENCE_NUMBER", position.sequence)
+        return str(_Iterator(stream.table, shard_id, _SEEN, pushed=False, sequence=position.sequence, inner=inner))
 
     async def _see(self, shard_id: ShardId, position: Position, sequence: SequenceNumber) -> None:
         """Raise `RecordsTrimmed` unless the record before a place is there, or everything was read up to lately."""
@@ -227,25 +259,54 @@ class KinesisStreams:
         return iterator
 
     async def read(self, iterator: str, limit: int) -> RecordPage:
-        """The next page of a shard; its time lies before that of the answer, because what was made then may follow."""
-        table, known, inner = iterator.split("|", 2)
+        """The next page of a shard; its time lies before that of the answer, because what was made then may follow.
+
+        A page of one record is a look, which is asked for. What is pushed is never level: when it was sent is not told.
+        """
+        place = _Iterator.parse(iterator)
+        if not place.pushed or limit == 1:
+            return await self._asked(place, limit)
+        pushed = await self._fan_outs[place.table].after(place.shard_id, place.sequence)
+        if pushed is None or pushed.asks:
+            return replace(await self._asked(place, limit), pushed=pushed is not None)
+        return self._pushed(place, pushed)
+
+    async def _asked(self, place: _Iterator, limit: int) -> RecordPage:
         most = max(1, min(limit, int(_MOST_BYTES / self._record_bytes)))
-        answer, at = await self._answer(inner, most)
+        if not place.inner:
+            kind = "TRIM_HORIZON" if place.sequence is None else "AFTER_SEQUENCE_NUMBER"
+            place = replace(place, inner=await self._iterator(place.shard_id, kind, place.sequence))
+        answer, at = await self._answer(place.inner, most)
         if answer.records:
             size = sum(len(record.data) for record in answer.records) / len(answer.records)
             self._record_bytes = max(size, (self._record_bytes + size) / 2)
-            arrived_at = answer.records[0].arrived_at
-            if known == _UNKNOWN and arrived_at and at - arrived_at > self._retention_seconds - _EDGE_SECONDS:
-                raise RecordsTrimmed(f"Kinesis stream {self._name} is read where records leave its retention.")
-        elif known == _HORIZON and answer.next_iterator is not None:
-            return self._page(table, answer, at, known)
-        return self._page(table, answer, at, _UNKNOWN)
-
-    def _page(self, table: str, answer: Answer, at: float, known: str) -> RecordPage:
-        following = None if answer.next_iterator is None else f"{table}|{known}|{answer.next_iterator}"
-        records = tuple(parse_change(record, table) for record in answer.records)
+        following = None
+        known = self._checked(place, answer.records, at)
+        if answer.next_iterator is not None:
+            pushed = place.table in self._fan_outs and not self._leaves(answer.records, at)
+            following = _behind(replace(place, known=known, pushed=pushed), answer.records, answer.next_iterator)
+        records = tuple(parse_change(record, place.table) for record in answer.records)
         level = None if answer.behind_ms is None else answer.behind_ms == 0
         return RecordPage(records, following, at - self._source.reorder_seconds, is_level=level)
+
+    def _pushed(self, place: _Iterator, pushed: Pushed) -> RecordPage:
+        known = self._checked(place, pushed.records, time.time() + self._ahead_seconds)
+        following = None
+        if not pushed.ended:
+            following = _behind(replace(place, known=known), pushed.records, "" if pushed.records else place.inner)
+        records = tuple(parse_change(record, place.table) for record in pushed.records)
+        return RecordPage(records, following, is_level=False, pushed=True)
+
+    def _leaves(self, records: tuple[Delivered, ...], at: float) -> bool:
+        """Whether records are about to leave the retention."""
+        arrived_at = records[0].arrived_at if records else 0.0
+        return arrived_at > 0 and at - arrived_at > self._retention_seconds - _EDGE_SECONDS
+
+    def _checked(self, place: _Iterator, records: tuple[Delivered, ...], at: float) -> str:
+        """What is known of the place behind these records; raise when some that were before them may be gone."""
+        if place.known == _UNKNOWN and self._leaves(records, at):
+            raise RecordsTrimmed(f"Kinesis stream {self._name} is read where records leave its retention.")
+        return _HORIZON if place.known == _HORIZON and not records else _UNKNOWN
 
     async def _answer(self, iterator: str, limit: int) -> tuple[Answer, float]:
         """An answer and the server's time of it.
@@ -265,10 +326,17 @@ class KinesisStreams:
                 error.message, advice="A shard is read five times a second by all of its readers: give it fewer."
             ) from error
         try:
-            return parse_answer(answer.body, what), parsedate_to_datetime(answer.date or "").timestamp()
+            at = parsedate_to_datetime(answer.date or "").timestamp()
         except ValueError as error:
             raise Unreachable(f"{what} got an answer without a Date.") from error
+        self._ahead_seconds = at - time.time()
+        return parse_answer(answer.body, what), at
 
     async def _call(self, operation: str, asked: dict[str, Any], what: str) -> bytes:
         _, wire = await self._place.kinesis.opened()
         return (await wire.call(operation, _ENCODE(asked), None, what, StreamName=self._name)).body
+
+
+def _behind(place: _Iterator, records: tuple[Delivered, ...], inner: str) -> str:
+    """The iterator of the place behind some records."""
+    return str(replace(place, sequence=records[-1].sequence if records else place.sequence, inner=inner))

@@ -27,6 +27,13 @@ class _Records(msgspec.Struct):
     MillisBehindLatest: int | None = None
 
 
+class _Event(msgspec.Struct):
+    Records: list[_Record]
+    ContinuationSequenceNumber: str | None = None
+    MillisBehindLatest: int | None = None
+    ChildShards: list[msgspec.Raw] | None = None
+
+
 class _Range(msgspec.Struct):
     StartingSequenceNumber: str = ""
     EndingSequenceNumber: str | None = None
@@ -45,6 +52,7 @@ class _Shards(msgspec.Struct):
 
 
 _RECORDS, _SHARDS = msgspec.json.Decoder(_Records), msgspec.json.Decoder(_Shards)
+_EVENT = msgspec.json.Decoder(_Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,11 +67,40 @@ class Answer:
 def parse_answer(body: bytes, what: str) -> Answer:
     """A GetRecords answer; `Unreachable` when it is none, `MalformedRecord` when a record has no place."""
     answer = decoded(_RECORDS, body, what)
-    records = tuple(
+    return Answer(_delivered(answer.Records), answer.NextShardIterator or None, answer.MillisBehindLatest)
+
+
+def _delivered(records: list[_Record]) -> tuple[Delivered, ...]:
+    return tuple(
         Delivered(place_in_stream(record.SequenceNumber), record.Data, record.ApproximateArrivalTimestamp)
-        for record in answer.Records
+        for record in records
     )
-    return Answer(records, answer.NextShardIterator or None, answer.MillisBehindLatest)
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """An event of a subscription. `continues`: a number behind which it goes on. `ended`: the shard is over.
+
+    `asks`: nothing came for a while, so the shard is to be asked, too.
+    """
+
+    records: tuple[Delivered, ...] = ()
+    continues: SequenceNumber | None = None
+    behind_ms: int | None = None
+    ended: bool = False
+    asks: bool = False
+
+
+def parse_pushed(body: bytes, what: str) -> Pushed:
+    """An event of a subscription; errors as of `parse_answer`."""
+    event = decoded(_EVENT, body, what)
+    number = event.ContinuationSequenceNumber
+    return Pushed(
+        _delivered(event.Records),
+        None if not number else place_in_stream(number),
+        event.MillisBehindLatest,
+        ended=bool(event.ChildShards) or not number,
+    )
 
 
 def parse_listing(body: bytes, what: str) -> tuple[list[Shard], bool]:

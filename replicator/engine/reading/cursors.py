@@ -129,6 +129,8 @@ class Cursor:
     """Up to when nothing that came behind this place can have been trimmed unseen (monotonic)."""
     iterator: str | None = None
     idle_seconds: float = 0.0
+    pushed: bool = False
+    """Whether the source waits for the next page by itself."""
     doubts: int = 0
     """How many answers in a row held a record that cannot be understood."""
     expiries: int = 0

@@ -1,4 +1,7 @@
-"""Calls that read one shard: one at a time, first come, first served, and never more often than the poll interval."""
+"""Calls that read one shard: one at a time, first come, first served, and never more often than the poll interval.
+
+What a source pushes is asked for at once: that call waits for it, and sends nothing.
+"""
 
 from __future__ import annotations
 
@@ -39,6 +42,8 @@ class ShardCalls:
             sent_at = self._clock.monotonic()
             answer = await self._stream.read(iterator, limit)
             self.answered_at = self._clock.monotonic()
+            if answer.pushed:
+                self._next_at = self.answered_at
             answered = self._clock.now() if answer.at is None else answer.at
             self.asked_at = answered - (self.answered_at - sent_at)
             return answer

@@ -115,8 +115,7 @@ class ShardReader:
 
     def is_hungry(self, position: Position) -> bool:
         """Whether a call for what is behind a position waits for bytes that others hold."""
-        cursor = self._cursors.known(position)
-        return cursor is not None and cursor.hungry
+        return (cursor := self._cursors.known(position)) is not None and cursor.hungry
 
     async def read(self, position: Position, *, limit: int | None = None, taker: Taker | None = None) -> Page:
         """The next page with records behind `position`, or the end of the shard; waits for either.
@@ -250,7 +249,8 @@ class ShardReader:
             if page is not None:
                 self._cursors.arrived(page)
                 return
-            await pause_or_raise(self._stop, cursor.next_idle(self._limits.poll_seconds, self._limits.idle_seconds))
+            idle = cursor.next_idle(self._limits.poll_seconds, self._limits.idle_seconds)
+            await pause_or_raise(self._stop, 0 if cursor.pushed else idle)
 
     async def _judge(self, error: ReplicatorError, position: Position, cursor: Cursor) -> None:
         """Raise an error that is the caller's to decide; all others are repeated."""
@@ -291,7 +291,7 @@ class ShardReader:
             return None
         self._probing.answered()
         cursor.expiries = cursor.trims = 0
-        cursor.asked_at = cursor.answered_at = calls.answered_at
+        cursor.asked_at, cursor.answered_at, cursor.pushed = calls.answered_at, calls.answered_at, answer.pushed
         self._observer.polled(
             self._ref, self._shard_id, position, len(answer.records), self._level(calls, position, cursor, answer)
         )

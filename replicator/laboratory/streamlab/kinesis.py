@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from replicator.laboratory.streamlab.counters import Counters, Rate, Reading
+from replicator.laboratory.streamlab.fan_out import Consumer, FanOut, Position, Subscription
 from replicator.laboratory.streamlab.options import Options
 from replicator.laboratory.streamlab.refusals import Refused, ServiceError
 from replicator.laboratory.streamlab.relay import Relay, Relays, kinesis_record
@@ -51,6 +52,9 @@ class _Asked(msgspec.Struct):
     ShardToMerge: str = ""
     Data: bytes = b""
     PartitionKey: str = ""
+    ConsumerName: str = ""
+    ConsumerARN: str = ""
+    StartingPosition: Position | None = None
 
 
 @dataclass(slots=True)
@@ -61,16 +65,14 @@ class Kinesis:
     options: Options
     counters: Counters
     random: Random
+    fan_out: FanOut
     relays: Relays = field(default_factory=dict)
     _readers: Any = field(default_factory=lambda: count(1))
     _reads: dict[LabShard, Rate] = field(default_factory=lambda: defaultdict(Rate))
 
     def answer(self, operation: str, body: bytes, consumer: str, scope: Scope) -> tuple[bytes, Reading | None]:
         """One call, and what a read gave."""
-        try:
-            asked = msgspec.json.decode(body or b"{}", type=_Asked)
-        except msgspec.DecodeError as error:
-            raise ServiceError("SerializationException", str(error)) from None
+        asked = _decoded(body)
         if operation == "GetRecords":
             return self._get_records(asked, consumer, scope)
         operations = {
@@ -82,10 +84,37 @@ class Kinesis:
             "SplitShard": self._split,
             "MergeShards": self._merge,
             "PutRecord": self._put_record,
+            "RegisterStreamConsumer": self._register,
+            "DescribeStreamConsumer": self._describe_consumer,
+            "DeregisterStreamConsumer": self._deregister,
         }
         if operation not in operations:
             raise ServiceError("UnknownOperationException", f"There is no {operation}.")
         return msgspec.json.encode(operations[operation](asked, scope)), None
+
+    def _consumer(self, asked: _Asked, scope: Scope) -> Consumer:
+        stream = self._found(asked, scope) if asked.StreamARN else None
+        return self.fan_out.found(stream, asked.ConsumerName, asked.ConsumerARN)
+
+    def _register(self, asked: _Asked, scope: Scope) -> dict[str, Any]:
+        return self.fan_out.register(self._found(asked, scope), asked.ConsumerName)
+
+    def _describe_consumer(self, asked: _Asked, scope: Scope) -> dict[str, Any]:
+        return self.fan_out.describe(self._consumer(asked, scope))
+
+    def _deregister(self, asked: _Asked, scope: Scope) -> dict[str, Any]:
+        return self.fan_out.deregister(self._consumer(asked, scope))
+
+    def subscribe(self, body: bytes, consumer: str, scope: Scope) -> Subscription:
+        """SubscribeToShard."""
+        asked = _decoded(body)
+        known, begins = self._consumer(asked, scope), asked.StartingPosition or Position()
+        shard = known.stream.shards.get(asked.ShardId)
+        if shard is None:
+            raise ServiceError("ResourceNotFoundException", f"Shard {asked.ShardId} does not exist.")
+        asked.ShardIteratorType, asked.Timestamp = begins.Type, begins.Timestamp
+        asked.StartingSequenceNumber = begins.SequenceNumber
+        return self.fan_out.subscribe(known, shard, _place(shard, asked), begins.Type, consumer)
 
     # -- streams -------------------------------------------------------------------------------------------------------
 
@@ -271,6 +300,13 @@ class Kinesis:
 DESTINATION_OPERATIONS: Final = frozenset(
     f"{verb}KinesisStreamingDestination" for verb in ("Enable", "Disable", "Describe", "Update")
 )
+
+
+def _decoded(body: bytes) -> _Asked:
+    try:
+        return msgspec.json.decode(body or b"{}", type=_Asked)
+    except msgspec.DecodeError as error:
+        raise ServiceError("SerializationException", str(error)) from None
 
 
 def _table(name: str) -> str:

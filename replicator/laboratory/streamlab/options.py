@@ -49,6 +49,14 @@ class Options(msgspec.Struct, forbid_unknown_fields=True):
     """How `userIdentity` is spelt: as in the service's model (Type), or as in its documentation (type)."""
     kinesis: bool = True
     """Whether Kinesis is served here; else its calls pass through."""
+    consumer_seconds: float = 0.0
+    """How long a consumer of a Kinesis stream is being made."""
+    subscription_seconds: float = 300.0
+    """How long a subscription to a shard lives."""
+    takeover_seconds: float = 5.0
+    """So long after one was made another one is refused; later it takes over."""
+    heartbeat_seconds: float = 5.0
+    """So often an event without records is sent."""
     kinesis_duplicates: float = 0.0
     """Share of the changes that come to a Kinesis stream twice."""
     kinesis_disorder: float = 0.0

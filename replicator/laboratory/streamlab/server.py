@@ -25,6 +25,9 @@ from aiohttp import web
 from replicator.laboratory.servers import LOOPBACK
 from replicator.laboratory.streamlab.background import Background
 from replicator.laboratory.streamlab.counters import Counters, Reading
+from replicator.laboratory.streamlab.event_stream import CONTENT_TYPE as EVENTS_TYPE
+from replicator.laboratory.streamlab.event_stream import event, exception
+from replicator.laboratory.streamlab.fan_out import FanOut, Subscription
 from replicator.laboratory.streamlab.faults import Faults
 from replicator.laboratory.streamlab.gateway import Gateway
 from replicator.laboratory.streamlab.kinesis import API as KINESIS_API
@@ -45,6 +48,10 @@ _BAD_REQUEST: Final = 400
 _NOT_FOUND: Final = 404
 _TICK_SECONDS: Final = 0.5
 _RELAY_SECONDS: Final = 0.02
+_EVENT_SECONDS: Final = 0.02
+_EVENT: Final = "SubscribeToShardEvent"
+"""What faults name the events of subscriptions by, as if each were a call."""
+
 _BACKLOG: Final = 1024
 
 
@@ -86,7 +93,7 @@ async def laboratory(
         faults = Faults(Random(f"{seed}/faults"))  # noqa: S311
         gateway = Gateway(way, tables, face, background.start)
         service = Service(tables, face, listing, counters, Random(f"{seed}/pages"))  # noqa: S311
-        kinesis = Kinesis(tables, face, counters, Random(f"{seed}/kinesis"))  # noqa: S311
+        kinesis = Kinesis(tables, face, counters, Random(f"{seed}/kinesis"), FanOut(clock, face, counters))  # noqa: S311
         dice = Random(f"{seed}/commands")  # noqa: S311
         lab = Laboratory(
             "", seed, face, clock, counters, tables, listing, faults, gateway, service, kinesis, dice, background
@@ -160,15 +167,10 @@ class Front:
             return self._broken(request, operation, b"")
         try:
             verdict.check()
-            if api == STREAMS_API:
-                answer = await self._streams(operation, body, caller)
-            elif api == KINESIS_API and self.lab.options.kinesis:
-                answer = self._kinesis(operation, body, caller)
-            elif operation in DESTINATION_OPERATIONS and self.lab.options.kinesis:
-                answer = await self._destination(operation, body, caller)
-            else:
-                path = "/" if api.startswith("DynamoDB") else request.raw_path
-                answer = await self._passed(Call(request.method, path, request.headers, body, operation), caller)
+            if api == KINESIS_API and operation == "SubscribeToShard" and self.lab.options.kinesis:
+                scope = self.lab.gateway.scope(caller.access_key, caller.region)
+                return await self._events(request, self.lab.kinesis.subscribe(body, caller.consumer, scope))
+            answer = await self._answer(api, operation, body, caller, request)
         except ServiceError as error:
             answer = self._refusal(error)
         if verdict.drop_after or verdict.truncate:
@@ -176,6 +178,16 @@ class Front:
         if answer.reading is not None:
             self.lab.counters.went_out(answer.reading)
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
+
+    async def _answer(self, api: str, operation: str, body: bytes, caller: Caller, request: web.BaseRequest) -> Answer:
+        if api == STREAMS_API:
+            return await self._streams(operation, body, caller)
+        if api == KINESIS_API and self.lab.options.kinesis:
+            return self._kinesis(operation, body, caller)
+        if operation in DESTINATION_OPERATIONS and self.lab.options.kinesis:
+            return await self._destination(operation, body, caller)
+        path = "/" if api.startswith("DynamoDB") else request.raw_path
+        return await self._passed(Call(request.method, path, request.headers, body, operation), caller)
 
     async def _passed(self, call: Call, caller: Caller) -> Answer:
         passed = await self.lab.gateway.passed(call, self.lab.gateway.scope(caller.access_key, caller.region))
@@ -205,6 +217,35 @@ class Front:
         answer, reading = self.lab.kinesis.answer(operation, body, caller.consumer, scope)
         date = {"Date": formatdate(self.lab.clock.now(), usegmt=True), "Content-Type": "application/x-amz-json-1.1"}
         return Answer(_OK, answer, self._headers(answer) | date, reading)
+
+    async def _events(self, request: web.BaseRequest, own: Subscription) -> web.StreamResponse:
+        """What a subscription sends, as long as it lives and its reader is there; a slow reader is waited for."""
+        response = web.StreamResponse(headers={"Content-Type": EVENTS_TYPE})
+        response.enable_chunked_encoding()
+        await response.prepare(request)
+        fan_out = self.lab.kinesis.fan_out
+        with contextlib.suppress(ConnectionResetError):
+            await response.write(event("initial-response", b"{}"))
+            while request.transport is not None and not request.transport.is_closing():
+                sent = fan_out.next(own)
+                if sent is None:
+                    await asyncio.sleep(_EVENT_SECONDS)
+                    continue
+                verdict = self.lab.faults.draw(_EVENT, own.consumer.stream.region, sent.message)
+                await asyncio.sleep(verdict.seconds)
+                if verdict.drop or verdict.truncate:
+                    await response.write(sent.message[: len(sent.message) // 2 if verdict.truncate else 0])
+                    request.transport.close()
+                    self.lab.counters.broken[_EVENT] += 1
+                    break
+                refusal = verdict.refusal
+                await response.write(sent.message if refusal is None else exception(refusal[0], "It was asked to."))
+                if sent.reading is not None and refusal is None:
+                    self.lab.counters.went_out(sent.reading)
+                if sent.over or refusal is not None:
+                    break
+        fan_out.leave(own)
+        return response
 
     async def _destination(self, operation: str, body: bytes, caller: Caller) -> Answer:
         scope = self.lab.gateway.scope(caller.access_key, caller.region)
