@@ -27,12 +27,12 @@ variable "stream_arns" {
 }
 
 variable "policy_json" {
-  description = "What `replicator iam --lambda` prints"
+  description = "What `replicator iam --lambda --config-ssm NAME` prints"
   type        = string
 }
 
 variable "config_parameter" {
-  description = "Name of a parameter of Systems Manager that holds replicator.yaml"
+  description = "A parameter of Systems Manager that holds replicator.yaml, or several with a comma between"
   type        = string
 }
 

@@ -10,20 +10,15 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
 import structlog
-from aiobotocore.session import AioSession
 
-from replicator.adapters.aws.errors import CLIENT_ERRORS, translate
 from replicator.app.event_records import delivered, stream_record
 from replicator.app.function import Function
+from replicator.app.function_configuration import configuration
 from replicator.domain.errors import ConfigurationInvalid, ReplicatorError
 from replicator.observability.logs import configure
-from replicator.settings import Settings
-from replicator.settings.loading import PLACE_VARIABLES, configuration_path, load
 
 _READ: Mapping[Any, Callable[[Mapping[str, Any]], Any]] = {"aws:dynamodb": stream_record, "aws:kinesis": delivered}
 """How a record of an event is read, by its source."""
@@ -133,37 +128,3 @@ def _first(records: Sequence[Mapping[str, Any]]) -> str:
 
 def _log() -> Any:
     return structlog.get_logger("replicator")
-
-
-async def configuration() -> Settings:
-    """The settings, from S3 or the parameter store if the environment names a place there, else from a file."""
-    bucket, parameter = (os.environ.get(name) for name in PLACE_VARIABLES)
-    if not bucket and not parameter:
-        return load(configuration_path(None))
-    text = await (_object(bucket) if bucket else _parameter(str(parameter)))
-    path = Path(gettempdir()) / f"replicator-{os.getpid()}.yaml"
-    path.write_bytes(text)
-    return load(path)
-
-
-async def _object(url: str) -> bytes:
-    bucket, _, name = url.removeprefix("s3://").partition("/")
-    if not url.startswith("s3://") or not bucket or not name:
-        raise ConfigurationInvalid(f"{PLACE_VARIABLES[0]} is no place.", advice="Write it as s3://bucket/key.")
-    try:
-        async with AioSession().create_client("s3") as client:
-            answer = await client.get_object(Bucket=bucket, Key=name)
-            async with answer["Body"] as body:
-                text: bytes = await body.read()
-                return text
-    except CLIENT_ERRORS as error:
-        raise translate(error, f"GetObject of {name} in bucket {bucket}") from error
-
-
-async def _parameter(name: str) -> bytes:
-    try:
-        async with AioSession().create_client("ssm") as client:
-            answer = await client.get_parameter(Name=name, WithDecryption=True)
-            return str(answer["Parameter"]["Value"]).encode()
-    except CLIENT_ERRORS as error:
-        raise translate(error, f"GetParameter of {name}") from error

@@ -46,6 +46,18 @@ def iam(  # noqa: PLR0913, PLR0917 - one parameter per option
         str | None,
         typer.Option("--function", metavar="NAME", help="Name of the function; else replicator.", show_default=False),
     ] = None,
+    config_s3: Annotated[
+        str | None,
+        typer.Option("--config-s3", metavar="S3_URL", help="The function's REPLICATOR_CONFIG_S3.", show_default=False),
+    ] = None,
+    config_ssm: Annotated[
+        str | None,
+        typer.Option("--config-ssm", metavar="NAMES", help="Its REPLICATOR_CONFIG_SSM.", show_default=False),
+    ] = None,
+    config_key: Annotated[
+        str | None,
+        typer.Option("--config-key", metavar="ARN", help="The key that encrypts one of these.", show_default=False),
+    ] = None,
     region: Annotated[
         str | None, typer.Option("--region", help="The policy of this region alone.", show_default=False)
     ] = None,
@@ -66,11 +78,17 @@ def iam(  # noqa: PLR0913, PLR0917 - one parameter per option
     One JSON document with a policy per region id (`base`: the identity that assumes the regions' roles); with --region
     the policy itself. `*` stands where AWS takes no narrower resource, and the statement's Sid says so.
     """
-    from replicator.cli.iam import asked_of, print_policies
+    from replicator.cli.iam import Configured, asked_of, print_policies
     from replicator.domain.permissions import Role
 
     asked = asked_of(
-        Role(role.value), function=function, name=name, accounts=account or (), exports=export or (), offline=offline
+        Role(role.value),
+        function=function,
+        name=name,
+        configured=Configured(config_s3, config_ssm, config_key),
+        accounts=account or (),
+        exports=export or (),
+        offline=offline,
     )
     as_terraform = format_ is PolicyFormat.TERRAFORM and not json
     raise typer.Exit(print_policies(config or context.obj, asked, region, as_terraform=as_terraform))

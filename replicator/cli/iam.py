@@ -6,6 +6,7 @@ import asyncio
 import re
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from replicator.cli.output import note, print_json
@@ -14,8 +15,18 @@ from replicator.domain.errors import EXIT_STOPPED
 from replicator.domain.permissions import Role, policy_document, terraform
 from replicator.operations.errors import RequestRefused
 from replicator.operations.permissions import Asked, policies
+from replicator.settings.function_places import object_place, parameter_names
 
 _ACCOUNT = re.compile(r"(?:([a-z]{2})=)?(\d{12})")
+
+
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """Where a function's configuration is, as the command line says it, and the key that encrypts it."""
+
+    object: str | None = None
+    parameters: str | None = None
+    key: str | None = None
 
 
 def print_policies(config: Path | None, asked: Asked, region: str | None, *, as_terraform: bool) -> int:
@@ -47,11 +58,22 @@ def print_policies(config: Path | None, asked: Asked, region: str | None, *, as_
 
 
 def asked_of(  # noqa: PLR0913 - what the command line may say
-    role: Role, *, function: bool, name: str | None, accounts: Iterable[str], exports: Iterable[str], offline: bool
+    role: Role,
+    *,
+    function: bool,
+    name: str | None,
+    configured: Configured,
+    accounts: Iterable[str],
+    exports: Iterable[str],
+    offline: bool,
 ) -> Asked:
     """What the command line asks for; refused when it makes no sense."""
     if name is not None and not function:
         raise RequestRefused("--function names the Lambda function.", advice="Add --lambda.")
+    if configured != Configured() and not function:
+        raise RequestRefused("--config-s3, --config-ssm and --config-key are a function's.", advice="Add --lambda.")
+    if (configured.object is None) == (configured.parameters is None) and configured != Configured():
+        raise RequestRefused("A function has one configuration.", advice="Say --config-s3 or --config-ssm.")
     if function and role is not Role.WORKER:
         raise RequestRefused("--lambda is a role of its own.", advice="Leave --role out.")
     for export in exports:
@@ -63,6 +85,9 @@ def asked_of(  # noqa: PLR0913 - what the command line may say
         accounts=_accounts(accounts),
         exports=tuple(exports),
         function=name or "replicator" if function else None,
+        config_object=None if configured.object is None else object_place(configured.object),
+        config_parameters=() if configured.parameters is None else parameter_names(configured.parameters),
+        config_key=configured.key,
     )
 
 

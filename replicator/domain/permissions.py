@@ -74,6 +74,10 @@ class Resource(enum.StrEnum):
     DELIVERY = "delivery stream"
     LOGS = "logs"
     """The log group of a function."""
+    CONFIG_OBJECT = "config object"
+    """An object of S3 that holds a function's configuration; the next: one version of it."""
+    CONFIG_OBJECT_VERSION = "config object version"
+    CONFIG_PARAMETER = "config parameter"
 
 
 TAKES_NO_RESOURCE = {Resource.STREAMS: "ListStreamsTakesNoResource", Resource.TABLES: "ListTablesTakesNoResource"}
@@ -197,6 +201,9 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
     Resource.EVENT_STREAM: _sink("kinesis:PutRecords", "kinesis:DescribeStreamSummary"),
     Resource.DELIVERY: _sink("firehose:PutRecordBatch", "firehose:DescribeDeliveryStream"),
     Resource.LOGS: {Role.FUNCTION: ("logs:CreateLogGroup", "logs:CreateLogStream", "logs:PutLogEvents")},
+    Resource.CONFIG_OBJECT: {Role.FUNCTION: ("s3:GetObject",)},
+    Resource.CONFIG_OBJECT_VERSION: {Role.FUNCTION: ("s3:GetObjectVersion",)},
+    Resource.CONFIG_PARAMETER: {Role.FUNCTION: ("ssm:GetParameter",)},
 }
 
 
@@ -248,10 +255,10 @@ def granted(role: Role, uses: Iterable[Use]) -> list[Statement]:
     ]
 
 
-def decrypting(keys: Iterable[str], region: str, service_domain: str) -> Statement | None:
-    """The use of keys of customers, through the database alone; None when there are none."""
+def decrypting(keys: Iterable[str], service: str, region: str, service_domain: str) -> Statement | None:
+    """The use of keys of customers, through one service alone; None when there are none."""
     arns = tuple(sorted(set(keys)))
-    via = ("StringEquals", "kms:ViaService", f"dynamodb.{region}.{service_domain}")
+    via = ("StringEquals", "kms:ViaService", f"{service}.{region}.{service_domain}")
     return Statement(("kms:Decrypt",), arns, condition=via) if arns else None
 
 

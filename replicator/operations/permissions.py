@@ -22,6 +22,7 @@ from replicator.operations.errors import RequestRefused
 from replicator.settings import AwsSink, OrderedRule, VersionedRule, expanded
 from replicator.settings.compiled_rules import kinesis_source
 from replicator.settings.events import EventBridgeSink, FirehoseSink, KinesisSink, SnsSink, SqsSink
+from replicator.settings.function_places import ObjectPlace
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -53,6 +54,10 @@ class Asked:
     """`s3://bucket/prefix` of every export that a bootstrap may read."""
     function: str | None = None
     """The name of the Lambda function."""
+    config_object: ObjectPlace | None = None
+    config_parameters: Collection[str] = ()
+    config_key: str | None = None
+    """The customer's key that encrypts the object or the parameters."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +103,13 @@ async def policies(settings: Settings, asked: Asked) -> Policies:
         statements = granted(asked.role, _uses(settings, asked, region_id, account))
         aws_region = settings.regions[region_id].region
         domain = _SERVICE_DOMAINS.get(_partition(aws_region), "amazonaws.com")
-        keys = decrypting(known.get(region_id, _Known()).keys, aws_region, domain)
-        made.append(RegionPolicy(region_id, [*statements, *([keys] if keys is not None else [])]))
+        keys = [
+            decrypting(known.get(region_id, _Known()).keys, "dynamodb", aws_region, domain),
+            decrypting(
+                _config_key(settings, asked, region_id), "s3" if asked.config_object else "ssm", aws_region, domain
+            ),
+        ]
+        made.append(RegionPolicy(region_id, [*statements, *(each for each in keys if each is not None)]))
     roles = [settings.regions[each.name].role_arn for each in made]
     base = assuming(role for role in roles if role is not None)
     return Policies([*made, *([RegionPolicy("base", base)] if base else [])], notes)
@@ -129,7 +139,7 @@ def _uses(settings: Settings, asked: Asked, region_id: str, account: str) -> Ite
         yield from _of_rule(rule, region_id, arn, settings.group)
         yield from _of_sinks(rule, region_id, arn)
         if asked.function is not None and region_id in _regions_read(rule):
-            yield Use(Resource.LOGS, f"{_of(arn, 'logs')}log-group:/aws/lambda/{asked.function}:*")
+            yield from _of_function(asked, asked.function, arn)
         if region_id == rule.regions_used[0]:
             yield from _exports(asked.exports, _partition(aws_region))
     if any(region_id in rule.regions_written for rule in settings.rules):
@@ -145,6 +155,22 @@ def _uses(settings: Settings, asked: Asked, region_id: str, account: str) -> Ite
         yield Use(Resource.COORDINATION, f"{arn}{settings.coordination.table}")
         yield Use(Resource.CONFLICTS, f"{arn}{settings.conflict_table_name}")
         yield Use(Resource.CONFLICT_INDEXES, f"{arn}{settings.conflict_table_name}/index/*")
+
+
+def _of_function(asked: Asked, name: str, arn: str) -> Iterator[Use]:
+    yield Use(Resource.LOGS, f"{_of(arn, 'logs')}log-group:/aws/lambda/{name}:*")
+    place = asked.config_object
+    if place is not None:
+        kind = Resource.CONFIG_OBJECT_VERSION if place.version else Resource.CONFIG_OBJECT
+        yield Use(kind, f"arn:{arn.split(':')[1]}:s3:::{place.bucket}/{place.key}")
+    for parameter in asked.config_parameters:
+        named = parameter if parameter.startswith("arn:") else f"{_of(arn, 'ssm')}parameter/{parameter.lstrip('/')}"
+        yield Use(Resource.CONFIG_PARAMETER, ":".join(named.split(":")[:6]))  # a version or label is no part of it
+
+
+def _config_key(settings: Settings, asked: Asked, region_id: str) -> list[str]:
+    used = asked.config_key and any(region_id in _regions_read(rule) for rule in settings.rules)
+    return [asked.config_key] if used and asked.config_key else []
 
 
 def _of_rule(rule: RuleSettings, region_id: str, arn: str, group: str) -> Iterator[Use]:

@@ -59,8 +59,13 @@ def configuration_path(option: Path | None) -> Path:
 
 def load(path: Path) -> Settings:
     """Settings from a file, the secrets directory and the environment; `ConfigurationProblems` names what is wrong."""
-    document = _document(path)
-    sources = _sources(path)
+    return load_text(_content(path), str(path))
+
+
+def load_text(content: bytes, place: str) -> Settings:
+    """The same from what a file would hold; `place`: where it was found."""
+    document = _document(content, place)
+    sources = _sources(place)
     unknown = [key for key in document.content if key not in Settings.model_fields]
     if any(key.startswith("_") or key.lower() in Settings.model_fields for key in unknown):
         # The settings class takes `_names` for arguments of its own, and is not strict about capitals.
@@ -73,26 +78,29 @@ def load(path: Path) -> Settings:
         sentences = [_sentence(document, sources, problem) for problems in found for problem in problems]
         raise ConfigurationProblems(list(dict.fromkeys(sentences))) from None
     except SettingsError as error:
-        raise ConfigurationProblems([f"{path}: {error}."]) from None
+        raise ConfigurationProblems([f"{place}: {error}."]) from None
 
 
-def _document(path: Path) -> Document:
+def _content(path: Path) -> bytes:
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_bytes()
     except FileNotFoundError:
         raise ConfigurationProblems(
             [f"{path}: there is no such file; name the configuration with --config PATH or {PATH_VARIABLE}."]
         ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigurationProblems([f"{path}: is not UTF-8 text (byte {error.start}); save it as UTF-8."]) from None
     except OSError as error:
         raise ConfigurationProblems(
             [f"{path}: cannot be read ({error.strerror}); make it a file that this user may read."]
         ) from None
+
+
+def _document(content: bytes, place: str) -> Document:
     try:
-        return read_document(text)
+        return read_document(content.decode())
+    except UnicodeDecodeError as error:
+        raise ConfigurationProblems([f"{place}: is not UTF-8 text (byte {error.start}); save it as UTF-8."]) from None
     except NotADocument as error:
-        raise ConfigurationProblems([f"{path}{problem}" for problem in error.problems]) from None
+        raise ConfigurationProblems([f"{place}{problem}" for problem in error.problems]) from None
 
 
 # -- where a value came from -----------------------------------------------------------------------------------------
@@ -102,7 +110,7 @@ def _document(path: Path) -> Document:
 class _Sources:
     """What overrides the file: (name for readers, its values), strongest first."""
 
-    path: Path
+    place: str
     above: tuple[tuple[str, Mapping[str, Any]], ...]
 
     def origin(self, document: Document, problem: Problem) -> str:
@@ -111,7 +119,7 @@ class _Sources:
             if _holds(values, problem.location):
                 return name
         line = document.line(problem.location)
-        return f"{self.path}:{line}" if line else str(self.path)
+        return f"{self.place}:{line}" if line else self.place
 
 
 def _holds(values: object, location: Location) -> bool:
@@ -128,7 +136,7 @@ def _holds(values: object, location: Location) -> bool:
     return bool(location)
 
 
-def _sources(path: Path) -> _Sources:
+def _sources(place: str) -> _Sources:
     _refuse_unknown_variables()
     directory = secrets_directory()
     try:
@@ -142,7 +150,7 @@ def _sources(path: Path) -> _Sources:
     except SettingsError as error:
         raise ConfigurationProblems([_unreadable(error, f"the secrets directory {directory}")]) from None
     return _Sources(
-        path,
+        place,
         ((f"the environment ({ENV_PREFIX}...)", environment), (f"the secrets directory {directory}", secrets)),
     )
 

@@ -17,6 +17,9 @@ from threading import Thread
 from time import time
 
 WRITES = ("PutItem", "DeleteItem", "UpdateItem", "TransactWriteItems")
+PATH = ":path"
+"""Where what is called after a request finds its path, among its headers."""
+
 _KEPT = {"Authorization", "Content-Type", "X-Amz-Target", "X-Amz-Date"}
 
 
@@ -26,7 +29,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        operation = self.headers.get("X-Amz-Target", "").rpartition(".")[2] or "GetCallerIdentity"
+        self._pass(body, self.headers.get("X-Amz-Target", "").rpartition(".")[2] or "GetCallerIdentity")
+
+    def do_GET(self) -> None:
+        """As S3 is asked for an object, or for a list of them."""
+        self._pass(None, "ListBucket" if "list-type=" in self.path else "GetObject")
+
+    def _pass(self, body: bytes | None, operation: str) -> None:
         if self.server.before is not None:
             self.server.before(operation)
         if operation in self.server.denied:
@@ -40,7 +49,7 @@ class _Handler(BaseHTTPRequestHandler):
         except urllib.error.HTTPError as error:
             status, answered = error.code, error.read()
         if self.server.after is not None:
-            self.server.after(headers, body, answered)
+            self.server.after({**headers, PATH: self.path}, body or b"", answered)
         self._answer(status, answered)
 
     def _answer(self, status: int, body: bytes) -> None:
@@ -58,7 +67,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _refusal(operation: str) -> tuple[int, bytes]:
     """Status and body of a refusal, as DynamoDB and STS write it."""
     message = f"User: arn:aws:iam::000000000000:user/test is not authorized to perform: {operation}"
-    if operation == "GetCallerIdentity":
+    if operation in {"GetCallerIdentity", "GetObject", "ListBucket"}:
         error = f"<Error><Type>Sender</Type><Code>AccessDenied</Code><Message>{message}</Message></Error>"
         return 403, f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>".encode()
     text = {"__type": "com.amazon.coral.service#AccessDeniedException", "Message": message}

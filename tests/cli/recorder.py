@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qs
+from urllib.parse import parse_qs, unquote, urlsplit
 
-from tests.cli.proxy import serving
+from tests.cli.proxy import PATH, serving
 
 _IN_TRANSACTIONS = {
     "Put": "PutItem",
@@ -40,10 +40,13 @@ class Recorder:
 
     def take(self, headers: Mapping[str, str], sent: bytes, answered: bytes) -> None:
         operation = headers.get("X-Amz-Target", "").rpartition(".")[2] or _queried(sent)
-        if operation in _WITHOUT_PERMISSION:
+        if operation in _WITHOUT_PERMISSION and sent:
             return
-        scope = re.search(r"Credential=[^/]+/\d+/([a-z0-9-]+)/([a-z]+)/", headers.get("Authorization", ""))
+        scope = re.search(r"Credential=[^/]+/\d+/([a-z0-9-]+)/([a-z0-9]+)/", headers.get("Authorization", ""))
         assert scope is not None, operation
+        if scope[2] in _OTHERS:
+            self.asked.add(Asked(scope[1], *_OTHERS[scope[2]](headers[PATH], sent)))
+            return
         if scope[2] in _SINKS:
             self.asked.add(_of_sink(scope[1], scope[2], operation, sent))
             return
@@ -76,6 +79,31 @@ def _of_sink(region: str, service: str, operation: str, sent: bytes) -> Asked:
     return Asked(region, f"{service}:{_SINGLE.get(operation, operation)}", f"{_SINKS[service]}{ending or '*'}")
 
 
+def _of_objects(path: str, _: bytes) -> tuple[str, str]:
+    """S3 is asked by paths; one version of an object is another permission."""
+    parts = urlsplit(path)
+    query = parse_qs(parts.query)
+    name = unquote(parts.path).strip("/")
+    if "list-type" in query:
+        return "s3:ListBucket", name
+    return f"s3:GetObject{'Version' if 'versionId' in query else ''}", name
+
+
+def _of_parameters(_: str, sent: bytes) -> tuple[str, str]:
+    name = json.loads(sent)["Name"].split(":")[0]
+    return "ssm:GetParameter", f"parameter/{name.lstrip('/')}"
+
+
+def _of_roles(_: str, sent: bytes) -> tuple[str, str]:
+    request = parse_qs(sent.decode())
+    return f"sts:{request['Action'][0]}", request["RoleArn"][0].split(":", 5)[5]
+
+
+_OTHERS: Mapping[str, Callable[[str, bytes], tuple[str, str]]] = {
+    "s3": _of_objects,
+    "ssm": _of_parameters,
+    "sts": _of_roles,
+}
 _SINKS = {
     "sqs": "",
     "sns": "",

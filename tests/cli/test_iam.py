@@ -8,9 +8,10 @@ import json
 import re
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,13 @@ import hcl2
 import pytest
 from aiobotocore.session import AioSession
 
+from replicator.adapters.aws.clients import ClientTimes, open_place
+from replicator.adapters.export_sources import export_files
+from replicator.app.function_configuration import configuration
 from replicator.app.invocations import Process
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.servers import MiniStack
+from replicator.settings import Region
 from tests.cli.daemons import running, wait_until
 from tests.cli.recorder import Asked, Recorder, recording
 from tests.cli.test_parked import NO_ROOM
@@ -80,6 +85,7 @@ def texts(world: World, region: str, table: str) -> dict[str, str]:
 def granted(world: World, *role: str) -> set[Asked]:
     """Every pair of an action and a resource that the policies of a role allow, by AWS region."""
     given = world.run("iam", *role).json
+    given = {role[role.index("--region") + 1]: given} if "--region" in role else given
     return {
         Asked(REGIONS[region], action, resource.split(":", 5)[-1])
         for region, policy in given.items()
@@ -326,6 +332,10 @@ def _policy(document: Any) -> list[tuple[list[str], list[str]]]:
         (("--lambda", "--role", "setup"), 2, "a role of its own"),
         (("--function", "name"), 2, "Add --lambda"),
         (("--export", "bucket"), 2, "s3://BUCKET/PREFIX"),
+        (("--config-s3", "s3://a/b"), 2, "Add --lambda"),
+        (("--lambda", "--config-s3", "s3://a/b", "--config-ssm", "a"), 2, "Say --config-s3 or --config-ssm"),
+        (("--lambda", "--config-key", "arn:a"), 2, "Say --config-s3 or --config-ssm"),
+        (("--lambda", "--config-s3", "a/b"), 78, "'a/b' is no object of S3"),
         (("--offline", "--account", "111122223333", "--account", "eu=444455556666"), 0, "444455556666:table/orders"),
         (("--offline", "--account", "111122223333", "--export", "s3://b/p"), 0, "arn:aws:s3:::b/p/*"),
         (("--offline", "--account", "111122223333", "--lambda"), 0, "us-east-1:111122223333:log-group:/aws/lambda/"),
@@ -336,6 +346,113 @@ def test_what_a_policy_is_asked_for_is_judged_before_the_world_is(
 ) -> None:
     answer = World("http://127.0.0.1:1", "redis://127.0.0.1:1", "1", tmp_path).run("iam", *arguments)
     assert (answer.code, words in answer.said) == (code, True), answer.said
+
+
+def asks(recorder: Recorder, what: Coroutine[Any, Any, object]) -> set[Asked]:
+    """What a piece of the program asks for."""
+    recorder.asked.clear()
+    asyncio.run(what)
+    return set(recorder.asked)
+
+
+@pytest.fixture
+def bare(ministack: MiniStack, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
+    """A configuration without tables, and its account's credentials."""
+    world = World(ministack.endpoint_url, "", str(secrets.randbelow(9 * 10**11) + 10**11), tmp_path)
+    for region in world.config["regions"].values():
+        region["endpoint_url"] = recorder.url
+    world.config["caches"] = {}
+    world.config["rules"] = [{"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"]}]
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", world.account)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "none")
+    return world
+
+
+def offline(world: World) -> tuple[str, ...]:
+    return "--offline", "--account", world.account
+
+
+def test_a_function_is_granted_its_configuration_wherever_it_is(
+    bare: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"AWS_DEFAULT_REGION": "us-east-1", "AWS_ENDPOINT_URL": recorder.url}.items():
+        monkeypatch.setenv(name, value)
+    content, own = bare.path.read_text(), granted(bare, *offline(bare), "--lambda", "--region", "us")
+    bucket = f"configuration-{bare.account}"
+    version = asyncio.run(_store(bare, bucket, content))
+    for variable, option, place in (
+        ("REPLICATOR_CONFIG_S3", "--config-s3", f"s3://{bucket}/a/replicator.yaml"),
+        ("REPLICATOR_CONFIG_S3", "--config-s3", f"s3://{bucket}/a/replicator.yaml?versionId={version}"),
+        ("REPLICATOR_CONFIG_SSM", "--config-ssm", "/replicator/config:1,plain"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setenv(variable, place)
+            asked = asks(recorder, configuration())
+        assert asked == granted(bare, *offline(bare), "--lambda", "--region", "us", option, place) - own
+        assert asked
+
+
+async def _store(world: World, bucket: str, content: str) -> str:
+    """The configuration, as an object whose version is returned, and as a parameter in two parts."""
+    head, _, rules = content.partition("rules:")
+    async with _client(world, "s3") as s3:
+        await s3.create_bucket(Bucket=bucket)
+        await s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+        stored = await s3.put_object(Bucket=bucket, Key="a/replicator.yaml", Body=content.encode())
+    async with _client(world, "ssm") as ssm:
+        for name, part in (("/replicator/config", head), ("plain", f"rules:{rules}")):
+            await ssm.put_parameter(Name=name, Value=part, Type="SecureString")
+    return str(stored["VersionId"])
+
+
+def test_a_key_of_a_customer_is_granted_through_the_one_service_that_uses_it(bare: World) -> None:
+    """No program calls the key service: the database, and where the configuration is, do."""
+    key = f"arn:aws:kms:us-east-1:{bare.account}:key/0"
+    for option, place, service in (("--config-s3", "s3://a/b", "s3"), ("--config-ssm", "a", "ssm")):
+        given = bare.run("iam", *offline(bare), "--lambda", "--region", "us", option, place, "--config-key", key).json
+        (statement,) = (one for one in given["Statement"] if one["Action"] == ["kms:Decrypt"])
+        assert statement["Resource"] == [key]
+        assert statement["Condition"] == {"StringEquals": {"kms:ViaService": f"{service}.us-east-1.amazonaws.com"}}
+
+
+def test_readers_of_an_export_are_granted_what_they_ask_for(bare: World, recorder: Recorder) -> None:
+    bucket = f"exports-{bare.account}"
+
+    async def prepare() -> None:
+        async with _client(bare, "s3") as s3:
+            await s3.create_bucket(Bucket=bucket)
+            await s3.put_object(Bucket=bucket, Key="a/manifest", Body=b"{}")
+
+    async def read() -> None:
+        settings = Region.model_validate({"region": REGIONS["us"], "endpoint_url": recorder.url})
+        async with open_place("us", settings, ClientTimes(), connections=1) as place:
+            files, folder = export_files(f"s3://{bucket}/a", place)
+            for name in await files.names(folder):
+                assert await files.read(name) == b"{}"
+
+    asyncio.run(prepare())
+    for role in ("worker", "operator"):
+        more = granted(bare, *offline(bare), "--role", role, "--export", f"s3://{bucket}/a") - granted(
+            bare, *offline(bare), "--role", role
+        )
+        assert differences(more, asks(recorder, read())) == NONE
+
+
+def test_the_base_identity_is_granted_the_roles_that_it_assumes(bare: World, recorder: Recorder) -> None:
+    for name, region in bare.config["regions"].items():
+        region |= {"role_arn": f"arn:aws:iam::{bare.account}:role/there/{name}"}
+
+    async def assume() -> None:
+        for name, region in bare.config["regions"].items():
+            async with open_place(name, Region.model_validate(region), ClientTimes(), connections=1) as place:
+                await place.dynamodb.list_tables()
+
+    asked = {(one.action, one.resource) for one in asks(recorder, assume())} - {("dynamodb:ListTables", "*")}
+    given = bare.run("iam", *offline(bare)).json["base"]["Statement"]
+    assert {
+        (action, arn.split(":", 5)[5]) for each in given for action in each["Action"] for arn in each["Resource"]
+    } == asked
+    assert {resource for _, resource in asked} == {"role/there/us", "role/there/eu"}
 
 
 def test_a_worker_is_granted_what_it_asks_of_sinks_of_events(recorded: World, recorder: Recorder) -> None:
@@ -352,20 +469,21 @@ def test_a_worker_is_granted_what_it_asks_of_sinks_of_events(recorded: World, re
 
 async def _places_of_events(world: World) -> list[dict[str, Any]]:
     """One place of each service."""
-
-    def client(service: str) -> Any:
-        create: Any = AioSession().create_client
-        return create(
-            service,
-            region_name=REGIONS["us"],
-            endpoint_url=world.endpoint_url,
-            aws_access_key_id=world.account,
-            aws_secret_access_key="any",
-        )
-
-    consumers = aws_consumers(client)
+    consumers = aws_consumers(partial(_client, world))
     kinds = ("sqs", "sns", "eventbridge", "kinesis", "firehose")
     return [await consumers[kind].create(f"changes-{secrets.randbelow(10**6)}") for kind in kinds]
+
+
+def _client(world: World, service: str) -> Any:
+    """A client that is not recorded."""
+    create: Any = AioSession().create_client
+    return create(
+        service,
+        region_name=REGIONS["us"],
+        endpoint_url=world.endpoint_url,
+        aws_access_key_id=world.account,
+        aws_secret_access_key="any",
+    )
 
 
 def of_sinks(some: set[Asked]) -> set[Asked]:

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from replicator.adapters.aws.clients import Place
-from replicator.adapters.dynamodb.coordination import CoordinationTable, DynamoJobs, Pause, RuleRows, StoredGap
+from replicator.adapters.dynamodb.coordination import (
+    CoordinationTable,
+    DynamoJobs,
+    FunctionNotes,
+    Pause,
+    RuleRows,
+    StoredGap,
+)
+from replicator.domain.driving import Drivers, FunctionNote
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.jobs import Job, JobKind, JobState, Part
@@ -55,6 +63,7 @@ class Stored:
         self.table = CoordinationTable(world.client, table=world.table, group="test", region_id="us")
         self.rows = RuleRows(self.table)
         self.jobs = DynamoJobs(self.table)
+        self.notes = FunctionNotes(self.table)
 
     async def fill(self) -> None:
         world = self.world
@@ -68,6 +77,8 @@ class Stored:
         await world.rewind(await world.row(S2), {ORDERS_EU: END, BILLS_EU: HORIZON}, {BILLS_EU: Rewind(6.0, END)})
         for rule in (OLD, BILLS):
             await world.operations.pause(rule, now=FOUND, note=f"{rule} rests")
+            await world.operations.drive(rule, Drivers.LAMBDA)
+            await self.notes.note(rule, STREAM, 7, seen_at=FOUND)
         for gap in (GAP, replace(GAP, shard_id=S2), OTHER_GAP):
             await world.registry.record_gap(gap)
         assert await world.operations.acknowledge(GAP, now=FOUND, by="ada", note="compared")
@@ -91,6 +102,7 @@ def _texts(row: dict[str, Any]) -> Iterator[str]:
     """Whatever in a row may name a rule or a target."""
     yield from row
     yield row["sk"]["S"]
+    yield row["sk"]["S"].partition("|")[0]
     yield from (row.get(name, {}).get("S", "") for name in ("target", "rule"))
     yield from json.loads(row["document"]["S"])["targets"] if "document" in row else ()
     yield from row.get("drained_for", {}).get("SS", ())
@@ -113,7 +125,7 @@ async def stored(dynamo_place: Place) -> Stored:
 async def test_a_renamed_rule_keeps_everything_that_it_had(stored: Stored) -> None:
     world = stored.world
     started = await world.registry.starts(STREAM)
-    assert await stored.rows.rename(OLD, NEW) == 1 + 5 + 2 + 1 + 2 + 4
+    assert await stored.rows.rename(OLD, NEW) == 1 + 5 + 2 + 1 + 2 + 4 + 1
     assert await world.operations.pauses() == [Pause(BILLS, FOUND, "bills rests"), Pause(NEW, FOUND, "orders rests")]
     row = await world.row(S1)
     moved = {target_id.of_rule(NEW): Position(str(number)) for number, target_id in enumerate(TARGETS)}
@@ -133,6 +145,8 @@ async def test_a_renamed_rule_keeps_everything_that_it_had(stored: Stored) -> No
     assert {each.gap.gap_id for each in gaps} == {
         gap.gap_id for gap in (renamed, replace(renamed, shard_id=S2), OTHER_GAP)
     }
+    assert (await world.membership.driven())[NEW].by is Drivers.LAMBDA
+    assert await stored.notes.find(NEW, STREAM) == FunctionNote(FOUND, 7)
     assert await stored.rows.formerly() == {NEW: frozenset({OLD})}
     assert await world.registry.former_names(NEW) == {OLD}
     assert await stored.left(OLD) == []
@@ -199,7 +213,7 @@ async def test_a_rename_that_is_interrupted_is_finished_by_the_next_one(
 
 async def test_a_forgotten_rule_leaves_nothing_behind(stored: Stored) -> None:
     world = stored.world
-    assert await stored.rows.forget(OLD) == 5 + 2 + 1 + 2 + 1 + 4
+    assert await stored.rows.forget(OLD) == 5 + 2 + 1 + 2 + 1 + 4 + 1
     assert [job.job_id for job in await stored.jobs.jobs()] == ["b3"]
     assert (await stored.jobs.filled(), await stored.jobs.notes("r2")) == ({BILLS_EU: 9.0}, [])
     assert await world.operations.pauses() == [Pause(BILLS, FOUND, "bills rests")]

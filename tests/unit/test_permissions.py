@@ -46,9 +46,9 @@ def test_a_role_is_granted_nothing_on_what_it_has_no_need_of() -> None:
     assert all(NEEDS[kind] for kind in Resource)
 
 
-def test_keys_are_used_through_the_database_alone() -> None:
-    assert decrypting([], "us-east-1", "amazonaws.com") is None
-    statement = decrypting(["k2", "k1", "k2"], "us-east-1", "amazonaws.com")
+def test_keys_are_used_through_one_service_alone() -> None:
+    assert decrypting([], "dynamodb", "us-east-1", "amazonaws.com") is None
+    statement = decrypting(["k2", "k1", "k2"], "dynamodb", "us-east-1", "amazonaws.com")
     assert statement is not None
     assert policy_document([statement, *assuming([])])["Statement"] == [
         {

@@ -47,10 +47,19 @@ class FunctionNotes:
 
     async def forget(self, rule: RuleName) -> int:
         """Delete everything that was noted of a rule."""
-        deleted = 0
-        for row in await self._table.query(self._names.functions, f"{rule}|"):
-            deleted += await self._table.delete({name: row[name] for name in ("pk", "sk")})
-        return deleted
+        return await self.hand_over(rule, None)
+
+    async def hand_over(self, old: RuleName, new: RuleName | None) -> int:
+        """Add what was noted of a rule to what another name has, or forget it; returns how many rows changed."""
+        changed = 0
+        for row in await self._table.query(self._names.functions, f"{old}|"):
+            if new is not None:
+                place = self._reader.text(row, "sk").partition("|")[2]
+                moved = {name: row[name] for name in ("sv", _SEEN) if name in row}
+                change = Change(defaults=moved, merges={_HOURS: row.get(_HOURS, {}).get("SS", [])})
+                await self._table.update(key(self._names.functions, f"{new}|{place}"), change)
+            changed += await self._table.delete({name: row[name] for name in ("pk", "sk")})
+        return changed
 
     def _key(self, rule: RuleName, stream: StreamRef) -> Mapping[str, Value]:
         return key(self._names.functions, f"{rule}|{stream.region}|{stream.arn}")

@@ -1,9 +1,10 @@
 """Everything that is stored under a rule's name: handed to another name, or forgotten.
 
-That is its pause, its positions, rewinds and starts on every stream, which streams it is through with, its gaps with
-their acknowledgements, its jobs with what they filled, and which tables it has written. Invariant: no row is
-overwritten that changed since it was read, a shard is taken from the owner that it had, and what was interrupted can
-be repeated. The pause goes first, so that a rule that rests is at no moment one that does not.
+That is its pause and what drives it, its positions, rewinds and starts on every stream, which streams it is through
+with, what functions noted of them, its gaps with their acknowledgements, its jobs with what they filled, and which
+tables it has written. Invariant: no row is overwritten that changed since it was read, a shard is taken from the owner
+that it had, and what was interrupted can be repeated. The pause goes first, so that a rule that rests is at no moment
+one that does not.
 """
 
 from __future__ import annotations
@@ -73,6 +74,7 @@ class RuleRows:
             changed += await self._rename_drained(stream, old, new)
         changed += await self._rename_gaps(old, new)
         changed += await self._rename_regions(old, new)
+        changed += await FunctionNotes(self._table).hand_over(old, new)
         changed += await jobs.hand_over(old, new)
         changed += await KnownTables(self._table).hand_over(old, new)
         if changed:
