@@ -9,9 +9,17 @@ import typer
 Mode = Literal["ordered", "versioned", "active-active"]
 Source = Literal["streams", "kinesis"]
 Engine = Literal["pods", "lambda"]
+CacheVerb = Literal["invalidate", "refresh"]
 _RATES: dict[Mode, float] = {"ordered": 150, "versioned": 60, "active-active": 40}
 """What two cores sustain, servers included."""
 
+_SECONDS = 20.0
+_CHAOS_SECONDS = 65.0
+"""Failures and quiet times between them, and the horizon of a minute."""
+
+_CACHE_RATE = 60.0
+_READERS = 20
+_MOST_READERS = 200
 _MOST_SHARDS = 256
 _MOST_WORKERS = 16
 _SHARING_WORKERS = 2
@@ -19,7 +27,10 @@ _SHARING_WORKERS = 2
 
 
 def demo(  # noqa: PLR0913, PLR0917 - the options of a command
-    duration: Annotated[float, typer.Option(min=1, max=86_400, help="Seconds of traffic.")] = 20,
+    duration: Annotated[
+        float | None,
+        typer.Option(min=1, max=86_400, help="Seconds of traffic.", show_default="20, 65 with --chaos"),
+    ] = None,
     rate: Annotated[
         float | None,
         typer.Option(
@@ -66,6 +77,25 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     reshard: Annotated[
         bool, typer.Option("--reshard", help="Let shards split, merge and roll, about one change a second.")
     ] = False,
+    cache: Annotated[
+        CacheVerb | None,
+        typer.Option(help="Show how stale readers of a few busy keys are, with this action for both caches."),
+    ] = None,
+    readers: Annotated[
+        int | None,
+        typer.Option(min=2, max=_MOST_READERS, help="Readers of the caches, by the reader library.", show_default="20"),
+    ] = None,
+    readers_plain: Annotated[
+        bool, typer.Option("--readers-plain", help="Let them read by plain look-aside instead: entries stay stale.")
+    ] = False,
+    chaos: Annotated[
+        bool,
+        typer.Option(
+            "--chaos",
+            help="Kill a cache twice, which comes back empty and then old, kill the daemon, and let a Sentinel promote"
+            " a replica that lags.",
+        ),
+    ] = False,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave everything running after the verdict, until Ctrl-C.")
     ] = False,
@@ -78,7 +108,9 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     With --shards or --reshard, the streams come from the stream laboratory, which counts whether a record was skipped
     or a shard was read before its parent's end; either makes the exit code 1. With --events, consumers of a FIFO queue,
     a Redis stream and a signed webhook must see every change of every item in order, though the webhook refuses
-    everything for a while.
+    everything for a while. With --cache, every read is compared with what the table beside the cache had shown when it
+    began: the report says how many were stale by more than a second, 5 s and a minute, as nines, and which entries stay
+    stale for good.
 
     Needs the extra `demo`: pip install 'replicator[demo]'.
     Exit code 1 when anything differs or too little was compared.
@@ -100,9 +132,13 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         raise typer.BadParameter("lambda goes with mode ordered and one shard", param_hint="--engine")
     if fan_out and source != "kinesis":
         raise typer.BadParameter("goes with --source kinesis", param_hint="--fan-out")
+    if cache is None and (readers or readers_plain or chaos):
+        cache = "refresh"
+    if cache and (mode != "ordered" or many or bootstrap or events or engine == "lambda" or (workers or 1) > 1):
+        raise typer.BadParameter("goes with mode ordered, one shard and one worker", param_hint="--cache")
     options = DemoOptions(
-        duration=duration,
-        rate=rate or _RATES[mode],
+        duration=duration or (_CHAOS_SECONDS if chaos else _SECONDS),
+        rate=rate or (_CACHE_RATE if cache else _RATES[mode]),
         keep=keep,
         json=json,
         mode=mode,
@@ -115,5 +151,9 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         workers=workers or (_SHARING_WORKERS if many or bootstrap else 1),
         bootstrap=bootstrap,
         events=events,
+        cache=cache,
+        readers=readers or _READERS,
+        plain=readers_plain,
+        chaos=chaos,
     )
     raise typer.Exit(asyncio.run(run(options)))

@@ -18,7 +18,9 @@ from pathlib import Path
 
 import msgspec
 
-from replicator.demo.layout import layout_of
+from replicator.demo.cache_servers import cache_servers
+from replicator.demo.caches.run import CacheRun
+from replicator.demo.layout import cached, layout_of
 from replicator.demo.mesh.run import MeshRun
 from replicator.demo.ordered import OrderedRun
 from replicator.demo.reader import CacheReader, cache_readers
@@ -49,14 +51,10 @@ async def _demo(options: DemoOptions, view: View, directory: Path, interruption:
     started = time.monotonic()
     versions = ", ".join(f"{package} {version}" for package, version in REQUIRED.items())
     view.say(f"starting {versions}")
-    kinesis = options.source == "kinesis"
-    layout = layout_of(options.mode, options.regions, kinesis=kinesis, fan_out=options.fan_out)
-    async with (
-        open_world(directory, layout, shards=options.shards, workers=options.workers, events=options.events) as world,
-        _readers(world) as readers,
-    ):
+    async with _world(options, directory) as world, _readers(world) as readers:
         _say_where(view, world)
-        run = (OrderedRun if options.mode == "ordered" else MeshRun).of(options, view, world, readers)
+        kind = CacheRun if options.cache else OrderedRun if options.mode == "ordered" else MeshRun
+        run = kind.of(options, view, world, readers)
         report = await run.to_verdict(started)
         for line in report.lines():
             view.console.print(line, soft_wrap=True, markup=False)
@@ -78,6 +76,21 @@ def _say_where(view: View, world: World) -> None:
 
 
 # -- lifetimes -----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def _world(options: DemoOptions, directory: Path) -> AsyncIterator[World]:
+    if options.cache:
+        with cache_servers(directory) as servers:
+            async with open_world(directory, cached(options.cache), cache_servers=servers) as world:
+                yield world
+        return
+    kinesis = options.source == "kinesis"
+    layout = layout_of(options.mode, options.regions, kinesis=kinesis, fan_out=options.fan_out)
+    async with open_world(
+        directory, layout, shards=options.shards, workers=options.workers, events=options.events
+    ) as world:
+        yield world
 
 
 @asynccontextmanager

@@ -63,8 +63,13 @@ class KeyState(DemoKey):
 
     item: Typed | None = None
     counter: int = 0
-    deleted: bool = False
-    """Whether it was ever deleted: it must never come back by itself."""
+    deletes: list[int] = field(default_factory=list)
+    """The numbers of the writes that deleted it, also of one that is under way."""
+
+    @property
+    def deleted(self) -> bool:
+        """Whether it was ever deleted: it must never come back by itself."""
+        return bool(self.deletes)
 
 
 Key_co = TypeVar("Key_co", bound=DemoKey, covariant=True)
@@ -90,6 +95,12 @@ class Keyspace(Generic[Key_co]):
 def keyspace(random: Random) -> Keyspace[KeyState]:
     """The keys of mode `ordered`."""
     return popularised([KeyState(table, key) for table, key in table_keys(ORDERED)], random)
+
+
+def hot_keyspace(table: DemoTable, count: int, random: Random) -> Keyspace[KeyState]:
+    """A few keys of the orders, which are read and written all the time."""
+    keys = [KeyState(each, key) for each, key in table_keys(ORDERED, count) if each.rule == table.rule]
+    return popularised([KeyState(table, state.key) for state in keys], random)
 
 
 def table_keys(layout: Layout, order_keys: int = ORDER_KEYS) -> Iterator[tuple[DemoTable, Typed]]:

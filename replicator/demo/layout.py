@@ -117,6 +117,15 @@ def ordered() -> Layout:
     return Layout("ordered", regions, _tables(regions, "ap", caches))
 
 
+def cached(action: str) -> Layout:
+    """The orders of mode `ordered` alone, with the same action for both caches."""
+    whole = ordered()
+    orders = whole.tables[0]
+    return replace(
+        whole, tables=(replace(orders, caches=tuple(replace(cache, action=action) for cache in orders.caches)),)
+    )
+
+
 def mesh(mode: str, count: int) -> Layout:
     """Users and a cache in every one of `count` regions."""
     regions = dict(list(REGIONS.items())[:count])

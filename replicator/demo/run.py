@@ -67,6 +67,15 @@ class DemoOptions:
     events: bool = False
     """Mode ordered: every change goes to consumers as an event, too."""
 
+    cache: str | None = None
+    """Mode ordered: readers on a hot set, with this action for the caches; the options below are about them."""
+
+    readers: int = 20
+    plain: bool = False
+    """Readers by plain look-aside, not by the library."""
+
+    chaos: bool = False
+
 
 @dataclass(slots=True)
 class Interruption:

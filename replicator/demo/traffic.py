@@ -52,6 +52,8 @@ class Writers:
     seconds: float = 0.0
     """How long they took."""
 
+    writers: int = WRITERS
+
     @property
     def writes(self) -> int:
         """Acknowledged writes, without the seed."""
@@ -77,7 +79,7 @@ class Writers:
             await self.write(self._choose())
             return 1
 
-        self.seconds = await on_schedule(rate, duration, WRITERS, one)
+        self.seconds += await on_schedule(rate, duration, self.writers, one)
 
     def _choose(self) -> KeyState:
         if self.random.random() < _POPULAR:
@@ -105,8 +107,9 @@ class Writers:
             return "re-creates" if state.deleted else "creates"
         chance = self.random.random()
         if chance < _DELETES:
+            state.deletes.append(counter)
             await region.delete(table, state.key)
-            state.item, state.deleted = None, True
+            state.item = None
             return "deletes"
         if chance < _DELETES + _REPLACES:
             item = new_item(state, counter, self.random)

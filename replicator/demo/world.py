@@ -17,6 +17,7 @@ from typing import Any, Final, NoReturn
 import aiohttp
 import yaml
 
+from replicator.demo.cache_servers import CacheServers
 from replicator.demo.dynamodb import LocalRegion, local_regions
 from replicator.demo.events import EventConsumers, event_consumers
 from replicator.demo.layout import ORDERED, SOURCE, DemoTable, Layout
@@ -45,6 +46,9 @@ _START_ATTEMPTS = 3
 _POLL_SECONDS = 0.05
 _LAB_POLL_SECONDS = 0.05
 _OK = 200
+_SOON_MISSED: Final = {"lease": "5s", "heartbeat": "1500ms"}
+"""A worker that is killed is missed sooner than by default."""
+
 _DISORDER: Final[dict[str, Any]] = {"kinesis_duplicates": 0.1, "kinesis_disorder": 2.0}
 """What Kinesis does to changes: a tenth of them come twice, and each up to two seconds late."""
 
@@ -134,6 +138,12 @@ class Daemon:
             return EXIT_DRAIN_TIMED_OUT
         return self.child.process.wait()
 
+    def kill(self) -> None:
+        """End it without notice."""
+        assert self.child is not None
+        self.child.process.kill()
+        self.child.process.wait()
+
     def stop(self) -> None:
         """End it now, if it runs."""
         if self.child is not None and self.child.alive:
@@ -183,6 +193,9 @@ class World:
 
     shards: int = 1
     """Of every stream at the start."""
+
+    cache_servers: CacheServers | None = None
+    """Of caches that may fail."""
 
     @property
     def tables(self) -> tuple[DemoTable, ...]:
@@ -242,6 +255,10 @@ class World:
             self.daemon.admin_port = free_ports(self.daemon.workers)
             self.write_config()
 
+    def cache_url(self, name: str) -> str:
+        """Where the daemon finds a cache."""
+        return self.caches[name].url if self.cache_servers is None else self.cache_servers.urls[name]
+
     def write_config(self) -> None:
         """Write the configuration that the daemon reads."""
         self.daemon.config.write_text(yaml.safe_dump(self.configuration(), sort_keys=False))
@@ -251,12 +268,16 @@ class World:
         return {
             "group": GROUP,
             "regions": {name: self._region(name, region) for name, region in self.layout.regions.items()},
-            "coordination": {"region": SOURCE, "table": "replicator-coordination"},
+            "coordination": {
+                "region": SOURCE,
+                "table": "replicator-coordination",
+                **({} if self.cache_servers is None else _SOON_MISSED),
+            },
             "admin": {"host": LOOPBACK, "port": self.daemon.admin_port},
             "log": {"format": "json"},
             "drain": f"{DRAIN_SECONDS:.0f}s",
             "caches": {
-                cache.name: {"region": cache.region, "url": self.caches[cache.name].url}
+                cache.name: {"region": cache.region, "url": self.cache_url(cache.name)}
                 for _, cache in self.layout.used_caches()
             },
             "rules": self._rules(),
@@ -278,19 +299,28 @@ class World:
 
 
 @asynccontextmanager
-async def open_world(
-    directory: Path, layout: Layout = ORDERED, *, shards: int | None = None, workers: int = 1, events: bool = False
+async def open_world(  # noqa: PLR0913 - what a demonstration may ask for
+    directory: Path,
+    layout: Layout = ORDERED,
+    *,
+    shards: int | None = None,
+    workers: int = 1,
+    events: bool = False,
+    cache_servers: CacheServers | None = None,
 ) -> AsyncIterator[World]:
     """Start the servers; everything ends with the block. Logs and the configuration are written to `directory`.
 
-    With `shards`, every stream begins with so many, in the stream laboratory.
+    With `shards`, every stream begins with so many, in the stream laboratory. `cache_servers` run already.
     """
     with ExitStack() as stack:
         ministack = stack.enter_context(MiniStack.start(directory))
-        caches = {
-            cache.name: stack.enter_context(Valkey.start(directory, name=cache.name))
-            for _, cache in layout.used_caches()
-        }
+        if cache_servers is None:
+            caches = {
+                cache.name: stack.enter_context(Valkey.start(directory, name=cache.name))
+                for _, cache in layout.used_caches()
+            }
+        else:
+            caches = cache_servers.first
         lab = None
         if shards is not None:
             disorder = _DISORDER if layout.kinesis else {}
@@ -305,7 +335,19 @@ async def open_world(
             event_consumers(layout) if events else nullcontext() as consumers,
         ):
             session = next(iter(regions.values())).session
-            world = World(directory, ministack, caches, regions, daemon, session, layout, lab, consumers, shards or 1)
+            world = World(
+                directory,
+                ministack,
+                caches,
+                regions,
+                daemon,
+                session,
+                layout,
+                lab,
+                consumers,
+                shards or 1,
+                cache_servers,
+            )
             world.write_config()
             yield world
 

@@ -100,6 +100,21 @@ def test_a_short_run_ends_identical_with_enough_compared(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
+def test_no_entry_stays_stale_behind_restarts_a_kill_and_a_failover(tmp_path: Path) -> None:
+    arguments = ("--cache", "refresh", "--readers", "6", "--chaos", "--duration", "8", "--json")
+    with demo_process(tmp_path, *arguments) as process:
+        code, report, progress = result(process)
+    assert code == 0, progress
+    assert report["verdict"] == "never stale for good"
+    assert report["permanently_stale"] == 0
+    assert [failure["as_meant"] for failure in report["failures"]] == [True] * 4
+    for cache in report["caches"].values():
+        assert cache["reads"]["hit"] > 0
+        assert cache["reads"]["down"] > 0
+        assert set(cache["horizons_s"]) == {"1", "5"}
+
+
+@pytest.mark.slow
 def test_a_replica_that_somebody_else_wrote_to_ends_with_exit_code_1(tmp_path: Path) -> None:
     with demo_process(tmp_path, "--duration", "2", "--rate", "50", "--json") as process:
         asyncio.run(write_to_a_replica(endpoint(process)))

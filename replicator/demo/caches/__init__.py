@@ -1,0 +1,1 @@
+"""The demonstration of caches that are never stale for good: readers on a hot set, failures, and what readers saw."""
