@@ -28,12 +28,15 @@ from replicator.engine.copying.applied import Margins
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.copying.region import CopyRegion
 from replicator.engine.copying.runner import JobPorts, JobWorld
+from replicator.engine.mapped_tables import MappedLookups, MappedScan, as_mapped
 from replicator.engine.membership.session import SHARE_OF_LEASE
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Fallback, Place
     from replicator.app.wiring import Assembly
     from replicator.ports.clock import Clock
+    from replicator.ports.copying import Scan
+    from replicator.ports.lookups import Lookups
     from replicator.settings import Settings
 
 _MORE_CONNECTIONS = 16
@@ -143,6 +146,7 @@ def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once
     page_items: Callable[[], int | None],
 ) -> CopyRegion:
     region_id, table = where
+    keys = next((target.keys for target in rule.targets if (target.region, target.table) == where), None)
     written = DynamoRegion(
         place.items,
         region_id=region_id,
@@ -153,13 +157,17 @@ def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once
         stamp_attribute=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
         metered=True,
     )
+    scan: Scan = DynamoScan(place.items, place.dynamodb, region_id=region_id, table=table)
+    lookups: Lookups = DynamoLookups(place.items, region_id=region_id, table=table)
+    if keys is not None:
+        scan, lookups = MappedScan(scan, keys), MappedLookups(lookups, keys)
     pace = Pace(settings.apply.concurrency, clock.monotonic())
     return CopyRegion(
         region_id,
         table,
-        PacedRegion(written, pace, clock, writes),
-        DynamoScan(place.items, place.dynamodb, region_id=region_id, table=table),
-        DynamoLookups(place.items, region_id=region_id, table=table),
+        PacedRegion(as_mapped(written, keys), pace, clock, writes),
+        scan,
+        lookups,
         reads,
         writes,
         settings.apply.backoff_max.total_seconds(),

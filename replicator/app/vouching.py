@@ -225,8 +225,9 @@ async def _claim(premises: Premises, rule: Rule, target: Target, stream: StreamR
     if target.table is None:
         return
     client, side_table = premises.places[target.region].dynamodb, premises.settings.side_table_name
-    mode = ModeClaim(rule.name, target.region, target.table, rule.mode)
+    mode = ModeClaim(rule.name, target.region, target.table, rule.mode, target.keys)
     await note_mode(client, side_table=side_table, claim=mode)
     if rule.mesh is None:
-        epoch = EpochClaim(rule.name, target.region, target.table, rule.epoch, rule.source_name, stream.generation)
+        written, generation = rule.source_name, stream.generation
+        epoch = EpochClaim(rule.name, target.region, target.table, rule.epoch, written, generation, target.keys)
         await note_epoch(client, side_table=side_table, claim=epoch)

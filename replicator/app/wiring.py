@@ -48,6 +48,7 @@ from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.applying.partner import Partner
 from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.limits import Limits
+from replicator.engine.mapped_tables import as_mapped
 from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.reading.memory_budget import ByteBudget
@@ -324,7 +325,7 @@ class Assembly:
         pace = Pace(self._settings.apply.concurrency, self._clock.monotonic())
         bucket = None if budget is None else budget.bucket
         self._observer.paces(PacedTable(rule.name, target.region, target.table, pace, bucket))
-        return PacedRegion(region, pace, self._clock, budget)
+        return PacedRegion(as_mapped(region, target.keys), pace, self._clock, budget)
 
 
 def _are_same(before: Mapping[TargetId, TargetPorts], now: Mapping[TargetId, TargetPorts]) -> bool:

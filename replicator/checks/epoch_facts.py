@@ -13,6 +13,7 @@ from replicator.checks.facts import Fact, failed, ok
 from replicator.domain.errors import ReplicatorError
 from replicator.settings import OrderedRule
 from replicator.settings.compiled_rules import rule_per_source
+from replicator.settings.cross_checks import written_under
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -32,8 +33,8 @@ async def _of_rule(settings: Settings, places: Mapping[str, Place], rule: Ordere
         (seen,) = rule_per_source(settings, rule)
         stream = await stream_of(places[rule.source], seen.stream).current(seen.table)
         claims = [
-            EpochClaim(rule.name, region, table, rule.epoch, seen.source_name, stream.generation)
-            for region, table in rule.replica_tables
+            EpochClaim(rule.name, region, table, rule.epoch, seen.source_name, stream.generation, keys)
+            for (region, table), keys in written_under(rule)
         ]
         return [await _fact(places[claim.region_id], settings.side_table_name, claim) for claim in claims]
     except ReplicatorError:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from replicator.adapters.dynamodb.table_claims import ModeClaim, standing_mode
 from replicator.checks.facts import Fact, failed, ok
 from replicator.domain.errors import ReplicatorError
+from replicator.settings.cross_checks import written_under
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 async def mode_facts(settings: Settings, places: Mapping[str, Place]) -> list[Fact]:
     """One fact per table that a rule writes; none where a side table does not answer, which other facts report."""
     claims = [
-        ModeClaim(rule.name, region, table, rule.mode)
+        ModeClaim(rule.name, region, table, rule.mode, keys)
         for rule in settings.rules
-        for region, table in rule.replica_tables
+        for (region, table), keys in written_under(rule)
     ]
     found = await asyncio.gather(*(_fact(places[claim.region_id], settings.side_table_name, claim) for claim in claims))
     return [fact for fact in found if fact is not None]

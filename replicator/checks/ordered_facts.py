@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.checks.comparison import World, find, index_fact, is_same_table, table_at
@@ -12,8 +14,10 @@ from replicator.checks.filter_facts import type_fact
 from replicator.checks.world import RegionWorld
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.key_templates import KeyTemplate
+from replicator.settings.cross_checks import key_problems
 
 if TYPE_CHECKING:
+    from replicator.domain.key_mapping import KeyMapping
     from replicator.settings import OrderedRule
 
 _EVENTS = 3
@@ -32,9 +36,12 @@ def ordered_facts(world: World, rule: OrderedRule, index: int, *, thorough: bool
         if source is None or replica is None:
             continue
         yield from _distinct(rule, source, replica, subject, f"rules[{index}].replicas[{n}]")
-        yield _same_keys(rule, source, replica, subject, region)
         yield from _transformed(rule, n, source, subject, f"rules[{index}].replicas[{n}].transform")
-        yield index_fact(replica, region, {f"the source {rule.table_name} in {rule.source}": source})
+        transform = rule.replicas[n].transform
+        mapping = None if transform is None else transform.mapping
+        yield _same_keys(rule, source, replica, subject, mapping)
+        there = as_mapped(source, mapping)
+        yield index_fact(replica, region, {f"the source {rule.table_name} in {rule.source}": there})
         yield _data(rule, source, replica, subject)
         if thorough:
             yield from _expiry(rule, world[region], name, subject)
@@ -58,9 +65,12 @@ def _cache_keys(rule: OrderedRule, source: Table, index: int) -> Iterator[Fact]:
     """Whether every refreshed entry belongs to one item alone, since only versions of one item compare."""
     subject, name = f"rule {rule.name}", "cache keys"
     refreshed = [(n, action) for n, action in enumerate(rule.cache) if action.action == "refresh"]
+    # The file says which cache is beside a table whose keys are mapped, and was judged by those.
+    mapped = [replica.transform.key for replica in rule.replicas if replica.transform and replica.transform.key]
     for n, action in refreshed:
-        lacking = KeyTemplate(action.key).lacks(key for key, _ in source.keys)
-        if lacking:
+        template = KeyTemplate(action.key)
+        lacking = template.lacks(key for key, _ in source.keys)
+        if lacking and all(template.lacks(keys) for keys in mapped):
             yield wrong(
                 subject,
                 name,
@@ -75,9 +85,12 @@ def _cache_keys(rule: OrderedRule, source: Table, index: int) -> Iterator[Fact]:
 
 
 def _transformed(rule: OrderedRule, n: int, source: Table, subject: str, path: str) -> Iterator[Fact]:
-    """Whether a transform leaves the key alone; a changed one would make two items of one, or lose one."""
+    """Whether a transform leaves the key alone, or makes one of it that no two items have, nor none."""
     transform = rule.replicas[n].transform
     if transform is None:
+        return
+    if transform.mapping is not None:
+        yield _mapped(rule, transform.mapping, source, subject, f"{path}.key")
         return
     touched = [name for name, _ in source.keys if name in transform.touched]
     if touched:
@@ -92,6 +105,28 @@ def _transformed(rule: OrderedRule, n: int, source: Table, subject: str, path: s
         yield ok(subject, "transform", "it leaves the key alone.")
 
 
+def _mapped(rule: OrderedRule, mapping: KeyMapping, source: Table, subject: str, path: str) -> Fact:
+    keys, where = dict(source.keys), f"{rule.table_name} in {rule.source} ({shown(source.keys)})"
+    for said in key_problems(mapping, keys):
+        return wrong(
+            subject, "transform", f"{path} {said} of {where}.", "Let it hold every attribute of that key, and no other."
+        )
+    for name, kind in mapping.mistyped(keys):
+        return wrong(
+            subject, "transform", f"{path} takes {name} for another type than {where} has.", f"Write {{{name}:{kind}}}."
+        )
+    made = ", ".join(f"{name} of {value}" for name, value in json.loads(mapping.text).items())
+    return ok(subject, "transform", f"the key is made of the source's, each for one item alone: {made}.")
+
+
+def as_mapped(source: Table, mapping: KeyMapping | None) -> Table:
+    """A source as a replica is to look whose keys are made from the source's."""
+    if mapping is None:
+        return source
+    keys = tuple(mapping.kinds(dict(source.keys)))
+    return replace(source, keys=keys, types={**source.types, **dict(keys)})
+
+
 def _distinct(rule: OrderedRule, source: Table, replica: Table, subject: str, path: str) -> Iterator[Fact]:
     if is_same_table(source, replica):
         yield wrong(
@@ -102,15 +137,17 @@ def _distinct(rule: OrderedRule, source: Table, replica: Table, subject: str, pa
         )
 
 
-def _same_keys(rule: OrderedRule, source: Table, replica: Table, subject: str, region: str) -> Fact:
-    if replica.keys == source.keys:
+def _same_keys(rule: OrderedRule, source: Table, replica: Table, subject: str, mapping: KeyMapping | None) -> Fact:
+    wanted = as_mapped(source, mapping).keys
+    if replica.keys == wanted:
         return ok(subject, "key schema", f"{shown(replica.keys)}.")
+    made = "" if mapping is None else f", of which transform.key makes {shown(wanted)}"
     return wrong(
         subject,
         "key schema",
-        f"Table {replica.name} in {region} has the key {shown(replica.keys)}, but its source {rule.table_name} in"
-        f" {rule.source} has {shown(source.keys)}.",
-        f"Create the replica of rule {rule.name} anew with the source's key; a key schema cannot be changed.",
+        f"T{subject[1:]} has the key {shown(replica.keys)}, but its source {rule.table_name} in {rule.source} has"
+        f" {shown(source.keys)}{made}.",
+        f"Create the replica of rule {rule.name} anew with the key {shown(wanted)}; a key schema cannot be changed.",
     )
 
 

@@ -68,7 +68,7 @@ def _show(found: Plan, *, values: bool, needed: bool) -> None:
         counts = Counter(each.fate for each in sample.effects)
         said = ", ".join(f"{count} {fate}" for fate, count in sorted(counts.items()))
         sys.stdout.write(f"\n{sample.target}: of {len(sample.effects)} items {said}.\n")
-        rows = [[each.key.shown, each.fate, " ".join(each.attributes) or each.why] for each in sample.effects]
+        rows = [[_key(each), each.fate, " ".join(each.attributes) or each.why] for each in sample.effects]
         if values:
             rows = [[*row, _value(each)] for row, each in zip(rows, sample.effects, strict=True)]
         print_rows(("key", "becomes", "attributes", *(["item"] if values else [])), rows)
@@ -80,6 +80,10 @@ def _units(estimate: Estimate | None) -> tuple[str, str]:
     if estimate is None:
         return "", ""
     return f"{estimate.read_units}", f"{'about' if estimate.sampled else 'at most'} {estimate.write_units}"
+
+
+def _key(effect: Effect) -> str:
+    return effect.key.shown if effect.there is None else f"{effect.key.shown} -> {effect.there.shown}"
 
 
 def _value(effect: Effect) -> str:
@@ -127,6 +131,7 @@ def _taken(estimate: Estimate | None) -> dict[str, Any]:
 def _shown(effect: Effect, *, values: bool) -> dict[str, Any]:
     shown: dict[str, Any] = {
         "key": msgspec.json.decode(effect.key.wire),
+        "there": None if effect.there is None else msgspec.json.decode(effect.there.wire),
         "becomes": effect.fate.value,
         "attributes": list(effect.attributes),
         "units": effect.units,

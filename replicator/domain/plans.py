@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from replicator.domain.copying.contents import is_same, wanted
 from replicator.domain.errors import PoisonRecord
@@ -18,9 +18,11 @@ from replicator.domain.modes.ordered import InsertGuard
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetKind
-from replicator.domain.transforms import Transform
+from replicator.domain.transforms import Transform, held_under
 
 _UNIT = 1024
+_KEY = "key"
+"""The aspect that says how keys at a target are made."""
 
 
 class Needs(enum.StrEnum):
@@ -146,8 +148,16 @@ def _moved(earlier: View, view: View) -> Step:
 def _reshaped(earlier: View, view: View) -> Iterator[Step]:
     names = {**earlier.aspects, **view.aspects}
     changed = [name for name in names if earlier.aspects.get(name) != view.aspects.get(name)]
-    if changed:
+    if _KEY in changed:
+        why = "Its keys are made in another way, and items under the former ones stay there: name another table."
+        yield rekeyed(view, why)
+    elif changed:
         yield reshaped(view, ", ".join(changed))
+
+
+def rekeyed(view: View, why: str) -> Step:
+    """A replica whose keys are made in another way than those that are there."""
+    return Step(view.rule, view.target, Needs.REBUILD, why)
 
 
 def reshaped(view: View, what: str) -> Step:
@@ -175,6 +185,7 @@ class Effect:
     """What a configuration makes of one item of the source, beside what the target holds.
 
     `attributes`: `+name` comes, `-name` goes, `~name` gets another value. `units`: write units that this takes.
+    `there`: its key at the target, where that is another one.
     """
 
     key: ItemKey
@@ -183,10 +194,17 @@ class Effect:
     units: int = 0
     wanted: Image | None = None
     why: str = ""
+    there: ItemKey | None = None
 
 
 def effect(rule: Rule, transform: Transform | None, key: ItemKey, source: Image, held: Image | None) -> Effect:
     """What becomes of one item of a target of mode `ordered`."""
+    found = _effect(rule, transform, key, source, held)
+    there = held_under(transform, key)
+    return found if there == key else replace(found, there=there)
+
+
+def _effect(rule: Rule, transform: Transform | None, key: ItemKey, source: Image, held: Image | None) -> Effect:
     try:
         image = wanted(rule, source, key, transform)
     except PoisonRecord as error:

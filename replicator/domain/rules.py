@@ -13,6 +13,7 @@ from zlib import crc32
 from replicator.domain.cache_keys import CacheRule
 from replicator.domain.filters import Filter
 from replicator.domain.identifiers import RegionId, RuleName, TableName
+from replicator.domain.key_mapping import KeyMapping
 from replicator.domain.modes.active_active.mesh import ActivePolicy
 from replicator.domain.modes.ordered import OrderedPolicy
 from replicator.domain.modes.versioned.ranks import VersionAttribute
@@ -60,6 +61,11 @@ class Target:
     def kind(self) -> TargetKind:
         """What it is."""
         return self.target_id.kind
+
+    @property
+    def keys(self) -> KeyMapping | None:
+        """How keys there are made from the source's; None: they are the source's."""
+        return None if self.transform is None else self.transform.key
 
     @property
     def label(self) -> str:

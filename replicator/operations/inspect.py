@@ -16,6 +16,7 @@ from replicator.domain.errors import PoisonRecord, ReplicatorError, Unreachable
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.owed_keys import OwedFor, OwedTo, row_id
+from replicator.domain.transforms import held_under
 from replicator.domain.versions import STAMP
 from replicator.operations.group import SHOW_SECONDS
 from replicator.operations.inspect_caches import cached_copies
@@ -84,11 +85,15 @@ async def inspect(settings: Settings, rule: RuleSettings, text: str) -> Inspecti
             )
             copies, stamp = [*items, *(row for rows in owed for row in rows)], stamp_of(rule)
         beside = {copy.region: copy for copy in copies if copy.role in _ITEMS}
-        return Inspection(rule, key, [*copies, *await cached_copies(settings, rule, caches, key, beside, stamp)])
+        return Inspection(
+            rule,
+            key,
+            [*copies, *await cached_copies(settings, rule, caches, key, beside, stamp, _there(settings, rule, key))],
+        )
 
 
 async def _described(rule: RuleSettings, places: Mapping[str, Place]) -> Table:
-    """The first of the rule's tables that answers; their keys are the same."""
+    """The first of the rule's tables that answers; their keys are the same, unless a transform maps them."""
     troubles: list[ReplicatorError] = []
 
     async def look(region: str, table: str) -> Table | None:
@@ -101,7 +106,7 @@ async def _described(rule: RuleSettings, places: Mapping[str, Place]) -> Table:
     async with asyncio.TaskGroup() as group:
         looks = [
             group.create_task(look(region, table), name=f"describe-{region}")
-            for region, table in (*rule.sources, *rule.replica_tables)
+            for region, table in (*rule.sources, *(() if _is_mapped(rule) else rule.replica_tables))
         ]
         for each in asyncio.as_completed(looks):
             found = await each
@@ -115,7 +120,13 @@ async def _described(rule: RuleSettings, places: Mapping[str, Place]) -> Table:
 async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, Place], key: ItemKey) -> list[ItemCopy]:
     """The source, then every replica with its tombstone."""
     where = [(rule.source, rule.table_name), *rule.replica_tables]
-    tables = [region_of(settings, places[region], table) for region, table in where]
+    made = rule_per_source(settings, rule)[0]
+    transforms = {target.region: target.transform for target in made.targets if target.table is not None}
+    there, mappings = _there(settings, rule, key), {target.region: target.keys for target in made.targets}
+    tables = [
+        region_of(settings, places[region], table, keys=mappings.get(RegionId(region)) if n else None)
+        for n, (region, table) in enumerate(where)
+    ]
     items, tombstones, parked = await asyncio.gather(
         asyncio.gather(*(or_unknown(item_in(table, key)) for table in tables)),
         asyncio.gather(*(or_unknown(tombstone_in(table, key)) for table in tables[1:])),
@@ -126,9 +137,8 @@ async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, P
         copies = [unreachable("source", rule.source, rule.table_name, source)]
     else:
         copies = [ItemCopy("source", rule.source, rule.table_name, _presence(source), None, source)]
-    made = rule_per_source(settings, rule)[0]
-    transforms = {target.region: target.transform for target in made.targets}
     for (region, table), item, tombstone in zip(rule.replica_tables, items[1:], tombstones, strict=True):
+        at = there[region].shown if region in there else None
         if isinstance(item, Unreachable):
             copies.append(unreachable("replica", region, table, item))
         else:
@@ -136,13 +146,25 @@ async def _ordered(settings: Settings, rule: OrderedRule, places: Mapping[str, P
             if not isinstance(source, Unreachable):
                 same = digest(item) == digest(_wanted(made, source, key, transforms.get(RegionId(region))))
             version = item.stamp if item else None
-            copies.append(ItemCopy("replica", region, table, _presence(item), version, item, same))
+            copies.append(ItemCopy("replica", region, table, _presence(item), version, item, same, at))
         if isinstance(tombstone, Unreachable):
             copies.append(unreachable("tombstone", region, settings.side_table_name, tombstone))
         else:
             state = "none" if tombstone is None else "there"
-            copies.append(ItemCopy("tombstone", region, settings.side_table_name, state, tombstone))
+            copies.append(ItemCopy("tombstone", region, settings.side_table_name, state, tombstone, key=at))
     return [*copies, *parked]
+
+
+def _is_mapped(rule: RuleSettings) -> bool:
+    replicas = rule.replicas if isinstance(rule, OrderedRule) else ()
+    return any(replica.transform is not None and replica.transform.key is not None for replica in replicas)
+
+
+def _there(settings: Settings, rule: RuleSettings, key: ItemKey) -> dict[str, ItemKey]:
+    """The item's key in the regions that have another one."""
+    targets = [target for made in rule_per_source(settings, rule) for target in made.targets if target.keys is not None]
+    keys = {target.region: held_under(target.transform, key) for target in targets}
+    return {region: there for region, there in keys.items() if there is not None}
 
 
 async def _owed(settings: Settings, rule: Rule, place: Place, key: ItemKey) -> list[ItemCopy]:

@@ -27,21 +27,30 @@ async def cached_copies(  # noqa: PLR0913, PLR0917 - what is looked for, and wha
     key: ItemKey,
     beside: Mapping[str, ItemCopy],
     stamp: str,
+    there: Mapping[str, ItemKey],
 ) -> list[ItemCopy]:
-    """Every entry that follows the item; `beside`: the items by region, `stamp`: the attribute that is no content."""
-    keys = dict.fromkeys(_keys(settings, rule, key, beside))
+    """Every entry that follows the item; `beside`: the items by region, `stamp`: the attribute that is no content.
+
+    `there`: the item's key in regions that have another one.
+    """
+    keys = dict.fromkeys(_keys(settings, rule, key, beside, there))
     return await asyncio.gather(*(_entry(settings, caches[name], name, entry, beside, stamp) for name, entry in keys))
 
 
 def _keys(
-    settings: Settings, rule: RuleSettings, key: ItemKey, beside: Mapping[str, ItemCopy]
+    settings: Settings,
+    rule: RuleSettings,
+    key: ItemKey,
+    beside: Mapping[str, ItemCopy],
+    there: Mapping[str, ItemKey],
 ) -> Iterator[tuple[str, str]]:
     """(cache, entry key) for every key that the item has where users write or beside the cache, or by its key alone."""
     for action in rule.cache:
         template = KeyTemplate(action.key)
-        regions = [*(region for region, _ in rule.sources), settings.caches[action.cache].region]
+        at = settings.caches[action.cache].region
+        regions = [at] if at in there else [*(region for region, _ in rule.sources), at]
         copies = [beside[region] for region in regions if region in beside]
-        present = [copy.item for copy in copies if copy.item is not None] or [Image(key.wire)]
+        present = [copy.item for copy in copies if copy.item is not None] or [Image(there.get(at, key).wire)]
         found = {template.key(image): None for image in present}
         yield from ((action.cache, cache_key) for cache_key in found if cache_key is not None)
 

@@ -19,9 +19,9 @@ from replicator.operations.item_region import item_in, side_row_in, tombstone_in
 from replicator.settings import ActiveRule
 
 if TYPE_CHECKING:
-    from replicator.adapters.dynamodb.tables import DynamoRegion
     from replicator.domain.image import Image
     from replicator.domain.records import ItemKey
+    from replicator.ports.targets import Region
     from replicator.settings import MeshRule, VersionedRule
 
 
@@ -48,7 +48,7 @@ def stamp_of(rule: MeshRule) -> str:
 
 
 async def mesh_copies(
-    rule: MeshRule, regions: Mapping[str, DynamoRegion], side_table: str, key: ItemKey, *, passes: bool
+    rule: MeshRule, regions: Mapping[str, Region], side_table: str, key: ItemKey, *, passes: bool
 ) -> list[ItemCopy]:
     """Item and side row of every region, in the order of the rule. `passes`: whether its filter lets the key pass."""
     answers = await asyncio.gather(
@@ -79,7 +79,7 @@ def _wanted(standings: Sequence[_Standing]) -> str | None:
     return standings[0].item.digest if standings else None
 
 
-async def _look(rule: MeshRule, region: DynamoRegion, where: tuple[str, str, str], key: ItemKey) -> _Standing:
+async def _look(rule: MeshRule, region: Region, where: tuple[str, str, str], key: ItemKey) -> _Standing:
     """`where`: region id, table, side table."""
     item = await item_in(region, key)
     if isinstance(rule, ActiveRule):

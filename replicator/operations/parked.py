@@ -117,7 +117,9 @@ def _retrial(
         )
     rule, target = found
     clock = SystemClock()
-    region = None if target.table is None else region_of(settings, group.places[target.region], target.table)
+    region = None
+    if target.table is not None:
+        region = region_of(settings, group.places[target.region], target.table, keys=target.keys)
     return Retrial(
         rule,
         target,
@@ -231,7 +233,8 @@ async def _lost(group: Group, parked: Parked) -> LogConflict:
         standing = await item_in(region_of(group.settings, group.places[region], table, _stamp(mesh)), owed.key)
     elif found is not None and owed.key is not None and found[1].table is not None:
         _, target = found
-        standing = await item_in(region_of(group.settings, group.places[target.region], found[1].table), owed.key)
+        there = region_of(group.settings, group.places[target.region], found[1].table, keys=target.keys)
+        standing = await item_in(there, owed.key)
     body = await kept_body(group, parked) if owed.is_put and owed.to.target_id.kind is not TargetKind.EVENTS else None
     return LogConflict(
         key=owed.key or ItemKey((("sequence", "S", owed.sequence), ("shard", "S", owed.shard))),

@@ -13,10 +13,23 @@ import msgspec
 
 from replicator.adapters.aws import wire
 from replicator.adapters.dynamodb.scans import DynamoScan
+from replicator.adapters.dynamodb.table_claims import ModeClaim, SideTableClaims, standing_mode
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.image import Image
 from replicator.domain.jobs import JobKind, JobState
-from replicator.domain.plans import Effect, Estimate, Needs, Step, View, begun, changes, effect, estimated, reshaped
+from replicator.domain.plans import (
+    Effect,
+    Estimate,
+    Needs,
+    Step,
+    View,
+    begun,
+    changes,
+    effect,
+    estimated,
+    rekeyed,
+    reshaped,
+)
 from replicator.domain.targets import TargetKind
 from replicator.operations.bootstrap import READ_BYTES, described, units_of
 from replicator.operations.item_region import item_in, region_of
@@ -115,6 +128,8 @@ def _view(settings: Settings, written: RuleSettings, rule: Rule, target: Target)
     }
     if transform := transform_text(settings, written, target):
         aspects["transform"] = transform
+    if target.table is not None:
+        aspects["key"] = "" if target.keys is None else target.keys.text
     members = "+".join(f"{region}:{table}" for region, table in rule.members)
     return View(rule.name, target.target_id.text, target.kind, rule.mode, members, rule.epoch, aspects)
 
@@ -165,9 +180,24 @@ async def _needed(group: Group, settings: Settings, written: RuleSettings, rule:
         return None
     shape, changed_at = noted
     if shape != shape_of(settings, written, target):
-        return reshaped(view, f"the {_SHAPE}")
+        return await _rekeyed(group, rule, target, view) or reshaped(view, f"the {_SHAPE}")
     if changed_at is not None and not await _repaired(group, rule.name, changed_at):
         return reshaped(view, f"the {_SHAPE}, and no repair of all its items came after")
+    return None
+
+
+async def _rekeyed(group: Group, rule: Rule, target: Target, view: View) -> Step | None:
+    """What a replica needs that was written under other keys; None when it was not."""
+    if target.kind is not TargetKind.REPLICA or target.table is None:
+        return None
+    client, side_table = group.places[target.region].dynamodb, group.settings.side_table_name
+    claim = ModeClaim(rule.name, target.region, target.table, rule.mode, target.keys)
+    problem = await standing_mode(client, side_table=side_table, claim=claim)
+    if problem is not None:
+        return rekeyed(view, problem.sentence)
+    claims = SideTableClaims({target.region: client}, side_table)
+    if target.keys is not None and await claims.writer(target.region, target.table, target.keys) is None:
+        return reshaped(view, "its keys; what lies under the former ones stays")
     return None
 
 
@@ -188,11 +218,11 @@ async def _repaired(group: Group, rule: str, since: float) -> bool:
 
 async def _estimate(group: Group, rule: Rule, target: Target, step: Step, effects: Sequence[Effect]) -> Estimate | None:
     """Units of a bootstrap or a repair of a replica; a bootstrap of a mesh says its own before it begins."""
-    if target.kind is not TargetKind.REPLICA or step.needs not in {Needs.BOOTSTRAP, Needs.REPAIR}:
+    if target.kind is not TargetKind.REPLICA or step.needs not in {Needs.BOOTSTRAP, Needs.REPAIR, Needs.REBUILD}:
         return None
     source, held = await described(group, rule.source, rule.table), await _held(group, target)
     items, of_source, of_target = int(source["ItemCount"]), _read(source), _read(held)
-    if step.needs is Needs.BOOTSTRAP:
+    if step.needs is not Needs.REPAIR:
         return estimated(items, of_source, effects, items * 2 * (units_of(source) + 1))
     looked_up = max(items, of_target) + max(int(held["ItemCount"]), of_source)
     return estimated(items, of_source + of_target + looked_up, effects, items * units_of(source))
@@ -213,7 +243,7 @@ async def _sampled(group: Group, rule: Rule, target: Target, sample: int) -> lis
         return []
     place = group.places[rule.source]
     key_of = await DynamoScan(place.items, place.dynamodb, region_id=place.region_id, table=rule.table).key_reader()
-    replica = region_of(group.settings, group.places[target.region], target.table)
+    replica = region_of(group.settings, group.places[target.region], target.table, keys=target.keys)
     body = msgspec.json.encode({"TableName": rule.table, "Limit": sample})
     what = f"Scan on {rule.table} in {rule.source}"
     answer = await place.items.call("Scan", body, None, what, TableName=rule.table)

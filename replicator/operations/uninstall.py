@@ -33,8 +33,10 @@ from replicator.operations.rules import forget_rows
 from replicator.operations.worker_status import ask_all, by_worker
 from replicator.settings import ActiveRule, OrderedRule
 from replicator.settings.compiled_rules import kinesis_source, rule_per_source
+from replicator.settings.cross_checks import written_under
 
 if TYPE_CHECKING:
+    from replicator.domain.key_mapping import KeyMapping
     from replicator.domain.shards.leases import Pulse
     from replicator.operations.group import Group
     from replicator.settings import RuleSettings, Settings
@@ -108,7 +110,18 @@ class UninstallPlan:
 
 
 def _written(rules: Sequence[RuleSettings]) -> set[_Place]:
-    return {(RegionId(region), TableName(table)) for rule in rules for region, table in rule.replica_tables}
+    return set(_mappings(rules))
+
+
+def _mappings(rules: Sequence[RuleSettings]) -> dict[_Place, KeyMapping | None]:
+    """Every table that rules write, with how its keys are made; None: they are the source's."""
+    found = (each for rule in rules for each in written_under(rule))
+    return {(RegionId(region), TableName(table)): keys for (region, table), keys in found}
+
+
+def _alone(rules: Sequence[RuleSettings]) -> set[_Place]:
+    """The tables in which no other rule may have items: keys that are mapped are those of one rule alone."""
+    return {place for place, keys in _mappings(rules).items() if keys is None}
 
 
 async def plan_uninstall(group: Group, request: UninstallRequest, *, by: str) -> UninstallPlan:
@@ -117,7 +130,7 @@ async def plan_uninstall(group: Group, request: UninstallRequest, *, by: str) ->
     alone = group.settings.model_copy(update={"rules": [rule]})
     rules = [each for each in (await with_tables(alone, group.places)).rules if each.sources]
     name, written = RuleName(rule.name), _written(rules)
-    _refuse_shared(group.settings, rule, written)
+    _refuse_shared(group.settings, rule, _alone(rules))
     left_out = [place_name(*place) for place in await KnownTables(group.table).of_rule(name) if place not in written]
     jobs = await group.jobs.jobs()
     begun = {job.table: job for job in jobs if _is_of(job, name) and job.state.is_open}
@@ -132,7 +145,7 @@ async def plan_uninstall(group: Group, request: UninstallRequest, *, by: str) ->
         ]
         tables += found
         planned.append(begun.get(TableName(each.table_name)) or _job(group.settings, each, found, by))
-    await _refuse_taken(group, name, tables)
+    await _refuse_taken(group, name, tables, _mappings(rules))
     return UninstallPlan(
         name,
         tables,
@@ -242,14 +255,16 @@ def _refuse_shared(settings: Settings, rule: RuleSettings, written: set[_Place])
                 raise _needed(other.name, place_name(region, table))
 
 
-async def _refuse_taken(group: Group, rule: RuleName, tables: Sequence[TablePlan]) -> None:
+async def _refuse_taken(
+    group: Group, rule: RuleName, tables: Sequence[TablePlan], mappings: Mapping[_Place, KeyMapping | None]
+) -> None:
     """Refuse when another rule has written one of the tables since; a former name of this one does not count."""
     names = {None, rule, *(await RuleRows(group.table).formerly()).get(rule, ())}
     claims = _claims(group)
     with_side_rows = {table.region for table in tables if table.removes == SIDE_ROWS}
     for table in tables:
         if table.removes == STAMPS and table.region in with_side_rows:
-            writer = await claims.writer(table.region, table.table)
+            writer = await claims.writer(table.region, table.table, mappings.get((table.region, table.table)))
             if writer not in names:
                 raise _needed(str(writer), place_name(table.region, table.table))
 
@@ -281,7 +296,8 @@ async def refuse_running(group: Group, rule: RuleSettings, written: set[_Place] 
     states = await group.living(pulses, pulses, lease)
     living = {worker: pulses[worker] for worker, state in states.items() if state == ALIVE}
     daemons = by_worker(await ask_all(group.settings, [pulse.admin for pulse in living.values()]))
-    places = {place_name(*place) for place in (written if written is not None else _written([rule]))}
+    shared = {place for place, keys in _mappings([rule]).items() if keys is not None}
+    places = {place_name(*place) for place in (written if written is not None else _written([rule])) - shared}
     for worker, document in daemons.items():
         _refuse_runs(worker, document, rule.name, places)
     for worker, pulse in living.items():
@@ -362,9 +378,9 @@ async def forget(group: Group, plan: UninstallPlan) -> int:
     """Delete everything that is stored of the rule, its tables being clean; returns how many rows changed."""
     any_alive = await refuse_running(group, rule_named(group.settings, plan.rule), plan.written)
     claims = _claims(group)
-    for region, table in plan.written:
+    for (region, table), keys in _mappings(plan.rules).items():
         try:
-            await claims.forget(region, table)
+            await claims.forget(region, table, keys)
         except TableMissing:
             continue
     for region, stream, name in plan.consumers:

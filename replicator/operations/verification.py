@@ -13,6 +13,7 @@ from replicator.domain.copying.sureness import nines
 from replicator.domain.jobs import Counts, Job, JobState
 from replicator.domain.records import item_key
 from replicator.operations.item_region import item_in, region_of
+from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.operations.group import Group
@@ -88,13 +89,18 @@ async def with_values(
 ) -> list[Mapping[str, Any]]:
     """Differences with what the first source and their own table hold now; of as many as are worth reading."""
     shown = []
+    mappings = {
+        (target.region, target.table): target.keys
+        for made in rule_per_source(group.settings, rule)
+        for target in made.targets
+    }
     for each in differences[:MOST_VALUES]:
         key = item_key(msgspec.json.encode(each["key"]))
         region, _, table = each["target"].partition(":")
-        places = {"source": rule.sources[0], "found": (region, table)}
+        places = {"source": (*rule.sources[0], None), "found": (region, table, mappings.get((region, table)))}
         items = {
-            name: await item_in(region_of(group.settings, group.places[where], table), key)
-            for name, (where, table) in places.items()
+            name: await item_in(region_of(group.settings, group.places[where], table, keys=keys), key)
+            for name, (where, table, keys) in places.items()
         }
         shown.append({**each, **{name: None if item is None else item.attributes for name, item in items.items()}})
     return [*shown, *differences[MOST_VALUES:]]

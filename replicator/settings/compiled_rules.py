@@ -209,7 +209,9 @@ def transform_text(settings: Settings, rule: RuleSettings, target: Target) -> st
     for replica in rule.replicas if isinstance(rule, OrderedRule) and target.table is not None else ():
         if replica.region == target.region and replica.transform is not None:
             made = transform_of(replica.transform, settings.secrets)
-            return f"|{replica.transform.model_dump_json()}|{sha256(made.secret).hexdigest()}"
+            # As it was before a key could be mapped, so that an upgrade is no change.
+            written = replica.transform.model_dump_json(exclude={"key"} if made.key is None else None)
+            return f"|{written}|{sha256(made.secret).hexdigest()}"
     return ""
 
 
@@ -227,6 +229,7 @@ def transform_of(written: TransformSettings, secrets: Mapping[str, SecretStr]) -
         rename=tuple(written.rename.items()),
         constant=tuple((name, msgspec.json.encode(_typed(value))) for name, value in written.constant.items()),
         secret=b"" if mask is None else secrets[mask.hmac].get_secret_value().encode(),
+        key=written.mapping,
     )
 
 

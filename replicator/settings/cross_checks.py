@@ -8,14 +8,19 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
+from replicator.domain.key_mapping import KeyMapping
 from replicator.domain.key_templates import KeyTemplate
 from replicator.settings.events import EventSink, RedisStreamSink, WebhookSink, signing_key
 from replicator.settings.rules import OrderedRule, RuleSettings
 from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable
+from replicator.settings.transforms import TransformSettings
 
 _LEAST_TTL = timedelta(seconds=1)
 _SHORTEST_SECRET = 16
+_APART = (
+    "; two rules write one table only if transform.key of each begins or ends with a text of its own, in one attribute"
+)
 MOST_TARGETS = 80
 """Targets that may follow one table."""
 
@@ -220,7 +225,7 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
             problems.append(f"{where}.ttl: must be at least 1s")
         elif action.action == "refresh" and cache.region not in refreshable:
             problems.append(f"{where}.action: a cache beside a table that users write can only be invalidated")
-        elif action.action == "refresh" and (lacking := KeyTemplate(action.key).lacks(rule.primary_key)):
+        elif action.action == "refresh" and (lacking := KeyTemplate(action.key).lacks(_keys_in(rule, cache.region))):
             problems.append(
                 f"{where}.key: lacks {' and '.join(lacking)} of the primary key, so several items may share an entry,"
                 " and their versions do not compare; put the whole key into the template, or set action: invalidate"
@@ -228,16 +233,28 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
     return problems
 
 
+def _keys_in(rule: RuleSettings, region: str) -> Iterable[str]:
+    """The key attributes of the rule's table in a region, as far as the file says which these are."""
+    for replica in rule.replicas if isinstance(rule, OrderedRule) else ():
+        if replica.region == region and replica.transform is not None and replica.transform.key is not None:
+            return replica.transform.key
+    return rule.primary_key
+
+
 def _transform_problems(settings: Configured, rule: RuleSettings, path: str) -> list[str]:
     problems = []
     members = rule.replicas if isinstance(rule, OrderedRule) else ()
-    transforms = [(f"{path}.replicas[{n}].transform", replica.transform) for n, replica in enumerate(members)]
+    transforms: list[tuple[str, TransformSettings | None]] = [
+        (f"{path}.replicas[{n}].transform", replica.transform) for n, replica in enumerate(members)
+    ]
     transforms += [(f"{path}.events[{n}].transform", sink.transform) for n, sink in _sinks(rule)]
     for where, transform in transforms:
         if transform is None:
             continue
-        touched = sorted(transform.touched & set(rule.primary_key))
-        if touched:
+        mapping = transform.mapping
+        if mapping is not None and rule.primary_key:
+            problems += [f"{where}.key: {said}" for said in key_problems(mapping, rule.primary_key)]
+        elif mapping is None and (touched := sorted(transform.touched & set(rule.primary_key))):
             problems.append(f"{where}: changes {', '.join(touched)} of the primary key, which stays as it is")
         if transform.mask is not None:
             name = transform.mask.hmac
@@ -250,6 +267,15 @@ def _transform_problems(settings: Configured, rule: RuleSettings, path: str) -> 
                     " found by trying"
                 )
     return problems
+
+
+def key_problems(mapping: KeyMapping, primary_key: Iterable[str]) -> Iterator[str]:
+    """Why two items of a table with this key could have one key at the target, or none."""
+    names = set(primary_key)
+    if lacking := sorted(names - mapping.sources):
+        yield f"lacks {' and '.join(lacking)} of the primary key, so two items could have one key"
+    if strange := sorted(mapping.sources - names):
+        yield f"names {', '.join(strange)}, which is no attribute of the primary key"
 
 
 def _key_problems(settings: Configured) -> list[str]:
@@ -290,6 +316,7 @@ def _choice_problems(settings: Configured) -> list[str]:
 def target_problems(settings: Configured) -> list[str]:
     """No table is written by two rules, and what a rule of mode `ordered` reads is written by none.
 
+    Two rules of mode `ordered` may write one table if no key of the one can be a key of the other.
     Rules that choose their tables say nothing here before it is known which these are (`chosen_tables`).
     """
 
@@ -299,11 +326,11 @@ def target_problems(settings: Configured) -> list[str]:
 
     ordered = (rule for rule in settings.rules if isinstance(rule, OrderedRule))
     sources = {place(region, table): rule.name for rule in ordered for region, table in rule.sources}
-    writers: dict[tuple[object, ...] | None, str] = {}
+    writers: dict[tuple[object, ...] | None, list[tuple[str, KeyMapping | None]]] = {}
     problems = []
     for index, rule in zip(settings.places_of_rules, settings.rules, strict=True):
         key = "replicas" if isinstance(rule, OrderedRule) else "regions"
-        for n, (region, table) in enumerate(rule.replica_tables):
+        for n, ((region, table), mapping) in enumerate(written_under(rule)):
             where = place(region, table)
             path = f"rules[{index}].{key}[{n}]"
             if where is None:
@@ -313,9 +340,22 @@ def target_problems(settings: Configured) -> list[str]:
                     f"{path}: table {table!r} in region {region!r} is the source of rule {sources[where]!r};"
                     " a source cannot be a replica"
                 )
-            elif where in writers:
-                problems.append(
-                    f"{path}: table {table!r} in region {region!r} is already written by rule {writers[where]!r}"
-                )
-            writers[where] = rule.name
+                continue
+            for writer, other in writers.get(where, ()):
+                if mapping is None or mapping.meets(other):
+                    mapped = mapping is not None or other is not None
+                    problems.append(
+                        f"{path}: table {table!r} in region {region!r} is already written by rule {writer!r}"
+                        + (_APART if mapped else "")
+                    )
+            writers.setdefault(where, []).append((rule.name, mapping))
     return problems
+
+
+def written_under(rule: RuleSettings) -> list[tuple[tuple[str, str], KeyMapping | None]]:
+    """(region id, table) of every table that is written, and how its keys are made; None: they are the source's."""
+    if not isinstance(rule, OrderedRule):
+        return [(place, None) for place in rule.replica_tables]
+    transforms = [replica.transform for replica in rule.replicas]
+    mappings = [None if transform is None else transform.mapping for transform in transforms]
+    return list(zip(rule.replica_tables, mappings, strict=False))

@@ -14,7 +14,7 @@ from replicator.settings.events import AwsSink, EventSink, RedisStreamSink
 from replicator.settings.filters import FilterSettings, MeshFilter
 from replicator.settings.streams import Source, StreamSettings, region_of_source, stream_of_source
 from replicator.settings.tables import TableChoice, TableSelection
-from replicator.settings.transforms import TransformSettings
+from replicator.settings.transforms import ReplicaTransform
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table
 
 
@@ -53,7 +53,7 @@ class Member(Frozen):
 class Replica(Member):
     """A region that receives the rule's items."""
 
-    transform: TransformSettings | None = Field(
+    transform: ReplicaTransform | None = Field(
         default=None, description="how items differ there from what the source holds"
     )
 

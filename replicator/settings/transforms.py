@@ -6,6 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from replicator.domain.key_mapping import KeyMapping, key_mapping
 from replicator.domain.versions import RESERVED_PREFIX, STAMP
 from replicator.settings.values import AttributeName, Frozen, Name
 
@@ -20,8 +21,14 @@ class MaskSettings(Frozen):
     hmac: Name = Field(description="one of secrets, which keys the digest (HMAC-SHA256)")
 
 
+class ConstantKeySettings(Frozen):
+    """A key attribute that is the same in every item."""
+
+    constant: str = Field(min_length=1)
+
+
 class TransformSettings(Frozen):
-    """How items differ at a target from what the source holds; the key always stays as it is."""
+    """How items differ at a target from what the source holds; the key stays as it is."""
 
     project: list[AttributeName] | None = Field(
         default=None, min_length=1, description="attributes that are kept, beside the key; default: all"
@@ -34,6 +41,11 @@ class TransformSettings(Frozen):
     )
 
     @property
+    def mapping(self) -> KeyMapping | None:
+        """How the key is mapped; None: it stays."""
+        return None
+
+    @property
     def touched(self) -> set[str]:
         """Every attribute that it takes away, changes or sets."""
         masked = set() if self.mask is None else set(self.mask.attributes)
@@ -44,7 +56,7 @@ class TransformSettings(Frozen):
         if not self.model_fields_set:
             raise ValueError("does nothing; leave it out")
         for name in sorted(self.touched):
-            if name == STAMP or name.startswith(RESERVED_PREFIX):
+            if _is_reserved(name):
                 raise ValueError(f"names {name}, which is kept for replication")
         masked = set() if self.mask is None else set(self.mask.attributes)
         used = masked | self.rename.keys()
@@ -57,6 +69,46 @@ class TransformSettings(Frozen):
         for name, value in self.constant.items():
             _check_number(name, value)
         return self
+
+
+class ReplicaTransform(TransformSettings):
+    """The same of a replica, whose key may be another one."""
+
+    key: dict[AttributeName, str | ConstantKeySettings] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=2,
+        description="the replica's key attributes, the partition key first: a text over the attributes of the source's"
+        " key, such as orders#{pk} or {number:N}, or {constant: orders}",
+    )
+
+    @property
+    def mapping(self) -> KeyMapping | None:
+        """How the key is mapped; None: it stays."""
+        if self.key is None:
+            return None
+        return key_mapping(
+            {name: text if isinstance(text, str) else text.model_dump() for name, text in self.key.items()}
+        )
+
+    @model_validator(mode="after")
+    def _key_is_shown_and_set_once(self) -> Self:
+        mapping = self.mapping
+        if mapping is None:
+            return self
+        for name in mapping.names:
+            if _is_reserved(name):
+                raise ValueError(f"names {name}, which is kept for replication")
+        if twice := sorted({*self.rename.values(), *self.constant} & set(mapping.names)):
+            raise ValueError(f"gives a value to {', '.join(twice)}, which key sets")
+        if shown := sorted(mapping.sources & set(() if self.mask is None else self.mask.attributes)):
+            raise ValueError(f"masks {', '.join(shown)}, and shows it in key")
+        return self
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether an attribute is replication's own."""
+    return name == STAMP or name.startswith(RESERVED_PREFIX)
 
 
 def _check_number(name: str, value: str | bool | float | None) -> None:  # noqa: FBT001 - a scalar of any kind

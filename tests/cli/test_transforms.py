@@ -99,6 +99,71 @@ def test_a_transform_of_the_key_is_refused_by_check_and_holds_its_rule(transform
     assert transformed.run("run").code == 78
 
 
+MERGED = {"origin": "S", "id": "S"}
+
+
+def merging(name: str) -> dict[str, Any]:
+    key = {"origin": {"constant": name}, "id": "{pk}/{sk:N}"}
+    replica = {"region": "eu", "table": "all", "transform": {"key": key, "drop": ["pk"]}}
+    return {"name": name, "table": name, "source": "us", "replicas": [replica]}
+
+
+def ids(world: World) -> dict[str, list[str]]:
+    """What the merged table holds, by where it comes from."""
+    found: dict[str, list[str]] = {}
+    for item in world.items("eu", "all"):
+        found.setdefault(item["origin"]["S"], []).append(item["id"]["S"])
+    return {origin: sorted(names) for origin, names in found.items()}
+
+
+@pytest.mark.servers
+def test_two_tables_in_one_are_compared_and_mended_each_by_itself(world: World) -> None:
+    world.config["copying"] = {"margin": "10ms"}
+    world.config["rules"] = [merging("orders"), merging("bills")]
+    world.table("us", view="NEW_AND_OLD_IMAGES")
+    world.table("us", "bills", view="NEW_AND_OLD_IMAGES")
+    world.table("eu", "all")
+    world.initialise()
+    checked = world.check()
+    assert checked.code == 78
+    assert any("of which transform.key makes origin (S), id (S)" in said for said in checked.failures())
+    world.call("eu", "DeleteTable", TableName="all")
+    world.table("eu", "all", MERGED)
+    assert world.check().code == 0
+    assert needs(world.run("plan", "--json"), 1) == [
+        (f"{name}/replica/eu:all", "bootstrap") for name in ("orders", "bills")
+    ]
+    with running(world) as daemon:
+        daemon.await_ready()
+        for name in ("orders", "bills"):
+            for pk in ("a", "b#"):
+                world.put("us", name, pk={"S": pk}, sk={"N": "1.50"}, of={"S": name})
+        wait_until(lambda: ids(world) == {"orders": ["a/1.5", "b#/1.5"], "bills": ["a/1.5", "b#/1.5"]}, "not merged")
+        shown = world.run("inspect", "bills", '{"pk": "a", "sk": 1.5}', "--json").json
+        assert (shown["agree"], shown["places"][1]["key"]) == (True, "id=a/1.5, origin=bills")
+        for item in world.items("eu", "all"):
+            if item["id"]["S"] == "a/1.5":
+                world.put("eu", "all", **{**item, "of": {"S": "damaged"}})
+        found = world.run("verify", "orders", "--json")
+        assert (found.code, found.json["compared"], len(found.json["differences"])) == (1, 2, 1), found.said
+        assert found.json["differences"][0]["key"] == {"pk": {"S": "a"}, "sk": {"N": "1.5"}}
+        assert world.run("repair", "orders", "--yes").code == 0
+        assert world.run("verify", "orders").code == 0
+        assert world.run("verify", "bills").code == 1
+        planned = world.run("plan", "--sample", "1")
+        assert "pk=a, sk=1.5 -> id=a/1.5, origin=orders" in planned.output or "pk=b#" in planned.output, planned.said
+        world.config["rules"][0]["replicas"][0]["transform"]["key"]["id"] = "{sk:N}/{pk}"
+        planned = world.run("plan", "--json")
+        assert needs(planned, 1) == [("orders/replica/eu:all", "rebuild")]
+        assert planned.json["steps"][0]["write_units"] > 0
+        world.config["rules"][0] = merging("orders")
+        assert daemon.stop() == 0
+    world.config["rules"] = [merging("orders")]
+    assert world.run("uninstall", "orders", "--yes").code == 0
+    stamped = {(item["origin"]["S"], "_rep" in item) for item in world.items("eu", "all")}
+    assert stamped == {("orders", False), ("bills", True)}
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
@@ -106,7 +171,7 @@ def test_a_transform_of_the_key_is_refused_by_check_and_holds_its_rule(transform
         ({"secrets": {"masks": "short"}}, "must have at least 16 characters"),
         ({"primary_key": ["mail"]}, "changes mail of the primary key"),
         ({"mode": "versioned"}, "transform` is not a known key"),
-        ({"transform": {"key": {"pk": "x"}}}, "key"),
+        ({"transform": {"key": {"pk": "x"}}}, "key.pk: 'x' has no placeholder"),
     ],
 )
 def test_a_transform_that_cannot_be_is_refused_with_the_file(

@@ -25,9 +25,12 @@ from replicator.engine.copying.handlers import Handler, JobContext
 from replicator.engine.copying.region import CopyRegion
 from replicator.engine.copying.runner import JobPorts, JobRunner, JobWorld
 from replicator.engine.limits import Limits
+from replicator.engine.mapped_tables import MappedLookups, MappedRegion, MappedScan
 from replicator.laboratory.memory import Faults, MemoryJobs, MemoryRegion, MemoryScan
 from replicator.laboratory.memory.lookups import MemoryLookups
+from replicator.ports.copying import Scan
 from replicator.ports.exports import ExportFiles
+from replicator.ports.lookups import Lookups
 from replicator.ports.targets import Region
 from tests.engine.world import EU, ORDERS, US, Process, World, eu_rule, id_of
 
@@ -107,7 +110,7 @@ class JobWorldOf:
         """A table of the world; the source can only be read."""
         return self.world.source if name == US else self.world.regions[name]
 
-    def _lookups(self, name: RegionId) -> MemoryLookups:
+    def _lookups(self, name: RegionId) -> Lookups:
         world = self.world
         return MemoryLookups(world.source.items.get if name == US else world.regions[name].item)
 
@@ -122,11 +125,18 @@ class JobWorldOf:
             def budget(units: int | None = None) -> Budget:
                 return Budget(units or 1_000_000, share, clock)
 
-            def copied(name: RegionId, table: TableName, region: Region, scan: MemoryScan) -> CopyRegion:
-                reads, writes = budget(), budget(self.write_units)
+            keys = {place.region: place.keys for each in rules for place in each.targets if place.table is not None}
+
+            def copied(name: RegionId, table: TableName, region: Region, scan: Scan) -> CopyRegion:
+                reads, writes, lookups = budget(), budget(self.write_units), self._lookups(name)
+                mapping = keys.get(name) if table != SIDE else None
+                if mapping is not None:
+                    region, scan, lookups = (
+                        MappedRegion(region, mapping), MappedScan(scan, mapping), MappedLookups(lookups, mapping)
+                    )  # fmt: skip
                 if self.write_units is not None:
                     region = PacedRegion(region, Pace(64, clock.monotonic()), clock, writes)
-                return CopyRegion(name, table, region, scan, self._lookups(name), reads, writes, 20.0, stop, page_items)
+                return CopyRegion(name, table, region, scan, lookups, reads, writes, 20.0, stop, page_items)
 
             made = {
                 place_name(name, ORDERS): copied(name, ORDERS, self._region(name), scan)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Self
 
 from replicator.domain.errors import ShardGone
-from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId, WorkerId
+from replicator.domain.identifiers import SequenceNumber, ShardId, WorkerId
 from replicator.domain.pacing import Pace
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, LeaseRow
@@ -19,6 +19,7 @@ from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.limits import Limits
+from replicator.engine.mapped_tables import as_mapped
 from replicator.engine.membership.session import Session, ShardFence
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.shard.ports import ShardPorts
@@ -96,7 +97,7 @@ class ShardBench:
             registry=world.registry,
             targets={
                 place.target_id: TargetPorts(
-                    None if place.table is None else self._paced(place.region),
+                    None if place.table is None else self._paced(place),
                     funnels,
                     world.conflicts,
                     parking=world.parking(place, self.clock, self.observer),
@@ -110,8 +111,9 @@ class ShardBench:
             budget=self.budget,
         )
 
-    def _paced(self, region: RegionId) -> PacedRegion:
-        return PacedRegion(self.world.regions[region], Pace(self.limits.concurrency, 0.0), self.clock)
+    def _paced(self, place: Target) -> PacedRegion:
+        region = as_mapped(self.world.regions[place.region], place.keys)
+        return PacedRegion(region, Pace(self.limits.concurrency, 0.0), self.clock)
 
     async def start(self) -> Self:
         world = self.world

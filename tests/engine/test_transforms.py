@@ -18,6 +18,7 @@ from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.retrying import Retrial, Retried
 from replicator.laboratory.memory import OpenFence
+from replicator.ports.targets import Region
 from tests.engine.job_world import JobWorldOf, job
 from tests.engine.shard_bench import ShardBench
 from tests.engine.world import (
@@ -121,7 +122,7 @@ async def test_what_a_replica_refused_is_kept_and_tried_again_as_it_is_to_be_hel
     assert held(world) == wanted(world)
 
 
-async def retry(world: World, of: Rule) -> Retried:
+async def retry(world: World, of: Rule, region: Region | None = None) -> Retried:
     (row,) = world.owed.rows.values()
 
     def unparsed(raw: bytes) -> Any:
@@ -131,7 +132,7 @@ async def retry(world: World, of: Rule) -> Retried:
     retrial = Retrial(
         of,
         of.targets[0],
-        TargetPorts(world.region, funnels, world.conflicts),
+        TargetPorts(region or world.region, funnels, world.conflicts),
         Source(world),
         world.owed,
         unparsed,

@@ -11,6 +11,7 @@ import pytest
 from replicator.domain.copying.uninstalls import Kept, is_side_row, stamp_of
 from replicator.domain.image import Image, canonical, stamped, unreserved
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of
+from replicator.domain.key_mapping import key_mapping
 from replicator.domain.modes.requests import StampIs, Unstamp
 from replicator.domain.records import ItemKey, item_key
 from replicator.domain.stamps import NO_PARENT, Stamp, StampKind, Version, content_of, held, write_sequence
@@ -189,5 +190,9 @@ def test_a_stamp_of_a_mesh_is_taken_as_it_was_seen() -> None:
 
 def test_side_rows_are_told_by_their_table() -> None:
     long = ItemKey((("pk", "S", "x" * 2000),))
-    assert all(is_side_row(key.side_key("orders"), {"orders"}) for key in (key_of("a"), long))
-    assert not any(is_side_row(text, {"orders"}) for text in ("orders|epoch", "orders|mode", "orders.eu|[1]", "orders"))
+    assert all(is_side_row(key.side_key("orders"), {"orders": None}) for key in (key_of("a"), long))
+    others = ("orders|epoch", "orders|mode", "orders|keys", "orders.eu|[1]", "orders")
+    assert not any(is_side_row(text, {"orders": None}) for text in others)
+    merged = {"orders": key_mapping({"pk": "a#{id}"})}
+    mine, others_of = key_of("a#1"), key_of("b#1")
+    assert [is_side_row(key.side_key("orders"), merged) for key in (mine, others_of, long)] == [True, False, False]

@@ -45,6 +45,7 @@ from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.applying.write_budget import WriteBudget
 from replicator.engine.copying.runner import JobRunner
 from replicator.engine.limits import Limits
+from replicator.engine.mapped_tables import as_mapped
 from replicator.engine.membership.overview import GroupPorts
 from replicator.engine.ownership.sources import Source, Sources
 from replicator.engine.ownership.target_succession import TargetSuccession
@@ -518,7 +519,9 @@ class Process:
             registry=world.registry,
             targets={
                 place.target_id: TargetPorts(
-                    None if place.table is None else self._paced(place, wire_to(world.regions[place.region]), limits),
+                    None
+                    if place.table is None
+                    else self._paced(place, as_mapped(wire_to(world.regions[place.region]), place.keys), limits),
                     funnels,
                     world.conflicts,
                     parking=world.parking(place, self.clock, self.observer),

@@ -17,10 +17,11 @@ from replicator.domain.coalescing import Run, plan_run
 from replicator.domain.errors import MalformedRecord, PoisonRecord
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, TableName
 from replicator.domain.image import Image, canonical_value
+from replicator.domain.key_mapping import key_mapping
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, Target
-from replicator.domain.transforms import Transform, shaped, shaped_if_it_can_be
-from replicator.settings.transforms import TransformSettings
+from replicator.domain.transforms import Transform, held_under, shaped, shaped_if_it_can_be
+from replicator.settings.transforms import ReplicaTransform, TransformSettings
 from tests.unit.strategies import Typed, values
 
 KEY = ItemKey((("pk", "S", "a"),))
@@ -98,6 +99,41 @@ def test_the_key_stays_as_it_is(transform: Transform) -> None:
     assert after(Transform(project=frozenset({"a"}))) == HELD
 
 
+MAPPED = key_mapping({"id": "o#{pk}"})
+
+
+def test_a_mapped_key_is_set_last_and_what_the_sources_key_held_is_an_attribute_like_others() -> None:
+    assert after(Transform(key=MAPPED), x={"N": "1"}) == {**HELD, "x": {"N": "1"}, "id": {"S": "o#a"}}
+    assert after(Transform(key=MAPPED, drop=frozenset({"pk"}))) == {"id": {"S": "o#a"}}
+    assert after(Transform(key=MAPPED, project=frozenset({"x"}))) == {"id": {"S": "o#a"}}
+    assert after(Transform(key=MAPPED, rename=(("pk", "from"),))) == {"from": {"S": "a"}, "id": {"S": "o#a"}}
+    assert after(Transform(key=key_mapping({"pk": "o#{pk}"}))) == {"pk": {"S": "o#a"}}
+
+
+def test_an_attribute_in_the_way_of_the_targets_key_is_no_silent_loss() -> None:
+    with pytest.raises(PoisonRecord, match="the key there has that name"):
+        after(Transform(key=MAPPED), id={"S": "own"})
+    renamed = Transform(key=MAPPED, rename=(("id", "own"),), drop=frozenset({"pk"}))
+    assert after(renamed, id={"S": "own"}) == {"own": {"S": "own"}, "id": {"S": "o#a"}}
+    assert after(Transform(key=MAPPED, drop=frozenset({"id", "pk"})), id={"S": "own"}) == {"id": {"S": "o#a"}}
+    for clash in (
+        Transform(key=MAPPED, constant=(("id", b'{"S":"x"}'),)),
+        Transform(key=MAPPED, rename=(("x", "id"),)),
+        Transform(key=MAPPED, masked=frozenset({"pk"})),
+    ):
+        with pytest.raises(PoisonRecord):
+            after(clash)
+
+
+def test_a_key_that_can_have_no_place_there_is_held_nowhere() -> None:
+    long = ItemKey((("pk", "S", "a" * 2048),))
+    transform = Transform(key=MAPPED)
+    assert held_under(transform, long) is None
+    assert shaped_if_it_can_be(transform, long, Image(long.wire)) is None
+    assert held_under(transform, KEY) == ItemKey((("id", "S", "o#a"),))
+    assert held_under(Transform(), KEY) is held_under(None, KEY) is KEY
+
+
 def test_what_is_no_image_is_malformed() -> None:
     with pytest.raises(MalformedRecord):
         Transform().apply(KEY, Image(b"{"))
@@ -146,12 +182,19 @@ def test_a_filter_judges_what_the_source_holds_and_versions_are_untouched() -> N
         ({"rename": {"a": "x"}, "constant": {"x": 1}}, "gives the name x to two attributes"),
         ({"constant": {"x": 10**39}}, "that DynamoDB cannot hold"),
         ({"constant": {"x": 1e300}}, "that DynamoDB cannot hold"),
-        ({"key": {"pk": "x"}}, "Extra inputs are not permitted"),
+        ({"key": {}}, "at least 1 item"),
+        ({"key": {"a": "{a}", "b": "{b}", "c": "{c}"}}, "at most 2 items"),
+        ({"key": {"pk": "x"}}, r"key\.pk: 'x' has no placeholder"),
+        ({"key": {"pk": {"constant": ""}}}, "at least 1 character"),
+        ({"key": {"_rep": "{pk}"}}, "kept for replication"),
+        ({"key": {"pk": "{pk}"}, "constant": {"pk": 1}}, "gives a value to pk, which key sets"),
+        ({"key": {"pk": "{pk}"}, "rename": {"a": "pk"}}, "gives a value to pk, which key sets"),
+        ({"key": {"id": "{pk}"}, "mask": {"attributes": ["pk"], "hmac": "key"}}, "masks pk, and shows it in key"),
     ],
 )
 def test_a_transform_that_makes_no_sense_is_refused(written: dict[str, Any], words: str) -> None:
     with pytest.raises(ValidationError, match=words):
-        TransformSettings.model_validate(written)
+        ReplicaTransform.model_validate(written)
 
 
 def test_scalars_of_every_kind_can_be_constants() -> None:

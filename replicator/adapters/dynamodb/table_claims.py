@@ -3,29 +3,38 @@
 Every rule notes itself at its start for each table that it writes. A lower epoch is refused, and so is a table of
 another mode: its tombstones do not compare, so they would keep items from being written, or let them come back. Each
 row also carries the layout's version: an older program that meets a newer one stops.
+
+A table whose keys are made from those of several sources has rows for each mapping, and one that names the mappings: a
+mapping is refused if a key of it can be a key of another one that wrote there.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from botocore.exceptions import ClientError
 
 from replicator.adapters.aws import wire
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, translate
 from replicator.adapters.dynamodb.expressions import SCHEMA_VERSION, SIDE_SCHEMA, TOMBSTONE_KEY
 from replicator.domain.errors import Unreachable, WorldMismatch
+from replicator.domain.key_mapping import key_mapping
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
     from types_aiobotocore_dynamodb.type_defs import AttributeValueTypeDef
 
     from replicator.domain.identifiers import RegionId, RuleName, TableName
+    from replicator.domain.key_mapping import KeyMapping
     from replicator.domain.rules import Rule, Target
 
 ORDERED = "ordered"
+_DIGEST = 16
+_MAPPING = "m_"
 _NOT_NEWER = "(attribute_not_exists(#s) OR #s <= :s)"
 _SAME_WRITER = "#e = :e AND (attribute_not_exists(#f) OR (#f = :f AND #g <= :g))"
 
@@ -44,11 +53,12 @@ class EpochClaim:
     source: str
     """Region id and table, as `us:orders`."""
     generation: int
+    keys: KeyMapping | None = None
 
     @property
     def key(self) -> dict[str, AttributeValueTypeDef]:
         """The key of its side row."""
-        return {TOMBSTONE_KEY: {"S": f"{self.table}|epoch"}}
+        return {TOMBSTONE_KEY: {"S": f"{self.table}|epoch{_part(self.keys)}"}}
 
 
 async def note_epoch(client: DynamoDBClient, *, side_table: str, claim: EpochClaim) -> None:
@@ -101,22 +111,33 @@ def epoch_problem(standing: Any, claim: EpochClaim) -> WorldMismatch | None:
 
 @dataclass(frozen=True, slots=True)
 class ModeClaim:
-    """What a rule is about to do: write this table in this mode."""
+    """What a rule is about to do: write this table in this mode, under keys as they are or as `keys` makes them."""
 
     rule: str
     region_id: str
     table: str
     mode: str
+    keys: KeyMapping | None = None
 
     @property
     def key(self) -> dict[str, AttributeValueTypeDef]:
         """The key of its side row."""
-        return {TOMBSTONE_KEY: {"S": f"{self.table}|mode"}}
+        return {TOMBSTONE_KEY: {"S": f"{self.table}|mode{_part(self.keys)}"}}
 
     @property
     def epoch_key(self) -> dict[str, AttributeValueTypeDef]:
         """The key of the row that only mode `ordered` writes; programs before this row existed wrote it too."""
-        return {TOMBSTONE_KEY: {"S": f"{self.table}|epoch"}}
+        return {TOMBSTONE_KEY: {"S": f"{self.table}|epoch{_part(self.keys)}"}}
+
+    @property
+    def mappings_key(self) -> dict[str, AttributeValueTypeDef]:
+        """The key of the row that names the mappings of a table."""
+        return {TOMBSTONE_KEY: {"S": f"{self.table}|keys"}}
+
+
+def _part(keys: KeyMapping | None) -> str:
+    """What tells the rows of one mapping from those of others; empty of keys as they are."""
+    return "" if keys is None else f"|{sha256(keys.text.encode()).hexdigest()[:_DIGEST]}"
 
 
 async def note_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim) -> None:
@@ -124,6 +145,8 @@ async def note_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim
     problem = await standing_mode(client, side_table=side_table, claim=claim)
     if problem is not None:
         raise problem
+    if claim.keys is not None:
+        await _note_mapping(client, side_table, claim, claim.keys)
     standing = await _note(
         client,
         side_table,
@@ -133,11 +156,15 @@ async def note_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim
     )
     if standing is not None:
         raise mode_problem(standing, {}, claim, side_table) or _refused(side_table, claim)
+    problem = await _mapping_problem(client, side_table, claim)  # of a claim that was made at the same time
+    if problem is not None:
+        raise problem
 
 
 async def standing_mode(client: DynamoDBClient, *, side_table: str, claim: ModeClaim) -> WorldMismatch | None:
     """What contradicts a claim now; nothing is written."""
-    return mode_problem(*await _rows(client, side_table, claim), claim, side_table)
+    problem = mode_problem(*await _rows(client, side_table, claim), claim, side_table)
+    return problem or await _mapping_problem(client, side_table, claim)
 
 
 def mode_problem(mode_row: Any, epoch_row: Any, claim: ModeClaim, side_table: str) -> WorldMismatch | None:
@@ -160,6 +187,45 @@ def mode_problem(mode_row: Any, epoch_row: Any, claim: ModeClaim, side_table: st
     )
 
 
+# -- how keys are made -----------------------------------------------------------------------------------------------
+
+
+async def _mapping_problem(client: DynamoDBClient, side_table: str, claim: ModeClaim) -> WorldMismatch | None:
+    """Why keys of a claim may be keys under which the table was written before; None when they cannot."""
+    where = f"{claim.table} in {claim.region_id}"
+    (known,) = await _rows_at(client, side_table, claim, claim.mappings_key)
+    if _is_newer(known):
+        return _newer(where)
+    found = {name: typed["S"] for name, typed in known.items() if name.startswith(_MAPPING)}
+    others = [text for text in found.values() if claim.keys is None or text != claim.keys.text]
+    if claim.keys is not None:
+        as_they_are = replace(claim, keys=None)
+        if any(await _rows(client, side_table, as_they_are)):
+            others.append("")
+    for text in others:
+        if claim.keys is None or not text or claim.keys.meets(key_mapping(msgspec.json.decode(text))):
+            written = f"under the keys {text}" if text else "under the keys of its source"
+            return WorldMismatch(
+                f"Rule {claim.rule!r} would write {where} under keys that may be those of others there: it was written"
+                f" {written} before.",
+                advice="Name another table for the replica, or let transform.key begin with a text of its own.",
+            )
+    return None
+
+
+async def _note_mapping(client: DynamoDBClient, side_table: str, claim: ModeClaim, keys: KeyMapping) -> None:
+    try:
+        await client.update_item(
+            TableName=side_table,
+            Key=claim.mappings_key,
+            UpdateExpression="SET #m = :m, #s = :s",
+            ExpressionAttributeNames={"#m": f"{_MAPPING}{_part(keys)[1:]}", "#s": SCHEMA_VERSION},
+            ExpressionAttributeValues={":m": {"S": keys.text}, ":s": {"N": str(SIDE_SCHEMA)}},
+        )
+    except CLIENT_ERRORS as error:
+        raise translate(error, _what(side_table, claim)) from error
+
+
 # -- whose a table is -----------------------------------------------------------------------------------------------
 
 
@@ -176,27 +242,34 @@ class SideTableClaims:
         The first version left no mode: then it is by the source that is noted beside the epoch, if one is.
         """
         assert target.table is not None, "only tables are claimed"
-        claim = ModeClaim(rule.name, target.region, target.table, rule.mode)
+        claim = ModeClaim(rule.name, target.region, target.table, rule.mode, target.keys)
         mode_row, epoch_row = await _rows(self._clients[target.region], self._side_table, claim)
         if mode_row:
             return mode_row.get("rule", {}).get("S") in names
         source = epoch_row.get("source", {}).get("S")
         return bool(epoch_row) and source in {None, f"{rule.source}:{rule.table}"}
 
-    async def writer(self, region: RegionId, table: TableName) -> str | None:
-        """The rule that wrote a table last, as far as it is noted."""
-        mode_row, _ = await _rows(self._clients[region], self._side_table, ModeClaim("", region, table, ""))
+    async def writer(self, region: RegionId, table: TableName, keys: KeyMapping | None = None) -> str | None:
+        """The rule that wrote a table last, under keys that are made so, as far as it is noted."""
+        mode_row, _ = await _rows(self._clients[region], self._side_table, ModeClaim("", region, table, "", keys))
         written: str | None = mode_row.get("rule", {}).get("S")
         return written
 
-    async def forget(self, region: RegionId, table: TableName) -> None:
-        """Delete what is noted of a table that no rule writes any more."""
-        claim = ModeClaim("", region, table, "")
-        for key in (claim.key, claim.epoch_key):
-            try:
-                await self._clients[region].delete_item(TableName=self._side_table, Key=key)
-            except CLIENT_ERRORS as error:
-                raise translate(error, f"DeleteItem on {self._side_table} in {region}") from error
+    async def forget(self, region: RegionId, table: TableName, keys: KeyMapping | None = None) -> None:
+        """Delete what is noted of a table that no rule writes any more, under keys that are made so."""
+        claim, client = ModeClaim("", region, table, "", keys), self._clients[region]
+        try:
+            for key in (claim.key, claim.epoch_key):
+                await client.delete_item(TableName=self._side_table, Key=key)
+            if keys is not None:
+                await client.update_item(
+                    TableName=self._side_table,
+                    Key=claim.mappings_key,
+                    UpdateExpression="REMOVE #m",
+                    ExpressionAttributeNames={"#m": f"{_MAPPING}{_part(keys)[1:]}"},
+                )
+        except CLIENT_ERRORS as error:
+            raise translate(error, f"DeleteItem on {self._side_table} in {region}") from error
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------
@@ -204,14 +277,19 @@ class SideTableClaims:
 
 async def _rows(client: DynamoDBClient, side_table: str, claim: ModeClaim) -> tuple[Any, Any]:
     """The rows of a table's mode and epoch; one that is not there is empty."""
+    mode_row, epoch_row = await _rows_at(client, side_table, claim, claim.key, claim.epoch_key)
+    return mode_row, epoch_row
+
+
+async def _rows_at(
+    client: DynamoDBClient, side_table: str, claim: ModeClaim, *keys: dict[str, AttributeValueTypeDef]
+) -> list[Any]:
     try:
-        mode_row, epoch_row = [
-            (await client.get_item(TableName=side_table, Key=key, ConsistentRead=True)).get("Item", {})
-            for key in (claim.key, claim.epoch_key)
+        return [
+            (await client.get_item(TableName=side_table, Key=key, ConsistentRead=True)).get("Item", {}) for key in keys
         ]
     except CLIENT_ERRORS as error:
         raise translate(error, f"GetItem on {side_table} in {claim.region_id}") from error
-    return mode_row, epoch_row
 
 
 _ALIASES = {"epoch": "e", "source": "f", "generation": "g", "mode": "m", "rule": "r", SCHEMA_VERSION: "s"}

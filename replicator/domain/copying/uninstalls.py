@@ -7,16 +7,19 @@ what is left is counted by name.
 from __future__ import annotations
 
 import enum
-from collections.abc import Collection
+from collections.abc import Mapping
 
 import msgspec
 
 from replicator.domain.image import Image
+from replicator.domain.key_mapping import KeyMapping
 from replicator.domain.modes.requests import StampIs
+from replicator.domain.records import ItemKey
 from replicator.domain.stamps import StampKind, parse_stamp
 from replicator.domain.versions import is_ordered_version
 
 _ENCODE = msgspec.json.Encoder().encode
+_PARTS = msgspec.json.Decoder(tuple[tuple[str, str, str], ...])
 _BEHIND_THE_TABLE = ("[", "sha256:")
 """How the rest of a side row's key begins: with the item's key, or its digest."""
 
@@ -48,7 +51,14 @@ def stamp_of(item: Image, attribute: str) -> StampIs | Kept | None:
     return StampIs(_ENCODE(typed))
 
 
-def is_side_row(side_key: str, tables: Collection[str]) -> bool:
-    """Whether a row of a side table is about an item of one of these tables."""
+def is_side_row(side_key: str, tables: Mapping[str, KeyMapping | None]) -> bool:
+    """Whether a row of a side table is about an item of one of these tables.
+
+    Of a table with a mapping: about an item whose key is made so, for others there are other rules'. A long key's
+    digest does not tell that, so its row is left; it expires by itself.
+    """
     table, _, rest = side_key.partition("|")
-    return table in tables and rest.startswith(_BEHIND_THE_TABLE)
+    if table not in tables or not rest.startswith(_BEHIND_THE_TABLE):
+        return False
+    mapping = tables[table]
+    return mapping is None or (rest.startswith("[") and mapping.source_of(ItemKey(_PARTS.decode(rest))) is not None)

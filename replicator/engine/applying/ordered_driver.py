@@ -19,7 +19,7 @@ from replicator.domain.modes.ordered import Action, Change, Outcome, replicate_o
 from replicator.domain.modes.requests import Done, Request, Response
 from replicator.domain.owed_keys import is_refusal, settles
 from replicator.domain.records import ChangeRecord
-from replicator.domain.transforms import shaped_if_it_can_be
+from replicator.domain.transforms import held_under, shaped_if_it_can_be
 from replicator.engine.applying.context import Tally, TargetContext, one_by_one
 
 
@@ -89,21 +89,31 @@ class OrderedDriver:
         if owed is not None and not settles(change.version, owed):
             return _Plan(change, self._invalidations(unit))
         records = self._as_held(unit) if caches else ()
-        return _Plan(change, [(each, plan_cache(each, records, change)) for each in caches])
+        if not records:
+            return _Plan(change, ())
+        there = msgspec.structs.replace(change, key=records[-1].key)
+        return _Plan(change, [(each, plan_cache(each, records, there)) for each in caches])
 
     def _invalidations(self, unit: Run) -> Sequence[tuple[CacheRule, CachePlan]]:
         caches = self._context.place.target.caches
         records = self._as_held(unit) if caches else ()
-        return [(each, plan_invalidation(each, records)) for each in caches]
+        return [(each, plan_invalidation(each, records)) for each in caches] if records else ()
 
     def _as_held(self, unit: Run) -> Sequence[ChangeRecord]:
-        """The records with images as the replica holds them, since readers name cache entries by these."""
+        """The records with keys and images as the replica holds them, since readers name cache entries by these.
+
+        None where the item can have no key there, so that nothing is cached of it.
+        """
         transform = self._context.place.target.transform
         if transform is None:
             return unit.records
+        key = held_under(transform, unit.key)
+        if key is None:
+            return ()
         return [
             msgspec.structs.replace(
                 record,
+                key=key,
                 old=shaped_if_it_can_be(transform, unit.key, record.old),
                 new=shaped_if_it_can_be(transform, unit.key, record.new),
             )

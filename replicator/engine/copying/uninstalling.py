@@ -43,7 +43,7 @@ class Uninstalling:
         self._attribute = mesh.policy.attribute if isinstance(mesh, ActivePlan) else STAMP
         self._side_table = context.job.options[SIDE_TABLE]
         self._written = {
-            (target.region, target.table)
+            (target.region, target.table): target.keys
             for rule in context.rules
             for target in rule.targets
             if target.table is not None
@@ -60,7 +60,7 @@ class Uninstalling:
         page = await region.scan(segment.index, segment.of, position)
         counts: Counter[str] = Counter({ITEMS: len(page.items)})
         if region.table == self._side_table:
-            tables = {table for place, table in self._written if place == region.name}
+            tables = {str(table): keys for (place, table), keys in self._written.items() if place == region.name}
             todo: list[Unstamp | Delete] = [
                 Delete(row.key, ContentIs(row.image)) for row in page.items if is_side_row(_name(row), tables)
             ]
