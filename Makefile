@@ -58,6 +58,7 @@ lint: setup ## check style, types, layers, spelling, dependencies, lock files an
 	$(BIN)/deptry .
 	$(BIN)/python requirements/lock.py --check
 	$(BIN)/replicator schema --check config/replicator.schema.json
+	$(BIN)/replicator schema --api --check docs/openapi.json
 	$(BIN)/python helm/generate.py --check
 	$(BIN)/python docs/generate.py --check
 
@@ -81,8 +82,9 @@ format: setup ## format the code and apply safe corrections
 lock: setup ## compile requirements/*.txt from pyproject.toml (ARGS=--upgrade moves the pins)
 	$(BIN)/python requirements/lock.py $(ARGS)
 
-schema: setup ## export the configuration's JSON schema, and what of the chart is made from it and from config/
+schema: setup ## export the configuration's JSON schema, the API's document, and what of the chart is made from it and from config/
 	$(BIN)/replicator schema > config/replicator.schema.json
+	$(BIN)/replicator schema --api > docs/openapi.json
 	$(BIN)/python config/grafana/generate.py
 	$(BIN)/python helm/generate.py
 	$(BIN)/python docs/generate.py

@@ -1,14 +1,15 @@
 """The admin HTTP server: /healthz, /readyz, /metrics, /status, and a look at the configuration.
 
-On loopback unless configured otherwise; nothing that is sent here changes anything but by that look.
+On loopback unless configured otherwise; nothing that is sent here changes anything but by that look. The API and the
+console, which do more, are served beside it where `admin.api` says so.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from replicator.observability.metrics import Metrics
     from replicator.observability.observer import LiveObserver
     from replicator.observability.status_board import Board
-    from replicator.settings import Admin
+    from replicator.settings import Admin, Settings
 
 
 class Reload(Protocol):
@@ -36,15 +37,25 @@ class Reload(Protocol):
 
 _PORT_TROUBLES = {errno.EADDRINUSE, errno.EACCES}
 _EVERYWHERE = {"::", ""}
+_MOST_BODY = 65_536
 _MOST_HELD = 20
 """So much of what is held is written out."""
 
 
 @asynccontextmanager
-async def serve_admin(
-    admin: Admin, board: Board, metrics: Metrics, observer: LiveObserver, reload: Reload | None = None
+async def serve_admin(  # noqa: PLR0913 - what is served, given once
+    admin: Admin,
+    board: Board,
+    metrics: Metrics,
+    observer: LiveObserver,
+    *,
+    reload: Reload | None = None,
+    settings: Callable[[], Settings] | None = None,
 ) -> AsyncIterator[tuple[str, int]]:
-    """Serve until the context ends; yields the address in use. `reload`: looks at the configuration file."""
+    """Serve until the context ends; yields the address in use.
+
+    `reload`: looks at the configuration file. `settings`: those in force now, for the API; None: there is none.
+    """
 
     async def healthz(_: web.Request) -> web.Response:
         reason = board.health()
@@ -68,7 +79,7 @@ async def serve_admin(
             raise web.HTTPNotFound
         return web.json_response(await reload(dry_run="dry_run" in request.query))
 
-    app = web.Application()
+    app = web.Application(client_max_size=_MOST_BODY)
     app.add_routes(
         [
             web.get("/healthz", healthz),
@@ -78,13 +89,16 @@ async def serve_admin(
             web.post("/reload", look_again),
         ]
     )
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
-    await runner.setup()
-    try:
+    async with AsyncExitStack() as stack:
+        if admin.api.enabled and settings is not None:
+            from replicator.admin.api.mounting import routes
+
+            app.add_routes(routes(settings, stack, board.clock))
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
         host, port = await _listen(runner, admin)
         yield host, port
-    finally:
-        await runner.cleanup()
 
 
 async def _listen(runner: web.AppRunner, admin: Admin) -> tuple[str, int]:

@@ -92,7 +92,9 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
         async with AsyncExitStack() as stack:
             stack.enter_context(reload.at_hangup())
             host, port = await stack.enter_async_context(
-                serve_admin(settings.admin, board, metrics, observer, reload=reload.answer)
+                serve_admin(
+                    settings.admin, board, metrics, observer, reload=reload.answer, settings=lambda: reload.settings
+                )
             )
             address = settings.admin.public_url(port, socket.gethostname())
             log.info("admin_listening", host=host, port=port, advertised=address)

@@ -70,6 +70,11 @@ class Reload:
         self._seen = _digest(path)
         self._turn = asyncio.Lock()
 
+    @property
+    def settings(self) -> Settings:
+        """The configuration in force."""
+        return self._settings
+
     async def run(self) -> None:
         """Look again and again until cancelled."""
         before, looks = self._seen, 0

@@ -364,12 +364,13 @@ def schema(
     check: Annotated[
         Path | None, typer.Option("--check", metavar="FILE", help="Exit with 1 when this file is not the schema.")
     ] = None,
+    api: Annotated[bool, typer.Option("--api", help="The OpenAPI document of the admin API.")] = False,
     json: Json = False,  # noqa: ARG001 - a schema is JSON in any case
 ) -> None:
     """The JSON schema of the configuration."""
     from replicator.cli.schema import print_schema
 
-    raise typer.Exit(print_schema(check))
+    raise typer.Exit(print_schema(check, api=api))
 
 
 @app.command()

@@ -9,6 +9,7 @@ import typer
 from replicator.cli.options import (
     Config,
     Json,
+    Limit,
     NeverAsks,
     Note,
     OnlyRule,
@@ -36,6 +37,7 @@ def add_to(app: typer.Typer) -> None:
     app.command()(pause)
     app.command()(resume)
     app.command()(reload)
+    app.command()(audit)
     app.command("import-kcl")(import_kcl)
 
 
@@ -342,3 +344,18 @@ def reload(
     from replicator.cli.reload import reload_workers
 
     raise typer.Exit(reload_workers(config or context.obj, dry_run=dry_run, as_json=json))
+
+
+def audit(
+    context: typer.Context,
+    config: Config = None,
+    limit: Limit = None,
+    json: Json = False,
+) -> None:
+    """What was done through the admin API and the console: who, what, when, from where, and what came of it.
+
+    Newest first. The newest 1000 deeds are kept; one that is `begun` was cut off, so look at what it was about.
+    """
+    from replicator.cli.audit import show_audit
+
+    raise typer.Exit(show_audit(config or context.obj, limit, as_json=json))

@@ -1,4 +1,4 @@
-"""`replicator schema`: the configuration's JSON schema, and whether a file still is it."""
+"""`replicator schema`: the configuration's JSON schema or the API's document, and whether a file still is it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ def schema_text() -> str:
     return json.dumps(document, indent=2, sort_keys=True) + "\n"
 
 
-def print_schema(stored: Path | None) -> int:
-    """Print the schema, or compare it with a file."""
-    text = schema_text()
+def print_schema(stored: Path | None, *, api: bool = False) -> int:
+    """Print the schema, or the OpenAPI document of the admin API, or compare it with a file."""
+    if api:
+        from replicator.admin.api.openapi import openapi_text
+
+        text, option = openapi_text(), " --api"
+    else:
+        text, option = schema_text(), ""
     if stored is None:
         sys.stdout.write(text)
         return EXIT_STOPPED
@@ -28,5 +33,6 @@ def print_schema(stored: Path | None) -> int:
         same = False
     if same:
         return EXIT_STOPPED
-    sys.stderr.write(f"{stored}: is not the schema of these settings; write it anew: replicator schema > {stored}\n")
+    again = f"replicator schema{option} > {stored}"
+    sys.stderr.write(f"{stored}: is not the schema of this version; write it anew: {again}\n")
     return EXIT_FAULT

@@ -236,14 +236,18 @@ class Statement:
         return shown
 
 
-def granted(role: Role, uses: Iterable[Use]) -> list[Statement]:
-    """The fewest statements that grant a role what it needs: resources that need the same share one."""
+def granted(role: Role, uses: Iterable[Use], *, also: Role | None = None) -> list[Statement]:
+    """The fewest statements that grant a role what it needs: resources that need the same share one.
+
+    `also`: a role whose work it does, too.
+    """
     needed: dict[str, dict[str, None]] = {}
     unbounded: dict[str, tuple[str, ...]] = {}
     for use in uses:
-        actions = NEEDS[use.kind].get(role, ())
+        needs = NEEDS[use.kind]
+        actions = (*needs.get(role, ()), *(needs.get(also, ()) if also is not None else ()))
         if use.kind in TAKES_NO_RESOURCE:
-            unbounded |= {TAKES_NO_RESOURCE[use.kind]: actions} if actions else {}
+            unbounded |= {TAKES_NO_RESOURCE[use.kind]: tuple(dict.fromkeys(actions))} if actions else {}
         elif actions:
             needed.setdefault(use.arn, {}).update(dict.fromkeys(actions))
     resources: dict[tuple[str, ...], list[str]] = {}

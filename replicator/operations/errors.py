@@ -17,6 +17,10 @@ class RequestRefused(ReplicatorError):
     exit_code = EXIT_USAGE
 
 
+class NotThere(RequestRefused):
+    """What was named is not there."""
+
+
 class ShardBusy(WorldMismatch):
     """A shard's row changes between each look at it and the write after it."""
 

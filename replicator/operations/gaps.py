@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination import StoredGap
 from replicator.domain.gaps import EVERY_SHARD
-from replicator.operations.errors import RequestRefused
+from replicator.operations.errors import NotThere, RequestRefused
 from replicator.operations.group import Group
 from replicator.operations.times import moment
 
@@ -92,7 +92,7 @@ async def gap_named(group: Group, gap_id: str) -> StoredGap:
     if len(found) > 1:
         raise RequestRefused(f"{len(found)} gaps begin with {gap_id}.", advice="Write more of the id.")
     if not found:
-        raise RequestRefused(
+        raise NotThere(
             f"There is no gap {gap_id}.",
             advice=f"`replicator gaps list --all` lists them; write at least {_LEAST_OF_ID} characters of the id.",
         )

@@ -28,7 +28,7 @@ from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import WorkerId
 from replicator.domain.progress import END, Position
 from replicator.domain.shards.leases import Pulse, StreamRef
-from replicator.operations.errors import RequestRefused, ShardBusy
+from replicator.operations.errors import NotThere, RequestRefused, ShardBusy
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
@@ -165,4 +165,4 @@ def _no_rule(settings: Settings, name: str) -> RequestRefused:
     names = [rule.name for rule in settings.rules]
     near = get_close_matches(name, names, n=_NEAR_NAMES)
     meant = f"Perhaps {' or '.join(near)} is meant. " if near else ""
-    return RequestRefused(f"There is no rule {name}.", advice=f"{meant}Rules are: {', '.join(names)}.")
+    return NotThere(f"There is no rule {name}.", advice=f"{meant}Rules are: {', '.join(names)}.")

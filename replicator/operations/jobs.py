@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.jobs import Job, JobKind, JobProgress, JobState, all_segments, progress_of
-from replicator.operations.errors import RequestRefused
+from replicator.operations.errors import NotThere, RequestRefused
 from replicator.operations.group import ALIVE, Group
 from replicator.operations.times import moment
 
@@ -128,7 +128,7 @@ async def job_named(group: Group, job_id: str) -> Job:
     if len(found) > 1:
         raise RequestRefused(f"{len(found)} jobs begin with {job_id}.", advice="Write more of the id.")
     if not found:
-        raise RequestRefused(f"There is no job {job_id}.", advice="`replicator jobs list --all` lists them.")
+        raise NotThere(f"There is no job {job_id}.", advice="`replicator jobs list --all` lists them.")
     return found[0]
 
 

@@ -15,7 +15,7 @@ from replicator.adapters.dynamodb.owed_keys import DynamoOwedKeys, owed_keys
 from replicator.domain.errors import ReplicatorError, TableMissing
 from replicator.domain.owed_keys import SHOWN_ROW_ID, BodyState, OwedFor, OwedKey, SettledKey, Settlement
 from replicator.domain.records import Event
-from replicator.operations.errors import RequestRefused
+from replicator.operations.errors import NotThere, RequestRefused
 from replicator.operations.times import moment
 from replicator.settings import OrderedRule
 
@@ -183,7 +183,7 @@ async def parked_named(group: Group, row: str) -> Parked:
     if not rows and silent:
         raise next(iter(silent.values()))
     if not rows:
-        raise RequestRefused(
+        raise NotThere(
             f"There is no parked key {row}.",
             advice=f"`replicator parked list` shows ids; write at least {_LEAST_OF_ID} characters of one.",
         )

@@ -88,6 +88,7 @@ class _Known:
 async def policies(settings: Settings, asked: Asked) -> Policies:
     """A policy per region that the rules use, and one for the base identity when roles are assumed."""
     known = {} if asked.offline else await _look(settings)
+    also = Role.OPERATOR if asked.role is Role.WORKER and settings.admin.api.enabled else None
     notes = list(_notes(settings, asked, known))
     made = []
     for region_id in tables_by_region(settings) | {
@@ -100,7 +101,7 @@ async def policies(settings: Settings, asked: Asked) -> Policies:
                 f"The account of region {region_id} is not known.",
                 advice=f"Add --account {region_id}=NUMBER, or --account NUMBER for every region.",
             )
-        statements = granted(asked.role, _uses(settings, asked, region_id, account))
+        statements = granted(asked.role, _uses(settings, asked, region_id, account), also=also)
         aws_region = settings.regions[region_id].region
         domain = _SERVICE_DOMAINS.get(_partition(aws_region), "amazonaws.com")
         keys = [

@@ -7,10 +7,12 @@ the item still is what the operator was shown, which the write itself demands.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import ROUND_FLOOR, Context, Decimal
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -69,6 +71,13 @@ class Promotion:
     key: ItemKey
     before: Image | None
     item: Image | None
+
+    @property
+    def seen(self) -> str:
+        """A digest of what is there now, but for its stamp: as long as it stays, so does what would be replaced."""
+        there = None if self.before is None else _unstamped(self.before, self.stamp)
+        text = json.dumps([self.entry["id"], self.region, self.table, there], sort_keys=True)
+        return sha256(text.encode()).hexdigest()
 
 
 async def plan(group: Group, request: PromotionRequest) -> Promotion:

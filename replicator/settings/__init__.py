@@ -3,7 +3,7 @@
 This package checks what the file alone can show; `replicator check` compares it with the world.
 """
 
-from replicator.settings.admin import Admin
+from replicator.settings.admin import Admin, Api
 from replicator.settings.chosen_tables import MOST_TABLES, choosing, expanded
 from replicator.settings.cross_checks import target_problems
 from replicator.settings.events import AwsSink, EventSink, RedisStreamSink, WebhookSink
@@ -37,6 +37,7 @@ __all__ = [
     "TABLE_TAGS",
     "ActiveRule",
     "Admin",
+    "Api",
     "AwsSink",
     "CacheAction",
     "EventSink",

@@ -6,12 +6,13 @@ Invariant: an IPv6 address is written without brackets in the configuration and 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SecretStr
 
-from replicator.settings.values import Frozen
+from replicator.settings.values import Frozen, Name
 
 _HOST_NAME = re.compile(r"^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$", re.ASCII)
 _NO_HOST = "must be a host name or an IP address, without scheme and port, for example 10.0.0.7 or worker-1.example.com"
@@ -43,6 +44,32 @@ def _reachable(written: str | None) -> str | None:
     return host
 
 
+def _host_name(written: str) -> str:
+    if not _HOST_NAME.match(written):
+        raise ValueError("must be a host name, without scheme and port, for example replicator.example.com")
+    return written.lower().removesuffix(".")
+
+
+class ApiToken(Frozen):
+    """A bearer token, by a name that the audit shows."""
+
+    secret: Name = Field(description="one of secrets: the token itself, of at least 32 characters")
+    access: Literal["read", "write"] = Field(default="write", description="read: it changes nothing, and shows values")
+
+
+class Api(Frozen):
+    """The admin API and the console: what commands do, over HTTP."""
+
+    enabled: bool = Field(default=False, description="serve /api/v1 and /console/ on the admin port")
+    tokens: dict[Name, ApiToken] = Field(default={}, description="by names of your own; without any nothing changes")
+    read_without_token: bool = Field(
+        default=True, description="without a token figures, keys and reasons can be read, and never values"
+    )
+    hosts: list[Annotated[str, AfterValidator(_host_name)]] = Field(
+        default=[], description="names by which it is reached, beside addresses, localhost and advertise"
+    )
+
+
 class Admin(Frozen):
     """The admin HTTP server: /healthz /readyz /metrics /status."""
 
@@ -53,6 +80,7 @@ class Admin(Frozen):
     advertise: Annotated[str | None, AfterValidator(_reachable)] = Field(
         default=None, description="name or address at which other machines reach it; else host, or this machine's name"
     )
+    api: Api = Field(default=Api(), description="what commands do, over HTTP, and a console in the browser")
 
     @property
     def is_everywhere(self) -> bool:
@@ -74,3 +102,28 @@ class Admin(Frozen):
 def url(host: str, port: int) -> str:
     """The URL of a server, without a path."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+_SHORTEST_TOKEN = 32
+
+
+def api_problems(api: Api, secrets: Mapping[str, SecretStr]) -> Iterator[str]:
+    """What of the API contradicts the secrets, or itself; one line each, which bears no token."""
+    seen: dict[str, str] = {}
+    for name, token in api.tokens.items():
+        where = f"admin.api.tokens.{name}.secret"
+        if token.secret not in secrets:
+            known = ", ".join(secrets) or "none is configured"
+            yield f"{where}: {token.secret!r} is not one of secrets ({known})"
+            continue
+        text = secrets[token.secret].get_secret_value()
+        if len(text) < _SHORTEST_TOKEN or not text.isascii() or not text.isprintable() or " " in text:
+            yield (
+                f"secrets.{token.secret}: must be at least {_SHORTEST_TOKEN} characters of ASCII without spaces to be"
+                " a token of the admin API; `openssl rand -hex 32` makes one"
+            )
+        if other := seen.get(text):
+            yield f"{where}: is the same token as that of {other!r}, so the audit could not say who it was"
+        seen[text] = name
+    if api.enabled and not api.read_without_token and not api.tokens:
+        yield "admin.api.tokens: needs one token at least where read_without_token is false"

@@ -10,6 +10,7 @@ from pydantic import SecretStr
 
 from replicator.domain.key_mapping import KeyMapping
 from replicator.domain.key_templates import KeyTemplate
+from replicator.settings.admin import Admin, api_problems
 from replicator.settings.events import EventSink, RedisStreamSink, WebhookSink, signing_key
 from replicator.settings.rules import OrderedRule, RuleSettings
 from replicator.settings.sections import Cache, CoordinationSettings, Region
@@ -27,6 +28,10 @@ MOST_TARGETS = 80
 
 class Configured(Protocol):
     """What of the settings must agree."""
+
+    @property
+    def admin(self) -> Admin:
+        """The admin server."""
 
     @property
     def regions(self) -> Mapping[str, Region]:
@@ -64,6 +69,7 @@ def problems_of(settings: Configured) -> list[str]:
         *_rule_problems(settings),
         *_choice_problems(settings),
         *target_problems(settings),
+        *api_problems(settings.admin.api, settings.secrets),
     ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import hcl2
 
 from replicator.domain.permissions import (
@@ -17,6 +19,8 @@ from replicator.domain.permissions import (
     policy_document,
     terraform,
 )
+from replicator.operations.permissions import Asked, policies
+from replicator.settings import Settings
 
 ARN = "arn:aws:dynamodb:us-east-1:111122223333:table/"
 
@@ -80,3 +84,23 @@ def test_why_everything_is_granted_stands_in_both_formats() -> None:
 def test_nothing_in_a_name_is_an_expression_of_terraform() -> None:
     text = terraform("label", 'a"${b}%{c}\\', assuming(["arn:aws:iam::111122223333:role/x"]))
     assert 'name   = "a\\"$${b}%%{c}\\\\"' in text
+
+
+async def test_a_worker_that_serves_the_api_is_granted_what_commands_need_too() -> None:
+    written: dict[str, Any] = {
+        "group": "test",
+        "regions": {"us": {"region": "us-east-1"}, "eu": {"region": "eu-west-1"}},
+        "coordination": {"region": "us"},
+        "rules": [{"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"]}],
+    }
+
+    async def source(role: Role, **more: Any) -> set[str]:
+        settings = Settings.model_validate(written | more)
+        made = await policies(settings, Asked(role, offline=True, accounts={"": "111122223333"}))
+        (found,) = [each.statements for each in made.policies if each.name == "us"]
+        return {action for each in found for action in each.actions if f"{ARN}orders" in each.resources}
+
+    worker, operator = await source(Role.WORKER), await source(Role.OPERATOR)
+    assert "dynamodb:PutItem" in operator - worker, "`conflicts promote` writes to the source"
+    assert await source(Role.WORKER, admin={"api": {"enabled": True}}) == worker | operator
+    assert await source(Role.OPERATOR, admin={"api": {"enabled": True}}) == operator

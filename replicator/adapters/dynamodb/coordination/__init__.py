@@ -18,6 +18,7 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
     <group>|streams                 <region>|<table>|<ms>   arn, drained_for
     <group>|gaps                    <gap id>                what was lost, grown_at; job; acknowledged_at,
                                                             acknowledged_by, note
+    <group>|audit                   <ms>-<random>           who, what, command, origin, at, result, reason
     <group>|jobs                    job|<job id>            kind, rule, table, state, document, counts, created_at,
                                                             ended_at, note
     <group>|jobs                    on|job|<target>         job: the one that is at work on it; on|sweep|: a sweep
@@ -28,7 +29,7 @@ Rows (hash `pk`, range `sk`), each with a schema version `sv`:
 One module per port: `leases`, `members`, `registry`, `jobs`; and for operators `stored_progress`, what is stored of all
 streams, `operations`, what they do to rows, and `rule_rows`, what they do to everything that has a rule's name
 (its jobs in `rule_jobs`); `known_tables`, which tables rules have written;
-`function_notes`, what functions noted of streams.
+`function_notes`, what functions noted of streams; `audit`, what was done through the admin API.
 They use `table` (calls), `changes` (conditional updates as values), `names` (keys) and `rows` (parsing).
 Invariant: a checkpoint is written only by the owner that the row names, under the epoch that it claimed; taking
 a shard away raises the epoch.

@@ -84,6 +84,11 @@ class Names:
         return f"{self.group}|rules"
 
     @property
+    def audit(self) -> str:
+        """Partition of what was done through the admin API."""
+        return f"{self.group}|audit"
+
+    @property
     def functions(self) -> str:
         """Partition of what functions noted of streams, per rule."""
         return f"{self.group}|functions"

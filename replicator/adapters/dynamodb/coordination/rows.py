@@ -53,6 +53,7 @@ _ADVICE_BY_PARTITION = {
     "rules": "Delete the row: its rule is then not paused.",
     "tables": "Delete the row: the table is taken for the one that its rule wrote before, and noted again.",
     "regions": "Delete the row: its region is then not paused for the rule.",
+    "audit": "Delete the row: it says what was done through the admin API, and nothing else depends on it.",
     "jobs": "Delete the row, and those of its partition: ask for the job again.",
 }
 

@@ -1,0 +1,246 @@
+"""What the API does: the same operations as commands, in the name of a token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from replicator.admin.api.endpoints import VALUES, Endpoint, Field
+from replicator.admin.api.masking import masked
+from replicator.admin.api.reads import id_of
+from replicator.domain.copying.meshes import Missing
+from replicator.domain.copying.ordered import Extra
+from replicator.domain.errors import WorldMismatch
+from replicator.domain.jobs import JobKind
+from replicator.operations import gaps, jobs, parked, parked_rows, pauses, promotion
+from replicator.operations.bootstrap import BootstrapRequest, plan_bootstrap
+from replicator.operations.comparison_requests import ComparisonRequest, comparison, parse_sample
+from replicator.operations.documents import document
+from replicator.operations.parked_rows import ParkedRow
+from replicator.operations.reloading import Reloaded, reload
+from replicator.operations.table_argument import rule_on_table
+
+if TYPE_CHECKING:
+    from replicator.admin.api.endpoints import Asked
+    from replicator.domain.jobs import Job
+    from replicator.operations.promotion import Promotion
+
+_MOST_UNITS = 10_000_000
+
+
+def _body(name: str, about: str, kind: Any = "string", option: str | None = None, **more: Any) -> Field:
+    named = f"--{name.replace('_', '-')}" if option is None else option
+    return Field(name, about, kind, place="body", option=named, **more)
+
+
+_RULE = Field("rule", "name of the rule", place="path", required=True, most=128)
+_REGION = _body("region", "only in this region, which the rule writes")
+_NOTE = _body("note", "why; kept and shown", most=500, default="")
+_CHANGED = {"rule": str, "region": str | None, "paused": bool, "changed": bool}
+
+
+async def _pause(asked: Asked) -> Any:
+    rule, region, note = (asked.given[name] for name in ("rule", "region", "note"))
+    if region is None:
+        changed = await pauses.pause(asked.group, rule, note)
+    else:
+        changed = await pauses.pause_region(asked.group, rule, region, note)
+    return {"rule": rule, "region": region, "paused": True, "changed": changed}
+
+
+async def _resume(asked: Asked) -> Any:
+    rule, region = asked.given["rule"], asked.given["region"]
+    if region is None:
+        changed = await pauses.resume(asked.group, rule)
+    else:
+        changed = await pauses.resume_region(asked.group, rule, region)
+    return {"rule": rule, "region": region, "paused": False, "changed": changed}
+
+
+async def _acknowledge(asked: Asked) -> Any:
+    seen = await gaps.gap_named(asked.group, asked.given["id"])
+    gap, changed = await gaps.acknowledge(asked.group, seen, by=_by(asked), note=asked.given["note"])
+    return {"gap": gap, "changed": changed}
+
+
+async def _retry(asked: Asked) -> Any:
+    row = await parked_rows.parked_named(asked.group, asked.given["id"])
+    (retried,) = await parked.retry(asked.group, [row], by=_by(asked))
+    return retried
+
+
+async def _drop(asked: Asked) -> Any:
+    row = await parked_rows.parked_named(asked.group, asked.given["id"])
+    return await parked.drop(asked.group, row, by=_by(asked))
+
+
+# -- conflicts ---------------------------------------------------------------------------------------------------------
+
+
+async def _planned(asked: Asked) -> Promotion:
+    given = asked.given
+    request = promotion.PromotionRequest(given["id"], given["region"], given["version"])
+    return await promotion.plan(asked.group, request)
+
+
+async def _preview(asked: Asked) -> Any:
+    return _shown(await _planned(asked), values=asked.values)
+
+
+async def _promote(asked: Asked) -> Any:
+    planned = await _planned(asked)
+    if planned.seen != asked.given["seen"]:
+        sentence = "The item has changed since it was shown; nothing was written."
+        raise WorldMismatch(sentence, advice="Look at it again.")
+    replaced = await promotion.write(asked.group, planned)
+    return {**_shown(planned, values=False), "replaced_meanwhile": replaced}
+
+
+def _shown(planned: Promotion, *, values: bool) -> dict[str, Any]:
+    before, after = (None if each is None else each.attributes for each in (planned.before, planned.item))
+    old, new = before or {}, after or {}
+    differs = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    keys = planned.entry["key"]
+    return {
+        "id": planned.entry["id"],
+        "region": planned.region,
+        "table": planned.table,
+        "key": keys,
+        "before": before if values else masked(before, keys),
+        "after": after if values else masked(after, keys),
+        "differs": sorted(differs),
+        "seen": planned.seen,
+        "masked": not values,
+    }
+
+
+# -- jobs --------------------------------------------------------------------------------------------------------------
+
+
+async def _bootstrap(asked: Asked) -> Any:
+    given = asked.given
+    wanted = BootstrapRequest(
+        given["rule"],
+        given["table"],
+        given["region"],
+        given["extra"],
+        read_units=given["read_units"],
+        write_units=given["write_units"],
+    )
+    workers = max(1, await jobs.living_workers(asked.group))
+    return await _begun(asked, (await plan_bootstrap(asked.group, wanted, workers=workers, by=_by(asked))).job)
+
+
+async def _verify(asked: Asked) -> Any:
+    sample = asked.given["sample"]
+    return await _compare(asked, JobKind.VERIFY, sample=None if sample is None else parse_sample(sample))
+
+
+async def _repair(asked: Asked) -> Any:
+    chosen = {name: asked.given[name] for name in ("extra", "missing", "write_units")}
+    return await _compare(asked, JobKind.REPAIR, **chosen)
+
+
+async def _compare(asked: Asked, kind: JobKind, **more: Any) -> Any:
+    given = asked.given
+    workers = max(1, await jobs.living_workers(asked.group))
+    rule = await rule_on_table(asked.group.settings, given["rule"], given["table"])
+    keys = () if given["key"] is None else (given["key"],)
+    request = ComparisonRequest(keys=keys, prefix=given["prefix"], read_units=given["read_units"], **more)
+    return await _begun(asked, await comparison(asked.group, rule, kind, request, workers=workers, by=_by(asked)))
+
+
+async def _begun(asked: Asked, job: Job) -> Any:
+    return {"job": jobs.listed(await jobs.progress(asked.group, await jobs.submit(asked.group, job)))}
+
+
+async def _pause_job(asked: Asked) -> Any:
+    return {"job": await jobs.pause(asked.group, asked.given["id"], _by(asked))}
+
+
+async def _resume_job(asked: Asked) -> Any:
+    return {"job": await jobs.resume(asked.group, asked.given["id"])}
+
+
+async def _cancel_job(asked: Asked) -> Any:
+    return {"job": await jobs.cancel(asked.group, asked.given["id"], _by(asked))}
+
+
+async def _reload(asked: Asked) -> Any:
+    workers = await reload(asked.group, dry_run=asked.given["dry_run"])
+    return {"group": asked.group.settings.group, "workers": document(workers)}
+
+
+def _by(asked: Asked) -> str:
+    assert asked.caller.name is not None, "whatever changes something has a token"
+    return asked.caller.name
+
+
+_PROMOTION = {
+    "id": str, "region": str, "table": str, "key": dict[str, Any], "before": dict[str, Any] | None,
+    "after": dict[str, Any] | None, "differs": list[str], "seen": str, "masked": bool,
+}  # fmt: skip
+_JOB = {"job": jobs.ListedJob}
+_ENTRY = id_of("conflict entry")
+_READ, _WRITE = (
+    _body(f"{what}_units", f"{what} units per second and region at most", "integer", most=_MOST_UNITS)
+    for what in ("read", "write")
+)
+_TABLE = _body("table", "which one, when the rule chooses several")
+_SOME = (_RULE, _TABLE, _body("key", "only this item"), _body("prefix", "only keys that begin so"), _READ)
+_EXTRA = _body(
+    "extra",
+    "what becomes of items without a version",
+    choices=tuple(each.value for each in Extra),
+    default=Extra.LIST.value,
+)
+_MISSING = _body(
+    "missing",
+    "in a mesh: what becomes of what one region lacks without a trace",
+    choices=tuple(each.value for each in Missing),
+    default=Missing.KEEP.value,
+)
+
+WRITES = (
+    Endpoint("pause", "POST", "/rules/{rule}/pause", "Let a rule rest until it is resumed", _CHANGED, _pause,
+             (_RULE, _REGION, _NOTE), command="pause"),
+    Endpoint("resume", "POST", "/rules/{rule}/resume", "Let a rule go on from its position", _CHANGED, _resume,
+             (_RULE, _REGION), command="resume"),
+    Endpoint("acknowledge_gap", "POST", "/gaps/{id}/acknowledge",
+             "Accept a loss: a target that stopped at it goes on behind it",
+             {"gap": gaps.ListedGap, "changed": bool}, _acknowledge, (id_of("gap"), _NOTE), command="gaps acknowledge"),
+    Endpoint("retry_parked", "POST", "/parked/{id}/retry", "Try again what a target refused", parked.RetriedRow, _retry,
+             (id_of("row"),), command="parked retry", seconds=60.0),
+    Endpoint("drop_parked", "POST", "/parked/{id}/drop",
+             "Give a refused change up: it is logged as a conflict of kind `dropped`", ParkedRow, _drop,
+             (id_of("row"),), command="parked drop"),
+    Endpoint("promotion", "GET", "/conflicts/{id}/promotion",
+             "What promoting the loser would write, and over what", _PROMOTION, _preview,
+             (_ENTRY, Field("region", "where, when the rule writes several"),
+              Field("version", "the version attribute's value, where only the application knows the next"), VALUES),
+             token=True),
+    Endpoint("promote", "POST", "/conflicts/{id}/promote", "Write the loser again, as a new local write",
+             {**_PROMOTION, "replaced_meanwhile": list[str]}, _promote,
+             (_ENTRY, _body("seen", "what the preview answered: the item must still be that", option="", required=True),
+              _body("region", "where, when the rule writes several"),
+              _body("version", "the version attribute's value, where only the application knows the next")),
+             command="conflicts promote"),
+    Endpoint("verify", "POST", "/rules/{rule}/verify", "Begin to compare a rule's tables, and the caches beside them",
+             _JOB, _verify, (*_SOME, _body("sample", "only a part, at random, for example 1%")),
+             command="verify --detach", seconds=60.0),
+    Endpoint("repair", "POST", "/rules/{rule}/repair", "Begin to mend what differs", _JOB, _repair,
+             (*_SOME, _WRITE, _EXTRA, _MISSING), command="repair --detach", seconds=60.0),
+    Endpoint("bootstrap", "POST", "/rules/{rule}/bootstrap", "Begin to bring what the tables of a rule hold", _JOB,
+             _bootstrap, (_RULE, _TABLE, _body("region", "only the replica there"), _READ, _WRITE, _EXTRA),
+             command="bootstrap --detach", seconds=60.0),
+    Endpoint("pause_job", "POST", "/jobs/{id}/pause", "Let a job rest behind the pages in hand", _JOB, _pause_job,
+             (id_of("job"),), command="jobs pause"),
+    Endpoint("resume_job", "POST", "/jobs/{id}/resume", "Let a job go on where it was", _JOB, _resume_job,
+             (id_of("job"),), command="jobs resume"),
+    Endpoint("cancel_job", "POST", "/jobs/{id}/cancel", "End a job; what it has done stays done", _JOB, _cancel_job,
+             (id_of("job"),), command="jobs cancel"),
+    Endpoint("reload", "POST", "/reload", "Let every worker take up what its configuration says now",
+             {"group": str, "workers": list[Reloaded]}, _reload,
+             (_body("dry_run", "only say what would change", "boolean", default=False),), command="reload",
+             seconds=90.0),
+)  # fmt: skip
+"""Every operation that changes something, and the preview of one."""

@@ -1,0 +1,270 @@
+"""The admin API of a living daemon: who may ask what, what is masked, what is done, and what is noted of it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from replicator.admin.api.openapi import ENDPOINTS, openapi_document
+from replicator.laboratory.servers import MiniStack, Valkey
+from tests.cli.daemons import Daemon, running, wait_until
+from tests.cli.proxy import DenyingServer, serving
+from tests.cli.worlds import World
+
+pytestmark = pytest.mark.servers
+
+TOKENS = {"alice": "planted-token-of-alice-0123456789", "screen": "planted-token-of-a-screen-0123456"}
+PLANTED = "planted-value"
+NO_ROOM = 409_600 - len("pk") - len("a") - len("sk") - 2 - len("text") - len(PLANTED) - 30
+
+
+@dataclass
+class Served:
+    """A daemon with its API, the world that it replicates, and what is between it and the tables of region us."""
+
+    world: World
+    daemon: Daemon
+    proxy: DenyingServer
+    conflict: Any = None
+    row: Any = None
+    other_row: Any = None
+
+    def has_begun(self) -> bool:
+        """Whether both workers live, and there is something to see."""
+        conflicts, rows = self.ask("/conflicts")[1]["conflicts"], self.ask("/parked")[1]["parked"]
+        if len(conflicts) != 1 or len(rows) != 2 or len(self.ask("/workers")[1]["workers"]) != 2:
+            return False
+        (self.conflict,), (self.row, self.other_row) = conflicts, rows
+        return True
+
+    def ask(
+        self, path: str, token: str | None = None, body: Any = None, port: int = 0, **headers: str
+    ) -> tuple[int, Any]:
+        """Status and document of an answer."""
+        status, text, _ = self.raw(path, token, body, port, **headers)
+        return status, json.loads(text)
+
+    def raw(
+        self, path: str, token: str | None = None, body: Any = None, port: int = 0, **headers: str
+    ) -> tuple[int, str, dict[str, str]]:
+        sent = {name.replace("_", "-"): value for name, value in headers.items()}
+        if token is not None:
+            sent["Authorization"] = f"Bearer {TOKENS.get(token, token)}"
+        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
+        if data is not None:
+            sent.setdefault("Content-Type", "application/json")
+        url = f"http://127.0.0.1:{self.daemon.port + port}/api/v1{path}"
+        request = urllib.request.Request(url, data=data, headers=sent)
+        try:
+            with urllib.request.urlopen(request, timeout=120) as answer:
+                return answer.status, answer.read().decode(), dict(answer.headers)
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode(), dict(error.headers)
+
+    def looks(self) -> dict[str, str]:
+        """What every operation says that takes no token."""
+        ids = {"conflict": self.conflict["id"], "parked_row": self.row["row"]}
+        return {
+            each.name: self.raw(each.path.replace("{id}", ids.get(each.name, "none")))[1]
+            for each in ENDPOINTS
+            if not each.writes and not each.token
+        }
+
+
+@pytest.fixture(scope="module")
+def served(ministack: MiniStack, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    directory: Path = tmp_path_factory.mktemp("api")
+    world = World(ministack.endpoint_url, valkey.url, "770000000001", directory)
+    world.config["admin"]["api"] = {
+        "enabled": True,
+        "hosts": ["replicator.example.com"],
+        "tokens": {"alice": {"secret": "alice"}, "screen": {"secret": "screen", "access": "read"}},
+    }
+    world.config["secrets"] = dict(TOKENS)
+    world.sound()
+    world.put("eu", "orders", pk={"S": "a"}, sk={"N": "1"}, text={"S": f"{PLANTED} foreign"})
+    with serving(world.endpoint_url) as proxy:
+        world.config["regions"]["us"]["endpoint_url"] = proxy.url
+        with running(world, "--workers", "2") as daemon:
+            daemon.await_ready()
+            found = Served(world, daemon, proxy)
+            world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, text={"S": f"{PLANTED} new"})
+            for number in ("2", "3"):
+                world.put("us", "orders", pk={"S": "a"}, sk={"N": number}, text={"S": PLANTED + "x" * NO_ROOM})
+            wait_until(found.has_begun, "a worker, the conflict or a parked key is missing")
+            yield found
+
+
+def members(schema: Any, document: Any, root: Any, where: str = "") -> None:
+    """An answer has every member that its schema requires, of the type that it says."""
+    if "$ref" in schema:
+        members(root["components"]["schemas"][schema["$ref"].rpartition("/")[2]], document, root, where)
+        return
+    if "anyOf" in schema:
+        kinds = [each for each in schema["anyOf"] if each.get("type") != "null"]
+        if document is not None and len(kinds) == 1:
+            members(kinds[0], document, root, where)
+        return
+    types = {"object": dict, "array": list, "string": str, "integer": int, "number": int | float, "boolean": bool}
+    assert "type" not in schema or isinstance(document, types[schema["type"]]), (where, document)
+    for name in schema.get("required", ()):
+        assert name in document, (where, name)
+        members(schema["properties"][name], document[name], root, f"{where}.{name}")
+    for each in document if schema.get("type") == "array" else ():
+        members(schema["items"], each, root, f"{where}[]")
+
+
+def test_every_look_answers_as_the_document_says_and_shows_no_value(served: Served) -> None:
+    document = openapi_document()
+    assert served.ask("/openapi.json") == (200, document)
+    for name, text in served.looks().items():
+        path = next(each.path for each in ENDPOINTS if each.name == name)
+        schema = document["paths"][f"/api/v1{path}"]["get"]["responses"]["200"]["content"]["application/json"]
+        if name == "job":
+            assert json.loads(text)["status"] == 404
+            continue
+        members(schema["schema"], json.loads(text), document, name)
+        assert PLANTED not in text, name
+        assert not any(token in text for token in TOKENS.values()), name
+    status = served.ask("/status")[1]
+    assert (status["verdict"]["state"], len(status["workers"])) == ("problems", 2)
+    assert set(status) == set(served.world.run("status", "--json").json)
+    shards = served.ask("/shards")[1]["shards"]
+    assert {(each["table"], each["region"], tuple(each["parents"])) for each in shards} == {("orders", "us", ())}
+
+
+def test_values_are_shown_to_a_token_that_asks_for_them_and_that_is_noted(served: Served) -> None:
+    path = f"/conflicts/{served.conflict['id']}"
+    assert served.ask(f"{path}?values=show")[0] == 401
+    status, shown = served.ask(f"{path}?values=show", "screen")
+    assert (status, shown["conflict"]["loser"]["text"]) == (200, {"S": f"{PLANTED} foreign"})
+    hidden = served.ask(path, "alice")[1]["conflict"]
+    assert (hidden["loser"]["text"], hidden["differs"]) == ({"S": "•••"}, ["text"])
+    assert PLANTED in served.ask(f"/parked/{served.row['row']}?values=show", "alice")[1]["kept"]
+    deeds = [(each["who"], each["what"], each["result"]) for each in served.ask("/audit")[1]["deeds"]]
+    assert ("screen", "conflict with values", "done") in deeds
+    assert ("alice", "parked_row with values", "done") in deeds
+
+
+def test_without_the_right_token_nothing_changes(served: Served) -> None:
+    pause = "/rules/orders/pause"
+    for token, status in ((None, 401), ("w" * 40, 401), ("", 401), ("screen", 403)):
+        answered, problem = served.ask(pause, token, {})
+        assert (answered, problem["status"], bool(problem["detail"])) == (status, status, True)
+    assert served.ask(pause, None, {}, Authorization=f"Basic {TOKENS['alice']}")[0] == 401
+    assert served.ask(pause, "alice", b"", Content_Type="text/plain")[0] == 415
+    assert served.ask(pause, "alice", {"nothing": 1})[1]["detail"] == "'nothing' is no member of this body."
+    assert served.ask(pause, "alice", {"note": "x" * 70_000})[0] == 413
+    assert served.ask(pause, "alice", {}, Origin="http://evil.example.net")[0] == 403
+    assert served.ask("/status", None, None, Host="evil.example.net")[0] == 403
+    assert served.ask("/status", None, None, Host="replicator.example.com")[0] == 200
+    assert served.ask("/status", None, None, Sec_Fetch_Site="cross-site")[0] == 403
+    assert served.ask("/rules?rule=orders")[0] == 400
+    assert served.ask("/nothing")[0] == 404
+    assert served.ask("/rules/nothing/pause", "alice", {})[1]["exit_code"] == 2
+    _, _, headers = served.raw("/status")
+    assert headers["Cache-Control"] == "no-store"
+    assert "Access-Control-Allow-Origin" not in headers
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert served.ask("/rules")[1]["rules"][0]["name"] == "orders"
+    assert not served.ask("/status")[1]["rules"][0]["paused"]
+
+
+def test_whatever_guesses_is_slowed_down(served: Served) -> None:
+    statuses = [served.ask("/session", f"guess-{number}" * 8, port=1)[0] for number in range(14)]
+    assert statuses[:10] == [401] * 10
+    assert 429 in statuses[10:]
+    assert "Retry-After" in served.raw("/session", "guess-again" * 4, port=1)[2]
+    wait_until(lambda: served.ask("/session", "alice", port=1)[0] == 200, "it is slowed down for good")
+    assert served.ask("/session", port=1)[0] == 200, "without a token none waits"
+    assert served.ask("/session", "alice")[1]["access"] == "write", "another worker waits too"
+
+
+def test_what_is_done_is_what_the_command_does_and_is_noted(served: Served) -> None:
+    world = served.world
+    assert served.ask("/rules/orders/pause", "alice", {"note": "by hand"}) == (
+        200, {"rule": "orders", "region": None, "paused": True, "changed": True},
+    )  # fmt: skip
+    assert world.run("status", "--json").json["rules"][0]["paused"]
+    assert served.ask("/rules/orders/resume", "alice", {}, port=1)[1]["changed"]
+
+    entry = served.conflict["id"]
+    assert served.ask(f"/conflicts/{entry}/promotion")[0] == 401
+    status, preview = served.ask(f"/conflicts/{entry}/promotion", "alice")
+    assert (status, preview["after"]["text"], preview["differs"]) == (200, {"S": "•••"}, ["text"])
+    world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, text={"S": "newer"})
+    refused = served.ask(f"/conflicts/{entry}/promote", "alice", {"seen": preview["seen"]})
+    assert (refused[0], "has changed since" in refused[1]["detail"]) == (409, True)
+    seen = served.ask(f"/conflicts/{entry}/promotion", "alice")[1]["seen"]
+    assert served.ask(f"/conflicts/{entry}/promote", "alice", {"seen": seen})[0] == 200
+    assert {"S": f"{PLANTED} foreign"} in [item["text"] for item in world.items("us", "orders")]
+
+    row = served.other_row["row"]
+    status, tried = served.ask(f"/parked/{row[:8]}/retry", "alice", {})
+    assert (status, tried["settled"], tried["row"]["row"]) == (200, None, row)
+    status, dropped = served.ask(f"/parked/{row}/drop", "alice", {})
+    assert (dropped["settled"], dropped["settled_by"]) == ("dropped", "alice")
+    assert served.ask(f"/parked/{row}/drop", "alice", {})[0] == 404
+
+    status, begun = served.ask("/rules/orders/verify", "alice", {})
+    assert (status, begun["job"]["kind"], begun["job"]["by"]) == (200, "verify", "alice")
+    assert served.ask(f"/jobs/{begun['job']['job']}")[1]["job"]["rule"] == "orders"
+    cancelled = served.ask(f"/jobs/{begun['job']['job']}/cancel", "alice", {})
+    assert (cancelled[0], cancelled[1].get("job", {}).get("state")) in {(200, "cancelled"), (400, None)}
+    gap = {"stream": "arn", "region": "us", "table": "orders", "shard": "s1", "target": "orders/replica/eu:orders"}
+    text = {**gap, "after": "42", "pk": "test|gaps", "sk": "fccae137d602", "why": "trimmed"}
+    numbers = {"sv": "1", "generation": "1", "found_at": "1780000000.5"}
+    item = {name: {"S": each} for name, each in text.items()} | {name: {"N": each} for name, each in numbers.items()}
+    world.call("us", "PutItem", TableName="replicator-coordination", Item=item)
+    assert [each["gap"] for each in served.ask("/gaps")[1]["gaps"]] == ["fccae137d602"]
+    accepted = served.ask("/gaps/fcca/acknowledge", "alice", {"note": "compared"})[1]
+    assert (accepted["changed"], accepted["gap"]["acknowledged_by"]) == (True, "alice")
+    looked = served.ask("/reload", "alice", {"dry_run": True})[1]["workers"]
+    assert [each["result"] for each in looked] == ["unchanged", "unchanged"]
+
+    listed = world.run("audit", "--json", "--limit", "50").json["deeds"]
+    deeds = {each["what"]: each for each in reversed(listed)}
+    assert deeds["pause"]["command"] == "replicator pause orders --note 'by hand'"
+    assert (deeds["pause"]["who"], deeds["pause"]["origin"], deeds["pause"]["result"]) == (
+        "alice", "127.0.0.1", "done",
+    )  # fmt: skip
+    results = [(each["what"], each["result"]) for each in reversed(listed)]
+    assert results.index(("promote", "refused")) < results.index(("promote", "done"))
+    assert ("drop_parked", "refused") in results
+    said = json.dumps(listed) + world.run("audit").output + served.daemon.said()
+    assert PLANTED not in said
+    assert not any(token in said for token in TOKENS.values())
+    assert "admin_deed" in said
+
+
+def test_while_the_coordination_table_is_silent_nothing_is_claimed_and_nothing_changes(served: Served) -> None:
+    served.proxy.status, served.proxy.page = 503, b"{}"
+    served.proxy.denied = frozenset({"Query", "GetItem", "UpdateItem", "PutItem", "DeleteItem", "Scan"})
+    try:
+        wait_until(lambda: served.ask("/verdict")[1]["verdict"]["state"] == "unknown", "it is known in spite of that")
+        status = served.ask("/status")[1]
+        assert status["coordination_error"]
+        assert served.ask("/leases?fast=true")[0] == 503
+        answered, problem = served.ask("/rules/orders/pause", "alice", {})
+        assert (answered, problem["exit_code"]) == (503, 69), problem
+    finally:
+        served.proxy.denied = frozenset()
+    wait_until(lambda: served.ask("/rules")[1].get("trouble", "") is None, "it does not come back")
+    assert not served.ask("/status")[1]["rules"][0]["paused"]
+
+
+def test_a_daemon_without_the_setting_serves_none_of_it(world: World) -> None:
+    world.sound()
+    with running(world) as daemon:
+        wait_until(lambda: daemon.answers("/status") is not None, "it does not serve")
+        with socket.create_connection(("127.0.0.1", daemon.port)) as connection:
+            connection.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 404")
