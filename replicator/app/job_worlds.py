@@ -20,8 +20,7 @@ from replicator.adapters.export_sources import export_files
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.jobs import Job, JobKind, place_name
 from replicator.domain.pacing import Pace
-from replicator.domain.rules import ActivePlan, Rule
-from replicator.domain.versions import STAMP
+from replicator.domain.rules import Rule
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.copying import bootstraps, uninstalling, verification
 from replicator.engine.copying.applied import Margins
@@ -154,7 +153,7 @@ def _region(  # noqa: PLR0913, PLR0917 - a composition root fills it once
         side_table=settings.side_table_name,
         tombstone_ttl=settings.tombstone_ttl,
         clock=clock,
-        stamp_attribute=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
+        stamp_attribute=rule.stamp,
         metered=True,
     )
     scan: Scan = DynamoScan(place.items, place.dynamodb, region_id=region_id, table=table)

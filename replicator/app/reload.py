@@ -164,7 +164,7 @@ def not_live(before: Settings, after: Settings, found: Changes) -> list[str]:
     reasons += [
         f"Rule {rule.name} chooses its tables, or sends events: {restart}."
         for rule in touched
-        if rule.choice is not None or rule.regions_of_sinks or getattr(rule, "events", None)
+        if rule.choice is not None or rule.regions_of_sinks or rule.events
     ]
     regions, caches = regions_of(after) - regions_of(before), caches_of(after) - caches_of(before)
     reasons += [f"Region {region} is used by no rule until now: {restart}." for region in sorted(regions)]

@@ -30,10 +30,9 @@ from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.owed_keys import OwedFor, OwedTo
 from replicator.domain.pacing import Pace
-from replicator.domain.rules import ActivePlan, KinesisSource, OnRefusal, Rule, Target
+from replicator.domain.rules import KinesisSource, OnRefusal, Rule, Target
 from replicator.domain.shards.holdings import Holdings
 from replicator.domain.targets import TargetId, replica_id
-from replicator.domain.versions import STAMP
 from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.cache_debt import CacheDebt
@@ -138,7 +137,8 @@ class Assembly:
         self._streams: dict[tuple[RegionId, KinesisSource | None], Stream] = {}
         self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
         self._funnels |= {settler.debt.name: CacheFunnel(settler.debt) for settler in self.debts}
-        self._events = {name: EventFunnel(sink) for name, sink in sinks.items()}
+        funnels = {id(sink): EventFunnel(sink) for sink in sinks.values()}  # one may serve several regions
+        self._events = {name: funnels[id(sink)] for name, sink in sinks.items()}
         self._conflicts = conflict_log(places[where.region].dynamodb, settings)
         self._budget = ByteBudget(self.limits.in_flight_bytes)
         self._holdings = Holdings()
@@ -237,7 +237,7 @@ class Assembly:
                     self._parking(rule, target.target_id) if parks_refusals(rule, target.kind) else None,
                     self._gates.of(HeldId(rule.name, TableName(written.table_name), target.target_id)),
                     {other: self._owing(rule, partners[other]) for other in (rule.mesh.others if rule.mesh else ())},
-                    events=self._events.get((rule.name, target.sink or "")),
+                    events=self._events.get((rule.name, target.region, target.sink or "")),
                 )
                 for target in rule.targets
             }
@@ -319,7 +319,7 @@ class Assembly:
             side_table=self._settings.side_table_name,
             tombstone_ttl=self._settings.tombstone_ttl,
             clock=self._clock,
-            stamp_attribute=rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP,
+            stamp_attribute=rule.stamp,
             metered=budget is not None,
         )
         pace = Pace(self._settings.apply.concurrency, self._clock.monotonic())

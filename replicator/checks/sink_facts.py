@@ -27,8 +27,9 @@ _FREE = frozenset({"none", "stream"})
 async def sink_facts(settings: Settings, sinks: Mapping[SinkId, Sink]) -> list[Fact]:
     """Everything about every sink that is opened; no event is sent."""
     wanted = sinks_of(settings)
+    each_once = {id(sink): (name, sink) for name, sink in sinks.items()}
     found = await asyncio.gather(
-        *(_facts(sink, wanted[name][1].to, f"sink {shown(*wanted[name])}") for name, sink in sinks.items())
+        *(_facts(sink, wanted[name].to, f"sink {shown(wanted[name], name[1])}") for name, sink in each_once.values())
     )
     return [*_from_kinesis(settings), *(fact for facts in found for fact in facts)]
 

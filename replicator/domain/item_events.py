@@ -17,11 +17,14 @@ import msgspec
 
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.filters import Filter
-from replicator.domain.image import Image, unreserved
-from replicator.domain.records import ChangeRecord, Event, ItemKey
+from replicator.domain.image import unreserved
+from replicator.domain.modes.active_active.classify import USERS, classify
+from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.stamps import held
 from replicator.domain.transforms import Transform, shaped
+from replicator.domain.versions import STAMP
 
 _STREAM = "/stream/"
 _HASH_DIGITS = 32
@@ -65,8 +68,8 @@ class ItemEvent(msgspec.Struct, frozen=True):
 
     @property
     def digest(self) -> str:
-        """64 hexadecimal digits of its id, where a service takes no other characters."""
-        return sha256(self.id.encode()).hexdigest()
+        """64 hexadecimal digits that name it: its id, which is one among those of its source, and that source."""
+        return sha256(f"{self.source} {self.id}".encode()).hexdigest()
 
     @property
     def moment(self) -> datetime | None:
@@ -132,8 +135,23 @@ def is_let_out(rule: Rule, record: ChangeRecord, shape: EventShape) -> bool:
     )
 
 
-def event_of(record: ChangeRecord, stream: StreamRef, shape: EventShape) -> ItemEvent:
-    """A change of a stream as an event."""
+def is_of_a_user(rule: Rule, record: ChangeRecord) -> bool:
+    """Whether a change was made where its record was read: in a mesh what was brought there is no change of its own.
+
+    Nor is a write there that leaves everything but the stamp as it was.
+    """
+    if rule.mesh is None:
+        return True
+    if record.partial:
+        raise MalformedRecord(f"Record {record.sequence} has no image of what was there, so whose it is is not known.")
+    old, new = held(record.old, rule.stamp), held(record.new, rule.stamp)
+    if old is not None and new is not None and old.content == new.content:
+        return False
+    return classify(old, new, by_ttl=record.by_ttl) in USERS
+
+
+def event_of(record: ChangeRecord, stream: StreamRef, shape: EventShape, stamp: str = STAMP) -> ItemEvent:
+    """A change of a stream as an event; `stamp` is the attribute that carries versions, which none shows."""
     arn, _, label = stream.arn.partition(_STREAM)
     if not label:  # an endpoint that writes no ARN, or a row that was parked: the label is the stream's creation
         label = (_EPOCH + timedelta(milliseconds=stream.generation)).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3]
@@ -143,7 +161,11 @@ def event_of(record: ChangeRecord, stream: StreamRef, shape: EventShape) -> Item
     images = (("old", record.old), ("new", record.new))
     try:
         data = {"key": _shown(key, shape)}
-        data |= {name: _image(image, record.key, shape) for name, image in images if image is not None}
+        data |= {
+            name: _shown(shaped(shape.transform, record.key, unreserved(image, stamp)).attributes, shape)
+            for name, image in images
+            if image is not None
+        }
     except (ValueError, TypeError, AttributeError, ArithmeticError) as error:
         raise MalformedRecord(
             f"Record {record.sequence} has an image that is no item ({type(error).__name__})."
@@ -163,10 +185,6 @@ def _arn(stream: StreamRef) -> str:
     """A table's ARN: of one whose changes come by Kinesis in the account of that stream."""
     partition, _, region, account = (*stream.arn.split(":")[1:5], "", "", "", "")[:4]
     return f"arn:{partition or 'aws'}:dynamodb:{region or stream.region}:{account or _NO_ACCOUNT}:table/{stream.table}"
-
-
-def _image(image: Image, key: ItemKey, shape: EventShape) -> dict[str, Any]:
-    return _shown(shaped(shape.transform, key, unreserved(image)).attributes, shape)
 
 
 def _shown(attributes: dict[str, dict[str, Any]], shape: EventShape) -> dict[str, Any]:

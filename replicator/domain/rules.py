@@ -19,6 +19,7 @@ from replicator.domain.modes.ordered import OrderedPolicy
 from replicator.domain.modes.versioned.ranks import VersionAttribute
 from replicator.domain.targets import TargetId, TargetKind, events_id, mesh_id, replica_id, source_caches_id
 from replicator.domain.transforms import Transform
+from replicator.domain.versions import STAMP
 
 Members = tuple[tuple[RegionId, TableName], ...]
 """The regions of a mesh with their tables, by region."""
@@ -178,7 +179,7 @@ class Rule:
     """One rule as it reads one source, in domain values.
 
     Without `mesh` its mode is `ordered`. A mesh is read in each of its regions, by one `Rule` each: `source` is then
-    the home region, and the only target stands for the rule as a whole.
+    the home region, and the first target stands for the rule as a whole; sinks of its events may follow.
     """
 
     name: RuleName
@@ -199,7 +200,9 @@ class Rule:
 
     def __post_init__(self) -> None:
         if self.mesh is not None:
-            among = tuple(replace(target, members=self.members) for target in self.targets)
+            among = tuple(
+                replace(target, members=self.members) if target.sink is None else target for target in self.targets
+            )
             object.__setattr__(self, "targets", among)
 
     @property
@@ -217,6 +220,11 @@ class Rule:
         """Whose versions its writes have: the source table, and the way on which its changes come."""
         table = f"{self.source}:{self.table}"
         return f"{table} through Kinesis stream {self.kinesis}" if self.kinesis else table
+
+    @property
+    def stamp(self) -> str:
+        """The attribute that carries versions."""
+        return self.mesh.policy.attribute if isinstance(self.mesh, ActivePlan) else STAMP
 
     def among(self, targets: Iterable[Target]) -> Rule:
         """The same rule for some of its targets only."""

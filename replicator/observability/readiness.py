@@ -82,7 +82,7 @@ def _away(board: Board) -> set[_Source]:
     silent |= {
         _source(shard.stream)
         for shard, state in board.targets()
-        if state.trouble is not None and isinstance(state.trouble.error, Unreachable)
+        if state.trouble is not None and isinstance(state.trouble.error, Unreachable) and state.place.target.members
     }
     read = board.cycled.keys() - silent
     stands = {

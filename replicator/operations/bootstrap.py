@@ -171,7 +171,7 @@ async def _chosen(group: Group, rules: Sequence[Rule], request: BootstrapRequest
     if rules[0].mesh is not None:
         if request.region is not None:
             raise RequestRefused("A mesh is brought together as a whole.", advice="Leave --region out.")
-        return [target for rule in rules for target in rule.targets]
+        return [rule.targets[0] for rule in rules]
     replicas = [target for target in rules[0].targets if target.table is not None]
     if request.region is not None:
         named = [target for target in replicas if target.region == request.region]

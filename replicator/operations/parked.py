@@ -25,10 +25,9 @@ from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image, unreserved
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.records import Event, ItemKey
-from replicator.domain.rules import ActivePlan
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetKind
-from replicator.domain.versions import STAMP, generation_in
+from replicator.domain.versions import generation_in
 from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetContext, TargetPorts
@@ -127,7 +126,7 @@ def _retrial(
             region,
             funnels,
             conflict_table(group.places[settings.coordination.region].dynamodb, settings),
-            events=events.get((rule.name, target.sink or "")),
+            events=events.get((rule.name, target.region, target.sink or "")),
         ),
         region_of(settings, group.places[rule.source], rule.table),
         tables_of(group)[parked.region],
@@ -153,18 +152,14 @@ def _owing_rule(settings: Settings, parked: Parked) -> Rule | None:
     return None
 
 
-def _stamp(rule: Rule) -> str:
-    return rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP
-
-
 async def _bring(group: Group, parked: Parked, rule: Rule, by: str) -> Retried:
     """Bring a region of a mesh what stands at home under a key that it refused, as a drain does."""
     owed, settings = parked.owed, group.settings
     region = owed.to.target_id.region
     assert region is not None, "a replica has a region"
     tables = dict(rule.members)
-    home = region_of(settings, group.places[rule.source], rule.table, _stamp(rule))
-    port = region_of(settings, group.places[region], tables[region], _stamp(rule))
+    home = region_of(settings, group.places[rule.source], rule.table, rule.stamp)
+    port = region_of(settings, group.places[region], tables[region], rule.stamp)
     ports = TargetPorts(home, {}, conflict_table(group.places[settings.coordination.region].dynamodb, settings))
     clock = SystemClock()
     stream = StreamRef(rule.source, rule.table, "", generation_in(owed.version))
@@ -230,7 +225,7 @@ async def _lost(group: Group, parked: Parked) -> LogConflict:
     region, standing = owed.to.target_id.region, None
     if mesh is not None and owed.key is not None and region is not None:
         table = dict(mesh.members)[region]
-        standing = await item_in(region_of(group.settings, group.places[region], table, _stamp(mesh)), owed.key)
+        standing = await item_in(region_of(group.settings, group.places[region], table, mesh.stamp), owed.key)
     elif found is not None and owed.key is not None and found[1].table is not None:
         _, target = found
         there = region_of(group.settings, group.places[target.region], found[1].table, keys=target.keys)

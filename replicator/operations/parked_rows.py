@@ -17,7 +17,6 @@ from replicator.domain.owed_keys import SHOWN_ROW_ID, BodyState, OwedFor, OwedKe
 from replicator.domain.records import Event
 from replicator.operations.errors import NotThere, RequestRefused
 from replicator.operations.times import moment
-from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
     from replicator.domain.identifiers import RuleName, SequenceNumber, ShardId
@@ -84,11 +83,7 @@ class Parked:
 
 def regions_of(settings: Settings) -> set[str]:
     """Regions that may hold rows: those of sources."""
-    return {
-        region
-        for rule in settings.rules
-        for region in ([rule.source] if isinstance(rule, OrderedRule) else rule.regions_used)
-    }
+    return {region for rule in settings.rules for region in rule.regions_read}
 
 
 def tables_of(group: Group) -> dict[str, DynamoOwedKeys]:

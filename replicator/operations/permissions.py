@@ -139,7 +139,7 @@ def _uses(settings: Settings, asked: Asked, region_id: str, account: str) -> Ite
     for rule in settings.rules:
         yield from _of_rule(rule, region_id, arn, settings.group)
         yield from _of_sinks(rule, region_id, arn)
-        if asked.function is not None and region_id in _regions_read(rule):
+        if asked.function is not None and region_id in rule.regions_read:
             yield from _of_function(asked, asked.function, arn)
         if region_id == rule.regions_used[0]:
             yield from _exports(asked.exports, _partition(aws_region))
@@ -170,7 +170,7 @@ def _of_function(asked: Asked, name: str, arn: str) -> Iterator[Use]:
 
 
 def _config_key(settings: Settings, asked: Asked, region_id: str) -> list[str]:
-    used = asked.config_key and any(region_id in _regions_read(rule) for rule in settings.rules)
+    used = asked.config_key and any(region_id in rule.regions_read for rule in settings.rules)
     return [asked.config_key] if used and asked.config_key else []
 
 
@@ -199,10 +199,8 @@ def _of_rule(rule: RuleSettings, region_id: str, arn: str, group: str) -> Iterat
 
 def _of_sinks(rule: RuleSettings, region_id: str, arn: str) -> Iterator[Use]:
     """Where a rule's events go in a region; a queue by its URL may be another account's."""
-    if not isinstance(rule, OrderedRule):
-        return
     for sink in rule.events:
-        if not isinstance(sink, AwsSink) or (sink.region or rule.source) != region_id:
+        if not isinstance(sink, AwsSink) or region_id not in rule.regions_of(sink):
             continue
         match sink:
             case SqsSink():
@@ -225,14 +223,10 @@ def _mesh_kind(rule: RuleSettings) -> Resource:
     return Resource.VERSIONED if isinstance(rule, VersionedRule) else Resource.ACTIVE
 
 
-def _regions_read(rule: RuleSettings) -> list[str]:
-    return [rule.source] if isinstance(rule, OrderedRule) else rule.regions_used
-
-
 def _tables(rule: RuleSettings, region_id: str, *, read: bool) -> list[str]:
     """Names, or the pattern, of the tables in a region that a rule reads, or writes."""
     if rule.choice is not None:
-        return [_pattern(rule)] if region_id in (_regions_read(rule) if read else rule.regions_written) else []
+        return [_pattern(rule)] if region_id in (rule.regions_read if read else rule.regions_written) else []
     return [table for region, table in (rule.sources if read else rule.replica_tables) if region == region_id]
 
 

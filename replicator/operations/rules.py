@@ -16,7 +16,6 @@ from replicator.domain.errors import ReplicatorError, TableMissing, WorldMismatc
 from replicator.domain.identifiers import RuleName
 from replicator.operations.group import Group
 from replicator.operations.parked_rows import tables_of
-from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
     from replicator.settings import RuleSettings, Settings
@@ -87,8 +86,7 @@ def _configured(rule: RuleSettings, progress: Sequence[str] | None, driven_by: D
     if rule.choice is None:
         sources, replicas = rule.sources, rule.replica_tables
     else:
-        read = [rule.source] if isinstance(rule, OrderedRule) else rule.regions_used
-        sources = [(region, str(rule.choice)) for region in read]
+        sources = [(region, str(rule.choice)) for region in rule.regions_read]
         replicas = [(region, str(rule.choice)) for region in rule.regions_written]
     return ConfiguredRule(
         name=rule.name,
@@ -97,7 +95,7 @@ def _configured(rule: RuleSettings, progress: Sequence[str] | None, driven_by: D
         sources=[f"{region}:{table}" for region, table in sources],
         replicas=[f"{region}:{table}" for region, table in replicas],
         caches=[f"{action.cache} ({action.action})" for action in rule.cache],
-        events=[sink.sink_name for sink in rule.events] if isinstance(rule, OrderedRule) else [],
+        events=[sink.sink_name for sink in rule.events],
         progress=progress,
         driven_by=driven_by,
     )

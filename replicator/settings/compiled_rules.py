@@ -82,14 +82,11 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
         )
         for region, table in tables.items()
     ]
-    sinks = [
-        Target(RuleName(rule.name), _region_of(settings, rule, sink), None, sink=sink.sink_name) for sink in rule.events
-    ]
     return Rule(
         name=RuleName(rule.name),
         source=RegionId(rule.source),
         table=TableName(rule.table_name),
-        targets=(*written, *sinks),
+        targets=(*written, *_sinks(settings, rule, rule.source)),
         policy=OrderedPolicy(insert_guard=InsertGuard(rule.insert_guard), unstamped=Unstamped(rule.unstamped)),
         epoch=rule.epoch,
         start=Start(rule.start),
@@ -102,9 +99,16 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
     )
 
 
-def _region_of(settings: Settings, rule: OrderedRule, sink: EventSink) -> RegionId:
-    """Where a sink is; of a Redis stream where its cache is."""
-    beside = settings.caches[sink.cache].region if isinstance(sink, RedisStreamSink) else rule.source
+def _sinks(settings: Settings, rule: RuleSettings, home: str) -> list[Target]:
+    return [
+        Target(RuleName(rule.name), region_of_sink(settings, sink, home), None, sink=sink.sink_name)
+        for sink in rule.events
+    ]
+
+
+def region_of_sink(settings: Settings, sink: EventSink, home: str) -> RegionId:
+    """Where a sink is that changes of a region go to: there, unless it says; a Redis stream is where its cache is."""
+    beside = settings.caches[sink.cache].region if isinstance(sink, RedisStreamSink) else home
     return RegionId(sink.region or beside)
 
 
@@ -129,6 +133,7 @@ def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
                     table=TableName(table),
                     caches=tuple(cache for cache in caches if cache.region == home),
                 ),
+                *_sinks(settings, rule, home),
             ),
             mesh=_plan(rule, home, table),
             start=Start(rule.start),

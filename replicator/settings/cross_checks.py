@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from replicator.domain.key_mapping import KeyMapping
 from replicator.domain.key_templates import KeyTemplate
 from replicator.settings.admin import Admin, api_problems
-from replicator.settings.events import EventSink, RedisStreamSink, WebhookSink, signing_key
-from replicator.settings.rules import OrderedRule, RuleSettings
+from replicator.settings.events import RedisStreamSink, WebhookSink, signing_key
+from replicator.settings.rules import OrderedRule, RuleSettings, VersionedRule
 from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable
 from replicator.settings.transforms import TransformSettings
@@ -81,16 +81,14 @@ def _members(rule: RuleSettings) -> list[tuple[str, str]]:
     return [(f"regions[{n}].region", member.region) for n, member in enumerate(rule.regions)]
 
 
-def _sinks(rule: RuleSettings) -> Iterable[tuple[int, EventSink]]:
-    return enumerate(rule.events) if isinstance(rule, OrderedRule) else ()
-
-
 def _region_problems(settings: Configured) -> list[str]:
     used = [("coordination.region", settings.coordination.region)]
     used += [(f"caches.{name}.region", cache.region) for name, cache in settings.caches.items()]
     for index, rule in enumerate(settings.rules):
         used += [(f"rules[{index}].{path}", region) for path, region in _members(rule)]
-        used += [(f"rules[{index}].events[{n}].region", sink.region) for n, sink in _sinks(rule) if sink.region]
+        used += [
+            (f"rules[{index}].events[{n}].region", sink.region) for n, sink in enumerate(rule.events) if sink.region
+        ]
     known = ", ".join(settings.regions)
     return [
         f"{path}: region {name!r} is not one of regions ({known})"
@@ -103,7 +101,7 @@ def _reader_problems(settings: Configured) -> list[str]:
     """One row holds the positions of all targets on a shard, and one request changes them together."""
     targets: dict[tuple[str, str], int] = {}
     for rule in settings.rules:
-        targets_of_rule = 1
+        targets_of_rule = 1 + len(rule.events)
         if isinstance(rule, OrderedRule):
             beside = {settings.caches[action.cache].region for action in rule.cache if action.cache in settings.caches}
             targets_of_rule = len(set(rule.regions_written) | beside & {rule.source}) + len(rule.events)
@@ -126,7 +124,12 @@ def _stream_problems(settings: Configured) -> list[str]:
                 f"rules[{index}].stream: rule {rule.name!r} chooses its tables, and which of them send their changes to"
                 " a Kinesis stream is not known; name one table instead, or leave this out"
             )
-        if isinstance(rule, OrderedRule) and rule.events and rule.streams:
+        if isinstance(rule, VersionedRule) and rule.events:
+            problems.append(
+                f"rules[{index}].events: mode versioned marks nothing that it writes, so what users wrote in a region"
+                " and what was brought there look alike; leave this out, or use mode active-active"
+            )
+        if rule.events and rule.streams:
             problems.append(
                 f"rules[{index}].events: events are sent in the order of the changes, and Kinesis repeats changes and"
                 " keeps no order; leave stream out of the rule"
@@ -188,7 +191,7 @@ def _rule_problems(settings: Configured) -> list[str]:
 
 def _sink_problems(settings: Configured, rule: RuleSettings, path: str) -> Iterator[str]:
     seen: set[str] = set()
-    for n, sink in _sinks(rule):
+    for n, sink in enumerate(rule.events):
         where, name = f"{path}.events[{n}]", sink.sink_name
         if name in seen:
             yield f"{where}.name: {name!r} is there twice; give it a name of its own, which is its identity"
@@ -253,7 +256,7 @@ def _transform_problems(settings: Configured, rule: RuleSettings, path: str) -> 
     transforms: list[tuple[str, TransformSettings | None]] = [
         (f"{path}.replicas[{n}].transform", replica.transform) for n, replica in enumerate(members)
     ]
-    transforms += [(f"{path}.events[{n}].transform", sink.transform) for n, sink in _sinks(rule)]
+    transforms += [(f"{path}.events[{n}].transform", sink.transform) for n, sink in enumerate(rule.events)]
     for where, transform in transforms:
         if transform is None:
             continue

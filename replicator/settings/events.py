@@ -27,7 +27,9 @@ class _Sink(Frozen):
 
     to: str
     name: Name | None = Field(default=None, description="its identity in the rule; default: the kind and the place")
-    region: RegionName | None = Field(default=None, description="where the service is; default: the rule's source")
+    region: RegionName | None = Field(
+        default=None, description="where the service is; default: where the change was made"
+    )
     format: Literal["plain", "dynamodb"] = Field(default="plain", description="how items are shown in `data`")
     numbers: Literal["string", "number"] = Field(
         default="string", description="plain only: as text, or as JSON numbers, of which many readers lose digits"

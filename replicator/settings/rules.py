@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
@@ -101,16 +102,27 @@ class _Rule(Frozen):
         default=None, description="where changes are read in every region that is read; default: the tables' own"
     )
     verify: SweepSettings | None = Field(default=None, description="compare all that it replicates, again and again")
+    events: list[EventSink] = Field(default=[], max_length=16, description="where every change goes as an event")
+
+    @property
+    @abstractmethod
+    def regions_read(self) -> list[str]:
+        """Ids of the regions whose streams are read."""
 
     @property
     def regions_of_sinks(self) -> set[str]:
-        """Ids of the regions whose services its events go to; none of rules that have no events."""
-        return set()
+        """Ids of the regions whose services its events go to."""
+        return {region for sink in self.events if isinstance(sink, AwsSink) for region in self.regions_of(sink)}
+
+    def regions_of(self, sink: EventSink) -> list[str]:
+        """Ids of the regions where a sink is: where it says, else in every region whose changes go to it."""
+        return [sink.region] if sink.region else self.regions_read
 
     @property
     def caches_used(self) -> set[str]:
         """Names of the caches that it acts on, or whose servers hold its events."""
-        return {action.cache for action in self.cache}
+        beside = {sink.cache for sink in self.events if isinstance(sink, RedisStreamSink)}
+        return beside | {action.cache for action in self.cache}
 
     @property
     def choice(self) -> TableChoice | None:
@@ -144,7 +156,6 @@ class OrderedRule(_Rule):
     )
     epoch: int = Field(default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer")
     filter: FilterSettings = FilterSettings()
-    events: list[EventSink] = Field(default=[], max_length=16, description="where every change goes as an event")
 
     @model_validator(mode="before")
     @classmethod
@@ -172,19 +183,14 @@ class OrderedRule(_Rule):
         return [self.source] if self.refused == "park" else []
 
     @property
+    def regions_read(self) -> list[str]:
+        """Ids of the regions whose streams are read: the source's."""
+        return [self.source]
+
+    @property
     def regions_used(self) -> list[str]:
         """Ids of the regions that it reads or writes, the one whose tables are chosen first."""
         return [self.source, *self.regions_written]
-
-    @property
-    def regions_of_sinks(self) -> set[str]:
-        """Ids of the regions whose services its events go to."""
-        return {sink.region or self.source for sink in self.events if isinstance(sink, AwsSink)}
-
-    @property
-    def caches_used(self) -> set[str]:
-        """Names of the caches that it acts on, or whose servers hold its events."""
-        return super().caches_used | {sink.cache for sink in self.events if isinstance(sink, RedisStreamSink)}
 
     @property
     def regions_written(self) -> list[str]:
@@ -231,6 +237,11 @@ class _MeshRule(_Rule):
     def regions_used(self) -> list[str]:
         """Ids of the regions that it reads and writes, the one whose tables are chosen first."""
         return [member.region for member in self.regions]
+
+    @property
+    def regions_read(self) -> list[str]:
+        """The same."""
+        return self.regions_used
 
     @property
     def regions_written(self) -> list[str]:

@@ -179,7 +179,7 @@ IN_ORDERED = (
     " ttl_deletes, unstamped, verify."
 )
 HERE = (
-    "allowed here: cache, filter, guard, mode, name, on_gap, primary_key, refused, regions, stamp, start,"
+    "allowed here: cache, events, filter, guard, mode, name, on_gap, primary_key, refused, regions, stamp, start,"
     " stream, table, verify."
 )
 

@@ -35,6 +35,7 @@ from replicator.domain.versions import STAMP
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetContext, TargetPorts
+from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.owing import Owing
 from replicator.engine.applying.paced_region import PacedRegion
@@ -57,6 +58,7 @@ from replicator.laboratory.memory import (
     MemoryOwedKeys,
     MemoryRegion,
     MemoryRegistry,
+    MemorySink,
     MemoryStream,
     OpenFence,
 )
@@ -94,12 +96,14 @@ class Table(MemoryRegion):
     def __init__(
         self,
         region: RegionId,
-        tell: Callable[[ItemKey, Image | None, Image | None, bool], None],
+        tell: Callable[[ItemKey, Image | None, Image | None, bool], ChangeRecord],
         faults: Faults,
     ) -> None:
         nonces = itertools.count()
         super().__init__(faults, nonce=lambda: f"{region}{next(nonces):06d}")
         self._tell = tell
+        self.made: list[ChangeRecord] = []
+        """What users wrote."""
         self.effects: list[tuple[str, bool]] = []
         """The daemon's writes that changed something: the request, and whether the item (not the side row) changed."""
         self.reads = Counter[str]()
@@ -147,7 +151,7 @@ class Table(MemoryRegion):
         if (old and old.attributes) == (new and new.attributes):
             return
         self.slots[key] = replace(self.slots.get(key, EMPTY), item=new)
-        self._tell(key, old, new, by_ttl)
+        self.made.append(self._tell(key, old, new, by_ttl))
 
     def put(self, name: str, value: object, **attributes: Any) -> None:
         """Put a whole item, which wipes its stamp."""
@@ -201,18 +205,20 @@ class MeshWorld:
         self.conflicts = MemoryConflictLog(Faults(seed + 4))
         self.claims = MemoryClaims(Faults(seed + 5))
         self.owed = {region: MemoryOwedKeys(Faults(seed + 40 + n)) for n, region in enumerate(self.names)}
+        self.sink = MemorySink(Faults(seed + 6))
         self._ids = itertools.count(1)
 
     def __getitem__(self, region: RegionId) -> Table:
         return self.tables[region]
 
-    def _teller(self, region: RegionId) -> Callable[[ItemKey, Image | None, Image | None, bool], None]:
-        def tell(key: ItemKey, old: Image | None, new: Image | None, by_ttl: bool) -> None:
+    def _teller(self, region: RegionId) -> Callable[[ItemKey, Image | None, Image | None, bool], ChangeRecord]:
+        def tell(key: ItemKey, old: Image | None, new: Image | None, by_ttl: bool) -> ChangeRecord:
             event = Event.REMOVE if new is None else Event.INSERT if old is None else Event.MODIFY
             number = SequenceNumber(str(next(self._sequences[region])))
             created = float(int(self.clock.now() + self.skew[region]))
             record = ChangeRecord(event, key, old, new, number, created, by_ttl)
             self.streams[region].append(self.refs[region], self.shard_of(region, key), [record])
+            return record
 
         return tell
 
@@ -253,9 +259,10 @@ class MeshWorld:
         others = tuple(region for region in self.names if region != home)
         return ActivePlan(others) if self.mode == ACTIVE else VersionedPlan(others, VersionAttribute("ver"))
 
-    def rule(self, home: RegionId, *caches: CacheRule, **choices: Any) -> Rule:
+    def rule(self, home: RegionId, *caches: CacheRule, sinks: tuple[str, ...] = (), **choices: Any) -> Rule:
         place = Target(NAME, home, ORDERS, caches)
-        return Rule(NAME, home, ORDERS, (place,), **{"mesh": self.plan(home), **choices})
+        events = (Target(NAME, home, None, sink=sink) for sink in sinks)
+        return Rule(NAME, home, ORDERS, (place, *events), **{"mesh": self.plan(home), **choices})
 
     def parking(self, home: RegionId, target_id: TargetId, clock: Clock, observer: Observer) -> Parking:
         """Where a process sets aside what one target refuses of a region's keys."""
@@ -539,19 +546,21 @@ class MeshProcess(Process):
                     coordination=world.coordination,
                     registry=world.registry,
                     targets={
-                        rule.targets[0].target_id: TargetPorts(
+                        place.target_id: TargetPorts(
                             regions[rule.source],
                             funnels,
                             world.conflicts,
                             {region: port for region, port in regions.items() if region != rule.source},
                             written,
-                            world.parking(rule.source, rule.targets[0].target_id, self.clock, self.observer),
+                            world.parking(rule.source, place.target_id, self.clock, self.observer),
                             owing={
                                 region: world.owing(rule, partner, self.clock, self.observer)
                                 for region, partner in partners.items()
                                 if rule.mesh is not None and region in rule.mesh.others
                             },
+                            events=None if place.sink is None else EventFunnel(world.sink),
                         )
+                        for place in rule.targets
                     },
                     clock=self.clock,
                     observer=self.observer,

@@ -16,6 +16,7 @@ HOOK = {"to": "webhook", "url": "https://hooks.example.com/path", "secret": "hoo
 
 
 def settings(*events: dict[str, Any], secret: str = "any text", **rule: Any) -> Settings:
+    named = {"source": "us", **rule}
     return Settings.model_validate(
         {
             "group": "test",
@@ -27,10 +28,9 @@ def settings(*events: dict[str, Any], secret: str = "any text", **rule: Any) -> 
                 {
                     "name": "orders",
                     "table": "orders",
-                    "source": "us",
                     "primary_key": ["pk"],
                     "events": list(events),
-                    **rule,
+                    **{key: value for key, value in named.items() if value is not None},
                 }
             ],
         }
@@ -96,6 +96,30 @@ def test_what_cannot_be_is_refused_and_no_secret_is_told(events: list[dict[str, 
 def test_a_private_address_is_let_in_when_that_is_said() -> None:
     (rule,) = rules_of(settings({**HOOK, "url": "http://127.0.0.1:8080/", "allow_private": True}))
     assert [target.sink for target in rule.targets] == ["webhook:127.0.0.1:8080"]
+
+
+def mesh(*events: dict[str, Any], mode: str = "active-active", **rule: Any) -> Settings:
+    return settings(*events, source=None, mode=mode, regions=["us", "eu"], **rule)
+
+
+def test_a_sink_of_a_mesh_is_in_every_region_unless_it_says_where_and_an_address_is_one() -> None:
+    placed = mesh({"to": "sqs", "queue": "orders"}, {"to": "sqs", "queue": "all", "region": "eu"}, HOOK)
+    rules = rules_of(placed)
+    assert [[target.target_id.text for target in rule.targets] for rule in rules] == [
+        [
+            "orders/mesh/eu+us",
+            f"orders/events/{home}:sqs:orders",
+            "orders/events/eu:sqs:all",
+            f"orders/events/{home}:{hook}",
+        ]
+        for home, hook in (("us", "webhook:hooks.example.com"), ("eu", "webhook:hooks.example.com"))
+    ]
+    assert placed.rules[0].regions_of_sinks == {"us", "eu"}
+
+
+def test_events_of_mode_versioned_are_refused() -> None:
+    with pytest.raises(ValidationError, match="look alike"):
+        mesh(HOOK, mode="versioned", version="ver")
 
 
 @pytest.mark.parametrize("secret", ["whsec_###", "whsec_", ""])

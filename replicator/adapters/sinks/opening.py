@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.sinks.aws import AwsSink as ServiceSink
 from replicator.adapters.sinks.aws_services import SERVICES
-from replicator.settings import AwsSink, OrderedRule, RedisStreamSink, WebhookSink
-from replicator.settings.compiled_rules import event_shape
+from replicator.settings import AwsSink, RedisStreamSink, WebhookSink
+from replicator.settings.compiled_rules import event_shape, region_of_sink
 from replicator.settings.events import signing_key
 
 if TYPE_CHECKING:
@@ -19,25 +19,23 @@ if TYPE_CHECKING:
     from replicator.ports.targets import Sink
     from replicator.settings import EventSink, Settings
 
-SinkId = tuple[str, str]
-"""(rule, sink): one for all tables of a rule that chooses them."""
+SinkId = tuple[str, str, str]
+"""(rule, region, sink): one for all tables of a rule that chooses them."""
 
 
-def sinks_of(settings: Settings) -> dict[SinkId, tuple[OrderedRule, EventSink]]:
-    """Every sink of the rules, with its rule."""
+def sinks_of(settings: Settings) -> dict[SinkId, EventSink]:
+    """Every sink of the rules; of a mesh one may be in each of its regions."""
     return {
-        (rule.name, sink.sink_name): (rule, sink)
+        (rule.name, region_of_sink(settings, sink, home), sink.sink_name): sink
         for rule in settings.rules
-        if isinstance(rule, OrderedRule)
         for sink in rule.events
+        for home in rule.regions_read
     }
 
 
-def shown(rule: OrderedRule, sink: EventSink) -> str:
+def shown(sink: EventSink, region: str) -> str:
     """A sink as sentences name it."""
-    if isinstance(sink, AwsSink):
-        return f"{sink.to} {sink.place} in {sink.region or rule.source}"
-    return f"{sink.to} {sink.place}"
+    return f"{sink.to} {sink.place}" + (f" in {region}" if isinstance(sink, AwsSink) else "")
 
 
 @asynccontextmanager
@@ -49,11 +47,13 @@ async def open_sinks(
     sinks: dict[SinkId, Sink] = {}
     async with AsyncExitStack() as stack:
         wanted = sinks_of(settings)
-        uses = [(sink.to, sink.region or rule.source) for rule, sink in wanted.values() if isinstance(sink, AwsSink)]
-        for name, (rule, sink) in wanted.items():
-            shape, where = event_shape(settings, sink), shown(rule, sink)
+        uses = [(sink.to, region) for (_, region, _), sink in wanted.items() if isinstance(sink, AwsSink)]
+        webhooks: dict[tuple[str, str], Sink] = {}  # an address is in no region: it is one for all of a mesh
+        for name, sink in wanted.items():
+            rule, region, own = name
+            shape, where = event_shape(settings, sink), shown(sink, region)
             if isinstance(sink, AwsSink):
-                service, region = SERVICES[sink.to], sink.region or rule.source
+                service = SERVICES[sink.to]
                 if (sink.to, region) not in clients:
                     most = service.at_once * uses.count((sink.to, region))
                     opened = places[region].service(service.client, most)
@@ -64,7 +64,9 @@ async def open_sinks(
 
                 sinks[name] = StreamSink(caches[sink.cache], sink.stream, sink.max_length, shape, where)
             else:
-                sinks[name] = await _webhook(settings, sink, where, stack, clock)
+                if (rule, own) not in webhooks:
+                    webhooks[rule, own] = await _webhook(settings, sink, where, stack, clock)
+                sinks[name] = webhooks[rule, own]
         yield sinks
 
 

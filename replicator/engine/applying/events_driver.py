@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from replicator.domain.coalescing import Run
 from replicator.domain.errors import ReplicatorError, SinkGone
-from replicator.domain.item_events import event_of, is_let_out, kept
+from replicator.domain.item_events import event_of, is_let_out, is_of_a_user, kept
 from replicator.domain.owed_keys import is_refusal
 from replicator.engine.applying.context import Tally, TargetContext
 
 
 class EventsDriver:
-    """One sink of a rule of mode `ordered`."""
+    """One sink of a rule."""
 
     def __init__(self, context: TargetContext) -> None:
         assert context.ports.events is not None, "a sink takes events"
@@ -32,10 +32,11 @@ class EventsDriver:
         context, event = self._context, None
         (record,) = unit.records
         try:
-            if not is_let_out(context.rule, record, self._events.shape):
+            rule, shape = context.rule, self._events.shape
+            if not (is_let_out(rule, record, shape) and is_of_a_user(rule, record)):
                 tally.skipped += 1
                 return False
-            event = event_of(record, context.place.stream, self._events.shape)
+            event = event_of(record, context.place.stream, shape, rule.stamp)
             await self._events.send(event, context.fence)
         except SinkGone as error:
             context.ports.gate.close(error)

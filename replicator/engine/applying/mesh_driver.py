@@ -16,7 +16,7 @@ from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import Disposition, MalformedRecord, ReplicatorError
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
-from replicator.domain.modes.active_active.classify import Origin, classify
+from replicator.domain.modes.active_active.classify import USERS, Origin, classify
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.requests import (
@@ -56,8 +56,6 @@ and a backlog is brought at the speed of its writes.
 
 _SEQUENCES = 10**SEQUENCE_DIGITS
 """A place in a region's history modulo this is the sequence number inside its stream."""
-
-_USERS = frozenset({Origin.LOCAL_PUT, Origin.LOCAL_DELETE, Origin.LOCAL_EXPIRY})
 
 
 class MeshDriver:
@@ -112,7 +110,7 @@ class MeshDriver:
         last = unit.records[-1]
         later = self._context.ahead.behind(unit.key, last.number)
         return any(
-            int(record.rank) > int(last.rank) and not record.partial and self._origin(record) in _USERS
+            int(record.rank) > int(last.rank) and not record.partial and self._origin(record) in USERS
             for record in later
         )
 
@@ -305,5 +303,5 @@ class MeshDriver:
     def _first_remover(self, records: Sequence[ChangeRecord]) -> Remover:
         for record in records:
             if record.event is Event.REMOVE and not record.partial:
-                return Remover.USER if self._origin(record) in _USERS else Remover.DAEMON
+                return Remover.USER if self._origin(record) in USERS else Remover.DAEMON
         return Remover.UNKNOWN

@@ -199,7 +199,7 @@ class MeshBootstrap(Bootstrap):
     @property
     def follows(self) -> Sequence[Followed]:
         """The mesh as it stands on the stream of each region: nothing waits for it, but the job rests with it."""
-        return [(rule, target) for rule in self._context.rules for target in rule.targets]
+        return [(rule, rule.targets[0]) for rule in self._context.rules]
 
     async def look(self, segment: Segment, position: str | None) -> Look:
         """Read a page of one region."""
@@ -211,7 +211,7 @@ class MeshBootstrap(Bootstrap):
     async def act(self, segment: Segment, look: Look, fence: Fence) -> Counts:
         """Bring a page to the other regions."""
         rule, counts = self._rules[segment.part], Counter[str]()
-        log, (target,) = Log(self._context, rule), rule.targets
+        log, target = Log(self._context, rule), rule.targets[0]
 
         async def one(item: ScannedItem) -> None:
             if await self._drive(self._steps(rule, item), rule, target, log, fence, counts) is not False:

@@ -39,7 +39,7 @@ class GapGate:
     def __init__(self, rule: Rule, target: Target, context: ShardContext) -> None:
         self._on_gap = rule.on_gap
         self._resyncs = resyncs(rule, target)
-        self._in_mesh = rule.mesh is not None
+        self._in_mesh = bool(target.members)
         self._context = context
         self._place = context.place(target)
         self._passing = False

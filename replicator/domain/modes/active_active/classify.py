@@ -22,6 +22,10 @@ class Origin(enum.Enum):
     ECHO_REMOVE = "echo_remove"
 
 
+USERS = frozenset({Origin.LOCAL_PUT, Origin.LOCAL_DELETE, Origin.LOCAL_EXPIRY})
+"""What users, or the expiry of a table, did in the region whose record it is."""
+
+
 def classify(old: Held | None, new: Held | None, *, by_ttl: bool) -> Origin:
     """Whose write turned `old` into `new`; None means no item. Source: docs/protocol.md, Classification."""
     if new is None:
