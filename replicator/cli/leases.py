@@ -41,7 +41,7 @@ def _worker_row(worker: ListedWorker) -> list[str]:
 
 def _stream_row(stream: ListedStream) -> list[str]:
     return [
-        stream.stream.where + (" (drained)" if stream.drained else ""),
+        stream.stream.where + (" (drained)" if stream.drained else " (left)" if stream.left else ""),
         stream.discoverer or "none",
         stream.discoverer_is,
         str(stream.shards),

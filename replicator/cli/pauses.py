@@ -23,7 +23,7 @@ def pause_rule(config: Path | None, name: str, note: str, *, as_json: bool) -> i
     settings = loaded(config)
     changed = on_group(settings, lambda group: pauses.pause(group, name, note))
     seconds = settings.coordination.heartbeat.total_seconds()
-    done = f"Rule {name} is paused: workers stop reading for it within about {seconds:g} s. Streams keep 24 hours."
+    done = f"Rule {name} is paused: workers stop reading for it within about {seconds:g} s. Streams keep 24 h or more."
     return _print(name, done if changed else f"Rule {name} was paused already.", changed, paused=True, as_json=as_json)
 
 
@@ -40,7 +40,7 @@ def pause_region(config: Path | None, name: str, region: str, note: str, *, as_j
     changed = on_group(settings, lambda group: pauses.pause_region(group, name, region, note))
     rule = next((each for each in settings.rules if each.name == name), None)
     keeps = (
-        "what it misses waits in the stream for 24 hours at most"
+        "what it misses waits as long as the stream keeps records: 24 hours, of a table's own"
         if isinstance(rule, OrderedRule)
         else "what it misses is owed to it, and brought when it is resumed"
     )

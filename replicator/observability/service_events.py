@@ -30,6 +30,10 @@ class ServiceEvents(Reports):
             reason = "The lease time passed without a heartbeat: shards are claimed anew under another id."
             self._log.info("session_began", worker=worker, former=former, reason=reason)
 
+    def kept(self, stream: StreamRef, seconds: float) -> None:
+        """A stream keeps records for so long."""
+        self._board.kept[stream] = seconds
+
     def cycle(
         self,
         stream: StreamRef | None,

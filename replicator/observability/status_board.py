@@ -60,6 +60,8 @@ class Board:
         self.choices: tuple[Choice, ...] = ()
         self.worker: WorkerId | None = None
         self.shards: dict[Spot, ShardState] = {}
+        self.kept: dict[StreamRef, float] = {}
+        """How long streams keep records that have a time of their own."""
         self.services: dict[ServiceId, Trouble] = {}
         self.jobs: dict[str, JobProgress] = {}
         self.sweeps: tuple[Job, ...] = ()
@@ -285,7 +287,7 @@ class Board:
         """Seconds until the stream drops a record that was not applied; 0 when it did, None while nothing is known."""
         if state.place.target.target_id in shard.gaps:
             return 0.0
-        return retention_left_seconds(self.lag(shard, state))
+        return retention_left_seconds(self.lag(shard, state), self.kept.get(shard.stream))
 
     def figures(self) -> Iterator[Figure]:
         """Every target at every shard that this worker reports: what it reads, what it lost, what it looks after."""
@@ -298,7 +300,7 @@ class Board:
                 yield self._figure(shard, state, is_lost=True)
         for each in () if self.overview is None else self.overview.standing:
             lag = lag_seconds(each.through, wall)
-            left = retention_left_seconds(lag)
+            left = retention_left_seconds(lag, self.kept.get(each.stream))
             yield Figure(each.target, each.stream, each.shard_id, each.state, lag, left, now - each.since)
         if self.unreachable_seconds and not (self.informed or self.shards):
             # A worker that began while the table does not answer knows nothing of any target, and says so.
@@ -309,7 +311,7 @@ class Board:
 
     def _figure(self, shard: ShardState, state: TargetState, *, is_lost: bool = False) -> Figure:
         lag, target = self.lag(shard, state), state.place.target
-        left = 0.0 if target.target_id in shard.gaps else retention_left_seconds(lag)
+        left = 0.0 if target.target_id in shard.gaps else retention_left_seconds(lag, self.kept.get(shard.stream))
         word = LOST if is_lost else word_of(shard, state, lag)
         return Figure(target, shard.stream, shard.shard_id, word, lag, left, self.clock.monotonic() - state.progress_at)
 

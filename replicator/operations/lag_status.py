@@ -37,9 +37,13 @@ class RuleTarget:
 
 @dataclass(slots=True)
 class Reached:
-    """Where targets of a rule stand on one stream, and up to when; `at`: the server's time, seconds since 1970."""
+    """Where targets of a rule stand on one stream, and up to when; `at`: the server's time, seconds since 1970.
+
+    `kept`: how many seconds the stream keeps records; None: DynamoDB's day.
+    """
 
     at: float
+    kept: float | None = None
     frontiers: dict[TargetId, Frontier] = field(default_factory=dict)
 
     def lag(self, target_id: TargetId, shard_id: ShardId) -> float | None:
@@ -54,7 +58,7 @@ class Reached:
 def reached(runs: Sequence[Rule], stored: StoredStream, statements: Mapping[WorkerId, Statements]) -> Reached:
     """What the rows of a stream and heartbeats say of a rule's targets."""
     state = StreamState(stored.rows, stored.seat, stored.starts, 0.0)
-    found = Reached(stored.at)
+    found = Reached(stored.at, stored.known.kept_seconds)
     for run in runs:
         snapshot = Snapshot(state, [run])
         for target in run.targets:
@@ -74,6 +78,7 @@ def _summed_up(
     name: TargetId, parts: Sequence[tuple[Reached, Mapping[tuple[ShardId, TargetId], Mapping[str, Any]]]]
 ) -> RuleTarget:
     lags: list[float | None] = []
+    lefts: list[float | None] = []
     levels: list[float | None] = []
     for standing, live in parts:
         places = standing.frontiers.get(name)
@@ -83,6 +88,7 @@ def _summed_up(
         for shard_id in places:
             said = live.get((shard_id, name))
             lags.append(standing.lag(name, shard_id) if said is None else said.get("lag_seconds"))
+            lefts.append(retention_left_seconds(lags[-1], standing.kept))
     known = [lag for lag in lags if lag is not None]
     times = [level for level in levels if level is not None]
     lag = max(known, default=None)
@@ -90,7 +96,7 @@ def _summed_up(
         name,
         moment_of(min(times) if times and len(times) == len(levels) else None),
         None if lag is None else round(lag, 1),
-        rounded(retention_left_seconds(lag)),
+        rounded(min((left for left in lefts if left is not None), default=None)),
         len(lags) - len(known),
     )
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from replicator.adapters.dynamodb.coordination import StoredStream
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import SILENT, UNKNOWN, Group, Move, is_finished, rule_named
+from replicator.operations.left_streams import is_left
 from replicator.operations.times import moment
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from replicator.domain.progress import Position
     from replicator.domain.shards.leases import LeaseRow, Pulse, StreamRef
     from replicator.domain.targets import TargetId
+    from replicator.settings import Settings
 
 FREE = "free"
 FINISHED = "finished"
@@ -38,9 +40,9 @@ class LeaseFilter:
     everything: bool = False
     fast: bool = False
 
-    def has_stream(self, stream: StoredStream) -> bool:
+    def has_stream(self, stream: StoredStream, settings: Settings) -> bool:
         """Whether a stream is meant."""
-        if stream.drained and not self.everything:
+        if not self.everything and (stream.drained or is_left(settings, stream)):
             return False
         return self.rule is None or bool(stream.targets_of({self.rule}))
 
@@ -75,10 +77,11 @@ class PausedRule:
 
 @dataclass(frozen=True, slots=True)
 class ListedStream:
-    """A stream, and the worker that discovers its shards."""
+    """A stream, and the worker that discovers its shards. `left`: rules read its table another way now."""
 
     stream: StreamRef
     drained: bool
+    left: bool
     discoverer: WorkerId | None
     discoverer_is: str
     shards: int
@@ -136,13 +139,13 @@ async def list_leases(group: Group, chosen: LeaseFilter) -> Leases:
     workers = set(pulses) | set(_owners(streams))
     life = dict.fromkeys(workers, UNKNOWN) if chosen.fast else await group.living(workers, pulses)
     configured = {rule.name for rule in group.settings.rules}
-    read = [stream for stream in streams if chosen.has_stream(stream)]
+    read = [stream for stream in streams if chosen.has_stream(stream, group.settings)]
     shards = [shard for stream in read for shard in _shards(stream, configured, life)]
     return Leases(
         group=group.settings.group,
         workers=list(_workers(life, pulses, streams)),
         paused=[PausedRule(pause.rule, moment(pause.paused_at), pause.note) for pause in pauses],
-        streams=[_stream(stream, configured, life) for stream in read],
+        streams=[_stream(stream, configured, life, left=is_left(group.settings, stream)) for stream in read],
         shards=[shard for shard in shards if chosen.has_shard(shard)],
         hidden_finished=0 if chosen.everything else sum(shard.state == FINISHED for shard in shards),
         unreadable=[problem.sentence for stream in read for problem in stream.problems],
@@ -212,12 +215,13 @@ def _workers(
         )
 
 
-def _stream(stream: StoredStream, configured: set[str], life: Mapping[WorkerId, str]) -> ListedStream:
+def _stream(stream: StoredStream, configured: set[str], life: Mapping[WorkerId, str], *, left: bool) -> ListedStream:
     discoverer = None if stream.seat is None else stream.seat.owner
     targets = _needing(stream, configured)
     return ListedStream(
         stream=stream.stream,
         drained=stream.drained,
+        left=left,
         discoverer=discoverer,
         discoverer_is=_life(discoverer, life),
         shards=len(stream.rows),
@@ -267,7 +271,7 @@ class Released:
 async def release(group: Group, request: ReleaseRequest) -> list[Released]:
     """Take shards from their owners; one that its owner lost meanwhile is left out."""
     request.check()
-    streams = [stream for stream in await group.streams() if not stream.drained]
+    streams = [each for each in await group.streams() if not (each.drained or is_left(group.settings, each))]
     meant = [(stream, row) for stream in streams for row in stream.rows.values() if request.fits(stream, row)]
     if request.shard is not None:
         check_one_stream(request.shard, [stream for stream, _ in meant])

@@ -18,6 +18,7 @@ from replicator.domain.identifiers import RuleName, ShardId
 from replicator.operations.errors import RequestRefused, ShardBusy
 from replicator.operations.group import Group, rule_named
 from replicator.operations.leases import check_one_stream
+from replicator.operations.left_streams import leaves
 from replicator.operations.rewind_plan import Goal, Scope, Step, parse_goal
 
 if TYPE_CHECKING:
@@ -104,10 +105,11 @@ async def plan(group: Group, request: RewindRequest, now: datetime) -> Plan:
 
 
 async def _scopes(group: Group, request: RewindRequest, goal: Goal) -> list[Scope]:
-    scopes = []
+    scopes, rule = [], rule_named(group.settings, request.rule)
     for stored in await group.streams():
         targets = frozenset(name for name in stored.targets_of({request.rule}) if request.is_meant(name, stored))
-        if stored.drained or stored.is_drained_for(RuleName(request.rule)) or not targets or not request.is_of(stored):
+        is_over = stored.drained or stored.is_drained_for(RuleName(request.rule)) or leaves(rule, stored.stream)
+        if is_over or not targets or not request.is_of(stored):
             continue
         if stored.problems:
             raise stored.problems[0]

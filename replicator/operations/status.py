@@ -37,12 +37,13 @@ from replicator.operations.group_status import (
 )
 from replicator.operations.jobs import ListedJob, list_jobs, with_rates
 from replicator.operations.lag_status import Reached, reached, rounded, summed_up
+from replicator.operations.left_streams import leaves
 from replicator.operations.pacing_status import pacing_status
 from replicator.operations.parked_rows import Silent, open_rows
 from replicator.operations.parked_status import ParkedStatus, parked_status
 from replicator.operations.problems import with_verdict
 from replicator.operations.worker_status import Live, ask_all, by_worker, chosen_of, held_of, live_of
-from replicator.settings.compiled_rules import kinesis_source, rule_per_source
+from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
     from replicator.domain.identifiers import WorkerId
@@ -263,7 +264,8 @@ def _target(
     saved = None if stored is None else stored.text
     known = None if standing is None or row is None else standing.lag(target, row.shard_id)
     kept: dict[str, float | None] = {} if known is None else {"lag_seconds": round(known, 1)}
-    kept |= {} if known is None else {"retention_left_seconds": rounded(retention_left_seconds(known))}
+    if known is not None and standing is not None:
+        kept["retention_left_seconds"] = rounded(retention_left_seconds(known, standing.kept))
     figures = live if "lag_seconds" in live else kept
     return TargetStatus(
         target=target,
@@ -294,9 +296,7 @@ def _reads(rule: RuleSettings, stored: StoredStream) -> bool:
     """Whether a rule reads a stream; of one that chooses its tables, whether it ever did."""
     stream = stored.stream
     known = rule.name in stored.rules if rule.choice else (stream.region, stream.table) in rule.sources
-    kinesis = kinesis_source(rule, stream.region, group="")
-    is_left = stream.kinesis != ("" if kinesis is None else kinesis.name)  # it read another kind of stream before
-    return known and not is_left and not stored.is_drained_for(RuleName(rule.name))
+    return known and not leaves(rule, stream) and not stored.is_drained_for(RuleName(rule.name))
 
 
 def _sources(rule: RuleSettings, streams: Sequence[StoredStream]) -> list[tuple[str, str]]:

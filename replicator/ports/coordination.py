@@ -127,5 +127,10 @@ class Registry(Protocol):
     async def streams(self, region: RegionId, table: TableName) -> list[KnownStream]:
         """Streams of this table that were read before, oldest first."""
 
-    async def remember_stream(self, stream: StreamRef, drained: Collection[TargetId] = ()) -> None:
-        """Note that a stream is being read, and which targets have read it to its end; what is noted stays."""
+    async def remember_stream(
+        self, stream: StreamRef, drained: Collection[TargetId] = (), *, kept_seconds: float | None = None
+    ) -> None:
+        """Note that a stream is being read, which targets have read it to its end, and how long it keeps records now.
+
+        What is noted stays.
+        """

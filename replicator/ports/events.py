@@ -255,6 +255,9 @@ class Observer(Protocol):
     def cycle(self, stream: StreamRef | None, shards: int, owned: int, open_shards: int | None = None) -> None:
         """A cycle over a stream's shards was attempted: how many are known, how many are ours, how many get records."""
 
+    def kept(self, stream: StreamRef, seconds: float) -> None:
+        """A stream keeps records for so long from now on."""
+
     def described(self, stream: StreamRef) -> None:
         """A stream was asked for shards: one DescribeStream call."""
 

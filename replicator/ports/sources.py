@@ -62,6 +62,9 @@ class Stream(Protocol):
     def reads(self, stream: StreamRef) -> bool:
         """Whether a stream is one of those that are read here; a rule may have read another kind before."""
 
+    def kept_seconds(self, stream: StreamRef) -> float | None:
+        """How long a stream keeps records now, as far as was seen; None: for DynamoDB's day, or not seen yet."""
+
     async def shows_images(self, stream: StreamRef) -> bool:
         """Whether the records of a stream show items as they were and as they are; False of one that is gone."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from tests.cli.worlds import World
 
 pytestmark = pytest.mark.servers
 
+WEEK = 7 * 86_400.0
 KINESIS = {
     "DescribeStreamSummary",
     "ListShards",
@@ -32,9 +34,28 @@ KINESIS = {
 @pytest.fixture
 def lab(world: World) -> Iterator[StreamLab]:
     """Kinesis in front of the world's tables, with repeats and disorder."""
-    disorder = {"kinesis_duplicates": 0.5, "kinesis_disorder": 0.5}
+    disorder = {"kinesis_duplicates": 0.5, "kinesis_disorder": 0.5, "retention_seconds": WEEK}
     with StreamLab.start(world.directory, world.endpoint_url, **disorder) as started:  # type: ignore[arg-type]
         yield started
+
+
+def retention_left(world: World) -> float:
+    (rule,) = world.run("status", "--json").json["rules"]
+    left = [target["retention_left_seconds"] for target in rule["targets"]]
+    for shard in rule["shards"]:
+        left += [] if shard["over"] else [target["retention_left_seconds"] for target in shard["targets"]]
+    return min([each for each in left if each is not None], default=0.0)
+
+
+def leases(world: World, *options: str) -> list[dict[str, Any]]:
+    streams: list[dict[str, Any]] = world.run("leases", "list", "--fast", "--json", *options).json["streams"]
+    return streams
+
+
+def own_arn(world: World) -> str:
+    """Of the table's own stream."""
+    arn: str = world.call("us", "DescribeTable", TableName="orders")["Table"]["LatestStreamArn"]
+    return arn
 
 
 def granted(world: World, role: str) -> set[str]:
@@ -86,7 +107,9 @@ def test_a_rule_reads_in_kinesis_and_moves_with_a_new_epoch_alone(  # noqa: PLR0
         assert world.run("rewind", "orders", "--to", "1h", "--yes").code == 0
         lab.command("settle")
         wait_until(same, "what was read again changed something")
+        wait_until(lambda: WEEK - 3600 < retention_left(world) <= WEEK, "the stream's own retention does not show")
         assert daemon.stop() == 0
+    assert WEEK - 3600 < retention_left(world) < WEEK, "nor does it when no worker is there"
     assert granted(world, "setup") | granted(world, "worker") == asked(lab) | {"DeregisterStreamConsumer"}
     del world.rule["stream"]
     (refused,) = [said for said in world.check().failures() if "epoch" in said]
@@ -109,6 +132,10 @@ def test_a_rule_reads_in_kinesis_and_moves_with_a_new_epoch_alone(  # noqa: PLR0
         wait_until(lambda: world.run("gaps", "list", "--json").json["gaps"] == [], "the gap stays")
         (rule,) = world.run("status", "--json").json["rules"]
         assert {":kinesis:" in shard["stream"] for shard in rule["shards"]} == {False}
+        assert [(each["stream"], each["left"]) for each in leases(world)] == [(own_arn(world), False)]
+        assert {each["left"] for each in leases(world, "--all")} == {False, True}
+        rewound = world.run("rewind", "orders", "--to", "1h", "--yes", "--json").json
+        assert {step["stream"] for step in rewound["rewound"]} == {own_arn(world)}
         assert daemon.stop() == 0
     world.rule["stream"] = {"kinesis": "changes", "fan_out": True}
     removed = world.run("uninstall", "orders", "--yes")

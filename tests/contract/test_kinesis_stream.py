@@ -12,6 +12,7 @@ import pytest
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.streams import whole_listing
 from replicator.adapters.kinesis.destinations import enable
+from replicator.adapters.kinesis.fan_out import Pace
 from replicator.adapters.kinesis.streams import KinesisStreams
 from replicator.domain.coalescing import coalesce, plan_run
 from replicator.domain.errors import IteratorExpired, RecordsTrimmed, ShardGone, StreamUnusable, Throttled
@@ -259,6 +260,28 @@ async def test_what_is_trimmed_under_a_slow_reader_is_not_passed_in_silence(benc
         await bench.streams.read(page.next_iterator, 2)
     again = await bench.streams.iterator(ref, shard_id, after(page.records[-1].sequence))
     assert len((await bench.streams.read(again, 2)).records) == 2, "what is there can be read, place by place"
+
+
+async def test_how_long_records_are_kept_is_the_streams_own_and_may_change(bench: Bench) -> None:
+    bench.lab.set(retention_seconds=7 * DAY)
+    ref, shard_id = await bench.ref(), await bench.first_shard()
+    streams = KinesisStreams(bench.place, KinesisSource("changes"), Pace(described=0))
+    assert streams.kept_seconds(ref) is None, "it was not asked yet"
+    await bench.write(4)
+    last = (await bench.read(shard_id))[-1]
+    bench.lab.advance(2 * DAY)
+    iterator = await streams.iterator(ref, shard_id, after(last.sequence))
+    assert streams.kept_seconds(ref) == 7 * DAY
+    bench.lab.set(retention_seconds=365 * DAY)
+    page = await streams.read(iterator, 10)
+    assert (page.is_level, streams.kept_seconds(ref)) == (True, 365 * DAY)
+    client, _ = await bench.place.kinesis.opened()
+    await client.delete_stream(StreamName="changes")
+    with pytest.raises(ShardGone):
+        await streams.read(iterator, 10)
+    assert streams.kept_seconds(ref) == 365 * DAY, "what is gone for a moment changes nothing"
+    with pytest.raises(ShardGone, match="There is no Kinesis stream"):
+        await KinesisStreams(bench.place, KinesisSource("changes")).iterator(ref, shard_id, HORIZON)
 
 
 # -- what is gone --------------------------------------------------------------------------------------------------

@@ -155,6 +155,18 @@ async def test_a_place_at_the_horizon_that_was_not_asked_for_a_day_is_a_gap() ->
     assert [(gap[0], gap[1]) for gap in gaps(world)] == [("s0", "TRIM_HORIZON")]
 
 
+async def test_a_stream_that_keeps_records_for_longer_has_lost_none_in_a_day() -> None:
+    world = World()
+    world.streams.kept = 7 * DAY
+    async with ShardBench(world, SKIP) as bench:
+        await until(lambda: len(bench.observer.of("polled")) > 3)
+        bench.clock.jumped += 2 * DAY
+        world.streams.expire_iterators()
+        world.write("abc")
+        await until(lambda: set(world.holds()) == set("abc"))
+    assert gaps(world) == []
+
+
 async def test_production_failure_08_a_horizon_that_moved_between_two_readings_of_it_is_a_gap() -> None:
     world = World()
     world.region.faults.outage = Unreachable

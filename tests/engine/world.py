@@ -127,6 +127,7 @@ class Recorder:
     faults: list[BaseException] = field(default_factory=list)
     troubles: dict[str, ReplicatorError] = field(default_factory=dict)
     """Services that failed and did not recover since."""
+    kept_seconds: dict[StreamRef, float] = field(default_factory=dict)
     stalls: set[tuple[ShardId, str]] = field(default_factory=set)
     """Targets that stand still now on shards of this process."""
     standing: dict[StreamRef, tuple[Standstill, ...]] = field(default_factory=dict)
@@ -257,6 +258,9 @@ class Recorder:
 
     def session_began(self, worker: WorkerId) -> None:
         self.told.append(("session_began", worker))
+
+    def kept(self, stream: StreamRef, seconds: float) -> None:
+        self.kept_seconds[stream] = seconds
 
     def cycle(self, stream: StreamRef | None, shards: int, owned: int, open_shards: int | None = None) -> None:
         self.told.append(("cycle", stream, shards, owned, open_shards))

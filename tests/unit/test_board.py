@@ -226,6 +226,16 @@ def test_production_failure_30_the_backlog_counts_between_two_pages_too(sight: S
     assert sight.value("retention_left_seconds", rule="orders", region="eu") == 24 * 3600
 
 
+def test_what_is_left_is_of_what_the_stream_keeps_and_that_may_change(sight: Sight) -> None:
+    sight.lease(sight.us)
+    sight.apply(sight.place(sight.us), age=3600.0)
+    for days in (7, 365, 1):
+        sight.observer.kept(sight.us, days * 86_400.0)
+        assert sight.value("retention_left_seconds", rule="orders", region="eu") == days * 86_400 - 3600
+        target = sight.rule("orders")["shards"][0]["targets"][0]
+        assert target["retention_left_seconds"] == days * 86_400 - 3600
+
+
 def test_the_lag_of_a_shard_that_nobody_reads_grows(sight: Sight) -> None:
     sight.lease(sight.us)
     sight.apply(sight.place(sight.us), age=1.0)

@@ -117,6 +117,7 @@ def test_a_day_at_the_horizon_may_have_cost_what_stood_there() -> None:
     row = LeaseRow(Shard(ShardId("s"), first=FIRST), found_at=1000.0)
     assert not is_overdue(row, AP, 990.0, 990.0 + RETENTION_SECONDS)
     assert is_overdue(row, AP, 990.0, 991.0 + RETENTION_SECONDS)
+    assert not is_overdue(row, AP, 990.0, 991.0 + RETENTION_SECONDS, kept=2 * RETENTION_SECONDS)
     assert not is_overdue(row, AP, 0.0, 1000.0 + RETENTION_SECONDS), "an owed shard counts from when it was found"
     assert not is_overdue(LeaseRow(Shard(ShardId("s"))), AP, 0.0, 1e9)
     handed_over = replace(row, rewinds={AP: Rewind(5000.0, HORIZON)})

@@ -47,7 +47,8 @@ class Pace:
     read elsewhere now, or its reader has no room. `sound`: what lasted for so long was no failure.
 
     `looks`: a shard that is quiet is asked so long after its last record, and then so often: what is pushed does not
-    say when it was sent, so only an answer shows up to when a shard was read.
+    say when it was sent, so only an answer shows up to when a shard was read. `described`: so often the stream is asked
+    how long it keeps records.
     """
 
     waits: float = 0.5
@@ -57,6 +58,7 @@ class Pace:
     unread: float = 30.0
     sound: float = 30.0
     looks: tuple[float, float] = (1.0, 5.0)
+    described: float = 60.0
 
 
 @dataclass(slots=True, eq=False)

@@ -7,7 +7,9 @@ behind a place that was seen to be there. Shards that are pushed are so only beh
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
@@ -22,6 +24,7 @@ from replicator.adapters.kinesis.fan_out import FanOut, Pace
 from replicator.adapters.kinesis.wire import Answer, Pushed, parse_answer, parse_listing
 from replicator.domain.errors import (
     RecordsTrimmed,
+    ReplicatorError,
     ShardGone,
     StreamUnusable,
     TableMissing,
@@ -133,6 +136,8 @@ class KinesisStreams:
         self._source = source
         self._name = source.name
         self._retention_seconds = 24 * _HOUR_SECONDS
+        self._described_at = float("-inf")
+        """When the stream was last described, or was to be; by the loop's time."""
         self._record_bytes = 1024.0
         self._ahead_seconds = 0.0
         """How far the server's clock is ahead of this machine's."""
@@ -149,7 +154,7 @@ class KinesisStreams:
         return self._ref(table, found)
 
     def _ref(self, table: TableName, found: Summary) -> StreamRef:
-        self._retention_seconds = found.retention_seconds
+        self._retention_seconds, self._described_at = found.retention_seconds, _now()
         arn = f"{found.arn}/{table}/{found.created_ms}"
         return StreamRef(RegionId(self._place.region_id), table, arn, found.created_ms)
 
@@ -160,6 +165,25 @@ class KinesisStreams:
     def reads(self, stream: StreamRef) -> bool:
         """Whether a stream is the one that is read here, made anew or not."""
         return stream.kinesis == self._name
+
+    def kept_seconds(self, stream: StreamRef) -> float | None:
+        """As the stream said last."""
+        return self._retention_seconds if self.reads(stream) and self._described_at > float("-inf") else None
+
+    async def _look(self) -> None:
+        """Learn how long the stream keeps records, now and then: that may be changed."""
+        if _now() - self._described_at < self._pace.described:
+            return
+        if self._described_at > float("-inf"):
+            self._described_at = _now()
+            with suppress(ReplicatorError):
+                self._retention_seconds = (await summary(self._place, self._source.stream)).retention_seconds
+            return
+        try:
+            self._retention_seconds = (await summary(self._place, self._source.stream)).retention_seconds
+        except StreamUnusable as error:
+            raise ShardGone(f"{error.message} Its shards are gone.") from error
+        self._described_at = _now()
 
     async def shows_images(self, stream: StreamRef) -> bool:
         """Always, as long as it is the one that is there: DynamoDB sends both images."""
@@ -206,6 +230,7 @@ class KinesisStreams:
         """
         del first
         assert position != END, "nothing is read behind the end of a shard"
+        await self._look()
         consumer = self._source.consumer_of(stream.table)
         if consumer and stream.table not in self._fan_outs:
             self._fan_outs[stream.table] = FanOut(self._place, kinesis_arn(stream), consumer, self._pace)
@@ -264,6 +289,7 @@ class KinesisStreams:
         A page of one record is a look, which is asked for. What is pushed is never level: when it was sent is not told.
         """
         place = _Iterator.parse(iterator)
+        await self._look()
         if not place.pushed or limit == 1:
             return await self._asked(place, limit)
         pushed = await self._fan_outs[place.table].after(place.shard_id, place.sequence)
@@ -335,6 +361,10 @@ class KinesisStreams:
     async def _call(self, operation: str, asked: dict[str, Any], what: str) -> bytes:
         _, wire = await self._place.kinesis.opened()
         return (await wire.call(operation, _ENCODE(asked), None, what, StreamName=self._name)).body
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _behind(place: _Iterator, records: tuple[Delivered, ...], inner: str) -> str:

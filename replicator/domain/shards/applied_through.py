@@ -144,9 +144,9 @@ def lag_seconds(through: float | None, now: float) -> float | None:
     return None if through is None else max(0.0, now - through)
 
 
-def retention_left_seconds(lag: float | None) -> float | None:
-    """How long the stream keeps at least what is not applied; None: not known."""
-    return None if lag is None else max(0.0, RETENTION_SECONDS - lag)
+def retention_left_seconds(lag: float | None, kept: float | None = None) -> float | None:
+    """How long the stream keeps at least what is not applied; None: not known. `kept`: None is DynamoDB's day."""
+    return None if lag is None else max(0.0, (RETENTION_SECONDS if kept is None else kept) - lag)
 
 
 _FIRST_READ_SECONDS = 3600.0

@@ -147,12 +147,14 @@ class KnownStream:
     """A stream that was read before, and the targets that are through with it.
 
     Earlier versions noted `rules`, for all of their targets, or that the stream is `closed`, for all rules.
+    `kept_seconds`: how long it keeps records, as a reader saw last; None: DynamoDB's day.
     """
 
     ref: StreamRef
     drained: frozenset[TargetId] = frozenset()
     rules: frozenset[RuleName] = frozenset()
     closed: bool = False
+    kept_seconds: float | None = None
 
     def is_drained(self, target_id: TargetId) -> bool:
         """Whether a target is through with the stream."""

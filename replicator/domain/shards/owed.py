@@ -44,15 +44,17 @@ def place_of(position: Position, rewind: Rewind | None) -> Position:
     return rewind.until if position == HORIZON else max(position, rewind.until, key=lambda place: place.order)
 
 
-def is_overdue(row: LeaseRow, target_id: TargetId, started_at: float, now: float) -> bool:
-    """Whether what was at the horizon when a target was to begin there may have aged away since.
+def is_overdue(
+    row: LeaseRow, target_id: TargetId, started_at: float, now: float, kept: float = RETENTION_SECONDS
+) -> bool:
+    """Whether what was at the horizon when a target was to begin there may have aged away since, `kept` for so long.
 
     Where the shard's first record is not known, nothing shows it. A rewind at the horizon excuses what was gone then.
     """
     rewind = row.rewinds.get(target_id)
     excused = rewind.before if rewind is not None and rewind.until == HORIZON else 0.0
     since = max(started_at, excused, row.found_at if is_owed(row, target_id, started_at) else 0.0)
-    return row.shard.first is not None and now - since > RETENTION_SECONDS
+    return row.shard.first is not None and now - since > kept
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from replicator.domain.shards.lineage import RETENTION_SECONDS
 from replicator.domain.verdict.figures import Away, AwayCache, Figures, Loss, Refused, TargetFigure, Unread
 from replicator.domain.verdict.kinds import Kind, Problem, State, Verdict, counted, loss, span
 
@@ -69,7 +68,7 @@ def _problems(figures: Figures) -> Iterator[Problem]:
             Kind.UNANSWERED, f"region {region} does not answer", why, "", "replicator check --failed", place=region
         )
     if figures.workers == 0:
-        left = _least(target.left for target in figures.targets)
+        left = _least(figures.targets)
         yield Problem(
             Kind.NO_WORKER,
             f"no worker of group {figures.group} is alive",
@@ -136,7 +135,7 @@ def _held(figures: Figures) -> Iterator[Problem]:
             held.place,
             len(ours),
             held.trouble.seconds,
-            _least(each.left for each in ours),
+            _least(ours),
         )
 
 
@@ -150,13 +149,13 @@ def _rests(figures: Figures) -> Iterator[Problem]:
             Kind.PAUSED,
             f"{name} is paused{since}",
             f"An operator paused it: {rest.note.rstrip('.')}." if rest.note else "An operator paused it.",
-            "What waits in the stream is kept for 24 hours.",
+            "What waits is kept as long as its stream keeps records: a table's own for 24 hours.",
             f"replicator resume {shlex.quote(rest.rule)}{where}",
             rest.rule,
             rest.region,
             len(ours),
             rest.seconds,
-            _least(each.left for each in ours),
+            _least(ours),
         )
 
 
@@ -195,7 +194,7 @@ def _blocked(name: str, shards: Sequence[TargetFigure]) -> Problem:
         worst.place,
         len(shards),
         said.seconds,
-        _least(each.left for each in shards),
+        _least(shards),
     )
 
 
@@ -212,14 +211,14 @@ def _stalled(name: str, shards: Sequence[TargetFigure]) -> Problem:
         first.place,
         len(shards),
         said.seconds,
-        _least(each.left for each in shards),
+        _least(shards),
     )
 
 
 def _late(name: str, shards: Sequence[TargetFigure]) -> Iterator[Problem]:
     """What is behind without a reason that is known."""
     behind = [each for each in shards if each.lag is not None and each.lag > LAG_SECONDS]
-    left = _least(each.left for each in behind)
+    left = _least(behind)
     if not behind:
         return
     lag = max(each.lag or 0.0 for each in behind)
@@ -253,7 +252,7 @@ def _unread(unread: Unread, figures: Figures) -> Problem:
         None,
         len(unread.shards),
         unread.trouble.seconds,
-        _least(each.left for each in ours),
+        _least(ours),
     )
 
 
@@ -374,6 +373,6 @@ def _services(figures: Figures) -> Iterator[Problem]:
         yield Problem(Kind.SERVICE, text, reason, advice, "replicator check --failed", seconds=seconds)
 
 
-def _least(lefts: Iterable[float | None]) -> float | None:
+def _least(targets: Iterable[TargetFigure]) -> float | None:
     """The shortest time until records are dropped, where some wait."""
-    return min((left for left in lefts if left is not None and left < RETENTION_SECONDS), default=None)
+    return min((each.left for each in targets if each.left is not None and each.lag != 0), default=None)

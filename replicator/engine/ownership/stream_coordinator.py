@@ -88,6 +88,7 @@ class StreamCoordinator:
         self._read_out: dict[RuleName, _ReadOut] = {}
         self._looked_at = float("-inf")
         self._alone = False
+        self._kept: float | None = None
         self.over = asyncio.Event()
         """Set when nothing is to be read here any more."""
         self._service = Service(
@@ -149,11 +150,20 @@ class StreamCoordinator:
         try:
             more = await self._shards.cycle(group)
             await self._judge()
+            await self._note_kept()
             if self._discovery.seated:
                 await self._lease_cleanup.clear()
         finally:
             self._shards.report()
         return 0.0 if more else min(self._limits.heartbeat_seconds, self._longest_wait)
+
+    async def _note_kept(self) -> None:
+        """Tell and store how long the stream keeps records, when that became another time."""
+        kept = self._ports.stream.kept_seconds(self._ref)
+        if kept is not None and kept != self._kept:
+            self._ports.observer.kept(self._ref, kept)
+            await self._ports.registry.remember_stream(self._ref, kept_seconds=kept)
+            self._kept = kept
 
     @property
     def _longest_wait(self) -> float:

@@ -110,8 +110,7 @@ class ShardReader:
 
     def answered_at(self, position: Position) -> float:
         """When a call for what is behind a position last had an answer, as far as that is still read from."""
-        cursor = self._cursors.known(position)
-        return float("-inf") if cursor is None else cursor.answered_at
+        return float("-inf") if (cursor := self._cursors.known(position)) is None else cursor.answered_at
 
     def is_hungry(self, position: Position) -> bool:
         """Whether a call for what is behind a position waits for bytes that others hold."""
@@ -331,9 +330,10 @@ class ShardReader:
         if cursor.iterator is None:
             async with calls.turn:
                 self._fence.check()
-                if position == HORIZON and self._clock.monotonic() - cursor.asked_at > RETENTION_SECONDS:
+                kept = self._stream.kept_seconds(self._ref) or RETENTION_SECONDS
+                if position == HORIZON and self._clock.monotonic() - cursor.asked_at > kept:
                     cursor.trims = _LOOKS_BEFORE_LOSS
-                    raise RecordsTrimmed(f"Shard {self._shard_id} was not read for a day: records may be gone unread.")
+                    raise RecordsTrimmed(f"Shard {self._shard_id} was not read for long: records may be gone unread.")
                 cursor.iterator = await self._iterator(position)
         return await calls.ask(cursor.iterator, limit)
 

@@ -16,6 +16,7 @@ from replicator.domain.identifiers import SequenceNumber
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
 from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
+from replicator.domain.shards.lineage import RETENTION_SECONDS
 from replicator.domain.shards.owed import Mark, Verdict, beginning, is_overdue, judge, may_stand_whole, place_of
 from replicator.engine.shard.context import ShardContext
 from replicator.engine.shard.gap_gate import GapGate
@@ -67,8 +68,10 @@ class Losses:
         place, position = self._place, self._context.progress.position(self._target)
         if place.sequence is not None:  # behind a number the stream itself reports a loss, if reading begins there
             return position.sequence is None and await self._is_gone(place)
-        now = self._context.ports.clock.now()
-        if place != HORIZON or not is_overdue(self._context.row, self._target.target_id, start.started_at, now):
+        ports, row = self._context.ports, self._context.row
+        kept = ports.stream.kept_seconds(self._context.lease.stream) or RETENTION_SECONDS
+        overdue = is_overdue(row, self._target.target_id, start.started_at, ports.clock.now(), kept)
+        if place != HORIZON or not overdue:
             return False
         return not await self._context.reader.reaches(BEGINNING)
 

@@ -215,8 +215,11 @@ class MemoryRegistry:
             found = [each for ref, each in self._streams.items() if (ref.region, ref.table) == (region, table)]
             return sorted(found, key=lambda known: known.ref.generation)
 
-    async def remember_stream(self, stream: StreamRef, drained: Collection[TargetId] = ()) -> None:
-        """Note that a stream is being read, and which targets have read it to its end; what is noted stays."""
+    async def remember_stream(
+        self, stream: StreamRef, drained: Collection[TargetId] = (), *, kept_seconds: float | None = None
+    ) -> None:
+        """Note that a stream is being read, who is through with it, how long it keeps records; what is noted stays."""
         async with self.faults.around("remember_stream"):
             known = self._streams.get(stream, KnownStream(stream))
-            self._streams[stream] = replace(known, drained=known.drained.union(drained))
+            kept = known.kept_seconds if kept_seconds is None else kept_seconds
+            self._streams[stream] = replace(known, drained=known.drained.union(drained), kept_seconds=kept)

@@ -72,6 +72,8 @@ class MemoryStream:
         self.describes = 0
         """How many DescribeStream calls were made: pages and questions for children."""
         self.is_kinesis = False
+        self.kept: float | None = None
+        """How long records are kept, in seconds; None: a day."""
         """Whether these are streams of Kinesis, and no tables' own."""
         self.without_images: set[str] = set()
         """ARNs of streams whose records show too little."""
@@ -189,6 +191,11 @@ class MemoryStream:
     def reads(self, stream: StreamRef) -> bool:
         """Whether a stream is one of this kind."""
         return bool(stream.kinesis) == self.is_kinesis
+
+    def kept_seconds(self, stream: StreamRef) -> float | None:
+        """As a test says."""
+        del stream
+        return self.kept
 
     async def shows_images(self, stream: StreamRef) -> bool:
         """Whether a stream is there and shows images."""

@@ -172,8 +172,11 @@ class DynamoRegistry:
         found = await self._table.query(self._names.streams, f"{region}|{table}|")
         return [self._reader.known_stream(row) for row in found]
 
-    async def remember_stream(self, stream: StreamRef, drained: Collection[TargetId] = ()) -> None:
-        """Note that a stream is being read, and which targets have read it to its end; what is noted stays."""
+    async def remember_stream(
+        self, stream: StreamRef, drained: Collection[TargetId] = (), *, kept_seconds: float | None = None
+    ) -> None:
+        """Note that a stream is being read, who is through with it, how long it keeps records; what is noted stays."""
         through = sorted(target_id.text for target_id in drained)
-        change = Change(sets={"arn": text(stream.arn), "sv": schema()}, merges={DRAINED_FOR: through})
+        kept = {} if kept_seconds is None else {"kept_seconds": seconds(kept_seconds)}
+        change = Change(sets={"arn": text(stream.arn), "sv": schema(), **kept}, merges={DRAINED_FOR: through})
         await self._table.update(self._names.stream_key(stream), change)

@@ -187,7 +187,8 @@ class RowReader:
         noted = {name: parse_target(name) for name in self._texts(row, DRAINED_FOR)}
         targets = frozenset(target_id for target_id in noted.values() if target_id is not None)
         rules = frozenset(RuleName(name) for name, target_id in noted.items() if target_id is None)
-        return KnownStream(self.stream(row), targets, rules, closed="drained" in row)
+        kept = self.seconds(row, "kept_seconds") if "kept_seconds" in row else None
+        return KnownStream(self.stream(row), targets, rules, closed="drained" in row, kept_seconds=kept)
 
     def rule_and_region(self, row: Row) -> tuple[RuleName, RegionId]:
         """Whose region a row is about."""
