@@ -498,6 +498,55 @@ async def test_a_key_that_its_cache_refuses_holds_the_frontier_and_keeps_no_othe
     assert cache.entries == {}
 
 
+async def test_writes_go_on_while_the_cache_takes_its_time_and_none_counts_before_it_has_answered() -> None:
+    world = World()
+    world.write([f"k{number}" for number in range(30)])
+    cache = world.caches["eu_main"]
+    cache.entries = {f"order:k{number}": b"V:old" for number in range(30)}
+    gate = hold(cache.faults, "cache")
+    bench = Bench(world, target("orders", EU, cache_rule("eu_main", EU)), limits=Limits(concurrency=3))
+    applying = asyncio.create_task(bench.apply())
+    await until(world.same)
+    assert bench.moved == []
+    assert len(cache.entries) == 30
+    gate.set()
+    await applying
+    assert cache.entries == {}
+    assert bench.moved[-1] == "30"
+    assert bench.observer.reports[0].cache_actions == 30
+
+
+async def test_a_stop_leaves_no_entry_of_what_was_written() -> None:
+    world = World()
+    world.write([f"k{number}" for number in range(20)])
+    cache = world.caches["eu_main"]
+    cache.entries = {f"order:k{number}": b"V:old" for number in range(20)}
+    slow(cache.faults, 2.5)
+    slow(world.region.faults, 1.0)
+    bench = Bench(world, target("orders", EU, cache_rule("eu_main", EU)), limits=Limits(concurrency=2))
+    applying = asyncio.create_task(bench.apply())
+    await asyncio.sleep(3.2)
+    bench.stop.set()
+    with pytest.raises(Stopped):
+        await applying
+    written = len(world.holds())
+    assert 4 < written < 20
+    assert set(cache.entries) == {f"order:k{number}" for number in range(written, 20)}
+    assert bench.moved[-1] == str(written)
+
+
+async def test_a_lease_that_is_lost_among_cache_actions_lets_no_position_pass_theirs() -> None:
+    world = World()
+    world.write([f"k{number}" for number in range(6)])
+    cache = world.caches["eu_main"]
+    cache.refusals["order:k2"] = LeaseLost("The lease went to another worker.")
+    bench = Bench(world, target("orders", EU, cache_rule("eu_main", EU)))
+    with pytest.raises(ExceptionGroup) as raised:
+        await bench.apply()
+    assert found(raised.value, LeaseLost)
+    assert bench.moved in ([], ["1"], ["2"], ["1", "2"])
+
+
 async def test_entries_that_found_no_room_are_counted() -> None:
     world = World()
     world.put("a", 1)

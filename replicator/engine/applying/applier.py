@@ -11,8 +11,10 @@ it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from itertools import dropwhile
+from typing import Any
 
 from replicator.domain.coalescing import Run, coalesce
 from replicator.domain.errors import Disposition, KeyThrottled, ReplicatorError, Throttled
@@ -20,14 +22,14 @@ from replicator.domain.health import PROBE_SECONDS
 from replicator.domain.progress import HORIZON, Position, Window
 from replicator.domain.records import ChangeRecord, ForeignRecord, ItemKey, StreamRecord, UnreadRecord, changes
 from replicator.domain.shards.leases import Rewind
-from replicator.engine.applying.context import Tally, TargetContext
+from replicator.engine.applying.context import Tally, TargetContext, Written
 from replicator.engine.applying.crew import FEW, Crew
-from replicator.engine.applying.jobs import Job, Jobs, Unit
+from replicator.engine.applying.jobs import Job, Jobs, Unit, asked_by, records_of
 from replicator.engine.applying.kinds import KINDS, parks_refusals
+from replicator.engine.applying.page import Page, page_report
 from replicator.engine.probing import Trial
 from replicator.engine.reading.memory_budget import weight
 from replicator.engine.waiting import Stopped, backoff, pause
-from replicator.ports.events import BatchReport
 
 _TRIES_BEFORE_TROUBLE = 3
 _START_TOLERANCE_SECONDS = 2
@@ -69,7 +71,7 @@ class TargetApplier:
         """What last kept a record from being applied; None when nothing does now."""
         self.done_at = 0.0
         """When a record last was done (monotonic)."""
-        self._moved: Callable[[Position], None] = _told_nobody
+        self._moved: Callable[[Position], None] = lambda _: None
         self._took = False
         """Whether a change was taken that is not told yet: it is with the record, which is done then."""
         self._told: Position = HORIZON
@@ -102,23 +104,24 @@ class TargetApplier:
         may_skip = self._skip_before is not None or self._rewind is not None
         for record in fresh:
             window.open(record.sequence, record.created_at and record.created_at - disorder)
-            if isinstance(record, ForeignRecord) or (may_skip and self._is_skipped(record)):
+            is_foreign = isinstance(record, ForeignRecord)
+            if is_foreign or (may_skip and self._is_skipped(record)):
                 tally.skipped += 1
-                tally.foreign += isinstance(record, ForeignRecord)
+                tally.foreign += is_foreign
                 self._done(record)
+            elif isinstance(record, ChangeRecord):
+                wanted.append(record)
             elif isinstance(record, UnreadRecord):
                 unread.append(record)
-            else:
-                wanted.append(record)
         runs = coalesce(wanted)
-        tally.ties = sum(run.ties for run in runs)
+        tally.ties = sum([run.ties for run in runs])
         jobs = self._jobs(runs, unread)
         try:
-            await self._all(jobs, tally, more)
+            await self._all(Page(jobs, tally, more))
             if jobs and not self._context.stop.is_set():
                 self._carried = {unit.key: job for job in jobs.rest() if isinstance(unit := job.units[0], Run)}
             self._context.ahead.carry(
-                {key: [record for unit in job.units for record in changes(_records(unit))]
+                {key: [record for unit in job.units for record in changes(records_of(unit))]
                  for key, job in self._carried.items()}
             )  # fmt: skip
         finally:
@@ -126,13 +129,13 @@ class TargetApplier:
             if not self._carried:
                 self._give_up(jobs)
         if fresh:
-            self._context.observer.batch_applied(self._report(fresh, window, tally, began))
+            self._context.observer.batch_applied(page_report(self._context, fresh, window.frontier, tally, began))
         if window.in_flight and not self._carried:
             raise Stopped
 
-    async def _all(self, jobs: Jobs, tally: Tally, more: asyncio.Event | None) -> None:
-        most = min(self._context.limits.concurrency, len(jobs))
-        crew = Crew(jobs, lambda: self._work(jobs, tally, more), most=most)
+    async def _all(self, page: Page) -> None:
+        most = min(self._context.limits.concurrency, len(page.jobs))
+        crew = Crew(page.jobs, lambda: self._work(page), most=most)
         await crew.run(max(FEW, self._workers // 2))
         self._workers = crew.size
 
@@ -141,15 +144,15 @@ class TargetApplier:
         carried, self._carried = self._carried, {}
         jobs = Jobs([])
         for run in runs:
-            units = self._driver.units(run)
-            job = carried.get(run.key)
+            units: list[Unit] = list(self._driver.units(run))
+            job = carried.get(run.key) if carried else None
             if job is None:
-                jobs.add(self._job(units))
+                jobs.add(Job(units, units[0]))
             else:
                 job.units.extend(units)
                 job.weight += weight(run.records)
         for record in unread:
-            jobs.add(self._job([record]))
+            jobs.add(Job([record], record))
         for job in carried.values():
             jobs.put_back(job)
         return jobs
@@ -160,7 +163,7 @@ class TargetApplier:
 
     def _began(self, fresh: Sequence[StreamRecord], window: Window) -> None:
         if fresh:
-            times = [at for at in (window.oldest, *(record.created_at for record in fresh)) if at]
+            times = [at for at in [window.oldest, *[record.created_at for record in fresh]] if at]
             self._context.observer.batch_began(self.place, min(times, default=self._context.clock.now()))
 
     def _is_skipped(self, record: StreamRecord) -> bool:
@@ -177,67 +180,107 @@ class TargetApplier:
             and rewind.until.covers(record.number)
         )
 
-    def _job(self, units: Iterable[Unit]) -> Job:
-        left = list(units)
-        return Job(left, left[0])
-
-    async def _work(self, jobs: Jobs, tally: Tally, more: asyncio.Event | None) -> None:
+    async def _work(self, page: Page) -> None:
         """Take one job after the other until none is left; a job is one key, so keys keep their order.
 
         A job that is left because the program stops, or to be carried over, leaves a hole that the frontier does not
         pass.
         """
         with self._context.ports.probing.trying() as trial:
-            await self._work_on(jobs, tally, more, trial)
+            await self._work_on(page, trial)
 
-    async def _work_on(self, jobs: Jobs, tally: Tally, more: asyncio.Event | None, trial: Trial) -> None:
+    async def _work_on(self, page: Page, trial: Trial) -> None:
         stop, gate, probing = self._context.stop, self._context.ports.gate, self._context.ports.probing
-        while jobs and not stop.is_set():
-            may_leave = jobs.wait_by_themselves() and self._window.in_flight <= _MOST_BEHIND
-            called = more if may_leave else None
+        jobs, fresh, loop = page.jobs, page.jobs.fresh, asyncio.get_running_loop()
+        while (fresh or jobs) and not stop.is_set():
+            called = None if fresh else self._called(page)
             if called is not None and called.is_set():
                 return
             job = jobs.next()
+            took: bool | Written | None = None
             try:
-                if job.attempt and not await self._is_due(job, called):
+                held = gate.error is not None or probing.error is not None
+                if (held or job.attempt) and not await self._is_ready(job, called):
                     jobs.put_back(job)
                     continue
-                if gate.error is not None or probing.error is not None:
-                    await self._pass_gate(job)
-                    await self._until_it_answers(job)
-                failed_in = await self._try(job, tally, trial)
+                began = loop.time()
+                try:
+                    took = await trial.attempt(self._begin(job.wanted, page.tally), began)
+                except ReplicatorError as error:
+                    self._fail(job, page.tally, error, began)
             except Stopped:
                 jobs.put_back(job)
                 return
             except BaseException:
                 self._recovered(job)
                 raise
-            if failed_in is None:
-                for record in _records(job.units.pop(0)):
-                    self._done(record)
-                self._recovered(job)
-                if not job.units:
-                    continue
-                job.wanted, job.attempt, job.due_at, job.by_itself = job.units[0], 0, 0.0, False
+            if isinstance(took, Written):
+                page.written.append((job, took, began))
+                if not page.completes:
+                    await self._complete(page, trial)
+            elif took is None:
+                jobs.put_back(job)
             else:
-                job.due_at = self._context.clock.monotonic() + failed_in
+                self._took = self._took or took  # what was only passed over says nothing
+                self._finish(job, jobs)
+
+    def _called(self, page: Page) -> asyncio.Event | None:
+        """For what the page may be left, if nothing is left of it but keys that failed by themselves."""
+        return page.more if page.jobs.wait_by_themselves() and self._window.in_flight <= _MOST_BEHIND else None
+
+    def _begin(self, unit: Unit, tally: Tally) -> Coroutine[Any, Any, bool | Written]:
+        return self._driver.apply(unit, tally) if isinstance(unit, Run) else self._set_aside(unit, tally)
+
+    async def _complete(self, page: Page, trial: Trial) -> None:
+        """Carry out the cache actions behind what was written, many at a time, while the other workers write on."""
+        page.completes = True
+        batch: deque[tuple[Job, Written, float]] = deque()
+        try:
+            while page.written:
+                batch, page.written = deque(page.written), []
+                completed = self._context.complete([written for _, written, _ in batch], page.tally)
+                errors: Sequence[ReplicatorError | None]
+                try:
+                    errors = await trial.attempt(completed, asyncio.get_running_loop().time())
+                except ReplicatorError as given_up:
+                    errors = [given_up] * len(batch)
+                for error in errors:
+                    job, _, began = batch[0]
+                    if error is None:
+                        self._took = True
+                        self._finish(job, page.jobs)
+                    else:
+                        self._fail(job, page.tally, error, began)
+                        page.jobs.put_back(job)
+                    batch.popleft()
+        finally:
+            page.completes = False
+            for job, _, _ in (*batch, *page.written):
+                page.jobs.put_back(job)
+            page.written = []
+
+    def _finish(self, job: Job, jobs: Jobs) -> None:
+        """The first unit of a job is done."""
+        for record in records_of(job.units.pop(0)):
+            self._done(record)
+        self._recovered(job)
+        if job.units:
+            job.wanted, job.attempt, job.due_at, job.by_itself = job.units[0], 0, 0.0, False
             jobs.put_back(job)
 
-    async def _is_due(self, job: Job, called: asyncio.Event | None) -> bool:
-        """Wait for a job that failed; False when what it may be left for came before."""
-        stop, wait = self._context.stop, job.due_at - self._context.clock.monotonic()
-        if wait <= 0 or not await pause(stop if called is None else called, wait):
-            return True
-        if stop.is_set():
-            raise Stopped
-        return False
-
-    async def _pass_gate(self, job: Job) -> None:
-        """Wait while the target is held; the observer gets why."""
-        gate = self._context.ports.gate
+    async def _is_ready(self, job: Job, called: asyncio.Event | None) -> bool:
+        """Wait until a job is due and its target is not held; False when what it may be left for came before."""
+        stop, gate = self._context.stop, self._context.ports.gate
+        wait = job.due_at - self._context.clock.monotonic() if job.attempt else 0.0
+        if wait > 0 and await pause(stop if called is None else called, wait):
+            if stop.is_set():
+                raise Stopped
+            return False
         if gate.error is not None:
             self._in_trouble(job, gate.error)
-            await gate.passed(self._context.stop)
+            await gate.passed(stop)
+        await self._until_it_answers(job)
+        return True
 
     async def _until_it_answers(self, job: Job) -> None:
         """Wait while the target is away, for a turn to try it or for its first answer to anything.
@@ -271,27 +314,6 @@ class TargetApplier:
             self._moved(frontier)
             self._context.observer.moved(self.place, frontier)
 
-    async def _try(self, job: Job, tally: Tally, trial: Trial) -> float | None:
-        """Apply a unit once; None when it is applied or set aside, else in how many seconds to try again.
-
-        A refusal that repeats is reported to the observer with its key. A record that is refused for good may be
-        superseded by a later one of its key, as soon as that was read.
-        """
-        wanted = job.wanted
-        began = asyncio.get_running_loop().time()
-        carried_out = self._driver.apply(wanted, tally) if isinstance(wanted, Run) else self._set_aside(wanted, tally)
-        try:
-            took = await trial.attempt(carried_out, began)
-        except ReplicatorError as error:
-            if error.disposition is Disposition.RELINQUISH:
-                raise
-            tally.retries += 1
-            self._context.ports.gate.doubt(error)
-            return self._failed(job, error, began)
-        if took:  # what was only passed over says nothing
-            self._took = True
-        return None
-
     async def _set_aside(self, record: UnreadRecord, tally: Tally) -> bool:
         """Keep a record that cannot be understood; a target without parking is not given one."""
         assert self._context.aside is not None, "its pipeline waits in front of such a record"
@@ -299,7 +321,20 @@ class TargetApplier:
         tally.parked += 1
         return False
 
+    def _fail(self, job: Job, tally: Tally, error: ReplicatorError, began: float) -> None:
+        """A try failed, and is to be repeated; raises what ends the work on the shard.
+
+        A refusal that repeats is reported to the observer with its key. A record that is refused for good may be
+        superseded by a later one of its key, as soon as that was read.
+        """
+        if error.disposition is Disposition.RELINQUISH:
+            raise error
+        tally.retries += 1
+        self._context.ports.gate.doubt(error)
+        job.due_at = self._context.clock.monotonic() + self._failed(job, error, began)
+
     def _failed(self, job: Job, error: ReplicatorError, began: float) -> float:
+        """Note why a job failed; returns in how many seconds to try it again."""
         self._tell()
         job.attempt += 1
         wait = self._pause(job, error, began)
@@ -309,7 +344,7 @@ class TargetApplier:
         carries = not refused or (self._carries_refusals and error.disposition is Disposition.PARK)
         job.by_itself = carries and isinstance(unit, Run) and wait > 0
         if job.by_itself:
-            job.weight = sum(weight(_records(unit)) for unit in job.units)
+            job.weight = sum(weight(records_of(unit)) for unit in job.units)
         if refused and isinstance(unit, Run):
             job.wanted = self._driver.superseded(unit)
             self._need(job, needs=True)
@@ -327,7 +362,7 @@ class TargetApplier:
         if isinstance(error, Throttled):
             probing.answered()  # else what waits for it would hide that it takes other keys
             longest = longest if isinstance(error, KeyThrottled) else min(longest, PROBE_SECONDS)
-        elif probing.failed(_asked_by(job.units[0]), error, began):
+        elif probing.failed(asked_by(job.units[0]), error, began):
             return 0.0
         else:
             longest = min(longest, PROBE_SECONDS)
@@ -359,40 +394,3 @@ class TargetApplier:
     def _give_up(self, jobs: Jobs) -> None:
         while jobs:
             self._recovered(jobs.next())
-
-    # -- the report ------------------------------------------------------------------------------------------------
-
-    def _report(self, fresh: Sequence[StreamRecord], window: Window, tally: Tally, began: float) -> BatchReport:
-        newest = max(record.created_at for record in fresh)
-        return BatchReport(
-            place=self.place,
-            records=len(fresh),
-            changes=tally.changes,
-            skipped=tally.skipped,
-            effects=dict(tally.effects),
-            adopted=tally.adopted,
-            conflicts=dict(tally.conflicts),
-            cache_actions=tally.cache_actions,
-            keyless=tally.keyless,
-            unstored=tally.unstored,
-            kept_removals=tally.kept_removals,
-            parked=tally.parked,
-            foreign=tally.foreign,
-            ties=tally.ties,
-            retries=tally.retries,
-            position=window.frontier,
-            lag_seconds=max(0.0, self._context.clock.now() - newest) if newest else None,
-            took_seconds=self._context.clock.monotonic() - began,
-        )
-
-
-def _told_nobody(_: Position) -> None:
-    """Before the first page there is no reader to inform."""
-
-
-def _asked_by(unit: Unit) -> Hashable:
-    return unit.key if isinstance(unit, Run) else unit.sequence
-
-
-def _records(unit: Unit) -> Sequence[StreamRecord]:
-    return unit.records if isinstance(unit, Run) else (unit,)

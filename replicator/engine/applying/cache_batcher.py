@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from replicator.domain.cache_keys import CacheAction
+from replicator.domain.cache_keys import CacheAction, CachePlan, CacheRule
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.ports.targets import Cache, CacheAnswer, Fence
 
@@ -22,20 +22,37 @@ _GATHER_SECONDS = 0.002
 """A batch with fewer actions waits so long for more: a call costs as much as many keys in one."""
 
 
-class _Request(msgspec.Struct, eq=False):
+class CacheRequest(msgspec.Struct, eq=False):
+    """What one change asks of one cache, and what became of it.
+
+    `keyless`: how many of its images have no entry. `unstored`: how many entries were dropped because there is no room
+    to refresh them.
+    """
+
+    cache: str
     actions: Sequence[CacheAction]
-    fence: Fence
+    keyless: int = 0
     error: ReplicatorError | None = None
     unstored: int = 0
+
+
+def request_of(rule: CacheRule, plan: CachePlan) -> CacheRequest:
+    """What a rule's plan asks of its cache."""
+    return CacheRequest(rule.cache, plan.actions, plan.keyless)
+
+
+class _Call(msgspec.Struct, eq=False):
+    requests: Sequence[CacheRequest]
+    fence: Fence
     waiter: asyncio.Future[bool] | None = None
     """Of a caller that does not send: gets whether it is to send after all."""
 
 
 class _Batch:
-    __slots__ = ("requests", "sent", "size")
+    __slots__ = ("calls", "sent", "size")
 
     def __init__(self) -> None:
-        self.requests: list[_Request] = []
+        self.calls: list[_Call] = []
         self.size = 0
         self.sent = False
 
@@ -53,27 +70,33 @@ class CacheFunnel:
 
         Returns how many entries were dropped because there is no room to refresh them.
         """
-        if not actions:
-            return 0
-        batch, request = self._open, _Request(actions, fence)
+        request = CacheRequest("", actions)
+        await self.carry_out([request], fence)
+        if request.error is not None:
+            raise request.error
+        return request.unstored
+
+    async def carry_out(self, requests: Sequence[CacheRequest], fence: Fence) -> None:
+        """Return when every request has its answer: none that is refused keeps another one back."""
+        size = sum([len(request.actions) for request in requests])
+        if not size:
+            return
+        batch, call = self._open, _Call(requests, fence)
         sends = batch is None or batch.size >= _MOST_ACTIONS
         if batch is None or sends:
             batch = self._open = _Batch()
         else:
-            request.waiter = asyncio.get_running_loop().create_future()
-        batch.requests.append(request)
-        batch.size += len(actions)
+            call.waiter = asyncio.get_running_loop().create_future()
+        batch.calls.append(call)
+        batch.size += size
         try:
-            sends = sends or (request.waiter is not None and await request.waiter)
+            sends = sends or (call.waiter is not None and await call.waiter)
             if sends:
                 await self._send_in_turn(batch)
         except BaseException:
-            if not batch.sent and (sends or _was_called(request.waiter)):
+            if not batch.sent and (sends or _was_called(call.waiter)):
                 self._hand_on(batch)
             raise
-        if request.error is not None:
-            raise request.error
-        return request.unstored
 
     async def heads(self, keys: Sequence[str]) -> list[bytes]:
         """The first bytes of entries, in the order of their keys."""
@@ -81,9 +104,9 @@ class CacheFunnel:
 
     def _hand_on(self, batch: _Batch) -> None:
         """Let another caller send a batch; without one it is given up."""
-        for request in batch.requests:
-            if request.waiter is not None and not request.waiter.done():
-                request.waiter.set_result(True)
+        for call in batch.calls:
+            if call.waiter is not None and not call.waiter.done():
+                call.waiter.set_result(True)
                 return
         if self._open is batch:
             self._open = None
@@ -96,13 +119,13 @@ class CacheFunnel:
             if self._open is batch:
                 self._open = None
             try:
-                await self._send([request for request in batch.requests if _may_send(request)])
+                await self._send([request for call in batch.calls if _may_send(call) for request in call.requests])
             finally:
-                for request in batch.requests:
-                    if request.waiter is not None and not request.waiter.done():
-                        request.waiter.set_result(False)
+                for call in batch.calls:
+                    if call.waiter is not None and not call.waiter.done():
+                        call.waiter.set_result(False)
 
-    async def _send(self, requests: Sequence[_Request]) -> None:
+    async def _send(self, requests: Sequence[CacheRequest]) -> None:
         try:
             if requests:
                 answer = await self._cache.apply([action for request in requests for action in request.actions])
@@ -122,16 +145,17 @@ def _was_called(waiter: asyncio.Future[bool] | None) -> bool:
     return waiter is not None and waiter.done() and not waiter.cancelled() and waiter.result()
 
 
-def _hand_out(answer: CacheAnswer, request: _Request) -> None:
+def _hand_out(answer: CacheAnswer, request: CacheRequest) -> None:
     keys = {action.key for action in request.actions}
     request.unstored = len(answer.unstored & keys)
     request.error = next((error for key, error in answer.refused.items() if key in keys), None)
 
 
-def _may_send(request: _Request) -> bool:
+def _may_send(call: _Call) -> bool:
     try:
-        request.fence.check()
+        call.fence.check()
     except LeaseLost as error:
-        request.error = error
+        for request in call.requests:
+            request.error = error
         return False
     return True

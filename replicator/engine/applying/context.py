@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from replicator.domain.cache_keys import CacheAction, CachePlan, CacheRule
+import msgspec
+
 from replicator.domain.coalescing import Run
 from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Resolution, Witness
+from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.rules import Rule
-from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.cache_batcher import CacheFunnel, CacheRequest
 from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import Gate
 from replicator.engine.applying.look_ahead import ReadAhead
@@ -88,6 +90,21 @@ class Tally:
         """Entries written, by kind and outcome."""
         return Counter(self.entries.values())
 
+    def cached(self, requests: Sequence[CacheRequest]) -> None:
+        """Count cache actions that took effect."""
+        for request in requests:
+            self.cache_actions += len(request.actions)
+            self.keyless += request.keyless
+            self.unstored += request.unstored
+
+    def completed(self, written: Written) -> None:
+        """Count a change that is done."""
+        self.changes += 1
+        self.adopted += written.adopted
+        if written.effect is not None:
+            self.effects[written.effect] += 1
+        self.cached(written.requests)
+
     def take(self, tried: Tally) -> None:
         """Add what a try did that succeeded."""
         if tried.effects:
@@ -124,6 +141,16 @@ back at every try because a third region is away.
 """
 
 
+class Written(msgspec.Struct, eq=False):
+    """A change that a target took; it counts when the cache actions behind it have taken effect."""
+
+    unit: Run
+    version: str
+    requests: Sequence[CacheRequest]
+    effect: Effect | None = None
+    adopted: bool = False
+
+
 class Driver(Protocol):
     """How a mode applies what was read."""
 
@@ -133,19 +160,31 @@ class Driver(Protocol):
     def superseded(self, unit: Run) -> Run:
         """What to apply in place of a unit that is refused for good: more of its key, or the same again."""
 
-    async def apply(self, unit: Run, tally: Tally) -> bool:
+    async def apply(self, unit: Run, tally: Tally) -> bool | Written:
         """Apply a unit once, or set it aside; raises what prevented both, and may be asked again.
 
-        Counts when that succeeded, conflict entries at once. Returns whether the target took a change.
+        Counts when that succeeded, conflict entries at once. Returns whether the target took a change, or the change
+        with what is left of it, which may be carried out with that of others (`TargetContext.complete`).
         """
 
 
-async def one_by_one(driver: Driver, unit: Run, tally: Tally) -> bool:
+async def applied(driver: Driver, context: TargetContext, unit: Run, tally: Tally) -> bool:
+    """Apply a unit to the end; returns whether the target took a change."""
+    took = await driver.apply(unit, tally)
+    if not isinstance(took, Written):
+        return took
+    for error in await context.complete([took], tally):
+        if error is not None:
+            raise error
+    return True
+
+
+async def one_by_one(driver: Driver, context: TargetContext, unit: Run, tally: Tally) -> bool:
     """Apply the records of a unit each by itself; it is tried again as a whole, so they count together."""
     tried, took = Tally(), False
     try:
         for record in unit.records:
-            took = await driver.apply(Run(unit.key, (record,)), tried) or took
+            took = await applied(driver, context, Run(unit.key, (record,)), tried) or took
     finally:
         tally.entries.update(tried.entries)
     tally.take(tried)
@@ -188,22 +227,48 @@ class TargetContext:
         await self.ports.conflicts.write(entry)
         tally.entries[entry.id] = (conflict.kind, conflict.outcome)
 
-    async def sync_caches(self, plans: Sequence[tuple[CacheRule, CachePlan]], tally: Tally) -> None:
-        """Carry cache actions out, gathered by cache, and count them; a cache that fails keeps no other one back."""
+    async def complete(self, changes: Sequence[Written], tally: Tally) -> list[ReplicatorError | None]:
+        """Carry out what is left of changes that the target took, and count them; returns what kept each from it.
+
+        A cache that fails keeps no other one back, and a change no other one.
+        """
+        await self._carry_out([request for written in changes for request in written.requests])
+        errors = []
+        for written in changes:
+            error = next((request.error for request in written.requests if request.error is not None), None)
+            if error is None and self.aside is not None and self.aside.owes(written.unit.key) is not None:
+                try:
+                    await self.aside.taken(written.unit, written.version)
+                except ReplicatorError as why:
+                    error = why
+            if error is None:
+                tally.completed(written)
+            errors.append(error)
+        return errors
+
+    async def sync_caches(self, requests: Sequence[CacheRequest], tally: Tally) -> None:
+        """Carry out cache actions of one change, and count them; a cache that fails keeps no other one back."""
+        await self._carry_out(requests)
+        for request in requests:
+            if request.error is not None:
+                raise request.error
+        tally.cached(requests)
+
+    async def _carry_out(self, requests: Iterable[CacheRequest]) -> None:
+        """Gathered by cache; each request gets what became of it."""
         caches = self.ports.caches
-        if len(plans) == 1:
-            ((cache_rule, plan),) = plans
-            tally.unstored += await caches[cache_rule.cache].apply(plan.actions, self.fence)
-        elif plans:
-            actions: dict[str, list[CacheAction]] = {}
-            for cache_rule, plan in plans:
-                actions.setdefault(cache_rule.cache, []).extend(plan.actions)
-            sent = (caches[cache].apply(wanted, self.fence) for cache, wanted in actions.items())
-            answers = await asyncio.gather(*sent, return_exceptions=True)
-            for answer in answers:
-                if isinstance(answer, BaseException):
-                    raise answer
-            tally.unstored += sum(answer for answer in answers if isinstance(answer, int))
-        for _, plan in plans:
-            tally.keyless += plan.keyless
-            tally.cache_actions += len(plan.actions)
+        asked: dict[str, list[CacheRequest]] = {}
+        for request in requests:
+            of_cache = asked.get(request.cache)
+            if of_cache is None:
+                asked[request.cache] = [request]
+            else:
+                of_cache.append(request)
+        if len(asked) == 1:
+            ((cache, wanted),) = asked.items()
+            await caches[cache].carry_out(wanted, self.fence)
+            return
+        sent = (caches[cache].carry_out(wanted, self.fence) for cache, wanted in asked.items())
+        for answer in await asyncio.gather(*sent, return_exceptions=True):
+            if isinstance(answer, BaseException):
+                raise answer

@@ -38,6 +38,7 @@ from replicator.domain.rules import ActivePlan, VersionedPlan
 from replicator.domain.stamps import held
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.applying.bringing import bring
+from replicator.engine.applying.cache_batcher import request_of
 from replicator.engine.applying.context import Begun, Tally, TargetContext
 from replicator.engine.applying.mesh_records import ActiveRecord, MeshRecord, VersionedRecord
 from replicator.engine.applying.owing import Owed, Owing
@@ -140,8 +141,8 @@ class MeshDriver:
     async def _drop_cache_entries(self, record: ChangeRecord, tally: Tally) -> None:
         caches = self._context.place.target.caches
         if caches and self._content(record.old) != self._content(record.new):
-            plans = [(cache_rule, plan_invalidation(cache_rule, (record,))) for cache_rule in caches]
-            await self._context.sync_caches(plans, tally)
+            requests = [request_of(cache_rule, plan_invalidation(cache_rule, (record,))) for cache_rule in caches]
+            await self._context.sync_caches(requests, tally)
 
     def _content(self, image: Image | None) -> str | None:
         looked = held(image, self._stamp)

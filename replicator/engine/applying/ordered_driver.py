@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import msgspec
 
-from replicator.domain.cache_keys import CachePlan, CacheRule, plan_cache, plan_invalidation
+from replicator.domain.cache_keys import plan_cache, plan_invalidation
 from replicator.domain.coalescing import Run, in_order, plan_run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import PoisonRecord, ReplicatorError
@@ -20,14 +20,15 @@ from replicator.domain.modes.requests import Done, Request, Response
 from replicator.domain.owed_keys import is_refusal, settles
 from replicator.domain.records import ChangeRecord
 from replicator.domain.transforms import held_under, shaped_if_it_can_be
-from replicator.engine.applying.context import Tally, TargetContext, one_by_one
+from replicator.engine.applying.cache_batcher import CacheRequest, request_of
+from replicator.engine.applying.context import Tally, TargetContext, Written, one_by_one
 
 
 class _Plan(msgspec.Struct, frozen=True):
     """What a run asks for: a change of the replica, and cache actions behind it."""
 
     change: Change
-    caches: Sequence[tuple[CacheRule, CachePlan]]
+    caches: Sequence[CacheRequest]
 
 
 class OrderedDriver:
@@ -47,8 +48,8 @@ class OrderedDriver:
         last = max(record.number for record in unit.records)
         return Run(unit.key, in_order((*unit.records, *self._context.ahead.behind(unit.key, last))))
 
-    async def apply(self, unit: Run, tally: Tally) -> bool:
-        """Bring a run to the replica, then its cache actions: behind every answer, stale and duplicate included.
+    async def apply(self, unit: Run, tally: Tally) -> bool | Written:
+        """Bring a run to the replica; its cache actions are left: behind every answer, stale and duplicate included.
 
         What is refused for good is set aside instead; what was set aside before and is taken now is settled.
         """
@@ -64,14 +65,7 @@ class OrderedDriver:
             if context.aside is None or not is_refusal(error):
                 raise
             return await self._set_aside(unit, plan, error, tally)
-        if plan.caches:
-            await context.sync_caches(plan.caches, tally)
-        if context.aside is not None and context.aside.owes(unit.key) is not None:
-            await context.aside.taken(unit, plan.change.version)
-        tally.changes += 1
-        tally.effects[outcome.effect] += 1
-        tally.adopted += outcome.adopted
-        return True
+        return Written(unit, plan.change.version, plan.caches, outcome.effect, outcome.adopted)
 
     def _plan(self, unit: Run) -> _Plan | None:
         """What a run asks of the replica and of its caches; None when the rule lets none of it pass.
@@ -91,13 +85,13 @@ class OrderedDriver:
         records = self._as_held(unit) if caches else ()
         if not records:
             return _Plan(change, ())
-        there = msgspec.structs.replace(change, key=records[-1].key)
-        return _Plan(change, [(each, plan_cache(each, records, there)) for each in caches])
+        there = change if records is unit.records else msgspec.structs.replace(change, key=records[-1].key)
+        return _Plan(change, [request_of(each, plan_cache(each, records, there)) for each in caches])
 
-    def _invalidations(self, unit: Run) -> Sequence[tuple[CacheRule, CachePlan]]:
+    def _invalidations(self, unit: Run) -> Sequence[CacheRequest]:
         caches = self._context.place.target.caches
         records = self._as_held(unit) if caches else ()
-        return [(each, plan_invalidation(each, records)) for each in caches] if records else ()
+        return [request_of(each, plan_invalidation(each, records)) for each in caches] if records else ()
 
     def _as_held(self, unit: Run) -> Sequence[ChangeRecord]:
         """The records with keys and images as the replica holds them, since readers name cache entries by these.
@@ -129,7 +123,7 @@ class OrderedDriver:
         """
         assert self._context.aside is not None, "asked before"
         if plan is None and len(unit.records) > 1:
-            return await one_by_one(self, unit, tally)
+            return await one_by_one(self, self._context, unit, tally)
         await self._context.aside.change(unit, None if plan is None else plan.change, error)
         try:
             drops = self._invalidations(unit)

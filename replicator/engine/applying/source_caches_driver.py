@@ -8,8 +8,9 @@ from replicator.domain.cache_keys import plan_invalidation
 from replicator.domain.coalescing import Run
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.owed_keys import is_refusal
-from replicator.domain.versions import ordered_version
-from replicator.engine.applying.context import Tally, TargetContext, one_by_one
+from replicator.domain.versions import version_of
+from replicator.engine.applying.cache_batcher import request_of
+from replicator.engine.applying.context import Tally, TargetContext, Written, one_by_one
 
 
 class SourceCachesDriver:
@@ -26,11 +27,12 @@ class SourceCachesDriver:
         """The same again: a later record drops other keys, too, but none of these in its place."""
         return unit
 
-    async def apply(self, unit: Run, tally: Tally) -> bool:
+    async def apply(self, unit: Run, tally: Tally) -> bool | Written:
         """Drop the entries of every image, whose write in the source is durable; set aside what has no keys to tell."""
         context = self._context
         try:
-            plans = [(each, plan_invalidation(each, unit.records)) for each in context.place.target.caches]
+            caches = context.place.target.caches
+            requests = [request_of(each, plan_invalidation(each, unit.records)) for each in caches]
         except ReplicatorError as error:
             if context.aside is None or not is_refusal(error):
                 raise
@@ -38,10 +40,6 @@ class SourceCachesDriver:
                 await context.aside.change(unit, None, error)
                 tally.parked += 1
                 return False
-            return await one_by_one(self, unit, tally)
-        await context.sync_caches(plans, tally)
-        if context.aside is not None and context.aside.owes(unit.key) is not None:
-            last = int(unit.records[-1].rank)
-            await context.aside.taken(unit, ordered_version(context.rule.epoch, context.place.stream.generation, last))
-        tally.changes += 1
-        return True
+            return await one_by_one(self, context, unit, tally)
+        version = version_of(context.rule.epoch, context.place.stream.generation, unit.records[-1].rank)
+        return Written(unit, version, requests)
