@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.gate import Gate
 from replicator.laboratory.memory import MemoryStream
 from tests.production.guarantee import Mutant
@@ -35,9 +34,7 @@ CREATED_ANEW = {
     "missing_tables_are_doubted": Mutant(
         "an answer that a table is missing closes its gate", ((Gate, "doubt", _not_doubted),)
     ),
-    "nothing_passes_a_closed_gate": Mutant(
-        "nothing is begun while the gate is closed", ((TargetApplier, "_pass_gate", _no_gate),)
-    ),
+    "nothing_passes_a_closed_gate": Mutant("nothing is begun while the gate is closed", ((Gate, "passed", _no_gate),)),
 }
 SHOWS_TOO_LITTLE = {
     "streams_are_asked_what_they_show": Mutant(
