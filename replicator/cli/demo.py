@@ -128,8 +128,10 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--bootstrap")
     if events and (mode != "ordered" or many or bootstrap):
         raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--events")
-    if engine == "lambda" and (mode != "ordered" or many or bootstrap or events):
-        raise typer.BadParameter("lambda goes with mode ordered and one shard", param_hint="--engine")
+    if engine == "lambda" and (bootstrap or fan_out or (workers or 1) > 1):
+        raise typer.BadParameter(
+            "lambda goes without --bootstrap, --fan-out and --workers, which are of pods", param_hint="--engine"
+        )
     if fan_out and source != "kinesis":
         raise typer.BadParameter("goes with --source kinesis", param_hint="--fan-out")
     if cache is None and (readers or readers_plain or chaos):
@@ -148,7 +150,7 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         fan_out=fan_out,
         shards=shards if many else None,
         reshard=reshard,
-        workers=workers or (_SHARING_WORKERS if many or bootstrap else 1),
+        workers=workers or (_SHARING_WORKERS if (many or bootstrap) and engine == "pods" else 1),
         bootstrap=bootstrap,
         events=events,
         cache=cache,

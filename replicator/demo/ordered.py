@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from random import SystemRandom
 from typing import Final, Self
 
 from replicator.demo.compare import compare, wait_until_caught_up, wait_until_settled
-from replicator.demo.functions import functions
 from replicator.demo.items import Keyspace, KeyState, keyspace
 from replicator.demo.lag import LagSampler
 from replicator.demo.layout import SOURCE
@@ -20,7 +18,6 @@ from replicator.demo.run import SETTLE_SECONDS, DemoOptions, Run, supervised, wa
 from replicator.demo.traffic import Writers
 from replicator.demo.view import View
 from replicator.demo.world import World
-from replicator.laboratory.event_source import EventSource
 
 CATCH_UP_SECONDS: Final = 120.0
 _WRITING_SECONDS: Final = 10.0
@@ -54,20 +51,14 @@ class OrderedRun(Run):
         if self.options.bootstrap:
             await world.enable_streams()
         view.say(f"wrote {seeded} items; now `replicator init` and `replicator run`")
-        await world.start_daemon()
+        await world.start_daemon(by_functions=self.options.engine == "lambda")
         view.say("the daemon is ready")
-        mappings: list[EventSource] = []
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(supervised(world))
-            if self.options.engine == "lambda":
-                mappings = await stack.enter_async_context(functions(world, view))
+        async with supervised(world), self.driven():
             caught_up = await self._traffic()
             view.say("comparing")
             findings = await wait_until_settled(world, self.keys, self.readers, SETTLE_SECONDS)
             if self.shards is not None:
                 await self.shards.all_given(SETTLE_SECONDS)
-        for counts in (mapping.counts for mapping in mappings):
-            view.say(f"a mapping: {counts.records} records in {counts.invocations} invocations")
         daemon_exit = None
         if not self.options.keep:
             daemon_exit = await world.daemon.drain()

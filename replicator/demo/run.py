@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from random import SystemRandom
 from typing import Any, Final, Protocol
 
+from replicator.demo.functions import functions
 from replicator.demo.items import DemoKey, Keyspace
 from replicator.demo.lag import LagSampler
 from replicator.demo.reader import CacheReader
@@ -53,7 +54,7 @@ class DemoOptions:
     workers: int = 1
 
     engine: str = "pods"
-    """What drives the rules: the daemon, or functions (`lambda`; mode ordered)."""
+    """What drives the rules: the daemon, or functions (`lambda`)."""
 
     source: str = "streams"
     """Where changes are read: the tables' own streams, or `kinesis`."""
@@ -136,6 +137,17 @@ class Run(ABC):
                     yield
                 finally:
                     stop.set()
+
+    @asynccontextmanager
+    async def driven(self) -> AsyncIterator[None]:
+        """Let functions drive the rules until the block ends, if that is asked for; else the daemon does."""
+        if self.options.engine != "lambda":
+            yield
+            return
+        async with functions(self.world, self.view) as mappings:
+            yield
+        for counts in (mapping.counts for mapping in mappings):
+            self.view.say(f"a mapping: {counts.records} records in {counts.invocations} invocations")
 
     async def warm(self, keys: Keyspace[DemoKey]) -> None:
         """Read every key once through every cache."""

@@ -238,11 +238,13 @@ class World:
             for rule in self.layout.rules():
                 group.create_task(self.daemon.bootstrap(rule["name"]), name=f"bootstrap {rule['name']}")
 
-    async def start_daemon(self) -> None:
-        """`replicator init`, then `replicator run` until it is ready."""
+    async def start_daemon(self, *, by_functions: bool = False) -> None:
+        """`replicator init`, then `replicator run` until it is ready; before that, let functions drive every rule."""
         if self.events is not None:
             await self.events.create(self.regions[SOURCE])
         await self.daemon.init()
+        for rule in self.layout.rules() if by_functions else ():
+            await self.daemon.drive_by_functions(rule["name"])
         for attempt in range(1, _START_ATTEMPTS + 1):
             try:
                 await self.daemon.start(self.session)

@@ -73,6 +73,20 @@ def test_every_stream_of_a_mesh_comes_from_the_laboratory(tmp_path: Path) -> Non
     assert (shards["workers"], shards["changes"]) == (1, {})
 
 
+@pytest.mark.slow
+def test_functions_drive_rules_that_read_shards_of_kinesis_and_end_identical(tmp_path: Path) -> None:
+    """Under the emulator where it is found: several shards, repeats and disorder, and pods that let the rules rest."""
+    arguments = ("--source", "kinesis", "--shards", "2", "--duration", "2", "--rate", "40")
+    code, report, progress = run_demo(tmp_path, "--engine", "lambda", *arguments)
+    assert code == 0, progress
+    shards = report["shards"]
+    assert (shards["records_skipped"], shards["read_early"], shards["open"]) == (0, 0, 4)
+    assert shards["owned"] == [0], "the worker lets the rules rest"
+    brought = re.findall(r"a mapping: (\d+) records", progress)
+    assert len(brought) == 2
+    assert sum(map(int, brought)) == shards["records"]
+
+
 def test_its_help_names_what_changes_the_shards() -> None:
     command = [sys.executable, "-m", "replicator", "demo", "--help"]
     told = subprocess.run(command, capture_output=True, text=True, timeout=PATIENT_SECONDS, check=True).stdout

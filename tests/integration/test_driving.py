@@ -16,7 +16,7 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.app.invocations import Process
 from replicator.domain.identifiers import TableName
-from replicator.laboratory.event_source import Event, EventSource, Handlers, MappingOptions
+from replicator.laboratory.event_source import Event, EventSource, Handlers, MappingOptions, TableFeed
 from replicator.laboratory.streamlab import StreamLab
 from tests.contract.worlds import place
 from tests.integration.harness import AWS_REGIONS, CREDENTIALS, Daemon, Users, World, eventually, open_world
@@ -76,9 +76,7 @@ async def test_a_rule_goes_from_pods_to_functions_and_back_and_nothing_is_lost_n
             streams = DynamoStreams(there)
             options = MappingOptions(batch_size=25, window_seconds=0.2, factor=2)
             source = EventSource(
-                streams,
-                await streams.current(TableName("orders")),
-                AWS_REGIONS["us"],
+                TableFeed(streams, await streams.current(TableName("orders")), AWS_REGIONS["us"]),
                 unsteady(handlers.invoke, dice),
                 SystemClock(),
                 options,

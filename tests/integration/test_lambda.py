@@ -21,7 +21,7 @@ from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.app.invocations import Process
 from replicator.domain.identifiers import TableName
 from replicator.laboratory import emulator
-from replicator.laboratory.event_source import Event, EventSource, Handlers, Invoke, MappingOptions
+from replicator.laboratory.event_source import Event, EventSource, Handlers, Invoke, MappingOptions, TableFeed
 from replicator.laboratory.streamlab import StreamLab
 from tests.contract.worlds import place
 from tests.integration.harness import CREDENTIALS, Item, World, eventually, open_world, plain
@@ -133,7 +133,7 @@ async def mapped(world: World, invoke: Invoke, options: MappingOptions) -> Async
     async with place(world.endpoint, region="us-east-1") as there:
         streams = DynamoStreams(there)
         stream = await streams.current(TableName("orders"))
-        source = EventSource(streams, stream, "us-east-1", invoke, SystemClock(), options)
+        source = EventSource(TableFeed(streams, stream, "us-east-1"), invoke, SystemClock(), options)
         running = asyncio.create_task(source.run())
         yield source
         source.stop()

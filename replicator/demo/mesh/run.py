@@ -54,10 +54,10 @@ class MeshRun(Run):
         await world.create_tables()
         seeded = await writers.seed()
         view.say(f"wrote {seeded} items, some of them in two regions; now `replicator init` and `replicator run`")
-        await world.start_daemon()
+        await world.start_daemon(by_functions=self.options.engine == "lambda")
         view.say("the daemon is ready")
         streams = Streams.of(world)
-        async with supervised(world):
+        async with supervised(world), self.driven():
             if not await streams.wait_for_silence(lambda: alike(world), _PAUSE_SECONDS, ALIKE_SECONDS):
                 view.say("the regions are still not alike")
             silent_seconds = await self._traffic(streams)
