@@ -13,7 +13,6 @@ from replicator.adapters.sinks.redis_stream import RedisStreamSink
 from replicator.adapters.sinks.webhook import WebhookSink
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.domain.errors import ReplicatorError
-from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:
     from replicator.adapters.sinks.aws_looks import Look
@@ -36,12 +35,12 @@ async def sink_facts(settings: Settings, sinks: Mapping[SinkId, Sink]) -> list[F
 
 def _from_kinesis(settings: Settings) -> Iterator[Fact]:
     for rule in settings.rules:
-        if isinstance(rule, OrderedRule) and rule.events and rule.streams:
+        if rule.events and rule.streams:
             yield warning(
                 f"rule {rule.name}", "order of events",
-                f"Rule {rule.name} reads a Kinesis stream, whose records may come out of order and more than once, and"
-                " its events come as they do.",
-                "Compare the time of events, which is exact to a microsecond, and their id, which names the change.",
+                f"Rule {rule.name} reads a Kinesis stream: a change that comes later than its `reorder` is sent behind"
+                " later ones.",
+                "Compare the time of events, exact to a microsecond; replicator_late_events_total counts them.",
             )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from replicator.domain.errors import MalformedRecord
 from replicator.domain.filters import Filter
 from replicator.domain.image import unreserved
 from replicator.domain.modes.active_active.classify import USERS, classify
-from replicator.domain.records import ChangeRecord, Event
+from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.stamps import held
@@ -28,7 +28,6 @@ from replicator.domain.versions import STAMP
 
 _STREAM = "/stream/"
 _HASH_DIGITS = 32
-_MICROS = 1_000_000
 _NO_ACCOUNT = "000000000000"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _TYPES = {Event.INSERT: "inserted", Event.MODIFY: "modified", Event.REMOVE: "removed"}
@@ -150,6 +149,17 @@ def is_of_a_user(rule: Rule, record: ChangeRecord) -> bool:
     return classify(old, new, by_ttl=record.by_ttl) in USERS
 
 
+def change_id(record: ChangeRecord) -> str:
+    """What names a change of its table: its place, or in a source that repeats changes what it says itself."""
+    if record.event_id or not record.micros:
+        return record.event_id or record.sequence
+    return f"{record.micros}-{_key_hash(record.key)}"
+
+
+def _key_hash(key: ItemKey) -> str:
+    return sha256(_ENCODE(key.parts)).hexdigest()[:_HASH_DIGITS]
+
+
 def event_of(record: ChangeRecord, stream: StreamRef, shape: EventShape, stamp: str = STAMP) -> ItemEvent:
     """A change of a stream as an event; `stamp` is the attribute that carries versions, which none shows."""
     arn, _, label = stream.arn.partition(_STREAM)
@@ -171,12 +181,12 @@ def event_of(record: ChangeRecord, stream: StreamRef, shape: EventShape, stamp: 
             f"Record {record.sequence} has an image that is no item ({type(error).__name__})."
         ) from error
     return ItemEvent(
-        id=f"{stream.table}/{label}/{record.event_id or record.sequence}",
+        id=f"{stream.table}/{label}/{change_id(record)}",
         source=arn,
         type=f"dynamodb.item.{kind}",
         subject=_ENCODE({name: value for name, _, value in record.key.parts}).decode(),
-        time=record.micros / _MICROS if record.micros else record.created_at,
-        partition_key=sha256(_ENCODE(record.key.parts)).hexdigest()[:_HASH_DIGITS],
+        time=record.created_at,
+        partition_key=_key_hash(record.key),
         data=msgspec.Raw(_ENCODE(data)),
     )
 

@@ -57,6 +57,9 @@ class Metrics:
         self.ties = counter(
             "ties_total", "Changes of one key and one time, put in order by their images or ids.", target
         )
+        self.late = counter(
+            "late_events_total", "Events of changes that came when a later one of their key had been sent.", target
+        )
         self.kept_removals = counter(
             "kept_removals_total", "Deletes settled behind a removal that was already known to be later.", target
         )

@@ -81,6 +81,7 @@ class LiveObserver(ShardEvents, ServiceEvents):
         metrics.kept_removals.labels(*labels).inc(report.kept_removals)
         metrics.foreign_records.labels(*labels).inc(report.foreign)
         metrics.ties.labels(*labels).inc(report.ties)
+        metrics.late.labels(*labels).inc(report.late)
         metrics.refused.labels(*labels).inc(report.parked)
         metrics.batch_seconds.labels(*labels).observe(report.took_seconds)
         if report.lag_seconds is not None:

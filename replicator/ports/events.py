@@ -59,6 +59,8 @@ class BatchReport:
     """Records of other tables on the same stream, which were passed over."""
     ties: int = 0
     """Changes that were made at the same time as another one of their key, by a source that keeps no order."""
+    late: int = 0
+    """Events of changes that came from such a source when a later one of their key had been sent."""
     kept_removals: int = 0
     """Deletes of mode `active-active` that were settled behind a removal with a greater version (protocol.md, 5.3)."""
 

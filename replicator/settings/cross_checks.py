@@ -129,11 +129,6 @@ def _stream_problems(settings: Configured) -> list[str]:
                 f"rules[{index}].events: mode versioned marks nothing that it writes, so what users wrote in a region"
                 " and what was brought there look alike; leave this out, or use mode active-active"
             )
-        if rule.events and rule.streams:
-            problems.append(
-                f"rules[{index}].events: events are sent in the order of the changes, and Kinesis repeats changes and"
-                " keeps no order; leave stream out of the rule"
-            )
         for region, table in rule.sources:
             named = rule.streams.get(region)
             mine = None if named is None else named.model_dump_json()

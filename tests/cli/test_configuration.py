@@ -717,10 +717,6 @@ def test_nothing_is_looked_for_ahead_where_a_source_keeps_no_order(path: Path) -
             GOOD.replace("source: us", "source: {region: us, stream: {kinesis: a}}") + KINESIS,
             "names a stream at the rule and at its source; leave one out",
         ),
-        (
-            GOOD + KINESIS + "    events: [{to: sqs, queue: orders}]\n",
-            "Kinesis repeats changes and keeps no order; leave stream out",
-        ),
         (GOOD.replace("table: orders", 'table: "orders-*"') + KINESIS, "chooses its tables, and which of them send"),
     ],
 )

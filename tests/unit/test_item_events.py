@@ -117,7 +117,8 @@ def test_without_an_arn_of_the_stream_the_label_is_its_creation() -> None:
 
 def test_a_change_that_came_by_kinesis_is_named_by_its_event_and_timed_to_the_microsecond() -> None:
     kinesis = StreamRef(STREAM.region, STREAM.table, "arn:aws:kinesis:us-east-1:111122223333:stream/changes", 1_000)
-    record = structs.replace(change(None, {"pk": {"S": "k"}}), micros=1_769_860_800_123_457, event_id="e-1")
+    made = 1_769_860_800_123_457
+    record = structs.replace(change(None, {"pk": {"S": "k"}}), micros=made, created_at=made / 1e6, event_id="e-1")
     event = event_of(record, kinesis, EventShape())
     assert (event.id, event.source) == ("orders/1970-01-01T00:00:01.000/e-1", ARN)
     assert json.loads(event.cloud_event)["time"] == "2026-01-31T12:00:00.123457Z"

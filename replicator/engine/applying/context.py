@@ -82,6 +82,8 @@ class Tally:
     """Records of other tables on the same stream."""
     ties: int = 0
     """Changes of one key whose order only their images or ids tell."""
+    late: int = 0
+    """Events of changes that came behind a later one of their key, which was sent before."""
     missed: int = 0
     retries: int = 0
 
@@ -118,6 +120,7 @@ class Tally:
         self.unstored += tried.unstored
         self.kept_removals += tried.kept_removals
         self.parked += tried.parked
+        self.late += tried.late
         self.missed += tried.missed
 
 

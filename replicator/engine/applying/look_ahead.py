@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 
+from replicator.domain.coalescing import in_order
 from replicator.domain.records import ChangeRecord, ItemKey, StreamRecord, changes
 from replicator.engine.reading.memory_budget import _MOST_BYTES, weight
 
@@ -76,6 +77,14 @@ class ReadAhead:
             *(record for record in carried if record.number > number),
             *(record for record in self._by_key.get(key, ()) if record.number > first),
         )
+
+    def in_order(self, key: ItemKey, records: Sequence[ChangeRecord]) -> Sequence[ChangeRecord]:
+        """Records of a key as they were made: of a source without order with those that come later, made before."""
+        if not records[0].micros:
+            return records
+        later = self.behind(key, max(record.number for record in records))
+        earlier = [record for record in later if record.micros < records[-1].micros]
+        return in_order((*records, *earlier)) if earlier else records
 
     def carry(self, records: Mapping[ItemKey, Sequence[ChangeRecord]]) -> None:
         """Records of keys that wait while their pages are passed, in stream order: no others are kept from now on."""

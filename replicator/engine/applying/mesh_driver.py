@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, assert_never
 
 from replicator.domain.cache_keys import plan_invalidation
-from replicator.domain.coalescing import Run, in_order
+from replicator.domain.coalescing import Run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import Disposition, MalformedRecord, ReplicatorError
 from replicator.domain.identifiers import RegionId
@@ -87,12 +87,7 @@ class MeshDriver:
 
     def units(self, run: Run) -> Sequence[Run]:
         """One record each, and those of a source without order that came later and were made before."""
-        records = run.records
-        if records[0].micros:
-            later = self._context.ahead.behind(run.key, max(record.number for record in records))
-            earlier = [record for record in later if record.micros < records[-1].micros]
-            records = in_order((*records, *earlier)) if earlier else records
-        return [Run(run.key, (record,)) for record in records]
+        return [Run(run.key, (record,)) for record in self._context.ahead.in_order(run.key, run.records)]
 
     def superseded(self, unit: Run) -> Run:
         """Nothing, once a later write of a user here was read, which owns the key; else the same again.

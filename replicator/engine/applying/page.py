@@ -46,6 +46,7 @@ def page_report(
         parked=tally.parked,
         foreign=tally.foreign,
         ties=tally.ties,
+        late=tally.late,
         retries=tally.retries,
         position=frontier,
         lag_seconds=max(0.0, context.clock.now() - newest) if newest else None,

@@ -139,6 +139,8 @@ class Cursor:
     trims: int = 0
     answered_at: float = float("-inf")
     """When a call behind this place last had an answer (monotonic)."""
+    level_at: float = float("-inf")
+    """When nothing stood behind this place (seconds since 1970)."""
     reached: int = 0
     """The number of the answer that the iterator came with, when it was asked whether the place can be read."""
     hungry: bool = False

@@ -55,6 +55,9 @@ _MOST_BYTES = 2 * 1024 * 1024
 """What a page weighs at most: 1 MB on the wire, and its objects."""
 
 
+_UNASKED = Cursor(0.0)
+
+
 def _unheard(_: Position, __: float) -> None:
     """For a reader whose caller keeps no positions."""
 
@@ -108,13 +111,9 @@ class ShardReader:
         self.trouble: ReplicatorError | None = None
         """What keeps calls from being answered."""
 
-    def answered_at(self, position: Position) -> float:
-        """When a call for what is behind a position last had an answer, as far as that is still read from."""
-        return float("-inf") if (cursor := self._cursors.known(position)) is None else cursor.answered_at
-
-    def is_hungry(self, position: Position) -> bool:
-        """Whether a call for what is behind a position waits for bytes that others hold."""
-        return (cursor := self._cursors.known(position)) is not None and cursor.hungry
+    def at(self, position: Position) -> Cursor:
+        """What is known of a place, as far as that is still read from."""
+        return self._cursors.known(position) or _UNASKED
 
     async def read(self, position: Position, *, limit: int | None = None, taker: Taker | None = None) -> Page:
         """The next page with records behind `position`, or the end of the shard; waits for either.
@@ -316,6 +315,7 @@ class ShardReader:
         if answer.next_iterator is None or cursor.empties < (1 if answer.is_level else known):
             return None
         self._read_to(position, calls.asked_at)
+        cursor.level_at = calls.asked_at
         return calls.asked_at
 
     def _doubt(self, answer: RecordPage, cursor: Cursor) -> None:

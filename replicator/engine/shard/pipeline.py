@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ReplicatorError
 from replicator.domain.health import PROBE_SECONDS
 from replicator.domain.progress import END, Position
-from replicator.domain.records import StreamRecord, UnreadRecord
-from replicator.domain.rules import ActivePlan, Rule, Start, Target
+from replicator.domain.records import UnreadRecord
+from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.shards.stall import Sign, Stall, Write, stall_of
 from replicator.engine.applying.applier import TargetApplier
@@ -27,6 +27,7 @@ from replicator.engine.applying.set_aside import SetAside
 from replicator.engine.probing import Probing
 from replicator.engine.reading.cursors import Page
 from replicator.engine.shard.context import ShardContext
+from replicator.engine.shard.holding_back import HoldBack
 from replicator.engine.shard.losses import Losses
 from replicator.engine.waiting import Stopped, backoff, found, pause, retry_in
 from replicator.ports.services import target_service
@@ -40,7 +41,6 @@ _SMALL_PAGE = 16
 _STUCK_SECONDS = 2.0
 """A target that applied nothing for so long reads nothing ahead, and lets go what is more than its share of memory."""
 
-_POLLS_LATE = 2  # a change that came in time is read so many polls later at most
 _HIDDEN = "Records left the stream between two readings of it."
 
 
@@ -73,6 +73,7 @@ class Pipeline:
         self._place = context.place(target)
         self._service = target_service(context.lease.stream, context.lease.shard_id, target.target_id)
         self._losses = Losses(rule, target, context)
+        self._held = HoldBack(rule, target, context.limits, context.ports.clock)
         self._over = asyncio.Event()
         self._why = "lost"
         self._stop = asyncio.Event()
@@ -124,7 +125,7 @@ class Pipeline:
 
     def _idle_seconds(self) -> float:
         done_at = 0.0 if self._applier is None else self._applier.done_at
-        return self._context.ports.clock.monotonic() - max(done_at, self._progressed_at)
+        return self._context.ports.clock.monotonic() - max(done_at, self._progressed_at, self._held.held_at)
 
     # -- its life ------------------------------------------------------------------------------------------------------
 
@@ -223,7 +224,9 @@ class Pipeline:
 
     async def _flow(self, position: Position, start: TargetStart) -> _Trimmed | None:
         """Read and apply to the end of the shard, or to a place behind which records are gone."""
-        most = self._context.limits.page_records + 1  # behind a full page the next one is still read
+        most = (
+            self._context.limits.page_records * self._held.pages_ahead + 1
+        )  # behind a full one the next is still read
         ahead = ReadAhead(most, along=self._keeps)
         self._applier = applier = self._new_applier(start, ahead)
         self._read_from = position
@@ -233,7 +236,7 @@ class Pipeline:
                 while True:
                     pages, behind = await self._waiting()
                     if pages or behind is not None:
-                        await self._apply(applier, pages, is_last=behind is not None)
+                        await self._apply(applier, pages, ahead, is_last=behind is not None)
                     for page in pages:
                         ahead.drop(page.records)
                         self._drop()
@@ -300,12 +303,13 @@ class Pipeline:
         except Stopped:
             self._put(None)
 
-    async def _apply(self, applier: TargetApplier, pages: Sequence[Page], *, is_last: bool) -> None:
+    async def _apply(self, applier: TargetApplier, pages: Sequence[Page], ahead: ReadAhead, *, is_last: bool) -> None:
         """Apply pages; all of it if nothing may come behind them before everything is applied."""
         progress = self._context.progress
         records = [record for page in pages for record in page.records]
-        if (wait := self._wait(records)) > 0:
-            await pause(self._stop, wait)
+        await self._held.wait(
+            records, self._in_hand, self._context.reader, () if is_last else (ahead.room,), self._stop
+        )
         ends = bool(pages) and pages[-1].then == END
         more = None if is_last or ends else self._more
         await applier.apply(
@@ -318,15 +322,7 @@ class Pipeline:
 
     def _early(self, pages: Sequence[Page]) -> bool:
         """Whether the page behind these still waits for what was made before it."""
-        return len(self._in_hand) > len(pages) and self._wait(self._in_hand[len(pages)].records) > 0
-
-    def _wait(self, records: Sequence[StreamRecord]) -> float:
-        """Seconds until what was made before these is read: in a mesh that comes first, else versions alone hide it."""
-        disorder = self._rule.disorder_seconds
-        if not disorder or not records or not isinstance(self._rule.mesh, ActivePlan):
-            return 0.0
-        longest = disorder + _POLLS_LATE * self._context.limits.poll_seconds
-        return min(max(record.created_at for record in records) + longest - self._context.ports.clock.now(), longest)
+        return len(self._in_hand) > len(pages) and self._held.seconds(self._in_hand[len(pages)].records) > 0
 
     def _moved(self, position: Position) -> None:
         if self._context.progress.position(self.target) != position:
@@ -379,7 +375,7 @@ class Pipeline:
             idle_seconds=self._unread_seconds(place) if reads and place is not None else self._idle_seconds(),
             write=_write(self._applier) if self._in_hand and self._applier is not None else None,
             reads=reads,
-            hungry=place is not None and reader.is_hungry(place),
+            hungry=place is not None and reader.at(place).hungry,
             closed=closed,
             reading=reader.trouble,
             error=self._error,
@@ -387,7 +383,7 @@ class Pipeline:
 
     def _unread_seconds(self, place: Position) -> float:
         """For how long nothing was heard from where this pipeline reads; an idle shard is asked less often."""
-        self._answered_at = max(self._answered_at, self._context.reader.answered_at(place))
+        self._answered_at = max(self._answered_at, self._context.reader.at(place).answered_at)
         now, idle = self._context.ports.clock.monotonic(), self._context.limits.idle_seconds
         return now - max(self._answered_at, self._progressed_at) - idle
 
