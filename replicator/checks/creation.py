@@ -1,6 +1,7 @@
 """What `init` does: create the tables and consumers that are missing, turn TTL on, enable streams when asked.
 
 Invariant: idempotent, and nothing that exists is changed but TTL of our own tables and, when asked, a missing stream.
+Of users' tables only replicas are created, and when asked.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from replicator.adapters.kinesis.streams import summary
 from replicator.checks.described_tables import (
     Index,
     OwnTable,
+    as_mapped,
     ask,
     describe,
     expiry_attribute,
@@ -24,12 +26,15 @@ from replicator.checks.described_tables import (
 )
 from replicator.domain.errors import ReplicatorError, TableMissing, Unreachable, WorldMismatch
 from replicator.domain.identifiers import TableName
+from replicator.settings import OrderedRule
 from replicator.settings.compiled_rules import kinesis_source
+from replicator.settings.cross_checks import key_problems, written_under
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
     from replicator.adapters.aws.clients import Place
+    from replicator.domain.key_mapping import KeyMapping
     from replicator.domain.rules import KinesisSource
     from replicator.settings import Settings
 
@@ -49,10 +54,20 @@ class Step:
 
 
 async def initialise(
-    settings: Settings, places: Mapping[str, Place], *, dry_run: bool, enable_streams: bool
+    settings: Settings, places: Mapping[str, Place], *, dry_run: bool, enable_streams: bool, replicas: bool = False
 ) -> list[Step]:
     """Make what the rules need; a failed step does not keep the others from being tried."""
+    copies = {
+        place: (rule, keys)
+        for rule in settings.rules
+        if replicas and isinstance(rule, OrderedRule) and rule.sources
+        for place, keys in written_under(rule)
+    }
     own = [_step(table.subject, _own(places[table.region], table, dry_run=dry_run)) for table in own_tables(settings)]
+    own += [
+        _step(f"table {place[1]} in {place[0]}", _replica(places, rule, place, keys, dry_run=dry_run))
+        for place, (rule, keys) in copies.items()
+    ]
     readers = [(rule, place) for rule in settings.rules for place in rule.sources]
     sources = {place: kinesis_source(rule, place[0], settings.group) for rule, place in readers}
     streams = [
@@ -130,6 +145,23 @@ async def _create(place: Place, wanted: OwnTable) -> None:
         if schema_difference(table, wanted) is not None:
             raise
     await _until_active(place, wanted)
+
+
+async def _replica(
+    places: Mapping[str, Place],
+    rule: OrderedRule,
+    place: tuple[str, str],
+    mapping: KeyMapping | None,
+    *,
+    dry_run: bool,
+) -> list[str]:
+    """A replica's table, with the key that the source's items have there."""
+    source = await describe(places[rule.source], rule.table_name)
+    for said in () if mapping is None else key_problems(mapping, dict(source.keys)):
+        raise WorldMismatch(f"transform.key of rule {rule.name} {said} of {rule.table_name} in {rule.source}.")
+    region, name = place
+    wanted = OwnTable(region, name, "replica table", as_mapped(source, mapping).keys)
+    return await _own(places[region], wanted, dry_run=dry_run)
 
 
 def _index(index: Index) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
@@ -15,6 +15,7 @@ from replicator.domain.versions import RESERVED_PREFIX, STAMP
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
+    from replicator.domain.key_mapping import KeyMapping
     from replicator.settings import Settings
 
 _TRIES = {Throttled: 6, Unreachable: 2}
@@ -199,6 +200,14 @@ async def expiry_attribute(place: Place, name: str) -> str | None:
 def shown(keys: Keys) -> str:
     """A key schema for people: `pk (S), sk (N)`."""
     return ", ".join(f"{name} ({kind})" for name, kind in keys)
+
+
+def as_mapped(source: Table, mapping: KeyMapping | None) -> Table:
+    """A source as a replica is to look whose keys are made from the source's."""
+    if mapping is None:
+        return source
+    keys = tuple(mapping.kinds(dict(source.keys)))
+    return replace(source, keys=keys, types={**source.types, **dict(keys)})
 
 
 def reserved_keys(table: Table) -> list[str]:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.checks.comparison import World, find, index_fact, is_same_table, table_at
-from replicator.checks.described_tables import Table, shown
+from replicator.checks.described_tables import Table, as_mapped, shown
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.checks.filter_facts import type_fact
 from replicator.checks.world import RegionWorld
@@ -117,14 +116,6 @@ def _mapped(rule: OrderedRule, mapping: KeyMapping, source: Table, subject: str,
         )
     made = ", ".join(f"{name} of {value}" for name, value in json.loads(mapping.text).items())
     return ok(subject, "transform", f"the key is made of the source's, each for one item alone: {made}.")
-
-
-def as_mapped(source: Table, mapping: KeyMapping | None) -> Table:
-    """A source as a replica is to look whose keys are made from the source's."""
-    if mapping is None:
-        return source
-    keys = tuple(mapping.kinds(dict(source.keys)))
-    return replace(source, keys=keys, types={**source.types, **dict(keys)})
 
 
 def _distinct(rule: OrderedRule, source: Table, replica: Table, subject: str, path: str) -> Iterator[Fact]:

@@ -106,24 +106,27 @@ def check(
 
 
 @app.command()
-def init(
+def init(  # noqa: PLR0913, PLR0917 - one per option
     context: typer.Context,
     config: Config = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     enable_streams: Annotated[
         bool, typer.Option("--enable-streams", help="Also enable the stream of tables that are read and have none.")
     ] = False,
+    replicas: Annotated[
+        bool, typer.Option("--replicas", help="Also create replicas that are missing, with their items' key.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Create the tables that the rules need.
 
     Side tables, the coordination table and the conflict table; a second run changes nothing. User tables are not
-    touched, except to enable a missing stream when --enable-streams asks for it.
+    touched, except to enable a missing stream with --enable-streams, and to create replicas with --replicas.
     """
     from replicator.cli.init import initialise_world
 
-    code = initialise_world(config or context.obj, dry_run=dry_run, enable_streams=enable_streams, as_json=json)
-    raise typer.Exit(code)
+    path, asked = config or context.obj, {"enable_streams": enable_streams, "replicas": replicas}
+    raise typer.Exit(initialise_world(path, dry_run=dry_run, **asked, as_json=json))
 
 
 app.command()(demo)

@@ -11,9 +11,9 @@ from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, EXIT_WRONG_
 from replicator.operations.provisioning import create
 
 
-def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool, as_json: bool) -> int:
+def initialise_world(config: Path | None, *, dry_run: bool, enable_streams: bool, replicas: bool, as_json: bool) -> int:
     """Create and print; returns the exit code."""
-    steps = asyncio.run(create(loaded(config), dry_run=dry_run, enable_streams=enable_streams))
+    steps = asyncio.run(create(loaded(config), dry_run=dry_run, enable_streams=enable_streams, replicas=replicas))
     words = [step.error.sentence if step.error else None for step in steps]
     codes = {step.error.exit_code for step in steps if step.error is not None}
     code = EXIT_STOPPED

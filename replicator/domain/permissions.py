@@ -115,7 +115,7 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
     Resource.REPLICA: {
         Role.WORKER: _dynamodb(f"{_WRITTEN} DescribeTimeToLive"),
         Role.OPERATOR: _dynamodb(_WRITTEN),
-        Role.SETUP: _dynamodb("DescribeTable Scan UpdateItem"),
+        Role.SETUP: _dynamodb("CreateTable DescribeTable Scan UpdateItem"),  # `init --replicas`, `uninstall`
         Role.FUNCTION: _dynamodb("DescribeTable GetItem PutItem DeleteItem"),
     },
     Resource.VERSIONED: {

@@ -34,10 +34,11 @@ async def look(settings: Settings) -> list[Fact]:
         return [*facts, *await progress_facts(known, places)]
 
 
-async def create(settings: Settings, *, dry_run: bool, enable_streams: bool) -> list[Step]:
+async def create(settings: Settings, *, dry_run: bool, enable_streams: bool, replicas: bool) -> list[Step]:
     """Create what is missing, or only say what would be done."""
     async with open_places(settings) as places:
         chosen = await TableFinder(settings, places).look()
         failed = [Step(f"tables of rule {name}", "failed", error) for name, error in chosen.failed.items()]
         known = expanded(settings, chosen.tables)
-        return [*failed, *await initialise(known, places, dry_run=dry_run, enable_streams=enable_streams)]
+        steps = await initialise(known, places, dry_run=dry_run, enable_streams=enable_streams, replicas=replicas)
+        return [*failed, *steps]

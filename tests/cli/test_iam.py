@@ -166,8 +166,9 @@ def test_each_role_is_granted_what_its_commands_ask_for_and_nothing_else(
     grants = {role: granted(recorded, "--role", role) for role in ("setup", "worker", "operator")}
     grants["function"] = granted(recorded, "--lambda")
     found = {}
+    recorded.call("eu", "DeleteTable", TableName="orders")
     recorder.asked.clear()
-    assert recorded.run("init", "--enable-streams").code == recorded.run("init").code == 0
+    assert recorded.run("init", "--enable-streams", "--replicas").code == recorded.run("init").code == 0
     setup = set(recorder.asked)
     put(recorded, "eu", "orders", 3, "foreign")
     recorder.asked.clear()

@@ -336,8 +336,9 @@ async def eventually(what: str, holds: Callable[[], Any], *, seconds: float = PA
 class Users:
     """Writers of the source, each with keys of its own, so that the truth is what they were last told."""
 
-    def __init__(self, world: World, *, seed: int, writers: int = 8, keys: int = 60) -> None:
+    def __init__(self, world: World, *, seed: int, writers: int = 8, keys: int = 60, table: str = "orders") -> None:
         self._world = world
+        self._table = table
         self._random = random.Random(seed)
         self._writers = writers
         self._keys = keys
@@ -364,7 +365,7 @@ class Users:
         serial = f"{self.written}.{self._random.randrange(10**30)}"
         dice = self._random.random()
         if dice < 0.25:
-            await client.delete_item(TableName="orders", Key={"pk": {"S": key}})
+            await client.delete_item(TableName=self._table, Key={"pk": {"S": key}})
             self.truth.pop(key, None)
         elif dice < 0.6 or key not in self.truth:
             item = {
@@ -375,11 +376,11 @@ class Users:
                 "nested": {"M": {"list": {"L": [{"NULL": True}, {"S": ""}, {"BOOL": False}]}}},
                 "serial": {"S": serial},
             }
-            await client.put_item(TableName="orders", Item=item)
+            await client.put_item(TableName=self._table, Item=item)
             self.truth[key] = item
         else:
             await client.update_item(
-                TableName="orders",
+                TableName=self._table,
                 Key={"pk": {"S": key}},
                 UpdateExpression="SET serial = :s",
                 ExpressionAttributeValues={":s": {"S": serial}},
