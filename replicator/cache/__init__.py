@@ -8,13 +8,14 @@ from replicator.cache.aside import CacheAside, SyncCacheAside, cached
 from replicator.cache.codecs import ITEM, JSON, Codec, plain_item
 from replicator.cache.dynamodb import dynamodb_loader
 from replicator.cache.reading import Loaded, Reading, Source
-from replicator.cache.scripts import FILL, LOOK
+from replicator.cache.scripts import FILL, LOOK, LOOK_TAGGED
 
 __all__ = [
     "FILL",
     "ITEM",
     "JSON",
     "LOOK",
+    "LOOK_TAGGED",
     "CacheAside",
     "Codec",
     "Loaded",

@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError
 from replicator.cache.breaker import Breaker
 from replicator.cache.policy import OUTAGES, Policy, missed, seen
 from replicator.cache.reading import Fill, Load, Look, Pause, Reading, Source, Steps, reading
-from replicator.cache.scripts import FILL, LOOK, SCRIPTS
+from replicator.cache.scripts import FILL, LOOK, LOOK_TAGGED, SCRIPTS
 
 
 class _Reader:
@@ -116,12 +116,12 @@ class CacheAside:
     async def _asked(self, request: Look | Fill) -> Any:
         if not self._reader.breaker.permits(time.monotonic()):
             return missed(request)
-        script, arguments = _call(request)
+        script, keys, arguments = _call(request)
         try:
             try:
-                reply = await self._reader.client.evalsha(SCRIPTS[script], 1, *arguments)
+                reply = await self._reader.client.evalsha(SCRIPTS[script], len(keys), *keys, *arguments)
             except NoScriptError:
-                reply = await self._reader.client.eval(script, 1, *arguments)
+                reply = await self._reader.client.eval(script, len(keys), *keys, *arguments)
         except (RedisError, OSError) as error:
             self._reader.failed(error)
             return missed(request)
@@ -178,12 +178,12 @@ class SyncCacheAside:
     def _asked(self, request: Look | Fill) -> Any:
         if not self._reader.breaker.permits(time.monotonic()):
             return missed(request)
-        script, arguments = _call(request)
+        script, keys, arguments = _call(request)
         try:
             try:
-                reply = self._reader.client.evalsha(SCRIPTS[script], 1, *arguments)
+                reply = self._reader.client.evalsha(SCRIPTS[script], len(keys), *keys, *arguments)
             except NoScriptError:
-                reply = self._reader.client.eval(script, 1, *arguments)
+                reply = self._reader.client.eval(script, len(keys), *keys, *arguments)
         except (RedisError, OSError) as error:
             self._reader.failed(error)
             return missed(request)
@@ -226,10 +226,10 @@ def cached(client: Any, *, key: str, **options: Any) -> Callable[[Callable[..., 
     return decorated
 
 
-def _call(request: Look | Fill) -> tuple[str, tuple[Any, ...]]:
-    """The script of a request, its key and its arguments."""
+def _call(request: Look | Fill) -> tuple[str, tuple[str, ...], tuple[Any, ...]]:
+    """The script of a request, its keys and its arguments."""
     match request:
-        case Look(key, token, lease_ms, early_ms):
-            return LOOK, (key, token, lease_ms, early_ms)
+        case Look(key, token, lease_ms, early_ms, tags):
+            return LOOK_TAGGED if tags else LOOK, (key, *tags), (token, lease_ms, early_ms)
         case Fill(key, lease, entry, life_ms):
-            return FILL, (key, lease, entry, life_ms)
+            return FILL, (key,), (lease, entry, life_ms)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -17,6 +17,7 @@ from replicator.cache.reading import Look, ReadPlan, Seen, Sight
 from replicator.domain.key_templates import KeyTemplate
 
 Seconds = float | timedelta
+MOST_TAGS: Final = 16
 OUTAGES: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 """What says that the server is away; any other error is about the command."""
 
@@ -34,12 +35,15 @@ class Policy:
     wait_seconds: float
     early_seconds: float
     raises: bool
+    when: Callable[[Any], bool] | None
+    tags: tuple[KeyTemplate, ...]
 
     @classmethod
     def of(  # noqa: PLR0913 - the options that callers name
         cls,
         *,
         key: str,
+        prefix: str = "",
         load: Callable[..., Any],
         codec: Codec | None = None,
         ttl: Seconds = 300.0,
@@ -49,12 +53,15 @@ class Policy:
         wait: Seconds = 0.5,
         early_refresh: Seconds = 0.0,
         raise_errors: bool = False,
+        when: Callable[[Any], bool] | None = None,
+        tags: Sequence[str] = (),
     ) -> Policy:
         """The options as callers give them; ValueError names the one that makes no sense."""
-        try:
-            template = KeyTemplate(key)
-        except ValueError as error:
-            raise ValueError(f"key {key!r} {error}") from None
+        template, *tagged = (_template(text, prefix) for text in (key, *tags))
+        if tagged and (early_refresh or negative_ttl):
+            raise ValueError("early_refresh and negative_ttl must be 0 of an entry under tags")
+        if len(tagged) > MOST_TAGS:
+            raise ValueError(f"an entry has {MOST_TAGS} tags at most")
         least = {"ttl": (ttl, 0.001), "lease": (lease, 0.001), "negative_ttl": (negative_ttl, 0.0)}
         least |= {"wait": (wait, 0.0), "early_refresh": (early_refresh, 0.0)}
         seconds = {name: _seconds(given) for name, (given, _) in least.items()}
@@ -74,15 +81,22 @@ class Policy:
             wait_seconds=seconds["wait"],
             early_seconds=seconds["early_refresh"],
             raises=raise_errors,
+            when=when,
+            tags=tuple(tagged),
         )
 
     def key(self, values: Mapping[str, Any]) -> str:
         """The cache key of these attributes, as the daemon writes it."""
-        unknown = values.keys() ^ set(self.template.attributes)
-        key = self.template.filled({name: _text(name, value) for name, value in values.items()})
-        if unknown or key is None:
-            raise TypeError(f"the key {self.template.template!r} needs {', '.join(self.template.attributes)}")
-        return key
+        return self._keys(values)[0]
+
+    def _keys(self, values: Mapping[str, Any]) -> list[str]:
+        """The keys of the entry and of its tags."""
+        templates = (self.template, *self.tags)
+        needed = dict.fromkeys(name for template in templates for name in template.attributes)
+        if values.keys() ^ needed.keys():
+            raise TypeError(f"the key {self.template.template!r} needs {', '.join(needed)}")
+        texts = {name: _text(name, value) for name, value in values.items()}
+        return [key for template in templates if (key := template.filled(texts)) is not None]
 
     def plan(self, values: Mapping[str, Any], *, token: str, dice: Callable[[], float]) -> ReadPlan:
         """One read; `dice` gives numbers from 0 to below 1.
@@ -91,15 +105,18 @@ class Policy:
         """
         life = 1 - self.jitter * dice()
         early = -math.log(1 - dice()) * self.early_seconds
+        key, *tags = self._keys(values)
         return ReadPlan(
-            key=self.key(values),
+            key=key,
             token=token,
             codec=self.codec,
             life_ms=max(1, int(1000 * self.ttl_seconds * life)),
             negative_ms=math.ceil(1000 * self.negative_seconds * life),
             lease_ms=max(1, int(1000 * self.lease_seconds)),
-            early_ms=int(1000 * early),
+            early_ms=math.ceil(1000 * self.ttl_seconds) if tags else int(1000 * early),
+            tags=tuple(tags),
             wait_seconds=self.wait_seconds,
+            when=self.when,
         )
 
 
@@ -112,6 +129,13 @@ def seen(reply: Any) -> Seen:
 def missed(request: Any) -> Seen | None:
     """The answer in place of one that the cache owes."""
     return Seen(Sight.DOWN) if isinstance(request, Look) else None
+
+
+def _template(text: str, prefix: str) -> KeyTemplate:
+    try:
+        return KeyTemplate(text, prefix)
+    except ValueError as error:
+        raise ValueError(f"key {text!r} {error}") from None
 
 
 def _seconds(given: Seconds) -> float:

@@ -7,7 +7,7 @@ and no clock. Invariant: it loads after it looked, and fills only under the leas
 from __future__ import annotations
 
 import enum
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -25,6 +25,7 @@ class Source(enum.StrEnum):
     FILLED = "filled"  # the table; the entry is stored
     RENEWED = "renewed"  # the table, before the entry ran out; the entry is stored
     OVERTAKEN = "overtaken"  # the table; a newer write came between, so nothing is stored
+    UNKEPT = "unkept"  # the table; the value is none of those that are stored
     MISSING = "missing"  # the table has none, and that is not remembered
     WAITED = "waited"  # the table, because another reader took longer than `wait` to fill
     FOREIGN = "foreign"  # the table, because the entry is none of ours
@@ -70,11 +71,16 @@ class Look:
     token: str
     lease_ms: int
     early_ms: int
+    tags: tuple[str, ...] = ()
+    """Keys of the tags of an entry that has any; those live `early_ms`, for such an entry is not renewed early."""
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """What stands at a key; `entry` of hits and of entries to renew, `lease` of what is to be filled."""
+    """What stands at a key; `entry` of hits and of entries to renew, `lease` of what is to be filled.
+
+    With a lease of an entry under tags, `entry` is what it begins with: their epochs at this moment.
+    """
 
     sight: Sight
     entry: bytes = b""
@@ -122,20 +128,24 @@ class ReadPlan:
     lease_ms: int
     early_ms: int
     wait_seconds: float
+    when: Callable[[Any], bool] | None = None
+    """Which values may be stored; None: all."""
+    tags: tuple[str, ...] = ()
+    """Keys of the tags under which the entry is."""
 
 
 def reading(plan: ReadPlan) -> Steps:
     """Read through the cache."""
     waited, pause = 0.0, _FIRST_PAUSE_SECONDS
     while True:
-        seen: Seen = yield Look(plan.key, plan.token, plan.lease_ms, plan.early_ms)
+        seen: Seen = yield Look(plan.key, plan.token, plan.lease_ms, plan.early_ms, plan.tags)
         match seen.sight:
             case Sight.ABSENT:
                 return Reading(None, Source.ABSENT)
             case Sight.HIT | Sight.RENEW:
                 return (yield from _held(plan, seen))
             case Sight.LEASE:
-                return (yield from _filling(plan, seen.lease))
+                return (yield from _filling(plan, seen))
             case Sight.WAIT if waited < plan.wait_seconds:
                 yield Pause(pause)
                 waited, pause = waited + pause, min(2 * pause, _LONGEST_PAUSE_SECONDS)
@@ -159,29 +169,32 @@ def _held(plan: ReadPlan, seen: Seen) -> Steps:
         loaded = yield Load()
     except Exception:  # noqa: BLE001 - a loader is the caller's: whatever it raises, the entry is still good
         return Reading(value, Source.HIT)
-    return (yield from _stored(plan, seen.lease, _unpacked(plan, loaded), Source.RENEWED))
+    return (yield from _stored(plan, seen, _unpacked(plan, loaded), Source.RENEWED))
 
 
-def _filling(plan: ReadPlan, lease: str) -> Steps:
+def _filling(plan: ReadPlan, seen: Seen) -> Steps:
     """Load under a lease and store; what fails returns the lease, so that others need not wait for its end."""
     try:
         unpacked = _unpacked(plan, (yield Load()))
     except Exception:
-        yield Fill(plan.key, lease, b"", 0)
+        yield Fill(plan.key, seen.lease, b"", 0)
         raise
-    return (yield from _stored(plan, lease, unpacked, Source.FILLED))
+    return (yield from _stored(plan, seen, unpacked, Source.FILLED))
 
 
-def _stored(plan: ReadPlan, lease: str, unpacked: tuple[Any, bytes | None, str], source: Source) -> Steps:
+def _stored(plan: ReadPlan, seen: Seen, unpacked: tuple[Any, bytes | None, str], source: Source) -> Steps:
     value, payload, version = unpacked
-    if payload is not None:
-        entry, life_ms = b"V:%b|%b" % (version.encode(), payload), plan.life_ms
-    elif plan.negative_ms:
+    if payload is not None and plan.when is not None and not plan.when(value):
+        entry, life_ms, source = b"", 0, Source.UNKEPT
+    elif payload is not None:
+        head = seen.entry if plan.tags else b"V:%b|" % version.encode()
+        entry, life_ms = head + payload, plan.life_ms
+    elif plan.negative_ms and not plan.tags:
         # Absence has no version: whatever `refresh` brings next, older or newer, drops this marker.
         entry, life_ms = b"T:", plan.negative_ms
     else:
         entry, life_ms, source = b"", 0, Source.MISSING
-    kept: bool | None = yield Fill(plan.key, lease, entry, life_ms)
+    kept: bool | None = yield Fill(plan.key, seen.lease, entry, life_ms)
     if entry and not kept:
         source = Source.DOWN if kept is None else Source.OVERTAKEN
     return Reading(value, source)

@@ -1,4 +1,4 @@
-"""The two scripts of a reader, of one key each.
+"""The scripts of a reader, of one key each, or of one and the keys of its tags.
 
 Invariant: nothing is stored but by the holder of the lease that stands in the entry, and whatever the daemon does to an
 entry ends its lease. Each run of LOOK gives another lease, by the server's clock: a LOOK that was sent twice, and runs
@@ -39,6 +39,39 @@ return {'wait'}
 `early_ms` above the life that is left turns a value into a lease that carries it; 0 never does.
 """
 
+LOOK_TAGGED: Final = """
+local now = redis.call('TIME')
+local stamp = '.' .. now[1] .. '.' .. now[2]
+local tags = {}
+for place = 2, #KEYS do
+  local epoch = redis.call('GET', KEYS[place])
+  if not epoch then
+    epoch = ARGV[1] .. stamp
+    redis.call('SET', KEYS[place], epoch, 'PX', ARGV[3])
+  elseif redis.call('PTTL', KEYS[place]) < tonumber(ARGV[3]) then
+    redis.call('PEXPIRE', KEYS[place], ARGV[3])
+  end
+  tags[#tags + 1] = epoch
+end
+local current = 'G:' .. table.concat(tags, ',') .. '|'
+local entry = redis.call('GET', KEYS[1])
+if entry then
+  if entry:sub(1, #current) == current then return {'hit', entry:sub(#current)} end
+  local kind = entry:sub(1, 2)
+  if kind == 'L:' and entry:sub(1, 3 + #ARGV[1]) ~= 'L:' .. ARGV[1] .. '.' then return {'wait'} end
+  if kind ~= 'L:' and kind ~= 'G:' then return {'foreign'} end
+end
+redis.call('SET', KEYS[1], 'L:' .. ARGV[1] .. stamp, 'PX', ARGV[2])
+return {'lease', current, ARGV[1] .. stamp}
+"""
+"""`LOOK_TAGGED key tag... token lease_ms tag_ms`: the same for an entry under tags.
+
+A tag's key holds an epoch, which is another one whenever it was dropped. An entry is a hit while it was filled under
+the epochs that stand now. A lease comes with those of this moment, which is before the table is read: a tag that is
+dropped meanwhile makes the fill a miss by itself. A tag lives as long as an entry, from the last look on; without it
+all entries under it are misses.
+"""
+
 FILL: Final = """
 local entry = redis.call('GET', KEYS[1])
 local lease = 'L:' .. ARGV[1]
@@ -48,5 +81,7 @@ return 1
 """
 """`FILL key lease entry life_ms`: 1 when the lease still stood and the entry is stored; an empty entry returns it."""
 
-SCRIPTS: Final = {script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (LOOK, FILL)}
+SCRIPTS: Final = {
+    script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (LOOK, LOOK_TAGGED, FILL)
+}
 """The name by which a server knows a script that it ran before."""

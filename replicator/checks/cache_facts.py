@@ -10,7 +10,7 @@ import base64
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import msgspec
@@ -90,12 +90,12 @@ async def prove_caches(settings: Settings, caches: Mapping[str, Probed], world: 
         for action in rule.cache:
             verb, place = CacheVerb(action.action), (action.cache, action.key)
             if place not in wanted or verb is CacheVerb.REFRESH:
-                wanted[place] = (verb, _unused_key(rule, KeyTemplate(action.key), world))
+                wanted[place] = (verb, _unused_key(rule, action.template(settings.caches), world))
     used = dict.fromkeys(name for name, _ in wanted if name in caches)
     return list(
         await asyncio.gather(
             *(
-                _permissions(name, caches[name], KeyTemplate(template), verb, key)
+                _permissions(name, caches[name], KeyTemplate(template, settings.caches[name].prefix), verb, key)
                 for (name, template), (verb, key) in wanted.items()
                 if name in caches
             ),
@@ -155,6 +155,9 @@ def _unused_key(rule: RuleSettings, template: KeyTemplate, world: World) -> str:
         table = table_at(world, region, name)
         types |= {} if table is None else {**table.types, **dict(table.keys)}
     kinds = {name: types.get(name, "S") for name in template.attributes}
-    key = template.key(Image(msgspec.json.encode({name: {kind: values[kind]} for name, kind in kinds.items()})))
+    typed: dict[str, Any] = {name: {kind: values.get(kind, token)} for name, kind in kinds.items()}
+    if template.listed is not None:
+        typed[template.listed] = {"SS": [token]}
+    key = template.key(Image(msgspec.json.encode(typed)))
     assert key is not None, "every attribute of the template is there"
     return key

@@ -11,7 +11,6 @@ import msgspec
 from replicator.domain.copying.entries import as_read
 from replicator.domain.errors import Unreachable
 from replicator.domain.image import Image
-from replicator.domain.key_templates import KeyTemplate
 from replicator.operations.item_copies import ItemCopy, digest, or_unknown, unreachable
 
 if TYPE_CHECKING:
@@ -46,13 +45,13 @@ def _keys(
 ) -> Iterator[tuple[str, str]]:
     """(cache, entry key) for every key that the item has where users write or beside the cache, or by its key alone."""
     for action in rule.cache:
-        template = KeyTemplate(action.key)
+        template = action.template(settings.caches)
         at = settings.caches[action.cache].region
         regions = [at] if at in there else [*(region for region, _ in rule.sources), at]
         copies = [beside[region] for region in regions if region in beside]
         present = [copy.item for copy in copies if copy.item is not None] or [Image(there.get(at, key).wire)]
-        found = {template.key(image): None for image in present}
-        yield from ((action.cache, cache_key) for cache_key in found if cache_key is not None)
+        found = dict.fromkeys(cache_key for image in present for cache_key in template.keys(image))
+        yield from ((action.cache, cache_key) for cache_key in found)
 
 
 async def _entry(  # noqa: PLR0913, PLR0917 - as above

@@ -7,7 +7,7 @@ from replicator.settings.admin import Admin, Api
 from replicator.settings.chosen_tables import MOST_TABLES, choosing, expanded
 from replicator.settings.cross_checks import target_problems
 from replicator.settings.events import AwsSink, EventSink, RedisStreamSink, WebhookSink
-from replicator.settings.filters import FilterSettings, MeshFilter
+from replicator.settings.filters import FilterSettings, ItemConditions, MeshFilter
 from replicator.settings.model import (
     DEFAULT_PATH,
     LEAST_TOMBSTONE_TTL,
@@ -42,6 +42,7 @@ __all__ = [
     "CacheAction",
     "EventSink",
     "FilterSettings",
+    "ItemConditions",
     "MeshFilter",
     "MeshRule",
     "OrderedRule",

@@ -15,7 +15,6 @@ from replicator.domain.cache_restores import OnRestore
 from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.item_events import EventShape, Numbers
-from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy, Unstamped
 from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
@@ -34,8 +33,10 @@ from replicator.domain.rules import (
 )
 from replicator.domain.transforms import Transform
 from replicator.settings import (
+    CacheAction,
     EventSink,
     FilterSettings,
+    ItemConditions,
     MeshFilter,
     MeshRule,
     OrderedRule,
@@ -176,7 +177,8 @@ def _plan(rule: MeshRule, home: str, table: str) -> VersionedPlan | ActivePlan:
 def debt_policy(settings: Settings, cache: str) -> DebtPolicy:
     """What a cache may be owed, and what is done beyond that."""
     asked = settings.caches[cache].debt
-    keys = [KeyTemplate(action.key) for rule in settings.rules for action in rule.cache if action.cache == cache]
+    actions = [action for rule in settings.rules for action in rule.cache if action.cache == cache]
+    keys = [action.template(settings.caches) for action in actions]
     patterns = None if asked.flush == "database" else tuple(dict.fromkeys(key.pattern for key in keys))
     may_flush = patterns is None or all(key.prefix for key in keys)
     default = OnFull.FLUSH if may_flush else OnFull.WAIT
@@ -195,9 +197,10 @@ def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:
         CacheRule(
             cache=action.cache,
             region=RegionId(settings.caches[action.cache].region),
-            key=KeyTemplate(action.key),
+            key=action.template(settings.caches),
             verb=CacheVerb(action.action),
             ttl=action.ttl or _DEFAULT_TTL,
+            when=None if action.when is None else _filter(action.when),
         )
         for action in rule.cache
     ]
@@ -205,8 +208,14 @@ def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:
 
 def shape_of(settings: Settings, rule: RuleSettings, target: Target) -> str:
     """Digest of what decides which items a rule lets pass to a target, how they look there, and their cache keys."""
-    text = rule.filter.model_dump_json() + "".join(f"|{action.cache}|{action.key}" for action in rule.cache)
+    text = rule.filter.model_dump_json() + "".join(_entries_text(settings, action) for action in rule.cache)
     return _digest(text + transform_text(settings, rule, target))
+
+
+def _entries_text(settings: Settings, action: CacheAction) -> str:
+    """What decides which entries an item has, as text."""
+    parts = ["", action.cache, settings.caches[action.cache].prefix + action.key]
+    return "|".join(parts if action.when is None else [*parts, action.when.model_dump_json()])
 
 
 def transform_text(settings: Settings, rule: RuleSettings, target: Target) -> str:
@@ -246,9 +255,10 @@ def _typed(value: str | bool | float | None) -> dict[str, str | bool]:  # noqa: 
     return {"S": value} if isinstance(value, str) else {"N": str(value)}
 
 
-def _filter(settings: FilterSettings) -> Filter:
+def _filter(settings: ItemConditions) -> Filter:
+    events = settings.events if isinstance(settings, FilterSettings) else None
     return Filter(
-        events=frozenset(Event) if settings.events is None else frozenset(Event(name) for name in settings.events),
+        events=frozenset(Event) if events is None else frozenset(Event(name) for name in events),
         key_prefix=tuple(settings.key_prefix.items()),
         equals=tuple(_equals(name, value) for name, value in settings.equals.items()),
         exists=tuple(settings.exists),

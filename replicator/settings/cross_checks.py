@@ -219,7 +219,7 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
                 f"{where}.cache: cache {action.cache!r} is in region {cache.region!r},"
                 f" which rule {rule.name!r} does not use"
             )
-        elif (cache.debt.policy, cache.debt.flush) == ("flush", "keys") and not KeyTemplate(action.key).prefix:
+        elif (cache.debt.policy, cache.debt.flush) == ("flush", "keys") and not action.template(settings.caches).prefix:
             problems.append(
                 f"{where}.key: begins with an attribute, so caches.{action.cache}.debt.policy flush would drop entries"
                 " that are not the rule's; let the key begin with a text, set policy: wait, or flush: database if the"

@@ -16,10 +16,9 @@ _LARGEST_EXPONENT, _SMALLEST_EXPONENT, _MOST_DIGITS = 125, -130, 38
 _EXACT = Context(prec=1000)
 
 
-class FilterSettings(Frozen):
-    """Which items are replicated: all conditions must hold on an item's image."""
+class ItemConditions(Frozen):
+    """Which items are meant: all conditions must hold on an item's image."""
 
-    events: list[Literal["INSERT", "MODIFY", "REMOVE"]] | None = Field(default=None, min_length=1)
     key_prefix: dict[AttributeName, str] = Field(default={}, description="string key attribute: prefix")
     equals: dict[AttributeName, str | bool | int | float | None] = Field(default={}, description="attribute: scalar")
     exists: list[AttributeName] = Field(default=[], description="attributes that must be there")
@@ -41,6 +40,12 @@ class FilterSettings(Frozen):
     def _conditions_agree(self) -> Self:
         _check_agreement(self.key_prefix, self.equals)
         return self
+
+
+class FilterSettings(ItemConditions):
+    """Which items are replicated."""
+
+    events: list[Literal["INSERT", "MODIFY", "REMOVE"]] | None = Field(default=None, min_length=1)
 
 
 class MeshFilter(Frozen):

@@ -205,6 +205,7 @@ class Cache(Frozen):
         default=None, description="of Sentinels that ask for one, when the url names any"
     )
     sentinel_password: SecretStr | None = Field(default=None, description="the same")
+    prefix: str = Field(default="", max_length=200, description="put in front of every key of rules, as it is")
     debt: Debt = Field(default=Debt(), description="what becomes of actions while it is away")
 
     @model_validator(mode="after")

@@ -16,7 +16,18 @@ import pytest
 import redis
 import redis.asyncio as redis_asyncio
 
-from replicator.cache import FILL, ITEM, LOOK, CacheAside, Loaded, Source, SyncCacheAside, cached, dynamodb_loader
+from replicator.cache import (
+    FILL,
+    ITEM,
+    LOOK,
+    LOOK_TAGGED,
+    CacheAside,
+    Loaded,
+    Source,
+    SyncCacheAside,
+    cached,
+    dynamodb_loader,
+)
 from replicator.cache.dynamodb import UNSTAMPED
 from replicator.domain import versions
 from replicator.domain.cache_keys import Invalidate, Refresh
@@ -109,6 +120,44 @@ async def test_absence_is_remembered_only_when_asked(kind: str, redis_url: str, 
         assert await source(cache, key) == (None, Source.ABSENT)
         await bench.cache.apply([Refresh(key, V1, b"{}", 1000)])
         assert (await bench.found([key]))[key] is None
+
+
+async def test_a_value_that_has_no_entries_is_not_stored(kind: str, redis_url: str, bench: RedisCacheBench) -> None:
+    key, table = fresh("k"), Table()
+    table.items[key] = "closed"
+    async with reader(kind, redis_url, table.load, when=lambda value: value == "open") as cache:
+        assert await source(cache, key) == ("closed", Source.UNKEPT)
+        assert (await bench.found([key]))[key] is None
+        table.items[key] = "open"
+        assert await source(cache, key) == ("open", Source.FILLED)
+
+
+async def test_a_list_is_right_until_one_of_its_tags_is_dropped(
+    kind: str, redis_url: str, bench: RedisCacheBench
+) -> None:
+    key, table, prefix = fresh("k"), Table(), fresh("p")
+    table.items[key] = [1]
+    tags = ["one:{pk}", "two:{pk}"]
+    async with reader(kind, redis_url, table.load, tags=tags, prefix=prefix, ttl=60) as cache:
+        assert await source(cache, key) == ([1], Source.FILLED)
+        assert await source(cache, key) == ([1], Source.HIT)
+        assert 50_000 < await bench.life_ms(f"{prefix}two:{key}") <= 60_000
+        for number, tag in enumerate(("one", "two"), start=2):
+            table.items[key] = [number]
+            await bench.cache.apply([Invalidate(f"{prefix}{tag}:{key}")])
+            assert await source(cache, key) == ([number], Source.FILLED)
+            assert await source(cache, key) == ([number], Source.HIT)
+
+        async def change() -> None:
+            table.meanwhile = None
+            await bench.cache.apply([Invalidate(f"{prefix}one:{key}")])
+
+        await bench.cache.apply([Invalidate(f"{prefix}one:{key}")])
+        table.meanwhile = change
+        assert (await source(cache, key))[1] is Source.FILLED
+        assert (await source(cache, key))[1] is Source.FILLED, "the tag was dropped while it loaded"
+        await bench.seed({prefix + key: b"V:|[0]"})
+        assert await source(cache, key) == ([3], Source.FOREIGN)
 
 
 @pytest.mark.parametrize("verb", ["invalidate", "refresh"])
@@ -306,16 +355,27 @@ def test_versions_of_the_loader_are_those_of_the_daemon() -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"key": "order"}, {"ttl": 0}, {"lease": 0}, {"wait": -1}, {"jitter": 1}, {"negative_ttl": -1}, {"break_after": 0}],
+    [
+        {"tags": ["x"]},
+        {"tags": ["{pk}"], "negative_ttl": 1},
+        {"tags": ["{pk}"] * 17},
+        {"key": "order"},
+        {"ttl": 0},
+        {"lease": 0},
+        {"wait": -1},
+        {"jitter": 1},
+        {"negative_ttl": -1},
+        {"break_after": 0},
+    ],
 )
 def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"must be|placeholder"):
+    with pytest.raises(ValueError, match=r"must be|placeholder|at most"):
         CacheAside(None, **{"key": "{pk}", "load": print, **options})
 
 
 def test_the_page_prints_the_scripts() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cache.md").read_text()
-    assert all(f"```lua\n{script.strip()}\n```" in page for script in (LOOK, FILL))
+    assert all(f"```lua\n{script.strip()}\n```" in page for script in (LOOK, FILL, LOOK_TAGGED))
 
 
 @pytest.mark.parametrize("values", [{}, {"pk": 1, "more": 2}, {"pk": True}, {"pk": 1.5}])

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -7,7 +8,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from replicator.domain.cache_keys import CacheRule, CacheVerb, Invalidate, Refresh, plan_cache
+from replicator.domain.cache_keys import CachePlan, CacheRule, CacheVerb, Invalidate, Refresh, plan_cache
+from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.image import Image
 from replicator.domain.key_templates import KeyTemplate
@@ -68,6 +70,9 @@ def test_a_missing_attribute_gives_no_key() -> None:
         ("{pk!r}", "not a plain"),
         ("{pk:>4}", "not a plain"),
         ("{a}{b}", "nothing between"),
+        ("{a[]}:{b[]}", "two lists"),
+        ("{a[]}:{a}", "as a list and as a value"),
+        ("{[]}", "not a plain"),
         ("{a}%{b}", "between two placeholders"),
         ("{a", "expected"),
         ("a}", "Single"),
@@ -76,6 +81,40 @@ def test_a_missing_attribute_gives_no_key() -> None:
 def test_a_template_that_could_not_tell_items_apart_is_refused(template: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         KeyTemplate(template)
+
+
+@pytest.mark.parametrize(
+    ("typed", "keys"),
+    [
+        ({"SS": ["b", "a"]}, ("tag:a", "tag:b")),
+        ({"NS": ["1", "2"]}, ("tag:1", "tag:2")),
+        ({"BS": ["AA=="]}, ("tag:AA==",)),
+        ({"L": [{"S": "a"}, {"N": "1"}, {"BOOL": True}, {"S": "a"}, {"M": {}}]}, ("tag:1", "tag:a")),
+        ({"L": []}, ()),
+        ({"S": "a"}, ()),
+    ],
+)
+def test_a_list_has_a_key_for_each_of_its_elements(typed: Typed, keys: tuple[str, ...]) -> None:
+    template = KeyTemplate("tag:{tags[]}")
+    assert template.keys(image({"tags": typed})) == keys
+    assert template.filled({"tags": "a%b"}) == "tag:a%25b"
+    assert template.of_every(KEY) is None
+
+
+def test_an_item_has_no_more_than_sixty_four_keys() -> None:
+    template = KeyTemplate("{pk}:{tags[]}")
+    many = image({"pk": {"S": "k"}, "tags": {"SS": [f"{n:02}" for n in range(65)]}})
+    assert template.keys(many) == tuple(f"k:{n:02}" for n in range(64))
+    assert template.overflows(many)
+    assert not template.overflows(image({"pk": {"S": "k"}, "tags": {"SS": ["a"] * 64}}))
+
+
+def test_a_prefix_is_literal_and_in_front() -> None:
+    template = KeyTemplate("order:{pk}", "{shop}%:")
+    assert template.key(image({"pk": {"S": "a"}})) == "{shop}%:order:a"
+    assert template.of_every(KEY) == "{shop}%:order:k"
+    assert (template.prefix, template.pattern) == ("{shop}%:order:", "{shop}%:order:*")
+    assert KeyTemplate("{pk}", "x:").prefix == "x:"
 
 
 alphabet = "ab25%{}:-ü\n"
@@ -172,6 +211,69 @@ def test_a_record_without_its_old_image_drops_the_key_that_the_primary_key_makes
     assert [action.key for action in by_key.actions] == ["user:k"]
     assert by_key.keyless == 0
     assert plan_cache(rule(verb), [one], change(new)).keyless == 1, "nobody knows the key under which it stood"
+
+
+def tagged(*tags: str, status: str = "open") -> dict[str, Typed]:
+    return {"pk": {"S": "k"}, "status": {"S": status}, **({"tags": {"SS": list(tags)}} if tags else {})}
+
+
+def test_the_tags_of_both_images_are_dropped() -> None:
+    plan = plan_cache(rule(CacheVerb.INVALIDATE, "tag:{tags[]}"), [record(tagged("a", "b"), tagged("b", "c"))],
+                      change(tagged("b", "c")))  # fmt: skip
+    assert plan.actions == (Invalidate("tag:a"), Invalidate("tag:b"), Invalidate("tag:c"))
+    without = plan_cache(rule(CacheVerb.INVALIDATE, "tag:{tags[]}"), [record(None, tagged())], change(tagged()))
+    assert without == CachePlan((), 0)
+
+
+def test_a_refresh_by_a_list_sets_every_key_that_the_item_has_and_drops_those_that_it_left() -> None:
+    new = tagged("b", "c")
+    plan = plan_cache(rule(CacheVerb.REFRESH, "{pk}:{tags[]}"), [record(tagged("a", "b"), new)], change(new))
+    assert plan.actions == (
+        Invalidate("k:a"),
+        Refresh("k:b", VERSION, image(new).wire, 5_400_000),
+        Refresh("k:c", VERSION, image(new).wire, 5_400_000),
+    )
+    gone = plan_cache(rule(CacheVerb.REFRESH, "{pk}:{tags[]}"), [record(tagged("a", "b"), None, 8)], change(None))
+    assert [(action.key, getattr(action, "payload", 0)) for action in gone.actions] == [("k:a", None), ("k:b", None)]
+
+
+def test_more_elements_than_keys_are_counted() -> None:
+    many = tagged(*(f"{n:02}" for n in range(65)))
+    plan = plan_cache(rule(CacheVerb.INVALIDATE, "tag:{tags[]}"), [record(None, many)], change(many))
+    assert (len(plan.actions), plan.keyless) == (64, 1)
+
+
+@pytest.mark.parametrize("verb", [CacheVerb.INVALIDATE, CacheVerb.REFRESH])
+@pytest.mark.parametrize("template", ["open:{pk}", "open:{pk}:{status}"])
+def test_only_items_that_pass_have_entries_and_those_that_leave_are_dropped(verb: CacheVerb, template: str) -> None:
+    open_only = replace(rule(verb, template), when=Filter(equals=(Equals("status", "open"),)))
+
+    def plan(old: dict[str, Typed] | None, new: dict[str, Typed] | None) -> list[str]:
+        actions = plan_cache(open_only, [record(old, new, 7)], change(new)).actions
+        return [type(action).__name__ for action in actions]
+
+    opened, closed = tagged(), tagged(status="closed")
+    kept = "Invalidate" if verb is CacheVerb.INVALIDATE else "Refresh"
+    assert plan(opened, tagged("x"))[-1] == kept
+    assert plan(closed, opened)[-1] == kept
+    assert set(plan(opened, closed)) == {"Invalidate"}
+    assert plan(closed, {**closed, "x": {"S": ""}}) == []
+    assert plan(None, closed), "a reader may have stored that there is none"
+    assert plan(closed, None)
+
+
+def test_a_filter_that_cannot_judge_an_item_lets_it_pass() -> None:
+    odd = replace(rule(CacheVerb.INVALIDATE, "x:{pk}"), when=Filter(where=Where("abs(status) > `1`")))
+    assert odd.keys(image(tagged())) == ("x:k",)
+    assert plan_cache(odd, [record(tagged(), tagged("a"))], change(tagged("a"))).actions == (Invalidate("x:k"),)
+    never = replace(odd, when=Filter(exists=("nothing",)))
+    assert never.keys(image(tagged())) == ()
+
+
+def test_a_partial_record_counts_whatever_the_filter_says() -> None:
+    never = replace(rule(CacheVerb.INVALIDATE, "x:{pk}"), when=Filter(exists=("nothing",)))
+    partial = structs.replace(record(tagged(), tagged("a")), old=None, partial=True)
+    assert plan_cache(never, [partial], change(tagged("a"))).actions == (Invalidate("x:k"),)
 
 
 def test_an_item_that_loses_its_key_leaves_nothing_behind() -> None:

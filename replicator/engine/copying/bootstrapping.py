@@ -174,7 +174,7 @@ class OrderedBootstrap(Bootstrap):
 
         await self._each(items, one, counts)
         for cache in target.caches:
-            keys = {key for key in map(cache.key.key, copied) if key is not None}
+            keys = {key for image in copied for key in cache.key.keys(image)}
             await ports.caches[cache.cache].apply([Invalidate(key) for key in sorted(keys)], fence)
 
     async def _drive(self, steps: Generator[Any, Any, Outcome], target: Target, fence: Fence) -> Outcome:

@@ -59,8 +59,8 @@ class CacheLooks:
 
     def _entries(self, target: Target, key: ItemKey, image: Image) -> list[Entry]:
         versions = None if isinstance(self._rule.mesh, VersionedPlan) else item_version(image, self._stamp)
-        keys = ((rule.cache, rule.key.key(image)) for rule in target.caches)
-        return [Entry(cache, entry, key, versions) for cache, entry in keys if entry is not None]
+        keys = ((rule.cache, entry) for rule in target.caches for entry in rule.keys(image))
+        return [Entry(cache, entry, key, versions) for cache, entry in keys]
 
     async def again(self, stale: Sequence[Entry]) -> Sequence[Entry]:
         """Those that stay stale. The item's version only grows, so that it was compared with stays good."""
@@ -80,7 +80,7 @@ class CacheLooks:
     async def drop_of(self, target: Target, images: Sequence[Image], fence: Fence) -> None:
         """Drop every entry that one of these images has beside a target."""
         for rule in target.caches:
-            keys = dict.fromkeys(key for image in images if (key := rule.key.key(image)) is not None)
+            keys = dict.fromkeys(key for image in images for key in rule.key.keys(image))
             await self._caches[rule.cache].apply([Invalidate(key) for key in keys], fence)
 
     async def _judged(self, entries: Sequence[Entry]) -> Entries:
