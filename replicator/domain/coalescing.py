@@ -12,7 +12,7 @@ from replicator.domain.modes.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.transforms import Transform, shaped, shaped_if_it_can_be
-from replicator.domain.versions import version_of
+from replicator.domain.versions import TIED, sequence_of, version_of
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -118,7 +118,7 @@ def plan_run(rule: Rule, run: Run, generation: int, transform: Transform | None 
     old, new = run.records[0].old, None
     if action is Action.PUT and record.new is not None:
         new = shaped(transform, run.key, unreserved(record.new))
-    return Change(
+    change = Change(
         action=action,
         key=run.key,
         version=version_of(rule.epoch, generation, record.rank),
@@ -127,6 +127,22 @@ def plan_run(rule: Rule, run: Run, generation: int, transform: Transform | None 
         source=rule.source,
         created_at=record.created_at,
     )
+    if rule.stream is None or rule.stream.in_microseconds:
+        return change
+    replaced = next(each for each in run.records if each.micros // TIED == record.micros // TIED).old
+    held = replaced if transform is None else shaped_if_it_can_be(transform, run.key, replaced)
+    return msgspec.structs.replace(change, is_coarse=True, replaced=held)
+
+
+def behind(run: Run, version: str) -> Run | None:
+    """A run whose changes of a version's millisecond come behind it; None when there are no more places in that."""
+    last = sequence_of(version)
+    tied = [record for record in run.records if record.micros // TIED == last // TIED]
+    by = last + 1 - tied[0].micros
+    if not 0 < by < TIED - tied[-1].micros % TIED:
+        return None
+    moved = (msgspec.structs.replace(record, micros=record.micros + by) for record in tied)
+    return Run(run.key, (*run.records[: -len(tied)], *moved), run.ties)
 
 
 def _action(rule: Rule, record: ChangeRecord) -> Action | None:

@@ -88,6 +88,15 @@ def generation_in(version: str) -> int:
     return int(version[EPOCH_DIGITS : EPOCH_DIGITS + GENERATION_DIGITS])
 
 
+TIED = 1000
+"""Sequence numbers of one millisecond, where the time of a change in microseconds is its sequence number."""
+
+
+def is_tied(one: str, two: str) -> bool:
+    """Whether two versions of mode `ordered` are of one millisecond of one stream."""
+    return one[:-SEQUENCE_DIGITS] == two[:-SEQUENCE_DIGITS] and sequence_of(one) // TIED == sequence_of(two) // TIED
+
+
 def at_sequence(version: str, sequence: int) -> str:
     """A version of mode `ordered` with another sequence number of the same stream."""
     return f"{version[:-SEQUENCE_DIGITS]}{sequence:0{SEQUENCE_DIGITS}d}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -37,6 +38,8 @@ STOP_SECONDS: Final = 5.0
 _POLL_SECONDS = 0.02
 _PROBE_SECONDS = 10.0
 _PORT_ATTEMPTS = 5
+_FIRST_PORT: Final = 20_000
+_RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOG_LINES = 15
 _LINE_LENGTH = 500
 
@@ -257,14 +260,25 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> int:
-    """The first of so many ports in a row that are free now; as with `free_port`, callers must bear that one is not."""
+    """The first of so many ports in a row that are free now; as with `free_port`, callers must bear that one is not.
+
+    They lie below those that the system gives to connections, of which any may be taken before a child listens.
+    """
     for _ in range(_PORT_ATTEMPTS):
-        first = free_port()
+        first = secrets.choice(range(_FIRST_PORT, _ports_of_connections() - count))
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
             for port in range(first, first + count):
                 stack.enter_context(socket.socket()).bind((LOOPBACK, port))
             return first
     raise ServerFailed(f"No {count} ports in a row are free.", advice="Try again, or with fewer workers.")
+
+
+def _ports_of_connections() -> int:
+    """The first port that the system gives to connections by itself."""
+    try:
+        return max(int(_RANGE.read_text().split()[0]), _FIRST_PORT + 1000)
+    except (OSError, ValueError, IndexError):
+        return 32_768
 
 
 def clean_environment() -> dict[str, str]:

@@ -63,6 +63,28 @@ async def test_a_replica_ends_with_the_newest_images_whatever_comes_first_or_twi
         await bench.drain()
 
 
+async def test_changes_of_one_millisecond_are_put_in_order_over_pages_by_what_they_replaced() -> None:
+    world = World()
+    for number in range(6):
+        world.put("a", number)
+        world.put("b", number)
+    world.delete("b")
+    made = [
+        structs.replace(record, micros=7_000_000, event_id=str(number)) for number, record in enumerate(world.records())
+    ]
+    shard = world.streams._shards[world.ref.arn][ShardId("s0")]
+    shard.records[:] = [
+        structs.replace(record, sequence=SequenceNumber(str(4 * 10**55 + place)))
+        for place, record in enumerate(each for record in made for each in (record, record))
+    ]
+    coarse = eu_rule(stream=KinesisSource("changes", in_microseconds=False))
+    async with ShardBench(world, coarse, limits=Limits(page_records=1)) as bench:
+        await until(lambda: world.stored() == shard.records[-1].sequence)
+        await bench.drain()
+    assert world.same()
+    assert sum(report.ties for report in bench.observer.reports) >= 11
+
+
 async def test_records_of_other_tables_move_the_position_and_are_counted() -> None:
     world = World()
     world.put("a", 1)

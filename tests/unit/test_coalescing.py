@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import structs
 
-from replicator.domain.coalescing import Run, coalesce, plan_run
+from replicator.domain.coalescing import Run, behind, coalesce, plan_run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.filters import Filter
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, TableName
@@ -109,6 +109,17 @@ def test_changes_of_one_time_that_each_left_what_the_other_replaced_go_by_their_
     for group in ([there, back], [back, there]):
         (run,) = coalesce(group)
         assert [each.event_id for each in run.records] == ["a", "b"]
+
+
+def test_a_change_of_a_millisecond_is_moved_behind_one_that_is_there_with_all_that_follow_it() -> None:
+    before = structs.replace(record(1, None, IN1), micros=6_000)
+    one = structs.replace(record(2, IN1, IN2), micros=7_000, event_id="a")
+    two = structs.replace(record(3, IN2, IN1), micros=7_001, event_id="b")
+    moved = behind(Run(key("k"), (before, one, two)), ordered_version(0, GENERATION, 7_004))
+    assert moved is not None
+    assert [each.micros for each in moved.records] == [6_000, 7_005, 7_006]
+    assert behind(Run(key("k"), (one, two)), ordered_version(0, GENERATION, 7_998)) is None
+    assert behind(Run(key("k"), (one,)), ordered_version(0, GENERATION, 7_998)) is not None
 
 
 def test_the_epoch_of_the_rule_is_part_of_the_version() -> None:

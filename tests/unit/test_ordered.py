@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import msgspec
 import pytest
 
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason
@@ -300,3 +301,40 @@ def test_a_newer_item_that_arrives_while_an_unstamped_one_is_deleted_stays() -> 
 
 def test_an_item_that_vanishes_between_a_modification_and_its_insert_is_created() -> None:
     assert told(MODIFY, TRANSACT, [Refused(), Done()]) == Outcome(Effect.APPLIED)
+
+
+# -- changes of one millisecond ------------------------------------------------------------------------------------
+
+THERE = ordered_version(0, 1, 7_003)
+COARSE = {"version": ordered_version(0, 1, 7_000), "is_coarse": True, "replaced": OLD}
+
+
+@pytest.mark.parametrize("change", [MODIFY, REMOVE, REMOVE_IF_PRESENT])
+@GUARDS
+def test_a_change_of_a_millisecond_that_replaced_what_is_there_comes_behind_it(
+    change: Change, policy: OrderedPolicy
+) -> None:
+    tied = msgspec.structs.replace(change, **COARSE)
+    slot, outcome, _ = replicate(Slot(item(OLD, THERE)), tied, policy)
+    assert outcome == Outcome(Effect.STALE, is_tied=True, behind=THERE)
+    assert slot.item == item(OLD, THERE)
+    exact = msgspec.structs.replace(tied, is_coarse=False)
+    assert replicate(Slot(item(OLD, THERE)), exact, policy)[1] == Outcome(Effect.STALE)
+
+
+@pytest.mark.parametrize(
+    ("standing", "tied"),
+    [
+        (Slot(item(OTHER, THERE)), True),
+        (Slot(item(NEW, THERE)), False),  # a repeat
+        (Slot(item(OLD, ordered_version(0, 1, 8_000))), False),
+        (Slot(item(OLD, ordered_version(0, 2, 7_000))), False),
+        (Slot(None, THERE), True),
+        (Slot(None, ordered_version(0, 1, 8_000)), False),
+    ],
+)
+@GUARDS
+def test_others_are_counted_when_their_order_is_not_known(standing: Slot, tied: bool, policy: OrderedPolicy) -> None:
+    slot, outcome, _ = replicate(standing, msgspec.structs.replace(MODIFY, **COARSE), policy)
+    assert outcome == Outcome(Effect.STALE, is_tied=tied)
+    assert slot == standing

@@ -219,7 +219,8 @@ class _Parsers(AioResponseParserFactory):
 
         async def strictly(response: Any, shape: Any) -> Any:
             body, succeeded = response["body"], response["status_code"] < _HTTP_ERRORS
-            if protocol_name == "json" and succeeded and isinstance(body, bytes) and not is_object(body):
+            is_plain = isinstance(body, bytes) and (shape is not None or body != b"")  # some say nothing but that
+            if protocol_name == "json" and succeeded and is_plain and not is_object(body):
                 raise _no_answer(response)
             try:
                 parsed = await parse(response, shape)

@@ -17,7 +17,7 @@ import msgspec
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason
 from replicator.domain.errors import UnstampedItem
 from replicator.domain.identifiers import RegionId
-from replicator.domain.image import Image, canonical
+from replicator.domain.image import Image, canonical, same_content
 from replicator.domain.modes.requests import (
     AbsentOrStampBelow,
     Condition,
@@ -37,7 +37,7 @@ from replicator.domain.modes.requests import (
     UnstampedOrStampBelow,
 )
 from replicator.domain.records import ItemKey
-from replicator.domain.versions import is_ordered_version
+from replicator.domain.versions import is_ordered_version, is_tied
 
 
 class InsertGuard(enum.Enum):
@@ -75,7 +75,8 @@ class Change(msgspec.Struct, frozen=True):
 
     `new` is the image to put (without reserved attributes), None for a removal; `old` is what the source held before,
     as it came, None when the item was created. `source` and `created_at` (seconds since 1970) are where and when it was
-    written.
+    written. `is_coarse`: its time counts milliseconds, so changes of one have versions that say nothing of their order;
+    `replaced` is then what the first change of that millisecond replaced.
     """
 
     action: Action
@@ -85,6 +86,8 @@ class Change(msgspec.Struct, frozen=True):
     new: Image | None
     source: RegionId | None = None
     created_at: float | None = None
+    is_coarse: bool = False
+    replaced: Image | None = None
 
 
 class Effect(enum.Enum):
@@ -101,10 +104,16 @@ class Effect(enum.Enum):
 
 
 class Outcome(msgspec.Struct, frozen=True):
-    """How a change ended at a replica; `adopted`: an item without a stamp was overwritten or deleted."""
+    """How a change ended at a replica; `adopted`: an item without a stamp was overwritten or deleted.
+
+    `is_tied`: a change of its millisecond is there already, and another one. `behind`: the version of that one, when
+    it left what this one replaced, so that this one is to come behind it.
+    """
 
     effect: Effect
     adopted: bool = False
+    is_tied: bool = False
+    behind: str | None = None
 
 
 Steps = Generator[Request, Response, Outcome]
@@ -127,10 +136,12 @@ def _put(change: Change, policy: OrderedPolicy) -> Steps:
         if isinstance(answer, Done):
             return Outcome(Effect.APPLIED)
         if _is_ours(_item_in_the_way(answer)):
-            return Outcome(Effect.STALE)
+            return (yield from _stale(change, answer))
     answer = yield from _insert(change, policy, AbsentOrStampBelow(change.version))
+    if isinstance(answer, Done):
+        return Outcome(Effect.APPLIED)
     if not _met_unstamped(answer):
-        return Outcome(Effect.APPLIED if isinstance(answer, Done) else Effect.STALE)
+        return (yield from _stale(change, answer))
     yield from _adopt(change, policy, _item_in_the_way(answer))
     answer = yield from _insert(change, policy, UnstampedOrStampBelow(change.version))
     if isinstance(answer, Done):
@@ -157,14 +168,32 @@ def _plain_put(change: Change, when: Condition) -> Put:
 def _remove(change: Change, policy: OrderedPolicy) -> Steps:
     yield RaiseTombstone(change.key, change.version)
     answer = yield Delete(change.key, AbsentOrStampBelow(change.version))
+    if isinstance(answer, Done):
+        return Outcome(Effect.DELETED)
     if not _met_unstamped(answer):
-        return Outcome(Effect.DELETED if isinstance(answer, Done) else Effect.STALE)
+        return (yield from _stale(change, answer))
     yield from _adopt(change, policy, _item_in_the_way(answer))
     answer = yield Delete(change.key, UnstampedOrStampBelow(change.version))
     if isinstance(answer, Done):
         return Outcome(Effect.DELETED, adopted=True)
     _refuse_foreign(change, answer)
     return Outcome(Effect.STALE)
+
+
+def _stale(change: Change, answer: Response) -> Steps:
+    """The replica holds this version or a newer one; of a change of one millisecond it may be an older change."""
+    if not change.is_coarse or not isinstance(answer, Refused):
+        return Outcome(Effect.STALE)
+    item = answer.item
+    if answer.by_tombstone or item is None:
+        probe = yield GetTombstone(change.key)
+        tombstone = probe.tombstone if isinstance(probe, Found) else None
+        return Outcome(Effect.STALE, is_tied=tombstone is not None and is_tied(tombstone, change.version))
+    is_repeat = change.new is not None and same_content(item, change.new)
+    if item.stamp is None or is_repeat or not is_tied(item.stamp, change.version):
+        return Outcome(Effect.STALE)
+    follows = change.replaced is not None and same_content(item, change.replaced)
+    return Outcome(Effect.STALE, is_tied=True, behind=item.stamp if follows else None)
 
 
 # -- items that replicator did not write ---------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from dataclasses import replace
 import msgspec
 
 from replicator.domain.cache_keys import plan_cache, plan_invalidation
-from replicator.domain.coalescing import Run, in_order, plan_run
+from replicator.domain.coalescing import Run, behind, in_order, plan_run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import PoisonRecord, ReplicatorError
 from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess
@@ -61,6 +61,9 @@ class OrderedDriver:
                 tally.skipped += len(unit.records)
                 return False
             outcome = await self._bring(unit, plan.change, tally)
+            tally.ties += outcome.is_tied
+            if outcome.behind is not None and (later := behind(unit, outcome.behind)) is not None:
+                return await self.apply(later, tally)
         except ReplicatorError as error:
             if context.aside is None or not is_refusal(error):
                 raise

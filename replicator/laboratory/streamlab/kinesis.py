@@ -90,7 +90,8 @@ class Kinesis:
         }
         if operation not in operations:
             raise ServiceError("UnknownOperationException", f"There is no {operation}.")
-        return msgspec.json.encode(operations[operation](asked, scope)), None
+        answer = operations[operation](asked, scope)
+        return msgspec.json.encode(answer) if answer else b"", None  # those without an answer have no body at all
 
     def _consumer(self, asked: _Asked, scope: Scope) -> Consumer:
         stream = self._found(asked, scope) if asked.StreamARN else None
@@ -207,8 +208,8 @@ class Kinesis:
     def _put_record(self, asked: _Asked, scope: Scope) -> dict[str, Any]:
         stream = self._found(asked, scope)
         hashed = int(asked.PartitionKey, 16) % (1 << 64)
-        kinesis_record(stream, hashed, asked.Data, self.tables.clock.now())
-        return {}
+        shard = kinesis_record(stream, hashed, asked.Data, self.tables.clock.now())
+        return {"ShardId": shard.shard_id, "SequenceNumber": str(shard.number)}
 
     def _get_shard_iterator(self, asked: _Asked, scope: Scope) -> dict[str, Any]:
         stream = self._found(asked, scope)

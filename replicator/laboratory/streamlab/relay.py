@@ -16,13 +16,14 @@ import msgspec
 from replicator.laboratory.streamlab.changes import Change
 from replicator.laboratory.streamlab.envelope import Precision, envelope
 from replicator.laboratory.streamlab.options import Options
+from replicator.laboratory.streamlab.shard import LabShard
 from replicator.laboratory.streamlab.stream import LabStream
 from replicator.laboratory.streamlab.tables import LabClock
 
 _MICROS = 1_000_000
 
 
-def kinesis_record(stream: LabStream, hashed: int, data: bytes, now: float) -> None:
+def kinesis_record(stream: LabStream, hashed: int, data: bytes, now: float) -> LabShard:
     """Put a record into the shard of a hash."""
     encoded, key = msgspec.json.encode(data), f"{hashed:032x}".encode()
 
@@ -34,7 +35,7 @@ def kinesis_record(stream: LabStream, hashed: int, data: bytes, now: float) -> N
             now,
         )
 
-    stream.put(hashed, text, now)
+    return stream.put(hashed, text, now)
 
 
 @dataclass(slots=True, eq=False)
