@@ -91,7 +91,7 @@ async def serve_admin(  # noqa: PLR0913 - what is served, given once
     )
     async with AsyncExitStack() as stack:
         if admin.api.enabled and settings is not None:
-            from replicator.admin.api.mounting import routes
+            from replicator.admin.mounting import routes
 
             app.add_routes(routes(settings, stack, board.clock))
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)

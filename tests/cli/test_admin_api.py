@@ -4,103 +4,24 @@ from __future__ import annotations
 
 import json
 import socket
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from replicator.admin.api.openapi import ENDPOINTS, openapi_document
 from replicator.laboratory.servers import MiniStack, Valkey
-from tests.cli.daemons import Daemon, running, wait_until
-from tests.cli.proxy import DenyingServer, serving
+from tests.cli.daemons import running, wait_until
+from tests.cli.served import GAP, PLANTED, TOKENS, Served, lose_something, served_world
 from tests.cli.worlds import World
 
 pytestmark = pytest.mark.servers
 
-TOKENS = {"alice": "planted-token-of-alice-0123456789", "screen": "planted-token-of-a-screen-0123456"}
-PLANTED = "planted-value"
-NO_ROOM = 409_600 - len("pk") - len("a") - len("sk") - 2 - len("text") - len(PLANTED) - 30
-
-
-@dataclass
-class Served:
-    """A daemon with its API, the world that it replicates, and what is between it and the tables of region us."""
-
-    world: World
-    daemon: Daemon
-    proxy: DenyingServer
-    conflict: Any = None
-    row: Any = None
-    other_row: Any = None
-
-    def has_begun(self) -> bool:
-        """Whether both workers live, and there is something to see."""
-        conflicts, rows = self.ask("/conflicts")[1]["conflicts"], self.ask("/parked")[1]["parked"]
-        if len(conflicts) != 1 or len(rows) != 2 or len(self.ask("/workers")[1]["workers"]) != 2:
-            return False
-        (self.conflict,), (self.row, self.other_row) = conflicts, rows
-        return True
-
-    def ask(
-        self, path: str, token: str | None = None, body: Any = None, port: int = 0, **headers: str
-    ) -> tuple[int, Any]:
-        """Status and document of an answer."""
-        status, text, _ = self.raw(path, token, body, port, **headers)
-        return status, json.loads(text)
-
-    def raw(
-        self, path: str, token: str | None = None, body: Any = None, port: int = 0, **headers: str
-    ) -> tuple[int, str, dict[str, str]]:
-        sent = {name.replace("_", "-"): value for name, value in headers.items()}
-        if token is not None:
-            sent["Authorization"] = f"Bearer {TOKENS.get(token, token)}"
-        data = None if body is None else body if isinstance(body, bytes) else json.dumps(body).encode()
-        if data is not None:
-            sent.setdefault("Content-Type", "application/json")
-        url = f"http://127.0.0.1:{self.daemon.port + port}/api/v1{path}"
-        request = urllib.request.Request(url, data=data, headers=sent)
-        try:
-            with urllib.request.urlopen(request, timeout=120) as answer:
-                return answer.status, answer.read().decode(), dict(answer.headers)
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode(), dict(error.headers)
-
-    def looks(self) -> dict[str, str]:
-        """What every operation says that takes no token."""
-        ids = {"conflict": self.conflict["id"], "parked_row": self.row["row"]}
-        return {
-            each.name: self.raw(each.path.replace("{id}", ids.get(each.name, "none")))[1]
-            for each in ENDPOINTS
-            if not each.writes and not each.token
-        }
-
 
 @pytest.fixture(scope="module")
 def served(ministack: MiniStack, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    directory: Path = tmp_path_factory.mktemp("api")
-    world = World(ministack.endpoint_url, valkey.url, "770000000001", directory)
-    world.config["admin"]["api"] = {
-        "enabled": True,
-        "hosts": ["replicator.example.com"],
-        "tokens": {"alice": {"secret": "alice"}, "screen": {"secret": "screen", "access": "read"}},
-    }
-    world.config["secrets"] = dict(TOKENS)
-    world.sound()
-    world.put("eu", "orders", pk={"S": "a"}, sk={"N": "1"}, text={"S": f"{PLANTED} foreign"})
-    with serving(world.endpoint_url) as proxy:
-        world.config["regions"]["us"]["endpoint_url"] = proxy.url
-        with running(world, "--workers", "2") as daemon:
-            daemon.await_ready()
-            found = Served(world, daemon, proxy)
-            world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, text={"S": f"{PLANTED} new"})
-            for number in ("2", "3"):
-                world.put("us", "orders", pk={"S": "a"}, sk={"N": number}, text={"S": PLANTED + "x" * NO_ROOM})
-            wait_until(found.has_begun, "a worker, the conflict or a parked key is missing")
-            yield found
+    with served_world(ministack, valkey, tmp_path_factory.mktemp("api"), "770000000001") as found:
+        yield found
 
 
 def members(schema: Any, document: Any, root: Any, where: str = "") -> None:
@@ -219,12 +140,8 @@ def test_what_is_done_is_what_the_command_does_and_is_noted(served: Served) -> N
     assert served.ask(f"/jobs/{begun['job']['job']}")[1]["job"]["rule"] == "orders"
     cancelled = served.ask(f"/jobs/{begun['job']['job']}/cancel", "alice", {})
     assert (cancelled[0], cancelled[1].get("job", {}).get("state")) in {(200, "cancelled"), (400, None)}
-    gap = {"stream": "arn", "region": "us", "table": "orders", "shard": "s1", "target": "orders/replica/eu:orders"}
-    text = {**gap, "after": "42", "pk": "test|gaps", "sk": "fccae137d602", "why": "trimmed"}
-    numbers = {"sv": "1", "generation": "1", "found_at": "1780000000.5"}
-    item = {name: {"S": each} for name, each in text.items()} | {name: {"N": each} for name, each in numbers.items()}
-    world.call("us", "PutItem", TableName="replicator-coordination", Item=item)
-    assert [each["gap"] for each in served.ask("/gaps")[1]["gaps"]] == ["fccae137d602"]
+    lose_something(world)
+    assert [each["gap"] for each in served.ask("/gaps")[1]["gaps"]] == [GAP]
     accepted = served.ask("/gaps/fcca/acknowledge", "alice", {"note": "compared"})[1]
     assert (accepted["changed"], accepted["gap"]["acknowledged_by"]) == (True, "alice")
     looked = served.ask("/reload", "alice", {"dry_run": True})[1]["workers"]

@@ -91,6 +91,8 @@ def test_the_wheel_holds_the_program_and_nothing_else(built: tuple[Path, Path]) 
         names = wheel.namelist()
     assert {name.split("/")[0] for name in names} == {"replicator", f"replicator-{__version__}.dist-info"}
     assert "replicator/py.typed" in names
+    assert "replicator/admin/console/static/index.html" in names
+    assert "replicator/admin/console/static/main.js" in names
     with tarfile.open(built[1]) as source:
         files = {name.partition("/")[2] for name in source.getnames()}
     assert {"pyproject.toml", "README.md", "LICENSE", "replicator/__init__.py", "requirements/runtime.txt"} <= files

@@ -45,7 +45,8 @@ HEADERS = {
 }
 """What every answer of the API and the console says."""
 
-_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+"""What answers a request."""
 
 
 class Api:
@@ -71,7 +72,7 @@ class Api:
             web.route("*", "/api/{rest:.*}", self.guarded(_nothing)),
         ]
 
-    def guarded(self, handler: _Handler) -> _Handler:
+    def guarded(self, handler: Handler) -> Handler:
         """A handler behind the checks of Host and Origin, whose errors are problem documents."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
@@ -105,7 +106,7 @@ class Api:
 
     # -- one request ---------------------------------------------------------------------------------------------------
 
-    def _served(self, endpoint: Endpoint) -> _Handler:
+    def _served(self, endpoint: Endpoint) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
             if self._under_way >= _AT_ONCE:
                 raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are under way.", Retry_After="1")

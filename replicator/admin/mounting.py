@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicator.admin.api.clients import Groups
 from replicator.admin.api.serving import Api
+from replicator.admin.console import console_routes
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -21,4 +22,5 @@ def routes(settings: Callable[[], Settings], stack: AsyncExitStack, clock: Clock
     """Everything that is served; `stack` closes the clients of it."""
     admin = settings().admin
     names = {socket.gethostname(), admin.host, *([admin.advertise] if admin.advertise else [])}
-    return Api(settings(), Groups(settings, stack), clock, names).routes()
+    api = Api(settings(), Groups(settings, stack), clock, names)
+    return [*api.routes(), *console_routes(api.guarded)]

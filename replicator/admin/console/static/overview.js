@@ -1,0 +1,79 @@
+// The verdict, what is wrong, and how far every target is.
+
+import { sparkline } from "./charts.js";
+import { button, copyable } from "./deeds.js";
+import { h, prose, section, state, table } from "./dom.js";
+import { place, span } from "./text.js";
+
+const SAMPLES = 90;
+const lags = new Map();
+
+// Every look adds a sample; what is not known leaves a hole, and is drawn as one.
+export function remember(status) {
+  for (const rule of status?.rules ?? []) {
+    for (const target of rule.targets) {
+      const samples = lags.get(target.target) ?? [];
+      samples.push(target.lag_seconds);
+      lags.set(target.target, samples.slice(-SAMPLES));
+    }
+  }
+}
+
+export function missed() {
+  for (const samples of lags.values()) samples.push(null);
+}
+
+const PAGES = { gap: "gaps", parked: "parked", no_worker: "workers", not_run: "workers", stalled: "shards", unread: "shards", cache: "workers" };
+
+function problem(each) {
+  return h("div", { class: "problem" },
+    h("p", {}, h("strong", {}, each.sentence), PAGES[each.kind] && [" ", h("a", { href: `#/${PAGES[each.kind]}` }, "Look")]),
+    each.reason && h("p", { class: "soft" }, prose(each.reason)), each.advice && h("p", {}, prose(each.advice)),
+    each.command && copyable(each.command), each.runbook && h("p", { class: "soft" }, `Runbook: ${each.runbook}`));
+}
+
+function standing(rule, name) {
+  const here = rule.shards.filter((shard) => !shard.over).flatMap((shard) => shard.targets.filter((each) => each.target === name));
+  const blocked = here.find((each) => each.blocked)?.blocked, stalled = here.find((each) => each.stalled)?.stalled;
+  if (rule.held.some((row) => row.target === null || row.target === name)) return state("held", "bad");
+  if (rule.paused) return [state("paused", "warn"), " ", h("span", { class: "soft" }, `for ${span(rule.paused_seconds)} ${rule.pause_note}`)];
+  if (blocked) return [state("blocked", "bad"), " ", h("span", { class: "soft" }, blocked.reason)];
+  if (stalled) return [state("stalled", "bad"), " ", h("span", { class: "soft" }, stalled.reason)];
+  return here.length ? state("ok", "good") : state("not begun", "warn");
+}
+
+function targetRow(rule, target, first, done) {
+  const lag = target.lag_seconds === null ? state("not known", "warn") : span(target.lag_seconds);
+  const left = target.retention_left_seconds;
+  const hours = left === null ? state("not known", "warn") : left < 6 * 3600 ? state(`${span(left)} left`, left < 3600 ? "bad" : "warn") : span(left);
+  const rest = rule.paused ? button("Resume", "resume", { rule: rule.name }, { title: `Let rule ${rule.name} go on?`, done, disabled: false })
+    : button("Pause", "pause", { rule: rule.name }, {
+      title: `Let rule ${rule.name} rest on every worker?`, note: true, done,
+      parts: h("p", {}, "Its positions stay. Streams keep records for 24 hours: what is paused for longer is lost."),
+    });
+  return {
+    cells: [
+      first ? [h("strong", {}, rule.name), h("br"), h("span", { class: "soft" }, rule.mode)] : "",
+      h("code", {}, place(target.target)), lag, sparkline(lags.get(target.target) ?? [], target.target), hours,
+      [standing(rule, target.target), target.unknown_shards > 0 && h("span", { class: "soft" }, ` lag of ${target.unknown_shards} shards not known`)],
+      first ? rest : "",
+    ],
+  };
+}
+
+export const overview = {
+  title: "Overview",
+  load: async () => null,
+  draw: (_, { status, refresh }) => {
+    const rows = status.rules.flatMap((rule) => rule.targets.length
+      ? rule.targets.map((target, index) => targetRow(rule, target, index === 0, refresh))
+      : [{ cells: [h("strong", {}, rule.name), h("span", { class: "soft" }, "no target stands anywhere yet"), "", "", "", rule.held.length ? state("held", "bad") : "", ""] }]);
+    return [
+      status.problems.length > 0 && section(`What is wrong (${status.problems.length})`, status.problems.map(problem)),
+      section("Rules and their targets", table(["rule", "target", "lag", "trend", "hours left", "state", ""], rows, { caption: "Targets of every rule" })),
+      status.jobs.length > 0 && section("Work over whole tables", h("p", {}, status.jobs.length === 1 ? "One job is under way: " : `${status.jobs.length} jobs are under way: `, h("a", { href: "#/gaps" }, "Gaps and jobs"))),
+      status.unconfigured.length > 0 && section("Progress of rules that are not configured", h("p", {}, status.unconfigured.join(", "))),
+      status.unreadable.length > 0 && section("What cannot be read", status.unreadable.map((each) => h("p", {}, each))),
+    ];
+  },
+};

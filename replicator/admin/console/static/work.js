@@ -1,0 +1,109 @@
+// Shards with their lineage, gaps and jobs, workers with what they own, and what was done here.
+
+import { ask } from "./api.js";
+import { lineage } from "./charts.js";
+import { button, copyable } from "./deeds.js";
+import { h, section, state, table } from "./dom.js";
+import { span, tail, time } from "./text.js";
+
+let everyShard = false;
+
+const STANDING = { finished: "", open: "good", closed: "good", waiting: "warn", vanished: "bad" };
+
+export const shards = {
+  title: "Shards",
+  load: async () => ask(`/shards${everyShard ? "?all=true" : ""}`),
+  every: 15,
+  draw: (found, { reload }) => {
+    const streams = new Map();
+    for (const each of found.shards) {
+      const name = `${each.region}:${each.table}`;
+      streams.set(name, [...(streams.get(name) ?? []), each]);
+    }
+    const toggle = h("label", {}, h("input", { type: "checkbox", "data-key": "all", checked: everyShard, onchange: (event) => { everyShard = event.target.checked; reload(); } }), " finished shards, too");
+    return [
+      h("div", { class: "row spread" }, h("p", { class: "soft" }, "A shard is read when all of its parents are read to the end."), toggle),
+      found.unreadable.map((each) => h("p", {}, state("cannot know", "warn"), " ", each)),
+      found.more && h("p", {}, state("cut", "warn"), ` Only the first ${found.shards.length} shards are shown.`),
+      streams.size === 0 && h("p", { class: "soft" }, "No shard is known."),
+      [...streams].map(([name, own]) => section(name, lineage(own), table(["shard", "state", "waits for", "worker", "epoch", "positions"], own.map((each) => [
+        h("code", {}, tail(each.shard, 26)), state(each.state, STANDING[each.state]), each.waits_for.map((id) => tail(id, 26)).join(", "),
+        each.owner ? h("code", {}, tail(each.owner)) : state("none", each.state === "finished" ? "" : "warn"), each.epoch,
+        Object.entries(each.positions).map(([target, position]) => h("div", {}, h("span", { class: "soft" }, `${target} `), h("code", {}, tail(position ?? "none", 22)))),
+      ]), { caption: `Shards of ${name}` }))),
+    ];
+  },
+};
+
+function gapRow(gap, reload) {
+  return [h("code", {}, gap.gap), gap.target, `${gap.region}:${gap.table}`, h("code", {}, tail(gap.shard, 22)), gap.why, time(gap.found_at),
+    gap.acknowledged_at ? `accepted by ${gap.acknowledged_by} ${gap.note}`
+      : button("Accept the loss", "acknowledge_gap", { id: gap.gap }, { title: "Accept this loss?", confirm: "Accept it", note: true, done: reload,
+        parts: h("p", {}, `Records of shard ${gap.shard} of ${gap.region}:${gap.table} behind ${gap.after}${gap.until ? ` up to ${gap.until}` : ""} never reached ${gap.target}, or may not have. Items that changed only there differ until they are written again.`) })];
+}
+
+function jobRow(job, reload) {
+  const share = job.items_expected > 0 ? Math.min(1, job.items / job.items_expected) : null;
+  const act = (label, name) => button(label, name, { id: job.job }, { title: `${label} job ${job.job}?`, done: reload });
+  const isOpen = ["running", "paused"].includes(job.state);
+  return [h("code", {}, job.job), job.rule, job.table, state(job.state, { running: "good", paused: "warn", failed: "bad" }[job.state]),
+    [isOpen && h("progress", { max: 1, value: share, "aria-label": `Progress of ${job.job}` }), ` ${job.items} of about ${job.items_expected} items, segments ${job.segments_done}/${job.segments}`,
+      job.eta_seconds !== null && `, ${span(job.eta_seconds)} left`], job.by, time(job.created_at), job.note,
+    isOpen ? h("div", { class: "row" }, job.state === "paused" ? act("Resume", "resume_job") : act("Pause", "pause_job"), act("Cancel", "cancel_job")) : ""];
+}
+
+export const gaps = {
+  title: "Gaps and jobs",
+  load: async () => {
+    const [lost, work] = await Promise.all([ask("/gaps?all=true"), ask("/jobs?all=true")]);
+    return { gaps: lost.gaps, jobs: work.jobs.reverse() };
+  },
+  every: 5,
+  draw: (found, { status, reload }) => {
+    const open = found.gaps.filter((gap) => !gap.acknowledged_at), over = found.gaps.length - open.length;
+    const start = (rule) => h("div", { class: "row" }, h("strong", {}, rule.name),
+      button("Verify", "verify", { rule: rule.name }, { title: `Compare the tables of rule ${rule.name}?`, done: reload, parts: h("p", {}, "Reads every item of its tables, within the units that jobs may take.") }),
+      button("Repair", "repair", { rule: rule.name }, { title: `Mend what differs in the tables of rule ${rule.name}?`, done: reload, parts: h("p", {}, "What it replaces is in the conflict log, as kind repair.") }));
+    return [
+      section("Losses that are not accepted", table(["gap", "target", "stream", "shard", "why", "found", ""], open.map((gap) => gapRow(gap, reload)), { caption: "Open gaps", of: "There is no open gap." }),
+        over > 0 && h("p", { class: "soft" }, `${over} more were accepted.`)),
+      section("Work over whole tables", table(["job", "rule", "table", "state", "progress", "by", "since", "note", ""], found.jobs.slice(0, 30).map((job) => jobRow(job, reload)), { caption: "Jobs, newest first", of: "No job ran yet." })),
+      section("Begin", (status?.rules ?? []).map(start)),
+    ];
+  },
+};
+
+export const workers = {
+  title: "Workers",
+  load: async () => {
+    const [leases, caches] = await Promise.all([ask("/leases?fast=true"), ask("/caches")]);
+    return { leases, caches: caches.caches };
+  },
+  every: 15,
+  draw: (found, { status }) => {
+    const daemons = new Map((status?.workers ?? []).map((each) => [each.worker, each]));
+    const rows = found.leases.workers.map((each) => {
+      const known = daemons.get(each.worker);
+      const answers = known?.daemon ? known.daemon.ready ? state("ready", "good") : state("not ready", "warn") : state("does not answer", "bad");
+      return [h("code", {}, each.worker), answers, h("code", {}, each.admin), each.shards, (known?.rules ?? []).join(", "), (known?.daemon?.unready ?? []).join(" ")];
+    });
+    const leases = found.leases.shards.map((each) => [`${each.region}:${each.table}`, h("code", {}, tail(each.shard, 26)), each.owner ? h("code", {}, each.owner) : state("none", "warn"), each.epoch, each.state]);
+    const caches = found.caches.map((each) => [each.cache, each.region, each.away ? state(`away for ${span(each.away_seconds)}`, "bad") : each.trouble ? state("no answer", "warn") : state("here", "good"),
+      each.keys === null ? state("not known", "warn") : `${each.more ? "at least " : ""}${each.keys}${each.owes_flush ? ", and a flush" : ""}`, each.address, each.why || each.trouble || ""]);
+    return [
+      section("Workers", table(["worker", "answers", "admin server", "shards", "rules", "why not"], rows, { caption: "Workers", of: "No worker has a heartbeat." })),
+      section("Leases", table(["stream", "shard", "worker", "epoch", "state"], leases, { caption: "Who reads which shard" })),
+      section("Caches", table(["cache", "region", "standing", "owed entries", "address", "why"], caches, { caption: "Caches", of: "No rule acts on a cache." })),
+      section("By hand", h("p", { class: "soft" }, "What takes shards from their workers is left to the command:"), copyable("replicator leases release --worker ID")),
+    ];
+  },
+};
+
+export const audit = {
+  title: "Audit",
+  load: async () => ask("/audit"),
+  every: 15,
+  draw: (found) => section("What was done through the API and this console, newest first",
+    table(["when", "who", "from", "command", "result", "reason"], found.deeds.map((each) => [time(each.at), each.who, each.origin, h("code", {}, each.command),
+      state(each.result, { done: "good", refused: "warn", failed: "bad", begun: "warn" }[each.result]), each.reason]), { caption: "Deeds", of: "Nothing was done yet." })),
+};
