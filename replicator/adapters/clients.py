@@ -13,7 +13,9 @@ from replicator.adapters.aws.clients import ClientTimes, Fallback, Place, open_p
 from replicator.domain.errors import ConfigurationInvalid
 
 if TYPE_CHECKING:
-    from replicator.adapters.redis.cache import RedisCache
+    from pydantic import SecretStr
+
+    from replicator.adapters.redis.cluster import CacheClient
     from replicator.settings import Settings
 
 _CONNECTIONS = 16
@@ -63,27 +65,26 @@ async def open_places(  # noqa: PLR0913 - what clients may differ in
 
 
 @asynccontextmanager
-async def open_caches(settings: Settings, names: Collection[str] | None = None) -> AsyncIterator[dict[str, RedisCache]]:
+async def open_caches(
+    settings: Settings, names: Collection[str] | None = None
+) -> AsyncIterator[dict[str, CacheClient]]:
     """Clients of some caches, or of all; nothing is sent yet."""
     wanted = {name: cache for name, cache in settings.caches.items() if names is None or name in names}
     if not wanted:
         yield {}  # and the client, 6 MB of memory, is not imported
         return
-    from replicator.adapters.redis.cache import RedisCache
+    from replicator.adapters.redis.cluster import open_cache
+    from replicator.adapters.redis.opening import Login
 
     async with AsyncExitStack() as stack:
         caches = {}
         for name, cache in wanted.items():
             try:
-                caches[name] = RedisCache(
+                caches[name] = open_cache(
                     f"{name} in {cache.region}",
                     cache.url,
-                    username=cache.username,
-                    password=None if cache.password is None else cache.password.get_secret_value(),
-                    sentinel_username=cache.sentinel_username,
-                    sentinel_password=None
-                    if cache.sentinel_password is None
-                    else cache.sentinel_password.get_secret_value(),
+                    Login(cache.username, _revealed(cache.password)),
+                    Login(cache.sentinel_username, _revealed(cache.sentinel_password)),
                     connect_seconds=settings.apply.connect_timeout.total_seconds(),
                     read_seconds=settings.apply.read_timeout.total_seconds(),
                 )
@@ -94,3 +95,7 @@ async def open_caches(settings: Settings, names: Collection[str] | None = None) 
                 ) from error
             stack.push_async_callback(caches[name].close)
         yield caches
+
+
+def _revealed(secret: SecretStr | None) -> str | None:
+    return None if secret is None else secret.get_secret_value()

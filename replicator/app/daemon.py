@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
 
     from replicator.adapters.aws.clients import Place
-    from replicator.adapters.redis.cache import RedisCache
+    from replicator.adapters.redis.cluster import CacheClient
     from replicator.adapters.sinks.opening import SinkId
     from replicator.ports.targets import Sink
 
@@ -145,7 +145,7 @@ class _Parts:
     places: Mapping[str, Place]
     home: DynamoDBClient
     for_jobs: JobPlaces
-    caches: Mapping[str, RedisCache]
+    caches: Mapping[str, CacheClient]
     sinks: Mapping[SinkId, Sink]
     clock: SystemClock
     observer: LiveObserver

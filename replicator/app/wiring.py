@@ -61,7 +61,7 @@ if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
 
     from replicator.adapters.aws.clients import Place
-    from replicator.adapters.redis.cache import RedisCache
+    from replicator.adapters.redis.cluster import CacheClient
     from replicator.ports.clock import Clock
     from replicator.ports.events import Observer
     from replicator.ports.sources import Stream
@@ -104,7 +104,7 @@ class Assembly:
         settings: Settings,
         places: Mapping[str, Place],
         home: DynamoDBClient,
-        caches: Mapping[str, RedisCache],
+        caches: Mapping[str, CacheClient],
         sinks: Mapping[SinkId, Sink],
         clock: Clock,
         observer: Observer,
@@ -178,7 +178,7 @@ class Assembly:
                 return made
         return None
 
-    def _debt(self, name: str, cache: RedisCache) -> CacheDebt:
+    def _debt(self, name: str, cache: CacheClient) -> CacheDebt:
         """A cache with what it is owed, which stands in its region."""
         settings, region = self._settings, self._settings.caches[name].region
         rows = DynamoCacheDebt(

@@ -19,7 +19,8 @@ from replicator.checks.comparison import World, table_at
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.checks.region_facts import is_loopback
 from replicator.domain.cache_keys import CacheVerb
-from replicator.domain.cache_urls import sentinel_url
+from replicator.domain.cache_nodes import CacheNode, eviction_trouble
+from replicator.domain.cache_urls import cluster_url, sentinel_url
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.image import Image
 from replicator.domain.key_templates import KeyTemplate
@@ -38,6 +39,9 @@ class Probed(Protocol):
 
     async def flush_denied(self, patterns: Sequence[str] | None) -> str | None:
         """Why entries that match patterns could not be looked for; None when they could."""
+
+    async def nodes(self) -> Sequence[CacheNode]:
+        """Its servers, as they say."""
 
     async def denied(self, key: str, verb: CacheVerb) -> Mapping[str, str]:
         """The commands that are denied to actions on a key that no item has, and the server's words."""
@@ -66,9 +70,11 @@ async def _answers(name: str, cache: Probed) -> Fact:
 
 def _encryption(name: str, url: str) -> Iterator[Fact]:
     """A warning when a cache is reached in clear text over a network."""
-    named, address = sentinel_url(url), urlsplit(url)
-    if named is not None:
-        clear = not named.tls and not all(is_loopback(host) for host, _ in named.sentinels)
+    address = urlsplit(url)
+    if (behind := sentinel_url(url)) is not None:
+        clear = not behind.tls and not all(is_loopback(host) for host, _ in behind.sentinels)
+    elif (cluster := cluster_url(url)) is not None:
+        clear = not cluster.tls and not all(is_loopback(host) for host, _ in cluster.nodes)
     else:
         clear = address.scheme == "redis" and not is_loopback(address.hostname or "")
     if clear:
@@ -100,6 +106,7 @@ async def prove_caches(settings: Settings, caches: Mapping[str, Probed], world: 
                 if name in caches
             ),
             *(_flush(name, caches[name], debt_policy(settings, name)) for name in used),
+            *(_nodes(name, caches[name]) for name in used),
         )
     )
 
@@ -121,6 +128,22 @@ async def _flush(name: str, cache: Probed, policy: DebtPolicy) -> Fact:
             f"Grant +scan to the user of caches.{name}.",
         )
     return ok(subject, fact, "FLUSHDB is not tried." if policy.patterns is None else "SCAN and UNLINK.")
+
+
+async def _nodes(name: str, cache: Probed) -> Fact:
+    """Over which servers it is spread, and what these do when their memory is used up."""
+    subject, fact = f"cache {name}", "servers"
+    try:
+        nodes = await cache.nodes()
+    except ReplicatorError as error:
+        return failed(subject, fact, error)
+    silent = [node.shown for node in nodes if node.trouble is not None]
+    if silent:
+        return warning(subject, fact, f"{'; '.join(silent)}.", "Bring it back, or take it out of the cluster.")
+    trouble = eviction_trouble(nodes)
+    if trouble is not None:
+        return warning(subject, fact, trouble, "Set maxmemory-policy to one that evicts, the same everywhere.")
+    return ok(subject, fact, f"{'; '.join(node.shown for node in nodes)}.")
 
 
 async def _permissions(name: str, cache: Probed, template: KeyTemplate, verb: CacheVerb, key: str) -> Fact:

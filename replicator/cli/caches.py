@@ -57,6 +57,8 @@ def _standing(cache: CacheStatus) -> str:
         return f"away for {span(cache.away_seconds or 0.0)}"
     if cache.trouble is not None:
         return "here for workers" if cache.workers else "no answer"
+    if cache.refuses:
+        return "here in part"
     return "here" if cache.workers else "here, no worker"
 
 
@@ -64,6 +66,10 @@ def _sentences(cache: CacheStatus) -> Iterator[str]:
     """What is wrong, in sentences."""
     if cache.away:
         yield f"{cache.away} of {cache.workers} workers have no answer of cache {cache.cache}: {cache.why}"
+    if cache.refuses:
+        yield f"cache {cache.cache} refuses some entries: {cache.refuses}"
+    if len(cache.nodes) > 1:
+        yield f"cache {cache.cache}: {'; '.join(node.shown for node in cache.nodes)}."
     if cache.trouble is not None:
         yield f"cache {cache.cache} does not answer this command: {cache.trouble}"
     if cache.unknown is not None:

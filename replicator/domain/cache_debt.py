@@ -66,7 +66,7 @@ class OwedEntry:
 
 @dataclass(frozen=True, slots=True)
 class SeenServer:
-    """The server of a cache that was seen last, and when (seconds since 1970)."""
+    """The run ids of the servers of a cache that were seen last, and when (seconds since 1970)."""
 
     run_id: str
     at: float
@@ -90,6 +90,10 @@ class DebtFull(Unreachable):
     """A cache is owed as many entries as are kept."""
 
     advice = "Bring the cache back, raise its debt.max_keys, or set debt.policy to flush; it goes on by itself."
+
+
+class PartAway(Unreachable):
+    """A node of a cache does not answer, and others did their part."""
 
 
 def unstored(error: ReplicatorError, why: ReplicatorError) -> DebtUnstored:

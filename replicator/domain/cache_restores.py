@@ -28,22 +28,48 @@ class CacheServer:
     logs: bool
 
 
+@dataclass(frozen=True, slots=True)
+class CacheServers:
+    """What the servers of a cache say: its one, or the primaries of a cluster. `silent`: how many of these do not."""
+
+    said: tuple[CacheServer, ...]
+    silent: int = 0
+
+    def known(self, before: str | None) -> str:
+        """Their run ids as they are noted; those that may be the ids of silent ones stay known."""
+        ids = {server.run_id for server in self.said}
+        return ",".join(sorted(ids | set((before or "").split(",")) - {""} if self.silent else ids))
+
+
 class Again(enum.Enum):
-    """What has to be done again."""
+    """What has to be done again; the later one is the more."""
 
     NOTHING = "nothing"
     RECENT = "recent"
     ALL = "all"
 
 
-def again(policy: OnRestore, before: str | None, now: CacheServer, unseen_seconds: float, *, remembered: bool) -> Again:
-    """What has to be done again at a server; `before`: the run id that was seen last, `unseen_seconds` ago.
+_AGAIN = list(Again)
+
+
+def again(
+    policy: OnRestore, before: str | None, now: CacheServers, unseen_seconds: float, *, remembered: bool
+) -> Again:
+    """What has to be done again; `before`: the run ids that were known `unseen_seconds` ago.
 
     `remembered`: whether every action of the policy's window is.
     """
-    if before in {None, now.run_id} or policy is OnRestore.IGNORE or not now.entries:
+    if before is None or policy is OnRestore.IGNORE:
         return Again.NOTHING
-    took_over = now.uptime_seconds > unseen_seconds
-    if policy is OnRestore.DEBT and remembered and (took_over or now.logs):
+    known = before.split(",")
+    others = [server for server in now.said if server.run_id not in known and server.entries]
+    found = [_of(policy, server, unseen_seconds, remembered) for server in others]
+    return max(found, default=Again.NOTHING, key=_AGAIN.index)
+
+
+def _of(policy: OnRestore, server: CacheServer, unseen_seconds: float, remembered: bool) -> Again:  # noqa: FBT001
+    """The same of one server that was not known."""
+    took_over = server.uptime_seconds > unseen_seconds
+    if policy is OnRestore.DEBT and remembered and (took_over or server.logs):
         return Again.RECENT
     return Again.ALL

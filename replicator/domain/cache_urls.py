@@ -1,12 +1,17 @@
-"""URLs of caches that Sentinels know: `redis+sentinel://host:port,host:port/service/database`."""
+"""URLs of caches behind several addresses.
+
+`redis+sentinel://host:port,host:port/service/database` names Sentinels, `redis+cluster://host:port,host:port` some
+nodes of a cluster. With `rediss` everything behind them speaks TLS.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
-_SENTINEL_PORT = 26_379
+CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
+_SENTINEL_PORT, _NODE_PORT = 26_379, 6379
 _MOST_PORT = 65_535
 
 
@@ -27,29 +32,62 @@ class SentinelUrl:
         return f"{scheme}://{','.join(f'{host}:{port}' for host, port in self.sentinels)}/{self.service}"
 
 
+@dataclass(frozen=True, slots=True)
+class ClusterUrl:
+    """Nodes of a cluster as (host, port): the others are learnt from any of them."""
+
+    nodes: tuple[tuple[str, int], ...]
+    tls: bool
+    options: tuple[tuple[str, str], ...]
+
+    @property
+    def address(self) -> str:
+        """For people: without options."""
+        return f"{CLUSTER_SCHEMES[self.tls]}://{','.join(f'{host}:{port}' for host, port in self.nodes)}"
+
+
 def sentinel_url(url: str) -> SentinelUrl | None:
     """What such a URL says; None of another one. Raises ValueError with what is wrong, and never with a part of it."""
-    scheme, mark, rest = url.partition("://")
-    if not mark or scheme not in SENTINEL_SCHEMES:
+    parts = _split(url, SENTINEL_SCHEMES)
+    if parts is None:
         return None
-    parts = urlsplit(f"//{rest}")
-    if "@" in parts.netloc:
-        raise ValueError("must not hold a user or a password when it names Sentinels; use the keys for them")
-    sentinels = tuple(map(_place, parts.netloc.split(",")))
+    sentinels = tuple(_place(text, _SENTINEL_PORT, "Sentinel") for text in parts.netloc.split(","))
     service, _, database = parts.path.strip("/").partition("/")
     if not service or not (database or "0").isdecimal():
         raise ValueError(
             "must name a service and the number of a database behind its Sentinels, for example"
             " redis+sentinel://host:26379,host:26379/mymaster/0"
         )
+    tls = url.startswith(SENTINEL_SCHEMES[1])
+    return SentinelUrl(sentinels, unquote(service), int(database or 0), tls, tuple(parse_qsl(parts.query)))
+
+
+def cluster_url(url: str) -> ClusterUrl | None:
+    """The same of a cluster's URL."""
+    parts = _split(url, CLUSTER_SCHEMES)
+    if parts is None:
+        return None
+    nodes = tuple(_place(text, _NODE_PORT, "node") for text in parts.netloc.split(","))
     options = tuple(parse_qsl(parts.query))
-    return SentinelUrl(sentinels, unquote(service), int(database or 0), scheme == SENTINEL_SCHEMES[1], options)
+    if parts.path.strip("/") not in {"", "0"} or any(name == "db" for name, _ in options):
+        raise ValueError("must not name a database: a cluster has one only, for example redis+cluster://host:6379")
+    return ClusterUrl(nodes, url.startswith(CLUSTER_SCHEMES[1]), options)
 
 
-def _place(text: str) -> tuple[str, int]:
+def _split(url: str, schemes: tuple[str, str]) -> SplitResult | None:
+    scheme, mark, rest = url.partition("://")
+    if not mark or scheme not in schemes:
+        return None
+    parts = urlsplit(f"//{rest}")
+    if "@" in parts.netloc:
+        raise ValueError("must not hold a user or a password when it names several hosts; use the keys for them")
+    return parts
+
+
+def _place(text: str, otherwise: int, what: str) -> tuple[str, int]:
     host, mark, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
     if not mark:
-        host, port = text, str(_SENTINEL_PORT)
+        host, port = text, str(otherwise)
     if not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) <= _MOST_PORT:
-        raise ValueError("must name every Sentinel as host or host:port, separated by commas")
+        raise ValueError(f"must name every {what} as host or host:port, separated by commas")
     return host.strip("[]"), int(port)

@@ -63,7 +63,8 @@ def shown(board: Board) -> list[dict[str, Any]]:
             "region": state.region,
             "standing": Standing.HERE if state.error is None else Standing.AWAY,
             "why": "" if state.error is None else state.error.message,
-            "advice": "" if state.error is None else state.error.worker_advice,
+            "refuses": "" if state.refusing is None else state.refusing.message,
+            "advice": "" if trouble is None else trouble.worker_advice,
             "seconds": round(now - since, 1),
             "keys": state.keys,
             "oldest_seconds": _age(board, state),
@@ -76,6 +77,7 @@ def shown(board: Board) -> list[dict[str, Any]]:
             "flushed_at": state.flushed_at,
         }
         for state, since in board.caches.values()
+        for trouble in (state.error or state.refusing,)
     ]
 
 

@@ -152,6 +152,10 @@ class LiveObserver(ShardEvents, ServiceEvents):
         elif before is not None and before.error is not None:
             self._reminders.over(("cache", *where))
             self._log.info("cache_back", **fields, **owed)
+        if state.refusing is not None:
+            self._warn(("cache part", *where), "cache_refuses", state.refusing, **fields)
+        elif before is not None and before.refusing is not None:
+            self._reminders.over(("cache part", *where))
         if state.ignored > (0 if before is None else before.ignored):
             self._warn(("cache debt", *where), "cache_actions_ignored", _IGNORED, **fields)
         if before is not None and state.owes_flush and not before.owes_flush:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from replicator.adapters.clients import open_caches
 from replicator.adapters.dynamodb.cache_debt import DynamoCacheDebt
 from replicator.adapters.redis.opening import safe_url
+from replicator.domain.cache_nodes import CacheNode
 from replicator.domain.copying.sureness import nines
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.jobs import JobKind
@@ -19,7 +20,7 @@ from replicator.operations.jobs import list_jobs
 from replicator.operations.worker_status import ask_all, by_worker
 
 if TYPE_CHECKING:
-    from replicator.adapters.redis.cache import RedisCache
+    from replicator.adapters.redis.cluster import CacheClient
     from replicator.operations.group import Group
     from replicator.operations.jobs import ListedJob
     from replicator.settings import Settings
@@ -32,10 +33,11 @@ _SECONDS = 3.0
 
 @dataclass(frozen=True, slots=True)
 class CacheStatus:
-    """One cache. `server`: what it says of itself to this command; `trouble`: why it says nothing.
+    """One cache. `server`, `nodes`: what it and its servers say to this command; `trouble`: why it says nothing.
 
     `keys`: entries that it is owed (at least so many when `more`), None when the owed table does not say (`unknown`).
-    `away`: how many of the `workers` that answer have no answer of it, `why` being one's reason. `nines`: of the
+    `away`: how many of the `workers` that answer have no answer of it, `why` being one's reason; `refuses`: why it
+    refuses some entries of one of them. `nines`: of the
     entries that the last comparisons of its rules read.
     """
 
@@ -44,6 +46,7 @@ class CacheStatus:
     address: str
     rules: Sequence[str]
     server: str | None = None
+    nodes: Sequence[CacheNode] = ()
     trouble: str | None = None
     keys: int | None = None
     more: bool = False
@@ -54,6 +57,7 @@ class CacheStatus:
     away: int = 0
     away_seconds: float | None = None
     why: str = ""
+    refuses: str = ""
     last_flush: datetime | None = None
     flushes: int = 0
     restores: int = 0
@@ -65,7 +69,7 @@ class CacheStatus:
     @property
     def is_sound(self) -> bool:
         """Whether it answers here and every worker, and is owed nothing."""
-        return self.trouble is None and not self.away and not self.keys and not self.owes_flush
+        return self.trouble is None and not (self.away or self.refuses or self.keys or self.owes_flush)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,14 +121,23 @@ async def cache_status(group: Group) -> list[CacheStatus]:
     ]
 
 
-async def _server(cache: RedisCache) -> tuple[str | None, str | None]:
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What a cache says to this command."""
+
+    server: str | None = None
+    nodes: Sequence[CacheNode] = ()
+    trouble: str | None = None
+
+
+async def _server(cache: CacheClient) -> _Said:
     try:
         async with asyncio.timeout(_SECONDS):
-            return await cache.describe(), None
+            return _Said(await cache.describe(), await cache.nodes())
     except TimeoutError:
-        return None, f"It did not answer within {_SECONDS:.0f} s."
+        return _Said(trouble=f"It did not answer within {_SECONDS:.0f} s.")
     except ReplicatorError as error:
-        return None, error.sentence
+        return _Said(trouble=error.sentence)
 
 
 async def _owed(group: Group, name: str) -> _Owed:
@@ -175,7 +188,7 @@ def _joined(  # noqa: PLR0913, PLR0917 - what is known, given once
     settings: Settings,
     name: str,
     rules: Sequence[str],
-    server: tuple[str | None, str | None],
+    server: _Said,
     owed: _Owed,
     daemons: Mapping[str, Mapping[str, Any]],
     jobs: Sequence[ListedJob],
@@ -191,8 +204,9 @@ def _joined(  # noqa: PLR0913, PLR0917 - what is known, given once
         region=settings.caches[name].region,
         address=safe_url(settings.caches[name].url),
         rules=rules,
-        server=server[0],
-        trouble=server[1],
+        server=server.server,
+        nodes=server.nodes,
+        trouble=server.trouble,
         keys=owed.keys,
         more=owed.more,
         oldest_seconds=owed.oldest_seconds,
@@ -202,6 +216,7 @@ def _joined(  # noqa: PLR0913, PLR0917 - what is known, given once
         away=len(away),
         away_seconds=None if longest is None else longest["seconds"],
         why="" if longest is None else longest["why"],
+        refuses=next((each["refuses"] for each in told.said if each.get("refuses")), ""),
         last_flush=None if flushed is None else datetime.fromtimestamp(flushed, UTC),
         flushes=told.sum("flushes"),
         restores=told.sum("restores"),

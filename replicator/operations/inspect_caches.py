@@ -14,7 +14,7 @@ from replicator.domain.image import Image
 from replicator.operations.item_copies import ItemCopy, digest, or_unknown, unreachable
 
 if TYPE_CHECKING:
-    from replicator.adapters.redis.cache import RedisCache
+    from replicator.adapters.redis.cluster import CacheClient
     from replicator.domain.records import ItemKey
     from replicator.settings import RuleSettings, Settings
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 async def cached_copies(  # noqa: PLR0913, PLR0917 - what is looked for, and what was found so far
     settings: Settings,
     rule: RuleSettings,
-    caches: Mapping[str, RedisCache],
+    caches: Mapping[str, CacheClient],
     key: ItemKey,
     beside: Mapping[str, ItemCopy],
     stamp: str,
@@ -55,7 +55,7 @@ def _keys(
 
 
 async def _entry(  # noqa: PLR0913, PLR0917 - as above
-    settings: Settings, cache: RedisCache, name: str, key: str, beside: Mapping[str, ItemCopy], stamp: str
+    settings: Settings, cache: CacheClient, name: str, key: str, beside: Mapping[str, ItemCopy], stamp: str
 ) -> ItemCopy:
     region = settings.caches[name].region
     raw = await or_unknown(cache.get(key))

@@ -94,7 +94,7 @@ def daemons_of(found: GroupStatus) -> list[Mapping[str, Any]]:
 
 
 def _caches(daemons: list[Mapping[str, Any]]) -> Iterator[AwayCache]:
-    """Caches that do not answer some worker: as long as for the first of them, and what all of them owe it."""
+    """Caches that do not answer some worker, or refuse a part: for how long, and what all workers owe them."""
     found: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for daemon in daemons:
         for cache in daemon.get("caches", ()):
@@ -105,6 +105,11 @@ def _caches(daemons: list[Mapping[str, Any]]) -> Iterator[AwayCache]:
             worst = max(away, key=lambda each: float(each["seconds"]))
             keys = sum(each["keys"] for each in told)
             yield AwayCache(name, region, worst["seconds"], worst["why"], keys, any(e["owes_flush"] for e in told))
+        elif refusing := [each for each in told if each.get("refuses")]:
+            keys = sum(each["keys"] for each in told)
+            oldest = max(each["oldest_seconds"] or 0.0 for each in told)
+            flush = any(each["owes_flush"] for each in told)
+            yield AwayCache(name, region, oldest, refusing[0]["refuses"], keys, flush, partly=True)
 
 
 def _refused(daemon: Mapping[str, Any]) -> Mapping[str, Any] | None:

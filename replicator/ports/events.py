@@ -106,13 +106,15 @@ class RegionState:
 class CacheState:
     """How a cache stands for this process, why, and for how long; what it is owed, and what became of that so far.
 
-    `error`: None while it answers. `keys`, `oldest`: entries that are owed by this process, and by others that are gone
-    when this worker looks after those. `owed` to `flushes`: counts since the process began.
+    `error`: None while it answers; `refusing`: why it refuses some entries then. `keys`, `oldest`: entries that are
+    owed by this process, and by others that are gone when this worker looks after those. `owed` to `flushes`: counts
+    since the process began.
     """
 
     cache: str
     region: RegionId
     error: ReplicatorError | None
+    refusing: ReplicatorError | None
     seconds: float
     keys: int
     oldest: float | None

@@ -42,7 +42,8 @@ _PATTERNS = {
     r"^[A-Za-z0-9_.-]+$": "must be a DynamoDB table name: letters, digits, _, . and -",
     r"^[A-Za-z0-9_.*?!\[\]-]+$": "must be letters, digits, _, . and -, with the wildcards * ? and [abc]",
     r"^arn:": "must be an ARN, for example arn:aws:iam::123456789012:role/replicator",
-    r"^(rediss?(\+sentinel)?|unix)://": "must begin with rediss://, redis://, redis+sentinel:// or unix://",
+    r"^(rediss?(\+(sentinel|cluster))?|unix)://": "must begin with rediss://, redis://, redis+sentinel://,"
+    " redis+cluster:// or unix://",
 }
 _VERBS = ("can ", "compares ", "has ", "is ", "must ", "orders ")
 """How texts of our own validators begin when they go on behind the name of a key."""

@@ -196,8 +196,9 @@ class Cache(Frozen):
 
     region: RegionName
     url: CacheUrl = Field(
-        pattern=r"^(rediss?(\+sentinel)?|unix)://",
-        description="rediss://host:port/db; redis:// without TLS; redis+sentinel://host:port,host:port/service/db",
+        pattern=r"^(rediss?(\+(sentinel|cluster))?|unix)://",
+        description="rediss://host:port/db; redis:// without TLS; redis+sentinel://host:port,host:port/service/db;"
+        " redis+cluster://host:port,host:port",
     )
     username: str | None = None
     password: SecretStr | None = None

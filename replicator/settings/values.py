@@ -18,7 +18,7 @@ from pydantic import (
     WithJsonSchema,
 )
 
-from replicator.domain.cache_urls import sentinel_url
+from replicator.domain.cache_urls import cluster_url, sentinel_url
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
@@ -142,9 +142,9 @@ _ESCAPE_IT = (
 
 def _cache_url(url: str) -> str:
     """A cache's URL, as far as the client does not judge it; no error holds a part of it, which may be a password."""
-    sentinels = sentinel_url(url)
-    if sentinels is not None:
-        _check_options((name for name, _ in sentinels.options), tls=sentinels.tls)
+    several = sentinel_url(url) or cluster_url(url)
+    if several is not None:
+        _check_options((name for name, _ in several.options), tls=several.tls)
         return url
     scheme, mark, rest = url.partition("://")
     if not mark or scheme not in {"redis", "rediss", "unix"}:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull
-from replicator.domain.cache_restores import Again, CacheServer, OnRestore, again
+from replicator.domain.cache_restores import Again, CacheServer, CacheServers, OnRestore, again
 
 SERVER = CacheServer("b", 1.0, 10, logs=False)
 TOOK_OVER = replace(SERVER, uptime_seconds=100.0)
@@ -39,4 +39,22 @@ def test_a_flush_drops_what_rules_of_before_wrote_too_and_is_not_made_where_othe
 def test_what_is_done_again(
     policy: OnRestore, before: str | None, server: CacheServer, remembered: bool, what: Again
 ) -> None:
-    assert again(policy, before, server, 20.0, remembered=remembered) is what
+    assert again(policy, before, CacheServers((server,)), 20.0, remembered=remembered) is what
+
+
+def test_of_a_cluster_the_server_that_asks_for_most_decides() -> None:
+    known, took_over, started = (replace(SERVER, run_id=name) for name in "abc")
+    took_over = replace(took_over, uptime_seconds=100.0)
+    for servers, what in (
+        ((known,), Again.NOTHING),
+        ((known, took_over), Again.RECENT),
+        ((started, known, took_over), Again.ALL),
+    ):
+        assert again(OnRestore.DEBT, "a,z", CacheServers(servers), 20.0, remembered=True) is what
+
+
+def test_a_server_that_is_silent_stays_known_and_one_that_is_gone_does_not() -> None:
+    said = (replace(SERVER, run_id="c"), replace(SERVER, run_id="a"))
+    assert CacheServers(said).known("a,z") == "a,c"
+    assert CacheServers(said, silent=1).known("a,z") == "a,c,z"
+    assert CacheServers(said, silent=1).known(None) == "a,c"

@@ -7,6 +7,7 @@ Nothing counts as done unless its server has proven that it takes writes, and no
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -17,6 +18,7 @@ from replicator.adapters.redis.calls import Call, Command, Tally, calls, parts
 from replicator.adapters.redis.errors import (
     CLIENT_ERRORS,
     is_elsewhere,
+    is_elsewhere_in_cluster,
     is_full,
     is_permission,
     is_unknown_script,
@@ -26,11 +28,13 @@ from replicator.adapters.redis.errors import (
 from replicator.adapters.redis.opening import Login, open_client, safe_url
 from replicator.adapters.redis.scripts import NOTHING, digest
 from replicator.domain.cache_keys import CacheAction, CacheVerb
-from replicator.domain.cache_restores import CacheServer
+from replicator.domain.cache_nodes import CacheNode
+from replicator.domain.cache_restores import CacheServer, CacheServers
 from replicator.domain.errors import ReplicatorError, WorldMismatch
 from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
 
-_KEYS_PER_SCAN = 1000
+KEYS_PER_SCAN = 1000
+_NODE_SECONDS = 3.0
 _FOREIGN = b"?"
 
 
@@ -49,7 +53,8 @@ class RedisCache:
         connect_seconds: float,
         read_seconds: float,
     ) -> None:
-        self._what = f"cache {name} at {safe_url(url)}"
+        self._address = safe_url(url)
+        self._what = f"cache {name} at {self._address}"
         self._clients = open_client(
             url,
             Login(username, password),
@@ -92,14 +97,23 @@ class RedisCache:
 
     async def _send_singly(self, call: Call, tally: Tally) -> None:
         each = list(call.singly())
-        pipeline = self._client.pipeline(transaction=False)
-        for one in each:
-            pipeline.execute_command(*one.command(sure=True))
-        for one, answer in zip(each, await pipeline.execute(raise_on_error=False), strict=True):
+        answers = await self.pipelined([one.command(sure=True) for one in each])
+        for one, answer in zip(each, answers, strict=True):
             if isinstance(answer, Exception):
                 tally.refuse(one.actions, answer)
             else:
                 tally.take(one.actions, answer)
+
+    async def pipelined(self, commands: Sequence[Command]) -> list[Any]:
+        """The answers to commands, or errors in their place; raises what kept all of them from being answered."""
+        pipeline = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        return list(await pipeline.execute(raise_on_error=False))
+
+    async def run(self, command: Command) -> Any:
+        """The answer to a command; raises the client's errors."""
+        return await self._client.execute_command(*command)
 
     async def probe(self) -> None:
         """Prove that the cache answers and is one that can be used."""
@@ -109,8 +123,8 @@ class RedisCache:
             raise await self._failure(error) from error
         if information.get("cluster_enabled") == 1 or information.get("redis_mode") == "cluster":
             raise WorldMismatch(
-                f"The {self._what} is a Redis Cluster, which is not supported yet.",
-                advice="Name a standalone Redis or Valkey (a primary with replicas is one).",
+                f"The {self._what} is a node of a Redis Cluster.",
+                advice="Name the cluster by redis+cluster://host:port,host:port or rediss+cluster://.",
             )
         if information.get("role") in {"slave", "replica"}:
             raise WorldMismatch(f"The {self._what} is a read-only replica.", advice="Name its primary.")
@@ -135,7 +149,7 @@ class RedisCache:
             except CLIENT_ERRORS as error:
                 if is_permission(error):
                     found[name] = str(error)
-                elif not is_full(error) and not is_unknown_script(error):
+                elif not any(harmless(error) for harmless in (is_full, is_unknown_script, is_elsewhere_in_cluster)):
                     raise await self._failure(error) from error
         return found
 
@@ -167,10 +181,7 @@ class RedisCache:
         found: list[bytes] = []
         try:
             for part in parts(keys):
-                pipeline = self._client.pipeline(transaction=False)
-                for key in part:
-                    pipeline.getrange(key, 0, ENTRY_HEAD - 1)
-                found += [_head(answer) for answer in await pipeline.execute(raise_on_error=False)]
+                found += map(head, await self.pipelined([getrange(key) for key in part]))
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
         return found
@@ -179,11 +190,8 @@ class RedisCache:
         self, stream: str, entries: Sequence[Mapping[str, bytes | str]], most: int | None
     ) -> list[ReplicatorError | None]:
         """Add entries to a stream, in their order, and what became of each; `most`: about how many it keeps."""
-        pipeline = self._client.pipeline(transaction=False)
-        for entry in entries:
-            pipeline.xadd(stream, dict(entry), maxlen=most, approximate=True)
         try:
-            answers = await pipeline.execute(raise_on_error=False)
+            answers = await self.pipelined([xadd(stream, entry, most) for entry in entries])
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
         return [await self._failure(each) if isinstance(each, Exception) else None for each in answers]
@@ -201,27 +209,45 @@ class RedisCache:
             found = await self._client.info()
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
-        name = found.get("server_name", "redis")
-        version = found.get(f"{name}_version", found.get("redis_version", "?"))
         mode = found.get("server_mode", found.get("redis_mode", "standalone"))
         replicas = found.get("connected_slaves", 0)
         counted = f" with {replicas} replica{'' if replicas == 1 else 's'}" if replicas else ""
-        return f"{name} {version}, {mode}, {found.get('role', 'master')}{counted}"
+        return f"{described(found)}, {mode}, {found.get('role', 'master')}{counted}"
 
-    async def server(self) -> CacheServer | None:
+    async def servers(self) -> CacheServers | None:
         """What the server says of itself; None when that is denied."""
         try:
-            found = await self._client.info()
-            return CacheServer(
-                str(found["run_id"]),
-                float(found["uptime_in_seconds"]),
-                int(found.get(f"db{self._database}", {}).get("keys", 0)),
-                bool(found.get("aof_enabled")),
-            )
+            return CacheServers((await self.itself(),))
         except CLIENT_ERRORS as error:
             if is_permission(error):
                 return None
             raise await self._failure(error) from error
+
+    async def itself(self) -> CacheServer:
+        """The same; raises the client's errors."""
+        found = await self._client.info()
+        return CacheServer(
+            str(found["run_id"]),
+            float(found["uptime_in_seconds"]),
+            int(found.get(f"db{self._database}", {}).get("keys", 0)),
+            bool(found.get("aof_enabled")),
+        )
+
+    async def nodes(self) -> list[CacheNode]:
+        """The server, as it says."""
+        return [await self.node(self._address, None)]
+
+    async def node(self, address: str, slots: int | None) -> CacheNode:
+        """The same, as a node that owns so many slots."""
+        try:
+            async with asyncio.timeout(_NODE_SECONDS):
+                found = await self._client.info()
+        except CLIENT_ERRORS as error:
+            role = "node" if slots is None else "primary" if slots else "replica"
+            return CacheNode(address, role, slots=slots, trouble=translated(error, self._what).message)
+        role = "replica" if found.get("role") in {"slave", "replica"} else "primary"
+        memory, eviction = int(found.get("maxmemory", 0)), str(found.get("maxmemory_policy", ""))
+        return CacheNode(address, role, described(found), None if role == "replica" else slots, memory, eviction)
 
     async def flush(self, patterns: Sequence[str] | None) -> int:
         """Drop every entry whose key matches a pattern, or the whole database; returns how many were found.
@@ -235,7 +261,7 @@ class RedisCache:
             for pattern in patterns or ():
                 cursor: Any = 0
                 while True:
-                    cursor, keys = await self._client.scan(cursor, match=pattern, count=_KEYS_PER_SCAN)
+                    cursor, keys = await self._client.scan(cursor, match=pattern, count=KEYS_PER_SCAN)
                     dropped += await self._client.unlink(*keys) if keys else 0
                     if not int(cursor):
                         break
@@ -259,9 +285,27 @@ class RedisCache:
             await self._client.connection_pool.disconnect(inuse_connections=False)
 
 
-def _head(answer: Any) -> bytes:
+def getrange(key: str) -> Command:
+    """Reads the head of an entry."""
+    return "GETRANGE", key, 0, ENTRY_HEAD - 1
+
+
+def head(answer: Any) -> bytes:
+    """The head of an entry, of what the server answered."""
     if isinstance(answer, bytes):
         return answer
     if isinstance(answer, ResponseError) and is_wrong_type(answer):
         return _FOREIGN
     raise answer
+
+
+def xadd(stream: str, entry: Mapping[str, bytes | str], most: int | None) -> Command:
+    """Adds an entry to a stream."""
+    bound = () if most is None else ("MAXLEN", "~", most)
+    return "XADD", stream, *bound, "*", *(each for pair in entry.items() for each in pair)
+
+
+def described(found: Mapping[str, Any]) -> str:
+    """What server it is, of what it says of itself: `valkey 9.0.1`."""
+    name = found.get("server_name", "redis")
+    return f"{name} {found.get(f'{name}_version', found.get('redis_version', '?'))}"

@@ -31,7 +31,7 @@ Split = Callable[[Sequence[Any]], Iterable[Sequence[Any]]]
 class Call(msgspec.Struct, frozen=True, eq=False):
     """One command for some actions; `sure` also works on a server that does not know our script."""
 
-    actions: Sequence[CacheAction]
+    actions: Sequence[Any]
     first: Maker
     sure: Maker
 

@@ -39,8 +39,13 @@ _PERMISSION = _Kind(
 _READ_ONLY = _Kind(Unreachable, "is a read-only replica", f"Name its primary; after a failover {_GOES_ON}.")
 _CLUSTER = _Kind(
     Unreachable,
-    "is a node of a Redis Cluster, or of one that is down",
-    "Name a standalone Redis or Valkey (a primary with replicas is one).",
+    "is a Redis Cluster that is down or moves slots, or a node of one",
+    "A cluster is named by redis+cluster://; its slots need a node each. It is tried again.",
+)
+_NO_CLUSTER = _Kind(
+    WorldMismatch,
+    "is no Redis Cluster",
+    "Name it by redis:// or rediss://, or enable cluster mode.",
 )
 _FULL = _Kind(
     Throttled,
@@ -102,6 +107,7 @@ _BY_WORDS = (
     ),
     (r"unknown (redis )?command", _MISSING_COMMAND),
     (r"db index is out of range|invalid db index", _NO_DATABASE),
+    (r"cluster support disabled", _NO_CLUSTER),
 )
 """What answers without a code say."""
 
@@ -127,6 +133,11 @@ def is_elsewhere(error: Exception) -> bool:
 def is_permission(error: Exception) -> bool:
     """Whether one command or key is denied, which says nothing about others."""
     return _kind(error) is _PERMISSION
+
+
+def is_elsewhere_in_cluster(error: Exception) -> bool:
+    """Whether a node of a cluster says that it does not hold the slot, now or at all."""
+    return _kind(error) is _CLUSTER
 
 
 def is_full(error: Exception) -> bool:

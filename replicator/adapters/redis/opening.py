@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
-from replicator.domain.cache_urls import SentinelUrl, sentinel_url
+from replicator.domain.cache_urls import ClusterUrl, SentinelUrl, cluster_url, sentinel_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Login:
 
 def safe_url(url: str) -> str:
     """A cache's URL without user and password."""
-    named = sentinel_url(url)
+    named = sentinel_url(url) or cluster_url(url)
     if named is not None:
         return named.address
     parts = urlsplit(url)
@@ -42,7 +42,7 @@ def safe_url(url: str) -> str:
 def open_client(url: str, login: Login, sentinels: Login, *, connect_seconds: float, read_seconds: float) -> list[Any]:
     """A client that repeats nothing by itself, and behind it those of Sentinels, to be closed, too. Nothing is sent."""
     times: dict[str, Any] = {"socket_connect_timeout": connect_seconds, "socket_timeout": read_seconds}
-    once: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), **times}
+    once: dict[str, Any] = {"retry": Retry(NoBackoff(), 0), "driver_info": None, **times}
     named = sentinel_url(url)
     if named is None:
         return [redis_asyncio.Redis.from_url(url, **once, **login.given)]
@@ -52,6 +52,13 @@ def open_client(url: str, login: Login, sentinels: Login, *, connect_seconds: fl
     known = Sentinel(named.sentinels, sentinel_kwargs=asked, **once)  # type: ignore[no-untyped-call]
     primary = known.master_for(named.service, db=named.database, **options, **login.given)
     return [primary, *known.sentinels]
+
+
+def node_url(cluster: ClusterUrl, host: str, port: int) -> str:
+    """The URL of one node of a cluster, with the options of the cluster's."""
+    query = f"?{urlencode(cluster.options)}" if cluster.options else ""
+    name = f"[{host}]" if ":" in host else host
+    return f"{'rediss' if cluster.tls else 'redis'}://{name}:{port}/0{query}"
 
 
 def _options(named: SentinelUrl) -> dict[str, Any]:

@@ -102,7 +102,7 @@ class Away:
 
 @dataclass(frozen=True, slots=True)
 class AwayCache:
-    """A cache that is away for workers, or was and is owed entries for long. `keys`: those that workers know of."""
+    """A cache that is away for workers, or `partly`: refuses some entries. `keys`: those that it is owed."""
 
     cache: str
     region: str
@@ -110,6 +110,7 @@ class AwayCache:
     why: str
     keys: int
     owes_flush: bool = False
+    partly: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -283,9 +283,10 @@ def _away(away: Away) -> Problem:
 
 def _cache(cache: AwayCache) -> Problem:
     owed = "a flush" if cache.owes_flush else counted(cache.keys, "drop")
+    standing = "refuses some entries" if cache.partly else "is away"
     return Problem(
         Kind.CACHE,
-        f"cache {cache.cache} in {cache.region} is away for {span(cache.seconds)}",
+        f"cache {cache.cache} in {cache.region} {standing} for {span(cache.seconds)}",
         cache.why,
         f"It is owed {owed}; its readers may see what is stale until it is back. No target waits for it.",
         "replicator caches",

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull, OwedEntry, OwedFlush, full, unstored
 from replicator.domain.cache_keys import CacheAction
-from replicator.domain.cache_restores import Again, CacheServer
+from replicator.domain.cache_restores import Again, CacheServers
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.identifiers import RegionId
 from replicator.ports.cache_debt import CacheDebtRows
@@ -31,8 +31,8 @@ _PATIENCE_SECONDS = 1.0
 class WatchedCache(Cache, Protocol):
     """A cache that says which server it is, and of which all entries can be dropped."""
 
-    async def server(self) -> CacheServer | None:
-        """What its server says of itself; None when that is denied."""
+    async def servers(self) -> CacheServers | None:
+        """What its servers say of themselves; None when that is denied."""
 
     async def flush(self, patterns: Sequence[str] | None) -> int:
         """Drop every entry whose key matches a pattern, or everything; returns how many there were."""
@@ -117,6 +117,8 @@ class CacheDebt:
         """Set when it fell away: it is to be probed."""
         self.error: ReplicatorError | None = None
         """Why it is away; None while it answers."""
+        self.refusing: ReplicatorError | None = None
+        """Why it does not carry out some of what it is owed, while it answers: a part of a cluster, or denied keys."""
         self.mine: dict[str, OwedEntry] = {}
         """What it is owed by this process."""
         self.others: tuple[int, float | None] = (0, None)
@@ -147,7 +149,9 @@ class CacheDebt:
             return CacheAnswer()
         self.recent.note([action.key for action in actions], self.clock.monotonic())
         if answer.refused:
-            await self._owe(list(answer.refused), next(iter(answer.refused.values())))
+            why = next(iter(answer.refused.values()))
+            self.refuses(why)
+            await self._owe(list(answer.refused), why)
         return CacheAnswer(answer.changed, answer.unstored)
 
     async def heads(self, keys: Sequence[str]) -> list[bytes]:
@@ -182,6 +186,14 @@ class CacheDebt:
             self.error, self._since = None, self.clock.monotonic()
             self.tell()
 
+    def refuses(self, error: ReplicatorError | None) -> None:
+        """Why it does not carry out a part of what it is asked; None: it does all of it."""
+        news, self.refusing = (error is None) is not (self.refusing is None), error
+        if news and error is not None:
+            self.wake.set()
+        if news:
+            self.tell()
+
     def tell(self) -> None:
         """Report how it stands."""
         # An entry that is owed again keeps its place and its time, so the first one is the oldest.
@@ -194,6 +206,7 @@ class CacheDebt:
                 cache=self.name,
                 region=self.region,
                 error=self.error,
+                refusing=self.refusing,
                 seconds=self.clock.monotonic() - self._since,
                 keys=len(self.mine) + self.others[0],
                 oldest=min(since, default=None),
@@ -209,9 +222,9 @@ class CacheDebt:
 
     # -- debts ---------------------------------------------------------------------------------------------------------
 
-    async def went_back(self, what: Again, server: str) -> None:
+    async def went_back(self, what: Again) -> None:
         """The cache may hold older entries than before: what was acted on lately is owed anew, or everything is."""
-        why = Unreachable(f"Cache {self.name} is another server than before ({server}), and may hold older entries.")
+        why = Unreachable(f"Cache {self.name} is, or has, another server than before, and may hold older entries.")
         self.counts.restores += 1
         if what is Again.ALL and self.policy.may_flush:
             await self._put_flush(why)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 
-from replicator.domain.cache_debt import OwedEntry, SeenServer
+from replicator.domain.cache_debt import OwedEntry, PartAway, SeenServer
 from replicator.domain.cache_keys import Invalidate
 from replicator.domain.cache_restores import Again, again
 from replicator.domain.errors import ReplicatorError, Unreachable
@@ -55,7 +55,7 @@ class Settler:
         if not share.seated and debt.share.seated:
             debt.others, self._read_at, self._noted = (0, None), float("-inf"), None
         debt.share = share
-        was_away = debt.error is not None
+        was_away, began = debt.error is not None, self._clock.monotonic()
         try:
             if was_away:
                 await self._probe()
@@ -70,14 +70,17 @@ class Settler:
             if self._is_due():
                 await self._read()
             return _PROBE_SECONDS
+        if isinstance(debt.refusing, Unreachable):  # a part of it may be back at any moment
+            took = self._clock.monotonic() - began
+            return min(_LOOK_SECONDS, max(_PROBE_SECONDS, _READING_SHARE * took))
         return _LOOK_SECONDS
 
     async def _watch(self) -> None:
-        """See whether it is still the same server; what another one may lack is owed before it is noted."""
+        """See whether its servers are the same still; what another one may lack is owed before it is noted."""
         debt = self.debt
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
-                server = await debt.cache.server()
+                servers = await debt.cache.servers()
         except TimeoutError as error:
             late = Unreachable(f"Cache {debt.name} did not say what server it is.")
             debt.fell(late)
@@ -85,7 +88,7 @@ class Settler:
         except ReplicatorError as error:
             debt.fell(error)
             raise
-        if server is None:
+        if servers is None:
             return
         now = self._clock.now()
         seen = self._seen
@@ -93,12 +96,13 @@ class Settler:
             seen = await debt.rows.server() or seen
         if seen is not None:
             remembered = debt.recent.remembers(self._clock.monotonic())
-            what = again(debt.policy.on_restore, seen.run_id, server, now - seen.at, remembered=remembered)
+            what = again(debt.policy.on_restore, seen.run_id, servers, now - seen.at, remembered=remembered)
             if what is not Again.NOTHING:
-                await debt.went_back(what, server.run_id)
-        self._seen = SeenServer(server.run_id, now)
+                await debt.went_back(what)
+        known = servers.known(None if seen is None else seen.run_id)
+        self._seen = SeenServer(known, now)
         noted = self._noted
-        if debt.share.seated and (noted is None or noted.run_id != server.run_id or now - noted.at > _NOTE_SECONDS):
+        if debt.share.seated and (noted is None or noted.run_id != known or now - noted.at > _NOTE_SECONDS):
             await debt.rows.put_server(self._seen)
             self._noted = self._seen
 
@@ -147,18 +151,23 @@ class Settler:
         """Drop what is owed, oldest first, until nothing is left that the cache does not refuse by itself."""
         debt = self.debt
         tried: set[OwedEntry] = set()
+        refused: ReplicatorError | None = None
         left = [*debt.mine.values(), *found]
         while left:
             left.sort(key=lambda entry: entry.since)
             for start in range(0, len(left), _AT_ONCE):
-                await self._drop(left[start : start + _AT_ONCE])
+                refused = await self._drop(left[start : start + _AT_ONCE]) or refused
             tried.update(left)
             left = [entry for entry in debt.mine.values() if entry not in tried]
+        if debt.flush is None:
+            debt.refuses(refused)
 
-    async def _drop(self, entries: Sequence[OwedEntry]) -> None:
+    async def _drop(self, entries: Sequence[OwedEntry]) -> ReplicatorError | None:
+        """Drop some, and take their rows away; returns why one of them was refused."""
         self.debt.probed = entries[0].key
         answer = await self.debt.ask([Invalidate(entry.key) for entry in entries], _SETTLE_SECONDS)
         await self._settled([entry for entry in entries if entry.key not in answer.refused])
+        return next(iter(answer.refused.values()), None)
 
     async def _settled(self, entries: Iterable[OwedEntry]) -> None:
         """Take rows away whose entries were dropped; what became owed meanwhile bears another token, and stays."""
@@ -189,6 +198,9 @@ class Settler:
             late = Unreachable(f"Cache {debt.name} did not drop its entries within {_FLUSH_SECONDS:.0f} s.")
             debt.fell(late)
             raise late from error
+        except PartAway as error:
+            debt.refuses(error)
+            return
         except ReplicatorError as error:
             if is_silence(error):  # else the cache answers, and what is denied is reported as this service's trouble
                 debt.fell(error)

@@ -13,7 +13,7 @@ from functools import partial
 from typing import assert_never
 
 from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
-from replicator.domain.cache_restores import CacheServer
+from replicator.domain.cache_restores import CacheServer, CacheServers
 from replicator.domain.errors import ReplicatorError
 from replicator.laboratory.memory.faults import Faults
 from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
@@ -108,11 +108,11 @@ class MemoryCache:
         async with self.faults.around("cache"):
             return [self.entries.get(key, b"")[:ENTRY_HEAD] for key in keys]
 
-    async def server(self) -> CacheServer | None:
+    async def servers(self) -> CacheServers | None:
         """What the server says of itself, if it does."""
         async with self.faults.around("cache"):
             says = self.says
-            return None if says is None else replace(says, entries=len(self.entries))
+            return None if says is None else CacheServers((replace(says, entries=len(self.entries)),))
 
     async def flush(self, patterns: Sequence[str] | None) -> int:
         """Drop every entry whose key matches a pattern, or everything."""
