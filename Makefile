@@ -13,7 +13,7 @@ DEPLOY = test -x $(BIN)/hadolint && test -x $(BIN)/cyclonedx-py && $(BIN)/python
 PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long coverage prove bench lambda lint deploy-check image-check release-check format lock schema
+.PHONY: help setup demo test test-long coverage prove incidents bench lambda lint deploy-check image-check release-check format lock schema
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -39,6 +39,9 @@ coverage: setup ## run what is close to the code once more, and judge how much o
 prove: setup ## search mode active-active: SET=zombie, SEEDS=100000, ABLATE=all (what is found stays in .prove.jsonl)
 	$(BIN)/python -m tests.simulation.prove $(if $(SET),--set $(SET)) $(if $(SEEDS),--seeds $(SEEDS)) \
 		$(if $(ABLATE),--ablate $(ABLATE)) $(ARGS)
+
+incidents: setup ## let each situation of an incident happen, and write what is seen into docs/operations.md
+	@PATH=$(CURDIR)/.cache/tools/prometheus/usr/bin:$$PATH $(BIN)/python -m tests.incidents $(ARGS)
 
 bench: setup ## measure processor time per record beside other consumers (ARGS=--full: all of it; docs/performance.md)
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \

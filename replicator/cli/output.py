@@ -34,8 +34,9 @@ def print_json(value: Any) -> None:
 
 
 def note(sentence: str) -> None:
-    """A sentence on standard error."""
-    sys.stderr.write(f"replicator: {sentence}\n")
+    """A sentence on standard error, in lines as long as a terminal's."""
+    lines = wrapped(f"replicator: {sentence}", "", "  ") if sys.stderr.isatty() else [f"replicator: {sentence}"]
+    sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
 def as_typed(command: str, config: Path | None) -> str:
@@ -70,9 +71,11 @@ def print_rows(
             sys.stdout.write("\t".join(map(on_one_line, row)) + "\n")
 
 
-def wrapped(text: str, indent: str) -> list[str]:
-    """A sentence in lines that fit the terminal."""
-    return textwrap.wrap(text, width() - 1, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
+def wrapped(text: str, indent: str, later: str | None = None) -> list[str]:
+    """A sentence in lines that fit the terminal, `later` ones with another indent. What is to be copied stays whole."""
+    lines = textwrap.TextWrapper(width() - 1, indent, break_on_hyphens=False, break_long_words=False)
+    lines.subsequent_indent = indent if later is None else later
+    return lines.wrap(text)
 
 
 def show(what: RenderableType) -> None:

@@ -52,7 +52,7 @@ class Shown:
 def problem_lines(found: GroupStatus, shown: Shown) -> Iterator[str]:
     """The verdict, then a line for each problem with the command that helps, and why."""
     assert found.verdict is not None
-    yield on_one_line(found.verdict.sentence)
+    yield from _fitting(on_one_line(found.verdict.sentence), "")
     most = len(found.problems) if shown.problems else _MOST_NAMED
     explained = shown.problems or len(found.problems) <= _MOST_EXPLAINED or not sys.stdout.isatty()
     for problem in found.problems[:most]:
@@ -67,10 +67,15 @@ def _problem(problem: Problem, shown: Shown) -> Iterator[str]:
     """What is wrong and what helps: in one line, or in two where one is too long for the terminal."""
     what, helps = f"  {on_one_line(problem.sentence)}:", as_typed(problem.command, shown.config)
     if sys.stdout.isatty() and len(what) + 1 + len(helps) > width():
-        yield what
+        yield from _fitting(what, "  ")
         yield f"    {helps}"
     else:
         yield f"{what} {helps}"
+
+
+def _fitting(sentence: str, indent: str) -> list[str]:
+    """A sentence in as many lines as a terminal needs for it."""
+    return wrapped(sentence.strip(), indent, f"{indent}  ") if sys.stdout.isatty() else [f"{indent}{sentence.strip()}"]
 
 
 def _why(problem: Problem, *, all_of_it: bool) -> Iterator[str]:
@@ -143,7 +148,9 @@ def _words_of_daemons(found: GroupStatus, first: Mapping[str, Any]) -> Iterator[
     """What keeps workers from being ready, and which do not answer."""
     daemons = [worker.daemon for worker in found.workers if worker.daemon] or [first]
     reasons = [reason for daemon in daemons for reason in daemon.get("unready", ())]
-    yield from (f"not ready: {reason}" for reason in dict.fromkeys(reasons))
+    said = [problem.reason for problem in found.problems if problem.reason]
+    news = [reason for reason in dict.fromkeys(reasons) if not any(each in reason for each in said)]
+    yield from (f"not ready: {reason}" for reason in news)
     stock = {region: why for daemon in daemons for region, why in daemon.get("stock_clients", {}).items()}
     for region, why in sorted(stock.items()):
         yield f"the AWS client sends the calls of region {region}, at more CPU than the lean transport: {why}."

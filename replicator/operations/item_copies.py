@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from replicator.domain.errors import Unreachable
+from replicator.domain.errors import Throttled, Unreachable
 from replicator.domain.image import Image, canonical
 from replicator.domain.stamps import parse_version
 from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP, is_ordered_version
@@ -78,6 +78,8 @@ async def or_unknown(look: Awaitable[Seen]) -> Seen | Unreachable:
         return await look
     except Unreachable as error:
         return error
+    except Throttled as error:  # it says nothing of the item either
+        return Unreachable(str(error), advice=error.advice)
 
 
 def digest(item: Image | None, stamp: str = STAMP) -> str | None:

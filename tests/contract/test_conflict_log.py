@@ -203,6 +203,13 @@ async def test_a_file_that_cannot_be_written_is_named_and_asked_again(tmp_path: 
     await log.write(entry())
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+async def test_a_full_disk_is_named() -> None:
+    log = FileConflictLog(Path("/dev/full"), max_bytes=2_000, keep=2)
+    with pytest.raises(Unreachable, match="conflict file /dev/full cannot be written: No space left on device"):
+        await log.write(entry())
+
+
 # -- what is configured --------------------------------------------------------------------------------------------
 
 

@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from replicator.domain.errors import Throttled, Unreachable
 from replicator.domain.image import Image
 from replicator.domain.stamps import Stamp, StampKind, Version, content_of
 from replicator.operations.inspect import Inspection, inspect
 from replicator.operations.inspect_reasons import differences
-from replicator.operations.item_copies import ItemCopy
+from replicator.operations.item_copies import ItemCopy, or_unknown
 from tests.contract.ruled_regions import ORDERED, REGIONS, Item, Regions, mesh, ruled
 
 pytestmark = [pytest.mark.servers, pytest.mark.usefixtures("account")]
@@ -159,3 +160,12 @@ async def test_versions_say_which_region_is_behind(dynamodb_url: str) -> None:
         side = places["side row", "eu"]
         assert (side.state, side.version) == ("tombstone", "7")
         assert [places["region", region].agrees for region in REGIONS] == [False, True], "a tombstone counts as greater"
+
+
+async def test_a_place_that_throttles_hides_no_other_one() -> None:
+    async def throttled() -> None:
+        raise Throttled("GetItem on orders in eu failed.")
+
+    seen = await or_unknown(throttled())
+    assert isinstance(seen, Unreachable)
+    assert seen.sentence == "GetItem on orders in eu failed. Raise the capacity of the table or lower the load."

@@ -28,7 +28,7 @@ from packaging.utils import canonicalize_name, parse_wheel_filename
 ROOT = Path(__file__).parents[2]
 NEWER = "9999.0"
 _WHEELS = ROOT / ".cache" / "wheels"
-_PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)[^\n]*\\\n(?: +--hash=[^\n]+\n)+", re.MULTILINE)
+PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)[^\n]*\\\n(?: +--hash=[^\n]+\n)+", re.MULTILINE)
 _FETCHED = ("dev.txt", "image.txt", "function.txt")
 _DOWNLOAD_SECONDS = 1200
 
@@ -98,7 +98,7 @@ def newer_index() -> Iterator[NewerIndex]:
 
 def fetch_pinned(python: Path, version: str) -> None:
     """Have each wheel that dev.txt and the locks beside it pin for this Python; one that is there is kept."""
-    pins = _PIN.finditer("".join((ROOT / "requirements" / lock).read_text() for lock in _FETCHED))
+    pins = PIN.finditer("".join((ROOT / "requirements" / lock).read_text() for lock in _FETCHED))
     with _alone():
         there = [wheel for wheel in _WHEELS.glob("*.whl") if _serves(wheel, version)]
         kept = {(name, str(number)) for name, number, _, _ in (parse_wheel_filename(wheel.name) for wheel in there)}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.deploy.newer_index import PIN
 from tests.deploy.told_commands import told_commands
 from tests.patience import PATIENT_SECONDS
 
@@ -33,6 +34,17 @@ def _replace(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
     path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize("name", ["demo.txt", "runtime.txt", "build.txt"])
+def test_what_others_pin_stands_in_the_largest_with_the_same_hashes(name: str) -> None:
+    largest, smaller = ((ROOT / "requirements" / lock).read_text() for lock in ("dev.txt", name))
+    pins = {(pin[1], pin[2]): pin[0].split("--hash")[1:] for pin in PIN.finditer(largest)}
+    others = [((pin[1], pin[2]), pin[0].split("--hash")[1:]) for pin in PIN.finditer(smaller)]
+    assert others
+    assert [
+        key for key, hashes in others if [each.split()[0] for each in pins[key]] != [h.split()[0] for h in hashes]
+    ] == []
 
 
 def test_they_are_up_to_date() -> None:
@@ -76,7 +88,10 @@ def test_they_name_no_registry(name: str) -> None:
 
 
 def test_every_command_that_is_told_installs_without_resolving_and_what_is_locked_by_hash() -> None:
-    told = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), ROOT / "Dockerfile", ROOT / "Makefile", *ROOT.glob(".ci/*")]
+    pages = [
+        page for page in ROOT.glob("docs/**/*.md") if page.name != "commands.md"
+    ]  # which has sentences of `--help`
+    told = [*ROOT.glob("*.md"), *pages, ROOT / "Dockerfile", ROOT / "Makefile", *ROOT.glob(".ci/*")]
     found = [command for command in told_commands(*told) if re.search(r"\bpip\b.* install ", command)]
     assert len(found) == 9
     assert [command for command in found if " --no-deps " not in command] == []

@@ -10,15 +10,19 @@ import asyncio
 import contextlib
 import enum
 import json
+import re
 import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from email.utils import formatdate
+from time import time
 from types import TracebackType
 from typing import Any, Self
 
 WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems", "BatchWriteItem"})
 _SECONDS = 30.0
+_DATE = re.compile(rb"^date: [^\r]*", re.IGNORECASE | re.MULTILINE)
 _JSON = "application/x-amz-json-1.0"
 
 
@@ -81,6 +85,8 @@ class FaultyEndpoint:
         """Requests by operation, also those that were failed."""
         self.writes: Counter[str] = Counter()
         """Writes by table, of those that were let through."""
+        self.ahead_seconds = 0.0
+        """How far its clock is ahead, by the `Date` of its answers."""
 
     def __enter__(self) -> Self:
         """Serve."""
@@ -179,6 +185,8 @@ class FaultyEndpoint:
                 self.writes.update(_tables(asked.body))
             upstream[1].write(request)
             head, body = await _message(upstream[0])
+            if self.ahead_seconds:
+                head = _DATE.sub(b"Date: " + formatdate(time() + self.ahead_seconds, usegmt=True).encode(), head)
             if fault is Fault.HALF:
                 writer.write(head + body[: len(body) // 2])
                 await self._stuck.wait()

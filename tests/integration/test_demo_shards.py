@@ -64,9 +64,27 @@ def test_shards_that_split_merge_and_roll_between_two_workers_end_identical(tmp_
 @pytest.mark.slow
 def test_every_stream_of_a_mesh_comes_from_the_laboratory(tmp_path: Path) -> None:
     code, report, progress = run_demo(
-        tmp_path, "--mode", "versioned", "--regions", "2", "--shards", "3", "--workers", "1", "--duration", "4"
+        tmp_path,
+        "--mode",
+        "versioned",
+        "--regions",
+        "2",
+        "--shards",
+        "3",
+        "--workers",
+        "1",
+        "--duration",
+        "4",
+        "--rate",
+        "30",
     )
     assert code == 0, progress
+    assert report["verdict"] == "identical"
+    assert report["traffic"]["clashes"] > 0
+    assert report["records"]["by_daemon"] > report["records"]["by_users"] / 2
+    assert report["records"]["after_silence"] == 0
+    assert report["conflicts"]["entries"] > 0
+    assert report["compared"]["contested_keys"] > 0
     shards = report["shards"]
     assert (shards["records_skipped"], shards["read_early"]) == (0, 0)
     assert (shards["shards"], shards["open"], shards["generations"]) == (12, 12, 1)

@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 REGIONS = ["us", "eu", "ap"]
 HERE = (("us", "eu"), ("eu", "us"))
-LONG_SECONDS = 20.0
+LONG_SECONDS = 12.0
 BOTH = 10
 """Keys that two regions write while they do not see each other."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
@@ -101,7 +101,7 @@ def test_a_mesh_comes_to_rest_well_whatever_happens() -> None:
 
 
 @pytest.mark.parametrize("name", ["bump", "tombstones"])
-def test_a_rule_that_is_taken_out_is_found_and_shrunk(name: str) -> None:
+def test_a_rule_that_is_taken_out_is_found(name: str) -> None:
     ablation = ABLATIONS[name]
     with without(name, *ablation.without) as taken:
 
@@ -110,4 +110,4 @@ def test_a_rule_that_is_taken_out_is_found_and_shrunk(name: str) -> None:
             fixed = ablation.scenario
 
         with pytest.raises(AssertionError):
-            run_state_machine_as_test(Ablated, settings=settings(BOUNDS, max_examples=2000))
+            run_state_machine_as_test(Ablated, settings=settings(BOUNDS, max_examples=2000, phases=[Phase.generate]))

@@ -53,7 +53,8 @@ def test_an_alert_names_metrics_labels_and_a_heading_that_exist(rule: dict[str, 
     used = set(re.findall(r"replicator_\w+", rule["expr"]))
     assert used
     assert used <= known.keys()
-    shared = set.intersection(*(known[name] for name in used)) | {"instance"}
+    shown = set(re.findall(r"replicator_\w+", rule["expr"].partition(" unless ")[0]))
+    shared = set.intersection(*(known[name] for name in shown)) | {"instance"}
     assert set(re.findall(r"\$labels\.(\w+)", rule["annotations"]["summary"])) <= shared
     page, _, anchor = rule["annotations"]["runbook"].partition("#")
     assert anchor in anchors((ROOT / page).read_text())

@@ -17,6 +17,7 @@ TARGET = 'rule="orders",region="eu"'
 LAG, LEFT = f"replicator_lag_seconds{{{TARGET}}}", f"replicator_retention_left_seconds{{{TARGET}}}"
 IDLE = f"replicator_seconds_since_progress{{{TARGET}}}"
 PAUSED = f'replicator_target_shards{{{TARGET},state="paused"}}'
+RESTS = 'replicator_paused_seconds{rule="orders"}'
 OPEN, OWNED = (f'replicator_{word}_shards{{table="orders",region="us",instance="a"}}' for word in ("open", "owned"))
 CONFLICTS = f'replicator_conflicts_total{{{TARGET},kind="%s",outcome="logged"}}'
 HELD = f'replicator_rule_held{{{TARGET},cause="%s"}}'
@@ -46,7 +47,7 @@ SITUATIONS: dict[str, tuple[Series, Series]] = {
         {'replicator_configuration_refused_seconds{instance="a"}': "0x60"},
     ),
     "ReplicatorRetentionRunsOut": ({LEFT: "7200x60"}, {LEFT: "80000x60"}),
-    "ReplicatorDoesNotProgress": ({IDLE: "300x60"}, {IDLE: "3x60"}),
+    "ReplicatorDoesNotProgress": ({IDLE: "300x60"}, {IDLE: "300x60", RESTS: "60x60"}),
     "ReplicatorShardStalled": (
         {f"replicator_stalled_shards{{{TARGET}}}": "1x60"},
         {f"replicator_stalled_shards{{{TARGET}}}": "0x60"},
@@ -96,7 +97,10 @@ SITUATIONS: dict[str, tuple[Series, Series]] = {
         {'replicator_sweep_differences{rule="orders"}': "2x60"},
         {'replicator_sweep_differences{rule="orders"}': "0x60"},
     ),
-    "ReplicatorShardsWithoutOwner": ({OPEN: "4x60", OWNED: "3x60"}, {OPEN: "4x60", OWNED: "4x60"}),
+    "ReplicatorShardsWithoutOwner": (
+        {OPEN: "4x60", OWNED: "3x60", RESTS: "0x60"},
+        {OPEN: "4x60", OWNED: "3x60", RESTS: "60x60"},
+    ),
     "ReplicatorLosesLeases": ({LEASES: "0+2x60"}, {LEASES: "5x60"}),
     "ReplicatorReplicaThrottles": ({THROTTLED: "0+60x60", LIMIT: "2x60"}, {THROTTLED: "0+60x60", LIMIT: "64x60"}),
     "ReplicatorReplicaWritten": (

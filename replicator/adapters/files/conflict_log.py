@@ -65,7 +65,7 @@ class FileConflictLog:
         """The ids that the file and the one renamed last hold."""
         ids: OrderedDict[str, None] = OrderedDict()
         for path in (self._renamed(1), self._path):
-            if not path.exists():
+            if not path.is_file():  # a device may have no end
                 continue
             with path.open("rb") as file:
                 for line in file:
