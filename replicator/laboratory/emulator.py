@@ -89,6 +89,12 @@ class Emulator:
                 return found
         raise InvocationFailed(f"The function answered {answer[:200]!r}.")
 
+    @property
+    def runtime(self) -> int | None:
+        """The function's process, if there is one now: one that ended is replaced by the next invocation."""
+        threads = Path(f"/proc/{self.child.process.pid}/task").glob("*/children")
+        return next((int(pid) for each in threads for pid in each.read_text().split()), None)
+
     def close(self) -> None:
         """End it, and the function's process with it."""
         self.child.stop()

@@ -7,9 +7,11 @@ import base64
 import itertools
 import json
 import logging
+import os
+import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from replicator.domain.identifiers import TableName
 from replicator.laboratory import emulator
 from replicator.laboratory.event_source import Event, EventSource, Handlers, Invoke, MappingOptions, TableFeed
 from replicator.laboratory.streamlab import StreamLab
+from tests.cli.proxy import serving, watched
 from tests.contract.worlds import place
 from tests.integration.harness import CREDENTIALS, Item, World, eventually, open_world, plain
 
@@ -30,6 +33,10 @@ pytestmark = pytest.mark.servers
 
 MINUTE = 60_000
 LARGEST = 409_600
+LEASE_SECONDS = 5.0
+"""As the harness has it."""
+WRITES_BEFORE_THE_END = 8
+AT_ONCE = 4
 ITEM: Item = {"pk": {"S": "a"}, "n": {"N": "1.0000000000000000000000000000000000001"}, "b": {"B": b"\x00\xff"}}
 
 
@@ -234,6 +241,32 @@ def test_a_refused_record_is_parked_and_the_answer_is_empty(
     assert json.loads(world.command("parked", "list", "--json", config=config).stdout)["parked"] == []
 
 
+@pytest.mark.usefixtures("aged", "variables")
+def test_a_refused_record_that_cannot_be_parked_is_reported_and_is_parked_when_it_comes_again(
+    world: World, config: Path, orders: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    large = orders.record({"pk": {"S": "unparked"}, "x": {"S": "x" * (LARGEST - 8)}})
+    small, behind = orders.record({"pk": {"S": "before"}}), orders.record({"pk": {"S": "behind"}})
+    with serving(world.endpoint) as server:
+        settings = world.settings()
+        settings["regions"]["us"]["endpoint_url"] = server.url
+        monkeypatch.setenv("REPLICATOR_CONFIG", str(world.write_settings(settings, "unparked.yaml")))
+        process = Process()
+        try:
+            assert failed(process, small) == []
+            server.denied = frozenset({"PutItem", "UpdateItem"})  # what a row of the owed table takes
+            number = large["dynamodb"]["SequenceNumber"]
+            assert failed(process, small, large, behind, milliseconds=5000) == [number]
+            server.denied = frozenset()
+            assert failed(process, large, behind) == []
+            parked = json.loads(world.command("parked", "list", "--json", config=config).stdout)["parked"]
+            assert {row["shown"] for row in parked} == {"pk=unparked"}
+            assert failed(process, orders.record({"pk": {"S": "unparked"}})) == []
+        finally:
+            process.close()
+    assert "behind" in asyncio.run(world.replicas())["eu"]
+
+
 def test_what_cannot_be_begun_before_the_end_is_reported_from_the_first_record_on(
     process: Process, orders: Source, aged: None
 ) -> None:
@@ -321,20 +354,86 @@ def test_a_function_waits_a_lease_after_the_hand_over_and_ends_at_once_when_pods
 # -- the real runtime ----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(emulator.missing() is not None, reason=f"{emulator.missing()}")
-def test_the_function_runs_under_its_real_runtime_client_and_the_emulator(
-    world: World, config: Path, orders: Source, aged: None, tmp_path: Path
+class Emulated:
+    """The function under the emulator; in the middle of its writes to one replica its process is sent a signal."""
+
+    def __init__(self, function: emulator.Emulator) -> None:
+        self.function = function
+        self.writes = 0
+        self._number: signal.Signals | None = None
+        self._process = 0
+
+    def sent(self, operation: str) -> None:
+        """A write that is on its way."""
+        if operation in {"PutItem", "TransactWriteItems"}:
+            self.writes += 1
+            if self._number is not None and self.writes == WRITES_BEFORE_THE_END:
+                os.kill(self._process, self._number)
+
+    def attack(self, number: signal.Signals | None) -> int:
+        """Send this after some more writes; returns the function's process as it is now."""
+        self.writes, self._number, self._process = 0, number, self.function.runtime or 0
+        return self._process
+
+
+@pytest.fixture(scope="module")
+def emulated(world: World, config: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
+    if emulator.missing() is not None:
+        pytest.skip(f"{emulator.missing()}")
+    found: list[Emulated] = []
+    with watched(world.endpoint, lambda operation: found[0].sent(operation)) as eu:  # noqa: PLW0108 - it is found later
+        settings = world.settings(apply={"concurrency": AT_ONCE, "backoff_max": "1s"})
+        settings["regions"]["eu"]["endpoint_url"] = eu
+        path = world.write_settings(settings, "emulated.yaml")
+        variables = {**CREDENTIALS, "REPLICATOR_CONFIG": str(path)}
+        with closing(emulator.Emulator.start(tmp_path_factory.mktemp("emulated"), variables, seconds=60)) as function:
+            found.append(Emulated(function))
+            yield found[0]
+
+
+def many(prefix: str) -> dict[str, Item]:
+    return {name: {**ITEM, "pk": {"S": name}} for name in (f"{prefix}{number:02}" for number in range(60))}
+
+
+@pytest.mark.usefixtures("aged")
+def test_under_the_emulator_nothing_is_lost_when_the_functions_process_is_killed_in_the_middle_of_its_writes(
+    world: World, emulated: Emulated, orders: Source
 ) -> None:
-    variables = {**CREDENTIALS, "REPLICATOR_CONFIG": str(config)}
-    function = emulator.Emulator.start(tmp_path, variables, seconds=60)
-    try:
-        item = {**ITEM, "pk": {"S": "emulated"}}
-        assert function.handle({"Records": [orders.record(item)]}, 0) == {"batchItemFailures": []}
-        assert function.handle({"Records": [orders.record(item, item)]}, 0) == {"batchItemFailures": []}
-    finally:
-        function.close()
-    for items in asyncio.run(world.replicas()).values():
-        assert items["emulated"] == item
+    """The real runtime client; a killed process has answered nothing, so everything comes again."""
+    first, items = {**ITEM, "pk": {"S": "emulated"}}, many("k")
+    assert emulated.function.handle({"Records": [orders.record(first)]}, 0) == {"batchItemFailures": []}
+    assert emulated.function.handle({"Records": [orders.record(first, first)]}, 0) == {"batchItemFailures": []}
+    event = {"Records": [orders.record(item) for item in items.values()]}
+    victim = emulated.attack(signal.SIGKILL)
+    with pytest.raises(emulator.InvocationFailed):
+        emulated.function.handle(event, 0)
+    brought = asyncio.run(world.replicas())["eu"]
+    assert 0 < len(brought.keys() & items.keys()) < len(items), "it was killed in the middle of its writes"
+    emulated.attack(None)
+    assert emulated.function.handle(event, 0) == {"batchItemFailures": []}
+    assert emulated.function.runtime not in {None, victim}
+    for there in asyncio.run(world.replicas()).values():
+        assert {key: item for key, item in there.items() if key in items} == items
+        assert there["emulated"] == first
+
+
+@pytest.mark.usefixtures("aged")
+async def test_a_function_that_was_frozen_sends_nothing_when_it_wakes_up_and_pods_drive(
+    world: World, config: Path, emulated: Emulated, orders: Source
+) -> None:
+    """But for what was on its way already, which versions judge."""
+    event = {"Records": [orders.record(item) for item in many("f").values()]}
+    assert await asyncio.to_thread(emulated.function.handle, {"Records": event["Records"][:1]}, 0)
+    process = emulated.attack(signal.SIGSTOP)
+    invoked = asyncio.create_task(asyncio.to_thread(emulated.function.handle, event, 0))
+    await eventually("the end of its writes", lambda: emulated.writes >= WRITES_BEFORE_THE_END)
+    await asyncio.to_thread(drive, world, config, "pods")
+    await asyncio.sleep(LEASE_SECONDS)
+    before = emulated.writes
+    os.kill(process, signal.SIGCONT)
+    assert (await invoked)["batchItemFailures"]
+    assert before < WRITES_BEFORE_THE_END + AT_ONCE
+    assert emulated.writes <= before + AT_ONCE
 
 
 # -- Kinesis -------------------------------------------------------------------------------------------------------
