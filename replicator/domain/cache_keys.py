@@ -98,6 +98,9 @@ def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change)
 
 def plan_invalidation(rule: CacheRule, records: Sequence[ChangeRecord]) -> CachePlan:
     """Drop the entry of every key that any image of the records, which are of one item, had."""
+    every = rule.key.of_every(records[-1].key) if records else None
+    if every is not None:
+        return CachePlan((Invalidate(every),), 0)
     keys, keyless = _touched_keys(rule, records)
     return CachePlan(tuple([Invalidate(key) for key in keys]), keyless)
 

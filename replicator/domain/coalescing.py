@@ -93,7 +93,10 @@ def coalesce(records: Iterable[ChangeRecord]) -> list[Run]:
             by_key[record.key] = [record]
         else:
             group.append(record)
-    return [Run(key, in_order(group), ties(group)) for key, group in by_key.items()]
+    return [
+        Run(key, (group[0],)) if len(group) == 1 else Run(key, in_order(group), ties(group))
+        for key, group in by_key.items()
+    ]
 
 
 def plan_run(rule: Rule, run: Run, generation: int, transform: Transform | None = None) -> Change | None:

@@ -32,11 +32,24 @@ _ALL = (1 << _LATELY) - 1
 class AdaptiveLimit:
     """The limit of one kind of requests to one table."""
 
-    __slots__ = ("_begun", "_ceiling", "_fell_at", "_full_at", "_lately", "_limit", "_step", "in_flight", "throttles")
+    __slots__ = (
+        "_begun",
+        "_ceiling",
+        "_fell_at",
+        "_full_at",
+        "_lately",
+        "_limit",
+        "_step",
+        "allowed",
+        "in_flight",
+        "throttles",
+    )
 
     def __init__(self, ceiling: int) -> None:
         self._ceiling = ceiling
         self._limit = float(min(_FIRST, ceiling))
+        self.allowed = int(self._limit)
+        """Requests in flight at most."""
         self._step = max(1.0, ceiling / _ROUNDS_TO_CEILING)
         self._lately = 0
         self._begun = 0
@@ -47,14 +60,9 @@ class AdaptiveLimit:
         """How many requests were throttled so far."""
 
     @property
-    def allowed(self) -> int:
-        """Requests in flight at most."""
-        return int(self._limit)
-
-    @property
     def has_room(self) -> bool:
         """Whether another request may begin."""
-        return self.in_flight < int(self._limit)
+        return self.in_flight < self.allowed
 
     @property
     def throttled_lately(self) -> int:
@@ -65,7 +73,7 @@ class AdaptiveLimit:
         """A request begins; returns its number, by which it ends."""
         self.in_flight += 1
         self._begun += 1
-        if self.in_flight >= int(self._limit):
+        if self.in_flight >= self.allowed:
             self._full_at = self._begun
         return self._begun
 
@@ -74,6 +82,7 @@ class AdaptiveLimit:
         self._lately = (self._lately << 1) & _ALL
         if self._limit < self._ceiling and self._begun - self._full_at < self._limit:
             self._limit = min(self._ceiling, self._limit + min(self._step, self._limit) / self._limit)
+            self.allowed = int(self._limit)
         self.in_flight -= 1
 
     def throttled(self, number: int) -> None:
@@ -82,6 +91,7 @@ class AdaptiveLimit:
         self.throttles += 1
         if number > self._fell_at and self._lately.bit_count() * 2 > _LATELY:
             self._limit = max(1.0, self._limit / 2)
+            self.allowed = int(self._limit)
             self._fell_at = self._begun
         self.in_flight -= 1
 
@@ -115,7 +125,7 @@ class Pace:
 
     def may_begin(self, limit: AdaptiveLimit) -> bool:
         """Whether a request under one of the two limits may begin."""
-        return limit.has_room and self.singles.in_flight + self.transactions.in_flight < self.ceiling
+        return limit.in_flight < limit.allowed and self.singles.in_flight + self.transactions.in_flight < self.ceiling
 
     def hangs(self, now: float) -> bool:
         """Whether one request more may begin though there is no room, because those under way seem to hang."""

@@ -30,6 +30,8 @@ _KEY = msgspec.json.Decoder(dict[str, dict[str, str]])
 class Event(enum.Enum):
     """What a record says happened to the item."""
 
+    __hash__ = object.__hash__  # asked for every record, and the one of enumerations is not compiled
+
     INSERT = "INSERT"
     MODIFY = "MODIFY"
     REMOVE = "REMOVE"

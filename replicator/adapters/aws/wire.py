@@ -161,8 +161,14 @@ def _answer_of(error: ClientError, exchange: _Exchange | None) -> Answer:
     return exchange.answer
 
 
+_NOTHING = b"{}"
+_CHECKSUMS_OF_NOTHING = (str(zlib.crc32(_NOTHING)), None)
+
+
 def _verify(answer: Answer, what: str) -> None:
     body = answer.body
+    if body == _NOTHING and answer.checksum in _CHECKSUMS_OF_NOTHING:  # what most writes are answered by
+        return
     if not is_object(body):
         raise Unreachable(f"{what} was answered by something that is not DynamoDB.")
     if answer.checksum is not None and answer.checksum != str(zlib.crc32(body)):

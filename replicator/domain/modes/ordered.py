@@ -121,8 +121,10 @@ Steps = Generator[Request, Response, Outcome]
 
 def replicate_ordered(change: Change, policy: OrderedPolicy) -> Steps:
     """Bring one change of the writer region to one replica."""
-    if change.action is Action.PUT:
-        return (yield from _put(change, policy))
+    return _put(change, policy) if change.action is Action.PUT else _removed(change, policy)
+
+
+def _removed(change: Change, policy: OrderedPolicy) -> Steps:
     if change.action is Action.REMOVE_IF_PRESENT:
         standing = yield GetItem(change.key)
         if isinstance(standing, Found) and standing.item is None:

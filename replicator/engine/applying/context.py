@@ -236,9 +236,11 @@ class TargetContext:
         A cache that fails keeps no other one back, and a change no other one.
         """
         await self._carry_out([request for written in changes for request in written.requests])
-        errors = []
+        errors: list[ReplicatorError | None] = []
         for written in changes:
-            error = next((request.error for request in written.requests if request.error is not None), None)
+            error = None
+            for request in written.requests:
+                error = error or request.error
             if error is None and self.aside is not None and self.aside.owes(written.unit.key) is not None:
                 try:
                     await self.aside.taken(written.unit, written.version)

@@ -42,8 +42,9 @@ class Session:
 
     def check(self) -> None:
         """Raise `LeaseLost` before the first heartbeat and behind the deadline; once behind it, always."""
-        self.expire_if_due()
-        if self._deadline is None or self.over.is_set():
+        deadline = self._deadline
+        if deadline is None or self._clock.monotonic() >= deadline or self.over.is_set():
+            self.expire_if_due()
             raise LeaseLost(f"Worker {self.worker} has no valid heartbeat.")
 
     @property

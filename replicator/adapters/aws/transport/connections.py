@@ -16,6 +16,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+import msgspec
+
 try:
     import httptools
 except ImportError:  # no wheel for this platform; `choice` leaves the calls to the stock client then
@@ -28,7 +30,17 @@ _MOST_AGE_SECONDS = 600.0
 """A connection that is older is not used again, so that a service that moves to other addresses is followed. Each lives
 for half of that at least, so that not all of them end at once."""
 
-_BOUNDS = frozenset({b"content-length", b"transfer-encoding"})
+_CHECKSUM, _DATE, _BOUNDS, _OTHER = range(4)
+_HEADERS = {
+    b"x-amz-crc32": _CHECKSUM,
+    b"date": _DATE,
+    b"content-length": _BOUNDS,
+    b"transfer-encoding": _BOUNDS,
+}
+_SPELLED = dict(_HEADERS)
+"""Names of headers as they came, with what they are; a few, since a service writes them always the same way."""
+
+_MOST_SPELLINGS = 64
 _INFORMATIONAL = range(100, 200)
 _UPGRADED = 101
 
@@ -53,8 +65,7 @@ class Endpoint:
     tls: ssl.SSLContext | None = None
 
 
-@dataclass(slots=True)
-class Answer:
+class Answer(msgspec.Struct):
     """An answer, with the headers that matter; names are in lower case."""
 
     status: int
@@ -86,6 +97,8 @@ class _Connection(asyncio.Protocol):
         self.idle_since = 0.0
         self.ends_at = 0.0
         """When it is too old to be used again."""
+        self.due_at = 0.0
+        """When the present exchange ends at the latest."""
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Answer] | None = None
@@ -93,8 +106,6 @@ class _Connection(asyncio.Protocol):
         self._parts: list[bytes] = []
         self._size = 0
         self._begun = False
-        self.exchanges = 0
-        """How many were begun."""
         self._is_bounded = self._until_end = False
         """Whether the body of the present answer has no other end than that of the connection."""
         self.closed = False
@@ -137,13 +148,15 @@ class _Connection(asyncio.Protocol):
         self._is_bounded = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        name = name.lower()
-        if name == b"x-amz-crc32":
-            self._answer.checksum = value.decode("latin-1")
-        elif name == b"date":
-            self._answer.date = value.decode("latin-1")
-        elif name in _BOUNDS:
+        what = _SPELLED.get(name)
+        if what is None:
+            what = _meaning(name)
+        if what == _BOUNDS:
             self._is_bounded = True
+        elif what == _CHECKSUM:
+            self._answer.checksum = value.decode("latin-1")
+        elif what == _DATE:
+            self._answer.date = value.decode("latin-1")
 
     def on_headers_complete(self) -> None:
         self._until_end = not self._is_bounded
@@ -175,12 +188,12 @@ class _Connection(asyncio.Protocol):
         """Send a request whose answer the future gets."""
         assert self._transport is not None
         self._waiter, self._begun = waiter, False
-        self.exchanges += 1
         self._transport.write(head + body)
 
-    def awaits(self, exchange: int) -> bool:
-        """Whether it is at this exchange still."""
-        return self._waiter is not None and self.exchanges == exchange
+    @property
+    def awaits(self) -> bool:
+        """Whether it is at an exchange."""
+        return self._waiter is not None and not self._waiter.done()
 
     def time_out(self) -> None:
         """The present exchange has taken too long."""
@@ -189,8 +202,8 @@ class _Connection(asyncio.Protocol):
 
     def close(self) -> None:
         """Use the connection no more."""
-        self.closed = True
-        if self._transport is not None:
+        was_closed, self.closed = self.closed, True
+        if self._transport is not None and not was_closed:
             self._transport.abort()
 
     def _fail(self, why: str) -> None:
@@ -199,6 +212,14 @@ class _Connection(asyncio.Protocol):
             self.close()
         if waiter is not None and not waiter.done():
             waiter.set_exception(BrokenExchange(why, unanswered=not self._begun))
+
+
+def _meaning(name: bytes) -> int:
+    """What a header is, which may be spelled in upper and lower case."""
+    what = _HEADERS.get(name.lower(), _OTHER)
+    if len(_SPELLED) < _MOST_SPELLINGS:
+        _SPELLED[name] = what
+    return what
 
 
 class ConnectionPool:
@@ -214,8 +235,7 @@ class ConnectionPool:
         """The one that was used last is at the end."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
-        self._deadlines: deque[tuple[float, _Connection, int]] = deque()
-        """When which exchange on which connection ends at the latest; those that ended are dropped as others begin."""
+        self._busy: set[_Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def exchange(self, prepare: Callable[[], tuple[bytes, bytes]], *, repeatable: bool = False) -> Answer:
@@ -235,53 +255,47 @@ class ConnectionPool:
                 connection = kept = self._take_kept(loop.time())
                 if connection is None:
                     connection = await self._connect()
-                is_whole = False
+                self._busy.add(connection)
                 try:
                     head, body = prepare()
                     waiter: asyncio.Future[Answer] = loop.create_future()
                     connection.send(head, body, waiter)
-                    self._watch(connection, loop)
+                    connection.due_at = loop.time() + self._read_seconds
+                    if self._timer is None:
+                        self._timer = loop.call_at(connection.due_at, self._time_out)
                     answer = await waiter
-                    is_whole = True
                 except BrokenExchange as error:
+                    connection.close()
                     if not (repeatable and kept is not None and error.unanswered):
                         raise
+                except BaseException:
+                    connection.close()
+                    raise
                 else:
+                    self._keep(connection, loop.time())
                     return answer
                 finally:
-                    if is_whole and not connection.closed and not self._is_closed:
-                        self._keep(connection, loop.time())
-                    elif not connection.closed:
-                        connection.close()
+                    self._busy.discard(connection)
         finally:
             self._free_slot()
 
-    # -- deadlines: they come in the order of their exchanges, so one timer does for all -------------------------------
-
-    def _watch(self, connection: _Connection, loop: asyncio.AbstractEventLoop) -> None:
-        """The exchange that was just begun has a deadline from now on."""
-        deadlines, at = self._deadlines, loop.time() + self._read_seconds
-        while deadlines and not deadlines[0][1].awaits(deadlines[0][2]):
-            deadlines.popleft()
-        deadlines.append((at, connection, connection.exchanges))
-        if self._timer is None:
-            self._timer = loop.call_at(at, self._time_out)
+    # -- deadlines: they come in the order of their exchanges, so one timer at the first of them does for all ----------
 
     def _time_out(self) -> None:
         loop, self._timer = asyncio.get_running_loop(), None
-        while self._deadlines:
-            at, connection, exchange = self._deadlines[0]
-            if connection.awaits(exchange):
-                if at - loop.time() > _INSTANT:
-                    self._timer = loop.call_at(at, self._time_out)
-                    return
-                connection.time_out()
-            self._deadlines.popleft()
+        for connection in [each for each in self._busy if each.awaits and each.due_at - loop.time() <= _INSTANT]:
+            connection.time_out()
+        first = min((each.due_at for each in self._busy if each.awaits), default=None)
+        if first is not None:
+            self._timer = loop.call_at(first, self._time_out)
 
     # -- connections -------------------------------------------------------------------------------------------------
 
     def _keep(self, connection: _Connection, now: float) -> None:
         """Keep a connection for later, and none of those that stood too long: what a burst opened does not stay."""
+        if connection.closed or self._is_closed:
+            connection.close()
+            return
         connection.idle_since = now
         self._kept.append(connection)
         while self._kept and (self._kept[0].closed or now - self._kept[0].idle_since > _KEPT_SECONDS):

@@ -67,7 +67,9 @@ class Signer:
         if stamp is None:
             stamp = self._stamps[target] = self._stamp(credentials, target, of[0])
         canonical, inner, outer = stamp.canonical.copy(), stamp.inner.copy(), stamp.outer.copy()
-        canonical.update(sha256(body).hexdigest().encode())
+        content = _NOTHING_HASHED.copy()
+        content.update(body)
+        canonical.update(content.hexdigest().encode())
         inner.update(canonical.hexdigest().encode())
         outer.update(inner.digest())
         return b"%b%b\r\n%b" % (stamp.lines, outer.hexdigest().encode(), stamp.token)
@@ -101,6 +103,9 @@ class Signer:
             key = self._key = _Key(wanted, sha256(padded.translate(_INNER)), sha256(padded.translate(_OUTER)), scope)
         return key
 
+
+_NOTHING_HASHED = sha256()
+"""A copy of it is cheaper than a new one."""
 
 _INNER, _OUTER = (bytes(byte ^ pad for byte in range(256)) for pad in (0x36, 0x5C))
 """What HMAC does to its key (RFC 2104)."""
