@@ -41,6 +41,7 @@ from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
 from replicator.observability.systemd import notify, watchdog
+from replicator.observability.trace_export import open_traces
 from replicator.settings import Settings
 from replicator.settings.compiled_rules import rules_of
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
     from replicator.adapters.redis.cluster import CacheClient
     from replicator.adapters.sinks.opening import SinkId
+    from replicator.observability.traces import Traces
     from replicator.ports.targets import Sink
 
 _MOST_FILES = 65_536
@@ -112,9 +114,11 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             board.fatal_signs += [place.credentials.stuck for place in places.values()]
             caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
             sinks = await stack.enter_async_context(open_sinks(settings, places, caches, clock))
+            traces = stack.enter_context(open_traces(settings.telemetry, settings.group))
+            observer.traces = traces
             for_jobs = await stack.enter_async_context(job_places(settings, lean))
             parts = _Parts(
-                settings, places, home, for_jobs, caches, sinks, clock, observer, board, address, strict, reload
+                settings, places, home, for_jobs, caches, sinks, clock, observer, board, address, strict, reload, traces
             )
             await _serve(parts, stop)
 
@@ -153,13 +157,22 @@ class _Parts:
     admin: str
     strict: bool
     reload: Reload
+    traces: Traces | None
 
 
 async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     """Look at the world, then replicate until `stop`."""
     gates = Gates()
     assembly = Assembly(
-        parts.settings, parts.places, parts.home, parts.caches, parts.sinks, parts.clock, parts.observer, gates
+        parts.settings,
+        parts.places,
+        parts.home,
+        parts.caches,
+        parts.sinks,
+        parts.clock,
+        parts.observer,
+        gates,
+        traces=parts.traces,
     )
     finder = TableFinder(parts.settings, parts.places)
     premises = Premises(

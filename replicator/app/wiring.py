@@ -62,10 +62,11 @@ if TYPE_CHECKING:
 
     from replicator.adapters.aws.clients import Place
     from replicator.adapters.redis.cluster import CacheClient
+    from replicator.observability.traces import Traces
     from replicator.ports.clock import Clock
     from replicator.ports.events import Observer
     from replicator.ports.sources import Stream
-    from replicator.ports.targets import Region, Sink
+    from replicator.ports.targets import Cache, Region, Sink
     from replicator.settings import RuleSettings, Settings
 
 _RESERVED_CONNECTIONS = 32
@@ -111,6 +112,7 @@ class Assembly:
         gates: Gates,
         *,
         settles: bool = True,
+        traces: Traces | None = None,
     ) -> None:
         """`settings`: as they are written; sources are made of expanded ones. `sinks`: none where only jobs are done.
 
@@ -135,9 +137,14 @@ class Assembly:
         self._many = choosing(settings).keys()
         self.debts = [Settler(self._debt(name, cache)) for name, cache in caches.items() if settles]
         self._streams: dict[tuple[RegionId, KinesisSource | None], Stream] = {}
-        self._funnels = {name: CacheFunnel(cache) for name, cache in caches.items()}
-        self._funnels |= {settler.debt.name: CacheFunnel(settler.debt) for settler in self.debts}
-        funnels = {id(sink): EventFunnel(sink) for sink in sinks.values()}  # one may serve several regions
+        self._traces = traces
+        used: dict[str, Cache] = {**caches, **{settler.debt.name: settler.debt for settler in self.debts}}
+        self._funnels = {
+            name: CacheFunnel(traces.cache(name, cache) if traces else cache) for name, cache in used.items()
+        }
+        funnels = {  # one may serve several regions
+            id(sink): EventFunnel(traces.sink(str(name[-1]), sink) if traces else sink) for name, sink in sinks.items()
+        }
         self._events = {name: funnels[id(sink)] for name, sink in sinks.items()}
         self._conflicts = conflict_log(places[where.region].dynamodb, settings)
         self._budget = ByteBudget(self.limits.in_flight_bytes)
@@ -201,7 +208,7 @@ class Assembly:
             return known
         (read,) = {rule.stream for rule in readers}  # rules that read one table agree where
         ports = ShardPorts(
-            self._streams.setdefault((region, read), stream_of(self._places[region], read)),
+            self._stream(region, read),
             self.coordination,
             self.registry,
             ports_now,
@@ -211,6 +218,13 @@ class Assembly:
             self._holdings,
         )
         return Source(region, table, tuple(readers), ports, self.succession)
+
+    def _stream(self, region: RegionId, read: KinesisSource | None) -> Stream:
+        """The streams of a region of one kind, once per process."""
+        if (region, read) not in self._streams:
+            stream = stream_of(self._places[region], read)
+            self._streams[region, read] = self._traces.stream(stream) if self._traces else stream
+        return self._streams[region, read]
 
     def _rule(self, settings: Settings, written: RuleSettings) -> dict[Rule, Mapping[TargetId, TargetPorts]]:
         """Ports of a rule's targets on one table, by target id; a mesh has one `Rule` per region.

@@ -7,6 +7,8 @@ or lost) is information, once.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from replicator.domain.errors import ReplicatorError, Throttled
 from replicator.domain.identifiers import ShardId
 from replicator.domain.modes.ordered import Effect
@@ -21,6 +23,9 @@ from replicator.observability.service_events import ServiceEvents
 from replicator.observability.shard_events import ShardEvents
 from replicator.observability.target_states import Trouble
 from replicator.ports.events import BatchReport, CacheState, OwedRows, PacedTable, Place, RegionState
+
+if TYPE_CHECKING:
+    from replicator.observability.traces import Traces
 
 _TOO_MUCH = "It is owed as many entries as are kept, so all of them are dropped when it answers."
 _OLD = "It is another server than before. What it may have lost is dropped again, as debt.on_restore says."
@@ -41,6 +46,9 @@ class LiveObserver(ShardEvents, ServiceEvents):
     part.
     """
 
+    traces: Traces | None = None
+    """What makes spans of batches, where a collector is configured."""
+
     def polled(
         self, stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
     ) -> None:
@@ -60,6 +68,8 @@ class LiveObserver(ShardEvents, ServiceEvents):
 
     def batch_applied(self, report: BatchReport) -> None:
         """A page is durable at a target."""
+        if self.traces is not None:
+            self.traces.applied(report)
         place, metrics = report.place, self._metrics
         labels = (place.target.rule, place.target.label)
         state = self._board.state(place)

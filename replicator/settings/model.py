@@ -30,6 +30,7 @@ from replicator.settings.sections import (
     ParkingSettings,
     Polling,
     Region,
+    Telemetry,
 )
 from replicator.settings.sources import ENV_PREFIX, NESTED, Renaming, SecretsSource, secrets_directory
 from replicator.settings.values import Duration, Group, Name, RegionName, Table
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
         default="lean", description="what sends the hot calls: the AWS client, or a transport of our own"
     )
     log: Log = Log()
+    telemetry: Telemetry | None = Field(default=None, description="traces; none unless a collector is named")
     conflicts: ConflictSettings = ConflictSettings()
     parking: ParkingSettings = ParkingSettings()
     copying: CopyingSettings = CopyingSettings()

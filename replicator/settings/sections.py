@@ -133,6 +133,15 @@ class Log(Frozen):
     format: Literal["auto", "console", "json"] = Field(default="auto", description="auto: console on a terminal")
 
 
+class Telemetry(Frozen):
+    """Traces to a collector of OpenTelemetry; needs the extra `telemetry`."""
+
+    endpoint: str = Field(
+        pattern=r"^https?://[^\s@]+$", description="a collector's base URL, e.g. http://localhost:4318 (OTLP over HTTP)"
+    )
+    sample: float = Field(default=0.01, gt=0, le=1, description="the share of pages and batches that have a span")
+
+
 class ConflictSettings(Frozen):
     """Where conflict entries go: a DynamoDB table in the coordination region, and a file if one is named."""
 
