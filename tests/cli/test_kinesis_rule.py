@@ -5,17 +5,22 @@ Shards are pushed to it; behind a start, a rewind and now and then they are poll
 
 from __future__ import annotations
 
+import base64
 import json
+import time
+import zlib
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from replicator.laboratory.streamlab import StreamLab
+from replicator.laboratory.streamlab.changes import Change
+from replicator.laboratory.streamlab.envelope import envelope
 from tests.cli.daemons import running, wait_until
-from tests.cli.worlds import World
+from tests.cli.worlds import REGIONS, World
 
-pytestmark = pytest.mark.servers
+pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 WEEK = 7 * 86_400.0
 KINESIS = {
@@ -45,6 +50,35 @@ def retention_left(world: World) -> float:
     for shard in rule["shards"]:
         left += [] if shard["over"] else [target["retention_left_seconds"] for target in shard["targets"]]
     return min([each for each in left if each is not None], default=0.0)
+
+
+def park_and_retry(front: World, world: World) -> None:
+    """A change that this program cannot read is parked as it came; one that can reads it again, with its time."""
+    change = Change(
+        "INSERT", b'{"pk":{"S":"z"},"sk":{"N":"1"}}', b'{"pk":{"S":"z"},"sk":{"N":"1"},"b":{"B":"AP8="}}', b"", 0, 0
+    )
+    micros = int(time.time() * 1_000_000)
+    readable = envelope(change, table="orders", region=REGIONS["us"], event_id="e", micros=micros)
+    unread = readable.replace(b'"INSERT"', b'"UPSERT"')
+    sent = {"StreamName": "changes", "PartitionKey": "0" * 32, "Data": base64.b64encode(unread).decode()}
+    front._call("us", "Kinesis_20131202", "PutRecord", sent)
+    wait_until(lambda: len(world.run("parked", "list", "--json").json["parked"]) == 1, "nothing is parked")
+    (row,) = world.run("parked", "list", "--json").json["parked"]
+    assert (row["key"], "unknown event 'UPSERT'" in row["why"]) == (None, True)
+    (tried,) = world.run("parked", "retry", "--all", "--json").json["retried"]
+    assert "unknown event 'UPSERT'" in tried["why"]
+    (body,) = [item for item in world.items("us", "replicator-owed-test") if item["sk"]["S"].startswith("body|")]
+    kept = json.loads(zlib.decompress(base64.b64decode(body["z"]["B"])))
+    assert base64.b64decode(kept["data"]) == unread
+    kept["data"] = base64.b64encode(readable).decode()
+    body["z"] = {"B": base64.b64encode(zlib.compress(json.dumps(kept).encode())).decode()}
+    world.put("us", "replicator-owed-test", **body)
+    (tried,) = world.run("parked", "retry", "--all", "--json").json["retried"]
+    assert tried["settled"] == "retried"
+    (item,) = [item for item in world.items("eu", "orders") if item["pk"]["S"] == "z"]
+    assert (item["b"], item["_rep"]["S"][-40:]) == ({"B": "AP8="}, f"{micros:040}")
+    assert world.run("parked", "list", "--json").json["parked"] == []
+    front.put("us", "orders", pk={"S": "z"}, sk={"N": "1"})
 
 
 def leases(world: World, *options: str) -> list[dict[str, Any]]:
@@ -107,6 +141,8 @@ def test_a_rule_reads_in_kinesis_and_moves_with_a_new_epoch_alone(  # noqa: PLR0
         assert world.run("rewind", "orders", "--to", "1h", "--yes").code == 0
         lab.command("settle")
         wait_until(same, "what was read again changed something")
+        park_and_retry(front, world)
+        wait_until(same, "what was retried stays in the way")
         wait_until(lambda: WEEK - 3600 < retention_left(world) <= WEEK, "the stream's own retention does not show")
         assert daemon.stop() == 0
     assert WEEK - 3600 < retention_left(world) < WEEK, "nor does it when no worker is there"
@@ -127,7 +163,7 @@ def test_a_rule_reads_in_kinesis_and_moves_with_a_new_epoch_alone(  # noqa: PLR0
     with running(world, name="moved") as daemon:
         daemon.await_ready()
         front.put("us", "orders", pk={"S": "c"}, sk={"N": "1"})
-        wait_until(lambda: len(world.items("eu", "orders")) == 5 and same(), "the rule did not move")
+        wait_until(lambda: len(world.items("eu", "orders")) == 6 and same(), "the rule did not move")
         wait_until(settled, "what it left still counts, or the gap is not repaired")
         wait_until(lambda: world.run("gaps", "list", "--json").json["gaps"] == [], "the gap stays")
         (rule,) = world.run("status", "--json").json["rules"]

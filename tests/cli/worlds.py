@@ -121,7 +121,7 @@ class World:
             },
         )
         with urllib.request.urlopen(request, timeout=60) as answer:
-            decoded: dict[str, Any] = json.loads(answer.read())
+            decoded: dict[str, Any] = json.loads(answer.read() or b"{}")
         return decoded
 
     def table(
