@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 2.0
 """A file is looked at so often; it counts when two looks see the same, so that none is read half written."""
 
+_SHOWN_DIGEST = 16
 _LOOKS_WHILE_REFUSED = 30
 """What was refused is judged again with so many looks: the world may have been mended."""
 
@@ -48,6 +49,8 @@ class Outcome:
     result: str
     changes: str
     reasons: tuple[str, ...] = ()
+    file: str = ""
+    """The beginning of the SHA-256 of what the file says now; empty when it cannot be read."""
 
 
 class Reload:
@@ -110,7 +113,8 @@ class Reload:
         """Read the file and take up what it says, if that can be; `dry_run`: only say what would become of it."""
         async with self._turn:
             digest = await asyncio.to_thread(_digest, self._path)
-            outcome = await self._judge(dry_run=dry_run)
+            judged = await self._judge(dry_run=dry_run)
+            outcome = replace(judged, file="" if digest is None else digest.hex()[:_SHOWN_DIGEST])
             if not dry_run:
                 self._seen = digest
                 self._tell(outcome)

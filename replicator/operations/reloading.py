@@ -23,12 +23,16 @@ _OK = 200
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """What became of one worker's look: `unchanged`, `applied`, `applicable`, `refused`, or `silent`."""
+    """What became of one worker's look: `unchanged`, `applied`, `applicable`, `refused`, or `silent`.
+
+    `file`: a digest of what its file says now, which is the same for all workers of the same file.
+    """
 
     worker: str
     result: str
     changes: str
     reasons: Sequence[str]
+    file: str = ""
 
 
 async def reload(group: Group, *, dry_run: bool = False) -> list[Reloaded]:
@@ -58,4 +62,6 @@ async def _ask(session: aiohttp.ClientSession, worker: str, address: str, *, dry
             said = await answer.json() if answer.status == _OK else {}
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
         said = {}
-    return Reloaded(worker, said.get("result", "silent"), said.get("changes", ""), said.get("reasons", ()))
+    return Reloaded(
+        worker, said.get("result", "silent"), said.get("changes", ""), said.get("reasons", ()), said.get("file", "")
+    )

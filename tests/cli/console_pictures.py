@@ -12,16 +12,20 @@ import threading
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from replicator.laboratory.servers import MiniStack, Valkey
 from replicator.laboratory.streamlab import StreamLab
 from tests.cli.daemons import wait_until
 from tests.cli.served import TOKENS, Served, lose_something, served_world
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
 _ACCOUNT = "770000000003"
 _SHAPES = ((1280, "light"), (400, "dark"))
 _PAGES: dict[int, tuple[str, ...]] = {
-    1280: ("overview", "shards", "conflicts", "parked", "gaps", "workers", "audit"),
+    1280: ("overview", "item", "shards", "conflicts", "parked", "gaps", "workers", "audit"),
     400: ("overview", "conflicts"),
 }
 _SPLITS, _SAMPLES = 3, 8
@@ -82,11 +86,7 @@ def _photograph(served: Served, directory: Path) -> None:
                 for name in _PAGES[width]:
                     page.evaluate(f"location.hash = '#/{name}'")
                     page.wait_for_selector("main section")
-                    if name == "shards":
-                        page.get_by_label("finished shards, too").check()
-                        page.wait_for_selector("svg.lineage .finished")
-                    if name in {"conflicts", "parked"}:
-                        page.locator("tbody button").first.click()
+                    _open(page, name)
                     page.wait_for_function("document.querySelector('#said').textContent === ''")
                     picture = directory / f"{name}-{width}-{scheme}.png"
                     page.screenshot(path=picture, full_page=name not in {"shards", "workers"})
@@ -98,6 +98,20 @@ def _photograph(served: Served, directory: Path) -> None:
     finally:
         over.set()
         writer.join()
+
+
+def _open(page: Page, name: str) -> None:
+    """Show what there is to see on a page."""
+    match name:
+        case "shards":
+            page.get_by_label("finished shards, too").check()
+            page.wait_for_selector("svg.lineage .finished")
+        case "item":
+            page.get_by_label("Key").fill('{"pk":"a","sk":2}')
+            page.get_by_role("button", name="Look").click()
+            page.get_by_text("places differ").wait_for()
+        case "conflicts" | "parked":
+            page.locator("tbody button").first.click()
 
 
 if __name__ == "__main__":

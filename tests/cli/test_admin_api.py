@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import socket
+import urllib.parse
 from collections.abc import Iterator
 from typing import Any
 
@@ -73,6 +75,17 @@ def test_values_are_shown_to_a_token_that_asks_for_them_and_that_is_noted(served
     deeds = [(each["who"], each["what"], each["result"]) for each in served.ask("/audit")[1]["deeds"]]
     assert ("screen", "conflict with values", "done") in deeds
     assert ("alice", "parked_row with values", "done") in deeds
+
+
+def test_an_item_is_shown_everywhere_and_why_its_places_differ(served: Served) -> None:
+    path = "/rules/orders/inspect?key=" + urllib.parse.quote('{"pk":"a","sk":2}')
+    assert served.ask(path)[0] == 401
+    status, found = served.ask(path, "screen")
+    assert (status, found["agree"], found["differences"][0]["how"]) == (200, False, "is absent")
+    assert "parked" in {problem["kind"] for problem in found["reasons"]["problems"]}
+    assert PLANTED not in json.dumps(found)
+    assert PLANTED in json.dumps(served.ask(f"{path}&values=show", "screen")[1])
+    assert served.ask(f"{path}&key=x", "screen")[0] == 400
 
 
 def test_without_the_right_token_nothing_changes(served: Served) -> None:
@@ -146,6 +159,8 @@ def test_what_is_done_is_what_the_command_does_and_is_noted(served: Served) -> N
     assert (accepted["changed"], accepted["gap"]["acknowledged_by"]) == (True, "alice")
     looked = served.ask("/reload", "alice", {"dry_run": True})[1]["workers"]
     assert [each["result"] for each in looked] == ["unchanged", "unchanged"]
+    digest = hashlib.sha256(world.path.read_bytes()).hexdigest()
+    assert {digest[:16]} == {each["file"] for each in served.ask("/configuration")[1]["workers"]}
 
     listed = world.run("audit", "--json", "--limit", "50").json["deeds"]
     deeds = {each["what"]: each for each in reversed(listed)}
@@ -167,14 +182,14 @@ def test_while_the_coordination_table_is_silent_nothing_is_claimed_and_nothing_c
     served.proxy.denied = frozenset({"Query", "GetItem", "UpdateItem", "PutItem", "DeleteItem", "Scan"})
     try:
         wait_until(lambda: served.ask("/verdict")[1]["verdict"]["state"] == "unknown", "it is known in spite of that")
-        status = served.ask("/status")[1]
-        assert status["coordination_error"]
+        wait_until(lambda: served.ask("/status")[1]["coordination_error"], "an answer of before is shared for good")
         assert served.ask("/leases?fast=true")[0] == 503
         answered, problem = served.ask("/rules/orders/pause", "alice", {})
         assert (answered, problem["exit_code"]) == (503, 69), problem
     finally:
         served.proxy.denied = frozenset()
     wait_until(lambda: served.ask("/rules")[1].get("trouble", "") is None, "it does not come back")
+    wait_until(lambda: not served.ask("/status")[1]["coordination_error"], "an answer of before is shared for good")
     assert not served.ask("/status")[1]["rules"][0]["paused"]
 
 

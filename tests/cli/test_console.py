@@ -25,7 +25,7 @@ pytestmark = [
 ]
 
 HOSTILE = '"><img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'`'
-PAGES = ("overview", "shards", "conflicts", "parked", "gaps", "workers", "audit")
+PAGES = ("overview", "item", "shards", "conflicts", "parked", "gaps", "workers", "audit")
 
 
 @pytest.fixture(scope="module")
@@ -150,6 +150,19 @@ def test_values_are_revealed_one_by_one_and_a_loser_is_promoted(page: Page, serv
     dialog.get_by_role("button", name="Promote", exact=True).click()
     page.get_by_text("Promote: done.").wait_for()
     assert {"S": f"{PLANTED} foreign"} in [item["text"] for item in served.world.items("us", "orders")]
+
+
+def test_an_item_is_found_and_why_its_places_differ(page: Page) -> None:
+    visit(page, "item")
+    page.get_by_label("Key").fill(json.dumps({"pk": HOSTILE, "sk": 2}))
+    page.get_by_role("button", name="Look").click()
+    give(page, TOKENS["screen"])
+    page.get_by_text("places differ").wait_for()
+    assert "orders in eu: is absent" in page.inner_text("main")
+    assert PLANTED not in page.content()
+    page.get_by_role("button", name="Reveal values").click()
+    page.get_by_text(PLANTED).first.wait_for()
+    assert page.evaluate("window.hacked") is None
 
 
 def test_it_can_be_used_by_keyboard_alone(page: Page) -> None:

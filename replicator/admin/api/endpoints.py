@@ -41,6 +41,11 @@ class Field:
     default: Any = None
 
     @property
+    def is_argument(self) -> bool:
+        """Whether the command takes it by its place."""
+        return self.place == "path" or (self.place == "query" and self.required)
+
+    @property
     def schema(self) -> dict[str, Any]:
         """As OpenAPI describes it."""
         bounds: dict[str, Any] = {
@@ -137,7 +142,7 @@ class Endpoint:
             value = given.get(each.name)
             if value is None or value is False or value == each.default:
                 continue
-            if each.place == "path":
+            if each.is_argument:
                 words.append(quote(str(value)))
             elif each.option:
                 words.append(each.option if value is True else f"{each.option} {quote(str(value))}")

@@ -16,11 +16,14 @@ from replicator.operations.conflict_entries import ConflictEntries, find, wanted
 from replicator.operations.documents import document
 from replicator.operations.group import known_rule
 from replicator.operations.group_status import GroupStatus, WorkerStatus
+from replicator.operations.inspect import inspect
+from replicator.operations.inspect_reasons import Difference, differences, reasons
 from replicator.operations.leases import LeaseFilter, Leases, ListedShard, list_leases
 from replicator.operations.plans import Planned, plan
 from replicator.operations.reloading import Reloaded, reload
 from replicator.operations.rules import list_rules
 from replicator.operations.status import status
+from replicator.operations.table_argument import rule_on_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -129,6 +132,24 @@ async def _session(asked: Asked) -> Any:
     return {"token": asked.caller.name, "access": asked.caller.access, "now": datetime.now(UTC)}
 
 
+async def _inspect(asked: Asked) -> Any:
+    """One item everywhere; what stands in the conflict log beside it is masked like any entry."""
+    group, given = asked.group, asked.given
+    found = await inspect(
+        group.settings, await rule_on_table(group.settings, given["rule"], given["table"]), given["key"]
+    )
+    why = None if found.agree is not False else document(await reasons(group, found, given["key"]))
+    if why is not None:
+        why["logged"] = [shown_entry(entry, values=asked.values) for entry in why["logged"]]
+    return {
+        **found.document(values=asked.values),
+        "troubles": found.troubles,
+        "differences": list(differences(found.places)),
+        "reasons": why,
+        "masked": not asked.values,
+    }
+
+
 # -- what is kept ------------------------------------------------------------------------------------------------------
 
 
@@ -235,6 +256,14 @@ READS = (
              (_RULE, _ALL, _limit(_SHOWN_ROWS)), command="parked list"),
     Endpoint("parked_row", "GET", "/parked/{id}", "One parked key, and what is kept of its change",
              dict[str, Any], _parked_row, (id_of("row"), VALUES), command="parked show"),
+    Endpoint("inspect", "GET", "/rules/{rule}/inspect", "One item everywhere: whether its places agree, and why not",
+             {"rule": str, "mode": str, "key": dict[str, Any], "agree": bool | None, "places": list[dict[str, Any]],
+              "troubles": list[str], "differences": list[Difference], "reasons": dict[str, Any] | None, "masked": bool},
+             _inspect,
+             (Field("rule", "name of the rule", place="path", required=True, most=128),
+              Field("key", "JSON, or the value of a simple key", place="query", required=True),
+              Field("table", "which one, when the rule chooses several", option="--table"), VALUES), command="inspect",
+             token=True),
     Endpoint("caches", "GET", "/caches", "How caches stand, and what they are owed",
              {"group": str, "caches": list[CacheStatus]}, _caches, command="caches", once=True),
     Endpoint("plan", "GET", "/plan", "What the configuration needs before every target holds what it should",

@@ -3,13 +3,14 @@
 import { ask, learn, session } from "./api.js";
 import { askToken, isAsking } from "./deeds.js";
 import { h, say, show } from "./dom.js";
+import { item } from "./item.js";
 import { conflicts, parked } from "./kept.js";
 import { missed, overview, remember } from "./overview.js";
 import { clock, span } from "./text.js";
 import { audit, gaps, shards, workers } from "./work.js";
 
 const LOOK_SECONDS = 5, OLD_SECONDS = 15, TICK = 1000;
-const PAGES = { overview, shards, conflicts, parked, gaps, workers, audit };
+const PAGES = { overview, item, shards, conflicts, parked, gaps, workers, audit };
 const $ = (id) => document.getElementById(id);
 
 let status = null, statusAt = null, trouble = null;
