@@ -71,6 +71,16 @@ class MeshMember(Member):
 
     stream: StreamSettings | None = Field(default=None, description="default: the rule's, else the table's own")
 
+    @model_validator(mode="before")
+    @classmethod
+    def _has_no_transform(cls, value: Any) -> Any:
+        if isinstance(value, dict) and "transform" in value:
+            raise ValueError(
+                "has a transform, but in a mesh every region is the source of the others, so what it changes would come"
+                " back; only replicas of mode ordered have one"
+            )
+        return value
+
 
 def _replica(value: object) -> object:
     return {"region": value} if isinstance(value, str) else value
