@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, assert_never
 
 from replicator.adapters.sinks.aws import AwsSink
 from replicator.adapters.sinks.aws_services import SERVICES
 from replicator.adapters.sinks.opening import shown, sinks_of
+from replicator.adapters.sinks.oversize import BucketOfData
 from replicator.adapters.sinks.redis_stream import RedisStreamSink
 from replicator.adapters.sinks.webhook import WebhookSink
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
@@ -45,21 +46,32 @@ def _from_kinesis(settings: Settings) -> Iterator[Fact]:
 
 
 async def _facts(sink: Sink, to: str, subject: str) -> list[Fact]:
+    assert isinstance(sink, AwsSink | RedisStreamSink | WebhookSink), "those are all that are opened"
+    facts = [] if sink.objects is None else [await _bucket(sink.objects, subject)]
     try:
         match sink:
             case AwsSink():
-                return list(_judged(await sink.look(), to, subject))
+                return [*_judged(await sink.look(), to, subject, stores=bool(facts)), *facts]
             case RedisStreamSink():
-                return [_key(await sink.held(), subject)]
+                return [_key(await sink.held(), subject), *facts]
             case WebhookSink():
                 await sink.reached()
-                return [ok(subject, "answers", "No event was sent to it.")]
+                return [ok(subject, "answers", "No event was sent to it."), *facts]
+            case _:
+                assert_never(sink)
     except ReplicatorError as error:
-        return [failed(subject, "answers", error)]
-    raise AssertionError(sink)
+        return [failed(subject, "answers", error), *facts]
 
 
-def _judged(found: Look, to: str, subject: str) -> Iterator[Fact]:
+async def _bucket(objects: BucketOfData, subject: str) -> Fact:
+    try:
+        await objects.look()
+    except ReplicatorError as error:
+        return failed(subject, "oversize", error)
+    return ok(subject, "oversize", f"Data that is too long goes to {objects.shown}; nothing was written there.")
+
+
+def _judged(found: Look, to: str, subject: str, *, stores: bool) -> Iterator[Fact]:
     if found.trouble:
         yield wrong(subject, "exists", f"The {subject} {found.trouble}.", "Wait until it is ACTIVE.")
         return
@@ -73,7 +85,7 @@ def _judged(found: Look, to: str, subject: str) -> Iterator[Fact]:
     if found.longest is not None and found.longest < longest:
         yield warning(
             subject, "size", f"The {subject} takes {found.longest:,} bytes at most; longer events are parked.",
-            "Raise its MaximumMessageSize, or let it show fewer attributes.",
+            f"Raise its MaximumMessageSize, or {'set oversize.above' if stores else 'let it show fewer attributes'}.",
         )  # fmt: skip
 
 

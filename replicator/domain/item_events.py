@@ -64,6 +64,12 @@ class ItemEvent(msgspec.Struct, frozen=True):
     time: float
     partition_key: str
     data: msgspec.Raw
+    dataref: str = ""
+    """Where its data is, when it is too long to be sent with it; then it has none itself."""
+
+    def stored_at(self, place: str) -> ItemEvent:
+        """The same event with a reference in place of its data."""
+        return msgspec.structs.replace(self, dataref=place, data=msgspec.Raw(b"null"))
 
     @property
     def digest(self) -> str:
@@ -79,7 +85,16 @@ class ItemEvent(msgspec.Struct, frozen=True):
     def cloud_event(self) -> bytes:
         """The event as structured JSON. What XML cannot hold, and some services refuse, is escaped."""
         text = _ENCODE(
-            _CloudEvent(self.id, self.source, self.type, self.subject, self.partition_key, self.data, time=self._time)
+            _CloudEvent(
+                self.id,
+                self.source,
+                self.type,
+                self.subject,
+                self.partition_key,
+                msgspec.UNSET if self.dataref else self.data,
+                dataref=self.dataref or msgspec.UNSET,
+                time=self._time,
+            )
         )
         for character, escaped in _NOT_IN_XML:
             text = text.replace(character, escaped)
@@ -100,10 +115,11 @@ class _CloudEvent(msgspec.Struct):
     type: str
     subject: str
     partitionkey: str
-    data: msgspec.Raw
+    data: msgspec.Raw | msgspec.UnsetType
     specversion: str = "1.0"
     datacontenttype: str = "application/json"
     time: str | msgspec.UnsetType = msgspec.UNSET
+    dataref: str | msgspec.UnsetType = msgspec.UNSET
 
 
 CONTENT_TYPE = "application/cloudevents+json; charset=utf-8"

@@ -72,6 +72,9 @@ class Resource(enum.StrEnum):
     BUS = "bus"
     EVENT_STREAM = "event stream"
     DELIVERY = "delivery stream"
+    OVERSIZE = "oversize"
+    """Objects with the data of events that are too long, and the bucket that takes them."""
+    OVERSIZE_BUCKET = "oversize bucket"
     LOGS = "logs"
     """The log group of a function."""
     CONFIG_OBJECT = "config object"
@@ -195,6 +198,8 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
     Resource.CONFLICT_INDEXES: {Role.OPERATOR: _dynamodb("Query")},
     Resource.EXPORT: dict.fromkeys((Role.WORKER, Role.OPERATOR), ("s3:GetObject",)),
     Resource.EXPORT_BUCKET: dict.fromkeys((Role.WORKER, Role.OPERATOR), ("s3:ListBucket",)),
+    Resource.OVERSIZE: dict.fromkeys((Role.WORKER, Role.OPERATOR, Role.FUNCTION), ("s3:PutObject",)),
+    Resource.OVERSIZE_BUCKET: {Role.WORKER: ("s3:ListBucket",)},
     Resource.QUEUE: _sink("sqs:SendMessage sqs:GetQueueUrl", "sqs:GetQueueAttributes"),
     Resource.TOPIC: _sink("sns:Publish", "sns:GetTopicAttributes"),
     Resource.BUS: _sink("events:PutEvents", "events:DescribeEventBus"),

@@ -200,6 +200,10 @@ def _of_rule(rule: RuleSettings, region_id: str, arn: str, group: str) -> Iterat
 def _of_sinks(rule: RuleSettings, region_id: str, arn: str) -> Iterator[Use]:
     """Where a rule's events go in a region; a queue by its URL may be another account's."""
     for sink in rule.events:
+        if sink.oversize is not None and rule.region_of_bucket(sink) == region_id:
+            bucket = f"arn:{arn.split(':')[1]}:s3:::{sink.oversize.s3.bucket}"
+            yield Use(Resource.OVERSIZE, f"{bucket}/{sink.oversize.s3.folder}*")
+            yield Use(Resource.OVERSIZE_BUCKET, bucket)
         if not isinstance(sink, AwsSink) or region_id not in rule.regions_of(sink):
             continue
         match sink:

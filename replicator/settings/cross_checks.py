@@ -86,9 +86,10 @@ def _region_problems(settings: Configured) -> list[str]:
     used += [(f"caches.{name}.region", cache.region) for name, cache in settings.caches.items()]
     for index, rule in enumerate(settings.rules):
         used += [(f"rules[{index}].{path}", region) for path, region in _members(rule)]
-        used += [
-            (f"rules[{index}].events[{n}].region", sink.region) for n, sink in enumerate(rule.events) if sink.region
-        ]
+        for n, sink in enumerate(rule.events):
+            bucket = None if sink.oversize is None else sink.oversize.s3.region
+            asked = {"region": sink.region, "oversize.s3.region": bucket}
+            used += [(f"rules[{index}].events[{n}].{key}", region) for key, region in asked.items() if region]
     known = ", ".join(settings.regions)
     return [
         f"{path}: region {name!r} is not one of regions ({known})"

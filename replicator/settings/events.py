@@ -10,7 +10,15 @@ from ipaddress import ip_address
 from typing import Annotated, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, SecretStr, StringConstraints, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    SecretStr,
+    StringConstraints,
+    field_validator,
+    model_validator,
+)
 
 from replicator.settings.filters import FilterSettings
 from replicator.settings.transforms import TransformSettings
@@ -20,6 +28,43 @@ _ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", ma
 
 
 _KEY_MARK = "whsec_"
+_S3 = "s3://"
+
+
+class Bucket(Frozen):
+    """A place in S3."""
+
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9!_.*'()/=-]*$", max_length=512)] = Field(
+        default="", description="what the keys of objects begin with"
+    )
+    region: RegionName | None = Field(
+        default=None, description="id of the region where it is; default: the sink's, else the first that is read"
+    )
+
+    @property
+    def folder(self) -> str:
+        """What keys begin with, up to the last slash."""
+        return f"{self.prefix.rstrip('/')}/" if self.prefix.rstrip("/") else ""
+
+
+def _bucket(value: object) -> object:
+    """`s3://bucket/prefix` is short for both."""
+    if isinstance(value, str) and value.startswith(_S3):
+        bucket, _, prefix = value.removeprefix(_S3).partition("/")
+        return {"bucket": bucket, "prefix": prefix}
+    return value
+
+
+class OversizeSettings(Frozen):
+    """Where an event goes that is longer than its sink takes; the sink gets where it is."""
+
+    s3: Annotated[Bucket, BeforeValidator(_bucket, json_schema_input_type=str | Bucket)] = Field(
+        description="a bucket and a prefix, or s3://bucket/prefix"
+    )
+    above: int | None = Field(
+        default=None, ge=1024, description="bytes of an event from which on it goes there; default: what the sink takes"
+    )
 
 
 class _Sink(Frozen):
@@ -38,6 +83,9 @@ class _Sink(Frozen):
         default=None, description="how items are shown, when that is not as they are"
     )
     filter: FilterSettings = Field(default=FilterSettings(), description="beside that of the rule: both must hold")
+    oversize: OversizeSettings | None = Field(
+        default=None, description="what becomes of an event that is longer than the sink takes; default: it is parked"
+    )
 
     @property
     @abstractmethod

@@ -129,11 +129,18 @@ class _Rule(Frozen):
     @property
     def regions_of_sinks(self) -> set[str]:
         """Ids of the regions whose services its events go to."""
-        return {region for sink in self.events if isinstance(sink, AwsSink) for region in self.regions_of(sink)}
+        buckets = {region for sink in self.events if (region := self.region_of_bucket(sink)) is not None}
+        return buckets.union(*(self.regions_of(sink) for sink in self.events if isinstance(sink, AwsSink)))
 
     def regions_of(self, sink: EventSink) -> list[str]:
         """Ids of the regions where a sink is: where it says, else in every region whose changes go to it."""
         return [sink.region] if sink.region else self.regions_read
+
+    def region_of_bucket(self, sink: EventSink) -> str | None:
+        """Id of the region whose bucket takes what is too long for a sink; None where that is parked."""
+        if sink.oversize is None:
+            return None
+        return sink.oversize.s3.region or sink.region or self.regions_read[0]
 
     @property
     def caches_used(self) -> set[str]:

@@ -30,7 +30,7 @@ class Endpoints(Frozen):
     streams: Endpoint | None = None
     kinesis: Endpoint | None = None
     sts: Endpoint | None = None
-    s3: Endpoint | None = Field(default=None, description="where exports lie")
+    s3: Endpoint | None = Field(default=None, description="where exports lie, and data of events that are too long")
     sqs: Endpoint | None = None
     sns: Endpoint | None = None
     events: Endpoint | None = Field(default=None, description="EventBridge")

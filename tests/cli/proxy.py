@@ -35,6 +35,14 @@ class _Handler(BaseHTTPRequestHandler):
         """As S3 is asked for an object, or for a list of them."""
         self._pass(None, "ListBucket" if "list-type=" in self.path else "GetObject")
 
+    def do_HEAD(self) -> None:
+        """As S3 is asked whether there is a bucket, which is granted like a list of it."""
+        self._pass(None, "ListBucket")
+
+    def do_PUT(self) -> None:
+        """As S3 is given an object."""
+        self._pass(self.rfile.read(int(self.headers.get("Content-Length", 0))), "PutObject")
+
     def _pass(self, body: bytes | None, operation: str) -> None:
         if self.server.before is not None:
             self.server.before(operation)
@@ -42,7 +50,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(*((self.server.status, self.server.page) if self.server.page else _refusal(operation)))
             return
         headers = {name: value for name, value in self.headers.items() if name.title() in _KEPT}
-        request = urllib.request.Request(self.server.upstream + self.path, data=body, headers=headers)
+        request = urllib.request.Request(
+            self.server.upstream + self.path, data=body, headers=headers, method=self.command
+        )
         try:
             with urllib.request.urlopen(request, timeout=60) as answer:
                 status, answered = answer.status, answer.read()
@@ -58,7 +68,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", "application/x-amz-json-1.0")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the name that the server uses
         """Say nothing."""
@@ -67,7 +78,7 @@ class _Handler(BaseHTTPRequestHandler):
 def _refusal(operation: str) -> tuple[int, bytes]:
     """Status and body of a refusal, as DynamoDB and STS write it."""
     message = f"User: arn:aws:iam::000000000000:user/test is not authorized to perform: {operation}"
-    if operation in {"GetCallerIdentity", "GetObject", "ListBucket"}:
+    if operation in {"GetCallerIdentity", "GetObject", "PutObject", "ListBucket"}:
         error = f"<Error><Type>Sender</Type><Code>AccessDenied</Code><Message>{message}</Message></Error>"
         return 403, f"<ErrorResponse>{error}<RequestId>0</RequestId></ErrorResponse>".encode()
     text = {"__type": "com.amazon.coral.service#AccessDeniedException", "Message": message}

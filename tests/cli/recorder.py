@@ -40,10 +40,10 @@ class Recorder:
 
     def take(self, headers: Mapping[str, str], sent: bytes, answered: bytes) -> None:
         operation = headers.get("X-Amz-Target", "").rpartition(".")[2] or _queried(sent)
-        if operation in _WITHOUT_PERMISSION and sent:
-            return
         scope = re.search(r"Credential=[^/]+/\d+/([a-z0-9-]+)/([a-z0-9]+)/", headers.get("Authorization", ""))
         assert scope is not None, operation
+        if operation in _WITHOUT_PERMISSION and sent and scope[2] != "s3":
+            return
         if scope[2] in _OTHERS:
             self.asked.add(Asked(scope[1], *_OTHERS[scope[2]](headers[PATH], sent)))
             return
@@ -79,13 +79,15 @@ def _of_sink(region: str, service: str, operation: str, sent: bytes) -> Asked:
     return Asked(region, f"{service}:{_SINGLE.get(operation, operation)}", f"{_SINKS[service]}{ending or '*'}")
 
 
-def _of_objects(path: str, _: bytes) -> tuple[str, str]:
+def _of_objects(path: str, sent: bytes) -> tuple[str, str]:
     """S3 is asked by paths; one version of an object is another permission."""
     parts = urlsplit(path)
     query = parse_qs(parts.query)
     name = unquote(parts.path).strip("/")
-    if "list-type" in query:
+    if "list-type" in query or "/" not in name:
         return "s3:ListBucket", name
+    if sent:
+        return "s3:PutObject", name
     return f"s3:GetObject{'Version' if 'versionId' in query else ''}", name
 
 

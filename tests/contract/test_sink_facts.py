@@ -93,6 +93,16 @@ async def test_a_queue_that_takes_less_than_its_service_warns(dynamodb_url: str,
     assert "4,096 bytes" in found[1].found
 
 
+async def test_the_bucket_of_what_is_too_long_is_looked_at(dynamodb_url: str, redis_url: str) -> None:
+    bucket, stream = fresh("data"), {"to": "redis_stream", "cache": "main", "stream": fresh("s")}
+    entry = stream | {"oversize": {"s3": {"bucket": bucket, "prefix": "long"}}}
+    missing = (await facts(dynamodb_url, redis_url, entry))[1]
+    assert (missing.name, missing.status, bucket in missing.found) == ("oversize", Status.FAILED, True)
+    async with open_places(settings_of(dynamodb_url, redis_url, HOOK)) as places, places["us"].s3() as s3:
+        await s3.create_bucket(Bucket=bucket)
+    assert [fact.status for fact in await facts(dynamodb_url, redis_url, entry)] == [Status.OK, Status.OK]
+
+
 async def test_a_key_that_holds_something_else_is_no_stream(dynamodb_url: str, redis_url: str) -> None:
     name, client = fresh("taken"), redis_asyncio.Redis.from_url(redis_url)
     await client.set(name, "text")

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from replicator.adapters.aws.clients import Place
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.sinks.opening import open_sinks
@@ -77,17 +78,24 @@ async def server() -> AsyncIterator[Receiver]:
 
 
 @pytest.fixture(params=[*AWS, "redis_stream", "webhook"])
-async def bench(
+async def made(
     request: pytest.FixtureRequest, dynamodb_url: str, redis_url: str, server: Receiver
-) -> AsyncIterator[tuple[Consumer, Sink, str]]:
-    """A consumer, its sink, and what kind it is of."""
-    async with AsyncExitStack() as stack:
-        places = await stack.enter_async_context(open_places(settings_of(dynamodb_url, redis_url, HOOK)))
+) -> AsyncIterator[tuple[Consumer, dict[str, Any], Place]]:
+    """A consumer, the entry of its sink, and clients of the region."""
+    async with open_places(settings_of(dynamodb_url, redis_url, HOOK)) as places:
         consumers: dict[str, Consumer] = aws_consumers(lambda service: places["us"].service(service, 4))
         consumers |= {"redis_stream": StreamConsumer(redis_url, "main"), "webhook": WebhookConsumer(server)}
         consumer = consumers[request.param]
-        entry = await consumer.create(fresh("sink"))
-        (sink,) = await stack.enter_async_context(opened(settings_of(dynamodb_url, redis_url, entry)))
+        yield consumer, await consumer.create(fresh("sink")), places["us"]
+
+
+@pytest.fixture
+async def bench(
+    made: tuple[Consumer, dict[str, Any], Place], dynamodb_url: str, redis_url: str
+) -> AsyncIterator[tuple[Consumer, Sink, str]]:
+    """A consumer, its sink, and what kind it is of."""
+    consumer, entry, _ = made
+    async with opened(settings_of(dynamodb_url, redis_url, entry)) as (sink,):
         yield consumer, sink, entry["to"]
 
 
@@ -111,6 +119,31 @@ async def test_events_arrive_as_cloud_events_and_one_that_is_too_long_is_refused
     assert moment is not None
     assert (moment.timestamp(), one.get_extension("partitionkey")) == (1_700_000_000.0, "a")
     assert one.get_data() == msgspec.json.decode(DATA)
+
+
+async def test_the_data_of_an_event_that_is_too_long_is_in_the_bucket_before_the_event_is_sent(
+    made: tuple[Consumer, dict[str, Any], Place], dynamodb_url: str, redis_url: str
+) -> None:
+    consumer, entry, place = made
+    bucket = fresh("data")
+    too_long = event("b", data=f'{{"new":"{"x" * LONGEST.get(entry["to"], 256 << 10)}"}}')
+    settings = settings_of(dynamodb_url, redis_url, entry | {"oversize": {"s3": f"s3://{bucket}/long/of"}})
+    async with opened(settings) as (sink,), place.s3() as s3:
+        answers = await sink.send([event("a"), too_long])
+        assert [type(each) for each in answers] == [type(None), SinkMissing]  # there is no bucket
+        await s3.create_bucket(Bucket=bucket)
+        assert list(await sink.send([too_long, event("c")])) == [None, None]
+        assert list(await sink.send([too_long])) == [None]
+        (stored,) = (await s3.list_objects_v2(Bucket=bucket))["Contents"]
+        answer = await s3.get_object(Bucket=bucket, Key=stored["Key"])
+        data = await answer["Body"].read()
+    found = {each.get_id(): each for each in await consumer.events()}
+    reference = found[too_long.id]
+    assert reference.get_extension("dataref") == f"s3://{bucket}/{stored['Key']}"
+    assert stored["Key"] == f"long/of/{too_long.digest}.json"
+    assert (data, reference.get_data()) == (bytes(too_long.data), None)
+    assert (reference.get_subject(), reference.get_type()) == (too_long.subject, too_long.type)
+    assert found[event("c").id].get_data() == msgspec.json.decode(DATA)
 
 
 @pytest.mark.parametrize(

@@ -83,6 +83,9 @@ def test_sinks_are_targets_named_by_kind_and_place_in_their_region() -> None:
         ),
         ([{**HOOK, "transform": {"mask": {"attributes": ["a"], "hmac": "hook"}}}], "at least"),
         ([{"to": "pigeon"}], "does not match any of the expected tags"),
+        ([{**HOOK, "oversize": {"s3": "bucket/prefix"}}], "s3"),
+        ([{**HOOK, "oversize": {"s3": "s3://Bucket"}}], "bucket"),
+        ([{**HOOK, "oversize": {"s3": {"bucket": "data", "region": "ap"}}}], "region 'ap' is not one of regions"),
     ],
 )
 def test_what_cannot_be_is_refused_and_no_secret_is_told(events: list[dict[str, Any]], sentence: str) -> None:
@@ -115,6 +118,14 @@ def test_a_sink_of_a_mesh_is_in_every_region_unless_it_says_where_and_an_address
         for home, hook in (("us", "webhook:hooks.example.com"), ("eu", "webhook:hooks.example.com"))
     ]
     assert placed.rules[0].regions_of_sinks == {"us", "eu"}
+
+
+def test_a_bucket_is_in_one_region_and_is_written_by_its_identity() -> None:
+    (rule,) = mesh({**HOOK, "oversize": {"s3": "s3://data/long/"}}).rules
+    (elsewhere,) = mesh({**HOOK, "oversize": {"s3": {"bucket": "data", "region": "eu"}}}).rules
+    assert (rule.regions_of_sinks, elsewhere.regions_of_sinks) == ({"us"}, {"eu"})
+    folders = [sink.oversize.s3.folder for each in (rule, elsewhere) for sink in each.events if sink.oversize]
+    assert folders == ["long/", ""]
 
 
 def test_events_of_mode_versioned_are_refused() -> None:

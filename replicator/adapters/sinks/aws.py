@@ -15,6 +15,7 @@ from replicator.adapters.aws.errors import CLIENT_ERRORS, translate
 from replicator.adapters.sinks.aws_looks import LOOKS, Look
 from replicator.adapters.sinks.aws_services import Failure, Service
 from replicator.adapters.sinks.encoding import Batch, Encoded
+from replicator.adapters.sinks.oversize import BucketOfData
 from replicator.domain.errors import (
     AccessRefused,
     PoisonRecord,
@@ -79,8 +80,17 @@ _BY_CODE: Mapping[str, type[ReplicatorError]] = {
 class AwsSink:
     """One place of one service. `name`: as the configuration has it."""
 
-    def __init__(self, service: Service, client: Any, name: str, shape: EventShape, where: str) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - a composition root fills it once
+        self,
+        service: Service,
+        client: Any,
+        name: str,
+        shape: EventShape,
+        where: str,
+        objects: BucketOfData | None = None,
+    ) -> None:
         self.shape = shape
+        self.objects = objects
         self.most = service.most
         self.at_once = service.at_once
         self._service = service
@@ -92,7 +102,8 @@ class AwsSink:
 
     async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
         """Send events of different keys; what became of each."""
-        batch = Batch(events, self._service.event_bytes, self._where, ending=self._service.ending)
+        service = self._service
+        batch = await Batch.of(events, service.event_bytes, self._where, ending=service.ending, objects=self.objects)
         for part in batch.calls(self._service.call_bytes):
             await self._send(part, batch)
         return batch.answers

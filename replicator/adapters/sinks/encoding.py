@@ -1,12 +1,15 @@
 """Events as bytes, in calls that a service takes: by number and by size.
 
-An event that is longer than its service takes is refused by itself, before anything is sent.
+An event that is longer than its service takes is refused by itself, before anything is sent; or its data is stored
+first, and a reference to it is sent. Invariant: what an event refers to is durable before the event is sent.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from replicator.domain.errors import PoisonRecord, ReplicatorError
 from replicator.domain.item_events import ItemEvent
@@ -21,22 +24,64 @@ class Encoded:
     body: bytes
 
 
+class Objects(Protocol):
+    """Where the data of events goes that are too long. `above`: bytes of an event at most; None: what is taken."""
+
+    @property
+    def above(self) -> int | None:
+        """See above."""
+
+    async def store(self, event: ItemEvent) -> ItemEvent:
+        """Return the event with a reference to its data, which is durable there."""
+
+
 class Batch:
     """What became of each event of a batch: nothing is durable that did not answer."""
 
-    def __init__(self, events: Sequence[ItemEvent], longest: int, what: str, *, ending: bytes = b"") -> None:
-        """`longest`: bytes of one event that the service takes; `ending`: what follows each."""
+    def __init__(self, events: Sequence[ItemEvent]) -> None:
+        """Nothing is encoded yet."""
         self.answers: list[ReplicatorError | None] = [None] * len(events)
         self.encoded: list[Encoded] = []
-        for place, event in enumerate(events):
-            body = event.cloud_event + ending
-            if len(body) <= longest:
-                self.encoded.append(Encoded(place, event, body))
+
+    @classmethod
+    async def of(
+        cls,
+        events: Sequence[ItemEvent],
+        longest: int,
+        what: str,
+        *,
+        ending: bytes = b"",
+        objects: Objects | None = None,
+    ) -> Batch:
+        """Encode events. `longest`: bytes of one event that the service takes; `ending`: what follows each.
+
+        The data of what is too long goes to `objects` first; without them it is refused.
+        """
+        batch = cls(events)
+        most = longest if objects is None or objects.above is None else min(longest, objects.above)
+        encoded = {place: _encoded(place, event, ending) for place, event in enumerate(events)}
+        long = [each for each in encoded.values() if len(each.body) > most]
+        if objects is not None:
+            await asyncio.gather(*(batch._stored(each, ending, objects, encoded) for each in long))
+        for each in encoded.values():
+            if len(each.body) <= longest:
+                batch.encoded.append(each)
             else:
-                self.answers[place] = PoisonRecord(
-                    f"The event has {len(body):,} bytes, and {what} takes {longest:,} at most.",
-                    advice="Let its events show fewer attributes (`transform`); this one is to be dropped.",
+                batch.answers[each.place] = PoisonRecord(
+                    f"The event has {len(each.body):,} bytes, and {what} takes {longest:,} at most.",
+                    advice="Let its events show fewer attributes (`transform`) or set `oversize`; this one is to be"
+                    " dropped, or sent again from its kept form once that is done.",
                 )
+        return batch
+
+    async def _stored(self, each: Encoded, ending: bytes, objects: Objects, encoded: dict[int, Encoded]) -> None:
+        try:
+            event = each.event if each.event.dataref else await objects.store(each.event)
+        except ReplicatorError as error:
+            self.answers[each.place] = error
+            del encoded[each.place]
+        else:
+            encoded[each.place] = _encoded(each.place, event, ending)
 
     def calls(self, most_bytes: int) -> Iterator[Sequence[Encoded]]:
         """The events in parts of at most so many bytes, in their order."""
@@ -55,3 +100,7 @@ class Batch:
         """A call for some events failed as a whole; each gets an error of its own."""
         for each in part:
             self.answers[each.place] = type(error)(error.message, advice=error.advice)
+
+
+def _encoded(place: int, event: ItemEvent, ending: bytes) -> Encoded:
+    return Encoded(place, event, event.cloud_event + ending)

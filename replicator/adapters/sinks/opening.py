@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.sinks.aws import AwsSink as ServiceSink
 from replicator.adapters.sinks.aws_services import SERVICES
+from replicator.adapters.sinks.oversize import BucketOfData
 from replicator.settings import AwsSink, RedisStreamSink, WebhookSink
 from replicator.settings.compiled_rules import event_shape, region_of_sink
 from replicator.settings.events import signing_key
@@ -49,23 +50,31 @@ async def open_sinks(
         wanted = sinks_of(settings)
         uses = [(sink.to, region) for (_, region, _), sink in wanted.items() if isinstance(sink, AwsSink)]
         webhooks: dict[tuple[str, str], Sink] = {}  # an address is in no region: it is one for all of a mesh
+        buckets = {rule.name: rule.region_of_bucket for rule in settings.rules}
+        opened_s3: dict[str, Any] = {}
         for name, sink in wanted.items():
             rule, region, own = name
             shape, where = event_shape(settings, sink), shown(sink, region)
+            objects = None
+            if sink.oversize is not None and (there := buckets[rule](sink)) is not None:
+                if there not in opened_s3:
+                    opened_s3[there] = await stack.enter_async_context(places[there].s3())
+                bucket = sink.oversize.s3
+                objects = BucketOfData(opened_s3[there], bucket.bucket, bucket.folder, sink.oversize.above)
             if isinstance(sink, AwsSink):
                 service = SERVICES[sink.to]
                 if (sink.to, region) not in clients:
                     most = service.at_once * uses.count((sink.to, region))
                     opened = places[region].service(service.client, most)
                     clients[sink.to, region] = await stack.enter_async_context(opened)
-                sinks[name] = ServiceSink(service, clients[sink.to, region], address(sink), shape, where)
+                sinks[name] = ServiceSink(service, clients[sink.to, region], address(sink), shape, where, objects)
             elif isinstance(sink, RedisStreamSink):
                 from replicator.adapters.sinks.redis_stream import RedisStreamSink as StreamSink
 
-                sinks[name] = StreamSink(caches[sink.cache], sink.stream, sink.max_length, shape, where)
+                sinks[name] = StreamSink(caches[sink.cache], sink.stream, sink.max_length, shape, where, objects)
             else:
                 if (rule, own) not in webhooks:
-                    webhooks[rule, own] = await _webhook(settings, sink, where, stack, clock)
+                    webhooks[rule, own] = await _webhook(settings, sink, where, objects, stack, clock)
                 sinks[name] = webhooks[rule, own]
         yield sinks
 
@@ -79,7 +88,14 @@ def address(sink: EventSink) -> str:
     raise AssertionError(sink.to)
 
 
-async def _webhook(settings: Settings, sink: WebhookSink, where: str, stack: AsyncExitStack, clock: Clock) -> Sink:
+async def _webhook(  # noqa: PLR0913, PLR0917 - a composition root fills it once
+    settings: Settings,
+    sink: WebhookSink,
+    where: str,
+    objects: BucketOfData | None,
+    stack: AsyncExitStack,
+    clock: Clock,
+) -> Sink:
     from replicator.adapters.sinks.webhook import WebhookSink as Webhook
     from replicator.adapters.sinks.webhook import open_session
 
@@ -98,4 +114,5 @@ async def _webhook(settings: Settings, sink: WebhookSink, where: str, stack: Asy
         shape=event_shape(settings, sink),
         at_once=sink.concurrency,
         clock=clock,
+        objects=objects,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from replicator.adapters.sinks.encoding import Batch
+from replicator.adapters.sinks.oversize import BucketOfData
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.item_events import EventShape, ItemEvent
 
@@ -31,9 +32,18 @@ class RedisStreamSink:
     most = 256
     at_once = 4
 
-    def __init__(self, server: Streams, stream: str, most: int | None, shape: EventShape, where: str) -> None:
+    def __init__(  # noqa: PLR0913, PLR0917 - a composition root fills it once
+        self,
+        server: Streams,
+        stream: str,
+        most: int | None,
+        shape: EventShape,
+        where: str,
+        objects: BucketOfData | None = None,
+    ) -> None:
         """`most`: about how many entries it keeps; None: all."""
         self.shape = shape
+        self.objects = objects
         self._server = server
         self._stream = stream
         self._most = most
@@ -41,7 +51,7 @@ class RedisStreamSink:
 
     async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
         """Add events of different keys; what became of each."""
-        batch = Batch(events, _LONGEST_EVENT, self._where)
+        batch = await Batch.of(events, _LONGEST_EVENT, self._where, objects=self.objects)
         for part in batch.calls(_CALL_BYTES):
             entries: list[Mapping[str, bytes | str]] = [{"id": each.event.id, "event": each.body} for each in part]
             try:

@@ -18,6 +18,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from replicator import __version__
 from replicator.adapters.sinks.encoding import Batch
+from replicator.adapters.sinks.oversize import BucketOfData
 from replicator.adapters.sinks.signatures import signed_headers
 from replicator.domain.errors import (
     AccessRefused,
@@ -76,9 +77,19 @@ class WebhookSink:
     most = 1
 
     def __init__(  # noqa: PLR0913 - a composition root fills it once
-        self, session: Any, url: str, *, where: str, key: bytes, shape: EventShape, at_once: int, clock: Clock
+        self,
+        session: Any,
+        url: str,
+        *,
+        where: str,
+        key: bytes,
+        shape: EventShape,
+        at_once: int,
+        clock: Clock,
+        objects: BucketOfData | None = None,
     ) -> None:
         self.shape = shape
+        self.objects = objects
         self.at_once = at_once
         self._session = session
         self._url = url
@@ -90,7 +101,7 @@ class WebhookSink:
 
     async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
         """Send events one after the other; what became of each."""
-        batch = Batch(events, _LONGEST_EVENT, self._where)
+        batch = await Batch.of(events, _LONGEST_EVENT, self._where, objects=self.objects)
         for each in batch.encoded:
             headers = {"content-type": CONTENT_TYPE, "user-agent": f"replicator/{__version__}"}
             headers |= signed_headers(self._key, each.event.digest, int(self._clock.now()), each.body)
