@@ -59,6 +59,9 @@ _ROWS: list[tuple[str, list[Panel]]] = [
                   f"sum by (rule, region, kind) (rate(replicator_conflicts_total{_OF}[5m]))"}),
             ("Cache actions", "ops", "Invalidations and refreshes.",
              {"{{rule}} {{region}}": f"sum by (rule, region) (rate(replicator_cache_actions_total{_OF}[5m]))"}),
+            ("Nines of caches", "short",
+             "Of entries read again so long behind their actions: -log10 of those older than their table.",
+             {"{{cache}} {{region}} {{horizon}}": "min by (cache, region, horizon) (replicator_cache_nines)"}),
         ],
     ),
     (

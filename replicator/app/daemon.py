@@ -224,6 +224,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
                 observer=parts.observer,
             ),
             debts=assembly.debts,
+            verifiers=tuple(assembly.verifiers.values()),
             group=GroupPorts(
                 assembly.coordination, assembly.registry, lambda: assembly.rules, lambda: parts.board.resting
             ),

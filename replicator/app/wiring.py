@@ -37,6 +37,7 @@ from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.cache_debt import CacheDebt
 from replicator.engine.applying.cache_settling import Settler
+from replicator.engine.applying.cache_verifying import CacheVerifier
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import GatedRegion, Gates
@@ -55,7 +56,7 @@ from replicator.engine.shard.worker import ShardPorts
 from replicator.ports.events import PacedTable
 from replicator.ports.targets import Region
 from replicator.settings import choosing
-from replicator.settings.compiled_rules import debt_policy, rule_per_source
+from replicator.settings.compiled_rules import debt_policy, rule_per_source, verify_policy
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
@@ -136,6 +137,9 @@ class Assembly:
         self._gates = gates
         self._many = choosing(settings).keys()
         self.debts = [Settler(self._debt(name, cache)) for name, cache in caches.items() if settles]
+        self.verifiers = {
+            settler.debt.name: verifier for settler in self.debts if (verifier := self._verifier(settler)) is not None
+        }
         self._streams: dict[tuple[RegionId, KinesisSource | None], Stream] = {}
         self._traces = traces
         used: dict[str, Cache] = {**caches, **{settler.debt.name: settler.debt for settler in self.debts}}
@@ -198,6 +202,13 @@ class Assembly:
         policy = debt_policy(settings, name)
         return CacheDebt(name, RegionId(region), cache, rows, policy, clock=self._clock, observer=self._observer)
 
+    def _verifier(self, settler: Settler) -> CacheVerifier | None:
+        """What reads entries of a cache again, in front of which stands what it is owed."""
+        debt, policy = settler.debt, verify_policy(self._settings, settler.debt.name)
+        if policy is None:
+            return None
+        return CacheVerifier(debt.name, debt.region, debt, policy, clock=self._clock, observer=self._observer)
+
     def _source(
         self, where: tuple[RegionId, TableName], readers: Mapping[Rule, Mapping[TargetId, TargetPorts]]
     ) -> Source:
@@ -251,6 +262,7 @@ class Assembly:
                     self._parking(rule, target.target_id) if parks_refusals(rule, target.kind) else None,
                     self._gates.of(HeldId(rule.name, TableName(written.table_name), target.target_id)),
                     {other: self._owing(rule, partners[other]) for other in (rule.mesh.others if rule.mesh else ())},
+                    verifiers=self.verifiers,
                     events=self._events.get((rule.name, target.region, target.sink or "")),
                 )
                 for target in rule.targets

@@ -16,7 +16,10 @@ from replicator.operations.group import SHOW_SECONDS
 if TYPE_CHECKING:
     from replicator.operations.caches import CacheStatus
 
-_COLUMNS = ("cache", "region:3", "standing", "owed", "oldest:2", "nines:4", "last flush:5", "server:1", "address:6")
+_COLUMNS = (
+    "cache", "region:3", "standing", "owed", "oldest:2", "nines 1 s, 5 s, 60 s:3", "nines:4", "last flush:5",
+    "server:1", "address:6",
+)  # fmt: skip
 
 
 def show_caches(config: Path | None, *, as_json: bool) -> int:
@@ -45,6 +48,7 @@ def _cells(cache: CacheStatus) -> list[str]:
         _standing(cache),
         f"{keys}, and a flush" if cache.owes_flush else keys,
         "" if cache.oldest_seconds is None else span(cache.oldest_seconds),
+        ", ".join("-" if each.nines is None else f"{each.nines:g}" for each in cache.horizons),
         "" if cache.nines is None else f"{cache.nines:g} of {cache.entries} entries",
         shown_time(cache.last_flush),
         cache.server or "",
@@ -70,6 +74,12 @@ def _sentences(cache: CacheStatus) -> Iterator[str]:
         yield f"cache {cache.cache} refuses some entries: {cache.refuses}"
     if len(cache.nodes) > 1:
         yield f"cache {cache.cache}: {'; '.join(node.shown for node in cache.nodes)}."
+    for each in cache.horizons:
+        if each.inconsistent:
+            yield (
+                f"cache {cache.cache}: of {each.checked} entries {each.inconsistent} were older than their table"
+                f" {span(each.seconds)} behind a change; they were dropped."
+            )
     if cache.trouble is not None:
         yield f"cache {cache.cache} does not answer this command: {cache.trouble}"
     if cache.unknown is not None:

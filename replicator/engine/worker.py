@@ -15,6 +15,7 @@ from replicator.domain.identifiers import RegionId, TableName, WorkerId
 from replicator.domain.shards.loads import Loads
 from replicator.engine.applying.cache_debt import Share
 from replicator.engine.applying.cache_settling import Settler
+from replicator.engine.applying.cache_verifying import CacheVerifier
 from replicator.engine.copying.runner import JobRunner
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.limits import Limits
@@ -73,10 +74,11 @@ class Worker:
         jobs: JobRunner | None = None,
         only_jobs: bool = False,
         debts: Sequence[Settler] = (),
+        verifiers: Sequence[CacheVerifier] = (),
     ) -> None:
         """`admin`: where our admin server listens; others show it. `group`: what one worker looks after for all.
 
-        `debts`: what settles what caches are owed.
+        `debts`: what settles what caches are owed. `verifiers`: what reads entries again behind actions.
 
         `only_jobs`: the others see a worker that is about to leave, so none counts on it for shards.
         """
@@ -92,6 +94,7 @@ class Worker:
         self._jobs = jobs
         self._only_jobs = only_jobs
         self._debts = debts
+        self._verifiers = verifiers
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._budgets: dict[RegionId, DescribeBudget] = {}
 
@@ -120,6 +123,7 @@ class Worker:
                 if self._group is not None:
                     group.create_task(self._overlooker(session, members, self._group).watch(), name="overview")
                 settling = [group.create_task(self._settle(debt, session, members)) for debt in self._debts]
+                settling += [group.create_task(self._verify(each, session)) for each in self._verifiers]
                 async with asyncio.TaskGroup() as work:
                     if self._jobs is not None:
                         work.create_task(self._jobs.run(session, members, self._stop), name="jobs")
@@ -138,6 +142,12 @@ class Worker:
             return settler.look(Share(min(live, default=members.me) == members.me, len(live)))
 
         await service.run(look, settler.debt.wake)
+
+    async def _verify(self, verifier: CacheVerifier, session: Session) -> None:
+        """Read entries of a cache again behind actions."""
+        name = ServiceId(ServiceKind.VERIFYING, verifier.region, cache=verifier.name)
+        service = Service(name, self._observer, (session.over,), _LONGEST_REST, _LONGEST_SETTLING)
+        await service.run(verifier.look, verifier.wake)
 
     def _overlooker(self, session: Session, members: Members, ports: GroupPorts) -> Overlooker:
         return Overlooker(session, members, ports, limits=self._limits, clock=self._clock, observer=self._observer)

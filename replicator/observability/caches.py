@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from prometheus_client import CollectorRegistry, Counter, Gauge
+from prometheus_client import CollectorRegistry, Gauge
+from prometheus_client import Counter as Counted
 
+from replicator.domain.cache_horizons import Meaning
 from replicator.domain.presence import Standing
 
 if TYPE_CHECKING:
     from replicator.observability.status_board import Board
-    from replicator.ports.events import CacheState
+    from replicator.ports.events import CacheHorizons, CacheState
 
 
 class CacheMetrics:
@@ -19,8 +22,8 @@ class CacheMetrics:
     def __init__(self, registry: CollectorRegistry) -> None:
         cache = ["cache", "region"]
 
-        def counter(name: str, text: str) -> Counter:
-            return Counter(f"replicator_cache_{name}", text, cache, registry=registry)
+        def counter(name: str, text: str) -> Counted:
+            return Counted(f"replicator_cache_{name}", text, cache, registry=registry)
 
         def gauge(name: str, text: str) -> Gauge:
             return Gauge(f"replicator_cache_{name}", text, cache, registry=registry)
@@ -32,6 +35,19 @@ class CacheMetrics:
         self.settled = counter("settled_entries_total", "Entries that were owed and are dropped.")
         self.ignored = counter("ignored_actions_total", "Actions given up because a cache is owed all that is kept.")
         self.flushes = counter("flushes_total", "How often all entries of a cache were dropped.")
+        self.looks = Counted(
+            "replicator_cache_verified_entries_total",
+            "Entries that were read again so long behind an action, by what that showed.",
+            [*cache, "horizon", "outcome"],
+            registry=registry,
+        )
+        self.nines = Gauge(
+            "replicator_cache_nines",
+            "-log10 of the share of judged entries that were older than their table, since the process began.",
+            [*cache, "horizon"],
+            registry=registry,
+        )
+        self.passed_over = counter("unverified_changes_total", "Sampled changes that there was no budget to look at.")
         self.restores = counter("restores_total", "How often a cache was another server, with entries that may be old.")
 
     def told(self, state: CacheState, before: CacheState | None) -> None:
@@ -45,6 +61,18 @@ class CacheMetrics:
             (self.restores, "restores"),
         ):
             metric.labels(*labels).inc(getattr(state, name) - (0 if before is None else getattr(before, name)))
+
+    def verified(self, found: CacheHorizons, before: CacheHorizons | None) -> None:
+        """Raise the counters by what was found since."""
+        labels = (found.cache, found.region)
+        self.passed_over.labels(*labels).inc(found.passed_over - (0 if before is None else before.passed_over))
+        for place, horizon in enumerate(found.horizons):
+            known = Counter() if before is None else before.horizons[place].found
+            for meaning in Meaning:
+                counted = self.looks.labels(*labels, f"{horizon.seconds:g}s", meaning.value)
+                counted.inc(horizon.found[meaning] - known[meaning])
+            if horizon.nines is not None:
+                self.nines.labels(*labels, f"{horizon.seconds:g}s").set(horizon.nines)
 
     def refresh(self, board: Board) -> None:
         """Set the gauges."""
@@ -75,9 +103,24 @@ def shown(board: Board) -> list[dict[str, Any]]:
             "flushes": state.flushes,
             "restores": state.restores,
             "flushed_at": state.flushed_at,
+            "horizons": _horizons(board, state),
         }
         for state, since in board.caches.values()
         for trouble in (state.error or state.refusing,)
+    ]
+
+
+def _horizons(board: Board, state: CacheState) -> list[dict[str, Any]]:
+    """What was found so long behind actions."""
+    found = board.horizons.get((state.cache, state.region))
+    return [
+        {
+            "seconds": each.seconds,
+            "checked": each.checked,
+            **{meaning.value: each.found[meaning] for meaning in Meaning if meaning is not Meaning.CONSISTENT},
+            "nines": each.nines,
+        }
+        for each in (found.horizons if found else ())
     ]
 
 

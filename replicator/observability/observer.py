@@ -7,8 +7,12 @@ or lost) is information, once.
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import replace
+from hashlib import sha256
 from typing import TYPE_CHECKING
 
+from replicator.domain.cache_horizons import Horizon
 from replicator.domain.errors import ReplicatorError, Throttled
 from replicator.domain.identifiers import ShardId
 from replicator.domain.modes.ordered import Effect
@@ -22,12 +26,22 @@ from replicator.observability.reports import topic_of
 from replicator.observability.service_events import ServiceEvents
 from replicator.observability.shard_events import ShardEvents
 from replicator.observability.target_states import Trouble
-from replicator.ports.events import BatchReport, CacheState, OwedRows, PacedTable, Place, RegionState
+from replicator.ports.events import (
+    BatchReport,
+    CacheHorizons,
+    CacheState,
+    Inconsistency,
+    OwedRows,
+    PacedTable,
+    Place,
+    RegionState,
+)
 
 if TYPE_CHECKING:
     from replicator.observability.traces import Traces
 
 _TOO_MUCH = "It is owed as many entries as are kept, so all of them are dropped when it answers."
+_STALE = "It is older than its table, so long behind a change that it lacks. It is dropped."
 _OLD = "It is another server than before. What it may have lost is dropped again, as debt.on_restore says."
 _IGNORED = Throttled(
     "A cache is owed as many entries as are kept; what else changes stays stale in it until it expires.",
@@ -176,6 +190,24 @@ class LiveObserver(ShardEvents, ServiceEvents):
             self._log.warning("cache_flushed", **fields)
         if before is not None and before.keys and not state.keys:
             self._log.info("cache_settled", settled=state.settled, **fields)
+
+    def cache_verified(self, found: CacheHorizons) -> None:
+        """Entries of a cache were read again behind their actions."""
+        where = (found.cache, found.region)
+        self._metrics.caches.verified(found, self._board.horizons.get(where))
+        horizons = [Horizon(each.seconds, Counter(each.found)) for each in found.horizons]
+        self._board.horizons[where] = replace(found, horizons=horizons)
+
+    def cache_inconsistent(self, found: Inconsistency) -> None:
+        """An entry is older than its table; it is being dropped."""
+        self._log.warning(
+            "cache_inconsistent",
+            reason=_STALE,
+            cache=found.cache,
+            region=found.region,
+            entry=sha256(found.entry.encode()).hexdigest()[:16],
+            seconds=found.seconds,
+        )
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""

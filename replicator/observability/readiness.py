@@ -48,7 +48,7 @@ def unready(board: Board) -> list[str]:
         f"{service.shown}: {trouble.error.worker_sentence}"
         for service, trouble in board.services.items()
         if trouble.error not in told and (service.region, service.table) not in resting
-        if service.kind is not ServiceKind.DEBT  # nothing that is replicated waits for that
+        if service.kind not in {ServiceKind.DEBT, ServiceKind.VERIFYING}  # nothing that is replicated waits for that
         if not (isinstance(trouble.error, Unreachable) and (service.region, service.table) in away)
     ]
     for shard, state in board.targets():

@@ -37,7 +37,7 @@ from replicator.observability.target_states import (
     word_of,
 )
 from replicator.ports.clock import Clock
-from replicator.ports.events import CacheState, Overview, OwedRows, PacedTable, Place, RegionState
+from replicator.ports.events import CacheHorizons, CacheState, Overview, OwedRows, PacedTable, Place, RegionState
 from replicator.ports.services import ServiceId, ServiceKind
 
 _HEALTHY_SECONDS = 90.0
@@ -80,6 +80,7 @@ class Board:
         self.regions: dict[tuple[RuleName, RegionId], tuple[RegionState, float]] = {}
         """How other regions of meshes stand, and since when (monotonic)."""
         self.caches: dict[tuple[str, RegionId], tuple[CacheState, float]] = {}
+        self.horizons: dict[tuple[str, RegionId], CacheHorizons] = {}
         """How caches stand and what they are owed, and since when they stand so (monotonic)."""
         self.resting: tuple[Rule, ...] = ()
         """Rules that are not among `rules` because they are held, once per source that they would read."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -29,6 +30,7 @@ _MOST_PAGES = 20
 """Pages of rows that are counted: of some 100 000 entries."""
 
 _SECONDS = 3.0
+_COUNTED = ("checked", "inconsistent", "absent", "opaque", "overtaken", "unread")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class CacheStatus:
 
     `keys`: entries that it is owed (at least so many when `more`), None when the owed table does not say (`unknown`).
     `away`: how many of the `workers` that answer have no answer of it, `why` being one's reason; `refuses`: why it
-    refuses some entries of one of them. `nines`: of the
+    refuses some entries of one of them. `horizons`: what workers found since they began. `nines`: of the
     entries that the last comparisons of its rules read.
     """
 
@@ -65,11 +67,26 @@ class CacheStatus:
     nines: float | None = None
     entries: int = 0
     stale: int = 0
+    horizons: Sequence[VerifiedHorizon] = ()
 
     @property
     def is_sound(self) -> bool:
         """Whether it answers here and every worker, and is owed nothing."""
         return self.trouble is None and not (self.away or self.refuses or self.keys or self.owes_flush)
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedHorizon:
+    """What was found so many seconds behind actions: entries that were judged, those older than their table, nines."""
+
+    seconds: float
+    nines: float | None
+    checked: int
+    inconsistent: int
+    absent: int
+    opaque: int
+    overtaken: int
+    unread: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +106,19 @@ class _Told:
 
     def sum(self, name: str) -> int:
         return sum(int(each[name]) for each in self.said)
+
+    def horizons(self) -> list[VerifiedHorizon]:
+        """Of all workers together."""
+        found: dict[float, Counter[str]] = {}
+        for each in (horizon for cache in self.said for horizon in cache.get("horizons", ())):
+            counts = found.setdefault(float(each["seconds"]), Counter())
+            counts.update({name: int(each[name]) for name in _COUNTED})
+        return [
+            VerifiedHorizon(
+                seconds, nines(counts["checked"], counts["inconsistent"]), **{name: counts[name] for name in _COUNTED}
+            )
+            for seconds, counts in sorted(found.items())
+        ]
 
 
 def used_caches(settings: Settings) -> dict[str, list[str]]:
@@ -224,4 +254,5 @@ def _joined(  # noqa: PLR0913, PLR0917 - what is known, given once
         nines=nines(entries, stale),
         entries=entries,
         stale=stale,
+        horizons=told.horizons(),
     )

@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from replicator.domain.cache_horizons import Horizon
 from replicator.domain.conflicts import ConflictKind, Resolution
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.gaps import Gap
@@ -128,6 +129,27 @@ class CacheState:
 
 
 @dataclass(frozen=True, slots=True)
+class CacheHorizons:
+    """What a worker's looks at a cache found since the process began, and how many changes were passed over."""
+
+    cache: str
+    region: RegionId
+    horizons: Sequence[Horizon]
+    passed_over: int
+
+
+@dataclass(frozen=True, slots=True)
+class Inconsistency:
+    """An entry that is older than its table, a horizon behind a change that it lacks; its version is the change's."""
+
+    cache: str
+    region: RegionId
+    entry: str
+    version: str | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class UnreadShard:
     """A target at a shard that no worker reads; `shard_id` None: no shard of its stream is known.
 
@@ -196,6 +218,12 @@ class Observer(Protocol):
 
     def cache_stands(self, state: CacheState) -> None:
         """A cache fell away or is back, or is owed more or less than before."""
+
+    def cache_verified(self, found: CacheHorizons) -> None:
+        """Entries of a cache were read again behind their actions."""
+
+    def cache_inconsistent(self, found: Inconsistency) -> None:
+        """An entry is stale for good, as far as anything shows; it is being dropped."""
 
     def moved(self, place: Place, position: Position) -> None:
         """A target's frontier moved."""

@@ -31,6 +31,7 @@ class ServiceKind(enum.Enum):
     PARKED = "parked keys of {source}"
     OWED = "keys of {source} that {to} missed for rule {rule}"
     DEBT = "entries that cache {cache} is owed"
+    VERIFYING = "verification of cache {cache}"
     TARGET = "{target} on {shard}"
     JOBS = "jobs"
     JOB = "job {job}"

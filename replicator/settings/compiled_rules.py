@@ -10,6 +10,7 @@ import msgspec
 from pydantic import SecretStr
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull
+from replicator.domain.cache_horizons import VerifyPolicy
 from replicator.domain.cache_keys import CacheRule, CacheVerb
 from replicator.domain.cache_restores import OnRestore
 from replicator.domain.filters import Equals, Filter, Where
@@ -190,6 +191,12 @@ def debt_policy(settings: Settings, cache: str) -> DebtPolicy:
         asked.restore_window.total_seconds(),
         may_flush,
     )
+
+
+def verify_policy(settings: Settings, cache: str) -> VerifyPolicy | None:
+    """How much of a cache is read again behind actions; None: nothing."""
+    asked = settings.caches[cache].verify
+    return VerifyPolicy(max(1, round(1 / asked.share)), asked.reads) if asked.share else None
 
 
 def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:

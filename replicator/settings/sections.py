@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, field_validator, model_validator
 
-from replicator.settings.values import AttributeName, ByteSize, CacheUrl, Duration, Frozen, RegionName, Table
+from replicator.settings.values import AttributeName, ByteSize, CacheUrl, Duration, Frozen, RegionName, Share, Table
 
 _LEAST_BETWEEN_LOOKS = timedelta(seconds=1)
 _LEAST_MEMORY, _MOST_MEMORY = 16 * 2**20, 2**40
@@ -200,6 +200,13 @@ class Debt(Frozen):
     )
 
 
+class CacheVerification(Frozen):
+    """How many of the entries that were acted on are read again, to see whether they show what the table holds."""
+
+    share: Share = Field(default=0.01, description="of the entries that were acted on: 1% or 0.01; 0 for none")
+    reads: int = Field(default=5, ge=1, le=1000, description="consistent reads of tables per second and worker at most")
+
+
 class Cache(Frozen):
     """A Redis or Valkey beside a region's table."""
 
@@ -217,6 +224,9 @@ class Cache(Frozen):
     sentinel_password: SecretStr | None = Field(default=None, description="the same")
     prefix: str = Field(default="", max_length=200, description="put in front of every key of rules, as it is")
     debt: Debt = Field(default=Debt(), description="what becomes of actions while it is away")
+    verify: CacheVerification = Field(
+        default=CacheVerification(), description="what is read again 1, 5 and 60 seconds behind an action"
+    )
 
     @model_validator(mode="after")
     def _one_place_for_credentials(self) -> Self:

@@ -13,6 +13,7 @@ from pydantic import (
     BaseModel,
     BeforeValidator,
     ConfigDict,
+    Field,
     PlainSerializer,
     StringConstraints,
     WithJsonSchema,
@@ -187,6 +188,23 @@ def _check_host(parts: SplitResult) -> None:
         raise ValueError("must have the number of a port behind its host, for example rediss://host:6379/0")
 
 
+def _share(value: object) -> object:
+    """`1%` as 0.01."""
+    if not isinstance(value, str):
+        return value
+    if not re.match(_SHARE, value):
+        raise ValueError("must be a share, for example 1% or 0.01")
+    number = float(value.rstrip("% "))
+    return number / 100 if value.endswith("%") else number
+
+
+_SHARE = r"^[0-9]+(\.[0-9]+)? ?%?$"
+Share = Annotated[
+    float,
+    BeforeValidator(_share),
+    Field(ge=0, le=1),
+    WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SHARE}, {"type": "number", "minimum": 0, "maximum": 1}]}),
+]
 CacheUrl = Annotated[str, AfterValidator(_cache_url)]
 RegionName = Annotated[str, StringConstraints(pattern=r"^[a-z]{2}$")]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]*$", max_length=64)]

@@ -16,6 +16,7 @@ from typing import Any, Self
 from zlib import crc32
 
 from replicator.domain.cache_debt import DebtPolicy
+from replicator.domain.cache_horizons import VerifyPolicy
 from replicator.domain.cache_keys import CacheRule, CacheVerb
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.gaps import Gap
@@ -37,6 +38,7 @@ from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.cache_debt import CacheDebt
 from replicator.engine.applying.cache_settling import Settler
+from replicator.engine.applying.cache_verifying import CacheVerifier
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import Gate, Gates
@@ -70,7 +72,9 @@ from replicator.laboratory.memory import (
 from replicator.ports.clock import Clock
 from replicator.ports.events import (
     BatchReport,
+    CacheHorizons,
     CacheState,
+    Inconsistency,
     Observer,
     Overview,
     OwedRows,
@@ -141,6 +145,8 @@ class Recorder:
     caches: dict[str, CacheState] = field(default_factory=dict)
     """How caches were last said to stand."""
     paced: dict[RegionId, PacedTable] = field(default_factory=dict)
+    verified: dict[str, dict[float, dict[str, int]]] = field(default_factory=dict)
+    passed_over: dict[str, int] = field(default_factory=dict)
     unrepaired: dict[TargetId, int] = field(default_factory=dict)
     """Losses of the group that were last said to be open."""
     swept: list[str] = field(default_factory=list)
@@ -191,6 +197,15 @@ class Recorder:
 
     def cache_stands(self, state: CacheState) -> None:
         self.caches[state.cache] = state
+
+    def cache_verified(self, found: CacheHorizons) -> None:
+        self.verified[found.cache] = {
+            each.seconds: {meaning.value: count for meaning, count in each.found.items()} for each in found.horizons
+        }
+        self.passed_over[found.cache] = found.passed_over
+
+    def cache_inconsistent(self, found: Inconsistency) -> None:
+        self.told.append(("cache_inconsistent", found.entry, found.seconds))
 
     def moved(self, place: Place, position: Position) -> None:
         self.told.append(("moved", short(place.target.target_id), place.shard_id, position.text))
@@ -371,6 +386,7 @@ class World:
         self.debts: dict[str, MemoryCacheDebt] = {}
         """What caches are owed; one that is not named is waited for."""
         self.debt_policy = DebtPolicy()
+        self.verify_policy: VerifyPolicy | None = None
         self.conflicts = MemoryConflictLog(Faults(seed + 6))
         self.owed = MemoryOwedKeys(Faults(seed + 7))
         self.sink = MemorySink(Faults(seed + 8))
@@ -515,6 +531,11 @@ class Process:
             for cache, port in world.caches.items()
             if cache in world.debts
         ]
+        verifiers = {
+            debt.name: CacheVerifier(debt.name, EU, debt, policy, clock=self.clock, observer=self.observer)
+            for debt in debts
+            if (policy := world.verify_policy) is not None
+        }
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
         funnels |= {debt.name: CacheFunnel(debt) for debt in debts}
         ports = ShardPorts(
@@ -531,6 +552,7 @@ class Process:
                     parking=world.parking(place, self.clock, self.observer),
                     gate=Gate() if gates is None else gates.of(HeldId(each.name, each.table, place.target_id)),
                     events=None if place.sink is None else EventFunnel(world.sink),
+                    verifiers=verifiers,
                 )
                 for each in rules
                 for place in each.targets
@@ -555,6 +577,7 @@ class Process:
             jobs=jobs(self, rules, ports.targets, limits),
             only_jobs=only_jobs,
             debts=[Settler(debt) for debt in debts],
+            verifiers=tuple(verifiers.values()),
         )
         self.task: asyncio.Task[None] | None = None
 

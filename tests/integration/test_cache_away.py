@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -26,6 +27,7 @@ async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(wo
     await world.create_tables()
     settings = world.settings(rule={"cache": [{"cache": "eu_main", "key": "order:{pk}"}]})
     settings["caches"] = {"eu_main": {"region": "eu", "url": f"redis://127.0.0.1:{valve.port}/0"}}
+    settings["caches"]["eu_main"]["verify"] = {"share": "100%", "reads": 100}
     config = world.write_settings(settings)
     world.initialise(config)
     users = Users(world, seed=4)
@@ -34,7 +36,7 @@ async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(wo
     async def converged() -> bool:
         return all(items == users.truth for items in (await world.replicas()).values())
 
-    def cache() -> dict[str, object]:
+    def cache() -> dict[str, Any]:
         return daemon.status()["caches"][0]  # type: ignore[no-any-return]
 
     stop = asyncio.Event()
@@ -74,6 +76,8 @@ async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(wo
     assert daemon.events("cache_settled")
     asked = world.command("caches", config=config)
     assert asked.returncode == 0, asked.stderr
+    assert cache()["horizons"][0]["checked"] + cache()["horizons"][0]["absent"] > 0
+    assert 'replicator_cache_verified_entries_total{cache="eu_main",horizon="1s"' in daemon.get("/metrics")[1]
     assert asked.stdout.splitlines()[1].startswith("eu_main\teu\there\t0\t")
     assert "standalone, master" in asked.stdout
     valve.close()

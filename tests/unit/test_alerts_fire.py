@@ -23,6 +23,7 @@ CONFLICTS = f'replicator_conflicts_total{{{TARGET},kind="%s",outcome="logged"}}'
 HELD = f'replicator_rule_held{{{TARGET},cause="%s"}}'
 THROTTLED = f"replicator_throttled_requests_total{{{TARGET}}}"
 LIMIT = f'replicator_request_limit{{{TARGET},kind="single"}}'
+LOOKS = 'replicator_cache_verified_entries_total{{cache="main",region="eu",horizon="1s",outcome="{}"}}'
 LEASES = 'replicator_leases_total{event="lost",instance="a"}'
 
 Series = dict[str, str]
@@ -88,6 +89,10 @@ SITUATIONS: dict[str, tuple[Series, Series]] = {
     "ReplicatorCacheActionsIgnored": (
         {'replicator_cache_ignored_actions_total{cache="main",region="eu"}': "0+1x60"},
         {'replicator_cache_ignored_actions_total{cache="main",region="eu"}': "4x60"},
+    ),
+    "ReplicatorCacheInconsistent": (
+        {LOOKS.format("inconsistent"): "0+1x60"},
+        {LOOKS.format("inconsistent"): "3x60", LOOKS.format("consistent"): "0+9x60"},
     ),
     "ReplicatorLostRecords": (
         {f"replicator_gaps_open{{{TARGET}}}": "1x60"},

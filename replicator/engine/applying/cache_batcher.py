@@ -34,11 +34,12 @@ class CacheRequest(msgspec.Struct, eq=False):
     keyless: int = 0
     error: ReplicatorError | None = None
     unstored: int = 0
+    rule: CacheRule | None = None
 
 
 def request_of(rule: CacheRule, plan: CachePlan) -> CacheRequest:
     """What a rule's plan asks of its cache."""
-    return CacheRequest(rule.cache, plan.actions, plan.keyless)
+    return CacheRequest(rule.cache, plan.actions, plan.keyless, rule=rule)
 
 
 class _Call(msgspec.Struct, eq=False):

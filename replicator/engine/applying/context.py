@@ -16,8 +16,11 @@ from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.versioned.own_writes import OwnWrites
-from replicator.domain.rules import Rule
+from replicator.domain.records import ItemKey
+from replicator.domain.rules import ActivePlan, Rule
+from replicator.domain.versions import STAMP
 from replicator.engine.applying.cache_batcher import CacheFunnel, CacheRequest
+from replicator.engine.applying.cache_verifying import CacheVerifier, ItemPlace
 from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import Gate
 from replicator.engine.applying.look_ahead import ReadAhead
@@ -55,6 +58,8 @@ class TargetPorts:
     """Whether it answers; shared by all shards of the process."""
     events: EventFunnel | None = None
     """Where a sink's events go; None of other targets."""
+    verifiers: Mapping[str, CacheVerifier] = field(default_factory=dict)
+    """Which caches are read again behind their actions."""
 
     @property
     def parkings(self) -> list[Parking]:
@@ -248,8 +253,21 @@ class TargetContext:
                     error = why
             if error is None:
                 tally.completed(written)
+                self.verify(written.requests, written.unit.key, written.version)
             errors.append(error)
         return errors
+
+    def verify(
+        self, requests: Sequence[CacheRequest], key: ItemKey, version: str | None, *, judged: bool = True
+    ) -> None:
+        """Let entries that were acted on be read again beside their item, which is at `version` at least."""
+        ports, mesh = self.ports, self.rule.mesh
+        if not ports.verifiers or ports.region is None:
+            return
+        stamp = mesh.policy.attribute if isinstance(mesh, ActivePlan) else STAMP
+        for request in requests:
+            if (verifier := ports.verifiers.get(request.cache)) is not None and request.actions:
+                verifier.acted(request, ItemPlace(key, ports.region, stamp, judged), version)
 
     async def sync_caches(self, requests: Sequence[CacheRequest], tally: Tally) -> None:
         """Carry out cache actions of one change, and count them; a cache that fails keeps no other one back."""

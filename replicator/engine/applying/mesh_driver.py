@@ -138,6 +138,7 @@ class MeshDriver:
         if caches and self._content(record.old) != self._content(record.new):
             requests = [request_of(cache_rule, plan_invalidation(cache_rule, (record,))) for cache_rule in caches]
             await self._context.sync_caches(requests, tally)
+            self._context.verify(requests, record.key, None, judged=isinstance(self._plan, ActivePlan))
 
     def _content(self, image: Image | None) -> str | None:
         looked = held(image, self._stamp)
