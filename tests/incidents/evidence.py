@@ -79,8 +79,8 @@ def section(evidence: Evidence) -> str:
         lines += [f"$ {shown.command}", *shown.output.splitlines(), f"(exit code {shown.code})", ""]
     lines += [f"/readyz: {evidence.ready}"]
     lines += [f"/metrics: {line}" for line in evidence.metrics]
-    fired = "promtool is not installed" if evidence.alerts is None else "; ".join(evidence.alerts) or "none"
-    lines += [f"alerts: {fired}", *(f"truth: {each}" for each in evidence.truths), "```", ""]
+    fired = ["promtool is not installed"] if evidence.alerts is None else evidence.alerts or ["none"]
+    lines += [f"alert: {each}" for each in fired] + [f"truth: {each}" for each in evidence.truths] + ["```", ""]
     return "\n".join(lines)
 
 
