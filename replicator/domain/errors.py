@@ -178,7 +178,10 @@ class MalformedRecord(ReplicatorError):
     """A stream record cannot be understood."""
 
     disposition = Disposition.PARK
-    advice = "Check that the stream's view type is NEW_AND_OLD_IMAGES and that the endpoint is a real one."
+    advice = (
+        "Check that nothing but the database writes to the stream, that its view type is NEW_AND_OLD_IMAGES, and that"
+        " the endpoint is a real one."
+    )
 
 
 class LeaseLost(ReplicatorError):

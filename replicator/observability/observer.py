@@ -284,5 +284,6 @@ def _counts(report: BatchReport) -> dict[str, int]:
         "keyless": report.keyless,
         "unstored": report.unstored,
         "parked": report.parked,
+        "foreign": report.foreign,
         "retries": report.retries,
     }
