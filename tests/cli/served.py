@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -68,13 +69,17 @@ class Served:
             return error.code, error.read().decode(), dict(error.headers)
 
     def looks(self) -> dict[str, str]:
-        """What every operation says that takes no token."""
-        ids = {"conflict": self.conflict["id"], "parked_row": self.row["row"]}
-        return {
-            each.name: self.raw(each.path.replace("{id}", ids.get(each.name, "none")))[1]
+        """What every operation says that changes nothing; to a token where it takes one."""
+        ids = {"conflict": self.conflict["id"], "promotion": self.conflict["id"], "parked_row": self.row["row"]}
+        key = {"inspect": "?key=" + urllib.parse.quote('{"pk":"a","sk":2}')}
+        paths = {
+            each.name: each.path.replace("{id}", ids.get(each.name, "none")).replace("{rule}", "orders")
+            + key.get(each.name, "")
             for each in ENDPOINTS
-            if not each.writes and not each.token
+            if not each.writes
         }
+        by_token = {each.name for each in ENDPOINTS if each.token}
+        return {name: self.raw(path, "screen" if name in by_token else None)[1] for name, path in paths.items()}
 
 
 def lose_something(world: World) -> None:

@@ -57,6 +57,8 @@ def test_every_look_answers_as_the_document_says_and_shows_no_value(served: Serv
         members(schema["schema"], json.loads(text), document, name)
         assert PLANTED not in text, name
         assert not any(token in text for token in TOKENS.values()), name
+    for path in ("/metrics", "/status"):
+        assert PLANTED not in (served.daemon.answers(path) or PLANTED)
     status = served.ask("/status")[1]
     assert (status["verdict"]["state"], len(status["workers"])) == ("problems", 2)
     assert set(status) == set(served.world.run("status", "--json").json)
@@ -160,7 +162,7 @@ def test_what_is_done_is_what_the_command_does_and_is_noted(served: Served) -> N
     looked = served.ask("/reload", "alice", {"dry_run": True})[1]["workers"]
     assert [each["result"] for each in looked] == ["unchanged", "unchanged"]
     digest = hashlib.sha256(world.path.read_bytes()).hexdigest()
-    assert {digest[:16]} == {each["file"] for each in served.ask("/configuration")[1]["workers"]}
+    assert {digest[:16]} == {each["file"] for each in served.ask("/configuration", "screen")[1]["workers"]}
 
     listed = world.run("audit", "--json", "--limit", "50").json["deeds"]
     deeds = {each["what"]: each for each in reversed(listed)}

@@ -238,8 +238,9 @@ def test_every_command_that_the_document_names_is_one() -> None:
 
     from replicator.cli.commands import app
 
+    program: Any = typer.main.get_command(app)
     for endpoint in ENDPOINTS:
-        command: Any = typer.main.get_command(app)
+        command = program
         words = (endpoint.command or "status").split()
         for word in words:
             command = command if word.startswith("-") else command.commands[word]

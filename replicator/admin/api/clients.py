@@ -45,4 +45,4 @@ def _regions(settings: Settings) -> set[str]:
 
 
 def _quiet(_: str) -> None:
-    """A request is told nothing before its answer."""
+    """A request gets nothing before its answer."""

@@ -72,7 +72,7 @@ def openapi_text() -> str:
 
 def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, Any]:
     body = [each for each in endpoint.fields if each.place == "body"]
-    told = {} if endpoint.command is None else {"x-command": endpoint.command}
+    command = {} if endpoint.command is None else {"x-command": endpoint.command}
     security: list[dict[str, list[str]]] = [{"token": []}]
     if not endpoint.writes and not endpoint.token:
         security.append({})
@@ -89,7 +89,7 @@ def _operation(endpoint: Endpoint, schemas: Schemas) -> dict[str, Any]:
             },
             **{status: {"$ref": f"#/components/responses/{status}"} for status in _ERRORS},
         },
-        **told,
+        **command,
     }
     if endpoint.writes:
         document["requestBody"] = {"required": False, "content": {"application/json": {"schema": _body(body)}}}

@@ -1,7 +1,7 @@
-"""The admin API over HTTP: who may ask, how much at once, what is noted, and how it is answered.
+"""The admin API over HTTP: which request may go on, how much at once, what is noted, and how it is answered.
 
 Invariant: nothing changes without a token and a row of the audit; no answer holds values of items that was not asked
-for them with a token; and a request costs a bounded amount, whoever sends it.
+for them with a token; and requests cost a bounded amount, whatever sends them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
     from replicator.ports.clock import Clock
     from replicator.settings import Settings
 
-_AT_ONCE, _BODY_SECONDS, _FRESH_SECONDS = 16, 10.0, 1.0
+_AT_ONCE, _AT_ONCE_WITHOUT_TOKEN, _AT_ONCE_OF_A_KIND = 16, 8, 2
+_BODY_SECONDS, _FRESH_SECONDS = 10.0, 1.0
 _CONTENT_POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none';"
     " form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
@@ -59,6 +60,7 @@ class Api:
         self._names = {name.lower() for name in {*names, *api.hosts}}
         self._groups, self._clock = groups, clock
         self._under_way = 0
+        self._turns = {each.name: asyncio.Semaphore(_AT_ONCE_OF_A_KIND) for each in ENDPOINTS}
         self._shared = {each.name: _Shared(clock) for each in ENDPOINTS if each.once}
         self._log = structlog.get_logger("replicator")
         self._reminders = Reminders(clock)
@@ -108,14 +110,14 @@ class Api:
 
     def _served(self, endpoint: Endpoint) -> Handler:
         async def serve(request: web.Request) -> web.StreamResponse:
-            if self._under_way >= _AT_ONCE:
+            caller = self._caller(request)
+            if self._under_way >= (_AT_ONCE if caller.name else _AT_ONCE_WITHOUT_TOKEN):
                 raise Problem(HTTPStatus.SERVICE_UNAVAILABLE, "Too many requests are under way.", Retry_After="1")
             self._under_way += 1
             try:
-                caller = self._caller(request)
                 given = endpoint.parsed(request.match_info, _once_each(request), await _body(endpoint, request))
                 self._allow(caller, endpoint, given)
-                async with asyncio.timeout(endpoint.seconds):
+                async with asyncio.timeout(endpoint.seconds), self._turns[endpoint.name]:
                     return _json(await self._answer(endpoint, caller, given))
             finally:
                 self._under_way -= 1

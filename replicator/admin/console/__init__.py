@@ -39,5 +39,5 @@ def console_routes(guarded: Callable[[Handler], Handler]) -> list[web.RouteDef]:
         web.get("/", guarded(lead)),
         web.get(PREFIX.rstrip("/"), guarded(lead)),
         web.get(PREFIX, guarded(serve)),
-        web.get(f"{PREFIX}{{name}}", guarded(serve)),
+        web.get(f"{PREFIX}{{name:.*}}", guarded(serve)),
     ]

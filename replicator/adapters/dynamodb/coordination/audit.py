@@ -38,10 +38,10 @@ class AuditRows:
         rows = await self._table.query(self._names.audit, backwards=True)
         return [self._deed(row) for row in rows[:limit]]
 
-    async def trim(self) -> None:
-        """Delete what is beyond the bound, oldest first."""
+    async def trim(self, most: int = MOST_DEEDS) -> None:
+        """Delete all but the newest."""
         rows = await self._table.query(self._names.audit, backwards=True)
-        for row in rows[MOST_DEEDS:]:
+        for row in rows[most:]:
             await self._table.delete({name: row[name] for name in ("pk", "sk")})
 
     def _deed(self, row: Row) -> Deed:
