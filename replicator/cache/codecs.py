@@ -34,8 +34,14 @@ JSON: Final = Codec(_json, json.loads)
 
 def wire_item(item: Mapping[str, Mapping[str, Any]]) -> bytes:
     """The payload of an item in DynamoDB's types, as the daemon writes it: without what replicator adds to items."""
+    return _json(wire_texts(item))
+
+
+def wire_texts(item: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """An item without what replicator adds to it, its binaries as text."""
     kept = {name: typed for name, typed in item.items() if name != STAMP and not name.startswith(_RESERVED)}
-    return _json(_texts(kept))
+    texts: dict[str, Any] = _texts(kept)
+    return texts
 
 
 def plain_item(payload: bytes) -> dict[str, Any]:

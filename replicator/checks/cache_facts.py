@@ -86,6 +86,16 @@ def _encryption(name: str, url: str) -> Iterator[Fact]:
         )
 
 
+_STORING = "UNLINK, GET, SET, EVAL and EVALSHA"
+_NEEDED = {
+    CacheVerb.PUBLISH: "EVAL and EVALSHA (PUBLISH or XADD is not tried)",
+    CacheVerb.INVALIDATE: "UNLINK",
+    CacheVerb.REFRESH: _STORING,
+    CacheVerb.WRITE_THROUGH: f"{_STORING}, and TIME",
+}
+"""The commands of every action, the one that needs most last."""
+
+
 # -- permissions ---------------------------------------------------------------------------------------------------
 
 
@@ -95,7 +105,7 @@ async def prove_caches(settings: Settings, caches: Mapping[str, Probed], world: 
     for rule in settings.rules:
         for action in rule.cache:
             verb, place = CacheVerb(action.action), (action.cache, action.key)
-            if place not in wanted or verb is CacheVerb.REFRESH:
+            if place not in wanted or list(_NEEDED).index(verb) > list(_NEEDED).index(wanted[place][0]):
                 wanted[place] = (verb, _unused_key(rule, action.template(settings.caches), world))
     used = dict.fromkeys(name for name, _ in wanted if name in caches)
     return list(
@@ -148,7 +158,7 @@ async def _nodes(name: str, cache: Probed) -> Fact:
 
 async def _permissions(name: str, cache: Probed, template: KeyTemplate, verb: CacheVerb, key: str) -> Fact:
     subject, fact = f"cache {name}", "permissions"
-    needed = {CacheVerb.INVALIDATE: "UNLINK", CacheVerb.REFRESH: "UNLINK, GET, SET, EVAL and EVALSHA"}[verb]
+    needed = _NEEDED[verb]
     try:
         denied = await cache.denied(key, verb)
     except ReplicatorError as error:

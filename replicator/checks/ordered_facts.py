@@ -63,7 +63,7 @@ def ordered_facts(world: World, rule: OrderedRule, index: int, *, thorough: bool
 def _cache_keys(rule: OrderedRule, source: Table, index: int) -> Iterator[Fact]:
     """Whether every refreshed entry belongs to one item alone, since only versions of one item compare."""
     subject, name = f"rule {rule.name}", "cache keys"
-    refreshed = [(n, action) for n, action in enumerate(rule.cache) if action.action == "refresh"]
+    refreshed = [(n, action) for n, action in enumerate(rule.cache) if action.stores]
     # The file says which cache is beside a table whose keys are mapped, and was judged by those.
     mapped = [replica.transform.key for replica in rule.replicas if replica.transform and replica.transform.key]
     for n, action in refreshed:

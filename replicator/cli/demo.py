@@ -9,7 +9,7 @@ import typer
 Mode = Literal["ordered", "versioned", "active-active"]
 Source = Literal["streams", "kinesis"]
 Engine = Literal["pods", "lambda"]
-CacheVerb = Literal["invalidate", "refresh"]
+CacheVerb = Literal["invalidate", "refresh", "write_through"]
 _RATES: dict[Mode, float] = {"ordered": 150, "versioned": 60, "active-active": 40}
 """What two cores sustain, servers included."""
 

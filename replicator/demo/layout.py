@@ -90,7 +90,7 @@ class Layout:
         actions = []
         for cache in table.caches:
             action = {"cache": cache.name, "key": cache.key, "action": cache.action}
-            actions.append(action | {"ttl": "1h"} if cache.action == "refresh" else action)
+            actions.append(action | {"ttl": "1h"} if cache.action != "invalidate" else action)
         members = {
             region: region if name == home else {"region": region, "table": name}
             for region, name in table.names.items()

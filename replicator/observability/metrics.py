@@ -51,6 +51,9 @@ class Metrics:
         self.unstored = counter(
             "cache_unstored_refreshes_total", "Entries dropped because their cache had no room to refresh them.", target
         )
+        self.too_large = counter(
+            "cache_too_large_values_total", "Entries dropped because their values are larger than max_bytes.", target
+        )
         self.foreign_records = counter(
             "foreign_records_total", "Records of other tables on the same Kinesis stream, passed over.", target
         )

@@ -102,6 +102,7 @@ class LiveObserver(ShardEvents, ServiceEvents):
         metrics.cache_actions.labels(*labels).inc(report.cache_actions)
         metrics.keyless.labels(*labels).inc(report.keyless)
         metrics.unstored.labels(*labels).inc(report.unstored)
+        metrics.too_large.labels(*labels).inc(report.too_large)
         metrics.kept_removals.labels(*labels).inc(report.kept_removals)
         metrics.foreign_records.labels(*labels).inc(report.foreign)
         metrics.ties.labels(*labels).inc(report.ties)

@@ -24,7 +24,7 @@ from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import Shard
 from replicator.ports.events import BatchReport
 from replicator.ports.sources import RecordPage, ShardPage, Stream
-from replicator.ports.targets import Cache, CacheAnswer, Sink
+from replicator.ports.targets import Cache, CacheAnswer, CacheFill, Sink
 
 _ITERATORS_KEPT = 4096
 """Iterators whose shard is remembered: more than a worker reads shards."""
@@ -205,6 +205,10 @@ class TracedCache:
             answer = await self._cache.apply(actions)
             span.set_attributes(_named({"changed": answer.changed, "refused": len(answer.refused)}))
             return answer
+
+    async def fill(self, fills: Sequence[CacheFill]) -> int:
+        """As the cache says."""
+        return await self._cache.fill(fills)
 
     async def heads(self, keys: Sequence[str]) -> list[bytes]:
         """As the cache says."""

@@ -54,6 +54,8 @@ class BatchReport:
     took_seconds: float
     unstored: int = 0
     """Cache entries that were dropped because there is no room to refresh them."""
+    too_large: int = 0
+    """Cache entries that were dropped because their rule stores no values of that size."""
     parked: int = 0
     """Changes that the target refused and that are kept as rows."""
     foreign: int = 0

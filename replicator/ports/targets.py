@@ -52,6 +52,18 @@ class CacheAnswer:
     """Keys whose entry was dropped because there is no room to refresh it."""
     refused: Mapping[str, ReplicatorError] = field(default_factory=dict)
     """Keys that could not be touched, and why."""
+    leased: Mapping[str, str] = field(default_factory=dict)
+    """The leases of entries that were absent and are to be filled, by key."""
+
+
+@dataclass(frozen=True, slots=True)
+class CacheFill:
+    """An entry to be stored while its lease stands."""
+
+    key: str
+    lease: str
+    entry: bytes
+    ttl_ms: int
 
 
 class Cache(Protocol):
@@ -59,6 +71,9 @@ class Cache(Protocol):
 
     async def apply(self, actions: Sequence[CacheAction]) -> CacheAnswer:
         """Carry the actions out; raises what kept all of them from taking effect."""
+
+    async def fill(self, fills: Sequence[CacheFill]) -> int:
+        """Store entries whose leases still stand; returns how many."""
 
     async def heads(self, keys: Sequence[str]) -> list[bytes]:
         """The first `ENTRY_HEAD` bytes of entries, in the order of their keys; empty where there is none."""

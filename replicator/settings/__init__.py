@@ -4,6 +4,7 @@ This package checks what the file alone can show; `replicator check` compares it
 """
 
 from replicator.settings.admin import Admin, Api
+from replicator.settings.cache_actions import CacheAction
 from replicator.settings.chosen_tables import MOST_TABLES, choosing, expanded
 from replicator.settings.cross_checks import target_problems
 from replicator.settings.events import AwsSink, EventSink, RedisStreamSink, WebhookSink
@@ -16,7 +17,6 @@ from replicator.settings.model import (
 from replicator.settings.rules import (
     MODES,
     ActiveRule,
-    CacheAction,
     MeshRule,
     OrderedRule,
     RuleSettings,

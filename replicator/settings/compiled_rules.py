@@ -11,8 +11,9 @@ from pydantic import SecretStr
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull
 from replicator.domain.cache_horizons import VerifyPolicy
-from replicator.domain.cache_keys import CacheRule, CacheVerb
+from replicator.domain.cache_keys import CacheRule, CacheVerb, Publication
 from replicator.domain.cache_restores import OnRestore
+from replicator.domain.cache_values import Shape
 from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.item_events import EventShape, Numbers
@@ -178,11 +179,13 @@ def _plan(rule: MeshRule, home: str, table: str) -> VersionedPlan | ActivePlan:
 def debt_policy(settings: Settings, cache: str) -> DebtPolicy:
     """What a cache may be owed, and what is done beyond that."""
     asked = settings.caches[cache].debt
-    actions = [action for rule in settings.rules for action in rule.cache if action.cache == cache]
+    used = [action for rule in settings.rules for action in rule.cache if action.cache == cache]
+    actions = [action for action in used if action.action != "publish"]
     keys = [action.template(settings.caches) for action in actions]
     patterns = None if asked.flush == "database" else tuple(dict.fromkeys(key.pattern for key in keys))
     may_flush = patterns is None or all(key.prefix for key in keys)
-    default = OnFull.FLUSH if may_flush else OnFull.WAIT
+    # A flush drops entries and tells of none, so messages are waited for.
+    default = OnFull.FLUSH if may_flush and len(actions) == len(used) else OnFull.WAIT
     return DebtPolicy(
         asked.max_keys,
         default if asked.policy is None else OnFull(asked.policy),
@@ -207,10 +210,20 @@ def _caches(settings: Settings, rule: RuleSettings) -> list[CacheRule]:
             key=action.template(settings.caches),
             verb=CacheVerb(action.action),
             ttl=action.ttl or _DEFAULT_TTL,
+            jitter=action.jitter,
+            marker_ttl=action.marker_ttl,
+            shape=Shape(action.value, action.numbers, tuple(action.attributes)),
+            max_bytes=action.max_bytes,
+            publication=_publication(action),
             when=None if action.when is None else _filter(action.when),
         )
         for action in rule.cache
     ]
+
+
+def _publication(action: CacheAction) -> Publication | None:
+    name = action.stream or action.channel
+    return None if name is None else Publication(name, action.stream is not None, action.maxlen, action.values)
 
 
 def shape_of(settings: Settings, rule: RuleSettings, target: Target) -> str:

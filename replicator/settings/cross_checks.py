@@ -220,6 +220,11 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
                 f"{where}.cache: cache {action.cache!r} is in region {cache.region!r},"
                 f" which rule {rule.name!r} does not use"
             )
+        elif cache.debt.policy == "flush" and action.action == "publish":
+            problems.append(
+                f"{where}.action: caches.{action.cache}.debt.policy flush drops entries and tells of none, so messages"
+                " would be lost; set policy: wait"
+            )
         elif (cache.debt.policy, cache.debt.flush) == ("flush", "keys") and not action.template(settings.caches).prefix:
             problems.append(
                 f"{where}.key: begins with an attribute, so caches.{action.cache}.debt.policy flush would drop entries"
@@ -228,9 +233,14 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
             )
         elif action.ttl is not None and action.ttl < _LEAST_TTL:
             problems.append(f"{where}.ttl: must be at least 1s")
-        elif action.action == "refresh" and cache.region not in refreshable:
-            problems.append(f"{where}.action: a cache beside a table that users write can only be invalidated")
-        elif action.action == "refresh" and (lacking := KeyTemplate(action.key).lacks(_keys_in(rule, cache.region))):
+        elif action.marker_ttl is not None and action.marker_ttl < _LEAST_TTL:
+            problems.append(f"{where}.marker_ttl: must be at least 1s")
+        elif (action.stores or action.values) and cache.region not in refreshable:
+            problems.append(
+                f"{where}.action: a cache beside a table that users write can only be invalidated, or told of without"
+                " values"
+            )
+        elif action.stores and (lacking := KeyTemplate(action.key).lacks(_keys_in(rule, cache.region))):
             problems.append(
                 f"{where}.key: lacks {' and '.join(lacking)} of the primary key, so several items may share an entry,"
                 " and their versions do not compare; put the whole key into the template, or set action: invalidate"

@@ -3,46 +3,20 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.versions import MAX_EPOCH, STAMP
+from replicator.settings.cache_actions import CacheAction
 from replicator.settings.events import AwsSink, EventSink, RedisStreamSink
-from replicator.settings.filters import FilterSettings, ItemConditions, MeshFilter
-from replicator.settings.sections import Cache
+from replicator.settings.filters import FilterSettings, MeshFilter
 from replicator.settings.streams import Source, StreamSettings, region_of_source, stream_of_source
 from replicator.settings.tables import TableChoice, TableSelection
 from replicator.settings.transforms import ReplicaTransform
 from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table
-
-
-class CacheAction(Frozen):
-    """What happens to a cache entry when its item changed."""
-
-    cache: Name
-    key: str = Field(min_length=1, description="template over attributes, for example order:{pk}")
-    action: Literal["invalidate", "refresh"] = "invalidate"
-    ttl: Duration | None = Field(default=None, description="refresh only: life of an entry, default 1h")
-    when: ItemConditions | None = Field(default=None, description="only items that pass have these entries")
-
-    def template(self, caches: Mapping[str, Cache]) -> KeyTemplate:
-        """The key template, with the prefix of the cache."""
-        cache = caches.get(self.cache)
-        return KeyTemplate(self.key, "" if cache is None else cache.prefix)
-
-    @model_validator(mode="after")
-    def _template_and_ttl(self) -> Self:
-        try:
-            KeyTemplate(self.key)
-        except ValueError as error:
-            raise ValueError(f"key template {self.key!r} {error}") from error
-        if self.ttl is not None and self.action == "invalidate":
-            raise ValueError("ttl belongs to action refresh")
-        return self
 
 
 class Member(Frozen):

@@ -93,6 +93,33 @@ def test_write_units_that_are_none_are_refused_at_their_place(path: Path, bound:
         (changed("{region: us}", f"{{region: us, lease: {'9' * 400}d}}"), 5, ["`coordination.lease` must be at most"]),
         (changed("{region: us}", f"{{region: us, lease: {'9' * 400}}}"), 5, ["`coordination.lease` must be at most"]),
         (changed("{region: us}", "{region: us, lease: 3651d}"), 5, ["`coordination.lease` must be at most ten years"]),
+        *(
+            (changed('"order:{pk}"', f'"order:{{pk}}", {options}'), 15, ["`rules[0].cache[0]`", sentence])
+            for options, sentence in (
+                ("ttl: 1h", "ttl belongs to the actions refresh and write_through"),
+                ("jitter: 10%", "jitter belongs to the actions refresh and write_through"),
+                ("action: publish, stream: s, max_bytes: 1KiB", "max_bytes belongs to the actions refresh"),
+                ("attributes: [pk]", "attributes belongs to the actions refresh and write_through, and to publish"),
+                ("action: refresh, channel: c", "channel belongs to action publish"),
+                ("action: publish", "needs a channel or a stream"),
+                ("action: publish, channel: c, stream: s", "needs a channel or a stream"),
+                ("action: publish, channel: c, maxlen: 5", "maxlen belongs to a stream"),
+                ("action: refresh, numbers: number", "numbers belongs to value json and msgpack"),
+                ("action: publish, channel: c, values: true, value: msgpack", "messages are JSON"),
+            )
+        ),
+        (
+            changed('"order:{pk}"', '"order:{pk}", action: write_through, marker_ttl: 0.4ms'),
+            15,
+            ["`rules[0].cache[0].marker_ttl`: must be at least 1s"],
+        ),
+        (
+            changed("6379/0", '6379/0", debt: {policy: flush}, prefix: "').replace(
+                '"order:{pk}"', '"order:{pk}", action: publish, channel: c'
+            ),
+            15,
+            ["`rules[0].cache[0].action`: caches.eu_main.debt.policy flush drops entries and tells of none"],
+        ),
         (
             changed('"order:{pk}"', '"order:{pk}", action: refresh, ttl: 0.4ms'),
             15,

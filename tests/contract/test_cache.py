@@ -6,11 +6,11 @@ from random import Random
 
 import pytest
 
-from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
+from replicator.domain.cache_keys import CacheAction, Invalidate, Publication, Refresh, publish
 from replicator.domain.copying.entries import EntryState, entry_state
 from replicator.domain.versions import UNSTAMPED, ordered_version
 from replicator.laboratory.memory import acted, value_entry
-from replicator.ports.targets import ENTRY_HEAD
+from replicator.ports.targets import ENTRY_HEAD, CacheFill
 from tests.contract.worlds import CacheBench, fresh, redis_bench
 
 V1, V2, V3 = (ordered_version(0, 1_700_000_000_000, number) for number in (1, 2, 3))
@@ -83,6 +83,57 @@ async def test_an_invalidation_drops_whatever_stands_there(cache_bench: CacheBen
 
 async def test_an_invalidation_of_nothing_changes_nothing(cache_bench: CacheBench) -> None:
     assert await after(cache_bench, None, Invalidate(fresh("k"))) == (None, 0)
+
+
+def through(key: str, version: str = V2, payload: bytes | None = PAYLOAD) -> Refresh:
+    return Refresh(key, version, payload, HOUR_MS, through=True)
+
+
+async def test_a_write_through_takes_the_lease_of_what_is_absent_and_fills_under_it(cache_bench: CacheBench) -> None:
+    key, other, lost = fresh("k"), fresh("k"), fresh("k")
+    await cache_bench.seed({other: value_entry(V1, b"{}")})
+    answer = await cache_bench.cache.apply([through(key), through(other), through(lost, payload=None)])
+    assert answer.changed == 3
+    assert set(answer.leased) == {key, lost}
+    assert (await cache_bench.found([key]))[key] == b"L:" + answer.leased[key].encode()
+    await cache_bench.cache.apply([Invalidate(lost)])
+    fills = [CacheFill(each, answer.leased[each], b"V:|new", HOUR_MS) for each in (key, lost)]
+    assert await cache_bench.cache.fill(fills) == 1
+    found = await cache_bench.found([key, other, lost])
+    assert found == {key: b"V:|new", other: value_entry(V2, PAYLOAD), lost: None}
+    assert HOUR_MS - 600_000 < await cache_bench.life_ms(key) <= HOUR_MS
+    assert await cache_bench.cache.fill(fills) == 0, "a lease is used once"
+
+
+async def test_a_write_through_does_to_an_entry_what_a_refresh_does(cache_bench: CacheBench) -> None:
+    for entry in (b"L:token", b"V:|x", value_entry(V1, b"{}"), value_entry(V3, b"{}"), b"T:" + V1.encode()):
+        for payload in (PAYLOAD, None):
+            refreshed = await after(cache_bench, entry, refresh(fresh("k"), payload=payload))
+            assert await after(cache_bench, entry, through(fresh("k"), payload=payload)) == refreshed
+
+
+async def test_leases_of_one_call_differ(cache_bench: CacheBench) -> None:
+    keys = [fresh("k") for _ in range(3)]
+    answer = await cache_bench.cache.apply([through(key) for key in keys])
+    assert len(set(answer.leased.values())) == 3
+
+
+async def test_changes_are_told_on_channels_and_in_streams(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        name, channel = fresh("s"), fresh("c")
+        async with bench.client.pubsub() as listening:
+            await listening.subscribe(channel)
+            assert (await listening.get_message(timeout=30))["type"] == "subscribe"
+            told = [publish(Publication(name, is_stream=True, most=100), str(n), {"deleted": False}) for n in range(3)]
+            answer = await bench.cache.apply([*told, publish(Publication(channel), "a", {"deleted": True})])
+            assert (answer.changed, answer.refused) == (4, {})
+            heard = await listening.get_message(ignore_subscribe_messages=True, timeout=30)
+            assert heard["data"] == b'{"key":"a","deleted":true}'
+        entries = await bench.client.xrange(name)
+        assert [fields for _, fields in entries] == [{b"message": action.message} for action in told]
+        await bench.client.set(name, "no stream")
+        answer = await bench.cache.apply([*told, publish(Publication(channel), "a", {})])
+        assert set(answer.refused) == {action.key for action in told}
 
 
 async def test_no_action_is_no_change(cache_bench: CacheBench) -> None:

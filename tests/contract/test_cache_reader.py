@@ -8,10 +8,13 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import pytest
 import redis
 import redis.asyncio as redis_asyncio
@@ -30,7 +33,11 @@ from replicator.cache import (
 )
 from replicator.cache.dynamodb import UNSTAMPED
 from replicator.domain import versions
-from replicator.domain.cache_keys import Invalidate, Refresh
+from replicator.domain.cache_keys import CacheRule, CacheVerb, Invalidate, Refresh
+from replicator.domain.cache_values import Shape
+from replicator.domain.identifiers import RegionId
+from replicator.domain.image import Image
+from replicator.domain.key_templates import KeyTemplate
 from replicator.laboratory.servers import Valkey, free_port
 from tests.contract.worlds import DynamoRegionBench, RedisCacheBench, fresh, place, redis_bench
 
@@ -334,6 +341,28 @@ async def test_the_loader_reads_what_a_refresh_would_write(
         key = cache._reader.policy.key({"pk": "ü:1"})
         await bench.cache.apply([Refresh(key, V2, b'{"pk":{"S":"newer"}}', 60_000)])
         assert await cache.get(pk="ü:1") == {"pk": "newer"}
+
+
+@pytest.mark.parametrize(
+    "options", [{"value": "json"}, {"value": "msgpack", "numbers": "number"}, {"attributes": ["n"]}]
+)
+def test_the_loader_stores_what_a_rule_of_the_same_format_does(options: dict[str, Any]) -> None:
+    shape = Shape(
+        options.get("value", "dynamodb_json"), options.get("numbers", "string"), options.get("attributes", ())
+    )
+    typed = {"pk": {"S": "ü"}, "n": {"N": "1.50"}, "b": {"B": "AA=="}, "m": {"M": {"s": {"BS": ["AA=="]}}}}
+    read = {
+        "pk": {"S": "ü"},
+        "n": {"N": "1.50"},
+        "b": {"B": b"\0"},
+        "m": {"M": {"s": {"BS": [b"\0"]}}},
+        "_rep": {"S": V1},
+    }
+    loader = dynamodb_loader("t", SimpleNamespace(get_item=lambda **_: {"Item": read}), **options)
+    rule = CacheRule("main", RegionId("eu"), KeyTemplate("{pk}"), CacheVerb.REFRESH, timedelta(hours=1), shape=shape)
+    loaded = loader(pk="ü")
+    assert loaded == Loaded(rule.payload(Image(msgspec.json.encode(typed))), V1)
+    assert loader.codec.decode(loaded.payload)
 
 
 def test_versions_of_the_loader_are_those_of_the_daemon() -> None:

@@ -426,7 +426,26 @@ async def test_the_frontier_waits_for_the_cache() -> None:
     assert bench.moved[-1] == "2"
 
 
-@pytest.mark.parametrize("verb", CacheVerb)
+async def test_a_write_through_fills_what_is_absent_with_what_the_replica_holds() -> None:
+    world = World()
+    world.put("a", 1)
+    world.put("b", 1)
+    world.delete("b")
+    bench = Bench(world, target("orders", EU, cache_rule("eu_main", EU, CacheVerb.WRITE_THROUGH)))
+    await bench.apply()
+    entries = world.caches["eu_main"].entries
+    assert entries == {"order:a": value_entry(version(1), image("a", 1).wire), "order:b": b"T:"}
+    world.caches["eu_main"].evict("order:a")
+    world.put("a", 2)
+    await bench.apply()
+    first = world.records()[:1]
+    world.caches["eu_main"].evict("order:a")
+    await bench.apply(records=first)
+    assert bench.observer.reports[-1].effects == {Effect.STALE: 1}
+    assert entries["order:a"].startswith(b"V:" + version(4).encode()), "a repeated record stores no older item"
+
+
+@pytest.mark.parametrize("verb", [CacheVerb.INVALIDATE, CacheVerb.REFRESH])
 async def test_the_cache_action_follows_a_stale_answer_too(verb: CacheVerb) -> None:
     world = World()
     world.put("a", 1)

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import redis
 
-from replicator.adapters.redis.scripts import APPLY
+from replicator.adapters.redis.scripts import APPLY, THROUGH
 from replicator.cache.codecs import Codec
 from replicator.cache.policy import seen
-from replicator.cache.reading import Fill, Load, Loaded, Look, Pause, ReadPlan, Request, reading
+from replicator.cache.reading import Fill, Load, Loaded, Look, Pause, ReadPlan, Request, Seen, Sight, reading
 from replicator.cache.scripts import FILL, LOOK
-from replicator.domain.cache_keys import CacheAction, Invalidate
+from replicator.domain.cache_keys import CacheAction, Refresh
 from tests.simulation.cache_world import CacheExplorer, CacheScenario, moves_around
 
 _LIFE_MS = 1_000_000
@@ -134,16 +134,22 @@ class ReaderExplorer:
                 yield after._replace(readers=(*state.readers[:index], moved, *state.readers[index + 1 :]))
 
     def _acted(self, state: State, first: int, until: int) -> State:
-        entry = state.entry
         for action in self._actions[first, until]:
-            entry = self._after(entry, action)
-        return state._replace(entry=entry)
+            state = self._after(state, action)
+        return state
 
-    def _after(self, entry: bytes | None, action: CacheAction) -> bytes | None:
-        if isinstance(action, Invalidate):
-            return None
-        arguments = (action.version, action.payload or b"", _LIFE_MS)
-        return self._server.call(entry, APPLY, action.key, *arguments)[0]
+    def _after(self, state: State, action: CacheAction) -> State:
+        """What an action leaves; the daemon fills what it found absent as a reader does, from its lease on."""
+        if not isinstance(action, Refresh):
+            return state._replace(entry=None)
+        arguments: tuple[Any, ...] = (action.version, action.payload or b"", _LIFE_MS)
+        if not action.through:
+            return state._replace(entry=self._server.call(state.entry, APPLY, action.key, *arguments)[0])
+        token = f"d{len(state.readers)}"
+        entry, answer = self._server.call(state.entry, THROUGH, action.key, *arguments, token, _LIFE_MS)
+        found = [Seen(Sight.LEASE, b"", lease.decode()) for lease in answer[3][1::2]]
+        fills = tuple(Reader(token, answers=(each,), looked_twice=True) for each in found)
+        return state._replace(entry=entry, readers=state.readers + fills)
 
     def _steps(self, state: State, reader: Reader) -> Iterator[tuple[State, Reader]]:
         if reader.done:

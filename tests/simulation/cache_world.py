@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from replicator.domain.cache_keys import CacheAction, CacheRule, CacheVerb, plan_cache
+from replicator.domain.cache_keys import CacheAction, CacheRule, CacheVerb, Refresh, plan_cache
 from replicator.domain.coalescing import coalesce, plan_run
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.key_templates import KeyTemplate
@@ -38,6 +38,8 @@ class CacheScenario:
     leases: bool = True
     """Readers fill under a lease; otherwise they simply set what they read."""
     consistent_reads: bool = True
+    sets_absent: bool = False
+    """A `write_through` sets what is absent at once, in place of filling it under a lease."""
     after_replica: bool = True
     """The daemon acts once the replica holds the write; otherwise as soon as the source does."""
 
@@ -48,6 +50,11 @@ class Reader(NamedTuple):
     token: str | None = None
     seen: int | None = None
     done: bool = False
+
+    @property
+    def is_daemon(self) -> bool:
+        """Whether it is the daemon that fills what was absent; it may die on its way."""
+        return self.token is not None and self.token.startswith("d")
 
 
 class CacheState(NamedTuple):
@@ -114,7 +121,7 @@ class CacheExplorer:
     def _stale(self, state: Any) -> str | None:
         """What is wrong with the entry when nothing is left to do."""
         quiet = (state.written, state.replica, state.done) == (self._total,) * 3
-        idle = all(reader.done or reader == Reader() for reader in state.readers)
+        idle = all(reader.done or reader == Reader() or reader.is_daemon for reader in state.readers)
         if not (quiet and idle) or state.entry is None or state.entry.startswith(b"L:"):
             return None
         wanted = self._values[self._total]
@@ -129,10 +136,19 @@ class CacheExplorer:
                 yield after._replace(readers=tuple(sorted((*others, moved), key=repr)))
 
     def _acted(self, state: Any, first: int, until: int) -> Any:
-        entry = state.entry
         for action in self._actions[first, until]:
-            entry = acted(entry, action)
-        return state._replace(entry=entry)
+            entry = acted(state.entry, action)
+            if state.entry is None and isinstance(action, Refresh) and action.through:
+                if self._scenario.sets_absent:
+                    marker = b"T:" + action.version.encode()
+                    entry = value_entry(action.version, action.payload) if action.payload else marker
+                else:
+                    token = f"d{state.tokens}"
+                    entry, _ = leased(None, token)
+                    readers = tuple(sorted((*state.readers, Reader(token)), key=repr))
+                    state = state._replace(readers=readers, tokens=state.tokens + 1)
+            state = state._replace(entry=entry)
+        return state
 
     def _reads(self, state: Any, reader: Reader) -> Iterator[tuple[Any, Reader]]:
         """A reader looks, then reads the replica, then fills."""
@@ -152,7 +168,9 @@ class CacheExplorer:
                 yield state, Reader(reader.token, seen)
         else:
             value = self._values[reader.seen]
-            if value is None:
+            if value is None and reader.is_daemon:
+                yield state._replace(entry=filled(state.entry, reader.token, b"T:")), finished
+            elif value is None:
                 yield state, finished
             elif self._scenario.leases:
                 yield state._replace(entry=filled(state.entry, reader.token, value)), finished

@@ -19,7 +19,7 @@ from tests.simulation.cache_reader_world import ReaderExplorer
 from tests.simulation.cache_world import CacheScenario
 
 pytestmark = pytest.mark.servers
-VERBS = pytest.mark.parametrize("verb", CacheVerb, ids=lambda verb: verb.value)
+VERBS = pytest.mark.parametrize("verb", [CacheVerb.INVALIDATE, CacheVerb.REFRESH], ids=lambda verb: verb.value)
 WITHOUT_TIME = LOOK.replace(" .. '.' .. now[1] .. '.' .. now[2]", " .. '.'")
 PLAIN_SET = "redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3]) return 1"
 
@@ -41,6 +41,11 @@ def stale(client: redis.Redis, scenario: CacheScenario, **mutant: Any) -> str | 
 @pytest.mark.parametrize("versioned", [True, False], ids=["versioned", "unversioned"])
 def test_no_reader_leaves_anything_stale(client: redis.Redis, verb: CacheVerb, kinds: str, versioned: bool) -> None:
     assert stale(client, CacheScenario(kinds, verb), versioned=versioned) is None
+
+
+@pytest.mark.parametrize("kinds", ["PP", pytest.param("PD", marks=pytest.mark.long)])
+def test_nor_does_a_daemon_that_fills_what_is_absent(client: redis.Redis, kinds: str) -> None:
+    assert stale(client, CacheScenario(kinds, CacheVerb.WRITE_THROUGH, readers=1)) is None
 
 
 @VERBS

@@ -2,13 +2,28 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from msgspec import structs
+from redis.crc import key_slot
 
-from replicator.domain.cache_keys import CachePlan, CacheRule, CacheVerb, Invalidate, Refresh, plan_cache
+from replicator.domain.cache_keys import (
+    CachePlan,
+    CacheRule,
+    CacheVerb,
+    Invalidate,
+    Publication,
+    Publish,
+    Refresh,
+    plan_cache,
+    publish,
+    settlement,
+)
+from replicator.domain.cache_values import Shape
 from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.image import Image
@@ -150,6 +165,7 @@ def test_items_with_different_attributes_never_share_a_key_of_three_parts(
 # -- plans ---------------------------------------------------------------------------------------------------------
 
 VERSION = "1" * 56
+ACTING = [CacheVerb.INVALIDATE, CacheVerb.REFRESH, CacheVerb.WRITE_THROUGH]
 KEY = item_key(b'{"pk":{"S":"k"}}')
 
 
@@ -200,7 +216,7 @@ def test_refresh_marks_the_last_key_of_a_removed_item_and_drops_the_others() -> 
     )
 
 
-@pytest.mark.parametrize("verb", CacheVerb)
+@pytest.mark.parametrize("verb", ACTING)
 @pytest.mark.parametrize("new", [None, item("b")], ids=["removed", "put"])
 def test_a_record_without_its_old_image_drops_the_key_that_the_primary_key_makes(
     verb: CacheVerb, new: dict[str, Typed] | None
@@ -276,6 +292,68 @@ def test_a_partial_record_counts_whatever_the_filter_says() -> None:
     assert plan_cache(never, [partial], change(tagged("a"))).actions == (Invalidate("x:k"),)
 
 
+def test_a_write_through_also_fills_what_is_absent() -> None:
+    (action,) = plan_cache(rule(CacheVerb.WRITE_THROUGH, "{pk}"), [record(None, item("a"))], change(item("a"))).actions
+    assert action == Refresh("k", VERSION, image(item("a")).wire, 5_400_000, through=True)
+
+
+def test_an_entry_holds_what_its_rule_says_and_a_marker_lives_by_itself() -> None:
+    shaped = replace(
+        rule(CacheVerb.REFRESH, "{pk}"), shape=Shape("json", attributes=("email",)), marker_ttl=timedelta(seconds=1)
+    )
+    (kept,) = plan_cache(shaped, [record(None, item("a"))], change(item("a"))).actions
+    assert kept == Refresh("k", VERSION, b'{"email":"a"}', 5_400_000)
+    (gone,) = plan_cache(shaped, [record(item("a"), None, 7)], change(None)).actions
+    assert (getattr(gone, "payload", 0), getattr(gone, "ttl_ms", 0)) == (None, 1000)
+
+
+def test_entries_that_are_stored_together_end_apart() -> None:
+    jittered = replace(rule(CacheVerb.REFRESH), jitter=0.1)
+    lives = [jittered.life_ms(str(key), VERSION, gone=False) for key in range(50)]
+    assert len(set(lives)) > 40
+    assert 4_860_000 <= min(lives) < 4_950_000
+    assert 5_300_000 < max(lives) <= 5_400_000
+
+
+def test_what_is_too_large_is_dropped_and_counted() -> None:
+    small = replace(rule(CacheVerb.WRITE_THROUGH), max_bytes=len(image(item("b")).wire) - 1)
+    plan = plan_cache(small, [record(item("a"), item("b"))], change(item("b")))
+    assert plan == CachePlan((Invalidate("user:k:a"), Invalidate("user:k:b")), 0, 1)
+    fits = replace(small, max_bytes=len(image(item("b")).wire))
+    assert plan_cache(fits, [record(item("a"), item("b"))], change(item("b"))).too_large == 0
+
+
+def told(publication: Publication, old: dict[str, Typed] | None, new: dict[str, Typed] | None) -> list[Any]:
+    tells = replace(rule(CacheVerb.PUBLISH, "user:{email}"), publication=publication)
+    actions = plan_cache(tells, [record(old, new, 7)], change(new)).actions
+    return [(action.name, action.most, msgspec.json.decode(action.message)) for action in actions]  # type: ignore[union-attr]
+
+
+def test_what_changed_is_told_by_its_key_and_without_values_unless_asked() -> None:
+    assert told(Publication("users"), item("a"), item("b")) == [
+        ("users", 0, {"key": "user:a", "deleted": False, "version": VERSION}),
+        ("users", 0, {"key": "user:b", "deleted": False, "version": VERSION}),
+    ]
+    stream = Publication("users", is_stream=True, most=5, values=True)
+    stamped = {**item("a"), "_rep": {"S": "x"}}
+    assert told(stream, None, stamped) == [
+        ("users", 5, {"key": "user:a", "deleted": False, "version": VERSION, "value": item("a")})
+    ]
+    assert told(stream, item("a"), None) == [("users", 5, {"key": "user:a", "deleted": True, "version": VERSION})]
+    assert told(stream, None, item(None)) == []
+
+
+def test_a_message_that_is_owed_names_its_entry_and_lies_where_its_stream_does() -> None:
+    publication = Publication("users", is_stream=True, most=5)
+    owed = publish(publication, "user:a", {"deleted": True})
+    assert owed.key != publish(Publication("users"), "user:a", {}).key
+    assert key_slot(owed.key.encode()) == key_slot(b"users")
+    assert settlement(owed.key) == Publish(owed.key, "users", 5, b'{"key":"user:a"}')
+    assert settlement("user:a") == Invalidate("user:a")
+    assert replace(rule(CacheVerb.PUBLISH), publication=publication).drop("user:a") == settlement(owed.key)
+    assert rule(CacheVerb.REFRESH).drop("user:a") == Invalidate("user:a")
+
+
 def test_an_item_that_loses_its_key_leaves_nothing_behind() -> None:
     plan = plan_cache(rule(CacheVerb.REFRESH), [record(item("a"), item(None))], change(item(None)))
     assert plan.actions == (Invalidate("user:k:a"),)
@@ -311,7 +389,7 @@ def test_an_entry_that_two_items_have_in_turn_is_never_left_with_the_first_ones_
         assert entry is None
 
 
-@pytest.mark.parametrize("verb", CacheVerb)
+@pytest.mark.parametrize("verb", ACTING)
 def test_images_without_a_key_are_counted_and_hide_no_other(verb: CacheVerb) -> None:
     records = [record(item("a"), item(None)), record(item(None), item(None, "x"))]
     plan = plan_cache(rule(verb), records, change(item(None, "x")))
@@ -322,7 +400,7 @@ def test_images_without_a_key_are_counted_and_hide_no_other(verb: CacheVerb) -> 
 emails = st.sampled_from([None, "a", "b", "c"])
 
 
-@given(st.lists(st.tuples(st.booleans(), emails), min_size=1, max_size=6), st.sampled_from(CacheVerb))
+@given(st.lists(st.tuples(st.booleans(), emails), min_size=1, max_size=6), st.sampled_from(ACTING))
 def test_coalescing_never_hides_a_cache_key(writes: list[tuple[bool, str | None]], verb: CacheVerb) -> None:
     records, before = [], None
     for number, (removes, email) in enumerate(writes):

@@ -14,7 +14,7 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from replicator.adapters.redis.calls import Call, Command, Tally, calls, parts
+from replicator.adapters.redis.calls import Call, Command, Tally, calls, filling, parts
 from replicator.adapters.redis.errors import (
     CLIENT_ERRORS,
     is_elsewhere,
@@ -31,7 +31,7 @@ from replicator.domain.cache_keys import CacheAction, CacheVerb
 from replicator.domain.cache_nodes import CacheNode
 from replicator.domain.cache_restores import CacheServer, CacheServers
 from replicator.domain.errors import ReplicatorError, WorldMismatch
-from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
+from replicator.ports.targets import ENTRY_HEAD, CacheAnswer, CacheFill
 
 KEYS_PER_SCAN = 1000
 _NODE_SECONDS = 3.0
@@ -79,7 +79,15 @@ class RedisCache:
             tally.changed,
             frozenset(tally.unstored),
             {key: translated(error, self._what) for key, error in tally.refused.items()},
+            tally.leased,
         )
+
+    async def fill(self, fills: Sequence[CacheFill]) -> int:
+        """Store entries whose leases still stand; returns how many."""
+        try:
+            return sum([answer == 1 for answer in await self.pipelined([filling(fill) for fill in fills])])
+        except CLIENT_ERRORS as error:
+            raise await self._failure(error) from error
 
     async def _send(self, call: Call, tally: Tally, *, sure: bool = False) -> None:
         """Carry a call out; when one key of many is denied, each is tried by itself."""
@@ -135,13 +143,16 @@ class RedisCache:
         No item may have the key; nothing is changed.
         """
         commands: dict[str, Command] = {"UNLINK": ("UNLINK", key)}
-        if verb is CacheVerb.REFRESH:
-            commands |= {
-                "GET": ("GET", key),
-                "SET": ("SET", key, "", "XX"),
-                "EVAL": ("EVAL", NOTHING, 1, key),
-                "EVALSHA": ("EVALSHA", digest(NOTHING), 1, key),
-            }
+        scripts: dict[str, Command] = {
+            "EVAL": ("EVAL", NOTHING, 1, key),
+            "EVALSHA": ("EVALSHA", digest(NOTHING), 1, key),
+        }
+        if verb.stores:
+            commands |= {"GET": ("GET", key), "SET": ("SET", key, "", "XX"), **scripts}
+        if verb is CacheVerb.WRITE_THROUGH:
+            commands["TIME"] = ("TIME",)
+        if verb is CacheVerb.PUBLISH:
+            commands = scripts
         found = {}
         for name, command in commands.items():
             try:

@@ -8,17 +8,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any, TypeVar
 
 import msgspec
 from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
-from replicator.adapters.redis.scripts import APPLY, digest
-from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
+from replicator.adapters.redis.scripts import APPLY, FILL, TELL, THROUGH, digest
+from replicator.domain.cache_keys import CacheAction, Invalidate, Publish, Refresh
+from replicator.ports.targets import CacheFill
 
 _KEYS_PER_CALL = 256
+_LEASE_MS = 5_000
 _APPLY_DIGEST = digest(APPLY)
+_THROUGH_DIGEST = digest(THROUGH)
+_TELL_DIGEST = digest(TELL)
 Part = TypeVar("Part")
 Action = TypeVar("Action", bound=CacheAction)
 Command = tuple[Any, ...]
@@ -48,8 +53,22 @@ def calls(actions: Sequence[CacheAction], split: Split) -> Iterator[Call]:
     """The calls that carry actions out, in their order; one kind of call per kind of action."""
     for unlinks in split([action for action in actions if isinstance(action, Invalidate)]):
         yield Call(unlinks, _unlink, _unlink)
-    for refreshes in split([action for action in actions if isinstance(action, Refresh)]):
+    stored = [action for action in actions if isinstance(action, Refresh)]
+    for refreshes in split([action for action in stored if not action.through]):
         yield Call(refreshes, _by_digest, _by_text)
+    for throughs in split([action for action in stored if action.through]):
+        yield Call(throughs, _through_by_digest, _through_by_text)
+    for told in _by_name([action for action in actions if isinstance(action, Publish)]):
+        yield Call(told, _tell_by_digest, _tell_by_text)
+
+
+def _by_name(actions: Sequence[Publish]) -> Iterator[Sequence[Publish]]:
+    """Messages of one channel or stream each, in their order."""
+    names: dict[tuple[str, int], list[Publish]] = {}
+    for action in actions:
+        names.setdefault((action.name, action.most), []).append(action)
+    for found in names.values():
+        yield from parts(found)
 
 
 def parts(some: Sequence[Part]) -> Iterator[Sequence[Part]]:
@@ -78,17 +97,20 @@ class Tally:
     changed: int = 0
     unstored: set[str] = field(default_factory=set)
     refused: dict[str, Exception] = field(default_factory=dict)
+    leased: dict[str, str] = field(default_factory=dict)
 
     def take(self, actions: Sequence[CacheAction], answer: Any) -> None:
         """Add an answer: a number of UNLINK, or what the script says."""
         if isinstance(answer, int):
             self.changed += answer
             return
-        changed, unstored, refused = answer
+        changed, unstored, refused, leased = answer
         self.changed += changed
         self.unstored.update(actions[place - 1].key for place in unstored)
         for place, reason in zip(refused[::2], refused[1::2], strict=True):
             self.refused[actions[place - 1].key] = ResponseError(reason.decode(errors="replace"))
+        for place, lease in zip(leased[::2], leased[1::2], strict=True):
+            self.leased[actions[place - 1].key] = lease.decode()
 
     def refuse(self, actions: Sequence[CacheAction], error: Exception) -> None:
         """None of the actions took effect, or it is not known whether they did."""
@@ -112,3 +134,30 @@ def _operands(actions: Sequence[Refresh]) -> list[Any]:
     for action in actions:
         operands += [action.version, action.payload or b"", action.ttl_ms]
     return operands
+
+
+def _through_by_digest(actions: Sequence[Refresh]) -> Command:
+    return "EVALSHA", _THROUGH_DIGEST, *_operands(actions), token_hex(8), _LEASE_MS
+
+
+def _through_by_text(actions: Sequence[Refresh]) -> Command:
+    return "EVAL", THROUGH, *_operands(actions), token_hex(8), _LEASE_MS
+
+
+def _tell_by_digest(actions: Sequence[Publish]) -> Command:
+    return "EVALSHA", _TELL_DIGEST, *_told(actions)
+
+
+def _tell_by_text(actions: Sequence[Publish]) -> Command:
+    return "EVAL", TELL, *_told(actions)
+
+
+def _told(actions: Sequence[Publish]) -> list[Any]:
+    first = actions[0]
+    keys = [1, first.name] if first.most else [0]
+    return [*keys, first.name, first.most, *(action.message for action in actions)]
+
+
+def filling(fill: CacheFill) -> Command:
+    """The command that stores an entry under its lease."""
+    return "EVAL", FILL, 1, fill.key, fill.lease, fill.entry, fill.ttl_ms

@@ -13,7 +13,7 @@ from typing import Any
 from redis.crc import key_slot
 
 from replicator.adapters.redis.cache import KEYS_PER_SCAN, RedisCache, getrange, head, xadd
-from replicator.adapters.redis.calls import Call, Command, Tally, by_slot, calls, slot_of
+from replicator.adapters.redis.calls import Call, Command, Tally, by_slot, calls, filling, slot_of
 from replicator.adapters.redis.errors import CLIENT_ERRORS, is_permission, translated
 from replicator.adapters.redis.nodes import NODE_SECONDS, SLOTS, Address, Nodes, Order, Topology
 from replicator.adapters.redis.opening import Login, node_url, safe_url
@@ -23,7 +23,7 @@ from replicator.domain.cache_nodes import CacheNode
 from replicator.domain.cache_restores import CacheServer, CacheServers
 from replicator.domain.cache_urls import ClusterUrl, cluster_url
 from replicator.domain.errors import ReplicatorError, Unreachable
-from replicator.ports.targets import CacheAnswer
+from replicator.ports.targets import CacheAnswer, CacheFill
 
 
 class ClusterCache:
@@ -71,7 +71,11 @@ class ClusterCache:
                 told[one] = self._translated(order.answer, order.at)
             errors |= {action.key: told[one] for action in order.call.actions}
         errors |= {key: translated(error, self._what) for key, error in tally.refused.items()}
-        return CacheAnswer(tally.changed, frozenset(tally.unstored), errors)
+        return CacheAnswer(tally.changed, frozenset(tally.unstored), errors, tally.leased)
+
+    async def fill(self, fills: Sequence[CacheFill]) -> int:
+        """Store entries whose leases still stand; returns how many."""
+        return sum([answer == 1 for answer in await self._ask([(slot_of(fill.key), filling(fill)) for fill in fills])])
 
     async def get(self, key: str) -> bytes | None:
         """An entry as it is, for `inspect`."""

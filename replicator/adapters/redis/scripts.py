@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from hashlib import sha1
 
-APPLY = """
+_ACT = """
 local changed, unstored, refused = 0, {}, {}
-local first = false
+local first, leased = false, {}
 local function failed(answer) return type(answer) == 'table' and answer.err end
 for i, key in ipairs(KEYS) do
   local version, payload, life = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
@@ -19,6 +19,7 @@ for i, key in ipairs(KEYS) do
   local trouble = failed(entry)
   if trouble and trouble:find('WRONGTYPE', 1, true) then entry, trouble = '', false end
   if i == 1 then first = entry end
+  --absent
   if entry and not trouble then
     local kind, mark = entry:sub(1, 2), entry:sub(3 + #version, 3 + #version)
     local ours = #entry >= 2 + #version and (kind == 'V:' and mark == '|' or kind == 'T:' and mark == '')
@@ -51,14 +52,58 @@ if changed == 0 then
   local trouble = failed(proof)
   if trouble and not trouble:find('OOM', 1, true) then return proof end
 end
-return {changed, unstored, refused}
+return {changed, unstored, refused, leased}
 """
 """For every key: absent -> nothing, lease or foreign entry -> dropped, older entry -> the value or the marker.
 
 An entry whose version is not as long as ours is a foreign one: the two could not be compared. What cannot be stored is
 dropped instead. Answers with the number of changed entries, the places of those that were dropped for want of memory,
-and a place and an error, in turns, of those that could not be touched. The last `SET` sets nothing, for its condition
-never holds; the server looks at its own role before it looks at the condition.
+a place and an error, in turns, of those that could not be touched, and a place and a lease of those that were absent
+and are to be filled. The last `SET` sets nothing, for its condition never holds; the server looks at its own role
+before it looks at the condition.
+"""
+
+APPLY = _ACT.replace("  --absent\n", "")
+THROUGH = _ACT.replace(
+    "--absent",
+    """if not entry then
+    local now = redis.call('TIME')
+    local lease = ARGV[3 * #KEYS + 1] .. '.' .. now[1] .. '.' .. now[2] .. '.' .. i
+    local answer = redis.pcall('SET', key, 'L:' .. lease, 'PX', ARGV[3 * #KEYS + 2])
+    trouble = failed(answer)
+    if trouble and trouble:find('OOM', 1, true) then trouble = false
+    elseif not trouble then
+      leased[#leased + 1] = i
+      leased[#leased + 1] = lease
+      changed = changed + 1
+    end
+  end""",
+)
+"""The same, but of an absent entry the lease is taken (`token` and its life in ms follow), if there is room for it."""
+
+FILL = """
+if redis.call('GET', KEYS[1]) ~= 'L:' .. ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+"""
+"""`FILL key lease entry life_ms`: store the entry if the lease still stands, as readers do."""
+
+TELL = """
+local told, refused = 0, {}
+for i = 3, #ARGV do
+  local answer
+  if ARGV[2] == '0' then answer = redis.pcall('PUBLISH', ARGV[1], ARGV[i])
+  else answer = redis.pcall('XADD', KEYS[1], 'MAXLEN', '~', ARGV[2], '*', 'message', ARGV[i]) end
+  if type(answer) == 'table' and answer.err then
+    refused[#refused + 1] = i - 2
+    refused[#refused + 1] = answer.err
+  else told = told + 1 end
+end
+return {told, {}, refused, {}}
+"""
+"""`TELL stream name most message...`: add messages to the stream, or publish them on the channel when `most` is 0.
+
+Answers as the others do.
 """
 
 NOTHING = "return 0"

@@ -8,13 +8,13 @@ that one is cancelled before, the next one does.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from replicator.domain.cache_keys import CacheAction, CachePlan, CacheRule
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
-from replicator.ports.targets import Cache, CacheAnswer, Fence
+from replicator.ports.targets import Cache, CacheAnswer, CacheFill, Fence
 
 _MOST_ACTIONS = 2000
 _ENOUGH_ACTIONS = 64
@@ -26,7 +26,7 @@ class CacheRequest(msgspec.Struct, eq=False):
     """What one change asks of one cache, and what became of it.
 
     `keyless`: how many of its images have no entry. `unstored`: how many entries were dropped because there is no room
-    to refresh them.
+    to refresh them, `too_large`: because of what the rule allows. `leased`: leases of entries that are to be filled.
     """
 
     cache: str
@@ -34,12 +34,14 @@ class CacheRequest(msgspec.Struct, eq=False):
     keyless: int = 0
     error: ReplicatorError | None = None
     unstored: int = 0
+    too_large: int = 0
     rule: CacheRule | None = None
+    leased: Mapping[str, str] = {}
 
 
 def request_of(rule: CacheRule, plan: CachePlan) -> CacheRequest:
     """What a rule's plan asks of its cache."""
-    return CacheRequest(rule.cache, plan.actions, plan.keyless, rule=rule)
+    return CacheRequest(rule.cache, plan.actions, plan.keyless, too_large=plan.too_large, rule=rule)
 
 
 class _Call(msgspec.Struct, eq=False):
@@ -99,6 +101,14 @@ class CacheFunnel:
                 self._hand_on(batch)
             raise
 
+    async def fill(self, fills: Sequence[CacheFill], fence: Fence) -> int:
+        """Store entries whose leases still stand; returns how many. What fails leaves them absent."""
+        fence.check()
+        try:
+            return await self._cache.fill(fills)
+        except (ReplicatorError, TimeoutError):
+            return 0
+
     async def heads(self, keys: Sequence[str]) -> list[bytes]:
         """The first bytes of entries, in the order of their keys."""
         return await self._cache.heads(keys) if keys else []
@@ -130,7 +140,7 @@ class CacheFunnel:
         try:
             if requests:
                 answer = await self._cache.apply([action for request in requests for action in request.actions])
-                if answer.unstored or answer.refused:
+                if answer.unstored or answer.refused or answer.leased:
                     for request in requests:
                         _hand_out(answer, request)
         except ReplicatorError as error:
@@ -149,6 +159,7 @@ def _was_called(waiter: asyncio.Future[bool] | None) -> bool:
 def _hand_out(answer: CacheAnswer, request: CacheRequest) -> None:
     keys = {action.key for action in request.actions}
     request.unstored = len(answer.unstored & keys)
+    request.leased = {key: answer.leased[key] for key in answer.leased.keys() & keys}
     request.error = next((error for key, error in answer.refused.items() if key in keys), None)
 
 

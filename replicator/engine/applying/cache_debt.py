@@ -22,7 +22,7 @@ from replicator.domain.identifiers import RegionId
 from replicator.ports.cache_debt import CacheDebtRows
 from replicator.ports.clock import Clock
 from replicator.ports.events import CacheState, Observer
-from replicator.ports.targets import Cache, CacheAnswer
+from replicator.ports.targets import Cache, CacheAnswer, CacheFill
 
 _PATIENCE_SECONDS = 1.0
 """A cache that does not answer a batch for so long is away: what waits behind it would be late."""
@@ -152,7 +152,14 @@ class CacheDebt:
             why = next(iter(answer.refused.values()))
             self.refuses(why)
             await self._owe(list(answer.refused), why)
-        return CacheAnswer(answer.changed, answer.unstored)
+        return CacheAnswer(answer.changed, answer.unstored, leased=answer.leased)
+
+    async def fill(self, fills: Sequence[CacheFill]) -> int:
+        """Store entries whose leases still stand; one that is away is left alone."""
+        if self.error is not None:
+            return 0
+        async with asyncio.timeout(_PATIENCE_SECONDS):
+            return await self.cache.fill(fills)
 
     async def heads(self, keys: Sequence[str]) -> list[bytes]:
         """The first bytes of entries."""

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Sequence
 
 from replicator.domain.cache_debt import OwedEntry, PartAway, SeenServer
-from replicator.domain.cache_keys import Invalidate
+from replicator.domain.cache_keys import settlement
 from replicator.domain.cache_restores import Again, again
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.health import is_silence
@@ -144,7 +144,7 @@ class Settler:
         """
         debt = self.debt
         if debt.probed is not None:
-            await debt.ask([Invalidate(debt.probed)], _PROBE_SECONDS)
+            await debt.ask([settlement(debt.probed)], _PROBE_SECONDS)
         debt.answered()
 
     async def _settle(self, found: Sequence[OwedEntry]) -> None:
@@ -165,7 +165,7 @@ class Settler:
     async def _drop(self, entries: Sequence[OwedEntry]) -> ReplicatorError | None:
         """Drop some, and take their rows away; returns why one of them was refused."""
         self.debt.probed = entries[0].key
-        answer = await self.debt.ask([Invalidate(entry.key) for entry in entries], _SETTLE_SECONDS)
+        answer = await self.debt.ask([settlement(entry.key) for entry in entries], _SETTLE_SECONDS)
         await self._settled([entry for entry in entries if entry.key not in answer.refused])
         return next(iter(answer.refused.values()), None)
 

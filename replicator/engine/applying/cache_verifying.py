@@ -78,6 +78,8 @@ class CacheVerifier:
 
     def acted(self, request: CacheRequest, place: ItemPlace, version: str | None) -> None:
         """A change was acted on; some are taken. `version`: what it made of its item, None where that is not known."""
+        if request.rule is not None and request.rule.publication is not None:
+            return  # a message is no entry
         if self._left > len(request.actions):
             self._left -= len(request.actions)
             return

@@ -27,6 +27,7 @@ from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.owing import Owing
 from replicator.engine.applying.parking import Parking
 from replicator.engine.applying.set_aside import SetAside
+from replicator.engine.applying.write_through import fill_leased
 from replicator.engine.limits import Limits
 from replicator.engine.probing import Probing
 from replicator.ports.clock import Clock
@@ -81,6 +82,7 @@ class Tally:
     cache_actions: int = 0
     keyless: int = 0
     unstored: int = 0
+    too_large: int = 0
     kept_removals: int = 0
     parked: int = 0
     foreign: int = 0
@@ -103,6 +105,7 @@ class Tally:
             self.cache_actions += len(request.actions)
             self.keyless += request.keyless
             self.unstored += request.unstored
+            self.too_large += request.too_large
 
     def completed(self, written: Written) -> None:
         """Count a change that is done."""
@@ -123,6 +126,7 @@ class Tally:
         self.cache_actions += tried.cache_actions
         self.keyless += tried.keyless
         self.unstored += tried.unstored
+        self.too_large += tried.too_large
         self.kept_removals += tried.kept_removals
         self.parked += tried.parked
         self.late += tried.late
@@ -241,6 +245,9 @@ class TargetContext:
         A cache that fails keeps no other one back, and a change no other one.
         """
         await self._carry_out([request for written in changes for request in written.requests])
+        leased = [(each.unit.key, request) for each in changes for request in each.requests if request.leased]
+        if leased and self.ports.region is not None:
+            await fill_leased(leased, self.ports.region, self.ports.caches, self.fence)
         errors: list[ReplicatorError | None] = []
         for written in changes:
             error = None

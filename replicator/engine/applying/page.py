@@ -42,6 +42,7 @@ def page_report(
         cache_actions=tally.cache_actions,
         keyless=tally.keyless,
         unstored=tally.unstored,
+        too_large=tally.too_large,
         kept_removals=tally.kept_removals,
         parked=tally.parked,
         foreign=tally.foreign,

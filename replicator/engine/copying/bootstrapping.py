@@ -15,7 +15,6 @@ from typing import Any
 
 import msgspec
 
-from replicator.domain.cache_keys import Invalidate
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.copying.active_active import seed_active
 from replicator.domain.copying.contents import wanted
@@ -175,7 +174,7 @@ class OrderedBootstrap(Bootstrap):
         await self._each(items, one, counts)
         for cache in target.caches:
             keys = {key for image in copied for key in cache.key.keys(image)}
-            await ports.caches[cache.cache].apply([Invalidate(key) for key in sorted(keys)], fence)
+            await ports.caches[cache.cache].apply([cache.drop(key) for key in sorted(keys)], fence)
 
     async def _drive(self, steps: Generator[Any, Any, Outcome], target: Target, fence: Fence) -> Outcome:
         assert target.table is not None, "only replicas are copied to"

@@ -59,7 +59,7 @@ class CacheLooks:
 
     def _entries(self, target: Target, key: ItemKey, image: Image) -> list[Entry]:
         versions = None if isinstance(self._rule.mesh, VersionedPlan) else item_version(image, self._stamp)
-        keys = ((rule.cache, entry) for rule in target.caches for entry in rule.keys(image))
+        keys = ((rule.cache, entry) for rule in target.caches if rule.publication is None for entry in rule.keys(image))
         return [Entry(cache, entry, key, versions) for cache, entry in keys]
 
     async def again(self, stale: Sequence[Entry]) -> Sequence[Entry]:
@@ -81,7 +81,7 @@ class CacheLooks:
         """Drop every entry that one of these images has beside a target."""
         for rule in target.caches:
             keys = dict.fromkeys(key for image in images for key in rule.key.keys(image))
-            await self._caches[rule.cache].apply([Invalidate(key) for key in keys], fence)
+            await self._caches[rule.cache].apply([rule.drop(key) for key in keys], fence)
 
     async def _judged(self, entries: Sequence[Entry]) -> Entries:
         found = Entries(0, 0, ())

@@ -6,17 +6,18 @@ Invariant: an entry is the very bytes that Redis holds (`V:version|payload`, `T:
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import assert_never
 
-from replicator.domain.cache_keys import CacheAction, Invalidate, Refresh
+from replicator.domain.cache_keys import CacheAction, Invalidate, Publish, Refresh
 from replicator.domain.cache_restores import CacheServer, CacheServers
 from replicator.domain.errors import ReplicatorError
 from replicator.laboratory.memory.faults import Faults
-from replicator.ports.targets import ENTRY_HEAD, CacheAnswer
+from replicator.ports.targets import ENTRY_HEAD, CacheAnswer, CacheFill
 
 _MARK_WIDTH = 2
 _LEASE, _MARKER, _VALUE = b"L:", b"T:", b"V:"
@@ -34,6 +35,8 @@ def acted(entry: bytes | None, action: CacheAction) -> bytes | None:
             return None
         case Refresh():
             return _refreshed(entry, action)
+        case Publish():
+            return entry
         case _:
             assert_never(action)
 
@@ -76,6 +79,9 @@ class MemoryCache:
         """Whether there is no room: what a refresh would store is dropped."""
         self.says: CacheServer | None = None
         """What the server says of itself."""
+        self.told: list[Publish] = []
+        """What was published."""
+        self._leases = itertools.count(1)
         self.refusals: dict[str, ReplicatorError] = {}
         """Keys that may not be touched, and why."""
 
@@ -83,20 +89,38 @@ class MemoryCache:
         """Carry the actions out; what drops entries goes first."""
         async with self.faults.around("cache"):
             refused = {action.key: self.refusals[action.key] for action in actions if action.key in self.refusals}
-            changed, unstored = 0, set()
+            changed, unstored, leased = 0, set(), {}
             for action in sorted(actions, key=lambda action: isinstance(action, Refresh)):
                 if action.key in refused:
                     continue
                 before = self.entries.get(action.key)
                 after = acted(before, action)
+                if isinstance(action, Publish):
+                    self.told.append(action)
+                    changed += 1
+                    continue
+                if before is None and isinstance(action, Refresh) and action.through and not self.full:
+                    leased[action.key] = f"through.{next(self._leases)}"
+                    after = _LEASE + leased[action.key].encode()
                 if after != before and after is not None and self.full:
                     unstored.add(action.key)
                     after = None
                 self._store(action.key, after)
-                if after not in {before, None} and isinstance(action, Refresh):
+                if after not in {before, None} and isinstance(action, Refresh) and action.key not in leased:
                     self.lives_ms[action.key] = action.ttl_ms
                 changed += after != before
-            return CacheAnswer(changed, frozenset(unstored), refused)
+            return CacheAnswer(changed, frozenset(unstored), refused, leased)
+
+    async def fill(self, fills: Sequence[CacheFill]) -> int:
+        """Store entries whose leases still stand."""
+        async with self.faults.around("cache"):
+            stored = 0
+            for fill in fills:
+                if self.entries.get(fill.key) == _LEASE + fill.lease.encode():
+                    self._store(fill.key, fill.entry)
+                    self.lives_ms[fill.key] = fill.ttl_ms
+                    stored += 1
+            return stored
 
     async def get(self, key: str) -> bytes | None:
         """An entry as it is."""
