@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
+from replicator.adapters.dynamodb.stream_wire import parse_record
 from replicator.adapters.sinks.opening import open_sinks
 from replicator.domain.errors import (
     AccessRefused,
@@ -22,7 +24,11 @@ from replicator.domain.errors import (
     Throttled,
     Unreachable,
 )
-from replicator.domain.item_events import ItemEvent
+from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.item_events import ItemEvent, event_of
+from replicator.domain.records import ChangeRecord
+from replicator.domain.shards.leases import StreamRef
+from replicator.laboratory.streamlab.changes import Change, record_text
 from replicator.ports.targets import Sink
 from replicator.settings import Settings
 from tests.contract.worlds import fresh
@@ -119,6 +125,88 @@ async def test_events_arrive_as_cloud_events_and_one_that_is_too_long_is_refused
     assert moment is not None
     assert (moment.timestamp(), one.get_extension("partitionkey")) == (1_700_000_000.0, "a")
     assert one.get_data() == msgspec.json.decode(DATA)
+
+
+DIGITS = "12345678901234567890123456789012345678"
+ITEM: dict[str, Any] = {
+    "exact": {"N": DIGITS},
+    "least": {"N": "-1E-130"},
+    "raw": {"B": "AP8="},
+    "numbers": {"NS": [DIGITS, "-0.5"]},
+    "binaries": {"BS": ["AA==", "/w=="]},
+    "texts": {"SS": ["a", "\uffff"]},
+    "deep": {"M": {"l": {"L": [{"B": "AA=="}, {"NULL": True}, {"BOOL": False}]}}},
+    "secret": {"S": "hidden"},
+    "name": {"S": "é\u0001"},
+    "gone": {"S": "dropped"},
+}
+SHOWN = {
+    "exact": DIGITS,
+    "least": "-1E-130",
+    "raw": "AP8=",
+    "numbers": [DIGITS, "-0.5"],
+    "binaries": ["AA==", "/w=="],
+    "texts": ["a", "\uffff"],
+    "deep": {"l": ["AA==", None, False]},
+    "title": "é\u0001",
+    "origin": "us",
+}
+"""What `TRANSFORM` leaves of it, but for what is masked."""
+
+TRANSFORM = {
+    "project": [*ITEM],
+    "drop": ["gone"],
+    "rename": {"name": "title"},
+    "constant": {"origin": "us"},
+    "mask": {"attributes": ["secret"], "hmac": "hook"},
+}
+STREAM = StreamRef(
+    RegionId("us"), TableName("orders"), "arn:aws:dynamodb:us-east-1:0:table/orders/stream/2026-01-01T00:00:00.000", 1
+)
+
+
+def read_from_stream(number: int, old: bool, new: bool) -> ChangeRecord:
+    """A record as a table's stream sends it; a removal is one by its TTL."""
+    key = {"pk": {"S": f"k{number}"}}
+    image = json.dumps(ITEM | key).encode()
+    event = "REMOVE" if not new else "MODIFY" if old else "INSERT"
+    change = Change(
+        event, json.dumps(key).encode(), image if new else b"", image if old else b"", 1_700_000_000, 0, not new
+    )
+    record = parse_record(record_text(change, number, "NEW_AND_OLD_IMAGES", "us-east-1", "documentation"))
+    assert isinstance(record, ChangeRecord)
+    return record
+
+
+async def test_what_items_hold_comes_through_every_sink_as_it_is_or_as_the_rule_shows_it(
+    made: tuple[Consumer, dict[str, Any], Place], dynamodb_url: str, redis_url: str
+) -> None:
+    consumer, entry, _ = made
+    entries = [entry | {"name": "typed", "format": "dynamodb"}, entry | {"name": "shown", "transform": TRANSFORM}]
+    async with opened(settings_of(dynamodb_url, redis_url, *entries)) as sinks:
+        for nth, sink in enumerate(sinks):
+            records = [
+                read_from_stream(10 * nth + kind, old, new)
+                for kind, (old, new) in enumerate(((False, True), (True, True), (True, False)), start=1)
+            ]
+            events = [event_of(record, STREAM, sink.shape) for record in records]
+            assert list(await sink.send(events)) == [None] * len(events)
+    found: dict[int, Any] = {int(each.get_id().rpartition("/")[2]): each for each in await consumer.events()}
+    types = {number: each.get_type().rpartition(".")[2] for number, each in found.items()}
+    assert types == {number + kind: text for number in (0, 10) for kind, text in enumerate(KINDS, start=1)}
+    typed, shown = ([found[nth + kind].get_data() for kind in (1, 2, 3)] for nth in (0, 10))
+    for number, data in enumerate(typed, start=1):
+        truth = ITEM | {"pk": {"S": f"k{number}"}}
+        assert data == {"key": {"pk": {"S": f"k{number}"}}, **{name: truth for name in data if name != "key"}}
+    masks = {image.pop("secret") for data in shown for name, image in data.items() if name != "key"}
+    assert (len(masks), "hidden" in str(masks)) == (1, False)
+    for number, data in enumerate(shown, start=11):
+        truth = SHOWN | {"pk": f"k{number}"}
+        assert data == {"key": {"pk": f"k{number}"}, **{name: truth for name in data if name != "key"}}
+    assert [sorted(data) for data in typed] == [["key", "new"], ["key", "new", "old"], ["key", "old"]]
+
+
+KINDS = ("inserted", "modified", "expired")
 
 
 async def test_the_data_of_an_event_that_is_too_long_is_in_the_bucket_before_the_event_is_sent(

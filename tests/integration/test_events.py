@@ -1,12 +1,14 @@
-"""Events with the real daemon as a process: killed twice, with sinks that are down, and events that are too long."""
+"""Events with the real daemon as a process: killed twice while every sink is down, and events that are refused."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ from tests.integration.harness import Valve, World, eventually, open_world
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
 
 KEYS, ROUNDS = 6, 15
+DOWN_SECONDS = 20.0
 TOO_LONG = 300 * 1024
 """Bytes of an item whose event SNS and EventBridge do not take."""
 
@@ -79,20 +82,20 @@ def changes(events: list[BaseCloudEvent]) -> dict[str, dict[str, str | None]]:
 
 
 async def test_every_sink_sees_every_change_of_every_key_though_daemon_and_sinks_fail(world: World) -> None:
-    """The daemon is killed twice, the receiver answers 503, then 500, and a server that holds two sinks is away."""
-    valve = Valve(world.dynamodb_port)
+    """No sink answers for twenty seconds, in which users write and the daemon is killed twice."""
+    valves = Valve(world.dynamodb_port), Valve(world.valkey_port)
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(receiver())
         consumers: dict[str, Consumer] = dict(aws_consumers(clients(world)))
         redis_url = f"redis://127.0.0.1:{world.valkey_port}/0"
         consumers |= {"redis_stream": StreamConsumer(redis_url, "us_main"), "webhook": WebhookConsumer(server)}
         entries = [await consumer.create(f"sink-{n}") for n, consumer in enumerate(consumers.values())]
-        config = await _configured(world, entries, valve.port)
+        config = await _configured(world, entries, *(valve.port for valve in valves))
         daemon = world.daemon(config)
         await eventually("leases", lambda: daemon.events("lease_claimed"))
         truth = Truth(world)
         writing = asyncio.ensure_future(truth.write(ROUNDS))
-        await _fail(server, valve, daemon)
+        await _fail(server, valves, daemon)
         await writing
         await truth.write(1)
         seen: dict[str, dict[str, dict[str, str | None]]] = {}
@@ -115,22 +118,26 @@ async def test_every_sink_sees_every_change_of_every_key_though_daemon_and_sinks
         assert [target["blocked"] for target in daemon.targets().values()] == [None] * len(entries)
         assert "hidden" not in daemon.log.read_text()
         assert str(truth.serials["k0"][0]) not in daemon.log.read_text()
-    valve.close()
+    for valve in valves:
+        valve.close()
 
 
-async def _fail(server: Receiver, valve: Valve, daemon: Any) -> None:
+async def _fail(server: Receiver, valves: Sequence[Valve], daemon: Any) -> None:
     await asyncio.sleep(0.3)
+    over = time.monotonic() + DOWN_SECONDS
+    server.failing = 503
+    for valve in valves:
+        valve.close()
     daemon.kill()
     daemon.start()
-    server.failing = 503
-    valve.close()
     await eventually("trouble", lambda: daemon.events("target_blocked") or daemon.events("retrying"))
     server.failing = 500
     daemon.kill()
-    valve.open()
     daemon.start()
-    await asyncio.sleep(1)
+    await asyncio.sleep(over - time.monotonic())
     server.failing = None
+    for valve in valves:
+        valve.open()
 
 
 async def test_an_event_that_is_too_long_is_parked_listed_and_holds_nothing(world: World) -> None:
@@ -158,16 +165,44 @@ async def test_an_event_that_is_too_long_is_parked_listed_and_holds_nothing(worl
     assert {(row["key"]["pk"]["S"], "takes" in row["why"]) for row in rows} == {("k", True)}
     retried = world.command("parked", "retry", "--all", "--json", config=config)
     assert len(_parked(world, config)) == 3, retried.stdout
-    smaller = await _configured(
-        world, [entries[0] | {"transform": {"project": ["serial"]}}, entries[1]], world.dynamodb_port
+    assert world.command("parked", "drop", rows[0]["row"], "--yes", "--json", config=config).returncode == 0
+    async with clients(world)("s3") as s3:
+        await s3.create_bucket(Bucket="long-events")
+    stores = await _configured(
+        world, [entries[0] | {"oversize": {"s3": "s3://long-events/of"}}, entries[1]], world.dynamodb_port
     )
-    assert world.command("parked", "drop", rows[0]["row"], "--yes", "--json", config=smaller).returncode == 0
-    assert len(_parked(world, config)) == 2
+    assert world.command("parked", "retry", "--all", "--json", config=stores).returncode == 0
+    assert _parked(world, config) == []
+    sent = [event for event in await topic.events() if event.get_extension("dataref")]
+    assert len(sent) == 2
     listed = json.loads(world.command("rules", "--json", config=config).stdout)["rules"]
     assert listed[0]["events"] == ["sns:topic.fifo", "sqs:queue.fifo"]
     refusals = [world.command(command, "orders", config=config).stderr for command in ("verify", "bootstrap")]
     assert ["has no replica" in refusal for refusal in refusals] == [True, True]
     assert daemon.terminate() == 0
+
+
+async def test_a_webhook_that_answers_400_parks_one_event_and_one_that_answers_410_is_held(world: World) -> None:
+    async with receiver() as server:
+        entries = [await WebhookConsumer(server).create("hook")]
+        daemon = world.daemon(config := await _configured(world, entries, world.dynamodb_port))
+        server.answers = [(400, {})]
+        async with world.client("us") as client:
+            for serial in ("1", "2"):
+                await client.put_item(TableName="orders", Item={"pk": {"S": "k"}, "serial": {"S": serial}})
+            await eventually("the second event", lambda: len(server.seen) == 1)
+            (row,) = _parked(world, config)
+            assert row["why"] == f"webhook 127.0.0.1:{server.port} answered 400, so it refuses this event."
+            retry = partial(world.command, "parked", "retry", "--all", "--json", config=config)
+            assert (await asyncio.to_thread(retry)).returncode == 0
+            assert [list(each.values()) for each in changes(server.seen).values()] == [["2", "1"]]
+            server.failing = 410
+            await client.put_item(TableName="orders", Item={"pk": {"S": "k"}, "serial": {"S": "3"}})
+            asked = len(server.requests)
+            await eventually("a hold", lambda: "no more events" in json.dumps(daemon.status()))
+            await asyncio.sleep(2)
+            assert len(server.requests) <= asked + 1
+        assert daemon.terminate() == 0
 
 
 def _parked(world: World, config: Path) -> list[dict[str, Any]]:
@@ -177,14 +212,14 @@ def _parked(world: World, config: Path) -> list[dict[str, Any]]:
     return rows
 
 
-async def _configured(world: World, entries: list[dict[str, Any]], port: int) -> Path:
+async def _configured(world: World, entries: list[dict[str, Any]], port: int, valkey: int = 0) -> Path:
     """A rule without replicas; the services of its sinks are behind a port of their own."""
     async with world.client("us") as client:
         if "orders" not in (await client.list_tables())["TableNames"]:
             await world.create_table("us", "orders", stream=True)
     settings = world.settings(
         rule={"replicas": [], "cache": [], "events": entries},
-        caches={"us_main": {"region": "us", "url": f"redis://127.0.0.1:{world.valkey_port}/0"}},
+        caches={"us_main": {"region": "us", "url": f"redis://127.0.0.1:{valkey or world.valkey_port}/0"}},
         secrets={"hook": SECRET},
     )
     services = ("sqs", "sns", "events", "kinesis", "firehose")

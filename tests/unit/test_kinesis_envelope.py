@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from itertools import permutations
 from typing import Any
@@ -13,12 +14,15 @@ from hypothesis import strategies as st
 
 from replicator.adapters.dynamodb.stream_wire import parse_record
 from replicator.adapters.kinesis.envelope import Delivered, parse_change, parse_kept, place_in_stream
+from replicator.app.event_records import delivered, stream_record
 from replicator.domain.coalescing import coalesce, in_order, plan_run
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, TableName
 from replicator.domain.image import Image
+from replicator.domain.item_events import EventShape, event_of
 from replicator.domain.records import ChangeRecord, Event, ForeignRecord, ItemKey, UnreadRecord
 from replicator.domain.rules import Rule, TtlDeletes
+from replicator.domain.shards.leases import StreamRef
 from replicator.domain.versions import is_ordered_version, sequence_of
 from replicator.laboratory.streamlab.changes import Change, record_text
 from replicator.laboratory.streamlab.envelope import Precision, envelope
@@ -235,3 +239,29 @@ def test_of_a_page_in_any_order_the_latest_image_is_written() -> None:
         planned = plan_run(RULE, run, GENERATION)
         assert planned is not None
         assert (planned.new, sequence_of(planned.version), planned.old) == (put(3), 30, None)
+
+
+# -- as events -----------------------------------------------------------------------------------------------------
+
+
+@given(changes(), st.sampled_from(["model", "documentation"]), st.booleans())
+def test_an_event_says_the_same_from_every_source(change: Change, identity: str, typed: bool) -> None:
+    streamed, enveloped = record_text(change, 17, "NEW_AND_OLD_IMAGES", "us-east-1", identity), sent(change)
+    invoked = {
+        "kinesis": {
+            "sequenceNumber": PLACE,
+            "data": base64.b64encode(enveloped).decode(),
+            "approximateArrivalTimestamp": ARRIVED,
+        }
+    }
+    records = [
+        parse_record(streamed),
+        stream_record(json.loads(streamed)),
+        parsed(enveloped),
+        parse_change(delivered(invoked), "orders"),
+    ]
+    stream = StreamRef(RegionId("us"), TableName("orders"), "", GENERATION)
+    events = [event_of(record, stream, EventShape(typed=typed)) for record in records]
+    assert len({(each.type, each.subject, each.partition_key, bytes(each.data)) for each in events}) == 1
+    assert events[0].type.endswith("expired") == (change.by_ttl and change.event == "REMOVE")
+    assert [each.id.rpartition("/")[2] for each in events] == ["17", "17", "e1", "e1"]
