@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from replicator.adapters.clients import open_places
+from replicator.adapters.kinesis.streams import summary
 from replicator.checks.described_tables import describe
 from replicator.checks.table_choices import TableFinder
 from replicator.checks.world import account_of, tables_by_region
@@ -26,9 +27,9 @@ from replicator.settings.function_places import ObjectPlace
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
-    from replicator.checks.described_tables import Table
     from replicator.settings import RuleSettings, Settings
 
+_Found = TypeVar("_Found")
 _AT_ONCE = 16
 _PARTITIONS = {
     "cn": "aws-cn",
@@ -83,6 +84,8 @@ class _Known:
     account: str | None = None
     keys: frozenset[str] = frozenset()
     missing: tuple[str, ...] = ()
+    stream_keys: frozenset[str] = frozenset()
+    """Of Kinesis streams that are read, as these name them."""
 
 
 async def policies(settings: Settings, asked: Asked) -> Policies:
@@ -104,8 +107,10 @@ async def policies(settings: Settings, asked: Asked) -> Policies:
         statements = granted(asked.role, _uses(settings, asked, region_id, account), also=also)
         aws_region = settings.regions[region_id].region
         domain = _SERVICE_DOMAINS.get(_partition(aws_region), "amazonaws.com")
+        found = known.get(region_id, _Known())
         keys = [
-            decrypting(known.get(region_id, _Known()).keys, "dynamodb", aws_region, domain),
+            decrypting(found.keys, "dynamodb", aws_region, domain),
+            decrypting(_stream_keys(found, asked.role, aws_region, account), "kinesis", aws_region, domain),
             decrypting(
                 _config_key(settings, asked, region_id), "s3" if asked.config_object else "ssm", aws_region, domain
             ),
@@ -122,6 +127,8 @@ def _notes(settings: Settings, asked: Asked, known: Mapping[str, _Known]) -> Ite
     for region_id, what in known.items():
         if what.missing:
             yield f"{', '.join(what.missing)} in {region_id} cannot be described, so keys of theirs are not known."
+        for alias in sorted(key for key in what.stream_keys if _is_alias(key)):
+            yield f"A Kinesis stream in {region_id} names its key {alias}: grant kms:Decrypt on the key behind it."
     if any(rule.regions_of_sinks for rule in settings.rules):
         yield "Keys that encrypt queues, topics and streams of events are not looked for; see docs/events.md."
     for rule in settings.rules:
@@ -172,6 +179,18 @@ def _of_function(asked: Asked, name: str, arn: str) -> Iterator[Use]:
 def _config_key(settings: Settings, asked: Asked, region_id: str) -> list[str]:
     used = asked.config_key and any(region_id in rule.regions_read for rule in settings.rules)
     return [asked.config_key] if used and asked.config_key else []
+
+
+def _stream_keys(known: _Known, role: Role, aws_region: str, account: str) -> list[str]:
+    """Keys of customers by their ARNs; who sets up reads nothing."""
+    if role is Role.SETUP:
+        return []
+    place = f"arn:{_partition(aws_region)}:kms:{aws_region}:{account}:key/"
+    return [key if key.startswith("arn:") else f"{place}{key}" for key in known.stream_keys if not _is_alias(key)]
+
+
+def _is_alias(key: str) -> bool:
+    return key.startswith("alias/") or ":alias/" in key
 
 
 def _of_rule(rule: RuleSettings, region_id: str, arn: str, group: str) -> Iterator[Use]:
@@ -272,23 +291,35 @@ async def _look(settings: Settings) -> dict[str, _Known]:
     async with open_places(settings) as places:
         chosen = await TableFinder(settings, places).look()
         wanted = tables_by_region(expanded(settings, chosen.tables))
-        found = await asyncio.gather(*(_look_at(places[region], tables) for region, tables in wanted.items()))
+        found = await asyncio.gather(
+            *(_look_at(places[region], tables, _kinesis(settings, region)) for region, tables in wanted.items())
+        )
     return dict(zip(wanted, found, strict=True))
 
 
-async def _look_at(place: Place, names: list[str]) -> _Known:
+def _kinesis(settings: Settings, region: str) -> list[str]:
+    """The Kinesis streams that are read in a region."""
+    sources = (kinesis_source(rule, region, settings.group) for rule in settings.rules)
+    return sorted({source.stream for source in sources if source is not None})
+
+
+async def _look_at(place: Place, names: list[str], streams: list[str]) -> _Known:
     slots = asyncio.Semaphore(_AT_ONCE)
 
-    async def one(name: str) -> Table | ReplicatorError:
+    async def one(look: Callable[[Place, str], Awaitable[_Found]], name: str) -> _Found | ReplicatorError:
         async with slots:
             try:
-                return await describe(place, name)
+                return await look(place, name)
             except ReplicatorError as error:
                 return error
 
-    answers = dict(zip(names, await asyncio.gather(*map(one, names)), strict=True))
+    answers = dict(zip(names, await asyncio.gather(*(one(describe, name) for name in names)), strict=True))
+    described = await asyncio.gather(*(one(summary, name) for name in streams))
+    keys = {each.key for each in described if not isinstance(each, ReplicatorError) and each.key}
     tables = [answer for answer in answers.values() if not isinstance(answer, ReplicatorError)]
     missing = [name for name, answer in answers.items() if isinstance(answer, ReplicatorError)]
     account = next((table.account for table in tables if table.account), None) or (await account_of(place))[0]
     unreadable = [name for name in missing if not isinstance(answers[name], TableMissing)]
-    return _Known(account, frozenset(table.key_arn for table in tables if table.key_arn), tuple(unreadable))
+    unreadable += [name for name, each in zip(streams, described, strict=True) if isinstance(each, ReplicatorError)]
+    own = frozenset(key for key in keys if not key.removeprefix("arn:").endswith("alias/aws/kinesis"))
+    return _Known(account, frozenset(table.key_arn for table in tables if table.key_arn), tuple(unreadable), own)

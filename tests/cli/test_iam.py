@@ -185,7 +185,7 @@ def test_each_role_is_granted_what_its_commands_ask_for_and_nothing_else(
     recorder.asked.clear()
     operate(recorded)
     found["operator"] = differences(grants["operator"], recorder.asked)
-    drive(recorded)
+    drive(recorded, *RULES, "logs")
     recorder.asked.clear()
     invoke(recorded, monkeypatch)
     # The mapping reads streams by itself, and the runtime writes logs.
@@ -200,9 +200,9 @@ def test_each_role_is_granted_what_its_commands_ask_for_and_nothing_else(
     assert found == dict.fromkeys(found, NONE)
 
 
-def drive(world: World) -> None:
-    """Let functions drive every rule, for so long that none waits for a lease."""
-    for rule in (*RULES, "logs"):
+def drive(world: World, *rules: str) -> None:
+    """Let functions drive rules, for so long that none waits for a lease."""
+    for rule in rules:
         driven = world.run("rules", "drive", rule, "--by", "lambda")
         assert driven.code == 0, driven.said
         world.call(
@@ -417,6 +417,33 @@ def test_a_key_of_a_customer_is_granted_through_the_one_service_that_uses_it(bar
         assert statement["Condition"] == {"StringEquals": {"kms:ViaService": f"{service}.us-east-1.amazonaws.com"}}
 
 
+def test_keys_of_kinesis_streams_are_granted_to_those_who_read_them(bare: World) -> None:
+    key = f"arn:aws:kms:us-east-1:{bare.account}:key/0"
+    bare.rule["stream"] = {"kinesis": "changes"}
+    for region in REGIONS:
+        bare.table(region)
+
+    async def encrypt(named: str) -> None:
+        async with _client(bare, "kinesis") as kinesis:
+            if not (await kinesis.list_streams())["StreamNames"]:
+                await kinesis.create_stream(StreamName="changes", ShardCount=1)
+            await kinesis.start_stream_encryption(StreamName="changes", EncryptionType="KMS", KeyId=named)
+
+    def decrypts(*role: str) -> list[dict[str, Any]]:
+        policy = bare.run("iam", "--region", "us", *role).json
+        return [one for one in policy["Statement"] if one["Action"] == ["kms:Decrypt"]]
+
+    asyncio.run(encrypt(key))
+    (statement,) = decrypts("--lambda")
+    assert statement["Resource"] == [key]
+    assert statement["Condition"] == {"StringEquals": {"kms:ViaService": "kinesis.us-east-1.amazonaws.com"}}
+    assert decrypts("--role", "setup") == []
+    asyncio.run(encrypt("alias/aws/kinesis"))
+    assert decrypts() == [], "AWS's own key needs no grant"
+    asyncio.run(encrypt("alias/mine"))
+    assert "names its key alias/mine" in bare.run("iam").errors
+
+
 def test_readers_of_an_export_are_granted_what_they_ask_for(bare: World, recorder: Recorder) -> None:
     bucket = f"exports-{bare.account}"
 
@@ -457,7 +484,9 @@ def test_the_base_identity_is_granted_the_roles_that_it_assumes(bare: World, rec
     assert {resource for _, resource in asked} == {"role/there/us", "role/there/eu"}
 
 
-def test_a_worker_is_granted_what_it_asks_of_sinks_of_events(recorded: World, recorder: Recorder) -> None:
+def test_a_worker_and_a_function_are_granted_what_they_ask_of_sinks_of_events(
+    recorded: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = asyncio.run(_places_of_events(recorded))
     events[0]["oversize"] = {"s3": f"s3://{BUCKET_OF_EVENTS}/long", "above": 1024}
     recorded.config["rules"] = [{"name": "orders", "table": "orders", "source": "us", "events": events}]
@@ -468,6 +497,31 @@ def test_a_worker_is_granted_what_it_asks_of_sinks_of_events(recorded: World, re
         put(recorded, "us", "orders", 1, text="x" * 1024)
         wait_until(lambda: len(of_sinks(recorder.asked)) >= 13, "events are not sent")
     assert differences(of_sinks(granted(recorded, "--role", "worker")), of_sinks(recorder.asked)) == NONE
+    drive(recorded, "orders")
+    recorder.asked.clear()
+    send(recorded, monkeypatch)
+    wanted = {grant for grant in of_sinks(granted(recorded, "--lambda")) if "log-group" not in grant.resource}
+    assert differences(wanted, of_sinks(recorder.asked)) == NONE
+
+
+def send(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One event of a mapping."""
+    for name, value in {**world.environment, "AWS_SECRET_ACCESS_KEY": "none"}.items():
+        monkeypatch.setenv(name, value)
+    arn = world.call("us", "DescribeTable", TableName="orders")["Table"]["LatestStreamArn"]
+    key = {"pk": {"S": "a"}, "sk": {"N": "7"}}
+    change: dict[str, Any] = {
+        "Keys": key,
+        "NewImage": {**key, "text": {"S": "x" * 1024}},
+        "SequenceNumber": f"{10**30}",
+    }
+    change["ApproximateCreationDateTime"] = time.time()
+    record = {"eventID": "e", "eventName": "INSERT", "eventSource": "aws:dynamodb", "eventSourceARN": arn}
+    process = Process()
+    try:
+        assert process.handle({"Records": [{**record, "dynamodb": change}]}, 60_000) == {"batchItemFailures": []}
+    finally:
+        process.close()
 
 
 async def _places_of_events(world: World) -> list[dict[str, Any]]:

@@ -60,12 +60,16 @@ _UNKNOWN, _SEEN, _HORIZON = "-", "s", "h"
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """A Kinesis stream: its ARN, when it was made (milliseconds since 1970), and how long it keeps records."""
+    """A Kinesis stream: its ARN, when it was made (milliseconds since 1970), and how long it keeps records.
+
+    `key`: what encrypts it, as the stream names it, if a key of the key service does.
+    """
 
     arn: str
     created_ms: int
     retention_seconds: float
     open_shards: int
+    key: str = ""
 
 
 async def summary(place: Place, stream: str) -> Summary:
@@ -90,7 +94,8 @@ async def summary(place: Place, stream: str) -> Summary:
         raise StreamUnusable(f"Kinesis stream {name} in {place.region_id} is {arn} and not {stream}.")
     hours = float(member(described, "RetentionPeriodHours", what))
     moment = created if isinstance(created, int | float) else created.timestamp()
-    return Summary(arn, round(moment * 1000), hours * _HOUR_SECONDS, int(described.get("OpenShardCount", 0)))
+    key = str(described.get("KeyId", "")) if described.get("EncryptionType") == "KMS" else ""
+    return Summary(arn, round(moment * 1000), hours * _HOUR_SECONDS, int(described.get("OpenShardCount", 0)), key)
 
 
 def kinesis_arn(stream: StreamRef) -> str:
