@@ -9,8 +9,9 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Context, Decimal, DecimalException
+from functools import lru_cache
 from string import Formatter
 from urllib.parse import quote, unquote
 
@@ -25,6 +26,9 @@ LONGEST_SORT_KEY = 1024
 
 _KINDS = frozenset("SNB")
 _ALWAYS_ESCAPED = "%{}\x7f" + "".join(map(chr, range(0x20)))
+_KEYS_KEPT = 1024
+"""Keys that were made last: one change asks for the same one up to four times."""
+
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
 
 
@@ -114,7 +118,7 @@ class KeyText:
 class KeyMapping:
     """Every key attribute of the target with what it holds: the partition key first, then the sort key."""
 
-    attributes: tuple[tuple[str, KeyText], ...]
+    attributes: tuple[tuple[str, KeyText], ...] = field(compare=False)
     text: str
     """What it is, as text: two mappings are one when these are equal."""
 
@@ -139,6 +143,10 @@ class KeyMapping:
 
     def mapped(self, key: ItemKey) -> ItemKey:
         """The key at the target; `PoisonRecord` where it can have none there."""
+        return _mapped(self, key)
+
+    def make(self, key: ItemKey) -> ItemKey:
+        """The same, made anew."""
         if frozenset(key.names) != self.sources:
             raise PoisonRecord(
                 f"The key mapping is made of {', '.join(sorted(self.sources))}, and the key of"
@@ -179,6 +187,11 @@ class KeyMapping:
             return True
         theirs = dict(other.attributes)
         return not any(text.is_apart_from(theirs[name]) for name, text in self.attributes)
+
+
+@lru_cache(maxsize=_KEYS_KEPT)
+def _mapped(mapping: KeyMapping, key: ItemKey) -> ItemKey:
+    return mapping.make(key)
 
 
 def key_mapping(written: Mapping[str, str | Mapping[str, str]]) -> KeyMapping:

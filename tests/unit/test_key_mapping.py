@@ -159,6 +159,13 @@ def test_a_mapping_that_could_not_be_read_back_is_refused(written: dict[str, Any
         key_mapping(written)
 
 
+def test_mappings_are_one_when_they_are_written_alike() -> None:
+    """A configuration that is read again makes no other rule of it."""
+    one, two = (settings(merging("orders", {"pk": text})) for text in ("o#{pk}",) * 2)
+    assert rules_of(one) == rules_of(two)
+    assert rules_of(one) != rules_of(settings(merging("orders", {"pk": "p#{pk}"})))
+
+
 def test_types_at_the_target_follow_the_sources() -> None:
     mapping = key_mapping({"pk": "o#{pk}", "sk": "{sk}"})
     assert mapping.kinds({"pk": "S", "sk": "N"}) == [("pk", "S"), ("sk", "N")]
