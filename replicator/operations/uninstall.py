@@ -156,13 +156,13 @@ async def plan_uninstall(group: Group, request: UninstallRequest, *, by: str) ->
         [job.job_id for job in begun.values()],
         [job.job_id for job in cancels],
         left_out,
-        _consumers(group.settings, rules),
+        consumers_of(group.settings, rules),
         planned,
         rules,
     )
 
 
-def _consumers(settings: Settings, rules: Sequence[RuleSettings]) -> list[tuple[RegionId, str, str]]:
+def consumers_of(settings: Settings, rules: Sequence[RuleSettings]) -> list[tuple[RegionId, str, str]]:
     """Consumers of the rule that no other rule of the configuration reads by."""
 
     def used(rule: RuleSettings) -> set[tuple[RegionId, str, str]]:

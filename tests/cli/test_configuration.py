@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -724,6 +725,18 @@ def test_a_stream_stands_at_the_rule_or_at_a_region(path: Path) -> None:
     assert streams(path, ACTIVE + KINESIS) == [("us", changes), ("eu", changes)]
     mixed = ACTIVE.replace("      - eu\n", "      - {region: eu, stream: {kinesis: others}}\n")
     assert streams(path, mixed) == [("us", None), ("eu", KinesisSource("others"))]
+
+
+def test_shards_are_pushed_in_one_region_and_polled_in_another_to_a_consumer_of_each_table(path: Path) -> None:
+    pushed = "      - {region: eu, stream: {kinesis: others, fan_out: true}}\n"
+    mixed = ACTIVE.replace("      - us\n", "      - {region: us, stream: {kinesis: changes}}\n")
+    eu = KinesisSource("others", group="test")
+    assert streams(path, mixed.replace("      - eu\n", pushed)) == [("us", KinesisSource("changes")), ("eu", eu)]
+    source = KinesisSource("others", group="g" * 64)
+    names = [source.consumer_of(table) for table in ("orders", "x" * 255, "x" * 254 + "y")]
+    assert len({*names, KinesisSource("others", group="g").consumer_of("orders")}) == 4
+    assert all(re.fullmatch(r"[a-zA-Z0-9_.-]{1,128}", name) for name in names)
+    assert KinesisSource("others").consumer_of("orders") == ""
 
 
 def test_nothing_is_looked_for_ahead_where_a_source_keeps_no_order(path: Path) -> None:

@@ -18,8 +18,15 @@ import pytest
 from aiobotocore.session import AioSession
 from botocore.exceptions import ClientError
 
-from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.adapters.kinesis.consumers import register
+from replicator.adapters.kinesis.streams import KinesisStreams, kinesis_arn
 from replicator.domain.identifiers import TableName
+from replicator.domain.progress import HORIZON
+from replicator.domain.records import ChangeRecord, changes
+from replicator.domain.rules import KinesisSource
+from replicator.laboratory.streamlab.changes import Change
+from replicator.laboratory.streamlab.envelope import envelope
 from replicator.laboratory.streamlab.refusals import Refused
 from replicator.laboratory.streamlab.stream import LabStream
 from tests.contract.worlds import create_table, fresh, place
@@ -290,3 +297,33 @@ async def test_a_table_fails_with_its_region(front: Laboratory) -> None:
             await write(us, table, 1)
         front.clear()
         await write(us, table, 1)
+
+
+async def test_ministack_pushes_too_and_what_it_pushes_is_read(
+    dynamodb_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    name, table = fresh("changes"), TableName("orders")
+    source = KinesisSource(name, group="test")
+    async with place(dynamodb_url) as opened:
+        client, _ = await opened.kinesis.opened()
+        await client.create_stream(StreamName=name, ShardCount=1)
+        streams = KinesisStreams(opened, source)
+        (ref,) = await streams.streams(table)
+        await register(opened, kinesis_arn(ref), source.consumer_of(table))
+        (shard,) = await whole_listing(streams, ref)
+        iterator: str | None = await streams.iterator(ref, shard.shard_id, HORIZON)
+        change = Change("INSERT", b'{"pk":{"S":"k"}}', b'{"pk":{"S":"k"},"b":{"B":"AP8="}}', b"", 0, 0)
+        pushed: list[ChangeRecord] = []
+        async with asyncio.timeout(PATIENT_SECONDS):
+            for number in range(4):
+                data = envelope(change, table=table, region="eu", event_id=str(number), micros=17 * 10**14 + number)
+                await client.put_record(StreamName=name, Data=data, PartitionKey="k")
+                while len(pushed) <= number:
+                    assert iterator is not None
+                    page = await streams.read(iterator, 100)
+                    pushed += changes(page.records)
+                    iterator = page.next_iterator
+        assert [record.micros for record in pushed] == [17 * 10**14 + number for number in range(4)]
+        assert page.pushed
