@@ -147,7 +147,8 @@ def _summary(report: Report) -> str:
     mended = f", {report.mended} mended" if report.kind in {JobKind.REPAIR, JobKind.RESYNC} else ""
     if report.state != "done":
         return f"Job {report.job} is {report.state}."
-    said = "No difference" if not report.difference_count else f"{report.difference_count} differences ({kinds})"
+    many = "" if report.difference_count == 1 else "s"
+    said = "No difference" if not report.difference_count else f"{report.difference_count} difference{many} ({kinds})"
     units = f"{report.units.read:,.0f} read units, {report.units.write:,.0f} write units"
     return f"{said} in {report.compared:,} compared{mended}{nines}; {units}."
 

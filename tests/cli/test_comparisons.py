@@ -73,7 +73,7 @@ def test_named_keys_are_compared_and_shown_with_values_when_asked(damaged: World
     assert shown.code == 1, shown.said
     assert "unstamped" in shown.output
     assert "private" in shown.output
-    assert "1 differences (1 unstamped) in 1 compared" in shown.output
+    assert "1 difference (1 unstamped) in 1 compared" in shown.output
     assert "this process does the job" in shown.errors
     nowhere = damaged.run("verify", "orders", "--key", '{"pk": "nowhere", "sk": 1}', "--key", '{"pk": "same", "sk": 1}')
     assert nowhere.code == 0, nowhere.said
