@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from replicator.laboratory.servers import MiniStack, Valkey
+from tests.cli.daemons import wait_until
 from tests.cli.served import GAP, PLANTED, TOKENS, Served, lose_something, served_world
 from tests.patience import PATIENT_SECONDS
 
@@ -206,8 +207,17 @@ def test_what_is_old_is_said_to_be_old_and_a_hidden_page_asks_nothing(browser: B
     page.get_by_text("The worker does not answer. What is shown is from").wait_for()
     assert page.inner_text("#verdict").startswith("Cannot know. Last known: 2 problems")
     page.unroute("**/api/**")
-    known: dict[str, Any] = {**served.ask("/status")[1], "verdict": {"state": "unknown", "sentence": "cannot know: x"}}
-    page.route("**/api/v1/status", lambda route: route.fulfill(body=json.dumps(known), content_type="application/json"))
-    page.clock.run_for(6_000)
-    page.locator("#verdict.unknown", has_text="cannot know: x").wait_for()
+    served.proxy.status, served.proxy.page = 503, b"{}"
+    served.proxy.denied = frozenset({"Query", "GetItem", "UpdateItem", "PutItem", "DeleteItem", "Scan"})
+    try:
+        said = page.locator("#verdict.unknown", has_text="cannot know")
+        for _ in range(20):
+            with page.expect_response("**/api/v1/status"):
+                page.clock.run_for(6_000)
+            if said.count():
+                break
+        said.wait_for()
+    finally:
+        served.proxy.denied = frozenset()
     page.close()
+    wait_until(lambda: served.ask("/verdict")[1]["verdict"]["state"] == "problems", "it does not come back")
