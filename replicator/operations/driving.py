@@ -10,12 +10,14 @@ from replicator.adapters.sources import stream_behind, stream_of
 from replicator.domain.driving import Drivers, leaves_no_loss
 from replicator.domain.errors import RecordsTrimmed, TableMissing
 from replicator.domain.identifiers import RuleName
+from replicator.domain.modes.ordered import InsertGuard
 from replicator.domain.owed_keys import OwedFor
 from replicator.domain.progress import BEGINNING, END, HORIZON
 from replicator.domain.shards.leases import Rewind
 from replicator.operations.errors import RequestRefused
 from replicator.operations.group import Group, Move, rule_named
 from replicator.operations.parked_rows import tables_of
+from replicator.settings import OrderedRule
 from replicator.settings.compiled_rules import rule_per_source
 
 if TYPE_CHECKING:
@@ -29,12 +31,22 @@ async def drive(group: Group, name: str, by: Drivers) -> bool:
     """Let functions or pods drive a rule of the configuration; False when they do already."""
     rule = rule_named(group.settings, name)
     if by is Drivers.LAMBDA:
+        _refuse_unfit(rule)
         await _refuse_owed(group, rule)
         await _note_starts(group, rule)
         await group.function_notes.forget(RuleName(rule.name))
     else:
         await _excuse(group, RuleName(rule.name))
     return await group.operations.drive(RuleName(rule.name), by)
+
+
+def _refuse_unfit(rule: RuleSettings) -> None:
+    """Functions would refuse each of its batches."""
+    if isinstance(rule, OrderedRule) and InsertGuard(rule.insert_guard) is InsertGuard.PROBE:
+        raise RequestRefused(
+            f"Rule {rule.name} has insert_guard probe, which leases make safe, and functions have none.",
+            advice="Set `insert_guard: transact` first, or let pods drive the rule.",
+        )
 
 
 async def _refuse_owed(group: Group, rule: RuleSettings) -> None:

@@ -351,6 +351,27 @@ def test_a_function_waits_a_lease_after_the_hand_over_and_ends_at_once_when_pods
     assert failed(process, record) == [number]
 
 
+@pytest.mark.usefixtures("config")
+def test_a_rule_that_functions_would_refuse_is_not_handed_to_them(world: World) -> None:
+    settings = world.settings(rule={"insert_guard": "probe"})
+    path = world.write_settings(settings, "probe.yaml")
+    refused = world.command("rules", "drive", "orders", "--by", "lambda", config=path)
+    assert (refused.returncode, "insert_guard probe" in refused.stderr) == (2, True), refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+@pytest.mark.usefixtures("aged", "variables")
+def test_a_rule_that_came_to_need_leases_is_refused_by_functions(
+    world: World, orders: Source, lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = world.write_settings(world.settings(rule={"insert_guard": "probe"}), "probe.yaml")
+    monkeypatch.setenv("REPLICATOR_CONFIG", str(path))
+    process, record = Process(), orders.record(ITEM)
+    assert failed(process, record) == [record["dynamodb"]["SequenceNumber"]]
+    process.close()
+    assert "insert_guard probe" in lines.take("batch_refused")[0]["reason"]
+
+
 # -- the real runtime ----------------------------------------------------------------------------------------------
 
 
