@@ -24,7 +24,7 @@ from replicator.domain.cache_urls import cluster_url, sentinel_url
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.image import Image
 from replicator.domain.key_templates import KeyTemplate
-from replicator.settings.compiled_rules import debt_policy
+from replicator.settings.compiled_rules import cache_use, debt_policy
 
 if TYPE_CHECKING:
     from replicator.domain.cache_debt import DebtPolicy
@@ -94,6 +94,15 @@ _NEEDED = {
     CacheVerb.WRITE_THROUGH: f"{_STORING}, and TIME",
 }
 """The commands of every action, the one that needs most last."""
+
+
+def cache_users(settings: Settings) -> list[Fact]:
+    """The commands that the user of every cache needs, as the server takes them."""
+    used = dict.fromkeys(name for rule in settings.rules for name in sorted(rule.caches_used))
+    return [
+        ok(f"cache {name}", "user", cache_use(settings, name).acl(settings.caches[name].username or "replicator"))
+        for name in used
+    ]
 
 
 # -- permissions ---------------------------------------------------------------------------------------------------

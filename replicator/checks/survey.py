@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from replicator.checks.cache_facts import Probed, cache_facts, prove_caches
+from replicator.checks.cache_facts import Probed, cache_facts, cache_users, prove_caches
 from replicator.checks.comparison import World
 from replicator.checks.facts import Fact, Status, warning
 from replicator.checks.file_facts import file_facts
@@ -58,7 +58,7 @@ async def check(settings: Settings, places: Mapping[str, Place], caches: Mapping
     answering = {name: cache for name, cache in caches.items() if f"cache {name}" not in silent}
     proofs += await prove_caches(observed.settings, answering, observed.world)
     proofs += await sample_filters(observed.settings, places, observed.world)
-    grouped = _grouped([*facts, *left_out, *proofs, *beside])
+    grouped = _grouped([*facts, *left_out, *proofs, *beside, *cache_users(settings)])
     return Survey(grouped, observed.settings, observed.world, observed.tables, observed.left_out)
 
 

@@ -46,6 +46,28 @@ class ClusterUrl:
         return f"{CLUSTER_SCHEMES[self.tls]}://{','.join(f'{host}:{port}' for host, port in self.nodes)}"
 
 
+@dataclass(frozen=True, slots=True)
+class CachePlace:
+    """What any URL of a cache says of its connections."""
+
+    database: int
+    options: tuple[str, ...]
+    is_cluster: bool = False
+
+
+def parse_cache_url(url: str) -> CachePlace:
+    """The database that a URL names, and the names of its options; the URL is one that was judged before."""
+    several = sentinel_url(url) or cluster_url(url)
+    if isinstance(several, SentinelUrl):
+        return CachePlace(several.database, tuple(name for name, _ in several.options))
+    if several is not None:
+        return CachePlace(0, tuple(name for name, _ in several.options), is_cluster=True)
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    path = "" if parts.scheme == "unix" else parts.path.strip("/")
+    return CachePlace(int(options.get("db") or path or 0), tuple(options))
+
+
 def sentinel_url(url: str) -> SentinelUrl | None:
     """What such a URL says; None of another one. Raises ValueError with what is wrong, and never with a part of it."""
     parts = _split(url, SENTINEL_SCHEMES)

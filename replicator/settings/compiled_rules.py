@@ -9,10 +9,12 @@ from hashlib import sha256
 import msgspec
 from pydantic import SecretStr
 
+from replicator.domain.cache_commands import CacheUse
 from replicator.domain.cache_debt import DebtPolicy, OnFull
 from replicator.domain.cache_horizons import VerifyPolicy
 from replicator.domain.cache_keys import CacheRule, CacheVerb, Publication
 from replicator.domain.cache_restores import OnRestore
+from replicator.domain.cache_urls import parse_cache_url
 from replicator.domain.cache_values import Shape
 from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, TableName
@@ -193,6 +195,31 @@ def debt_policy(settings: Settings, cache: str) -> DebtPolicy:
         OnRestore(asked.on_restore),
         asked.restore_window.total_seconds(),
         may_flush,
+    )
+
+
+def cache_use(settings: Settings, name: str) -> CacheUse:
+    """How a cache is used, which says what its user needs."""
+    cache = settings.caches[name]
+    actions = [action for rule in settings.rules for action in rule.cache if action.cache == name]
+    sinks = [sink for rule in settings.rules for sink in rule.events if isinstance(sink, RedisStreamSink)]
+    events = [sink.stream for sink in sinks if sink.cache == name]
+    entries = [action for action in actions if action.action != "publish"]
+    policy = debt_policy(settings, name)
+    where = parse_cache_url(cache.url)
+    return CacheUse(
+        actions=dict.fromkeys(action.action for action in entries),
+        patterns=[*(action.template(settings.caches).pattern for action in entries), *events],
+        channels=[action.channel for action in actions if action.channel is not None],
+        streams=[action.stream for action in actions if action.stream is not None],
+        scans=bool(entries) and policy.patterns is not None and policy.may_flush,
+        drops_database=bool(entries) and policy.patterns is None,
+        reads_again=bool(entries) and (cache.verify.share > 0 or any(rule.verify for rule in settings.rules)),
+        holds_events=bool(events),
+        database=where.database,
+        is_cluster=where.is_cluster,
+        is_named="client_name" in where.options,
+        is_pinged="health_check_interval" in where.options,
     )
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from tests.integration.harness import CacheReader, Users, Valve, World, eventually, open_world
 
@@ -21,14 +23,25 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield opened
 
 
+def restricted(world: World, config: Path) -> Any:
+    """Make the user that `check` prints; a client of the server beside it."""
+    told = world.command("check", config=config).stdout
+    (line,) = re.findall(r"ACL SETUSER rep .*", told)
+    server: Any = redis.Redis(port=world.valkey_port)
+    server.execute_command(*line.strip().replace(">PASSWORD", ">pw").split())
+    server.execute_command("ACL", "LOG", "RESET")
+    return server
+
+
 @pytest.mark.long
-async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(world: World) -> None:
+async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(world: World) -> None:  # noqa: PLR0915
     valve = Valve(world.valkey_port)
     await world.create_tables()
     settings = world.settings(rule={"cache": [{"cache": "eu_main", "key": "order:{pk}"}]})
     settings["caches"] = {"eu_main": {"region": "eu", "url": f"redis://127.0.0.1:{valve.port}/0"}}
-    settings["caches"]["eu_main"]["verify"] = {"share": "100%", "reads": 100}
+    settings["caches"]["eu_main"] |= {"verify": {"share": "100%", "reads": 100}, "username": "rep", "password": "pw"}
     config = world.write_settings(settings)
+    server = restricted(world, config)
     world.initialise(config)
     users = Users(world, seed=4)
     daemon = world.daemon(config)
@@ -77,6 +90,8 @@ async def test_a_cache_that_is_away_delays_no_replica_and_keeps_nothing_stale(wo
     asked = world.command("caches", config=config)
     assert asked.returncode == 0, asked.stderr
     assert cache()["horizons"][0]["checked"] + cache()["horizons"][0]["absent"] > 0
+    assert server.acl_log() == [], "the user has what check printed, and nothing is missing"
+    server.close()
     assert 'replicator_cache_verified_entries_total{cache="eu_main",horizon="1s"' in daemon.get("/metrics")[1]
     assert asked.stdout.splitlines()[1].startswith("eu_main\teu\there\t0\t")
     assert "standalone, master" in asked.stdout

@@ -151,8 +151,8 @@ class RedisCache:
             commands |= {"GET": ("GET", key), "SET": ("SET", key, "", "XX"), **scripts}
         if verb is CacheVerb.WRITE_THROUGH:
             commands["TIME"] = ("TIME",)
-        if verb is CacheVerb.PUBLISH:
-            commands = scripts
+        if verb is CacheVerb.PUBLISH:  # which need no key of an entry
+            commands = {"EVAL": ("EVAL", NOTHING, 0), "EVALSHA": ("EVALSHA", digest(NOTHING), 0)}
         found = {}
         for name, command in commands.items():
             try:

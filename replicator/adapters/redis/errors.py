@@ -106,6 +106,22 @@ _BY_WORDS = (
         _Kind(Throttled, "has no connection left", "Raise maxclients, or run fewer clients; it is tried again."),
     ),
     (r"unknown (redis )?command", _MISSING_COMMAND),
+    (
+        r"certificate.?verify.?failed|unable to get local issuer|hostname mismatch",
+        _Kind(
+            AccessRefused,
+            "shows a certificate that is not trusted",
+            "Name its authority by ssl_ca_certs of the URL, and the host as the certificate does.",
+        ),
+    ),
+    (
+        r"alert.?(certificate|bad.?certificate|unknown.?ca|handshake.?failure)|certificate.?required",
+        _Kind(
+            AccessRefused,
+            "does not take the client's certificate, or none",
+            "Name one that it trusts by ssl_certfile and ssl_keyfile of the URL.",
+        ),
+    ),
     (r"db index is out of range|invalid db index", _NO_DATABASE),
     (r"cluster support disabled", _NO_CLUSTER),
 )

@@ -15,7 +15,7 @@ from itertools import count
 import msgspec
 
 from replicator.domain.cache_horizons import HORIZONS, Horizon, Meaning, VerifyPolicy, meaning
-from replicator.domain.cache_keys import Invalidate
+from replicator.domain.cache_keys import Invalidate, Publish
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId
 from replicator.domain.modes.requests import Found, GetItem
@@ -84,6 +84,8 @@ class CacheVerifier:
             self._left -= len(request.actions)
             return
         for action in request.actions:
+            if isinstance(action, Publish):
+                continue
             self._left -= 1
             if self._left <= 0:
                 self._left = self._policy.every
