@@ -20,10 +20,20 @@ import redis
 
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.streams import DynamoStreams
+from replicator.adapters.kinesis.streams import KinesisStreams
 from replicator.app.invocations import Process
 from replicator.domain.identifiers import TableName
+from replicator.domain.rules import KinesisSource as KinesisOrigin
 from replicator.laboratory import emulator
-from replicator.laboratory.event_source import Event, EventSource, Handlers, Invoke, MappingOptions, TableFeed
+from replicator.laboratory.event_source import (
+    Event,
+    EventSource,
+    Handlers,
+    Invoke,
+    KinesisFeed,
+    MappingOptions,
+    TableFeed,
+)
 from replicator.laboratory.streamlab import StreamLab
 from tests.cli.proxy import serving, watched
 from tests.contract.worlds import place
@@ -496,6 +506,27 @@ async def prepare_kinesis(url: str) -> None:
         await client.create_stream(StreamName="changes", ShardCount=1)
 
 
+KINESIS_SERVICE = {"DescribeStream", "DescribeStreamSummary", "ListShards", "GetShardIterator", "GetRecords"}
+
+
+async def read_by_a_mapping(world: World, lab: StreamLab, item: Item) -> list[str]:
+    """An item whose change a mapping of the Kinesis stream brings to functions; what it gave up."""
+    handlers = Handlers(Process, MINUTE, most=1)
+    async with place(lab.url, region="us-east-1") as there:
+        kinesis = KinesisStreams(there, KinesisOrigin("changes"))
+        feed = KinesisFeed(there, kinesis, await kinesis.current(TableName("orders")))
+        assert feed.arn == KINESIS
+        source = EventSource(feed, handlers.invoke, SystemClock(), MappingOptions(factor=2))
+        running = asyncio.create_task(source.run())
+        async with world.client("us") as client:
+            await client.put_item(TableName="orders", Item=item)
+        await eventually("the change", lambda: source.counts.records > 0)
+        source.stop()
+        await running
+    await handlers.close()
+    return source.counts.discarded
+
+
 @pytest.mark.usefixtures("variables")
 def test_events_of_kinesis_bring_the_newest_of_what_comes_in_any_order_and_pass_other_tables(
     world: World, config: Path, lines: Lines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -528,5 +559,15 @@ def test_events_of_kinesis_bring_the_newest_of_what_comes_in_any_order_and_pass_
             assert "in Kinesis" in lines.take("batch_refused")[0]["reason"]
         finally:
             process.close()
+        mapped = {**ITEM, "pk": {"S": "mapped"}}
+        assert asyncio.run(read_by_a_mapping(world, lab, mapped)) == []
+        policy = world.command("iam", "--lambda", "--region", "us", config=path)
+        granted = {action for each in json.loads(policy.stdout)["Statement"] for action in each["Action"]}
+        asked = {f"kinesis:{call}" for call in lab.stats()["calls"] if call in KINESIS_SERVICE}
+        assert {action for action in granted if action.startswith("kinesis:")} - asked == {"kinesis:DescribeStream"}, (
+            "AWS asks that when a mapping is made"
+        )
+        assert asked <= granted
     for items in asyncio.run(world.replicas()).values():
         assert items["stream"] == newer
+        assert items["mapped"] == mapped
