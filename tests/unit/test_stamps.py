@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from replicator.domain import stamps
 from replicator.domain.image import LARGEST_KEPT, Image, canonical, stamped
 from replicator.domain.stamps import (
     NO_PARENT,
@@ -173,6 +174,19 @@ def test_content_too_large_to_be_kept_is_hashed_as_other_content_is() -> None:
     looked_at = held(large)
     assert looked_at is not None
     assert looked_at.content == content_of(large)
+
+
+def test_hashes_of_contents_are_kept_within_bounds_and_stay_those_of_their_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stamps, "_AT_LEAST_KNOWN", 3)
+    known = stamps._Known()
+    items = [Image(b'{"pk":{"N":"%d"}}' % number) for number in range(10)]
+    alone = [stamps._Known().of(item, "_rep") for item in items]
+    assert len(set(alone)) == len(items)
+    for _ in range(2):
+        assert [known.of(item, "_rep") for item in items] == alone
+        assert len(known._young) + len(known._old) <= 6
 
 
 # -- stamps --------------------------------------------------------------------------------------------------------
