@@ -324,7 +324,7 @@ class Function:
         return [Reading(source, StreamRef(source.region, source.table, arn, generation_of(label)), records)]
 
     async def _of_kinesis(self, arn: str, records: Sequence[Delivered]) -> list[Reading]:
-        head, _, name = arn.partition(":stream/")
+        head, _, name = (arn := arn.partition("/consumer/")[0]).partition(":stream/")
         aws = head.split(":")[3] if head.count(":") > 3 else ""  # noqa: PLR2004 - the place of the region
         sources = self._sources(aws, lambda rule: rule.stream is not None and rule.stream.name == name)
         if not sources:

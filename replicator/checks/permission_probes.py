@@ -289,7 +289,7 @@ async def _subscribed(*, place: Place, consumer: str) -> dict[str, Any]:
     try:
         await place.kinesis.subscribe(ConsumerARN=consumer, ShardId=_NO_SHARD, StartingPosition={"Type": "LATEST"})
     except ClientError as error:
-        if error_code(error) != "ResourceNotFoundException":
+        if error_code(error) not in {"ResourceNotFoundException", "InvalidArgumentException"}:
             raise
     return {}
 

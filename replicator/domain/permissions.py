@@ -108,6 +108,11 @@ _DEBT = "GetItem BatchWriteItem DeleteItem Query"
 _STREAM = _dynamodb("DescribeStream GetShardIterator GetRecords")
 _CREATED = "CreateTable DescribeTable DescribeTimeToLive UpdateTimeToLive"
 
+_CONSUMED = {
+    **dict.fromkeys((Role.WORKER, Role.FUNCTION), _kinesis("DescribeStreamConsumer SubscribeToShard")),
+    Role.SETUP: _kinesis("RegisterStreamConsumer DescribeStreamConsumer DeregisterStreamConsumer"),
+}
+
 NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
     Resource.SOURCE: {
         Role.WORKER: _dynamodb(f"{_READ} DescribeTimeToLive"),
@@ -150,15 +155,9 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
         # Some of it is asked by the event source mapping.
         Role.FUNCTION: _kinesis("DescribeStream DescribeStreamSummary ListShards GetShardIterator GetRecords"),
     },
-    Resource.CONSUMED: {
-        # These name the stream and the consumer: both have to be granted.
-        Role.WORKER: _kinesis("DescribeStreamConsumer SubscribeToShard"),
-        Role.SETUP: _kinesis("RegisterStreamConsumer DescribeStreamConsumer DeregisterStreamConsumer"),
-    },
-    Resource.CONSUMER: {
-        Role.WORKER: _kinesis("DescribeStreamConsumer SubscribeToShard"),
-        Role.SETUP: _kinesis("RegisterStreamConsumer DescribeStreamConsumer DeregisterStreamConsumer"),
-    },
+    # Calls name the stream and the consumer: both have to be granted.
+    Resource.CONSUMED: _CONSUMED,
+    Resource.CONSUMER: _CONSUMED,
     Resource.STREAMS: dict.fromkeys((Role.WORKER, Role.FUNCTION), _dynamodb("ListStreams")),
     Resource.TABLES: dict.fromkeys(Role, _dynamodb("ListTables")),
     Resource.CHOSEN_BY_TAG: dict.fromkeys(Role, _dynamodb("DescribeTable ListTagsOfResource")),

@@ -547,7 +547,7 @@ def test_events_of_kinesis_bring_the_newest_of_what_comes_in_any_order_and_pass_
         try:
             assert failed(process, *records) == []
             assert failed(process, *records) == []
-            assert failed(process, late) == []
+            assert failed(process, {**late, "eventSourceARN": f"{KINESIS}/consumer/pushed:1700000000"}) == []
             (line,) = lines.take("unknown_table")
             assert line["table"] == "us-east-1:changes:bills"
             malformed = {**late, "kinesis": {**late["kinesis"], "data": "?"}}
