@@ -21,7 +21,7 @@ from redis.exceptions import NoScriptError, RedisError
 from replicator.cache.breaker import Breaker
 from replicator.cache.policy import OUTAGES, Policy, missed, seen
 from replicator.cache.reading import Fill, Load, Look, Pause, Reading, Source, Steps, reading
-from replicator.cache.scripts import FILL, LOOK, LOOK_TAGGED, SCRIPTS
+from replicator.cache.scripts import FILL, FILL_HASH, LOOK, LOOK_HASH, LOOK_TAGGED, SCRIPTS
 
 
 class _Reader:
@@ -229,7 +229,8 @@ def cached(client: Any, *, key: str, **options: Any) -> Callable[[Callable[..., 
 def _call(request: Look | Fill) -> tuple[str, tuple[str, ...], tuple[Any, ...]]:
     """The script of a request, its keys and its arguments."""
     match request:
-        case Look(key, token, lease_ms, early_ms, tags):
-            return LOOK_TAGGED if tags else LOOK, (key, *tags), (token, lease_ms, early_ms)
-        case Fill(key, lease, entry, life_ms):
-            return FILL, (key,), (lease, entry, life_ms)
+        case Look(key, token, lease_ms, early_ms, tags, hashed):
+            script = LOOK_TAGGED if tags else LOOK_HASH if hashed else LOOK
+            return script, (key, *tags), (token, lease_ms, early_ms)
+        case Fill(key, lease, entry, life_ms, hashed):
+            return FILL_HASH if hashed else FILL, (key,), (lease, entry, life_ms)

@@ -22,6 +22,8 @@ class Codec:
 
     encode: Callable[[Any], bytes]
     decode: Callable[[bytes], Any]
+    hashed: bool = False
+    """Whether entries are hashes, and payloads JSON lists of names and texts in turns."""
 
 
 def _json(value: Any) -> bytes:

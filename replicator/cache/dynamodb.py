@@ -47,7 +47,7 @@ def dynamodb_loader(
     of the daemon's rule, whose `refresh` and `write_through` then write what readers do.
     """
     shape = Shape(value, numbers, tuple(attributes))
-    codec = ITEM if value == "dynamodb_json" else Codec(shape.encode, shape.decode)
+    codec = ITEM if value == "dynamodb_json" else Codec(shape.encode, shape.decode, shape.is_hash)
     return DynamoLoader(table, client, codec, shape)
 
 

@@ -70,10 +70,12 @@ class Policy:
                 raise ValueError(f"{name} must be at least {minimum} s")
         if not 0 <= jitter < 1:
             raise ValueError("jitter must be a share from 0 to below 1")
-        carried: Codec = getattr(load, "codec", JSON)
+        carried: Codec = getattr(load, "codec", JSON) if codec is None else codec
+        if carried.hashed and (early_refresh or tagged):
+            raise ValueError("early_refresh must be 0, and tags none, of an entry that is a hash")
         return cls(
             template=template,
-            codec=codec or carried,
+            codec=carried,
             ttl_seconds=seconds["ttl"],
             jitter=jitter,
             negative_seconds=seconds["negative_ttl"],

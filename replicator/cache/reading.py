@@ -73,6 +73,8 @@ class Look:
     early_ms: int
     tags: tuple[str, ...] = ()
     """Keys of the tags of an entry that has any; those live `early_ms`, for such an entry is not renewed early."""
+    hashed: bool = False
+    """Whether the entry is a hash, which is not renewed early either."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,7 @@ class Fill:
     lease: str
     entry: bytes
     life_ms: int
+    hashed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +141,7 @@ def reading(plan: ReadPlan) -> Steps:
     """Read through the cache."""
     waited, pause = 0.0, _FIRST_PAUSE_SECONDS
     while True:
-        seen: Seen = yield Look(plan.key, plan.token, plan.lease_ms, plan.early_ms, plan.tags)
+        seen: Seen = yield Look(plan.key, plan.token, plan.lease_ms, plan.early_ms, plan.tags, plan.codec.hashed)
         match seen.sight:
             case Sight.ABSENT:
                 return Reading(None, Source.ABSENT)
@@ -177,7 +180,7 @@ def _filling(plan: ReadPlan, seen: Seen) -> Steps:
     try:
         unpacked = _unpacked(plan, (yield Load()))
     except Exception:
-        yield Fill(plan.key, seen.lease, b"", 0)
+        yield Fill(plan.key, seen.lease, b"", 0, plan.codec.hashed)
         raise
     return (yield from _stored(plan, seen, unpacked, Source.FILLED))
 
@@ -194,7 +197,7 @@ def _stored(plan: ReadPlan, seen: Seen, unpacked: tuple[Any, bytes | None, str],
         entry, life_ms = b"T:", plan.negative_ms
     else:
         entry, life_ms, source = b"", 0, Source.MISSING
-    kept: bool | None = yield Fill(plan.key, seen.lease, entry, life_ms)
+    kept: bool | None = yield Fill(plan.key, seen.lease, entry, life_ms, plan.codec.hashed)
     if entry and not kept:
         source = Source.DOWN if kept is None else Source.OVERTAKEN
     return Reading(value, source)

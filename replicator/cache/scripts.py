@@ -81,7 +81,55 @@ return 1
 """
 """`FILL key lease entry life_ms`: 1 when the lease still stood and the entry is stored; an empty entry returns it."""
 
+LOOK_HASH: Final = """
+local kind = redis.call('TYPE', KEYS[1]).ok
+local now = redis.call('TIME')
+local lease = ARGV[1] .. '.' .. now[1] .. '.' .. now[2]
+if kind == 'hash' then
+  local fields = redis.call('HGETALL', KEYS[1])
+  local version, kept = false, {}
+  for place = 1, #fields, 2 do
+    if fields[place] == '' then version = fields[place + 1]
+    else
+      kept[#kept + 1] = fields[place]
+      kept[#kept + 1] = fields[place + 1]
+    end
+  end
+  if not version then return {'foreign'} end
+  return {'hit', 'V:' .. version .. '|' .. (#kept > 0 and cjson.encode(kept) or '[]')}
+end
+if kind ~= 'string' and kind ~= 'none' then return {'foreign'} end
+local entry = redis.call('GET', KEYS[1])
+if not entry or entry:sub(1, 3 + #ARGV[1]) == 'L:' .. ARGV[1] .. '.' then
+  redis.call('SET', KEYS[1], 'L:' .. lease, 'PX', ARGV[2])
+  return {'lease', '', lease}
+end
+if entry:sub(1, 2) == 'T:' then return {'absent'} end
+if entry:sub(1, 2) == 'L:' then return {'wait'} end
+return {'foreign'}
+"""
+"""`LOOK_HASH key token lease_ms early_ms`: LOOK of an entry that is a hash, given as names and texts in turns."""
+
+FILL_HASH: Final = """
+if redis.call('TYPE', KEYS[1]).ok ~= 'string' or redis.call('GET', KEYS[1]) ~= 'L:' .. ARGV[1] then return 0 end
+local bar = ARGV[2]:find('|', 1, true)
+if ARGV[2] == '' then redis.call('UNLINK', KEYS[1])
+elseif not bar then redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+else
+  local fields = cjson.decode(ARGV[2]:sub(bar + 1))
+  redis.call('UNLINK', KEYS[1])
+  redis.call('HSET', KEYS[1], '', ARGV[2]:sub(3, bar - 1))
+  for first = 1, #fields, 1000 do
+    redis.call('HSET', KEYS[1], unpack(fields, first, math.min(first + 999, #fields)))
+  end
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+return 1
+"""
+"""FILL of such an entry: the version in the field without a name, and a field for each attribute."""
+
 SCRIPTS: Final = {
-    script: sha1(script.encode(), usedforsecurity=False).hexdigest() for script in (LOOK, LOOK_TAGGED, FILL)
+    script: sha1(script.encode(), usedforsecurity=False).hexdigest()
+    for script in (LOOK, LOOK_TAGGED, LOOK_HASH, FILL, FILL_HASH)
 }
 """The name by which a server knows a script that it ran before."""

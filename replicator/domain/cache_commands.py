@@ -32,6 +32,8 @@ class CacheUse:
     """Whether a flush looks for entries."""
     drops_database: bool = False
     """Whether a flush drops the whole database."""
+    stores_hashes: bool = False
+    """Whether entries that are stored are hashes."""
     reads_again: bool = False
     holds_events: bool = False
     database: int = 0
@@ -49,6 +51,7 @@ class CacheUse:
         for is_used, commands in (
             (self.channels, ("eval", "evalsha", "publish")),
             (self.streams, ("eval", "evalsha", "xadd")),
+            (self.stores_hashes, ("type", "hget", "hset", "pexpire")),
             (self.reads_again, ("getrange",)),
             (self.scans, ("scan", "unlink")),
             (self.drops_database, ("flushdb",)),

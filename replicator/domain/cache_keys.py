@@ -116,6 +116,8 @@ class Refresh(msgspec.Struct, frozen=True):
     payload: bytes | None
     ttl_ms: int
     through: bool = False
+    hashed: bool = False
+    """Whether the entry is a hash, and the payload its fields."""
 
 
 class Publish(msgspec.Struct, frozen=True):
@@ -176,7 +178,9 @@ def plan_cache(rule: CacheRule, records: Sequence[ChangeRecord], change: Change)
     for key in current:
         gone = change.new is None
         version = at_sequence(change.version, touched[key]) if gone else change.version
-        actions.append(Refresh(key, version, payload, rule.life_ms(key, version, gone=gone), through))
+        actions.append(
+            Refresh(key, version, payload, rule.life_ms(key, version, gone=gone), through, rule.shape.is_hash)
+        )
     return CachePlan(tuple(actions), keyless)
 
 

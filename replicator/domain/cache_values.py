@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
-KINDS: Final = ("dynamodb_json", "json", "msgpack")
+KINDS: Final = ("dynamodb_json", "json", "msgpack", "hash")
 NUMBERS: Final = ("string", "number")
 _LEAST_INT, _MOST_INT = -(2**63), 2**64 - 1
 _FIX, _SHORT, _LONG = 16, 2**16, 2**32
@@ -39,6 +39,11 @@ class Shape:
             raise ValueError(f"numbers must be one of {', '.join(NUMBERS)}")
 
     @property
+    def is_hash(self) -> bool:
+        """Whether an entry is a hash of Redis, a field for each attribute; the payload is names and texts in turns."""
+        return self.kind == "hash"
+
+    @property
     def is_whole(self) -> bool:
         """Whether the payload is the item as it is."""
         return self.kind == "dynamodb_json" and not self.attributes
@@ -51,6 +56,10 @@ class Shape:
                 return _json_map(kept, numbers=self.numbers == "number").encode()
             case "msgpack":
                 return _packed_map(kept, numbers=self.numbers == "number")
+            case "hash":
+                return hash_payload(
+                    {name: _field(typed, numbers=self.numbers == "number") for name, typed in kept.items()}
+                )
             case _:
                 return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode()
 
@@ -58,6 +67,9 @@ class Shape:
         """What a payload holds; ValueError when it is none. Numbers of JSON are int, or Decimal with a fraction."""
         if self.kind == "msgpack":
             return unpacked(payload)
+        if self.is_hash:
+            flat = json.loads(payload)
+            return dict(zip(flat[::2], flat[1::2], strict=True))
         return json.loads(payload, parse_float=Decimal)
 
 
@@ -89,6 +101,21 @@ def _json(typed: Mapping[str, Any], *, numbers: bool) -> str:  # noqa: PLR0911 -
             return "true" if value else "false"
         case _:
             return _text(value)
+
+
+# -- hashes --------------------------------------------------------------------------------------------------------
+
+
+def hash_payload(fields: Mapping[str, str]) -> bytes:
+    """Fields of a hash as one text, which scripts take apart."""
+    flat = [text for name in sorted(fields) for text in (name, fields[name])]
+    return json.dumps(flat, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _field(typed: Mapping[str, Any], *, numbers: bool) -> str:
+    """A value as the text of a field: strings, numbers and binaries as DynamoDB JSON has them, else plain JSON."""
+    value = typed.get("S", typed.get("N", typed.get("B")))
+    return value if isinstance(value, str) else _json(typed, numbers=numbers)
 
 
 # -- MessagePack ---------------------------------------------------------------------------------------------------

@@ -64,6 +64,7 @@ class CacheFill:
     lease: str
     entry: bytes
     ttl_ms: int
+    hashed: bool = False
 
 
 class Cache(Protocol):

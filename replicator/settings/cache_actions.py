@@ -39,7 +39,9 @@ class CacheAction(Frozen):
     ttl: Duration | None = Field(default=None, description="of actions that store: life of an entry, default 1h")
     jitter: Share = Field(default=0.0, description="share by which ttl is shortened, another one for each entry: 10%")
     marker_ttl: Duration | None = Field(default=None, description="life of the marker of a deleted item; default: ttl")
-    value: Literal["dynamodb_json", "json", "msgpack"] = Field(default="dynamodb_json", description="what is stored")
+    value: Literal["dynamodb_json", "json", "msgpack", "hash"] = Field(
+        default="dynamodb_json", description="what is stored"
+    )
     numbers: Literal["string", "number"] = Field(default="string", description="of json and msgpack")
     attributes: list[AttributeName] = Field(default=[], description="what is stored of an item; default: everything")
     max_bytes: ByteSize | None = Field(default=None, description="a larger value is dropped instead of stored")
@@ -74,7 +76,7 @@ class CacheAction(Frozen):
             "the actions refresh and write_through, and to publish with values": (_SHAPES, self.stores or self.values),
             "action publish": (_TELLS, self.action == "publish"),
             "a stream": (("maxlen",), self.stream is not None),
-            "value json and msgpack": (("numbers",), self.value != "dynamodb_json"),
+            "value json, msgpack and hash": (("numbers",), self.value != "dynamodb_json"),
         }
         for what, (names, fits) in of_action.items():
             for name in names:
@@ -86,6 +88,6 @@ class CacheAction(Frozen):
     def _one_place_to_tell(self) -> Self:
         if self.action == "publish" and (self.channel is None) == (self.stream is None):
             raise ValueError("action publish needs a channel or a stream")
-        if self.values and self.value == "msgpack":
-            raise ValueError("messages are JSON, so value msgpack is not for publish")
+        if self.values and self.value in {"msgpack", "hash"}:
+            raise ValueError(f"messages are JSON, so value {self.value} is not for publish")
         return self

@@ -214,6 +214,7 @@ def cache_use(settings: Settings, name: str) -> CacheUse:
         streams=[action.stream for action in actions if action.stream is not None],
         scans=bool(entries) and policy.patterns is not None and policy.may_flush,
         drops_database=bool(entries) and policy.patterns is None,
+        stores_hashes=any(action.value == "hash" for action in entries),
         reads_again=bool(entries) and (cache.verify.share > 0 or any(rule.verify for rule in settings.rules)),
         holds_events=bool(events),
         database=where.database,

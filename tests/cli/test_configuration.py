@@ -105,7 +105,7 @@ def test_write_units_that_are_none_are_refused_at_their_place(path: Path, bound:
                 ("action: publish", "needs a channel or a stream"),
                 ("action: publish, channel: c, stream: s", "needs a channel or a stream"),
                 ("action: publish, channel: c, maxlen: 5", "maxlen belongs to a stream"),
-                ("action: refresh, numbers: number", "numbers belongs to value json and msgpack"),
+                ("action: refresh, numbers: number", "numbers belongs to value json, msgpack and hash"),
                 ("action: publish, channel: c, values: true, value: msgpack", "messages are JSON"),
             )
         ),

@@ -7,6 +7,7 @@ from random import Random
 import pytest
 
 from replicator.domain.cache_keys import CacheAction, Invalidate, Publication, Refresh, publish
+from replicator.domain.cache_values import hash_payload
 from replicator.domain.copying.entries import EntryState, entry_state
 from replicator.domain.versions import UNSTAMPED, ordered_version
 from replicator.laboratory.memory import acted, value_entry
@@ -116,6 +117,61 @@ async def test_leases_of_one_call_differ(cache_bench: CacheBench) -> None:
     keys = [fresh("k") for _ in range(3)]
     answer = await cache_bench.cache.apply([through(key) for key in keys])
     assert len(set(answer.leased.values())) == 3
+
+
+HASH = hash_payload({"pk": "ü|\n", "n": "1.50"})
+
+
+def hashed(key: str, version: str = V2, payload: bytes | None = HASH, *, through: bool = False) -> Refresh:
+    return Refresh(key, version, payload, HOUR_MS, through, hashed=True)
+
+
+async def test_an_entry_can_be_a_hash_that_is_compared_and_set_as_a_whole(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        old, newer, string, gone, foreign, absent = (fresh("k") for _ in range(6))
+        for key, version in ((old, V1), (newer, V3), (gone, V1)):
+            await bench.client.hset(key, mapping={"": version, "left": "x"})
+        await bench.client.hset(foreign, "a", "b")
+        await bench.client.set(string, f"V:{V1}|{{}}")
+        actions = [hashed(key) for key in (old, newer, string, foreign, absent)]
+        answer = await bench.cache.apply([*actions, hashed(gone, payload=None)])
+        assert (answer.changed, answer.refused) == (4, {})
+        assert await bench.client.hgetall(old) == {b"": V2.encode(), b"pk": "ü|\n".encode(), b"n": b"1.50"}
+        assert HOUR_MS - 600_000 < await bench.life_ms(old) <= HOUR_MS
+        assert await bench.client.hget(newer, "left") == b"x"
+        assert await bench.client.exists(string, foreign, absent) == 0
+        assert await bench.client.get(gone) == b"T:" + V2.encode()
+        heads = await bench.cache.heads([old, newer, gone, absent])
+        assert [entry_state(head, V2) for head in heads] == [
+            EntryState.CURRENT, EntryState.CURRENT, EntryState.CURRENT, EntryState.NONE,
+        ]  # fmt: skip
+        assert await bench.cache.get(old) == b"V:" + V2.encode() + b"|" + HASH
+
+
+async def test_a_hash_that_was_absent_is_filled_under_its_lease(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        key, marked = fresh("k"), fresh("k")
+        leased = (await bench.cache.apply([hashed(key, through=True), hashed(marked, through=True)])).leased
+        entry = b"V:" + V1.encode() + b"|" + HASH
+        assert await bench.cache.fill([CacheFill(key, "another", entry, HOUR_MS, hashed=True)]) == 0
+        fills = [
+            CacheFill(key, leased[key], entry, HOUR_MS, hashed=True),
+            CacheFill(marked, leased[marked], b"T:", 9000, True),
+        ]
+        assert await bench.cache.fill(fills) == 2
+        assert await bench.cache.get(key) == entry
+        assert await bench.cache.get(marked) == b"T:"
+        assert await bench.cache.fill(fills) == 0
+
+
+async def test_a_hash_of_very_many_fields_is_stored(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        key = fresh("k")
+        await bench.client.hset(key, "", V1)
+        assert (
+            await bench.cache.apply([hashed(key, payload=hash_payload({str(n): "" for n in range(9000)}))])
+        ).changed == 1
+        assert await bench.client.hlen(key) == 9001
 
 
 async def test_changes_are_told_on_channels_and_in_streams(redis_url: str) -> None:

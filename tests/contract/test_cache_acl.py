@@ -91,6 +91,10 @@ async def work(url: str, admin: Any, verb: CacheVerb, use: CacheUse, policy: Deb
         if verb.stores:
             through = verb is CacheVerb.WRITE_THROUGH
             actions[1:] = [Refresh(key, V1, b"{}", 60_000, through=through) for key in ("order:2", "order:3")]
+        if use.stores_hashes:
+            admin.delete("order:2")
+            admin.hset("order:2", "", "0" * 56)
+            actions[1:] = [Refresh("order:2", V1, b'["a","b"]', 60_000, hashed=True)]
         if verb is CacheVerb.PUBLISH:
             actions = [publish(Publication("orders", is_stream=bool(use.streams)), "order:1", {})]
         for _ in range(2):  # by its text, and by its digest
@@ -118,12 +122,22 @@ async def work(url: str, admin: Any, verb: CacheVerb, use: CacheUse, policy: Deb
         ({"action": "invalidate"}, 0, {}),
         ({"action": "refresh"}, 0, {}),
         ({"action": "write_through"}, 0, {}),
+        ({"action": "refresh", "value": "hash"}, 0, {}),
         ({"action": "publish", "channel": "orders"}, 0, {}),
         ({"action": "publish", "stream": "orders"}, 0, {}),
         ({"action": "refresh"}, 3, {"debt": {"flush": "database"}}),
         ({"action": "invalidate"}, 0, {"verify": {"share": 0}}),
     ],
-    ids=["invalidate", "refresh", "write_through", "channel", "stream", "a database of its own", "not verified"],
+    ids=[
+        "invalidate",
+        "refresh",
+        "write_through",
+        "hash",
+        "channel",
+        "stream",
+        "a database of its own",
+        "not verified",
+    ],
 )
 async def test_the_printed_commands_are_enough_and_each_is_needed(
     server: Valkey, action: Mapping[str, Any], database: int, more: dict[str, Any]

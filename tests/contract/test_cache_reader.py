@@ -20,11 +20,9 @@ import redis
 import redis.asyncio as redis_asyncio
 
 from replicator.cache import (
-    FILL,
     ITEM,
-    LOOK,
-    LOOK_TAGGED,
     CacheAside,
+    Codec,
     Loaded,
     Source,
     SyncCacheAside,
@@ -32,6 +30,7 @@ from replicator.cache import (
     dynamodb_loader,
 )
 from replicator.cache.dynamodb import UNSTAMPED
+from replicator.cache.scripts import SCRIPTS
 from replicator.domain import versions
 from replicator.domain.cache_keys import CacheRule, CacheVerb, Invalidate, Refresh
 from replicator.domain.cache_values import Shape
@@ -165,6 +164,28 @@ async def test_a_list_is_right_until_one_of_its_tags_is_dropped(
         assert (await source(cache, key))[1] is Source.FILLED, "the tag was dropped while it loaded"
         await bench.seed({prefix + key: b"V:|[0]"})
         assert await source(cache, key) == ([3], Source.FOREIGN)
+
+
+async def test_a_hash_is_filled_read_and_refreshed(kind: str, redis_url: str, bench: RedisCacheBench) -> None:
+    key, table = fresh("k"), Table()
+    shape = Shape("hash")
+    table.items[key] = Loaded(shape.encode({"pk": {"S": "ü/"}, "n": {"N": "1.50"}}), V1)
+    options: dict[str, Any] = {"codec": Codec(shape.encode, shape.decode, hashed=True), "negative_ttl": 60}
+    async with reader(kind, redis_url, table.load, **options) as cache:
+        assert await source(cache, key) == ({"pk": "ü/", "n": "1.50"}, Source.FILLED)
+        assert await source(cache, key) == ({"pk": "ü/", "n": "1.50"}, Source.HIT)
+        assert await bench.client.hget(key, "n") == b"1.50"
+        await bench.cache.apply([Refresh(key, V2, shape.encode({"n": {"N": "2"}}), 60_000, hashed=True)])
+        assert await source(cache, key) == ({"n": "2"}, Source.HIT)
+        await bench.cache.apply([Invalidate(key)])
+        del table.items[key]
+        assert await source(cache, key) == (None, Source.FILLED)
+        assert await source(cache, key) == (None, Source.ABSENT)
+        await bench.client.delete(key)
+        await bench.seed({key: b"L:another"})
+        assert (await source(cache, key))[1] is Source.WAITED
+        await bench.seed({key: b"V:|{}"})
+        assert (await source(cache, key))[1] is Source.FOREIGN
 
 
 @pytest.mark.parametrize("verb", ["invalidate", "refresh"])
@@ -404,7 +425,7 @@ def test_options_that_make_no_sense_are_refused(options: dict[str, Any]) -> None
 
 def test_the_page_prints_the_scripts() -> None:
     page = (Path(__file__).parents[2] / "docs" / "cache.md").read_text()
-    assert all(f"```lua\n{script.strip()}\n```" in page for script in (LOOK, FILL, LOOK_TAGGED))
+    assert all(f"```lua\n{script.strip()}\n```" in page for script in SCRIPTS)
 
 
 @pytest.mark.parametrize("values", [{}, {"pk": 1, "more": 2}, {"pk": True}, {"pk": 1.5}])

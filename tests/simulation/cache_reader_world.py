@@ -8,21 +8,23 @@ script does depends on the entry and its arguments alone, so each pair is asked 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import redis
 
-from replicator.adapters.redis.scripts import APPLY, THROUGH
+from replicator.adapters.redis.scripts import APPLY, APPLY_HASH, THROUGH, THROUGH_HASH
 from replicator.cache.codecs import Codec
 from replicator.cache.policy import seen
 from replicator.cache.reading import Fill, Load, Loaded, Look, Pause, ReadPlan, Request, Seen, Sight, reading
-from replicator.cache.scripts import FILL, LOOK
+from replicator.cache.scripts import FILL, FILL_HASH, LOOK, LOOK_HASH
 from replicator.domain.cache_keys import CacheAction, Refresh
+from replicator.domain.cache_values import Shape, hash_payload
 from tests.simulation.cache_world import CacheExplorer, CacheScenario, moves_around
 
 _LIFE_MS = 1_000_000
 _CODEC = Codec(lambda value: value, lambda payload: payload)
+_HASH = Shape("hash")
 Change = Callable[[Request], Request]
 
 
@@ -54,6 +56,7 @@ class Server:
     """What scripts do to one entry."""
 
     client: Any
+    hashed: bool = False
     known: dict[Any, tuple[bytes | None, Any]] = field(default_factory=dict)
 
     def call(
@@ -64,13 +67,24 @@ class Server:
         if asked not in self.known:
             with self.client.pipeline(transaction=False) as pipe:
                 pipe.delete(key)
-                if entry is not None:
+                if entry is not None and self.hashed and entry.startswith(b"V:"):
+                    version, _, payload = entry[2:].partition(b"|")
+                    pipe.hset(key, mapping={"": version, **_HASH.decode(payload)})
+                elif entry is not None:
                     pipe.set(key, entry, px=_LIFE_MS)
                 pipe.eval(script, 1, key, *arguments)
-                pipe.get(key)
-                *_, answer, after = pipe.execute()
+                *_, answer = pipe.execute()
+            after = self._found(key)
             self.known[asked] = (after, answer)
         return self.known[asked]
+
+    def _found(self, key: str) -> bytes | None:
+        if self.client.type(key) != b"hash":
+            found: bytes | None = self.client.get(key)
+            return found
+        fields = self.client.hgetall(key)
+        version = fields.pop(b"")
+        return b"V:%b|%b" % (version, hash_payload({name.decode(): text.decode() for name, text in fields.items()}))
 
 
 class ReaderExplorer:
@@ -86,7 +100,11 @@ class ReaderExplorer:
         look: str = LOOK,
         fill: str = FILL,
     ) -> None:
-        self._server = Server(client)
+        self._hashed = scenario.shape.is_hash
+        self._codec = replace(_CODEC, hashed=self._hashed)
+        if self._hashed and (look, fill) == (LOOK, FILL):
+            look, fill = LOOK_HASH, FILL_HASH
+        self._server = Server(client, self._hashed)
         self._scenario = scenario
         self._versioned = versioned
         self._change = change
@@ -117,15 +135,21 @@ class ReaderExplorer:
         """What a further read would be given wrongly when all actions are done; readers may have died on their way."""
         if (state.written, state.replica, state.done) != (self._total,) * 3 or state.entry is None:
             return None
-        found = seen(self._server.call(state.entry, LOOK, self._scenario.key, "late", 1000, 0)[1])
+        late = LOOK_HASH if self._hashed else LOOK
+        found = seen(self._server.call(state.entry, late, self._scenario.key, "late", 1000, 0)[1])
         wanted = self._values[self._total]
         wanted_payload = None if wanted is None else wanted.partition(b"|")[2]
         match found.sight.value:
-            case "hit" if found.entry.partition(b"|")[2] != wanted_payload:
+            case "hit" if not self._same(found.entry.partition(b"|")[2], wanted_payload):
                 return f"a reader is given {found.entry!r}, the replica holds {wanted!r}"
             case "absent" if wanted is not None:
                 return f"a reader is given nothing, the replica holds {wanted!r}"
         return None
+
+    def _same(self, payload: bytes, wanted: bytes | None) -> bool:
+        if not self._hashed or wanted is None:
+            return payload == wanted
+        return bool(_HASH.decode(payload) == _HASH.decode(wanted))
 
     def _moves(self, state: State) -> Iterator[State]:
         yield from moves_around(state, self._scenario, self._total, self._acted)
@@ -144,9 +168,11 @@ class ReaderExplorer:
             return state._replace(entry=None)
         arguments: tuple[Any, ...] = (action.version, action.payload or b"", _LIFE_MS)
         if not action.through:
-            return state._replace(entry=self._server.call(state.entry, APPLY, action.key, *arguments)[0])
+            script = APPLY_HASH if self._hashed else APPLY
+            return state._replace(entry=self._server.call(state.entry, script, action.key, *arguments)[0])
         token = f"d{len(state.readers)}"
-        entry, answer = self._server.call(state.entry, THROUGH, action.key, *arguments, token, _LIFE_MS)
+        script = THROUGH_HASH if self._hashed else THROUGH
+        entry, answer = self._server.call(state.entry, script, action.key, *arguments, token, _LIFE_MS)
         found = [Seen(Sight.LEASE, b"", lease.decode()) for lease in answer[3][1::2]]
         fills = tuple(Reader(token, answers=(each,), looked_twice=True) for each in found)
         return state._replace(entry=entry, readers=state.readers + fills)
@@ -160,7 +186,7 @@ class ReaderExplorer:
                 state.entry, self._look, plan.key, plan.token, plan.lease_ms, plan.early_ms, again=True
             )
             yield state._replace(entry=entry), reader._replace(looked_twice=True)
-        if not reader.answers and not reader.renews:
+        if not reader.answers and not reader.renews and not self._hashed:
             yield state, reader._replace(renews=True)  # this reader happens to renew early
         request = self._change(self._request(reader))
         match request:
@@ -201,4 +227,4 @@ class ReaderExplorer:
 
     def _plan(self, reader: Reader) -> ReadPlan:
         early_ms = 2 * _LIFE_MS if reader.renews else 0
-        return ReadPlan(self._scenario.key, reader.token, _CODEC, _LIFE_MS, _LIFE_MS, _LIFE_MS, early_ms, 0.001)
+        return ReadPlan(self._scenario.key, reader.token, self._codec, _LIFE_MS, _LIFE_MS, _LIFE_MS, early_ms, 0.001)

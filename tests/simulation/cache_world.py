@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 from replicator.domain.cache_keys import CacheAction, CacheRule, CacheVerb, Refresh, plan_cache
+from replicator.domain.cache_values import Shape
 from replicator.domain.coalescing import coalesce, plan_run
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.key_templates import KeyTemplate
@@ -20,6 +21,7 @@ from replicator.domain.versions import ordered_version
 from replicator.laboratory.memory import acted, filled, leased, value_entry
 from tests.simulation.ordered_world import GENERATION, History
 
+WHOLE = Shape()
 RULE = Rule(RuleName("orders"), RegionId("us"), TableName("orders"), targets=())
 
 
@@ -38,6 +40,8 @@ class CacheScenario:
     leases: bool = True
     """Readers fill under a lease; otherwise they simply set what they read."""
     consistent_reads: bool = True
+    shape: Shape = WHOLE
+    """What entries hold."""
     sets_absent: bool = False
     """A `write_through` sets what is absent at once, in place of filling it under a lease."""
     after_replica: bool = True
@@ -78,7 +82,12 @@ class CacheExplorer:
         self._history = History(scenario.kinds, None)
         self._total = len(self._history.records)
         self._rule = CacheRule(
-            "main", RegionId("eu"), KeyTemplate(scenario.template), scenario.verb, timedelta(hours=1)
+            "main",
+            RegionId("eu"),
+            KeyTemplate(scenario.template),
+            scenario.verb,
+            timedelta(hours=1),
+            shape=scenario.shape,
         )
         self._actions = {
             (first, until): self._plan(first, until)
@@ -99,7 +108,7 @@ class CacheExplorer:
         record = self._history.records[number]
         if record.new is None or self._rule.key.key(record.new) != self._scenario.key:
             return None
-        return value_entry(ordered_version(RULE.epoch, GENERATION, record.number), record.new.wire)
+        return value_entry(ordered_version(RULE.epoch, GENERATION, record.number), self._rule.payload(record.new))
 
     def run(self) -> tuple[int, str | None]:
         """States seen, and what stays stale for good (None: nothing ever does)."""

@@ -11,8 +11,9 @@ import pytest
 import redis
 
 from replicator.cache.reading import Fill, Look, Request
-from replicator.cache.scripts import LOOK
+from replicator.cache.scripts import FILL_HASH, LOOK, LOOK_HASH
 from replicator.domain.cache_keys import CacheVerb
+from replicator.domain.cache_values import Shape
 from replicator.domain.versions import UNSTAMPED
 from replicator.laboratory.servers import Valkey
 from tests.simulation.cache_reader_world import ReaderExplorer
@@ -43,9 +44,22 @@ def test_no_reader_leaves_anything_stale(client: redis.Redis, verb: CacheVerb, k
     assert stale(client, CacheScenario(kinds, verb), versioned=versioned) is None
 
 
-@pytest.mark.parametrize("kinds", ["PP", pytest.param("PD", marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("kinds", ["PP", "PD"])
 def test_nor_does_a_daemon_that_fills_what_is_absent(client: redis.Redis, kinds: str) -> None:
     assert stale(client, CacheScenario(kinds, CacheVerb.WRITE_THROUGH, readers=1)) is None
+
+
+@pytest.mark.parametrize("verb", [CacheVerb.REFRESH, pytest.param(CacheVerb.WRITE_THROUGH, marks=pytest.mark.long)])
+def test_nor_does_one_of_entries_that_are_hashes(client: redis.Redis, verb: CacheVerb) -> None:
+    assert stale(client, CacheScenario("PDP", verb, readers=1, shape=Shape("hash"))) is None
+
+
+def test_a_hash_that_is_set_without_its_lease_stays_stale(client: redis.Redis) -> None:
+    held = FILL_HASH.strip().splitlines()[0]
+    assert held.endswith("return 0 end")
+    scenario = CacheScenario("PP", CacheVerb.REFRESH, readers=1, replays=0, evictions=0, shape=Shape("hash"))
+    assert stale(client, scenario, look=LOOK_HASH, fill=FILL_HASH.replace(held, ""))
 
 
 @VERBS

@@ -60,6 +60,16 @@ def test_messagepack_is_what_others_read(numbers: str, values: dict[str, Any]) -
     assert msgspec.msgpack.decode(shape.encode(ITEM)) == expected
 
 
+def test_a_hash_has_a_text_for_each_attribute() -> None:
+    shape = Shape("hash")
+    texts = {
+        "pk": 'ü"\n', "n": EXACT, "whole": "-7", "half": "0.5", "b": "AQI=", "tags": '["a","b"]', "sizes": '["1","2"]',
+        "parts": '["AQ=="]', "yes": "true", "none": "null", "in": '{"l":["1",{}]}',
+    }  # fmt: skip
+    assert shape.decode(shape.encode(ITEM)) == texts
+    assert Shape("hash", "number").decode(Shape("hash", "number").encode(ITEM))["sizes"] == "[1,2]"
+
+
 def test_only_the_attributes_that_are_named_are_kept() -> None:
     assert Shape(attributes=("pk", "other")).encode(ITEM) == '{"pk":{"S":"ü\\"\\n"}}'.encode()
     assert Shape("json", attributes=("whole",)).encode(ITEM) == b'{"whole":"-7"}'

@@ -14,7 +14,18 @@ from typing import Any
 
 from redis.exceptions import ResponseError
 
-from replicator.adapters.redis.calls import Call, Command, Tally, calls, filling, parts
+from replicator.adapters.redis.calls import (
+    FOREIGN,
+    Call,
+    Command,
+    Tally,
+    calls,
+    filling,
+    hash_entry,
+    hash_head,
+    parts,
+    version_of_hash,
+)
 from replicator.adapters.redis.errors import (
     CLIENT_ERRORS,
     is_elsewhere,
@@ -35,7 +46,6 @@ from replicator.ports.targets import ENTRY_HEAD, CacheAnswer, CacheFill
 
 KEYS_PER_SCAN = 1000
 _NODE_SECONDS = 3.0
-_FOREIGN = b"?"
 
 
 class RedisCache:
@@ -183,9 +193,21 @@ class RedisCache:
         """An entry as it is, for `inspect`."""
         try:
             entry: bytes | None = await self._client.get(key)
+        except ResponseError as error:
+            if not is_wrong_type(error):
+                raise await self._failure(error) from error
+            return await self._get_hash(key)
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
         return entry
+
+    async def _get_hash(self, key: str) -> bytes:
+        try:
+            return hash_entry(await self._client.hgetall(key))
+        except CLIENT_ERRORS as error:
+            if isinstance(error, ResponseError) and is_wrong_type(error):
+                return FOREIGN
+            raise await self._failure(error) from error
 
     async def heads(self, keys: Sequence[str]) -> list[bytes]:
         """The first bytes of entries; of a key that holds something else than a string, that it is none of ours."""
@@ -193,6 +215,10 @@ class RedisCache:
         try:
             for part in parts(keys):
                 found += map(head, await self.pipelined([getrange(key) for key in part]))
+            others = [place for place, entry in enumerate(found) if entry == FOREIGN]
+            answers = await self.pipelined([version_of_hash(keys[place]) for place in others]) if others else []
+            for place, answer in zip(others, answers, strict=True):
+                found[place] = hash_head(answer)
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
         return found
@@ -306,7 +332,7 @@ def head(answer: Any) -> bytes:
     if isinstance(answer, bytes):
         return answer
     if isinstance(answer, ResponseError) and is_wrong_type(answer):
-        return _FOREIGN
+        return FOREIGN
     raise answer
 
 

@@ -6,7 +6,7 @@ so, so a key's actions come to the same in this order as in their own.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, TypeVar
@@ -15,14 +15,23 @@ import msgspec
 from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
-from replicator.adapters.redis.scripts import APPLY, FILL, TELL, THROUGH, digest
+from replicator.adapters.redis.scripts import APPLY, APPLY_HASH, FILL, FILL_HASH, TELL, THROUGH, THROUGH_HASH, digest
 from replicator.domain.cache_keys import CacheAction, Invalidate, Publish, Refresh
+from replicator.domain.cache_values import hash_payload
 from replicator.ports.targets import CacheFill
+
+FOREIGN = b"?"
+"""Stands for what is no entry of ours."""
 
 _KEYS_PER_CALL = 256
 _LEASE_MS = 5_000
-_APPLY_DIGEST = digest(APPLY)
-_THROUGH_DIGEST = digest(THROUGH)
+_STORING = {
+    (False, False): APPLY,
+    (True, False): THROUGH,
+    (False, True): APPLY_HASH,
+    (True, True): THROUGH_HASH,
+}
+"""The scripts of entries that are stored, by whether they fill what is absent, and whether they are hashes."""
 _TELL_DIGEST = digest(TELL)
 Part = TypeVar("Part")
 Action = TypeVar("Action", bound=CacheAction)
@@ -54,10 +63,10 @@ def calls(actions: Sequence[CacheAction], split: Split) -> Iterator[Call]:
     for unlinks in split([action for action in actions if isinstance(action, Invalidate)]):
         yield Call(unlinks, _unlink, _unlink)
     stored = [action for action in actions if isinstance(action, Refresh)]
-    for refreshes in split([action for action in stored if not action.through]):
-        yield Call(refreshes, _by_digest, _by_text)
-    for throughs in split([action for action in stored if action.through]):
-        yield Call(throughs, _through_by_digest, _through_by_text)
+    for (through, hashed), (first, sure) in _MAKERS.items():
+        kind = [action for action in stored if (action.through, action.hashed) == (through, hashed)]
+        for some in split(kind) if kind else ():
+            yield Call(some, first, sure)
     for told in _by_name([action for action in actions if isinstance(action, Publish)]):
         yield Call(told, _tell_by_digest, _tell_by_text)
 
@@ -121,27 +130,27 @@ def _unlink(actions: Sequence[Invalidate]) -> Command:
     return "UNLINK", *(action.key for action in actions)
 
 
-def _by_digest(actions: Sequence[Refresh]) -> Command:
-    return "EVALSHA", _APPLY_DIGEST, *_operands(actions)
+def _by_digest(script: str, *, through: bool) -> Maker:
+    name = digest(script)
+    return lambda actions: ("EVALSHA", name, *_operands(actions, through=through))
 
 
-def _by_text(actions: Sequence[Refresh]) -> Command:
-    return "EVAL", APPLY, *_operands(actions)
+def _by_text(script: str, *, through: bool) -> Maker:
+    return lambda actions: ("EVAL", script, *_operands(actions, through=through))
 
 
-def _operands(actions: Sequence[Refresh]) -> list[Any]:
+_MAKERS = {
+    (through, hashed): (_by_digest(script, through=through), _by_text(script, through=through))
+    for (through, hashed), script in _STORING.items()
+}
+"""How their calls are made: by its maker a script is told from another one."""
+
+
+def _operands(actions: Sequence[Refresh], *, through: bool) -> list[Any]:
     operands: list[Any] = [len(actions), *(action.key for action in actions)]
     for action in actions:
         operands += [action.version, action.payload or b"", action.ttl_ms]
-    return operands
-
-
-def _through_by_digest(actions: Sequence[Refresh]) -> Command:
-    return "EVALSHA", _THROUGH_DIGEST, *_operands(actions), token_hex(8), _LEASE_MS
-
-
-def _through_by_text(actions: Sequence[Refresh]) -> Command:
-    return "EVAL", THROUGH, *_operands(actions), token_hex(8), _LEASE_MS
+    return [*operands, token_hex(8), _LEASE_MS] if through else operands
 
 
 def _tell_by_digest(actions: Sequence[Publish]) -> Command:
@@ -160,4 +169,25 @@ def _told(actions: Sequence[Publish]) -> list[Any]:
 
 def filling(fill: CacheFill) -> Command:
     """The command that stores an entry under its lease."""
-    return "EVAL", FILL, 1, fill.key, fill.lease, fill.entry, fill.ttl_ms
+    return "EVAL", FILL_HASH if fill.hashed else FILL, 1, fill.key, fill.lease, fill.entry, fill.ttl_ms
+
+
+def version_of_hash(key: str) -> Command:
+    """The command that reads the version of an entry that is a hash."""
+    return "HGET", key, ""
+
+
+def hash_head(answer: Any) -> bytes:
+    """What a string entry of that version would begin with; that it is none of ours, without one."""
+    return b"V:%b|" % answer if isinstance(answer, bytes) else FOREIGN
+
+
+def hash_entry(fields: Mapping[bytes, bytes]) -> bytes:
+    """A hash as the text that a string entry would hold; one without a version is none of ours."""
+    texts = {name.decode(errors="replace"): text.decode(errors="replace") for name, text in fields.items() if name}
+    return hash_head(fields.get(b"")) + hash_payload(texts)
+
+
+def as_fields(answer: Any) -> Mapping[bytes, bytes]:
+    """What HGETALL answers, as a client gives it: a mapping, or names and texts in turns."""
+    return answer if isinstance(answer, Mapping) else dict(zip(answer[::2], answer[1::2], strict=True))

@@ -13,8 +13,21 @@ from typing import Any
 from redis.crc import key_slot
 
 from replicator.adapters.redis.cache import KEYS_PER_SCAN, RedisCache, getrange, head, xadd
-from replicator.adapters.redis.calls import Call, Command, Tally, by_slot, calls, filling, slot_of
-from replicator.adapters.redis.errors import CLIENT_ERRORS, is_permission, translated
+from replicator.adapters.redis.calls import (
+    FOREIGN,
+    Call,
+    Command,
+    Tally,
+    as_fields,
+    by_slot,
+    calls,
+    filling,
+    hash_entry,
+    hash_head,
+    slot_of,
+    version_of_hash,
+)
+from replicator.adapters.redis.errors import CLIENT_ERRORS, is_permission, is_wrong_type, translated
 from replicator.adapters.redis.nodes import NODE_SECONDS, SLOTS, Address, Nodes, Order, Topology
 from replicator.adapters.redis.opening import Login, node_url, safe_url
 from replicator.domain.cache_debt import PartAway
@@ -80,6 +93,9 @@ class ClusterCache:
     async def get(self, key: str) -> bytes | None:
         """An entry as it is, for `inspect`."""
         (answer,) = await self._ask([(slot_of(key), ("GET", key))])
+        if isinstance(answer, Exception) and is_wrong_type(answer):
+            (fields,) = await self._ask([(slot_of(key), ("HGETALL", key))])
+            return FOREIGN if isinstance(fields, Exception) else hash_entry(as_fields(fields))
         entry: bytes | None = self._sound(answer)
         return entry
 
@@ -87,9 +103,14 @@ class ClusterCache:
         """The first bytes of entries; of a key that holds something else than a string, that it is none of ours."""
         answers = await self._ask([(slot_of(key), getrange(key)) for key in keys])
         try:
-            return [head(answer) for answer in answers]
+            found = [head(answer) for answer in answers]
         except CLIENT_ERRORS as error:
             raise translated(error, self._what) from error
+        others = [place for place, entry in enumerate(found) if entry == FOREIGN]
+        versions = await self._ask([(slot_of(keys[place]), version_of_hash(keys[place])) for place in others])
+        for place, version in zip(others, versions, strict=True):
+            found[place] = hash_head(version)
+        return found
 
     async def append(
         self, stream: str, entries: Sequence[Mapping[str, bytes | str]], most: int | None

@@ -13,9 +13,10 @@ _ACT = """
 local changed, unstored, refused = 0, {}, {}
 local first, leased = false, {}
 local function failed(answer) return type(answer) == 'table' and answer.err end
+--read
 for i, key in ipairs(KEYS) do
   local version, payload, life = ARGV[3 * i - 2], ARGV[3 * i - 1], ARGV[3 * i]
-  local entry = redis.pcall('GET', key)
+  local entry = look(key)
   local trouble = failed(entry)
   if trouble and trouble:find('WRONGTYPE', 1, true) then entry, trouble = '', false end
   if i == 1 then first = entry end
@@ -28,9 +29,8 @@ for i, key in ipairs(KEYS) do
       answer = redis.pcall('UNLINK', key)
       trouble = failed(answer)
     elseif entry:sub(3, 2 + #version) < version then
-      local fresh = 'T:' .. version
-      if payload ~= '' then fresh = 'V:' .. version .. '|' .. payload end
-      answer = redis.pcall('SET', key, fresh, 'PX', life)
+      if payload == '' then answer = redis.pcall('SET', key, 'T:' .. version, 'PX', life)
+      else answer = store(key, version, payload, life) end
       trouble = failed(answer)
       if trouble then
         answer = redis.pcall('UNLINK', key)
@@ -63,8 +63,43 @@ and are to be filled. The last `SET` sets nothing, for its condition never holds
 before it looks at the condition.
 """
 
-APPLY = _ACT.replace("  --absent\n", "")
-THROUGH = _ACT.replace(
+_STRINGS = """
+local function look(key) return redis.pcall('GET', key) end
+local function store(key, version, payload, life)
+  return redis.pcall('SET', key, 'V:' .. version .. '|' .. payload, 'PX', life)
+end
+"""
+_STORED = """
+local function stored(key, version, payload, life)
+  local fields = cjson.decode(payload)
+  local answer = redis.pcall('UNLINK', key)
+  if type(answer) == 'table' and answer.err then return answer end
+  answer = redis.pcall('HSET', key, '', version)
+  for first = 1, #fields, 1000 do
+    if type(answer) == 'table' and answer.err then return answer end
+    answer = redis.pcall('HSET', key, unpack(fields, first, math.min(first + 999, #fields)))
+  end
+  if type(answer) == 'table' and answer.err then return answer end
+  return redis.pcall('PEXPIRE', key, life)
+end
+"""
+_HASHES = f"""{_STORED}
+local store = stored
+local function look(key)
+  if redis.call('TYPE', key).ok ~= 'hash' then
+    local entry = redis.pcall('GET', key)
+    if type(entry) == 'string' and entry:sub(1, 2) == 'V:' then return '' end
+    return entry
+  end
+  local version = redis.pcall('HGET', key, '')
+  if type(version) == 'string' then return 'V:' .. version .. '|' end
+  return version or ''
+end
+"""
+"""A value is a hash with the version in the field without a name, which no attribute has; all else is a string."""
+
+APPLY = _ACT.replace("  --absent\n", "").replace("--read\n", _STRINGS.lstrip())
+_THROUGH = _ACT.replace(
     "--absent",
     """if not entry then
     local now = redis.call('TIME')
@@ -79,7 +114,11 @@ THROUGH = _ACT.replace(
     end
   end""",
 )
+THROUGH = _THROUGH.replace("--read\n", _STRINGS.lstrip())
 """The same, but of an absent entry the lease is taken (`token` and its life in ms follow), if there is room for it."""
+
+APPLY_HASH = _ACT.replace("  --absent\n", "").replace("--read\n", _HASHES.lstrip())
+THROUGH_HASH = _THROUGH.replace("--read\n", _HASHES.lstrip())
 
 FILL = """
 if redis.call('GET', KEYS[1]) ~= 'L:' .. ARGV[1] then return 0 end
@@ -87,6 +126,22 @@ redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
 return 1
 """
 """`FILL key lease entry life_ms`: store the entry if the lease still stands, as readers do."""
+
+FILL_HASH = f"""{_STORED.lstrip()}
+if redis.call('TYPE', KEYS[1]).ok ~= 'string' or redis.call('GET', KEYS[1]) ~= 'L:' .. ARGV[1] then return 0 end
+local bar = ARGV[2]:find('|', 1, true)
+if not bar then
+  redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+  return 1
+end
+local answer = stored(KEYS[1], ARGV[2]:sub(3, bar - 1), ARGV[2]:sub(bar + 1), ARGV[3])
+if type(answer) == 'table' and answer.err then
+  redis.call('UNLINK', KEYS[1])
+  return 0
+end
+return 1
+"""
+"""The same of an entry that is a hash; a marker is a string."""
 
 TELL = """
 local told, refused = 0, {}

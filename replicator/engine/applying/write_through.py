@@ -57,7 +57,7 @@ def _fills(request: CacheRequest, rule: CacheRule, item: Image | None) -> list[C
         return []
     entry, now = b"V:%b|%b" % (version.encode(), payload), rule.keys(content)
     return [
-        CacheFill(key, lease, entry, rule.life_ms(key, version, gone=False))
+        CacheFill(key, lease, entry, rule.life_ms(key, version, gone=False), rule.shape.is_hash)
         for key, lease in request.leased.items()
         if key in now
     ]
