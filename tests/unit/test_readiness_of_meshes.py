@@ -106,3 +106,11 @@ def test_other_trouble_of_a_region_is_a_reason_still() -> None:
     worker = Worker(US, EU)
     worker.observer.service_failed(source_service(ServiceKind.SHARDS, EU, ORDERS), AccessRefused("It is denied."))
     assert any("It is denied." in reason for reason in unready(worker.board))
+
+
+def test_what_nothing_replicated_waits_for_keeps_no_worker_from_being_ready() -> None:
+    worker = Worker(US, EU)
+    assert unready(worker.board) == []
+    for kind in (ServiceKind.DEBT, ServiceKind.VERIFYING):
+        worker.observer.service_failed(ServiceId(kind, EU, cache="main"), SILENT)
+    assert unready(worker.board) == []
