@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -16,7 +16,8 @@ from replicator.engine.reading.cursors import CURSORS_KEPT, Page
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.reading.reader import ShardReader
 from replicator.engine.waiting import Stopped
-from replicator.laboratory.memory import Fault, OpenFence
+from replicator.laboratory.memory import Fault, MemoryStream, OpenFence
+from replicator.ports.sources import RecordPage
 from replicator.ports.targets import Fence
 from tests.engine.shard_bench import ListingEnds
 from tests.engine.world import LoopClock, Recorder, World, until
@@ -315,6 +316,41 @@ async def test_behind_records_the_shard_is_polled_at_the_interval_again() -> Non
     desk.world.write("b")
     await reading
     assert asyncio.get_running_loop().time() <= 1.0
+
+
+class Pushing(MemoryStream):
+    """Streams that wait for records by themselves, for half a second at a time."""
+
+    async def read(self, iterator: str, limit: int) -> RecordPage:
+        for _ in range(50):
+            page = await super().read(iterator, limit)
+            if page.records or page.next_iterator is None:
+                break
+            await asyncio.sleep(0.01)
+        return replace(page, pushed=True)
+
+
+async def test_what_is_pushed_is_taken_at_once_and_waits_with_little_memory() -> None:
+    desk = Desk(limits=Limits(page_records=1000, poll_seconds=60.0, idle_seconds=60.0))
+    desk.world.streams.__class__ = Pushing  # the same streams, which push from now on
+    desk.world.write("a")
+    page = await desk.reader.read(HORIZON)
+    began = asyncio.get_running_loop().time()
+    for name in "bcdef":
+        desk.reader.drop(page)
+        reading = asyncio.create_task(desk.reader.read(page.then))
+        await asyncio.sleep(0.2)
+        assert 0 < desk.budget.used <= 16 * 1024
+        desk.world.write(name)
+        page = await reading
+    assert asyncio.get_running_loop().time() - began <= 1.2, "no poll interval is waited for"
+    desk.reader.drop(page)
+    quiet = asyncio.create_task(desk.reader.read(page.then))
+    await asyncio.sleep(30)
+    assert len(desk.observer.of("polled")) >= 6 + 50, "nor is any pause between two waits"
+    desk.stop.set()
+    with pytest.raises(Stopped):
+        await quiet
 
 
 # -- the end -------------------------------------------------------------------------------------------------------

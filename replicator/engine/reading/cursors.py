@@ -131,6 +131,8 @@ class Cursor:
     idle_seconds: float = 0.0
     pushed: bool = False
     """Whether the source waits for the next page by itself."""
+    large: int = 0
+    """What a pushed page is expected to weigh, because the one before it did; 0: as much as is asked for."""
     doubts: int = 0
     """How many answers in a row held a record that cannot be understood."""
     expiries: int = 0

@@ -137,8 +137,7 @@ class ShardReader:
             self._cursors.cease(expected)
             if page is None and expected.page is not None:
                 self.drop(expected.page)
-        cursor = self._cursors.known(position)
-        if cursor is not None and not cursor.readers:
+        if (cursor := self._cursors.known(position)) is not None and not cursor.readers:
             self._cursors.leave(position)
         return page
 
@@ -266,7 +265,7 @@ class ShardReader:
     async def _poll(self, position: Position, cursor: Cursor, limit: int) -> Page | None:
         """One call; None when there was nothing behind the position yet."""
         await self._calls(position).until_due()
-        expected = _IDLE_BYTES if cursor.idle_seconds else min(limit * self._record_bytes, _MOST_BYTES)
+        expected = _IDLE_BYTES if cursor.idle_seconds else min(cursor.large or limit * self._record_bytes, _MOST_BYTES)
         cursor.hungry = True
         try:
             grant = await self._budget.acquire(expected, cursor.urgent)
@@ -305,7 +304,8 @@ class ShardReader:
             cursor.iterator = answer.next_iterator
             return None
         then = after(answer.records[-1].sequence)
-        self._cursors.at(then).iterator = answer.next_iterator
+        following = self._cursors.at(then)
+        following.iterator, following.large = answer.next_iterator, max(grant.held, _IDLE_BYTES) * answer.pushed
         return Page(position, answer.records, then, grant)
 
     def _level(self, calls: ShardCalls, position: Position, cursor: Cursor, answer: RecordPage) -> float | None:
