@@ -24,7 +24,7 @@ from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import Shard
 from replicator.ports.events import BatchReport
 from replicator.ports.sources import RecordPage, ShardPage, Stream
-from replicator.ports.targets import Cache, CacheAnswer, CacheFill, Sink
+from replicator.ports.targets import Cache, CacheAnswer, CacheFill, Fence, Sink
 
 _ITERATORS_KEPT = 4096
 """Iterators whose shard is remembered: more than a worker reads shards."""
@@ -238,9 +238,9 @@ class TracedSink:
         """As the sink says."""
         return self._sink.at_once
 
-    async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
+    async def send(self, events: Sequence[ItemEvent], fences: Sequence[Fence] = ()) -> Sequence[ReplicatorError | None]:
         """Send events."""
         with self._traces.span("send", SpanKind.PRODUCER, sink=self._name, events=len(events)) as span:
-            answers = await self._sink.send(events)
+            answers = await self._sink.send(events, fences)
             span.set_attributes(_named({"refused": sum(answer is not None for answer in answers)}))
             return answers

@@ -95,10 +95,11 @@ class Sink(Protocol):
     def at_once(self) -> int:
         """Calls at the same time."""
 
-    async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
+    async def send(self, events: Sequence[ItemEvent], fences: Sequence[Fence] = ()) -> Sequence[ReplicatorError | None]:
         """Send events of different keys, at most `most`; returns what became of each: None when it is durable there.
 
-        `PoisonRecord` is an event that the service refuses as it is.
+        `fences`: one per event, checked before each call that it is in; none: nothing forbids it. `PoisonRecord` is an
+        event that the service refuses as it is.
         """
 
 

@@ -17,6 +17,7 @@ from replicator.adapters.dynamodb.stream_wire import parse_record
 from replicator.adapters.sinks.opening import open_sinks
 from replicator.domain.errors import (
     AccessRefused,
+    LeaseLost,
     PoisonRecord,
     ReplicatorError,
     SinkGone,
@@ -29,7 +30,7 @@ from replicator.domain.item_events import ItemEvent, event_of
 from replicator.domain.records import ChangeRecord
 from replicator.domain.shards.leases import StreamRef
 from replicator.laboratory.streamlab.changes import Change, record_text
-from replicator.ports.targets import Sink
+from replicator.ports.targets import OPEN, Sink
 from replicator.settings import Settings
 from tests.contract.worlds import fresh
 from tests.event_consumers import SECRET, Consumer, Receiver, StreamConsumer, WebhookConsumer, aws_consumers, receiver
@@ -232,6 +233,20 @@ async def test_the_data_of_an_event_that_is_too_long_is_in_the_bucket_before_the
     assert (data, reference.get_data()) == (bytes(too_long.data), None)
     assert (reference.get_subject(), reference.get_type()) == (too_long.subject, too_long.type)
     assert found[event("c").id].get_data() == msgspec.json.decode(DATA)
+
+
+class Fallen:
+    """A fence of a shard whose lease is lost."""
+
+    def check(self) -> None:
+        raise LeaseLost("It is another one's.")
+
+
+async def test_an_event_whose_fence_fell_while_others_were_sent_is_not(bench: tuple[Consumer, Sink, str]) -> None:
+    consumer, sink, _ = bench
+    answers = await sink.send([event("a"), event("b")], [OPEN, Fallen()])
+    assert [type(each) for each in answers] == [type(None), LeaseLost]
+    assert [each.get_id() for each in await consumer.events()] == [event("a").id]
 
 
 @pytest.mark.parametrize(

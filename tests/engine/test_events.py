@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 import pytest
 
-from replicator.domain.errors import AccessRefused, SinkGone, SinkMissing, Unreachable
+from replicator.domain.errors import AccessRefused, ReplicatorError, SinkGone, SinkMissing, Unreachable
 from replicator.domain.held import HeldId
 from replicator.domain.item_events import ItemEvent
 from replicator.domain.owed_keys import OwedTo
@@ -17,8 +18,9 @@ from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import Gates
 from replicator.engine.applying.parking import ParkingBounds
 from replicator.laboratory.memory import Fault, Faults, MemorySink, OpenFence
+from replicator.ports.targets import Fence
 from tests.engine.shard_bench import ShardBench
-from tests.engine.world import EU, ORDERS, US, World, eu_rule, rule, target, until
+from tests.engine.world import EU, ORDERS, US, World, eu_rule, rule, slow, target, until
 
 EVENTS = Target(eu_rule().name, US, None, sink="sqs:orders")
 TO = OwedTo(ORDERS, EVENTS.target_id)
@@ -217,3 +219,51 @@ async def test_a_lost_answer_of_one_event_is_told_to_its_sender_alone() -> None:
     found = await asyncio.gather(*(funnel.send(event(key), OpenFence()) for key in "abc"), return_exceptions=True)
     assert [type(each) for each in found] == [type(None), Unreachable, type(None)]
     assert len(sink.calls) == 1
+
+
+def numbered(key: str, number: int) -> ItemEvent:
+    return ItemEvent(f"orders/1/{number}", "arn", "dynamodb.item.modified", "{}", 0.0, key, msgspec.Raw(b"{}"))
+
+
+async def test_what_is_under_way_of_a_key_never_comes_behind_what_a_later_sender_sends() -> None:
+    """A pipeline that begins anew sends a key's event while that of its predecessor is still on its way."""
+    sink = MemorySink()
+    slow(sink.faults, 5)
+    funnel = EventFunnel(sink)
+    carrier = asyncio.ensure_future(funnel.send(numbered("other", 1), OpenFence()))
+    gone = asyncio.ensure_future(funnel.send(numbered("k", 2), OpenFence()))
+    await asyncio.sleep(1)
+    gone.cancel()
+    sink.faults.pause = None
+    await funnel.send(numbered("k", 2), OpenFence())
+    await funnel.send(numbered("k", 3), OpenFence())
+    await carrier
+    assert [each.id[-1] for each in sink.taken if each.partition_key == "k"] == ["2", "2", "3"]
+
+
+async def test_a_sender_that_gives_up_before_its_event_is_begun_holds_no_later_one() -> None:
+    sink = MemorySink(most=1, at_once=1)
+    slow(sink.faults, 5)
+    funnel = EventFunnel(sink)
+    carrier = asyncio.ensure_future(funnel.send(numbered("other", 1), OpenFence()))
+    gone = asyncio.ensure_future(funnel.send(numbered("k", 2), OpenFence()))
+    await asyncio.sleep(1)
+    gone.cancel()
+    await funnel.send(numbered("k", 3), OpenFence())
+    await carrier
+    assert [each.id[-1] for each in sink.taken] == ["1", "3"]
+
+
+class NoSink(MemorySink):
+    """A sink whose adapter answers too little."""
+
+    async def send(self, events: Sequence[ItemEvent], fences: Sequence[Fence] = ()) -> list[ReplicatorError | None]:
+        return []
+
+
+async def test_an_answer_that_lacks_events_leaves_no_sender_waiting() -> None:
+    funnel = EventFunnel(NoSink())
+    answers = await asyncio.gather(
+        *(funnel.send(numbered(key, 1), OpenFence()) for key in "ab"), return_exceptions=True
+    )
+    assert {type(answer) for answer in answers} == {ValueError, Unreachable}

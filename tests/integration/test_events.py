@@ -17,6 +17,7 @@ from cloudevents.core.base import BaseCloudEvent
 
 from tests.event_consumers import SECRET, Consumer, Receiver, StreamConsumer, WebhookConsumer, aws_consumers, receiver
 from tests.integration.harness import Valve, World, eventually, open_world
+from tests.integration.test_mesh import MeshUsers, create, mesh, quiet
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -203,6 +204,47 @@ async def test_a_webhook_that_answers_400_parks_one_event_and_one_that_answers_4
             await asyncio.sleep(2)
             assert len(server.requests) <= asked + 1
         assert daemon.terminate() == 0
+
+
+async def test_events_of_a_mesh_are_the_changes_of_its_users_each_from_where_it_was_made(world: World) -> None:
+    regions, queue = ["us", "eu"], aws_consumers(clients(world))["sqs fifo"]
+    of_redis = {"to": "redis_stream", "cache": "us_main", "stream": "all"}
+    entries = [await queue.create("all") | {"region": "us"}, of_redis]
+    settings = mesh(world, "active-active", regions, events=entries)
+    settings["caches"] = {"us_main": {"region": "us", "url": f"redis://127.0.0.1:{world.valkey_port}/0"}}
+    await create(world, regions)
+    world.initialise(config := world.write_settings(settings))
+    daemon = world.daemon(config)
+    users = MeshUsers(world, regions, seed=5, keys=6)
+    await users.write(60, per_second=60)
+    daemon.kill()
+    await users.write(60, per_second=60)
+    daemon.start()
+    await users.write(40, per_second=60)
+    stream = StreamConsumer(f"redis://127.0.0.1:{world.valkey_port}/0", "us_main", stream="all")
+
+    async def complete() -> bool:
+        seen = [_contents(await consumer.events()) for consumer in (queue, stream)]
+        return all(set(found.values()) - {None} == users.contents for found in seen) and seen[0] == seen[1]
+
+    await eventually("every change of users", complete)
+    await eventually("regions that agree", lambda: quiet(world, [daemon], regions))
+    assert await complete()
+    found = _contents(await queue.events())
+    written = [content for content in found.values() if content is not None]
+    assert len(written) == len(set(written)), "a change that was brought to a region is an event there"
+    tables = {event.get_source().split(":")[3] for event in await queue.events()}
+    assert tables == {"us-east-1", "eu-west-1"}
+
+
+def _contents(events: list[BaseCloudEvent]) -> dict[str, str | None]:
+    """What was written, by the ids of events; None is a delete."""
+    data: Any
+    found: dict[str, str | None] = {}
+    for event in events:
+        data = event.get_data()
+        found[f"{event.get_source()} {event.get_id()}"] = data.get("new", {}).get("content")
+    return found
 
 
 def _parked(world: World, config: Path) -> list[dict[str, Any]]:

@@ -23,8 +23,8 @@ def _answered_means_taken(original: Any) -> Any:
         class Blind:
             most, at_once, shape = sink.most, sink.at_once, sink.shape
 
-            async def send(self, events: Any) -> Any:
-                await sink.send(events)
+            async def send(self, events: Any, fences: Any = ()) -> Any:
+                await sink.send(events, fences)
                 return [None] * len(events)
 
         self._sink = Blind()

@@ -26,6 +26,7 @@ from replicator.domain.errors import (
     Unreachable,
 )
 from replicator.domain.item_events import EventShape, ItemEvent
+from replicator.ports.targets import Fence
 
 _ADVICE: Mapping[type[ReplicatorError], str] = {
     AccessRefused: "Grant the action named to the identity of the sink's region, and the key if it is encrypted.",
@@ -100,15 +101,20 @@ class AwsSink:
         self._where = where
         self._address: str | None = None
 
-    async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
+    async def send(self, events: Sequence[ItemEvent], fences: Sequence[Fence] = ()) -> Sequence[ReplicatorError | None]:
         """Send events of different keys; what became of each."""
         service = self._service
-        batch = await Batch.of(events, service.event_bytes, self._where, ending=service.ending, objects=self.objects)
+        batch = await Batch.of(
+            events, fences, service.event_bytes, self._where, ending=service.ending, objects=self.objects
+        )
         for part in batch.calls(self._service.call_bytes):
             await self._send(part, batch)
         return batch.answers
 
     async def _send(self, part: Sequence[Encoded], batch: Batch) -> None:
+        part = batch.standing(part)
+        if not part:
+            return
         try:
             answer = await self._call(part)
         except ReplicatorError as error:

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from replicator.domain.errors import PoisonRecord, ReplicatorError
+from replicator.domain.errors import LeaseLost, PoisonRecord, ReplicatorError
 from replicator.domain.item_events import ItemEvent
+from replicator.ports.targets import Fence
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +39,17 @@ class Objects(Protocol):
 class Batch:
     """What became of each event of a batch: nothing is durable that did not answer."""
 
-    def __init__(self, events: Sequence[ItemEvent]) -> None:
+    def __init__(self, events: Sequence[ItemEvent], fences: Sequence[Fence]) -> None:
         """Nothing is encoded yet."""
+        self._fences = fences
         self.answers: list[ReplicatorError | None] = [None] * len(events)
         self.encoded: list[Encoded] = []
 
     @classmethod
-    async def of(
+    async def of(  # noqa: PLR0913 - what a call for several events takes
         cls,
         events: Sequence[ItemEvent],
+        fences: Sequence[Fence],
         longest: int,
         what: str,
         *,
@@ -57,7 +60,7 @@ class Batch:
 
         The data of what is too long goes to `objects` first; without them it is refused.
         """
-        batch = cls(events)
+        batch = cls(events, fences)
         most = longest if objects is None or objects.above is None else min(longest, objects.above)
         encoded = {place: _encoded(place, event, ending) for place, event in enumerate(events)}
         long = [each for each in encoded.values() if len(each.body) > most]
@@ -95,6 +98,19 @@ class Batch:
             size += len(each.body)
         if part:
             yield part
+
+    def standing(self, part: Sequence[Encoded]) -> list[Encoded]:
+        """Those of a part that may still be sent; the others get why not."""
+        left = []
+        for each in part:
+            try:
+                if self._fences:
+                    self._fences[each.place].check()
+            except LeaseLost as error:
+                self.answers[each.place] = error
+            else:
+                left.append(each)
+        return left
 
     def failed(self, part: Sequence[Encoded], error: ReplicatorError) -> None:
         """A call for some events failed as a whole; each gets an error of its own."""

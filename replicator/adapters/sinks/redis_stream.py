@@ -9,6 +9,7 @@ from replicator.adapters.sinks.encoding import Batch
 from replicator.adapters.sinks.oversize import BucketOfData
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.item_events import EventShape, ItemEvent
+from replicator.ports.targets import Fence
 
 _LONGEST_EVENT = 8 * 1024 * 1024
 _CALL_BYTES = 4 * 1024 * 1024
@@ -49,10 +50,11 @@ class RedisStreamSink:
         self._most = most
         self._where = where
 
-    async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
+    async def send(self, events: Sequence[ItemEvent], fences: Sequence[Fence] = ()) -> Sequence[ReplicatorError | None]:
         """Add events of different keys; what became of each."""
-        batch = await Batch.of(events, _LONGEST_EVENT, self._where, objects=self.objects)
-        for part in batch.calls(_CALL_BYTES):
+        batch = await Batch.of(events, fences, _LONGEST_EVENT, self._where, objects=self.objects)
+        for asked in batch.calls(_CALL_BYTES):
+            part = batch.standing(asked)
             entries: list[Mapping[str, bytes | str]] = [{"id": each.event.id, "event": each.body} for each in part]
             try:
                 answers = await self._server.append(self._stream, entries, self._most)

@@ -31,6 +31,7 @@ from replicator.domain.errors import (
 )
 from replicator.domain.item_events import CONTENT_TYPE, EventShape, ItemEvent
 from replicator.ports.clock import Clock
+from replicator.ports.targets import Fence
 
 _LONGEST_EVENT = 8 * 1024 * 1024
 """Two images of 400 KB are about 5 MB at worst, when every byte of them is escaped."""
@@ -99,10 +100,10 @@ class WebhookSink:
         self._not_before = 0.0
         """When it wants the next request (monotonic)."""
 
-    async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
+    async def send(self, events: Sequence[ItemEvent], fences: Sequence[Fence] = ()) -> Sequence[ReplicatorError | None]:
         """Send events one after the other; what became of each."""
-        batch = await Batch.of(events, _LONGEST_EVENT, self._where, objects=self.objects)
-        for each in batch.encoded:
+        batch = await Batch.of(events, fences, _LONGEST_EVENT, self._where, objects=self.objects)
+        for each in batch.standing(batch.encoded):
             headers = {"content-type": CONTENT_TYPE, "user-agent": f"replicator/{__version__}"}
             headers |= signed_headers(self._key, each.event.digest, int(self._clock.now()), each.body)
             batch.answers[each.place] = await self._post(each.body, headers)

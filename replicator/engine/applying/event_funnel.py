@@ -1,8 +1,8 @@
 """Events of many keys, gathered into calls of their sink.
 
 A key has one event here at a time, so the events of a call may be taken or refused each by itself and keep the order of
-their keys. Invariant: an event is sent only while its sender's fence stands, and each sender gets what became of its
-own event. One sender of a batch sends it for all of them.
+their keys, also when a sender is gone and another one sends for its key. Invariant: an event is sent only while its
+sender's fence stands, and each sender gets what became of its own event. One sender of a batch sends it for all.
 """
 
 from __future__ import annotations
@@ -26,9 +26,10 @@ class _Request(msgspec.Struct, eq=False):
     answer: asyncio.Future[ReplicatorError | None]
     is_taken: bool = False
 
-    def settle(self, error: ReplicatorError | None) -> None:
-        if not self.answer.done():
-            self.answer.set_result(error)
+    @property
+    def key(self) -> tuple[str, str]:
+        """What its event is of: table and key."""
+        return self.event.source, self.event.partition_key
 
 
 class EventFunnel:
@@ -38,6 +39,8 @@ class EventFunnel:
         self._sink = sink
         self._calls = asyncio.Semaphore(sink.at_once)
         self._waiting: deque[_Request] = deque()
+        self._under_way: dict[tuple[str, str], asyncio.Future[ReplicatorError | None]] = {}
+        """What was begun and is not answered, by table and key."""
 
     @property
     def shape(self) -> EventShape:
@@ -45,24 +48,52 @@ class EventFunnel:
         return self._sink.shape
 
     async def send(self, event: ItemEvent, fence: Fence) -> None:
-        """Return when the event is durable at the sink; raise what kept it from that."""
+        """Return when the event is durable at the sink; raise what kept it from that.
+
+        What was begun for its key is waited for, though its sender may be gone: it must not come behind this one.
+        """
         request = _Request(event, fence, asyncio.get_running_loop().create_future())
+        while (before := self._under_way.get(request.key)) is not None:
+            await asyncio.wait([before])
+        self._under_way[request.key] = request.answer
         self._waiting.append(request)
         try:
             while not request.is_taken:
                 async with self._calls:
                     if not request.is_taken:
                         await self._send_next()
-            error = await request.answer
+            error = await asyncio.shield(request.answer)
         finally:
             if not request.is_taken:
                 self._waiting.remove(request)
+                self._settle(request, None)
         if error is not None:
             raise error
+
+    def _settle(self, request: _Request, error: ReplicatorError | None) -> None:
+        if not request.answer.done():
+            del self._under_way[request.key]
+            request.answer.set_result(error)
 
     async def _send_next(self) -> None:
         if len(self._waiting) < self._sink.most:
             await asyncio.sleep(_GATHER_SECONDS)
+        batch = self._next_batch()
+        if not batch:
+            return
+        try:
+            answers = await self._sink.send([each.event for each in batch], [each.fence for each in batch])
+            for request, answer in zip(batch, answers, strict=True):
+                self._settle(request, answer)
+        except ReplicatorError as error:
+            for request in batch:
+                self._settle(request, type(error)(error.message, advice=error.advice))
+        except BaseException:
+            for request in batch:
+                self._settle(request, Unreachable("A batch of events was given up before it was answered."))
+            raise
+
+    def _next_batch(self) -> list[_Request]:
         batch: list[_Request] = []
         while self._waiting and len(batch) < self._sink.most:
             request = self._waiting.popleft()
@@ -70,18 +101,7 @@ class EventFunnel:
             try:
                 request.fence.check()
             except LeaseLost as error:
-                request.settle(error)
+                self._settle(request, error)
             else:
                 batch.append(request)
-        if not batch:
-            return
-        try:
-            answers = await self._sink.send([request.event for request in batch])
-        except ReplicatorError as error:
-            answers = [type(error)(error.message, advice=error.advice) for _ in batch]
-        except BaseException:
-            for request in batch:
-                request.settle(Unreachable("A batch of events was given up before it was answered."))
-            raise
-        for request, answer in zip(batch, answers, strict=True):
-            request.settle(answer)
+        return batch

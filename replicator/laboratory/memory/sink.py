@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from replicator.domain.errors import PoisonRecord, ReplicatorError, Throttled
+from replicator.domain.errors import LeaseLost, PoisonRecord, ReplicatorError, Throttled
 from replicator.domain.item_events import EventShape, ItemEvent
 from replicator.laboratory.memory.faults import Faults
+from replicator.ports.targets import OPEN, Fence
 
 
 class MemorySink:
@@ -24,13 +25,18 @@ class MemorySink:
         """Partition keys whose events are refused."""
         self.calls: list[int] = []
 
-    async def send(self, events: Sequence[ItemEvent]) -> Sequence[ReplicatorError | None]:
+    async def send(self, events: Sequence[ItemEvent], fences: Sequence[Fence] = ()) -> Sequence[ReplicatorError | None]:
         """Take events of different keys."""
         async with self.faults.around("Send"):
             self.calls.append(len(events))
-            return [await self._take(event) for event in events]
+            standing = fences or [OPEN] * len(events)
+            return [await self._take(event, fence) for event, fence in zip(events, standing, strict=True)]
 
-    async def _take(self, event: ItemEvent) -> ReplicatorError | None:
+    async def _take(self, event: ItemEvent, fence: Fence) -> ReplicatorError | None:
+        try:
+            fence.check()
+        except LeaseLost as error:
+            return error
         if event.partition_key in self.poisoned:
             return PoisonRecord("The sink refuses this event.")
         try:
