@@ -12,14 +12,15 @@ from typing import Any
 
 import pytest
 from redis.asyncio.cluster import RedisCluster
+from redis.cluster import RedisCluster as SyncCluster
 from redis.crc import key_slot
 
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.redis.cluster import ClusterCache, open_cache
 from replicator.adapters.redis.opening import Login
-from replicator.cache import CacheAside
+from replicator.cache import CacheAside, SyncCacheAside
 from replicator.cache.reading import Loaded, Source
-from replicator.domain.cache_debt import DebtPolicy
+from replicator.domain.cache_debt import DebtPolicy, PartAway
 from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate, Refresh
 from replicator.domain.errors import ReplicatorError, Unreachable, WorldMismatch
 from replicator.domain.identifiers import RegionId
@@ -211,6 +212,44 @@ async def test_a_url_that_names_no_cluster_says_so(redis_url: str) -> None:
     with pytest.raises(WorldMismatch, match="is no Redis Cluster"):
         await cache.probe()
     await cache.close()
+
+
+async def test_the_library_reads_through_a_cluster_with_either_client_and_tags_beside_entries(nodes: Cluster) -> None:
+    async with opened(nodes) as (cache, client):
+        lists = CacheAside(client, key="open:{{{pk}}}", tags=["tag:{{{pk}}}"], load=lambda pk: [pk])
+        found = [(await lists.read(pk="a")).source for _ in range(2)]
+        await cache.apply([Invalidate("tag:{a}")])
+        found += [(await lists.read(pk="a")).source for _ in range(2)]
+        assert found == [Source.FILLED, Source.HIT, Source.FILLED, Source.HIT]
+        with SyncCluster(host="127.0.0.1", port=nodes.primaries[0].port) as blocking:
+            reader = SyncCacheAside(blocking, key="order:{pk}", load=lambda pk: {"pk": pk})
+            pks = [str(number) for number in range(5)]
+            assert [reader.read(pk=pk).source for pk in pks] == [Source.FILLED] * 5
+            assert [reader.read(pk=pk).source for pk in pks] == [Source.HIT] * 5
+            assert (await cache.apply([Invalidate(f"order:{pk}") for pk in pks])).changed == 5
+            assert reader.read(pk="0").source is Source.FILLED
+
+
+async def test_a_flush_leaves_out_a_node_that_is_away_and_stays_owed(nodes: Cluster) -> None:
+    away = alone(nodes)
+    async with opened(nodes) as (cache, client):
+        keys = [f"order:{number}" for number in range(30)]
+        for key in (*keys, "other:1"):
+            await client.set(key, "V:old")
+        theirs = [key for key in keys if nodes.holder(key_slot(key.encode())) is away]
+        os.kill(away.server.child.process.pid, signal.SIGSTOP)
+        try:
+            with pytest.raises(PartAway, match=f"node 127.0.0.1:{away.port}"):
+                await cache.flush(["order:*"])
+            kept = [key for key in keys if key not in theirs]
+            others = [node.client for node in nodes.primaries if node is not away]
+            assert sum(each.dbsize() for each in others) <= 1, "what else is there"
+            await cache.apply([Refresh(kept[0], "1" * 56, b"{}", 60_000)])
+        finally:
+            os.kill(away.server.child.process.pid, signal.SIGCONT)
+        nodes.until_up()
+        await cache.flush(["order:*"])
+        assert [await client.exists(key) for key in (*keys, "other:1")] == [0] * 30 + [1]
 
 
 # -- slots that move ---------------------------------------------------------------------------------------------------
