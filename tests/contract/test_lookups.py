@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from replicator.adapters.aws.clients import Place
-from replicator.adapters.aws.transport.connections import Answer
+from replicator.adapters.aws.transport.connection import Answer
 from replicator.adapters.dynamodb import lookups as module
 from replicator.adapters.dynamodb.lookups import DynamoLookups
 from replicator.adapters.dynamodb.scans import DynamoScan

@@ -16,7 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.adapters.aws.clients import ClientTimes, Place
-from replicator.adapters.aws.transport.connections import ConnectionPool, Endpoint, ReadTimeout
+from replicator.adapters.aws.transport.connection import ReadTimeout
+from replicator.adapters.aws.transport.connections import ConnectionPool, Endpoint
 from replicator.adapters.aws.transport.signing import Signer
 from replicator.adapters.aws.wire import Refusal
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
 import ssl
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -14,13 +15,14 @@ import pytest
 
 from replicator.adapters.aws import credentials as renewal
 from replicator.adapters.aws.clients import ClientTimes, Place, open_place
-from replicator.adapters.aws.transport import connections
+from replicator.adapters.aws.transport import connection, connections
 from replicator.adapters.aws.transport.choice import choose, trust
-from replicator.adapters.aws.transport.connections import Answer, BrokenExchange, ConnectionPool, Endpoint, ReadTimeout
+from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, ReadTimeout
+from replicator.adapters.aws.transport.connections import ConnectionPool, ConnectTimeout, Endpoint
 from replicator.domain.errors import AccessRefused, Unreachable
 from replicator.laboratory.servers import clean_environment
 from replicator.settings import Region
-from tests.contract.fault_server import Server, answer, error, serving
+from tests.contract.fault_server import ANSWERS, Server, answer, error, serving
 from tests.contract.worlds import no_fallback, place
 
 
@@ -68,7 +70,7 @@ def _other_type(params: dict[str, dict[str, str]], **_: object) -> None:
 
 
 async def test_a_platform_without_a_parser_has_the_stock_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connections, "httptools", None)
+    monkeypatch.setattr(connection, "httptools", None)
     reasons: list[tuple[str, str]] = []
     server = Server([answer()])
     async with (
@@ -194,6 +196,96 @@ async def test_the_systems_authorities_are_believed(
     async with secured(server, authority) as url, place(url, lean=no_fallback) as opened:
         assert await put(opened) == b"{}"
     trust.cache_clear()
+
+
+# -- connections under TLS ---------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def sealed(
+    server: Server, authority: tuple[Path, Path] | None, host: str = "127.0.0.1"
+) -> AsyncIterator[ConnectionPool]:
+    """Connections to a server, under TLS if there is an authority."""
+    context = believed = None
+    if authority is not None:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(*authority)
+        believed = ssl.create_default_context(cafile=str(authority[0]))
+    async with serving(server, context) as port:
+        pool = ConnectionPool(Endpoint(host, port, believed), connections=4, connect_seconds=30, read_seconds=30)
+        yield pool
+        pool.close()
+
+
+async def outcome(pool: ConnectionPool) -> object:
+    try:
+        found = await pool.exchange(request)
+    except BrokenExchange as broken:
+        return broken.unanswered
+    return found.status, found.body, found.checksum
+
+
+@pytest.mark.parametrize("name", [name for name, script in ANSWERS.items() if "wait" not in script])
+async def test_what_a_server_does_comes_to_the_same_under_tls(name: str, authority: tuple[Path, Path]) -> None:
+    found = []
+    for trusted in (None, authority):
+        async with sealed(Server(ANSWERS[name]), trusted) as pool:
+            found.append([await outcome(pool), await outcome(pool)])
+    assert found[0] == found[1]
+
+
+async def test_requests_and_answers_of_many_records_of_tls_pass_whole(authority: tuple[Path, Path]) -> None:
+    long = b"a" * 300_000
+    server = Counted(answers=lambda sent: answer(body=sent.partition(b"\r\n\r\n")[2] * 2))
+    async with sealed(server, authority) as pool:
+        for body in (b"{}", long, b"{}"):
+            head = b"POST / HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body)
+            found = await pool.exchange(lambda head=head, body=body: (head, body))  # type: ignore[misc]
+            assert found.body == body * 2
+    assert server.connected == 1
+
+
+async def test_an_answer_without_a_length_is_not_whole_when_its_connection_breaks_off(
+    authority: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def break_off(writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+
+    monkeypatch.setattr(asyncio.StreamWriter, "close", break_off)
+    async with sealed(Server([b"HTTP/1.1 200 OK\r\n\r\n{}", "pause", "close"]), authority) as pool:
+        assert await outcome(pool) is False
+
+
+async def test_nothing_is_said_to_a_server_of_another_name(authority: tuple[Path, Path]) -> None:
+    server = Server([answer()])
+    async with sealed(server, authority, "localhost") as pool:
+        with pytest.raises(ssl.SSLCertVerificationError):
+            await pool.exchange(request)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("says", [b"", b"HTTP/1.1 400 Bad Request\r\n\r\n", None], ids=["ends", "plain", "silent"])
+async def test_a_server_that_does_not_speak_tls_is_no_server(says: bytes | None) -> None:
+    over = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        if says is None:
+            await over.wait()
+        else:
+            writer.write(says)
+        writer.close()
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+    seconds = 0.2 if says is None else 30
+    where = Endpoint("127.0.0.1", port, ssl.create_default_context())
+    pool = ConnectionPool(where, connections=1, connect_seconds=seconds, read_seconds=30)
+    for _ in range(2):
+        with pytest.raises(ConnectTimeout if says is None else OSError):
+            await pool.exchange(request)
+    over.set()
+    listening.close()
 
 
 # -- connections -------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from botocore.exceptions import ClientError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, is_object, translate
 from replicator.adapters.aws.transport.choice import Choice
-from replicator.adapters.aws.transport.connections import Answer
+from replicator.adapters.aws.transport.connection import Answer
 from replicator.adapters.aws.transport.lean import ServiceError
 from replicator.domain.errors import ReplicatorError, Unreachable
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.httpsession import where
 from botocore.utils import get_environ_proxies
 
-from replicator.adapters.aws.transport.connections import is_supported
+from replicator.adapters.aws.transport.connection import is_supported
 from replicator.adapters.aws.transport.lean import LeanTransport, Service
 
 if TYPE_CHECKING:

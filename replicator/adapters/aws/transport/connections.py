@@ -9,19 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
-import msgspec
-
-try:
-    import httptools
-except ImportError:  # no wheel for this platform; `choice` leaves the calls to the stock client then
-    httptools = None  # type: ignore[assignment]
+from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, Connection
+from replicator.adapters.aws.transport.sealing import SealedConnection, Sealing
 
 _KEPT_SECONDS = 15.0
 """A connection that was idle for longer is not used again: the other side may be closing it."""
@@ -30,30 +24,8 @@ _MOST_AGE_SECONDS = 600.0
 """A connection that is older is not used again, so that a service that moves to other addresses is followed. Each lives
 for half of that at least, so that not all of them end at once."""
 
-_CHECKSUM, _DATE, _BOUNDS, _OTHER = range(4)
-_HEADERS = {
-    b"x-amz-crc32": _CHECKSUM,
-    b"date": _DATE,
-    b"content-length": _BOUNDS,
-    b"transfer-encoding": _BOUNDS,
-}
-_SPELLED = dict(_HEADERS)
-"""Names of headers as they came, with what they are; a few, since a service writes them always the same way."""
-
-_MOST_SPELLINGS = 64
-_INFORMATIONAL = range(100, 200)
-_UPGRADED = 101
-
 _INSTANT = 1e-3
 """Seconds that the timers of a loop need not distinguish."""
-
-_MOST_BYTES = 64 * 1024 * 1024
-"""An answer that is longer is none of this service's."""
-
-
-def is_supported() -> bool:
-    """Whether there is a parser of HTTP on this platform."""
-    return httptools is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,161 +37,8 @@ class Endpoint:
     tls: ssl.SSLContext | None = None
 
 
-class Answer(msgspec.Struct):
-    """An answer, with the headers that matter; names are in lower case."""
-
-    status: int
-    body: bytes
-    checksum: str | None = None
-    date: str | None = None
-
-
-class BrokenExchange(Exception):
-    """A connection ended, or carried something that is not HTTP. `unanswered`: not one byte had come."""
-
-    def __init__(self, why: str, *, unanswered: bool) -> None:
-        super().__init__(why)
-        self.unanswered = unanswered
-
-
 class ConnectTimeout(Exception):
     """A connection was not made in time."""
-
-
-class ReadTimeout(Exception):
-    """An answer did not come in time."""
-
-
-class _Connection(asyncio.Protocol):
-    """One connection; the parser calls `on_*`."""
-
-    def __init__(self) -> None:
-        self.idle_since = 0.0
-        self.ends_at = 0.0
-        """When it is too old to be used again."""
-        self.due_at = 0.0
-        """When the present exchange ends at the latest."""
-        self._transport: asyncio.Transport | None = None
-        self._parser = httptools.HttpResponseParser(self)
-        self._waiter: asyncio.Future[Answer] | None = None
-        self._answer = Answer(0, b"")
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._begun = False
-        self._is_bounded = self._until_end = False
-        """Whether the body of the present answer has no other end than that of the connection."""
-        self.closed = False
-
-    # -- by the loop -------------------------------------------------------------------------------------------------
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)  # not a subclass in every loop
-        connected = transport.get_extra_info("socket")
-        if connected is not None:
-            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-    def data_received(self, data: bytes) -> None:
-        if self._waiter is None:  # nothing was asked, so it answers nothing of ours
-            self.close()
-            return
-        self._begun = True
-        self._size += len(data)
-        try:
-            if self._size > _MOST_BYTES:
-                raise httptools.HttpParserError("the answer is too long")  # noqa: TRY301 - one end for both
-            self._parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            self._fail(f"the answer is not HTTP ({error})")
-
-    def eof_received(self) -> bool:
-        return False
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        was_closed, self.closed = self.closed, True
-        if exc is None and self._until_end and not was_closed:
-            self._finish()
-        self._fail("the connection was closed" if exc is None else f"the connection broke ({exc})")
-
-    # -- by the parser -----------------------------------------------------------------------------------------------
-
-    def on_message_begin(self) -> None:
-        if self._waiter is None:  # a second answer to one request: the next one would be taken for another's
-            self.close()
-        self._is_bounded = False
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        what = _SPELLED.get(name)
-        if what is None:
-            what = _meaning(name)
-        if what == _BOUNDS:
-            self._is_bounded = True
-        elif what == _CHECKSUM:
-            self._answer.checksum = value.decode("latin-1")
-        elif what == _DATE:
-            self._answer.date = value.decode("latin-1")
-
-    def on_headers_complete(self) -> None:
-        self._until_end = not self._is_bounded
-
-    def on_body(self, body: bytes) -> None:
-        self._parts.append(body)
-
-    def on_message_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if status in _INFORMATIONAL and status != _UPGRADED:  # the answer follows
-            self._answer, self._parts, self._until_end = Answer(0, b""), [], False
-            return
-        if not self._parser.should_keep_alive():
-            self.close()
-        self._finish()
-
-    def _finish(self) -> None:
-        waiter, self._waiter = self._waiter, None
-        answer, parts = self._answer, self._parts
-        answer.status = self._parser.get_status_code()
-        answer.body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._answer, self._parts, self._size, self._until_end = Answer(0, b""), [], 0, False
-        if waiter is not None and not waiter.done():
-            waiter.set_result(answer)
-
-    # -- by the pool -------------------------------------------------------------------------------------------------
-
-    def send(self, head: bytes, body: bytes, waiter: asyncio.Future[Answer]) -> None:
-        """Send a request whose answer the future gets."""
-        assert self._transport is not None
-        self._waiter, self._begun = waiter, False
-        self._transport.write(head + body)
-
-    @property
-    def awaits(self) -> bool:
-        """Whether it is at an exchange."""
-        return self._waiter is not None and not self._waiter.done()
-
-    def time_out(self) -> None:
-        """The present exchange has taken too long."""
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(ReadTimeout("no answer in time"))
-
-    def close(self) -> None:
-        """Use the connection no more."""
-        was_closed, self.closed = self.closed, True
-        if self._transport is not None and not was_closed:
-            self._transport.abort()
-
-    def _fail(self, why: str) -> None:
-        waiter, self._waiter = self._waiter, None
-        if not self.closed:
-            self.close()
-        if waiter is not None and not waiter.done():
-            waiter.set_exception(BrokenExchange(why, unanswered=not self._begun))
-
-
-def _meaning(name: bytes) -> int:
-    """What a header is, which may be spelled in upper and lower case."""
-    what = _HEADERS.get(name.lower(), _OTHER)
-    if len(_SPELLED) < _MOST_SPELLINGS:
-        _SPELLED[name] = what
-    return what
 
 
 class ConnectionPool:
@@ -231,11 +50,11 @@ class ConnectionPool:
         self._connect_seconds = connect_seconds
         self._read_seconds = read_seconds
         self._open = 0
-        self._kept: deque[_Connection] = deque()
+        self._kept: deque[Connection] = deque()
         """The one that was used last is at the end."""
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._is_closed = False
-        self._busy: set[_Connection] = set()
+        self._busy: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def exchange(self, prepare: Callable[[], tuple[bytes, bytes]], *, repeatable: bool = False) -> Answer:
@@ -291,7 +110,7 @@ class ConnectionPool:
 
     # -- connections -------------------------------------------------------------------------------------------------
 
-    def _keep(self, connection: _Connection, now: float) -> None:
+    def _keep(self, connection: Connection, now: float) -> None:
         """Keep a connection for later, and none of those that stood too long: what a burst opened does not stay."""
         if connection.closed or self._is_closed:
             connection.close()
@@ -301,7 +120,7 @@ class ConnectionPool:
         while self._kept and (self._kept[0].closed or now - self._kept[0].idle_since > _KEPT_SECONDS):
             self._kept.popleft().close()
 
-    def _take_kept(self, now: float) -> _Connection | None:
+    def _take_kept(self, now: float) -> Connection | None:
         """The connection that was used last; those that stood too long or are too old are closed."""
         while self._kept:
             connection = self._kept.pop()
@@ -310,21 +129,33 @@ class ConnectionPool:
             connection.close()
         return None
 
-    async def _connect(self) -> _Connection:
-        endpoint = self._endpoint
+    async def _connect(self) -> Connection:
+        endpoint, loop = self._endpoint, asyncio.get_running_loop()
+        connection: Connection
         try:
             async with asyncio.timeout(self._connect_seconds):
-                _, connection = await asyncio.get_running_loop().create_connection(
-                    _Connection,
-                    endpoint.host,
-                    endpoint.port,
-                    ssl=endpoint.tls,
-                    server_hostname=endpoint.host if endpoint.tls is not None else None,
-                )
+                if endpoint.tls is None:
+                    _, connection = await loop.create_connection(Connection, endpoint.host, endpoint.port)
+                else:
+                    connection = await self._sealed(endpoint.tls)
         except TimeoutError as error:
             raise ConnectTimeout(f"no connection to {endpoint.host} in {self._connect_seconds:g} s") from error
         lives = _MOST_AGE_SECONDS * random.uniform(0.5, 1.0)  # noqa: S311 - spreads, does not hide
-        connection.ends_at = asyncio.get_running_loop().time() + lives
+        connection.ends_at = loop.time() + lives
+        return connection
+
+    async def _sealed(self, tls: ssl.SSLContext) -> SealedConnection:
+        endpoint, loop = self._endpoint, asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+        sealing = Sealing(tls, endpoint.host)
+        connection = SealedConnection(sealing, ready)
+        try:
+            await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
+            await ready
+        except BaseException:
+            ready.cancel()
+            connection.close()
+            raise
         return connection
 
     # -- slots -------------------------------------------------------------------------------------------------------

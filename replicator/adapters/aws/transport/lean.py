@@ -23,14 +23,8 @@ from botocore.exceptions import ConnectionClosedError as ClosedError
 from botocore.parsers import ResponseParserError
 
 from replicator import __version__
-from replicator.adapters.aws.transport.connections import (
-    Answer,
-    BrokenExchange,
-    ConnectionPool,
-    ConnectTimeout,
-    Endpoint,
-    ReadTimeout,
-)
+from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, ReadTimeout
+from replicator.adapters.aws.transport.connections import ConnectionPool, ConnectTimeout, Endpoint
 from replicator.adapters.aws.transport.signing import Signer
 
 if TYPE_CHECKING:

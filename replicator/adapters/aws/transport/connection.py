@@ -1,0 +1,204 @@
+"""One connection of HTTP/1.1: one exchange at a time, read by a parser that calls back.
+
+Invariant: bytes that nothing asked for end it, and so does whatever is not HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import cast
+
+import msgspec
+
+try:
+    import httptools
+except ImportError:  # no wheel for this platform; `choice` leaves the calls to the stock client then
+    httptools = None  # type: ignore[assignment]
+
+_CHECKSUM, _DATE, _BOUNDS, _OTHER = range(4)
+_HEADERS = {
+    b"x-amz-crc32": _CHECKSUM,
+    b"date": _DATE,
+    b"content-length": _BOUNDS,
+    b"transfer-encoding": _BOUNDS,
+}
+_SPELLED = dict(_HEADERS)
+"""Names of headers as they came, with what they are; a few, since a service writes them always the same way."""
+
+_MOST_SPELLINGS = 64
+_INFORMATIONAL = range(100, 200)
+_UPGRADED = 101
+
+_MOST_BYTES = 64 * 1024 * 1024
+"""An answer that is longer is none of this service's."""
+
+
+def is_supported() -> bool:
+    """Whether there is a parser of HTTP on this platform."""
+    return httptools is not None
+
+
+class Answer(msgspec.Struct):
+    """An answer, with the headers that matter; names are in lower case."""
+
+    status: int
+    body: bytes
+    checksum: str | None = None
+    date: str | None = None
+
+
+class BrokenExchange(Exception):
+    """A connection ended, or carried something that is not HTTP. `unanswered`: not one byte had come."""
+
+    def __init__(self, why: str, *, unanswered: bool) -> None:
+        super().__init__(why)
+        self.unanswered = unanswered
+
+
+class ReadTimeout(Exception):
+    """An answer did not come in time."""
+
+
+class Connection(asyncio.Protocol):
+    """One connection; the parser calls `on_*`."""
+
+    def __init__(self) -> None:
+        self.idle_since = 0.0
+        self.ends_at = 0.0
+        """When it is too old to be used again."""
+        self.due_at = 0.0
+        """When the present exchange ends at the latest."""
+        self._transport: asyncio.Transport | None = None
+        self._parser = httptools.HttpResponseParser(self)
+        self._waiter: asyncio.Future[Answer] | None = None
+        self._answer = Answer(0, b"")
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._begun = False
+        self._is_bounded = self._until_end = False
+        """Whether the body of the present answer has no other end than that of the connection."""
+        self.closed = False
+
+    # -- by the loop -------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It is there."""
+        self._transport = cast("asyncio.Transport", transport)  # not a subclass in every loop
+        connected = transport.get_extra_info("socket")
+        if connected is not None:
+            connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes came."""
+        if self._waiter is None:  # nothing was asked, so it answers nothing of ours
+            self.close()
+            return
+        self._begun = True
+        self._size += len(data)
+        try:
+            if self._size > _MOST_BYTES:
+                raise httptools.HttpParserError("the answer is too long")  # noqa: TRY301 - one end for both
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            self._fail(f"the answer is not HTTP ({error})")
+
+    def eof_received(self) -> bool:
+        """The other side sends no more: then it is closed."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is gone; an answer that has no other end is whole then."""
+        was_closed, self.closed = self.closed, True
+        if exc is None and self._until_end and not was_closed:
+            self._finish()
+        self._fail("the connection was closed" if exc is None else f"the connection broke ({exc})")
+
+    # -- by the parser -----------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """An answer begins."""
+        if self._waiter is None:  # a second answer to one request: the next one would be taken for another's
+            self.close()
+        self._is_bounded = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header, with its name as it was written."""
+        what = _SPELLED.get(name)
+        if what is None:
+            what = _meaning(name)
+        if what == _BOUNDS:
+            self._is_bounded = True
+        elif what == _CHECKSUM:
+            self._answer.checksum = value.decode("latin-1")
+        elif what == _DATE:
+            self._answer.date = value.decode("latin-1")
+
+    def on_headers_complete(self) -> None:
+        """The body follows."""
+        self._until_end = not self._is_bounded
+
+    def on_body(self, body: bytes) -> None:
+        """A part of the body."""
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        """The answer is whole."""
+        status = self._parser.get_status_code()
+        if status in _INFORMATIONAL and status != _UPGRADED:  # the answer follows
+            self._answer, self._parts, self._until_end = Answer(0, b""), [], False
+            return
+        if not self._parser.should_keep_alive():
+            self.close()
+        self._finish()
+
+    def _finish(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        answer, parts = self._answer, self._parts
+        answer.status = self._parser.get_status_code()
+        answer.body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._answer, self._parts, self._size, self._until_end = Answer(0, b""), [], 0, False
+        if waiter is not None and not waiter.done():
+            waiter.set_result(answer)
+
+    # -- by the pool -------------------------------------------------------------------------------------------------
+
+    def send(self, head: bytes, body: bytes, waiter: asyncio.Future[Answer]) -> None:
+        """Send a request whose answer the future gets."""
+        self._waiter, self._begun = waiter, False
+        self._write(head + body)
+
+    def _write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    @property
+    def awaits(self) -> bool:
+        """Whether it is at an exchange."""
+        return self._waiter is not None and not self._waiter.done()
+
+    def time_out(self) -> None:
+        """The present exchange has taken too long."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(ReadTimeout("no answer in time"))
+
+    def close(self) -> None:
+        """Use the connection no more."""
+        was_closed, self.closed = self.closed, True
+        if self._transport is not None and not was_closed:
+            self._transport.abort()
+
+    def _fail(self, why: str) -> None:
+        waiter, self._waiter = self._waiter, None
+        if not self.closed:
+            self.close()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(BrokenExchange(why, unanswered=not self._begun))
+
+
+def _meaning(name: bytes) -> int:
+    """What a header is, which may be spelled in upper and lower case."""
+    what = _HEADERS.get(name.lower(), _OTHER)
+    if len(_SPELLED) < _MOST_SPELLINGS:
+        _SPELLED[name] = what
+    return what
