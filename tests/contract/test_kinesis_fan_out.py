@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,15 @@ from replicator.adapters.kinesis.consumers import register
 from replicator.adapters.kinesis.destinations import enable
 from replicator.adapters.kinesis.fan_out import Pace
 from replicator.adapters.kinesis.streams import KinesisStreams
-from replicator.domain.errors import AccessRefused, ReplicatorError, StreamUnusable, Throttled, Unreachable
+from replicator.domain.errors import (
+    AccessRefused,
+    IteratorExpired,
+    RecordsTrimmed,
+    ReplicatorError,
+    StreamUnusable,
+    Throttled,
+    Unreachable,
+)
 from replicator.domain.identifiers import ShardId, TableName
 from replicator.domain.progress import HORIZON, Position, after
 from replicator.domain.records import StreamRecord
@@ -328,3 +337,21 @@ async def test_a_consumer_that_is_gone_is_said_while_the_shard_is_polled(bench: 
     assert numbers(reader.records) == bench.held()
     await register(bench.place, ARN, NAME)
     await reader.subscribed()
+
+
+async def test_a_pushed_place_that_was_left_for_long_passes_nothing_that_was_trimmed_meanwhile(bench: Bench) -> None:
+    reader = await bench.reader(pace=replace(PACE, lives=0.4))
+    await reader.subscribed()
+    await bench.write(4)
+    await reader.until(4)
+    left = reader.iterator
+    assert left is not None
+    assert reader.pushed > 0
+    await asyncio.sleep(0.5)
+    await bench.write(6)
+    bench.lab.trim(shard=reader.shard_id, keep=2)
+    with pytest.raises(IteratorExpired):
+        await reader.streams.read(left, 1000)
+    reader.iterator = None
+    assert await reader.page() is None
+    assert isinstance(reader.errors[-1], RecordsTrimmed)

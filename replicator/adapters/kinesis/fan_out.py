@@ -48,7 +48,7 @@ class Pace:
 
     `looks`: a shard that is quiet is asked so long after its last record, and then so often: what is pushed does not
     say when it was sent, so only an answer shows up to when a shard was read. `described`: so often the stream is asked
-    how long it keeps records.
+    how long it keeps records. `lives`: so long an iterator may lie unused, as those of Kinesis do.
     """
 
     waits: float = 0.5
@@ -59,6 +59,7 @@ class Pace:
     sound: float = 30.0
     looks: tuple[float, float] = (1.0, 5.0)
     described: float = 60.0
+    lives: float = 300.0
 
 
 @dataclass(slots=True, eq=False)

@@ -2,7 +2,8 @@
 
 Invariant: nothing that was trimmed is passed in silence, though Kinesis itself goes on at the oldest record that is
 left: a place is read *at* its record first, and what is read close to the end of the retention is taken only right
-behind a place that was seen to be there. Shards that are pushed are so only behind an answer that was asked for.
+behind a place that was seen to be there. Shards that are pushed are so only behind an answer that was asked for, and
+only to what goes on reading: a place that was left for a while is looked at anew.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from replicator.adapters.kinesis.envelope import Delivered, parse_change
 from replicator.adapters.kinesis.fan_out import FanOut, Pace
 from replicator.adapters.kinesis.wire import Answer, Pushed, parse_answer, parse_listing
 from replicator.domain.errors import (
+    IteratorExpired,
     RecordsTrimmed,
     ReplicatorError,
     ShardGone,
@@ -108,7 +110,8 @@ def kinesis_arn(stream: StreamRef) -> str:
 class _Iterator:
     """A place to read from: `sequence` is the record before it, if there is one, `inner` Kinesis' own iterator, if any.
 
-    `known`: of the place. `pushed`: whether what is there may be pushed.
+    `known`: of the place. `pushed`: whether what is there may be pushed. `at`: when it was made,
+    by this machine's clock, which goes on while that sleeps; one that jumps costs a new iterator.
     """
 
     table: str
@@ -117,15 +120,17 @@ class _Iterator:
     pushed: bool
     sequence: SequenceNumber | None
     inner: str
+    at: float = field(default_factory=time.time)
 
     def __str__(self) -> str:
-        return f"{self.table}|{self.shard_id}|{self.known}|{self.pushed:d}|{self.sequence or ''}|{self.inner}"
+        before = self.sequence or ""
+        return f"{self.table}|{self.shard_id}|{self.known}|{self.pushed:d}|{before}|{self.at}|{self.inner}"
 
     @classmethod
     def parse(cls, text: str) -> _Iterator:
-        table, shard_id, known, pushed, sequence, inner = text.split("|", 5)
+        table, shard_id, known, pushed, sequence, at, inner = text.split("|", 6)
         before = SequenceNumber(sequence) if sequence else None
-        return cls(table, ShardId(shard_id), known, pushed == "1", before, inner)
+        return cls(table, ShardId(shard_id), known, pushed == "1", before, inner, float(at))
 
 
 class KinesisStreams:
@@ -294,6 +299,8 @@ class KinesisStreams:
         A page of one record is a look, which is asked for. What is pushed is never level: when it was sent is not told.
         """
         place = _Iterator.parse(iterator)
+        if not 0 <= time.time() - place.at <= self._pace.lives:  # something may have been trimmed behind it meanwhile
+            raise IteratorExpired(f"An iterator of shard {place.shard_id} was not used for long.")
         await self._look()
         if not place.pushed or limit == 1:
             return await self._asked(place, limit)
@@ -374,4 +381,5 @@ def _now() -> float:
 
 def _behind(place: _Iterator, records: tuple[Delivered, ...], inner: str) -> str:
     """The iterator of the place behind some records."""
-    return str(replace(place, sequence=records[-1].sequence if records else place.sequence, inner=inner))
+    before = records[-1].sequence if records else place.sequence
+    return str(replace(place, sequence=before, inner=inner, at=time.time()))
