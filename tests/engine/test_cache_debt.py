@@ -14,7 +14,7 @@ from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.cache_restores import Again, CacheServer
 from replicator.domain.errors import AccessRefused, Unreachable
 from replicator.domain.versions import UNSTAMPED
-from replicator.engine.applying.cache_debt import CacheDebt
+from replicator.engine.applying.cache_debt import CacheDebt, Recent
 from replicator.laboratory.memory import MemoryCacheDebt, value_entry
 from tests.engine.world import EU, World, cache_rule, hold, rule, target, until
 
@@ -257,6 +257,21 @@ async def test_everything_goes_when_a_server_came_back_with_what_it_had_saved_or
     assert set(world.caches["eu_main"].entries) == {"other"}
     world = await gone_back(A, replace(A, run_id="b", uptime_seconds=5000), policy, kept=False)
     assert set(world.caches["eu_main"].entries) == {"other"}
+
+
+async def test_a_batch_of_more_than_is_remembered_takes_effect_and_is_not_taken_for_remembered() -> None:
+    world = shop(DebtPolicy(max_keys=3, patterns=("order:*",)))
+    async with world.process(*RULES) as process:
+        await asyncio.sleep(700)
+        world.write(names(*range(10)))
+        await until(lambda: world.stored() == world.records()[-1].sequence)
+        assert process.observer.of("shard_failed") == []
+    assert stale(world) == set()
+    recent = Recent(60.0, 3, 0.0)
+    recent.note(names(*range(10)), 100.0)
+    assert recent.keys() == []
+    assert not recent.remembers(110.0)
+    assert recent.remembers(161.0)
 
 
 async def test_a_server_that_came_back_while_no_worker_lived_is_noticed() -> None:

@@ -75,7 +75,7 @@ class Recent:
         self._count += len(keys)
         while self._count > self._most:
             self._since = self._forget()
-        while self._batches[0][0] < now - self._seconds:
+        while self._batches and self._batches[0][0] < now - self._seconds:
             self._forget()
 
     def _forget(self) -> float:
