@@ -18,7 +18,7 @@ from redis.exceptions import ResponseError
 from replicator.adapters.clients import open_caches
 from replicator.adapters.redis.cache import RedisCache
 from replicator.adapters.redis.errors import is_elsewhere, is_permission, translated
-from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate
+from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate, Publication, publish
 from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, Unreachable, WorldMismatch
 from replicator.laboratory.memory import value_entry
 from replicator.laboratory.servers import Valkey, free_port
@@ -126,6 +126,26 @@ async def test_a_demoted_server_counts_for_nothing_and_the_retry_reaches_the_new
             assert "network" not in caught.value.advice
             assert (await bench.cache.apply([action])).changed == 1
             assert await new.get("k") == (None if isinstance(action, Invalidate) else NEW)
+
+
+async def test_what_is_published_at_a_demoted_server_reaches_the_listeners_of_the_new_primary(start: Start) -> None:
+    told = publish(Publication("news"), "k", {"deleted": True})
+    with start() as first, start() as second:
+        address = Address(first)
+        async with client_of(first) as old, client_of(second) as new, address.serve() as url, redis_bench(url) as bench:
+            listener = new.pubsub()
+            await listener.subscribe("news")
+            assert (await bench.cache.apply([told])).changed == 1
+            address.leads_to = second.port
+            await old.execute_command("REPLICAOF", "127.0.0.1", "1")
+            with pytest.raises(Unreachable, match="is a read-only replica"):
+                await bench.cache.apply([told])
+            assert (await bench.cache.apply([told])).changed == 1
+            async with asyncio.timeout(30):
+                while (message := await listener.get_message(timeout=1)) is None or message["type"] != "message":
+                    pass
+            assert message["data"] == told.message
+            await listener.aclose()
 
 
 async def test_a_replica_that_lost_its_primary_says_so(start: Start) -> None:

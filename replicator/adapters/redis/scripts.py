@@ -144,6 +144,12 @@ return 1
 """The same of an entry that is a hash; a marker is a string."""
 
 TELL = """
+if ARGV[2] == '0' then
+  local role = redis.pcall('INFO', 'replication')
+  if type(role) == 'string' and role:find('role:slave', 1, true) then
+    return redis.error_reply('READONLY what is published here does not reach the listeners of the primary')
+  end
+end
 local told, refused = 0, {}
 for i = 3, #ARGV do
   local answer
@@ -158,7 +164,7 @@ return {told, {}, refused, {}}
 """
 """`TELL stream name most message...`: add messages to the stream, or publish them on the channel when `most` is 0.
 
-Answers as the others do.
+Answers as the others do. A replica takes messages for its own listeners alone, so it is asked what it is.
 """
 
 NOTHING = "return 0"
