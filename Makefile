@@ -13,7 +13,7 @@ DEPLOY = test -x $(BIN)/hadolint && test -x $(BIN)/cyclonedx-py && $(BIN)/python
 PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long coverage prove incidents bench lambda lint deploy-check image-check release-check format lock schema
+.PHONY: help setup demo test test-long coverage prove incidents bench lambda lint deploy-check image-check deb release-check format lock schema
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -73,6 +73,9 @@ deploy-check: setup ## render the chart with helm 3 and 4 (built with Go, once),
 
 image-check: setup ## build the image with buildah (as root, no registry needed), run it, and state its size
 	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py $(ARGS)
+
+deb: setup ## build a Debian package for Debian's Python 3.11, in dist/
+	@$(BIN)/python config/systemd/build_deb.py $(ARGS)
 
 release-check: setup ## build wheel and source twice, run the demo from the wheel in a clean place, list its parts
 	@$(DEPLOY)

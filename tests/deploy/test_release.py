@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -103,6 +104,32 @@ def test_the_wheel_runs_where_nothing_else_is(installed: Path, tmp_path: Path) -
     assert _run(program, "version", cwd=tmp_path) == f"replicator {__version__}\n"
     said = _run(program, "demo", "--duration", "3", environment={"PYTHONPATH": ""}, cwd=tmp_path)
     assert "identical" in said
+
+
+@pytest.mark.skipif(
+    shutil.which("dpkg-deb") is None or sys.version_info[:2] != (3, 11) or not Path("/usr/bin/python3.11").exists(),
+    reason="needs dpkg-deb and Debian's Python 3.11",
+)
+def test_the_debian_package_runs_by_debians_python_and_is_built_the_same_again(tmp_path: Path) -> None:
+    build = (sys.executable, ROOT / "config" / "systemd" / "build_deb.py", "--output")
+    first, again = (Path(_run(*build, tmp_path / name).strip()) for name in ("first", "again"))
+    assert hashlib.sha256(first.read_bytes()).digest() == hashlib.sha256(again.read_bytes()).digest()
+    root = tmp_path / "root"
+    _run("dpkg-deb", "-x", first, root)
+    home = root / "opt" / "replicator"
+    assert (home / "bin" / "replicator").read_text().startswith("#!/opt/replicator/bin/python\n")
+    assert (root / "usr/bin/replicator").readlink() == Path("/opt/replicator/bin/replicator")
+    unit = (root / "usr/lib/systemd/system/replicator.service").read_text()
+    assert {Path(line.split()[0]) for line in re.findall(r"^ExecStart(?:Pre)?=(.*)$", unit, re.MULTILINE)} == {
+        Path("/opt/replicator/bin/replicator")
+    }
+    assert not list(home.rglob("pip")), "it installs nothing"
+    assert str(tmp_path).encode() not in b"".join(path.read_bytes() for path in (home / "bin").iterdir())
+    example = root / "usr/share/doc/replicator/examples/replicator.yaml"
+    clean = {"PATH": "/usr/bin:/bin", "PYTHONPATH": "", "VIRTUAL_ENV": ""}
+    program = (home / "bin" / "python", "-m", "replicator")
+    assert _run(*program, "version", environment=clean, cwd=tmp_path) == f"replicator {__version__}\n"
+    _run(*program, "check", "--offline", "--config", example, environment=clean, cwd=tmp_path)
 
 
 def test_every_part_is_listed_and_has_a_licence_that_allows_its_use(installed: Path, tmp_path: Path) -> None:
