@@ -204,7 +204,12 @@ class Nodes:
         while left and deadline - time.monotonic() > _LEAST_SECONDS:
             if any(isinstance(order.answer, TryAgainError) for order in left):
                 await asyncio.sleep(_PAUSE_SECONDS)
-            await self._learn()
+            try:
+                await self._learn()
+            except CLIENT_ERRORS:
+                if any(order.at for order in (*done, *left)):
+                    break  # what others did counts
+                raise
             pipelines: dict[Address, list[Order]] = {}
             for order in left:
                 node = self._place(order)
