@@ -535,6 +535,21 @@ async def test_writes_go_on_while_the_cache_takes_its_time_and_none_counts_befor
     assert bench.observer.reports[0].cache_actions == 30
 
 
+async def test_what_a_cache_did_not_take_is_tried_again_by_all_workers_though_they_had_nothing_left() -> None:
+    world = World()
+    world.write([f"k{number}" for number in range(40)])
+    slow(world.region.faults, 1.0)
+    cache = world.caches["eu_main"]
+    cache.faults.outage = Unreachable
+    bench = Bench(world, target("orders", EU, cache_rule("eu_main", EU)))
+    applying = asyncio.create_task(bench.apply())
+    await asyncio.sleep(10)
+    cache.faults.outage = None
+    began = asyncio.get_running_loop().time()
+    await applying
+    assert asyncio.get_running_loop().time() - began < 10, "one behind the other they take 40 seconds"
+
+
 async def test_a_stop_leaves_no_entry_of_what_was_written() -> None:
     world = World()
     world.write([f"k{number}" for number in range(20)])

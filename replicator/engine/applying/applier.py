@@ -252,6 +252,7 @@ class TargetApplier:
                     else:
                         self._fail(job, page.tally, error, began)
                         page.jobs.put_back(job)
+                        page.jobs.returned += 1
                     batch.popleft()
         finally:
             page.completes = False

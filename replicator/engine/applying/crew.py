@@ -2,7 +2,8 @@
 
 What is in flight is memory that the processor goes through with every answer. Where answers come as fast as they are
 dealt with, more of it applies nothing sooner and makes each record dearer; where they come from far away, it is all
-that helps. So a page begins with few workers, and has twice as many whenever they began nothing new for a while.
+that helps. So a page begins with few workers, and has twice as many whenever they began nothing new for a while; those
+that found nothing left come back then, for what failed behind their backs.
 """
 
 from __future__ import annotations
@@ -28,13 +29,10 @@ class Crew:
         self._work = work
         self._most = most
         self._workers: list[asyncio.Task[None]] = []
-        self._begun = 0
+        self.size = 0
+        """How many workers there were at most."""
+        self._begun = self._returned = 0
         self._timer: asyncio.TimerHandle | None = None
-
-    @property
-    def size(self) -> int:
-        """How many workers there were in the end."""
-        return len(self._workers)
 
     async def run(self, first: int) -> None:
         """Work on all jobs, by `first` workers to begin with; returns when every worker has ended."""
@@ -47,19 +45,21 @@ class Crew:
                 self._timer.cancel()
 
     def _grow(self, count: int) -> None:
-        for number in range(self.size, min(count, self._most)):
+        self.size = min(count, self._most)
+        for number in range(len(self._workers), self.size):
             self._workers.append(self._group.create_task(self._work(), name=f"apply-{number}"))
 
     def _watch(self) -> None:
         self._begun = self._jobs.begun
-        if self.size < self._most:
-            self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def _look(self) -> None:
         """See what was begun since the last look: less than by half of the workers shows that answers take longer."""
-        working = [worker for worker in self._workers if not worker.done()]
+        working = self._workers = [worker for worker in self._workers if not worker.done()]
         if not working or any(worker.cancelling() for worker in working):
             return  # the group ends
-        if self._jobs and 2 * (self._jobs.begun - self._begun) < self.size:
+        may_grow = self.size < self._most or self._jobs.returned != self._returned
+        if self._jobs and may_grow and 2 * (self._jobs.begun - self._begun) < self.size:
+            self._returned = self._jobs.returned
             self._grow(self.size * 2)
         self._watch()

@@ -58,6 +58,8 @@ class Jobs:
         self._weight = 0
         self.begun = 0
         """How often one was taken so far."""
+        self.returned = 0
+        """How many came back that others than the worker that took them had gone on with."""
 
     def __len__(self) -> int:
         return len(self.fresh) + len(self._failed)
