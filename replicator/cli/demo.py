@@ -126,8 +126,12 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     many = reshard or shards > 1 or source == "kinesis"
     if bootstrap and (mode != "ordered" or many):
         raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--bootstrap")
-    if events and (mode != "ordered" or many or bootstrap):
-        raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--events")
+    sorts_batches = source == "kinesis" and engine == "lambda"
+    if events and (mode != "ordered" or bootstrap or reshard or sorts_batches):
+        raise typer.BadParameter(
+            "goes with mode ordered, without --bootstrap and --reshard, and with lambda by the tables' streams",
+            param_hint="--events",
+        )
     if engine == "lambda" and (bootstrap or fan_out or (workers or 1) > 1):
         raise typer.BadParameter(
             "lambda goes without --bootstrap, --fan-out and --workers, which are of pods", param_hint="--engine"

@@ -28,6 +28,7 @@ def event(number: int, value: int | None = None) -> dict[str, Any]:
         ([event(3), event(1), event(2), event(4)], {"out_of_order": 1}),
         ([event(1), event(2), event(3), event(4), event(4, 5)], {"foreign": 1}),
         ([event(1), event(2), event(3), event(4), event(9)], {"foreign": 1}),
+        ([event(1), event(2), event(3), event(4), event(9, 4)], {"foreign": 1}),
     ],
 )
 def test_each_kind_of_trouble_is_seen(events: list[dict[str, Any]], wrong: dict[str, int]) -> None:
