@@ -63,6 +63,12 @@ def test_help_imports_nothing_heavy() -> None:
         assert HEAVY & set(modules) == set()
 
 
+def test_the_client_of_a_cache_brings_no_telemetry() -> None:
+    program = "import sys, replicator.adapters.redis.cache; print('opentelemetry' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
 def test_help_names_every_command() -> None:
     answer = replicator("--help")
     assert answer.code == 0
