@@ -144,6 +144,22 @@ async def test_a_change_of_a_mesh_waits_until_what_was_made_before_it_has_come()
         await process.drain()
 
 
+async def test_events_of_a_mesh_that_reads_kinesis_are_its_users_changes_each_once() -> None:
+    world = LateMesh(ACTIVE, US, EU)
+    rules = [world.rule(home, mesh=unordered(world, home), stream=KINESIS, sinks=("sqs:orders",)) for home in (US, EU)]
+    async with world.process(*rules) as process:
+        for number, region in enumerate((US, EU, US)):
+            world[region].put("a", number)
+            world.stamp()
+            await until(lambda: len({table.value("a") for table in world.tables.values()}) == 1)
+            await asyncio.sleep(3)
+            world.stamp()
+        await asyncio.sleep(20)
+        made = [len(world[region].made) for region in (US, EU)]
+        assert (len(world.sink.taken), made) == (3, [2, 1])
+        await process.drain()
+
+
 async def test_what_was_made_before_and_came_later_is_brought_first() -> None:
     world = MeshWorld(ACTIVE, US, EU)
     for value in (1, 2, 3):
