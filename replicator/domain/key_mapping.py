@@ -87,7 +87,7 @@ class KeyText:
         rest, found = text[len(self._literals[0]) :], dict[str, tuple[str, str]]()
         for place, ((name, declared), literal) in enumerate(zip(self._parts, self._literals[1:], strict=True), 1):
             last = place == len(self._parts)
-            cut = (len(rest) - len(literal) if rest.endswith(literal) else -1) if last else rest.find(literal)
+            cut = (len(rest) - len(literal) if rest.endswith(literal) else -1) if last else _found(rest, literal)
             if cut < 0:
                 return None
             value = (declared or "S", unquote(rest[:cut], errors="replace"))
@@ -230,6 +230,14 @@ def _parsed(text: str) -> tuple[list[str], list[tuple[str, str]]]:
     if any("%" in literal for literal in between):
         raise ValueError(f"{text!r} has a % between two placeholders, where it could be taken for an escaped character")
     return literals, parts
+
+
+def _found(text: str, literal: str) -> int:
+    """Where a literal text is first that is no part of an escaped character; -1: nowhere."""
+    place = text.find(literal)
+    while place >= 0 and "%" in text[max(place - 2, 0) : place]:
+        place = text.find(literal, place + 1)
+    return place
 
 
 def _text_of(kind: str, value: str) -> str:
