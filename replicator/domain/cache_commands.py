@@ -34,6 +34,8 @@ class CacheUse:
     """Whether a flush drops the whole database."""
     stores_hashes: bool = False
     """Whether entries that are stored are hashes."""
+    refills: bool = False
+    """Whether entries are stored in a mesh."""
     reads_again: bool = False
     holds_events: bool = False
     database: int = 0
@@ -52,6 +54,7 @@ class CacheUse:
             (self.channels, ("eval", "evalsha", "publish")),
             (self.streams, ("eval", "evalsha", "xadd")),
             (self.stores_hashes, ("type", "hget", "hset", "pexpire")),
+            (self.refills, ("exists", "time")),
             (self.reads_again, ("getrange",)),
             (self.scans, ("scan", "unlink")),
             (self.drops_database, ("flushdb",)),

@@ -130,7 +130,17 @@ class Publish(msgspec.Struct, frozen=True):
     message: bytes
 
 
-CacheAction = Invalidate | Refresh | Publish
+class Refill(msgspec.Struct, frozen=True):
+    """Drop the entry and take its lease, to be filled as a reader does; `through`: also where there is no entry.
+
+    It needs no version: it is a drop and a reader behind it.
+    """
+
+    key: str
+    through: bool
+
+
+CacheAction = Invalidate | Refresh | Refill | Publish
 _MARK = "\0"
 """Begins keys of what is published; none of an entry does, for templates escape it."""
 
@@ -194,6 +204,18 @@ def plan_invalidation(rule: CacheRule, records: Sequence[ChangeRecord], version:
         return CachePlan(tuple([Invalidate(key) for key in keys]), keyless)
     message = _message(rule, rule.publication, records[-1], version)
     return CachePlan(tuple([publish(rule.publication, key, message) for key in keys]), keyless)
+
+
+def plan_refill(rule: CacheRule, record: ChangeRecord) -> CachePlan:
+    """Actions of a rule that stores, where versions of images are not known to compare with what readers stored."""
+    if rule.key.lacks(record.key.names):
+        return plan_invalidation(rule, (record,))
+    touched, keyless = _touched_keys(rule, (record,))
+    last = record.old if record.new is None else record.new
+    current = () if last is None else rule.keys(last)
+    through = rule.verb is CacheVerb.WRITE_THROUGH
+    actions = [Refill(key, through) if key in current else Invalidate(key) for key in touched]
+    return CachePlan(tuple(actions), keyless)
 
 
 def _message(rule: CacheRule, publication: Publication, last: ChangeRecord, version: str) -> dict[str, Any]:

@@ -215,6 +215,12 @@ def cache_use(settings: Settings, name: str) -> CacheUse:
         scans=bool(entries) and policy.patterns is not None and policy.may_flush,
         drops_database=bool(entries) and policy.patterns is None,
         stores_hashes=any(action.value == "hash" for action in entries),
+        refills=any(
+            action.stores and action.cache == name
+            for rule in settings.rules
+            if isinstance(rule, VersionedRule)
+            for action in rule.cache
+        ),
         reads_again=bool(entries) and (cache.verify.share > 0 or any(rule.verify for rule in settings.rules)),
         holds_events=bool(events),
         database=where.database,

@@ -209,6 +209,7 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
     problems = []
     used = {region for _, region in _members(rule)}
     refreshable = {replica.region for replica in rule.replicas} if isinstance(rule, OrderedRule) else set()
+    stored = {member.region for member in rule.regions} if isinstance(rule, VersionedRule) else refreshable
     for n, action in enumerate(rule.cache):
         where = f"{path}.cache[{n}]"
         cache = settings.caches.get(action.cache)
@@ -235,7 +236,9 @@ def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list
             problems.append(f"{where}.ttl: must be at least 1s")
         elif action.marker_ttl is not None and action.marker_ttl < _LEAST_TTL:
             problems.append(f"{where}.marker_ttl: must be at least 1s")
-        elif (action.stores or action.values) and cache.region not in refreshable:
+        elif cache.region not in (stored if action.stores else used) or (
+            action.values and cache.region not in refreshable
+        ):
             problems.append(
                 f"{where}.action: a cache beside a table that users write can only be invalidated, or told of without"
                 " values"

@@ -212,6 +212,27 @@ HERE = (
 )
 
 
+@pytest.mark.parametrize("options", [{"action": "refresh"}, {"action": "write_through"}])
+def test_a_mesh_stores_entries_only_where_images_have_an_order(path: Path, options: dict[str, str]) -> None:
+    entries = {"cache": [{"cache": "eu_main", "key": "order:{pk}", **options}]}
+    caches = {"caches": {"eu_main": {"region": "eu", "url": "redis://127.0.0.1/0"}}}
+    for text, problem in ((VERSIONED, None), (ACTIVE, "a cache beside a table that users write can only be")):
+        content = yaml.safe_load(text) | caches
+        content["rules"][0] |= entries
+        if problem is None:
+            path.write_text(yaml.safe_dump(content))
+            assert load(path).rules[0].cache[0].stores
+        else:
+            (sentence,) = problems(path, yaml.safe_dump(content))
+            assert problem in sentence
+    content["rules"][0]["cache"][0] = {"cache": "eu_main", "key": "a:{pk}", "action": "publish", "channel": "c"}
+    path.write_text(yaml.safe_dump(content))
+    assert load(path).rules[0].cache[0].channel == "c"
+    content["rules"][0]["cache"][0]["values"] = True
+    (sentence,) = problems(path, yaml.safe_dump(content))
+    assert "without values" in sentence
+
+
 @pytest.mark.parametrize("text", [GOOD, ACTIVE, VERSIONED])
 def test_every_mode_has_a_good_file(path: Path, text: str) -> None:
     path.write_text(text)

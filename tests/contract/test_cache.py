@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from replicator.domain.cache_keys import CacheAction, Invalidate, Publication, Refresh, publish
+from replicator.domain.cache_keys import CacheAction, Invalidate, Publication, Refill, Refresh, publish
 from replicator.domain.cache_values import hash_payload
 from replicator.domain.copying.entries import EntryState, entry_state
 from replicator.domain.versions import UNSTAMPED, ordered_version
@@ -111,6 +111,30 @@ async def test_a_write_through_does_to_an_entry_what_a_refresh_does(cache_bench:
         for payload in (PAYLOAD, None):
             refreshed = await after(cache_bench, entry, refresh(fresh("k"), payload=payload))
             assert await after(cache_bench, entry, through(fresh("k"), payload=payload)) == refreshed
+
+
+@pytest.mark.parametrize("through", [True, False])
+async def test_a_refill_makes_every_entry_a_lease(cache_bench: CacheBench, through: bool) -> None:
+    absent, value, lease = fresh("k"), fresh("k"), fresh("k")
+    await cache_bench.seed({value: value_entry(V3, b"{}"), lease: b"L:reader"})
+    answer = await cache_bench.cache.apply([Refill(key, through) for key in (absent, value, lease)])
+    assert set(answer.leased) == {value, lease} | ({absent} if through else set())
+    assert answer.changed == len(answer.leased)
+    found = await cache_bench.found([absent, value, lease])
+    assert {key: entry for key, entry in found.items() if entry} == {
+        key: b"L:" + token.encode() for key, token in answer.leased.items()
+    }
+    assert await cache_bench.cache.fill([CacheFill(value, answer.leased[value], b"V:|new", HOUR_MS)]) == 1
+    nothing = await cache_bench.cache.apply([Refill(fresh("k"), through=False)])
+    assert (nothing.changed, nothing.refused) == (0, {})
+
+
+async def test_a_refill_takes_the_place_of_a_hash(redis_url: str) -> None:
+    async with redis_bench(redis_url) as bench:
+        key = fresh("k")
+        await bench.client.hset(key, "", V1)
+        answer = await bench.cache.apply([Refill(key, through=False)])
+        assert await bench.client.get(key) == b"L:" + answer.leased[key].encode()
 
 
 async def test_leases_of_one_call_differ(cache_bench: CacheBench) -> None:

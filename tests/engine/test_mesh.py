@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.conflicts import Witness
 from replicator.domain.errors import Throttled, Unreachable
 from replicator.domain.filters import Filter
 from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId
+from replicator.domain.image import Image
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.records import ChangeRecord, Event
@@ -22,7 +24,7 @@ from replicator.domain.stamps import SideRow, Stamp, StampKind, Tombstone, Versi
 from replicator.engine.limits import Limits
 from replicator.engine.waiting import Stopped, found
 from replicator.laboratory.memory import Fault
-from tests.engine.mesh_world import ACTIVE, MODES, REGIONS, VERSIONED, MeshWorld, Reader, item, settle
+from tests.engine.mesh_world import ACTIVE, MODES, REGIONS, VERSIONED, MeshWorld, Reader, item, settle, value_of
 from tests.engine.world import AP, EPOCH_SECONDS, EU, US, cache_rule, key_of, until
 
 US_CACHE = cache_rule("us_main", US)
@@ -460,6 +462,44 @@ async def test_entries_beside_a_table_go_for_writes_of_its_users_and_for_those_t
         await eu.apply()
         assert world.caches["eu_main"].entries == {}
         await settle(us, eu)
+
+
+@pytest.mark.parametrize("verb", [CacheVerb.REFRESH, CacheVerb.WRITE_THROUGH])
+async def test_a_versioned_mesh_fills_entries_with_what_its_own_region_holds(verb: CacheVerb) -> None:
+    world = MeshWorld(VERSIONED, US, EU)
+    caches = (cache_rule("us_main", US, verb), cache_rule("eu_main", EU, verb))
+    us, eu = (Reader(world, region, caches=(of,)) for region, of in zip((US, EU), caches, strict=True))
+
+    def holds(region: RegionId) -> bytes | None:
+        return world.caches[f"{region}_main"].entries.get("order:k")
+
+    for value, write in (("new", world[US].put), ("changed", world[EU].put)):
+        for name in ("us_main", "eu_main"):
+            world.caches[name].entries["order:k"] = b"stale"
+        write("k", value, ver={"new": 1, "changed": 2}[value])
+        await settle(us, eu)
+        for region in (US, EU):
+            entry = holds(region)
+            assert entry is not None
+            assert entry.startswith(b"V:|")
+            assert value_of(Image(entry[3:])) == value
+    world.caches["us_main"].evict("order:k")
+    world[US].put("k", "last", ver=3)
+    await settle(us, eu)
+    through = verb is CacheVerb.WRITE_THROUGH
+    assert (holds(US) is not None) == through
+    world[EU].delete("k")
+    await settle(us, eu)
+    assert holds(EU) == b"T:"
+
+
+async def test_a_mesh_without_order_only_drops() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    us = Reader(world, US, caches=(cache_rule("us_main", US, CacheVerb.WRITE_THROUGH),))
+    world.caches["us_main"].entries["order:k"] = b"stale"
+    world[US].put("k", "new")
+    await us.apply()
+    assert world.caches["us_main"].entries == {}
 
 
 async def test_a_stamp_that_changes_nothing_else_drops_no_cache_entry() -> None:

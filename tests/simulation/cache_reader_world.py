@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 
 import redis
 
-from replicator.adapters.redis.scripts import APPLY, APPLY_HASH, THROUGH, THROUGH_HASH
+from replicator.adapters.redis.scripts import APPLY, APPLY_HASH, REFILL, THROUGH, THROUGH_HASH
 from replicator.cache.codecs import Codec
 from replicator.cache.policy import seen
 from replicator.cache.reading import Fill, Load, Loaded, Look, Pause, ReadPlan, Request, Seen, Sight, reading
 from replicator.cache.scripts import FILL, FILL_HASH, LOOK, LOOK_HASH
-from replicator.domain.cache_keys import CacheAction, Refresh
+from replicator.domain.cache_keys import CacheAction, Refill, Refresh
 from replicator.domain.cache_values import Shape, hash_payload
 from tests.simulation.cache_world import CacheExplorer, CacheScenario, moves_around
 
@@ -164,15 +164,21 @@ class ReaderExplorer:
 
     def _after(self, state: State, action: CacheAction) -> State:
         """What an action leaves; the daemon fills what it found absent as a reader does, from its lease on."""
+        if isinstance(action, Refill):
+            return self._leased(state, REFILL, action.key, f"d{len(state.readers)}", _LIFE_MS, int(action.through))
         if not isinstance(action, Refresh):
             return state._replace(entry=None)
         arguments: tuple[Any, ...] = (action.version, action.payload or b"", _LIFE_MS)
         if not action.through:
             script = APPLY_HASH if self._hashed else APPLY
             return state._replace(entry=self._server.call(state.entry, script, action.key, *arguments)[0])
-        token = f"d{len(state.readers)}"
         script = THROUGH_HASH if self._hashed else THROUGH
-        entry, answer = self._server.call(state.entry, script, action.key, *arguments, token, _LIFE_MS)
+        return self._leased(state, script, action.key, *arguments, f"d{len(state.readers)}", _LIFE_MS)
+
+    def _leased(self, state: State, script: str, key: str, *arguments: Any) -> State:
+        """What a script leaves that gives leases, each to a reader that may die on its way."""
+        token = f"d{len(state.readers)}"
+        entry, answer = self._server.call(state.entry, script, key, *arguments)
         found = [Seen(Sight.LEASE, b"", lease.decode()) for lease in answer[3][1::2]]
         fills = tuple(Reader(token, answers=(each,), looked_twice=True) for each in found)
         return state._replace(entry=entry, readers=state.readers + fills)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from replicator.domain.cache_keys import CacheAction, CacheRule, CacheVerb, Refresh, plan_cache
+from replicator.domain.cache_keys import CacheAction, CacheRule, CacheVerb, Refill, Refresh, plan_cache, plan_refill
 from replicator.domain.cache_values import Shape
 from replicator.domain.coalescing import coalesce, plan_run
 from replicator.domain.identifiers import RegionId, RuleName, TableName
@@ -42,6 +42,8 @@ class CacheScenario:
     consistent_reads: bool = True
     shape: Shape = WHOLE
     """What entries hold."""
+    refills: bool = False
+    """The daemon acts as in a mesh: it drops entries, and fills them as a reader does."""
     sets_absent: bool = False
     """A `write_through` sets what is absent at once, in place of filling it under a lease."""
     after_replica: bool = True
@@ -97,7 +99,11 @@ class CacheExplorer:
         self._values = [None, *(self._value(number) for number in range(self._total))]
 
     def _plan(self, first: int, until: int) -> tuple[CacheAction, ...]:
-        (run,) = coalesce(self._history.records[first:until])
+        records = self._history.records[first:until]
+        if self._scenario.refills:
+            planned = [action for record in records for action in plan_refill(self._rule, record).actions]
+            return tuple(action for action in planned if action.key == self._scenario.key)
+        (run,) = coalesce(records)
         change = plan_run(RULE, run, GENERATION)
         assert change is not None
         actions = plan_cache(self._rule, run.records, change).actions
@@ -147,8 +153,9 @@ class CacheExplorer:
     def _acted(self, state: Any, first: int, until: int) -> Any:
         for action in self._actions[first, until]:
             entry = acted(state.entry, action)
-            if state.entry is None and isinstance(action, Refresh) and action.through:
-                if self._scenario.sets_absent:
+            refills = isinstance(action, Refill) and (action.through or state.entry is not None)
+            if refills or (state.entry is None and isinstance(action, Refresh) and action.through):
+                if self._scenario.sets_absent and isinstance(action, Refresh):
                     marker = b"T:" + action.version.encode()
                     entry = value_entry(action.version, action.payload) if action.payload else marker
                 else:

@@ -69,3 +69,14 @@ def test_readers_that_read_the_replica_without_consistency_keep_a_stale_entry(ve
 def test_setting_what_is_absent_lets_a_replay_behind_an_eviction_win() -> None:
     """Why `write_through` fills under a lease what it finds absent."""
     assert stale([CacheScenario("PP", CacheVerb.WRITE_THROUGH, readers=0, sets_absent=True)])
+
+
+@pytest.mark.parametrize("verb", [CacheVerb.REFRESH, CacheVerb.WRITE_THROUGH])
+@pytest.mark.parametrize("kinds", ["PP", "PD", "PDP"])
+def test_a_mesh_that_fills_what_it_dropped_keeps_nothing_stale(verb: CacheVerb, kinds: str) -> None:
+    assert stale([CacheScenario(kinds, verb, readers=1, refills=True)], at_least=100) == []
+
+
+@pytest.mark.parametrize("verb", [CacheVerb.REFRESH, CacheVerb.WRITE_THROUGH])
+def test_a_mesh_that_fills_without_consistency_keeps_a_stale_entry(verb: CacheVerb) -> None:
+    assert stale([CacheScenario("PP", verb, readers=1, refills=True, consistent_reads=False)])

@@ -55,6 +55,11 @@ def test_nor_does_one_of_entries_that_are_hashes(client: redis.Redis, verb: Cach
     assert stale(client, CacheScenario("PDP", verb, readers=1, shape=Shape("hash"))) is None
 
 
+@pytest.mark.parametrize("verb", [CacheVerb.REFRESH, pytest.param(CacheVerb.WRITE_THROUGH, marks=pytest.mark.long)])
+def test_nor_does_a_mesh_that_fills_what_it_dropped(client: redis.Redis, verb: CacheVerb) -> None:
+    assert stale(client, CacheScenario("PP", verb, readers=1, evictions=0, refills=True)) is None
+
+
 def test_a_hash_that_is_set_without_its_lease_stays_stale(client: redis.Redis) -> None:
     held = FILL_HASH.strip().splitlines()[0]
     assert held.endswith("return 0 end")

@@ -15,8 +15,18 @@ import msgspec
 from redis.crc import key_slot
 from redis.exceptions import ResponseError
 
-from replicator.adapters.redis.scripts import APPLY, APPLY_HASH, FILL, FILL_HASH, TELL, THROUGH, THROUGH_HASH, digest
-from replicator.domain.cache_keys import CacheAction, Invalidate, Publish, Refresh
+from replicator.adapters.redis.scripts import (
+    APPLY,
+    APPLY_HASH,
+    FILL,
+    FILL_HASH,
+    REFILL,
+    TELL,
+    THROUGH,
+    THROUGH_HASH,
+    digest,
+)
+from replicator.domain.cache_keys import CacheAction, Invalidate, Publish, Refill, Refresh
 from replicator.domain.cache_values import hash_payload
 from replicator.ports.targets import CacheFill
 
@@ -32,6 +42,7 @@ _STORING = {
     (True, True): THROUGH_HASH,
 }
 """The scripts of entries that are stored, by whether they fill what is absent, and whether they are hashes."""
+_REFILL_DIGEST = digest(REFILL)
 _TELL_DIGEST = digest(TELL)
 Part = TypeVar("Part")
 Action = TypeVar("Action", bound=CacheAction)
@@ -67,6 +78,10 @@ def calls(actions: Sequence[CacheAction], split: Split) -> Iterator[Call]:
         kind = [action for action in stored if (action.through, action.hashed) == (through, hashed)]
         for some in split(kind) if kind else ():
             yield Call(some, first, sure)
+    for through in (False, True):
+        refills = [action for action in actions if isinstance(action, Refill) and action.through == through]
+        for part in split(refills) if refills else ():
+            yield Call(part, _refill_by_digest, _refill_by_text)
     for told in _by_name([action for action in actions if isinstance(action, Publish)]):
         yield Call(told, _tell_by_digest, _tell_by_text)
 
@@ -151,6 +166,19 @@ def _operands(actions: Sequence[Refresh], *, through: bool) -> list[Any]:
     for action in actions:
         operands += [action.version, action.payload or b"", action.ttl_ms]
     return [*operands, token_hex(8), _LEASE_MS] if through else operands
+
+
+def _refill_by_digest(actions: Sequence[Refill]) -> Command:
+    return "EVALSHA", _REFILL_DIGEST, *_refilled(actions)
+
+
+def _refill_by_text(actions: Sequence[Refill]) -> Command:
+    return "EVAL", REFILL, *_refilled(actions)
+
+
+def _refilled(actions: Sequence[Refill]) -> list[Any]:
+    keys = [action.key for action in actions]
+    return [len(keys), *keys, token_hex(8), _LEASE_MS, int(actions[0].through)]
 
 
 def _tell_by_digest(actions: Sequence[Publish]) -> Command:

@@ -120,6 +120,41 @@ THROUGH = _THROUGH.replace("--read\n", _STRINGS.lstrip())
 APPLY_HASH = _ACT.replace("  --absent\n", "").replace("--read\n", _HASHES.lstrip())
 THROUGH_HASH = _THROUGH.replace("--read\n", _HASHES.lstrip())
 
+REFILL = """
+local changed, refused, leased = 0, {}, {}
+local now = redis.call('TIME')
+for i, key in ipairs(KEYS) do
+  local found = redis.pcall('EXISTS', key)
+  local trouble = type(found) == 'table' and found.err
+  if not trouble and (found == 1 or ARGV[3] == '1') then
+    local lease = ARGV[1] .. '.' .. now[1] .. '.' .. now[2] .. '.' .. i
+    local answer = redis.pcall('SET', key, 'L:' .. lease, 'PX', ARGV[2])
+    trouble = type(answer) == 'table' and answer.err
+    if not trouble then
+      leased[#leased + 1] = i
+      leased[#leased + 1] = lease
+      changed = changed + 1
+    elseif trouble:find('OOM', 1, true) then
+      answer = redis.pcall('UNLINK', key)
+      trouble = type(answer) == 'table' and answer.err
+    end
+  end
+  if trouble then
+    refused[#refused + 1] = i
+    refused[#refused + 1] = trouble
+  end
+end
+if changed == 0 then
+  local proof = redis.pcall('SET', KEYS[1], '', redis.call('EXISTS', KEYS[1]) == 1 and 'NX' or 'XX')
+  if type(proof) == 'table' and proof.err and not proof.err:find('OOM', 1, true) then return proof end
+end
+return {changed, {}, refused, leased}
+"""
+"""`REFILL key... token lease_ms through`: every entry becomes a lease, an absent one when `through` is 1.
+
+Answers as the others do, and proves that its server takes writes as they do.
+"""
+
 FILL = """
 if redis.call('GET', KEYS[1]) ~= 'L:' .. ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])

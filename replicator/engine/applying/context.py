@@ -276,9 +276,15 @@ class TargetContext:
             if (verifier := ports.verifiers.get(request.cache)) is not None and request.actions:
                 verifier.acted(request, ItemPlace(key, ports.region, stamp, judged), version)
 
-    async def sync_caches(self, requests: Sequence[CacheRequest], tally: Tally) -> None:
-        """Carry out cache actions of one change, and count them; a cache that fails keeps no other one back."""
+    async def sync_caches(self, requests: Sequence[CacheRequest], tally: Tally, key: ItemKey | None = None) -> None:
+        """Carry out cache actions of one change, and count them; a cache that fails keeps no other one back.
+
+        `key`: of the item in a mesh, from which what is leased is filled.
+        """
         await self._carry_out(requests)
+        leased = [(key, request) for request in requests if request.leased and key is not None]
+        if leased and self.ports.region is not None:
+            await fill_leased(leased, self.ports.region, self.ports.caches, self.fence, versioned=False)
         for request in requests:
             if request.error is not None:
                 raise request.error

@@ -10,7 +10,7 @@ from collections.abc import Generator, Sequence
 from dataclasses import replace
 from typing import Any, assert_never
 
-from replicator.domain.cache_keys import plan_invalidation
+from replicator.domain.cache_keys import CachePlan, CacheRule, plan_invalidation, plan_refill
 from replicator.domain.coalescing import Run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import Disposition, MalformedRecord, ReplicatorError
@@ -136,9 +136,14 @@ class MeshDriver:
     async def _drop_cache_entries(self, record: ChangeRecord, tally: Tally) -> None:
         caches = self._context.place.target.caches
         if caches and self._content(record.old) != self._content(record.new):
-            requests = [request_of(cache_rule, plan_invalidation(cache_rule, (record,))) for cache_rule in caches]
-            await self._context.sync_caches(requests, tally)
+            requests = [request_of(cache_rule, self._cache_plan(cache_rule, record)) for cache_rule in caches]
+            await self._context.sync_caches(requests, tally, record.key)
             self._context.verify(requests, record.key, None, judged=isinstance(self._plan, ActivePlan))
+
+    def _cache_plan(self, cache_rule: CacheRule, record: ChangeRecord) -> CachePlan:
+        if cache_rule.verb.stores and isinstance(self._plan, VersionedPlan):
+            return plan_refill(cache_rule, record)
+        return plan_invalidation(cache_rule, (record,))
 
     def _content(self, image: Image | None) -> str | None:
         looked = held(image, self._stamp)

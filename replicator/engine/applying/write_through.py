@@ -22,9 +22,14 @@ _AT_ONCE = 16
 
 
 async def fill_leased(
-    asked: Sequence[tuple[ItemKey, CacheRequest]], region: Region, caches: Mapping[str, CacheFunnel], fence: Fence
+    asked: Sequence[tuple[ItemKey, CacheRequest]],
+    region: Region,
+    caches: Mapping[str, CacheFunnel],
+    fence: Fence,
+    *,
+    versioned: bool = True,
 ) -> None:
-    """Fill the entries of these requests that were leased."""
+    """Fill the entries of these requests that were leased; without `versioned` they get no version."""
     keys = list(dict.fromkeys(key for key, _ in asked))
     items: dict[ItemKey, Image | None] = {}
     for start in range(0, len(keys), _AT_ONCE):
@@ -38,7 +43,7 @@ async def fill_leased(
     fills: dict[str, list[CacheFill]] = {}
     for key, request in asked:
         if key in items and request.rule is not None:
-            fills.setdefault(request.cache, []).extend(_fills(request, request.rule, items[key]))
+            fills.setdefault(request.cache, []).extend(_fills(request, request.rule, items[key], versioned=versioned))
     for cache, found in fills.items():
         try:
             await caches[cache].fill(found, fence)
@@ -46,12 +51,12 @@ async def fill_leased(
             return
 
 
-def _fills(request: CacheRequest, rule: CacheRule, item: Image | None) -> list[CacheFill]:
+def _fills(request: CacheRequest, rule: CacheRule, item: Image | None, *, versioned: bool) -> list[CacheFill]:
     """What is stored of an item as it was read; nothing under a key that it has no longer, or that is too large."""
     if item is None:
         # Absence has no version: whatever comes next, older or newer, drops this marker.
         return [CacheFill(key, lease, b"T:", rule.life_ms(key, "", gone=True)) for key, lease in request.leased.items()]
-    content, version = unreserved(item), item_version(item) or ""
+    content, version = unreserved(item), (item_version(item) or "") if versioned else ""
     payload = rule.payload(content)
     if rule.max_bytes is not None and len(payload) > rule.max_bytes:
         return []

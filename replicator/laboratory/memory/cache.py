@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import assert_never
 
-from replicator.domain.cache_keys import CacheAction, Invalidate, Publish, Refresh
+from replicator.domain.cache_keys import CacheAction, Invalidate, Publish, Refill, Refresh
 from replicator.domain.cache_restores import CacheServer, CacheServers
 from replicator.domain.errors import ReplicatorError
 from replicator.laboratory.memory.faults import Faults
@@ -35,6 +35,8 @@ def acted(entry: bytes | None, action: CacheAction) -> bytes | None:
             return None
         case Refresh():
             return _refreshed(entry, action)
+        case Refill():
+            return None
         case Publish():
             return entry
         case _:
@@ -99,7 +101,9 @@ class MemoryCache:
                     self.told.append(action)
                     changed += 1
                     continue
-                if before is None and isinstance(action, Refresh) and action.through and not self.full:
+                fills = isinstance(action, Refill) and (action.through or before is not None)
+                fills = fills or (before is None and isinstance(action, Refresh) and action.through)
+                if fills and not self.full:
                     leased[action.key] = f"through.{next(self._leases)}"
                     after = _LEASE + leased[action.key].encode()
                 if after != before and after is not None and self.full:
