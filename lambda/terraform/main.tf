@@ -59,8 +59,11 @@ resource "aws_lambda_function" "this" {
 
   environment {
     variables = merge(var.environment, {
-      REPLICATOR_CONFIG_SSM = var.config_parameter
-      LAMBDA_CONCURRENCY    = tostring(var.concurrency)
+      for name, value in {
+        REPLICATOR_CONFIG_SSM = var.config_parameter
+        REPLICATOR_CONFIG_S3  = var.config_object
+        LAMBDA_CONCURRENCY    = tostring(var.concurrency)
+      } : name => value if value != ""
     })
   }
 }

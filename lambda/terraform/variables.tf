@@ -34,6 +34,13 @@ variable "policy_json" {
 variable "config_parameter" {
   description = "A parameter of Systems Manager that holds replicator.yaml, or several with a comma between"
   type        = string
+  default     = ""
+}
+
+variable "config_object" {
+  description = "In place of that, s3://bucket/key of an object that holds it"
+  type        = string
+  default     = ""
 }
 
 variable "environment" {

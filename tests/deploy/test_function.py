@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from replicator import lambda_handler
+from replicator.settings.loading import PLACE_VARIABLES
 
 ROOT = Path(__file__).resolve().parents[2] / "lambda"
 HANDLER = f"{lambda_handler.handler.__module__}.{lambda_handler.handler.__name__}"
@@ -85,7 +86,9 @@ def test_the_template_maps_a_stream_so_that_nothing_is_given_up(template: dict[s
     assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
     assert (mapping["MaximumRecordAgeInSeconds"], mapping["MaximumRetryAttempts"]) == (-1, -1)
     assert mapping["StartingPosition"] == "TRIM_HORIZON"
-    assert function["Environment"]["Variables"]["LAMBDA_CONCURRENCY"] == function["ReservedConcurrentExecutions"]
+    variables = function["Environment"]["Variables"]
+    assert variables["LAMBDA_CONCURRENCY"] == function["ReservedConcurrentExecutions"]
+    assert {*PLACE_VARIABLES, "LAMBDA_CONCURRENCY"} == variables.keys()
 
 
 def test_the_template_refers_to_what_it_has(template: dict[str, Any]) -> None:
