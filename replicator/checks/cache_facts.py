@@ -21,7 +21,7 @@ from replicator.checks.region_facts import is_loopback
 from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.cache_nodes import CacheNode, eviction_trouble
 from replicator.domain.cache_urls import cluster_url, sentinel_url
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import AccessRefused, ReplicatorError
 from replicator.domain.image import Image
 from replicator.domain.key_templates import KeyTemplate
 from replicator.settings.compiled_rules import cache_use, debt_policy
@@ -39,6 +39,9 @@ class Probed(Protocol):
 
     async def flush_denied(self, patterns: Sequence[str] | None) -> str | None:
         """Why entries that match patterns could not be looked for; None when they could."""
+
+    async def heads(self, keys: Sequence[str]) -> Sequence[bytes]:
+        """The first bytes of entries."""
 
     async def nodes(self) -> Sequence[CacheNode]:
         """Its servers, as they say."""
@@ -117,6 +120,7 @@ async def prove_caches(settings: Settings, caches: Mapping[str, Probed], world: 
             if place not in wanted or list(_NEEDED).index(verb) > list(_NEEDED).index(wanted[place][0]):
                 wanted[place] = (verb, _unused_key(rule, action.template(settings.caches), world))
     used = dict.fromkeys(name for name, _ in wanted if name in caches)
+    keys = {name: key for (name, _), (verb, key) in wanted.items() if verb is not CacheVerb.PUBLISH}
     return list(
         await asyncio.gather(
             *(
@@ -126,6 +130,7 @@ async def prove_caches(settings: Settings, caches: Mapping[str, Probed], world: 
             ),
             *(_flush(name, caches[name], debt_policy(settings, name)) for name in used),
             *(_nodes(name, caches[name]) for name in used),
+            *(_verification(name, caches[name], keys[name]) for name in used if cache_use(settings, name).reads_again),
         )
     )
 
@@ -163,6 +168,21 @@ async def _nodes(name: str, cache: Probed) -> Fact:
     if trouble is not None:
         return warning(subject, fact, trouble, "Set maxmemory-policy to one that evicts, the same everywhere.")
     return ok(subject, fact, f"{'; '.join(node.shown for node in nodes)}.")
+
+
+async def _verification(name: str, cache: Probed, key: str) -> Fact:
+    """Whether entries can be read again behind their actions."""
+    subject, fact = f"cache {name}", "verification"
+    try:
+        await cache.heads([key])
+    except AccessRefused as error:
+        found = f"{error.message} Entries cannot be read again, so nothing is verified."
+        return warning(
+            subject, fact, found, f"Grant +getrange to the user of caches.{name}, or set verify.share to 0%."
+        )
+    except ReplicatorError as error:
+        return failed(subject, fact, error)
+    return ok(subject, fact, "GETRANGE.")
 
 
 async def _permissions(name: str, cache: Probed, template: KeyTemplate, verb: CacheVerb, key: str) -> Fact:

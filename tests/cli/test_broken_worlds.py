@@ -471,7 +471,7 @@ def test_the_same_table_under_two_region_ids_cannot_be_its_own_replica(world: Wo
 
 # -- rights at a cache ---------------------------------------------------------------------------------------------
 
-RIGHTS = ("+info", "+get", "+set", "+unlink", "+scan", "+eval", "+evalsha")
+RIGHTS = ("+info", "+get", "+set", "+unlink", "+getrange", "+scan", "+eval", "+evalsha")
 
 
 def restricted(world: World, pattern: str, *rights: str) -> None:
@@ -492,16 +492,20 @@ def test_a_cache_user_with_the_documented_rights_passes(world: World) -> None:
         fact for fact in answer.json["facts"] if fact["subject"] == "cache eu_main" and fact["fact"] == "permissions"
     ]
     assert "UNLINK, GET, SET, EVAL and EVALSHA on keys like" in fact["found"]
-    assert not [sentence for sentence in answer.warnings() if "SCAN" in sentence]
+    assert not [sentence for sentence in answer.warnings() if "cache" in sentence]
 
 
-def test_a_cache_that_could_not_be_flushed_is_a_warning(world: World) -> None:
+def test_a_cache_that_could_not_be_flushed_or_read_again_is_a_warning(world: World) -> None:
     world.sound()
     restricted(world, f"~{world.account}:*", "+info", "+unlink")
     answer = world.check()
     assert answer.code == 0, answer.failures()
     (fact,) = [fact for fact in answer.json["facts"] if "SCAN is denied" in fact["found"]]
     assert fact["remedy"] == "Grant +scan to the user of caches.eu_main."
+    (fact,) = [fact for fact in answer.json["facts"] if "nothing is verified" in fact["found"]]
+    assert "Grant +getrange" in fact["remedy"]
+    (fact,) = [fact for fact in answer.json["facts"] if fact["fact"] == "user"]
+    assert fact["found"].endswith("+info +unlink +getrange +scan")
 
 
 @pytest.mark.parametrize(
