@@ -110,6 +110,24 @@ async def test_a_table_that_does_not_answer_is_not_judged_by() -> None:
         assert found[5.0] == {"inconsistent": 1}
 
 
+async def test_an_entry_that_can_be_neither_dropped_nor_owed_is_dropped_later() -> None:
+    world = shop()
+    cache, debt = world.caches["eu_main"], world.debts["eu_main"]
+    async with world.process(*RULES) as process:
+        world.write(names(1))
+        await until(world.same)
+        await asyncio.sleep(40)
+        cache.entries["order:k1"] = OLD
+        cache.refusals["order:k1"] = Unreachable("A node is away.")
+        debt.faults.outage = Unreachable
+        assert (await drained(process, 1))[60.0] == {"inconsistent": 1}
+        await asyncio.sleep(5)
+        assert set(cache.entries) == {"order:k1"}
+        cache.refusals.clear()
+        debt.faults.outage = None
+        await until(lambda: not cache.entries, within=120)
+
+
 async def test_entries_that_items_may_share_are_opaque() -> None:
     world = shop()
     shared = CacheRule("eu_main", EU, KeyTemplate("list:{value}"), CacheVerb.INVALIDATE, timedelta(hours=1))

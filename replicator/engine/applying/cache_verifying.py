@@ -75,6 +75,8 @@ class CacheVerifier:
         self._numbers = count()
         self._horizons = tuple(map(Horizon, HORIZONS))
         self._passed_over = 0
+        self._wrong: list[str] = []
+        """Entries that are to be dropped; what could not be dropped or owed is tried again before anything is read."""
 
     def acted(self, request: CacheRequest, place: ItemPlace, version: str | None) -> None:
         """A change was acted on; some are taken. `version`: what it made of its item, None where that is not known."""
@@ -109,6 +111,7 @@ class CacheVerifier:
 
     async def look(self) -> float:
         """Read again what is due, a second's worth at most; returns in how many seconds to look again."""
+        await self._repair()
         now = self._clock.monotonic()
         due: list[tuple[int, _Sample]] = []
         while self._due and self._due[0][0] <= now and len(due) < self._policy.reads:
@@ -128,8 +131,14 @@ class CacheVerifier:
                 self._observer.cache_inconsistent(
                     Inconsistency(self.name, self.region, sample.entry, sample.version, HORIZONS[place])
                 )
-                await self._cache.apply([Invalidate(sample.entry)])
+                self._wrong.append(sample.entry)
         self._tell()
+        await self._repair()
+
+    async def _repair(self) -> None:
+        if self._wrong:
+            await self._cache.apply([Invalidate(entry) for entry in self._wrong])
+            self._wrong = []
 
     def _tell(self) -> None:
         self._observer.cache_verified(CacheHorizons(self.name, self.region, self._horizons, self._passed_over))
