@@ -49,6 +49,19 @@ async def test_answers_that_take_long_are_awaited_by_all_that_are_allowed() -> N
     assert asyncio.get_running_loop().time() - began < 1000 / MOST * 0.1 + 0.2
 
 
+async def test_a_moment_without_answers_brings_no_workers() -> None:
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+
+    async def each(_: int) -> None:
+        now = loop.time() - began
+        await asyncio.sleep(0.155 - now if 0.1 <= now < 0.155 else 0.002)
+
+    page = Page(10_000, each)
+    await page.crew.run(FEW)
+    assert (page.done, page.at_once) == (10_000, FEW)
+
+
 async def test_jobs_that_hang_keep_no_others_from_being_begun() -> None:
     async def each(number: int) -> None:
         await asyncio.sleep(60 if number <= FEW else 0.001)

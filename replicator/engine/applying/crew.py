@@ -19,6 +19,11 @@ FEW = 64
 
 _LOOK_SECONDS = 0.02
 
+_SLOW_LOOKS = 2
+"""So many looks in a row must show long answers: beside much other work this process, or the one that answers, gets no
+processor for a moment, and a connection that is opened for that under TLS costs as much as ten records.
+"""
+
 
 class Crew:
     """Workers of one page, a group of tasks; none begins once one of them has failed, or all have ended."""
@@ -31,7 +36,8 @@ class Crew:
         self._workers: list[asyncio.Task[None]] = []
         self.size = 0
         """How many workers there were at most."""
-        self._begun = self._returned = 0
+        self._begun = self._returned = self._slow = 0
+        self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     async def run(self, first: int) -> None:
@@ -51,7 +57,9 @@ class Crew:
 
     def _watch(self) -> None:
         self._begun = self._jobs.begun
-        self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + _LOOK_SECONDS
+        self._timer = loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
         """See what was begun since the last look: less than by half of the workers shows that answers take longer."""
@@ -59,7 +67,11 @@ class Crew:
         if not working or any(worker.cancelling() for worker in working):
             return  # the group ends
         may_grow = self.size < self._most or self._jobs.returned != self._returned
-        if self._jobs and may_grow and 2 * (self._jobs.begun - self._begun) < self.size:
+        if 2 * (self._jobs.begun - self._begun) >= self.size:
+            self._slow = 0
+        elif asyncio.get_running_loop().time() - self._due < _LOOK_SECONDS / 2:  # else there was no processor
+            self._slow += 1
+        if self._jobs and may_grow and self._slow >= _SLOW_LOOKS:
             self._returned = self._jobs.returned
             self._grow(self.size * 2)
         self._watch()
