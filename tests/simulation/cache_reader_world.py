@@ -73,8 +73,12 @@ class Server:
                 elif entry is not None:
                     pipe.set(key, entry, px=_LIFE_MS)
                 pipe.eval(script, 1, key, *arguments)
-                *_, answer = pipe.execute()
-            after = self._found(key)
+                if self.hashed:
+                    *_, answer = pipe.execute()
+                    after = self._found(key)
+                else:
+                    pipe.get(key)
+                    *_, answer, after = pipe.execute()
             self.known[asked] = (after, answer)
         return self.known[asked]
 
