@@ -33,7 +33,7 @@ class CacheVerb(enum.Enum):
     @property
     def stores(self) -> bool:
         """Whether it stores what an item holds."""
-        return self in {CacheVerb.REFRESH, CacheVerb.WRITE_THROUGH}
+        return self is CacheVerb.REFRESH or self is CacheVerb.WRITE_THROUGH
 
 
 @dataclass(frozen=True, slots=True)
