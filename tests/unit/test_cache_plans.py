@@ -18,8 +18,11 @@ from replicator.domain.cache_keys import (
     Invalidate,
     Publication,
     Publish,
+    Refill,
     Refresh,
     plan_cache,
+    plan_invalidation,
+    plan_refill,
     publish,
     settlement,
 )
@@ -352,6 +355,25 @@ def test_a_message_that_is_owed_names_its_entry_and_lies_where_its_stream_does()
     assert settlement("user:a") == Invalidate("user:a")
     assert replace(rule(CacheVerb.PUBLISH), publication=publication).drop("user:a") == settlement(owed.key)
     assert rule(CacheVerb.REFRESH).drop("user:a") == Invalidate("user:a")
+
+
+def test_a_refill_concerns_the_keys_that_the_item_has_and_drops_the_others() -> None:
+    through = rule(CacheVerb.WRITE_THROUGH)
+    assert plan_refill(through, record(item("a"), item("b"))).actions == (
+        Invalidate("user:k:a"),
+        Refill("user:k:b", through=True),
+    )
+    refreshed = rule(CacheVerb.REFRESH)
+    assert plan_refill(refreshed, record(item("a"), None)).actions == (Refill("user:k:a", through=False),)
+    lacking = plan_refill(rule(CacheVerb.REFRESH, "user:{email}"), record(item("a"), item("b")))
+    assert lacking.actions == (Invalidate("user:a"), Invalidate("user:b"))
+
+
+def test_a_message_beside_a_source_has_no_version() -> None:
+    tells = replace(rule(CacheVerb.PUBLISH, "user:{email}"), publication=Publication("users"))
+    (action,) = plan_invalidation(tells, [record(None, item("a"))]).actions
+    assert isinstance(action, Publish)
+    assert action.message == b'{"key":"user:a","deleted":false}'
 
 
 def test_an_item_that_loses_its_key_leaves_nothing_behind() -> None:
