@@ -12,6 +12,7 @@ from typing import Any
 
 _FILE = Path(__file__).with_name("replicator.json")
 _OF = '{rule=~"$rule", region=~"$region"}'
+_P99 = '{rule=~"$rule", region=~"$region", quantile="0.99"}'
 _WIDTH, _HEIGHT = 24, 8
 
 Panel = tuple[str, str, str, dict[str, str]]
@@ -37,6 +38,11 @@ _ROWS: list[tuple[str, list[Panel]]] = [
         [
             ("Lag", "s", "At most how old the oldest change is that the target does not have.",
              {"{{rule}} {{region}}": f"max by (rule, region) (replicator_lag_seconds{_OF})"}),
+            ("Canary, p99", "s", "Time from a write of the rule's canary to its arrival.",
+             {"{{rule}} {{region}} {{cache}}":
+                  f"max by (rule, region, cache) (replicator_canary_lag_seconds{_P99})"}),
+            ("Age of the last canary", "s", "Time since the newest was written that has arrived.",
+             {"{{rule}} {{region}} {{cache}}": f"max by (rule, region, cache) (replicator_canary_age_seconds{_OF})"}),
             ("Records", "ops", "Stream records done at a target.",
              {"{{rule}} {{region}}": f"sum by (rule, region) (rate(replicator_records_total{_OF}[5m]))"}),
             ("Time to apply a page, p99", "s", "From the first request to the last answer.",

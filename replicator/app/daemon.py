@@ -20,6 +20,7 @@ from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.sinks.opening import open_sinks
 from replicator.admin.server import serve_admin
+from replicator.app.canary_sources import CanarySources
 from replicator.app.held_rules import HeldRules
 from replicator.app.job_worlds import JobPlaces, job_places, job_ports
 from replicator.app.lifetime import live, unless
@@ -32,6 +33,7 @@ from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly
 from replicator.app.worker_ids import new_id
 from replicator.checks.table_choices import TableFinder
 from replicator.engine.applying.gate import Gates
+from replicator.engine.canaries import Canaries
 from replicator.engine.copying.runner import JobRunner
 from replicator.engine.membership.overview import GroupPorts
 from replicator.engine.ownership.sources import Sources
@@ -225,6 +227,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
             ),
             debts=assembly.debts,
             verifiers=tuple(assembly.verifiers.values()),
+            canaries=Canaries(CanarySources(assembly, parts.places, parts.caches).now, parts.clock, parts.observer),
             group=GroupPorts(
                 assembly.coordination, assembly.registry, lambda: assembly.rules, lambda: parts.board.resting
             ),

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from replicator.checks.canary_facts import canary_facts
 from replicator.checks.comparison import World, find
 from replicator.checks.creation import NEEDED_VIEW
 from replicator.checks.described_tables import OwnTable, own_tables, reserved_keys, schema_difference, shown
@@ -52,6 +53,8 @@ def _rule_facts(settings: Settings, world: World, rule: RuleSettings, index: int
         yield from ordered_facts(world, rule, index, thorough=thorough)
     else:
         yield from mesh_facts(settings, world, rule, index, thorough=thorough)
+    if rule.canary is not None:
+        yield from canary_facts(world, rule, index)
 
 
 # -- tables --------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +58,7 @@ def _works(settings: Settings, places: Mapping[str, Place], world: World) -> Ite
         if table is not None:
             calls = _written(places[region], table, writer, side)
             yield _verdict(places[region], f"table {name} in {region}", table, calls)
+    yield from _canaries(settings, places, world, writers.keys())
     for (region, name), by_itself in _compared(settings).items():
         table = table_at(world, region, name)
         if table is not None:
@@ -68,6 +69,17 @@ def _works(settings: Settings, places: Mapping[str, Place], world: World) -> Ite
         if table is not None and table.keys == own.keys:
             calls = _own(places[own.region], table, own.purpose)
             yield _verdict(places[own.region], own.subject, table, calls)
+
+
+def _canaries(
+    settings: Settings, places: Mapping[str, Place], world: World, written: Collection[tuple[str, str]]
+) -> Iterator[Awaitable[Fact]]:
+    """Tables in which canaries are written and nothing else."""
+    for region, name in {place: None for rule in settings.rules if rule.canary for place in rule.sources}:
+        table = table_at(world, region, name)
+        if table is not None and (region, name) not in written:
+            calls = [_Call("PutItem", places[region].dynamodb.put_item, {"Item": _key(table.keys), **_never(table)})]
+            yield _verdict(places[region], f"table {name} in {region}", table, calls)
 
 
 def _compared(settings: Settings) -> dict[tuple[str, str], bool]:

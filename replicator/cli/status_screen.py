@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from replicator.operations.pacing_status import PacingStatus
 
 COLUMNS = (
-    "rule", "target", "shard", "owner:3", "epoch:6", "position:4", "lag", "left:1", "progress:2", "records:5", "state"
+    "rule", "target", "shard", "owner:3", "epoch:6", "position:4", "lag", "left:1", "progress:2", "records:5",
+    "canary:7", "state",
 )  # fmt: skip
 
 _LONGEST = 18
@@ -175,10 +176,12 @@ def rows(found: GroupStatus, *, everything: bool, full: bool) -> Iterator[tuple[
                 why = "unknown: the coordination table does not answer"
             yield (rule.name, *[""] * (len(COLUMNS) - 2), why)
         for shard in shards:
-            yield from (_row(rule, shard, target, full=full) for target in shard.targets)
+            yield from (_row(found, rule, shard, target, full=full) for target in shard.targets)
 
 
-def _row(rule: RuleStatus, shard: ShardStatus, target: TargetStatus, *, full: bool) -> tuple[str, ...]:
+def _row(
+    found: GroupStatus, rule: RuleStatus, shard: ShardStatus, target: TargetStatus, *, full: bool
+) -> tuple[str, ...]:
     return (
         rule.name,
         place_of(target.target, target.region, shard.table),
@@ -190,8 +193,26 @@ def _row(rule: RuleStatus, shard: ShardStatus, target: TargetStatus, *, full: bo
         _seconds(target.retention_left_seconds),
         _seconds(target.seconds_since_progress),
         str(target.counts.get("records", "")),
+        _canary(found, rule, shard, target),
         shard.over or (_state if full else _word)(rule, shard, target),
     )
+
+
+def _canary(found: GroupStatus, rule: RuleStatus, shard: ShardStatus, target: TargetStatus) -> str:
+    """How long a canary takes to arrive, of the places where the target brings it the slowest; or that it does not."""
+    ours = [
+        each
+        for each in found.canaries
+        if (each.rule, each.source, each.table) == (rule.name, shard.region, shard.table)
+        and (target.target.region in {None, each.region})
+    ]
+    late = [each for each in ours if each.late]
+    if late:
+        return f"none for {span(max(each.age_seconds for each in late))}"
+    slowest = max(ours, key=lambda each: each.lag_p99_seconds or 0.0, default=None)
+    if slowest is None or slowest.lag_p50_seconds is None or slowest.lag_p99_seconds is None:
+        return ""
+    return f"{slowest.lag_p50_seconds:.2g} / {slowest.lag_p99_seconds:.2g} s"
 
 
 def _which(rule: RuleStatus, shard: ShardStatus) -> str:

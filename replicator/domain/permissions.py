@@ -40,6 +40,10 @@ class Resource(enum.StrEnum):
     """A table of a mesh of mode `versioned`."""
     ACTIVE = "active-active"
     """A table of a mesh of mode `active-active`."""
+    CANARY = "canary"
+    """A table that a rule's canary is written in."""
+    CARRIES_CANARY = "carries canary"
+    """A table that it arrives in."""
     STREAM = "stream"
     SENT_TO_KINESIS = "sent to kinesis"
     """A table whose changes a rule reads in a Kinesis stream."""
@@ -138,6 +142,9 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
         Role.SETUP: _dynamodb("DescribeTable UpdateTable Scan UpdateItem"),
         Role.FUNCTION: _dynamodb("DescribeTable GetItem PutItem UpdateItem DeleteItem"),
     },
+    # DeleteItem: `uninstall`.
+    Resource.CANARY: {Role.WORKER: _dynamodb("PutItem"), Role.SETUP: _dynamodb("DescribeTable DeleteItem")},
+    Resource.CARRIES_CANARY: {Role.SETUP: _dynamodb("DeleteItem")},
     Resource.STREAM: {
         Role.WORKER: _STREAM,
         Role.OPERATOR: _dynamodb("DescribeStream"),

@@ -197,6 +197,8 @@ class Rule:
     sweep: Sweep | None = None
     stream: KinesisSource | None = None
     """Where the source's changes are read; None: in the table's own stream."""
+    canary: float | None = None
+    """Every how many seconds its canary is written; None: it has none."""
 
     def __post_init__(self) -> None:
         if self.mesh is not None:

@@ -16,6 +16,7 @@ from replicator.domain.shards.loads import Loads
 from replicator.engine.applying.cache_debt import Share
 from replicator.engine.applying.cache_settling import Settler
 from replicator.engine.applying.cache_verifying import CacheVerifier
+from replicator.engine.canaries import Canaries
 from replicator.engine.copying.runner import JobRunner
 from replicator.engine.discovery.describe_rate import DescribeBudget
 from replicator.engine.limits import Limits
@@ -75,10 +76,12 @@ class Worker:
         only_jobs: bool = False,
         debts: Sequence[Settler] = (),
         verifiers: Sequence[CacheVerifier] = (),
+        canaries: Canaries | None = None,
     ) -> None:
         """`admin`: where our admin server listens; others show it. `group`: what one worker looks after for all.
 
         `debts`: what settles what caches are owed. `verifiers`: what reads entries again behind actions.
+        `canaries`: those of the rules, which one worker writes.
 
         `only_jobs`: the others see a worker that is about to leave, so none counts on it for shards.
         """
@@ -95,6 +98,7 @@ class Worker:
         self._only_jobs = only_jobs
         self._debts = debts
         self._verifiers = verifiers
+        self._canaries = canaries
         self._turns = asyncio.Semaphore(MOST_AT_ONCE)
         self._budgets: dict[RegionId, DescribeBudget] = {}
 
@@ -124,6 +128,8 @@ class Worker:
                     group.create_task(self._overlooker(session, members, self._group).watch(), name="overview")
                 settling = [group.create_task(self._settle(debt, session, members)) for debt in self._debts]
                 settling += [group.create_task(self._verify(each, session)) for each in self._verifiers]
+                if self._canaries is not None:
+                    settling.append(group.create_task(self._write_canaries(self._canaries, session, members)))
                 async with asyncio.TaskGroup() as work:
                     if self._jobs is not None:
                         work.create_task(self._jobs.run(session, members, self._stop), name="jobs")
@@ -148,6 +154,12 @@ class Worker:
         name = ServiceId(ServiceKind.VERIFYING, verifier.region, cache=verifier.name)
         service = Service(name, self._observer, (session.over,), _LONGEST_REST, _LONGEST_SETTLING)
         await service.run(verifier.look, verifier.wake)
+
+    async def _write_canaries(self, canaries: Canaries, session: Session, members: Members) -> None:
+        """Write canaries, and see them arrive, while this worker is the first of those that live."""
+        await canaries.run(
+            str(session.worker), lambda: min(members.live, default=members.me) == members.me, session.over
+        )
 
     def _overlooker(self, session: Session, members: Members, ports: GroupPorts) -> Overlooker:
         return Overlooker(session, members, ports, limits=self._limits, clock=self._clock, observer=self._observer)

@@ -34,6 +34,7 @@ def refresh(metrics: Metrics, board: Board) -> None:
     _held(metrics, board)
     paced_tables.refresh(metrics.writes, board)
     metrics.caches.refresh(board)
+    metrics.canaries.refresh(board)
     jobs.refresh(metrics.jobs, board)
 
 

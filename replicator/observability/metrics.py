@@ -16,6 +16,7 @@ from prometheus_client import (
 
 from replicator import __version__
 from replicator.observability.caches import CacheMetrics
+from replicator.observability.canaries import CanaryMetrics
 from replicator.observability.jobs import JobMetrics
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2, 3, 5, 10, 30, 60, 300, 900, 3600, 21_600, 86_400)
@@ -72,6 +73,7 @@ class Metrics:
         self.held = gauge("rule_held", "1 for a rule or target that its world keeps from running.", [*target, "cause"])
         self.writes = WriteMetrics(registry)
         self.caches = CacheMetrics(registry)
+        self.canaries = CanaryMetrics(registry)
         self.jobs = JobMetrics(registry)
         self.retries = counter("retries_total", "Requests repeated, by the error's kind.", [*target, "error"])
         self.blocked = gauge("blocked_targets", "Shards on which a target cannot go on.", target)

@@ -13,6 +13,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING
 
 from replicator.domain.cache_horizons import Horizon
+from replicator.domain.canary import Arrivals, CanaryPlace
 from replicator.domain.errors import ReplicatorError, Throttled
 from replicator.domain.identifiers import ShardId
 from replicator.domain.modes.ordered import Effect
@@ -20,7 +21,7 @@ from replicator.domain.owed_keys import OwedKey, Settlement
 from replicator.domain.presence import Reason, Standing
 from replicator.domain.progress import Position, latest
 from replicator.domain.shards.leases import StreamRef
-from replicator.observability import log_fields
+from replicator.observability import canaries, log_fields
 from replicator.observability.gauges import refresh
 from replicator.observability.reports import topic_of
 from replicator.observability.service_events import ServiceEvents
@@ -198,6 +199,10 @@ class LiveObserver(ShardEvents, ServiceEvents):
         self._metrics.caches.verified(found, self._board.horizons.get(where))
         horizons = [Horizon(each.seconds, Counter(each.found)) for each in found.horizons]
         self._board.horizons[where] = replace(found, horizons=horizons)
+
+    def canary(self, place: CanaryPlace, arrivals: Arrivals | None) -> None:
+        """How a rule's canary arrives at a place; None: this worker writes it no longer."""
+        canaries.told(self._board, self._log, place, arrivals)
 
     def cache_inconsistent(self, found: Inconsistency) -> None:
         """An entry is older than its table; it is being dropped."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from replicator.domain.canary import Arrivals, CanaryPlace
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.held import Hold
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
@@ -80,6 +81,10 @@ class Board:
         self.regions: dict[tuple[RuleName, RegionId], tuple[RegionState, float]] = {}
         """How other regions of meshes stand, and since when (monotonic)."""
         self.caches: dict[tuple[str, RegionId], tuple[CacheState, float]] = {}
+        self.canaries: dict[CanaryPlace, Arrivals] = {}
+        """How canaries arrive that this worker writes."""
+        self.late_canaries: set[CanaryPlace] = set()
+        """Those of which the log says so."""
         self.horizons: dict[tuple[str, RegionId], CacheHorizons] = {}
         """How caches stand and what they are owed, and since when they stand so (monotonic)."""
         self.resting: tuple[Rule, ...] = ()

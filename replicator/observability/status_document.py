@@ -7,7 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from replicator.domain.presence import Standing
-from replicator.observability import caches, jobs, paced_tables
+from replicator.observability import caches, canaries, jobs, paced_tables
 from replicator.observability.readiness import unready
 from replicator.observability.target_states import READ_HERE
 from replicator.observability.worker_verdict import verdict_of
@@ -56,6 +56,7 @@ def shown(board: Board) -> dict[str, Any]:
         "choices": [_choice(choice) for choice in board.choices],
         "writes": paced_tables.shown(board),
         "caches": caches.shown(board),
+        "canaries": canaries.shown(board),
         "jobs": jobs.shown(board),
         "sweeps": jobs.shown_sweeps(board),
         "rules": [_rule(board, rule, shards.get((rule.name, rule.source, rule.table), [])) for rule in board.rules],

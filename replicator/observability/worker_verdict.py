@@ -21,6 +21,7 @@ from replicator.domain.verdict.figures import (
     Trouble,
     Unread,
     held_figure,
+    late_canary,
     place_of,
     trouble_of,
 )
@@ -63,6 +64,7 @@ def _figures(document: Mapping[str, Any], board: Board) -> Figures:
             for row in document["writes"]
             if (low := [kind for kind, count in row["throttled_lately"].items() if count > MOSTLY])
         ],
+        canaries=[late_canary(row) for row in document["canaries"] if row["late"]],
         configuration=None if refused is None else trouble_of(refused),
         services={name: trouble_of(said) for name, said in document["services"].items()},
         differences={row["rule"]: row["differences"] for row in document["sweeps"] if row["differences"] > 0},

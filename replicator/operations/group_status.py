@@ -11,6 +11,7 @@ from replicator.adapters.dynamodb.coordination import Pause
 from replicator.domain.targets import TargetId
 from replicator.domain.verdict.kinds import Problem, Verdict
 from replicator.operations.away_status import RegionStatus
+from replicator.operations.canaries import CanaryStatus
 from replicator.operations.gaps import ListedGap
 from replicator.operations.jobs import ListedJob
 from replicator.operations.lag_status import RuleTarget
@@ -130,6 +131,8 @@ class GroupStatus:
     """Regions whose tables did not answer, so that what they hold is not known."""
     resting: Sequence[Pause]
     """Regions in which rules rest."""
+    canaries: Sequence[CanaryStatus]
+    """How canaries arrive, as living workers say."""
     alive: int | None
     """How many workers answer, or move their heartbeats; None when that is not known."""
     verdict: Verdict | None = None

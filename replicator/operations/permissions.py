@@ -197,6 +197,8 @@ def _of_rule(rule: RuleSettings, region_id: str, arn: str, group: str) -> Iterat
     for table in _tables(rule, region_id, read=True):
         kind = Resource.SOURCE if isinstance(rule, OrderedRule) else _mesh_kind(rule)
         yield Use(kind, f"{arn}{table}")
+        if rule.canary is not None:
+            yield Use(Resource.CANARY, f"{arn}{table}")
         kinesis = kinesis_source(rule, region_id, group)
         if kinesis is not None:
             yield Use(Resource.SENT_TO_KINESIS, f"{arn}{table}")
@@ -210,6 +212,8 @@ def _of_rule(rule: RuleSettings, region_id: str, arn: str, group: str) -> Iterat
         yield Use(Resource.STREAMS, "*")
     for table in _tables(rule, region_id, read=False):
         yield Use(Resource.REPLICA if isinstance(rule, OrderedRule) else _mesh_kind(rule), f"{arn}{table}")
+        if rule.canary is not None:
+            yield Use(Resource.CARRIES_CANARY, f"{arn}{table}")
     if rule.choice is not None and region_id == rule.regions_used[0]:
         yield Use(Resource.TABLES, "*")
         if rule.choice.tag:

@@ -22,6 +22,7 @@ from replicator.domain.verdict.figures import (
     Trouble,
     Unread,
     held_figure,
+    late_canary,
     place_of,
     trouble_of,
 )
@@ -73,6 +74,7 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
         ],
         caches=list(_caches(daemons)),
         throttled=[Throttle(each.rule, each.region, each.table, each.allowed) for each in found.pacing.throttled],
+        canaries=[late_canary(row) for daemon in daemons for row in daemon.get("canaries", ()) if row["late"]],
         not_run=_not_run(found, daemons),
         unanswered={region: silent.get(region, "") for region in found.unanswered},
         unreadable=[each for each in found.unreadable if each not in away],

@@ -23,6 +23,7 @@ from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.shards.standstill import Observed, explain, waits
 from replicator.domain.targets import TargetId
 from replicator.operations.away_status import RegionStatus, away_status
+from replicator.operations.canaries import canary_status
 from replicator.operations.gaps import ListedGap, list_gaps
 from replicator.operations.group import ALIVE
 from replicator.operations.group_status import (
@@ -155,6 +156,7 @@ def _joined(
             *(f"region {region}: {error.sentence}" for region, error in sorted(stored.silent.items())),
         ],
         resting=stored.resting,
+        canaries=canary_status(daemons.values()),
         alive=stored.alive,
         unanswered=sorted(region for region, error in stored.silent.items() if error.exit_code == EXIT_UNREACHABLE),
     )

@@ -25,6 +25,7 @@ from replicator.domain.rules import KinesisSource
 from replicator.domain.targets import TargetKind, parse_target
 from replicator.engine.copying.uninstalling import SIDE_TABLE
 from replicator.operations.bootstrap import READ_BYTES, described, quarter, units_of
+from replicator.operations.canaries import remove_canaries
 from replicator.operations.gaps import list_gaps
 from replicator.operations.group import ALIVE, rule_named
 from replicator.operations.jobs import cancel, new_job_id, submit
@@ -383,6 +384,7 @@ async def forget(group: Group, plan: UninstallPlan) -> int:
             await claims.forget(region, table, keys)
         except TableMissing:
             continue
+    await remove_canaries(group.places, plan.rules)
     for region, stream, name in plan.consumers:
         place = group.places[region]
         try:

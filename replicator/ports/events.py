@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from replicator.domain.cache_horizons import Horizon
+from replicator.domain.canary import Arrivals, CanaryPlace
 from replicator.domain.conflicts import ConflictKind, Resolution
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.gaps import Gap
@@ -223,6 +224,9 @@ class Observer(Protocol):
 
     def cache_verified(self, found: CacheHorizons) -> None:
         """Entries of a cache were read again behind their actions."""
+
+    def canary(self, place: CanaryPlace, arrivals: Arrivals | None) -> None:
+        """How a rule's canary arrives at a place; None: this worker writes it no longer."""
 
     def cache_inconsistent(self, found: Inconsistency) -> None:
         """An entry is stale for good, as far as anything shows; it is being dropped."""

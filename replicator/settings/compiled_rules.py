@@ -16,9 +16,11 @@ from replicator.domain.cache_keys import CacheRule, CacheVerb, Publication
 from replicator.domain.cache_restores import OnRestore
 from replicator.domain.cache_urls import parse_cache_url
 from replicator.domain.cache_values import Shape
+from replicator.domain.canary import canary_entry
 from replicator.domain.filters import Equals, Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.item_events import EventShape, Numbers
+from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy, Unstamped
 from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
@@ -101,6 +103,7 @@ def _ordered(settings: Settings, rule: OrderedRule) -> Rule:
         filter=_filter(rule.filter),
         sweep=_sweep(rule),
         stream=kinesis_source(rule, rule.source, settings.group),
+        canary=_canary(rule),
     )
 
 
@@ -147,6 +150,7 @@ def _mesh(settings: Settings, rule: MeshRule) -> list[Rule]:
             filter=_key_filter(rule.filter),
             sweep=_sweep(rule),
             stream=kinesis_source(rule, home, settings.group),
+            canary=_canary(rule),
         )
         for home, table in rule.sources
     ]
@@ -166,6 +170,10 @@ def _sweep(rule: RuleSettings) -> Sweep | None:
     return None if asked is None else Sweep(asked.every.total_seconds(), asked.read_units, asked.repair)
 
 
+def _canary(rule: RuleSettings) -> float | None:
+    return None if rule.canary is None else rule.canary.every.total_seconds()
+
+
 def _plan(rule: MeshRule, home: str, table: str) -> VersionedPlan | ActivePlan:
     others = {RegionId(region): TableName(other) for region, other in rule.sources if region != home}
     tables = tuple((region, other) for region, other in others.items() if other != table)
@@ -183,7 +191,7 @@ def debt_policy(settings: Settings, cache: str) -> DebtPolicy:
     asked = settings.caches[cache].debt
     used = [action for rule in settings.rules for action in rule.cache if action.cache == cache]
     actions = [action for action in used if action.action != "publish"]
-    keys = [action.template(settings.caches) for action in actions]
+    keys = [*(action.template(settings.caches) for action in actions), *_canary_entries(settings, cache)]
     patterns = None if asked.flush == "database" else tuple(dict.fromkeys(key.pattern for key in keys))
     may_flush = patterns is None or all(key.prefix for key in keys)
     # A flush drops entries and tells of none, so messages are waited for.
@@ -205,11 +213,15 @@ def cache_use(settings: Settings, name: str) -> CacheUse:
     sinks = [sink for rule in settings.rules for sink in rule.events if isinstance(sink, RedisStreamSink)]
     events = [sink.stream for sink in sinks if sink.cache == name]
     entries = [action for action in actions if action.action != "publish"]
-    policy = debt_policy(settings, name)
+    policy, canaries = debt_policy(settings, name), _canary_entries(settings, name)
     where = parse_cache_url(cache.url)
     return CacheUse(
-        actions=dict.fromkeys(action.action for action in entries),
-        patterns=[*(action.template(settings.caches).pattern for action in entries), *events],
+        actions=dict.fromkeys([*(action.action for action in entries), *(["write_through"] if canaries else [])]),
+        patterns=[
+            *(action.template(settings.caches).pattern for action in entries),
+            *(key.pattern for key in canaries),
+            *events,
+        ],
         channels=[action.channel for action in actions if action.channel is not None],
         streams=[action.stream for action in actions if action.stream is not None],
         scans=bool(entries) and policy.patterns is not None and policy.may_flush,
@@ -221,13 +233,20 @@ def cache_use(settings: Settings, name: str) -> CacheUse:
             if isinstance(rule, VersionedRule)
             for action in rule.cache
         ),
-        reads_again=bool(entries) and (cache.verify.share > 0 or any(rule.verify for rule in settings.rules)),
+        reads_again=bool(canaries)
+        or (bool(entries) and (cache.verify.share > 0 or any(rule.verify for rule in settings.rules))),
         holds_events=bool(events),
         database=where.database,
         is_cluster=where.is_cluster,
         is_named="client_name" in where.options,
         is_pinged="health_check_interval" in where.options,
     )
+
+
+def _canary_entries(settings: Settings, cache: str) -> list[KeyTemplate]:
+    """The keys of canaries' entries in a cache."""
+    used = [[action for action in rule.cache if action.cache == cache] for rule in settings.rules if rule.canary]
+    return [canary_entry(actions[0].template(settings.caches)) for actions in used if actions]
 
 
 def verify_policy(settings: Settings, cache: str) -> VerifyPolicy | None:

@@ -8,8 +8,10 @@ from typing import Protocol
 
 from pydantic import SecretStr
 
+from replicator.domain.canary import version_refusal
 from replicator.domain.key_mapping import KeyMapping
 from replicator.domain.key_templates import KeyTemplate
+from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
 from replicator.settings.admin import Admin, api_problems
 from replicator.settings.events import RedisStreamSink, WebhookSink, signing_key
 from replicator.settings.rules import OrderedRule, RuleSettings, VersionedRule
@@ -68,9 +70,26 @@ def problems_of(settings: Configured) -> list[str]:
         *_key_problems(settings),
         *_rule_problems(settings),
         *_choice_problems(settings),
+        *_canary_problems(settings),
         *target_problems(settings),
         *api_problems(settings.admin.api, settings.secrets),
     ]
+
+
+def _canary_problems(settings: Configured) -> Iterator[str]:
+    """What can carry no canary: keys that are made anew, and versions that hold no time."""
+    for index, rule in enumerate(settings.rules):
+        if rule.canary is None:
+            continue
+        mapped = isinstance(rule, OrderedRule) and any(
+            replica.transform is not None and replica.transform.key is not None for replica in rule.replicas
+        )
+        why = "a replica's transform makes keys of the items' own attributes" if mapped else None
+        if isinstance(rule, VersionedRule):
+            asked = rule.version
+            why = version_refusal(VersionAttribute(asked.attribute, VersionType(asked.type), asked.width))
+        if why is not None:
+            yield f"rules[{index}].canary: rule {rule.name!r} can have no canary, because {why}"
 
 
 def _members(rule: RuleSettings) -> list[tuple[str, str]]:

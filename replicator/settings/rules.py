@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from replicator.domain.versions import MAX_EPOCH, STAMP
 from replicator.settings.cache_actions import CacheAction
@@ -68,6 +68,12 @@ _Replica = Annotated[Replica, BeforeValidator(_replica, json_schema_input_type=R
 _Member = Annotated[MeshMember, BeforeValidator(_replica, json_schema_input_type=RegionName | MeshMember)]
 
 
+def _seldom(every: timedelta) -> timedelta:
+    if every < timedelta(seconds=1):
+        raise ValueError("is less than 1s")
+    return every
+
+
 class SweepSettings(Frozen):
     """A comparison of all that a rule replicates, again and again."""
 
@@ -76,6 +82,14 @@ class SweepSettings(Frozen):
         default=50, ge=1, le=10_000_000, description="read units per second and region that it may take"
     )
     repair: bool = Field(default=False, description="whether it mends what differs, and drops stale cache entries")
+
+
+class CanarySettings(Frozen):
+    """An item that is written again and again, to see how long it takes to arrive."""
+
+    every: Annotated[Duration, AfterValidator(_seldom)] = Field(
+        default=timedelta(seconds=30), description="time between two of its writes, at least 1s"
+    )
 
 
 class _Rule(Frozen):
@@ -93,6 +107,9 @@ class _Rule(Frozen):
         default=None, description="where changes are read in every region that is read; default: the tables' own"
     )
     verify: SweepSettings | None = Field(default=None, description="compare all that it replicates, again and again")
+    canary: CanarySettings | None = Field(
+        default=None, description="measure how long a write takes to arrive, by an item of the daemon's own"
+    )
     events: list[EventSink] = Field(default=[], max_length=16, description="where every change goes as an event")
 
     @property

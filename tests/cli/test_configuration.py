@@ -202,13 +202,13 @@ MODE = "`rules[0].mode` must be one of ordered, versioned, active-active"
 OF_ORDERED = "and this rule's mode is ordered"
 OF_ACTIVE = "and this rule's mode is active-active"
 IN_ORDERED = (
-    "allowed here: cache, epoch, events, filter, insert_guard, mode, name, on_gap, primary_key, refused, replicas,"
-    " source, start, stream, table,"
+    "allowed here: cache, canary, epoch, events, filter, insert_guard, mode, name, on_gap, primary_key, refused,"
+    " replicas, source, start, stream, table,"
     " ttl_deletes, unstamped, verify."
 )
 HERE = (
-    "allowed here: cache, events, filter, guard, mode, name, on_gap, primary_key, refused, regions, stamp, start,"
-    " stream, table, verify."
+    "allowed here: cache, canary, events, filter, guard, mode, name, on_gap, primary_key, refused, regions, stamp,"
+    " start, stream, table, verify."
 )
 
 

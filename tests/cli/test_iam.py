@@ -56,7 +56,14 @@ def recorded(ministack: MiniStack, recorder: Recorder, tmp_path: Path) -> World:
     world.config["caches"] = {}
     world.config["copying"] = {"margin": "10ms"}
     world.config["rules"] = [
-        {"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"], "filter": {"exists": ["text"]}},
+        {
+            "name": "orders",
+            "table": "orders",
+            "source": "us",
+            "replicas": ["eu"],
+            "filter": {"exists": ["text"]},
+            "canary": {},
+        },
         {"name": "carts", "table": "carts", "mode": "active-active", "regions": ["us", "eu"]},
         {"name": "docs", "table": "docs", "mode": "versioned", "regions": ["us", "eu"], "version": "ver"},
         {"name": "logs", "table": {"glob": "logs-*", "tag": {"a": "b"}}, "source": "us", "replicas": ["eu"]},
@@ -79,7 +86,7 @@ def delete(world: World, region: str, table: str, number: int) -> None:
 
 
 def texts(world: World, region: str, table: str) -> dict[str, str]:
-    return {item["sk"]["N"]: item["text"]["S"] for item in world.items(region, table)}
+    return {item["sk"]["N"]: item["text"]["S"] for item in world.items(region, table) if "text" in item}
 
 
 def granted(world: World, *role: str) -> set[Asked]:

@@ -12,6 +12,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from zlib import crc32
 
@@ -34,6 +35,7 @@ from replicator.domain.targets import TargetId
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.cache_batcher import CacheFunnel
+from replicator.engine.applying.canary_driver import canary_caches
 from replicator.engine.applying.context import TargetContext, TargetPorts
 from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.look_ahead import ReadAhead
@@ -41,6 +43,7 @@ from replicator.engine.applying.owing import Owing
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.applying.partner import Partner
+from replicator.engine.canaries import Canaries, CanarySource
 from replicator.engine.limits import Limits
 from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.target_succession import TargetSuccession
@@ -51,6 +54,7 @@ from replicator.laboratory.memory import (
     EMPTY,
     Faults,
     MemoryCache,
+    MemoryCanaryTable,
     MemoryClaims,
     MemoryConflictLog,
     MemoryCoordination,
@@ -505,6 +509,10 @@ def _shard(stream: StreamRef, shard_id: ShardId) -> str:
     return f"{shard_id} in {stream.region}"
 
 
+def _put(table: Table, key: ItemKey, image: Image) -> None:
+    table.write(key.parts[0][2], image)
+
+
 class MeshProcess(Process):
     """One daemon process: the real worker, which reads the streams of several regions."""
 
@@ -571,6 +579,20 @@ class MeshProcess(Process):
             for rule in rules
         ]
         self.targets = {name: ports for source in sources for name, ports in source.ports.targets.items()}
+        canaries = [
+            CanarySource(
+                rule,
+                MemoryCanaryTable(partial(_put, world[rule.source])),
+                {region: port for region, port in regions.items() if region != rule.source},
+                {
+                    (each.region, each.cache): (world.caches[each.cache], each.key)
+                    for known in rules
+                    for each in canary_caches(known.targets[0])
+                },
+            )
+            for rule in rules
+            if rule.canary is not None
+        ]
         sessions = itertools.count(1)
         self.worker = Worker(
             sources,
@@ -580,5 +602,6 @@ class MeshProcess(Process):
             clock=self.clock,
             observer=self.observer,
             stop=self.stop,
+            canaries=Canaries(lambda: canaries, self.clock, self.observer) if canaries else None,
         )
         self.task: asyncio.Task[None] | None = None

@@ -19,6 +19,7 @@ from replicator.domain.records import ChangeRecord, ForeignRecord
 from replicator.domain.rules import ActivePlan, KinesisSource, OnGap, Start
 from replicator.domain.shards.leases import StreamRef
 from replicator.engine.applying.applier import TargetApplier
+from replicator.engine.applying.canary_driver import CanaryDriver
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.applying.mesh_driver import MeshDriver
 from replicator.engine.limits import Limits
@@ -180,7 +181,8 @@ async def test_what_was_made_before_and_came_later_is_brought_first() -> None:
 
 def _driver(reader: Reader) -> tuple[MeshDriver, ReadAhead]:
     applier: TargetApplier = reader.applier
-    driver = applier._driver
+    assert isinstance(applier._driver, CanaryDriver)
+    driver = applier._driver._driver
     assert isinstance(driver, MeshDriver)
     return driver, applier._context.ahead
 

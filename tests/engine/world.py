@@ -18,6 +18,7 @@ from zlib import crc32
 from replicator.domain.cache_debt import DebtPolicy
 from replicator.domain.cache_horizons import VerifyPolicy
 from replicator.domain.cache_keys import CacheRule, CacheVerb
+from replicator.domain.canary import Arrivals, CanaryPlace
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.gaps import Gap
 from replicator.domain.held import HeldId
@@ -39,12 +40,14 @@ from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.cache_debt import CacheDebt
 from replicator.engine.applying.cache_settling import Settler
 from replicator.engine.applying.cache_verifying import CacheVerifier
+from replicator.engine.applying.canary_driver import canary_caches
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.event_funnel import EventFunnel
 from replicator.engine.applying.gate import Gate, Gates
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.applying.write_budget import WriteBudget
+from replicator.engine.canaries import Canaries, CanarySource
 from replicator.engine.copying.runner import JobRunner
 from replicator.engine.limits import Limits
 from replicator.engine.mapped_tables import as_mapped
@@ -58,6 +61,7 @@ from replicator.laboratory.memory import (
     Faults,
     MemoryCache,
     MemoryCacheDebt,
+    MemoryCanaryTable,
     MemoryClaims,
     MemoryConflictLog,
     MemoryCoordination,
@@ -147,6 +151,8 @@ class Recorder:
     paced: dict[RegionId, PacedTable] = field(default_factory=dict)
     verified: dict[str, dict[float, dict[str, int]]] = field(default_factory=dict)
     passed_over: dict[str, int] = field(default_factory=dict)
+    canaries: dict[tuple[RegionId, str], Arrivals] = field(default_factory=dict)
+    """How the rule's canary arrives, by region and cache, where this process writes it."""
     unrepaired: dict[TargetId, int] = field(default_factory=dict)
     """Losses of the group that were last said to be open."""
     swept: list[str] = field(default_factory=list)
@@ -203,6 +209,12 @@ class Recorder:
             each.seconds: {meaning.value: count for meaning, count in each.found.items()} for each in found.horizons
         }
         self.passed_over[found.cache] = found.passed_over
+
+    def canary(self, place: CanaryPlace, arrivals: Arrivals | None) -> None:
+        if arrivals is None:
+            self.canaries.pop((place.region, place.cache), None)
+        else:
+            self.canaries[place.region, place.cache] = arrivals
 
     def cache_inconsistent(self, found: Inconsistency) -> None:
         self.told.append(("cache_inconsistent", found.entry, found.seconds))
@@ -562,6 +574,24 @@ class Process:
             budget=ByteBudget(limits.in_flight_bytes),
             holdings=self.holdings,
         )
+        canaries = [
+            CanarySource(
+                each,
+                MemoryCanaryTable(world.source.put),
+                {
+                    place.region: region
+                    for place in each.targets
+                    if (region := ports.targets[place.target_id].region) is not None
+                },
+                {
+                    (beside.region, beside.cache): (world.caches[beside.cache], beside.key)
+                    for place in each.targets
+                    for beside in canary_caches(place)
+                },
+            )
+            for each in rules
+            if each.canary is not None
+        ]
         succession = TargetSuccession(world.coordination, world.registry, world.claims, self.observer)
         self.sources = Sources([Source(US, ORDERS, tuple(rules), ports, succession)])
         sessions = itertools.count(1)
@@ -578,6 +608,7 @@ class Process:
             only_jobs=only_jobs,
             debts=[Settler(debt) for debt in debts],
             verifiers=tuple(verifiers.values()),
+            canaries=Canaries(lambda: canaries, self.clock, self.observer) if canaries else None,
         )
         self.task: asyncio.Task[None] | None = None
 

@@ -39,7 +39,7 @@ def labels() -> dict[str, set[str]]:
     """Labels by metric, of everything that is registered."""
     found = {}
     metrics = Metrics()
-    parts = (metrics, metrics.writes, metrics.caches, metrics.jobs)
+    parts = (metrics, metrics.writes, metrics.caches, metrics.canaries, metrics.jobs)
     for collector in (each for part in parts for each in vars(part).values()):
         if hasattr(collector, "_labelnames"):
             name = f"{collector._name}_total" if collector._type == "counter" else collector._name

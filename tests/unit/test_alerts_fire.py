@@ -24,6 +24,7 @@ HELD = f'replicator_rule_held{{{TARGET},cause="%s"}}'
 THROTTLED = f"replicator_throttled_requests_total{{{TARGET}}}"
 LIMIT = f'replicator_request_limit{{{TARGET},kind="single"}}'
 LOOKS = 'replicator_cache_verified_entries_total{{cache="main",region="eu",horizon="1s",outcome="{}"}}'
+CANARY = f'{TARGET},source="us",cache="main"'
 LEASES = 'replicator_leases_total{event="lost",instance="a"}'
 
 Series = dict[str, str]
@@ -93,6 +94,10 @@ SITUATIONS: dict[str, tuple[Series, Series]] = {
     "ReplicatorCacheInconsistent": (
         {LOOKS.format("inconsistent"): "0+1x60"},
         {LOOKS.format("inconsistent"): "3x60", LOOKS.format("consistent"): "0+9x60"},
+    ),
+    "ReplicatorCanaryLate": (
+        {f"replicator_canary_late{{{CANARY}}}": "1x60"},
+        {f"replicator_canary_late{{{CANARY}}}": "0x60"},
     ),
     "ReplicatorLostRecords": (
         {f"replicator_gaps_open{{{TARGET}}}": "1x60"},

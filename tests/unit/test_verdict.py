@@ -18,6 +18,7 @@ from replicator.domain.verdict.figures import (
     AwayCache,
     Figures,
     Held,
+    LateCanary,
     Loss,
     Refused,
     Rest,
@@ -114,6 +115,11 @@ SITUATIONS: dict[Kind, tuple[Figures, str, str]] = {
         replace(HERE, throttled=[Throttle("orders", "eu", "copies", 4)]),
         "copies in eu throttles orders",
         "replicator status --watch",
+    ),
+    Kind.CANARY: (
+        replace(HERE, canaries=[LateCanary("orders", "us", "eu", "", 120.0, unwritten=False, why="")]),
+        "the canary of orders does not arrive at orders/eu for 2 min",
+        "status --wide",
     ),
     Kind.LAG: (
         replace(HERE, targets=[at(lag=300.0), at(lag=90.0, shard="s2")]),

@@ -114,6 +114,24 @@ class AwayCache:
 
 
 @dataclass(frozen=True, slots=True)
+class LateCanary:
+    """A canary that has not arrived for several periods, or is not written. `cache`: beside the region's table."""
+
+    rule: str
+    source: str
+    region: str
+    cache: str
+    seconds: float
+    unwritten: bool
+    why: str
+
+    @property
+    def name(self) -> str:
+        """The target for people."""
+        return f"{self.rule}/{self.region}"
+
+
+@dataclass(frozen=True, slots=True)
 class Throttle:
     """A table that throttles most of what a rule sends."""
 
@@ -140,6 +158,7 @@ class Figures:
     away: Sequence[Away] = ()
     caches: Sequence[AwayCache] = ()
     throttled: Sequence[Throttle] = ()
+    canaries: Sequence[LateCanary] = ()
     not_run: Sequence[str] = ()
     unanswered: Mapping[str, str] = field(default_factory=dict)
     unreadable: Sequence[str] = ()
@@ -178,3 +197,9 @@ def held_figure(row: Mapping[str, Any], rule: str) -> Held:
     place = None if target is None else place_of(target, None, row["table"])
     region = "" if target is None else target.region or ""
     return Held(rule, place, str(region), row["cause"], trouble_of(row))
+
+
+def late_canary(row: Mapping[str, Any]) -> LateCanary:
+    """A canary that is late, as a worker's /status says it."""
+    seconds, unwritten = row["age_seconds"], row["unwritten"]
+    return LateCanary(row["rule"], row["source"], row["region"], row["cache"], seconds, unwritten, row["why"])

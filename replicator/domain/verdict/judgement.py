@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from replicator.domain.verdict.figures import Away, AwayCache, Figures, Loss, Refused, TargetFigure, Unread
 from replicator.domain.verdict.kinds import Kind, Problem, State, Verdict, counted, loss, span
+from replicator.domain.verdict.late_canaries import late_canaries
 
 LAG_SECONDS = 60.0
 """Behind by more than this is a problem."""
@@ -85,6 +86,7 @@ def _problems(figures: Figures) -> Iterator[Problem]:
     yield from map(_away, figures.away)
     yield from map(_cache, figures.caches)
     yield from map(_refused, figures.refused)
+    yield from late_canaries(figures, explained)
     yield from _others(figures)
 
 

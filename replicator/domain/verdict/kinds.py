@@ -28,6 +28,7 @@ class Kind(enum.StrEnum):
     SERVICE = "service"
     UNREADABLE = "unreadable"
     THROTTLED = "throttled"
+    CANARY = "canary"
     LAG = "lag"
     DIFFERENCES = "differences"
     CONFIGURATION = "configuration"
@@ -52,6 +53,7 @@ RUNBOOK: Mapping[Kind, str] = {
     Kind.SERVICE: "readyz-fails",
     Kind.UNREADABLE: "a-row-cannot-be-read",
     Kind.THROTTLED: "a-replica-is-throttled",
+    Kind.CANARY: "a-canary-does-not-arrive",
     Kind.LAG: "the-lag-grows",
     Kind.DIFFERENCES: "a-sweep-found-differences",
     Kind.CONFIGURATION: "a-changed-configuration-is-refused",

@@ -25,7 +25,7 @@ from replicator.domain.shards.leases import Rewind
 from replicator.engine.applying.context import Tally, TargetContext, Written
 from replicator.engine.applying.crew import FEW, Crew
 from replicator.engine.applying.jobs import Job, Jobs, Unit, asked_by, records_of
-from replicator.engine.applying.kinds import KINDS, parks_refusals
+from replicator.engine.applying.kinds import KINDS, driver_of, parks_refusals
 from replicator.engine.applying.page import Page, page_report
 from replicator.engine.probing import Trial
 from replicator.engine.reading.memory_budget import weight
@@ -56,7 +56,7 @@ class TargetApplier:
     def __init__(self, context: TargetContext, *, started_at: float | None, rewind: Rewind | None = None) -> None:
         self.place = context.place
         kind = context.place.target.kind
-        self._driver = KINDS[kind].driver(context)
+        self._driver = driver_of(context)
         self._carries_refusals = KINDS[kind].carries_refusals and parks_refusals(context.rule, kind)
         self._context = context
         self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from replicator.domain.canary import is_canary
 from replicator.domain.coalescing import Run
 from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict, Resolution, Witness
 from replicator.domain.errors import ReplicatorError
@@ -226,7 +227,9 @@ class TargetContext:
     """The worker, as rows name it."""
 
     async def log(self, conflict: LogConflict, sequence: SequenceNumber, tally: Tally) -> None:
-        """Make a conflict entry durable."""
+        """Make a conflict entry durable; a canary is written over and over, and its conflicts are no user's."""
+        if is_canary(conflict.key):
+            return
         entry = ConflictEntry(
             conflict=conflict,
             table=self.rule.table,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from replicator.domain.rules import OnRefusal, Rule
 from replicator.domain.shards.inheritance import Begins
 from replicator.domain.targets import TargetKind
+from replicator.engine.applying.canary_driver import CanaryDriver, for_canaries
 from replicator.engine.applying.context import Driver, TargetContext
 from replicator.engine.applying.events_driver import EventsDriver
 from replicator.engine.applying.mesh_driver import MeshDriver
@@ -87,3 +88,10 @@ KINDS: Mapping[TargetKind, Kind] = {
 def parks_refusals(rule: Rule, kind: TargetKind) -> bool:
     """Whether what a rule's target of this kind refuses is set aside."""
     return rule.refused is OnRefusal.PARK and KINDS[kind].parks
+
+
+def driver_of(context: TargetContext) -> Driver:
+    """What brings records to a target, its rule's canary among them."""
+    kind = KINDS[context.place.target.kind]
+    canaries = for_canaries(context)
+    return CanaryDriver(context.rule.name, kind.driver(context), None if canaries is None else kind.driver(canaries))

@@ -35,7 +35,7 @@ from replicator.domain.targets import TargetKind
 from replicator.domain.transforms import shaped
 from replicator.domain.versions import at_sequence
 from replicator.engine.applying.context import Tally, TargetContext, TargetPorts, applied
-from replicator.engine.applying.kinds import KINDS
+from replicator.engine.applying.kinds import driver_of
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.limits import Limits
 from replicator.ports.clock import Clock
@@ -157,7 +157,7 @@ class Retrial:
         context = TargetContext(
             rule, place, self.ports, ReadAhead(), Limits(), self.clock, self.observer, self.fence, asyncio.Event()
         )
-        await applied(KINDS[self.target.kind].driver(context), context, Run(record.key, (record,)), Tally())
+        await applied(driver_of(context), context, Run(record.key, (record,)), Tally())
 
     async def _settle(self, row: OwedKey, how: Settlement) -> Retried:
         if await self.rows.settle(row, how, self.by, self.fence):

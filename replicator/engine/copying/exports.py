@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 
+from replicator.domain.canary import is_canary
 from replicator.domain.copying.exports import FILES, SUMMARY, Export, ExportUnusable, folders, parse_export, parse_line
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.jobs import ITEMS, Segment
@@ -56,14 +57,17 @@ class ExportBootstrap(OrderedBootstrap):
         if reader.position is not None:
             self._readers[segment.name] = reader
         key_of = await source.table_scan.key_reader()
-        counts: Counter[str] = Counter({ITEMS: len(lines)})
+        counts: Counter[str] = Counter()
         found: list[ScannedItem] = []
         for line in lines:
             try:
                 image = parse_line(line)
-                found.append(ScannedItem(key_of(image.wire), image))
+                item = ScannedItem(key_of(image.wire), image)
             except MalformedRecord as error:
                 raise JobImpossible(f"The export is not one of this table: {error.message}") from error
+            if not is_canary(item.key):
+                found.append(item)
+        counts[ITEMS] = len(found)
         return Look(reader.position, export.at, await self._passing(found, counts), counts)
 
     async def _opened(self) -> Export:

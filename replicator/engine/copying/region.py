@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from replicator.domain.canary import is_canary
 from replicator.domain.errors import Disposition, ReplicatorError, Throttled
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.requests import Request, Response
@@ -42,7 +43,7 @@ class CopyRegion:
     page_items: Callable[[], int | None]
 
     async def scan(self, segment: int, of: int, after: str | None) -> ScannedPage:
-        """The next page of a segment, as soon as its read units are there."""
+        """The next page of a segment, as soon as its read units are there; without canaries."""
         lane = segment
 
         async def page() -> ScannedPage:
@@ -53,7 +54,7 @@ class CopyRegion:
                 self.reads.settle(_PAGE_UNITS, 0)
                 raise
             self.reads.settle(_PAGE_UNITS, found.units)
-            return found
+            return replace(found, items=tuple(item for item in found.items if not is_canary(item.key)))
 
         return await self.until_answered(page, self.reads)
 

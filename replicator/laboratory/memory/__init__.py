@@ -2,7 +2,7 @@
 
 One thing per module: `faults` (failures on demand), `region` (tables), `source` (a written table and its records),
 `stream`, `cache`, `sink`, `conflicts`, `owed` and `cache_debt` (what targets and caches did not take), `coordination`
-(lineage and leases), `registry` (members, starts, gaps, streams), `jobs`, `scan`.
+(lineage and leases), `registry` (members, starts, gaps, streams), `jobs`, `scan`, `canaries`.
 Invariant: no module here waits by itself, reads a clock, or draws a number that its seed does not decide.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from replicator.laboratory.memory.cache import MemoryCache, acted, filled, leased, value_entry
 from replicator.laboratory.memory.cache_debt import MemoryCacheDebt
+from replicator.laboratory.memory.canaries import MemoryCanaryTable
 from replicator.laboratory.memory.conflicts import MemoryConflictLog
 from replicator.laboratory.memory.coordination import MemoryCoordination
 from replicator.laboratory.memory.faults import Fault, Faults
@@ -30,6 +31,7 @@ __all__ = [
     "Faults",
     "MemoryCache",
     "MemoryCacheDebt",
+    "MemoryCanaryTable",
     "MemoryClaims",
     "MemoryConflictLog",
     "MemoryCoordination",
