@@ -20,6 +20,7 @@ from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.sinks.opening import open_sinks
 from replicator.admin.server import serve_admin
+from replicator.app.bounds import HOME_CONNECTIONS, STREAM_CONNECTIONS, caches_of, connections_of, regions_of
 from replicator.app.canary_sources import CanarySources
 from replicator.app.held_rules import HeldRules
 from replicator.app.job_worlds import JobPlaces, job_places, job_ports
@@ -29,7 +30,7 @@ from replicator.app.reload import Reload
 from replicator.app.table_discovery import TableWatch
 from replicator.app.uptake import Uptake
 from replicator.app.vouching import Premises
-from replicator.app.wiring import HOME_CONNECTIONS, STREAM_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
+from replicator.app.wiring import Assembly
 from replicator.app.worker_ids import new_id
 from replicator.checks.table_choices import TableFinder
 from replicator.engine.applying.gate import Gates

@@ -24,11 +24,12 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.kinesis.envelope import Delivered, parse_change
 from replicator.adapters.kinesis.streams import kinesis_arn
 from replicator.adapters.sinks.opening import open_sinks
+from replicator.app.bounds import HOME_CONNECTIONS, caches_of, connections_of, regions_of
 from replicator.app.event_records import parts_of
 from replicator.app.held_rules import HeldRules
 from replicator.app.preflight import prepare_start
 from replicator.app.vouching import Premises
-from replicator.app.wiring import HOME_CONNECTIONS, Assembly, caches_of, connections_of, regions_of
+from replicator.app.wiring import Assembly
 from replicator.app.worker_ids import new_id
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.driving import Drivers, Driving

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
+from replicator.app.bounds import HOME_CONNECTIONS, caches_of, regions_of
 from replicator.app.job_worlds import job_places, job_ports
-from replicator.app.wiring import HOME_CONNECTIONS, Assembly, caches_of, regions_of
+from replicator.app.wiring import Assembly
 from replicator.app.worker_ids import new_id
 from replicator.engine.applying.gate import Gates
 from replicator.engine.copying.runner import JobRunner

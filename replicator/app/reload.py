@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from replicator.app.wiring import caches_of, regions_of
+from replicator.app.bounds import caches_of, regions_of
 from replicator.domain.errors import ConfigurationInvalid, ReplicatorError
 from replicator.settings.changes import Changes, changes
 from replicator.settings.loading import load

@@ -24,6 +24,7 @@ from replicator.adapters.dynamodb.table_claims import SideTableClaims
 from replicator.adapters.dynamodb.tables import DynamoRegion
 from replicator.adapters.sinks.opening import SinkId
 from replicator.adapters.sources import stream_of
+from replicator.app.bounds import limits_of
 from replicator.app.table_identities import TableIdentities
 from replicator.domain.held import HeldId
 from replicator.domain.identifiers import RegionId, RuleName, TableName
@@ -47,7 +48,6 @@ from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.parking import Parking, ParkingBounds
 from replicator.engine.applying.partner import Partner
 from replicator.engine.applying.write_budget import WriteBudget
-from replicator.engine.limits import Limits
 from replicator.engine.mapped_tables import as_mapped
 from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.target_succession import TargetSuccession
@@ -69,24 +69,6 @@ if TYPE_CHECKING:
     from replicator.ports.sources import Stream
     from replicator.ports.targets import Cache, Region, Sink
     from replicator.settings import RuleSettings, Settings
-
-_RESERVED_CONNECTIONS = 32
-"""Connections per region beside those that write replicas: what is asked of tables, and conflicts."""
-
-HOME_CONNECTIONS = 64
-"""Connections for coordination: heartbeats, leases, checkpoints."""
-
-_MOST_CONNECTIONS = 8192
-"""Connections per region at most; requests beyond them wait for one."""
-
-STREAM_CONNECTIONS = 256
-"""Connections per region for reading streams: enough for a thousand shards, whose polls are short and spread."""
-
-_TABLES_AT_ONCE = 8
-"""A rule that chooses its tables has connections for so many of them; they share these."""
-
-_DAY_SECONDS = 86_400.0
-"""What is owed must be brought so long before tombstones expire."""
 
 _OWN_WRITES_KEPT = 10_000
 """Keys per rule whose last write of our own is remembered, to save reads when it comes back."""
@@ -356,49 +338,3 @@ class Assembly:
 
 def _are_same(before: Mapping[TargetId, TargetPorts], now: Mapping[TargetId, TargetPorts]) -> bool:
     return before.keys() == now.keys() and all(before[name] is now[name] for name in now)
-
-
-def limits_of(settings: Settings) -> Limits:
-    """The engine's bounds."""
-    polling, coordination = settings.polling, settings.coordination
-    return Limits(
-        poll_seconds=polling.interval.total_seconds(),
-        idle_seconds=polling.idle_max.total_seconds(),
-        page_records=polling.page,
-        concurrency=settings.apply.concurrency,
-        backoff_seconds=settings.apply.backoff_max.total_seconds(),
-        away_seconds=settings.away_after.total_seconds(),
-        overdue_seconds=settings.tombstone_ttl.total_seconds() - _DAY_SECONDS,
-        checkpoint_seconds=coordination.checkpoint.total_seconds(),
-        discovery_seconds=coordination.discovery.total_seconds(),
-        heartbeat_seconds=coordination.heartbeat.total_seconds(),
-        lease_seconds=coordination.lease.total_seconds(),
-        watch_seconds=min(coordination.watch, coordination.heartbeat).total_seconds(),
-        moves_per_cycle=coordination.moves,
-        describes_per_second=coordination.describes_per_second,
-        in_flight_bytes=polling.memory,
-        drained_seconds=coordination.drained.total_seconds(),
-        stall_seconds=max(coordination.stall, coordination.lease).total_seconds(),
-        job_segments=settings.copying.segments,
-        job_pages=settings.copying.pages,
-    )
-
-
-def regions_of(settings: Settings) -> set[str]:
-    """Ids of the regions that are used."""
-    used = {settings.coordination.region, *(region for rule in settings.rules for region in rule.regions_used)}
-    return used | {region for rule in settings.rules for region in rule.regions_of_sinks}
-
-
-def caches_of(settings: Settings) -> set[str]:
-    """Names of the caches that rules act on, or whose servers hold their events."""
-    return {name for rule in settings.rules for name in rule.caches_used}
-
-
-def connections_of(settings: Settings) -> dict[str, int]:
-    """Every target has its own share of a region's connections, so that a slow one starves no other."""
-    connections: dict[str, int] = dict.fromkeys(regions_of(settings), _RESERVED_CONNECTIONS)
-    for rule in settings.rules:
-        for region in rule.regions_written:
-            connections[region] += settings.apply.concurrency * (_TABLES_AT_ONCE if rule.choice else 1)
-    return {region: min(most, _MOST_CONNECTIONS) for region, most in connections.items()}

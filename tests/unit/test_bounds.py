@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from replicator.app.wiring import caches_of, connections_of, limits_of, regions_of
+from replicator.app.bounds import caches_of, connections_of, limits_of, regions_of
 from replicator.engine.limits import Limits
 from replicator.settings import Settings
 
