@@ -120,7 +120,7 @@ def test_status_shows_what_a_daemon_says_while_the_table_does_not_answer(world: 
     with answering({"group": "test", "worker": "w1", "rules": [{"name": "orders", "shards": [shard]}]}) as address:
         world.config["admin"]["port"] = int(address.rpartition(":")[2])
         plain = world.run("status")
-        assert "orders\teu:orders\ts1\tnone\t\tnone\t\t\t3.0 s\t\tok" in plain.output
+        assert "orders\teu:orders\ts1\tnone\t\tnone\t\t\t3.0 s\t\t\tok" in plain.output
         assert "replicator init" in plain.output
         (shown,) = world.run("status", "--json").json["rules"][0]["shards"]
     assert (shown["shard"], shown["stream"], shown["owner"]) == ("s1", "arn", None)
