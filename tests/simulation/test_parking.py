@@ -315,7 +315,7 @@ async def played(seed: int) -> History:
 @pytest.mark.parametrize("seed", seeds(FEW, SEEDS))
 async def test_whatever_happens_refused_changes_are_kept_and_nothing_outlives_them(seed: int) -> None:
     history = await played(seed)
-    happened = history.checks > 30, history.parked > 30, history.retried > 0
+    happened = history.checks > 30, history.parked > 20, history.retried > 0
     assert happened == (True, True, True), "nothing happened"
 
 
