@@ -2,7 +2,7 @@
 
 Decorators around ports, which change nothing of what passes. A batch is applied behind its pages, many at a time, so it
 has no parent: it links to the reads that brought its records. Attributes name rules, targets, tables and shards, and
-count; no key and no value is among them. Only whoever configures telemetry pays for this, or imports it.
+count; no key and no value is among them. Only a process with a collector configured pays for this, or imports it.
 """
 
 from __future__ import annotations

@@ -82,6 +82,7 @@ def test_what_was_applied_links_to_where_it_was_read_and_no_key_or_value_is_told
     assert b"planted" not in b"".join(collector.bodies)
 
 
+@pytest.mark.long
 def test_a_collector_that_is_not_there_delays_nothing_and_is_logged(world: World) -> None:
     world.sound()
     world.config["telemetry"] = {"endpoint": "http://127.0.0.1:9", "sample": 1.0}

@@ -40,7 +40,7 @@ MOVES = ["".join(word) for length in (2, 3) for word in itertools.product("DAB",
 
 
 @VERBS
-@pytest.mark.parametrize(("replays", "evictions"), [(1, 0), (1, 1)])
+@pytest.mark.parametrize(("replays", "evictions"), [(1, 0), pytest.param(1, 1, marks=pytest.mark.long)])
 def test_lease_readers_never_keep_an_item_under_a_key_that_it_left(
     verb: CacheVerb, replays: int, evictions: int
 ) -> None:
@@ -72,7 +72,7 @@ def test_setting_what_is_absent_lets_a_replay_behind_an_eviction_win() -> None:
 
 
 @pytest.mark.parametrize("verb", [CacheVerb.REFRESH, CacheVerb.WRITE_THROUGH])
-@pytest.mark.parametrize("kinds", ["PP", "PD", "PDP"])
+@pytest.mark.parametrize("kinds", ["PP", "PD", pytest.param("PDP", marks=pytest.mark.long)])
 def test_a_mesh_that_fills_what_it_dropped_keeps_nothing_stale(verb: CacheVerb, kinds: str) -> None:
     assert stale([CacheScenario(kinds, verb, readers=1, refills=True)], at_least=100) == []
 
