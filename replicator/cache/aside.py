@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoScriptError
 
 from replicator.cache.breaker import Breaker
 from replicator.cache.policy import OUTAGES, Policy, missed, seen
@@ -108,7 +108,7 @@ class CacheAside:
         """Drop an entry and end its lease, for a writer that wants its own change to be seen at once."""
         try:
             await self._reader.client.unlink(self._reader.policy.key(values))
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, its caller gets the item from the table
             self._reader.failed(error)
             return False
         return True
@@ -122,7 +122,7 @@ class CacheAside:
                 reply = await self._reader.client.evalsha(SCRIPTS[script], len(keys), *keys, *arguments)
             except NoScriptError:
                 reply = await self._reader.client.eval(script, len(keys), *keys, *arguments)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, its caller gets the item from the table
             self._reader.failed(error)
             return missed(request)
         self._reader.breaker.succeeded()
@@ -170,7 +170,7 @@ class SyncCacheAside:
         """Drop an entry and end its lease, for a writer that wants its own change to be seen at once."""
         try:
             self._reader.client.unlink(self._reader.policy.key(values))
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, its caller gets the item from the table
             self._reader.failed(error)
             return False
         return True
@@ -184,7 +184,7 @@ class SyncCacheAside:
                 reply = self._reader.client.evalsha(SCRIPTS[script], len(keys), *keys, *arguments)
             except NoScriptError:
                 reply = self._reader.client.eval(script, len(keys), *keys, *arguments)
-        except (RedisError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever a client raises, its caller gets the item from the table
             self._reader.failed(error)
             return missed(request)
         self._reader.breaker.succeeded()

@@ -448,3 +448,16 @@ print(sorted(name for name in sys.modules if name.startswith("replicator.") and 
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n['replicator.domain', 'replicator.domain.key_templates']\n"
+
+
+async def test_whatever_a_client_raises_its_caller_gets_the_item() -> None:
+    async def evalsha(*_: object) -> None:
+        raise AttributeError(
+            "'NoneType' object has no attribute 'writelines'"
+        )  # as a client whose connection breaks does
+
+    async def load(pk: str) -> dict[str, str]:
+        return {"pk": pk}
+
+    reading = await CacheAside(SimpleNamespace(evalsha=evalsha), key="order:{pk}", load=load).read(pk="7")
+    assert (reading.value, reading.source) == ({"pk": "7"}, Source.DOWN)
