@@ -138,22 +138,28 @@ class ShardWorker:
     async def _run_pipelines(self) -> None:
         async with asyncio.TaskGroup() as group:
             self._group = group
-            for rule, target in self._offered.values():
-                self._start(group, rule, target)
-            self._offered.clear()
-            while self._forget_ended() and not self._stop.is_set():
-                due_in = self.progress.due_in()
-                if due_in is not None and due_in > 0:
-                    self._look_in(due_in)
-                elif due_in is not None:
-                    group.create_task(self.progress.save(), name=f"checkpoint {self.lease.shard_id}")
-                self._watch()
-                await self._until_due()
-            self._group = None
-            for pipeline, _ in self._running.values():
-                pipeline.end("stopped")
-            if self._running:
-                await asyncio.wait([task for _, task in self._running.values()])
+            try:
+                for rule, target in self._offered.values():
+                    self._start(group, rule, target)
+                self._offered.clear()
+                while self._forget_ended() and not self._stop.is_set():
+                    due_in = self.progress.due_in()
+                    if due_in is not None and due_in > 0:
+                        self._look_in(due_in)
+                    elif due_in is not None:
+                        group.create_task(self.progress.save(), name=f"checkpoint {self.lease.shard_id}")
+                    self._watch()
+                    await self._until_due()
+                self._group = None
+                for pipeline, _ in self._running.values():
+                    pipeline.end("stopped")
+                if self._running:
+                    await asyncio.wait([task for _, task in self._running.values()])
+            except asyncio.CancelledError:
+                # A pipeline that fails while it is cancelled raises its failure alone, and would begin anew.
+                for pipeline, _ in self._running.values():
+                    pipeline.end("lost")
+                raise
         await self.progress.settle()
         await self._last_flush()
 
