@@ -38,6 +38,7 @@ async def test_an_entry_that_stays_old_is_counted_at_each_horizon_logged_and_dro
     async with world.process(*RULES) as process:
         world.write(names(1, 2))
         await until(world.same)
+        await asyncio.sleep(0.3)  # the actions are over, and the first look is not due
         cache.entries["order:k1"] = OLD  # by a reader that stores whatever it has loaded, however late
         found = await drained(process, 2)
         assert found[1.0] == {"inconsistent": 1, "absent": 1}
@@ -101,8 +102,8 @@ async def test_a_table_that_does_not_answer_is_not_judged_by() -> None:
     async with world.process(*RULES) as process:
         world.write(names(1))
         await until(world.same)
+        await asyncio.sleep(0.3)  # the action is over, and the first look is not due
         world.caches["eu_main"].entries["order:k1"] = OLD
-        await asyncio.sleep(0.5)
         world.regions[EU].faults.outage = Unreachable
         await until(lambda: "eu_main" in process.observer.verified, within=20)
         world.regions[EU].faults.outage = None
