@@ -122,7 +122,7 @@ def _version(version: VersionAttribute, milliseconds: int) -> str:
             return str(milliseconds)
         case VersionType.STRING:
             return str(milliseconds).zfill(version.width or _UNBOUNDED_WIDTH)
-        case VersionType.TIME:
+        case _:
             at = datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
             digits = f"{milliseconds % 1000:03}".ljust(9, "0")[: _DIGITS[version.width or 24]]
             return f"{at}.{digits}Z" if digits else f"{at}Z"

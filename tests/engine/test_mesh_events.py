@@ -8,7 +8,7 @@ from random import Random
 import msgspec
 import pytest
 
-from replicator.domain.errors import Unreachable
+from replicator.domain.errors import MalformedRecord, Unreachable
 from replicator.domain.identifiers import RegionId
 from replicator.domain.item_events import is_of_a_user
 from replicator.domain.records import ChangeRecord
@@ -141,3 +141,12 @@ async def test_a_sink_of_a_mesh_that_is_away_holds_no_region() -> None:
         assert world.sink.taken == []
         world.sink.faults.outage = None
         await until(lambda: len(world.sink.taken) == 1)
+
+
+async def test_whose_a_change_is_without_its_old_image_is_not_known() -> None:
+    world = MeshWorld(ACTIVE, US, EU)
+    world[US].put("a", 1)
+    (record,) = world.records(US)
+    assert is_of_a_user(world.rule(US), record)
+    with pytest.raises(MalformedRecord, match="whose it is is not known"):
+        is_of_a_user(world.rule(US), msgspec.structs.replace(record, old=None, partial=True))

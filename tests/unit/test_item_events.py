@@ -6,6 +6,7 @@ import json
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given
@@ -16,7 +17,7 @@ from replicator.domain.errors import MalformedRecord, PoisonRecord
 from replicator.domain.filters import Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, TableName
 from replicator.domain.image import Image
-from replicator.domain.item_events import EventShape, Numbers, event_of, from_kept, is_let_out, kept
+from replicator.domain.item_events import EventShape, ItemEvent, Numbers, event_of, from_kept, is_let_out, kept
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.shards.leases import StreamRef
@@ -187,3 +188,9 @@ def test_an_event_shows_its_id_and_no_value() -> None:
     event = event_of(change(None, {"pk": {"S": "k"}, "note": {"S": "private"}}), STREAM, EventShape())
     assert event.id in repr(event)
     assert "private" not in repr(event)
+
+
+def test_an_event_whose_data_is_too_long_refers_to_it() -> None:
+    event = ItemEvent("1", "urn:t", "t", "k", 0.0, "p", msgspec.Raw(b"{}"))
+    stored = event.stored_at("s3://bucket/1")
+    assert (stored.id, stored.dataref, bytes(stored.data)) == ("1", "s3://bucket/1", b"null")

@@ -224,3 +224,9 @@ def test_a_transform_without_a_key_has_the_digest_that_it_had_before_keys_could_
     read = settings(merging("orders", None) | {"replicas": [{"region": "eu", "transform": {"drop": ["a"]}}]})
     (rule,) = rules_of(read)
     assert '"key"' not in transform_text(read, read.rules[0], rule.targets[0])
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity"])
+def test_a_number_that_is_none_has_no_key(value: str) -> None:
+    with pytest.raises(PoisonRecord, match="number that is none"):
+        key_mapping({"id": "{pk}#{sk:N}"}).make(key_of({"pk": {"S": "a"}, "sk": {"N": value}}))

@@ -21,7 +21,7 @@ from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, Ta
 from replicator.domain.image import Image
 from replicator.domain.item_events import EventShape, event_of
 from replicator.domain.records import ChangeRecord, Event, ForeignRecord, ItemKey, UnreadRecord
-from replicator.domain.rules import Rule, TtlDeletes
+from replicator.domain.rules import KinesisSource, Rule, TtlDeletes
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.versions import is_ordered_version, sequence_of
 from replicator.laboratory.streamlab.changes import Change, record_text
@@ -265,3 +265,10 @@ def test_an_event_says_the_same_from_every_source(change: Change, identity: str,
     assert len({(each.type, each.subject, each.partition_key, bytes(each.data)) for each in events}) == 1
     assert events[0].type.endswith("expired") == (change.by_ttl and change.event == "REMOVE")
     assert [each.id.rpartition("/")[2] for each in events] == ["17", "17", "e1", "e1"]
+
+
+def test_a_consumer_is_named_for_its_group_and_table_and_none_without_a_group() -> None:
+    names = {KinesisSource("changes", group="g").consumer_of(table) for table in ("a", "b" * 255)}
+    assert len(names) == 2
+    assert all(len(name) <= 128 for name in names)
+    assert KinesisSource("changes").consumer_of("a") == ""

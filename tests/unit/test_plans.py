@@ -114,3 +114,9 @@ def test_an_estimate_goes_by_the_sample_where_there_is_one() -> None:
     effects: list[Any] = [effect(RULE, None, KEY, image(a="1"), there) for there in (None, held(a="1"))]
     assert estimated(100, 7, effects, 400) == Estimate(100, 7, 200, 2)
     assert estimated(100, 7, [], 400) == Estimate(100, 7, 400)
+
+
+def test_keys_that_are_made_in_another_way_need_another_table() -> None:
+    (step,) = changes([replace(EU, aspects={"key": "a"})], [replace(EU, aspects={"key": "b"})])
+    assert (step.needs, step.target) == (Needs.REBUILD, EU.target)
+    assert "name another table" in step.why

@@ -26,6 +26,7 @@ from replicator.domain.verdict.figures import (
     Throttle,
     Trouble,
     Unread,
+    late_canary,
     place_of,
 )
 from replicator.domain.verdict.judgement import judge
@@ -259,3 +260,16 @@ def test_a_command_is_shown_as_it_works_here(monkeypatch: pytest.MonkeyPatch, tm
     there.touch(mode=0o755)
     monkeypatch.setattr("sys.argv", [str(there), "status"])
     assert as_typed("replicator resume orders", None) == "replicator resume orders"
+
+
+def test_a_late_canary_is_read_from_what_a_worker_says() -> None:
+    row = {
+        "rule": "orders",
+        "source": "us:orders",
+        "region": "eu",
+        "cache": "",
+        "age_seconds": 95.0,
+        "unwritten": False,
+    }
+    late = late_canary({**row, "why": "It does not arrive."})
+    assert (late.rule, late.region, late.seconds, late.unwritten) == ("orders", "eu", 95.0, False)
