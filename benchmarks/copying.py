@@ -18,8 +18,11 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+from pydantic import HttpUrl
 
 from replicator.adapters.aws.clients import ClientTimes, Place, open_place
 from replicator.adapters.clock import SystemClock
@@ -41,6 +44,7 @@ from replicator.engine.copying.handlers import Handler, JobContext
 from replicator.engine.copying.region import CopyRegion
 from replicator.laboratory.memory import MemoryConflictLog, MemoryJobs
 from replicator.laboratory.servers import MiniStack, clean_environment
+from replicator.ports.copying import ScannedItem
 from replicator.ports.targets import OPEN
 from replicator.settings import Region
 
@@ -137,7 +141,11 @@ async def _measured(work: Callable[[], Awaitable[int]]) -> Cost:
 
 async def _bare(place: Place, source: str, table: str) -> int:
     """The same transactions, one behind the other in as many lanes, with items that are at hand."""
-    scan, after, items = DynamoScan(place.items, place.dynamodb, region_id="us", table=source), None, []
+    scan, after, items = (
+        DynamoScan(place.items, place.dynamodb, region_id="us", table=source),
+        None,
+        list[ScannedItem](),
+    )
     while True:
         page = await scan.page(0, 1, after)
         items += page.items
@@ -191,7 +199,7 @@ async def _job(place: Place, source: str, table: str, kind: JobKind) -> int:
 async def measure(items: int, rounds: int) -> bool:
     """Print a line per round; returns whether the bars are held."""
     with tempfile.TemporaryDirectory() as directory, MiniStack.start(Path(directory)) as server:
-        settings = Region(region="us-east-1", endpoint_url=server.endpoint_url)
+        settings = Region(region="us-east-1", endpoint_url=HttpUrl(server.endpoint_url))
         async with open_place("us", settings, ClientTimes(), connections=_AT_ONCE, lean=_refuse) as place:
             await _create(place, _SIDE, "k")
             await _create(place, "source")
@@ -200,10 +208,10 @@ async def measure(items: int, rounds: int) -> bool:
             for number in range(rounds):
                 await _create(place, f"bare-{number}")
                 await _create(place, f"copy-{number}")
-                bare = await _measured(lambda to=f"bare-{number}": _bare(place, "source", to))
-                to = f"copy-{number}"
-                copy = await _measured(lambda to=to: _job(place, "source", to, JobKind.BOOTSTRAP))
-                compared = await _measured(lambda to=to: _job(place, "source", to, JobKind.VERIFY))
+                bare = await _measured(partial(_bare, place, "source", f"bare-{number}"))
+                job = partial(_job, place, "source", f"copy-{number}")
+                copy = await _measured(partial(job, JobKind.BOOTSTRAP))
+                compared = await _measured(partial(job, JobKind.VERIFY))
                 assert compared.items == items, f"{compared.items} of {items} items were compared"
                 assert bare.items == copy.items == items, f"{bare.items} and {copy.items} of {items} items were written"
                 shares.append(copy.per_core / bare.per_core)

@@ -83,7 +83,7 @@ async def disturb(world: World, valve: Valve, seen: Seen, items: int, away: floa
     """Kill one worker after the other as the job goes on, and cut coordination off between two of them."""
     for number, daemon in enumerate(world.daemons):
         at = items * (number + 1) / (WORKERS + 2)
-        await eventually("pages are done", lambda at=at: seen.items >= at, seconds=_LONGEST_SECONDS)
+        await eventually("pages are done", lambda at=at: seen.items >= at, seconds=_LONGEST_SECONDS)  # type: ignore[misc]
         sys.stdout.write(f"kill -9 of worker {number + 1} at {seen.items:,.0f} items\n")
         daemon.kill()
         daemon.start()

@@ -110,7 +110,8 @@ def with_boto3(options: argparse.Namespace) -> tuple[int, float]:
 
     session, config = botocore.session.Session(), Config(max_pool_connections=_CONCURRENCY)
     where = {"region_name": "us-east-1", "endpoint_url": options.endpoint, "config": config}
-    table, stream = session.create_client("dynamodb", **where), session.create_client("dynamodbstreams", **where)
+    table: Any = session.create_client("dynamodb", **where)  # its methods are made as it is
+    stream: Any = session.create_client("dynamodbstreams", **where)
     cache = redis.Redis.from_url(options.cache)
 
     def apply(record: Any) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import redis
 import yaml
@@ -29,7 +29,6 @@ from aiobotocore.session import AioSession
 
 from replicator.laboratory.servers import MiniStack, Valkey
 from tests.cli import warm
-from tests.cli.warm import Running
 from tests.patience import PATIENT_SECONDS
 
 AWS_REGIONS = {"us": "us-east-1", "eu": "eu-west-1", "ap": "ap-northeast-1"}
@@ -234,13 +233,28 @@ def _logged(line: str) -> dict[str, Any]:
     return logged
 
 
+class Process(Protocol):
+    """A program that runs: a fork, or one with an interpreter of its own."""
+
+    @property
+    def pid(self) -> int: ...
+
+    def poll(self) -> int | None: ...
+
+    def wait(self, seconds: float) -> int: ...
+
+    def signal(self, number: signal.Signals) -> None: ...
+
+    def kill(self) -> None: ...
+
+
 class Daemon:
     """One `replicator run`."""
 
     def __init__(self, config: Path, log: Path) -> None:
         self._config = config
         self.log = log
-        self._process: Running | None = None
+        self._process: Process | None = None
         self.start()
 
     def start(self) -> None:
@@ -249,7 +263,7 @@ class Daemon:
         self._process = warm.started(["run", "--config", str(self._config)], _EVERY_PAGE, self.log, self.log)
 
     @property
-    def process(self) -> Running:
+    def process(self) -> Process:
         assert self._process is not None
         return self._process
 
