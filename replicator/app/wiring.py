@@ -124,9 +124,11 @@ class Assembly:
         }
         self._streams: dict[tuple[RegionId, KinesisSource | None], Stream] = {}
         self._traces = traces
-        used: dict[str, Cache] = {**caches, **{settler.debt.name: settler.debt for settler in self.debts}}
+        debts = {settler.debt.name: settler.debt for settler in self.debts}
+        used: dict[str, Cache] = {**caches, **debts}
         self._funnels = {
-            name: CacheFunnel(traces.cache(name, cache) if traces else cache) for name, cache in used.items()
+            name: CacheFunnel(traces.cache(name, cache) if traces else cache, debts.get(name))
+            for name, cache in used.items()
         }
         funnels = {  # one may serve several regions
             id(sink): EventFunnel(traces.sink(str(name[-1]), sink) if traces else sink) for name, sink in sinks.items()

@@ -12,8 +12,9 @@ from replicator.domain.jobs import JobKind, JobState
 from replicator.domain.rules import Start
 from replicator.domain.versions import generation_in, sequence_of
 from replicator.engine.limits import Limits
+from replicator.laboratory.memory.faults import Fault
 from tests.engine.job_world import JobWorldOf, job
-from tests.engine.world import US, World, eu_rule, image, key_of, until
+from tests.engine.world import EU, US, World, cache_rule, eu_rule, image, key_of, rule, target, until
 
 ALONE = {"verify": False}
 
@@ -193,3 +194,16 @@ async def test_a_small_budget_makes_small_pages_so_that_little_is_in_hand_and_no
     assert over.counts["items"] == over.counts["copied"] == 120
     assert max(spent) <= 20, "a few seconds of eight units, four to an item"
     assert 12 <= len(jobs.rows.saves) <= 60
+
+
+async def test_no_cache_keeps_what_it_held_before_an_item_came_also_when_a_page_was_cut_off() -> None:
+    world = filled(items=30)
+    jobs, cache = JobWorldOf(world), world.caches["eu_main"]
+    cache.entries |= {f"o:k{number}": b"T:" for number in range(30)}
+    await jobs.rows.create(job(options=ALONE))
+    world.region.faults.script(*[Fault.AFTER] * 5)
+    async with jobs.process(rule("orders", target("orders", EU, cache_rule("eu_main", EU, template="o:{pk}")))):
+        over = await jobs.ended()
+        assert world.same()
+    assert over.counts["newer"] == 5
+    assert not cache.entries

@@ -19,7 +19,8 @@ from replicator.domain.progress import Position
 from replicator.domain.rules import OnRefusal, Sweep
 from replicator.domain.versions import ordered_version
 from replicator.engine.copying.applied import Applied
-from replicator.laboratory.memory import value_entry
+from replicator.laboratory.memory import MemoryCacheDebt, value_entry
+from replicator.laboratory.memory.faults import Fault
 from replicator.laboratory.memory.lookups import MemoryLookups
 from tests.engine.job_world import MARGINS, JobWorldOf, job
 from tests.engine.world import EU, ORDERS, US, World, cache_rule, eu_rule, id_of, image, key_of, rule, target, until
@@ -371,3 +372,36 @@ async def test_a_rule_is_swept_again_and_again_and_the_last_pass_is_told(world: 
         await asyncio.sleep(100)
         (two,) = process.observer.swept
         assert two != one
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["answers are lost", "a worker is killed"])
+async def test_a_repair_that_is_cut_off_leaves_no_entry_of_what_it_replaced(world: World, is_killed: bool) -> None:
+    world.debts = {"eu_main": MemoryCacheDebt()}
+    jobs, cache, faults = jobs_of(world), world.caches["eu_main"], world.region.faults
+    async with jobs.process(CACHED) as first:
+        await until(lambda: world.stored() == "40")
+        names = damaged(world).kinds
+        stale = value_entry(ordered_version(0, world.ref.generation, 99), b"{}")
+        cache.entries |= {f"o:{name}": stale for name in names}
+        killed, puts = asyncio.Event(), 0
+
+        async def cut_off(call: str) -> None:
+            nonlocal puts
+            puts += call == "Put"
+            if call == "Put" and not is_killed and puts <= 2:
+                faults.script(Fault.AFTER)
+            elif call == "Put" and is_killed and not killed.is_set():
+                assert first.task is not None
+                first.task.cancel()
+                killed.set()
+
+        faults.pause = cut_off
+        await jobs.rows.create(asked(JobKind.REPAIR, extra="delete"))
+        if is_killed:
+            await killed.wait()
+            await first.kill()
+        async with jobs.process(CACHED):
+            await jobs.ended("repair")
+            assert world.same()
+            await until(lambda: not world.debts["eu_main"].rows)
+            assert not cache.entries

@@ -549,7 +549,7 @@ class Process:
             if (policy := world.verify_policy) is not None
         }
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
-        funnels |= {debt.name: CacheFunnel(debt) for debt in debts}
+        funnels |= {debt.name: CacheFunnel(debt, debt) for debt in debts}
         ports = ShardPorts(
             stream=world.streams,
             coordination=world.coordination,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -60,11 +61,20 @@ class _Batch:
         self.sent = False
 
 
+class Owes(Protocol):
+    """Where a cache is noted to be owed drops."""
+
+    async def owe(self, keys: Sequence[str]) -> None:
+        """Note durably that these entries are to be dropped."""
+
+
 class CacheFunnel:
     """One cache, shared by every shard of the process."""
 
-    def __init__(self, cache: Cache) -> None:
+    def __init__(self, cache: Cache, debt: Owes | None = None) -> None:
+        """`debt`: of the cache; one without is waited for."""
         self._cache = cache
+        self._debt = debt
         self._turn = asyncio.Lock()
         self._open: _Batch | None = None
 
@@ -100,6 +110,12 @@ class CacheFunnel:
             if not batch.sent and (sends or _was_called(call.waiter)):
                 self._hand_on(batch)
             raise
+
+    async def owe(self, actions: Sequence[CacheAction], fence: Fence) -> None:
+        """Note that entries are to be dropped, ahead of a change that no record tells of."""
+        if self._debt is not None and actions:
+            fence.check()
+            await self._debt.owe([action.key for action in actions])
 
     async def fill(self, fills: Sequence[CacheFill], fence: Fence) -> int:
         """Store entries whose leases still stand; returns how many. What fails leaves them absent."""

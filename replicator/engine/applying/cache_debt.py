@@ -239,6 +239,10 @@ class CacheDebt:
             await self._owe(keys, why)
         self.tell()
 
+    async def owe(self, keys: Sequence[str]) -> None:
+        """Make entries owed of which a change may go unnoticed; each is dropped within moments."""
+        await self._owe(keys, Unreachable(f"Cache {self.name} is to drop what a repair may change."))
+
     async def _owe(self, keys: Sequence[str], error: ReplicatorError) -> None:
         """Make entries owed, or all of them when there are too many; behind this their records may count as done."""
         self.probed = keys[-1]

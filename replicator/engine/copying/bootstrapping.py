@@ -160,7 +160,7 @@ class OrderedBootstrap(Bootstrap):
         await ports.gate.passed(self._context.stop)
         reads = await self._context.applied.reads(rule, target)
         base = base_version(rule.epoch, reads.generation)
-        copied: list[Image] = []
+        answered: list[Image] = []
 
         async def one(item: ScannedItem) -> None:
             image = shaped(target.transform, item.key, item.image)
@@ -168,12 +168,12 @@ class OrderedBootstrap(Bootstrap):
             outcome = await self._drive(seed_ordered(item.key, image, base, rule.policy), target, fence)
             counts[_COUNTED[outcome.effect]] += 1
             counts["adopted"] += outcome.adopted
-            if outcome.effect is Effect.APPLIED:
-                copied.append(image)
+            answered.append(image)
 
         await self._each(items, one, counts)
+        # Of what was there already, too: it may be of this job, which was cut off before it came to the caches.
         for cache in target.caches:
-            keys = {key for image in copied for key in cache.key.keys(image)}
+            keys = {key for image in answered for key in cache.key.keys(image)}
             await ports.caches[cache.cache].apply([cache.drop(key) for key in sorted(keys)], fence)
 
     async def _drive(self, steps: Generator[Any, Any, Outcome], target: Target, fence: Fence) -> Outcome:

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from replicator.domain.cache_keys import Invalidate
+from replicator.domain.cache_keys import CacheAction, CacheRule, Invalidate
 from replicator.domain.copying.entries import EntryState, entry_state, item_version
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
@@ -80,8 +80,12 @@ class CacheLooks:
     async def drop_of(self, target: Target, images: Sequence[Image], fence: Fence) -> None:
         """Drop every entry that one of these images has beside a target."""
         for rule in target.caches:
-            keys = dict.fromkeys(key for image in images for key in rule.key.keys(image))
-            await self._caches[rule.cache].apply([rule.drop(key) for key in keys], fence)
+            await self._caches[rule.cache].apply(_drops(rule, images), fence)
+
+    async def owe_of(self, target: Target, images: Sequence[Image], fence: Fence) -> None:
+        """Note durably that they are to be dropped."""
+        for rule in target.caches:
+            await self._caches[rule.cache].owe(_drops(rule, images), fence)
 
     async def _judged(self, entries: Sequence[Entry]) -> Entries:
         found = Entries(0, 0, ())
@@ -97,3 +101,7 @@ class CacheLooks:
                     stale.append(entry)
         found.stale = stale
         return found
+
+
+def _drops(rule: CacheRule, images: Sequence[Image]) -> list[CacheAction]:
+    return [rule.drop(key) for key in dict.fromkeys(key for image in images for key in rule.key.keys(image))]

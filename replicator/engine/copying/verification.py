@@ -216,21 +216,26 @@ class Verification:
         """Mend a difference, or note why not; a suspect that is to be looked at anew."""
         if not await self._stands(at):
             return suspect
+        # The version stays the same and no record follows, so nothing else would show that entries are stale.
+        entries = finding.target, _images(finding), fence
+        await self._caches.owe_of(*entries)
         try:
             mended = await self._comparison.mend(finding, self._log, fence)
         except ReplicatorError as error:
             if not is_refusal(error):
+                await self._caches.owe_of(*entries)  # it may be there all the same, and the first debt be settled
                 raise
             counts["refused"] += 1
             await self._note(finding, counts, why=error.message)
             return None
         if mended is Mended.CHANGED:
+            await self._caches.drop_of(*entries)
             return suspect
         if mended is Mended.LEFT:
             counts["left"] += 1
             await self._note(finding, counts)
             return None
-        await self._caches.drop_of(finding.target, _images(finding), fence)
+        await self._caches.drop_of(*entries)
         await self._settle(finding.key, fence)
         counts["mended"] += 1
         counts.update(f"mended_{kind}" for kind in finding.kinds.values())
