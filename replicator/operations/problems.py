@@ -53,6 +53,7 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
     error = found.coordination_error
     seconds = [daemon.get("coordination", {}).get("unreachable_seconds") or None for daemon in daemons]
     since = max((each for each in seconds if each), default=None)
+    under_way = {job.job for job in found.jobs}
     return Figures(
         group=found.group,
         rules=len(settings.rules),
@@ -62,7 +63,10 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
         held=held,
         unread=list(_unread(found, daemons)),
         rests=list(_rests(found)),
-        losses=[Loss(gap.gap, str(gap.rule), _place(gap.target, gap.stream), gap.job) for gap in found.gaps],
+        losses=[
+            Loss(gap.gap, str(gap.rule), _place(gap.target, gap.stream), gap.job, over=gap.job not in under_way)
+            for gap in found.gaps
+        ],
         refused=[
             Refused(str(each.target.rule), _refuser(each), each.keys, each.records, each.oldest_seconds)
             for each in found.parked

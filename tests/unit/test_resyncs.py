@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from replicator.domain.copying.contents import Kind
 from replicator.domain.copying.resyncs import Resync, plan, resyncs
 from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
@@ -64,6 +65,14 @@ def test_a_repair_that_is_done_closes_what_was_known_when_it_began(kind: JobKind
     planned = plan([gap(), later], [job], [RULE], NOW + 2)
     assert planned.close == ((gap().gap, job.job_id),)
     assert [other.created_at for other in planned.create] == [NOW + 2], "what was lost later needs another one"
+
+
+@pytest.mark.parametrize("kind", [Kind.MISSING, Kind.DIFFERS, Kind.UNSTAMPED])
+def test_a_repair_that_left_differences_closes_no_loss_and_is_not_asked_for_again(kind: Kind) -> None:
+    job = replace(asked(), state=JobState.DONE, counts={"mended": 9, Kind.EXTRA: 1, kind: 1})
+    assert plan([gap(job=job.job_id)], [job], [RULE], NOW + 2) == Resync()
+    again = replace(job, kind=JobKind.REPAIR, job_id="again", counts={"mended": 1, Kind.EXTRA: 1})
+    assert plan([gap(job=job.job_id)], [job, again], [RULE], NOW + 2).close == ((gap().gap, "again"),)
 
 
 @pytest.mark.parametrize(

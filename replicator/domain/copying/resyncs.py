@@ -1,7 +1,8 @@
 """Which repairs follow losses of records, and which losses are repaired: streams name no key ranges, so whole tables.
 
-Invariant: a loss is closed only by a repair of its target that began when the loss was known, and went over the whole
-table; what was lost later asks for another one. A repair that was cancelled or failed is not asked for again.
+Invariant: a loss is closed only by a repair of its target that began when the loss was known, went over the whole
+table, and mended all that it found; what was lost later asks for another one. A repair that was cancelled or failed, or
+left differences, is not asked for again.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 
+from replicator.domain.copying.contents import Kind
 from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of
@@ -20,6 +22,8 @@ SEGMENTS = 64
 
 _WHOLE = frozenset({JobKind.RESYNC, JobKind.REPAIR})
 _NARROWED = frozenset({"keys", "prefix", "sample", "dry_run"})
+_OF_A_LOSS = frozenset(Kind) - {Kind.EXTRA}
+"""Differences that a lost record may have left. Extra items that a repair lets stay were never replicated."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,9 @@ def plan(gaps: Iterable[OpenGap], jobs: Sequence[Job], rules: Iterable[Rule], no
         done = [job for job in covering if job.state is JobState.DONE]
         under_way = [job for job in covering if job.state.is_open]
         target_id = gap.gap.target_id
-        if done:
-            close.append((gap.gap, done[0].job_id))
+        whole = [job for job in done if not any(job.counts.get(kind) for kind in _OF_A_LOSS)]
+        if whole:
+            close.append((gap.gap, whole[0].job_id))
         elif under_way:
             note += [(gap.gap, under_way[0].job_id)] if gap.job != under_way[0].job_id else []
         elif target_id in running and not covering:

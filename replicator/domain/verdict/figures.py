@@ -69,12 +69,13 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Loss:
-    """An open gap. `gap`: its id. `job`: what repairs it."""
+    """An open gap. `gap`: its id. `job`: what repairs it, or, if that is `over`, was to."""
 
     gap: str
     rule: str
     place: str
     job: str | None = None
+    over: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,17 @@ def _explained(figures: Figures) -> set[str]:
 
 def _gap(lost: Loss) -> Problem:
     rule, place = lost.rule, lost.place
+    if lost.job is not None and lost.over:
+        return Problem(
+            Kind.GAP,
+            f"{rule}/{place} lost records, and job {lost.job}, which was to repair that, is over",
+            "Records left the stream before they were read. A job that failed, was cancelled or left differences closes"
+            " no gap.",
+            f"`replicator jobs show {lost.job}` says what is left; mend that, and repair the rule once more.",
+            f"replicator repair {shlex.quote(rule)}",
+            rule,
+            place,
+        )
     if lost.job is not None:
         return Problem(
             Kind.GAP,
