@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from replicator.app.preflight import Start, unchosen
 from replicator.app.vouching import Findings, Premises, Sight, examine, gates_of, rule_id
 from replicator.checks.world import look
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import NewerLayout, ReplicatorError
 from replicator.domain.held import HeldId, Hold
 from replicator.engine.waiting import pause_for_any
 from replicator.ports.services import ServiceId, ServiceKind
@@ -92,6 +92,8 @@ class HeldRules:
             try:
                 await self.look()
                 self._observer.service_recovered(service)
+            except NewerLayout:
+                raise
             except ReplicatorError as error:
                 self._observer.service_failed(service, error)
             if self._resting != before:

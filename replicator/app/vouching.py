@@ -21,7 +21,7 @@ from replicator.checks.cache_facts import Probed
 from replicator.checks.comparison import World, table_at
 from replicator.checks.table_choices import TableFinder
 from replicator.checks.verdicts import verdict
-from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError, WorldMismatch
+from replicator.domain.errors import EXIT_UNREACHABLE, NewerLayout, ReplicatorError, WorldMismatch
 from replicator.domain.held import HeldId, Hold
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.rules import Rule, Target
@@ -103,6 +103,8 @@ async def examine(
             if seen.mesh is None or replica_id(seen.name, seen.source, seen.table) not in refused:
                 refused = await vouch_for(premises, seen) | refused
         refused = await replaced_tables(premises, sight.world, rule, refused) | refused
+    except NewerLayout:
+        raise  # it is of the whole group
     except ReplicatorError as error:
         # Of a rule that runs what cannot be asked now leaves its targets as they are.
         if error.exit_code == EXIT_UNREACHABLE:
@@ -151,6 +153,8 @@ async def vouch_for(premises: Premises, rule: Rule) -> dict[TargetId, Replicator
     for target in rule.targets:
         try:
             await _claim(premises, rule, target, stream)
+        except NewerLayout:
+            raise
         except ReplicatorError as error:
             if error.exit_code == EXIT_UNREACHABLE:
                 _tell_unreachable(rule.name, error)

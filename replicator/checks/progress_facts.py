@@ -22,6 +22,9 @@ async def progress_facts(settings: Settings, places: Mapping[str, Place]) -> lis
         places[home].dynamodb, table=settings.coordination.table, group=settings.group, region_id=home
     )
     try:
+        names = table.names
+        for partition in (names.workers, names.tables, names.regions, names.jobs, names.functions):
+            await table.query(partition)  # rows of a newer program are refused
         streams = await stored_streams(table)
     except (AccessRefused, TableMissing, Unreachable):
         return []  # the facts about the table itself and about its region say so

@@ -75,6 +75,23 @@ class WorldMismatch(ReplicatorError):
     exit_code = EXIT_WRONG_WORLD
 
 
+class NewerLayout(WorldMismatch):
+    """Rows of ours were written by a newer program, in a layout that this one does not know.
+
+    A process that meets them among those of its group ends: what it cannot read it must not write beside.
+    """
+
+    advice = "Upgrade this program to the version of its newest worker; the way back is in docs/upgrading.md."
+
+    @classmethod
+    def of(cls, row: str, where: str, *, layout: int, known: int) -> NewerLayout:
+        """What is wrong with a row, by its name, in a table."""
+        return cls(
+            f"The {where} holds rows of a newer replicator: {row} is of layout {layout}, and this program knows layout"
+            f" {known}."
+        )
+
+
 class SchemaMismatch(WorldMismatch):
     """A table's key is not the key of the items that are written to it."""
 

@@ -1,7 +1,8 @@
 """A background service: one attempt after the other, with backoff behind failures, and every trouble reported.
 
 Invariant: a service that fails is tried again, one that waits for an answer for too long is reported while it waits,
-and one that works again takes its report back. What is no `ReplicatorError` ends it.
+and one that works again takes its report back. What is no `ReplicatorError` ends it, and so do rows of
+a newer layout.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import NewerLayout, ReplicatorError
 from replicator.engine.waiting import pause_for_any, retry_in
 from replicator.ports.events import Observer
 from replicator.ports.services import ServiceId
@@ -50,6 +51,8 @@ class Service:
                 self.observer.service_recovered(self.name)
                 failures = 0
                 await pause_for_any(wait, wake, *self.over)
+            except NewerLayout:
+                raise
             except ReplicatorError as error:
                 self.observer.service_failed(self.name, error)
                 wait = retry_in(error, _FIRST_BACKOFF + failures, self.longest)

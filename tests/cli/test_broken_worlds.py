@@ -200,7 +200,9 @@ def test_side_rows_of_a_newer_program_are_refused_in_every_mode(world: World, mo
     marked(world, mode, layout="2")
     for answer in (world.check(), world.run("run")):
         assert answer.code == 78, answer.said
-        assert "The side rows of orders in eu were written by a newer replicator." in answer.said
+        assert (
+            "The side table of orders in eu holds rows of a newer replicator: orders|mode is of layout 2" in answer.said
+        )
         assert "Upgrade this program" in answer.said
     marked(world, mode)
     assert world.check().code == 0

@@ -62,4 +62,4 @@ async def test_a_row_that_cannot_be_read_hides_no_other(stored: TableWorld, dyna
     assert set(found.rows) == {S1, S2}
     assert (found.stream.where, found.rules, found.drained) == ("us:orders", {"orders"}, True)
     words = " ".join(problem.sentence for problem in found.problems)
-    assert all(what in words for what in ("shard|broken", "schema 99", "target|other/eu"))
+    assert all(what in words for what in ("shard|broken", "shard|newer is of layout 99", "target|other/eu"))

@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.domain.errors import MalformedRecord, WorldMismatch
+from replicator.domain.errors import MalformedRecord, NewerLayout, WorldMismatch
 from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
 from replicator.domain.owed_keys import MOST_REPLACED, BodyState, OwedFor, OwedKey, OwedTo, SettledKey, Settlement
 from replicator.domain.records import Event, item_key
@@ -88,11 +88,8 @@ class OwedRows:
     def check_schema(self, row: Row) -> None:
         """Refuse a row of a newer program."""
         if self.number(row, "sv") > SCHEMA:
-            raise WorldMismatch(
-                f"The {self.where} holds rows of a newer replicator (schema {self.number(row, 'sv'):.0f}, ours"
-                f" {SCHEMA}).",
-                advice="Upgrade this program to the version of its newest worker.",
-            )
+            name = " / ".join(self.text(row, part) for part in (PARTITION, SORT))
+            raise NewerLayout.of(name, self.where, layout=int(self.number(row, "sv")), known=SCHEMA)
 
     def _to(self, row: Row, name: str, text: str) -> OwedTo:
         table, _, rest = text.partition("|")

@@ -21,7 +21,7 @@ from botocore.exceptions import ClientError
 from replicator.adapters.aws import wire
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, translate
 from replicator.adapters.dynamodb.expressions import SCHEMA_VERSION, SIDE_SCHEMA, TOMBSTONE_KEY
-from replicator.domain.errors import Unreachable, WorldMismatch
+from replicator.domain.errors import NewerLayout, Unreachable, WorldMismatch
 from replicator.domain.key_mapping import key_mapping
 
 if TYPE_CHECKING:
@@ -81,8 +81,8 @@ async def note_epoch(client: DynamoDBClient, *, side_table: str, claim: EpochCla
 def epoch_problem(standing: Any, claim: EpochClaim) -> WorldMismatch | None:
     """How a side row, as it is, contradicts a claim; None when it does not."""
     where = f"{claim.table} in {claim.region_id}"
-    if _is_newer(standing):
-        return _newer(where)
+    if (newer := _newer(where, standing)) is not None:
+        return newer
     seen = int(standing.get("epoch", {}).get("N", -1))
     if seen > claim.epoch:
         return WorldMismatch(
@@ -170,8 +170,8 @@ async def standing_mode(client: DynamoDBClient, *, side_table: str, claim: ModeC
 def mode_problem(mode_row: Any, epoch_row: Any, claim: ModeClaim, side_table: str) -> WorldMismatch | None:
     """How the rows, as they are, contradict a claim; None when they do not. An empty row is one that is not there."""
     where = f"{claim.table} in {claim.region_id}"
-    if _is_newer(mode_row) or _is_newer(epoch_row):
-        return _newer(where)
+    if (newer := _newer(where, mode_row, epoch_row)) is not None:
+        return newer
     written = mode_row.get("mode", {}).get("S")
     if claim.mode != ORDERED and epoch_row:
         written = ORDERED
@@ -194,8 +194,8 @@ async def _mapping_problem(client: DynamoDBClient, side_table: str, claim: ModeC
     """Why keys of a claim may be keys under which the table was written before; None when they cannot."""
     where = f"{claim.table} in {claim.region_id}"
     (known,) = await _rows_at(client, side_table, claim, claim.mappings_key)
-    if _is_newer(known):
-        return _newer(where)
+    if (newer := _newer(where, known)) is not None:
+        return newer
     found = {name: typed["S"] for name, typed in known.items() if name.startswith(_MAPPING)}
     others = [text for text in found.values() if claim.keys is None or text != claim.keys.text]
     if claim.keys is not None:
@@ -331,12 +331,10 @@ def _refused(side_table: str, claim: EpochClaim | ModeClaim) -> Unreachable:
     return Unreachable(f"{_what(side_table, claim)} was refused though no row contradicts it.")
 
 
-def _is_newer(row: Any) -> bool:
-    return int(row.get(SCHEMA_VERSION, {}).get("N", 0)) > SIDE_SCHEMA
-
-
-def _newer(where: str) -> WorldMismatch:
-    return WorldMismatch(
-        f"The side rows of {where} were written by a newer replicator.",
-        advice="Upgrade this program to the version of its newest worker.",
-    )
+def _newer(where: str, *rows: Any) -> NewerLayout | None:
+    """What is wrong with side rows that a newer program wrote."""
+    for row in rows:
+        layout = int(row.get(SCHEMA_VERSION, {}).get("N", 0))
+        if layout > SIDE_SCHEMA:
+            return NewerLayout.of(row[TOMBSTONE_KEY]["S"], f"side table of {where}", layout=layout, known=SIDE_SCHEMA)
+    return None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from replicator.domain.errors import ReplicatorError
+from replicator.domain.errors import NewerLayout, ReplicatorError
 from replicator.domain.gaps import EVERY_SHARD, Gap
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.progress import END
@@ -100,6 +100,8 @@ class StreamSuccession:
         for rule in self._rules:
             try:
                 await self._succession.carry_over(rule)
+            except NewerLayout:
+                raise
             except ReplicatorError as error:
                 trouble = error
             else:

@@ -51,7 +51,7 @@ class DynamoCoordination:
         grow with time. A parent whose id is the greater one is asked for behind that: it may have been written when
         its place was read already.
         """
-        entries, date = await self._table.read(self._names.stream(stream), backwards=True)
+        entries, date = await self._table.read(self._names.stream(stream), backwards=True, newer=True)
         found = StreamRows()
         for entry in entries:
             self._reader.add(found, entry)

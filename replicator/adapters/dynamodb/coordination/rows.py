@@ -30,7 +30,7 @@ from replicator.adapters.dynamodb.coordination.names import (
 )
 from replicator.adapters.dynamodb.coordination.statements import unpacked
 from replicator.domain.driving import Drivers, Driving
-from replicator.domain.errors import WorldMismatch
+from replicator.domain.errors import NewerLayout, WorldMismatch
 from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
 from replicator.domain.progress import Position, parse_position, reached
@@ -58,6 +58,7 @@ _ADVICE_BY_PARTITION = {
 }
 
 _STREAM_PARTS = 3
+_OURS = str(SCHEMA)
 
 
 def rewind_text(rewind: Rewind) -> str:
@@ -292,12 +293,16 @@ class RowReader:
         )
 
     def check_schema(self, row: Row) -> None:
+        """Refuse a row of a newer program, and one that does not say of which layout it is."""
+        self.number(row, "sv")
+        self.refuse_newer(row)
+
+    def refuse_newer(self, row: Row) -> None:
         """Refuse a row of a newer program."""
-        if self.number(row, "sv") > SCHEMA:
-            raise WorldMismatch(
-                f"The {self.where} holds rows of a newer replicator (schema {self.number(row, 'sv')}, ours {SCHEMA}).",
-                advice="Upgrade this program to the version of its newest worker.",
-            )
+        layout = row.get("sv", {}).get("N", "")
+        if layout != _OURS and _is_decimal(layout) and int(layout) > SCHEMA:
+            partition, sort = (str(row.get(part, {}).get("S")) for part in ("pk", "sk"))
+            raise NewerLayout.of(f"{partition} / {sort}", self.where, layout=int(layout), known=SCHEMA)
 
     def _flag(self, row: Row, name: str) -> bool:
         if name in row and not isinstance(row[name].get("BOOL"), bool):

@@ -45,8 +45,10 @@ class CoordinationTable:
         rows, _ = await self.read(partition, prefix, backwards=backwards)
         return rows
 
-    async def read(self, partition: str, prefix: str = "", *, backwards: bool = False) -> tuple[list[Row], str]:
-        """The same, and the Date of the last answer.
+    async def read(
+        self, partition: str, prefix: str = "", *, backwards: bool = False, newer: bool = False
+    ) -> tuple[list[Row], str]:
+        """The same, and the Date of the last answer. `newer`: rows of a newer program are not refused here.
 
         Each page is consistent, but what is written between two pages may be seen in the second one alone.
         """
@@ -68,6 +70,8 @@ class CoordinationTable:
                 raise self._translated("Query", error) from error
             rows += member(answer, "Items", f"Query on the {self._where}")
             if not answer.get("LastEvaluatedKey"):
+                for row in () if newer else rows:
+                    self.reader.refuse_newer(row)
                 return rows, _date(answer)
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
@@ -77,7 +81,9 @@ class CoordinationTable:
             answer = await self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         except CLIENT_ERRORS as error:
             raise self._translated("GetItem", error) from error
-        return answer.get("Item", {}), _date(answer)
+        row: Row = answer.get("Item", {})
+        self.reader.refuse_newer(row)
+        return row, _date(answer)
 
     def seconds_of(self, date: str) -> float:
         """An answer's Date in seconds since 1970: the server's time."""
