@@ -13,6 +13,7 @@ from replicator.cli.confirmation import ask, need_yes
 from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
+from replicator.domain.plain_text import in_json
 from replicator.operations import promotion as promotions
 from replicator.operations.conflict_entries import ConflictEntries, EntryFilter, find
 from replicator.operations.group import SHOW_SECONDS, known_rule
@@ -79,7 +80,7 @@ def export_conflicts(config: Path | None, wanted: EntryFilter, output: Path | No
     settings = loaded(config)
     entries = _found(settings, wanted)
     documents: list[Any] = [{"group": settings.group, "conflicts": entries}] if as_json else entries
-    lines = [json.dumps(document, ensure_ascii=False) + "\n" for document in documents]
+    lines = [in_json(json.dumps(document, ensure_ascii=False)) + "\n" for document in documents]
     if output is None:
         sys.stdout.writelines(lines)
         return EXIT_STOPPED

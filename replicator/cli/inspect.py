@@ -44,7 +44,7 @@ def inspect_item(  # noqa: PLR0913 - what the command line says
         sys.stdout.write(f"{_summary(found)}\n")
         for difference in differ:
             what = "" if difference.attribute is None else f" {on_one_line(difference.attribute)}"
-            sys.stdout.write(f"  {difference.place}:{what} {difference.how}\n")
+            sys.stdout.write(f"  {difference.place}:{what} {on_one_line(difference.how)}\n")
         for place in found.places:
             if place.details.get("why"):
                 sys.stdout.write(f"  {place.role} of this key in {place.region}: {on_one_line(place.details['why'])}\n")

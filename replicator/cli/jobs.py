@@ -11,6 +11,7 @@ from replicator.cli.following import detachable, follow_shown
 from replicator.cli.output import note, print_json, print_rows, shown_time
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
+from replicator.domain.plain_text import on_one_line
 from replicator.operations import jobs
 from replicator.operations.documents import document
 from replicator.operations.group import Group, known_rule
@@ -70,9 +71,10 @@ def show_job(config: Path | None, job_id: str, *, watch: bool, as_json: bool) ->
     counts = shown.pop("counts")
     for name, value in {**shown, **counts}.items():
         if value not in {None, ""} if not isinstance(value, list | dict) else value:
-            sys.stdout.write(f"{name}\t{', '.join(value) if isinstance(value, list) else value}\n")
+            text = ", ".join(value) if isinstance(value, list) else f"{value}"
+            sys.stdout.write(f"{name}\t{on_one_line(text)}\n")
     for name, said in notes[:_MOST_NOTES]:
-        sys.stdout.write(f"{name}\t{said}\n")
+        sys.stdout.write(f"{on_one_line(name)}\t{on_one_line(str(said))}\n")
     if len(notes) > _MOST_NOTES:
         note(f"{len(notes) - _MOST_NOTES} more; --json shows all.")
     return EXIT_STOPPED

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from replicator.domain.errors import DEBUG_VARIABLE, EXIT_FAULT, EXIT_UNREACHABLE, EXIT_WRONG_WORLD, ReplicatorError
+from replicator.domain.plain_text import on_one_line
 
 if TYPE_CHECKING:
     from typer import Typer
@@ -95,7 +96,7 @@ def _fault(error: BaseException) -> int:
 
 def _print(sentences: list[str], code: int) -> None:
     for sentence in sentences:
-        sys.stderr.write(f"replicator: {sentence}\n")
+        sys.stderr.write(f"replicator: {on_one_line(sentence)}\n")
     if _wants_json():
         import json
 

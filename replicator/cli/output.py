@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from replicator.domain.plain_text import on_one_line
+from replicator.domain.plain_text import in_json, on_one_line
 from replicator.operations.documents import document
 from replicator.settings.called_as import program
 
@@ -30,12 +30,13 @@ def print_json(value: Any) -> None:
     """What an operation returned, as an indented document that is the only thing on standard output."""
     import json
 
-    sys.stdout.write(json.dumps(document(value), indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(in_json(json.dumps(document(value), indent=2, ensure_ascii=False)) + "\n")
 
 
 def note(sentence: str) -> None:
     """A sentence on standard error, in lines as long as a terminal's."""
-    lines = wrapped(f"replicator: {sentence}", "", "  ") if sys.stderr.isatty() else [f"replicator: {sentence}"]
+    text = f"replicator: {on_one_line(sentence)}"
+    lines = wrapped(text, "", "  ") if sys.stderr.isatty() else [text]
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
 

@@ -12,6 +12,7 @@ from replicator.cli.output import note, print_json, print_rows, shown_time
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, EXIT_WRONG_WORLD
 from replicator.domain.owed_keys import Settlement
+from replicator.domain.plain_text import on_one_line
 from replicator.operations import parked, parked_rows
 from replicator.operations.documents import document
 from replicator.operations.group import SHOW_SECONDS, known_rule
@@ -175,8 +176,9 @@ def drop_parked(config: Path | None, row: str, *, yes: bool, as_json: bool) -> i
 def _meaning(row: ParkedRow) -> str:
     """What is given up, and what follows from it."""
     what = {"put": "the last write of", "remove": "the removal of"}.get(row.change, "what a record says of")
+    why, since = on_one_line(row.why), shown_time(row.first)
     return (
-        f"{row.target} refused {what} {row.shown} ({row.why}), {row.tries} times since {shown_time(row.first)}.\n"
+        f"{row.target} refused {what} {row.shown} ({why}), {row.tries} times since {since}.\n"
         "What is given up never reaches it; a later change of the key does. The conflict log keeps what was given up."
     )
 

@@ -16,6 +16,7 @@ import msgspec
 from replicator.domain.errors import MalformedRecord
 from replicator.domain.identifiers import SequenceNumber
 from replicator.domain.image import Image
+from replicator.domain.plain_text import on_one_line
 from replicator.domain.versions import SEQUENCE_DIGITS
 
 _LONGEST_SIDE_KEY = 1024
@@ -55,7 +56,7 @@ class ItemKey(msgspec.Struct, frozen=True, cache_hash=True):
     @property
     def shown(self) -> str:
         """The key for people: `pk=a, sk=1`."""
-        return ", ".join(f"{name}={value}" for name, _, value in self.parts)
+        return on_one_line(", ".join(f"{name}={value}" for name, _, value in self.parts))
 
     def side_key(self, table: str) -> str:
         """Key of this item's side row: table and canonical key; long keys by their digest, to fit DynamoDB's bound."""

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from replicator.cli.output import print_rows, rich_table
+from replicator.cli.output import note, print_json, print_rows, rich_table
 from replicator.domain.plain_text import on_one_line
+from replicator.domain.records import ItemKey
 from replicator.observability.logs import configure
 
-NASTY = "a\nb\tc\x1b[31md\r\x9b\u2028e"
-SAFE = r"a\x0ab\x09c\x1b[31md\x0d\x9b\u2028e"
+NASTY = "a\nb\tc\x1b[31md\r\x9b\u2028e\u202egpj\ud800\U000e0001"
+SAFE = r"a\x0ab\x09c\x1b[31md\x0d\x9b\u2028e\u202egpj\ud800\U000e0001"
 
 
 @pytest.mark.parametrize("text", ["", "order:1", "ü 漢字 🙂", r"a\nb", "a b"])
@@ -23,6 +25,20 @@ def test_plain_text_stays_as_it_is(text: str) -> None:
 
 def test_control_characters_are_written_as_escapes() -> None:
     assert on_one_line(NASTY) == SAFE
+
+
+def test_a_key_in_a_sentence_and_a_document_for_machines_move_no_cursor_either(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    key = ItemKey((("pk", "S", NASTY),))
+    assert key.shown == f"pk={SAFE}"
+    note(f"it is {NASTY}")
+    print_json({"key": NASTY, "plain": "ü 漢字 🙂"})
+    said = capsys.readouterr()
+    assert said.err == f"replicator: it is {SAFE}\n"
+    assert all(line.isprintable() for line in said.out.splitlines())
+    assert json.loads(said.out) == {"key": NASTY, "plain": "ü 漢字 🙂"}
+    assert "ü 漢字 🙂" in said.out
 
 
 def test_a_row_stays_on_its_line_and_in_its_columns(capsys: pytest.CaptureFixture[str]) -> None:
