@@ -8,7 +8,7 @@ become one. Names are of top-level attributes, and values are carried as the byt
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 
 import msgspec
@@ -29,6 +29,7 @@ class Transform:
     `project`: the attributes that are kept beside the key, None: all. `constant`: attributes that every item has at the
     target, as typed JSON. `secret` keys the masks: equal values have equal masks, and no mask tells its value. `key`:
     the key at the target, where it is another one; what the source's key held is then an attribute like others.
+    `is_done`: images come as the target is to hold them, still with the source's key beside them.
     """
 
     project: frozenset[str] | None = None
@@ -38,6 +39,12 @@ class Transform:
     constant: tuple[tuple[str, bytes], ...] = ()
     secret: bytes = field(default=b"", repr=False)
     key: KeyMapping | None = None
+    is_done: bool = False
+
+    @property
+    def done(self) -> Transform:
+        """The same for images that went through it."""
+        return replace(self, is_done=True)
 
     @property
     def touched(self) -> frozenset[str]:
@@ -50,6 +57,8 @@ class Transform:
 
     def apply(self, key: ItemKey, image: Image) -> Image:
         """The image as the target is to hold it; `PoisonRecord` where that cannot be said without a loss."""
+        if self.is_done:
+            return image
         there = key if self.key is None else self.key.mapped(key)
         self._check(frozenset(there.names))
         try:

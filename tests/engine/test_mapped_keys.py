@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.image import Image, stamped, unreserved
 from replicator.domain.jobs import Job, JobKind, parts_of
@@ -17,6 +19,7 @@ from replicator.domain.transforms import Transform
 from replicator.domain.versions import ordered_version
 from replicator.engine.copying.uninstalling import SIDE_TABLE
 from replicator.engine.mapped_tables import MappedRegion
+from replicator.laboratory.memory import value_entry
 from tests.engine.job_world import SIDE, JobWorldOf, job
 from tests.engine.shard_bench import ShardBench
 from tests.engine.test_transforms import retry
@@ -117,6 +120,28 @@ async def test_what_was_refused_under_the_sources_key_is_tried_again_under_the_t
     retried = await retry(world, merging("one"), MappedRegion(world.region, mapping))
     assert retried.how is Settlement.RETRIED
     assert held(world) == wanted("one", world)
+
+
+@pytest.mark.parametrize("verb", [CacheVerb.INVALIDATE, CacheVerb.REFRESH, CacheVerb.WRITE_THROUGH])
+async def test_a_retry_acts_on_the_entry_that_readers_know(verb: CacheVerb) -> None:
+    world, transform = World(), Transform(key=key_mapping({"pk": "one/{pk}"}))
+    to = replace(target("orders", EU, cache_rule("eu_main", EU, verb, "o:{pk}")), transform=transform)
+    of, at = rule("orders", to, refused=OnRefusal.PARK), key({"pk": {"S": "one/a"}})
+    world.region.poison(at, "Item size has exceeded the maximum allowed size")
+    world.put("a", 1)
+    async with ShardBench(world, of):
+        await until(lambda: world.stored() == "1")
+    # A reader filled it while the replica was behind; what has the source's key is another rule's.
+    version = ordered_version(0, 0, 1)
+    entries = world.caches["eu_main"].entries
+    entries |= {"o:one/a": b"T:" + version.encode(), "o:a": value_entry(version, b"of another rule")}
+    world.region.cure(at)
+    assert transform.key is not None
+    assert (await retry(world, of, MappedRegion(world.region, transform.key))).how is Settlement.RETRIED
+    assert entries.pop("o:a").endswith(b"of another rule")
+    assert [entry.partition(b"|")[2] for entry in entries.values()] == (
+        [] if verb is CacheVerb.INVALIDATE else [transform.apply(key_of("a"), image("a", 1)).wire]
+    )
 
 
 async def test_jobs_bring_compare_and_mend_the_items_of_their_own_source_alone() -> None:

@@ -138,14 +138,16 @@ class Retrial:
     async def _apply(self, owed: OwedKey, key: ItemKey, new: Image | None) -> None:
         """Bring a change under the version that is owed; a missing item is always written together with its check.
 
-        It is as the target is to hold it, so what would make it so is left out.
+        It is as the target is to hold it, so what would make it so is left out, but for its key there: by that readers
+        name cache entries.
         """
         standing = None if self.ports.region is None else await self._item(self.ports.region, key)
         rule, generation = under_its_version(self.rule, owed)
         rule = replace(rule, policy=replace(rule.policy, insert_guard=InsertGuard.TRANSACT))
         target = self.target
         if target.transform is not None:
-            target, rule = replace(target, transform=None), replace(rule, filter=Filter(rule.filter.events))
+            target = replace(target, transform=target.transform.done)
+            rule = replace(rule, filter=Filter(rule.filter.events))
         await self._drive(rule, generation, owed, as_record(owed, new, standing), target)
 
     async def _drive(
