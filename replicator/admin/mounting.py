@@ -22,5 +22,5 @@ def routes(settings: Callable[[], Settings], stack: AsyncExitStack, clock: Clock
     """Everything that is served; `stack` closes the clients of it."""
     admin = settings().admin
     names = {socket.gethostname(), admin.host, *([admin.advertise] if admin.advertise else [])}
-    api = Api(settings(), Groups(settings, stack), clock, names)
+    api = Api(settings, Groups(settings, stack), clock, names)
     return [*api.routes(), *console_routes(api.guarded)]

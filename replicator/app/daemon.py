@@ -16,15 +16,14 @@ from typing import TYPE_CHECKING
 import structlog
 
 from replicator import __version__
-from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.clock import SystemClock
-from replicator.adapters.sinks.opening import open_sinks
 from replicator.admin.server import serve_admin
-from replicator.app.bounds import HOME_CONNECTIONS, STREAM_CONNECTIONS, caches_of, connections_of, regions_of
+from replicator.app.bounds import HOME_CONNECTIONS
 from replicator.app.canary_sources import CanarySources
 from replicator.app.held_rules import HeldRules
 from replicator.app.job_worlds import JobPlaces, job_places, job_ports
 from replicator.app.lifetime import live, unless
+from replicator.app.openings import Openings
 from replicator.app.preflight import prepare_start
 from replicator.app.reload import Reload
 from replicator.app.table_discovery import TableWatch
@@ -49,15 +48,9 @@ from replicator.settings import Settings
 from replicator.settings.compiled_rules import rules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from types_aiobotocore_dynamodb.client import DynamoDBClient
 
-    from replicator.adapters.aws.clients import Place
-    from replicator.adapters.redis.cluster import CacheClient
-    from replicator.adapters.sinks.opening import SinkId
     from replicator.observability.traces import Traces
-    from replicator.ports.targets import Sink
 
 _MOST_FILES = 65_536
 """Open files, connections above all, that are asked of the system when it grants them."""
@@ -104,25 +97,15 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             address = settings.admin.public_url(port, socket.gethostname())
             log.info("admin_listening", host=host, port=port, advertised=address)
             lean = fall_back if settings.client == "lean" else None
-            places = await stack.enter_async_context(
-                open_places(
-                    settings,
-                    regions_of(settings),
-                    connections_of(settings),
-                    stream_connections=STREAM_CONNECTIONS,
-                    lean=lean,
-                )
-            )
+            openings = Openings(stack, clock, lean, lambda place: board.fatal_signs.append(place.credentials.stuck))
+            async with openings.beyond(settings) as more:
+                more.keep()
+            places = openings.places
             home = await stack.enter_async_context(places[settings.coordination.region].beside(HOME_CONNECTIONS))
-            board.fatal_signs += [place.credentials.stuck for place in places.values()]
-            caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
-            sinks = await stack.enter_async_context(open_sinks(settings, places, caches, clock))
             traces = stack.enter_context(open_traces(settings.telemetry, settings.group))
             observer.traces = traces
             for_jobs = await stack.enter_async_context(job_places(settings, lean))
-            parts = _Parts(
-                settings, places, home, for_jobs, caches, sinks, clock, observer, board, address, strict, reload, traces
-            )
+            parts = _Parts(settings, openings, home, for_jobs, clock, observer, board, address, strict, reload, traces)
             await _serve(parts, stop)
 
     def fall_back(region: str, why: str) -> None:
@@ -149,11 +132,9 @@ class _Parts:
     """What is one per process."""
 
     settings: Settings
-    places: Mapping[str, Place]
+    openings: Openings
     home: DynamoDBClient
     for_jobs: JobPlaces
-    caches: Mapping[str, CacheClient]
-    sinks: Mapping[SinkId, Sink]
     clock: SystemClock
     observer: LiveObserver
     board: Board
@@ -165,23 +146,23 @@ class _Parts:
 
 async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     """Look at the world, then replicate until `stop`."""
-    gates = Gates()
+    gates, places, caches = Gates(), parts.openings.places, parts.openings.caches
     assembly = Assembly(
         parts.settings,
-        parts.places,
+        places,
         parts.home,
-        parts.caches,
-        parts.sinks,
+        caches,
+        parts.openings.sinks,
         parts.clock,
         parts.observer,
         gates,
         traces=parts.traces,
     )
-    finder = TableFinder(parts.settings, parts.places)
+    finder = TableFinder(parts.settings, places)
     premises = Premises(
         parts.settings,
-        parts.places,
-        parts.caches,
+        places,
+        caches,
         assembly.registry,
         assembly.succession,
         parts.clock,
@@ -201,7 +182,9 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     watch = TableWatch(premises, start.survey, parts.observer)
     held = HeldRules(premises, start, gates, parts.observer, lambda: watch.settings)
     use()
-    parts.reload.take_up = Uptake(premises, watch, held, use).take_up
+    parts.reload.take_up = Uptake(
+        premises, parts.openings, assembly, watch, held, parts.for_jobs, use, lambda: parts.reload.settings
+    ).take_up
     notify("READY=1")
     _spare_the_collector()
     async with asyncio.TaskGroup() as background:
@@ -227,8 +210,8 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
                 observer=parts.observer,
             ),
             debts=assembly.debts,
-            verifiers=tuple(assembly.verifiers.values()),
-            canaries=Canaries(CanarySources(assembly, parts.places, parts.caches).now, parts.clock, parts.observer),
+            verifiers=assembly.verifiers.values(),
+            canaries=Canaries(CanarySources(assembly, places, caches).now, parts.clock, parts.observer),
             group=GroupPorts(
                 assembly.coordination, assembly.registry, lambda: assembly.rules, lambda: parts.board.resting
             ),

@@ -68,8 +68,12 @@ class HeldRules:
         self._observer.held(list(self._holds.values()))
 
     def rewritten(self, settings: Settings) -> None:
-        """The configuration is another one from now on."""
+        """The configuration is another one from now on; what is not in it any more is not held."""
         self._premises = replace(self._premises, settings=settings)
+        names = {rule.name for rule in settings.rules}
+        self._holds = {each: hold for each, hold in self._holds.items() if each.rule in names}
+        self._resting = {each for each in self._resting if each.rule in names}
+        self._observer.held(list(self._holds.values()))
 
     def running(self, settings: Settings) -> Settings:
         """The settings without the rules that are held."""

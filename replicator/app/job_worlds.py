@@ -52,6 +52,10 @@ class JobPlaces:
         self._places: dict[str, Place] = {}
         self._turn = asyncio.Lock()
 
+    def rewritten(self, settings: Settings) -> None:
+        """The configuration is another one from now on."""
+        self._settings = settings
+
     async def of(self, region: RegionId) -> Place:
         """The clients of a region."""
         async with self._turn:

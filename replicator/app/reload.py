@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
@@ -19,12 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from replicator.app.bounds import caches_of, regions_of
 from replicator.domain.errors import ConfigurationInvalid, ReplicatorError
-from replicator.settings.changes import Changes, changes
+from replicator.observability.logs import configure
+from replicator.settings import choosing
+from replicator.settings.changes import Changes, changes, secrets_of_rules
 from replicator.settings.loading import load
 
 if TYPE_CHECKING:
+    from pydantic import BaseModel
+
     from replicator.observability.status_board import Board
     from replicator.settings import Settings
 
@@ -34,6 +37,10 @@ _LOOK_SECONDS = 2.0
 _SHOWN_DIGEST = 16
 _LOOKS_WHILE_REFUSED = 30
 """What was refused is judged again with so many looks: the world may have been mended."""
+
+_LIVE = frozenset({"log.level", "log.format", "admin.api.read_without_token", "admin.api.hosts"})
+_LIVE_PARTS = ("admin.api.tokens.", "secrets.", "regions.", "caches.")
+"""What is applied beside rules; regions and caches where no client is open under other settings."""
 
 _IDENTITY = frozenset({"mode", "table", "source", "stream", "regions", "choice", "tags", "events", "version", "epoch"})
 """Fields of a rule that say what its progress is about."""
@@ -68,6 +75,7 @@ class Reload:
         """Looks at the world and takes settings up; what it returns forbids that. None as long as the start lasts."""
         self._path = path
         self._settings = settings
+        self._known = Known(settings.regions, settings.caches)
         self._board = board
         self._log = structlog.get_logger("replicator")
         self._seen = _digest(path)
@@ -128,7 +136,7 @@ class Reload:
         found = changes(self._settings, wanted)
         if found.are_none:
             return Outcome("unchanged", found.shown)
-        reasons = not_live(self._settings, wanted, found)
+        reasons = not_live(self._settings, wanted, found, self._known)
         if reasons or dry_run:
             return Outcome("refused" if reasons else "applicable", found.shown, tuple(reasons))
         try:
@@ -137,6 +145,9 @@ class Reload:
             refused = [error]
         if refused:
             return Outcome("refused", found.shown, tuple(error.worker_sentence for error in refused))
+        if wanted.log != self._settings.log:
+            configure(wanted.log.level, wanted.log.format)
+        self._known = self._known.along(wanted)
         self._settings = wanted
         return Outcome("applied", found.shown)
 
@@ -152,27 +163,35 @@ class Reload:
         self._log.warning("configuration_refused", changes=outcome.changes, reason=error.message, advice=advice)
 
 
-def not_live(before: Settings, after: Settings, found: Changes) -> list[str]:
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Regions and caches as this process learnt of them first; clients may be open under these settings."""
+
+    regions: Mapping[str, BaseModel]
+    caches: Mapping[str, BaseModel]
+
+    def along(self, settings: Settings) -> Known:
+        """These settings are in force, too."""
+        return Known({**settings.regions, **self.regions}, {**settings.caches, **self.caches})
+
+    def differ(self, settings: Settings) -> list[str]:
+        """Which of the settings' regions and caches are others."""
+        regions = [f"regions.{name}" for name, each in settings.regions.items() if self.regions.get(name, each) != each]
+        caches = [f"caches.{name}" for name, each in settings.caches.items() if self.caches.get(name, each) != each]
+        return regions + caches
+
+
+def not_live(before: Settings, after: Settings, found: Changes, known: Known) -> list[str]:
     """Why changes cannot be applied while the daemon runs, one sentence each; empty when they can."""
     restart = "restart the workers for that"
-    reasons = [f"{section} is read at the start only: {restart}." for section in found.sections]
-    reasons += [
-        f"Rule {name} cannot be removed while it runs: `replicator pause {name}` lets it rest, or {restart}."
-        for name in found.removed
-    ]
+    keyed = {f"secrets.{name}" for name in secrets_of_rules(before)}
+    fixed = [key for key in found.keys if key in keyed or not (key in _LIVE or key.startswith(_LIVE_PARTS))]
+    reasons = [f"{key} is read at the start only: {restart}." for key in [*fixed, *known.differ(after)]]
     for name, fields in found.changed.items():
-        fixed = [field for field in fields if field in _IDENTITY]
-        if fixed:
-            reasons.append(f"{', '.join(fixed)} of rule {name} say what its progress is about: {restart}.")
-    touched = [rule for rule in after.rules if rule.name in {*found.added, *found.changed}]
-    reasons += [
-        f"Rule {rule.name} chooses its tables, or sends events: {restart}."
-        for rule in touched
-        if rule.choice is not None or rule.regions_of_sinks or rule.events
-    ]
-    regions, caches = regions_of(after) - regions_of(before), caches_of(after) - caches_of(before)
-    reasons += [f"Region {region} is used by no rule until now: {restart}." for region in sorted(regions)]
-    return reasons + [f"Cache {cache} is used by no rule until now: {restart}." for cache in sorted(caches)]
+        if about := [field for field in fields if field in _IDENTITY]:
+            reasons.append(f"{', '.join(about)} of rule {name} say what its progress is about: {restart}.")
+    chosen = {*choosing(after)} & {*found.added} | {*choosing(before)} & {*found.removed}
+    return reasons + [f"Rule {name} chooses its tables: {restart}." for name in sorted(chosen)]
 
 
 def _digest(path: Path) -> bytes | None:

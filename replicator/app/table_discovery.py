@@ -57,7 +57,11 @@ class TableWatch:
     @property
     def settings(self) -> Settings:
         """The settings with the tables of now."""
-        return expanded(self._written, self._tables)
+        return self.with_tables(self._written)
+
+    def with_tables(self, settings: Settings) -> Settings:
+        """Other settings, whose choices are the same, with the tables of now."""
+        return expanded(settings, self._tables)
 
     def rewritten(self, settings: Settings) -> None:
         """The configuration is another one from now on; rules that choose their tables are the same."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicator.app.vouching import Premises, Sight, examine
 from replicator.checks.verdicts import verdict
 from replicator.checks.world import look
-from replicator.domain.errors import ReplicatorError, Unreachable
+from replicator.domain.errors import ReplicatorError, Unreachable, WorldMismatch
+from replicator.domain.identifiers import RegionId, TableName
 
 if TYPE_CHECKING:
     from replicator.app.held_rules import HeldRules
+    from replicator.app.job_worlds import JobPlaces
+    from replicator.app.openings import Openings
     from replicator.app.table_discovery import TableWatch
+    from replicator.app.wiring import Assembly
     from replicator.settings import RuleSettings, Settings
     from replicator.settings.changes import Changes
 
@@ -23,28 +27,61 @@ class Uptake:
     """What runs rules, and `use`, which lets the rules of now run."""
 
     premises: Premises
+    openings: Openings
+    assembly: Assembly
     watch: TableWatch
     held: HeldRules
+    for_jobs: JobPlaces
     use: Callable[[], None]
+    before: Callable[[], Settings]
+    """The settings in force."""
 
     async def take_up(self, wanted: Settings, found: Changes) -> Sequence[ReplicatorError]:
         """Run the rules of these settings; returns what forbids it, and then nothing changed.
 
         A rule that a start would hold is refused here: its world is wrong, or does not say whether it is.
         """
-        rules = [rule for rule in wanted.rules if rule.name in {*found.added, *found.changed}]
-        world = await look(wanted.model_copy(update={"rules": rules}), self.premises.places, thorough=False)
-        sight = Sight(wanted, world)
+        async with self.openings.beyond(wanted) as more:
+            wrong = [error for name in found.removed for error in await self._left_behind(name)]
+            wrong += await self._looked_at(wanted, {*found.added, *found.changed}) if not wrong else []
+            if not wrong:
+                for name in found.removed:
+                    self.openings.forget(name)
+                self.assembly.take_in(wanted, more.caches, more.sinks)
+                self.for_jobs.rewritten(wanted)
+                self.watch.rewritten(wanted)
+                self.held.rewritten(wanted)
+                self.use()
+                more.keep()
+        return wrong
+
+    async def _looked_at(self, wanted: Settings, names: Collection[str]) -> list[ReplicatorError]:
+        """What is wrong with rules that came or changed."""
+        if not names:
+            return []
+        expanded = self.watch.with_tables(wanted)
+        rules = [rule for rule in expanded.rules if rule.name in names and rule.sources]
+        world = await look(expanded.model_copy(update={"rules": rules}), self.premises.places, thorough=False)
+        sight = Sight(expanded, world)
         # Everything that only looks comes first: a claim on a table stays noted.
         wrong = [error for rule in rules for error in _seen(sight, rule)]
         premises = replace(self.premises, settings=wanted)
         for rule in rules if not wrong else ():
             wrong += [hold.error for hold in (await examine(premises, sight, rule)).holds]
-        if not wrong:
-            self.watch.rewritten(wanted)
-            self.held.rewritten(wanted)
-            self.use()
         return wrong
+
+    async def _left_behind(self, name: str) -> list[ReplicatorError]:
+        """Why a rule cannot be taken out: its progress would be orphaned, which a start refuses to hide."""
+        (rule,) = (rule for rule in self.before().rules if rule.name == name)
+        registry = self.premises.registry
+        for region, table in rule.sources:
+            for known in await registry.streams(RegionId(region), TableName(table)):
+                if any(start.rule == name for start in (await registry.starts(known.ref)).values()):
+                    advice = f"`replicator pause {name}` lets it rest; restart the workers to take it out."
+                    return [
+                        WorldMismatch(f"Rule {name} has progress, so it is not removed while it runs.", advice=advice)
+                    ]
+        return []
 
 
 def _seen(sight: Sight, rule: RuleSettings) -> list[ReplicatorError]:

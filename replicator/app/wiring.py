@@ -110,7 +110,7 @@ class Assembly:
         self.identities = TableIdentities(KnownTables(rows), clock)
         self.coordination = DynamoCoordination(rows)
         self.function_notes = FunctionNotes(rows)
-        claims = SideTableClaims({name: place.dynamodb for name, place in places.items()}, settings.side_table_name)
+        claims = SideTableClaims(lambda region: places[region].dynamodb, settings.side_table_name)
         self.succession = TargetSuccession(self.coordination, self.registry, claims, observer)
         self._settings = settings
         self._places = places
@@ -118,22 +118,14 @@ class Assembly:
         self._observer = observer
         self._gates = gates
         self._many = choosing(settings).keys()
-        self.debts = [Settler(self._debt(name, cache)) for name, cache in caches.items() if settles]
-        self.verifiers = {
-            settler.debt.name: verifier for settler in self.debts if (verifier := self._verifier(settler)) is not None
-        }
+        self._settles = settles
+        self.debts: list[Settler] = []
+        self.verifiers: dict[str, CacheVerifier] = {}
         self._streams: dict[tuple[RegionId, KinesisSource | None], Stream] = {}
         self._traces = traces
-        debts = {settler.debt.name: settler.debt for settler in self.debts}
-        used: dict[str, Cache] = {**caches, **debts}
-        self._funnels = {
-            name: CacheFunnel(traces.cache(name, cache) if traces else cache, debts.get(name))
-            for name, cache in used.items()
-        }
-        funnels = {  # one may serve several regions
-            id(sink): EventFunnel(traces.sink(str(name[-1]), sink) if traces else sink) for name, sink in sinks.items()
-        }
-        self._events = {name: funnels[id(sink)] for name, sink in sinks.items()}
+        self._funnels: dict[str, CacheFunnel] = {}
+        self._events: dict[SinkId, EventFunnel] = {}
+        self.take_in(settings, caches, sinks)
         self._conflicts = conflict_log(places[where.region].dynamodb, settings)
         self._budget = ByteBudget(self.limits.in_flight_bytes)
         self._holdings = Holdings()
@@ -143,6 +135,25 @@ class Assembly:
         self._made: dict[_RuleTable, dict[Rule, Mapping[TargetId, TargetPorts]]] = {}
         self._written: dict[_RuleTable, RuleSettings] = {}
         self._sources: dict[tuple[RegionId, TableName], Source] = {}
+
+    def take_in(self, settings: Settings, caches: Mapping[str, CacheClient], sinks: Mapping[SinkId, Sink]) -> None:
+        """Use these caches and sinks beside those of before; `settings`: as they are written now."""
+        self._settings = settings
+        for name, cache in caches.items():
+            debt = None
+            if self._settles:
+                settler = Settler(self._debt(name, cache))
+                self.debts.append(settler)
+                debt = settler.debt
+                if (verifier := self._verifier(settler)) is not None:
+                    self.verifiers[name] = verifier
+            used: Cache = debt or cache
+            self._funnels[name] = CacheFunnel(self._traces.cache(name, used) if self._traces else used, debt)
+        traces = self._traces
+        funnels = {  # one may serve several regions
+            id(sink): EventFunnel(traces.sink(str(name[-1]), sink) if traces else sink) for name, sink in sinks.items()
+        }
+        self._events |= {name: funnels[id(sink)] for name, sink in sinks.items()}
 
     def sources(self, settings: Settings) -> list[Source]:
         """The sources of these settings; one that was there before, with the same rules, is the same again."""

@@ -7,7 +7,7 @@ the next session has another worker id, so nothing of the old one counts as aliv
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 from replicator.domain.errors import ReplicatorError
@@ -75,12 +75,13 @@ class Worker:
         jobs: JobRunner | None = None,
         only_jobs: bool = False,
         debts: Sequence[Settler] = (),
-        verifiers: Sequence[CacheVerifier] = (),
+        verifiers: Collection[CacheVerifier] = (),
         canaries: Canaries | None = None,
     ) -> None:
         """`admin`: where our admin server listens; others show it. `group`: what one worker looks after for all.
 
-        `debts`: what settles what caches are owed. `verifiers`: what reads entries again behind actions.
+        `debts`: what settles what caches are owed. `verifiers`: what reads entries again behind actions. Both may grow
+        before other sources come.
         `canaries`: those of the rules, which one worker writes.
 
         `only_jobs`: the others see a worker that is about to leave, so none counts on it for shards.
@@ -126,8 +127,7 @@ class Worker:
                 await pause_for_any(float("inf"), members.known, session.over, self._stop)
                 if self._group is not None:
                     group.create_task(self._overlooker(session, members, self._group).watch(), name="overview")
-                settling = [group.create_task(self._settle(debt, session, members)) for debt in self._debts]
-                settling += [group.create_task(self._verify(each, session)) for each in self._verifiers]
+                settling = [group.create_task(self._settle_all(session, members), name="what caches are owed")]
                 if self._canaries is not None:
                     settling.append(group.create_task(self._write_canaries(self._canaries, session, members)))
                 async with asyncio.TaskGroup() as work:
@@ -137,6 +137,19 @@ class Worker:
                 for each in settling:  # every row is there until its entry is dropped, so it may end anywhere
                     each.cancel()
             session.over.set()
+
+    async def _settle_all(self, session: Session, members: Members) -> None:
+        """Settle what caches are owed and read entries again, also of caches that come with other sources."""
+        begun: set[object] = set()
+        async with asyncio.TaskGroup() as group:
+            while not session.over.is_set():
+                changed = self._sources.changed
+                for settler in [each for each in self._debts if each not in begun]:
+                    group.create_task(self._settle(settler, session, members), name=f"debt of {settler.debt.name}")
+                for verifier in [each for each in self._verifiers if each not in begun]:
+                    group.create_task(self._verify(verifier, session), name=f"entries of {verifier.name}")
+                begun = {*self._debts, *self._verifiers}
+                await pause_for_any(float("inf"), changed, session.over)
 
     async def _settle(self, settler: Settler, session: Session, members: Members) -> None:
         """Settle what a cache is owed; of those that live the first one settles for workers that are gone, too."""

@@ -195,7 +195,7 @@ async def _rekeyed(group: Group, rule: Rule, target: Target, view: View) -> Step
     problem = await standing_mode(client, side_table=side_table, claim=claim)
     if problem is not None:
         return rekeyed(view, problem.sentence)
-    claims = SideTableClaims({target.region: client}, side_table)
+    claims = SideTableClaims(lambda _: client, side_table)
     if target.keys is not None and await claims.writer(target.region, target.table, target.keys) is None:
         return reshaped(view, "its keys; what lies under the former ones stays")
     return None

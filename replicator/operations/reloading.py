@@ -43,7 +43,8 @@ async def reload(group: Group, *, dry_run: bool = False) -> list[Reloaded]:
     if not addresses:
         raise Unreachable(
             f"No worker of group {group.settings.group} answers on its admin port.",
-            advice="Workers look at their file by themselves, every 2 seconds, and at SIGHUP.",
+            advice="Workers look at their file by themselves, every 2 seconds, and at SIGHUP; for another group restart"
+            " them.",
         )
     silent = [Reloaded(worker, "silent", "", ()) for worker in pulses if worker not in addresses]
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as session:

@@ -279,7 +279,7 @@ def _needed(rule: str, where: str) -> WorldMismatch:
 
 def _claims(group: Group) -> SideTableClaims:
     clients = {region: place.dynamodb for region, place in group.places.items()}
-    return SideTableClaims(clients, group.settings.side_table_name)
+    return SideTableClaims(clients.__getitem__, group.settings.side_table_name)
 
 
 async def refuse_running(group: Group, rule: RuleSettings, written: set[_Place] | None = None) -> bool:

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import signal
+import urllib.error
+import urllib.request
 from typing import Any
 
 import pytest
+import redis
 
+from tests.cli import worlds
 from tests.cli.daemons import Daemon, running, wait_until
 from tests.cli.worlds import Answer, World
 
@@ -15,17 +19,19 @@ pytestmark = pytest.mark.servers
 
 VIEW = "NEW_AND_OLD_IMAGES"
 USERS = {"name": "users", "table": "users", "source": "us", "replicas": ["eu"]}
+LATER = {**USERS, "name": "later", "table": "nowhere"}
+TOKENS = {"one": "0123456789abcdef0123456789abcdef", "two": "fedcba9876543210fedcba9876543210"}
 
 
 def write(world: World, table: str, number: int, text: str = "x") -> None:
     world.put("us", table, pk={"S": "a"}, sk={"N": str(number)}, text={"S": text})
 
 
-def await_numbers(world: World, table: str, *numbers: int) -> None:
+def await_numbers(world: World, table: str, *numbers: int, region: str = "eu") -> None:
     def have_arrived() -> bool:
-        return {int(item["sk"]["N"]) for item in world.items("eu", table)} == set(numbers)
+        return {int(item["sk"]["N"]) for item in world.items(region, table)} == set(numbers)
 
-    wait_until(have_arrived, f"{table} has not got {numbers}")
+    wait_until(have_arrived, f"{table} has not got {numbers} in {region}")
 
 
 def began(daemon: Daemon, rule: str) -> int:
@@ -46,64 +52,127 @@ def refused(world: World, reason: str, **changed: Any) -> None:
     world.config = before
 
 
+def applied(world: World, daemon: Daemon, what: str) -> None:
+    """The configuration as it is now is taken up."""
+    answer = world.run("reload", "--json")
+    found = [(each["result"], each["changes"]) for each in answer.json["workers"]]
+    assert found == [("applied", what)], (answer, daemon.said()[-3000:])
+
+
 def problems(answer: Answer) -> dict[str, str]:
     return {problem["kind"]: problem["reason"] for problem in answer.json["problems"]}
 
 
-def test_a_changed_configuration_is_taken_up_rule_by_rule_or_changes_nothing(world: World) -> None:
+def session(daemon: Daemon, token: str) -> str | None:
+    """The name that a token has; None when it is none."""
+    url = f"http://127.0.0.1:{daemon.port}/api/v1/session"
+    request = urllib.request.Request(url, headers={"Authorization": f"Bearer {TOKENS[token]}"})
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            name: str = json.loads(answer.read())["token"]
+            return name
+    except urllib.error.HTTPError as error:
+        assert error.code == 401  # noqa: PT017 - it is the answer
+        return None
+
+
+def test_a_changed_configuration_is_taken_up_rule_by_rule_or_changes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.table("us", "users", view=VIEW)
     world.table("eu", "users")
     world.table("us", "carts", view=VIEW)
     world.table("eu", "carts", keys={"other": "S"})
     world.sound()
     world.config["log"] = {"format": "json"}
+    world.config["admin"]["api"] = {"enabled": True, "tokens": {"first": {"secret": "one"}}}
+    world.config["secrets"] = TOKENS
+    orders = world.rule
+    world.config["rules"] = [orders, LATER]
     with running(world) as daemon:
         daemon.await_ready()
         write(world, "orders", 1)
         await_numbers(world, "orders", 1)
-        assert began(daemon, "orders") == 1
         assert [each["result"] for each in world.run("reload", "--json").json["workers"]] == ["unchanged"]
-
-        # What is wrong, or cannot be applied now, changes nothing, and is seen.
-        orders = world.config["rules"]
-        refused(world, "drain is read at the start only", drain="19s")
-        refused(world, "Rule orders cannot be removed while it runs", rules=[USERS])
-        refused(world, "table of rule orders say what its progress", rules=[{**orders[0], "table": "users"}])
-        carts = {**USERS, "name": "carts", "table": "carts"}
-        refused(world, "us has pk (S), sk (N). Create the replica of rule carts anew", rules=[*orders, carts, USERS])
-        refused(world, "Table nowhere in us does not exist", rules=[*orders, {**carts, "table": "nowhere"}])
-        assert "Table nowhere" in problems(world.run("status", "--json"))["configuration"]
-        right = world.path.read_text()
-        world.path.write_text(right.replace("replicas:", "replicsa:"))
-        wait_until(
-            lambda: "replicsa" in json.dumps(json.loads(daemon.answers("/status") or "{}")), "the typo is not seen"
-        )
-        # The next command writes the right file again.
-        wait_until(lambda: "configuration" not in problems(world.run("status", "--json")), "it is still refused")
-
-        # A good one starts its rule, and touches no other.
-        world.config["rules"] = [*orders, USERS]
-        preview = world.run("reload", "--dry-run")
-        assert (preview.code, preview.output.rpartition(": ")[2]) == (0, "adds users\n")
-        applied = world.run("reload", "--json")
-        assert [each["result"] for each in applied.json["workers"]] == ["applied"], daemon.said()[-3000:]
-        write(world, "users", 1)
-        await_numbers(world, "users", 1)
-
-        # A rule that changes goes on where it stood; SIGHUP is as good as the command.
-        world.config["rules"] = [*orders, {**USERS, "filter": {"equals": {"text": "public"}}}]
-        assert world.path.exists()
-        daemon.process.signal(signal.SIGHUP)
-        wait_until(lambda: began(daemon, "users") == 2, "the filter is not taken up")
-        write(world, "users", 2, "private")
-        write(world, "users", 3, "public")
-        await_numbers(world, "users", 1, 3)
+        let_it_refuse(world, daemon, orders)
         write(world, "orders", 2)
         await_numbers(world, "orders", 1, 2)
+        let_it_take_up_rules(world, daemon, orders)
+        monkeypatch.setitem(worlds.REGIONS, "ap", "ap-south-1")
+        let_it_take_up_more_than_rules(world, daemon, orders)
+        write(world, "orders", 3)
+        await_numbers(world, "orders", 1, 2, 3)
         assert began(daemon, "orders") == 1, "a rule that did not change was begun again"
         assert daemon.stop() == 0
-    applied_at = [line for line in daemon.said().splitlines() if '"configuration_applied"' in line]
-    assert [json.loads(line)["changes"] for line in applied_at] == ["adds users", "changes users (filter)"]
+
+
+def let_it_refuse(world: World, daemon: Daemon, orders: dict[str, Any]) -> None:
+    """What is wrong, or cannot be applied now, changes nothing, and is seen."""
+    refused(world, "polling.page is read at the start only", polling={"page": 9})
+    refused(world, "Rule orders has progress, so it is not removed while it runs", rules=[LATER, USERS])
+    refused(world, "table of rule orders say what its progress", rules=[{**orders, "table": "users"}, LATER])
+    carts = {**USERS, "name": "carts", "table": "carts"}
+    wrong_key = "us has pk (S), sk (N). Create the replica of rule carts anew"
+    refused(world, wrong_key, rules=[orders, LATER, carts, USERS])
+    rekeyed = {"region": "eu", "transform": {"key": {"pk": "v1|{pk}", "sk": "{sk}"}}}
+    refused(world, "Name another table for the replica", rules=[{**orders, "replicas": [rekeyed]}, LATER])
+    refused(world, "Table gone in us does not exist", rules=[orders, LATER, {**carts, "table": "gone"}])
+    assert "Table gone" in problems(world.run("status", "--json"))["configuration"]
+    right = world.path.read_text()
+    for word, written, seen in (
+        ("replicas:", "replicsa:", "replicsa"),
+        ("group: test", "group: other", "group is read at the start only"),
+    ):
+        world.path.write_text(right.replace(word, written))
+        wait_until(lambda seen=seen: seen in (daemon.answers("/status") or ""), seen)  # type: ignore[misc]
+    # The next command writes the right file again.
+    wait_until(lambda: "configuration" not in problems(world.run("status", "--json")), "it is still refused")
+
+
+def let_it_take_up_rules(world: World, daemon: Daemon, orders: dict[str, Any]) -> None:
+    """A good one starts its rule, and touches no other. One that never ran goes, and one that changed goes on."""
+    world.config["rules"] = [orders, USERS]
+    preview = world.run("reload", "--dry-run")
+    assert (preview.code, preview.output.rpartition(": ")[2]) == (0, "adds users; removes later\n")
+    applied(world, daemon, "adds users; removes later")
+    assert "held" not in problems(world.run("status", "--json"))
+    write(world, "users", 1)
+    await_numbers(world, "users", 1)
+
+    # SIGHUP is as good as the command.
+    world.config["rules"] = [orders, {**USERS, "filter": {"equals": {"text": "public"}}}]
+    assert world.path.exists()
+    daemon.process.signal(signal.SIGHUP)
+    wait_until(lambda: began(daemon, "users") == 2, "the filter is not taken up")
+    write(world, "users", 2, "private")
+    write(world, "users", 3, "public")
+    await_numbers(world, "users", 1, 3)
+
+
+def let_it_take_up_more_than_rules(world: World, daemon: Daemon, orders: dict[str, Any]) -> None:
+    """A region and a cache that no rule used before, tokens, and how much is logged."""
+    world.config["regions"]["ap"] = {**world.config["regions"]["eu"], "region": "ap-south-1"}
+    world.table("ap", "users")
+    world.table("ap", "replicator-side-test", {"k": "S"})
+    world.config["caches"]["near"] = {**world.config["caches"]["eu_main"], "region": "ap"}
+    entry = f"near:{world.account}:"
+    cached = {"cache": "near", "key": entry + "{pk}:{sk}", "action": "write_through"}
+    world.config["rules"] = [orders, {**USERS, "replicas": ["eu", "ap"], "cache": [cached]}]
+    world.config["log"]["level"] = "debug"
+    world.config["admin"]["api"]["tokens"]["second"] = {"secret": "two"}
+    assert (session(daemon, "one"), session(daemon, "two")) == ("first", None)
+    assert "batch_applied" not in daemon.said()
+    changed = "regions.ap, admin.api.tokens.second, log.level, caches.near"
+    applied(world, daemon, f"changes users (cache, replicas, filter); changes {changed}")
+    assert (session(daemon, "one"), session(daemon, "two")) == ("first", "second")
+    write(world, "users", 4)
+    await_numbers(world, "users", 1, 3, 4)
+    await_numbers(world, "users", 1, 2, 3, 4, region="ap")
+    with redis.Redis.from_url(world.redis_url) as client:
+        wait_until(lambda: client.get(f"{entry}a:4") is not None, "the new cache has no entry")
+    assert "batch_applied" in daemon.said()
+    caches = {**world.config["caches"], "near": {**world.config["caches"]["near"], "prefix": "other:"}}
+    refused(world, "caches.near is read at the start only", caches=caches)
 
 
 def test_reload_without_a_worker_says_so(world: World) -> None:

@@ -29,7 +29,7 @@ MOVED = Target(NAME, RegionId("eu"), TableName("orders-v2"))
 async def test_a_table_is_a_rules_own_when_the_rule_noted_itself_there(dynamo_place: Place) -> None:
     side = fresh("side")
     await create_table(dynamo_place.dynamodb, side, {"k": "S"})
-    claims = SideTableClaims({"eu": dynamo_place.dynamodb}, side)
+    claims = SideTableClaims({"eu": dynamo_place.dynamodb}.__getitem__, side)
     assert not await claims.wrote(RULE, TARGET, {NAME})
     await note_mode(dynamo_place.dynamodb, side_table=side, claim=ModeClaim(NAME, "eu", "orders", "ordered"))
     assert await claims.wrote(RULE, TARGET, {NAME})
@@ -46,7 +46,7 @@ async def test_a_table_of_the_first_version_is_known_by_its_source(
     await create_table(dynamo_place.dynamodb, side, {"k": "S"})
     claim = EpochClaim(NAME, "eu", "orders", 0, source, 1000)
     await note_epoch(dynamo_place.dynamodb, side_table=side, claim=claim)
-    assert await SideTableClaims({"eu": dynamo_place.dynamodb}, side).wrote(RULE, TARGET, {NAME}) is is_ours
+    assert await SideTableClaims({"eu": dynamo_place.dynamodb}.__getitem__, side).wrote(RULE, TARGET, {NAME}) is is_ours
 
 
 def mapped(rule: str, text: str | None, source: str = "us:orders") -> tuple[ModeClaim, EpochClaim]:
@@ -76,7 +76,7 @@ async def test_a_table_is_written_under_several_mappings_only_if_no_key_of_one_c
         await note("orders", "b#{pk}")
     await note("bills", "b#{pk}", "us:bills")
     await note("orders", "other#{pk}")
-    claims = SideTableClaims({"eu": client}, side)
+    claims = SideTableClaims({"eu": client}.__getitem__, side)
     keys = mapped("", "b#{pk}")[0].keys
     assert await claims.writer(RegionId("eu"), TableName("all"), keys) == "bills"
     await claims.forget(RegionId("eu"), TableName("all"), keys)
@@ -97,4 +97,4 @@ async def test_a_table_that_was_written_as_it_is_takes_no_mapping(dynamo_place: 
 
 async def test_a_side_table_that_cannot_be_asked_answers_nothing(dynamo_place: Place) -> None:
     with pytest.raises(TableMissing):
-        await SideTableClaims({"eu": dynamo_place.dynamodb}, fresh("side")).wrote(RULE, TARGET, {NAME})
+        await SideTableClaims({"eu": dynamo_place.dynamodb}.__getitem__, fresh("side")).wrote(RULE, TARGET, {NAME})

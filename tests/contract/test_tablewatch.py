@@ -78,7 +78,7 @@ async def watching(settings: Settings, *tables: str) -> AsyncIterator[Bench]:
         board = Board("test", [], clock)
         rows = _rows(settings, places)
         registry, coordination = DynamoRegistry(rows), DynamoCoordination(rows)
-        claims = SideTableClaims({name: place.dynamodb for name, place in places.items()}, settings.side_table_name)
+        claims = SideTableClaims(lambda region: places[region].dynamodb, settings.side_table_name)
         observer = LiveObserver(board, Metrics(), clock)
         succession = TargetSuccession(coordination, registry, claims, observer)
         premises = Premises(

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from replicator.app.reload import not_live
+from replicator.app.reload import Known, not_live
 from replicator.settings import Settings
 from replicator.settings.changes import changes
 
@@ -15,11 +15,15 @@ EU = {"region": "eu-west-1"}
 AP = {"region": "ap-south-1"}
 ORDERS = {"name": "orders", "table": "orders", "source": "us", "replicas": ["eu"]}
 USERS = {"name": "users", "table": "users", "source": "us", "replicas": ["eu"]}
+ONE = {"region": "eu", "url": "redis://127.0.0.1:1/0"}
+TOKEN = "0123456789abcdef0123456789abcdef"
+LIVE_TOKEN = "changes admin.api.tokens.al, secrets.s"
+MASK = {"mask": {"attributes": ["name"], "hmac": "s"}}
 BASE: dict[str, Any] = {
     "group": "test",
     "regions": {"us": US, "eu": EU, "ap": AP},
     "coordination": {"region": "us"},
-    "caches": {"one": {"region": "eu", "url": "redis://127.0.0.1:1/0"}},
+    "caches": {"one": ONE},
     "rules": [ORDERS, USERS],
 }
 
@@ -41,15 +45,26 @@ def settings(**changed: Any) -> Settings:
             "changes orders (replicas)",
             None,
         ),
-        ({"rules": [ORDERS]}, "removes users", "Rule users cannot be removed"),
+        ({"rules": [ORDERS]}, "removes users", None),  # what is stored of it decides
         ({"group": "other"}, "changes group", "group is read at the start only"),
-        ({"rules": [{**ORDERS, "replicas": ["eu", "ap"]}, USERS]}, "changes orders (replicas)", "Region ap is used by"),
-        (
-            {"rules": [{**ORDERS, "cache": [{"cache": "one", "key": "{pk}"}]}, USERS]},
-            "changes orders (cache)",
-            "Cache one is used by no rule",
-        ),
+        ({"polling": {"page": 10}, "drain": "9s"}, "changes polling.page, drain", "polling.page is read at the start"),
+        ({"log": {"level": "debug"}}, "changes log.level", None),
+        ({"telemetry": {"endpoint": "http://x:1"}}, "changes telemetry", "telemetry is read at the start only"),
+        ({"regions": {**BASE["regions"], "sa": AP}}, "changes regions.sa", None),
+        ({"regions": {"us": US, "eu": EU}}, "changes regions.ap", None),
+        ({"regions": {**BASE["regions"], "eu": AP}}, "changes regions.eu", "regions.eu is read at the start only"),
+        ({"caches": {}}, "changes caches.one", None),
+        ({"caches": {"one": {**ONE, "prefix": "a:"}}}, "changes caches.one", "caches.one is read at the start only"),
+        ({"rules": [{**ORDERS, "replicas": ["eu", "ap"]}, USERS]}, "changes orders (replicas)", None),
+        ({"rules": [{**ORDERS, "cache": [{"cache": "one", "key": "{pk}"}]}, USERS]}, "changes orders (cache)", None),
         ({"rules": [ORDERS, USERS, {**USERS, "name": "many", "table": "many-*"}]}, "adds many", "chooses its tables"),
+        ({"secrets": {"s": TOKEN}, "admin": {"api": {"tokens": {"al": {"secret": "s"}}}}}, LIVE_TOKEN, None),
+        ({"admin": {"port": 1}}, "changes admin.port", "admin.port is read at the start only"),
+        (
+            {"secrets": {"s": TOKEN}, "rules": [{**ORDERS, "replicas": [{"region": "eu", "transform": MASK}]}, USERS]},
+            "changes orders (replicas); changes secrets.s",
+            None,
+        ),
     ],
 )
 def test_changes_are_named_and_what_cannot_be_applied_now_has_a_reason(
@@ -59,11 +74,28 @@ def test_changes_are_named_and_what_cannot_be_applied_now_has_a_reason(
     found = changes(before, after)
     assert found.shown == shown
     assert found.are_none == (shown == "changes nothing")
-    reasons = not_live(before, after, found)
+    reasons = not_live(before, after, found, Known(before.regions, before.caches))
     assert (reasons == []) if reason is None else any(reason in each for each in reasons)
 
 
 def test_a_value_is_never_shown() -> None:
     other = {"one": {"region": "eu", "url": "redis://:planted-secret@127.0.0.1:2/0"}}
     found = changes(settings(), settings(caches=other))
-    assert found.shown == "changes caches"
+    assert found.shown == "changes caches.one"
+
+
+def test_a_secret_of_a_rule_that_runs_is_read_at_the_start_only() -> None:
+    masked = {"rules": [{**ORDERS, "replicas": [{"region": "eu", "transform": MASK}]}, USERS]}
+    before, after = settings(secrets={"s": TOKEN}, **masked), settings(secrets={"s": TOKEN[::-1]}, **masked)
+    known = Known(before.regions, before.caches)
+    reasons = not_live(before, after, changes(before, after), known)
+    assert reasons == ["secrets.s is read at the start only: restart the workers for that."]
+
+
+def test_a_region_that_left_the_file_comes_back_as_it_was_opened_or_not_at_all() -> None:
+    without = settings(regions={"us": US, "eu": EU})
+    known = Known(settings().regions, settings().caches).along(without)
+    for region, reason in ((AP, None), ({"region": "ap-south-2"}, "regions.ap is read at the start only")):
+        after = settings(regions={"us": US, "eu": EU, "ap": region})
+        reasons = not_live(without, after, changes(without, after), known)
+        assert [reason in each for each in reasons if reason] == [True] * bool(reason)

@@ -10,7 +10,7 @@ mapping is refused if a key of it can be a key of another one that wrote there.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -232,8 +232,8 @@ async def _note_mapping(client: DynamoDBClient, side_table: str, claim: ModeClai
 class SideTableClaims:
     """Which rules wrote tables, from the rows that they left in the side tables of those tables' regions."""
 
-    def __init__(self, clients: Mapping[str, DynamoDBClient], side_table: str) -> None:
-        self._clients = clients
+    def __init__(self, client_of: Callable[[str], DynamoDBClient], side_table: str) -> None:
+        self._client_of = client_of
         self._side_table = side_table
 
     async def wrote(self, rule: Rule, target: Target, names: Collection[RuleName]) -> bool:
@@ -243,7 +243,7 @@ class SideTableClaims:
         """
         assert target.table is not None, "only tables are claimed"
         claim = ModeClaim(rule.name, target.region, target.table, rule.mode, target.keys)
-        mode_row, epoch_row = await _rows(self._clients[target.region], self._side_table, claim)
+        mode_row, epoch_row = await _rows(self._client_of(target.region), self._side_table, claim)
         if mode_row:
             return mode_row.get("rule", {}).get("S") in names
         source = epoch_row.get("source", {}).get("S")
@@ -251,13 +251,13 @@ class SideTableClaims:
 
     async def writer(self, region: RegionId, table: TableName, keys: KeyMapping | None = None) -> str | None:
         """The rule that wrote a table last, under keys that are made so, as far as it is noted."""
-        mode_row, _ = await _rows(self._clients[region], self._side_table, ModeClaim("", region, table, "", keys))
+        mode_row, _ = await _rows(self._client_of(region), self._side_table, ModeClaim("", region, table, "", keys))
         written: str | None = mode_row.get("rule", {}).get("S")
         return written
 
     async def forget(self, region: RegionId, table: TableName, keys: KeyMapping | None = None) -> None:
         """Delete what is noted of a table that no rule writes any more, under keys that are made so."""
-        claim, client = ModeClaim("", region, table, "", keys), self._clients[region]
+        claim, client = ModeClaim("", region, table, "", keys), self._client_of(region)
         try:
             for key in (claim.key, claim.epoch_key):
                 await client.delete_item(TableName=self._side_table, Key=key)

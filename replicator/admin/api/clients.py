@@ -1,13 +1,13 @@
 """Groups for requests: clients of their own, opened at the first one, so that no request waits behind replication.
 
 Invariant: what only looks waits for no answer longer than a command that looks; what changes something waits as long as
-is configured.
+is configured. A region that a changed configuration brings is opened by the next request.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
@@ -25,16 +25,16 @@ class Groups:
     def __init__(self, settings: Callable[[], Settings], stack: AsyncExitStack) -> None:
         self._settings, self._stack = settings, stack
         self._turn = asyncio.Lock()
-        self._opened: dict[bool, Mapping[str, Place]] = {}
+        self._opened: dict[bool, dict[str, Place]] = {True: {}, False: {}}
 
     async def group(self, *, writes: bool) -> Group:
         """The group, to look or to change something."""
         settings = self._settings()
         async with self._turn:
-            if writes not in self._opened:
+            if more := _regions(settings) - self._opened[writes].keys():
                 longest = None if writes else SHOW_SECONDS
-                self._opened[writes] = await self._stack.enter_async_context(
-                    open_places(settings, _regions(settings), longest=longest)
+                self._opened[writes] |= await self._stack.enter_async_context(
+                    open_places(settings, more, longest=longest)
                 )
         return Group(settings, self._opened[writes], _quiet)
 

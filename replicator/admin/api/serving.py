@@ -53,11 +53,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Api:
     """The API of one worker. `names`: those by which it is reached, beside addresses and localhost."""
 
-    def __init__(self, settings: Settings, groups: Groups, clock: Clock, names: set[str]) -> None:
-        api = settings.admin.api
-        self._tokens, self._guesses = Tokens(api, settings.secrets), Guesses()
-        self._open = api.read_without_token
-        self._names = {name.lower() for name in {*names, *api.hosts}}
+    def __init__(self, settings: Callable[[], Settings], groups: Groups, clock: Clock, names: set[str]) -> None:
+        """`settings`: as they are in force now."""
+        self._settings, self._names, self._guesses = settings, {name.lower() for name in names}, Guesses()
+        self._tokens_of, self._tokens = settings(), Tokens(settings().admin.api, settings().secrets)
         self._groups, self._clock = groups, clock
         self._under_way = 0
         self._turns = {each.name: asyncio.Semaphore(_AT_ONCE_OF_A_KIND) for each in ENDPOINTS}
@@ -100,7 +99,7 @@ class Api:
 
     def _check_page(self, request: web.Request) -> None:
         host = request.headers.get("Host", "")
-        if not is_own_host(host, self._names):
+        if not is_own_host(host, self._names.union(self._settings().admin.api.hosts)):
             sentence = "The Host is no name of this server: add it to admin.api.hosts, or use an address."
             raise Problem(HTTPStatus.FORBIDDEN, sentence)
         if not is_own_page(host, request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site")):
@@ -150,6 +149,8 @@ class Api:
         if wait > 0:
             sentence = "Too many wrong tokens came from this address: wait before the next one."
             raise Problem(HTTPStatus.TOO_MANY_REQUESTS, sentence, Retry_After=str(int(wait) + 1))
+        if (settings := self._settings()) is not self._tokens_of:
+            self._tokens_of, self._tokens = settings, Tokens(settings.admin.api, settings.secrets)
         found = self._tokens.holder(token, address)
         if found is None:
             self._guesses.wrong(address, now)
@@ -166,7 +167,7 @@ class Api:
                 raise _unknown("Changing something takes a token: Authorization: Bearer TOKEN.")
             if endpoint.token or given.get("values") == "show":
                 raise _unknown("Values of items are shown to tokens only: Authorization: Bearer TOKEN.")
-            if not self._open:
+            if not self._settings().admin.api.read_without_token:
                 raise _unknown("Reading takes a token here: Authorization: Bearer TOKEN.")
         elif endpoint.writes and not caller.may_write:
             raise Problem(HTTPStatus.FORBIDDEN, f"Token {caller.name} may read only.")
