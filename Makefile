@@ -72,7 +72,7 @@ deploy-check: setup ## render the chart with helm 3 and 4 (built with Go, once),
 		tests/deploy/test_systemd.py $(ARGS)
 
 image-check: setup ## build the image with buildah (as root, no registry needed), run it, and state its size
-	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py $(ARGS)
+	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py tests/deploy/test_pods.py $(ARGS)
 
 deb: setup ## build a Debian package for Debian's Python 3.11, in dist/
 	@$(BIN)/python config/systemd/build_deb.py $(ARGS)

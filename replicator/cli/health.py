@@ -18,12 +18,13 @@ _OK = 200
 
 def ask_health(config: Path | None, *, ready: bool, as_json: bool) -> int:
     """Print what /healthz or /readyz says; 0 when it is well, 1 when it is not, 69 when nothing answers."""
-    admin = load(configuration_path(config)).admin
-    local = admin.local_url()
-    if local is None:
+    places = load(configuration_path(config)).admin.local_urls()
+    if not places:
         raise ConfigurationInvalid("admin.port is 0, so nothing but the log knows the port", advice="set a port")
     path = "/readyz" if ready else "/healthz"
-    status, answer = _ask(local, path)
+    asked = ((local, *_ask(local, path)) for local in places)
+    first = next(asked)
+    local, status, answer = first if first[1] is not None else next((each for each in asked if each[1]), first)
     code = EXIT_UNREACHABLE if status is None else int(status != _OK)
     if as_json:
         print_json({"url": f"{local}{path}", "status": status, "answer": answer, "exit_code": code})

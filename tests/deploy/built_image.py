@@ -9,11 +9,13 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -33,6 +35,7 @@ class BuiltImage:
     def __init__(self, directory: Path) -> None:
         self._store = directory / "store"
         self._run = directory / "run"
+        self._said: dict[str, Any] = {}
         self.root = Path()
 
     def build(self, directory: Path) -> None:
@@ -54,8 +57,9 @@ class BuiltImage:
 
     def configuration(self) -> dict[str, Any]:
         """What the image says of itself."""
-        found: dict[str, Any] = json.loads(self.buildah("inspect", "--type", "image", "replicator"))["Docker"]["config"]
-        return found
+        if not self._said:
+            self._said = json.loads(self.buildah("inspect", "--type", "image", "replicator"))["Docker"]["config"]
+        return self._said
 
     def buildah(self, command: str, *arguments: str) -> str:
         """Run buildah on this store; returns its standard output."""
@@ -72,19 +76,33 @@ class BuiltImage:
         return result.stdout
 
     @contextmanager
-    def running(self, *arguments: str, environment: dict[str, str] | None = None) -> Iterator[subprocess.Popen[str]]:
-        """The image's command with these arguments, as process 1 and the image's user, on a root that is read-only."""
+    def running(
+        self,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        mounts: Mapping[Path, str] | None = None,
+        hostname: str = "replicator",
+    ) -> Iterator[subprocess.Popen[str]]:
+        """The image's command with these arguments, as process 1 and the image's user, on a root that is read-only.
+
+        `mounts`: directories of this machine by where they are seen, read-only, too.
+        """
         said = self.configuration()
         found = partial(shutil.which, path=f"{os.environ['PATH']}:/usr/sbin:/sbin")  # the image's own path has neither
         variables = {**dict(entry.split("=", 1) for entry in said["Env"]), **(environment or {})}
+        binds = " ".join(
+            f'&& mount --bind {shlex.quote(str(source))} "$1{target}" && mount -o remount,bind,ro "$1{target}"'
+            for source, target in (mounts or {}).items()
+        )
         script = (
             'mount --bind "$1" "$1" && mount --rbind /dev "$1/dev" && mount -t proc proc "$1/proc" '
+            f"&& echo {hostname} > /proc/sys/kernel/hostname {binds} "
             '&& mount -o remount,bind,ro "$1" && root=$1 user=$2 && shift 2 '
             f'&& exec {found("setpriv")} --no-new-privs {found("chroot")} --groups= --userspec="$user" "$root" "$@"'
         )
         process = subprocess.Popen(
             [
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"),
+                *("unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh"),
                 *(str(self.root), said["User"], *said["Entrypoint"], *(arguments or said["Cmd"])),
             ],
             env=variables,
@@ -95,8 +113,20 @@ class BuiltImage:
         try:
             yield process
         finally:
+            for child in (
+                _children(process.pid) if process.poll() is None else ()
+            ):  # as another user it outlives unshare
+                os.kill(child, signal.SIGKILL)
             process.kill()
             process.communicate()
+
+
+def _children(pid: int) -> list[int]:
+    """Of a process that we started; none when it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
 
 
 def _make_base(files: Path) -> None:

@@ -26,18 +26,6 @@ _MOST_MIB = 120
 
 
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuiltImage]:
-    assert os.geteuid() == 0, "building and running without a container engine needs root"
-    assert shutil.which("buildah"), "buildah is not installed (Debian: apt-get install buildah)"
-    directory = tmp_path_factory.mktemp("image")
-    built = BuiltImage(directory)
-    built.build(directory)
-    yield built
-    built.buildah("umount", "--all")
-    shutil.rmtree(directory)
-
-
-@pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, image: BuiltImage) -> Iterator[World]:
     """Tables on a local server, and the configuration where the image expects it."""
     directory = tmp_path_factory.mktemp("world")

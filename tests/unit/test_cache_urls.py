@@ -12,14 +12,14 @@ def test_a_url_names_sentinels_a_service_and_a_database() -> None:
     assert found == SentinelUrl(
         (("a", 1), ("::1", 2), ("c", 26_379)), "my service", 3, tls=True, options=(("ssl_ca_certs", "/ca.pem"),)
     )
-    assert found.address == "rediss+sentinel://a:1,::1:2,c:26379/my service"
+    assert found.address == "rediss+sentinel://a:1,[::1]:2,c:26379/my service"
     assert sentinel_url("redis://a:1/0") is None
 
 
 def test_a_url_names_nodes_of_a_cluster() -> None:
     found = cluster_url("rediss+cluster://a:1,[::1]:2,c/0?ssl_ca_certs=/ca.pem")
     assert found == ClusterUrl((("a", 1), ("::1", 2), ("c", 6379)), tls=True, options=(("ssl_ca_certs", "/ca.pem"),))
-    assert found.address == "rediss+cluster://a:1,::1:2,c:6379"
+    assert found.address == "rediss+cluster://a:1,[::1]:2,c:6379"
     assert cluster_url("redis+cluster://a") == ClusterUrl((("a", 6379),), tls=False, options=())
     assert cluster_url("redis+sentinel://a:1/main") is None
 
@@ -36,6 +36,9 @@ def test_a_url_names_nodes_of_a_cluster() -> None:
         ("redis+sentinel://a:0/main", "every Sentinel"),
         ("redis+sentinel://a:x,b/main", "every Sentinel"),
         ("redis+sentinel:///main", "every Sentinel"),
+        ("redis+sentinel://::1,b/main", "IPv6 in brackets"),
+        ("redis+cluster://fd00::7:6379", "IPv6 in brackets"),
+        ("redis+cluster://[fd00::7]6379", "IPv6 in brackets"),
         ("redis+sentinel://user:secret@a:1/main", "must not hold a user"),
     ],
 )

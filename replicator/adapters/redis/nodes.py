@@ -18,6 +18,7 @@ import msgspec
 from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError, TryAgainError
 
 from replicator.adapters.redis.errors import CLIENT_ERRORS, is_permission, is_unknown_script
+from replicator.domain.addresses import host_and_port
 
 if TYPE_CHECKING:
     from replicator.adapters.redis.cache import RedisCache
@@ -49,7 +50,7 @@ class Address(NamedTuple):
 
     def __str__(self) -> str:
         """As people write it."""
-        return f"{self.host}:{self.port}"
+        return host_and_port(self.host, self.port)
 
 
 @dataclass(frozen=True, slots=True)

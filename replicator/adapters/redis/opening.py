@@ -12,6 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
 from redis.backoff import NoBackoff
 
+from replicator.domain.addresses import host_and_port
 from replicator.domain.cache_urls import ClusterUrl, SentinelUrl, cluster_url, sentinel_url
 
 
@@ -35,8 +36,7 @@ def safe_url(url: str) -> str:
     if named is not None:
         return named.address
     parts = urlsplit(url)
-    host = parts.hostname or parts.path
-    return f"{parts.scheme}://{host}" + (f":{parts.port}" if parts.port else "")
+    return f"{parts.scheme}://{host_and_port(parts.hostname, parts.port) if parts.hostname else parts.path}"
 
 
 def open_client(url: str, login: Login, sentinels: Login, *, connect_seconds: float, read_seconds: float) -> list[Any]:
@@ -57,8 +57,7 @@ def open_client(url: str, login: Login, sentinels: Login, *, connect_seconds: fl
 def node_url(cluster: ClusterUrl, host: str, port: int) -> str:
     """The URL of one node of a cluster, with the options of the cluster's."""
     query = f"?{urlencode(cluster.options)}" if cluster.options else ""
-    name = f"[{host}]" if ":" in host else host
-    return f"{'rediss' if cluster.tls else 'redis'}://{name}:{port}/0{query}"
+    return f"{'rediss' if cluster.tls else 'redis'}://{host_and_port(host, port)}/0{query}"
 
 
 def _options(named: SentinelUrl) -> dict[str, Any]:

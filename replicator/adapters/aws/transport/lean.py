@@ -26,6 +26,7 @@ from replicator import __version__
 from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, ReadTimeout
 from replicator.adapters.aws.transport.connections import ConnectionPool, ConnectTimeout, Endpoint
 from replicator.adapters.aws.transport.signing import Signer
+from replicator.domain.addresses import host_and_port
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.credentials import RenewableCredentials
@@ -96,7 +97,7 @@ class LeanTransport:
         secure = parts.scheme == "https"
         port = parts.port or (443 if secure else 80)
         self.url = url
-        self._host = parts.netloc.rpartition("@")[2] if parts.port else parts.hostname
+        self._host = parts.netloc.rpartition("@")[2] if parts.port else host_and_port(parts.hostname)
         self._service = service
         self._credentials = credentials
         self._wall = wall
