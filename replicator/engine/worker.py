@@ -158,7 +158,8 @@ class Worker:
 
         def look() -> Awaitable[float]:
             live = members.live
-            return settler.look(Share(min(live, default=members.me) == members.me, len(live)))
+            seated, lease = min(live, default=members.me) == members.me, self._limits.lease_seconds
+            return settler.look(Share(seated, len(live), live - {members.me}, lease))
 
         await service.run(look, settler.debt.wake)
 

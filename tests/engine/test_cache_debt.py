@@ -14,9 +14,10 @@ from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.cache_restores import Again, CacheServer
 from replicator.domain.errors import AccessRefused, Unreachable
 from replicator.domain.versions import UNSTAMPED
-from replicator.engine.applying.cache_debt import CacheDebt, Recent
-from replicator.laboratory.memory import MemoryCacheDebt, value_entry
-from tests.engine.world import EU, World, cache_rule, hold, rule, target, until
+from replicator.engine.applying.cache_debt import CacheDebt, Recent, Share
+from replicator.engine.applying.cache_settling import Settler
+from replicator.laboratory.memory import MemoryCache, MemoryCacheDebt, value_entry
+from tests.engine.world import EU, LoopClock, Recorder, World, cache_rule, hold, rule, target, until
 
 RULES = (rule("orders", target("orders", EU, cache_rule("eu_main", EU))),)
 REFRESHED = (rule("orders", target("orders", EU, cache_rule("eu_main", EU, CacheVerb.REFRESH))),)
@@ -257,6 +258,60 @@ async def test_everything_goes_when_a_server_came_back_with_what_it_had_saved_or
     assert set(world.caches["eu_main"].entries) == {"other"}
     world = await gone_back(A, replace(A, run_id="b", uptime_seconds=5000), policy, kept=False)
     assert set(world.caches["eu_main"].entries) == {"other"}
+
+
+async def test_what_a_worker_did_that_is_gone_since_is_dropped_again_too() -> None:
+    """It acted on a server that had not copied that to the one that took over."""
+    world = shop()
+    cache = world.caches["eu_main"]
+    cache.says = A
+    async with world.process(*RULES) as first:
+        await until(lambda: world.owner() is not None)
+        async with world.process(*RULES) as second:
+            await asyncio.sleep(700)
+            world.write(names(1))
+            await until(lambda: "order:k1" not in stale(world))
+            await asyncio.sleep(15)
+            await first.drain()
+            await asyncio.sleep(30)
+            cache.entries["order:k1"] = STALE
+            cache.says = replace(A, run_id="b", uptime_seconds=5000)
+            await until(lambda: second.observer.caches["eu_main"].restores > 0, within=15)
+            await until(lambda: "order:k1" not in stale(world))
+
+
+async def test_a_machine_whose_clock_is_set_back_takes_no_restart_for_a_server_that_took_over() -> None:
+    cache, clock = MemoryCache(), LoopClock()
+    cache.entries["order:k1"], cache.says = STALE, A
+    debt = CacheDebt(
+        "eu_main", EU, cache, MemoryCacheDebt(), DebtPolicy(patterns=("order:*",)), clock=clock, observer=Recorder()
+    )
+    settler = Settler(debt)
+    for _ in range(71):
+        await settler.look(Share(seated=True, workers=1))
+        await asyncio.sleep(10)
+    clock.ahead = -3600.0
+    cache.says = replace(A, run_id="b", uptime_seconds=5)
+    await settler.look(Share(seated=True, workers=1))
+    assert (debt.counts.flushes, cache.entries) == (1, {})
+
+
+@pytest.mark.parametrize("late", [True, False])
+async def test_a_worker_that_is_missed_behind_the_return_of_a_server_may_have_died_with_the_former(late: bool) -> None:
+    cache, clock = MemoryCache(), LoopClock()
+    cache.entries["order:k1"], cache.says = STALE, A
+    debt = CacheDebt(
+        "eu_main", EU, cache, MemoryCacheDebt(), DebtPolicy(patterns=("order:*",)), clock=clock, observer=Recorder()
+    )
+    settler, both = Settler(debt), Share(seated=True, workers=2, others=frozenset({"a"}), lease_seconds=10.0)
+    await settler.look(both)
+    await asyncio.sleep(700)
+    cache.says = replace(A, run_id="b", uptime_seconds=5000)
+    await settler.look(both)
+    assert (debt.counts.restores, list(cache.entries)) == (1, ["order:k1"])
+    await asyncio.sleep(100 if late else 15)
+    await settler.look(replace(both, workers=1, others=frozenset()))
+    assert list(cache.entries) == (["order:k1"] if late else [])
 
 
 async def test_a_batch_of_more_than_is_remembered_takes_effect_and_is_not_taken_for_remembered() -> None:

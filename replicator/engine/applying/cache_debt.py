@@ -40,10 +40,15 @@ class WatchedCache(Cache, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Share:
-    """What this worker does of what belongs to all: whether it looks after rows of others, and among how many."""
+    """What this worker does of what belongs to all: whether it looks after rows of others, and among how many.
+
+    `others`: those that live beside it. One that died is missed within `lease_seconds`.
+    """
 
     seated: bool
     workers: int
+    others: frozenset[str] = frozenset()
+    lease_seconds: float = 10.0
 
 
 @dataclass(slots=True)
@@ -82,6 +87,10 @@ class Recent:
         at, keys = self._batches.popleft()
         self._count -= len(keys)
         return at
+
+    def missed(self, now: float) -> None:
+        """There were actions until now that are not remembered here."""
+        self._since = now
 
     def remembers(self, now: float) -> bool:
         """Whether nothing of the time that counts was forgotten, or came before this process."""

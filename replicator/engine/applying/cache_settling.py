@@ -33,6 +33,9 @@ _LOOK_SECONDS = 10.0
 _NOTE_SECONDS = 60.0
 """Time between two notes of the server, which say when it was last seen."""
 
+_LATE_SECONDS = 60.0
+"""So much later than its lease ends the end of a worker may be noticed here, when settling takes long."""
+
 _READING_SHARE = 20
 """Reading takes at most this part of the time."""
 
@@ -46,8 +49,15 @@ class Settler:
         self._read_at = float("-inf")
         self._read_took = 0.0
         self._seen: SeenServer | None = None
+        self._seen_at = float("-inf")
+        """When, by a clock that nothing sets."""
         self._noted: SeenServer | None = None
         """As it was noted for all, while this worker does that."""
+        self._others: frozenset[str] = frozenset()
+        self._restored_at = float("-inf")
+        """When only what is remembered was done again."""
+        self._lacks = False
+        """Whether a worker may have died then that remembered more."""
 
     async def look(self, share: Share) -> float:
         """Probe, count or settle, whatever is due; returns in how many seconds to look again."""
@@ -55,11 +65,15 @@ class Settler:
         if not share.seated and debt.share.seated:
             debt.others, self._read_at, self._noted = (0, None), float("-inf"), None
         debt.share = share
+        self._miss(share)
         was_away, began = debt.error is not None, self._clock.monotonic()
         try:
             if was_away:
                 await self._probe()
             await self._watch()
+            if self._lacks:
+                await debt.went_back(Again.ALL)
+                self._lacks = False
             found = await self._read() if self._is_due() or (was_away and debt.others[0]) else []
             if debt.flush is not None:
                 await self._flush()
@@ -74,6 +88,17 @@ class Settler:
             took = self._clock.monotonic() - began
             return min(_LOOK_SECONDS, max(_PROBE_SECONDS, _READING_SHARE * took))
         return _LOOK_SECONDS
+
+    def _miss(self, share: Share) -> None:
+        """What a worker did lately is forgotten with it, so what this one remembers is not enough for a while.
+
+        It may have died with the server that it acted on, and be missed behind the return of another one.
+        """
+        if self._others - share.others:
+            now = self._clock.monotonic()
+            self.debt.recent.missed(now)
+            self._lacks = now - self._restored_at <= share.lease_seconds + _LATE_SECONDS
+        self._others = share.others
 
     async def _watch(self) -> None:
         """See whether its servers are the same still; what another one may lack is owed before it is noted."""
@@ -90,17 +115,20 @@ class Settler:
             raise
         if servers is None:
             return
-        now = self._clock.now()
+        now, clock = self._clock.now(), self._clock.monotonic()
         seen = self._seen
         if debt.share.seated and self._noted is None:  # a worker that is gone may have seen another one
             seen = await debt.rows.server() or seen
         if seen is not None:
-            remembered = debt.recent.remembers(self._clock.monotonic())
-            what = again(debt.policy.on_restore, seen.run_id, servers, now - seen.at, remembered=remembered)
+            unseen = clock - self._seen_at if seen is self._seen else now - seen.at
+            remembered = debt.recent.remembers(clock)
+            what = again(debt.policy.on_restore, seen.run_id, servers, unseen, remembered=remembered)
             if what is not Again.NOTHING:
                 await debt.went_back(what)
+            if what is Again.RECENT:
+                self._restored_at = clock
         known = servers.known(None if seen is None else seen.run_id)
-        self._seen = SeenServer(known, now)
+        self._seen, self._seen_at = SeenServer(known, now), clock
         noted = self._noted
         if debt.share.seated and (noted is None or noted.run_id != known or now - noted.at > _NOTE_SECONDS):
             await debt.rows.put_server(self._seen)
