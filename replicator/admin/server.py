@@ -1,4 +1,4 @@
-"""The admin HTTP server: /healthz, /readyz, /metrics, /status, and a look at the configuration.
+"""The admin HTTP server: /healthz, /readyz, /metrics, /status, /history, and a look at the configuration.
 
 On loopback unless configured otherwise; nothing that is sent here changes anything but by that look. The API and the
 console, which do more, are served beside it where `admin.api` says so.
@@ -22,6 +22,7 @@ from replicator.observability.status_document import shown
 from replicator.settings.admin import url
 
 if TYPE_CHECKING:
+    from replicator.observability.lag_history import SampledLags
     from replicator.observability.metrics import Metrics
     from replicator.observability.observer import LiveObserver
     from replicator.observability.status_board import Board
@@ -50,11 +51,13 @@ async def serve_admin(  # noqa: PLR0913 - what is served, given once
     observer: LiveObserver,
     *,
     reload: Reload | None = None,
+    history: SampledLags | None = None,
     settings: Callable[[], Settings] | None = None,
 ) -> AsyncIterator[tuple[str, int]]:
     """Serve until the context ends; yields the address in use.
 
-    `reload`: looks at the configuration file. `settings`: those in force now, for the API; None: there is none.
+    `reload`: looks at the configuration file. `history`: how lags went. `settings`: those in force now, for the API;
+    None: there is none.
     """
 
     async def healthz(_: web.Request) -> web.Response:
@@ -73,6 +76,11 @@ async def serve_admin(  # noqa: PLR0913 - what is served, given once
     async def status(_: web.Request) -> web.Response:
         return web.json_response(shown(board))
 
+    async def past(_: web.Request) -> web.Response:
+        if history is None:
+            raise web.HTTPNotFound
+        return web.json_response(history.document)
+
     async def look_again(request: web.Request) -> web.Response:
         """It takes nothing from outside: only the file that the daemon was started with is read again."""
         if reload is None:
@@ -86,6 +94,7 @@ async def serve_admin(  # noqa: PLR0913 - what is served, given once
             web.get("/readyz", readyz),
             web.get("/metrics", scrape),
             web.get("/status", status),
+            web.get("/history", past),
             web.post("/reload", look_again),
         ]
     )

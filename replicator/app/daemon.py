@@ -38,6 +38,7 @@ from replicator.engine.copying.runner import JobRunner
 from replicator.engine.membership.overview import GroupPorts
 from replicator.engine.ownership.sources import Sources
 from replicator.engine.worker import Worker
+from replicator.observability.lag_history import SampledLags
 from replicator.observability.logs import configure
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
@@ -84,14 +85,20 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
     clock, metrics = SystemClock(), Metrics()
     board = Board(settings.group, rules_of(settings), clock)
     observer = LiveObserver(board, metrics, clock)
-    reload = Reload(config_path, settings, board)
+    reload, history = Reload(config_path, settings, board), SampledLags(board)
 
     async def work(stop: asyncio.Event) -> None:
         async with AsyncExitStack() as stack:
             stack.enter_context(reload.at_hangup())
             host, port = await stack.enter_async_context(
                 serve_admin(
-                    settings.admin, board, metrics, observer, reload=reload.answer, settings=lambda: reload.settings
+                    settings.admin,
+                    board,
+                    metrics,
+                    observer,
+                    reload=reload.answer,
+                    history=history,
+                    settings=lambda: reload.settings,
                 )
             )
             address = settings.admin.public_url(port, socket.gethostname())
@@ -105,7 +112,9 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
             traces = stack.enter_context(open_traces(settings.telemetry, settings.group))
             observer.traces = traces
             for_jobs = await stack.enter_async_context(job_places(settings, lean))
-            parts = _Parts(settings, openings, home, for_jobs, clock, observer, board, address, strict, reload, traces)
+            parts = _Parts(
+                settings, openings, home, for_jobs, clock, observer, board, address, strict, reload, history, traces
+            )
             await _serve(parts, stop)
 
     def fall_back(region: str, why: str) -> None:
@@ -141,6 +150,7 @@ class _Parts:
     admin: str
     strict: bool
     reload: Reload
+    history: SampledLags
     traces: Traces | None
 
 
@@ -193,6 +203,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
             background.create_task(watch.run(use), name="tables of the rules"),
             background.create_task(held.run(use), name="held rules"),
             background.create_task(parts.reload.run(), name="changed configuration"),
+            background.create_task(parts.history.run(), name="history of lags"),
         ]
         await Worker(
             sources,

@@ -7,15 +7,17 @@ import contextlib
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from replicator.cli.output import print_rows, rich_table, shown_once, width
 from replicator.cli.running import on_group
 from replicator.cli.status_screen import COLUMNS, Shown, notes, problem_lines, rows
 from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, ReplicatorError
+from replicator.domain.lag_history import greatest
 from replicator.domain.verdict.kinds import span
 from replicator.operations.group import SHOW_SECONDS
+from replicator.operations.lag_history import course_of
 from replicator.operations.parked_rows import regions_of
 from replicator.operations.status import status
 
@@ -27,7 +29,8 @@ if TYPE_CHECKING:
     from replicator.settings import Settings
 
 _EVERY_SECONDS = 1.0
-_SAMPLES = 40
+_SAMPLES = 20
+_HOUR_BARS = 20
 _BARS, _PLAIN_BARS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 
 
@@ -38,8 +41,25 @@ def watch(settings: Settings, shown: Shown) -> int:
     return EXIT_STOPPED
 
 
+class Lags:
+    """The greatest lag of every look, behind what workers remember of the last hour."""
+
+    def __init__(self, hour: Sequence[float | None] = ()) -> None:
+        self._hour = [] if all(each is None for each in hour) else list(hour)
+        self.now: deque[float] = deque(maxlen=_SAMPLES)
+
+    @property
+    def text(self) -> str:
+        """As the first line shows it: both on one scale."""
+        if not self.now:
+            return ""
+        most = max(*self.now, *(each or 0.0 for each in self._hour))
+        hour = f"  1 h {sparkline(self._hour, most)}" if self._hour else ""
+        return f"{hour}  lag {span(self.now[-1])} {sparkline(self.now, most)}"
+
+
 async def _watch(group: Group, shown: Shown) -> None:
-    lags: deque[float] = deque(maxlen=_SAMPLES)
+    lags = Lags(await _hour(group))
     if not sys.stdout.isatty():
         while True:
             _print(await _look(group, lags), group.settings.group, lags, shown)
@@ -52,7 +72,15 @@ async def _watch(group: Group, shown: Shown) -> None:
             await asyncio.sleep(_EVERY_SECONDS)
 
 
-async def _look(group: Group, lags: deque[float]) -> GroupStatus | str:
+async def _hour(group: Group) -> list[float | None]:
+    """What workers remember; nothing where none can be asked."""
+    try:
+        return greatest(await course_of(group), _HOUR_BARS)
+    except ReplicatorError:
+        return []
+
+
+async def _look(group: Group, lags: Lags) -> GroupStatus | str:
     """The status, or why there is none now; notes the greatest lag."""
     try:
         found = await status(group)
@@ -62,11 +90,11 @@ async def _look(group: Group, lags: deque[float]) -> GroupStatus | str:
         return f"cannot know: {error.sentence}"
     known = [target.lag_seconds for rule in found.rules for target in rule.targets if target.lag_seconds is not None]
     if known:
-        lags.append(max(known))
+        lags.now.append(max(known))
     return found
 
 
-def _print(found: GroupStatus | str, name: str, lags: Sequence[float], shown: Shown) -> None:
+def _print(found: GroupStatus | str, name: str, lags: Lags, shown: Shown) -> None:
     """A frame where there is no terminal: lines, and an empty one behind them."""
     for line in [_header(name, lags), *([found] if isinstance(found, str) else problem_lines(found, shown))]:
         sys.stdout.write(f"{line}\n")
@@ -76,7 +104,7 @@ def _print(found: GroupStatus | str, name: str, lags: Sequence[float], shown: Sh
     sys.stdout.flush()
 
 
-def _frame(found: GroupStatus | str, name: str, lags: Sequence[float], shown: Shown) -> RenderableType:
+def _frame(found: GroupStatus | str, name: str, lags: Lags, shown: Shown) -> RenderableType:
     from rich.console import Group as Lines
     from rich.text import Text
 
@@ -89,17 +117,16 @@ def _frame(found: GroupStatus | str, name: str, lags: Sequence[float], shown: Sh
     return Lines(*parts)
 
 
-def _header(name: str, lags: Sequence[float]) -> str:
-    lag = f"  lag {span(lags[-1])} {sparkline(lags)}" if lags else ""
-    return f"{time.strftime('%H:%M:%S')}  group {name}{lag}"
+def _header(name: str, lags: Lags) -> str:
+    return f"{time.strftime('%H:%M:%S')}  group {name}{lags.text}"
 
 
-def sparkline(values: Sequence[float], encoding: str | None = None) -> str:
-    """Values as bars, the greatest at the top; of characters that the terminal has."""
+def sparkline(values: Iterable[float | None], most: float, encoding: str | None = None) -> str:
+    """Values as bars, `most` at the top, and holes where none is known; of characters that the terminal has."""
     bars = _BARS
     try:
         bars.encode(encoding or sys.stdout.encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         bars = _PLAIN_BARS
-    most = max(values, default=0.0)
-    return "".join(bars[round(value / most * (len(bars) - 1))] if most else bars[0] for value in values)
+    top = len(bars) - 1
+    return "".join(" " if each is None else bars[round(each / most * top)] if most else bars[0] for each in values)

@@ -27,8 +27,8 @@ Live = dict[_Shard, dict[TargetId, Mapping[str, Any]]]
 """What workers say of targets, by shard."""
 
 
-async def ask_all(settings: Settings, named: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The /status of every daemon of the group that answers, by its address.
+async def ask_all(settings: Settings, named: Iterable[str], path: str = "/status") -> dict[str, dict[str, Any]]:
+    """What every daemon of the group that answers says of itself, by its address.
 
     `named`: addresses that heartbeats bear. The configured port of this machine is asked too.
     """
@@ -38,16 +38,16 @@ async def ask_all(settings: Settings, named: Iterable[str]) -> dict[str, dict[st
 
         async def one(address: str) -> dict[str, Any] | None:
             async with turn:
-                return await _ask(session, address, settings.group)
+                return await _ask(session, f"{address.rstrip('/')}{path}", settings.group)
 
         answers = await asyncio.gather(*(one(address) for address in addresses))
     return {address: answer for address, answer in zip(addresses, answers, strict=True) if answer is not None}
 
 
-async def _ask(session: aiohttp.ClientSession, address: str, group: str) -> dict[str, Any] | None:
+async def _ask(session: aiohttp.ClientSession, url: str, group: str) -> dict[str, Any] | None:
     """What a daemon says; None when there is none, or one of another group."""
     try:
-        async with session.get(f"{address.rstrip('/')}/status") as answer:
+        async with session.get(url) as answer:
             document = await answer.json() if answer.status == _OK else None
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError):
         return None

@@ -71,7 +71,7 @@ class Served:
     def looks(self) -> dict[str, str]:
         """What every operation says that changes nothing; to a token where it takes one."""
         ids = {"conflict": self.conflict["id"], "promotion": self.conflict["id"], "parked_row": self.row["row"]}
-        key = {"inspect": "?key=" + urllib.parse.quote('{"pk":"a","sk":2}')}
+        key = {"rewinding": "?to=trim_horizon", "inspect": "?key=" + urllib.parse.quote('{"pk":"a","sk":2}')}
         paths = {
             each.name: each.path.replace("{id}", ids.get(each.name, "none")).replace("{rule}", "orders")
             + key.get(each.name, "")

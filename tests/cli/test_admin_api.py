@@ -66,6 +66,16 @@ def test_every_look_answers_as_the_document_says_and_shows_no_value(served: Serv
     assert {(each["table"], each["region"], tuple(each["parents"])) for each in shards} == {("orders", "us", ())}
 
 
+def test_workers_remember_how_lags_went(served: Served) -> None:
+    def course(port: int) -> list[float | None]:
+        found: list[float | None] = served.ask("/history", port=port)[1]["lags"].get("orders/replica/eu:orders", [])
+        return found
+
+    wait_until(lambda: len([lag for lag in course(1) if lag is not None]) > 1, "no worker remembers anything")
+    assert served.world.run("status", "--json").code in {0, 1}
+    assert served.daemon.answers("/history") is not None
+
+
 def test_values_are_shown_to_a_token_that_asks_for_them_and_that_is_noted(served: Served) -> None:
     path = f"/conflicts/{served.conflict['id']}"
     assert served.ask(f"{path}?values=show")[0] == 401
@@ -159,6 +169,7 @@ def test_what_is_done_is_what_the_command_does_and_is_noted(served: Served) -> N
     assert [each["gap"] for each in served.ask("/gaps")[1]["gaps"]] == [GAP]
     accepted = served.ask("/gaps/fcca/acknowledge", "alice", {"note": "compared"})[1]
     assert (accepted["changed"], accepted["gap"]["acknowledged_by"]) == (True, "alice")
+    let_it_move(served)
     looked = served.ask("/reload", "alice", {"dry_run": True})[1]["workers"]
     assert [each["result"] for each in looked] == ["unchanged", "unchanged"]
     digest = hashlib.sha256(world.path.read_bytes()).hexdigest()
@@ -177,6 +188,32 @@ def test_what_is_done_is_what_the_command_does_and_is_noted(served: Served) -> N
     assert PLANTED not in said
     assert not any(token in said for token in TOKENS.values())
     assert "admin_deed" in said
+
+
+def let_it_move(served: Served) -> None:
+    """Positions go back where the preview said so, shards leave their owners, and no table is accepted unseen."""
+    assert served.ask("/rules/orders/rewind?to=trim_horizon")[0] == 401
+    status, shown = served.ask("/rules/orders/rewind?to=trim_horizon", "screen")
+    assert (status, {step["target"] for step in shown["steps"]}) == (200, {"orders/replica/eu:orders"}), shown
+    asked = {"to": "trim_horizon", "seen": "other"}
+    assert served.ask("/rules/orders/rewind", "alice", asked)[0] == 409
+    status, done = served.ask("/rules/orders/rewind", "alice", {**asked, "seen": shown["seen"]})
+    assert (status, {each["target"] for each in done["moved"]}) == (200, {"orders/replica/eu:orders"}), done
+    assert served.ask("/rules/orders/rewind?to=never", "alice")[0] == 400
+
+    assert served.ask("/leases/release", "alice", {})[0] == 400
+    shard = done["moved"][0]["shard"]
+
+    def is_released() -> bool:
+        released = served.ask("/leases/release", "alice", {"shard": shard})[1]["released"]
+        return [each["shard"] for each in released] == [shard]
+
+    wait_until(is_released, "it has no owner")
+    status, refused = served.ask("/rules/orders/accept", "alice", {"region": "eu"})
+    assert (status, "is known to be another one" in refused["detail"]) == (400, True)
+    deeds = served.ask("/audit", "screen")[1]["deeds"]
+    assert f"replicator leases release --shard {shard}" in {each["command"] for each in deeds}
+    assert "replicator rewind orders --to trim_horizon" in {each["command"] for each in deeds}
 
 
 def test_while_the_coordination_table_is_silent_nothing_is_claimed_and_nothing_changes(served: Served) -> None:

@@ -113,6 +113,34 @@ def test_shards_are_drawn_behind_their_parents(page: Page, served: Served) -> No
     assert page.locator("svg.lineage > path").count() == 4, "one line for each parent that is known"
 
 
+def test_the_trend_of_the_last_hour_is_there_at_once(page: Page, served: Served) -> None:
+    def samples() -> int:
+        return len(served.ask("/history")[1]["lags"].get("orders/replica/eu:orders", []))
+
+    wait_until(lambda: samples() > 1, "no worker remembers anything")
+    page.reload()
+    label = page.locator("svg.spark").first.get_attribute("aria-label")
+    assert label is not None
+    assert label.startswith("Lag of orders/replica/eu:orders in the last hour: now ")
+
+
+def test_positions_go_back_and_shards_leave_their_worker_by_buttons(page: Page, served: Served) -> None:
+    visit(page, "shards")
+    page.get_by_role("button", name="Rewind…").click()
+    give(page, TOKENS["alice"])
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_text("replicator rewind orders --to trim_horizon").wait_for()
+    dialog.get_by_role("button", name="Rewind", exact=True).click()
+    page.get_by_text("Rewind: done.").wait_for()
+    visit(page, "workers")
+    page.get_by_role("button", name="Release").last.click()
+    dialog.get_by_text("replicator leases release --shard").wait_for()
+    dialog.get_by_role("button", name="Release", exact=True).click()
+    page.get_by_text("Release: done.").wait_for()
+    deeds = [each["what"] for each in served.ask("/audit")[1]["deeds"]]
+    assert {"rewind", "release_leases"} <= {*deeds}
+
+
 def test_a_deed_shows_its_command_asks_once_and_takes_a_token(page: Page, served: Served) -> None:
     page.get_by_role("button", name="Pause", exact=True).click()
     give(page, "wrong" * 8)

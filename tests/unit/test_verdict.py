@@ -253,9 +253,9 @@ def test_an_entry_is_one_line_at_every_width_and_columns_go_by_their_rank(width:
 
 
 def test_a_sparkline_is_of_characters_that_the_terminal_has() -> None:
-    assert sparkline([0.0, 1.0, 2.0], "utf-8") == "▁▅█"
-    assert sparkline([0.0, 1.0, 2.0], "ascii").isascii()
-    assert sparkline([0.0, 0.0], "utf-8") == "▁▁"
+    assert sparkline([0.0, 1.0, None, 2.0], 2.0, "utf-8") == "▁▅ █"
+    assert sparkline([0.0, 1.0, 2.0], 2.0, "ascii").isascii()
+    assert sparkline([0.0, 0.0], 0.0, "utf-8") == "▁▁"
 
 
 def test_a_command_is_shown_as_it_works_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -7,11 +7,12 @@ import re
 from typing import Any
 
 from replicator.admin.api.endpoints import PREFIX, Endpoint, Field
+from replicator.admin.api.moves import MOVES
 from replicator.admin.api.reads import READS
 from replicator.admin.api.schemas import Schemas
 from replicator.admin.api.writes import WRITES
 
-ENDPOINTS = (*READS, *WRITES)
+ENDPOINTS = (*READS, *WRITES, *MOVES)
 """Every operation of the API."""
 
 _PROBLEM = {

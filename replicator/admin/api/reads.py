@@ -18,6 +18,7 @@ from replicator.operations.group import known_rule
 from replicator.operations.group_status import GroupStatus, WorkerStatus
 from replicator.operations.inspect import inspect
 from replicator.operations.inspect_reasons import Difference, differences, reasons
+from replicator.operations.lag_history import History, lag_history
 from replicator.operations.leases import LeaseFilter, Leases, ListedShard, list_leases
 from replicator.operations.plans import Planned, plan
 from replicator.operations.reloading import Reloaded, reload
@@ -230,6 +231,8 @@ READS = (
              {"group": str, "rules": list[dict[str, Any]], "trouble": str | None}, _rules, command="rules"),
     Endpoint("targets", "GET", "/targets", "Every target: its lag, and how long the stream keeps what it lacks",
              {"group": str, **_TROUBLE, "targets": list[TargetLag]}, _targets, command="status", once=True),
+    Endpoint("history", "GET", "/history", "How lags went in the last hour, as living workers kept it",
+             History, lambda asked: lag_history(asked.group), command="status --watch", once=True),
     Endpoint("workers", "GET", "/workers", "Workers that have a heartbeat, and what their admin servers say",
              {"group": str, "alive": int | None, **_TROUBLE, "workers": list[WorkerStatus]}, _workers,
              command="status --wide", once=True),

@@ -14,7 +14,7 @@ export function sparkline(samples, name) {
     line += `${pen}${(index * step).toFixed(1)} ${(height - 2 - (each / most) * (height - 4)).toFixed(1)}`;
     pen = "L";
   });
-  const label = `Lag of ${name} since this page is open: now ${span(known.at(-1))}, at most ${span(Math.max(...known))}`;
+  const label = `Lag of ${name} in the last hour: now ${span(known.at(-1))}, at most ${span(Math.max(...known))}`;
   return svg("svg", { class: "spark", width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, svg("path", { d: line }));
 }
 

@@ -5,16 +5,17 @@ import { askToken, isAsking } from "./deeds.js";
 import { h, say, show } from "./dom.js";
 import { item } from "./item.js";
 import { conflicts, parked } from "./kept.js";
-import { missed, overview, remember } from "./overview.js";
+import { overview, remember } from "./overview.js";
 import { clock, span } from "./text.js";
 import { audit, gaps, shards, workers } from "./work.js";
 
-const LOOK_SECONDS = 5, OLD_SECONDS = 15, TICK = 1000;
+const LOOK_SECONDS = 5, HISTORY_SECONDS = 30, OLD_SECONDS = 15, TICK = 1000;
 const PAGES = { overview, item, shards, conflicts, parked, gaps, workers, audit };
 const $ = (id) => document.getElementById(id);
 
 let status = null, statusAt = null, trouble = null;
 let page = overview, found = null, foundAt = null, pageTrouble = null;
+let nextHistory = 0;
 let looking = false, loading = false, learned = false;
 
 const now = () => performance.now();
@@ -28,11 +29,10 @@ async function look() {
     status = await ask("/status");
     statusAt = { tick: now(), date: new Date() };
     trouble = null;
-    remember(status);
+    if (now() >= nextHistory) { nextHistory = now() + HISTORY_SECONDS * 1000; await remember(); }
     document.title = `${{ healthy: "✓", problems: "✗", unknown: "?" }[status.verdict.state]} ${status.group}: replicator`;
   } catch (refused) {
     trouble = refused;
-    missed();
     document.title = "? replicator";
   } finally {
     looking = false;

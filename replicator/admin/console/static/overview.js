@@ -1,26 +1,16 @@
 // The verdict, what is wrong, and how far every target is.
 
+import { ask } from "./api.js";
 import { sparkline } from "./charts.js";
 import { button, copyable } from "./deeds.js";
 import { h, prose, section, state, table } from "./dom.js";
 import { place, span } from "./text.js";
 
-const SAMPLES = 90;
-const lags = new Map();
+let history = {};
 
-// Every look adds a sample; what is not known leaves a hole, and is drawn as one.
-export function remember(status) {
-  for (const rule of status?.rules ?? []) {
-    for (const target of rule.targets) {
-      const samples = lags.get(target.target) ?? [];
-      samples.push(target.lag_seconds);
-      lags.set(target.target, samples.slice(-SAMPLES));
-    }
-  }
-}
-
-export function missed() {
-  for (const samples of lags.values()) samples.push(null);
+// What workers remember of the last hour; what is not known is a hole, and is drawn as one.
+export async function remember() {
+  history = (await ask("/history")).lags;
 }
 
 const PAGES = { gap: "gaps", parked: "parked", no_worker: "workers", not_run: "workers", stalled: "shards", unread: "shards", cache: "workers" };
@@ -54,7 +44,7 @@ function targetRow(rule, target, first, done) {
   return {
     cells: [
       first ? [h("strong", {}, rule.name), h("br"), h("span", { class: "soft" }, rule.mode)] : "",
-      h("code", {}, place(target.target)), lag, sparkline(lags.get(target.target) ?? [], target.target), hours,
+      h("code", {}, place(target.target)), lag, sparkline([...(history[target.target] ?? []), target.lag_seconds], target.target), hours,
       [standing(rule, target.target), target.unknown_shards > 0 && h("span", { class: "soft" }, ` lag of ${target.unknown_shards} shards not known`)],
       first ? rest : "",
     ],

@@ -2,19 +2,46 @@
 
 import { ask } from "./api.js";
 import { lineage } from "./charts.js";
-import { button, copyable } from "./deeds.js";
-import { h, section, state, table } from "./dom.js";
+import { allowed, button } from "./deeds.js";
+import { h, say, section, state, table } from "./dom.js";
 import { span, tail, time } from "./text.js";
 
 let everyShard = false;
 
 const STANDING = { finished: "", open: "good", closed: "good", waiting: "warn", vanished: "bad" };
 
+// What would be read again is shown before it is.
+async function rewinding(rule, to, done) {
+  const open = async () => {
+    if (!allowed(open)) return;
+    try {
+      const planned = await ask(`/rules/${encodeURIComponent(rule)}/rewind?to=${encodeURIComponent(to)}`);
+      if (planned.count === 0) { say("There is nothing to rewind."); return; }
+      const rows = planned.steps.map((each) => [each.stream, h("code", {}, tail(each.shard, 26)), each.target, h("code", {}, tail(each.position, 22))]);
+      const parts = [h("p", {}, `${planned.count} positions move back. Versions keep what is read again from undoing anything newer.`),
+        planned.gone.length > 0 && h("p", {}, `${planned.gone.length} shards are in their stream no more, and stay as they are.`),
+        table(["stream", "shard", "target", "stands at"], rows, { caption: "What is read again" })];
+      button("Rewind", "rewind", { rule, to, seen: planned.seen }, { title: `Let rule ${rule} read this again?`, parts, done }).click();
+    } catch (refused) { say(refused.message); }
+  };
+  await open();
+}
+
+function again(rules, done) {
+  const rule = h("select", { "aria-label": "Rule", "data-key": "rewind rule" }, rules.map((each) => h("option", { value: each.name }, each.name)));
+  const to = h("input", { type: "text", "aria-label": "Since", "data-key": "rewind to", placeholder: "2h, 2026-07-01T12:00:00Z, trim_horizon", size: 36 });
+  return section("Read again", h("form", { class: "row", onsubmit: (event) => { event.preventDefault(); rewinding(rule.value, to.value.trim() || "trim_horizon", done); } },
+    rule, to, h("button", { type: "submit", "data-key": "rewind" }, "Rewind…")));
+}
+
+const release = (given, of, done) => button("Release", "release_leases", given, { title: `Take ${of} away?`, done,
+  parts: h("p", {}, "Workers claim it anew within seconds, perhaps the same one. What was in hand is applied again, which changes nothing.") });
+
 export const shards = {
   title: "Shards",
   load: async () => ask(`/shards${everyShard ? "?all=true" : ""}`),
   every: 15,
-  draw: (found, { reload }) => {
+  draw: (found, { status, reload }) => {
     const streams = new Map();
     for (const each of found.shards) {
       const name = `${each.region}:${each.table}`;
@@ -31,6 +58,7 @@ export const shards = {
         each.owner ? h("code", {}, tail(each.owner)) : state("none", each.state === "finished" ? "" : "warn"), each.epoch,
         Object.entries(each.positions).map(([target, position]) => h("div", {}, h("span", { class: "soft" }, `${target} `), h("code", {}, tail(position ?? "none", 22)))),
       ]), { caption: `Shards of ${name}` }))),
+      again(status?.rules ?? [], reload),
     ];
   },
 };
@@ -80,21 +108,22 @@ export const workers = {
     return { leases, caches: caches.caches };
   },
   every: 15,
-  draw: (found, { status }) => {
+  draw: (found, { status, reload }) => {
     const daemons = new Map((status?.workers ?? []).map((each) => [each.worker, each]));
     const rows = found.leases.workers.map((each) => {
       const known = daemons.get(each.worker);
       const answers = known?.daemon ? known.daemon.ready ? state("ready", "good") : state("not ready", "warn") : state("does not answer", "bad");
-      return [h("code", {}, each.worker), answers, h("code", {}, each.admin), each.shards, (known?.rules ?? []).join(", "), (known?.daemon?.unready ?? []).join(" ")];
+      return [h("code", {}, each.worker), answers, h("code", {}, each.admin), each.shards, (known?.rules ?? []).join(", "), (known?.daemon?.unready ?? []).join(" "),
+        each.shards > 0 ? release({ worker: each.worker }, `the ${each.shards} shards of worker ${each.worker}`, reload) : ""];
     });
-    const leases = found.leases.shards.map((each) => [`${each.region}:${each.table}`, h("code", {}, tail(each.shard, 26)), each.owner ? h("code", {}, each.owner) : state("none", "warn"), each.epoch, each.state]);
+    const leases = found.leases.shards.map((each) => [`${each.region}:${each.table}`, h("code", {}, tail(each.shard, 26)), each.owner ? h("code", {}, each.owner) : state("none", "warn"), each.epoch, each.state,
+      each.owner ? release({ shard: each.shard, stream: `${each.region}:${each.table}` }, `shard ${tail(each.shard, 26)}`, reload) : ""]);
     const caches = found.caches.map((each) => [each.cache, each.region, each.away ? state(`away for ${span(each.away_seconds)}`, "bad") : each.trouble ? state("no answer", "warn") : state("here", "good"),
       each.keys === null ? state("not known", "warn") : `${each.more ? "at least " : ""}${each.keys}${each.owes_flush ? ", and a flush" : ""}`, each.address, each.why || each.trouble || ""]);
     return [
-      section("Workers", table(["worker", "answers", "admin server", "shards", "rules", "why not"], rows, { caption: "Workers", of: "No worker has a heartbeat." })),
-      section("Leases", table(["stream", "shard", "worker", "epoch", "state"], leases, { caption: "Who reads which shard" })),
+      section("Workers", table(["worker", "answers", "admin server", "shards", "rules", "why not", ""], rows, { caption: "Workers", of: "No worker has a heartbeat." })),
+      section("Leases", table(["stream", "shard", "worker", "epoch", "state", ""], leases, { caption: "Who reads which shard" })),
       section("Caches", table(["cache", "region", "standing", "owed entries", "address", "why"], caches, { caption: "Caches", of: "No rule acts on a cache." })),
-      section("By hand", h("p", { class: "soft" }, "What takes shards from their workers is left to the command:"), copyable("replicator leases release --worker ID")),
     ];
   },
 };
