@@ -27,10 +27,12 @@ _README = """\
     helm install replicator helm/replicator --values my-values.yaml
     helm test replicator
 
-[`ci/`](ci) has whole examples: [small](ci/example-values.yaml), [everything on](ci/full-values.yaml),
-[roles for service accounts](ci/irsa-values.yaml), [two accounts](ci/cross-account-values.yaml),
-[IPv6 only](ci/ipv6-values.yaml), [many rules](ci/many-rules-values.yaml). Values that the chart does not know are
-refused, in `config` too. [Operations](../../docs/operations.md) describes a day with it.
+[`ci/`](ci) has whole examples: [the least](ci/minimal-values.yaml), [small, with a cache](ci/example-values.yaml),
+[everything on](ci/full-values.yaml), [a role by IRSA](ci/irsa-values.yaml),
+[by Pod Identity](ci/pod-identity-values.yaml), [two accounts](ci/cross-account-values.yaml),
+[IPv6 only](ci/ipv6-values.yaml), [many rules](ci/many-rules-values.yaml),
+[conflict files](ci/conflict-files-values.yaml), [a Redis cluster by TLS](ci/cache-cluster-values.yaml). Values that
+the chart does not know are refused, in `config` too. [Operations](../../docs/operations.md) describes a day with it.
 
 This page is made from the comments of [`values.yaml`](values.yaml).
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from pathlib import Path
 from textwrap import indent
 from typing import Any
@@ -17,12 +16,12 @@ from typing import Any
 import pytest
 import yaml
 
+from replicator.app import reload
 from replicator.app.supervisor import Patience
 from replicator.settings import DEFAULT_SECRETS, ENV_PREFIX, Admin, Settings
 from replicator.settings.loading import load
 from tests.deploy.rendering import CHART, EXAMPLE, objects, template
 from tests.deploy.rendering import HELM_3 as HELM
-from tests.patience import PATIENT_SECONDS
 
 POD = "fd00::7"
 rendered = pytest.mark.skipif(HELM is None, reason="helm is not installed")
@@ -167,6 +166,17 @@ def test_a_changed_configuration_rolls_the_pods_but_for_its_rules() -> None:
     rule = ("--set", "config.rules[0].start=latest")
     assert annotations() == annotations(*rule)  # a running pod takes it up
     assert annotations("--set", "hotReload=false") != annotations("--set", "hotReload=false", *rule)
+    enabled = ("--set", "config.admin.api.enabled=true")
+    live = {
+        "log.level": "debug",
+        "log.format": "json",
+        "admin.api.read_without_token": "true",
+        "admin.api.hosts[0]": "a.example",
+        "admin.api.tokens.alice.secret": "api-alice",
+    }
+    assert {name.partition("[")[0] for name in live if "tokens" not in name} == reload._LIVE
+    for name, value in live.items():
+        assert annotations(*enabled) == annotations(*enabled, "--set", f"config.{name}={value}"), name
 
 
 @rendered
@@ -187,7 +197,7 @@ def test_whole_numbers_and_texts_that_look_like_numbers_arrive_as_they_were_writ
     tmp_path: Path, as_text: bool
 ) -> None:
     config = _example()["config"]
-    config["conflicts"] = {"file": "/data/conflicts.jsonl", "file_max_bytes": 250_000_000}
+    config["conflicts"] = {"file": "/var/lib/replicator/conflicts.jsonl", "file_max_bytes": 250_000_000}
     config["polling"] = {"memory": 268_435_456}
     config["drain"] = 2_000_000
     equals = {
@@ -296,14 +306,6 @@ def test_more_of_everything_stands_where_it_belongs(tmp_path: Path) -> None:
         "requests": _values()["resources"]["requests"],
     }
     assert pod["tolerations"] == values["tolerations"]
-
-
-@rendered
-def test_helm_has_no_complaint() -> None:
-    assert HELM
-    subprocess.run(
-        [HELM, "lint", "--strict", str(CHART), "--values", str(EXAMPLE)], check=True, timeout=PATIENT_SECONDS
-    )
 
 
 @rendered

@@ -5,14 +5,13 @@ from __future__ import annotations
 import fnmatch
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.deploy import checks
+
 ROOT = Path(__file__).parents[2]
-HADOLINT = Path(sys.executable).with_name("hadolint")
 _JOINED = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
 INSTRUCTIONS = [tuple(line.split(maxsplit=1)) for line in _JOINED.splitlines() if line and not line.startswith("#")]
 _LAST_FROM = max(index for index, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM")
@@ -71,10 +70,6 @@ def test_what_is_copied_exists_and_is_let_into_the_build() -> None:
             assert any(fnmatch.fnmatch(source, pattern) for pattern in admitted), source
 
 
-@pytest.mark.skipif(not HADOLINT.is_file(), reason="only `make deploy-check` installs hadolint")
-@pytest.mark.parametrize(("more", "found"), [("", False), ("RUN cd /tmp && pip install replicator\n", True)])
-def test_hadolint_finds_nothing_but_a_planted_fault(more: str, found: bool) -> None:
-    text = (ROOT / "Dockerfile").read_text() + more
-    done = subprocess.run([HADOLINT, "-"], input=text, capture_output=True, text=True, timeout=60, check=False)
-    assert bool(done.stdout) is found, done.stdout
-    assert (done.returncode != 0) is found
+@pytest.mark.skipif(checks.HADOLINT is None, reason="only `make deploy-check` installs hadolint")
+def test_hadolint_finds_nothing() -> None:
+    assert checks.dockerfile((ROOT / "Dockerfile").read_text()) == []

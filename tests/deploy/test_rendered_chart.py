@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import pytest
 import yaml
 
 from replicator.settings import Settings
+from tests.deploy import checks
 from tests.deploy.rendering import CHART, HELM_3, HELM_4, documents, objects, template
+from tests.patience import PATIENT_SECONDS
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="only `make deploy-check` installs it")
 
@@ -18,24 +21,10 @@ EXAMPLES = sorted(path.name for path in (CHART / "ci").glob("*.yaml"))
 OLDEST = 25
 NEWEST = kubernetes_validate.latest_version()
 VERSIONS = [f"1.{minor}.0" for minor in range(OLDEST, int(NEWEST.split(".")[1]) + 1)]
-_CUSTOM = {"PodMonitor", "ServiceMonitor", "PrometheusRule", "ScaledObject"}
 HELMS = [
     pytest.param(helm, id=name, marks=pytest.mark.skipif(helm is None, reason=f"{name} is not installed"))
     for name, helm in (("helm3", HELM_3), ("helm4", HELM_4))
 ]
-
-
-def _wrong(rendered: str, version: str) -> list[str]:
-    """What Kubernetes would refuse, fields that it does not know included."""
-    found = []
-    for document in documents(rendered):
-        if document["kind"] in _CUSTOM:
-            continue
-        try:
-            kubernetes_validate.validate(document, version, strict=True)
-        except kubernetes_validate.ValidationError as error:
-            found.append(f"{document['kind']}: {error.message}")
-    return found
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -45,29 +34,7 @@ def test_kubernetes_knows_everything_that_is_rendered(helm: str, example: str) -
         result = template(helm, values=CHART / "ci" / example, kubernetes=version)
         assert result.returncode == 0, result.stderr
         assert result.stderr == ""
-        assert _wrong(result.stdout, version) == []
-
-
-@pytest.mark.parametrize("helm", HELMS)
-@pytest.mark.parametrize(
-    ("file", "right", "wrong"),
-    [
-        ("workload.yaml", "  serviceName:", "  serviceNames:"),
-        ("service.yaml", "clusterIP: None", "clusterIP: [None]"),
-        ("poddisruptionbudget.yaml", "maxUnavailable:", "maxUnavailible:"),
-        ("networkpolicy.yaml", "policyTypes: [Ingress, Egress]", "policyTypes: Egress"),
-        ("_parts.tpl", "drop: [ALL]", "dropped: [ALL]"),
-    ],
-)
-def test_a_fault_in_a_template_would_be_found(helm: str, tmp_path: Path, file: str, right: str, wrong: str) -> None:
-    chart = tmp_path / "replicator"
-    shutil.copytree(CHART, chart)
-    text = (chart / "templates" / file).read_text()
-    assert right in text
-    (chart / "templates" / file).write_text(text.replace(right, wrong))
-    result = template(helm, values=CHART / "ci" / "full-values.yaml", chart=chart, kubernetes=NEWEST)
-    assert result.returncode == 0, result.stderr
-    assert _wrong(result.stdout, NEWEST) != []
+        assert checks.manifests(result.stdout, version) == []
 
 
 @pytest.mark.parametrize("helm", HELMS)
@@ -166,3 +133,28 @@ def test_the_test_of_a_release_is_no_worker(helm: str) -> None:
     assert pod["spec"]["containers"][0]["args"] == ["check"]
     mounted = {mount["name"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
     assert mounted <= {volume["name"] for volume in pod["spec"]["volumes"]}
+
+
+@pytest.mark.skipif(checks.UNITTEST is None, reason="only `make deploy-check` builds helm-unittest")
+def test_the_charts_own_tests_pass_and_every_template_has_some() -> None:
+    assert checks.chart(CHART) == []
+    said = "".join(path.read_text() for path in sorted((CHART / "tests").glob("*_test.yaml")))
+    templates = [path for path in (CHART / "templates").rglob("*.*") if path.suffix != ".tpl"]
+    assert [path.name for path in templates if path.name not in said] == []
+
+
+@pytest.mark.parametrize("helm", HELMS)
+def test_the_package_has_the_chart_without_its_own_tests(helm: str, tmp_path: Path) -> None:
+    subprocess.run([helm, "package", str(CHART), "--destination", str(tmp_path)], check=True, timeout=PATIENT_SECONDS)
+    (package,) = tmp_path.glob("replicator-*.tgz")
+    with tarfile.open(package) as archive:
+        names = set(archive.getnames())
+    assert {"replicator/templates/tests/check.yaml", "replicator/files/alerts.yaml"} <= names
+    assert not any(name.startswith("replicator/tests/") for name in names)
+
+
+@pytest.mark.parametrize("helm", HELMS)
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_helm_has_no_complaint(helm: str, example: str) -> None:
+    command = [helm, "lint", "--strict", str(CHART), "--values", str(CHART / "ci" / example), "--kube-version", NEWEST]
+    subprocess.run(command, check=True, timeout=PATIENT_SECONDS)

@@ -10,6 +10,7 @@ import pytest
 
 from replicator.checks.described_tables import own_tables
 from replicator.settings import Settings
+from tests.deploy import checks
 
 TERRAFORM = Path(__file__).parents[2] / "config" / "terraform"
 
@@ -26,6 +27,11 @@ def _plain(node: Any) -> Any:
 def _parsed(path: Path) -> dict[str, Any]:
     parsed: dict[str, Any] = _plain(hcl2.loads(path.read_text()))
     return parsed
+
+
+@pytest.mark.parametrize("path", sorted(TERRAFORM.rglob("*.tf")), ids=str)
+def test_every_file_is_hcl(path: Path) -> None:
+    assert checks.terraform(path.read_text()) == []
 
 
 def _tables() -> dict[str, dict[str, Any]]:

@@ -67,14 +67,27 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- end -}}
 
-{{- /* The part of the configuration of which a change rolls the pods: a daemon takes up changed rules by itself. */ -}}
-{{- define "replicator.restarting" -}}
-{{- $config := .Values.config -}}
+{{- /* The configuration as an object, also where it is given as a text; as JSON. */ -}}
+{{- define "replicator.parsed" -}}
+{{- $config := .Values.config | default dict -}}
 {{- if kindIs "string" $config -}}
 {{- $config = fromYaml $config -}}
+{{- with $config.Error -}}
+{{- fail (printf "config is no YAML: %s" .) -}}
 {{- end -}}
+{{- end -}}
+{{- toJson $config -}}
+{{- end -}}
+
+{{- /* The part of the configuration of which a change rolls the pods: the rest is what a daemon takes up by itself. */ -}}
+{{- define "replicator.restarting" -}}
 {{- if .Values.hotReload -}}
-{{- omit $config "rules" | toJson -}}
+{{- $kept := omit (include "replicator.parsed" . | fromJson) "rules" -}}
+{{- $_ := set $kept "log" (omit ($kept.log | default dict) "level" "format") -}}
+{{- with ($kept.admin).api -}}
+{{- $_ := set $kept.admin "api" (omit . "tokens" "hosts" "read_without_token") -}}
+{{- end -}}
+{{- toJson $kept -}}
 {{- else -}}
 {{- include "replicator.config" . -}}
 {{- end -}}
@@ -117,10 +130,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- /* A pod that is killed before the drain is over has not saved its checkpoints. A parent of several workers waits 15
      seconds longer than they drain before it kills them. */ -}}
 {{- define "replicator.grace" -}}
-{{- $config := .Values.config -}}
-{{- if kindIs "string" $config -}}
-{{- $config = fromYaml $config -}}
-{{- end -}}
+{{- $config := include "replicator.parsed" . | fromJson -}}
 {{- $drain := include "replicator.seconds" ($config.drain | default "20s") | int64 -}}
 {{- if kindIs "invalid" .Values.terminationGracePeriodSeconds -}}
 {{- add $drain 25 -}}
@@ -131,4 +141,40 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end -}}
 {{- $grace -}}
 {{- end -}}
+{{- end -}}
+
+{{- /* StatefulSet where files are kept, else Deployment. A file in no volume would stop every pod at its first conflict. */ -}}
+{{- define "replicator.kind" -}}
+{{- $config := include "replicator.parsed" . | fromJson -}}
+{{- $file := ($config.conflicts).file | default "" -}}
+{{- $mounted := false -}}
+{{- range .Values.extraVolumeMounts -}}
+{{- if hasPrefix (printf "%s/" (.mountPath | trimSuffix "/")) $file -}}
+{{- $mounted = true -}}
+{{- end -}}
+{{- end -}}
+{{- $state := hasPrefix "/var/lib/replicator/" $file -}}
+{{- $kept := .Values.persistence.enabled -}}
+{{- if kindIs "invalid" $kept -}}
+{{- $kept = and $state (not $mounted) -}}
+{{- end -}}
+{{- if and $file (not $mounted) (not (and $kept $state)) -}}
+{{- fail (printf "config.conflicts.file (%s) is in no volume, and nothing else in the container is writable: name a file under /var/lib/replicator and leave persistence.enabled empty, or mount a volume there with extraVolumes and extraVolumeMounts" $file) -}}
+{{- end -}}
+{{- ternary "StatefulSet" "Deployment" $kept -}}
+{{- end -}}
+
+{{- /* The ports of the caches: those that are said, else those in the URLs of `config.caches`; as JSON. */ -}}
+{{- define "replicator.cachePorts" -}}
+{{- $ports := .Values.networkPolicy.cachePorts -}}
+{{- if not $ports -}}
+{{- range (include "replicator.parsed" . | fromJson).caches -}}
+{{- range $node := regexReplaceAll "^[^:]*://([^@/]*@)?([^/?]*).*$" .url "${2}" | splitList "," -}}
+{{- if not (hasPrefix "unix:" $node) -}}
+{{- $ports = append $ports (regexFind ":[0-9]+$" $node | trimPrefix ":" | default "6379" | int64) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- uniq $ports | toJson -}}
 {{- end -}}

@@ -49,7 +49,7 @@ volumeMounts:
     mountPath: /run/secrets/replicator
     readOnly: true
   {{- end }}
-  {{- if .Values.persistence.enabled }}
+  {{- if eq (include "replicator.kind" .) "StatefulSet" }}
   - name: state
     mountPath: /var/lib/replicator
   {{- end }}
