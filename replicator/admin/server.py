@@ -6,9 +6,10 @@ console, which do more, are served beside it where `admin.api` says so.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -39,6 +40,9 @@ class Reload(Protocol):
 _PORT_TROUBLES = {errno.EADDRINUSE, errno.EACCES}
 _EVERYWHERE = {"::", ""}
 _MOST_BODY = 65_536
+_MOST_CONNECTIONS = 256
+"""At once: for one more the oldest breaks off, whatever it is at."""
+
 _MOST_HELD = 20
 """So much of what is held is written out."""
 
@@ -142,9 +146,39 @@ def _not_here(admin: Admin, reason: str) -> ConfigurationInvalid:
 def _site(runner: web.AppRunner, admin: Admin) -> web.BaseSite:
     """What listens on `admin.host`; on `::` one socket for both families, where the loop's own would leave IPv4 out."""
     if admin.host not in _EVERYWHERE:
-        return web.TCPSite(runner, admin.host, admin.port)
+        return _Site(runner, {"host": admin.host, "port": admin.port})
     if socket.has_dualstack_ipv6():
         listening = socket.create_server(("::", admin.port), family=socket.AF_INET6, dualstack_ipv6=True)
     else:
         listening = socket.create_server(("0.0.0.0", admin.port))  # noqa: S104 - what `::` is without IPv6
-    return web.SockSite(runner, listening)
+    return _Site(runner, {"sock": listening})
+
+
+class _Site(web.BaseSite):
+    """A place to listen on that holds a bounded number of connections, so that idle ones take no descriptors of others.
+
+    A new one is always taken: else those that say nothing would keep probes out.
+    """
+
+    def __init__(self, runner: web.AppRunner, where: Mapping[str, Any]) -> None:
+        super().__init__(runner)
+        self._where = where
+
+    @property
+    def name(self) -> str:
+        """Where it listens."""
+        return str(self._where)
+
+    async def start(self) -> None:
+        """Begin to listen."""
+        await super().start()
+        self._server = await asyncio.get_running_loop().create_server(self._taken, backlog=128, **self._where)
+
+    def _taken(self) -> asyncio.Protocol:
+        server = self._runner.server
+        assert server is not None, "it is set up"
+        held = server.connections
+        for oldest in held[: max(0, len(held) - _MOST_CONNECTIONS + 1)]:
+            if oldest.transport is not None:
+                oldest.transport.abort()
+        return server()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import aiohttp
@@ -80,3 +81,28 @@ async def test_what_changes_something_cannot_be_asked_for_as_a_look() -> None:
             answer = await session.request(method, "/api/v1/rules/orders/pause", headers=headers)
             assert answer.status == 404, method
             assert not [name for name in answer.headers if name.startswith("Access-Control")]
+
+
+@pytest.mark.parametrize("said", [b"", b"GET /metrics HTTP/1.1\r\nHost: ", b"GET /healthz HTTP/1.1\r\nHost: a\r\n\r\n"])
+async def test_connections_are_held_up_to_a_bound_and_a_new_one_is_always_answered(said: bytes) -> None:
+    async with served() as session, AsyncExitStack() as stack:
+        base = (await session.get("/healthz")).url
+        held = []
+        for _ in range(300):
+            reader, writer = await asyncio.open_connection(base.host, base.port)
+            stack.callback(writer.close)
+            writer.write(said)
+            held.append(reader)
+        assert (await session.get("/healthz")).status == 200
+        async with asyncio.timeout(60):
+            await asyncio.gather(*map(_end_of, held[:40]))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await _end_of(held[-1])
+
+
+async def _end_of(reader: asyncio.StreamReader) -> None:
+    """Read until the other side leaves."""
+    with suppress(ConnectionError):
+        while await reader.read(10_000):
+            pass
