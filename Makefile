@@ -8,12 +8,12 @@ BIN := .venv/bin
 unexport PYTHONDONTWRITEBYTECODE
 WORKERS ?= auto
 ARGS ?=
-DEPLOY = test -x $(BIN)/hadolint && test -x $(BIN)/cyclonedx-py && $(BIN)/python -c 'import kubernetes_validate' 2>/dev/null \
+DEPLOY = test -x $(BIN)/hadolint && test -x $(BIN)/cyclonedx-py && test -x $(BIN)/pip-audit && $(BIN)/python -c 'import kubernetes_validate' 2>/dev/null \
 	|| $(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/deploy.txt
 PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long coverage prove incidents bench lambda lint deploy-check image-check deb release-check format lock schema
+.PHONY: help setup demo test test-long coverage prove incidents bench lambda lint deploy-check image-check deb audit release-check format lock schema
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -77,9 +77,14 @@ image-check: setup ## build the image with buildah (as root, no registry needed)
 deb: setup ## build a Debian package for Debian's Python 3.11, in dist/
 	@$(BIN)/python config/systemd/build_deb.py $(ARGS)
 
-release-check: setup ## build wheel and source twice, run the demo from the wheel in a clean place, list its parts
+audit: setup ## look for secrets in the tree, and for advisories about what is pinned (where a service answers)
 	@$(DEPLOY)
-	RELEASE_CHECK=1 $(PYTEST) --numprocesses=0 tests/deploy/test_release.py $(ARGS)
+	$(BIN)/python -m tests.deploy.auditing $(ARGS)
+	$(PYTEST) --numprocesses=0 tests/deploy/test_audit.py
+
+release-check: setup ## build wheel and source twice, run the demo from the wheel, list its parts, roll earlier versions out
+	@$(DEPLOY)
+	RELEASE_CHECK=1 $(PYTEST) --numprocesses=0 tests/deploy/test_release.py tests/deploy/test_old_versions.py $(ARGS)
 
 format: setup ## format the code and apply safe corrections
 	$(BIN)/ruff check --fix

@@ -16,7 +16,8 @@ import pytest
 from replicator import __version__
 from replicator.laboratory.servers import LOOPBACK, MiniStack
 from tests.cli.worlds import World
-from tests.deploy.built_image import BuiltImage
+from tests.deploy.built_image import ROOT, BuiltImage
+from tests.deploy.parts import Parts
 from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.skipif("IMAGE_CHECK" not in os.environ, reason="only `make image-check` builds the image")
@@ -64,6 +65,14 @@ def test_it_has_the_program_and_nothing_that_installs_or_compiles(image: BuiltIm
     added = sum(path.lstat().st_size for path in (image.root / "opt").rglob("*") if path.is_file())
     print(f"the program and what it needs: {added / 2**20:.0f} MiB")  # noqa: T201 - a figure for who runs it
     assert added < _MOST_MIB * 2**20
+
+
+def test_every_part_of_it_is_listed_and_has_a_licence_that_allows_its_use(image: BuiltImage) -> None:
+    parts = Parts(next(image.root.glob("opt/replicator/lib/python*/site-packages")))
+    listed = parts.list_in(ROOT / "dist" / f"replicator-image-{__version__}.cdx.json")
+    assert parts.pinned("runtime.txt", "image.txt") <= listed
+    assert ("replicator", __version__) in listed
+    assert parts.not_allowed() == []
 
 
 def test_it_says_what_it_is(image: BuiltImage) -> None:

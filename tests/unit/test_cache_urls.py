@@ -30,7 +30,7 @@ def test_a_url_names_nodes_of_a_cluster() -> None:
         ("redis+cluster://a:1/3", "must not name a database"),
         ("redis+cluster://a:1?db=3", "must not name a database"),
         ("redis+cluster://a:1,:2", "every node"),
-        ("redis+cluster://user:secret@a:1", "must not hold a user"),
+        ("redis+cluster://user:secret@a:1", "must not hold a user"),  # pragma: allowlist secret
         ("redis+sentinel://a:1/", "must name a service"),
         ("redis+sentinel://a:1/main/x", "number of a database"),
         ("redis+sentinel://a:0/main", "every Sentinel"),
@@ -39,7 +39,7 @@ def test_a_url_names_nodes_of_a_cluster() -> None:
         ("redis+sentinel://::1,b/main", "IPv6 in brackets"),
         ("redis+cluster://fd00::7:6379", "IPv6 in brackets"),
         ("redis+cluster://[fd00::7]6379", "IPv6 in brackets"),
-        ("redis+sentinel://user:secret@a:1/main", "must not hold a user"),
+        ("redis+sentinel://user:secret@a:1/main", "must not hold a user"),  # pragma: allowlist secret
     ],
 )
 def test_what_is_wrong_is_said_without_the_url(url: str, wrong: str) -> None:

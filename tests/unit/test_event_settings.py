@@ -73,6 +73,7 @@ def test_sinks_are_targets_named_by_kind_and_place_in_their_region() -> None:
         ([{**HOOK, "url": "https://10.0.0.1/"}], "unless it sets allow_private: true"),
         ([{**HOOK, "url": "https://[::1]/"}], "unless it sets allow_private: true"),
         ([{**HOOK, "url": "https://localhost/"}], "unless it sets allow_private: true"),
+        # pragma: allowlist nextline secret
         ([{**HOOK, "url": "https://user:hidden@example.com"}], "must not contain a user or a password"),
         ([{**HOOK, "url": "ftp://hidden.example.com"}], "must be a URL"),
         ([{**HOOK, "url": "https://example.com:x/hidden"}], "must be a URL"),
