@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from replicator.domain.errors import EXIT_DRAIN_TIMED_OUT, EXIT_STOPPED
+from replicator.engine.waiting import Flag
 
 T = TypeVar("T")
 
@@ -29,7 +30,7 @@ async def live(
 
     `report` gets "stopping", "now" and "drain_timed_out".
     """
-    stop = asyncio.Event()
+    stop = Flag()
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(None) as deadline:

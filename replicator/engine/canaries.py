@@ -22,7 +22,7 @@ from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.modes.requests import Found, GetItem
 from replicator.domain.rules import Rule, VersionedPlan
 from replicator.domain.versions import UNSTAMPED
-from replicator.engine.waiting import pause_for_any
+from replicator.engine.waiting import Flag, pause_for_any
 from replicator.ports.canaries import CanaryTable
 from replicator.ports.clock import Clock
 from replicator.ports.events import Observer
@@ -93,7 +93,7 @@ class _Canary:
         self._written_at = now = clock.monotonic()
         self._tables = {region: self._track(region, "", now) for region in source.tables}
         self._caches = {place: self._track(*place, now) for place in source.caches}
-        self._wakes = {track.place: asyncio.Event() for track in self._all}
+        self._wakes = {track.place: Flag() for track in self._all}
 
     def _track(self, region: RegionId, cache: str, now: float) -> Track:
         place = CanaryPlace(self._rule.name, self._rule.source, self._rule.table, region, cache)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from replicator.domain.errors import NewerLayout, ReplicatorError
-from replicator.engine.waiting import pause_for_any, retry_in
+from replicator.engine.waiting import Flag, pause_for_any, retry_in
 from replicator.ports.events import Observer
 from replicator.ports.services import ServiceId
 
@@ -41,7 +41,7 @@ class Service:
 
         `wake`, when it is set, has it called at once.
         """
-        wake = wake or asyncio.Event()
+        wake = wake or Flag()
         failures = 0
         while not any(event.is_set() for event in self.over):
             wake.clear()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
+from math import inf
 from typing import Any, TypeVar
 
 from replicator.domain.errors import ReplicatorError
@@ -74,8 +75,8 @@ async def first_answer(ask: Callable[[], Coroutine[Any, Any, Answer]]) -> Answer
     raise error
 
 
-class Stop(asyncio.Event):
-    """An event that pauses end with, at half of what `asyncio.timeout` costs: idle shards do little else."""
+class Flag(asyncio.Event):
+    """An event that pauses end with, without a task for each of them: what is idle does little else."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,18 +90,34 @@ class Stop(asyncio.Event):
 
     async def within(self, seconds: float) -> bool:
         """Wait so long, or less when it is set; returns whether it is."""
-        if self.is_set():
-            return True
-        loop = asyncio.get_running_loop()
-        pausing: asyncio.Future[None] = loop.create_future()
-        self._pausing.add(pausing)
-        timer = loop.call_later(seconds, _end, pausing)
-        try:
-            await pausing
-        finally:
-            timer.cancel()
-            self._pausing.discard(pausing)
+        await _until_any(seconds, (self,))
         return self.is_set()
+
+    def end(self, pausing: asyncio.Future[None]) -> None:
+        """End that pause, too, when it is set."""
+        self._pausing.add(pausing)
+
+    def forget(self, pausing: asyncio.Future[None]) -> None:
+        """That pause is over."""
+        self._pausing.discard(pausing)
+
+
+async def _until_any(seconds: float, flags: Collection[Flag]) -> None:
+    for flag in flags:
+        if flag.is_set():
+            return
+    loop = asyncio.get_running_loop()
+    pausing: asyncio.Future[None] = loop.create_future()
+    for flag in flags:
+        flag.end(pausing)
+    timer = None if seconds == inf else loop.call_later(seconds, _end, pausing)
+    try:
+        await pausing
+    finally:
+        if timer is not None:
+            timer.cancel()
+        for flag in flags:
+            flag.forget(pausing)
 
 
 def _end(pausing: asyncio.Future[None]) -> None:
@@ -110,7 +127,7 @@ def _end(pausing: asyncio.Future[None]) -> None:
 
 async def pause(stop: asyncio.Event, seconds: float) -> bool:
     """Wait, or less when `stop` is set; returns whether it is."""
-    if isinstance(stop, Stop):
+    if isinstance(stop, Flag):
         return await stop.within(seconds)
     try:
         async with asyncio.timeout(seconds):
@@ -122,6 +139,10 @@ async def pause(stop: asyncio.Event, seconds: float) -> bool:
 
 async def pause_for_any(seconds: float, *events: asyncio.Event) -> None:
     """Wait, or less when one of the events is set."""
+    flags = [event for event in events if isinstance(event, Flag)]
+    if len(flags) == len(events):
+        await _until_any(seconds, flags)
+        return
     if any(event.is_set() for event in events):
         return
     async with asyncio.TaskGroup() as group:

@@ -28,7 +28,7 @@ from replicator.engine.ownership.bounded_coordination import MOST_AT_ONCE, Bound
 from replicator.engine.ownership.source_coordinator import SourceCoordinator
 from replicator.engine.ownership.sources import Source, Sources
 from replicator.engine.service import Service
-from replicator.engine.waiting import pause_for_any
+from replicator.engine.waiting import Flag, pause_for_any
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Membership
 from replicator.ports.events import Observer
@@ -202,7 +202,7 @@ class Worker:
 
     def _read(self, source: Source, shared: _Shared, group: asyncio.TaskGroup) -> _Reading:
         """Begin to read a source, until its own `stop`."""
-        stop, ended = asyncio.Event(), asyncio.Event()
+        stop, ended = Flag(), Flag()
         budget = self._budgets.setdefault(source.region, DescribeBudget(self._clock, self._limits.describes_per_second))
         coordination = BoundedCoordination(source.ports.coordination, self._turns)
         coordinator = SourceCoordinator(

@@ -6,6 +6,7 @@ output files of its own: run to its end, or left to run beside the test. It ends
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import json
 import os
@@ -17,6 +18,7 @@ import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
+from pkgutil import iter_modules
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -26,25 +28,18 @@ from tests.patience import PATIENT_SECONDS
 _PRELOADED = [
     "aiobotocore.session",
     "aiohttp.web",
+    "concurrent.futures.thread",
+    "replicator.adapters.redis.cluster",
+    "replicator.adapters.redis.opening",
     "replicator.app.daemon",
-    "replicator.cli.main",
-    "replicator.cli.check",
-    "replicator.cli.commands",
-    "replicator.cli.init",
-    "replicator.cli.gaps",
-    "replicator.cli.inspect",
-    "replicator.cli.kcl",
-    "replicator.cli.leases",
-    "replicator.cli.pauses",
     "replicator.app.supervisor",
-    "replicator.cli.rewind",
-    "replicator.cli.rules",
-    "replicator.cli.schema",
-    "replicator.cli.status",
-    "replicator.checks.survey",
     "replicator.checks.creation",
+    "replicator.checks.survey",
+    "typer._adapters",
+    "typer._click.decorators",
+    "uvloop",
 ]
-
+"""What commands import as they need it, beside their own modules."""
 
 _TURN = threading.Lock()
 
@@ -129,7 +124,9 @@ def _process() -> subprocess.Popen[str]:
 def _serve() -> None:
     from importlib import import_module
 
-    for module in _PRELOADED:
+    import replicator.cli
+
+    for module in (*_PRELOADED, *(f"replicator.cli.{own.name}" for own in iter_modules(replicator.cli.__path__))):
         import_module(module)
     _parse_what_clients_read()
     _make_what_every_command_makes()
@@ -159,7 +156,7 @@ def _parse_what_clients_read() -> None:
 
 
 def _make_what_every_command_makes() -> None:
-    """The tree of commands, and what a session knows of its handlers."""
+    """The tree of commands, and what a session and its clients know of their handlers."""
     import botocore.hooks
     import typer.main
     from aiobotocore.session import AioSession
@@ -169,7 +166,18 @@ def _make_what_every_command_makes() -> None:
     typer.main.get_command = cache(typer.main.get_command)
     typer.main.get_command(app)
     botocore.hooks.accepts_kwargs = cache(botocore.hooks.accepts_kwargs)
-    AioSession()
+    aliases: Any = botocore.hooks.EventAliaser
+    alias_of = cache(aliases(botocore.hooks.HierarchicalEmitter())._alias_event_name)
+    aliases._alias_event_name = lambda _, name: alias_of(name)
+    session: Any = AioSession()
+    session.set_credentials("none", "none")
+
+    async def make_clients() -> None:
+        for service in ("dynamodb", "dynamodbstreams"):
+            async with session.create_client(service, region_name="us-east-1"):
+                pass
+
+    asyncio.run(make_clients())
 
 
 def _become(arguments: list[str], environment: dict[str, str], files: list[str]) -> None:

@@ -49,6 +49,7 @@ from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.shard.worker import ShardPorts
+from replicator.engine.waiting import Flag
 from replicator.engine.worker import Worker
 from replicator.laboratory.memory import (
     EMPTY,
@@ -529,7 +530,7 @@ class MeshProcess(Process):
         self.name = name
         self.clock = LoopClock()
         self.observer = MeshRecorder()
-        self.stop = asyncio.Event()
+        self.stop = Flag()
         funnels = {cache: CacheFunnel(port) for cache, port in world.caches.items()}
         most = (limits or Limits()).concurrency
         self.region_paces = {region: Pace(most, self.clock.monotonic()) for region in world.tables}

@@ -56,6 +56,7 @@ from replicator.engine.ownership.sources import Source, Sources
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.reading.memory_budget import ByteBudget
 from replicator.engine.shard.worker import ShardPorts
+from replicator.engine.waiting import Flag
 from replicator.engine.worker import Worker
 from replicator.laboratory.memory import (
     Faults,
@@ -535,7 +536,7 @@ class Process:
         self.clock = LoopClock()
         self.paces: dict[TargetId, Pace] = {}
         self.observer = observed_by(self.clock, rules)
-        self.stop = asyncio.Event()
+        self.stop = Flag()
         self.resting: tuple[Rule, ...] = ()
         """Rules that are held."""
         debts = [

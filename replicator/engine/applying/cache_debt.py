@@ -19,6 +19,7 @@ from replicator.domain.cache_keys import CacheAction
 from replicator.domain.cache_restores import Again, CacheServers
 from replicator.domain.errors import ReplicatorError, Unreachable
 from replicator.domain.identifiers import RegionId
+from replicator.engine.waiting import Flag
 from replicator.ports.cache_debt import CacheDebtRows
 from replicator.ports.clock import Clock
 from replicator.ports.events import CacheState, Observer
@@ -122,7 +123,7 @@ class CacheDebt:
         self.rows = rows
         self.policy = policy
         self.clock = clock
-        self.wake = asyncio.Event()
+        self.wake = Flag()
         """Set when it fell away: it is to be probed."""
         self.error: ReplicatorError | None = None
         """Why it is away; None while it answers."""

@@ -22,6 +22,7 @@ from replicator.domain.modes.requests import Found, GetItem
 from replicator.domain.records import ItemKey
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.cache_batcher import CacheRequest
+from replicator.engine.waiting import Flag
 from replicator.ports.clock import Clock
 from replicator.ports.events import CacheHorizons, Inconsistency, Observer
 from replicator.ports.targets import OPEN, Cache, Region
@@ -64,7 +65,7 @@ class CacheVerifier:
         """`cache`: what stands in front of it, so that a repair that it does not carry out is owed."""
         self.name = name
         self.region = region
-        self.wake = asyncio.Event()
+        self.wake = Flag()
         self._cache = cache
         self._policy = policy
         self._clock = clock

@@ -18,6 +18,8 @@ FEW = 64
 """Enough for what a shard delivers, about 1000 records a second, with answers that take up to 40 milliseconds."""
 
 _LOOK_SECONDS = 0.02
+_RARE_LOOK_SECONDS = 0.16
+"""While nothing can be begun by more workers and answers are awaited, each look comes twice as late, up to this."""
 
 _SLOW_LOOKS = 2
 """So many looks in a row must show long answers: beside much other work this process, or the one that answers, gets no
@@ -37,6 +39,7 @@ class Crew:
         self.size = 0
         """How many workers there were at most."""
         self._begun = self._returned = self._slow = 0
+        self._pause = _LOOK_SECONDS
         self._due = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
@@ -58,7 +61,7 @@ class Crew:
     def _watch(self) -> None:
         self._begun = self._jobs.begun
         loop = asyncio.get_running_loop()
-        self._due = loop.time() + _LOOK_SECONDS
+        self._due = loop.time() + self._pause
         self._timer = loop.call_at(self._due, self._look)
 
     def _look(self) -> None:
@@ -71,6 +74,8 @@ class Crew:
             self._slow = 0
         elif asyncio.get_running_loop().time() - self._due < _LOOK_SECONDS / 2:  # else there was no processor
             self._slow += 1
+        waits = self._begun == self._jobs.begun and not (self._jobs and may_grow)
+        self._pause = min(self._pause * 2, _RARE_LOOK_SECONDS) if waits else _LOOK_SECONDS
         if self._jobs and may_grow and self._slow >= _SLOW_LOOKS:
             self._returned = self._jobs.returned
             self._grow(self.size * 2)

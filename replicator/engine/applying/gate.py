@@ -14,7 +14,7 @@ from replicator.domain.errors import ReplicatorError, SchemaMismatch, TableMissi
 from replicator.domain.held import HeldId
 from replicator.domain.modes.requests import Request, Response
 from replicator.domain.targets import TargetKind
-from replicator.engine.waiting import Stopped, pause_for_any
+from replicator.engine.waiting import Flag, Stopped, pause_for_any
 from replicator.ports.targets import Fence, Region
 
 _IN_DOUBT = (TableMissing, SchemaMismatch)
@@ -26,7 +26,7 @@ class Gate:
     def __init__(self, doubted: Callable[[], None] | None = None) -> None:
         """`doubted` is called when a table must be looked at; without it nothing is doubted."""
         self._doubted = doubted
-        self._opened = asyncio.Event()
+        self._opened = Flag()
         self._opened.set()
         self.error: ReplicatorError | None = None
         """Why it is closed; None while it is open."""
@@ -65,7 +65,7 @@ class Gates:
 
     def __init__(self) -> None:
         self._gates: dict[HeldId, Gate] = {}
-        self.doubted = asyncio.Event()
+        self.doubted = Flag()
         """Set when a table must be looked at."""
 
     def of(self, target: HeldId) -> Gate:

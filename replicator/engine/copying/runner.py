@@ -38,7 +38,7 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session, ShardFence
 from replicator.engine.service import Service
-from replicator.engine.waiting import retry_in
+from replicator.engine.waiting import Flag, retry_in
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Coordination, Registry
 from replicator.ports.events import Observer
@@ -169,7 +169,7 @@ class _Shift:
         self._resyncing = Resyncing(ports.jobs, ports.registry, ports.rules, clock=clock, observer=observer)
         self._works: dict[str, _Work] = {}
         self._seen: dict[str, JobProgress] = {}
-        self.wake = asyncio.Event()
+        self.wake = Flag()
         """Set when a segment ended: another one may be claimed."""
 
     async def look(self) -> float:
@@ -249,7 +249,7 @@ class _Shift:
         world = None if kind is None else await self._ports.world(job)
         if kind is None or world is None:
             return None
-        stop = asyncio.Event()
+        stop = Flag()
         shares: list[_Work] = []
         regions = world.regions(
             lambda: shares[0].share if shares else 0.0, stop, lambda: shares[0].page_items() if shares else None

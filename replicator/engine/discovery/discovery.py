@@ -28,7 +28,7 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.service import Service
 from replicator.engine.shard.worker import ShardPorts
-from replicator.engine.waiting import Stopped
+from replicator.engine.waiting import Flag, Stopped
 from replicator.ports.services import ServiceKind, stream_service
 
 _UNFILTERED_SECONDS = 600.0
@@ -66,8 +66,8 @@ class Discovery:
         self._limits = limits
         self._wake_coordinator = wake
         self._service = stream_service(ServiceKind.DISCOVERY, ref)
-        self._over = asyncio.Event()
-        self._wake = asyncio.Event()
+        self._over = Flag()
+        self._wake = Flag()
         self._catalogue = Catalogue(ref, ports)
         self._parents: dict[ShardId, float] = {}
         """Shards that were read to their end and have no known child, with when their children were last asked for."""

@@ -11,7 +11,7 @@ from replicator.domain.shards.leases import LEAVING, Pulse
 from replicator.engine.limits import Limits
 from replicator.engine.membership.reach import Reach
 from replicator.engine.membership.session import Session
-from replicator.engine.waiting import pause, pause_for_any
+from replicator.engine.waiting import Flag, pause, pause_for_any
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Membership
 from replicator.ports.events import Observer
@@ -41,7 +41,7 @@ class News:
         self.leaving = False
         self.reach = Reach()
         """What our heartbeats say of what we read."""
-        self.due = asyncio.Event()
+        self.due = Flag()
         """Set while there is news that no heartbeat has carried."""
 
     def announce(self) -> None:

@@ -6,7 +6,6 @@ for another; one that notices something reads the rows and acts for itself.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from replicator.domain.driving import kept_from_pods
@@ -18,6 +17,7 @@ from replicator.engine.membership.heartbeat import Heartbeats, News
 from replicator.engine.membership.reach import Reach
 from replicator.engine.membership.session import Session
 from replicator.engine.service import Service
+from replicator.engine.waiting import Flag
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Membership
 from replicator.ports.events import Observer
@@ -54,7 +54,7 @@ class Members:
         self._heard: Mapping[WorkerId, int] = {}
         self._listeners: list[Callable[[], None]] = []
         self._paused_at = self._hurried_at = float("-inf")
-        self.known = asyncio.Event()
+        self.known = Flag()
         """Set when every worker was looked at once: before that, a share of the work is not known."""
         self.live: frozenset[WorkerId] = frozenset({session.worker})
         """Workers that beat and are not about to leave, ourselves included."""

@@ -7,10 +7,9 @@ did not move for the lease time on the observer's own clock.
 
 from __future__ import annotations
 
-import asyncio
-
 from replicator.domain.errors import LeaseLost
 from replicator.domain.identifiers import RuleName, WorkerId
+from replicator.engine.waiting import Flag
 from replicator.ports.clock import Clock
 
 SHARE_OF_LEASE = 0.8
@@ -22,8 +21,8 @@ class Session:
 
     def __init__(self, worker: WorkerId, clock: Clock, lease_seconds: float) -> None:
         self.worker = worker
-        self.begun = asyncio.Event()
-        self.over = asyncio.Event()
+        self.begun = Flag()
+        self.over = Flag()
         self._clock = clock
         self._share = lease_seconds * SHARE_OF_LEASE
         self._deadline: float | None = None

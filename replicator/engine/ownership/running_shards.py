@@ -20,7 +20,7 @@ from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members
 from replicator.engine.membership.session import Session, ShardFence
 from replicator.engine.shard.worker import ShardPorts, ShardWorker
-from replicator.engine.waiting import Stop
+from replicator.engine.waiting import Flag
 from replicator.ports.sources import Ends
 
 _CLAIMS_AT_ONCE = 16
@@ -132,7 +132,7 @@ class RunningShards:
         group.create_task(self._work(running), name=f"shard {row.shard_id}")
 
     def _new(self, lease: Lease, row: LeaseRow) -> _Running:
-        fence, stop = ShardFence(self._session), Stop()
+        fence, stop = ShardFence(self._session), Flag()
         worker = ShardWorker(
             lease, row, self._ports, fence, limits=self._limits, stop=stop, wake=self._wake, ends=self._ends
         )

@@ -20,6 +20,7 @@ from replicator.engine.ownership.sources import Source
 from replicator.engine.ownership.stream_coordinator import SessionPorts, StreamCoordinator
 from replicator.engine.ownership.stream_succession import StreamSuccession
 from replicator.engine.service import Service
+from replicator.engine.waiting import Flag
 from replicator.ports.services import ServiceKind, owed_service, source_service
 
 _LONGEST_DRAIN = 86_400.0
@@ -48,7 +49,7 @@ class SourceCoordinator:
         self._limits = limits
         self._service = source_service(ServiceKind.SOURCE, source.region, source.table)
         self._coordinators: dict[StreamRef, tuple[StreamCoordinator, asyncio.Task[None]]] = {}
-        self._changed = asyncio.Event()
+        self._changed = Flag()
 
     async def run(self) -> None:
         """Read the table's streams, an old one to its end before its successor, until the program stops."""
@@ -77,7 +78,7 @@ class SourceCoordinator:
 
     async def _drain(self, rule: Rule, target: Target, owing: Owing) -> None:
         """Look after one region that may be owed keys of this source, until the program stops."""
-        shared, changed, partner = self._shared, asyncio.Event(), owing.partner
+        shared, changed, partner = self._shared, Flag(), owing.partner
         ports = DrainPorts(
             self._ports.clock,
             self._ports.observer,

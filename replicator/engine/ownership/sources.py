@@ -5,7 +5,6 @@ Invariant: a source that stays is the same object as before, so changes of other
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.rules import Rule
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.shard.worker import ShardPorts
+from replicator.engine.waiting import Flag
 
 
 class Sources:
@@ -20,7 +20,7 @@ class Sources:
 
     def __init__(self, sources: Sequence[Source] = ()) -> None:
         self.now: tuple[Source, ...] = tuple(sources)
-        self.changed = asyncio.Event()
+        self.changed = Flag()
         """Set, and replaced, whenever `now` is another."""
 
     def put(self, sources: Sequence[Source]) -> None:
@@ -28,7 +28,7 @@ class Sources:
         if [id(source) for source in sources] == [id(source) for source in self.now]:
             return
         self.now = tuple(sources)
-        changed, self.changed = self.changed, asyncio.Event()
+        changed, self.changed = self.changed, Flag()
         changed.set()
 
 

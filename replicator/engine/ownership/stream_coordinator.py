@@ -26,7 +26,7 @@ from replicator.engine.ownership.owned_shards import OwnedShards
 from replicator.engine.ownership.stream_succession import StreamSuccession
 from replicator.engine.service import Service
 from replicator.engine.shard.worker import ShardPorts
-from replicator.engine.waiting import pause_for_any, retry_in
+from replicator.engine.waiting import Flag, pause_for_any, retry_in
 from replicator.ports.services import ServiceKind, stream_service
 
 _DRAINED_LISTINGS = 3
@@ -82,14 +82,14 @@ class StreamCoordinator:
         self._succession = succession
         self._changed = changed
         self._name = stream_service(ServiceKind.SHARDS, ref)
-        self._wake = asyncio.Event()
+        self._wake = Flag()
         self._began_at = float("-inf")
         self._rules: tuple[Rule, ...] = ()
         self._read_out: dict[RuleName, _ReadOut] = {}
         self._looked_at = float("-inf")
         self._alone = False
         self._kept: float | None = None
-        self.over = asyncio.Event()
+        self.over = Flag()
         """Set when nothing is to be read here any more."""
         self._service = Service(
             self._name,

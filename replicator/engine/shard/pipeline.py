@@ -29,7 +29,7 @@ from replicator.engine.reading.cursors import Page
 from replicator.engine.shard.context import ShardContext
 from replicator.engine.shard.holding_back import HoldBack
 from replicator.engine.shard.losses import Losses
-from replicator.engine.waiting import Stopped, backoff, found, pause, retry_in
+from replicator.engine.waiting import Flag, Stopped, backoff, found, pause, retry_in
 from replicator.ports.services import target_service
 
 FAULT_PAUSE = 6
@@ -74,7 +74,7 @@ class Pipeline:
         self._service = target_service(context.lease.stream, context.lease.shard_id, target.target_id)
         self._losses = Losses(rule, target, context)
         self._held = HoldBack(rule, target, context.limits, context.ports.clock)
-        self._over = asyncio.Event()
+        self._over = Flag()
         self._why = "lost"
         self._stop = asyncio.Event()
         """Ends what is done now: for good, or to begin anew when others need the bytes."""
