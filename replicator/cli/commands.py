@@ -136,6 +136,7 @@ app.command()(demo)
 def status(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     config: Config = None,
+    rule: OnlyRule = None,
     watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
     everything: Annotated[bool, typer.Option("--all", help="Finished shards, and tables no longer read, too.")] = False,
     wide: Annotated[bool, typer.Option("--wide", help="Every column, and reasons whole.")] = False,
@@ -151,7 +152,7 @@ def status(  # noqa: PLR0913, PLR0917 - one parameter per option
     from replicator.cli.status_screen import Shown
 
     path = config or context.obj
-    shown = Shown(path, everything=everything, wide=wide, problems=problems)
+    shown = Shown(path, rule, everything=everything, wide=wide, problems=problems)
     raise typer.Exit(show_status(shown, again=watch, as_json=json))
 
 
@@ -169,7 +170,8 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
 ) -> None:
     """One item everywhere, side by side.
 
-    Every region's item with its version, what is remembered of deletes, cache entries, and whether they agree.
+    Every region's item with its version, what is remembered of deletes, cache entries, and whether they agree. Exit
+    code 0: they do; 1: they do not, and why; 69: not every place answered.
     """
     from replicator.cli.inspect import inspect_item
 

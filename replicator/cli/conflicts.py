@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _COLUMNS = ("id", "detected", "rule", "key", "kind", "reason:5", "winner:4", "loser:6", "outcome:3")
 _SHOWN_ROWS = 50
 _SHORT_ID = 12
+_TO_SECONDS = len("2026-07-01T12:00:00")
 _LONGEST_VERSION = 28
 _SEEN_BEFORE, _SEEN_AFTER = 8, 8
 """Characters shown on either side of the first that differs, at least."""
@@ -148,7 +149,7 @@ def _row(entry: Mapping[str, Any]) -> list[str]:
     versions = shortened(entry.get("winner_version") or "no version", entry.get("loser_version") or "no version")
     return [
         entry["id"][:_SHORT_ID],
-        entry.get("detected_at", ""),
+        entry.get("detected_at", "")[:_TO_SECONDS].replace("T", " "),
         entry.get("rule", ""),
         shown_key(entry),
         entry.get("kind", ""),

@@ -7,20 +7,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from replicator.cli.output import as_typed, note, print_json, print_rows
+from replicator.cli.output import as_typed, note, print_json, print_rows, width, wrapped
 from replicator.cli.running import loaded, on_group
-from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE
+from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED, EXIT_UNREACHABLE
 from replicator.domain.plain_text import on_one_line
 from replicator.domain.verdict.kinds import span
 from replicator.operations.group import SHOW_SECONDS
 from replicator.operations.inspect import Inspection, inspect
 from replicator.operations.inspect_reasons import Reasons, differences, reasons
-from replicator.operations.item_copies import ItemCopy, short
+from replicator.operations.item_copies import ItemCopy, brief, short
 from replicator.operations.parked_rows import regions_of
 from replicator.operations.table_argument import rule_on_table
 from replicator.settings import OrderedRule
 
-_COLUMNS = ("what", "where", "state", "version:2", "bytes:3", "content:4", "agrees")
+_COLUMNS = ("what", "where", "state", "version", "bytes:2", "key:3", "content:4", "agrees")
+_ROOM = 130
+"""On a terminal of so many columns versions are whole."""
+
 _LEVEL_SECONDS = 1.0
 """Behind by less, a target has everything: times of records are whole seconds."""
 
@@ -28,7 +31,10 @@ _LEVEL_SECONDS = 1.0
 def inspect_item(  # noqa: PLR0913 - what the command line says
     config: Path | None, rule_name: str, key: str, *, table: str | None = None, values: bool, as_json: bool
 ) -> int:
-    """Look everywhere and print; `table`: which one, when the rule chooses several."""
+    """Look everywhere and print; `table`: which one, when the rule chooses several.
+
+    Exit code 0: all places agree; 1: they do not; 69: not every place answered.
+    """
     settings = loaded(config)
     rule = asyncio.run(rule_on_table(settings, rule_name, table))
     found = asyncio.run(inspect(settings, rule, key))
@@ -49,11 +55,14 @@ def inspect_item(  # noqa: PLR0913 - what the command line says
             if place.details.get("why"):
                 sys.stdout.write(f"  {place.role} of this key in {place.region}: {on_one_line(place.details['why'])}\n")
         for line in () if why is None else _why(why, config):
-            sys.stdout.write(f"  {on_one_line(line)}\n")
+            for part in wrapped(on_one_line(line), "  ", "    ") if sys.stdout.isatty() else [f"  {on_one_line(line)}"]:
+                sys.stdout.write(f"{part}\n")
         sys.stdout.write("\n")
         columns = [*_COLUMNS, *["item"] * values]
         print_rows(columns, [_row(place, values=values) for place in found.places], one_line=not values)
-    return EXIT_UNREACHABLE if found.troubles else EXIT_STOPPED
+    if found.troubles:
+        return EXIT_UNREACHABLE
+    return EXIT_FAULT if found.agree is False else EXIT_STOPPED
 
 
 def _why(why: Reasons, config: Path | None) -> Iterator[str]:
@@ -62,8 +71,9 @@ def _why(why: Reasons, config: Path | None) -> Iterator[str]:
         yield f"why is not known: {why.unknown}"
         return
     for problem in why.problems:
-        said = f" {problem.reason}" if problem.reason else ""
-        yield f"{problem.sentence}:{said} {as_typed(problem.command, config)}"
+        said = f": {problem.reason}" if problem.reason else ""
+        helps = "" if problem.command.startswith("replicator inspect ") else f" {as_typed(problem.command, config)}"
+        yield f"{problem.sentence}{said}{helps}"
     lags = why.lags or {}
     for target, lag in lags.items():
         if not why.problems and (lag is None or lag > _LEVEL_SECONDS):
@@ -78,9 +88,11 @@ def _why(why: Reasons, config: Path | None) -> Iterator[str]:
 
 def _row(place: ItemCopy, *, values: bool) -> list[str]:
     agrees = {True: "yes", False: "NO", None: ""}[place.agrees]
-    where = f"{place.name} in {place.region}" + (f", key {place.key}" if place.key else "")
+    has_room = values or not sys.stdout.isatty() or width() >= _ROOM
+    version = short(place.version) if has_room else brief(place.version)
     size = "" if place.item is None else str(len(place.item.wire))
-    row = [place.role, where, place.state, short(place.version), size, place.digest or "", agrees]
+    where = f"{place.name} in {place.region}"
+    row = [place.role, where, place.state, version, size, place.key or "", place.digest or "", agrees]
     return [*row, place.item.wire.decode() if place.item else ""] if values else row
 
 

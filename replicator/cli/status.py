@@ -34,7 +34,7 @@ def show_status(shown: Shown, *, again: bool, as_json: bool) -> int:
         from replicator.cli.watching import watch
 
         return watch(settings, shown)
-    found = on_group(settings, status, regions_of(settings), longest=SHOW_SECONDS)
+    found = on_group(settings, lambda group: status(group, shown.rule), regions_of(settings), longest=SHOW_SECONDS)
     assert found.verdict is not None
     if as_json:
         print_json(found)

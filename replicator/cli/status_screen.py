@@ -41,10 +41,11 @@ _MOST_NAMED = 20
 class Shown:
     """What is asked for: `everything`, shards that are not read any more, too; `wide`, every column; only `problems`.
 
-    `config`: the configuration file, when the command line named one.
+    `config`: the configuration file, when the command line named one. `rule`: only of this one, and of the group.
     """
 
     config: Path | None = None
+    rule: str | None = None
     everything: bool = False
     wide: bool = False
     problems: bool = False

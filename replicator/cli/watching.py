@@ -14,7 +14,7 @@ from replicator.cli.output import print_rows, rich_table, shown_once, width
 from replicator.cli.running import on_group
 from replicator.cli.status_screen import COLUMNS, Shown, notes, problem_lines, rows
 from replicator.domain.errors import EXIT_STOPPED, EXIT_UNREACHABLE, ReplicatorError
-from replicator.domain.lag_history import greatest
+from replicator.domain.lag_history import Course, greatest
 from replicator.domain.verdict.kinds import span
 from replicator.operations.group import SHOW_SECONDS
 from replicator.operations.lag_history import course_of
@@ -59,31 +59,33 @@ class Lags:
 
 
 async def _watch(group: Group, shown: Shown) -> None:
-    lags = Lags(await _hour(group))
+    lags = Lags(await _hour(group, shown.rule))
     if not sys.stdout.isatty():
         while True:
-            _print(await _look(group, lags), group.settings.group, lags, shown)
+            _print(await _look(group, lags, shown.rule), group.settings.group, lags, shown)
             await asyncio.sleep(_EVERY_SECONDS)
     from rich.live import Live
 
     with Live(screen=False, auto_refresh=False) as live:
         while True:
-            live.update(_frame(await _look(group, lags), group.settings.group, lags, shown), refresh=True)
+            live.update(_frame(await _look(group, lags, shown.rule), group.settings.group, lags, shown), refresh=True)
             await asyncio.sleep(_EVERY_SECONDS)
 
 
-async def _hour(group: Group) -> list[float | None]:
+async def _hour(group: Group, rule: str | None) -> list[float | None]:
     """What workers remember; nothing where none can be asked."""
     try:
-        return greatest(await course_of(group), _HOUR_BARS)
+        course = await course_of(group)
+        lags = {name: own for name, own in course.lags.items() if rule is None or name.startswith(f"{rule}/")}
+        return greatest(Course(course.until, lags), _HOUR_BARS)
     except ReplicatorError:
         return []
 
 
-async def _look(group: Group, lags: Lags) -> GroupStatus | str:
+async def _look(group: Group, lags: Lags, rule: str | None) -> GroupStatus | str:
     """The status, or why there is none now; notes the greatest lag."""
     try:
-        found = await status(group)
+        found = await status(group, rule)
     except ReplicatorError as error:
         if error.exit_code != EXIT_UNREACHABLE:
             raise

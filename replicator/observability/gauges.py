@@ -72,6 +72,7 @@ def _targets(metrics: Metrics, board: Board) -> None:
 def _group(metrics: Metrics, board: Board) -> None:
     """What one worker reports for all, and whether the coordination table takes our heartbeats."""
     metrics.unreachable.set(board.unreachable_seconds)
+    metrics.clock_behind.set(board.clock_behind)
     refused = board.configuration
     metrics.configuration.set(0.0 if refused is None else board.clock.monotonic() - refused.since)
     overview, now = board.overview, board.clock.now()

@@ -145,6 +145,11 @@ class Metrics:
         self.configuration = gauge(
             "configuration_refused_seconds", "Time since a changed configuration is not taken up; 0: it is.", []
         )
+        self.clock_behind = gauge(
+            "clock_behind_seconds",
+            "How far this machine's clock is behind those of AWS; below 5 either way it is 0.",
+            [],
+        )
 
 
 class WriteMetrics:

@@ -64,11 +64,18 @@ class LiveObserver(ShardEvents, ServiceEvents):
     traces: Traces | None = None
     """What makes spans of batches, where a collector is configured."""
 
-    def polled(
-        self, stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
+    def polled(  # noqa: PLR0913, PLR0917 - what one answer says
+        self,
+        stream: StreamRef,
+        shard_id: ShardId,
+        position: Position,
+        records: int,
+        level_at: float | None = None,
+        behind: float | None = None,
     ) -> None:
         """The records behind a position were asked for."""
         self._metrics.polls.labels(stream.table, stream.region).inc()
+        self._board.compared(behind)
         shard = self._board.read(stream, shard_id)
         if records:
             self._metrics.polled.labels(stream.table, stream.region).inc(records)
@@ -86,9 +93,10 @@ class LiveObserver(ShardEvents, ServiceEvents):
         if self.traces is not None:
             self.traces.applied(report)
         place, metrics = report.place, self._metrics
+        lag = None if report.lag_seconds is None else max(0.0, report.lag_seconds + self._board.clock_behind)
         labels = (place.target.rule, place.target.label)
         state = self._board.state(place)
-        state.pending_since, state.last_lag = None, report.lag_seconds
+        state.pending_since, state.last_lag = None, lag
         state.through = latest(state.through, report.position.through)
         counts = _counts(report)
         state.counts.update(counts)
@@ -110,8 +118,8 @@ class LiveObserver(ShardEvents, ServiceEvents):
         metrics.late.labels(*labels).inc(report.late)
         metrics.refused.labels(*labels).inc(report.parked)
         metrics.batch_seconds.labels(*labels).observe(report.took_seconds)
-        if report.lag_seconds is not None:
-            metrics.record_age.labels(*labels).observe(report.lag_seconds)
+        if lag is not None:
+            metrics.record_age.labels(*labels).observe(lag)
         self._log.debug(
             "batch_applied",
             rule=place.target.rule,
@@ -119,11 +127,11 @@ class LiveObserver(ShardEvents, ServiceEvents):
             table=place.stream.table,
             shard=place.shard_id,
             position=report.position.text,
-            lag_seconds=None if report.lag_seconds is None else round(report.lag_seconds, 1),
+            lag_seconds=None if lag is None else round(lag, 1),
             took_ms=round(report.took_seconds * 1000),
             **counts,
         )
-        self._summaries.add(place.target.rule, counts, report.lag_seconds, self._clock.monotonic())
+        self._summaries.add(place.target.rule, counts, lag, self._clock.monotonic())
         self.summarise()
         if report.unstored:
             where = {"rule": place.target.rule, "region": place.target.region}

@@ -44,6 +44,9 @@ from replicator.ports.services import ServiceId, ServiceKind
 _HEALTHY_SECONDS = 90.0
 """The coordinator attempts something at least this often, whatever the world does."""
 
+_OFF_SECONDS = 5.0
+"""A clock that is off by less is as right as a Date in whole seconds, and what an answer takes, can show."""
+
 _SEEN_SECONDS = 15.0
 """Behind so long a shard that was given back was seen by the worker that reports what none reads."""
 
@@ -99,6 +102,8 @@ class Board:
         """Shards given back a moment ago: if the coordination table fails now, no other worker may have seen that."""
         self.left_at: dict[Spot, float] = {}
         """When each shard of those was left (monotonic)."""
+        self.clock_behind = 0.0
+        """How far this machine's clock is behind those of the servers, where it is off; below 0: ahead of them."""
         self.configuration: Trouble | None = None
         """Why a changed configuration is not in force."""
         self.overview: Overview | None = None
@@ -134,6 +139,16 @@ class Board:
         """A changed configuration is not taken up, and why; None: what the file says is in force."""
         since = self.clock.monotonic() if self.configuration is None else self.configuration.since
         self.configuration = None if error is None else Trouble(error, None, since)
+
+    def compared(self, behind: float | None) -> None:
+        """An answer bore its server's time, in whole seconds; what is about right is right."""
+        if behind is not None:
+            self.clock_behind = behind if abs(behind) >= _OFF_SECONDS else 0.0
+
+    @property
+    def wall(self) -> float:
+        """The servers' time now, as far as it is known: that of records and positions."""
+        return self.clock.now() + self.clock_behind
 
     def sent_by_stock(self, region: str, why: str) -> bool:
         """The AWS client sends a region's hot calls; returns whether that was not known."""
@@ -287,7 +302,7 @@ class Board:
     def lag(self, shard: ShardState, state: TargetState) -> float | None:
         """How far a target is behind, in seconds."""
         now = self.clock.monotonic()
-        return state.lag(self.clock.now(), now - shard.read_at, now - state.seen_at)
+        return state.lag(self.wall, now - shard.read_at, now - state.seen_at)
 
     def retention_left(self, shard: ShardState, state: TargetState) -> float | None:
         """Seconds until the stream drops a record that was not applied; 0 when it did, None while nothing is known."""
@@ -297,7 +312,7 @@ class Board:
 
     def figures(self) -> Iterator[Figure]:
         """Every target at every shard that this worker reports: what it reads, what it lost, what it looks after."""
-        now, wall = self.clock.monotonic(), self.clock.now()
+        now, wall = self.clock.monotonic(), self.wall
         for shard, state in self.targets():
             yield self._figure(shard, state)
         given_up = self.left if self.unreachable_seconds else {}

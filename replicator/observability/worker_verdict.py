@@ -65,6 +65,7 @@ def _figures(document: Mapping[str, Any], board: Board) -> Figures:
             if (low := [kind for kind, count in row["throttled_lately"].items() if count > MOSTLY])
         ],
         canaries=[late_canary(row) for row in document["canaries"] if row["late"]],
+        clocks={str(board.worker): board.clock_behind},
         configuration=None if refused is None else trouble_of(refused),
         services={name: trouble_of(said) for name, said in document["services"].items()},
         differences={row["rule"]: row["differences"] for row in document["sweeps"] if row["differences"] > 0},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -137,3 +137,17 @@ class GroupStatus:
     """How many workers answer, or move their heartbeats; None when that is not known."""
     verdict: Verdict | None = None
     problems: Sequence[Problem] = ()
+
+    def of(self, rule: str) -> GroupStatus:
+        """What of it is of one rule, beside what is of the group."""
+        return replace(
+            self,
+            rules=[each for each in self.rules if each.name == rule],
+            gaps=[each for each in self.gaps if each.rule == rule],
+            parked=[each for each in self.parked if each.target.rule == rule],
+            regions=[each for each in self.regions if each.rule == rule],
+            jobs=[each for each in self.jobs if each.rule == rule],
+            resting=[each for each in self.resting if each.rule == rule],
+            canaries=[each for each in self.canaries if each.rule == rule],
+            unconfigured=(),
+        )

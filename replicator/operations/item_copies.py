@@ -87,6 +87,9 @@ def digest(item: Image | None, stamp: str = STAMP) -> str | None:
     return None if item is None else sha256(canonical(item, stamp)).hexdigest()[:_DIGEST]
 
 
+_BRIEF_DIGITS = 12
+
+
 def short(version: str | None) -> str:
     """A version for people, without the zeros that pad it.
 
@@ -105,6 +108,19 @@ def short(version: str | None) -> str:
     time = _time(parsed.micros)
     counter = f"+{parsed.counter}" if parsed.counter else ""
     return f"{time}{counter} {parsed.region} {parsed.sequence % 10**SEQUENCE_DIGITS}"
+
+
+def brief(version: str | None) -> str:
+    """A version where there is little room: its time and region, or the end of the sequence number that orders it."""
+    if version is None:
+        return ""
+    if is_ordered_version(version):
+        return f"{int(version[:EPOCH_DIGITS])} …{version[-_BRIEF_DIGITS:]}"
+    parsed = parse_version(version)
+    if parsed is None:
+        return version
+    moment = _EPOCH + timedelta(microseconds=parsed.micros)
+    return f"{moment.replace(tzinfo=None).isoformat(' ', 'milliseconds')} {parsed.region}"
 
 
 def _time(micros: int) -> str:

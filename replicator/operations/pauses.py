@@ -27,12 +27,7 @@ async def resume(group: Group, name: str) -> bool:
 
 async def pause_region(group: Group, name: str, region: str, note: str = "") -> bool:
     """Let a rule of the configuration rest in one region that it writes; False when it did already."""
-    rule = rule_named(group.settings, name)
-    if region not in rule.regions_written:
-        raise RequestRefused(
-            f"Rule {name} writes no table in {region}.",
-            advice=f"It writes in {', '.join(rule.regions_written)}; `replicator pause {name}` lets all of it rest.",
-        )
+    _check_writes(group, name, region, f"`replicator pause {name}` lets all of it rest")
     return await group.operations.pause_region(RuleName(name), RegionId(region), now=time.time(), note=note)
 
 
@@ -50,5 +45,13 @@ async def resume_region(group: Group, name: str, region: str) -> bool:
     """Let a rule go on in a region, also one that is no longer configured; False when it did not rest there."""
     changed = await group.operations.resume_region(RuleName(name), RegionId(region))
     if not changed:
-        rule_named(group.settings, name)
+        _check_writes(group, name, region, f"`replicator resume {name}` lets all of it go on")
     return changed
+
+
+def _check_writes(group: Group, name: str, region: str, instead: str) -> None:
+    regions = rule_named(group.settings, name).regions_written
+    if region not in regions:
+        raise RequestRefused(
+            f"Rule {name} writes no table in {region}.", advice=f"It writes in {', '.join(regions)}; {instead}."
+        )

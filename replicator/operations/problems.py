@@ -39,9 +39,14 @@ _FROM_ROWS = frozenset({Why.OTHER_CONFIGURATION, Why.UNREADABLE_ROW})
 """Reasons to wait that count at once, whatever workers say."""
 
 
-def with_verdict(found: GroupStatus, settings: Settings, silent: Mapping[str, str]) -> GroupStatus:
-    """The same with the verdict, and the problems that it is made of. `silent`: why regions do not answer."""
-    verdict, problems = judge(figures_of(found, settings, silent))
+def with_verdict(
+    found: GroupStatus, settings: Settings, silent: Mapping[str, str], only: str | None = None
+) -> GroupStatus:
+    """The same with the verdict, and the problems that it is made of. `silent`: why regions do not answer.
+
+    `only`: of this rule, which alone was looked for, and of the group.
+    """
+    verdict, problems = judge(figures_of(found, settings, silent), only)
     return replace(found, verdict=verdict, problems=problems)
 
 
@@ -56,7 +61,7 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
     under_way = {job.job for job in found.jobs}
     return Figures(
         group=found.group,
-        rules=len(settings.rules),
+        rules=len({rule.name for rule in found.rules}) or len(settings.rules),
         workers=found.alive,
         coordination=None if error is None else Trouble(error, "What workers say is shown.", seconds=since),
         targets=[figure for rule in found.rules for figure in _targets(rule)],
@@ -83,6 +88,7 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
         unanswered={region: silent.get(region, "") for region in found.unanswered},
         unreadable=[each for each in found.unreadable if each not in away],
         services={name: trouble_of(said) for daemon in daemons for name, said in daemon.get("services", {}).items()},
+        clocks={str(each.get("worker")): float(each["clock"]["behind_seconds"]) for each in daemons if "clock" in each},
         configuration=next((trouble_of(each) for each in map(_refused, daemons) if each is not None), None),
         differences={
             sweep["rule"]: sweep["differences"]

@@ -25,7 +25,7 @@ from replicator.domain.targets import TargetId
 from replicator.operations.away_status import RegionStatus, away_status
 from replicator.operations.canaries import canary_status
 from replicator.operations.gaps import ListedGap, list_gaps
-from replicator.operations.group import ALIVE
+from replicator.operations.group import ALIVE, rule_named
 from replicator.operations.group_status import (
     FINISHED,
     GroupStatus,
@@ -72,8 +72,10 @@ class _Stored:
     alive: int = 0
 
 
-async def status(group: Group) -> GroupStatus:
-    """What both sources say; an error only when neither says anything."""
+async def status(group: Group, only: str | None = None) -> GroupStatus:
+    """What both sources say; an error only when neither says anything. `only`: of one rule, and of the group."""
+    if only is not None:
+        rule_named(group.settings, only)
     silent: Silent = {}
     (stored, trouble), rows = await asyncio.gather(_ask_table(group), open_rows(group, silent=silent))
     daemons = by_worker(await ask_all(group.settings, (pulse.admin for pulse in stored.pulses.values())))
@@ -85,7 +87,8 @@ async def status(group: Group) -> GroupStatus:
     alive = len(daemons) if daemons or trouble is not None else await _alive(group, stored.pulses)
     found = replace(stored, parked=parked, silent=silent, regions=regions, jobs=jobs, alive=alive)
     sentences = {region: error.sentence for region, error in silent.items()}
-    return with_verdict(_joined(group.settings, found, daemons, trouble), group.settings, sentences)
+    joined = _joined(group.settings, found, daemons, trouble)
+    return with_verdict(joined if only is None else joined.of(only), group.settings, sentences, only)
 
 
 async def _alive(group: Group, pulses: Mapping[WorkerId, Pulse]) -> int:

@@ -181,12 +181,19 @@ class Overview:
 class Observer(Protocol):
     """Is notified of what happened; may lose things, never decides anything."""
 
-    def polled(
-        self, stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
+    def polled(  # noqa: PLR0913, PLR0917 - what one answer says
+        self,
+        stream: StreamRef,
+        shard_id: ShardId,
+        position: Position,
+        records: int,
+        level_at: float | None = None,
+        behind: float | None = None,
     ) -> None:
         """The records behind a position were asked for.
 
         `level_at`: the server's time, in seconds since 1970, at which nothing stood behind it; None: not known.
+        `behind`: how far this machine's clock is behind the server's.
         """
 
     def batch_began(self, place: Place, oldest: float) -> None:

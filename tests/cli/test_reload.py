@@ -94,6 +94,11 @@ def test_a_changed_configuration_is_taken_up_rule_by_rule_or_changes_nothing(
         write(world, "orders", 1)
         await_numbers(world, "orders", 1)
         assert [each["result"] for each in world.run("reload", "--json").json["workers"]] == ["unchanged"]
+        alone = {rule: world.run("status", "--rule", rule, "--json") for rule in ("orders", "later")}
+        assert {rule: list(problems(answer)) for rule, answer in alone.items()} == {"orders": [], "later": ["held"]}
+        assert [rule["name"] for rule in alone["orders"].json["rules"]] == ["orders"]
+        assert (alone["orders"].code, alone["later"].code) == (0, 1)
+        assert "Perhaps orders is meant" in world.run("status", "--rule", "order").errors
         let_it_refuse(world, daemon, orders)
         write(world, "orders", 2)
         await_numbers(world, "orders", 1, 2)

@@ -129,6 +129,8 @@ async def test_a_rule_rests_in_one_of_its_regions_and_goes_on_there(stored: Tabl
     assert (pause.rule, pause.region, pause.note) == ("orders", written, "upgrade")
     with pytest.raises(RequestRefused, match="writes no table in xx"):
         await pauses.pause_region(group, "orders", "xx")
+    with pytest.raises(RequestRefused, match="writes no table in xx"):
+        await pauses.resume_region(group, "orders", "xx")
     assert [await pauses.resume_region(group, "orders", written) for _ in range(2)] == [True, False]
     assert await stored.membership.resting() == frozenset()
 

@@ -49,13 +49,11 @@ class Polls:
         self.at: list[tuple[float, str, int]] = []
         polled = bench.observer.polled
 
-        def note(
-            stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
-        ) -> None:
+        def note(stream: StreamRef, shard_id: ShardId, position: Position, records: int, *more: float | None) -> None:
             self.at.append((self._loop.time(), position.text, records))
-            polled(stream, shard_id, position, records, level_at)
+            polled(stream, shard_id, position, records, *more)
 
-        bench.observer.polled = note  # type: ignore[method-assign]
+        bench.observer.polled = note  # type: ignore[method-assign, assignment]
 
     def within(self, since: float, until_: float) -> int:
         return sum(since <= at < until_ for at, _, _ in self.at)

@@ -164,8 +164,14 @@ class Recorder:
     def of(self, what: str) -> list[tuple[Any, ...]]:
         return [event[1:] for event in self.told if event[0] == what]
 
-    def polled(
-        self, stream: StreamRef, shard_id: ShardId, position: Position, records: int, level_at: float | None = None
+    def polled(  # noqa: PLR0917 - what one answer says
+        self,
+        stream: StreamRef,
+        shard_id: ShardId,
+        position: Position,
+        records: int,
+        level_at: float | None = None,
+        behind: float | None = None,
     ) -> None:
         self.told.append(("polled", shard_id, position.text, records))
 

@@ -20,7 +20,6 @@ from tests.incidents.scenes import REPLICAS, Scene, Shown
 from tests.incidents.situations import Situation
 
 ALERTS = Path(__file__).parents[2] / "config" / "prometheus" / "alerts.yaml"
-_MINUTES = 30
 _APART_SECONDS = 4.0
 _NEAR_SECONDS = 2.0
 _NEAR_SHARE = 0.01
@@ -65,7 +64,7 @@ def collected(scene: Scene, situation: Situation) -> Evidence:
     truths = list(_compared(scene, situation, document, wrong))
     time.sleep(max(0.0, _APART_SECONDS - (time.monotonic() - begun)))
     later, apart = _samples(scene), time.monotonic() - begun
-    alerts = _alerts(first, later, apart)
+    alerts = _alerts(first, later, apart, situation.minutes)
     named = set(re.findall(r"replicator_\w+", _expressions(alerts or [])))
     metrics = [f"{name} {value:g}" for name, value in later.items() if name.partition("{")[0] in named and value]
     return Evidence(situation, screens, _ready(scene), alerts, metrics[:_MOST_METRICS], truths, wrong)
@@ -146,7 +145,7 @@ def _samples(scene: Scene) -> dict[str, float]:
 # -- alerts --------------------------------------------------------------------------------------------------------
 
 
-def _alerts(first: dict[str, float], later: dict[str, float], apart: float) -> list[str] | None:
+def _alerts(first: dict[str, float], later: dict[str, float], apart: float, minutes: int) -> list[str] | None:
     """Which alerts fire when it goes on like this, as Prometheus' own tool evaluates them."""
     series = []
     for name, value in later.items():
@@ -154,7 +153,7 @@ def _alerts(first: dict[str, float], later: dict[str, float], apart: float) -> l
         grows = abs(a_second) > _GROWS  # else it is noise, or happened once
         step = f"{a_second * 60:+.6f}" if grows else "+0"
         labelled = name if "{" in name else f"{name}{{}}"
-        series.append({"series": labelled.replace("{", '{instance="a",', 1), "values": f"{value:.6f}{step}x{_MINUTES}"})
+        series.append({"series": labelled.replace("{", '{instance="a",', 1), "values": f"{value:.6f}{step}x{minutes}"})
     with tempfile.TemporaryDirectory() as directory:
         test = {
             "rule_files": [str(ALERTS)],
@@ -163,7 +162,7 @@ def _alerts(first: dict[str, float], later: dict[str, float], apart: float) -> l
                     "interval": "1m",
                     "input_series": series,
                     "promql_expr_test": [
-                        {"expr": 'ALERTS{alertstate="firing"}', "eval_time": f"{_MINUTES}m", "exp_samples": []}
+                        {"expr": 'ALERTS{alertstate="firing"}', "eval_time": f"{minutes}m", "exp_samples": []}
                     ],
                 }
             ],

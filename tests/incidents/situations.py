@@ -21,7 +21,8 @@ def _nothing(scene: Scene) -> None:
 @dataclass(frozen=True)
 class Situation:
     """`kind`: of the problem that `status` is waited for to see, None when there is none; `halted`: replicas that get
-    nothing from then on, whose lag is compared with the writer's clock; `before`: done before the worker starts."""
+    nothing from then on, whose lag is compared with the writer's clock; `before`: done before the worker starts;
+    `minutes`: after which alerts are looked at."""
 
     name: str
     title: str
@@ -30,6 +31,7 @@ class Situation:
     breaks: Break = _nothing
     before: Break = _nothing
     halted: tuple[str, ...] = ()
+    minutes: int = 30
     changes: dict[str, Any] = field(default_factory=dict)
 
 
@@ -146,7 +148,15 @@ SITUATIONS = (
         _fail(Fault.DENIED, "eu", tables=("orders",)),
         halted=("eu",),
     ),
-    Situation("paused", "A pause was forgotten", "An operator paused the rule.", "paused", _pause, halted=("eu", "ap")),
+    Situation(
+        "paused",
+        "A pause was forgotten",
+        "An operator paused the rule. The alert is that of five hours later.",
+        "paused",
+        _pause,
+        halted=("eu", "ap"),
+        minutes=300,
+    ),
     Situation("killed", "The only worker died", "It was ended by `kill -9`.", "no_worker", _kill, halted=("eu", "ap")),
     Situation(
         "stopped",
@@ -208,9 +218,11 @@ SITUATIONS = (
     Situation(
         "clock",
         f"The clock is {_CLOCK_SECONDS} seconds off",
-        "The endpoints in us and eu have another time than the worker.",
-        None,
+        "The endpoints have another time than the worker, and the role may not write the table in eu.",
+        "clock",
+        _fail(Fault.DENIED, "eu", tables=("orders",)),
         before=_behind_a_wrong_clock,
+        halted=("eu",),
     ),
     Situation(
         "reload",

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 WRITES = frozenset({"PutItem", "UpdateItem", "DeleteItem", "TransactWriteItems", "BatchWriteItem"})
 _SECONDS = 30.0
+_CREATED = re.compile(rb'("ApproximateCreationDateTime": ?)([0-9]{10})\b')
 _DATE = re.compile(rb"^date: [^\r]*", re.IGNORECASE | re.MULTILINE)
 _JSON = "application/x-amz-json-1.0"
 
@@ -86,7 +87,7 @@ class FaultyEndpoint:
         self.writes: Counter[str] = Counter()
         """Writes by table, of those that were let through."""
         self.ahead_seconds = 0.0
-        """How far its clock is ahead, by the `Date` of its answers."""
+        """How far its clock is ahead, by the `Date` of its answers and the times of records."""
 
     def __enter__(self) -> Self:
         """Serve."""
@@ -107,6 +108,9 @@ class FaultyEndpoint:
     def url(self) -> str:
         """Where it listens."""
         return f"http://127.0.0.1:{self.port}"
+
+    def _later(self, found: re.Match[bytes]) -> bytes:
+        return found[1] + str(int(found[2]) + round(self.ahead_seconds)).encode()
 
     def fail(self, fault: Fault, concerns: Callable[[Asked], bool] | None = None) -> None:
         """Fail from now on: everything, or the requests that a predicate names. Never heals by itself."""
@@ -187,6 +191,7 @@ class FaultyEndpoint:
             head, body = await _message(upstream[0])
             if self.ahead_seconds:
                 head = _DATE.sub(b"Date: " + formatdate(time() + self.ahead_seconds, usegmt=True).encode(), head)
+                body = _CREATED.sub(self._later, body)
             if fault is Fault.HALF:
                 writer.write(head + body[: len(body) // 2])
                 await self._stuck.wait()

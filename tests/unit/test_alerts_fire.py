@@ -48,6 +48,10 @@ SITUATIONS: dict[str, tuple[Series, Series]] = {
         {'replicator_configuration_refused_seconds{instance="a"}': "300x60"},
         {'replicator_configuration_refused_seconds{instance="a"}': "0x60"},
     ),
+    "ReplicatorClockIsOff": (
+        {'replicator_clock_behind_seconds{instance="a"}': "-90x60"},
+        {'replicator_clock_behind_seconds{instance="a"}': "7x60"},
+    ),
     "ReplicatorRetentionRunsOut": ({LEFT: "7200x60"}, {LEFT: "80000x60"}),
     "ReplicatorDoesNotProgress": ({IDLE: "300x60"}, {IDLE: "300x60", RESTS: "60x60"}),
     "ReplicatorShardStalled": (

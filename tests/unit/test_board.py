@@ -740,3 +740,23 @@ def test_trouble_of_the_world_at_one_target_is_held_and_no_reason(sight: Sight) 
     sight.observer.unblocked(sight.place(sight.us))
     sight.observer.blocked(sight.place(sight.us), Unreachable("No answer."), "pk=1")
     assert (sight.status()["ready"], sight.status()["held"]) == (False, [])
+
+
+@pytest.mark.parametrize("behind", [90.0, -90.0])
+def test_a_lag_is_by_the_time_of_the_servers_whatever_the_own_clock_says(sight: Sight, behind: float) -> None:
+    place = sight.place(sight.us)
+    sight.lease(sight.us)
+    theirs = sight.clock.at + behind
+    sight.observer.batch_began(place, theirs - 20)
+    sight.observer.polled(sight.us, SHARD, AT_10, 3, None, behind)
+    (figure,) = sight.board.figures()
+    assert figure.lag == pytest.approx(20)
+    assert figure.retention_left == pytest.approx(86_400 - 20)
+    report = BatchReport(place, 3, 3, 0, {Effect.APPLIED: 3}, 0, {}, 0, 0, 0, AT_10, 20 - behind, 0.01)
+    sight.observer.batch_applied(report)
+    assert sight.board.state(place).last_lag == pytest.approx(20)
+    assert sight.samples()["replicator_clock_behind_seconds", ()] == behind
+    assert "clock" in {problem["kind"] for problem in shown(sight.board)["problems"]}
+    sight.observer.polled(sight.us, SHARD, AT_10, 3, None, -1.3)  # what an answer takes, and whole seconds
+    assert sight.board.clock_behind == 0
+    assert "clock" not in {problem["kind"] for problem in shown(sight.board)["problems"]}

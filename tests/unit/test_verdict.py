@@ -132,6 +132,11 @@ SITUATIONS: dict[Kind, tuple[Figures, str, str]] = {
         "a changed configuration is refused",
         "replicator reload --dry-run",
     ),
+    Kind.CLOCK: (
+        replace(HERE, clocks={"w1": -90.0, "w2": 7.0}),
+        "the clock of w1 is 90 s ahead of that of AWS",
+        "replicator check --failed",
+    ),
     Kind.DIFFERENCES: (
         replace(HERE, differences={"orders": 3}),
         "the last comparison of orders found 3 differences",

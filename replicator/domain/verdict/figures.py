@@ -165,6 +165,8 @@ class Figures:
     unreadable: Sequence[str] = ()
     services: Mapping[str, Trouble] = field(default_factory=dict)
     differences: Mapping[str, int] = field(default_factory=dict)
+    clocks: Mapping[str, float] = field(default_factory=dict)
+    """How far clocks of workers are behind those of the servers, by worker; below 0: ahead of them."""
     configuration: Trouble | None = None
     """Why a changed configuration is not in force."""
 

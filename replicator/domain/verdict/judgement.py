@@ -17,14 +17,21 @@ from replicator.domain.verdict.late_canaries import late_canaries
 LAG_SECONDS = 60.0
 """Behind by more than this is a problem."""
 
+CLOCK_SECONDS = 30.0
+"""A clock that is off by less is worth no word before it is more."""
+
 SHORT_SECONDS = 6 * 3600.0
 """Less than this until a stream drops records is a problem, whatever it comes from."""
 
 
-def judge(figures: Figures) -> tuple[Verdict, list[Problem]]:
-    """The verdict, and the problems in the order in which they should be looked at."""
+def judge(figures: Figures, only: str | None = None) -> tuple[Verdict, list[Problem]]:
+    """The verdict, and the problems in the order in which they should be looked at.
+
+    `only`: those of this rule, and those that are of no rule.
+    """
     order = {kind: rank for rank, kind in enumerate(Kind)}
-    found = [problem.told() for problem in _problems(figures)]
+    meant = (each for each in _problems(figures) if only is None or each.rule in {None, only})
+    found = [problem.told() for problem in meant]
     found.sort(key=lambda each: (_band(each, order), _left(each), order[each.kind], each.text))
     return _verdict(figures, found), found
 
@@ -363,11 +370,21 @@ def _others(figures: Figures) -> Iterator[Problem]:
             f"replicator repair {shlex.quote(rule)}",
             rule,
         )
+    yield from _clocks(figures)
     if figures.configuration is not None:
         refused = figures.configuration
         text = "a changed configuration is refused"
         command = "replicator reload --dry-run"
         yield Problem(Kind.CONFIGURATION, text, refused.reason, refused.advice, command, seconds=refused.seconds)
+
+
+def _clocks(figures: Figures) -> Iterator[Problem]:
+    for worker, behind in sorted(figures.clocks.items()):
+        if abs(behind) >= CLOCK_SECONDS:
+            where = f"{abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} that of AWS"
+            why = "Figures are by AWS's time nevertheless; tombstones expire by this one."
+            advice = "Synchronise that machine (NTP)."
+            yield Problem(Kind.CLOCK, f"the clock of {worker} is {where}", why, advice, "replicator check --failed")
 
 
 def _services(figures: Figures) -> Iterator[Problem]:

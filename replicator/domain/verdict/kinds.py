@@ -32,6 +32,7 @@ class Kind(enum.StrEnum):
     LAG = "lag"
     DIFFERENCES = "differences"
     CONFIGURATION = "configuration"
+    CLOCK = "clock"
 
 
 RUNBOOK: Mapping[Kind, str] = {
@@ -57,6 +58,7 @@ RUNBOOK: Mapping[Kind, str] = {
     Kind.LAG: "the-lag-grows",
     Kind.DIFFERENCES: "a-sweep-found-differences",
     Kind.CONFIGURATION: "a-changed-configuration-is-refused",
+    Kind.CLOCK: "the-clock-is-off",
 }
 """The heading of docs/operations.md that each kind is explained under."""
 

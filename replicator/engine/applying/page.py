@@ -50,6 +50,6 @@ def page_report(
         late=tally.late,
         retries=tally.retries,
         position=frontier,
-        lag_seconds=max(0.0, context.clock.now() - newest) if newest else None,
+        lag_seconds=context.clock.now() - newest if newest else None,
         took_seconds=context.clock.monotonic() - began,
     )

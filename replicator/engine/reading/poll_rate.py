@@ -32,6 +32,8 @@ class ShardCalls:
         """When a call last had an answer."""
         self.asked_at = 0.0
         """The server's time, in seconds since 1970, when the call that was answered last was sent, or before that."""
+        self.behind: float | None = None
+        """How far our clock is behind the server's, by the answer; None: it does not say."""
 
     async def ask(self, iterator: str, limit: int) -> RecordPage:
         """Ask for records when the next call is due."""
@@ -46,6 +48,7 @@ class ShardCalls:
                 self._next_at = self.answered_at
             answered = self._clock.now() if answer.at is None else answer.at
             self.asked_at = answered - (self.answered_at - sent_at)
+            self.behind = None if answer.at is None else answer.at - self._clock.now()
             return answer
 
     async def until_due(self) -> None:

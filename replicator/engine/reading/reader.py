@@ -289,9 +289,8 @@ class ShardReader:
         self._probing.answered()
         cursor.expiries = cursor.trims = 0
         cursor.asked_at, cursor.answered_at, cursor.pushed = calls.answered_at, calls.answered_at, answer.pushed
-        self._observer.polled(
-            self._ref, self._shard_id, position, len(answer.records), self._level(calls, position, cursor, answer)
-        )
+        level_at = self._level(calls, position, cursor, answer)
+        self._observer.polled(self._ref, self._shard_id, position, len(answer.records), level_at, calls.behind)
         self._doubt(answer, cursor)
         if answer.records:
             grant.correct(weight(answer.records))
