@@ -22,6 +22,7 @@ _ATTRIBUTES = msgspec.json.Decoder(dict[str, dict[str, Any]])
 _TYPED = msgspec.json.Decoder(dict[str, Any])
 _ENCODE = msgspec.json.Encoder().encode
 _ESCAPE = b"\\u"  # a name may be written with escapes
+_RESERVED = RESERVED_PREFIX.encode()
 _MARK_TEXT = "rep"
 _MARK = _MARK_TEXT.encode()
 """What every reserved name holds that is not written with escapes, and the stamp's usual name, too."""
@@ -29,7 +30,7 @@ _MARK = _MARK_TEXT.encode()
 LARGEST_KEPT = 2048
 """Bytes of an image up to which what is computed of its content is kept for a while: one write is looked at often."""
 
-_NORMAL = re.compile(r"-?[1-9](?:[0-9]{0,36}[1-9]|[0-9]{0,18}\.[0-9]{0,17}[1-9])?")
+_is_normal = re.compile(r"-?[1-9](?:[0-9]{0,36}[1-9]|[0-9]{0,18}\.[0-9]{0,17}[1-9])?").fullmatch
 """Most numbers that DynamoDB returns: they are their own normal form."""
 
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
@@ -92,17 +93,41 @@ def unreserved(image: Image, stamp: str = STAMP) -> Image:
     return parted(image, stamp)[0]
 
 
-def parted(image: Image, stamp: str = STAMP) -> tuple[Image, dict[str, Any] | None]:
-    """The same, and the stamp attribute that was taken off, decoded; None when there was none."""
+def parted(image: Image, stamp: str = STAMP) -> tuple[Image, bytes | None]:
+    """The same, and the stamp attribute that was taken off, as wire JSON; None when there was none."""
     wire = image.wire
     if _MARK not in wire and b"\\" not in wire and (_MARK_TEXT in stamp or stamp.encode() not in wire):
         return image, None
+    may_hold_others = _RESERVED in wire or _ESCAPE in wire
+    cut = None if may_hold_others else _cut(wire, _stamp_member(stamp))
+    if cut is not None:
+        return Image(cut[0]), cut[1]
     raw = _raw(image)
     count, taken = len(raw), raw.pop(stamp, None)
-    for reserved in [name for name in raw if name.startswith(RESERVED_PREFIX)]:
-        del raw[reserved]
+    if may_hold_others:
+        for reserved in [name for name in raw if name.startswith(RESERVED_PREFIX)]:
+            del raw[reserved]
     bare = image if len(raw) == count else Image(_ENCODE(raw))
-    return bare, None if taken is None else _typed(taken)
+    return bare, None if taken is None else bytes(taken)
+
+
+def _cut(wire: bytes, member: bytes) -> tuple[bytes, bytes] | None:
+    """An image without its last attribute, and that one's value, if it is `member` with a plain text in it; else None.
+
+    It is the item's own and no nested one, because the image ends with it. Nothing is decoded by that.
+    """
+    at = wire.rfind(member)
+    text = at + len(member)
+    if at < 0 or wire[text] != _QUOTE or wire.find(b'"}}', text + 1) != len(wire) - 3:
+        return None
+    if wire.count(b'"', text) != 2 or wire.find(b"\\", text) >= 0:  # noqa: PLR2004 - around the text
+        return None
+    return wire[:at] + b"}", wire[text - _BEFORE_TEXT : -1]
+
+
+def typed_value(wire: bytes) -> dict[str, Any]:
+    """One attribute, decoded."""
+    return _typed(wire)
 
 
 def stamped(image: Image, version: str, stamp: str = STAMP) -> bytes:
@@ -112,7 +137,12 @@ def stamped(image: Image, version: str, stamp: str = STAMP) -> bytes:
 
 @lru_cache(maxsize=64)
 def _stamp_member(stamp: str) -> bytes:
+    """A stamp behind other attributes, as far as its text."""
     return b',%b:{"S":' % _ENCODE(stamp)
+
+
+_BEFORE_TEXT = len(b'{"S":')
+_QUOTE = b'"'[0]
 
 
 def canonical(image: Image, stamp: str = STAMP) -> bytes:
@@ -149,7 +179,7 @@ def _raw(image: Image) -> dict[str, msgspec.Raw]:
         raise MalformedRecord(f"An item image is not DynamoDB JSON ({error}).") from error
 
 
-def _typed(raw: msgspec.Raw) -> dict[str, Any]:
+def _typed(raw: msgspec.Raw | bytes) -> dict[str, Any]:
     try:
         return _TYPED.decode(raw)
     except (msgspec.DecodeError, ValueError) as error:
@@ -173,23 +203,26 @@ def canonical_value(typed: dict[str, Any]) -> list[Any]:
     """A typed value in the form that equal values have."""
     ((kind, value),) = typed.items()
     match kind:
+        case "S" | "BOOL":  # most of them
+            found = value
         case "N":
-            return [kind, normal_number(value)]
+            found = value if _is_normal(value) else normal_number(value)
         case "NS":
-            return [kind, sorted(normal_number(number) for number in value)]
+            found = sorted(normal_number(number) for number in value)
         case "SS" | "BS":
-            return [kind, sorted(value)]
+            found = sorted(value)
         case "L":
-            return [kind, [canonical_value(element) for element in value]]
+            found = [canonical_value(element) for element in value]
         case "M":
-            return [kind, _canonical_map(value)]
+            found = _canonical_map(value)
         case _:
-            return [kind, value]
+            found = value
+    return [kind, found]
 
 
 def normal_number(text: str) -> str:
     """A DynamoDB number in a form that is the same for equal numbers (`1.10` and `1.1`, `-0` and `0`)."""
-    if _NORMAL.fullmatch(text):
+    if _is_normal(text):
         return text
     number = _EXACT.create_decimal(text).normalize(_EXACT)
     return "0" if number == 0 else str(number)

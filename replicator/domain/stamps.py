@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import re
-from base64 import urlsafe_b64encode
+from binascii import b2a_base64
 from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
@@ -17,7 +17,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from replicator.domain.image import LARGEST_KEPT, Image, canonical, parted, unreserved
+from replicator.domain.image import LARGEST_KEPT, Image, canonical, parted, typed_value, unreserved
 from replicator.domain.versions import GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP
 
 NO_PARENT = "-"
@@ -30,8 +30,8 @@ _CONTENT_LENGTH = 16
 _PARENT_LENGTH = 12
 _LARGEST_COUNTER = 999_999
 _VERSION = re.compile(r"([0-9]{16})\.([0-9]{6})\.([a-z]{2})\.([0-9]{53})")
-_TEXT = re.compile(r"([0-9a-z.]{80})!([PD])!([\w-]{16})!([\w-]{12}|-)![\w-]{8}", re.ASCII)
-_ENCODE = msgspec.json.Encoder().encode
+_TEXT = re.compile(_VERSION.pattern + r"!([PD])!([\w-]{16})!([\w-]{12}|-)![\w-]{8}", re.ASCII)
+_URL_SAFE = bytes.maketrans(b"+/", b"-_")
 
 
 class Version(msgspec.Struct, frozen=True, order=True):
@@ -136,7 +136,8 @@ def parent_of(version: Version) -> str:
 
 
 def _digest(data: bytes, length: int) -> str:
-    return urlsafe_b64encode(sha256(data).digest())[:length].decode()
+    """As many characters of base64url of the SHA-256."""
+    return b2a_base64(sha256(data).digest(), newline=False)[:length].translate(_URL_SAFE).decode()
 
 
 # -- stamps --------------------------------------------------------------------------------------------------------
@@ -147,6 +148,9 @@ class StampKind(enum.Enum):
 
     VALUE = "P"
     MARK = "D"  # marked for deletion by the delete whose version it carries
+
+
+_KINDS = {kind.value: kind for kind in StampKind}
 
 
 class Stamp(msgspec.Struct, frozen=True):
@@ -171,10 +175,10 @@ def mark_prefix(version: Version) -> str:
 def parse_stamp(text: str) -> Stamp | None:
     """The stamp that a text spells, None when it is no stamp of this mode."""
     match = _TEXT.fullmatch(text)
-    version = None if match is None else parse_version(match[1])
-    if match is None or version is None:
+    if match is None:
         return None
-    return Stamp(version, StampKind(match[2]), match[3], match[4])
+    micros, counter, region, sequence, kind, content, parent = match.groups()
+    return Stamp(Version(int(micros), int(counter), region, int(sequence)), _KINDS[kind], content, parent)
 
 
 class Held(msgspec.Struct, frozen=True):
@@ -215,22 +219,23 @@ def held(image: Image | None, attribute: str = STAMP) -> Held | None:
     return _held_of_wire(image.wire, attribute)
 
 
-@lru_cache(maxsize=2048)
+@lru_cache(maxsize=512)
 def _held_of_wire(wire: bytes, attribute: str) -> Held:
-    """One item is looked at where a record shows it, where its region holds it, and for the cache beside it."""
+    """One item is looked at where a record shows it and, a moment later, where its region holds it.
+
+    What is kept for longer costs more memory to go through than it saves.
+    """
     return _held(Image(wire), attribute)
 
 
 def _held(image: Image, attribute: str) -> Held:
-    bare, typed = parted(image, attribute)
-    text = None if typed is None else typed.get("S")
-    return Held(
-        image=image,
-        bare=bare,
-        seen=None if typed is None else _ENCODE(typed),
-        stamp=parse_stamp(text) if isinstance(text, str) else None,
-        content=_content_of_bare(bare, attribute),
-    )
+    bare, seen = parted(image, attribute)
+    return Held(image, bare, seen, None if seen is None else _stamp_in(seen), _content_of_bare(bare, attribute))
+
+
+def _stamp_in(seen: bytes) -> Stamp | None:
+    text = typed_value(seen).get("S")
+    return parse_stamp(text) if isinstance(text, str) else None
 
 
 # -- side rows -----------------------------------------------------------------------------------------------------

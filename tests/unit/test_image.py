@@ -15,6 +15,7 @@ from replicator.domain.image import (
     canonical,
     content_hash,
     normal_number,
+    parted,
     plain,
     same_content,
     stamped,
@@ -84,6 +85,28 @@ def test_a_reserved_attribute_with_an_escaped_name_is_recognised() -> None:
     escaped = Image(rb'{"pk":{"S":"k"},"\u005frep":{"S":"stamp"},"\u0061ws:rep:deleting":{"BOOL":true}}')
     assert escaped.stamp == "stamp"
     assert unreserved(escaped).wire == b'{"pk":{"S":"k"}}'
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b'{"pk":{"S":"a"},"m":{"M":{"x":{"S":"b"},"_rep":{"S":"c"}}}}',
+        b'{"pk":{"S":"a"},"l":{"L":[{"M":{"x":{"S":"b"},"_rep":{"S":"c"}}}]}}',
+        b'{"pk":{"S":"a,\\"_rep\\":{\\"S\\":"}}',
+    ],
+)
+def test_what_only_looks_like_a_stamp_at_the_end_is_content(wire: bytes) -> None:
+    assert parted(Image(wire)) == (Image(wire), None)
+
+
+@pytest.mark.parametrize("value", [b'"c"', b'"c\\"}}"', b'"\\\\"', b'""', b' "c"', b'"c" '])
+@pytest.mark.parametrize("behind", [b"", b',"z":{"S":"d"}'])
+def test_a_stamp_is_cut_however_it_is_spelled_and_wherever_it_stands(value: bytes, behind: bytes) -> None:
+    wire = b'{"pk":{"S":"a"},"_rep":{"S":%b}%b}' % (value, behind)
+    bare, seen = parted(Image(wire))
+    assert bare == Image(b'{"pk":{"S":"a"}%b}' % behind)
+    assert seen is not None
+    assert json.loads(seen) == {"S": json.loads(value)}
 
 
 def test_an_image_with_nothing_to_cut_stays_the_same_object() -> None:

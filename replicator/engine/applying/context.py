@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import msgspec
@@ -74,7 +75,7 @@ class TargetPorts:
 class Tally:
     """Counts of one page, or of one record of it."""
 
-    effects: Counter[Effect] = field(default_factory=Counter)
+    effects: dict[Effect, int] = field(default_factory=partial(defaultdict, int))
     changes: int = 0
     skipped: int = 0
     adopted: int = 0
@@ -118,8 +119,8 @@ class Tally:
 
     def take(self, tried: Tally) -> None:
         """Add what a try did that succeeded."""
-        if tried.effects:
-            self.effects.update(tried.effects)
+        for effect, number in tried.effects.items():
+            self.effects[effect] += number
         self.changes += tried.changes
         self.skipped += tried.skipped
         self.adopted += tried.adopted

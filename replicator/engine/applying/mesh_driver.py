@@ -15,7 +15,6 @@ from replicator.domain.coalescing import Run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import Disposition, MalformedRecord, ReplicatorError
 from replicator.domain.identifiers import RegionId
-from replicator.domain.image import Image
 from replicator.domain.modes.active_active.classify import USERS, Origin, classify
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.ordered import Effect
@@ -133,9 +132,9 @@ class MeshDriver:
             took = True
         return took
 
-    async def _drop_cache_entries(self, record: ChangeRecord, tally: Tally) -> None:
+    async def _drop_cache_entries(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> None:
         caches = self._context.place.target.caches
-        if caches and self._content(record.old) != self._content(record.new):
+        if taken.is_content_changed:
             requests = [request_of(cache_rule, self._cache_plan(cache_rule, record)) for cache_rule in caches]
             await self._context.sync_caches(requests, tally, record.key)
             self._context.verify(requests, record.key, None, judged=isinstance(self._plan, ActivePlan))
@@ -144,10 +143,6 @@ class MeshDriver:
         if cache_rule.verb.stores and isinstance(self._plan, VersionedPlan):
             return plan_refill(cache_rule, record)
         return plan_invalidation(cache_rule, (record,))
-
-    def _content(self, image: Image | None) -> str | None:
-        looked = held(image, self._stamp)
-        return None if looked is None else looked.content
 
     async def _replicate(self, record: ChangeRecord, tally: Tally) -> Effect:
         """Settle a record at home, then bring it to every other region; another try goes on where this one failed."""
@@ -185,25 +180,30 @@ class MeshDriver:
         if owing is None:
             effect: Effect = await self._drive(steps, record, tally)
             return effect
-        context = self._context
-        change = Owed(record, context.place, taken.decided(begun.settled), taken.replaced, taken.left, context.by)
+        fence = self._context.fence
+
+        def change() -> Owed:
+            context, decided = self._context, taken.decided(begun.settled)
+            return Owed(record, context.place, decided, taken.replaced, taken.left, context.by)
+
         owing.partner.key = record.key
         if isinstance(self._plan, VersionedPlan) and await owing.missed_before(record.key):
-            return await self._through_its_row(owing, change, begun.counted)
+            return await self._through_its_row(owing, change(), begun.counted)
         try:
             async with owing.partner.awaited():
                 effect = await self._drive(steps, record, tally)
         except Missing:
-            return await self._miss(owing, change, begun.counted)
+            return await self._miss(owing, change(), begun.counted)
         except ReplicatorError as error:
             if is_refusal(error) and owing.refused is not None:
-                await owing.refuse(change, error, context.fence)
+                await owing.refuse(change(), error, fence)
                 begun.counted.parked += 1
                 return Effect.OWED
             if error.disposition is not Disposition.RELINQUISH and owing.partner.is_missing:
-                return await self._miss(owing, change, begun.counted)
+                return await self._miss(owing, change(), begun.counted)
             raise
-        await owing.taken(change, context.fence)
+        if owing.refused is not None and owing.refused.owes(record.key) is not None:
+            await owing.taken(change(), fence)
         return effect
 
     async def _miss(self, owing: Owing, change: Owed, counted: Tally) -> Effect:
@@ -239,7 +239,8 @@ class MeshDriver:
         Entries of the log count in `tally` whatever comes of this try.
         """
         try:
-            await self._drop_cache_entries(record, counted)
+            if self._context.place.target.caches:
+                await self._drop_cache_entries(record, taken, counted)
             return await self._drive(taken.settle(), record, counted)
         finally:
             tally.entries.update(counted.entries)
@@ -259,7 +260,7 @@ class MeshDriver:
     def _in_order(self, begun: Begun) -> list[RegionId]:
         """Regions that have not answered yet, those last that failed lately: they hold back none that answers."""
         missing = [region for region in self._plan.others if region not in begun.answered]
-        return sorted(missing, key=self._suspects.__contains__)
+        return sorted(missing, key=self._suspects.__contains__) if self._suspects else missing
 
     async def _drive(self, steps: Generator[Any, Any, Any], record: ChangeRecord, tally: Tally) -> Any:
         """Drive a part of a mode to its end; a failure ends it, and it is begun anew: every step may be repeated."""

@@ -9,6 +9,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, Protocol, TypeVar
 
 from replicator.domain.identifiers import RegionId
+from replicator.domain.image import same_content
 from replicator.domain.modes.active_active import replicate as active_active
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.active_active.replicate import Ending, Finished
@@ -34,6 +35,10 @@ _EFFECTS: Mapping[Ending, Effect] = {
 
 class MeshRecord(Protocol[S]):
     """What one record asks of the regions of its mesh."""
+
+    @property
+    def is_content_changed(self) -> bool:
+        """Whether it changed more than the stamp."""
 
     @property
     def replaced(self) -> tuple[str, ...]:
@@ -64,6 +69,12 @@ class ActiveRecord:
 
     replaced = ()
     left = None
+
+    @property
+    def is_content_changed(self) -> bool:
+        """By the hashes of both images."""
+        old, new = self._write.old, self._write.new
+        return (None if old is None else old.content) != (None if new is None else new.content)
 
     def overtakes(self, decided: str) -> bool:
         """By its stamp, or by the mark of what it removed; one that was repaired since has a lesser version."""
@@ -104,10 +115,17 @@ class VersionedRecord:
 
     def __init__(self, record: ChangeRecord, mesh: VersionedMesh, own_writes: OwnWrites, now: float) -> None:
         self._mesh = mesh
+        self._record = record
         self._write = versioned.write_of(record)
         self._own_writes = own_writes
         self._now = now
         self._known = own_writes.known(record.key, now)
+
+    @property
+    def is_content_changed(self) -> bool:
+        """By both images, whatever `_rep` they have."""
+        old, new = self._record.old, self._record.new
+        return not (old is new if old is None or new is None else same_content(old, new))
 
     @property
     def replaced(self) -> tuple[str, ...]:
