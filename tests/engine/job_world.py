@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.image import Image
 from replicator.domain.jobs import Job, JobKind, JobState, parts_of, place_name
 from replicator.domain.pacing import Pace
@@ -78,6 +78,8 @@ class JobWorldOf:
             **verification.KINDS,
             **uninstalling.KINDS,
         }
+        self.rewritten: dict[RuleName, Rule] = {}
+        """Rules as they are since the configuration was read again."""
         self.side = MemoryRegion()
         """The replica's side table, as DynamoDB scans it: rows are items."""
         self.scans = {US: MemoryScan(lambda: world.source.items, world.now, page_items=page_items)}
@@ -145,9 +147,12 @@ class JobWorldOf:
             side_scan = MemoryScan(lambda: dict(self.side.items()), world.now, page_items=3)
             return {**made, place_name(EU, SIDE): copied(EU, SIDE, self.side, side_scan)}
 
+        def now() -> list[Rule]:
+            return [self.rewritten.get(each.name, each) for each in rules]
+
         async def made(asked: Job) -> JobWorld | None:
-            ours = [each for each in rules if each.name == asked.rule]
+            ours = [each for each in now() if each.name == asked.rule]
             return JobWorld(ours, targets, regions, self.exports) if ours else None
 
-        ports = JobPorts(self.rows, world.coordination, world.registry, made, lambda: rules, self.kinds, MARGINS)
+        ports = JobPorts(self.rows, world.coordination, world.registry, made, now, self.kinds, MARGINS)
         return JobRunner(ports, limits=limits, clock=clock, observer=process.observer)

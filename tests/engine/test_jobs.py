@@ -209,7 +209,7 @@ async def test_a_sweep_gives_way_to_a_job_on_its_target() -> None:
         await jobs.ended("s1")
     names = [segment.job_id for segment in jobs.rows.saves]
     first = names.index("b2")
-    assert set(names[first + 1 : first + 8]) == {"b2"}
+    assert names[first : first + 9].count("s1") <= 1, "the page in hand, and no other one"
 
 
 async def test_the_job_that_follows_is_there_when_one_is_over() -> None:

@@ -17,8 +17,10 @@ from replicator.domain.jobs import Job, JobKind, JobState, Part, all_segments, p
 from replicator.domain.modes.requests import GetItem
 from replicator.domain.progress import Position
 from replicator.domain.rules import OnRefusal, Sweep
+from replicator.domain.transforms import Transform
 from replicator.domain.versions import ordered_version
 from replicator.engine.copying.applied import Applied
+from replicator.engine.limits import Limits
 from replicator.laboratory.memory import MemoryCacheDebt, value_entry
 from replicator.laboratory.memory.faults import Fault
 from replicator.laboratory.memory.lookups import MemoryLookups
@@ -405,3 +407,26 @@ async def test_a_repair_that_is_cut_off_leaves_no_entry_of_what_it_replaced(worl
             assert world.same()
             await until(lambda: not world.debts["eu_main"].rows)
             assert not cache.entries
+
+
+async def test_a_repair_goes_on_by_the_rule_as_it_is_now(world: World) -> None:
+    """It does not bring back what items were to look like before the configuration was read again."""
+    jobs = JobWorldOf(world, page_items=2)
+    was, now = (Transform(constant=(("shape", f'{{"S":"{shape}"}}'.encode()),)) for shape in ("was", "now"))
+    before, after = (rule("orders", replace(target("orders", EU), transform=each)) for each in (was, now))
+
+    def bring(number: int, shape: Transform | None = None) -> None:
+        version = ordered_version(0, world.ref.generation, number)
+        for key, item in world.source.items.items():
+            there = item if shape is None else shape.apply(key, item)
+            world.region.write_foreign(key, Image(stamped(there, version)))
+
+    async with jobs.process(before, limits=Limits(job_segments=1, job_pages=1)):
+        await until(lambda: world.stored() == "40")
+        bring(41)  # damaged, so that every page waits for the stream
+        await jobs.rows.create(asked(JobKind.REPAIR))
+        await until(lambda: len(jobs.rows.saves) >= 2)
+        jobs.rewritten[before.name] = after
+        bring(50, now)  # as the pipelines of the rule do from now on
+        await jobs.ended("repair")
+        assert {item.attributes["shape"]["S"] for _, item in world.region.items()} == {"now"}

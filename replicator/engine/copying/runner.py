@@ -87,9 +87,10 @@ class JobPorts:
 
 @dataclass(slots=True)
 class _Work:
-    """A job that this worker is at work on."""
+    """A job that this worker is at work on. `rules`: what its handler goes by."""
 
     job: Job
+    rules: Sequence[Rule]
     handler: Handler
     regions: Mapping[str, CopyRegion]
     stop: asyncio.Event
@@ -99,6 +100,10 @@ class _Work:
     rests_until: float = float("-inf")
     told: tuple[float, float] = (0.0, 0.0)
     items: float = 0.0
+
+    def stands(self, rules: Sequence[Rule]) -> bool:
+        """Whether it goes by rules that run; else it would mend items to what they were to be before."""
+        return self.job.kind is JobKind.UNINSTALL or all(rule in rules for rule in self.rules)
 
     def page_items(self) -> int | None:
         """How many items the next page of a segment may have: all segments here share what is ours."""
@@ -179,8 +184,9 @@ class _Shift:
         await self._begin_sweeps(jobs)
         known = {job.job_id: job for job in jobs if job.state.is_open}
         wanted = {job.job_id: job for job in runnable(known.values())}
+        rules = self._ports.rules()
         for job_id, work in list(self._works.items()):
-            if job_id not in wanted:
+            if job_id not in wanted or not work.stands(rules):
                 work.stop.set()
                 if not work.running:
                     del self._works[job_id]
@@ -266,7 +272,7 @@ class _Shift:
             stop,
             world.exports,
         )
-        work = _Work(job, kind(context), regions, stop)
+        work = _Work(job, world.rules, kind(context), regions, stop)
         shares.append(work)
         self._works[job.job_id] = work
         return work
