@@ -7,6 +7,7 @@ it; a service evaluates it only for a caller that may write.
 from __future__ import annotations
 
 import asyncio
+import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from replicator.checks.comparison import World, table_at
 from replicator.checks.described_tables import Keys, Table, ask, own_tables
 from replicator.checks.facts import Fact, failed, ok, warning, wrong
 from replicator.checks.world import KinesisWorld
-from replicator.domain.errors import AccessRefused, ReplicatorError, WorldMismatch
+from replicator.domain.errors import AccessRefused, KeyRefused, ReplicatorError, WorldMismatch
 from replicator.settings import ActiveRule, OrderedRule
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _AT_ONCE = 8
 _NEVER = "attribute_exists(#never) AND attribute_not_exists(#never)"
 _CONDITION_FAILED = "ConditionalCheckFailed"
 _NO_SHARD = "shardId-999999999999"
+_KMS_KEY, _KMS_ACTION = re.compile(r"arn:[\w-]+:kms:[\w-]+:\d{12}:key/[\w-]+"), re.compile(r"\bkms:[A-Z]\w+")
 _PERMISSIONS, _READABLE, _JOBS = "permissions", "stream may be read", "jobs may read it"
 
 
@@ -211,6 +213,8 @@ async def _denied(table: Table, place: Place, calls: list[_Call]) -> tuple[str, 
     for call in calls:
         try:
             await _attempt(call, f"{call.action} on {where}")
+        except KeyRefused as error:
+            return _of_the_key(error, where, table.key_arn, place)
         except AccessRefused as error:
             denied.append(call.action)
             reason = reason or error.message.partition(" failed: ")[2]
@@ -221,6 +225,18 @@ async def _denied(table: Table, place: Place, calls: list[_Call]) -> tuple[str, 
         f"{', '.join(denied)} on {where} is denied ({reason.rstrip('.')}).",
         f"Grant {actions} on the table to the identity of regions.{place.region_id}",
     )
+
+
+def _of_the_key(error: KeyRefused, where: str, known: str | None, place: Place) -> tuple[str, str]:
+    """Which key may not be used, and what to grant. `known`: the key that encrypts it, as far as that is described."""
+    named, asked = _KMS_KEY.search(error.message), _KMS_ACTION.search(error.message)
+    key = named[0] if named else known
+    action = asked[0] if asked else "kms:Decrypt"
+    subject = f"The key {key} of KMS" if key else "The key of KMS"
+    found = f"{subject}, which encrypts {where}, may not be used: {error.message.rstrip('.')}."
+    remedy = f"Grant {action} on {key or 'it'} to the identity of regions.{place.region_id}, in its policy"
+    where_else = "where the key is of another account or does not leave it to policies, in the key's own"
+    return found, f"{remedy} (`replicator iam` prints it) and, {where_else}"
 
 
 async def _attempt(call: _Call, what: str) -> None:
@@ -256,6 +272,9 @@ async def _stream(place: Place, table: Table, arn: str) -> Fact:
     where = f"the stream of {table.name} in {place.region_id}"
     try:
         shards = await _read_stream(place, table.name, arn, where)
+    except KeyRefused as error:
+        found, remedy = _of_the_key(error, where, table.key_arn, place)
+        return wrong(subject, _READABLE, found, f"{remedy}.")
     except AccessRefused as error:
         remedy = "Grant dynamodb:DescribeStream, dynamodb:GetShardIterator and dynamodb:GetRecords on the stream"
         remedy = f"{remedy}, and dynamodb:ListStreams, to the identity of regions.{place.region_id}."
@@ -284,6 +303,9 @@ async def _kinesis(place: Place, table: str, kinesis: KinesisWorld) -> Fact:
             await ask(f"GetRecords on {where}", client.get_records, ShardIterator=answer.get("ShardIterator"), Limit=1)
         if kinesis.consumer is not None:
             await ask(f"SubscribeToShard on {where}", _subscribed, place=place, consumer=kinesis.consumer.arn)
+    except KeyRefused as error:
+        found, remedy = _of_the_key(error, where, kinesis.stream.key or None, place)
+        return wrong(subject, _READABLE, found, f"{remedy}.")
     except AccessRefused as error:
         remedy = "Grant kinesis:DescribeStreamSummary, kinesis:ListShards, kinesis:GetShardIterator and"
         remedy = f"{remedy} kinesis:GetRecords on the stream"

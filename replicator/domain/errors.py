@@ -150,6 +150,15 @@ class AccessRefused(ReplicatorError):
     exit_code = EXIT_WRONG_WORLD
 
 
+class KeyRefused(AccessRefused):
+    """The key that encrypts something may not be used, whatever is granted on what it encrypts."""
+
+    advice = (
+        "Grant kms:Decrypt on the key to the identity of the region, in its policy and in the key's own;"
+        " `replicator check` names the key."
+    )
+
+
 class TableMissing(ReplicatorError):
     """A table that is needed does not exist."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 from collections.abc import Callable
@@ -234,6 +235,35 @@ def test_a_denied_write_is_found_without_writing(world: World, operation: str) -
     assert " is denied (AccessDeniedException" in sentence
     assert f"Grant dynamodb:{action} on the table to the identity of regions.eu." in sentence
     assert world.items("eu", "orders") == []
+
+
+_OLD = "KMS key access denied error: the ciphertext refers to a customer master key that you are not allowed to access."
+_KEY = "arn:aws:kms:eu-west-1:111122223333:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+_NEW = f"User: arn:aws:iam::1:user/x is not authorized to perform: kms:Decrypt on resource: {_KEY} because of a policy"
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    first(1, [("AccessDeniedException", _OLD), ("KMSAccessDeniedException", ""), ("AccessDeniedException", _NEW)]),
+)
+def test_a_key_that_may_not_be_used_is_named_with_what_to_grant(world: World, code: str, reason: str) -> None:
+    world.sound()
+    if reason != _NEW:
+        specification = {"Enabled": True, "SSEType": "KMS", "KMSMasterKeyId": _KEY}
+        world.call("eu", "UpdateTable", TableName="orders", SSESpecification=specification)
+    page = json.dumps({"__type": f"com.amazonaws.dynamodb.v20120810#{code}", "message": reason}).encode()
+    with denying(world.endpoint_url, "GetItem", *WRITES, page=page, status=400) as url:
+        world.config["regions"]["eu"]["endpoint_url"] = url
+        answer = world.check()
+    assert answer.code == 78
+    said = {fact["subject"]: fact for fact in answer.json["facts"] if fact["fact"] == "permissions"}
+    fact = said["table orders in eu"]
+    assert fact["status"] == "failed"
+    assert fact["found"].startswith(f"The key {_KEY} of KMS, which encrypts orders in eu, may not be used: GetItem on")
+    assert fact["remedy"].startswith(f"Grant kms:Decrypt on {_KEY} to the identity of regions.eu, in its policy")
+    other = said["side table replicator-side-test in eu"]
+    key = f"The key {_KEY} of KMS" if reason == _NEW else "The key of KMS"
+    assert other["found"].startswith(f"{key}, which encrypts replicator-side-test in eu, may not be used")
 
 
 @pytest.mark.parametrize(

@@ -19,8 +19,8 @@ from replicator.adapters.kinesis.destinations import enable
 from replicator.adapters.kinesis.fan_out import Pace
 from replicator.adapters.kinesis.streams import KinesisStreams
 from replicator.domain.errors import (
-    AccessRefused,
     IteratorExpired,
+    KeyRefused,
     RecordsTrimmed,
     ReplicatorError,
     StreamUnusable,
@@ -290,7 +290,7 @@ async def test_a_subscription_that_is_not_read_is_closed(bench: Bench) -> None:
     ("code", "kind"),
     [
         ("InternalFailureException", Unreachable),
-        ("KMSAccessDeniedException", AccessRefused),
+        ("KMSAccessDeniedException", KeyRefused),
         ("KMSInvalidStateException", Unreachable),
     ],
 )

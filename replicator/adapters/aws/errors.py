@@ -20,6 +20,7 @@ from botocore.parsers import ResponseParserError
 from replicator.domain.errors import (
     AccessRefused,
     IteratorExpired,
+    KeyRefused,
     PoisonRecord,
     RecordsTrimmed,
     ReplicatorError,
@@ -100,6 +101,10 @@ _OF_THE_KEY = ("does not match the schema", "missing the key", "type mismatch fo
 """What a refusal says when it is the table's key that does not fit, and so no item can."""
 
 
+_OF_A_KMS_KEY = ("KMSAccessDenied", "KMS key", "AWSKMS", " kms:")
+"""What a refusal says when it is of the key that encrypts something."""
+
+
 def error_code(error: ClientError) -> str:
     """The service's code of a client error."""
     return str(error.response.get("Error", {}).get("Code", ""))
@@ -113,6 +118,8 @@ def translate(error: Exception, what: str) -> ReplicatorError:
         kind, message = _BY_CODE.get(code, Unreachable), f"{what} failed: {code}: {reason}"
         if kind is PoisonRecord:
             return refused(message)
+        if kind is AccessRefused and any(words in f"{code} {reason}" for words in _OF_A_KMS_KEY):
+            kind = KeyRefused
         return kind(message, advice=_RENEW if code in CREDENTIAL_CODES else None)
     if isinstance(error, CredentialRetrievalError):
         return Unreachable(f"{what} has no credentials now: {str(error).rstrip('. ')}.", advice=_RENEW)
