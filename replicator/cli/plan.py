@@ -20,10 +20,10 @@ from replicator.operations.plans import MOST_SAMPLED, Plan, compare, plan
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from replicator.domain.plans import Effect, Estimate
+    from replicator.domain.plans import Effect, Estimate, Running
 
 _MILLION = 1_000_000
-_COLUMNS = ("rule", "target", "needs", "read units", "write units", "why", "command")
+_COLUMNS = ("rule", "target", "needs", "read units", "write units", "a day", "why", "command")
 
 
 def show_plan(config: Path | None, files: Sequence[Path], *, sample: int, values: bool, as_json: bool) -> int:
@@ -58,6 +58,7 @@ def _show(found: Plan, *, values: bool, needed: bool) -> None:
                 planned.step.target,
                 planned.step.needs,
                 *_units(planned.estimate),
+                _a_day(planned.running),
                 planned.step.why,
                 planned.step.command,
             ]
@@ -82,6 +83,15 @@ def _units(estimate: Estimate | None) -> tuple[str, str]:
     return f"{estimate.read_units}", f"{'about' if estimate.sampled else 'at most'} {estimate.write_units}"
 
 
+def _a_day(found: Running | None) -> str:
+    """What a target takes from then on."""
+    return "" if found is None else f"about {found.write_units_a_day} write units, ${_price(found):.2f}"
+
+
+def _price(found: Running) -> float:
+    return found.write_units_a_day * WRITE_PRICE / _MILLION
+
+
 def _key(effect: Effect) -> str:
     return effect.key.shown if effect.there is None else f"{effect.key.shown} -> {effect.there.shown}"
 
@@ -93,7 +103,10 @@ def _value(effect: Effect) -> str:
 def _document(found: Plan, *, values: bool, needed: bool) -> dict[str, Any]:
     return {
         "needed": needed,
-        "steps": [{**_step(planned.step), **_taken(planned.estimate)} for planned in found.steps],
+        "steps": [
+            {**_step(planned.step), **_taken(planned.estimate), "a_day": _lasting(planned.running)}
+            for planned in found.steps
+        ],
         "samples": [
             {
                 "rule": sample.rule,
@@ -126,6 +139,13 @@ def _taken(estimate: Estimate | None) -> dict[str, Any]:
         "sampled": estimate.sampled,
         "dollars": round(dollars, 2),
     }
+
+
+def _lasting(found: Running | None) -> dict[str, Any] | None:
+    if found is None:
+        return None
+    units, rate = found.write_units_a_day, found.changes_per_second
+    return {"changes_per_second": rate, "write_units": units, "dollars": round(_price(found), 2)}
 
 
 def _shown(effect: Effect, *, values: bool) -> dict[str, Any]:

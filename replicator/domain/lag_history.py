@@ -1,4 +1,4 @@
-"""How the lag of targets went: samples at whole steps of time, for the last hour, and those of several workers as one.
+"""How the lag of targets went, and how much was changed: for the last hour, and of several workers as one.
 
 Pure. Invariant: what a history holds is bounded, whatever comes and however long it runs; a step of which nothing is
 known is a hole, and none is filled.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from array import array
+from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,29 @@ class LagHistory:
             name: [None if math.isnan(each) else round(each, 1) for each in own] for name, own in self._samples.items()
         }
         return Course(self._step * STEP_SECONDS, lags)
+
+
+_MARK_SECONDS, _MARKS = 60.0, 61
+_LEAST_SECONDS = 10.0
+
+
+class Counted:
+    """What was counted, now and then in the last hour."""
+
+    def __init__(self) -> None:
+        self._marks: deque[tuple[float, Mapping[str, int]]] = deque(maxlen=_MARKS)
+
+    def note(self, now: float, counts: Mapping[str, int]) -> None:
+        """Keep it, once a minute."""
+        if not self._marks or now - self._marks[-1][0] >= _MARK_SECONDS:
+            self._marks.append((now, counts))
+
+    def rates(self, now: float, counts: Mapping[str, int]) -> dict[str, float]:
+        """A second, since the oldest mark; nothing before some time is over."""
+        if not self._marks or now - self._marks[0][0] < _LEAST_SECONDS:
+            return {}
+        since, before = self._marks[0]
+        return {name: (count - before.get(name, 0)) / (now - since) for name, count in counts.items()}
 
 
 def _sample(lag: float | None) -> float:

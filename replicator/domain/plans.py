@@ -245,6 +245,22 @@ class Estimate:
     sampled: int = 0
 
 
+_DAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """What a target takes from then on, as its source is written now; of changes that are no inserts."""
+
+    changes_per_second: float
+    write_units_a_day: int
+
+
+def running(changes_per_second: float, units: int) -> Running:
+    """By the rate of a source, and the units of a mean item."""
+    return Running(round(changes_per_second, 3), round(changes_per_second * units * _DAY_SECONDS))
+
+
 def estimated(items: int, read_units: int, effects: Iterable[Effect], at_most: int) -> Estimate:
     """Write units by a sample of effects; without one what every item would take."""
     units = [each.units for each in effects]

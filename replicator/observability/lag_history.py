@@ -1,11 +1,11 @@
-"""The last hour of the lag of every target that this worker reports, sampled beside everything else."""
+"""The last hour of the lag of every target that this worker reports, and of changes, sampled beside everything else."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from replicator.domain.lag_history import STEP_SECONDS, LagHistory
+from replicator.domain.lag_history import STEP_SECONDS, Counted, LagHistory
 
 if TYPE_CHECKING:
     from replicator.observability.status_board import Board
@@ -17,6 +17,7 @@ class SampledLags:
     def __init__(self, board: Board) -> None:
         self._board = board
         self._history = LagHistory()
+        self._counted = Counted()
 
     async def run(self) -> None:
         """Sample until cancelled, at the beginning of every step."""
@@ -32,6 +33,15 @@ class SampledLags:
             before = lags.get(name, 0.0)
             lags[name] = None if figure.lag is None or before is None else max(before, figure.lag)
         self._history.note(self._board.clock.now(), lags)
+        self._counted.note(self._board.clock.monotonic(), self._changes())
+
+    def _changes(self) -> dict[str, int]:
+        """Changes by source table; of several targets what one of them got, because each gets them all."""
+        found: dict[str, int] = {}
+        for (region, table, _), counts in self._board.totals.items():
+            name = f"{region}:{table}"
+            found[name] = max(found.get(name, 0), counts["changes"])
+        return found
 
     @property
     def document(self) -> dict[str, Any]:
@@ -43,4 +53,5 @@ class SampledLags:
             "step_seconds": STEP_SECONDS,
             "until": course.until,
             "lags": course.lags,
+            "changes_per_second": self._counted.rates(self._board.clock.monotonic(), self._changes()),
         }

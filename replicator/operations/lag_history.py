@@ -27,9 +27,21 @@ class History:
 
 async def course_of(group: Group) -> Course:
     """Of all workers that answer, as one."""
+    return together(_course(answer) for answer in (await _answers(group)).values())
+
+
+async def _answers(group: Group) -> dict[str, dict[str, Any]]:
     pulses = await group.membership.members()
-    answers = await ask_all(group.settings, (pulse.admin for pulse in pulses.values()), "/history")
-    return together(_course(answer) for answer in by_worker(answers).values())
+    return by_worker(await ask_all(group.settings, (pulse.admin for pulse in pulses.values()), "/history"))
+
+
+async def changes_per_second(group: Group) -> dict[str, float]:
+    """How much was changed in each source table lately, as workers that answer count it together."""
+    found: dict[str, float] = {}
+    for answer in (await _answers(group)).values():
+        for name, rate in answer.get("changes_per_second", {}).items():
+            found[name] = found.get(name, 0.0) + rate
+    return found
 
 
 async def lag_history(group: Group) -> History:

@@ -21,6 +21,7 @@ from replicator.domain.plans import (
     Effect,
     Estimate,
     Needs,
+    Running,
     Step,
     View,
     begun,
@@ -29,10 +30,12 @@ from replicator.domain.plans import (
     estimated,
     rekeyed,
     reshaped,
+    running,
 )
 from replicator.domain.targets import TargetKind
 from replicator.operations.bootstrap import READ_BYTES, described, units_of
 from replicator.operations.item_region import item_in, region_of
+from replicator.operations.lag_history import changes_per_second
 from replicator.settings import expanded
 from replicator.settings.compiled_rules import rule_per_source, shape_of, transform_text
 
@@ -58,6 +61,8 @@ class Planned:
 
     step: Step
     estimate: Estimate | None = None
+    running: Running | None = None
+    """What a new replica takes a day, where workers measure how its source is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,7 @@ async def plan(group: Group, *, sample: int = 0) -> Plan:
     chosen = await TableFinder(group.settings, group.places).look()
     settings = expanded(group.settings, chosen.tables)
     stored = await group.streams()
+    rates = await changes_per_second(group)
     steps: list[Planned] = []
     samples: list[Sample] = []
     configured = {rule.name for rule in settings.rules}
@@ -161,7 +167,8 @@ async def plan(group: Group, *, sample: int = 0) -> Plan:
                 if effects:
                     samples.append(Sample(view.rule, view.target, effects))
                 if step is not None:
-                    steps.append(Planned(step, await _estimate(group, rule, target, step, effects)))
+                    estimate = await _estimate(group, rule, target, step, effects)
+                    steps.append(Planned(step, estimate, await _running(group, rule, target, step, rates)))
     return Plan(steps, samples)
 
 
@@ -226,6 +233,13 @@ async def _estimate(group: Group, rule: Rule, target: Target, step: Step, effect
         return estimated(items, of_source, effects, items * 2 * (units_of(source) + 1))
     looked_up = max(items, of_target) + max(int(held["ItemCount"]), of_source)
     return estimated(items, of_source + of_target + looked_up, effects, items * units_of(source))
+
+
+async def _running(group: Group, rule: Rule, target: Target, step: Step, rates: Mapping[str, float]) -> Running | None:
+    rate = rates.get(f"{rule.source}:{rule.table}")
+    if rate is None or target.kind is not TargetKind.REPLICA or step.needs is not Needs.BOOTSTRAP:
+        return None
+    return running(rate, units_of(await described(group, rule.source, rule.table)))
 
 
 async def _held(group: Group, target: Target) -> Mapping[str, Any]:

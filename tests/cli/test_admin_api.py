@@ -76,6 +76,24 @@ def test_workers_remember_how_lags_went(served: Served) -> None:
     assert served.daemon.answers("/history") is not None
 
 
+def test_a_plan_says_what_a_new_replica_takes_a_day(served: Served) -> None:
+    world = served.world
+    world.table("eu", "copy")
+    rule = {**world.rule, "replicas": [{"region": "eu", "table": "copy"}]}
+    new = world.directory / "new.yaml"
+    new.write_text(json.dumps({**world.config, "rules": [rule]}))
+
+    def planned() -> Any:
+        steps = {step["target"]: step for step in world.run("plan", str(new), "--json").json["steps"]}
+        return steps["orders/replica/eu:copy"]
+
+    wait_until(lambda: planned()["a_day"] is not None, "no worker measures anything")
+    a_day = planned()["a_day"]
+    assert a_day["changes_per_second"] > 0
+    assert a_day["write_units"] >= a_day["changes_per_second"] * 86_400 * 0.9
+    assert "write units, $" in world.run("plan", str(new)).output
+
+
 def test_values_are_shown_to_a_token_that_asks_for_them_and_that_is_noted(served: Served) -> None:
     path = f"/conflicts/{served.conflict['id']}"
     assert served.ask(f"{path}?values=show")[0] == 401

@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from replicator.cli.watching import Lags
-from replicator.domain.lag_history import MOST_TARGETS, STEP_SECONDS, STEPS, Course, LagHistory, greatest, together
+from replicator.domain.lag_history import (
+    MOST_TARGETS,
+    STEP_SECONDS,
+    STEPS,
+    Counted,
+    Course,
+    LagHistory,
+    greatest,
+    together,
+)
 
 
 def test_what_is_not_known_is_a_hole_and_a_step_is_written_once() -> None:
@@ -45,3 +54,15 @@ def test_an_hour_is_shown_in_a_few_bars() -> None:
     assert "lag 2.0 s" in lags.text
     assert len(lags.text) < 60
     assert "1 h" not in Lags([None]).text
+
+
+def test_rates_are_of_the_last_hour_at_most() -> None:
+    counted = Counted()
+    assert counted.rates(0.0, {"us:orders": 5}) == {}, "nothing was kept yet"
+    counted.note(0.0, {})
+    assert counted.rates(5.0, {"us:orders": 5}) == {}, "too short a time says nothing"
+    assert counted.rates(20.0, {"us:orders": 5}) == {"us:orders": 0.25}
+    for minute in range(1, 100):
+        counted.note(minute * 60.0, {"us:orders": 60 * minute})
+        counted.note(minute * 60.0 + 10, {"us:orders": 0})
+    assert counted.rates(100 * 60.0, {"us:orders": 6000}) == {"us:orders": 1.0}
