@@ -10,21 +10,31 @@ from replicator.cli.confirmation import ask, need_yes, who
 from replicator.cli.output import note, print_json, print_rows, shown_position, shown_time
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
+from replicator.domain.verdict.next_loss import next_loss
 from replicator.operations import gaps
 from replicator.operations.documents import document
 from replicator.operations.group import SHOW_SECONDS, known_rule
+from replicator.operations.parked_rows import regions_of
+from replicator.operations.problems import target_figures
+from replicator.operations.status import status
 
 if TYPE_CHECKING:
     from replicator.operations.gaps import ListedGap
     from replicator.operations.group import Group
+    from replicator.operations.group_status import RuleStatus
 
 _COLUMNS = ("gap", "found", "target", "stream:1", "shard:2", "after:6", "until:7", "why:4", "job:3", "acknowledged:5")
 
 
 def list_gaps(config: Path | None, rule: str | None, *, everything: bool, as_json: bool) -> int:
-    """Print losses, oldest first: those that are open, or all."""
+    """Print losses, oldest first: those that are open, or all; for people also when the next one comes."""
     settings = loaded(config)
-    found = on_group(settings, lambda group: gaps.list_gaps(group, rule), longest=SHOW_SECONDS)
+
+    async def work(group: Group) -> tuple[list[ListedGap], list[RuleStatus]]:
+        standing = [] if as_json else (await status(group)).rules
+        return await gaps.list_gaps(group, rule), [each for each in standing if rule in {None, each.name}]
+
+    found, rules = on_group(settings, work, regions_of(settings), longest=SHOW_SECONDS)
     known_rule(settings, rule, found)
     shown = [gap for gap in found if everything or gap.is_open]
     if as_json:
@@ -35,6 +45,7 @@ def list_gaps(config: Path | None, rule: str | None, *, everything: bool, as_jso
         note("there is no gap that matches.")
     if len(found) > len(shown):
         note(f"{len(found) - len(shown)} acknowledged gaps are hidden; --all shows them.")
+    note(next_loss(figure for each in rules for figure in target_figures(each)))
     return EXIT_STOPPED
 
 

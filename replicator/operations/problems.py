@@ -64,7 +64,7 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
         rules=len({rule.name for rule in found.rules}) or len(settings.rules),
         workers=found.alive,
         coordination=None if error is None else Trouble(error, "What workers say is shown.", seconds=since),
-        targets=[figure for rule in found.rules for figure in _targets(rule)],
+        targets=[figure for rule in found.rules for figure in target_figures(rule)],
         held=held,
         unread=list(_unread(found, daemons)),
         rests=list(_rests(found)),
@@ -130,7 +130,8 @@ def _refused(daemon: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return refused
 
 
-def _targets(rule: RuleStatus) -> Iterator[TargetFigure]:
+def target_figures(rule: RuleStatus) -> Iterator[TargetFigure]:
+    """Each target at each shard that is read."""
     for shard in rule.shards:
         for target in () if shard.over else shard.targets:
             yield TargetFigure(

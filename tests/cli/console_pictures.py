@@ -9,6 +9,8 @@ import shutil
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -43,11 +45,11 @@ def take(directory: Path) -> None:
             StreamLab.start(places[2], ministack.endpoint_url) as lab,
             served_world(replace(ministack, endpoint_url=lab.url), valkey, places[3], _ACCOUNT) as served,
         ):
-            _happen(served, lab)
+            let_things_happen(served, lab)
             _photograph(served, directory)
 
 
-def _happen(served: Served, lab: StreamLab) -> None:
+def let_things_happen(served: Served, lab: StreamLab) -> None:
     """Let shards split while there is traffic, a loss be noted, and deeds be done."""
     for _ in range(_SPLITS):
         lab.command("split", table="orders", region="us-east-1")
@@ -58,9 +60,9 @@ def _happen(served: Served, lab: StreamLab) -> None:
     wait_until(lambda: len(served.ask("/shards?all=true")[1]["shards"]) > _SPLITS, "no shard was split")
 
 
-def _photograph(served: Served, directory: Path) -> None:
-    from playwright.sync_api import sync_playwright
-
+@contextmanager
+def traffic(served: Served) -> Iterator[None]:
+    """Write items, at times many, until the context ends."""
     over = threading.Event()
 
     def write() -> None:
@@ -72,32 +74,38 @@ def _photograph(served: Served, directory: Path) -> None:
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        with sync_playwright() as started:
-            browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-            for width, scheme in _SHAPES:
-                page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
-                page.goto(f"http://127.0.0.1:{served.daemon.port}/console/")
-                page.get_by_role("button", name="Give a token").click()
-                page.get_by_role("dialog").get_by_label("Token").fill(TOKENS["alice"])
-                page.get_by_role("button", name="Use it").click()
-                for _ in range(_SAMPLES):
-                    with page.expect_response("**/api/v1/status"):
-                        pass
-                for name in _PAGES[width]:
-                    page.evaluate(f"location.hash = '#/{name}'")
-                    page.wait_for_selector("main section")
-                    _open(page, name)
-                    page.wait_for_function("document.querySelector('#said').textContent === ''")
-                    picture = directory / f"{name}-{width}-{scheme}.png"
-                    page.screenshot(path=picture, full_page=name not in {"shards", "workers"})
-                if width == _SHAPES[0][0]:
-                    page.evaluate("location.hash = '#/parked'")
-                    page.get_by_role("button", name="Drop", exact=True).click()
-                    page.screenshot(path=directory / f"question-{width}-{scheme}.png")
-            browser.close()
+        yield
     finally:
         over.set()
         writer.join()
+
+
+def _photograph(served: Served, directory: Path) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with traffic(served), sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        for width, scheme in _SHAPES:
+            page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
+            page.goto(f"http://127.0.0.1:{served.daemon.port}/console/")
+            page.get_by_role("button", name="Give a token").click()
+            page.get_by_role("dialog").get_by_label("Token").fill(TOKENS["alice"])
+            page.get_by_role("button", name="Use it").click()
+            for _ in range(_SAMPLES):
+                with page.expect_response("**/api/v1/status"):
+                    pass
+            for name in _PAGES[width]:
+                page.evaluate(f"location.hash = '#/{name}'")
+                page.wait_for_selector("main section")
+                _open(page, name)
+                page.wait_for_function("document.querySelector('#said').textContent === ''")
+                picture = directory / f"{name}-{width}-{scheme}.png"
+                page.screenshot(path=picture, full_page=name not in {"shards", "workers"})
+            if width == _SHAPES[0][0]:
+                page.evaluate("location.hash = '#/parked'")
+                page.get_by_role("button", name="Drop", exact=True).click()
+                page.screenshot(path=directory / f"question-{width}-{scheme}.png")
+        browser.close()
 
 
 def _open(page: Page, name: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import socket
 import urllib.parse
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ import pytest
 from replicator.admin.api.openapi import ENDPOINTS, openapi_document
 from replicator.laboratory.servers import MiniStack, Valkey
 from tests.cli.daemons import running, wait_until
+from tests.cli.questions import IMAGES, PAGE, QUESTIONS, Question
 from tests.cli.served import GAP, PLANTED, TOKENS, Served, lose_something, served_world
+from tests.cli.warm import on_terminal
 from tests.cli.worlds import World
 
 pytestmark = pytest.mark.servers
@@ -257,3 +260,22 @@ def test_a_daemon_without_the_setting_serves_none_of_it(world: World) -> None:
         with socket.create_connection(("127.0.0.1", daemon.port)) as connection:
             connection.sendall(b"GET /api/v1/status HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
             assert connection.recv(4096).startswith(b"HTTP/1.1 404")
+
+
+@pytest.mark.parametrize("question", QUESTIONS, ids=lambda question: question.title)
+def test_a_question_is_answered_by_one_command_on_a_terminal_of_80_columns(served: Served, question: Question) -> None:
+    code, output = on_terminal(question.command, served.world.environment)
+    assert code in {0, 1}
+    assert re.search(question.answer, output, re.MULTILINE), output
+    assert max(map(len, output.splitlines())) <= 80
+
+
+def test_the_page_of_questions_has_each_with_its_command_and_pictures() -> None:
+    text = PAGE.read_text()
+    for question in QUESTIONS:
+        assert f"## {question.title}\n" in text
+        assert f"$ replicator {' '.join(question.command)}\n" in text
+    pictures = {question.picture(scheme) for question in QUESTIONS for scheme in ("light", "dark")}
+    assert {IMAGES.parent / path for path in re.findall(r'"(images/[^"]+)"', text)} == pictures == {*IMAGES.iterdir()}
+    screens = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert max(len(line) for screen in screens for line in screen.splitlines()) <= 80

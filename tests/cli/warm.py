@@ -10,12 +10,15 @@ import asyncio
 import gc
 import json
 import os
+import pty
+import select
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from pkgutil import iter_modules
@@ -50,6 +53,24 @@ def command(arguments: Sequence[str], environment: Mapping[str, str]) -> tuple[i
         output, errors = Path(name) / "output", Path(name) / "errors"
         code = started(arguments, environment, output, errors).wait(PATIENT_SECONDS)
         return code, output.read_text(), errors.read_text()
+
+
+def on_terminal(arguments: Sequence[str], environment: Mapping[str, str], columns: int = 80) -> tuple[int, str]:
+    """Run a command to its end on a terminal so wide; returns its exit code and what it wrote there."""
+    ours, theirs = pty.openpty()
+    terminal = Path(os.ttyname(theirs))
+    own = {"COLUMNS": str(columns), "TERM": "dumb", "NO_COLOR": "1"}
+    running = started(arguments, {**environment, **own}, terminal, terminal)
+    written = b""
+    while running.poll() is None:
+        if select.select([ours], [], [], 0.05)[0]:
+            written += os.read(ours, 65_536)
+    os.close(theirs)
+    with suppress(OSError):  # how a terminal ends that is open nowhere else
+        while data := os.read(ours, 65_536):
+            written += data
+    os.close(ours)
+    return running.wait(PATIENT_SECONDS), written.decode().replace("\r\n", "\n")
 
 
 def started(arguments: Sequence[str], environment: Mapping[str, str], output: Path, errors: Path) -> Running:
@@ -188,6 +209,8 @@ def _become(arguments: list[str], environment: dict[str, str], files: list[str])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+    if os.isatty(1):  # streams of a file believe that they can seek
+        sys.stdout, sys.stderr = os.fdopen(1, "w", 1, "utf-8"), os.fdopen(2, "w", 1, "utf-8")
     from replicator.__main__ import main
 
     code = 1

@@ -4,7 +4,7 @@ import { ask } from "./api.js";
 import { lineage } from "./charts.js";
 import { allowed, button } from "./deeds.js";
 import { h, say, section, state, table } from "./dom.js";
-import { span, tail, time } from "./text.js";
+import { place, span, tail, time } from "./text.js";
 
 let everyShard = false;
 
@@ -76,8 +76,30 @@ function jobRow(job, reload) {
   const isOpen = ["running", "paused"].includes(job.state);
   return [h("code", {}, job.job), job.rule, job.table, state(job.state, { running: "good", paused: "warn", failed: "bad" }[job.state]),
     [isOpen && h("progress", { max: 1, value: share, "aria-label": `Progress of ${job.job}` }), ` ${job.items} of about ${job.items_expected} items, segments ${job.segments_done}/${job.segments}`,
-      job.eta_seconds !== null && `, ${span(job.eta_seconds)} left`], job.by, time(job.created_at), job.note,
+      job.eta_seconds !== null && `, ${span(job.eta_seconds)} left`], judged(job), job.by, time(job.created_at), job.note,
     isOpen ? h("div", { class: "row" }, job.state === "paused" ? act("Resume", "resume_job") : act("Pause", "pause_job"), act("Cancel", "cancel_job")) : ""];
+}
+
+// What a comparison found: of all of its segments together.
+function judged(job) {
+  const { compared, differences = 0, stale = 0, mended = 0 } = job.counts;
+  if (compared === undefined) return "";
+  if (differences + stale === 0) return state(job.state === "done" ? "no difference" : "no difference yet", job.state === "done" ? "good" : "");
+  const parts = [differences > 0 && `${differences} differ`, stale > 0 && `${stale} cache entries are stale`, mended > 0 && `${mended} mended`];
+  return [state(parts.filter(Boolean).join(", "), "bad"), differences > 0 && h("p", { class: "soft" }, "Which: ", h("code", {}, "replicator jobs show ID"))];
+}
+
+// When what still waits in a stream begins to leave it; the target that comes first.
+function nextLoss(status) {
+  const known = (status?.rules ?? []).flatMap((rule) => rule.targets.map((each) => ({ ...each, name: `${rule.name}: ${place(each.target)}` })));
+  const unknown = known.filter((each) => each.retention_left_seconds === null || each.unknown_shards > 0).map((each) => each.name);
+  const [first] = known.filter((each) => each.retention_left_seconds !== null).sort((a, b) => a.retention_left_seconds - b.retention_left_seconds);
+  return [
+    first && h("p", {}, first.retention_left_seconds > 0 ? `Nothing else is lost for ${span(first.retention_left_seconds)}: ` : "Records are lost now: ",
+      h("code", {}, first.name), ` comes first, ${span(first.lag_seconds)} behind.`),
+    unknown.length > 0 && h("p", {}, state("not known", "warn"), ` how long it takes: ${unknown.join(", ")}.`),
+    known.length === 0 && h("p", { class: "soft" }, "No target stands at a stream, so nothing waits in one."),
+  ];
 }
 
 export const gaps = {
@@ -94,8 +116,8 @@ export const gaps = {
       button("Repair", "repair", { rule: rule.name }, { title: `Mend what differs in the tables of rule ${rule.name}?`, done: reload, parts: h("p", {}, "What it replaces is in the conflict log, as kind repair.") }));
     return [
       section("Losses that are not accepted", table(["gap", "target", "stream", "shard", "why", "found", ""], open.map((gap) => gapRow(gap, reload)), { caption: "Open gaps", of: "There is no open gap." }),
-        over > 0 && h("p", { class: "soft" }, `${over} more were accepted.`)),
-      section("Work over whole tables", table(["job", "rule", "table", "state", "progress", "by", "since", "note", ""], found.jobs.slice(0, 30).map((job) => jobRow(job, reload)), { caption: "Jobs, newest first", of: "No job ran yet." })),
+        over > 0 && h("p", { class: "soft" }, `${over} more were accepted.`), nextLoss(status)),
+      section("Work over whole tables", table(["job", "rule", "table", "state", "progress", "found", "by", "since", "note", ""], found.jobs.slice(0, 30).map((job) => jobRow(job, reload)), { caption: "Jobs, newest first", of: "No job ran yet." })),
       section("Begin", (status?.rules ?? []).map(start)),
     ];
   },

@@ -1,0 +1,35 @@
+"""When what still waits begins to be lost."""
+
+from __future__ import annotations
+
+import pytest
+
+from replicator.domain.verdict.figures import TargetFigure
+from replicator.domain.verdict.next_loss import next_loss
+
+HOUR = 3600.0
+
+
+def at(place: str, left: float | None, lag: float | None = 3.0) -> TargetFigure:
+    return TargetFigure("orders", place, "s1", lag, left)
+
+
+@pytest.mark.parametrize(
+    ("targets", "sentence"),
+    [
+        ([], "No target stands at a stream, so nothing waits in one."),
+        (
+            [at("eu", 21 * HOUR, 3 * HOUR), at("ap", 23 * HOUR)],
+            "Nothing else is lost for 21 h: orders/eu comes first, 3 h behind.",
+        ),
+        ([at("eu", 21 * HOUR, None)], "Nothing else is lost for 21 h: orders/eu comes first."),
+        ([at("eu", 0.0)], "orders/eu loses records now."),
+        ([at("eu", None, None)], "How long it takes is not known of orders/eu."),
+        (
+            [at("ap", 20 * HOUR, None), at("eu", None)],
+            "Nothing else is lost for 20 h: orders/ap comes first. How long it takes is not known of orders/eu.",
+        ),
+    ],
+)
+def test_the_target_that_comes_first_is_named_and_what_is_not_known(targets: list[TargetFigure], sentence: str) -> None:
+    assert next_loss(targets) == sentence
