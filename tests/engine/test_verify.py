@@ -25,7 +25,7 @@ from replicator.laboratory.memory import MemoryCacheDebt, value_entry
 from replicator.laboratory.memory.faults import Fault
 from replicator.laboratory.memory.lookups import MemoryLookups
 from tests.engine.job_world import MARGINS, JobWorldOf, job
-from tests.engine.world import EU, ORDERS, US, World, cache_rule, eu_rule, id_of, image, key_of, rule, target, until
+from tests.engine.world import AP, EU, ORDERS, US, World, cache_rule, eu_rule, id_of, image, key_of, rule, target, until
 
 TABLES = parts_of([(US, ORDERS), (EU, ORDERS)], 2)
 
@@ -430,3 +430,48 @@ async def test_a_repair_goes_on_by_the_rule_as_it_is_now(world: World) -> None:
         bring(50, now)  # as the pipelines of the rule do from now on
         await jobs.ended("repair")
         assert {item.attributes["shape"]["S"] for _, item in world.region.items()} == {"now"}
+
+
+BOTH = rule("orders", target("orders", EU), target("orders", AP), refused=OnRefusal.PARK)
+
+
+def of_both(kind: JobKind) -> Job:
+    tables = parts_of([(US, ORDERS), (EU, ORDERS), (AP, ORDERS)], 1)
+    return replace(asked(kind), parts=tables, targets=(id_of("orders/eu"), id_of("orders/ap")))
+
+
+async def test_what_one_replica_is_owed_explains_and_settles_nothing_of_another_one(world: World) -> None:
+    jobs = jobs_of(world)
+    for region in (EU, AP):
+        world.regions[region].poison(key_of("k05"), "it is too large")
+    async with jobs.process(BOTH):
+        await until(lambda: len(world.owed.rows) == 2)
+        world.regions[EU].cure(key_of("k05"))
+        await ended(jobs, of_both(JobKind.REPAIR))
+        assert [to.target_id for to, _ in world.owed.rows] == [id_of("orders/ap")]
+        world.regions[EU].write_foreign(key_of("k05"), None)
+        over = await ended(jobs, of_both(JobKind.VERIFY))
+        assert (over.counts["parked"], over.counts["differences"]) == (1, 1)
+        assert await found(jobs, over.job_id) == {"k05": "missing"}
+
+
+async def test_a_change_that_is_refused_while_an_older_one_is_mended_stays_owed(world: World) -> None:
+    jobs, key, faults = jobs_of(world), key_of("k05"), world.region.faults
+    world.region.poison(key, "it is too large")
+    async with jobs.process(eu_rule(refused=OnRefusal.PARK)):
+        await until(lambda: len(world.owed.rows) == 1)
+        world.region.cure(key)
+
+        async def meanwhile(call: str) -> None:
+            if call == "GuardedPut" and faults.pause is not None:
+                faults.pause = None
+                world.region.poison(key, "it is too large")
+                world.put("k05", 2)
+                await until(lambda: world.stored() == "41")
+                world.region.cure(key)
+
+        faults.pause = meanwhile
+        await ended(jobs, asked(JobKind.REPAIR))
+    assert world.holds()["k05"] == "1"
+    (row,) = world.owed.rows.values()
+    assert row.sequence == "41"

@@ -23,7 +23,7 @@ from replicator.domain.copying.ordered import Extra, Mended
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.image import Image
 from replicator.domain.jobs import ITEMS, Counts, Job, JobKind, Segment
-from replicator.domain.owed_keys import Settlement, is_refusal
+from replicator.domain.owed_keys import OwedKey, Settlement, is_refusal
 from replicator.domain.records import ItemKey, item_key
 from replicator.engine.applying.parking import Parking
 from replicator.engine.bounded import each, raise_first
@@ -47,6 +47,10 @@ _LOOKS_AT_ONCE = 16
 _ENCODE = msgspec.json.Encoder().encode
 _ALL = frozenset(Kind)
 _NONE = frozenset[Kind]()
+
+
+_Owed = Sequence[tuple[Parking, OwedKey]]
+"""Open rows of a key, and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,24 +170,26 @@ class Verification:
 
     async def _again(self, suspect: Suspect, fence: Fence, at: float, counts: Counter[str]) -> Suspect | None:
         """Look at a key again; returns what is to be looked at once more."""
+        # Before the look, which may not show what becomes owed behind it.
+        owed = await self._owed(suspect.candidate.key)
         found = await self._comparison.again(suspect, fence, at)
         if isinstance(found, Suspect):
             return found
         if isinstance(found, Ended):
             counts["moving"] += found is Ended.MOVING
             return None
-        return await self._found(suspect, found, fence, at, counts)
+        return await self._found(suspect, found, owed, fence, at, counts)
 
-    async def _found(
-        self, suspect: Suspect, finding: Finding, fence: Fence, at: float, counts: Counter[str]
+    async def _found(  # noqa: PLR0913, PLR0917 - what is known of one key
+        self, suspect: Suspect, finding: Finding, owed: _Owed, fence: Fence, at: float, counts: Counter[str]
     ) -> Suspect | None:
         kinds = set(finding.kinds.values())
         if kinds <= self._kept:
             counts["kept"] += 1
             return None
         if kinds <= self._mends:
-            return await self._mend(suspect, finding, fence, at, counts)
-        if await self._is_owed(finding.key):
+            return await self._mend(suspect, finding, owed, fence, at, counts)
+        if finding.kinds.keys() <= {parking.to.target_id.name for parking, _ in owed}:
             counts["parked"] += 1
             return None
         await self._note(finding, counts)
@@ -210,8 +216,8 @@ class Verification:
 
     # -- mending -------------------------------------------------------------------------------------------------------
 
-    async def _mend(
-        self, suspect: Suspect, finding: Finding, fence: Fence, at: float, counts: Counter[str]
+    async def _mend(  # noqa: PLR0913, PLR0917 - what is known of one key
+        self, suspect: Suspect, finding: Finding, owed: _Owed, fence: Fence, at: float, counts: Counter[str]
     ) -> Suspect | None:
         """Mend a difference, or note why not; a suspect that is to be looked at anew."""
         if not await self._stands(at):
@@ -236,7 +242,7 @@ class Verification:
             await self._note(finding, counts)
             return None
         await self._caches.drop_of(*entries)
-        await self._settle(finding.key, fence)
+        await self._settle(finding, owed, fence)
         counts["mended"] += 1
         counts.update(f"mended_{kind}" for kind in finding.kinds.values())
         return None
@@ -264,17 +270,18 @@ class Verification:
                 self._loaded = True
         return self._parkings
 
-    async def _is_owed(self, key: ItemKey) -> bool:
-        return any(parking.owes(key) is not None for parking in await self._load())
+    async def _owed(self, key: ItemKey) -> _Owed:
+        """The open rows of a key, as they stand."""
+        owing = [parking for parking in await self._load() if parking.owes(key) is not None]
+        rows = [(parking, await parking.row(key)) for parking in owing]
+        return [(parking, row) for parking, row in rows if row is not None]
 
-    async def _settle(self, key: ItemKey, fence: Fence) -> None:
-        """What was owed of a mended key is there now."""
-        for parking in await self._load():
-            if parking.owes(key) is not None:
-                row = await parking.row(key)
-                if row is not None:
-                    by = f"job {self._context.job.job_id}"
-                    await parking.settle(replace(row, by=by), Settlement.DELIVERED, fence)
+    async def _settle(self, finding: Finding, owed: _Owed, fence: Fence) -> None:
+        """What was owed of a mended key is there now, where it was mended; what became owed since is not."""
+        for parking, row in owed:
+            if parking.to.target_id.name in finding.kinds:
+                by = f"job {self._context.job.job_id}"
+                await parking.settle(replace(row, by=by), Settlement.DELIVERED, fence)
 
     async def finish(self, job: Job, counts: Counts) -> Job | None:
         """Nothing follows."""
