@@ -108,6 +108,7 @@ async def comparison(  # noqa: PLR0913 - what is asked for, and by whom
     options = {
         "keys": keys,
         "prefix": request.prefix,
+        "prefix_of": described[0].keys[0][0] if request.prefix else None,
         "sample": request.sample,
         "extra": request.extra,
         "missing": request.missing,

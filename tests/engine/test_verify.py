@@ -16,6 +16,7 @@ from replicator.domain.image import Image, stamped
 from replicator.domain.jobs import Job, JobKind, JobState, Part, all_segments, parts_of
 from replicator.domain.modes.requests import GetItem
 from replicator.domain.progress import Position
+from replicator.domain.records import item_key
 from replicator.domain.rules import OnRefusal, Sweep
 from replicator.domain.transforms import Transform
 from replicator.domain.versions import ordered_version
@@ -189,6 +190,18 @@ async def test_only_the_keys_of_a_prefix_are_looked_at(world: World) -> None:
         assert await found(jobs, over.job_id) == {"x0": "extra", "x1": "extra"}
         assert over.counts["compared"] == 2
         assert len(damage.kinds) == 10
+
+
+async def test_a_prefix_is_of_the_partition_key_whatever_its_name(world: World) -> None:
+    jobs = jobs_of(world)
+    keys = {name: item_key(f'{{"day":{{"S":"{name}"}},"user":{{"S":"u{name}"}}}}'.encode()) for name in ("a", "u")}
+    async with jobs.process():
+        await until(world.same)
+        for key in keys.values():
+            world.source.items[key] = Image(key.wire)
+        over = await ended(jobs, asked(JobKind.VERIFY, prefix="uu", prefix_of="user"))
+        assert [note["key"]["day"]["S"] for _, note in await jobs.rows.notes(over.job_id)] == ["u"]
+        assert over.counts["compared"] == 1
 
 
 async def test_only_named_keys_are_looked_at_in_both_directions(world: World) -> None:

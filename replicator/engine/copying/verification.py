@@ -69,7 +69,7 @@ class Verification:
         self._context = context
         self._mends = mends
         self._kept = {Kind.EXTRA} if extra is Extra.KEEP else set[Kind]()
-        self._prefix = options.get("prefix")
+        self._prefix, self._prefix_of = options.get("prefix"), options.get("prefix_of")
         self._keys = [item_key(_ENCODE(key)) for key in options.get(KEYS, ())]
         rule = context.rules[0]
         self._comparison: Comparison = (
@@ -133,7 +133,9 @@ class Verification:
                 await pause_or_raise(self._context.stop, until - self._context.clock.now())
 
     def _is_within(self, key: ItemKey) -> bool:
-        return self._prefix is None or any(value.startswith(self._prefix) for _, _, value in key.parts[:1])
+        """Whether the partition key begins as asked for. Parts of a key are in the order of their names."""
+        partition = next((value for name, _, value in key.parts if name == self._prefix_of), key.parts[0][2])
+        return self._prefix is None or partition.startswith(self._prefix)
 
     # -- later looks ---------------------------------------------------------------------------------------------------
 
