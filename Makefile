@@ -47,6 +47,7 @@ bench: setup ## measure processor time per record beside other consumers (ARGS=-
 	@$(BIN)/python -c 'import matplotlib' 2>/dev/null || \
 		$(BIN)/python -m pip install --quiet --no-deps --require-hashes -r requirements/bench.txt
 	$(BIN)/python -m benchmarks.hot_path $(ARGS)
+	$(BIN)/python docs/generate.py
 	$(BIN)/python -m benchmarks.caches
 
 lambda: setup ## build the function for AWS Lambda (ARGS="--arch arm64 --python 3.12 --compiled"; docs/lambda.md)

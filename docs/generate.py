@@ -1,4 +1,4 @@
-"""Write `commands.md`, the reference of commands, from the program; `--check`: exit with 1 when it is another one.
+"""Write `commands.md` from the program, and what of `sizing.md` is computed; `--check`: exit with 1 when either is old.
 
 Each command stands there as its `--help` shows it on a terminal of 80 columns.
 """
@@ -15,7 +15,11 @@ from typer.main import get_command
 
 from replicator.cli.commands import app
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from docs.sizing import PARTS
+
 _FILE = Path(__file__).with_name("commands.md")
+_SIZING = _FILE.with_name("sizing.md")
 _WIDTH = 80
 _HEAD = """\
 # Commands
@@ -44,13 +48,23 @@ error, and a failure is one sentence on standard error that says what, where, wh
 
 def main() -> int:
     """Write, or compare; returns the exit code."""
-    text = page()
-    if "--check" not in sys.argv[1:]:
-        _FILE.write_text(text)
-    elif not _FILE.is_file() or _FILE.read_text() != text:
-        sys.stderr.write(f"{_FILE} is stale: run `make schema` and commit the result.\n")
-        return 1
-    return 0
+    code = 0
+    for file, text in ((_FILE, page()), (_SIZING, sizing(_SIZING.read_text()))):
+        if "--check" not in sys.argv[1:]:
+            file.write_text(text)
+        elif not file.is_file() or file.read_text() != text:
+            sys.stderr.write(f"{file} is stale: run `make schema` and commit the result.\n")
+            code = 1
+    return code
+
+
+def sizing(text: str) -> str:
+    """The page about sizes, with what is computed as it is now."""
+    for name, made in PARTS.items():
+        begin, end = f"<!-- {name}: written by `make schema` -->\n", f"<!-- end of {name} -->\n"
+        before, _, rest = text.partition(begin)
+        text = f"{before}{begin}\n{made()}\n{end}{rest.partition(end)[2]}"
+    return text
 
 
 def page() -> str:
