@@ -13,10 +13,10 @@ DEPLOY = test -x $(BIN)/hadolint && test -x $(BIN)/cyclonedx-py && test -x $(BIN
 PYTEST = $(BIN)/pytest --numprocesses=$(WORKERS) --maxprocesses=8 --dist=worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-long coverage prove incidents bench lambda lint deploy-check image-check deb audit release-check format lock schema
+.PHONY: help setup demo test test-long coverage prove incidents bench lambda lint deploy-check image-check image-check-arm64 deb audit release-check format lock schema
 
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-17s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo "  ARGS=... goes to the program behind demo, test, bench and lock, for example: make demo ARGS=--duration=10"
 
 setup: ## make .venv with the program, the demo's servers and the test tools
@@ -73,7 +73,11 @@ deploy-check: setup ## render the chart with helm 3 and 4 (built with Go, once),
 		$(patsubst %,tests/deploy/test_%.py,chart rendered_chart image systemd terraform install_pages planted_faults) $(ARGS)
 
 image-check: setup ## build the image with buildah (as root, no registry needed), run it, and state its size
-	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py tests/deploy/test_pods.py $(ARGS)
+	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py tests/deploy/test_pods.py \
+		tests/deploy/test_wheels.py tests/deploy/test_installed.py tests/deploy/test_rolling_restart.py $(ARGS)
+
+image-check-arm64: setup ## the image for arm64, built and run under qemu-user-static (a quarter of an hour)
+	IMAGE_CHECK=arm64 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py $(ARGS)
 
 deb: setup ## build a Debian package for Debian's Python 3.11, in dist/
 	@$(BIN)/python config/systemd/build_deb.py $(ARGS)

@@ -26,13 +26,14 @@ PYTHON = "/usr/bin/python3.11"
 HOME = "opt/replicator"
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _EPOCH = "1735689600"
+_OF_OLD_PATCHES = re.compile(r" ; python_full_version < '3\.11\.\d+'")
 _CONTROL = """\
 Package: replicator
 Version: {version}
 Architecture: {architecture}
 Maintainer: The replicator authors <replicator@localhost>
 Installed-Size: {kilobytes}
-Depends: python3.11, ca-certificates
+Depends: python3.11, ca-certificates, procps
 Recommends: systemd
 Section: database
 Priority: optional
@@ -101,7 +102,10 @@ def _fill_environment(stage: Path, scratch: Path) -> None:
     subprocess.run(wheel, check=True, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL)
     pip = (sys.executable, "-m", "pip", "--python", str(home / "bin" / "python"), "install", "--quiet")
     options = ("--no-deps", "--no-compile")
-    subprocess.run([*pip, *options, "--require-hashes", "-r", str(ROOT / "requirements" / "runtime.txt")], check=True)
+    lock = scratch / "runtime.txt"
+    # Debian's patch release is older than the one that builds may be: what only old ones need is there in any case.
+    lock.write_text(_OF_OLD_PATCHES.sub("", (ROOT / "requirements" / "runtime.txt").read_text()))
+    subprocess.run([*pip, *options, "--require-hashes", "-r", str(lock)], check=True)
     subprocess.run([*pip, *options, "--no-index", *map(str, wheels.glob("*.whl"))], check=True)
     programs = home / "bin"
     for program in programs.iterdir():

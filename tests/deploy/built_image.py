@@ -15,15 +15,18 @@ import signal
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tests.deploy import foreign
+
 ROOT = Path(__file__).parents[2]
 PYTHON = f"python{sys.version_info.major}.{sys.version_info.minor}"
-_BUILD_SECONDS = 1200
+LOCKS = ("build.txt", "image.txt", "runtime.txt")
+_BUILD_SECONDS = 2400
 _PROGRAMS = ("sh", "rm", "env")
 _LINKED = re.compile(r"(?:=> )?(/\S+) \(0x")
 _UNUSED = shutil.ignore_patterns("__pycache__", "test", "idlelib", "tkinter", "site-packages", "config-*", "lib2to3")
@@ -32,7 +35,9 @@ _UNUSED = shutil.ignore_patterns("__pycache__", "test", "idlelib", "tkinter", "s
 class BuiltImage:
     """An image in a store of its own, with its file system at `root`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, processor: str | None = None) -> None:
+        """`processor`: another one than this machine's, which emulates it."""
+        self._processor = processor
         self._store = directory / "store"
         self._run = directory / "run"
         self._said: dict[str, Any] = {}
@@ -41,18 +46,24 @@ class BuiltImage:
     def build(self, directory: Path) -> None:
         """Make the base, then the image as the Dockerfile says."""
         base = directory / "base"
-        _make_base(base / "files")
+        if self._processor is None:
+            _make_base(base / "files")
+        else:
+            foreign.make_base(base / "files", self._processor)
+        built_for = () if self._processor is None else ("--platform", f"linux/{self._processor}")
         (base / "Dockerfile").write_text("FROM scratch\nCOPY files /\nENV PATH=/usr/local/bin:/usr/bin:/bin\n")
-        self.buildah("bud", "--isolation", "chroot", "--format", "docker", "-t", "base", str(base))
+        self.buildah("bud", *built_for, "--isolation", "chroot", "--format", "docker", "-t", "base", str(base))
         shutil.rmtree(base / "files")
         wheels = directory / "wheels"
-        _fetch_wheels(wheels)
+        platforms = () if self._processor is None else foreign.PLATFORMS[self._processor]["manylinux"]
+        for lock in LOCKS:
+            foreign.fetch_wheels([sys.executable, "-m", "pip"], ROOT / "requirements" / lock, wheels, platforms)
         pip = directory / "pip.conf"
         pip.write_text("[global]\nno-index = true\nfind-links = /wheels\n")
         mounts = ["--volume", f"{wheels}:/wheels:ro", "--volume", f"{pip}:/etc/pip.conf:ro"]
         options = ["--isolation", "chroot", "--format", "docker", "--build-arg", "BASE=localhost/base", *mounts]
-        self.buildah("bud", *options, "-t", "replicator", str(ROOT))
-        container = self.buildah("from", "replicator").strip()
+        self.buildah("bud", *built_for, *options, "-t", "replicator", str(ROOT))
+        container = self.buildah("from", *built_for, "replicator").strip()
         self.root = Path(self.buildah("mount", container).strip())
 
     def configuration(self) -> dict[str, Any]:
@@ -176,10 +187,3 @@ def _linked_to(programs: Iterable[Path]) -> set[Path]:
         listed = subprocess.run(["ldd", str(program)], capture_output=True, text=True, check=False).stdout
         found |= {Path(path) for path in _LINKED.findall(listed)}
     return found
-
-
-def _fetch_wheels(wheels: Path) -> None:
-    for lock in ("build.txt", "image.txt", "runtime.txt"):
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        pinned: Sequence[str] = ("--require-hashes", "-r", str(ROOT / "requirements" / lock), "-d", str(wheels))
-        subprocess.run([*command, *pinned], check=True, timeout=_BUILD_SECONDS)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
 from tests.deploy.built_image import BuiltImage
+from tests.deploy.foreign import PLATFORMS, emulated
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +21,11 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BuiltImage]:
     assert os.geteuid() == 0, "building and running without a container engine needs root"
     assert shutil.which("buildah"), "buildah is not installed (Debian: apt-get install buildah)"
     directory = tmp_path_factory.mktemp("image")
-    built = BuiltImage(directory)
-    built.build(directory)
-    yield built
-    built.buildah("umount", "--all")
+    asked = os.environ["IMAGE_CHECK"]
+    processor = asked if asked in PLATFORMS else None
+    built = BuiltImage(directory, processor)
+    with nullcontext() if processor is None else emulated(processor):
+        built.build(directory)
+        yield built
+        built.buildah("umount", "--all")
     shutil.rmtree(directory)
