@@ -28,7 +28,22 @@ _VERBS = {
     "apt-get": {"install"},
     "pip": {"install", "check"},
 }
-_ORDINARY = {"cat", "cd", "cp", "export", "git", "install", "journalctl", "mkdir", "printf", "python3", "tee", "true"}
+_ORDINARY = {
+    "cat",
+    "cd",
+    "cp",
+    "export",
+    "git",
+    "install",
+    "journalctl",
+    "mkdir",
+    "printf",
+    "python3",
+    "sleep",
+    "tee",
+    "true",
+}
+_BEFORE = {"sudo", "until", "while", "do", "done"}
 _REPOSITORY = re.compile(r"^(?:\./|[\w-]+=)?((?:requirements|config|helm|lambda|examples|docs)/[\w./-]+)")
 
 
@@ -42,6 +57,7 @@ def commands(text: str) -> Iterator[list[str]]:
         for word in lexer:
             if set(word) <= _PUNCTUATION:
                 redirected = set(word) <= set("<>")
+                words = words[:-1] if redirected and words and words[-1].isdigit() else words
                 if not redirected:
                     yield from _command(words)
                     words = []
@@ -53,7 +69,7 @@ def commands(text: str) -> Iterator[list[str]]:
 
 
 def _command(words: list[str]) -> Iterator[list[str]]:
-    while words and (words[0] == "sudo" or re.match(r"[A-Z_]+=", words[0])):
+    while words and (words[0] in _BEFORE or re.match(r"[A-Z_]+=", words[0])):
         words = words[1:]
     if words:
         yield words
@@ -68,7 +84,10 @@ def faults(words: list[str]) -> Iterator[str]:
         case "aws":
             found = [_fault_of_aws(rest)]
         case "make":
-            found = [None if rest[0] in _targets() else f"there is no target {rest[0]}"]
+            targets = [word for word in rest if "=" not in word]
+            found = [None if each in _targets() else f"there is no target {each}" for each in targets]
+            given = next((word.removeprefix("ARGS=") for word in rest if word.startswith("ARGS=")), "")
+            found += [_fault_of_replicator(["demo", *shlex.split(given)])] if "demo" in targets else []
         case _:
             found = [_fault(words)]
     if "--" in rest:
