@@ -1,15 +1,16 @@
 """Where traces go: a collector that speaks OTLP over HTTP, from a thread and a bounded queue of their own.
 
 Invariant: replication never waits for a collector. What finds no room in the queue is dropped, and the end of the
-process waits for what is left for a moment only. That a collector does not take spans is logged once, and once more
-when it takes them again.
+process waits for what is left for a moment, and not at all for a collector that takes nothing. That a collector does
+not take spans is logged once, and once more when it takes them again.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -28,7 +29,10 @@ if TYPE_CHECKING:
 
 _EXPORT_SECONDS = 5.0
 _LAST_SECONDS = 1.0
-"""So long the end of the process waits for the last spans."""
+"""So long the end of the process waits for the last spans, where the collector takes spans."""
+
+_DEAD_SECONDS = 1.0
+"""A collector that has not answered for so long is one that takes none."""
 
 _QUEUED = 2048
 _SPANS_A_CALL = 512
@@ -67,7 +71,7 @@ def traces_to(exporter: SpanExporter, group: str, sample: float) -> Iterator[Tra
     resource = Resource.create(process)
     sampler = ParentBased(TraceIdRatioBased(sample))
     provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
-    noticed = _noticed(exporter)
+    noticed, is_dead = _noticed(exporter)
     provider.add_span_processor(
         BatchSpanProcessor(noticed, max_queue_size=_QUEUED, max_export_batch_size=_SPANS_A_CALL)
     )
@@ -76,10 +80,11 @@ def traces_to(exporter: SpanExporter, group: str, sample: float) -> Iterator[Tra
     finally:
         last = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
         last.start()
-        last.join(_LAST_SECONDS)
+        last.join(0.0 if is_dead() else _LAST_SECONDS)
 
 
-def _noticed(exporter: SpanExporter) -> SpanExporter:
+def _noticed(exporter: SpanExporter) -> tuple[SpanExporter, Callable[[], bool]]:
+    """The same, watched; and whether the collector takes nothing now."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
     class Noticed(SpanExporter):
@@ -87,12 +92,21 @@ def _noticed(exporter: SpanExporter) -> SpanExporter:
 
         def __init__(self) -> None:
             self._fails = False
+            self._asked_at: float | None = None
+
+        @property
+        def is_dead(self) -> bool:
+            """Whether it took nothing last, or lets us wait."""
+            asked_at = self._asked_at
+            return self._fails or (asked_at is not None and time.monotonic() - asked_at > _DEAD_SECONDS)
 
         def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+            self._asked_at = time.monotonic()
             try:
                 result = exporter.export(spans)
             except Exception:  # noqa: BLE001 - whatever keeps spans away is no reason to end anything
                 result = SpanExportResult.FAILURE
+            self._asked_at = None
             fails = result is not SpanExportResult.SUCCESS
             log = structlog.get_logger("replicator")
             if fails and not self._fails:
@@ -106,4 +120,5 @@ def _noticed(exporter: SpanExporter) -> SpanExporter:
         def shutdown(self) -> None:
             exporter.shutdown()
 
-    return Noticed()
+    noticed = Noticed()
+    return noticed, lambda: noticed.is_dead

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from replicator.domain.canary import PREFIX
+from replicator.laboratory.streamlab import StreamLab
 from tests.cli.daemons import running, wait_until
 from tests.cli.test_lag_from_outside import metric
 from tests.cli.worlds import World
@@ -50,3 +53,25 @@ def test_a_table_whose_partition_key_is_a_number_takes_none(world: World) -> Non
     checked = world.run("check")
     assert checked.code == 78
     assert "takes no canary of rule orders: its partition key pk is of type N" in checked.said
+
+
+@pytest.mark.long
+def test_one_arrives_through_kinesis_and_expires_where_tables_have_a_time_to_live(world: World) -> None:
+    with StreamLab.start(world.directory, world.endpoint_url, kinesis_duplicates=0.5, kinesis_disorder=0.5) as lab:
+        front = World(lab.url, "", world.account, world.directory)
+        front._call("us", "Kinesis_20131202", "CreateStream", {"StreamName": "changes", "ShardCount": 2})
+        world.config["regions"]["us"]["endpoints"] = {"dynamodb": lab.url, "kinesis": lab.url, "streams": lab.url}
+        world.rule.update({"stream": {"kinesis": "changes"}, "canary": {"every": "1s"}})
+        for region in ("us", "eu"):
+            world.table(region)
+            world.expire(region, "orders", "gone")
+        world.initialise()
+        assert world.run("init", "--enable-streams").code == 0
+        with running(world) as daemon:
+            of = {"rule": "orders", "source": "us", "region": "eu", "cache": ""}
+            wait_until(lambda: metric(daemon, "canary_lag_seconds", quantile="0.99", **of) is not None, "none arrives")
+            assert metric(daemon, "canary_late", **of) == 0.0
+            items = [item for region in ("us", "eu") for item in world.items(region, "orders")]
+            days = [(int(item["gone"]["N"]) - time.time()) / 86_400 for item in items]
+            assert [round(each) for each in days] == [7, 7]
+            assert daemon.stop() == 0

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from replicator.domain.cache_debt import DebtPolicy, OnFull
+from replicator.domain.cache_debt import DebtPolicy, OnFull, OwedEntry
 from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.cache_restores import Again, CacheServer
 from replicator.domain.errors import AccessRefused, Unreachable
@@ -405,3 +405,17 @@ async def test_a_mutant_is_found(
     mutate(monkeypatch)
     with pytest.raises(AssertionError):
         await scenario()
+
+
+async def test_a_cache_that_comes_while_a_worker_runs_is_settled_too() -> None:
+    world, cache, rows = shop(), MemoryCache(), MemoryCacheDebt()
+    cache.entries["order:late"] = STALE
+    await rows.put([OwedEntry("order:late", "of a worker that is gone", 0.0)])
+    async with world.process(*RULES) as process:
+        await until(lambda: world.stored() is not None)
+        policy, observer = DebtPolicy(patterns=("order:*",)), process.observer
+        late = CacheDebt("eu_late", EU, cache, rows, policy, clock=process.clock, observer=observer)
+        process.debts.append(Settler(late))
+        process.sources.put([replace(source) for source in process.sources.now])
+        await until(lambda: not rows.rows, within=60)
+        assert "order:late" not in cache.entries

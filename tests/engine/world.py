@@ -602,6 +602,7 @@ class Process:
         succession = TargetSuccession(world.coordination, world.registry, world.claims, self.observer)
         self.sources = Sources([Source(US, ORDERS, tuple(rules), ports, succession)])
         sessions = itertools.count(1)
+        self.debts = [Settler(debt) for debt in debts]
         self.worker = Worker(
             () if only_jobs else self.sources,
             world.membership,
@@ -613,7 +614,7 @@ class Process:
             group=GroupPorts(world.coordination, world.registry, lambda: rules, lambda: self.resting),
             jobs=jobs(self, rules, ports.targets, limits),
             only_jobs=only_jobs,
-            debts=[Settler(debt) for debt in debts],
+            debts=self.debts,
             verifiers=tuple(verifiers.values()),
             canaries=Canaries(lambda: canaries, self.clock, self.observer) if canaries else None,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import threading
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 from opentelemetry.sdk.trace import ReadableSpan
@@ -24,9 +25,10 @@ class Hanging(SpanExporter):
     """A collector that takes a call and does not answer until it is let."""
 
     def __init__(self) -> None:
-        self.answers = threading.Event()
+        self.asked, self.answers = threading.Event(), threading.Event()
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        self.asked.set()
         self.answers.wait(PATIENT_SECONDS)
         return SpanExportResult.SUCCESS
 
@@ -60,11 +62,29 @@ def test_the_end_does_not_wait_for_a_collector_that_hangs() -> None:
 
 
 def test_a_collector_that_refuses_is_logged_once_and_so_is_its_return() -> None:
-    exporter = trace_export._noticed(Refusing(3))
+    exporter, is_dead = trace_export._noticed(Refusing(3))
     with capture_logs() as logs:
+        dead = [is_dead()]
         for _ in range(5):
             exporter.export([])
+            dead.append(is_dead())
+    assert dead == [False, True, True, True, False, False], "the end of the process waits for one that takes spans"
     assert [line["event"] for line in logs] == ["traces_not_taken", "traces_taken_again"]
+
+
+def test_a_collector_that_lets_us_wait_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging, now = Hanging(), [0.0]
+    exporter, is_dead = trace_export._noticed(hanging)
+    monkeypatch.setattr(trace_export, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    export = threading.Thread(target=exporter.export, args=([],))
+    export.start()
+    assert hanging.asked.wait(PATIENT_SECONDS)
+    assert not is_dead()
+    now[0] = 2.0
+    assert is_dead()
+    hanging.answers.set()
+    export.join()
+    assert not is_dead()
 
 
 def test_an_error_is_told_by_its_kind_alone() -> None:
