@@ -262,13 +262,13 @@ async def test_everything_goes_when_a_server_came_back_with_what_it_had_saved_or
 
 async def test_what_a_worker_did_that_is_gone_since_is_dropped_again_too() -> None:
     """It acted on a server that had not copied that to the one that took over."""
-    world = shop()
+    world = shop(DebtPolicy(patterns=("order:*",), restore_window=60.0))
     cache = world.caches["eu_main"]
     cache.says = A
     async with world.process(*RULES) as first:
         await until(lambda: world.owner() is not None)
         async with world.process(*RULES) as second:
-            await asyncio.sleep(700)
+            await asyncio.sleep(70)
             world.write(names(1))
             await until(lambda: "order:k1" not in stale(world))
             await asyncio.sleep(15)
@@ -284,16 +284,38 @@ async def test_a_machine_whose_clock_is_set_back_takes_no_restart_for_a_server_t
     cache, clock = MemoryCache(), LoopClock()
     cache.entries["order:k1"], cache.says = STALE, A
     debt = CacheDebt(
-        "eu_main", EU, cache, MemoryCacheDebt(), DebtPolicy(patterns=("order:*",)), clock=clock, observer=Recorder()
+        "eu_main", EU, cache, MemoryCacheDebt(), DebtPolicy(restore_window=60.0), clock=clock, observer=Recorder()
     )
     settler = Settler(debt)
-    for _ in range(71):
+    for _ in range(7):
         await settler.look(Share(seated=True, workers=1))
         await asyncio.sleep(10)
     clock.ahead = -3600.0
     cache.says = replace(A, run_id="b", uptime_seconds=5)
     await settler.look(Share(seated=True, workers=1))
     assert (debt.counts.flushes, cache.entries) == (1, {})
+
+
+@pytest.mark.parametrize(("full", "others"), [(OnFull.WAIT, False), (OnFull.WAIT, True), (OnFull.IGNORE, False)])
+async def test_more_than_may_be_owed_at_once_is_dropped_again_in_parts(full: OnFull, others: bool) -> None:
+    """`others`: a worker that died owes as much as is kept."""
+    world = shop(DebtPolicy(max_keys=6, on_full=full, may_flush=False, restore_window=60.0))
+    cache, rows = world.caches["eu_main"], world.debts["eu_main"]
+    cache.says = A
+    async with world.process(*RULES), world.process(*RULES):
+        await asyncio.sleep(70)
+        world.write(names(*range(6)))
+        await until(lambda: len(stale(world)) == 4)
+        await asyncio.sleep(15)
+        if others:
+            cache.faults.outage = Unreachable
+            await rows.put([OwedEntry(f"order:k{number}", "theirs", 0.0) for number in range(6)])
+            await asyncio.sleep(30)
+        cache.entries |= {f"order:k{number}": STALE for number in range(6)}
+        cache.says = replace(A, run_id="b", uptime_seconds=5000)
+        cache.faults.outage = None
+        await until(lambda: stale(world).isdisjoint({f"order:k{number}" for number in range(6)}))
+        await until(lambda: not rows.rows)
 
 
 @pytest.mark.parametrize("late", [True, False])

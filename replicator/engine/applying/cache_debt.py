@@ -239,15 +239,23 @@ class CacheDebt:
 
     # -- debts ---------------------------------------------------------------------------------------------------------
 
-    async def went_back(self, what: Again) -> None:
-        """The cache may hold older entries than before: what was acted on lately is owed anew, or everything is."""
-        why = Unreachable(f"Cache {self.name} is, or has, another server than before, and may hold older entries.")
+    async def went_back(self, what: Again) -> list[str]:
+        """The cache may hold older entries than before: it is owed a flush, or what is returned is to be owed anew."""
         self.counts.restores += 1
-        if what is Again.ALL and self.policy.may_flush:
-            await self._put_flush(why)
-        elif keys := self.recent.keys():
-            await self._owe(keys, why)
         self.tell()
+        if what is Again.ALL and self.policy.may_flush:
+            await self._put_flush(self._went_back())
+            return []
+        return self.recent.keys()
+
+    async def owe_some(self, keys: Sequence[str]) -> Sequence[str]:
+        """Owe what was acted on before it went back, as much as there is room for; returns what is left."""
+        room = max(1, self._room - len(self.mine))
+        await self._owe(keys[:room], self._went_back())
+        return keys[room:]
+
+    def _went_back(self) -> Unreachable:
+        return Unreachable(f"Cache {self.name} is, or has, another server than before, and may hold older entries.")
 
     async def owe(self, keys: Sequence[str]) -> None:
         """Make entries owed of which a change may go unnoticed; each is dropped within moments."""

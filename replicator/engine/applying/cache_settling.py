@@ -72,7 +72,7 @@ class Settler:
                 await self._probe()
             await self._watch()
             if self._lacks:
-                await debt.went_back(Again.ALL)
+                await self._do_again(Again.ALL)
                 self._lacks = False
             found = await self._read() if self._is_due() or (was_away and debt.others[0]) else []
             if debt.flush is not None:
@@ -124,7 +124,7 @@ class Settler:
             remembered = debt.recent.remembers(clock)
             what = again(debt.policy.on_restore, seen.run_id, servers, unseen, remembered=remembered)
             if what is not Again.NOTHING:
-                await debt.went_back(what)
+                await self._do_again(what)
             if what is Again.RECENT:
                 self._restored_at = clock
         known = servers.known(None if seen is None else seen.run_id)
@@ -133,6 +133,16 @@ class Settler:
         if debt.share.seated and (noted is None or noted.run_id != known or now - noted.at > _NOTE_SECONDS):
             await debt.rows.put_server(self._seen)
             self._noted = self._seen
+
+    async def _do_again(self, what: Again) -> None:
+        """Owe what another server may lack, in parts that there is room for: each is settled before the next one."""
+        left: Sequence[str] = await self.debt.went_back(what)
+        if left and self.debt.others[0]:
+            await self._settle(await self._read())  # what others owe takes room, too
+        while left:
+            left = await self.debt.owe_some(left)
+            if left:
+                await self._settle(())
 
     # -- rows of others ------------------------------------------------------------------------------------------------
 
