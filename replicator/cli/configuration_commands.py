@@ -59,7 +59,7 @@ def iam(  # noqa: PLR0913, PLR0917 - one parameter per option
         typer.Option("--config-key", metavar="ARN", help="The key that encrypts one of these.", show_default=False),
     ] = None,
     region: Annotated[
-        str | None, typer.Option("--region", help="The policy of this region alone.", show_default=False)
+        str | None, typer.Option("--region", help="The policy of this region alone, or `base`.", show_default=False)
     ] = None,
     format_: Annotated[PolicyFormat, typer.Option("--format", help="How it is written.")] = PolicyFormat.JSON,
     offline: Annotated[bool, typer.Option("--offline", help="Do not ask for accounts and keys.")] = False,

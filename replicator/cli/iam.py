@@ -32,7 +32,7 @@ class Configured:
 def print_policies(config: Path | None, asked: Asked, region: str | None, *, as_terraform: bool) -> int:
     """Every region's policy, or one; standard output holds nothing else."""
     settings = loaded(config)
-    for name in {region, *asked.accounts} - {None, "", *settings.regions}:
+    for name in {region, *asked.accounts} - {None, "", "base", *settings.regions}:
         raise RequestRefused(f"There is no region {name}.", advice=f"Regions are: {', '.join(settings.regions)}.")
     made = asyncio.run(policies(settings, asked))
     for sentence in made.notes:

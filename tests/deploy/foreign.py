@@ -56,6 +56,7 @@ def emulated(processor: str) -> Iterator[None]:
 
 def make_base(files: Path, processor: str) -> None:
     """Debian's Python for it, where an image of Python has it."""
+    files.parent.mkdir(parents=True, exist_ok=True)
     command = ["mmdebstrap", "--quiet", f"--arch={processor}", "--variant=extract", f"--include={_PACKAGES}"]
     subprocess.run([*command, _SUITE, str(files), _MIRROR], check=True, timeout=_SECONDS)
     for place in ("etc/replicator", "proc", "run", "usr/local/bin", "usr/local/lib"):

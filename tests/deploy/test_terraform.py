@@ -1,18 +1,28 @@
-"""The Terraform module of tables makes what `replicator init` creates; its example is HCL that names what exists."""
+"""The Terraform modules make what `init` creates and grant what `replicator iam` prints; examples use them."""
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hcl2
 import pytest
+import yaml
 
 from replicator.checks.described_tables import own_tables
+from replicator.domain.permissions import policy_document
+from replicator.operations.permissions import Asked, policies
 from replicator.settings import Settings
+from tests.cli.worlds import replicator
 from tests.deploy import checks
 
 TERRAFORM = Path(__file__).parents[2] / "config" / "terraform"
+LAMBDA = TERRAFORM.parents[1] / "lambda" / "terraform"
+EXAMPLES = sorted((TERRAFORM / "examples").iterdir())
 
 
 def _plain(node: Any) -> Any:
@@ -25,7 +35,12 @@ def _plain(node: Any) -> Any:
 
 
 def _parsed(path: Path) -> dict[str, Any]:
-    parsed: dict[str, Any] = _plain(hcl2.loads(path.read_text()))
+    return _parsed_text(path.read_text())
+
+
+@cache
+def _parsed_text(text: str) -> dict[str, Any]:
+    parsed: dict[str, Any] = _plain(hcl2.loads(text))
     return parsed
 
 
@@ -86,10 +101,106 @@ def test_coordination_and_conflicts_lie_in_one_region(settings: Settings) -> Non
     assert len(alone) == len(counted)
 
 
-def test_the_example_gives_the_module_only_what_it_takes() -> None:
-    variables = {name for block in _parsed(TERRAFORM / "tables" / "variables.tf")["variable"] for name in block}
-    modules = [given for block in _parsed(TERRAFORM / "example" / "main.tf")["module"] for given in block.values()]
-    assert len(modules) == 2
-    for given in modules:
-        assert set(given) - {"source", "providers"} <= variables
-        assert (TERRAFORM / "example" / given["source"]).is_dir()
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_what_an_example_names_is_there(example: Path) -> None:
+    assert _missing(example) == []
+
+
+@pytest.mark.parametrize("module", [TERRAFORM / "tables", TERRAFORM / "role", LAMBDA], ids=lambda path: path.name)
+def test_what_a_module_names_is_there(module: Path) -> None:
+    assert _missing(module) == []
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "found"),
+    [
+        ("module.worker.arn", "module.worker.role", "module.worker.role"),
+        ("module.eu.arns", "module.us.tables", "module.us.tables"),
+        ("services =", "service =", "worker takes no service"),
+        ('  name     = "replicator"\n', "", "worker needs name"),
+        ("aws_iam_policy_document.written_by", "aws_iam_policy_document.wrote_by", "wrote_by_the_target_role"),
+        ("policies/base.json", "policies/bases.json", "policies/bases.json"),
+        ("aws = aws.eu", "aws = aws.ap", "aws.ap"),
+    ],
+)
+def test_a_name_that_is_not_there_is_found(tmp_path: Path, written: str, instead: str, found: str) -> None:
+    copy = tmp_path / "terraform"
+    shutil.copytree(TERRAFORM, copy)
+    main = copy / "examples" / "cross-account" / "main.tf"
+    assert written in main.read_text()
+    main.write_text(main.read_text().replace(written, instead))
+    assert found in " ".join(_missing(main.parent))
+
+
+def _missing(directory: Path) -> list[str]:
+    """What the files of a directory name without its being there: modules, resources, variables, providers, files."""
+    text = "\n".join(path.read_text() for path in sorted(directory.glob("*.tf")))
+    text = re.sub(r"(?m)^\s*#.*$", "", text)
+    blocks = _blocks(directory)
+    modules = {name: given for block in blocks["module"] for name, given in block.items()}
+    named = {".".join(pair) for pair in re.findall(r'(?m)^(?:resource|data) "(\w+)" "(\w+)"', text)}
+    regions = {provider["aws"].get("alias", "") for provider in blocks["provider"]}
+    variables = {name for block in blocks["variable"] for name in block}
+    missing = [f"var.{name}" for name in re.findall(r"\bvar\.(\w+)", text) if name not in variables]
+    used = re.findall(r"\b(?:data\.)?(aws_\w+\.\w+)\b", re.sub(r"\$\$?\{|\}", " ", text))
+    missing += [name for name in used if name not in named]
+    missing += [f"aws.{alias}" for alias in re.findall(r"= aws\.(\w+)", text) if alias not in regions]
+    missing += [
+        name for name in re.findall(r"\$\{path\.module\}/([\w/.-]+)\"", text) if not (directory / name).exists()
+    ]
+    for name, output in re.findall(r"\bmodule\.(\w+)\.(\w+)", text):
+        place = directory / modules[name]["source"] if name in modules else None
+        if place is None or output not in {each for block in _blocks(place)["output"] for each in block}:
+            missing.append(f"module.{name}.{output}")
+    for name, given in modules.items():
+        takes = {
+            each: what for block in _blocks(directory / given["source"])["variable"] for each, what in block.items()
+        }
+        missing += [f"{name} takes no {each}" for each in sorted(set(given) - {"source", "providers", *takes})]
+        needs = {each for each, what in takes.items() if "default" not in what}
+        missing += [f"{name} needs {each}" for each in sorted(needs - set(given))]
+    return missing
+
+
+def _blocks(directory: Path) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in ("module", "output", "provider", "variable")}
+    for path in directory.glob("*.tf"):
+        for kind, blocks in _parsed(path).items():
+            found.setdefault(kind, []).extend(blocks)
+    return found
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+async def test_the_policies_of_an_example_are_what_iam_prints_for_its_configuration(example: Path) -> None:
+    content = yaml.safe_load((example / "replicator.yaml").read_text())
+    accounts = {"": "111122223333"}
+    for name, region in content["regions"].items():
+        if "role_arn" in region:
+            accounts[name] = region["role_arn"].split(":")[4]
+    made = await policies(Settings(**content), Asked(offline=True, accounts=accounts))
+    kept = {path.stem: json.loads(path.read_text()) for path in (example / "policies").glob("*.json")}
+    assert kept == {each.name: policy_document(each.statements) for each in made.policies if each.statements}
+
+
+def test_the_policy_of_the_base_identity_is_printed_alone() -> None:
+    example = TERRAFORM / "examples" / "cross-account"
+    arguments = ("--offline", "--account", "111122223333", "--region", "base")
+    answer = replicator("iam", *arguments, environment={"REPLICATOR_CONFIG": str(example / "replicator.yaml")})
+    assert answer.json == json.loads((example / "policies" / "base.json").read_text())
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_makes_what_its_configuration_names(example: Path) -> None:
+    settings = Settings(**yaml.safe_load((example / "replicator.yaml").read_text()))
+    blocks = _blocks(example)
+    modules = {name: given for block in blocks["module"] for name, given in block.items()}
+    tables = {name: given for name, given in modules.items() if given["source"] == "../../tables"}
+    assert set(tables) == set(settings.regions)
+    assert {given["group"] for given in tables.values()} == {settings.group}
+    assert [name for name, given in tables.items() if given.get("home")] == [settings.coordination.region]
+    regions = {provider["aws"].get("alias", "us"): provider["aws"]["region"] for provider in blocks["provider"]}
+    assert regions == {name: region.region for name, region in settings.regions.items()}
+    for region in settings.regions.values():
+        if region.role_arn is not None:
+            assert region.role_arn.endswith(f":role/{modules['target']['name']}")
+            assert region.external_id == modules["target"]["external_id"]
