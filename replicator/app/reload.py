@@ -21,7 +21,6 @@ import structlog
 
 from replicator.domain.errors import ConfigurationInvalid, ReplicatorError
 from replicator.observability.logs import configure
-from replicator.settings import choosing
 from replicator.settings.changes import Changes, changes, secrets_of_rules
 from replicator.settings.loading import load
 
@@ -190,8 +189,7 @@ def not_live(before: Settings, after: Settings, found: Changes, known: Known) ->
     for name, fields in found.changed.items():
         if about := [field for field in fields if field in _IDENTITY]:
             reasons.append(f"{', '.join(about)} of rule {name} say what its progress is about: {restart}.")
-    chosen = {*choosing(after)} & {*found.added} | {*choosing(before)} & {*found.removed}
-    return reasons + [f"Rule {name} chooses its tables: {restart}." for name in sorted(chosen)]
+    return reasons
 
 
 def _digest(path: Path) -> bytes | None:

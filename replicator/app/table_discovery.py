@@ -49,6 +49,8 @@ class TableWatch:
         self._log = structlog.get_logger("replicator")
         self._tables = {name: dict.fromkeys(survey.tables.get(name, ()), 0) for name in choosing(self._written)}
         """By rule: its tables, and how many looks in a row did not find each."""
+        self.turn = asyncio.Lock()
+        """Held by a look; what rewrites takes it, because a look goes by the rules that it began with."""
         self._left_out: dict[_Key, LeftOut] = {}
         for name, tables in self._tables.items():
             self._log.info("tables_found", rule=name, tables=sorted(tables))
@@ -64,8 +66,11 @@ class TableWatch:
         return expanded(settings, self._tables)
 
     def rewritten(self, settings: Settings) -> None:
-        """The configuration is another one from now on; rules that choose their tables are the same."""
+        """The configuration is another one from now on; rules that came and choose their tables have none yet."""
         self._written, self._premises = settings, replace(self._premises, settings=settings)
+        self._premises.finder.rewritten(settings)
+        self._tables = {name: self._tables.get(name, {}) for name in choosing(settings)}
+        self._left_out = {key: left for key, left in self._left_out.items() if key[0] in self._tables}
 
     @property
     def choices(self) -> tuple[Choice, ...]:
@@ -82,14 +87,11 @@ class TableWatch:
         )
 
     async def run(self, use: Callable[[], None]) -> None:
-        """Look again and again until cancelled; `use` is called when the settings may be others.
-
-        At once at an end when no rule chooses.
-        """
+        """Look again and again until cancelled, while rules choose; `use` is called when the settings may be others."""
         interval = self._written.coordination.tables.total_seconds()
         waited = 0.0
-        while self._tables:
-            idle = not any(rule.sources for rule in self.settings.rules)
+        while True:
+            idle = self._tables and not any(rule.sources for rule in self.settings.rules)
             step = min(interval - waited, _MOST_SECONDS)
             await asyncio.sleep(step)
             waited += step
@@ -97,10 +99,12 @@ class TableWatch:
                 self._observer.cycle(None, 0, 0)
             if waited >= interval:
                 waited = 0.0
-                await self._look_again()
-                use()
+                if self._tables:
+                    await self.look_again()
+                    use()
 
-    async def _look_again(self) -> None:
+    async def look_again(self) -> None:
+        """Look once; what fails is reported."""
         service = ServiceId(ServiceKind.ALL_TABLES)
         try:
             await self.look()
@@ -110,6 +114,10 @@ class TableWatch:
 
     async def look(self) -> None:
         """Look for the tables once, take in what is new, leave what is gone."""
+        async with self.turn:
+            await self._look()
+
+    async def _look(self) -> None:
         chosen = await self._premises.finder.look()
         for name in self._tables:
             service = ServiceId(ServiceKind.TABLES, rule=RuleName(name))

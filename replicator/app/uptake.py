@@ -7,15 +7,17 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from replicator.app.vouching import Premises, Sight, examine
+from replicator.checks.table_choices import TableFinder
 from replicator.checks.verdicts import verdict
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError, Unreachable, WorldMismatch
 from replicator.domain.identifiers import RegionId, TableName
+from replicator.settings import choosing
 
 if TYPE_CHECKING:
     from replicator.app.held_rules import HeldRules
     from replicator.app.job_worlds import JobPlaces
-    from replicator.app.openings import Openings
+    from replicator.app.openings import More, Openings
     from replicator.app.table_discovery import TableWatch
     from replicator.app.wiring import Assembly
     from replicator.settings import RuleSettings, Settings
@@ -44,16 +46,27 @@ class Uptake:
         async with self.openings.beyond(wanted) as more:
             wrong = [error for name in found.removed for error in await self._left_behind(name)]
             wrong += await self._looked_at(wanted, {*found.added, *found.changed}) if not wrong else []
+            new = {name: rule for name, rule in choosing(wanted).items() if name in found.added}
+            if new and not wrong:
+                look_for = wanted.model_copy(update={"rules": [*new.values()]})
+                wrong += (await TableFinder(look_for, self.premises.places).look()).failed.values()
             if not wrong:
-                for name in found.removed:
-                    self.openings.forget(name)
-                self.assembly.take_in(wanted, more.caches, more.sinks)
-                self.for_jobs.rewritten(wanted)
-                self.watch.rewritten(wanted)
-                self.held.rewritten(wanted)
-                self.use()
+                async with self.watch.turn:
+                    self._rewrite(wanted, found, more)
                 more.keep()
+                self.use()
+        if new and not wrong:
+            await self.watch.look_again()  # what is wrong with one table leaves out that one
+            self.use()
         return wrong
+
+    def _rewrite(self, wanted: Settings, found: Changes, more: More) -> None:
+        for name in found.removed:
+            self.openings.forget(name)
+        self.assembly.take_in(wanted, more.caches, more.sinks)
+        self.for_jobs.rewritten(wanted)
+        self.watch.rewritten(wanted)
+        self.held.rewritten(wanted)
 
     async def _looked_at(self, wanted: Settings, names: Collection[str]) -> list[ReplicatorError]:
         """What is wrong with rules that came or changed."""
@@ -72,9 +85,9 @@ class Uptake:
 
     async def _left_behind(self, name: str) -> list[ReplicatorError]:
         """Why a rule cannot be taken out: its progress would be orphaned, which a start refuses to hide."""
-        (rule,) = (rule for rule in self.before().rules if rule.name == name)
-        registry = self.premises.registry
-        for region, table in rule.sources:
+        registry, settings = self.premises.registry, self.watch.with_tables(self.before())
+        sources = [source for rule in settings.rules if rule.name == name for source in rule.sources]
+        for region, table in sources:
             for known in await registry.streams(RegionId(region), TableName(table)):
                 if any(start.rule == name for start in (await registry.starts(known.ref)).values()):
                     advice = f"`replicator pause {name}` lets it rest; restart the workers to take it out."

@@ -117,7 +117,6 @@ class Assembly:
         self._clock = clock
         self._observer = observer
         self._gates = gates
-        self._many = choosing(settings).keys()
         self._settles = settles
         self.debts: list[Settler] = []
         self.verifiers: dict[str, CacheVerifier] = {}
@@ -138,7 +137,7 @@ class Assembly:
 
     def take_in(self, settings: Settings, caches: Mapping[str, CacheClient], sinks: Mapping[SinkId, Sink]) -> None:
         """Use these caches and sinks beside those of before; `settings`: as they are written now."""
-        self._settings = settings
+        self._settings, self._many = settings, choosing(settings).keys()
         for name, cache in caches.items():
             debt = None
             if self._settles:

@@ -60,6 +60,10 @@ class TableFinder:
         self.failed: Mapping[str, ReplicatorError] = {}
         """Why the last look did not find the tables of some rules."""
 
+    def rewritten(self, settings: Settings) -> None:
+        """The configuration is another one from now on."""
+        self._settings = settings
+
     async def look(self) -> Chosen:
         """Every choice, as the world is now. Nothing is raised: a failed look-up is reported for its rule."""
         rules = choosing(self._settings)

@@ -85,6 +85,7 @@ def test_a_changed_configuration_is_taken_up_rule_by_rule_or_changes_nothing(
     world.table("eu", "carts", keys={"other": "S"})
     world.sound()
     world.config["log"] = {"format": "json"}
+    world.config["coordination"]["tables"] = "1s"
     world.config["admin"]["api"] = {"enabled": True, "tokens": {"first": {"secret": "one"}}}
     world.config["secrets"] = TOKENS
     orders = world.rule
@@ -144,8 +145,22 @@ def let_it_take_up_rules(world: World, daemon: Daemon, orders: dict[str, Any]) -
     write(world, "users", 1)
     await_numbers(world, "users", 1)
 
+    # So does one that chooses its tables, and goes while it has none.
+    for many in ({**USERS, "name": "many", "table": "car*"}, {**USERS, "name": "none", "table": "none-*"}):
+        world.config["rules"].append(many)
+    applied(world, daemon, "adds many, none")
+    assert "carts" in json.dumps(json.loads(daemon.answers("/status") or "{}")["choices"])
+    world.table("us", "cars", view=VIEW)
+    world.table("eu", "cars")
+    write(world, "cars", 1)
+    await_numbers(world, "cars", 1)
+    refused(world, "Rule many has progress", rules=[orders, USERS])
+    world.config["rules"].pop()
+    applied(world, daemon, "removes none")
+
     # SIGHUP is as good as the command.
-    world.config["rules"] = [orders, {**USERS, "filter": {"equals": {"text": "public"}}}]
+    many = world.config["rules"][-1]
+    world.config["rules"] = [orders, {**USERS, "filter": {"equals": {"text": "public"}}}, many]
     assert world.path.exists()
     daemon.process.signal(signal.SIGHUP)
     wait_until(lambda: began(daemon, "users") == 2, "the filter is not taken up")
@@ -162,7 +177,8 @@ def let_it_take_up_more_than_rules(world: World, daemon: Daemon, orders: dict[st
     world.config["caches"]["near"] = {**world.config["caches"]["eu_main"], "region": "ap"}
     entry = f"near:{world.account}:"
     cached = {"cache": "near", "key": entry + "{pk}:{sk}", "action": "write_through"}
-    world.config["rules"] = [orders, {**USERS, "replicas": ["eu", "ap"], "cache": [cached]}]
+    many = world.config["rules"][-1]
+    world.config["rules"] = [orders, {**USERS, "replicas": ["eu", "ap"], "cache": [cached]}, many]
     world.config["log"]["level"] = "debug"
     world.config["admin"]["api"]["tokens"]["second"] = {"secret": "two"}
     assert (session(daemon, "one"), session(daemon, "two")) == ("first", None)

@@ -57,7 +57,7 @@ def settings(**changed: Any) -> Settings:
         ({"caches": {"one": {**ONE, "prefix": "a:"}}}, "changes caches.one", "caches.one is read at the start only"),
         ({"rules": [{**ORDERS, "replicas": ["eu", "ap"]}, USERS]}, "changes orders (replicas)", None),
         ({"rules": [{**ORDERS, "cache": [{"cache": "one", "key": "{pk}"}]}, USERS]}, "changes orders (cache)", None),
-        ({"rules": [ORDERS, USERS, {**USERS, "name": "many", "table": "many-*"}]}, "adds many", "chooses its tables"),
+        ({"rules": [ORDERS, USERS, {**USERS, "name": "many", "table": "many-*"}]}, "adds many", None),
         ({"secrets": {"s": TOKEN}, "admin": {"api": {"tokens": {"al": {"secret": "s"}}}}}, LIVE_TOKEN, None),
         ({"admin": {"port": 1}}, "changes admin.port", "admin.port is read at the start only"),
         (
