@@ -66,11 +66,11 @@ lint: setup ## check style, types, layers, spelling, dependencies, lock files an
 	$(BIN)/python helm/generate.py --check
 	$(BIN)/python docs/generate.py --check
 
-deploy-check: setup ## render the chart with helm 3 and 4 (built with Go, once), and check all that is deployed
+deploy-check: setup ## render the chart, install it in an API server (built with Go, once), and check all that is deployed
 	@$(DEPLOY)
 	@$(BIN)/python helm/deploy_tools.py
 	PATH=$$PATH:$(CURDIR)/.cache/tools/prometheus/usr/bin DEPLOY_TOOLS=$(CURDIR)/.cache/tools $(PYTEST) \
-		$(patsubst %,tests/deploy/test_%.py,chart rendered_chart image systemd terraform install_pages planted_faults) $(ARGS)
+		$(patsubst %,tests/deploy/test_%.py,chart rendered_chart image systemd terraform install_pages planted_faults api_server) $(ARGS)
 
 image-check: setup ## build the image with buildah (as root, no registry needed), run it, and state its size
 	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py tests/deploy/test_pods.py \

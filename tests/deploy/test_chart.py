@@ -140,6 +140,12 @@ def test_the_schema_knows_every_value_and_no_other() -> None:
     names(_values(), _schema())
 
 
+def test_every_value_is_documented() -> None:
+    rows = [row.split(" | ") for row in (CHART / "README.md").read_text().splitlines() if row.startswith("| `")]
+    assert len(rows) > 60
+    assert [row[0] for row in rows if not row[-1].strip(" |")] == []
+
+
 def test_the_example_says_only_what_the_chart_knows() -> None:
     assert set(_example()) <= set(_values())
 
