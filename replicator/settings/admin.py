@@ -119,7 +119,7 @@ def api_problems(api: Api, secrets: Mapping[str, SecretStr]) -> Iterator[str]:
         where = f"admin.api.tokens.{name}.secret"
         if token.secret not in secrets:
             known = ", ".join(secrets) or "none is configured"
-            yield f"{where}: {token.secret!r} is not one of secrets ({known})"
+            yield f"{where}: must be the name of one of secrets ({known}), and is none"
             continue
         text = secrets[token.secret].get_secret_value()
         if len(text) < _SHORTEST_TOKEN or not text.isascii() or not text.isprintable() or " " in text:

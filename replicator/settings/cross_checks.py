@@ -216,7 +216,7 @@ def _sink_problems(settings: Configured, rule: RuleSettings, path: str) -> Itera
             yield f"{where}.cache: {sink.cache!r} is not one of caches ({known})"
         if isinstance(sink, WebhookSink) and sink.secret not in settings.secrets:
             known = ", ".join(settings.secrets) or "none is configured"
-            yield f"{where}.secret: {sink.secret!r} is not one of secrets ({known})"
+            yield f"{where}.secret: must be the name of one of secrets ({known}), and is none"
         elif isinstance(sink, WebhookSink):
             try:
                 signing_key(settings.secrets[sink.secret])
@@ -297,7 +297,7 @@ def _transform_problems(settings: Configured, rule: RuleSettings, path: str) -> 
             name = transform.mask.hmac
             if name not in settings.secrets:
                 known = ", ".join(settings.secrets) or "none is configured"
-                problems.append(f"{where}.mask.hmac: {name!r} is not one of secrets ({known})")
+                problems.append(f"{where}.mask.hmac: must be the name of one of secrets ({known}), and is none")
             elif len(settings.secrets[name].get_secret_value()) < _SHORTEST_SECRET:
                 problems.append(
                     f"secrets.{name}: must have at least {_SHORTEST_SECRET} characters to key masks, or values can be"

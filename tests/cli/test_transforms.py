@@ -161,7 +161,7 @@ def test_two_tables_in_one_are_compared_and_mended_each_by_itself(world: World) 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"secrets": {}}, "rules[0].replicas[0].transform.mask.hmac`: 'masks' is not one of secrets"),
+        ({"secrets": {}}, "rules[0].replicas[0].transform.mask.hmac`: must be the name of one of secrets"),
         ({"secrets": {"masks": "short"}}, "must have at least 16 characters"),
         ({"primary_key": ["mail"]}, "changes mail of the primary key"),
         ({"mode": "versioned"}, "has a transform, but in a mesh every region is the source of the others"),

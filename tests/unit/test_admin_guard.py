@@ -101,7 +101,7 @@ def test_a_page_of_another_origin_is_refused(origin: str | None, site: str | Non
 @pytest.mark.parametrize(
     ("api", "secret", "said"),
     [
-        ({"tokens": {"alice": {"secret": "none"}}}, WRITE, "'none' is not one of secrets (a)"),
+        ({"tokens": {"alice": {"secret": "none"}}}, WRITE, "must be the name of one of secrets (a), and is none"),
         ({"tokens": {"alice": {"secret": "a"}}}, "planted-and-short", "at least 32 characters"),
         ({"tokens": {"alice": {"secret": "a"}}}, f"planted {WRITE}", "without spaces"),
         ({"tokens": {"alice": {"secret": "a"}, "bob": {"secret": "a"}}}, WRITE, "the same token as that of 'alice'"),

@@ -68,7 +68,7 @@ def test_sinks_are_targets_named_by_kind_and_place_in_their_region() -> None:
         ([{"to": "sqs", "queue": "orders", "region": "ap"}], "region 'ap' is not one of regions (us, eu)"),
         ([{"to": "sns", "topic": "orders"}], "topic"),
         ([{"to": "redis_stream", "cache": "other", "stream": "s"}], "'other' is not one of caches (main)"),
-        ([{**HOOK, "secret": "other"}], "'other' is not one of secrets (hook)"),
+        ([{**HOOK, "secret": "other"}], "must be the name of one of secrets (hook), and is none"),
         ([{**HOOK, "url": "http://hooks.example.com"}], "unless it sets allow_private: true"),
         ([{**HOOK, "url": "https://10.0.0.1/"}], "unless it sets allow_private: true"),
         ([{**HOOK, "url": "https://[::1]/"}], "unless it sets allow_private: true"),
@@ -80,7 +80,7 @@ def test_sinks_are_targets_named_by_kind_and_place_in_their_region() -> None:
         ([{**HOOK, "transform": {"drop": ["pk"]}}], "events[0].transform: changes pk of the primary key"),
         (
             [{**HOOK, "transform": {"mask": {"attributes": ["a"], "hmac": "other"}}}],
-            "events[0].transform.mask.hmac: 'other' is not one of secrets (hook)",
+            "events[0].transform.mask.hmac: must be the name of one of secrets (hook), and is none",
         ),
         ([{**HOOK, "transform": {"mask": {"attributes": ["a"], "hmac": "hook"}}}], "at least"),
         ([{"to": "pigeon"}], "does not match any of the expected tags"),

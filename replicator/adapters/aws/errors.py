@@ -114,7 +114,7 @@ def translate(error: Exception, what: str) -> ReplicatorError:
     """A client's error as ours. `what` names the deed and its object, for example `PutItem on orders in eu`."""
     if isinstance(error, ClientError):
         code = error_code(error)
-        reason = str(error.response.get("Error", {}).get("Message", ""))[:_LONGEST_REASON]
+        reason = _first_line(str(error.response.get("Error", {}).get("Message", "")))
         kind, message = _BY_CODE.get(code, Unreachable), f"{what} failed: {code}: {reason}"
         if kind is PoisonRecord:
             return refused(message)
@@ -128,6 +128,11 @@ def translate(error: Exception, what: str) -> ReplicatorError:
     if isinstance(error, EndpointConnectionError | HTTPClientError | OSError | TimeoutError):
         return Unreachable(f"{what} got no answer: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
     return Unreachable(f"{what} failed: {type(error).__name__}: {str(error)[:_LONGEST_REASON].rstrip('. ')}.")
+
+
+def _first_line(said: str) -> str:
+    """What a service says, without what may follow: of a wrong signature all that was signed, a session's token too."""
+    return (said.splitlines() or [""])[0][:_LONGEST_REASON]
 
 
 def refused(message: str) -> ReplicatorError:
