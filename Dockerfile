@@ -1,9 +1,10 @@
 # The daemon alone: what requirements/runtime.txt pins, checked by hash, under a user that owns nothing.
 # Runs with a read-only root filesystem. Configuration: /etc/replicator/replicator.yaml; secrets: /run/secrets/replicator.
 #
-# BASE is any image with Python 3.11 at /usr/local/bin/python; a release names it by digest:
+# BASE is any image of Debian with Python 3.11 at /usr/local/bin/python. Its digest is that of an index, of amd64 and arm64
+# among others, as the makers of the image list it (github.com/docker-library/repo-info). For a newer one:
 #   docker build --build-arg BASE=python:3.11-slim@sha256:... -t replicator .
-ARG BASE=python:3.11-slim
+ARG BASE=python:3.11-slim@sha256:90744cff8f32887f075c47d747a173ff333e9e98801667af93c357fa9f5e28ff
 FROM ${BASE} AS build
 WORKDIR /source
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
@@ -29,7 +30,8 @@ LABEL org.opencontainers.image.title=replicator \
       org.opencontainers.image.revision=${REVISION}
 # Nothing in it installs anything.
 RUN rm -rf /usr/local/lib/python3.11/site-packages/pip* /usr/local/lib/python3.11/site-packages/setuptools* \
-    /usr/local/lib/python3.11/site-packages/wheel* /usr/local/lib/python3.11/ensurepip /usr/local/bin/pip*
+    /usr/local/lib/python3.11/site-packages/*distutils* /usr/local/lib/python3.11/site-packages/wheel* \
+    /usr/local/lib/python3.11/ensurepip /usr/local/bin/pip*
 COPY --from=build /opt/replicator /opt/replicator
 ENV PATH=/opt/replicator/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
 USER 65532:65532

@@ -36,6 +36,7 @@ _DROP_IN = """\
 [Service]
 LoadCredential=secrets__api-alice:/etc/replicator/secrets/secret
 LoadCredential=caches__eu_main__password:/etc/replicator/secrets/secret
+LoadCredential=aws:/etc/replicator/aws
 # What is shorter than the unit says, so that a test need not wait for it.
 WatchdogSec=10
 TimeoutAbortSec=1
@@ -87,8 +88,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
             found = stack.enter_context(booted(directory / "root"))
         except NoMachine as error:
             pytest.skip(str(error))
-        environment = found.root / "etc/replicator/environment"
-        environment.write_text("AWS_ACCESS_KEY_ID=testing\nAWS_SECRET_ACCESS_KEY=testing\n")
         secret = found.root / "etc/replicator/secrets/secret"
         secret.parent.mkdir(mode=0o700)
         secret.write_text(_TOKEN)
@@ -106,9 +105,12 @@ def installed(machine: Machine, tmp_path: Path) -> Iterator[Installed]:
     with MiniStack.start(tmp_path) as server, Valkey.start(tmp_path) as valkey:
         account = str(secrets.randbelow(9 * 10**11) + 10**11)
         world = World(server.endpoint_url, valkey.url, account, tmp_path)
-        environment = f"AWS_ACCESS_KEY_ID={account}\nAWS_SECRET_ACCESS_KEY=of no use\n"
-        for name in ("environment", "orders.environment"):
-            (machine.root / "etc/replicator" / name).write_text(environment)
+        identity = machine.root / "etc/replicator/aws"
+        identity.write_text(f"[default]\naws_access_key_id = {account}\naws_secret_access_key = of no use\n")
+        identity.chmod(0o600)
+        for name, unit in (("environment", _UNIT), ("orders.environment", _GROUP)):
+            variable = f"AWS_SHARED_CREDENTIALS_FILE=/run/credentials/{unit}/aws\n"
+            (machine.root / "etc/replicator" / name).write_text(variable)
         redis.Redis.from_url(valkey.url).config_set("requirepass", _TOKEN)
         world.initialise()
         tokens = {"alice": {"secret": "api-alice"}}
