@@ -88,6 +88,8 @@ def digest(item: Image | None, stamp: str = STAMP) -> str | None:
 
 
 _BRIEF_DIGITS = 12
+_MOST_MICROS = 10**17
+"""Sequence numbers of a table's own stream are greater."""
 
 
 def short(version: str | None) -> str:
@@ -111,16 +113,21 @@ def short(version: str | None) -> str:
 
 
 def brief(version: str | None) -> str:
-    """A version where there is little room: its time and region, or the end of the sequence number that orders it."""
+    """A version where there is little room: its time, or the end of the sequence number that orders it, which has none.
+
+    Behind a time stands the region; before it, in mode `ordered`, the epoch. In Kinesis the number is a time.
+    """
     if version is None:
         return ""
     if is_ordered_version(version):
-        return f"{int(version[:EPOCH_DIGITS])} …{version[-_BRIEF_DIGITS:]}"
+        epoch, sequence = int(version[:EPOCH_DIGITS]), int(version[EPOCH_DIGITS + GENERATION_DIGITS :])
+        return f"{epoch} {_moment(sequence) if sequence < _MOST_MICROS else f'…{version[-_BRIEF_DIGITS:]}'}"
     parsed = parse_version(version)
-    if parsed is None:
-        return version
-    moment = _EPOCH + timedelta(microseconds=parsed.micros)
-    return f"{moment.replace(tzinfo=None).isoformat(' ', 'milliseconds')} {parsed.region}"
+    return version if parsed is None else f"{_moment(parsed.micros)} {parsed.region}"
+
+
+def _moment(micros: int) -> str:
+    return (_EPOCH + timedelta(microseconds=micros)).replace(tzinfo=None).isoformat(" ", "milliseconds")
 
 
 def _time(micros: int) -> str:
