@@ -31,6 +31,8 @@ _NAMES = {"gaps": "Gaps and jobs"}
 
 def main() -> int:
     """Returns the exit code."""
+    import playwright.sync_api  # noqa: F401 - its lack is said at once
+
     IMAGES.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         places = [Path(name, each) for each in ("ministack", "valkey", "lab", "world")]

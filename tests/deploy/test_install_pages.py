@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from replicator import __version__
 from replicator.settings.loading import load
 from tests.deploy.rendering import HELM_3, HELM_4, ROOT, TOOLS, template
 from tests.tutorial.commands import commands, faults
@@ -35,6 +37,11 @@ def test_a_page_begins_with_a_clone_and_ends_with_a_comparison(page: Path) -> No
     assert "make setup\n" in text.unrun
     assert {"replicator.yaml"} <= set(text.files)
     assert "## When it does not" in page.read_text()
+
+
+def test_pages_name_the_version_that_is_built() -> None:
+    named = {version for page in PAGES for version in re.findall(r"replicator[:_](\d+\.\d+\.\d+)", page.read_text())}
+    assert named == {__version__}
 
 
 @deployed
