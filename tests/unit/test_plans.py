@@ -12,7 +12,7 @@ from replicator.domain.filters import Filter, Where
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.image import Image, stamped
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy
-from replicator.domain.plans import Estimate, Fate, Needs, View, changes, effect, estimated
+from replicator.domain.plans import Estimate, Fate, Needs, Running, View, changes, effect, estimated, running
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetKind
@@ -120,3 +120,7 @@ def test_keys_that_are_made_in_another_way_need_another_table() -> None:
     (step,) = changes([replace(EU, aspects={"key": "a"})], [replace(EU, aspects={"key": "b"})])
     assert (step.needs, step.target) == (Needs.REBUILD, EU.target)
     assert "name another table" in step.why
+
+
+def test_what_a_target_takes_a_day_goes_by_the_rate_of_its_source() -> None:
+    assert running(0.5, 2) == Running(0.5, 86_400)

@@ -284,3 +284,10 @@ def test_a_late_canary_is_read_from_what_a_worker_says() -> None:
     }
     late = late_canary({**row, "why": "It does not arrive."})
     assert (late.rule, late.region, late.seconds, late.unwritten) == ("orders", "eu", 95.0, False)
+
+
+def test_of_one_rule_only_its_own_problems_count_and_those_of_the_group() -> None:
+    rests = [Rest("orders", None, 5.0), Rest("users", None, 5.0)]
+    figures = replace(HERE, rests=rests, clocks={"w1": 90.0})
+    assert [problem.rule for problem in judge(figures, "users")[1]] == ["users", None]
+    assert judge(replace(HERE, rests=rests[:1]), "users")[0].state is State.HEALTHY
