@@ -3,6 +3,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import re
 import resource
 import signal
 import sys
@@ -56,6 +57,8 @@ LONG = {
     "simulation/test_versioned.py",
 }
 """What takes minutes as a whole: explorers, set-ups, real processes. `make test-long`, which CI runs too."""
+_MAY_BE_LONG = re.compile(r"\b(long|seeds|first)\b")
+"""What a file says that has tests of both kinds."""
 MEASURED = {
     "contract/test_metered_region.py",
     "contract/test_owed_keys.py",
@@ -74,6 +77,21 @@ UNMEASURED = {
 through hours and many workers is left out, as are explorers: they prove nothing about single lines."""
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file of which the marks leave nothing; None: go by the usual rules."""
+    if collection_path.suffix != ".py" or config.option.markexpr not in {"long", "not long"}:
+        return None
+    path = collection_path.relative_to(Path(__file__).parent).as_posix()
+    if config.option.markexpr == "not long":
+        return path in LONG or None
+    return None if path in LONG or _MAY_BE_LONG.search(collection_path.read_text()) else True
+
+
+def pytest_collection() -> None:
+    """What is imported and collected stays: the collector of garbage need not look through it meanwhile."""
+    gc.disable()
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what takes minutes, and what is not counted."""
     root = Path(__file__).parent
@@ -89,7 +107,7 @@ def pytest_configure() -> None:
     """Choose the profile for properties, and say that no event loop is set.
 
     pytest-asyncio asks for the current loop before every test; Python 3.11 answers with a new loop when none was ever
-    set, nobody closes that one, and the warning about it strikes whichever test runs when it is collected.
+    set, nothing closes that one, and the warning about it strikes whichever test runs when it is collected.
     """
     settings.load_profile("replicator")
     asyncio.set_event_loop(None)
@@ -102,9 +120,10 @@ async def virtual_time() -> None:
 
 
 def pytest_collection_finish() -> None:
-    """What is imported and collected stays: the collector of garbage need not look through it again and again."""
+    """Nor again and again from now on."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 def pytest_sessionfinish() -> None:

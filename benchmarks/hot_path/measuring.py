@@ -40,7 +40,7 @@ class Figures:
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """A key with its certificate for 127.0.0.1, which consumers are told to believe."""
+    """A key with its certificate for 127.0.0.1, which consumers are made to believe."""
 
     file: Path
 

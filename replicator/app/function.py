@@ -1,8 +1,8 @@
 """The engine as a function: what an event source mapping read is brought to the targets of its rules.
 
 The mapping owns shards, order, retries and scale. Invariant: a record that is not reported as failed is durable at
-every target of every rule that reads its table; what cannot be told apart is reported. Nothing is sent for a rule that
-is not known to be driven by functions.
+every target of every rule that reads its table; what cannot be distinguished is reported. Nothing is sent for a rule
+that is not known to be driven by functions.
 """
 
 from __future__ import annotations

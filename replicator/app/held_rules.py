@@ -47,7 +47,7 @@ class Told(Protocol):
 
 
 class HeldRules:
-    """What is held: told of, and kept from running."""
+    """What is held: reported, and kept from running."""
 
     def __init__(
         self, premises: Premises, start: Start, gates: Gates, observer: Told, written: Callable[[], Settings]

@@ -21,7 +21,7 @@ _BY_ACTION = {
 class CacheUse:
     """How a cache is used: by which actions on entries, over which keys, and by which of its ways.
 
-    `channels`, `streams`: what is told of changes.
+    `channels`, `streams`: where changes are published.
     """
 
     actions: Collection[str]

@@ -38,7 +38,7 @@ class CacheVerb(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Publication:
-    """Where changes of entries are told: a channel, or a stream that keeps about `most` messages."""
+    """Where changes of entries are published: a channel, or a stream that keeps about `most` messages."""
 
     name: str
     is_stream: bool = False
@@ -219,7 +219,7 @@ def plan_refill(rule: CacheRule, record: ChangeRecord) -> CachePlan:
 
 
 def _message(rule: CacheRule, publication: Publication, last: ChangeRecord, version: str) -> dict[str, Any]:
-    """What is told of an item beside its key: whether it is gone, its version where there is one, and what it holds."""
+    """Beside an item's key: whether it is gone, its version where there is one, and what it holds."""
     new = None if last.new is None else unreserved(last.new)
     message: dict[str, Any] = {"deleted": new is None}
     if version:

@@ -172,7 +172,7 @@ class Probing:
         self._schedule()
 
     def _tell(self) -> None:
-        """Let those know that were not told of a trouble that lasts."""
+        """Let those know of a trouble that lasts that do not know of it yet."""
         if self._health.is_troubled(_now()):
             for rest in self._resting.values():
                 if not rest.told:

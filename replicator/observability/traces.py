@@ -74,7 +74,7 @@ class Traces:
 
     @contextmanager
     def span(self, name: str, kind: SpanKind, **attributes: str | int) -> Iterator[Span]:
-        """A span around a call; an error is told by its kind alone, because its text may name a key."""
+        """A span around a call; an error is recorded by its kind alone, because its text may name a key."""
         span = self._tracer.start_span(name, kind=kind, attributes=_named(attributes))
         try:
             yield span

@@ -45,7 +45,7 @@ class CacheAction(Frozen):
     numbers: Literal["string", "number"] = Field(default="string", description="of json and msgpack")
     attributes: list[AttributeName] = Field(default=[], description="what is stored of an item; default: everything")
     max_bytes: ByteSize | None = Field(default=None, description="a larger value is dropped instead of stored")
-    channel: Published | None = Field(default=None, description="publish only: the channel that is told")
+    channel: Published | None = Field(default=None, description="publish only: the channel to publish on")
     stream: Published | None = Field(default=None, description="publish only: the stream, in place of a channel")
     maxlen: int = Field(default=10_000, ge=1, le=100_000_000, description="about how many messages the stream keeps")
     values: bool = Field(default=False, description="publish only: messages show the item")

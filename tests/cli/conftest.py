@@ -36,6 +36,6 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 
 @pytest.fixture
 def world(ministack: MiniStack, valkey: Valkey, tmp_path: Path) -> World:
-    """A world of its own: an account that nobody else uses."""
+    """A world of its own: an account that no other test uses."""
     account = str(secrets.randbelow(9 * 10**11) + 10**11)
     return World(ministack.endpoint_url, valkey.url, account, tmp_path)

@@ -147,5 +147,5 @@ if __name__ == "__main__":
     parser.add_argument("--deny", action="append", default=[])
     options = parser.parse_args()
     with DenyingServer(options.upstream, options.port, options.deny or WRITES) as server:
-        print(server.url, flush=True)  # noqa: T201 - for whoever started it by hand
+        print(server.url, flush=True)  # noqa: T201 - where it is started by hand
         server.serve_forever()

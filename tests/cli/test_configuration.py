@@ -1,4 +1,4 @@
-"""A wrong configuration is told in sentences: the place, the key path, what is allowed; never a value."""
+"""A wrong configuration is answered in sentences: the place, the key path, what is allowed; never a value."""
 
 from __future__ import annotations
 

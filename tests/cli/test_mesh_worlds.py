@@ -1,4 +1,4 @@
-"""`init`, `check` and `run` for rules whose users write in every region: what each region needs, and what is told."""
+"""`init`, `check` and `run` for rules whose users write in every region: what each needs, and what `check` says."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ async def test_what_a_user_may_not_do_is_owed_and_told_and_done_when_it_may(star
             undone = await stale(client)
             assert undone
             assert {each.key for each in beside.rows.rows.values()} >= set(undone), "each is owed"
-            assert beside.state.refusing is not None or beside.state.error is not None, "and that is told"
+            assert beside.state.refusing is not None or beside.state.error is not None, "and that is reported"
             await beside.settler.look(SEAT)
             assert {each.key for each in beside.rows.rows.values()} >= set(await stale(client))
             await client.execute_command("ACL", "SETUSER", "rep", "~*", "+@all")

@@ -271,7 +271,7 @@ async def redis_bench(url: str) -> AsyncIterator[RedisCacheBench]:
 
 @dataclass
 class Turnstile:
-    """A fence that counts, and falls when it is told to."""
+    """A fence that counts, and falls when a test wants it."""
 
     error: Exception | None = None
     passed: int = field(default=0)

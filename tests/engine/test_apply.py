@@ -341,7 +341,7 @@ async def test_nothing_is_sent_behind_the_deadline_of_the_lease() -> None:
     assert bench.moved == ["1", "2", "3"]
 
 
-# -- items that somebody else wrote --------------------------------------------------------------------------------
+# -- items that another program wrote ------------------------------------------------------------------------------
 
 
 async def test_an_item_that_is_overwritten_is_logged_first() -> None:

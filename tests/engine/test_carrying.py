@@ -47,7 +47,7 @@ async def test_pages_go_on_while_a_key_waits_for_its_partition_and_it_arrives_as
         assert "hot" not in world.holds()
         position = world.stored()
         assert position is None or int(position) < 40, "no position passes what is not durable"
-        assert process.observer.blocked_keys, "it is told what stands in the way"
+        assert process.observer.blocked_keys, "what stands in the way is reported"
         world.region.hot = set()
         await until(world.same, within=25)
         assert world.holds()["hot"] == "29"

@@ -1,4 +1,4 @@
-"""Records that were lost before they were read: always found, stored once, and passed only by somebody's word."""
+"""Records that were lost before they were read: always found, stored once, and passed only by an operator's word."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ async def test_a_shard_that_left_the_stream_is_a_gap_of_who_had_begun_it_and_hol
     async with world.process(LATE[newcomer]) as process:
         await until(lambda: lost(world) == [("orders/eu", "s0", "3")])
         await asyncio.sleep(300)
-        assert set(world.holds()) == set("abc"), "nobody has accepted the loss"
+        assert set(world.holds()) == set("abc"), "the loss is not accepted"
         await accepted(world, process)
         assert set(world.holds()) == set("abcfg")
         world.put("h", 1)
@@ -193,7 +193,7 @@ async def test_a_row_tells_what_a_rule_has_lost_that_nobody_runs_for_a_while() -
         await process.drain()
     world.write("de")
     world.roll("s0", "s1")
-    async with world.process() as process:  # somebody took `copies` out of the file
+    async with world.process() as process:  # an operator took `copies` out of the file
         await until(lambda: world.stored("s0") == "SHARD_END")
         await process.drain()
     await asyncio.sleep(2 * DAY)

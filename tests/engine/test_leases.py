@@ -1,4 +1,4 @@
-"""Sessions, fences and the expiry of others: nothing is sent behind the deadline, nobody alive is taken for dead."""
+"""Sessions, fences and the expiry of others: nothing is sent behind the deadline, no live worker taken for dead."""
 
 from __future__ import annotations
 

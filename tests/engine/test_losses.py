@@ -1,4 +1,4 @@
-"""Losses that somebody would have to be told of twice, or in other words: none passes unseen."""
+"""Losses that an operator would have to accept twice, or in other words: none passes unseen."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ async def test_what_a_loss_grows_by_after_the_word_is_passed_with_it_and_stays_o
         assert gaps(world) == [("s0", "5", "19")]
         assert set(world.holds()) == set("abcdest")
         (gap,) = world.registry.gaps
-        assert not await world.registry.acknowledged(gap), "nobody has seen all of it"
+        assert not await world.registry.acknowledged(gap), "not all of it was seen"
 
 
 async def test_a_word_is_not_outrun_by_records_that_age_away_one_after_the_other() -> None:
@@ -88,7 +88,7 @@ async def test_a_second_loss_behind_the_same_place_needs_its_own_acknowledgement
     async with ShardBench(world):
         await until(lambda: gaps(world) == [("s0", "5", "14")])
         await asyncio.sleep(100)
-        assert "n" not in world.holds(), "nobody has accepted that 9 to 13 are lost"
+        assert "n" not in world.holds(), "it is not accepted that 9 to 13 are lost"
         accept(world)
         await until(lambda: "n" in world.holds())
 
@@ -111,7 +111,7 @@ async def test_what_is_trimmed_between_the_acknowledgement_and_the_next_reading_
         accept(world)
         await until(lambda: gaps(world) == [("s0", "5", "14")])
         await until(lambda: "n" in world.holds())
-        assert len(told) == 2, "both passes are told"
+        assert len(told) == 2, "both passes are reported"
 
 
 async def test_a_target_that_lost_nothing_goes_on_while_another_waits_and_is_lost_nothing() -> None:

@@ -70,7 +70,7 @@ async def test_an_owner_without_a_pulse_is_expired_behind_the_lease_time() -> No
     await asyncio.sleep(9)
     assert not sight.members.is_expired(OTHER)
     await until(lambda: sight.members.is_expired(OTHER), within=2)
-    assert not sight.members.is_expired(ME), "our own shards are not taken for those of somebody dead"
+    assert not sight.members.is_expired(ME), "our own shards are not taken for those of a dead worker"
 
 
 async def test_the_row_of_a_dead_worker_is_removed_when_everybody_has_had_time_to_see_it() -> None:

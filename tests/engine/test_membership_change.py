@@ -1,7 +1,7 @@
 """A region joins or leaves a mesh while workers with the old and with the new configuration run beside each other.
 
 What a worker does counts only for the members that it knows. A member that joins gets every record that was not done
-when the new configuration was first there, whoever read it meanwhile; one that leaves is owed nothing more.
+when the new configuration was first there, whichever worker read it meanwhile; one that leaves is owed nothing more.
 """
 
 from __future__ import annotations

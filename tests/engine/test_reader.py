@@ -406,7 +406,7 @@ async def test_nothing_is_read_without_the_lease() -> None:
 
 @dataclass
 class SilentEnds:
-    """Nobody can say whether a shard is over."""
+    """Nothing says whether a shard is over."""
 
     asked: int = 0
 

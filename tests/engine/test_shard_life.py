@@ -121,7 +121,7 @@ SOON = Limits(stall_seconds=20.0)
 
 
 async def stalled(world: World, bench: ShardBench) -> tuple[str, str]:
-    """Reason and remedy of the first standstill that is told."""
+    """Reason and remedy of the first standstill that is reported."""
     await until(lambda: bool(bench.observer.of("stalled")), within=120)
     shard, name, reason, remedy = bench.observer.of("stalled")[0]
     assert (shard, name) == ("s0", "orders/eu")

@@ -116,7 +116,7 @@ async def test_a_newcomer_has_its_share_within_seconds_though_shards_split_merge
         async with world.process():
             await moves.watch(6)
             assert len(moves.shares()) == 2
-            assert moves.shares()[0] >= 29, "nothing goes back to whoever read its parent"
+            assert moves.shares()[0] >= 29, "nothing goes back to the worker that read its parent"
             assert moves.moved <= 36
             assert moves.most_lying <= MOVES
         resharding.cancel()

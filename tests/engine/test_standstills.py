@@ -1,4 +1,4 @@
-"""Nothing stands still in silence: what waits is told while it lasts, whoever should be at work, and taken back."""
+"""Nothing stands still in silence: what waits is reported while it lasts, whatever should work, and taken back."""
 
 from __future__ import annotations
 
@@ -293,7 +293,7 @@ async def test_a_service_that_waits_for_an_answer_for_too_long_is_told_while_it_
         await until(lambda: what in process.observer.troubles, within=60)
         await asyncio.sleep(60)
         hangs = [event for event in process.observer.of("service_hangs") if event[0] == what]
-        assert len(hangs) >= 3, "it is told again while it lasts"
+        assert len(hangs) >= 3, "it is reported again while it lasts"
         assert hangs[-1][1] > hangs[0][1] >= 20
         gate.set()
         await until(lambda: process.observer.troubles == {})

@@ -205,7 +205,7 @@ async def test_a_stop_while_the_session_is_lost_ends_at_once() -> None:
         port.faults.outage = Unreachable
     await asyncio.sleep(60)
     await process.drain(within=1)
-    assert "heartbeat" in process.observer.troubles, "that its row could not be removed is told"
+    assert "heartbeat" in process.observer.troubles, "that its row could not be removed is reported"
 
 
 async def test_a_member_that_died_is_removed_once_its_shards_are_taken() -> None:

@@ -129,7 +129,7 @@ class LoopClock:
 
 @dataclass
 class Recorder:
-    """An observer that remembers what it was told."""
+    """An observer that remembers every report."""
 
     told: list[tuple[Any, ...]] = field(default_factory=list)
     reports: list[BatchReport] = field(default_factory=list)
@@ -157,7 +157,7 @@ class Recorder:
     unrepaired: dict[TargetId, int] = field(default_factory=dict)
     """Losses of the group that were last said to be open."""
     swept: list[str] = field(default_factory=list)
-    """The last full comparisons that were told."""
+    """The last full comparisons that were reported."""
     progress: dict[str, JobProgress] = field(default_factory=dict)
     """How far open jobs were last said to be, by id."""
 

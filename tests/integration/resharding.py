@@ -206,7 +206,7 @@ class Run:
         return len(owners) >= self._plan.shards and None not in owners.values()
 
     async def _fair(self, workers: list[Daemon]) -> bool:
-        """Nobody is far from the mean: shards come and go while we look."""
+        """No worker is far from the mean: shards come and go while we look."""
         shares = await self._owners.shares(workers)
         return min(shares) > 0 and max(shares) - min(shares) <= max(4, sum(shares) // 5)
 

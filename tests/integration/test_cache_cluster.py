@@ -77,7 +77,7 @@ async def test_a_daemon_keeps_a_cluster_in_step_while_a_slot_moves_and_a_node_di
     dead.kill()
     await users.write(60)
     await eventually("convergence without a node", converged)
-    await eventually("that it is told", lambda: bool(cache()["refuses"]) and bool(cache()["keys"]))
+    await eventually("that it is reported", lambda: bool(cache()["refuses"]) and bool(cache()["keys"]))
     status = world.command("status", config=config)
     assert "cache eu_main in eu refuses some entries" in status.stdout
     dead.start()

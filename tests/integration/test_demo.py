@@ -76,7 +76,7 @@ def result(process: subprocess.Popen[str], seconds: float = PATIENT_SECONDS) -> 
 
 @pytest.mark.slow
 def test_a_short_run_ends_identical_with_enough_compared(tmp_path: Path) -> None:
-    with demo_process(tmp_path, "--duration", "5", "--rate", "80", "--events", "--json") as process:
+    with demo_process(tmp_path, "--duration", "4", "--rate", "60", "--events", "--json") as process:
         code, report, progress = result(process)
     assert code == 0, progress
     assert report["verdict"] == "identical"
@@ -116,7 +116,7 @@ def test_no_entry_stays_stale_behind_restarts_a_kill_and_a_failover(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_replica_that_somebody_else_wrote_to_ends_with_exit_code_1(tmp_path: Path) -> None:
-    with demo_process(tmp_path, "--duration", "2", "--rate", "50", "--json") as process:
+    with demo_process(tmp_path, "--duration", "1", "--rate", "30", "--json") as process:
         asyncio.run(write_to_a_replica(endpoint(process)))
         code, report, progress = result(process)
     assert code == 1, progress
@@ -152,7 +152,7 @@ async def expect_nobody_at(endpoint_url: str) -> None:
 
 @pytest.mark.slow
 def test_a_kept_world_runs_until_it_is_interrupted(tmp_path: Path) -> None:
-    with demo_process(tmp_path, "--duration", "1", "--rate", "50", "--keep") as process:
+    with demo_process(tmp_path, "--duration", "1", "--rate", "20", "--keep") as process:
         assert process.stdout is not None
         output = list(itertools.takewhile(lambda line: "configuration and logs" not in line, process.stdout))
         status = next(line.split()[-1] for line in output if "curl" in line and line.endswith("/status\n"))

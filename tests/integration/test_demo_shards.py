@@ -46,7 +46,7 @@ def run_demo(directory: Path, *arguments: str) -> tuple[int, dict[str, Any], str
 
 @pytest.mark.slow
 def test_shards_that_split_merge_and_roll_between_two_workers_end_identical(tmp_path: Path) -> None:
-    code, report, progress = run_demo(tmp_path, "--shards", "8", "--reshard", "--duration", "8", "--rate", "60")
+    code, report, progress = run_demo(tmp_path, "--shards", "8", "--reshard", "--duration", "6", "--rate", "40")
     assert code == 0, progress
     assert report["verdict"] == "identical"
     shards = report["shards"]
@@ -74,7 +74,7 @@ def test_every_stream_of_a_mesh_comes_from_the_laboratory(tmp_path: Path) -> Non
         "--workers",
         "1",
         "--duration",
-        "4",
+        "2",
         "--rate",
         "30",
     )

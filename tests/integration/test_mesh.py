@@ -39,7 +39,7 @@ async def create(world: World, regions: list[str]) -> None:
 
 
 class MeshUsers:
-    """Users of every region on shared keys. What each region was told last is no truth here: regions must agree."""
+    """Users of every region on shared keys. What each region was written last is no truth here: regions must agree."""
 
     def __init__(self, world: World, regions: list[str], *, seed: int, keys: int = 25) -> None:
         self._world = world

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 EVERY_SECONDS = 0.25
-_LOOK_SECONDS = 0.05
+LOOK_SECONDS = 0.05
 _AWAITED = 25
 """How many missing items are looked for at once, oldest first."""
 
@@ -79,12 +79,17 @@ class TrueLag:
         paths: Iterable[tuple[str, str]],
         *,
         every: float = EVERY_SECONDS,
+        looks: float = LOOK_SECONDS,
         **item: Any,
     ) -> None:
-        """`tables`: by a name of the test's; `item`: attributes of every item, as values on the wire."""
+        """`tables`: by a name of the test's; `item`: attributes of every item, as values on the wire.
+
+        `every` and `looks`: seconds between two writes and between two looks.
+        """
         self._port = port
         self._tables = tables
         self._every = every
+        self._looks = looks
         self._item = item
         written: dict[str, list[tuple[str, float]]] = {}
         self._paths = {
@@ -144,7 +149,7 @@ class TrueLag:
     def _read(self, direct: Direct, region: str) -> None:
         """Look at every table of a region in turn."""
         paths = [path for path in self._paths.values() if self._tables[path.destination].region == region]
-        while not self._stop_reading.wait(_LOOK_SECONDS):
+        while not self._stop_reading.wait(self._looks):
             for path in paths:
                 keys = self._missing(path)
                 if not keys:
@@ -186,7 +191,7 @@ class TrueLag:
         began = time.monotonic()
         while not self.is_level(origin, destination):
             assert time.monotonic() < began + seconds, f"{destination} was not level with {origin} in {seconds} s"
-            time.sleep(_LOOK_SECONDS)
+            time.sleep(LOOK_SECONDS)
         return time.monotonic() - began
 
     def figures(self, origin: str, destination: str, since: float, until: float) -> Figures:

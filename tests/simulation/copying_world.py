@@ -24,6 +24,7 @@ from replicator.domain.rules import Rule
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.memory import Slot, answer
 from tests.simulation.ordered_world import GENERATION, KEY, Answer, History, Violation, content, written
+from tests.simulation.uncollected import uncollected
 
 OLDER = ordered_version(0, GENERATION - 1, 7)
 FOREIGN = Image(b'{"pk":{"S":"k"},"foreign":{"BOOL":true}}')
@@ -204,6 +205,7 @@ class Explorer:
             case _:
                 return None
 
+    @uncollected()
     def run(self) -> Result:
         """Search until everything was seen, or a violation is found."""
         seen = {self._start}
@@ -212,9 +214,10 @@ class Explorer:
         try:
             while path:
                 for told, state in path[-1][1]:
-                    if state in seen:
-                        continue
+                    known = len(seen)
                     seen.add(state)
+                    if len(seen) == known:
+                        continue
                     path.append((told, self._moves(state)))
                     quiescent += self._check_end(state)
                     break

@@ -356,7 +356,7 @@ class World:
         return max(counts.values(), default=0)
 
     def unread(self) -> list[ShardId]:
-        """Shards that nobody reads who could store a checkpoint of them."""
+        """Shards that no worker reads that could store a checkpoint of them."""
         read = {
             shard_id
             for worker in self.able()

@@ -22,6 +22,7 @@ from replicator.domain.transforms import Transform
 from replicator.engine.mapped_tables import mapped
 from replicator.laboratory.memory import EMPTY, Slot, answer
 from tests.simulation.ordered_world import GENERATION, KEY, History, Result, Violation, content
+from tests.simulation.uncollected import uncollected
 
 SideKey = Callable[[ItemKey], ItemKey]
 """Under which key the side row of an item of the table is, by the table's key."""
@@ -95,6 +96,7 @@ class Merging:
         ]
         self._asked: dict[tuple[int, At], Request | None] = {}
 
+    @uncollected()
     def run(self) -> Result:
         """Search until everything was seen, or a violation is found."""
         side = Side(crashes_left=self._merge.crashes, zombies_left=self._merge.zombies)

@@ -28,6 +28,7 @@ from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 from tests.simulation import active_places, versioned_machine
 from tests.simulation.active_places import KEY, ahead
 from tests.simulation.active_scenario import GENERATION, REGIONS
+from tests.simulation.uncollected import uncollected
 from tests.simulation.versioned_machine import VERSION
 
 Steps = Generator[Any, Any, Any]
@@ -332,6 +333,7 @@ class MeshExplorer:
             frozenset(),
         )
 
+    @uncollected()
     def run(self, limit: int | None = None) -> Result:
         """Search until everything was seen, or a violation is found."""
         seen = {self._start}
@@ -340,9 +342,10 @@ class MeshExplorer:
         try:
             while path:
                 for told, state in path[-1][1]:
-                    if state in seen:
-                        continue
+                    known = len(seen)
                     seen.add(state)
+                    if len(seen) == known:
+                        continue
                     path.append((told, self._moves(state)))
                     quiescent += self._check_end(state)
                     if limit is not None and len(seen) > limit:

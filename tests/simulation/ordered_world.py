@@ -36,6 +36,7 @@ from replicator.domain.modes.requests import (
 from replicator.domain.records import ChangeRecord, change_record, item_key
 from replicator.domain.rules import Rule
 from replicator.laboratory.memory import EMPTY, Slot, answer
+from tests.simulation.uncollected import uncollected
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
 GENERATION = 1_700_000_000_000
@@ -237,6 +238,7 @@ class Explorer:
         self._changes: dict[tuple[int, int], Change | None] = {}
         self._asked: dict[Worker, Request | None] = {}
 
+    @uncollected()
     def run(self) -> Result:
         """Search until everything was seen, or a violation is found."""
         seen = {self._start}
@@ -245,9 +247,10 @@ class Explorer:
         try:
             while path:
                 for told, state in path[-1][1]:
-                    if state in seen:
-                        continue
+                    known = len(seen)
                     seen.add(state)
+                    if len(seen) == known:
+                        continue
                     path.append((told, self._moves(state)))
                     quiescent += self._check_end(state)
                     break

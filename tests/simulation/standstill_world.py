@@ -1,4 +1,4 @@
-"""A world in which things stop for good: whatever happens, a rule that does not move is told why.
+"""A world in which things stop for good: whatever happens, a rule that does not move has a reason reported.
 
 Users write a marker to every open shard now and then; shards roll, split, merge, are hidden, leave the stream with
 records in them; streams are replaced, disabled or dropped; rules are paused; calls fail or never return; rows are
@@ -396,7 +396,7 @@ class Standstills:
     # -- what must hold --------------------------------------------------------------------------------------------
 
     def look(self) -> None:
-        """Whether each rule moves on each shard of which it owes something, or is told why not."""
+        """Whether each rule moves on each shard of which it owes something, or a reason is reported."""
         now, last, self.seen = asyncio.get_running_loop().time(), self.seen, {}
         for each in self.rules:
             is_told = bool(self.reasons(each.name)) or not self.processes
@@ -421,7 +421,7 @@ class Standstills:
         }
 
     def owes(self, each: Rule) -> list[Marker]:
-        """Markers that did not arrive, and that no gap tells of. What no living process runs, nobody can speak for."""
+        """Markers that did not arrive, and that no gap tells of. What no living process runs, nothing can speak for."""
         known = {
             place.target_id
             for process in self.processes

@@ -35,7 +35,7 @@ EVERY: dict[str, Callable[[], Iterator[Scenario | MeshScenario]]] = {**SETS, **M
 LARGE = {
     "copying_mesh_seeds": 12,
     "copying_mesh_seeds_three": 6,
-    "copying_mesh_seeds_more": 2,
+    "copying_mesh_seeds_more": 1,
     "copying_mesh_seeds_crash": 8,
 }
 """Sets whose scenarios take long, and how many of them a long test takes."""

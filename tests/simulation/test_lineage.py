@@ -100,7 +100,7 @@ MUTANTS = {
         {"a shard was never finished", SKIPPED},
     ),
     "production failure 4: parents in a circle wait for each other": (Rules(ready=_all_links_count), {SKIPPED}),
-    "production failure 4: a shard that is being read waits for a parent that is told by mistake": (
+    "production failure 4: a shard that is being read waits for a parent that is listed by mistake": (
         Rules(ready=_ready_without_the_begun),
         {SKIPPED},
     ),

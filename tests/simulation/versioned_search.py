@@ -5,27 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 from random import Random
 
+from tests.simulation.uncollected import uncollected
 from tests.simulation.versioned_machine import Machine
 from tests.simulation.versioned_world import Move, Result, Scenario, State, Violation, World
 
 # -- searches ------------------------------------------------------------------------------------------------------
 
 
+@uncollected()
 def explore(scenario: Scenario, machine: Machine) -> Result:
     """Depth-first search over all states of one scenario, each visited once."""
     world = World(scenario, machine)
     start = world.start()
     seen, quiescent = {start}, 0
-    path: list[tuple[Move | None, State, Iterator[Move]]] = [(None, start, world.moves(start))]
+    path: list[tuple[Move | None, State, Iterator[Move]]] = [(None, start, iter(world.moves(start)))]
     try:
         while path:
             _, here, moves = path[-1]
             for move in moves:
                 state = world.after(here, move)
-                if state in seen:
-                    continue
+                before = len(seen)
                 seen.add(state)
-                path.append((move, state, world.moves(state)))
+                if len(seen) == before:
+                    continue
+                path.append((move, state, iter(world.moves(state))))
                 if world.quiescent(state):
                     quiescent += 1
                     world.check(state)
@@ -43,7 +46,7 @@ def walk(scenario: Scenario, machine: Machine, dice: Random) -> Result:
     state, trace = world.start(), []
     try:
         while True:
-            moves = list(world.moves(state))
+            moves = world.moves(state)
             plain = [move for move in moves if move[0] in {"user", "step"}]
             faults = [move for move in moves if move[0] not in {"user", "step"}]
             if not plain:

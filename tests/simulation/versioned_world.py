@@ -6,7 +6,7 @@ changes becomes a record of that region's stream, as a user's write does. A work
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -90,7 +90,8 @@ class State(NamedTuple):
     slots: tuple[int, ...]
     streams: tuple[tuple[int, ...], ...]
     users: tuple[int, ...]
-    writes: tuple[Write, ...]
+    history: int
+    """Which writes took effect: a number that the world knows, because a state is hashed whenever it is met."""
     workers: tuple[Worker, ...]
     crashes: int
     zombies: int
@@ -120,6 +121,9 @@ class Violation(Exception):
 Move = tuple[str, int, int]
 """What happens, to which user or worker, and where."""
 
+Stood = tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]
+"""The slots and the streams of all regions."""
+
 
 class World:
     """One scenario: what can happen next, and what must hold in the end."""
@@ -127,6 +131,9 @@ class World:
     def __init__(self, scenario: Scenario, machine: Machine) -> None:
         self._scenario = scenario
         self._machine = machine
+        self._histories: list[tuple[Write, ...]] = []
+        self._history_numbers: dict[tuple[Write, ...], int] = {}
+        self._away: dict[tuple[int, int], bool] = {}
 
     def start(self) -> State:
         machine, count = self._machine, len(self._scenario.ops)
@@ -145,7 +152,7 @@ class World:
             (slot,) * count,
             (nothing,) * count,
             (0,) * count,
-            writes,
+            self._history(writes),
             workers,
             self._scenario.crashes,
             self._scenario.zombies,
@@ -154,45 +161,56 @@ class World:
             (None,) * (count * count) if self._scenario.away else (),
         )
 
-    def moves(self, state: State) -> Iterator[Move]:
-        """Everything that can happen next; what only ends zombies comes last."""
-        for region, ops in enumerate(self._scenario.ops):
-            if state.users[region] < len(ops):
-                yield "user", region, 0
-        for index, worker in enumerate(state.workers):
-            length = len(state.streams[worker.shard])
-            yield from self._steps(index, worker, length)
-            yield from self._faults(state, index, worker, length)
-        if self._scenario.away:
-            yield from self._drains(state)
+    def _history(self, writes: tuple[Write, ...]) -> int:
+        if writes not in self._history_numbers:
+            self._history_numbers[writes] = len(self._histories)
+            self._histories.append(writes)
+        return self._history_numbers[writes]
 
-    def _steps(self, index: int, worker: Worker, length: int) -> Iterator[Move]:
-        if worker.node != NOTHING:
-            yield "step", index, worker.position
-            if self._scenario.away and self._asks_away(worker.node, worker.shard):
-                yield "away", index, worker.position
+    def moves(self, state: State) -> list[Move]:
+        """Everything that can happen next; what only ends zombies comes last."""
+        scenario, streams = self._scenario, state.streams
+        moves: list[Move] = [
+            ("user", region, 0)
+            for region, (done, ops) in enumerate(zip(state.users, scenario.ops, strict=True))
+            if done < len(ops)
+        ]
+        faults = state.crashes or state.zombies or len(state.workers) > len(streams)
+        for index, worker in enumerate(state.workers):
+            length = len(streams[worker.shard])
+            self._steps(moves, index, worker, length)
+            if faults:
+                moves.extend(self._faults(state, index, worker, length))
+        if scenario.away:
+            if state.drainer is not None:
+                moves += (("drains", 0, 0), ("stops", 0, 0))
+            else:
+                moves.extend(self._drains(state))
+        return moves
+
+    def _steps(self, moves: list[Move], index: int, worker: Worker, length: int) -> None:
+        _, at, done, node, _ = worker
+        if node != NOTHING:
+            moves.append(("step", index, at))
+            if self._scenario.away and self._asks_away(node, worker.shard):
+                moves.append(("away", index, at))
                 if self._scenario.unheard:
-                    yield "unheard", index, worker.position
+                    moves.append(("unheard", index, at))
         elif self._scenario.unordered:
-            for position in range(length):
-                if not worker.done >> position & 1:
-                    yield "step", index, position
-        elif worker.position < length:
-            yield "step", index, worker.position
+            moves.extend(("step", index, position) for position in range(length) if not done >> position & 1)
+        elif at < length:
+            moves.append(("step", index, at))
 
     def _asks_away(self, node: int, home: int) -> bool:
         """Whether a region is asked that may not answer."""
-        request = self._machine.nodes[node].request
-        if not isinstance(request, At):
-            return False
-        region = self._machine.regions.index(request.region)
-        return region != home and region in self._scenario.away
+        found = self._away.get((node, home))
+        if found is None:
+            request = self._machine.nodes[node].request
+            region = self._machine.regions.index(request.region) if isinstance(request, At) else home
+            found = self._away[node, home] = region != home and region in self._scenario.away
+        return found
 
     def _drains(self, state: State) -> Iterator[Move]:
-        if state.drainer is not None:
-            yield "drains", 0, 0
-            yield "stops", 0, 0
-            return
         for pair, row in enumerate(state.rows):
             if row is not None:
                 yield "begins", 0, pair
@@ -240,10 +258,11 @@ class World:
                 assert isinstance(request, At)
                 region = self._machine.regions.index(request.region)
                 slot, _ = self._machine.step(state.slots[region], worker.node)
-                done = self._recorded(state, region, slot)
-                return self._gone_on(done, index, worker, position, self._machine.follow(worker.node, SILENCE))
+                node = self._machine.follow(worker.node, SILENCE)
+                return self._gone_on(state, index, position, node, self._stood(state, region, slot))
             case "away":
-                return self._gone_on(state, index, worker, position, self._machine.follow(worker.node, SILENCE))
+                node = self._machine.follow(worker.node, SILENCE)
+                return self._gone_on(state, index, position, node, (state.slots, state.streams))
             case "dies":
                 return state._replace(workers=state.workers[:index] + state.workers[index + 1 :])
             case "crashes":
@@ -272,7 +291,8 @@ class World:
         if new is None and before is None:
             return state._replace(users=users)
         seen = frozenset[int]()
-        for write in state.writes:
+        writes = self._histories[state.history]
+        for write in writes:
             if before is not None and write.image == held:
                 seen = write.seen | {held}
         if new is None:
@@ -281,7 +301,8 @@ class World:
         else:
             rank = rank_of(VERSION, new)
         after = self._changed(state, region, machine.image_number(new))
-        return after._replace(users=users, writes=(*state.writes, Write(machine.image_number(new), rank, seen)))
+        history = self._history((*writes, Write(machine.image_number(new), rank, seen)))
+        return after._replace(users=users, history=history)
 
     def _changed(self, state: State, region: int, item: int) -> State:
         """Let an item stand in a region, with a record of it in its stream."""
@@ -290,15 +311,23 @@ class World:
         return self._recorded(state, region, slot)
 
     def _recorded(self, state: State, region: int, slot: int) -> State:
-        machine = self._machine
-        old, new = machine.slot_images[state.slots[region]], machine.slot_images[slot]
-        slots = (*state.slots[:region], slot, *state.slots[region + 1 :])
+        slots, streams = self._stood(state, region, slot)
+        return state._replace(slots=slots, streams=streams)
+
+    def _stood(self, state: State, region: int, slot: int) -> Stood:
+        """All slots and streams once a slot has become another one."""
+        slots, streams, images = state.slots, state.streams, self._machine.slot_images
+        held = slots[region]
+        if slot == held:
+            return slots, streams
+        old, new = images[held], images[slot]
+        slots = (*slots[:region], slot, *slots[region + 1 :])
         if old == new:
-            return state._replace(slots=slots)
-        stream = (*state.streams[region], machine.record(region, old, new))
+            return slots, streams
+        stream = (*streams[region], self._machine.record(region, old, new))
         if len(stream) > LONGEST_STREAM:
             raise Violation("ECHO: writes without end")
-        return state._replace(slots=slots, streams=(*state.streams[:region], stream, *state.streams[region + 1 :]))
+        return slots, (*streams[:region], stream, *streams[region + 1 :])
 
     def _step(self, state: State, index: int, worker: Worker, position: int) -> State:
         machine = self._machine
@@ -307,6 +336,10 @@ class World:
             record = state.streams[worker.shard][position]
             node = machine.root(record, state.known, owing=bool(self._scenario.away))
         request = machine.nodes[node].request
+        if isinstance(request, At):
+            region = machine.regions.index(request.region)
+            slot, node = machine.step(state.slots[region], node)
+            return self._gone_on(state, index, position, node, self._stood(state, region, slot))
         if isinstance(request, LogConflict):
             lost = state.lost
             if self._scenario.logged and request.loser is not None:
@@ -317,23 +350,24 @@ class World:
         elif isinstance(request, Miss | LookUp | SettleRead):
             state, answer = self._asked_rows(state, worker.shard, position, request)
             node = machine.follow(node, answer)
-        elif isinstance(request, At):
-            region = machine.regions.index(request.region)
-            slot, node = machine.step(state.slots[region], node)
-            state = self._recorded(state, region, slot)
-        return self._gone_on(state, index, worker, position, node)
+        return self._gone_on(state, index, position, node, (state.slots, state.streams))
 
-    def _gone_on(self, state: State, index: int, worker: Worker, position: int, node: int) -> State:
+    def _gone_on(self, state: State, index: int, position: int, node: int, stood: Stood) -> State:
+        """Let a worker be at a node; `stood`: how all regions stand then."""
+        slots, streams = stood
+        _, _, users, history, workers, crashes, zombies, lost, known, rows, drainer = state
+        shard, _, done, _, zombie = workers[index]
         ended = self._machine.nodes[node].ended
         if ended is None:
-            return self._with(state, index, worker._replace(position=position, node=node))
-        if self._scenario.remembers:
-            state = state._replace(known=state.known | {(region, ended.rank) for region in ended.regions})
-        if self._scenario.unordered:
-            moved = worker._replace(position=0, node=NOTHING, done=worker.done | 1 << position)
+            moved = Worker(shard, position, done, node, zombie)
+        elif self._scenario.unordered:
+            moved = Worker(shard, 0, done | 1 << position, NOTHING, zombie)
         else:
-            moved = worker._replace(position=position + 1, node=NOTHING)
-        return self._with(state, index, moved)
+            moved = Worker(shard, position + 1, done, NOTHING, zombie)
+        if ended is not None and self._scenario.remembers:
+            known |= {(region, ended.rank) for region in ended.regions}
+        workers = (*workers[:index], moved, *workers[index + 1 :])
+        return State(slots, streams, users, history, workers, crashes, zombies, lost, known, rows, drainer)
 
     def _asked_rows(
         self, state: State, home: int, position: int, request: Miss | LookUp | SettleRead
@@ -389,7 +423,9 @@ class World:
         assert isinstance(request, At)
         region = machine.regions.index(request.region)
         slot, node = machine.step(state.slots[region], drainer.node)
-        return self._recorded(state, region, slot)._replace(drainer=drainer._replace(node=node))
+        slots, streams = self._stood(state, region, slot)
+        drainer = Drainer(drainer.pair, drainer.version, node)
+        return state._replace(slots=slots, streams=streams, drainer=drainer)
 
     # -- the end ---------------------------------------------------------------------------------------------------
 
@@ -415,20 +451,19 @@ class World:
         items = [machine.slot_images[slot] for slot in state.slots]
         if len(set(items)) > 1:
             raise Violation(f"DIVERGENCE: {[machine.images[item] and machine.images[item].wire for item in items]}")  # type: ignore[union-attr]
-        if not state.writes:
+        writes = self._histories[state.history]
+        if not writes:
             return
-        best = max(state.writes, key=lambda write: write.rank)
+        best = max(writes, key=lambda write: write.rank)
         if items[0] != best.image:
             raise Violation(f"WINNER: {machine.images[items[0]]} instead of {best.rank.shown}")
         if self._scenario.logged:
-            self._check_log(state, best)
+            self._check_log(state, writes, best)
 
-    def _check_log(self, state: State, best: Write) -> None:
+    def _check_log(self, state: State, writes: Sequence[Write], best: Write) -> None:
         nothing = self._machine.nothing
-        lost = [
-            write for write in state.writes if write.image not in {best.image, nothing} and write.image not in best.seen
-        ]
-        owned = frozenset[int]().union(*(write.seen for write in state.writes))
+        lost = [write for write in writes if write.image not in {best.image, nothing} and write.image not in best.seen]
+        owned = frozenset[int]().union(*(write.seen for write in writes))
         for write in lost:
             if write.image not in owned and write.image not in state.lost:
                 raise Violation(f"UNLOGGED: {write.rank.shown} lost")

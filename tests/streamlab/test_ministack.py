@@ -234,7 +234,7 @@ async def test_a_script_runs_by_time_and_by_count(dynamodb_url: str) -> None:
         ]
     )
     async with laboratory(dynamodb_url, seed=1, script=script) as lab, asyncio.timeout(PATIENT_SECONDS):
-        while lab.stats()["open_shards"] != 6:  # noqa: ASYNC110 - as somebody outside would
+        while lab.stats()["open_shards"] != 6:  # noqa: ASYNC110 - as a client outside would
             await asyncio.sleep(0.01)
         assert lab.stats()["records"] == 30
 

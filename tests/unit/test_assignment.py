@@ -219,7 +219,7 @@ def test_a_doubted_worker_keeps_what_it_holds_and_gets_nothing() -> None:
     assert planned(held=held, owned=5, live="abc").releases != ()
     assert planned(held=held, owned=5, live="abc", doubted="c") == Plan((), ())
     assert planned(*shards(2), held=held, owned=5, live="abc", doubted="bc").claims == tuple(shards(2))
-    assert planned(*shards(2), live="a", doubted="a").claims == tuple(shards(2)), "nobody doubts itself"
+    assert planned(*shards(2), live="a", doubted="a").claims == tuple(shards(2)), "no worker doubts itself"
 
 
 def test_a_worker_that_was_passed_over_twice_and_took_nothing_is_doubted_for_a_while() -> None:

@@ -229,7 +229,7 @@ def test_a_record_without_its_old_image_drops_the_key_that_the_primary_key_makes
     by_key = plan_cache(rule(verb, "user:{pk}"), [one], change(new))
     assert [action.key for action in by_key.actions] == ["user:k"]
     assert by_key.keyless == 0
-    assert plan_cache(rule(verb), [one], change(new)).keyless == 1, "nobody knows the key under which it stood"
+    assert plan_cache(rule(verb), [one], change(new)).keyless == 1, "the key under which it stood is unknown"
 
 
 def tagged(*tags: str, status: str = "open") -> dict[str, Typed]:

@@ -253,7 +253,7 @@ def drive(region: MemoryRegion, change: Change, policy: OrderedPolicy) -> Outcom
     try:
         request = next(steps)
         while True:
-            assert not isinstance(request, LogConflict), "nobody else writes to this replica"
+            assert not isinstance(request, LogConflict), "nothing else writes to this replica"
             request = steps.send(region.carry_out(request))
     except StopIteration as end:
         outcome: Outcome = end.value

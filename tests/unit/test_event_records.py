@@ -52,7 +52,7 @@ def same(one: Any, other: Any) -> bool:
 def test_a_change_is_the_same_write_from_every_source(change: Change) -> None:
     text = record_text(change, 17, "NEW_AND_OLD_IMAGES", "us-east-1", "model")
     event = as_an_event({**json.loads(text), "eventSourceARN": "arn:x"})
-    event["dynamodb"]["ApproximateCreationDateTime"] += 0.5  # functions are told parts of a second, readers are not
+    event["dynamodb"]["ApproximateCreationDateTime"] += 0.5  # functions get parts of a second, readers do not
     polled, called = parse_record(text), stream_record(event)
     assert same(polled, called)
     read, pushed = parsed(sent(change)), parse_change(delivered(as_an_event(of_kinesis(sent(change)))), "orders")

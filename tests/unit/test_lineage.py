@@ -156,7 +156,7 @@ def test_shards_without_a_known_child_are_told() -> None:
 
 @st.composite
 def listings(draw: st.DrawFn) -> list[Shard]:
-    """Shards with any parents: earlier, later, themselves, or such that are gone; some are told of twice."""
+    """Shards with any parents: earlier, later, themselves, or such that are gone; some are listed twice."""
     ids = [ShardId(f"s{number}") for number in range(draw(st.integers(1, 7)))]
     parents = st.lists(st.sampled_from([*ids, ShardId("gone")]), max_size=2, unique=True).map(tuple)
     return [

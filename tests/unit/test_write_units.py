@@ -107,7 +107,7 @@ STEPS = st.lists(st.tuples(st.floats(0, 3), st.integers(1, 20)), min_size=1, max
 def test_no_time_sees_more_than_its_rate_a_burst_and_one_request(
     per_second: int, share: float, steps: list[tuple[float, int]]
 ) -> None:
-    """Whoever comes waits until it may go, or comes later by itself; then any window is looked at."""
+    """What comes waits until it may go, or comes later by itself; then any window is looked at."""
     bucket, now, rate = UnitBucket(per_second, 0.0), 0.0, per_second * share
     granted: list[tuple[float, int]] = []
     for pause, units in steps:

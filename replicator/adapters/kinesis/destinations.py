@@ -25,7 +25,7 @@ _WAYS = {
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """One Kinesis stream that a table's changes go to, or went to. `precision` is empty where it is not told."""
+    """One Kinesis stream that a table's changes go to, or went to. `precision` is empty where AWS does not name it."""
 
     stream_arn: str
     status: str

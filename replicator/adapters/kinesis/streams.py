@@ -296,7 +296,7 @@ class KinesisStreams:
     async def read(self, iterator: str, limit: int) -> RecordPage:
         """The next page of a shard; its time lies before that of the answer, because what was made then may follow.
 
-        A page of one record is a look, which is asked for. What is pushed is never level: when it was sent is not told.
+        A page of one record is a look, which is asked for. What is pushed is never level: when it was sent is unknown.
         """
         place = _Iterator.parse(iterator)
         if not 0 <= time.time() - place.at <= self._pace.lives:  # something may have been trimmed behind it meanwhile

@@ -57,7 +57,7 @@ _EVENT = msgspec.json.Decoder(_Event)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A GetRecords answer. `behind_ms`: how far its end lies behind the shard's newest record; None: not told."""
+    """A GetRecords answer. `behind_ms`: how far its end lies behind the shard's newest record; None: not known."""
 
     records: tuple[Delivered, ...]
     next_iterator: str | None

@@ -158,7 +158,7 @@ _MAKERS = {
     (through, hashed): (_by_digest(script, through=through), _by_text(script, through=through))
     for (through, hashed), script in _STORING.items()
 }
-"""How their calls are made: by its maker a script is told from another one."""
+"""How their calls are made: its maker distinguishes a script from another one."""
 
 
 def _operands(actions: Sequence[Refresh], *, through: bool) -> list[Any]:

@@ -73,7 +73,7 @@ class TargetApplier:
         """When a record last was done (monotonic)."""
         self._moved: Callable[[Position], None] = lambda _: None
         self._took = False
-        """Whether a change was taken that is not told yet: it is with the record, which is done then."""
+        """Whether a change was taken that the observer does not know yet: it is with the record, which is done then."""
         self._told: Position = HORIZON
         self._telling: asyncio.Handle | None = None
         """Set while something was done that the observer hears of with the loop's next turn."""

@@ -148,7 +148,7 @@ class EventSource:
         self.counts.records += len(records)
 
     def discard(self, records: Sequence[Fed], shard: ShardId, why: str) -> None:
-        """Records are given up: the failure destination is told where they lie."""
+        """Records are given up: the failure destination gets where they lie."""
         self.waiting -= len(records)
         self.counts.discarded += [record.sequence for record in records]
         batch = {

@@ -18,7 +18,7 @@ _LONGEST_WINDOW_SECONDS = 300
 
 @dataclass(frozen=True, slots=True)
 class MappingOptions:
-    """What a mapping is told. None: without an end."""
+    """The options of a mapping. None: without an end."""
 
     batch_size: int = 100
     window_seconds: float = 0.0
