@@ -17,7 +17,7 @@ from hashlib import sha256
 import msgspec
 from msgspec.structs import replace
 
-from replicator.domain.image import LARGEST_KEPT, Image, canonical, parted, typed_value, unreserved
+from replicator.domain.image import Image, canonical, parted, typed_value, unreserved
 from replicator.domain.versions import GENERATION_DIGITS, SEQUENCE_DIGITS, STAMP
 
 NO_PARENT = "-"
@@ -31,7 +31,8 @@ _PARENT_LENGTH = 12
 _LARGEST_COUNTER = 999_999
 _VERSION = re.compile(r"([0-9]{16})\.([0-9]{6})\.([a-z]{2})\.([0-9]{53})")
 _TEXT = re.compile(_VERSION.pattern + r"!([PD])!([\w-]{16})!([\w-]{12}|-)![\w-]{8}", re.ASCII)
-_URL_SAFE = bytes.maketrans(b"+/", b"-_")
+URL_SAFE = bytes.maketrans(b"+/", b"-_")
+"""From base64 to base64url."""
 
 
 class Version(msgspec.Struct, frozen=True, order=True):
@@ -137,7 +138,7 @@ def parent_of(version: Version) -> str:
 
 def _digest(data: bytes, length: int) -> str:
     """As many characters of base64url of the SHA-256."""
-    return b2a_base64(sha256(data).digest(), newline=False)[:length].translate(_URL_SAFE).decode()
+    return b2a_base64(sha256(data).digest(), newline=False)[:length].translate(URL_SAFE).decode()
 
 
 # -- stamps --------------------------------------------------------------------------------------------------------
@@ -210,31 +211,41 @@ class Held(msgspec.Struct, frozen=True):
         return self.stamp is not None and self.stamp.content == self.content
 
 
-def held(image: Image | None, attribute: str = STAMP) -> Held | None:
-    """Look at an item; None when there is none. `attribute` is the name of the attribute that carries the stamp."""
+def held(image: Image | None, attribute: str = STAMP, like: Held | None = None) -> Held | None:
+    """Look at an item; None when there is none. `attribute` is the name of the attribute that carries the stamp.
+
+    `like`: what was looked at before and is likely to be the same, or to have the same stamp or content.
+    """
     if image is None:
         return None
-    if len(image.wire) > LARGEST_KEPT:
-        return _held(image, attribute)
-    return _held_of_wire(image.wire, attribute)
+    wire = image.wire
+    if len(wire) <= _LARGEST_KEPT:
+        return _held_of_wire(wire, attribute)
+    if like is not None and like.image.wire == wire:
+        return like
+    return _held(image, attribute, like)
 
 
-@lru_cache(maxsize=512)
+_LARGEST_KEPT = 256
+"""Bytes of an item up to which what was seen of it is kept for a while; to keep more costs more than to look again."""
+
+
+@lru_cache(maxsize=2048)
 def _held_of_wire(wire: bytes, attribute: str) -> Held:
-    """One item is looked at where a record shows it and, a moment later, where its region holds it.
-
-    What is kept for longer costs more memory to go through than it saves.
-    """
-    return _held(Image(wire), attribute)
+    return _held(Image(wire), attribute, None)
 
 
-def _held(image: Image, attribute: str) -> Held:
+def _held(image: Image, attribute: str, like: Held | None) -> Held:
     bare, seen = parted(image, attribute)
-    return Held(image, bare, seen, None if seen is None else _stamp_in(seen), _content_of_bare(bare, attribute))
+    if like is None:
+        return Held(image, bare, seen, _stamp_in(seen), _content_of_bare(bare, attribute))
+    stamp = like.stamp if seen == like.seen else _stamp_in(seen)
+    content = like.content if bare.wire == like.bare.wire else _content_of_bare(bare, attribute)
+    return Held(image, bare, seen, stamp, content)
 
 
-def _stamp_in(seen: bytes) -> Stamp | None:
-    text = typed_value(seen).get("S")
+def _stamp_in(seen: bytes | None) -> Stamp | None:
+    text = None if seen is None else typed_value(seen).get("S")
     return parse_stamp(text) if isinstance(text, str) else None
 
 

@@ -112,6 +112,7 @@ async def at(answers: Answers, lean: Fallback | None) -> AsyncIterator[Ports]:
     async with (
         TestServer(application, host="127.0.0.1") as server,
         place(str(server.make_url("/")), lean=lean) as opened,
+        opened.beside(4) as beside,
     ):
         region = DynamoRegion(
             opened.items,
@@ -121,7 +122,7 @@ async def at(answers: Answers, lean: Fallback | None) -> AsyncIterator[Ports]:
             tombstone_ttl=timedelta(days=7),
             clock=clock,
         )
-        rows = CoordinationTable(opened.dynamodb, table="coordination", group="test", region_id="eu")
+        rows = CoordinationTable(beside, table="coordination", group="test", region_id="eu")
         yield Ports(
             answers,
             region,

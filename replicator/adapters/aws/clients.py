@@ -24,6 +24,7 @@ from replicator import __version__
 from replicator.adapters.aws.credentials import RenewableCredentials, region_session
 from replicator.adapters.aws.descriptions import SharedTrust
 from replicator.adapters.aws.errors import is_object
+from replicator.adapters.aws.row_calls import RowCalls
 from replicator.adapters.aws.transport.choice import Choice, choose
 from replicator.adapters.aws.wire import Wire
 
@@ -119,7 +120,7 @@ class Place:
     service: Callable[[str, int], AbstractAsyncContextManager[Any]]
     """Opens a client of any service, by its name among the endpoints, with at most so many connections."""
     beside: Callable[[int], AbstractAsyncContextManager[DynamoDBClient]]
-    """Opens another client of tables with so many connections of its own."""
+    """Opens another client of tables with so many connections of its own; its calls about rows go without it."""
     credentials: RenewableCredentials
 
 
@@ -189,6 +190,12 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
             stack.callback(kinesis.close)
             return subscriber
 
+        @asynccontextmanager
+        async def beside(most: int) -> AsyncIterator[DynamoDBClient]:
+            async with client("dynamodb", settings.endpoints.dynamodb, most) as opened:
+                rows: Any = RowCalls(opened, calls(opened, most))
+                yield rows
+
         kinesis = KinesisCalls(open_kinesis, open_subscriber)
         yield Place(
             region_id=region_id,
@@ -201,7 +208,7 @@ async def open_place(  # noqa: PLR0913 - a composition root fills it once
             sts=lambda: client("sts", settings.endpoints.sts),
             s3=lambda: client("s3", settings.endpoints.s3, _OBJECTS_AT_ONCE),
             service=lambda name, most: client(name, getattr(settings.endpoints, name), most),
-            beside=lambda most: client("dynamodb", settings.endpoints.dynamodb, most),
+            beside=beside,
             credentials=credentials,
         )
 

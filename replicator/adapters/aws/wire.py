@@ -24,6 +24,7 @@ from replicator.adapters.aws.transport.lean import ServiceError
 from replicator.domain.errors import ReplicatorError, Unreachable
 
 if TYPE_CHECKING:
+    from replicator.adapters.aws.transport.lean import LeanTransport
     from replicator.ports.targets import Fence
 
 _HTTP_ERRORS = 300
@@ -87,12 +88,11 @@ class Wire:
         """
         exchange: _Exchange | None = None
         try:
-            transport = credentials = None
-            if self._opener is not None:
-                credentials = self._credentials.at_hand() or await self._credentials.get_frozen_credentials()
-                if self._choice is None or credentials.account_id != self._account:
-                    await self._choose(self._opener, credentials.account_id)
-                transport = None if self._choice is None else self._choice.transport
+            choice, credentials = self._choice, None if self._opener is None else self._credentials.at_hand()
+            if choice is not None and credentials is not None and credentials.account_id == self._account:
+                transport = choice.transport
+            else:
+                transport, credentials = await self.transport()
             if transport is not None:
                 answer = await transport.send(operation, body, fence, credentials)
             else:
@@ -106,12 +106,21 @@ class Wire:
             if code not in _REFUSALS:
                 raise translate(error, what) from error
             answer = _answer_of(error, exchange)
-            _verify(answer, what)
+            verified(answer, what)
             raise Refusal(code, answer.body) from error
         except CLIENT_ERRORS as error:
             raise translate(error, what) from error
-        _verify(answer, what)
+        verified(answer, what)
         return answer
+
+    async def transport(self) -> tuple[LeanTransport | None, Any]:
+        """What calls go by without the client, with the credentials to sign them; None when they are the client's."""
+        if self._opener is None:
+            return None, None
+        credentials = self._credentials.at_hand() or await self._credentials.get_frozen_credentials()
+        if self._choice is None or credentials.account_id != self._account:
+            await self._choose(self._opener, credentials.account_id)
+        return None if self._choice is None else self._choice.transport, credentials
 
     async def _send_by_client(self, operation: str, exchange: _Exchange, hints: Mapping[str, object]) -> None:
         token = _exchange.set(exchange)
@@ -165,7 +174,8 @@ _NOTHING = b"{}"
 _CHECKSUMS_OF_NOTHING = (str(zlib.crc32(_NOTHING)), None)
 
 
-def _verify(answer: Answer, what: str) -> None:
+def verified(answer: Answer, what: str) -> None:
+    """Raise `Unreachable` for what is no answer of a service, or not the one that was sent."""
     body = answer.body
     if body == _NOTHING and answer.checksum in _CHECKSUMS_OF_NOTHING:  # what most writes are answered by
         return

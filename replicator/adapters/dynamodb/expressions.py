@@ -177,13 +177,31 @@ def raise_tombstone(version: str, expires_at: int, schema: int) -> bytes:
 # -- mode active-active --------------------------------------------------------------------------------------------
 
 
+_STAMP_IS = "#rep = :seen"
+
+
+@lru_cache(maxsize=64)
+def _stamp_is_json(stamp: str) -> bytes:
+    """Members that state that a stamp is what was seen, as far as their values."""
+    return _stated(_STAMP_IS, {"#rep": stamp}, {"": None}).removesuffix(b'{"":null}')
+
+
+@lru_cache(maxsize=64)
+def _restamp_json(stamp: str) -> bytes:
+    return b'"UpdateExpression":"SET #rep = :stamp",%b' % _stamp_is_json(stamp)
+
+
 def stamp_condition(when: StampCondition, key_attribute: str, stamp: str) -> bytes:
     """Members of a request body that state a condition on the attribute `stamp`."""
+    if isinstance(when, StampIs) and when.seen is not None:
+        return b'%b{":seen":%b}' % (_stamp_is_json(stamp), when.seen)
     return _stated(*_stamp_terms(when, key_attribute, stamp))
 
 
 def restamp(sealed: str, when: StampIs, key_attribute: str, stamp: str) -> bytes:
     """Members of an UpdateItem body that sets nothing but the stamp."""
+    if when.seen is not None:
+        return b'%b{":stamp":{"S":"%b"},":seen":%b}' % (_restamp_json(stamp), sealed.encode(), when.seen)
     text, names, values = _stamp_terms(when, key_attribute, stamp)
     stated = _stated(text, {"#rep": stamp, **names}, {":stamp": {"S": sealed}, **values})
     return b'"UpdateExpression":"SET #rep = :stamp",%b' % stated
@@ -215,7 +233,7 @@ def _stamp_terms(when: StampCondition, key_attribute: str, stamp: str) -> _Terms
         case StampIs(seen):
             if seen is None:
                 return "attribute_exists(#pk) AND attribute_not_exists(#rep)", {**key, **rep}, {}
-            return "#rep = :seen", rep, {":seen": msgspec.Raw(seen)}
+            return _STAMP_IS, rep, {":seen": msgspec.Raw(seen)}
         case UnstampedOrBelow(version):
             text = "attribute_exists(#pk) AND (attribute_not_exists(#rep) OR #rep < :v)"
             return text, {**key, **rep}, {":v": {"S": version.text}}

@@ -5,9 +5,10 @@ Invariant: one request is one call, sent only while the fence holds; a refusal c
 
 from __future__ import annotations
 
-import secrets
+from binascii import b2a_base64
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
+from os import urandom
 from typing import TYPE_CHECKING, Any, assert_never
 from uuid import uuid4
 
@@ -66,7 +67,7 @@ from replicator.domain.modes.requests import (
     VersionedRequest,
 )
 from replicator.domain.records import ItemKey
-from replicator.domain.stamps import NO_ROW, NONCE_BYTES, SideRow, Tombstone, Version, parse_version
+from replicator.domain.stamps import NO_ROW, NONCE_BYTES, URL_SAFE, SideRow, Tombstone, Version, parse_version
 from replicator.domain.versions import STAMP
 
 if TYPE_CHECKING:
@@ -113,7 +114,7 @@ def _item(raw: msgspec.Raw) -> Image | None:
 
 def fresh_nonce() -> str:
     """Eight characters that no other write of a stamp carries."""
-    return secrets.token_urlsafe(NONCE_BYTES)
+    return b2a_base64(urandom(NONCE_BYTES), newline=False).translate(URL_SAFE).decode()
 
 
 class DynamoRegion:

@@ -121,10 +121,13 @@ class LeanTransport:
         signed = self._signer.headers(credentials, f"{self._service.target}.{operation}", body, now)
         return b"%b%bContent-Length: %d\r\n\r\n" % (self._head, signed, len(body))
 
-    async def send(self, operation: str, body: bytes, fence: Fence | None, credentials: Any) -> Answer:
+    async def send(
+        self, operation: str, body: bytes, fence: Fence | None, credentials: Any, *, repeatable: bool = True
+    ) -> Answer:
         """Send a call; an answer that is no error. Errors are those of the stock client.
 
-        The fence is asked right before the bytes go out, again when they go out a second time.
+        The fence is asked right before the bytes go out, again when they go out a second time, which only what is
+        `repeatable` may.
         """
 
         def prepare() -> tuple[bytes, bytes]:
@@ -133,7 +136,7 @@ class LeanTransport:
             return self.request(operation, body, credentials, self._wall() + self._skew), body
 
         try:
-            answer = await self._pool.exchange(prepare, repeatable=operation in _REPEATABLE)
+            answer = await self._pool.exchange(prepare, repeatable=repeatable and operation in _REPEATABLE)
         except ConnectTimeout as error:
             raise ConnectTimeoutError(endpoint_url=self.url, error=error) from error
         except ReadTimeout as error:

@@ -35,7 +35,7 @@ def apply_put(mesh: Mesh, region: RegionId, write: Write, stamp: Stamp) -> Steps
         when = UnstampedOrBelow(stamp.version)
         done, item = yield from attempt(mesh, region, StampedPut(write.key, image, stamp, when))
     else:
-        done, item = False, (yield from _settled(mesh, region, write.key))
+        done, item = False, (yield from _settled(mesh, region, write))
     while not done:
         if item is None:
             if (yield from _deleted_at_or_above(mesh, region, write, stamp)):
@@ -48,14 +48,14 @@ def apply_put(mesh: Mesh, region: RegionId, write: Write, stamp: Stamp) -> Steps
         done, item = yield from attempt(mesh, region, StampedPut(write.key, image, stamp, when))
 
 
-def _settled(mesh: Mesh, region: RegionId, key: ItemKey) -> Steps[Held | None]:
+def _settled(mesh: Mesh, region: RegionId, write: Write) -> Steps[Held | None]:
     """The item, after its region had a bounded time to stamp a local write."""
-    item = yield from look(mesh, region, key)
+    item = yield from look(mesh, region, write.key, write.old)
     for tried in range(mesh.policy.waits):
         if item is None or item.intact:
             break
         yield Wait(tried + 1)
-        item = yield from look(mesh, region, key)
+        item = yield from look(mesh, region, write.key)
     return item
 
 

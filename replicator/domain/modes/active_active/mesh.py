@@ -63,14 +63,15 @@ class Mesh:
 
     def write(self, record: ChangeRecord) -> Write:
         """A record of the home region's stream as the protocol looks at it."""
+        old = held(record.old, self.policy.attribute)
         return Write(
             key=record.key,
             region=self.home,
             sequence=write_sequence(self.generation, int(record.rank)),
             micros=record.micros or round(record.created_at * _MICROS),
             by_ttl=record.by_ttl,
-            old=held(record.old, self.policy.attribute),
-            new=held(record.new, self.policy.attribute),
+            old=old,
+            new=held(record.new, self.policy.attribute, old),
         )
 
 
@@ -93,11 +94,11 @@ class Write(msgspec.Struct, frozen=True):
 # -- one question each ---------------------------------------------------------------------------------------------
 
 
-def look(mesh: Mesh, region: RegionId, key: ItemKey) -> Steps[Held | None]:
-    """What a key holds, read consistently."""
+def look(mesh: Mesh, region: RegionId, key: ItemKey, like: Held | None = None) -> Steps[Held | None]:
+    """What a key holds, read consistently; `like`: what it most likely is."""
     answer = yield At(region, GetItem(key))
     assert isinstance(answer, Found), "an item was read"
-    return held(answer.item, mesh.policy.attribute)
+    return held(answer.item, mesh.policy.attribute, like)
 
 
 def read_row(region: RegionId, key: ItemKey) -> Steps[SideRow]:

@@ -135,7 +135,7 @@ def deliver(mesh: Mesh, region: RegionId, write: Write, settled: Settled) -> Ste
 
 def look_home(mesh: Mesh, write: Write) -> Steps[tuple[Held | None, SideRow]]:
     """Item and side row at home, in this order: a tombstone that is written between the two looks must be seen."""
-    item = yield from look(mesh, mesh.home, write.key)
+    item = yield from look(mesh, mesh.home, write.key, write.new)
     row = yield from read_row(mesh.home, write.key)
     return item, row
 
