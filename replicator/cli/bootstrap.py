@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from replicator.cli.confirmation import ask, need_yes, who
 from replicator.cli.following import detachable, follow_shown, how_to_follow, shown_span
-from replicator.cli.output import note, print_json, print_rows
+from replicator.cli.output import note, print_json, print_rows, say
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 from replicator.domain.jobs import Job, JobState
@@ -85,10 +85,10 @@ def _show(plan: BootstrapPlan) -> None:
         for each in plan.regions
     ]
     print_rows(_COLUMNS, rows)
-    sys.stdout.write(
+    say(
         f"{plan.job.items:,} items for {', '.join(target.text for target in plan.job.targets)}, in"
         f" {plan.job.segments} segments: at least {shown_span(plan.seconds)}, and about ${plan.dollars:,.2f} on demand"
-        " in us-east-1. Counts are DynamoDB's, up to six hours old; a comparison at the end reads both sides again.\n"
+        " in us-east-1. Counts are DynamoDB's, up to six hours old; a comparison at the end reads both sides again."
     )
     sys.stdout.flush()
 
@@ -104,13 +104,13 @@ def _end(done: _Done, *, as_json: bool) -> int:
             }
         )
     elif job is not None and job.state.is_open:
-        sys.stdout.write(how_to_follow(job.job_id) + "\n")
+        say(how_to_follow(job.job_id))
     elif job is not None:
-        sys.stdout.write(f"Job {job.job_id} is {job.state}: {_counted(job)}.\n")
+        say(f"Job {job.job_id} is {job.state}: {_counted(job)}.")
         if job.note:
             note(job.note)
         if compared is not None:
-            sys.stdout.write(f"Comparison {compared.job_id} is {compared.state}: {_counted(compared)}.\n")
+            say(f"Comparison {compared.job_id} is {compared.state}: {_counted(compared)}.")
     ended = [each for each in (job, compared) if each is not None and not each.state.is_open]
     differs = compared is not None and compared.counts.get("differences", 0) > 0
     return EXIT_FAULT if differs or any(each.state is not JobState.DONE for each in ended) else EXIT_STOPPED

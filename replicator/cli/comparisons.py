@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import sys
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from replicator.cli.confirmation import ask, need_yes, who
 from replicator.cli.following import detachable, follow_shown, how_to_follow
-from replicator.cli.output import note, print_json, print_rows
+from replicator.cli.output import note, print_json, print_rows, say
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 from replicator.domain.jobs import JobKind
@@ -80,7 +79,7 @@ def nothing_to_repair(*, as_json: bool) -> int:
     if as_json:
         print_json({"job": None, "compared": 0, "differences": [], "mended": 0, "identical": True})
     else:
-        sys.stdout.write("The report names no difference, so nothing is to be repaired.\n")
+        say("The report names no difference, so nothing is to be repaired.")
     return EXIT_STOPPED
 
 
@@ -108,7 +107,7 @@ def _detached(job_id: str, *, as_json: bool) -> int:
     if as_json:
         print_json({"job": job_id, "state": "running"})
     else:
-        sys.stdout.write(how_to_follow(job_id) + "\n")
+        say(how_to_follow(job_id))
     return EXIT_STOPPED
 
 
@@ -131,7 +130,7 @@ def _show(report: Report) -> None:
         print_rows((*_COLUMNS, *(["values"] if values else [])), rows)
     if report.difference_count > len(shown):
         note(f"{report.difference_count - len(shown)} more differences; --json lists them.")
-    sys.stdout.write(_summary(report) + "\n")
+    say(_summary(report))
     for sentence in _remarks(report):
         note(sentence)
 

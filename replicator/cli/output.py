@@ -40,6 +40,12 @@ def note(sentence: str) -> None:
     sys.stderr.writelines(f"{line}\n" for line in lines)
 
 
+def say(sentence: str) -> None:
+    """A sentence on standard output, on a terminal in lines as long as it is wide."""
+    lines = wrapped(sentence, "", "  ") if sys.stdout.isatty() else [sentence]
+    sys.stdout.writelines(f"{line}\n" for line in lines)
+
+
 def as_typed(command: str, config: Path | None) -> str:
     """A command as it works here: called as this one was, with the configuration that this one was given."""
     name, _, rest = command.partition(" ")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from replicator.cli.confirmation import ask, need_yes
-from replicator.cli.output import print_json
+from replicator.cli.output import print_json, say
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.operations import pauses
@@ -79,5 +78,5 @@ def _print(  # noqa: PLR0913 - what is shown
         where = {} if region is None else {"region": region}
         print_json({"rule": name, **where, "paused": paused, "changed": changed})
     else:
-        sys.stdout.write(sentence + "\n")
+        say(sentence)
     return EXIT_STOPPED
