@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, suppress
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -16,8 +17,11 @@ from replicator.domain.cache_commands import CacheUse
 from replicator.domain.cache_debt import DebtPolicy
 from replicator.domain.cache_horizons import VerifyPolicy
 from replicator.domain.cache_keys import CacheAction, CacheVerb, Invalidate, Publication, Refresh, publish
+from replicator.domain.canary import Schema, canary_entry, canary_item
 from replicator.domain.errors import ReplicatorError
-from replicator.domain.identifiers import RegionId
+from replicator.domain.identifiers import RegionId, RuleName
+from replicator.domain.key_templates import KeyTemplate
+from replicator.engine import canaries
 from replicator.engine.applying.cache_batcher import CacheRequest
 from replicator.engine.applying.cache_debt import CacheDebt, Share
 from replicator.engine.applying.cache_settling import Settler
@@ -44,7 +48,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield started
 
 
-def configured(url: str, action: Mapping[str, Any], **cache: Any) -> Settings:
+def configured(
+    url: str, action: Mapping[str, Any], rule: Mapping[str, Any] = MappingProxyType({}), **cache: Any
+) -> Settings:
     return Settings.model_validate(
         {
             "group": "test",
@@ -59,6 +65,7 @@ def configured(url: str, action: Mapping[str, Any], **cache: Any) -> Settings:
                     "source": "us",
                     "replicas": ["eu"],
                     "cache": [{"cache": "main", "key": "order:{pk}", **action}],
+                    **rule,
                 }
             ],
         }
@@ -160,6 +167,31 @@ async def test_the_printed_commands_are_enough_and_each_is_needed(
             with suppress(ReplicatorError):
                 await work(url, admin, CacheVerb(action["action"]), use, policy)
             assert command in {entry["object"].lower() for entry in admin.acl_log()}, f"{command} is not needed"
+
+
+async def test_the_user_of_a_rule_with_a_canary_may_store_and_read_its_entry_and_see_it_dropped(server: Valkey) -> None:
+    url = server.url + "?client_name=replicator"
+    action = {"action": "invalidate", "key": "order:{pk}:v1"}
+    schema = Schema((("pk", "S"),))
+    item = canary_item(schema, RuleName("orders"), RegionId("us"), writer="w", number=1, now=0.0)
+    template = canary_entry(KeyTemplate("{pk}:v1", "order:"))
+    key = template.key(item)
+    assert key is not None
+    with redis.Redis(port=server.port) as admin:
+
+        def allow(rule: dict[str, Any]) -> None:
+            use = cache_use(configured(url, action, rule), "main")
+            admin.execute_command(*use.acl("rep").replace(">PASSWORD", ">pw").split())
+
+        allow({"canary": {}})
+        async with opened(url) as cache:
+            await canaries._mark(cache, template, item)
+            assert [bool(head) for head in await cache.heads([key])] == [True]
+            assert (await cache.apply([Invalidate(key)])).refused == {}
+            assert [bool(head) for head in await cache.heads([key])] == [False]
+            allow({})
+            with pytest.raises(ReplicatorError):
+                await canaries._mark(cache, template, item)
 
 
 def test_the_printed_line_names_keys_and_commands_once() -> None:
