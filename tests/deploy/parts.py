@@ -17,6 +17,9 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[2]
 _LICENCES = re.compile(r"apache|bsd|mit|mpl|psf|python software|isc|unlicense|public domain|0bsd|cc0", re.IGNORECASE)
 _PIN = re.compile(r"^([A-Za-z0-9._-]+==[^\\\n]+?) *\\?$", re.MULTILINE)
+_NOT_SAID = {"dumb-init": "MIT"}
+"""Licences that stand in a part's repository, and not in what its wheel says of itself."""
+
 Part = tuple[str, str]
 """A name and a version."""
 
@@ -58,7 +61,7 @@ class Parts:
 
     def not_allowed(self) -> list[str]:
         """Parts whose licence is none that allows their use here."""
-        told = {found.name: _licence(found.metadata) for found in self._all}
+        told = {found.name: _NOT_SAID.get(found.name) or _licence(found.metadata) for found in self._all}
         return sorted(f"{name}: {licence}" for name, licence in told.items() if not _LICENCES.search(licence))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hmac
 import json
 from typing import Any
 
@@ -14,7 +15,7 @@ from replicator.admin.api.masking import MASK, masked, shown_entry
 from replicator.admin.api.openapi import ENDPOINTS, openapi_document, path_names
 from replicator.admin.api.problems import Problem
 from replicator.settings import Api
-from replicator.settings.admin import api_problems
+from replicator.settings.admin import Admin, api_problems
 
 WRITE, READ = "w" * 32, "r" * 32
 
@@ -29,6 +30,27 @@ def test_a_token_is_known_by_its_whole_text() -> None:
     assert tokens().holder(READ, "::1") == Caller("screen", "read", "::1")
     for wrong in ("", WRITE[:-1], f"{WRITE} ", WRITE.upper(), "\udc80"):
         assert tokens().holder(wrong, "::1") is None
+
+
+def test_every_token_is_compared_to_the_end_whichever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    compared: list[tuple[int, int]] = []
+    compare = hmac.compare_digest
+
+    def watched(one: bytes, other: bytes) -> bool:
+        compared.append((len(one), len(other)))
+        return compare(one, other)
+
+    monkeypatch.setattr(hmac, "compare_digest", watched)
+    for offered in (WRITE, READ, "w", "x" * 5000):
+        compared.clear()
+        tokens().holder(offered, "::1")
+        assert compared == [(32, 32)] * 2, "it takes as long for each"
+
+
+def test_the_server_is_on_loopback_and_offers_no_api_unless_that_is_asked_for() -> None:
+    admin = Admin()
+    assert admin.host == "127.0.0.1"
+    assert not admin.api.enabled
 
 
 @pytest.mark.parametrize(
