@@ -18,6 +18,8 @@ from typing import Any
 
 from replicator.settings.schema import settings_schema
 
+_PLACE = "#/definitions/config."
+_PLAIN = {"string", "number", "integer", "boolean", "null"}
 CHART = Path(__file__).parent / "replicator"
 _README = """\
 # replicator
@@ -85,6 +87,7 @@ def _with_config(schema: dict[str, Any]) -> dict[str, Any]:
     """The schema of the values with the program's settings as `config`, as an object or as the text of a file."""
     settings = _moved(settings_schema())
     definitions = settings.pop("$defs")
+    settings, definitions = (_plainer(part, definitions) for part in (settings, definitions))
     own = {name: value for name, value in schema["definitions"].items() if not name.startswith("config")}
     schema["definitions"] = own | {"config": settings} | {f"config.{name}": definitions[name] for name in definitions}
     schema["properties"]["config"] = {
@@ -99,10 +102,51 @@ def _moved(node: Any) -> Any:
     """The same with references to where the definitions stand in the chart's schema."""
     if isinstance(node, dict):
         return {
-            key: value.replace("#/$defs/", "#/definitions/config.") if key == "$ref" else _moved(value)
-            for key, value in node.items()
+            key: value.replace("#/$defs/", _PLACE) if key == "$ref" else _moved(value) for key, value in node.items()
         }
     return [_moved(entry) for entry in node] if isinstance(node, list) else node
+
+
+def _plainer(node: Any, definitions: dict[str, Any]) -> Any:
+    """The same with fewer alternatives, of which a refusal would list each.
+
+    Those that one key tells apart (`mode` of a rule) become a choice by it, plain ones of different types become one.
+    """
+    if isinstance(node, list):
+        return [_plainer(entry, definitions) for entry in node]
+    if not isinstance(node, dict):
+        return node
+    node = {key: _plainer(value, definitions) for key, value in node.items()}
+    plain = node.get("anyOf", [])
+    types = [entry["type"] for entry in plain if entry.get("type") in _PLAIN and not {"enum", "const"} & set(entry)]
+    if types and len(set(types)) == len(plain):
+        merged = {key: value for entry in node.pop("anyOf") for key, value in entry.items()}
+        return node | merged | {"type": types}
+    choices = [definitions.get(entry.get("$ref", "").removeprefix(_PLACE), {}) for entry in node.get("oneOf", [])]
+    told = [
+        name for name in (choices or [{}])[0].get("properties", {}) if all(_constant(each, name) for each in choices)
+    ]
+    return _choice(node, choices, told[0]) if told else node
+
+
+def _constant(choice: dict[str, Any], name: str) -> str | None:
+    found: str | None = choice.get("properties", {}).get(name, {}).get("const")
+    return found
+
+
+def _choice(node: dict[str, Any], choices: list[dict[str, Any]], name: str) -> dict[str, Any]:
+    """One of the alternatives, by the key with this name; a default is chosen where the key is left out."""
+    needed = [[name] if name in choice.get("required", ()) else [] for choice in choices]
+    chosen = [
+        {"if": {"properties": {name: {"const": _constant(choice, name)}}, "required": required}, "then": reference}
+        for choice, required, reference in zip(choices, needed, node["oneOf"], strict=True)
+    ]
+    return {
+        "type": "object",
+        "properties": {name: {"enum": [_constant(choice, name) for choice in choices]}},
+        "required": [name] if all(needed) else [],
+        "allOf": chosen,
+    }
 
 
 def _values(text: str) -> Iterator[_Value]:

@@ -135,8 +135,11 @@ class ApiServer:
 
     @contextmanager
     def _process(self, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
+        """A server that ends with the test, also with one that is killed."""
         log = self._directory / f"{Path(command[0]).name}.log"
-        with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+        setpriv = shutil.which("setpriv", path="/usr/bin:/bin")
+        mortal = [] if setpriv is None else [setpriv, "--pdeathsig", "KILL", "--"]
+        with log.open("wb") as output, subprocess.Popen([*mortal, *command], stdout=output, stderr=output) as process:
             try:
                 yield process
             finally:

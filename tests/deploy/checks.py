@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ import hcl2
 import yaml
 from lark.exceptions import LarkError
 
-from tests.deploy.rendering import TOOLS, documents
+from tests.deploy.rendering import CHART, ROOT, TOOLS, documents
 from tests.patience import PATIENT_SECONDS
 from tests.unit.test_alerts import unknown_names
 
@@ -87,6 +88,13 @@ def chart(path: Path) -> list[str]:
     assert UNITTEST
     said = _said(UNITTEST, str(path), quiet=True)
     return [line for line in said if re.match(r"\s*(FAIL|- )", line)] or said
+
+
+def generated(path: Path) -> list[str]:
+    """Which files of a copy of the chart are not what `make schema` makes."""
+    made: dict[Path, str] = runpy.run_path(str(ROOT / "helm" / "generate.py"))["_made"]()
+    files = {file.relative_to(CHART): text for file, text in made.items()}
+    return [str(file) for file, text in files.items() if (path / file).read_text() != text]
 
 
 def _said(*command: str, given: str | None = None, quiet: bool = False) -> list[str]:

@@ -113,6 +113,12 @@ FAULTS = {
         "parse error",
         checks.PROMTOOL and HELM,
     ),
+    "schema of config that lags behind the program": Fault(
+        checks.generated, CHART, "values.schema.json", '"external_id"', '"external"', "values.schema.json", "python"
+    ),
+    "page of values that lags behind them": Fault(
+        checks.generated, CHART, "README.md", "`workers`", "`worker`", "README.md", "python"
+    ),
     "unit with an unknown key": Fault(
         unit,
         ROOT / "config" / "systemd",

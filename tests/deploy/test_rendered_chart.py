@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import tarfile
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 import yaml
 
 from replicator.settings import Settings
+from replicator.settings.schema import settings_schema
 from tests.deploy import checks
 from tests.deploy.rendering import CHART, HELM_3, HELM_4, documents, objects, template
 from tests.patience import PATIENT_SECONDS
 
+jsonschema: Any = pytest.importorskip("jsonschema", reason="only `make deploy-check` installs it")
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="only `make deploy-check` installs it")
 
 EXAMPLES = sorted(path.name for path in (CHART / "ci").glob("*.yaml"))
@@ -43,7 +46,10 @@ def test_kubernetes_knows_everything_that_is_rendered(helm: str, example: str) -
     [
         ("config.team=orders", "additional properties 'team' not allowed"),
         ("config.coordination.ttl=10s", "additional properties 'ttl' not allowed"),
-        ("config.rules[0].mode=sorted", "value must be 'ordered'"),
+        (
+            "config.rules[0].mode=sorted",
+            "at '/config/rules/0/mode': value must be one of 'ordered', 'versioned', 'active-active'",
+        ),
         ("config.regions.us.zone=us-east-1", "additional properties 'zone' not allowed"),
     ],
 )
@@ -53,6 +59,36 @@ def test_a_misspelt_configuration_is_refused_before_anything_is_installed(
     result = template(helm, "--set", argument)
     assert result.returncode != 0
     assert complaint in result.stderr
+
+
+def test_a_refusal_names_what_is_wrong_in_the_mode_and_the_sink_that_were_chosen() -> None:
+    slip = "config.rules[0].sources=us,config.rules[0].events[0].to=sqs,config.rules[0].events[0].que=a"
+    said = template(HELM_4 or "", "--set", slip).stderr
+    assert "additional properties 'sources' not allowed" in said
+    assert "additional properties 'que' not allowed" in said
+    assert "active-active" not in said
+    assert "missing property 'topic'" not in said
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_charts_schema_and_the_programs_judge_alike(example: str) -> None:
+    """The chart's has fewer alternatives, for readable refusals."""
+    schema = json.loads((CHART / "values.schema.json").read_text())
+    chart = jsonschema.Draft7Validator({"$ref": "#/definitions/config", "definitions": schema["definitions"]})
+    program = jsonschema.Draft202012Validator(settings_schema())
+    config = yaml.safe_load((CHART / "ci" / example).read_text())["config"]
+    rule = config["rules"][0]
+    rules: list[Any] = [{key: value for key, value in rule.items() if key != gone} for gone in rule]
+    modes = ("ordered", "versioned", "active-active", "sorted", 1, None)
+    rules += [*(rule | {"mode": mode} for mode in modes), rule | {"version": "v"}, rule | {"other": 1}, "text", []]
+    sinks = [{"to": "sqs", "queue": "a"}, {"to": "sqs", "topic": "a"}, {"queue": "a"}, {"to": 1}, {"to": "other"}, 1]
+    rules += [rule | {"events": [sink]} for sink in sinks]
+    drains: list[Any] = ["20s", "soon", 5, 0, -1, None, True, [], 1.5]
+    configs = [config | {"rules": [each]} for each in rules] + [config | {"drain": drain} for drain in drains]
+    judged = [program.is_valid(each) for each in configs]
+    assert True in judged
+    assert False in judged
+    assert [chart.is_valid(each) for each in configs] == judged
 
 
 @pytest.mark.parametrize("helm", HELMS)
