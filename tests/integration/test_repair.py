@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import Item, Users, World, eventually, open_world, plain
+from tests.integration.outages import open_failing_world, through
 
 pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
 
@@ -124,3 +125,26 @@ async def test_a_hundred_damages_are_named_mended_beside_users_and_can_be_undone
     users.truth["changed-7"] = item("changed-7", "wrong in changed-7")
     await eventually("what was brought back is at both", same)
     assert {key: plain(each) for key, each in (await world.scan("us", "orders")).items()} == users.truth
+
+
+async def test_a_machine_whose_clock_is_wrong_by_minutes_does_its_part_of_a_job(tmp_path: Path) -> None:
+    """Servers' time is what records and lags are in; by its own the stream would lag for ever, and the job rest."""
+    with open_failing_world(tmp_path) as (world, endpoints):
+        await world.create_tables()
+        for endpoint in endpoints.values():
+            endpoint.ahead_seconds = -120.0
+        config = world.write_settings(through(endpoints, world.settings(caches={}, rule={"cache": []}, **SETTINGS)))
+        world.initialise(config)
+        users = Users(world, seed=1, writers=2, keys=5)
+        daemon = world.daemon(config)
+        await users.write(10)
+        await eventually("its clock", lambda: daemon.status()["clock"]["behind_seconds"] < 0)
+        asked = world.command("repair", "orders", "--yes", "--detach", config=config)
+        assert asked.returncode == 0, asked.stderr
+
+        async def is_over() -> bool:
+            listed = await asyncio.to_thread(world.command, "jobs", "list", "--json", config=config)
+            return not json.loads(listed.stdout)["jobs"]
+
+        await eventually("the end of the job", is_over)
+        assert daemon.terminate() == 0
