@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from replicator.admin.api.endpoints import Endpoint, Field
 from replicator.domain.errors import WorldMismatch
@@ -82,15 +82,18 @@ async def _accept(asked: Asked) -> Any:
     return {"accepted": found}
 
 
-def _rewound(place: Any) -> tuple[Field, ...]:
+def _rewound(place: Literal["query", "body"]) -> tuple[Field, ...]:
+    def field(name: str, about: str, *, required: bool = False) -> Field:
+        option = f"--{name}" if place == "body" else None
+        return Field(name, about, place=place, option=option, required=required)
+
     return (
         Field("rule", "name of the rule", place="path", required=True, most=128),
-        Field("to", "a sequence number, a time, a span back from now such as 2h, or trim_horizon", place=place,
-              option="--to", required=True, most=128),
-        Field("shard", "only this one and its descendants", place=place, option="--shard", most=128),
-        Field("stream", "its stream, when several have it; or region:table", place=place, option="--stream"),
-        Field("region", "only this replica; in a mesh, only this region's stream", place=place, option="--region"),
-    )  # fmt: skip
+        field("to", "a sequence number, a time, a span back from now such as 2h, or trim_horizon", required=True),
+        field("shard", "only this one and its descendants"),
+        field("stream", "its stream, when several have it; or region:table"),
+        field("region", "only this replica; in a mesh, only this region's stream"),
+    )
 
 
 _SHARD = Field("shard", "only this one", place="body", option="--shard", most=128)
