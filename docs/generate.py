@@ -5,6 +5,7 @@ Each command stands there as its `--help` shows it on a terminal of 80 columns.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -19,13 +20,16 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from docs.sizing import PARTS
 
 _FILE = Path(__file__).with_name("commands.md")
+_OUTPUT = _FILE.with_name("output.json")
 _SIZING = _FILE.with_name("sizing.md")
 _WIDTH = 80
+_MOST_LINES = 27
 _HEAD = """\
 # Commands
 
 Every command with its options, as `--help` shows it on a terminal of {width} columns; `make schema` writes this page
-from the program. [Operations](operations.md) shows what they print and when they are needed.
+from the program. What some of them print is of a group that ran once, with a loss, parked keys and a conflict
+([how](questions.md)); [Operations](operations.md) says when they are needed.
 
 What all have in common: `--config` may stand before the command too, `--json` prints one JSON document, also of an
 error, and a failure is one sentence on standard error that says what, where, why and what to do. They end with
@@ -71,8 +75,21 @@ def page() -> str:
     """The page as the program has it now."""
     shown = [(name, command) for name, command in _leaves("replicator", get_command(app)) if not command.hidden]
     rows = "\n".join(f"| [`{name}`](#{_anchor(name)}) | {_about(command)} |" for name, command in shown)
-    parts = [f"## {name}\n\n```text\n{_help(name, command)}\n```\n" for name, command in shown]
+    examples = json.loads(_OUTPUT.read_text()) if _OUTPUT.is_file() else {}
+    parts = [
+        f"## {name}\n\n```text\n{_help(name, command)}\n```\n{_example(examples, name)}" for name, command in shown
+    ]
     return "\n".join([_HEAD.format(width=_WIDTH, rows=rows), *parts])
+
+
+def _example(examples: dict[str, str], name: str) -> str:
+    """What the command printed once, on a terminal of the same width."""
+    found = examples.get(name.partition(" ")[2])
+    if found is None:
+        return ""
+    lines = found.splitlines()
+    left_out = [f"... ({len(lines) - _MOST_LINES} more)"] if len(lines) > _MOST_LINES else []
+    return "\n".join(["\nFor example:\n\n```text", *lines[:_MOST_LINES], *left_out, "```\n"])
 
 
 def _leaves(name: str, command: Any) -> Iterator[tuple[str, Any]]:

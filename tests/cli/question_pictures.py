@@ -1,13 +1,17 @@
-"""Write docs/questions.md and its pictures: what commands and console answer, of a daemon that runs.
+"""Write docs/questions.md, its pictures, and docs/output.json: what commands and console answer, of a daemon that runs.
 
 `python -m tests.cli.question_pictures`. Needs chromium and what requirements/browser.txt pins.
 """
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,7 +20,7 @@ from replicator.laboratory.servers import MiniStack, Valkey
 from replicator.laboratory.streamlab import StreamLab
 from tests.cli.console_pictures import let_things_happen, traffic
 from tests.cli.daemons import wait_until
-from tests.cli.questions import IMAGES, PAGE, QUESTIONS, Question
+from tests.cli.questions import IMAGES, OUTPUT, PAGE, QUESTIONS, Question
 from tests.cli.served import TOKENS, Served, served_world
 from tests.incidents.scenes import on_terminal
 
@@ -48,18 +52,36 @@ def main() -> int:
             served.world.put("eu", "orders", pk={"S": "b"}, sk={"N": "7"}, text={"S": "of a foreign writer"})
             wait_until(lambda: served.ask("/jobs")[1]["jobs"] == [], "the first comparison goes on")
             with traffic(served):
-                sections = [_section(each, _screen(each, served)) for each in QUESTIONS]
+                sections = [_section(each, _screen(each.command, served)) for each in QUESTIONS]
                 _photograph(served)
+                screens = {" ".join(name): _screen(words, served) for name, words in _examples(served)}
+    OUTPUT.write_text(json.dumps(screens, indent=1, ensure_ascii=False) + "\n")
     before, rest = PAGE.read_text().split(_BEGIN)
     PAGE.write_text(before + _BEGIN + "\n" + "\n".join(sections) + _END + rest.split(_END)[1])
     return 0
 
 
-def _screen(question: Question, served: Served) -> str:
+def _examples(served: Served) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Commands that only look, by their names, with what they are given here."""
+    key = "pk=b, sk=7"
+    for name in ("status", "check", "rules", "caches", "audit"):
+        yield (name,), (name,)
+    for name in ("conflicts", "gaps", "leases", "parked", "jobs"):
+        yield (name, "list"), (name, "list", *(["--all"] if name == "jobs" else []))
+    yield ("conflicts", "show"), ("conflicts", "show", served.conflict["id"][:12])
+    yield ("parked", "show"), ("parked", "show", served.row["row"])
+    yield ("inspect",), ("inspect", "orders", key)
+    yield ("verify",), ("verify", "orders", "--key", key)
+    yield ("bootstrap",), ("bootstrap", "orders", "--dry-run")
+    yield ("init",), ("init", "--dry-run")
+
+
+def _screen(words: Sequence[str], served: Served) -> str:
     replicator = str(Path(sys.executable).with_name("replicator"))
-    code, output = on_terminal([replicator, *question.command], served.world.environment)
+    code, output = on_terminal([replicator, *words], served.world.environment)
+    output = re.sub(r"file /\S+", lambda found: "file replicator.yaml".ljust(len(found[0])), output)
     lines = "\n".join(line.rstrip() for line in output.rstrip().splitlines())
-    return f"$ replicator {' '.join(question.command)}\n{lines}\n(exit code {code})"
+    return f"$ replicator {shlex.join(words)}\n{lines}\n(exit code {code})"
 
 
 def _section(question: Question, screen: str) -> str:

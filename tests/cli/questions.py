@@ -7,6 +7,8 @@ from pathlib import Path
 
 PAGE = Path(__file__).parents[2] / "docs" / "questions.md"
 IMAGES = PAGE.parent / "images"
+OUTPUT = PAGE.with_name("output.json")
+"""What commands print, by their names, which docs/commands.md shows."""
 
 
 @dataclass(frozen=True)

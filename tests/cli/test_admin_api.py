@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import socket
 import urllib.parse
 from collections.abc import Iterator
@@ -15,10 +16,11 @@ import pytest
 from replicator.admin.api.openapi import ENDPOINTS, openapi_document
 from replicator.laboratory.servers import MiniStack, Valkey
 from tests.cli.daemons import running, wait_until
-from tests.cli.questions import IMAGES, PAGE, QUESTIONS, Question
+from tests.cli.questions import IMAGES, OUTPUT, PAGE, QUESTIONS, Question
 from tests.cli.served import GAP, PLANTED, TOKENS, Served, lose_something, served_world
 from tests.cli.warm import on_terminal
 from tests.cli.worlds import World
+from tests.tutorial.commands import faults
 
 pytestmark = pytest.mark.servers
 
@@ -279,3 +281,14 @@ def test_the_page_of_questions_has_each_with_its_command_and_pictures() -> None:
     assert {IMAGES.parent / path for path in re.findall(r'"(images/[^"]+)"', text)} == pictures == {*IMAGES.iterdir()}
     screens = re.findall(r"^```text\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     assert max(len(line) for screen in screens for line in screen.splitlines()) <= 80
+
+
+def test_what_the_reference_of_commands_shows_of_them_fits_and_names_commands_that_exist() -> None:
+    screens = json.loads(OUTPUT.read_text())
+    assert len(screens) > 15
+    for name, screen in screens.items():
+        command, *lines = screen.splitlines()
+        assert command.startswith(f"$ replicator {name}")
+        assert [*faults(shlex.split(command)[1:])] == []
+        assert max(map(len, lines)) <= 80
+        assert lines[-1] in {"(exit code 0)", "(exit code 1)"}
