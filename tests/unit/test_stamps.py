@@ -242,6 +242,30 @@ def test_an_item_is_intact_when_it_is_as_it_was_stamped() -> None:
     assert (other.intact, other.version) == (False, V)
 
 
+def test_what_was_looked_at_before_changes_nothing_of_what_is_seen() -> None:
+    version = Version(1, 0, "eu", 7)
+    filling = {"filling": {"S": "x" * 300}}
+    contents = [{"pk": {"S": "a"}, "n": {"N": number}, **filling} for number in ("1", "1.0", "2")]
+    stamped_by = [
+        Stamp(version, kind, content_of(image(contents[0])), NO_PARENT).sealed(nonce)
+        for kind, nonce in ((StampKind.VALUE, "AAAAAAAA"), (StampKind.VALUE, "BBBBBBBB"), (StampKind.MARK, "AAAAAAAA"))
+    ]
+    seen: list[Typed] = [*({"S": text} for text in stamped_by), {"S": "what a user wrote"}, {"N": "1"}]
+    looks = [
+        image(item)
+        for content in contents
+        for item in (
+            content,
+            *({**content, "_rep": each} for each in seen),
+            *({"_rep": each, **content} for each in seen),
+        )
+    ]
+    alone = [held(look) for look in looks]
+    assert all(len(look.wire) > 256 for look in looks), "nothing is kept of what is larger than small items"
+    for (look, expected), before in product(zip(looks, alone, strict=True), alone):
+        assert held(look, like=before) == expected
+
+
 def test_an_item_without_a_stamp_is_not_intact_and_has_no_version() -> None:
     item = held(ITEM)
     assert item is not None
