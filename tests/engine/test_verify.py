@@ -488,3 +488,16 @@ async def test_a_change_that_is_refused_while_an_older_one_is_mended_stays_owed(
     assert world.holds()["k05"] == "1"
     (row,) = world.owed.rows.values()
     assert row.sequence == "41"
+
+
+async def test_a_take_over_is_noted_by_the_servers_time_whatever_the_workers_clock_says(world: World) -> None:
+    """A repair waits behind it, and would not wait long enough for a machine that is late."""
+    async with world.process() as first:
+        await until(world.same)
+        await first.kill()
+        second = world.process()
+        second.clock.ahead = -3600.0
+        async with second:
+            await until(lambda: world.owner() is not None and str(world.owner()).startswith(second.name))
+            seized = world.row().seized_at
+            assert abs(seized - world.now()) < 10.0

@@ -186,7 +186,8 @@ class OwnedShards:
         mine = len(keeping) + len(decided.claims) - len(decided.releases)
         self._loads.note(self._ref, replace(load, mine=mine), moving.union(decided.releases))
         self._running.stop(decided.releases)
-        await self._running.claim([(free[shard_id], wanted[shard_id]) for shard_id in decided.claims], group)
+        claims = [(free[shard_id], wanted[shard_id]) for shard_id in decided.claims]
+        await self._running.claim(claims, group, at=snapshot.state.at)
         return decided.more
 
     def _awaited(self, snapshot: Snapshot) -> int:

@@ -108,19 +108,19 @@ class RunningShards:
             if shard_id in wanted:
                 running.worker.offer(wanted[shard_id])
 
-    async def claim(self, claims: Iterable[tuple[LeaseRow, list[Rule]]], group: asyncio.TaskGroup) -> None:
-        """Claim some shards at once; one that fails hinders no other."""
+    async def claim(
+        self, claims: Iterable[tuple[LeaseRow, list[Rule]]], group: asyncio.TaskGroup, *, at: float
+    ) -> None:
+        """Claim some shards at once; one that fails hinders no other. `at`: by the clock of servers."""
 
         async def claim(claimed: tuple[LeaseRow, list[Rule]]) -> None:
-            await self._claim(*claimed, group)
+            await self._claim(*claimed, group, at)
 
         raise_first(await each(claims, claim, at_once=_CLAIMS_AT_ONCE, name="claim a shard"))
 
-    async def _claim(self, seen: LeaseRow, rules: list[Rule], group: asyncio.TaskGroup) -> None:
+    async def _claim(self, seen: LeaseRow, rules: list[Rule], group: asyncio.TaskGroup, at: float) -> None:
         self._session.check()
-        row = await self._ports.coordination.claim(
-            self._ref, seen, self._members.me, self.serves, self._ports.clock.now()
-        )
+        row = await self._ports.coordination.claim(self._ref, seen, self._members.me, self.serves, at)
         if row is None:
             return
         lease = Lease(self._ref, row.shard_id, self._members.me, row.epoch)
