@@ -125,12 +125,9 @@ class ApiServer:
             *(f"--cert-dir={self._directory / 'certificates'}", f"--token-auth-file={tokens}"),
             *(f"--service-account-key-file={key}", f"--service-account-signing-key-file={key}"),
             *("--service-account-issuer=https://127.0.0.1", "--service-cluster-ip-range=10.0.0.0/16,fd00::/108"),
-            *(
-                "--authorization-mode=RBAC",
-                "--profiling=false",
-                "--endpoint-reconciler-type=none",
-                "--watch-cache=false",
-            ),
+            *("--authorization-mode=RBAC", "--profiling=false"),
+            "--endpoint-reconciler-type=none",  # else it wants an address that others reach
+            "--watch-cache=false",  # it waits for progress that Debian's etcd does not report
         ]
 
     @contextmanager
