@@ -60,9 +60,9 @@ def installed(built: tuple[Path, Path], tmp_path_factory: pytest.TempPathFactory
     """A clean environment with the wheel and what demo.txt pins."""
     directory = tmp_path_factory.mktemp("clean") / "venv"
     _run(sys.executable, "-m", "venv", "--without-pip", directory)
-    pip = (sys.executable, "-m", "pip", "--python", directory / "bin" / "python", "install", "--quiet", "--no-deps")
-    _run(*pip, "--require-hashes", "-r", ROOT / "requirements" / "demo.txt")
-    _run(*pip, "--no-index", built[0])
+    pip = (sys.executable, "-m", "pip", "--python", directory / "bin" / "python", "install", "--quiet")
+    _run(*pip, "--no-deps", "--require-hashes", "-r", ROOT / "requirements" / "demo.txt")
+    _run(*pip, "--no-index", f"{built[0]}[demo]")  # the extra asks for nothing that is not there
     return directory
 
 
