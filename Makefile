@@ -73,11 +73,13 @@ deploy-check: setup ## render the chart, install it in an API server (built with
 		$(patsubst %,tests/deploy/test_%.py,chart rendered_chart image systemd terraform install_pages planted_faults api_server) $(ARGS)
 
 image-check: setup ## build the image with buildah (as root, no registry needed), run it, and state its size
-	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py tests/deploy/test_pods.py \
+	@$(DEPLOY)
+	IMAGE_CHECK=1 $(PYTEST) --numprocesses=0 -rPs tests/deploy/test_built_image.py tests/deploy/test_pods.py \
 		tests/deploy/test_wheels.py tests/deploy/test_installed.py tests/deploy/test_rolling_restart.py $(ARGS)
 
-image-check-arm64: setup ## the image for arm64, built and run under qemu-user-static (a quarter of an hour)
-	IMAGE_CHECK=arm64 $(PYTEST) --numprocesses=0 -rP tests/deploy/test_built_image.py $(ARGS)
+image-check-arm64: setup ## the image for arm64, built and run under qemu-user-static (half an hour)
+	@$(DEPLOY)
+	IMAGE_CHECK=arm64 $(PYTEST) --numprocesses=0 -rPs tests/deploy/test_built_image.py $(ARGS)
 
 deb: setup ## build a Debian package for Debian's Python 3.11, in dist/
 	@$(BIN)/python config/systemd/build_deb.py $(ARGS)

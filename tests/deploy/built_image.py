@@ -129,7 +129,9 @@ class BuiltImage:
             ):  # as another user it outlives unshare
                 os.kill(child, signal.SIGKILL)
             process.kill()
-            process.communicate()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
 
 def _children(pid: int) -> list[int]:

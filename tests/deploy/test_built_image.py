@@ -35,6 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, image: BuiltImage) -> Iterat
         world.config["caches"] = {}
         world.rule.pop("cache")
         world.config["admin"] = {"port": _free_port()}
+        world.config["coordination"] = {"region": "us"}  # as long a lease as by default: an emulated processor is slow
         world.table("us", view="NEW_AND_OLD_IMAGES")
         world.table("eu")
         shutil.copy(world.path, image.root / "etc/replicator/replicator.yaml")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from replicator.laboratory.servers import MiniStack, Valkey
 from tests.cli.worlds import World
@@ -142,6 +143,11 @@ def test_two_pods_replicate_over_ipv6_alone_and_know_each_other(cluster: Cluster
         for table in ("orders", "users"):
             _until(partial(world.items, "eu", table), f"nothing came to {table}")
             assert world.items("eu", table)[0]["note"] == {"S": f"to {table}"}
+        cache, entry = redis.Redis.from_url(cluster.valkey.url), f"{world.account}:a:1"
+        cache.set(entry, "what was before")
+        world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"}, note={"S": "now"})
+        _until(lambda: not cache.exists(entry), "the cache is not reached")
+        cache.close()
         _until(lambda: _shared(one, other), "the pods do not share the work, or one is not asked by the other")
         addresses = {row["admin"]["S"] for row in world.items("us", "replicator-coordination") if "admin" in row}
         assert addresses == {one.url, other.url}
