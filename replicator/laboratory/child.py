@@ -12,8 +12,11 @@ import ctypes
 import os
 import resource
 import signal
+import socket
 import sys
+from collections.abc import Coroutine
 from importlib import import_module
+from typing import Any
 
 _SET_PARENT_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG of <linux/prctl.h>; it survives execve
 
@@ -39,18 +42,28 @@ def die_with(parent: int) -> None:
 def serve_ministack(descriptor: int) -> None:
     """Serve MiniStack on a socket that is bound already, so that no other process can have the port."""
     import uvloop
-    from hypercorn.asyncio import serve
-    from hypercorn.config import Config
 
     app = import_module("ministack.app").app
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    config = Config()
-    config.bind = [f"fd://{descriptor}"]
-    config.keep_alive_timeout = 75
-    config.loglevel = "WARNING"
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(app, config))
+        runner.run(_serving(app, descriptor))
+
+
+def _serving(app: Any, descriptor: int) -> Coroutine[Any, Any, None]:
+    """By our own server where its parser can be had, else by the one that MiniStack brings."""
+    try:
+        from replicator.laboratory.serving import serve_until_signalled
+    except ImportError:
+        import hypercorn.asyncio
+        from hypercorn.config import Config
+
+        config = Config()
+        config.bind = [f"fd://{descriptor}"]
+        config.keep_alive_timeout = 75
+        config.loglevel = "WARNING"
+        return hypercorn.asyncio.serve(app, config)
+    return serve_until_signalled(app, socket.socket(fileno=descriptor))
 
 
 if __name__ == "__main__":

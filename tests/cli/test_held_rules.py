@@ -161,14 +161,15 @@ def test_a_dropped_replica_waits_alone_until_it_is_what_it_should_be(world: Worl
         assert "Table copies in eu is another one than the one that rule copies wrote" in row["reason"]
         assert world.items("eu", "copies") == []
         assert daemon.stop() == 0
+    world.config["rules"][-1]["on_gap"] = "resync"  # while no daemon is there that would take it over
+    warned = [fact for fact in world.check().json["facts"] if fact["fact"] == "same table" and fact["remedy"]]
+    assert [(fact["status"], fact["subject"]) for fact in warned] == [("warning", "table copies in eu")]
+    assert "the rule takes it over, and a repair brings what it lacks" in warned[0]["remedy"]
+    world.config["rules"][-1]["on_gap"] = "stop"
     with running(world, name="again") as daemon:
         daemon.await_ready()
         assert metric(daemon) == {("copies", "replaced")}
         assert row["reason"] in world.check().failures()[0]
-        world.config["rules"][-1]["on_gap"] = "resync"
-        warned = [fact for fact in world.check().json["facts"] if fact["fact"] == "same table" and fact["remedy"]]
-        assert [(fact["status"], fact["subject"]) for fact in warned] == [("warning", "table copies in eu")]
-        assert "the rule takes it over, and a repair brings what it lacks" in warned[0]["remedy"]
         command = re.search(r"`replicator (.*)`", row["advice"])
         assert command is not None
         assert "copies in eu is accepted" in world.run(*command[1].split()).output

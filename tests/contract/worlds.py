@@ -257,7 +257,7 @@ class RedisCacheBench:
 @asynccontextmanager
 async def redis_bench(url: str) -> AsyncIterator[RedisCacheBench]:
     """The Redis adapter and a client beside it."""
-    cache = RedisCache("main", url, username=None, password=None, connect_seconds=3, read_seconds=3)
+    cache = RedisCache("main", url, username=None, password=None, connect_seconds=30, read_seconds=30)
     client = redis_asyncio.Redis.from_url(url)
     try:
         yield RedisCacheBench(cache, client)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.harness import Daemon, World, eventually, open_world, plain
+from tests.patience import PATIENT_SECONDS
 
 pytestmark = pytest.mark.servers
 
@@ -162,7 +163,7 @@ async def test_rules_whose_tables_meet_refuse_the_start_and_later_leave_the_newc
     await pair(world, "orders-1")
     config = configure(world, {"name": "orders", "table": "orders-*"}, {"name": "ones", "table": "*-1"})
     refused = world.daemon(config)
-    assert refused.process.wait(30) == 78
+    assert refused.process.wait(PATIENT_SECONDS) == 78
     assert "is already written by rule 'orders'" in refused.log.read_text()
     config = configure(world, {"name": "orders", "table": "orders-*"}, {"name": "twos", "table": "*-2"})
     daemon = world.daemon(config)
