@@ -16,6 +16,8 @@ from tests.tutorial.cluster import stop
 from tests.tutorial.pages import Page
 
 HERE = Path(__file__).parent
+_LONGEST_SECONDS = 4 * PATIENT_SECONDS
+"""A page starts forty processes, one after the other."""
 
 
 def run(page: Page, directory: Path, *, first: str = "", tree: Path | None = None, helm: str | None = None) -> str:
@@ -51,9 +53,11 @@ def run(page: Page, directory: Path, *, first: str = "", tree: Path | None = Non
                 env=environment,
                 capture_output=True,
                 text=True,
-                timeout=PATIENT_SECONDS,
+                timeout=_LONGEST_SECONDS,
                 check=False,
             )
+        except subprocess.TimeoutExpired as late:
+            raise AssertionError(f"it hangs: {(late.stderr or b'').decode()[-2000:]}") from late
         finally:
             stop(directory / "cluster")
     logs = "".join(log.read_text() for log in [*work.glob("*.log"), *directory.glob("cluster/*.log")])
