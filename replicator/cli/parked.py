@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -91,6 +92,7 @@ def show_parked(config: Path | None, row: str, *, values: bool, as_json: bool) -
         print_json(shown)
         return EXIT_STOPPED
     shown["version"] = short(found.owed.version)
+    shown["key"] = json.dumps(shown["key"])
     print_rows((), [(name, "" if value is None else str(value)) for name, value in shown.items()])
     return EXIT_STOPPED
 
