@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -73,6 +74,16 @@ def test_a_known_weakness_of_what_is_pinned_is_told(capsys: pytest.CaptureFixtur
     assert found.startswith("jmespath ")
     assert "PYSEC-2099-1, mended in 999.0" in found
     assert f"{len(pinned)} packages: {url} was asked for advisories" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("option", "code"), [([], 1), (["--tolerate-advisories"], 0)])
+def test_an_advisory_fails_the_audit_unless_it_is_tolerated(
+    monkeypatch: pytest.MonkeyPatch, option: list[str], code: int
+) -> None:
+    monkeypatch.setattr(audit, "tracked", lambda _: [])
+    with _service("jmespath") as url:
+        monkeypatch.setattr(sys, "argv", ["auditing", "--only-osv", "--osv-url", url, *option])
+        assert audit.main() == code
 
 
 def test_a_service_that_does_not_answer_fails_nothing_and_that_is_said(capsys: pytest.CaptureFixture[str]) -> None:
