@@ -105,7 +105,7 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("breaks", "parts"), first(9, BROKEN))
+@pytest.mark.parametrize(("breaks", "parts"), first(5, BROKEN))
 def test_check_and_run_tell_what_is_broken_and_refuse(
     world: World, breaks: Callable[[World], None], parts: list[str]
 ) -> None:
