@@ -52,6 +52,7 @@ def target_of(found: Any) -> dict[str, Any]:
     return {**target, "rule": rule}
 
 
+@pytest.mark.long
 def test_a_kill_with_a_backlog_loses_nothing_of_the_lag(world: World) -> None:
     world.sound()
     world.rule.pop("cache")

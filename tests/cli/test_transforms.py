@@ -114,6 +114,7 @@ def ids(world: World) -> dict[str, list[str]]:
 
 
 @pytest.mark.servers
+@pytest.mark.long
 def test_two_tables_in_one_are_compared_and_mended_each_by_itself(world: World) -> None:
     world.config["copying"] = {"margin": "10ms"}
     world.config["rules"] = [merging("orders"), merging("bills")]

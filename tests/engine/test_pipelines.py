@@ -234,6 +234,7 @@ async def test_a_target_that_is_blocked_holds_no_turn_and_no_bytes_that_another_
 # -- memory ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 async def test_one_of_fifty_targets_that_hangs_costs_no_more_than_its_share_and_no_other_notices() -> None:
     world = World()
     rule_of_many = many(world, 50)

@@ -108,6 +108,7 @@ def open_replicas(directory: Path) -> Iterator[Running]:
             yield Running(world, endpoints, config, daemon, lag)
 
 
+@pytest.mark.long
 def test_a_replica_that_is_away_holds_no_other_one_back(running: Running) -> None:
     running.outage(Fault.HANG, 3)
     running.pause(2)

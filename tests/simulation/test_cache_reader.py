@@ -37,15 +37,19 @@ def stale(client: redis.Redis, scenario: CacheScenario, **mutant: Any) -> str | 
     return complaint
 
 
-@VERBS
 @pytest.mark.parametrize(
-    ("kinds", "versioned"),
+    ("kinds", "versioned", "verb"),
     [
-        pytest.param("PD", True, id="versioned-PD"),
-        *(
-            pytest.param(kinds, versioned, id=f"{'' if versioned else 'un'}versioned-{kinds}", marks=pytest.mark.long)
-            for kinds, versioned in (("PP", True), ("PP", False), ("PD", False))
-        ),
+        pytest.param(
+            kinds,
+            versioned,
+            verb,
+            id=f"{'' if versioned else 'un'}versioned-{kinds}-{verb.value}",
+            marks=[] if (kinds, versioned, verb) == ("PD", True, CacheVerb.REFRESH) else pytest.mark.long,
+        )
+        for verb in (CacheVerb.INVALIDATE, CacheVerb.REFRESH)
+        for kinds in ("PP", "PD")
+        for versioned in (True, False)
     ],
 )
 def test_no_reader_leaves_anything_stale(client: redis.Redis, verb: CacheVerb, kinds: str, versioned: bool) -> None:

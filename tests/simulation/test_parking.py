@@ -359,7 +359,10 @@ MUTANTS = {
 }
 
 
-@pytest.mark.parametrize("name", MUTANTS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.long] if name == "rows_are_loaded" else []) for name in MUTANTS],
+)
 async def test_a_mutant_is_caught(name: str) -> None:
     with MUTANTS[name].applied():
         for seed in range(SEEDS):
