@@ -35,6 +35,13 @@ _SPLITS, _SAMPLES = 3, 8
 
 def take(directory: Path) -> None:
     """Write one picture per page and shape."""
+    with eventful_world(_ACCOUNT) as served:
+        _photograph(served, directory)
+
+
+@contextmanager
+def eventful_world(account: str) -> Iterator[Served]:
+    """Servers and workers of their own, where things have happened."""
     with tempfile.TemporaryDirectory() as name:
         places = [Path(name, each) for each in ("ministack", "valkey", "lab", "world")]
         for place in places:
@@ -43,13 +50,13 @@ def take(directory: Path) -> None:
             MiniStack.start(places[0]) as ministack,
             Valkey.start(places[1]) as valkey,
             StreamLab.start(places[2], ministack.endpoint_url) as lab,
-            served_world(replace(ministack, endpoint_url=lab.url), valkey, places[3], _ACCOUNT) as served,
+            served_world(replace(ministack, endpoint_url=lab.url), valkey, places[3], account) as served,
         ):
-            let_things_happen(served, lab)
-            _photograph(served, directory)
+            _let_things_happen(served, lab)
+            yield served
 
 
-def let_things_happen(served: Served, lab: StreamLab) -> None:
+def _let_things_happen(served: Served, lab: StreamLab) -> None:
     """Let shards split while there is traffic, a loss be noted, and deeds be done."""
     for _ in range(_SPLITS):
         lab.command("split", table="orders", region="us-east-1")

@@ -10,18 +10,14 @@ import re
 import shlex
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from replicator.laboratory.servers import MiniStack, Valkey
-from replicator.laboratory.streamlab import StreamLab
-from tests.cli.console_pictures import let_things_happen, traffic
+from tests.cli.console_pictures import eventful_world, traffic
 from tests.cli.daemons import wait_until
 from tests.cli.questions import IMAGES, OUTPUT, PAGE, QUESTIONS, Question
-from tests.cli.served import TOKENS, Served, served_world
+from tests.cli.served import TOKENS, Served
 from tests.incidents.scenes import on_terminal
 
 if TYPE_CHECKING:
@@ -38,23 +34,13 @@ def main() -> int:
     import playwright.sync_api  # noqa: F401 - its lack is said at once
 
     IMAGES.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory() as name:
-        places = [Path(name, each) for each in ("ministack", "valkey", "lab", "world")]
-        for place in places:
-            place.mkdir()
-        with (
-            MiniStack.start(places[0]) as ministack,
-            Valkey.start(places[1]) as valkey,
-            StreamLab.start(places[2], ministack.endpoint_url) as lab,
-            served_world(replace(ministack, endpoint_url=lab.url), valkey, places[3], _ACCOUNT) as served,
-        ):
-            let_things_happen(served, lab)
-            served.world.put("eu", "orders", pk={"S": "b"}, sk={"N": "7"}, text={"S": "of a foreign writer"})
-            wait_until(lambda: served.ask("/jobs")[1]["jobs"] == [], "the first comparison goes on")
-            with traffic(served):
-                sections = [_section(each, _screen(each.command, served)) for each in QUESTIONS]
-                _photograph(served)
-                screens = {" ".join(name): _screen(words, served) for name, words in _examples(served)}
+    with eventful_world(_ACCOUNT) as served:
+        served.world.put("eu", "orders", pk={"S": "b"}, sk={"N": "7"}, text={"S": "of a foreign writer"})
+        wait_until(lambda: served.ask("/jobs")[1]["jobs"] == [], "the first comparison goes on")
+        with traffic(served):
+            sections = [_section(each, _screen(each.command, served)) for each in QUESTIONS]
+            _photograph(served)
+            screens = {" ".join(name): _screen(words, served) for name, words in _examples(served)}
     OUTPUT.write_text(json.dumps(screens, indent=1, ensure_ascii=False) + "\n")
     before, rest = PAGE.read_text().split(_BEGIN)
     PAGE.write_text(before + _BEGIN + "\n" + "\n".join(sections) + _END + rest.split(_END)[1])

@@ -10,7 +10,6 @@ import io
 import json
 import os
 import re
-import signal
 import subprocess
 import sys
 import tarfile
@@ -23,6 +22,7 @@ import pytest
 
 from replicator.laboratory.servers import clean_environment
 from tests.integration.harness import CREDENTIALS, Daemon, Item, Users, World, eventually, open_world
+from tests.integration.own_process import OwnProcess
 from tests.patience import PATIENT_SECONDS
 
 ROOT = Path(__file__).parents[2]
@@ -68,30 +68,9 @@ class Earlier(Daemon):
     def start(self) -> None:
         with self.log.open("a") as log:
             command = self._program.command("run", "--config", str(self._config))
-            self._process = Alone(
+            self._process = OwnProcess(
                 subprocess.Popen(command, env=self._program.environment, stdout=log, stderr=subprocess.STDOUT)
             )
-
-
-class Alone:
-    """A process with an interpreter of its own."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self.pid = process.pid
-
-    def poll(self) -> int | None:
-        return self._process.poll()
-
-    def wait(self, seconds: float) -> int:
-        return self._process.wait(seconds)
-
-    def signal(self, number: signal.Signals) -> None:
-        self._process.send_signal(number)
-
-    def kill(self) -> None:
-        self._process.kill()
-        self._process.wait()
 
 
 @pytest.fixture(scope="module")
