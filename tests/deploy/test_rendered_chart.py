@@ -61,9 +61,10 @@ def test_a_misspelt_configuration_is_refused_before_anything_is_installed(
     assert complaint in result.stderr
 
 
-def test_a_refusal_names_what_is_wrong_in_the_mode_and_the_sink_that_were_chosen() -> None:
+@pytest.mark.parametrize("helm", HELMS)
+def test_a_refusal_names_what_is_wrong_in_the_mode_and_the_sink_that_were_chosen(helm: str) -> None:
     slip = "config.rules[0].sources=us,config.rules[0].events[0].to=sqs,config.rules[0].events[0].que=a"
-    said = template(HELM_4 or "", "--set", slip).stderr
+    said = template(helm, "--set", slip).stderr
     assert "additional properties 'sources' not allowed" in said
     assert "additional properties 'que' not allowed" in said
     assert "active-active" not in said
