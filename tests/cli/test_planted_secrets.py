@@ -1,7 +1,7 @@
 """A daemon with everything on, and everything going wrong: what it says anywhere holds no value and no secret.
 
 Values of items are planted, and every kind of secret: of AWS, of caches, of a webhook, of the admin API. What is shown
-on purpose is left out: events carry values, and so does the conflict log to whoever opens an entry.
+on purpose is left out: events carry values, and so does a conflict entry that a reader opens.
 """
 
 from __future__ import annotations

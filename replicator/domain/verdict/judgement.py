@@ -10,7 +10,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from replicator.domain.verdict.figures import Away, AwayCache, Figures, Loss, Refused, TargetFigure, Unread
+from replicator.domain.verdict.debts import cache_away, parked_keys, region_away
+from replicator.domain.verdict.figures import Figures, Loss, TargetFigure, Unread
 from replicator.domain.verdict.kinds import Kind, Problem, State, Verdict, counted, loss, span
 from replicator.domain.verdict.late_canaries import late_canaries
 
@@ -90,9 +91,9 @@ def _problems(figures: Figures) -> Iterator[Problem]:
     yield from _rests(figures)
     yield from _targets(figures, explained)
     yield from (_unread(each, figures) for each in figures.unread)
-    yield from map(_away, figures.away)
-    yield from map(_cache, figures.caches)
-    yield from map(_refused, figures.refused)
+    yield from map(region_away, figures.away)
+    yield from map(cache_away, figures.caches)
+    yield from map(parked_keys, figures.refused)
     yield from late_canaries(figures, explained)
     yield from _others(figures)
 
@@ -273,62 +274,6 @@ def _unread(unread: Unread, figures: Figures) -> Problem:
         len(unread.shards),
         unread.trouble.seconds,
         _least(ours),
-    )
-
-
-def _away(away: Away) -> Problem:
-    owed = f"It is owed {counted(away.keys, 'key')}. " if away.keys else ""
-    if away.rebuild:
-        return Problem(
-            Kind.REBUILD,
-            f"{away.rule}/{away.region} must be rebuilt",
-            away.why,
-            f"{owed}Deletes may be forgotten by now, so it is brought nothing more until its table is made anew.",
-            f"replicator resume {shlex.quote(away.rule)} --region {away.region} --rebuilt",
-            away.rule,
-            away.region,
-            seconds=away.seconds,
-        )
-    return Problem(
-        Kind.AWAY,
-        f"{away.rule}/{away.region} is away for {span(away.seconds)}",
-        away.why,
-        f"{owed}The others go on; it is brought what it misses when it answers.",
-        "replicator check --failed",
-        away.rule,
-        away.region,
-        seconds=away.seconds,
-    )
-
-
-def _cache(cache: AwayCache) -> Problem:
-    owed = "a flush" if cache.owes_flush else counted(cache.keys, "drop")
-    standing = "refuses some entries" if cache.partly else "is away"
-    return Problem(
-        Kind.CACHE,
-        f"cache {cache.cache} in {cache.region} {standing} for {span(cache.seconds)}",
-        cache.why,
-        f"It is owed {owed}; its readers may see what is stale until it is back. No target waits for it.",
-        "replicator caches",
-        place=cache.cache,
-        seconds=cache.seconds,
-    )
-
-
-def _refused(refused: Refused) -> Problem:
-    kinds = ((refused.keys, "key"), (refused.records, "record"))
-    what = " and ".join(counted(count, name) for count, name in kinds if count)
-    verb = "is" if refused.keys + refused.records == 1 else "are"
-    since = "" if refused.seconds is None else f" for {span(refused.seconds)}"
-    return Problem(
-        Kind.PARKED,
-        f"{what} of {refused.rule}/{refused.place} {verb} parked{since}",
-        "The target refuses these changes, and they are kept; everything else goes on.",
-        "Correct the items or the target, then `replicator parked retry`.",
-        f"replicator parked list --rule {shlex.quote(refused.rule)}",
-        refused.rule,
-        refused.place,
-        seconds=refused.seconds,
     )
 
 
