@@ -38,8 +38,9 @@ CALLS: list[Call] = [
     sets("a", {"N": "1.50"}, **NEW),
     sets("b", {"B": b"\x00\xff binary"}, **NEW),
     sets("c", {"BS": [b"\x01", b"\x02"]}, **NEW),
-    sets("d", {"M": {"é": {"L": [{"BOOL": True}, {"NULL": True}]}}}, ReturnValues="ALL_OLD"),
+    sets("d", {"M": {"é": {"L": [{"BOOL": True}, {"NULL": True}, {"B": b"\x03"}]}}}, **NEW),
     sets("a", {"S": "again"}, **FREE),
+    sets("b", {"S": "again"}, **FREE, ReturnValuesOnConditionCheckFailure="ALL_OLD"),
     ("get_item", {"Key": key("b"), "ConsistentRead": True}),
     ("get_item", {"Key": key("none"), "ConsistentRead": True}),
     ("delete_item", {"Key": key("d"), "ConditionExpression": "attribute_exists(pk)"}),
@@ -56,7 +57,7 @@ async def outcome(client: Any, table: str | None, call: Call) -> Any:
         found = await getattr(client, operation)(**named, **parameters)
     except ClientError as refused:
         code, reasons = refused.response["Error"]["Code"], refused.response.get("CancellationReasons", [])
-        return code, [reason.get("Code") for reason in reasons]
+        return code, [reason.get("Code") for reason in reasons], refused.response.get("Item")
     assert found["ResponseMetadata"]["HTTPHeaders"]["date"]
     return {name: value for name, value in found.items() if name != "ResponseMetadata"}
 
@@ -75,8 +76,9 @@ async def test_rows_are_the_same_with_the_client_and_without_it(dynamodb_url: st
             )
             found.append(outcomes)
     assert found[0] == found[1]
-    assert found[1][4] == ("ConditionalCheckFailedException", [])
-    assert found[1][-1] == ("TransactionCanceledException", ["ConditionalCheckFailed"])
+    assert found[1][4] == ("ConditionalCheckFailedException", [], None)
+    assert found[1][5][2]["v"] == {"B": b"\x00\xff binary"}
+    assert found[1][-1] == ("TransactionCanceledException", ["ConditionalCheckFailed"], None)
 
 
 @asynccontextmanager

@@ -7,19 +7,23 @@ is never sent twice, since a caller that repeats one must look first at what bec
 from __future__ import annotations
 
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from replicator.adapters.aws.transport.lean import ServiceError
-from replicator.adapters.aws.wire import TRANSACTION_CANCELLED, Wire, decoded, verified
+from replicator.adapters.aws.wire import CONDITION_FAILED, TRANSACTION_CANCELLED, Wire, decoded, verified
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.transport.connection import Answer
 
 _ENCODE = msgspec.json.Encoder().encode
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
+_EXPLAINED = (CONDITION_FAILED, TRANSACTION_CANCELLED)
+_EXPLANATIONS = ("CancellationReasons", "Item")
+"""What a client's error holds of the answer, beside its code and message."""
+
 _BINARY = b'"B'
 """What an answer holds that has a value of bytes in it, among others."""
 
@@ -62,9 +66,10 @@ class RowCalls:
         try:
             answer = await transport.send(operation, _ENCODE(parameters), None, credentials, repeatable=reads)
         except ServiceError as error:
-            if error.response["Error"]["Code"] == TRANSACTION_CANCELLED:
-                reasons = _document(error.answer, what).get("CancellationReasons", [])
-                error.response["CancellationReasons"] = reasons
+            if error.response["Error"]["Code"] in _EXPLAINED:
+                document = _document(error.answer, what)
+                response: Any = error.response
+                response.update({name: document[name] for name in _EXPLANATIONS if name in document})
             raise
         verified(answer, what)
         dated = {} if answer.date is None else {"date": answer.date}
@@ -75,11 +80,21 @@ class RowCalls:
 def _document(answer: Answer, what: str) -> dict[str, Any]:
     document = decoded(_OBJECT, answer.body, what)
     if _BINARY in answer.body:
-        rows = [*(document.get("Items") or ()), document.get("Item"), document.get("Attributes")]
+        reasons = [each.get("Item") for each in document.get("CancellationReasons") or ()]
+        rows = [*(document.get("Items") or ()), document.get("Item"), document.get("Attributes"), *reasons]
         for row in filter(None, rows):
-            for typed in row.values():
-                if "B" in typed:
-                    typed["B"] = b64decode(typed["B"])
-                elif "BS" in typed:
-                    typed["BS"] = [b64decode(value) for value in typed["BS"]]
+            _decode(row.values())
     return document
+
+
+def _decode(values: Iterable[dict[str, Any]]) -> None:
+    """Put bytes in the place of what spells them, in nested values, too."""
+    for typed in values:
+        if "B" in typed:
+            typed["B"] = b64decode(typed["B"])
+        elif "BS" in typed:
+            typed["BS"] = [b64decode(value) for value in typed["BS"]]
+        elif "M" in typed:
+            _decode(typed["M"].values())
+        elif "L" in typed:
+            _decode(typed["L"])
