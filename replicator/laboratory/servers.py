@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
@@ -39,11 +40,14 @@ STOP_SECONDS: Final = 5.0
 
 _POLL_SECONDS = 0.02
 _PROBE_SECONDS = 10.0
-_PORT_ATTEMPTS = 5
+_PORT_ATTEMPTS = 20
 _FIRST_PORT: Final = 20_000
 _RANGE: Final = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LOG_LINES = 15
 _LINE_LENGTH = 500
+_MOST_LEASES = 64
+_LEASES: deque[int] = deque()
+"""Descriptors of what keeps ports from being given out twice; the oldest go when there are many."""
 
 ACCESS_KEY: Final = "replicator-demo"
 """Any text that is not twelve digits: MiniStack takes those for an account id."""
@@ -258,28 +262,32 @@ class Valkey:
 
 
 def free_port(host: str = LOOPBACK) -> int:
-    """A port that is free on the loopback now; it may be taken a moment later, so callers must bear that."""
-    with socket.socket(_family(host)) as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])
+    """A port that is free now, as with `free_ports`."""
+    return free_ports(1, host)
 
 
-def _family(host: str) -> socket.AddressFamily:
-    return socket.AF_INET6 if ":" in host else socket.AF_INET
+def free_ports(count: int, host: str = LOOPBACK) -> int:
+    """The first of so many ports in a row that are free now; callers must bear that another program takes one.
 
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that are free now; as with `free_port`, callers must bear that one is not.
-
-    They lie below those that the system gives to connections, of which any may be taken before a child listens.
+    They lie below those that the system gives to connections, of which any may be taken before a child listens. No
+    other process that asks here is given them while this one lives: it holds the UDP ports of the same numbers.
     """
     for _ in range(_PORT_ATTEMPTS):
         first = secrets.choice(range(_FIRST_PORT, _ports_of_connections() - count))
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
-            for port in range(first, first + count):
-                stack.enter_context(socket.socket()).bind((LOOPBACK, port))
+            held = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(count)]
+            for port, lease in enumerate(held, start=first):
+                lease.bind((LOOPBACK, port))
+                stack.enter_context(socket.socket(_family(host))).bind((host, port))
+            _LEASES.extend(lease.detach() for lease in held)
+            while len(_LEASES) > _MOST_LEASES:
+                os.close(_LEASES.popleft())
             return first
     raise ServerFailed(f"No {count} ports in a row are free.", advice="Try again, or with fewer workers.")
+
+
+def _family(host: str) -> socket.AddressFamily:
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _ports_of_connections() -> int:

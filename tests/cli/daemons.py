@@ -5,17 +5,16 @@ Every wait has a bound that a machine many times slower than needed keeps: a bou
 
 from __future__ import annotations
 
-import random
 import signal
-import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from replicator.laboratory.servers import free_ports
 from tests.cli.warm import Running, started
 from tests.cli.worlds import World
 from tests.patience import PATIENT_SECONDS
@@ -28,16 +27,6 @@ def wait_until(holds: Callable[[], bool], what: str) -> None:
     while not holds():
         assert time.monotonic() < deadline, what
         time.sleep(0.05)
-
-
-def adjacent_ports(count: int) -> int:
-    """The first of so many free ports in a row, below those that the system gives to outgoing connections."""
-    while True:
-        first = random.randrange(15_000, 32_000)
-        with ExitStack() as taken, suppress(OSError):
-            for port in range(first, first + count):
-                taken.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            return first
 
 
 @dataclass(frozen=True)
@@ -76,7 +65,7 @@ class Daemon:
 def running(world: World, *arguments: str, name: str = "daemon") -> Iterator[Daemon]:
     """`replicator run`, from its first moment on; killed at the end if it still runs."""
     world.config["coordination"]["lease"] = "5s"  # a busy machine ends no session
-    world.config["admin"]["port"] = adjacent_ports(_MOST_WORKERS)
+    world.config["admin"]["port"] = free_ports(_MOST_WORKERS)
     log = world.directory / f"{name}.log"
     log.touch()
     daemon = Daemon(started(["run", *arguments], world.environment, log, log), log, world.config["admin"]["port"])

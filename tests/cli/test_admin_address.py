@@ -11,8 +11,9 @@ from pydantic import ValidationError
 
 from replicator.admin.server import _listen
 from replicator.domain.errors import ConfigurationInvalid
+from replicator.laboratory.servers import free_port
 from replicator.settings import Admin
-from tests.cli.daemons import adjacent_ports, running, wait_until
+from tests.cli.daemons import running, wait_until
 from tests.cli.worlds import World
 
 
@@ -120,7 +121,7 @@ def test_status_asks_a_worker_at_the_address_that_it_advertises(world: World) ->
         daemon.await_ready()
         with urllib.request.urlopen(f"http://[::1]:{daemon.port}/healthz", timeout=60) as answer:
             assert answer.status == 200
-        world.config["admin"] = {"port": adjacent_ports(1)}  # another machine has another configuration
+        world.config["admin"] = {"port": free_port()}  # another machine has another configuration
 
         def is_known() -> bool:
             document = world.run("status", "--json").json

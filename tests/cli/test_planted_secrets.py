@@ -21,8 +21,8 @@ import pytest
 import redis
 
 from replicator.admin.api.openapi import ENDPOINTS
-from replicator.laboratory.servers import Valkey
-from tests.cli.daemons import Daemon, adjacent_ports, running, wait_until
+from replicator.laboratory.servers import Valkey, free_port
+from tests.cli.daemons import Daemon, running, wait_until
 from tests.cli.proxy import DenyingServer, serving
 from tests.cli.served import NO_ROOM, PLANTED
 from tests.cli.test_traces import collecting
@@ -110,7 +110,7 @@ def _cache(directory: Path) -> Iterator[Valkey]:
 
 
 def _configure(world: World, cache: Valkey, hook: Hook, collector: str) -> None:
-    dead = adjacent_ports(1)
+    dead = free_port()
     world.config["log"] = {"level": "debug"}
     world.config["telemetry"] = {"endpoint": collector, "sample": 1.0}
     world.config["conflicts"] = {"file": str(world.directory / "conflicts.jsonl")}

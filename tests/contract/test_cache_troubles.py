@@ -30,9 +30,6 @@ from tests.contract.worlds import MemoryCacheBench, RedisCacheBench, redis_bench
 pytestmark = pytest.mark.servers
 OLD, NEW = value_entry(V1, b"{}"), value_entry(V2, PAYLOAD)
 
-_HIGHEST_CLUSTER_PORT = 55_535
-"""A node of a cluster also listens 10 000 ports higher."""
-
 Start = Callable[..., AbstractContextManager[Valkey]]
 
 
@@ -44,8 +41,8 @@ def start(request: pytest.FixtureRequest, tmp_path: Path) -> Start:
         pytest.skip("no redis-server is installed here")
 
     @contextmanager
-    def started(*options: str, port: int | None = None) -> Iterator[Valkey]:
-        with Valkey.start(tmp_path, name=request.param, port=port, binary=binary, options=options) as server:
+    def started(*options: str) -> Iterator[Valkey]:
+        with Valkey.start(tmp_path, name=request.param, binary=binary, options=options) as server:
             yield server
 
     return started
@@ -346,8 +343,7 @@ async def test_a_primary_without_its_replicas_says_so(start: Start) -> None:
 
 
 async def test_a_node_of_a_cluster_says_so(start: Start) -> None:
-    port = next(port for port in iter(free_port, None) if port <= _HIGHEST_CLUSTER_PORT)
-    with start("--cluster-enabled", "yes", port=port) as server:
+    with start("--cluster-enabled", "yes", "--cluster-port", str(free_port())) as server:
         async with redis_bench(server.url) as bench:
             with pytest.raises(Unreachable, match="Redis Cluster"):
                 await bench.cache.apply([Invalidate("k")])

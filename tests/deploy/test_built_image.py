@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from replicator import __version__
-from replicator.laboratory.servers import LOOPBACK, MiniStack
+from replicator.laboratory.servers import MiniStack, free_port
 from tests.cli.worlds import World
 from tests.deploy.built_image import ROOT, BuiltImage
 from tests.deploy.foreign import PLATFORMS
@@ -35,19 +34,12 @@ def world(tmp_path_factory: pytest.TempPathFactory, image: BuiltImage) -> Iterat
         world = World(server.endpoint_url, "", str(secrets.randbelow(9 * 10**11) + 10**11), directory)
         world.config["caches"] = {}
         world.rule.pop("cache")
-        world.config["admin"] = {"port": _free_port()}
+        world.config["admin"] = {"port": free_port()}
         world.config["coordination"] = {"region": "us"}  # as long a lease as by default: an emulated processor is slow
         world.table("us", view="NEW_AND_OLD_IMAGES")
         world.table("eu")
         shutil.copy(world.path, image.root / "etc/replicator/replicator.yaml")
         yield world
-
-
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind((LOOPBACK, 0))
-        port: int = taken.getsockname()[1]
-        return port
 
 
 def _environment(world: World) -> dict[str, str]:

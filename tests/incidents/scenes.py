@@ -24,9 +24,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from replicator.laboratory.servers import clean_environment
+from replicator.laboratory.servers import clean_environment, free_port
 from tests.integration.faulty_endpoint import FaultyEndpoint
-from tests.integration.harness import AWS_REGIONS, CREDENTIALS, Daemon, Valve, World, free_port, open_world
+from tests.integration.harness import AWS_REGIONS, CREDENTIALS, Daemon, Valve, World, open_world
 from tests.patience import PATIENT_SECONDS
 
 COLUMNS = 80

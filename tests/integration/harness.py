@@ -27,21 +27,13 @@ import yaml
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
 
-from replicator.laboratory.servers import MiniStack, Valkey
+from replicator.laboratory.servers import MiniStack, Valkey, free_port
 from tests.cli import warm
 from tests.patience import PATIENT_SECONDS
 
 AWS_REGIONS = {"us": "us-east-1", "eu": "eu-west-1", "ap": "ap-northeast-1"}
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "testing", "AWS_SECRET_ACCESS_KEY": "testing"}
 Item = dict[str, Any]
-
-
-def free_port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 class Valve:

@@ -7,6 +7,7 @@ import io
 import json
 import os
 import re
+import secrets
 import subprocess
 import sys
 from collections import Counter
@@ -186,9 +187,13 @@ def test_generations_follow_the_longest_line_and_count_a_parent_that_is_gone_as_
     assert generations([shard("a"), shard("b"), shard("c", "a"), shard("d", "c", "b"), shard("e", "gone")]) == 3
 
 
-def test_ports_in_a_row_are_all_free() -> None:
+def test_ports_in_a_row_are_all_free_and_are_given_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = free_ports(4)
     assert 0 < first <= 65_532
+    dice, choose = iter(range(first - 1, first + 4)), secrets.choice
+    monkeypatch.setattr(secrets, "choice", lambda ports: next(dice, None) or choose(ports))
+    assert free_ports(2) not in range(first - 1, first + 4), "nobody listens there, but somebody soon will"
+    assert next(dice, None) is None
 
 
 def test_each_worker_is_asked_and_a_silent_one_leaves_the_figures_as_they_were(tmp_path: Path) -> None:
