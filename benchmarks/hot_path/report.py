@@ -25,7 +25,6 @@ STORED = Path(__file__).resolve().parent.parent / "hot_path.json"
 _DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "performance.md"
 _FIRST, _LAST = "<!-- measured: from here on written by `make bench` -->\n", "<!-- measured: to here -->\n"
 _WORSE = 0.9
-_LIBRARIES = ("aiobotocore", "botocore", "aiohttp", "redis", "uvloop")
 STAGES = {
     "GetRecords": "GetRecords",
     "decide": "decide, and the engine",

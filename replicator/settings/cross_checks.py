@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
 from typing import Protocol
 
 from pydantic import SecretStr
 
 from replicator.domain.canary import version_refusal
 from replicator.domain.key_mapping import KeyMapping
-from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
 from replicator.settings.admin import Admin, api_problems
+from replicator.settings.cache_checks import cache_problems
 from replicator.settings.events import RedisStreamSink, WebhookSink, signing_key
 from replicator.settings.rules import OrderedRule, RuleSettings, VersionedRule
 from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable
 from replicator.settings.transforms import TransformSettings
 
-_LEAST_TTL = timedelta(seconds=1)
 _SHORTEST_SECRET = 16
 _APART = (
     "; two rules write one table only if transform.key of each begins or ends with a text of its own, in one attribute"
@@ -198,7 +196,8 @@ def _rule_problems(settings: Configured) -> list[str]:
             for n, (at, region) in enumerate(members)
             if region in regions[:n]
         ]
-        problems += _cache_problems(settings, rule, path)
+        used = {region for _, region in _members(rule)}
+        problems += [f"{path}.{said}" for said in cache_problems(settings.caches, rule, used)]
         problems += _sink_problems(settings, rule, path)
         problems += _transform_problems(settings, rule, path)
     return problems
@@ -222,60 +221,6 @@ def _sink_problems(settings: Configured, rule: RuleSettings, path: str) -> Itera
                 signing_key(settings.secrets[sink.secret])
             except ValueError as error:
                 yield f"secrets.{sink.secret}: {error}"
-
-
-def _cache_problems(settings: Configured, rule: RuleSettings, path: str) -> list[str]:
-    problems = []
-    used = {region for _, region in _members(rule)}
-    refreshable = {replica.region for replica in rule.replicas} if isinstance(rule, OrderedRule) else set()
-    stored = {member.region for member in rule.regions} if isinstance(rule, VersionedRule) else refreshable
-    for n, action in enumerate(rule.cache):
-        where = f"{path}.cache[{n}]"
-        cache = settings.caches.get(action.cache)
-        if cache is None:
-            known = ", ".join(settings.caches) or "none is configured"
-            problems.append(f"{where}.cache: {action.cache!r} is not one of caches ({known})")
-        elif cache.region not in used:
-            problems.append(
-                f"{where}.cache: cache {action.cache!r} is in region {cache.region!r},"
-                f" which rule {rule.name!r} does not use"
-            )
-        elif cache.debt.policy == "flush" and action.action == "publish":
-            problems.append(
-                f"{where}.action: caches.{action.cache}.debt.policy flush drops entries and tells of none, so messages"
-                " would be lost; set policy: wait"
-            )
-        elif (cache.debt.policy, cache.debt.flush) == ("flush", "keys") and not action.template(settings.caches).prefix:
-            problems.append(
-                f"{where}.key: begins with an attribute, so caches.{action.cache}.debt.policy flush would drop entries"
-                " that are not the rule's; let the key begin with a text, set policy: wait, or flush: database if the"
-                " database holds nothing else"
-            )
-        elif action.ttl is not None and action.ttl < _LEAST_TTL:
-            problems.append(f"{where}.ttl: must be at least 1s")
-        elif action.marker_ttl is not None and action.marker_ttl < _LEAST_TTL:
-            problems.append(f"{where}.marker_ttl: must be at least 1s")
-        elif cache.region not in (stored if action.stores else used) or (
-            action.values and cache.region not in refreshable
-        ):
-            problems.append(
-                f"{where}.action: a cache beside a table that users write can only be invalidated, or told of without"
-                " values"
-            )
-        elif action.stores and (lacking := KeyTemplate(action.key).lacks(_keys_in(rule, cache.region))):
-            problems.append(
-                f"{where}.key: lacks {' and '.join(lacking)} of the primary key, so several items may share an entry,"
-                " and their versions do not compare; put the whole key into the template, or set action: invalidate"
-            )
-    return problems
-
-
-def _keys_in(rule: RuleSettings, region: str) -> Iterable[str]:
-    """The key attributes of the rule's table in a region, as far as the file says which these are."""
-    for replica in rule.replicas if isinstance(rule, OrderedRule) else ():
-        if replica.region == region and replica.transform is not None and replica.transform.key is not None:
-            return replica.transform.key
-    return rule.primary_key
 
 
 def _transform_problems(settings: Configured, rule: RuleSettings, path: str) -> list[str]:

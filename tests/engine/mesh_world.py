@@ -77,7 +77,6 @@ ACTIVE, VERSIONED = "active-active", "versioned"
 MODES = [ACTIVE, VERSIONED]
 REGIONS = [US, EU, AP, CA, SA]
 NAME = RuleName("orders")
-MESH_ID = "orders/mesh"
 STAMP_BYTES = 130
 _SLOTS = 16
 _MOST_ROUNDS = 40

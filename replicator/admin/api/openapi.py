@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from typing import Any
 
 from replicator.admin.api.endpoints import PREFIX, Endpoint, Field
@@ -120,8 +119,3 @@ def _body(fields: list[Field]) -> dict[str, Any]:
         "properties": properties,
         **({"required": required} if required else {}),
     }
-
-
-def path_names(path: str) -> list[str]:
-    """The names in a path's braces."""
-    return re.findall(r"{(\w+)}", path)
