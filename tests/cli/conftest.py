@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 
 from replicator.laboratory.servers import MiniStack, Valkey
 from replicator.settings import ENV_PREFIX
-from tests.cli.worlds import World
+from tests.cli.worlds import World, fresh_account
 
 
 @pytest.fixture(autouse=True)
@@ -37,5 +36,5 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
 @pytest.fixture
 def world(ministack: MiniStack, valkey: Valkey, tmp_path: Path) -> World:
     """A world of its own: an account that no other test uses."""
-    account = str(secrets.randbelow(9 * 10**11) + 10**11)
+    account = fresh_account()
     return World(ministack.endpoint_url, valkey.url, account, tmp_path)

@@ -24,7 +24,6 @@ from tests.cli.served import TOKENS, Served, lose_something, served_world
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-_ACCOUNT = "770000000003"
 _SHAPES = ((1280, "light"), (400, "dark"))
 _PAGES: dict[int, tuple[str, ...]] = {
     1280: ("overview", "item", "shards", "conflicts", "parked", "gaps", "workers", "audit"),
@@ -35,12 +34,12 @@ _SPLITS, _SAMPLES = 3, 8
 
 def take(directory: Path) -> None:
     """Write one picture per page and shape."""
-    with eventful_world(_ACCOUNT) as served:
+    with eventful_world() as served:
         _photograph(served, directory)
 
 
 @contextmanager
-def eventful_world(account: str) -> Iterator[Served]:
+def eventful_world() -> Iterator[Served]:
     """Servers and workers of their own, where things have happened."""
     with tempfile.TemporaryDirectory() as name:
         places = [Path(name, each) for each in ("ministack", "valkey", "lab", "world")]
@@ -50,7 +49,7 @@ def eventful_world(account: str) -> Iterator[Served]:
             MiniStack.start(places[0]) as ministack,
             Valkey.start(places[1]) as valkey,
             StreamLab.start(places[2], ministack.endpoint_url) as lab,
-            served_world(replace(ministack, endpoint_url=lab.url), valkey, places[3], account) as served,
+            served_world(replace(ministack, endpoint_url=lab.url), valkey, places[3]) as served,
         ):
             _let_things_happen(served, lab)
             yield served

@@ -23,7 +23,6 @@ from tests.incidents.scenes import on_terminal
 if TYPE_CHECKING:
     from playwright.sync_api import Locator, Page
 
-_ACCOUNT = "770000000004"
 _BEGIN, _END = "<!-- made by `python -m tests.cli.question_pictures` -->\n", "<!-- end of what it makes -->\n"
 _WIDTH, _HEIGHT = 900, 700
 _NAMES = {"gaps": "Gaps and jobs"}
@@ -34,7 +33,7 @@ def main() -> int:
     import playwright.sync_api  # noqa: F401 - its lack is said at once
 
     IMAGES.mkdir(exist_ok=True)
-    with eventful_world(_ACCOUNT) as served:
+    with eventful_world() as served:
         served.world.put("eu", "orders", pk={"S": "b"}, sk={"N": "7"}, text={"S": "of a foreign writer"})
         wait_until(lambda: served.ask("/jobs")[1]["jobs"] == [], "the first comparison goes on")
         with traffic(served):

@@ -16,7 +16,7 @@ from replicator.admin.api.openapi import ENDPOINTS
 from replicator.laboratory.servers import MiniStack, Valkey
 from tests.cli.daemons import Daemon, running, wait_until
 from tests.cli.proxy import DenyingServer, serving
-from tests.cli.worlds import World
+from tests.cli.worlds import World, fresh_account
 
 TOKENS = {"alice": "planted-token-of-alice-0123456789", "screen": "planted-token-of-a-screen-0123456"}
 PLANTED = "planted-value"
@@ -92,11 +92,9 @@ def lose_something(world: World) -> None:
 
 
 @contextmanager
-def served_world(
-    ministack: MiniStack, valkey: Valkey, directory: Path, account: str, *, key: str = "a"
-) -> Iterator[Served]:
+def served_world(ministack: MiniStack, valkey: Valkey, directory: Path, *, key: str = "a") -> Iterator[Served]:
     """Serve until the context ends. `key`: the partition of every item."""
-    world = World(ministack.endpoint_url, valkey.url, account, directory)
+    world = World(ministack.endpoint_url, valkey.url, fresh_account(), directory)
     world.config["admin"]["api"] = {
         "enabled": True,
         "hosts": ["replicator.example.com"],

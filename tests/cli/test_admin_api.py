@@ -27,7 +27,7 @@ pytestmark = pytest.mark.servers
 
 @pytest.fixture(scope="module")
 def served(ministack: MiniStack, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with served_world(ministack, valkey, tmp_path_factory.mktemp("api"), "770000000001") as found:
+    with served_world(ministack, valkey, tmp_path_factory.mktemp("api")) as found:
         yield found
 
 

@@ -32,7 +32,7 @@ PAGES = ("overview", "item", "shards", "conflicts", "parked", "gaps", "workers",
 @pytest.fixture(scope="module")
 def served(ministack: MiniStack, valkey: Valkey, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     directory = tmp_path_factory.mktemp("console")
-    with served_world(ministack, valkey, directory, "770000000002", key=HOSTILE) as found:
+    with served_world(ministack, valkey, directory, key=HOSTILE) as found:
         lose_something(found.world)
         yield found
 

@@ -29,7 +29,7 @@ from replicator.settings import Region
 from tests.cli.daemons import running, wait_until
 from tests.cli.recorder import Asked, Recorder, recording
 from tests.cli.test_parked import NO_ROOM
-from tests.cli.worlds import REGIONS, World
+from tests.cli.worlds import REGIONS, World, fresh_account
 from tests.event_consumers import aws_consumers
 
 pytestmark = pytest.mark.servers
@@ -50,7 +50,7 @@ def recorder(ministack: MiniStack) -> Iterator[Recorder]:
 @pytest.fixture
 def recorded(ministack: MiniStack, recorder: Recorder, tmp_path: Path) -> World:
     """Every mode, and a choice of tables; what the program asks is noted."""
-    world = World(ministack.endpoint_url, "", str(secrets.randbelow(9 * 10**11) + 10**11), tmp_path)
+    world = World(ministack.endpoint_url, "", fresh_account(), tmp_path)
     for region in world.config["regions"].values():
         region["endpoint_url"] = recorder.url
     world.config["caches"] = {}
@@ -367,7 +367,7 @@ def asks(recorder: Recorder, what: Coroutine[Any, Any, object]) -> set[Asked]:
 @pytest.fixture
 def bare(ministack: MiniStack, recorder: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     """A configuration without tables, and its account's credentials."""
-    world = World(ministack.endpoint_url, "", str(secrets.randbelow(9 * 10**11) + 10**11), tmp_path)
+    world = World(ministack.endpoint_url, "", fresh_account(), tmp_path)
     for region in world.config["regions"].values():
         region["endpoint_url"] = recorder.url
     world.config["caches"] = {}

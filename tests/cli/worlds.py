@@ -7,6 +7,7 @@ local server understands it, so that worlds do not see each other.
 from __future__ import annotations
 
 import json
+import secrets
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,11 @@ from tests.cli.warm import command
 
 REGIONS = {"us": "us-east-1", "eu": "eu-west-1"}
 KEYS = {"pk": "S", "sk": "N"}
+
+
+def fresh_account() -> str:
+    """An account that no other test uses, nor the same one at another time: a server outlives what a module sets up."""
+    return str(secrets.randbelow(9 * 10**11) + 10**11)
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import shutil
 import signal
 import time
@@ -14,7 +13,7 @@ import pytest
 
 from replicator import __version__
 from replicator.laboratory.servers import MiniStack, free_port
-from tests.cli.worlds import World
+from tests.cli.worlds import World, fresh_account
 from tests.deploy.built_image import ROOT, BuiltImage
 from tests.deploy.foreign import PLATFORMS
 from tests.deploy.parts import Parts
@@ -31,7 +30,7 @@ def world(tmp_path_factory: pytest.TempPathFactory, image: BuiltImage) -> Iterat
     """Tables on a local server, and the configuration where the image expects it."""
     directory = tmp_path_factory.mktemp("world")
     with MiniStack.start(directory) as server:
-        world = World(server.endpoint_url, "", str(secrets.randbelow(9 * 10**11) + 10**11), directory)
+        world = World(server.endpoint_url, "", fresh_account(), directory)
         world.config["caches"] = {}
         world.rule.pop("cache")
         world.config["admin"] = {"port": free_port()}

@@ -22,7 +22,7 @@ import yaml
 
 from replicator.domain.errors import EXIT_WRONG_WORLD
 from replicator.laboratory.servers import MiniStack, Valkey, free_port
-from tests.cli.worlds import World
+from tests.cli.worlds import World, fresh_account
 from tests.deploy.machine import Machine, NoMachine, booted, make
 from tests.patience import PATIENT_SECONDS
 
@@ -103,7 +103,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machine]:
 @pytest.fixture
 def installed(machine: Machine, tmp_path: Path) -> Iterator[Installed]:
     with MiniStack.start(tmp_path) as server, Valkey.start(tmp_path) as valkey:
-        account = str(secrets.randbelow(9 * 10**11) + 10**11)
+        account = fresh_account()
         world = World(server.endpoint_url, valkey.url, account, tmp_path)
         identity = machine.root / "etc/replicator/aws"
         identity.write_text(f"[default]\naws_access_key_id = {account}\naws_secret_access_key = of no use\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import signal
 import subprocess
 import time
@@ -21,7 +20,7 @@ import pytest
 import redis
 
 from replicator.laboratory.servers import MiniStack, Valkey
-from tests.cli.worlds import World
+from tests.cli.worlds import World, fresh_account
 from tests.deploy.built_image import BuiltImage
 from tests.deploy.namespaces import ipv6_alone
 from tests.patience import PATIENT_SECONDS
@@ -111,7 +110,7 @@ def cluster(tmp_path: Path, image: BuiltImage) -> Iterator[Cluster]:
         MiniStack.start(tmp_path, host=_LOOPBACK) as server,
         Valkey.start(tmp_path, host=_LOOPBACK) as valkey,
     ):
-        account = str(secrets.randbelow(9 * 10**11) + 10**11)
+        account = fresh_account()
         world = World(server.endpoint_url, valkey.url, account, configuration)
         world.config.pop("admin")
         world.config["coordination"]["lease"] = "5s"
