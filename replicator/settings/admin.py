@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, SecretStr
 
 from replicator.domain.addresses import host_and_port
-from replicator.settings.values import Frozen, Name
+from replicator.settings.values import Frozen, Integer, Name
 
 _HOST_NAME = re.compile(r"^[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?$", re.ASCII)
 _NO_HOST = "must be a host name or an IP address, without scheme and port, for example 10.0.0.7 or worker-1.example.com"
@@ -77,7 +77,7 @@ class Admin(Frozen):
     host: Annotated[str, AfterValidator(_without_brackets)] = Field(
         default="127.0.0.1", description=":: is every address, of IPv4 too; 0.0.0.0 is every one of IPv4 only"
     )
-    port: int = Field(default=9464, ge=0, le=65535, description="0 takes a free port, which the log names")
+    port: Integer = Field(default=9464, ge=0, le=65535, description="0 takes a free port, which the log names")
     advertise: Annotated[str | None, AfterValidator(_reachable)] = Field(
         default=None, description="name or address at which other machines reach it; else host, or this machine's name"
     )

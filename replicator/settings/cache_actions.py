@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from replicator.domain.key_templates import KeyTemplate
 from replicator.settings.filters import ItemConditions
 from replicator.settings.sections import Cache
-from replicator.settings.values import AttributeName, ByteSize, Duration, Frozen, Name
+from replicator.settings.values import AttributeName, ByteSize, Duration, Frozen, Integer, Name, share
 
 _LIVES = ("ttl", "jitter", "marker_ttl", "max_bytes")
 _SHAPES = ("value", "numbers", "attributes")
@@ -20,14 +20,7 @@ Published = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[!-z|~
 """Name of a channel or stream: without braces, which would choose its slot in a cluster."""
 
 
-def _share(value: object) -> object:
-    """`10%` as 0.1."""
-    if isinstance(value, str) and value.endswith("%"):
-        return float(value.removesuffix("%")) / 100
-    return value
-
-
-Share = Annotated[float, Field(ge=0, lt=1), BeforeValidator(_share, json_schema_input_type=float | str)]
+Share = Annotated[float, Field(ge=0, lt=1), BeforeValidator(share, json_schema_input_type=float | str)]
 
 
 class CacheAction(Frozen):
@@ -47,7 +40,9 @@ class CacheAction(Frozen):
     max_bytes: ByteSize | None = Field(default=None, description="a larger value is dropped instead of stored")
     channel: Published | None = Field(default=None, description="publish only: the channel to publish on")
     stream: Published | None = Field(default=None, description="publish only: the stream, in place of a channel")
-    maxlen: int = Field(default=10_000, ge=1, le=100_000_000, description="about how many messages the stream keeps")
+    maxlen: Integer = Field(
+        default=10_000, ge=1, le=100_000_000, description="about how many messages the stream keeps"
+    )
     values: bool = Field(default=False, description="publish only: messages show the item")
     when: ItemConditions | None = Field(default=None, description="only items that pass have these entries")
 

@@ -151,7 +151,7 @@ def _worded(message: str) -> str:
     """The validator's own words as the end of a sentence; they hold limits, never values."""
     for subject in ("Input ", "String ", "Value ", "Dictionary ", "List "):
         message = message.removeprefix(subject)
-    return message[:1].lower() + message[1:].replace("should", "must")
+    return (message[:1].lower() + message[1:]).replace("should", "must")
 
 
 def unknown_key(location: Location) -> str:

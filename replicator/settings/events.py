@@ -23,7 +23,7 @@ from pydantic import (
 from replicator.domain.addresses import host_and_port
 from replicator.settings.filters import FilterSettings
 from replicator.settings.transforms import TransformSettings
-from replicator.settings.values import Duration, Frozen, Name, RegionName
+from replicator.settings.values import Duration, Frozen, Integer, Name, RegionName, no_truth
 
 _ServiceName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_.-]+$", max_length=128)]
 
@@ -63,8 +63,8 @@ class OversizeSettings(Frozen):
     s3: Annotated[Bucket, BeforeValidator(_bucket, json_schema_input_type=str | Bucket)] = Field(
         description="a bucket and a prefix, or s3://bucket/prefix"
     )
-    above: int | None = Field(
-        default=None, ge=1024, description="bytes of an event from which on it goes there; default: what the sink takes"
+    above: Annotated[int, Field(ge=1024), BeforeValidator(no_truth)] | None = Field(
+        default=None, description="bytes of an event from which on it goes there; default: what the sink takes"
     )
 
 
@@ -169,8 +169,8 @@ class RedisStreamSink(_Sink):
     to: Literal["redis_stream"]
     cache: Name = Field(description="one of caches, whose address and credentials are used")
     stream: str = Field(min_length=1, max_length=512, description="key of the stream")
-    max_length: int | None = Field(
-        default=None, ge=1000, description="about how many events it keeps; default: all, so a consumer has to trim it"
+    max_length: Annotated[int, Field(ge=1000), BeforeValidator(no_truth)] | None = Field(
+        default=None, description="about how many events it keeps; default: all, so a consumer has to trim it"
     )
 
     @property
@@ -210,7 +210,7 @@ class WebhookSink(_Sink):
     url: SecretStr = Field(description="https://host/path; it is never logged, since a path may be a secret")
     secret: Name = Field(description="one of secrets: whsec_ and base64, or any text, as the key of the signature")
     timeout: Duration = Field(default=timedelta(seconds=10), description="longest wait for an answer")
-    concurrency: int = Field(default=16, ge=1, le=256, description="requests at the same time")
+    concurrency: Integer = Field(default=16, ge=1, le=256, description="requests at the same time")
     allow_private: bool = Field(
         default=False, description="let it be a private or loopback address, and http:// beside https://"
     )

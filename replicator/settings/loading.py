@@ -36,6 +36,7 @@ PATH_VARIABLE = f"{ENV_PREFIX}CONFIG"
 PLACE_VARIABLES = (f"{ENV_PREFIX}CONFIG_S3", f"{ENV_PREFIX}CONFIG_SSM")
 """Where a function's configuration is, when it is no file."""
 
+_LARGEST = 8 * 2**20
 _SENTENCES = re.compile(r"^(?P<path>[a-z_]+(?:[.\[][^:\s]*)?): (?P<text>.+)$")
 _OTHER_VARIABLES = {PATH_VARIABLE, DEBUG_VARIABLE, f"{ENV_PREFIX}SECRETS_DIR", *PLACE_VARIABLES}
 _KUBERNETES = re.compile(r"_SERVICE_HOST$|_PORT(_.*)?$")
@@ -83,7 +84,8 @@ def load_text(content: bytes, place: str) -> Settings:
 
 def _content(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        with path.open("rb") as file:
+            content = file.read(_LARGEST + 1)
     except FileNotFoundError:
         raise ConfigurationProblems(
             [f"{path}: there is no such file; name the configuration with --config PATH or {PATH_VARIABLE}."]
@@ -92,6 +94,9 @@ def _content(path: Path) -> bytes:
         raise ConfigurationProblems(
             [f"{path}: cannot be read ({error.strerror}); make it a file that this user may read."]
         ) from None
+    if len(content) > _LARGEST:
+        raise ConfigurationProblems([f"{path}: is longer than 8 MiB, which no configuration is; name another file."])
+    return content
 
 
 def _document(content: bytes, place: str) -> Document:
@@ -114,11 +119,16 @@ class _Sources:
     above: tuple[tuple[str, Mapping[str, Any]], ...]
 
     def origin(self, document: Document, problem: Problem) -> str:
-        """Where the value in question was written."""
-        for name, values in self.above:
-            if _holds(values, problem.location):
-                return name
-        line = document.line(problem.location)
+        """Where the value in question was written; of one that is missing, what it is missing from."""
+        location = problem.location
+        of_list = next((number for number, step in enumerate(location) if isinstance(step, int)), len(location))
+        for part in (location, *(location[:length] for length in range(of_list, 0, -1))):
+            above = next((name for name, values in self.above if _holds(values, part)), None)
+            if above is not None and (len(part) in {of_list, len(location)} or not _holds(document.content, part)):
+                return above  # a list of theirs replaces the file's; a mapping is joined with it
+            if len(part) < of_list and _holds(document.content, part):
+                break
+        line = document.line(location)
         return f"{self.place}:{line}" if line else self.place
 
 
@@ -158,9 +168,8 @@ def _sources(place: str) -> _Sources:
 def _unreadable(error: Exception, place: str) -> str:
     field = re.search(r'field "(\w+)"', str(error))
     if field is not None:
-        return (
-            f"{place}: `{field[1]}` must be written as JSON there, or by its parts: {_variable(field[1])}{NESTED}<key>."
-        )
+        parts = "" if field[1] == "rules" else f", or by its parts: {_variable(field[1])}{NESTED}<key>"
+        return f"{place}: `{field[1]}` must be written as JSON there{parts}."
     return f"{place}: cannot be read ({type(error).__name__})."
 
 

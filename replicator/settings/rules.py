@@ -16,7 +16,7 @@ from replicator.settings.filters import FilterSettings, MeshFilter
 from replicator.settings.streams import Source, StreamSettings, region_of_source, stream_of_source
 from replicator.settings.tables import TableChoice, TableSelection
 from replicator.settings.transforms import ReplicaTransform
-from replicator.settings.values import AttributeName, Duration, Frozen, Name, RegionName, Table
+from replicator.settings.values import AttributeName, Duration, Frozen, Integer, Name, RegionName, Table, no_truth
 
 
 class Member(Frozen):
@@ -24,10 +24,8 @@ class Member(Frozen):
 
     region: RegionName
     table: Table | None = Field(default=None, description="default: the rule's table name")
-    write_units: int | None = Field(
+    write_units: Annotated[int, Field(ge=1, le=10_000_000), BeforeValidator(no_truth)] | None = Field(
         default=None,
-        ge=1,
-        le=10_000_000,
         description="write units per second that replication may take there, all workers together; default: no bound",
     )
 
@@ -78,7 +76,7 @@ class SweepSettings(Frozen):
     """A comparison of all that a rule replicates, again and again."""
 
     every: Duration = Field(default=timedelta(days=7), description="time from the begin of one to that of the next")
-    read_units: int = Field(
+    read_units: Integer = Field(
         default=50, ge=1, le=10_000_000, description="read units per second and region that it may take"
     )
     repair: bool = Field(default=False, description="whether it mends what differs, and drops stale cache entries")
@@ -169,7 +167,9 @@ class OrderedRule(_Rule):
     refused: Literal["park", "stop"] = Field(
         default="park", description="park: what a replica refuses is kept as a row, and what is behind it goes on"
     )
-    epoch: int = Field(default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer")
+    epoch: Integer = Field(
+        default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer"
+    )
     filter: FilterSettings = FilterSettings()
 
     @model_validator(mode="before")
@@ -276,8 +276,8 @@ class VersionAttribute(Frozen):
     type: Literal["number", "string", "time"] = Field(
         default="number", description="string and time: one fixed width, so that their bytes sort as they do"
     )
-    width: int | None = Field(
-        default=None, ge=1, le=255, description="characters of every string or time; another length counts as missing"
+    width: Annotated[int, Field(ge=1, le=255), BeforeValidator(no_truth)] | None = Field(
+        default=None, description="characters of every string or time; another length counts as missing"
     )
 
     @model_validator(mode="after")

@@ -8,7 +8,18 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, HttpUrl, SecretStr, field_validator, model_validator
 
-from replicator.settings.values import AttributeName, ByteSize, CacheUrl, Duration, Frozen, RegionName, Share, Table
+from replicator.settings.values import (
+    AttributeName,
+    ByteSize,
+    CacheUrl,
+    Duration,
+    Frozen,
+    Integer,
+    Number,
+    RegionName,
+    Share,
+    Table,
+)
 
 _LEAST_BETWEEN_LOOKS = timedelta(seconds=1)
 _LEAST_MEMORY, _MOST_MEMORY = 16 * 2**20, 2**40
@@ -75,8 +86,8 @@ class CoordinationSettings(Frozen):
         default=timedelta(seconds=60),
         description="time between two looks at what is held, and at the other tables",
     )
-    moves: int = Field(default=8, ge=1, le=1000, description="shards that a worker hands over at a time")
-    describes_per_second: float = Field(
+    moves: Integer = Field(default=8, ge=1, le=1000, description="shards that a worker hands over at a time")
+    describes_per_second: Number = Field(
         default=8, gt=0, le=10, description="DescribeStream calls of all workers together, per region"
     )
     drained: Duration = Field(
@@ -102,7 +113,7 @@ class Polling(Frozen):
 
     interval: Duration = Field(default=timedelta(milliseconds=250), description="least time between reads of a shard")
     idle_max: Duration = Field(default=timedelta(seconds=1), description="longest wait of an idle shard")
-    page: int = Field(default=1000, ge=1, le=1000, description="records per read")
+    page: Integer = Field(default=1000, ge=1, le=1000, description="records per read")
     memory: ByteSize = Field(
         default=256 * 2**20, description="records that are read and not yet applied, over all shards of a process"
     )
@@ -118,7 +129,7 @@ class Polling(Frozen):
 class Apply(Frozen):
     """How replicas are written."""
 
-    concurrency: int = Field(default=256, ge=1, le=1000, description="requests in flight per target at most")
+    concurrency: Integer = Field(default=256, ge=1, le=1000, description="requests in flight per target at most")
     connect_timeout: Duration = timedelta(seconds=3)
     read_timeout: Duration = timedelta(seconds=10)
     backoff_max: Duration = Field(
@@ -139,7 +150,7 @@ class Telemetry(Frozen):
     endpoint: str = Field(
         pattern=r"^https?://[^\s@]+$", description="a collector's base URL, e.g. http://localhost:4318 (OTLP over HTTP)"
     )
-    sample: float = Field(default=0.01, gt=0, le=1, description="the share of pages and batches that have a span")
+    sample: Number = Field(default=0.01, gt=0, le=1, description="the share of pages and batches that have a span")
 
 
 class ConflictSettings(Frozen):
@@ -148,26 +159,28 @@ class ConflictSettings(Frozen):
     table: Table | None = Field(default=None, description="default: replicator-conflicts-<group>")
     ttl: Duration = Field(default=timedelta(days=30), description="how long an entry is kept")
     file: Path | None = Field(default=None, description="the same entries as JSON lines, written by one daemon only")
-    file_max_bytes: int = Field(default=100_000_000, ge=1_000_000, description="a longer file is renamed to <file>.1")
-    file_keep: int = Field(default=5, ge=1, le=1000, description="renamed files that are kept")
+    file_max_bytes: Integer = Field(
+        default=100_000_000, ge=1_000_000, description="a longer file is renamed to <file>.1"
+    )
+    file_keep: Integer = Field(default=5, ge=1, le=1000, description="renamed files that are kept")
     mask: list[AttributeName] = Field(default=[], description="attributes whose values no entry shows")
 
 
 class ParkingSettings(Frozen):
     """How much of what targets refuse is kept."""
 
-    max: int = Field(default=10_000, ge=1, le=100_000, description="parked keys per target; beyond them it stops")
-    max_unread: int = Field(default=100, ge=1, le=10_000, description="the same for records that cannot be read")
+    max: Integer = Field(default=10_000, ge=1, le=100_000, description="parked keys per target; beyond them it stops")
+    max_unread: Integer = Field(default=100, ge=1, le=10_000, description="the same for records that cannot be read")
     ttl: Duration = Field(default=timedelta(days=30), description="how long a settled row is kept")
 
 
 class CopyingSettings(Frozen):
     """How jobs go through whole tables: bootstrap, verify, repair."""
 
-    read_units: int = Field(
+    read_units: Integer = Field(
         default=3000, ge=1, le=10_000_000, description="per second and on-demand region, all workers together"
     )
-    write_units: int = Field(
+    write_units: Integer = Field(
         default=12_000, ge=1, le=10_000_000, description="the same; a provisioned table gives a quarter of what it has"
     )
     margin: Duration = Field(
@@ -176,14 +189,14 @@ class CopyingSettings(Frozen):
     yield_lag: Duration = Field(
         default=timedelta(seconds=60), description="jobs rest while the stream's lag is greater than this"
     )
-    segments: int = Field(default=8, ge=1, le=64, description="segments that a worker works on at once")
-    pages: int = Field(default=32, ge=1, le=1024, description="pages of 1 MB that a worker holds for jobs at most")
+    segments: Integer = Field(default=8, ge=1, le=64, description="segments that a worker works on at once")
+    pages: Integer = Field(default=32, ge=1, le=1024, description="pages of 1 MB that a worker holds for jobs at most")
 
 
 class Debt(Frozen):
     """What is kept of actions that a cache did not carry out."""
 
-    max_keys: int = Field(default=100_000, ge=1, le=10_000_000, description="entries that it may be owed")
+    max_keys: Integer = Field(default=100_000, ge=1, le=10_000_000, description="entries that it may be owed")
     policy: Literal["flush", "wait", "ignore"] | None = Field(
         default=None,
         description="beyond them: flush drops all entries of the rules when it is back, wait has replicas wait for it,"
@@ -204,7 +217,9 @@ class CacheVerification(Frozen):
     """How many of the entries that were acted on are read again, to see whether they show what the table holds."""
 
     share: Share = Field(default=0.01, description="of the entries that were acted on: 1% or 0.01; 0 for none")
-    reads: int = Field(default=5, ge=1, le=1000, description="consistent reads of tables per second and worker at most")
+    reads: Integer = Field(
+        default=5, ge=1, le=1000, description="consistent reads of tables per second and worker at most"
+    )
 
 
 class Cache(Frozen):

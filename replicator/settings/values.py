@@ -42,9 +42,9 @@ def _duration(value: object) -> object:
         except ValueError:
             raise ValueError(_NO_DURATION) from None
         return _seconds(seconds)
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return _seconds(value)
-    return value
+    if isinstance(value, bool):
+        raise ValueError(_NO_DURATION)  # noqa: TRY004 - pydantic takes this one for a problem of the value
+    return _seconds(value) if isinstance(value, int | float) else value
 
 
 def _seconds(value: float) -> timedelta:
@@ -83,6 +83,16 @@ Duration = Annotated[
     ),
 ]
 
+
+def no_truth(value: object) -> object:
+    """What is no number to a reader is none here: the validator itself would take true for 1."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number")  # noqa: TRY004 - pydantic takes this one for a problem of the value
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(no_truth)]
+Number = Annotated[float, BeforeValidator(no_truth)]
 
 _SIZE = re.compile(r"^(\d+(?:\.\d+)?)(B|kB|KB|KiB|MB|MiB|GB|GiB)$", re.ASCII)
 _NO_SIZE = "is not a size; write for example 64MiB, 256MiB or 1GiB, or a number of bytes"
@@ -188,10 +198,10 @@ def _check_host(parts: SplitResult) -> None:
         raise ValueError("must have the number of a port behind its host, for example rediss://host:6379/0")
 
 
-def _share(value: object) -> object:
+def share(value: object) -> object:
     """`1%` as 0.01."""
     if not isinstance(value, str):
-        return value
+        return no_truth(value)
     if not re.match(_SHARE, value):
         raise ValueError("must be a share, for example 1% or 0.01")
     number = float(value.rstrip("% "))
@@ -201,7 +211,7 @@ def _share(value: object) -> object:
 _SHARE = r"^[0-9]+(\.[0-9]+)? ?%?$"
 Share = Annotated[
     float,
-    BeforeValidator(_share),
+    BeforeValidator(share),
     Field(ge=0, le=1),
     WithJsonSchema({"anyOf": [{"type": "string", "pattern": _SHARE}, {"type": "number", "minimum": 0, "maximum": 1}]}),
 ]

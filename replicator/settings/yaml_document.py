@@ -28,6 +28,20 @@ _SAME_EVERYWHERE = (
 _EXPONENT = re.compile(r"[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+")
 """A number to JSON and to YAML 1.2; to YAML 1.1 only with a point and a sign."""
 
+_EXPONENT_IS_TWO_THINGS = (
+    "a value with an exponent is a number to some programs and text to others: write it in quotes if it is text, else"
+    " without exponent or like 1.0e-7"
+)
+
+_STANDARD = "tag:yaml.org,2002:"
+_KINDS = {tag.removeprefix(_STANDARD) for tag in yaml.SafeLoader.yaml_constructors if tag} | {"merge"}
+_NAMES = {
+    "alias": "a value that begins with * is an alias to YAML, and nothing bears its name",
+    "anchor": "a value that begins with & is an anchor to YAML, and its name is there twice",
+    "tag": "a value that begins with ! is a tag to YAML, and none is known here",
+}
+"""What the parser would say with a name, which may be the beginning of a secret."""
+
 _MOST_DIGITS = 15
 """Significant digits that a number with a fraction keeps."""
 
@@ -56,7 +70,7 @@ class Document:
         """What YAML itself made of the value at a path, when that is surprising."""
         _, node = self._find(location)
         if isinstance(node, yaml.ScalarNode) and node.style is None and node.tag == _BOOLEAN_TAG:
-            return f"YAML reads {node.value} as {node.value.lower() in {'yes', 'on', 'true'}}: quote it if it is text"
+            return f"to YAML {node.value} is a truth value: quote it if it is text"
         return ""
 
     def _find(self, location: tuple[str | int, ...]) -> tuple[int | None, yaml.Node | None]:
@@ -96,7 +110,14 @@ def read_document(text: str) -> Document:
         mark = error.problem_mark or error.context_mark
         where = "" if mark is None else f":{mark.line + 1}:{mark.column + 1}"
         raise NotADocument(f"{where}: is not YAML: {_reason(error)}.") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise NotADocument(
+            f":{line}: is not YAML: it must not hold the character U+{ord(text[error.position]):04X}."
+        ) from None
+    except RecursionError:
+        raise NotADocument(": is not YAML: lists and mappings lie in one another too deeply.") from None
+    except (yaml.YAMLError, ValueError) as error:
         raise NotADocument(f": is not YAML ({type(error).__name__}).") from None
     finally:
         if loader is not None:
@@ -105,8 +126,9 @@ def read_document(text: str) -> Document:
 
 
 def _reason(error: yaml.MarkedYAMLError) -> str:
-    parts = [part for part in (error.context, error.problem) if part]
-    return ", ".join(parts) or "it cannot be parsed"
+    said = ", ".join(part for part in (error.context, error.problem) if part)
+    named = next((reason for name, reason in _NAMES.items() if re.search(rf"\b{name}\b.*'", said)), None)
+    return said or "it cannot be parsed" if named is None else f"{named}: quote it if it is text"
 
 
 def _problems(node: yaml.Node, seen: set[int]) -> Iterator[str]:
@@ -141,12 +163,9 @@ def _ambiguity(node: yaml.ScalarNode) -> str | None:
     """Why a plain scalar does not mean to every reader what its writer meant; None when it does."""
     text = node.value
     if node.tag == _TEXT_TAG:
-        if _EXPONENT.fullmatch(text):
-            return (
-                "a value with an exponent is a number to some programs and text to others: write it in quotes if it is"
-                " text, else without exponent or like 1.0e-7"
-            )
-        return None
+        return _EXPONENT_IS_TWO_THINGS if _EXPONENT.fullmatch(text) else None
+    if node.tag.removeprefix(_STANDARD) not in _KINDS:
+        return f"{_NAMES['tag']}: quote it if it is text"
     if node.tag == _BOOLEAN_TAG and not _SAME_EVERYWHERE[0].fullmatch(text):
         meant = text.lower() in {"yes", "on"}
         return f"{text} is {str(meant).lower()} to YAML and text to others: write {str(meant).lower()}, or quote it"

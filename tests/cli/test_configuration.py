@@ -135,7 +135,20 @@ def test_write_units_that_are_none_are_refused_at_their_place(path: Path, bound:
         (changed("group: test", "group: [test]"), 1, ["`group` must be text"]),
         (changed("source: us", "source: no"), 11, ["no is false to YAML and text to others", "quote it"]),
         (changed("table: orders", "table: or ders"), 10, ["`rules[0].table` must be a DynamoDB table name"]),
-        (changed("table: orders", "table: xy"), 10, ["`rules[0].table`", "3 characters"]),
+        (changed("table: orders", "table: xy"), 10, ["`rules[0].table` must have at least 3 characters"]),
+        (
+            changed("rules:\n", "admin: {port: 65536}\nrules:\n"),
+            8,
+            ["`admin.port` must be less than or equal to 65535"],
+        ),
+        (changed("rules:\n", "admin: {port: true}\nrules:\n"), 8, ["`admin.port` must be a number; to YAML true is a"]),
+        (changed("rules:\n", "telemetry: {endpoint: x, sample: true}\nrules:\n"), 8, ["`telemetry.sample` must be a"]),
+        (changed("rules:\n", "drain: true\nrules:\n"), 8, ["`drain` is not a duration", "to YAML true is a truth"]),
+        (
+            changed('"order:{pk}"', '"order:{pk}", action: refresh, jitter: some%'),
+            15,
+            ["`rules[0].cache[0].jitter` must be a share, for example 1% or 0.01."],
+        ),
         (changed("table: orders", 'table: "or ders-*"'), 10, ["`rules[0].table.glob` must be letters", "wildcards"]),
         (
             changed("table: orders", "table: {globb: x}"),
@@ -278,7 +291,7 @@ def test_every_mode_has_a_good_file(path: Path, text: str) -> None:
         (
             ACTIVE.replace("active-active", "true"),
             9,
-            f"{MODE}; YAML reads true as True: quote it if it is text.",
+            f"{MODE}; to YAML true is a truth value: quote it if it is text.",
         ),
         (ACTIVE.replace("      - eu\n", ""), 10, "`rules[0].regions` needs at least 2 elements."),
         (
@@ -318,8 +331,10 @@ def test_a_rule_is_judged_by_the_keys_of_its_own_mode(path: Path, text: str, lin
         ("", "is empty"),
         ("# nothing\n", "is empty"),
         ("group: [a\n", ":2:1: is not YAML"),
-        ("group: {a: *nobody}\n", "undefined alias"),
-        ("group: \x01\n", "is not YAML"),
+        ("group: \x01\n", ":1: is not YAML: it must not hold the character U+0001."),
+        ("a: 1\nb: 2\nc: x\0\n", ":3: is not YAML: it must not hold the character U+0000."),
+        (f"a: {'[' * 3000}", ": is not YAML: lists and mappings lie in one another too deeply."),
+        (f"group: test  # {'x' * 2**23}\n", ": is longer than 8 MiB, which no configuration is"),
         ("- group\n", "is not a mapping"),
         ("just words\n", "is not a mapping"),
         ("a: 1\n---\nb: 2\n", "is not YAML"),
@@ -346,6 +361,26 @@ def test_a_file_that_is_no_configuration_says_so(path: Path, text: str, part: st
     (sentence,) = problems(path, text)
     assert sentence.startswith(str(path))
     assert part in sentence
+
+
+@pytest.mark.parametrize(
+    ("password", "mark"),
+    [
+        (f"*{SECRET}", "*"),
+        (f"!{SECRET}", "!"),
+        (f'!{SECRET} "x"', "!"),
+        (f"!{SECRET}!x", "!"),
+        (f"!!{SECRET} x", "!"),
+        (f"&{SECRET} x\n    username: &{SECRET} y", "&"),
+    ],
+)
+def test_a_secret_that_begins_with_a_mark_of_yaml_is_not_told(path: Path, password: str, mark: str) -> None:
+    text = f"group: test\ncaches:\n  eu_main:\n    password: {password}\n"
+    (sentence,) = problems(path, text)
+    assert re.search(rf":[45](:\d+)?: .*a value that begins with \{mark} .*: quote it if it is text\.$", sentence), (
+        sentence
+    )
+    assert SECRET not in sentence
 
 
 def test_missing_keys_are_named_with_what_they_are(path: Path) -> None:
@@ -511,6 +546,18 @@ def test_a_mistake_in_the_environment_says_that_it_stands_there(path: Path, monk
     assert problems(path, GOOD) == ["the environment (REPLICATOR_...): `admin.port` must be an integer."]
 
 
+def test_what_is_missing_is_told_where_the_rest_stands(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    of_file = f"{path}:7: `caches.eu_main.region` is missing."
+    of_environment = "the environment (REPLICATOR_...): `caches.more.region` is missing."
+    monkeypatch.setenv("REPLICATOR_CACHES__EU_MAIN__PASSWORD", SECRET)
+    monkeypatch.setenv("REPLICATOR_CACHES__MORE__URL", "redis://cache")
+    assert problems(path, changed("region: eu, url", "url")) == [of_file, of_environment]
+    monkeypatch.delenv("REPLICATOR_CACHES__MORE__URL")
+    monkeypatch.setenv("REPLICATOR_RULES", '[{"name": "orders", "source": "us"}]')
+    sentences = problems(path, GOOD)
+    assert all(sentence.startswith("the environment (REPLICATOR_...): `rules[0].") for sentence in sentences), sentences
+
+
 def test_a_variable_that_names_no_setting_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICATOR_CACHE__EU_MAIN__PASSWORD", SECRET)
     (sentence,) = problems(path, GOOD)
@@ -531,7 +578,11 @@ def test_variables_of_the_program_itself_are_no_settings(path: Path, monkeypatch
 def test_a_collection_in_the_environment_that_is_not_json_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPLICATOR_RULES", SECRET)
     (sentence,) = problems(path, GOOD)
-    assert sentence.startswith("the environment: `rules` must be written as JSON")
+    assert sentence == "the environment: `rules` must be written as JSON there."
+    monkeypatch.delenv("REPLICATOR_RULES")
+    monkeypatch.setenv("REPLICATOR_ADMIN", SECRET)
+    (sentence,) = problems(path, GOOD)
+    assert sentence.endswith("`admin` must be written as JSON there, or by its parts: REPLICATOR_ADMIN__<key>.")
 
 
 @pytest.mark.parametrize("name", ["caches__eu_main__passwordd", "cache__eu_main__password"])

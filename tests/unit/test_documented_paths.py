@@ -1,4 +1,4 @@
-"""Modules that the documentation names exist, and links lead somewhere."""
+"""Modules that the documentation names exist, links lead somewhere, and tables are tables."""
 
 from __future__ import annotations
 
@@ -72,3 +72,26 @@ def test_a_dead_link_is_seen(tmp_path: Path) -> None:
         "# A `b`, c\n[here](#a-b-c) [no](#nothing) [gone](gone.md) [far](https://example.com/x)\n[x]: away.md\n"
     )
     assert list(_dead_links(page)) == ["#nothing", "gone.md", "away.md"]
+
+
+def _torn_rows(page: Path) -> Iterator[str]:
+    """Rows that a reader sees as text with bars, or with other columns than their table has."""
+    columns = 0
+    lines = [*_CODE.sub("", page.read_text()).splitlines(), ""]
+    for line, below in itertools.pairwise(lines):
+        cells = len(re.findall(r"(?<!\\)\|", line)) if line.startswith("|") else 0
+        begins = not columns and re.fullmatch(r"[|: -]+", below) is not None
+        if cells and not begins and cells != columns:
+            yield line
+        else:
+            columns = cells
+
+
+def test_every_row_of_a_page_belongs_to_a_table() -> None:
+    assert [(page.name, row) for page in dict.fromkeys(GUIDES) for row in _torn_rows(page)] == []
+
+
+def test_a_torn_row_is_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("| a | b |\n|---|---|\n| `x\\|y` | 2 |\n| 3 |\n\n| 4 | 5 |\n\n```\n| x |\n```\n")
+    assert list(_torn_rows(page)) == ["| 3 |", "| 4 | 5 |"]
