@@ -67,10 +67,11 @@ def run(
     """Replicate until SIGTERM.
 
     A rule whose table, stream, key schema or permission is wrong is held: the others run, `status` says why, and it
-    starts by itself when that is mended. The start is refused when no rule can run.
+    starts by itself once that is corrected. The start is refused when no rule can run.
 
-    Then drain, save the positions, release the shards and exit. A second signal ends it at once. With --workers the
-    admin server of worker n (from 0) listens on admin.port + n, and a conflict file is one per worker.
+    On SIGTERM it drains, saves checkpoints, releases its shards and exits; a second signal ends it at once. With
+    --workers, the admin server of worker n (from 0) listens on admin.port + n, and each worker has its own conflict
+    file.
     """
     from replicator.app.parent_death import bind_to_parent
     from replicator.app.supervisor import number_of_workers, run_workers
@@ -91,14 +92,14 @@ def run(
 def check(
     context: typer.Context,
     config: Config = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Look at the file only, not at the network.")] = False,
-    failed: Annotated[bool, typer.Option("--failed", help="Only what failed.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Check only the file; use no network.")] = False,
+    failed: Annotated[bool, typer.Option("--failed", help="Show only failures.")] = False,
     json: Json = False,
 ) -> None:
-    """Compare the configuration with the world.
+    """Check the configuration against AWS and the caches.
 
-    The first line says what failed; then one row per fact, failures last, and what to do about each. Exit code 0:
-    nothing failed; 69: something needed does not answer; 78: configuration or world is wrong.
+    The first line summarises the failures; then one row per check, failures last, each with what to do. Exit code 0:
+    nothing failed; 69: a required service does not answer; 78: the configuration, or what it names, is wrong.
     """
     from replicator.cli.check import check_world
 
@@ -109,19 +110,19 @@ def check(
 def init(  # noqa: PLR0913, PLR0917 - one per option
     context: typer.Context,
     config: Config = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be done.")] = False,
     enable_streams: Annotated[
-        bool, typer.Option("--enable-streams", help="Also enable the stream of tables that are read and have none.")
+        bool, typer.Option("--enable-streams", help="Also enable streams on source tables that have none.")
     ] = False,
     replicas: Annotated[
-        bool, typer.Option("--replicas", help="Also create replicas that are missing, with their items' key.")
+        bool, typer.Option("--replicas", help="Also create missing replica tables, with the source's key schema.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Create the tables that the rules need.
 
-    Side tables, the coordination table and the conflict table; a second run changes nothing. User tables are not
-    touched, except to enable a missing stream with --enable-streams, and to create replicas with --replicas.
+    These are the side tables, the coordination table and the conflict table; a second run changes nothing. User tables
+    are not touched, except that --enable-streams enables missing streams and --replicas creates missing replicas.
     """
     from replicator.cli.init import initialise_world
 
@@ -137,16 +138,18 @@ def status(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     config: Config = None,
     rule: OnlyRule = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Show it again every second, until Ctrl-C.")] = False,
-    everything: Annotated[bool, typer.Option("--all", help="Finished shards, and tables no longer read, too.")] = False,
-    wide: Annotated[bool, typer.Option("--wide", help="Every column, and reasons whole.")] = False,
-    problems: Annotated[bool, typer.Option("--problems", help="Only what is wrong, with everything of it.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Refresh every second until Ctrl-C.")] = False,
+    everything: Annotated[
+        bool, typer.Option("--all", help="Include finished shards and tables no longer read.")
+    ] = False,
+    wide: Annotated[bool, typer.Option("--wide", help="Show every column, and reasons in full.")] = False,
+    problems: Annotated[bool, typer.Option("--problems", help="Show only problems, with all details.")] = False,
     json: Json = False,
 ) -> None:
-    """What is wrong, what helps, and how far every target is.
+    """Show problems and their remedies, and the lag of every target.
 
-    The first line is the verdict. Reads the coordination table, so it works when every daemon is dead, and the admin
-    servers of workers when they answer. Exit code 0: healthy; 1: there are problems; 69: it cannot be known.
+    The first line is the verdict. Reads the coordination table, so it works when every daemon is down, and the admin
+    servers of the workers that answer. Exit code 0: healthy; 1: there are problems; 69: the state cannot be determined.
     """
     from replicator.cli.status import show_status
     from replicator.cli.status_screen import Shown
@@ -165,13 +168,13 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
     ],
     config: Config = None,
     table: Table = None,
-    values: Annotated[bool, typer.Option("--values", help="Show the items themselves.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="Show the items' values.")] = False,
     json: Json = False,
 ) -> None:
-    """One item everywhere, side by side.
+    """Show one item in every region and cache, side by side.
 
-    Every region's item with its version, what is remembered of deletes, cache entries, and whether they agree. Exit
-    code 0: they do; 1: they do not, and why; 69: not every place answered.
+    Shows the item and its version in each region, tombstones and cache entries, and whether they agree. Exit code 0:
+    they agree; 1: they differ, with the reason; 69: a region or cache did not answer.
     """
     from replicator.cli.inspect import inspect_item
 
@@ -183,9 +186,9 @@ app.add_typer(rules_app, name="rules")
 
 @rules_app.callback(invoke_without_command=True)
 def rules(context: typer.Context, config: Config = None, json: Json = False) -> None:
-    """List the rules, or move their progress.
+    """List the rules, or change what is stored about them.
 
-    Without a command: the configured rules, and stored progress of rules that are no longer configured.
+    Without a command, lists the configured rules, and the stored progress of rules that are no longer configured.
     """
     context.obj = config or context.obj
     if context.invoked_subcommand is None:
@@ -197,12 +200,12 @@ def rules(context: typer.Context, config: Config = None, json: Json = False) -> 
 @rules_app.command("rename")
 def rules_rename(
     context: typer.Context,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="The rule's name until now.")],
-    new: Annotated[str, typer.Argument(metavar="NEW", help="Its name in the configuration.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The rule's previous name.")],
+    new: Annotated[str, typer.Argument(metavar="NEW", help="The rule's name in the configuration.")],
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Hand the stored progress of a rule over to its new name. All daemons of the group must be stopped."""
+    """Move the stored progress of a renamed rule to its new name. All daemons of the group must be stopped."""
     from replicator.cli.rules import rename_rule
 
     raise typer.Exit(rename_rule(config or context.obj, old, new, as_json=json))
@@ -211,7 +214,7 @@ def rules_rename(
 @rules_app.command("forget")
 def rules_forget(
     context: typer.Context,
-    old: Annotated[str, typer.Argument(metavar="OLD", help="Name of the rule.")],
+    old: Annotated[str, typer.Argument(metavar="OLD", help="The rule's name.")],
     config: Config = None,
     json: Json = False,
 ) -> None:
@@ -225,16 +228,19 @@ def rules_forget(
 def rules_accept(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
     context: typer.Context,
     rule: RuleName,
-    region: Annotated[str, typer.Option("--region", help="Where the table is another one.", show_default=False)],
+    region: Annotated[
+        str, typer.Option("--region", help="The region of the table that was re-created.", show_default=False)
+    ],
     config: Config = None,
     table: Annotated[
-        str | None, typer.Option("--table", help="Only this table; else all of the rule there.", show_default=False)
+        str | None,
+        typer.Option("--table", help="Only this table; otherwise all of the rule's there.", show_default=False),
     ] = None,
     json: Json = False,
 ) -> None:
-    """Let a rule go on with a table that was dropped and created again.
+    """Let a rule continue with a table that was dropped and re-created.
 
-    It lacks what was written before, and gets what changes from where the rule stands. Daemons may run.
+    The new table lacks earlier items; it receives changes from the rule's checkpoint on. Daemons may be running.
     """
     from replicator.cli.rules import accept_tables
 
@@ -245,11 +251,11 @@ def rules_accept(  # noqa: PLR0913, PLR0917 - one parameter per argument and opt
 def rules_drive(
     context: typer.Context,
     rule: RuleName,
-    by: Annotated[Drivers, typer.Option("--by", help="What drives it.", show_default=False)],
+    by: Annotated[Drivers, typer.Option("--by", help="What runs the rule.", show_default=False)],
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Let functions drive a rule in place of pods, or pods again. Both may run: the one that does not drive rests."""
+    """Run a rule by Lambda functions instead of pods, or by pods again. Both may be deployed; only one is active."""
     from replicator.cli.rules import drive_rule
 
     raise typer.Exit(drive_rule(config or context.obj, rule, by, as_json=json))
@@ -260,7 +266,7 @@ app.add_typer(conflicts_app, name="conflicts")
 
 @conflicts_app.callback()
 def conflicts(context: typer.Context, config: Config = None) -> None:
-    """What lost against what: the conflict log, and how to bring a loser back."""
+    """List overwritten versions in the conflict log, and restore them."""
     context.obj = config or context.obj
 
 
@@ -275,9 +281,9 @@ def conflicts_list(  # noqa: PLR0913, PLR0917 - one parameter per option
     limit: Limit = None,
     json: Json = False,
 ) -> None:
-    """Conflict entries, newest first.
+    """List conflict entries, newest first.
 
-    A table shows the newest 50 unless --limit says otherwise; --json shows all, with both images.
+    The table shows the newest 50 unless --limit is given; --json shows all, with both images.
     """
     from replicator.cli.conflicts import list_conflicts
     from replicator.operations.conflict_entries import wanted_entries
@@ -288,7 +294,7 @@ def conflicts_list(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 @conflicts_app.command("show")
 def conflicts_show(context: typer.Context, entry: EntryId, config: Config = None, json: Json = False) -> None:
-    """One entry with both images, attribute by attribute."""
+    """Show one entry with both images, attribute by attribute."""
     from replicator.cli.conflicts import show_conflict
 
     raise typer.Exit(show_conflict(config or context.obj, entry, as_json=json))
@@ -308,7 +314,7 @@ def conflicts_export(  # noqa: PLR0913, PLR0917 - one parameter per option
     ] = None,
     json: Json = False,
 ) -> None:
-    """Conflict entries as JSON lines; with --json as one document."""
+    """Export conflict entries as JSON lines, or with --json as one document."""
     from replicator.cli.conflicts import export_conflicts
     from replicator.operations.conflict_entries import wanted_entries
 
@@ -323,18 +329,18 @@ def conflicts_promote(  # noqa: PLR0913, PLR0917 - one parameter per option
     config: Config = None,
     region: Annotated[
         str | None,
-        typer.Option("--region", help="Where to write; else the source, or where it lost.", show_default=False),
+        typer.Option("--region", help="Where to write; default: the source, or where it lost.", show_default=False),
     ] = None,
     version: Annotated[
         str | None,
-        typer.Option("--version", help="Mode versioned: the version to write; else one above.", show_default=False),
+        typer.Option("--version", help="Mode versioned: the version to write; default: one above.", show_default=False),
     ] = None,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Write the loser of a conflict again, as a new local write.
+    """Restore the losing version of a conflict, as a new write.
 
-    Shows what would change first, and asks.
+    Shows what would change and asks for confirmation.
     """
     from replicator.cli.conflicts import promote_conflict
     from replicator.operations.promotion import PromotionRequest
@@ -352,12 +358,12 @@ configuration_commands.add_to(app)
 def health(
     context: typer.Context,
     config: Config = None,
-    ready: Annotated[bool, typer.Option("--ready", help="Ask whether it is ready, not only whether it lives.")] = False,
+    ready: Annotated[bool, typer.Option("--ready", help="Check readiness instead of liveness.")] = False,
     json: Json = False,
 ) -> None:
-    """Ask the worker on this machine how it is.
+    """Check the health of the worker on this machine.
 
-    For probes: exit code 0 when it is well, 1 when it is not, 69 when nothing answers.
+    For probes. Exit code 0: healthy; 1: unhealthy; 69: nothing answers.
     """
     from replicator.cli.health import ask_health
 
@@ -372,7 +378,7 @@ def schema(
     api: Annotated[bool, typer.Option("--api", help="The OpenAPI document of the admin API.")] = False,
     json: Json = False,  # noqa: ARG001 - a schema is JSON in any case
 ) -> None:
-    """The JSON schema of the configuration."""
+    """Print the JSON schema of the configuration."""
     from replicator.cli.schema import print_schema
 
     raise typer.Exit(print_schema(check, api=api))
@@ -380,7 +386,7 @@ def schema(
 
 @app.command()
 def version(json: Json = False) -> None:
-    """The program's version."""
+    """Print the program's version."""
     from replicator import __version__
 
     typer.echo(f'{{"version": "{__version__}"}}' if json else f"replicator {__version__}")

@@ -40,11 +40,13 @@ def iam(  # noqa: PLR0913, PLR0917 - one parameter per option
         typer.Option("--role", help="worker: run and check; setup: init and uninstall; operator: other commands."),
     ] = PolicyRole.WORKER,
     function: Annotated[
-        bool, typer.Option("--lambda", help="The Lambda function and its event source mapping instead.")
+        bool, typer.Option("--lambda", help="The policy of the Lambda function and its event source mapping.")
     ] = False,
     name: Annotated[
         str | None,
-        typer.Option("--function", metavar="NAME", help="Name of the function; else replicator.", show_default=False),
+        typer.Option(
+            "--function", metavar="NAME", help="Name of the function; default: replicator.", show_default=False
+        ),
     ] = None,
     config_s3: Annotated[
         str | None,
@@ -61,11 +63,16 @@ def iam(  # noqa: PLR0913, PLR0917 - one parameter per option
     region: Annotated[
         str | None, typer.Option("--region", help="The policy of this region alone, or `base`.", show_default=False)
     ] = None,
-    format_: Annotated[PolicyFormat, typer.Option("--format", help="How it is written.")] = PolicyFormat.JSON,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not ask for accounts and keys.")] = False,
+    format_: Annotated[PolicyFormat, typer.Option("--format", help="Output format.")] = PolicyFormat.JSON,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not look up accounts and keys at AWS.")] = False,
     account: Annotated[
         list[str] | None,
-        typer.Option("--account", metavar="[REGION=]NUMBER", help="The account, if not found.", show_default=False),
+        typer.Option(
+            "--account",
+            metavar="[REGION=]NUMBER",
+            help="The account number, if it cannot be looked up.",
+            show_default=False,
+        ),
     ] = None,
     export: Annotated[
         list[str] | None,
@@ -73,10 +80,10 @@ def iam(  # noqa: PLR0913, PLR0917 - one parameter per option
     ] = None,
     json: Json = False,
 ) -> None:
-    """The least-privilege policy of each region for this configuration.
+    """Print least-privilege IAM policies for this configuration.
 
-    One JSON document with a policy per region id (`base`: the identity that assumes the regions' roles); with --region
-    the policy itself. `*` stands where AWS takes no narrower resource, and the statement's Sid says so.
+    One JSON document with a policy per region id (`base`: the identity that assumes the regions' roles); with --region,
+    that policy alone. `*` is used only where AWS accepts no narrower resource; the statement's Sid says so.
     """
     from replicator.cli.iam import Configured, asked_of, print_policies
     from replicator.domain.permissions import Role
@@ -98,22 +105,20 @@ def plan(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     files: Annotated[
         list[Path] | None,
-        typer.Argument(
-            metavar="[OLD] [NEW]", help="Two files, or one that is not the present one.", show_default=False
-        ),
+        typer.Argument(metavar="[OLD] [NEW]", help="Two files to compare, or one new file.", show_default=False),
     ] = None,
     config: Config = None,
     sample: Annotated[
-        int, typer.Option("--sample", metavar="N", help="Show what becomes of N items of each source.")
+        int, typer.Option("--sample", metavar="N", help="Show the effect on N items of each source.")
     ] = 0,
-    values: Annotated[bool, typer.Option("--values", help="Show these items as they would be.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="Show the resulting values of these items.")] = False,
     json: Json = False,
 ) -> None:
-    """What a changed configuration needs: bootstraps and repairs, and what they take.
+    """Show which bootstraps and repairs a changed configuration needs, and their cost.
 
-    Of OLD and NEW what differs, without the network. Else the configuration, or NEW, beside what the group has stored:
-    targets without progress, and filters, transforms and key templates that changed. Nothing is changed. Exit code 0:
-    nothing is needed; 1: something is.
+    With OLD and NEW, compares two files without the network. Otherwise compares the configuration, or NEW, with what
+    the group has stored: targets without progress, and changed filters, transforms and key templates. Changes nothing.
+    Exit code 0: nothing is needed; 1: something is.
     """
     from replicator.cli.plan import show_plan
 

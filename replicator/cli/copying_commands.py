@@ -14,20 +14,24 @@ jobs_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, or at least four characters of it.")]
 ReadUnits = Annotated[
     int | None,
-    typer.Option("--read-units", min=1, help="Read units per second and region, all workers.", show_default=False),
+    typer.Option(
+        "--read-units", min=1, help="Read units per second and region, of all workers together.", show_default=False
+    ),
 ]
 WriteUnits = Annotated[
     int | None,
-    typer.Option("--write-units", min=1, help="Write units per second and region, all workers.", show_default=False),
+    typer.Option(
+        "--write-units", min=1, help="Write units per second and region, of all workers together.", show_default=False
+    ),
 ]
 
 Keys = Annotated[
     list[str] | None,
-    typer.Option("--key", metavar="KEY", help="Only this item, written as for `inspect`; again for more."),
+    typer.Option("--key", metavar="KEY", help="Only this item, written as for `inspect`; repeatable."),
 ]
 Prefix = Annotated[
     str | None,
-    typer.Option("--prefix", help="Only items whose partition key begins so.", show_default=False),
+    typer.Option("--prefix", help="Only items whose partition key has this prefix.", show_default=False),
 ]
 
 
@@ -47,34 +51,34 @@ def bootstrap(  # noqa: PLR0913, PLR0917 - one parameter per option
     table: Table = None,
     region: Annotated[
         str | None,
-        typer.Option("--region", help="Only this replica; else those that were never filled.", show_default=False),
+        typer.Option("--region", help="Only this replica; default: those never bootstrapped.", show_default=False),
     ] = None,
     from_export: Annotated[
         str | None,
         typer.Option(
             "--from-export",
             metavar="s3://BUCKET/PREFIX|DIRECTORY",
-            help="Read a full export (DynamoDB JSON) in place of the table.",
+            help="Read a full export (DynamoDB JSON) instead of the table.",
             show_default=False,
         ),
     ] = None,
     extra: Annotated[
         str,
-        typer.Option("--extra", metavar="keep|delete|list", help="What becomes of items that only a replica holds."),
+        typer.Option("--extra", metavar="keep|delete|list", help="How to treat items that only a replica holds."),
     ] = "list",
-    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not compare at the end.")] = False,
+    no_verify: Annotated[bool, typer.Option("--no-verify", help="Do not verify afterwards.")] = False,
     read_units: ReadUnits = None,
     write_units: WriteUnits = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be read and written.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once; do not follow the job.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be read and written.")] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Bring what a table held before its stream to the replicas, or a mesh's regions together.
+    """Copy items that are older than the stream to the replicas, or merge the regions of a mesh.
 
-    Says first what that reads and writes and what it costs, and asks. Workers do it, beside replication and within
-    --read-units and --write-units; nothing newer is ever overwritten. Ctrl-C leaves the job alone. Ends with a
-    comparison: exit code 1 when something differs.
+    Shows what that reads, writes and costs, and asks for confirmation. Workers do it during replication, within
+    --read-units and --write-units; nothing newer is overwritten. Ctrl-C does not stop the job. A comparison follows:
+    exit code 1 if anything differs.
     """
     from replicator.cli.bootstrap import bootstrap_rule
     from replicator.operations.bootstrap import BootstrapRequest
@@ -94,18 +98,18 @@ def verify(  # noqa: PLR0913, PLR0917 - one parameter per option
     prefix: Prefix = None,
     sample: Annotated[
         str | None,
-        typer.Option("--sample", metavar="SHARE", help="Only a part, at random, for example 1%.", show_default=False),
+        typer.Option("--sample", metavar="SHARE", help="Only a random part, for example 1%.", show_default=False),
     ] = None,
-    values: Annotated[bool, typer.Option("--values", help="Show the items that differ.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="Show the values of items that differ.")] = False,
     read_units: ReadUnits = None,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once; do not follow the job.")] = False,
     json: Json = False,
 ) -> None:
-    """Compare the tables of a rule, and the caches beside them, item by item.
+    """Compare the tables of a rule and their caches, item by item.
 
-    Looks twice, in both directions, the second time behind the stream, so that what is merely on its way does not
-    count. Workers do it, beside replication; without a worker this process does. Exit code 0: nothing differs; 1:
-    something does.
+    Differences are checked a second time, after the stream has caught up, so that changes in flight do not count.
+    Workers do it during replication; without a worker, this process does. Exit code 0: nothing differs; 1: something
+    differs.
     """
     from replicator.cli.comparisons import Asked, compare_tables
     from replicator.domain.jobs import JobKind
@@ -130,29 +134,33 @@ def repair(  # noqa: PLR0913, PLR0917 - one parameter per option
     prefix: Prefix = None,
     source: Annotated[
         Path | None,
-        typer.Option("--from", metavar="FILE", help="Only what a `verify --json` found.", show_default=False),
+        typer.Option(
+            "--from", metavar="FILE", help="Only the differences in this output of `verify --json`.", show_default=False
+        ),
     ] = None,
     extra: Annotated[
         str,
-        typer.Option("--extra", metavar="keep|delete|list", help="What becomes of items without a version."),
+        typer.Option("--extra", metavar="keep|delete|list", help="How to treat items without a version."),
     ] = "list",
     missing: Annotated[
         str,
         typer.Option(
-            "--missing", metavar="keep|delete|manual", help="In a mesh: what one region lacks without a trace."
+            "--missing",
+            metavar="keep|delete|manual",
+            help="In a mesh: how to treat an item missing in a region without a tombstone.",
         ),
     ] = "keep",
     read_units: ReadUnits = None,
     write_units: WriteUnits = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what differs.")] = False,
-    detach: Annotated[bool, typer.Option("--detach", help="Do not follow the job.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what differs.")] = False,
+    detach: Annotated[bool, typer.Option("--detach", help="Return at once; do not follow the job.")] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Mend what differs: what two looks agree on, and only onto what they saw.
+    """Correct items that differ, if two comparisons agree and the item has not changed since.
 
-    What it replaces is in the conflict log, as kind `repair`; `replicator conflicts promote` brings it back. Asks
-    first. Exit code 0: nothing differs any more.
+    Replaced versions are kept in the conflict log, as kind `repair`; `replicator conflicts promote` restores them. Asks
+    for confirmation. Exit code 0: nothing differs any more.
     """
     from replicator.cli.comparisons import Asked, compare_tables, nothing_to_repair
     from replicator.domain.jobs import JobKind
@@ -182,15 +190,15 @@ def uninstall(  # noqa: PLR0913, PLR0917 - one parameter per option
     config: Config = None,
     read_units: ReadUnits = None,
     write_units: WriteUnits = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be removed.")] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Remove everything of a rule that no worker runs any more, but for what it replicated.
+    """Remove all metadata of a rule that no worker runs any more; replicated items stay.
 
-    That is the stamps of items, side rows, positions, gaps, parked keys and jobs. The rule must be in this
-    configuration and in that of no worker. Says first what it removes, and asks. Interrupted, the same command goes
-    on. Exit code 1: something had to stay.
+    That is version stamps in items, side rows, checkpoints, gaps, parked keys and jobs. The rule must be in this
+    configuration, but in no worker's. Shows what is removed and asks for confirmation. If interrupted, run it again.
+    Exit code 1: something could not be removed.
     """
     from replicator.cli.uninstall import uninstall_rule
     from replicator.operations.uninstall import UninstallRequest
@@ -201,7 +209,7 @@ def uninstall(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 @jobs_app.callback()
 def jobs(context: typer.Context, config: Config = None) -> None:
-    """Work over whole tables: bootstrap, verify, repair."""
+    """List and control jobs over whole tables: bootstrap, verify, repair."""
     context.obj = config or context.obj
 
 
@@ -210,10 +218,10 @@ def jobs_list(
     context: typer.Context,
     config: Config = None,
     rule: OnlyRule = None,
-    everything: Annotated[bool, typer.Option("--all", help="Those that are over, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include finished jobs.")] = False,
     json: Json = False,
 ) -> None:
-    """Jobs that are not over, oldest first."""
+    """List unfinished jobs, oldest first."""
     from replicator.cli.jobs import list_jobs
 
     raise typer.Exit(list_jobs(config or context.obj, rule, everything=everything, as_json=json))
@@ -224,10 +232,10 @@ def jobs_show(
     context: typer.Context,
     job: JobId,
     config: Config = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Follow it to its end, until Ctrl-C.")] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Follow it until it ends, or until Ctrl-C.")] = False,
     json: Json = False,
 ) -> None:
-    """One job: how far it is, what it counted, and what it noted."""
+    """Show one job: progress, counts and findings."""
     from replicator.cli.jobs import show_job
 
     raise typer.Exit(show_job(config or context.obj, job, watch=watch, as_json=json))
@@ -241,7 +249,7 @@ def jobs_pause(
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
-    """Let a job rest behind the pages in hand; its positions stay."""
+    """Pause a job after its current pages; its progress is kept."""
     from replicator.cli.jobs import pause_job
 
     raise typer.Exit(pause_job(config or context.obj, job, as_json=json))
@@ -255,7 +263,7 @@ def jobs_resume(
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
-    """Let a job go on where it was."""
+    """Resume a job where it paused."""
     from replicator.cli.jobs import resume_job
 
     raise typer.Exit(resume_job(config or context.obj, job, as_json=json))
@@ -269,7 +277,7 @@ def jobs_cancel(
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
-    """End a job; what it has done stays done."""
+    """Cancel a job; what it has done is kept."""
     from replicator.cli.jobs import cancel_job
 
     raise typer.Exit(cancel_job(config or context.obj, job, as_json=json))

@@ -43,77 +43,79 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     mode: Annotated[
         Mode, typer.Option(help="ordered: one writer region. The others: users write in every region.")
     ] = "ordered",
-    regions: Annotated[int, typer.Option(min=2, max=5, help="How many regions; mode ordered has three.")] = 3,
+    regions: Annotated[int, typer.Option(min=2, max=5, help="Number of regions; mode ordered has three.")] = 3,
     shards: Annotated[
-        int, typer.Option(min=1, max=_MOST_SHARDS, help="Shards of every stream at the start, made by the laboratory.")
+        int, typer.Option(min=1, max=_MOST_SHARDS, help="Shards of every stream at the start (stream laboratory).")
     ] = 1,
     workers: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=_MOST_WORKERS,
-            help="Processes of the daemon, which share the shards.",
+            help="Daemon processes that share the shards.",
             show_default=f"{_SHARING_WORKERS} with several shards, else 1",
         ),
     ] = None,
     *,
     engine: Annotated[
         Engine,
-        typer.Option(help="What drives the rules: the daemon, or functions that event source mappings call."),
+        typer.Option(help="What runs the rules: daemons, or functions called by event source mappings."),
     ] = "pods",
     source: Annotated[
-        Source, typer.Option(help="Where changes are read: the tables' streams, or Kinesis, repeated and out of order.")
+        Source,
+        typer.Option(help="Where changes are read: the tables' streams, or Kinesis with repeated, reordered records."),
     ] = "streams",
-    fan_out: Annotated[
-        bool, typer.Option("--fan-out", help="With --source kinesis: let shards be pushed (enhanced fan-out).")
-    ] = False,
+    fan_out: Annotated[bool, typer.Option("--fan-out", help="With --source kinesis: use enhanced fan-out.")] = False,
     bootstrap: Annotated[
         bool,
-        typer.Option("--bootstrap", help="Let the first items be older than the streams, and bring them by bootstrap."),
+        typer.Option(
+            "--bootstrap", help="Begin with items that are older than the streams, and copy them by a bootstrap."
+        ),
     ] = False,
     events: Annotated[
-        bool, typer.Option("--events", help="Send every change as an event, too, to a queue, a stream and a webhook.")
+        bool, typer.Option("--events", help="Also send every change as an event to a queue, a stream and a webhook.")
     ] = False,
     reshard: Annotated[
-        bool, typer.Option("--reshard", help="Let shards split, merge and roll, about one change a second.")
+        bool, typer.Option("--reshard", help="Split, merge and roll shards, about once a second.")
     ] = False,
     cache: Annotated[
         CacheVerb | None,
-        typer.Option(help="Show how stale readers of a few busy keys are, with this action for both caches."),
+        typer.Option(help="Measure stale reads of a few busy keys, with this action for both caches."),
     ] = None,
     readers: Annotated[
         int | None,
-        typer.Option(min=2, max=_MOST_READERS, help="Readers of the caches, by the reader library.", show_default="20"),
+        typer.Option(
+            min=2, max=_MOST_READERS, help="Number of cache readers that use the reader library.", show_default="20"
+        ),
     ] = None,
     readers_plain: Annotated[
-        bool, typer.Option("--readers-plain", help="Let them read by plain look-aside instead: entries stay stale.")
+        bool, typer.Option("--readers-plain", help="Let them use plain cache-aside instead, to show stale entries.")
     ] = False,
     chaos: Annotated[
         bool,
         typer.Option(
             "--chaos",
-            help="Kill a cache twice, which comes back empty and then old, kill the daemon, and let a Sentinel promote"
-            " a replica that lags.",
+            help="Kill a cache twice (it returns empty, then with old data), kill the daemon, and let a Sentinel"
+            " promote a lagging replica.",
         ),
     ] = False,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave everything running after the verdict, until Ctrl-C.")
+        bool, typer.Option("--keep", help="Keep everything running after the verdict, until Ctrl-C.")
     ] = False,
     json: Annotated[
-        bool, typer.Option("--json", help="One JSON object as the last line of output; progress on standard error.")
+        bool, typer.Option("--json", help="Print one JSON object as the last line; progress goes to standard error.")
     ] = False,
 ) -> None:
     """Start local servers, replicate real traffic, and compare every table and cache item by item.
 
-    With --shards or --reshard, the streams come from the stream laboratory, which counts whether a record was skipped
-    or a shard was read before its parent's end; either makes the exit code 1. With --events, consumers of a FIFO queue,
-    a Redis stream and a signed webhook must see every change of every item in order, though the webhook refuses
-    everything for a while. With --cache, every read is compared with what the table beside the cache had shown when it
-    began: the report says how many were stale by more than a second, 5 s and a minute, as nines, and which entries stay
-    stale for good.
+    With --shards or --reshard, the streams come from the stream laboratory, which detects skipped records and shards
+    read before their parents' end; either makes the exit code 1. With --events, consumers of a FIFO queue, a Redis
+    stream and a signed webhook must receive every change of every item in order, although the webhook refuses requests
+    for a while. With --cache, every read is compared with the table next to the cache: the report says how many reads
+    were stale by more than a second, 5 s and a minute, as nines, and which entries remain stale.
 
     Needs the extra `demo`: pip install 'replicator[demo]'.
-    Exit code 1 when anything differs or too little was compared.
+    Exit code 1: something differs, or too little was compared.
     """
     import asyncio
 

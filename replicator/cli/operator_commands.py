@@ -43,7 +43,7 @@ def add_to(app: typer.Typer) -> None:
 
 @leases_app.callback()
 def leases(context: typer.Context, config: Config = None) -> None:
-    """The owner of every shard, and how to take it away."""
+    """List and release shard leases."""
     context.obj = config or context.obj
 
 
@@ -55,16 +55,16 @@ def leases_list(  # noqa: PLR0913, PLR0917 - one parameter per option
     owner: Annotated[
         str | None,
         typer.Option(
-            "--owner", metavar="ID", help="Only of this worker (its id's beginning), or free.", show_default=False
+            "--owner", metavar="ID", help="Only this worker's (id or its prefix), or `free`.", show_default=False
         ),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Finished shards and drained streams too.")] = False,
-    fast: Annotated[bool, typer.Option("--fast", help="Do not look which workers are alive.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include finished shards and drained streams.")] = False,
+    fast: Annotated[bool, typer.Option("--fast", help="Do not check which workers are alive.")] = False,
     json: Json = False,
 ) -> None:
-    """Workers, streams and shards: owner, epoch, state, positions.
+    """List workers, streams and shards: owner, epoch, state, checkpoints.
 
-    Reads the coordination table, so it works when every daemon is dead. Looks at heartbeats twice to see live workers.
+    Reads the coordination table, so it works when every daemon is down. Reads heartbeats twice to find live workers.
     """
     from replicator.cli.leases import list_leases
     from replicator.operations.leases import LeaseFilter
@@ -77,18 +77,21 @@ def leases_list(  # noqa: PLR0913, PLR0917 - one parameter per option
 def leases_release(  # noqa: PLR0913, PLR0917 - one parameter per option
     context: typer.Context,
     config: Config = None,
-    shard: Annotated[str | None, typer.Option("--shard", metavar="ID", help="This shard.", show_default=False)] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", metavar="ID", help="Release this shard.", show_default=False)
+    ] = None,
     stream: Stream = None,
     worker: Annotated[
-        str | None, typer.Option("--worker", metavar="ID", help="Every shard of this worker.", show_default=False)
+        str | None,
+        typer.Option("--worker", metavar="ID", help="Release every shard of this worker.", show_default=False),
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every shard that is owned.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Release every owned shard.")] = False,
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
-    """Take shards from their owners; workers claim them anew.
+    """Release the leases of shards, so that workers claim them again.
 
-    Safe at any time: the owner's epoch ends, so it can store nothing more there.
+    Safe at any time: the lease epoch is raised, so the previous owner can store no more checkpoints there.
     """
     from replicator.cli.leases import release_leases
     from replicator.operations.leases import ReleaseRequest
@@ -104,7 +107,7 @@ def rewind(  # noqa: PLR0913, PLR0917 - one parameter per option
     to: Annotated[
         str,
         typer.Option(
-            "--to", metavar="SEQ|TIME|trim_horizon", help="A sequence number, a time or span, or the horizon."
+            "--to", metavar="SEQ|TIME|trim_horizon", help="A sequence number, a time or span, or the trim horizon."
         ),
     ],
     config: Config = None,
@@ -120,12 +123,12 @@ def rewind(  # noqa: PLR0913, PLR0917 - one parameter per option
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Let a rule read records again.
+    """Move a rule's checkpoints back, so that it reads records again.
 
-    --to SEQ reads one shard (--shard) again behind that record; --to TIME (2026-07-01T12:00:00Z, or 2h for two hours
-    ago) everything since then; --to trim_horizon everything that the streams still hold. A shard's descendants are read
-    again with it. Safe beside living daemons: versions keep old records from undoing newer ones. Shows what will be
-    read again first, and asks.
+    --to SEQ re-reads one shard (--shard) after that record; --to TIME (2026-07-01T12:00:00Z, or 2h for two hours ago)
+    everything since then; --to trim_horizon everything that the streams still hold. Descendants of a shard are re-read
+    with it. Safe while daemons run: versions prevent old records from undoing newer ones. Shows what will be re-read
+    and asks for confirmation.
     """
     from replicator.cli.rewind import rewind_rule
     from replicator.domain.identifiers import ShardId
@@ -144,9 +147,10 @@ def pause(  # noqa: PLR0913, PLR0917 - one parameter per option
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
-    """Let a rule rest, on every worker, until `resume`: everywhere, or in one region that it writes.
+    """Pause a rule on every worker until `resume`: entirely, or for one target region.
 
-    Its positions stay; streams keep records for 24 hours. A region of a mesh is owed what it misses, for longer.
+    Checkpoints are kept, but a stream keeps records for 24 hours only. What a paused region of a mesh misses is stored
+    for longer, as its backlog.
     """
     from replicator.cli.pauses import pause_region, pause_rule
 
@@ -164,7 +168,7 @@ def resume(  # noqa: PLR0913, PLR0917 - one parameter per option
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Let a paused rule go on from its position, or in the region where it rested."""
+    """Resume a paused rule from its checkpoint, or its paused region."""
     from replicator.cli.pauses import resume_region, resume_rule
 
     if region is not None:
@@ -175,9 +179,9 @@ def resume(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 
 def caches(context: typer.Context, config: Config = None, json: Json = False) -> None:
-    """How caches stand: what they are owed, health, nines, the last flush, and what servers they are.
+    """Show each cache: health, backlog, consistency in nines, last flush and servers.
 
-    Exit code 1 when one is away or owed something, 69 when an owed table does not say.
+    Exit code 1: a cache is away or has a backlog; 69: a table that holds the backlog does not answer.
     """
     from replicator.cli.caches import show_caches
 
@@ -186,7 +190,7 @@ def caches(context: typer.Context, config: Config = None, json: Json = False) ->
 
 @gaps_app.callback()
 def gaps(context: typer.Context, config: Config = None) -> None:
-    """Records that were lost before they were read."""
+    """List and acknowledge gaps: records that left the stream before they were read."""
     context.obj = config or context.obj
 
 
@@ -195,10 +199,10 @@ def gaps_list(
     context: typer.Context,
     config: Config = None,
     rule: OnlyRule = None,
-    everything: Annotated[bool, typer.Option("--all", help="Acknowledged ones too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include acknowledged ones.")] = False,
     json: Json = False,
 ) -> None:
-    """Losses that are not acknowledged, oldest first."""
+    """List gaps that are not acknowledged, oldest first."""
     from replicator.cli.gaps import list_gaps
 
     raise typer.Exit(list_gaps(config or context.obj, rule, everything=everything, as_json=json))
@@ -213,9 +217,9 @@ def gaps_acknowledge(  # noqa: PLR0913, PLR0917 - one parameter per option
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Accept a loss: a target that stopped at it goes on behind it.
+    """Accept a gap, so that a target that stopped at it continues after it.
 
-    Says what is lost first, and asks.
+    Shows what is lost and asks for confirmation.
     """
     from replicator.cli.gaps import acknowledge_gap
 
@@ -224,7 +228,7 @@ def gaps_acknowledge(  # noqa: PLR0913, PLR0917 - one parameter per option
 
 @parked_app.callback()
 def parked(context: typer.Context, config: Config = None) -> None:
-    """What targets refused: kept, tried again, or given up."""
+    """List, retry or drop parked records: changes that a target refused."""
     context.obj = config or context.obj
 
 
@@ -233,12 +237,12 @@ def parked_list(
     context: typer.Context,
     config: Config = None,
     rule: OnlyRule = None,
-    everything: Annotated[bool, typer.Option("--all", help="What was settled lately, too.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Include rows that were resolved recently.")] = False,
     json: Json = False,
 ) -> None:
-    """Keys whose newest change a target refused, oldest first, and why.
+    """List keys whose newest change a target refused, oldest first, with the reason.
 
-    A row goes by itself as soon as the target takes a newer change of its key.
+    A row is removed by itself as soon as the target accepts a newer change of its key.
     """
     from replicator.cli.parked import list_parked
 
@@ -250,10 +254,10 @@ def parked_show(
     context: typer.Context,
     row: ParkedId,
     config: Config = None,
-    values: Annotated[bool, typer.Option("--values", help="Show what is kept of the change.")] = False,
+    values: Annotated[bool, typer.Option("--values", help="Show the stored values of the change.")] = False,
     json: Json = False,
 ) -> None:
-    """One row with everything that is known of it."""
+    """Show one row with all its details."""
     from replicator.cli.parked import show_parked
 
     raise typer.Exit(show_parked(config or context.obj, row, values=values, as_json=json))
@@ -268,17 +272,17 @@ def parked_retry(  # noqa: PLR0913, PLR0917 - one parameter per option
     ] = None,
     config: Config = None,
     rule: Annotated[
-        str | None, typer.Option("--rule", metavar="RULE", help="Every row of this rule.", show_default=False)
+        str | None, typer.Option("--rule", metavar="RULE", help="Retry every row of this rule.", show_default=False)
     ] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every row.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Retry every row.")] = False,
     yes: NeverAsks = False,  # noqa: ARG001 - as commands that ask have it
     json: Json = False,
 ) -> None:
-    """Try again what a target refused, once the target or the item was corrected.
+    """Retry refused changes, after the target or the item was corrected.
 
-    Safe beside living daemons: the change is written under its own version, which loses against everything newer. Where
-    its image is not kept, is older than tombstones live or is refused again, what the source holds now is written. Exit
-    code 78 when a row stays.
+    Safe while daemons run: a change is written with its own version, which loses against anything newer. If its image
+    was not stored, is older than the tombstone TTL or is refused again, the source's current item is written. Exit code
+    78: a row is still parked.
     """
     from replicator.cli.parked import retry_parked
 
@@ -293,9 +297,9 @@ def parked_drop(
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Give a refused change up: it is logged as a conflict of kind `dropped`.
+    """Drop a refused change; it is logged as a conflict of kind `dropped`.
 
-    Says what is given up first, and asks.
+    Shows what is dropped and asks for confirmation.
     """
     from replicator.cli.parked import drop_parked
 
@@ -307,21 +311,22 @@ def import_kcl(  # noqa: PLR0913, PLR0917 - one parameter per option
     table: Annotated[str, typer.Argument(metavar="TABLE", help="Lease table of the KCL consumer.")],
     config: Config = None,
     rule: Annotated[
-        str | None, typer.Option("--rule", metavar="RULE", help="The rule to go on; else the only.", show_default=False)
+        str | None,
+        typer.Option("--rule", metavar="RULE", help="The rule to continue; default: the only one.", show_default=False),
     ] = None,
     region: Annotated[
         str | None,
         typer.Option(
-            "--region", help="Region of the lease table and its stream; else the rule's source.", show_default=False
+            "--region", help="Region of the lease table and its stream; default: the rule's source.", show_default=False
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be taken.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would be imported.")] = False,
     yes: Yes = False,
     json: Json = False,
 ) -> None:
-    """Take the positions of a KCL consumer of a DynamoDB stream, so that a rule goes on where it stopped.
+    """Import the checkpoints of a KCL consumer of a DynamoDB stream, so that a rule continues from there.
 
-    Stop the consumer first, and start replicator after. Refused when the rule has progress on the stream already.
+    Stop the consumer first, and start replicator afterwards. Refused if the rule already has progress on the stream.
     """
     from replicator.cli.kcl import import_leases
     from replicator.operations.kcl_import import ImportRequest
@@ -333,13 +338,13 @@ def import_kcl(  # noqa: PLR0913, PLR0917 - one parameter per option
 def reload(
     context: typer.Context,
     config: Config = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only print what would change.")] = False,
     json: Json = False,
 ) -> None:
-    """Let workers take up a changed configuration now, without a restart.
+    """Apply a changed configuration now, without restarting the workers.
 
-    They do so by themselves within seconds, and at SIGHUP. What cannot be applied while they run is said, and nothing
-    changes. Exit code 78: refused; 69: a worker does not answer.
+    Workers do so by themselves within seconds of a change, and on SIGHUP. A change that needs a restart is reported and
+    not applied. Exit code 78: refused; 69: a worker does not answer.
     """
     from replicator.cli.reload import reload_workers
 
@@ -352,9 +357,9 @@ def audit(
     limit: Limit = None,
     json: Json = False,
 ) -> None:
-    """What was done through the admin API and the console: who, what, when, from where, and what came of it.
+    """List actions of the admin API and the console: who, what, when, from where, with which result.
 
-    Newest first. The newest 1000 deeds are kept; one that is `begun` was cut off, so look at what it was about.
+    Newest first; the newest 1000 are kept. An action still `begun` was interrupted: check what it changed.
     """
     from replicator.cli.audit import show_audit
 
