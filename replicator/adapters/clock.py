@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 
 _NEVER_JUMPS = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -20,19 +19,3 @@ class SystemClock:
 
     monotonic = staticmethod(partial(time.clock_gettime, _NEVER_JUMPS))
     """Seconds since boot."""
-
-
-class ServersClock:
-    """Servers' time, as far as it is known: for what compares times of several machines."""
-
-    def __init__(self, behind: Callable[[], float]) -> None:
-        """`behind`: how many seconds this machine's clock is behind that of servers."""
-        self._behind = behind
-
-    def now(self) -> float:
-        """Seconds since 1970."""
-        return SystemClock.now() + self._behind()
-
-    def monotonic(self) -> float:
-        """Seconds since boot."""
-        return SystemClock.monotonic()

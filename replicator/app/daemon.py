@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from replicator import __version__
-from replicator.adapters.clock import ServersClock, SystemClock
+from replicator.adapters.clock import SystemClock
 from replicator.admin.server import serve_admin
 from replicator.app.bounds import HOME_CONNECTIONS
 from replicator.app.canary_sources import CanarySources
@@ -195,7 +195,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     parts.reload.take_up = Uptake(
         premises, parts.openings, assembly, watch, held, parts.for_jobs, use, lambda: parts.reload.settings
     ).take_up
-    servers = ServersClock(lambda: parts.board.clock_behind)  # jobs compare times that several machines noted
+    servers = assembly.rows.clock  # jobs compare times that several machines noted
     notify("READY=1")
     _spare_the_collector()
     async with asyncio.TaskGroup() as background:

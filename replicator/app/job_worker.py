@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 from replicator.adapters.clients import open_caches, open_places
-from replicator.adapters.clock import SystemClock
+from replicator.adapters.dynamodb.coordination import CoordinationTable
 from replicator.app.bounds import HOME_CONNECTIONS, caches_of, regions_of
 from replicator.app.job_worlds import job_places, job_ports
 from replicator.app.wiring import Assembly
@@ -36,14 +36,16 @@ async def working_on_jobs(settings: Settings, *, uninstalls: bool = False) -> As
     `uninstalls`: on uninstallations alone. Trouble goes to standard error, as a daemon logs it.
     """
     configure("error", settings.log.format)
-    clock = SystemClock()
-    observer = LiveObserver(Board(settings.group, rules_of(settings), clock), Metrics(), clock)
     lean = _no_matter if settings.client == "lean" else None
     async with AsyncExitStack() as stack:
         places = await stack.enter_async_context(open_places(settings, regions_of(settings), lean=lean))
         home = await stack.enter_async_context(places[settings.coordination.region].beside(HOME_CONNECTIONS))
         caches = await stack.enter_async_context(open_caches(settings, caches_of(settings)))
         for_jobs = await stack.enter_async_context(job_places(settings, lean))
+        where = settings.coordination
+        rows = CoordinationTable(home, table=where.table, group=settings.group, region_id=where.region)
+        clock = await rows.time()  # not that of an operator's machine
+        observer = LiveObserver(Board(settings.group, rules_of(settings), clock), Metrics(), clock)
         assembly = Assembly(settings, places, home, caches, {}, clock, observer, Gates(), settles=False)
         assembly.sources(settings)
         stop = asyncio.Event()

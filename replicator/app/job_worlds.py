@@ -133,7 +133,7 @@ async def world_of(
             for where, rule in tables.items()
         }
 
-    targets = {name: ports for each in made.values() for name, ports in each.items()}
+    targets = {(rule.source, name): ports for rule, each in made.items() for name, ports in each.items()}
     return JobWorld(rules, targets, regions, lambda where: export_files(where, opened[rules[0].source]))
 
 

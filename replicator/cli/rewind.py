@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,10 +27,10 @@ _COLUMNS = ("stream", "shard", "target", "position", "is read again")
 def rewind_rule(config: Path | None, request: RewindRequest, *, yes: bool, as_json: bool) -> int:
     """Show what will be read again, ask, and move the positions."""
     need_yes(yes=yes, as_json=as_json)
-    settings, now = loaded(config), datetime.now(UTC)
+    settings = loaded(config)
 
     async def work(group: Group) -> tuple[Plan, Rewound]:
-        planned = await rewind.plan(group, request, now)
+        planned = await rewind.plan(group, request)
         if not as_json:
             _show(planned)
         if not planned.steps:

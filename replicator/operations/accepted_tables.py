@@ -5,7 +5,6 @@ Invariant: only what stands there now is accepted, in the place of what was note
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -64,6 +63,6 @@ async def _accept(group: Group, rule: str, region: str, name: str, by: str) -> A
     if former is None or now in {former, ""}:
         return None
     known = KnownTable(RuleName(rule), RegionId(region), TableName(name), former)
-    if not await rows.accept(known, now, now=time.time(), by=by):
+    if not await rows.accept(known, now, now=(await group.time()).now(), by=by):
         raise RequestRefused(f"Table {name} in {region} was accepted meanwhile.", advice="Look at `replicator status`.")
     return AcceptedTable(rule, region, name, former, now)

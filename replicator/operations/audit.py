@@ -6,7 +6,6 @@ Invariant: nothing is done that was not noted before.
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
@@ -53,7 +52,7 @@ async def list_deeds(group: Group, limit: int = MOST_DEEDS) -> list[ListedDeed]:
 @asynccontextmanager
 async def audited(group: Group, *, who: str, what: str, command: str, origin: str) -> AsyncIterator[Deed]:
     """Note a deed, let it be done, and note what came of it. An error of the first note forbids the deed."""
-    rows, now = AuditRows(group.table), time.time()
+    rows, now = AuditRows(group.table), (await group.time()).now()
     deed_id = f"{int(now * 1000):013d}-{secrets.token_hex(4)}"
     deed = Deed(deed_id, who, what, command[:_LONGEST], origin, now)
     await rows.note(deed)

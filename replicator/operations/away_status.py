@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,7 +53,7 @@ async def away_status(
     group: Group, daemons: Mapping[str, Mapping[str, Any]], pauses: Sequence[Pause], silent: Silent
 ) -> list[RegionStatus]:
     """Every region that is not as it should be. `silent`: whose owed tables are not asked; gets what fails here."""
-    now = time.time()
+    now = group.table.clock.now()
     told = list(_told(daemons))
     owed = {(row["rule"], row["region"], row["source"], row["table"]): row for row in told if row["keys"] is not None}
     counted: dict[tuple[str, str, str, str], _Owed] = {

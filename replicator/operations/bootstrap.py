@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -132,7 +131,6 @@ async def plan_bootstrap(group: Group, request: BootstrapRequest, *, workers: in
             "write_units": {each.region: each.write_units_per_second for each in regions},
         },
         by=by,
-        created_at=time.time(),
         items=sum(tables[where]["ItemCount"] for where in members) if export is None else export.items,
     )
     return BootstrapPlan(job, regions)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -192,7 +191,7 @@ async def _owed(group: Group, name: str) -> _Owed:
     except ReplicatorError as error:
         return _Owed(unknown=error.sentence)
     since += [] if flush is None else [flush.since]
-    age = round(max(0.0, time.time() - min(since)), 1) if since else None
+    age = round(max(0.0, group.table.clock.now() - min(since)), 1) if since else None
     return _Owed(keys, after is not None, age, flush is not None)
 
 

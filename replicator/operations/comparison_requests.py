@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +124,6 @@ async def comparison(  # noqa: PLR0913 - what is asked for, and by whom
         (Part("keys", 1),) if keys else _parts(places, described, request.sample, workers),
         options={name: value for name, value in options.items() if value},
         by=by,
-        created_at=time.time(),
         items=len(keys) or round(sum(table.items for table in described) * (request.sample or 1)),
     )
 

@@ -73,7 +73,7 @@ def parse_since(text: str, now: datetime) -> str:
 def wanted_entries(
     *, rule: str | None, key: str | None, kind: str | None, since: str | None, limit: int | None
 ) -> EntryFilter:
-    """The filters of an operator, checked."""
+    """The filters of an operator, checked. A span back is one of this machine's clock."""
     wanted_kind = None if kind is None else parse_kind(kind)
     moment = None if since is None else parse_since(since, datetime.now(UTC))
     return EntryFilter(rule, key, wanted_kind, moment, limit)

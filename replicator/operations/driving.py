@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.streams import whole_listing
@@ -76,7 +75,7 @@ async def _note_starts(group: Group, rule: RuleSettings) -> None:
 
 async def _excuse(group: Group, rule: RuleName) -> None:
     """Let no worker take for a loss what functions brought and has left the streams since."""
-    now = time.time()
+    now = (await group.time()).earliest()
     for stored in await group.streams():
         stream, targets = stored.stream, sorted(stored.targets_of({rule}))
         if not targets or not leaves_no_loss(await group.function_notes.find(rule, stream), now):

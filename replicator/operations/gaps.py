@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -106,7 +105,7 @@ async def acknowledge(group: Group, seen: StoredGap, *, by: str, note: str = "")
     """
     changed = seen.acknowledged_at is None
     if changed:
-        changed = await group.operations.acknowledge(seen.gap, now=time.time(), by=by, note=note)
+        changed = await group.operations.acknowledge(seen.gap, now=(await group.time()).now(), by=by, note=note)
     gap = listed(await gap_named(group, seen.gap.gap_id))
     if not changed and gap.is_open:
         raise RequestRefused(

@@ -32,6 +32,7 @@ from replicator.operations.errors import NotThere, RequestRefused, ShardBusy
 
 if TYPE_CHECKING:
     from replicator.adapters.aws.clients import Place
+    from replicator.adapters.aws.servers_clock import ServersClock
     from replicator.domain.shards.leases import LeaseRow, Rewind
     from replicator.domain.targets import TargetId
     from replicator.settings import RuleSettings, Settings
@@ -78,6 +79,10 @@ class Group:
         self.operations = Operations(self.table)
         self.function_notes = FunctionNotes(self.table)
         self.jobs = DynamoJobs(self.table)
+
+    async def time(self) -> ServersClock:
+        """Servers' time: whatever operations write into rows has this, and not that of an operator's machine."""
+        return await self.table.time()
 
     async def streams(self) -> list[StoredStream]:
         """Every stream that was ever read, oldest first."""

@@ -17,16 +17,22 @@ if TYPE_CHECKING:
     from replicator.domain.image import Image
     from replicator.domain.key_mapping import KeyMapping
     from replicator.domain.records import ItemKey
+    from replicator.ports.clock import Clock
     from replicator.ports.targets import Region
     from replicator.settings import Settings
 
 
-def region_of(
-    settings: Settings, place: Place, table: str, stamp: str = STAMP, keys: KeyMapping | None = None
+def region_of(  # noqa: PLR0913, PLR0917 - what a table is, given once
+    settings: Settings,
+    place: Place,
+    table: str,
+    stamp: str = STAMP,
+    keys: KeyMapping | None = None,
+    clock: Clock | None = None,
 ) -> Region:
     """A table and its side table, for one request at a time. `stamp`: the attribute that holds versions there.
 
-    `keys`: how its keys are made from the source's, by which it is asked then.
+    `keys`: how its keys are made from the source's, by which it is asked then. `clock`: needed by who writes there.
     """
     region = DynamoRegion(
         place.items,
@@ -34,7 +40,7 @@ def region_of(
         table=table,
         side_table=settings.side_table_name,
         tombstone_ttl=settings.tombstone_ttl,
-        clock=SystemClock(),
+        clock=clock or SystemClock(),
         stamp_attribute=stamp,
     )
     return as_mapped(region, keys)

@@ -84,7 +84,11 @@ def new_job_id(kind: JobKind) -> str:
 
 
 async def submit(group: Group, job: Job) -> Job:
-    """Store a job, so that workers begin with it; refused beside another one on one of its targets."""
+    """Store a job, so that workers begin with it; refused beside another one on one of its targets.
+
+    It closes what was lost before it was asked for, so it is not dated later than it is.
+    """
+    job = replace(job, created_at=(await group.time()).earliest())
     other = await group.jobs.create(job)
     if other is not None:
         raise RequestRefused(
@@ -197,6 +201,7 @@ async def cancel(group: Group, job_id: str, by: str) -> ListedJob:
     if not job.state.is_open:
         raise RequestRefused(f"Job {job.job_id} is {job.state} already.", advice="")
     counts = (await progress(group, job)).counts
-    if not await group.jobs.end(job, JobState.CANCELLED, at=time.time(), counts=counts, note=f"cancelled by {by}"):
+    at = (await group.time()).now()
+    if not await group.jobs.end(job, JobState.CANCELLED, at=at, counts=counts, note=f"cancelled by {by}"):
         raise RequestRefused(f"Job {job.job_id} changed meanwhile.", advice="Run this again.")
     return listed(await progress(group, await job_named(group, job.job_id)))

@@ -7,7 +7,6 @@ interrupted counts for nothing and can be repeated.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -153,7 +152,7 @@ async def _leases(group: Group, rule: Rule, table: str) -> list[KclLease]:
 
 async def store(group: Group, planned: Plan) -> None:
     """Lineage, then positions, then the starts, which make them count."""
-    started_at = time.time() - _BEFORE_RETENTION_SECONDS
+    started_at = (await group.time()).earliest() - _BEFORE_RETENTION_SECONDS
     await group.coordination.discover(planned.stream, [taken.shard for taken in planned.taken], started_at)
     rows = (await group.coordination.state(planned.stream)).rows
     targets = [target.target_id for target in planned.rule.targets]

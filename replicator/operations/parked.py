@@ -10,11 +10,9 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from replicator.adapters.clients import open_caches
-from replicator.adapters.clock import SystemClock
 from replicator.adapters.conflict_sinks import conflict_table
 from replicator.adapters.dynamodb.stream_wire import parse_record
 from replicator.adapters.kinesis.envelope import parse_kept
@@ -41,6 +39,7 @@ from replicator.observability.status_board import Board
 from replicator.operations.errors import RequestRefused
 from replicator.operations.item_region import item_in, region_of
 from replicator.operations.parked_rows import Parked, ParkedRow, kept_body, tables_of
+from replicator.operations.times import moment
 from replicator.ports.events import Place
 from replicator.ports.targets import OPEN
 from replicator.settings import OrderedRule
@@ -72,12 +71,13 @@ async def retry(group: Group, rows: Sequence[Parked], *, by: str) -> list[Retrie
 
     The group has clients of every region of the rules.
     """
+    clock = await group.time()
     caches = {name for rule in group.settings.rules for name in rule.caches_used}
     slots = asyncio.Semaphore(_AT_ONCE)
     turns: dict[tuple[OwedTo, ItemKey | None], asyncio.Lock] = {}
     async with AsyncExitStack() as stack:
         opened = await stack.enter_async_context(open_caches(group.settings, caches))
-        sinks = await stack.enter_async_context(open_sinks(group.settings, group.places, opened, SystemClock()))
+        sinks = await stack.enter_async_context(open_sinks(group.settings, group.places, opened, clock))
         funnels = {name: CacheFunnel(cache) for name, cache in opened.items()}
         events = {name: EventFunnel(sink) for name, sink in sinks.items()}
 
@@ -115,10 +115,10 @@ def _retrial(
             advice="Configure it again, hand its rule's name on (`replicator rules rename`), or drop the row.",
         )
     rule, target = found
-    clock = SystemClock()
+    clock = group.table.clock
     region = None
     if target.table is not None:
-        region = region_of(settings, group.places[target.region], target.table, keys=target.keys)
+        region = region_of(settings, group.places[target.region], target.table, keys=target.keys, clock=clock)
     return Retrial(
         rule,
         target,
@@ -157,11 +157,11 @@ async def _bring(group: Group, parked: Parked, rule: Rule, by: str) -> Retried:
     owed, settings = parked.owed, group.settings
     region = owed.to.target_id.region
     assert region is not None, "a replica has a region"
+    clock = group.table.clock
     tables = dict(rule.members)
-    home = region_of(settings, group.places[rule.source], rule.table, rule.stamp)
-    port = region_of(settings, group.places[region], tables[region], rule.stamp)
+    home = region_of(settings, group.places[rule.source], rule.table, rule.stamp, clock=clock)
+    port = region_of(settings, group.places[region], tables[region], rule.stamp, clock=clock)
     ports = TargetPorts(home, {}, conflict_table(group.places[settings.coordination.region].dynamodb, settings))
-    clock = SystemClock()
     stream = StreamRef(rule.source, rule.table, "", generation_in(owed.version))
     context = TargetContext(
         rule,
@@ -200,14 +200,14 @@ def _target(settings: Settings, owed: OwedKey) -> tuple[Rule, Target] | None:
 
 async def drop(group: Group, parked: Parked, *, by: str) -> ParkedRow:
     """Give a change up: it is logged as a conflict that it lost, then its row is settled."""
-    owed, settings = parked.owed, group.settings
+    owed, settings, now = parked.owed, group.settings, (await group.time()).now()
     entry = ConflictEntry(
         conflict=await _lost(group, parked),
         table=owed.to.table,
         rule=owed.to.target_id.rule,
         mode=next((rule.mode for rule in settings.rules if rule.name == owed.to.target_id.rule), "ordered"),
         witness=Witness(RegionId(parked.region), owed.shard, owed.sequence),
-        detected_at=SystemClock().now(),
+        detected_at=now,
     )
     await conflict_table(group.places[settings.coordination.region].dynamodb, settings).write(entry)
     if not await tables_of(group)[parked.region].settle(owed, Settlement.DROPPED, by, OPEN):
@@ -215,7 +215,7 @@ async def drop(group: Group, parked: Parked, *, by: str) -> ParkedRow:
             f"Parked key {parked.row.row} was refused again under a newer version meanwhile, and was not dropped.",
             advice="Look at it as it is now, with `replicator parked show`.",
         )
-    return replace(parked.row, settled=Settlement.DROPPED, settled_at=datetime.now(UTC), settled_by=by)
+    return replace(parked.row, settled=Settlement.DROPPED, settled_at=moment(now), settled_by=by)
 
 
 async def _lost(group: Group, parked: Parked) -> LogConflict:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
-from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.owed_keys import DynamoOwedKeys, owed_keys
 from replicator.domain.errors import ReplicatorError, TableMissing
 from replicator.domain.owed_keys import SHOWN_ROW_ID, BodyState, OwedFor, OwedKey, SettledKey, Settlement
@@ -87,10 +86,10 @@ def regions_of(settings: Settings) -> set[str]:
 
 
 def tables_of(group: Group) -> dict[str, DynamoOwedKeys]:
-    """The owed tables of a group by region; the group has clients of them."""
-    clock = SystemClock()
+    """The owed tables of a group by region; the group has clients of them. Who writes there waits for its time."""
     return {
-        region: owed_keys(group.places[region], group.settings, clock) for region in sorted(regions_of(group.settings))
+        region: owed_keys(group.places[region], group.settings, group.table.clock)
+        for region in sorted(regions_of(group.settings))
     }
 
 

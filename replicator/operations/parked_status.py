@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -26,7 +25,7 @@ class ParkedStatus:
 
 
 def parked_status(
-    rows: Sequence[Parked], silent: Collection[str], daemons: Iterable[Mapping[str, Any]]
+    rows: Sequence[Parked], silent: Collection[str], daemons: Iterable[Mapping[str, Any]], now: float
 ) -> list[ParkedStatus]:
     """What targets refused: as the open rows say, and for regions whose owed tables do not answer as workers do."""
     told: dict[tuple[str, str, str], ParkedStatus] = {}
@@ -38,10 +37,10 @@ def parked_status(
                     told[rule["source"], rule["table"], known["target"]] = ParkedStatus(
                         target, rule["table"], known["keys"], known["records"], known["oldest_seconds"]
                     )
-    return [*summed_up(rows), *told.values()]
+    return [*summed_up(rows, now), *told.values()]
 
 
-def summed_up(rows: Sequence[Parked], now: float | None = None) -> list[ParkedStatus]:
+def summed_up(rows: Sequence[Parked], now: float) -> list[ParkedStatus]:
     """Open rows by target and table; `now` in seconds since 1970."""
     found: dict[OwedTo, list[OwedKey]] = {}
     for row in rows:
@@ -52,7 +51,7 @@ def summed_up(rows: Sequence[Parked], now: float | None = None) -> list[ParkedSt
             to.table,
             sum(owed.key is not None for owed in some),
             sum(owed.key is None for owed in some),
-            round(max(0.0, (time.time() if now is None else now) - min(owed.first for owed in some)), 1),
+            round(max(0.0, now - min(owed.first for owed in some)), 1),
         )
         for to, some in sorted(found.items(), key=lambda pair: (pair[0].target_id.text, pair[0].table))
     ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 from replicator.domain.identifiers import RegionId, RuleName
 from replicator.domain.owed_keys import OwedFor
 from replicator.operations.errors import RequestRefused
@@ -14,7 +12,7 @@ from replicator.operations.parked_rows import tables_of
 async def pause(group: Group, name: str, note: str = "") -> bool:
     """Pause a rule of the configuration; False when it was paused already."""
     rule = RuleName(rule_named(group.settings, name).name)
-    return await group.operations.pause(rule, now=time.time(), note=note)
+    return await group.operations.pause(rule, now=(await group.time()).now(), note=note)
 
 
 async def resume(group: Group, name: str) -> bool:
@@ -28,7 +26,9 @@ async def resume(group: Group, name: str) -> bool:
 async def pause_region(group: Group, name: str, region: str, note: str = "") -> bool:
     """Let a rule of the configuration rest in one region that it writes; False when it did already."""
     _check_writes(group, name, region, f"`replicator pause {name}` lets all of it rest")
-    return await group.operations.pause_region(RuleName(name), RegionId(region), now=time.time(), note=note)
+    return await group.operations.pause_region(
+        RuleName(name), RegionId(region), now=(await group.time()).now(), note=note
+    )
 
 
 async def forget_missed(group: Group, name: str, region: str) -> int:

@@ -103,7 +103,8 @@ async def plan(group: Group, request: PromotionRequest) -> Promotion:
             raise PromotionRefused("The entry has no image of the loser.", advice="")
         item = unreserved(Image(msgspec.json.encode(entry["loser"])), stamp)
         if isinstance(rule, VersionedRule):
-            item = _raised(rule, request.version, item, before, await tombstone_in(port, key))
+            now = datetime.fromtimestamp((await group.time()).now(), UTC)
+            item = _raised(rule, request.version, item, before, await tombstone_in(port, key), now)
         elif request.version is not None:
             raise PromotionRefused(f"--version has no meaning in mode {rule.mode}.", advice="Leave it out.")
     return Promotion(entry, region, table, stamp, key, before, item)
@@ -144,12 +145,14 @@ def _where(rule: RuleSettings, entry: dict[str, Any], asked: str | None) -> tupl
     return region, tables[region]
 
 
-def _raised(rule: VersionedRule, asked: str | None, item: Image, before: Image | None, tombstone: str | None) -> Image:
+def _raised(  # noqa: PLR0913, PLR0917 - what decides, given once
+    rule: VersionedRule, asked: str | None, item: Image, before: Image | None, tombstone: str | None, now: datetime
+) -> Image:
     """The image with a version above everything that it must beat: item, tombstone, and itself."""
     attribute = VersionAttribute(rule.version.attribute, VersionType(rule.version.type), rule.version.width)
     held = [attribute.of(image) for image in (before, item) if image is not None]
     highest = max([*held, tombstone or LOWEST])
-    value = asked or _next(attribute, attribute.at_most(highest).value)
+    value = asked or _next(attribute, attribute.at_most(highest).value, now)
     if value is None:
         raise PromotionRefused(
             f"The version attribute {attribute.name} is a string, whose next value only the application knows.",
@@ -164,7 +167,7 @@ def _raised(rule: VersionedRule, asked: str | None, item: Image, before: Image |
     return raised
 
 
-def _next(attribute: VersionAttribute, highest: str | None) -> str | None:
+def _next(attribute: VersionAttribute, highest: str | None, now: datetime) -> str | None:
     """A version above the highest: the next whole number, or now; None for strings, which only their writer counts."""
     if attribute.type is VersionType.NUMBER:
         whole = Decimal(highest or "0").to_integral_value(ROUND_FLOOR, context=_EXACT)
@@ -173,7 +176,6 @@ def _next(attribute: VersionAttribute, highest: str | None) -> str | None:
         return None
     fraction = _FRACTION.search(highest or "")
     digits = len(fraction[1]) if fraction else max(0, (attribute.width or 0) - len("2026-01-01T00:00:00.Z"))
-    now = datetime.now(UTC)
     return f"{now:%Y-%m-%dT%H:%M:%S}" + (f".{now.microsecond:06d}000"[: digits + 1] if digits else "") + "Z"
 
 

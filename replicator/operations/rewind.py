@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.streams import whole_listing
@@ -84,9 +84,9 @@ class Rewound:
     busy: Sequence[ShardId] = ()
 
 
-async def plan(group: Group, request: RewindRequest, now: datetime) -> Plan:
+async def plan(group: Group, request: RewindRequest) -> Plan:
     """What a rewind would move; the group has clients of the rule's regions."""
-    goal = parse_goal(request.to, now)
+    goal = parse_goal(request.to, datetime.fromtimestamp((await group.time()).earliest(), UTC))
     if goal.is_sequence and request.shard is None:
         raise RequestRefused("A sequence number is a place in one shard.", advice="Add --shard.")
     rule = rule_named(group.settings, request.rule)

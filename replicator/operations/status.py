@@ -7,7 +7,6 @@ heartbeats name, as far as they answer and are of the same group.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -81,13 +80,13 @@ async def status(group: Group, only: str | None = None) -> GroupStatus:
     daemons = by_worker(await ask_all(group.settings, (pulse.admin for pulse in stored.pulses.values())))
     if trouble is not None and not daemons:
         raise trouble
-    parked = parked_status(rows, silent, daemons.values())
+    parked = parked_status(rows, silent, daemons.values(), group.table.clock.now())
     regions = await away_status(group, daemons, stored.resting, silent)
     jobs = stored.jobs if trouble is not None else with_rates(stored.jobs, daemons)
     alive = len(daemons) if daemons or trouble is not None else await _alive(group, stored.pulses)
     found = replace(stored, parked=parked, silent=silent, regions=regions, jobs=jobs, alive=alive)
     sentences = {region: error.sentence for region, error in silent.items()}
-    joined = _joined(group.settings, found, daemons, trouble)
+    joined = _joined(group.settings, found, daemons, trouble, group.table.clock.now())
     return with_verdict(joined if only is None else joined.of(only), group.settings, sentences, only)
 
 
@@ -118,6 +117,7 @@ def _joined(
     stored: _Stored,
     daemons: Mapping[str, Mapping[str, Any]],
     trouble: ReplicatorError | None,
+    now: float,
 ) -> GroupStatus:
     first = next(iter(daemons.values()), None)
     chosen = chosen_of(daemons)
@@ -145,6 +145,7 @@ def _joined(
                 paused=rule.name in paused,
                 pause=next((each for each in stored.pauses if each.rule == rule.name), None),
                 held=held_of(daemons, rule.name),
+                now=now,
             )
             for rule in settings.rules
         ],
@@ -175,6 +176,7 @@ def _rule(  # noqa: PLR0913 - what is known of it, given once
     paused: bool,
     pause: Pause | None,
     held: Sequence[Mapping[str, Any]],
+    now: float,
 ) -> RuleStatus:
     told = {worker: pulse.through for worker, pulse in stored.pulses.items()}
     standing = {
@@ -203,7 +205,7 @@ def _rule(  # noqa: PLR0913 - what is known of it, given once
         paused=paused,
         targets=targets,
         held=held,
-        paused_seconds=None if pause is None else round(max(0.0, time.time() - pause.paused_at), 1),
+        paused_seconds=None if pause is None else round(max(0.0, now - pause.paused_at), 1),
         pause_note="" if pause is None else pause.note,
     )
 

@@ -7,7 +7,6 @@ the configuration, or of a living worker, needs; and what was interrupted goes o
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -237,7 +236,6 @@ def _job(settings: Settings, rule: RuleSettings, tables: Sequence[TablePlan], by
         tuple(Part(place_name(table.region, table.table), segments_for(table.bytes, 1)) for table in tables),
         options={SIDE_TABLE: settings.side_table_name, **units},
         by=by,
-        created_at=time.time(),
         items=sum(table.items for table in tables),
     )
 

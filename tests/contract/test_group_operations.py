@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
+import re
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from replicator import operations
 from replicator.adapters.aws.clients import Place
+from replicator.adapters.dynamodb.coordination import CoordinationTable
 from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
 from replicator.domain.errors import TableMissing
 from replicator.domain.gaps import EVERY_SHARD
-from replicator.domain.identifiers import RegionId, TableName, WorkerId
+from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
+from replicator.domain.jobs import Job, JobKind
 from replicator.domain.progress import END, HORIZON, Position
-from replicator.domain.shards.leases import Pulse, Rewind, StreamRef
+from replicator.domain.shards.leases import Pulse, StreamRef
 from replicator.domain.shards.lineage import Shard
-from replicator.operations import gaps, leases, pauses, rewind
+from replicator.operations import gaps, jobs, leases, pauses, rewind
+from replicator.operations.audit import audited, list_deeds
 from replicator.operations.documents import document
 from replicator.operations.errors import RequestRefused
 from replicator.operations.leases import LeaseFilter, ReleaseRequest
@@ -158,7 +165,8 @@ async def test_a_shard_that_changed_hands_since_it_was_shown_is_rewound_from_whe
     group, _ = group_of(stored, dynamo_place)
     stream = await read_stream(stored, dynamo_place)
     request = rewind.RewindRequest("orders", "1h", stream=stream.arn)
-    planned = await rewind.plan(group, request, NOW)
+    stored.turn_clock(NOW.timestamp())
+    planned = await rewind.plan(group, request)
     (step,) = planned.steps
     assert step.old == {ORDERS_EU: Position("42")}
     assert await stored.operations.rewind(stream, step.row, {ORDERS_EU: Position("50")}, {})
@@ -166,8 +174,10 @@ async def test_a_shard_that_changed_hands_since_it_was_shown_is_rewound_from_whe
     assert (moved.from_, moved.to) == (Position("50"), HORIZON)
     (row,) = (await stored.coordination.state(stream)).rows.values()
     assert row.checkpoints == {ORDERS_EU: HORIZON}
-    assert row.rewinds == {ORDERS_EU: Rewind(NOW.timestamp() - 3600, Position("50"))}
-    assert (await rewind.plan(group, request, NOW)).steps == []
+    skips = row.rewinds[ORDERS_EU]
+    assert skips.until == Position("50")
+    assert skips.before == pytest.approx(NOW.timestamp() - 3600, abs=60)
+    assert (await rewind.plan(group, request)).steps == []
     assert (await rewind.carry_out(group, planned)).moved == []
 
 
@@ -237,3 +247,51 @@ async def test_status_is_an_error_only_when_neither_the_table_nor_a_worker_answe
         found = await status(known)
     assert found.coordination_error is not None
     assert (found.daemon, found.rules[0].shards) == ({"group": "test", "worker": "me"}, [])
+
+
+# -- clocks ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("off", [-600, 600])
+async def test_what_is_written_bears_the_servers_time_whatever_this_machines_clock_says(
+    stored: TableWorld, dynamo_place: Place, off: int
+) -> None:
+    group, _ = group_of(stored, dynamo_place)
+    await stored.registry.record_gap(GAP)
+    servers = time.time() + off
+    stored.turn_clock(servers)
+    async with audited(group, who="ada", what="pause", command="replicator pause orders", origin="here"):
+        await pauses.pause(group, "orders")
+    await pauses.pause_region(group, "orders", group.settings.rules[0].regions_written[0])
+    gap, _ = await gaps.acknowledge(group, await gaps.gap_named(group, GAP.gap_id), by="ada")
+    await leases.release(group, ReleaseRequest(worker=ME))
+    job = await jobs.submit(group, Job("verify-1", JobKind.VERIFY, RuleName("orders"), TableName("orders"), (), ()))
+    job = await jobs.job_named(group, job.job_id)
+    await jobs.cancel(group, job.job_id, "ada")
+    (deed,) = await list_deeds(group)
+    row, _ = await CoordinationTable(stored.client, table=stored.table, group="test", region_id="us").get(
+        stored.names.shard_key(STREAM, S2)
+    )
+    times: dict[str, list[float | None]] = {
+        "pause": [pause.paused_at for pause in await group.operations.pauses()],
+        "region": [pause.paused_at for pause in await group.operations.region_pauses()],
+        "gap": [gap.acknowledged_at.timestamp() if gap.acknowledged_at else None],
+        "release": [float(row["seized_at"]["N"])],
+        "job": [job.created_at, (await jobs.job_named(group, job.job_id)).ended_at],
+        "deed": [deed.at.timestamp() if deed.at else None],
+    }
+    assert times == {what: [pytest.approx(servers, abs=abs(off) / 2)] * len(found) for what, found in times.items()}
+    assert job.created_at <= servers + 1, "it closes what was lost before it was asked for, and nothing later"
+
+
+def test_no_operation_asks_this_machines_clock() -> None:
+    """Whatever it does with that, a laptop's may be wrong by minutes: `Group.time` knows the servers'."""
+    asking = {
+        f"{path.stem}: {call}"
+        for path in Path(operations.__path__[0]).glob("*.py")
+        for call in re.findall(r"time\.time\(\)|datetime\.now\(|SystemClock\(\)", path.read_text())
+    }
+    assert asking == {
+        "conflict_entries: datetime.now(",  # how far back entries are listed
+        "inspect: SystemClock()", "item_region: SystemClock()", "provisioning: SystemClock()",  # what only reads
+    }  # fmt: skip

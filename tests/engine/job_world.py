@@ -147,12 +147,14 @@ class JobWorldOf:
             side_scan = MemoryScan(lambda: dict(self.side.items()), world.now, page_items=3)
             return {**made, place_name(EU, SIDE): copied(EU, SIDE, self.side, side_scan)}
 
+        by_source = {(US, name): ports for name, ports in targets.items()}
+
         def now() -> list[Rule]:
             return [self.rewritten.get(each.name, each) for each in rules]
 
         async def made(asked: Job) -> JobWorld | None:
             ours = [each for each in now() if each.name == asked.rule]
-            return JobWorld(ours, targets, regions, self.exports) if ours else None
+            return JobWorld(ours, by_source, regions, self.exports) if ours else None
 
         ports = JobPorts(self.rows, world.coordination, world.registry, made, now, self.kinds, MARGINS)
         return JobRunner(ports, limits=limits, clock=clock, observer=process.observer)

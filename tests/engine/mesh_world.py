@@ -578,7 +578,9 @@ class MeshProcess(Process):
             )
             for rule in rules
         ]
-        self.targets = {name: ports for source in sources for name, ports in source.ports.targets.items()}
+        self.targets = {
+            (source.region, name): ports for source in sources for name, ports in source.ports.targets.items()
+        }
         canaries = [
             CanarySource(
                 rule,

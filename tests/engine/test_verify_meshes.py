@@ -12,6 +12,7 @@ from replicator.domain.conflicts import ConflictKind
 from replicator.domain.identifiers import RegionId, WorkerId
 from replicator.domain.image import Image, unreserved
 from replicator.domain.jobs import Job, JobKind, Segment, parts_of, place_name
+from replicator.domain.rules import OnRefusal
 from replicator.domain.stamps import Stamp, StampKind, held
 from replicator.engine.copying.applied import Applied
 from replicator.engine.copying.budgets import Budget
@@ -27,7 +28,7 @@ from replicator.laboratory.memory import MemoryJobs, MemoryScan, OpenFence
 from replicator.laboratory.memory.lookups import MemoryLookups
 from tests.engine.job_world import MARGINS
 from tests.engine.mesh_world import ACTIVE, MODES, NAME, MeshWorld, item, settle
-from tests.engine.world import AP, EU, ORDERS, US, key_of
+from tests.engine.world import AP, EU, ORDERS, US, key_of, until
 
 KINDS = {**COMPARING, **UNINSTALLING}
 
@@ -35,19 +36,21 @@ KINDS = {**COMPARING, **UNINSTALLING}
 class Looker:
     """A job's handler over a mesh, without the frame around it: nothing moves while it looks."""
 
-    def __init__(self, world: MeshWorld) -> None:
+    def __init__(self, world: MeshWorld, **choices: Any) -> None:
+        """`choices`: of the rule."""
         self.world = world
+        self.rules = [world.rule(region, **choices) for region in world.names]
         self.rows = MemoryJobs()
 
     async def job(self, kind: JobKind, **options: Any) -> Counter[str]:
         """Go over every table once; returns the counts."""
         world, clock, stop = self.world, self.world.clock, asyncio.Event()
         parts = parts_of([(region, ORDERS) for region in world.names], 1)
-        rules = [world.rule(region) for region in world.names]
+        rules = self.rules
         asked = Job(f"{kind}", kind, NAME, ORDERS, (rules[0].targets[0].target_id,), parts, options=options)
         await self.rows.create(asked)
         session = Session(WorkerId("me"), clock, 10.0)
-        process = world.process()
+        process = world.process(*rules)
         members = Members(session, News(""), world.membership, limits=Limits(), clock=clock, observer=process.observer)
         context = JobContext(
             asked,
@@ -160,3 +163,24 @@ async def test_what_one_region_lacks_without_a_trace_is_kept_deleted_or_left_as_
         assert counts["left"] == left
         assert (world[US].item(key_of("a")) is not None) == holds
         assert (world[EU].item(key_of("a")) is not None) == (missing == "keep")
+
+
+@pytest.mark.parametrize("home", [US, EU, AP])
+@pytest.mark.parametrize("mode", MODES)
+async def test_what_any_home_region_owes_explains_a_difference_and_is_settled_by_its_repair(
+    mode: str, home: RegionId
+) -> None:
+    world = await level(mode, US, EU, AP)
+    looker, key = Looker(world, refused=OnRefusal.PARK), key_of("new")
+    lacks, other = (region for region in world.names if region != home)
+    world[lacks].poison(key, "it is too large")
+    world[home].put("new", 1, ver=2)
+    async with world.process(*looker.rules):
+        await until(lambda: bool(world.owed[home].rows) and world[other].value("new") == "1")
+    assert [to.target_id for to, _ in world.owed[home].rows] == [world.rule(home).as_replica(lacks)]
+    told = await looker.job(JobKind.VERIFY)
+    assert (told["parked"], told["differences"]) == (1, 0)
+    world[lacks].cure(key)
+    mended = await looker.job(JobKind.REPAIR)
+    assert (mended["mended"], world.agreed()["new"]) == (1, "1")
+    assert not world.owed[home].rows, "what was owed is there"

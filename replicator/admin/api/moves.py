@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,7 +24,7 @@ async def _planned(asked: Asked) -> rewind.Plan:
     given = asked.given
     shard = None if given["shard"] is None else ShardId(given["shard"])
     request = RewindRequest(given["rule"], given["to"], shard, given["region"], given["stream"])
-    return await rewind.plan(asked.group, request, datetime.now(UTC))
+    return await rewind.plan(asked.group, request)
 
 
 async def _preview(asked: Asked) -> Any:

@@ -156,7 +156,8 @@ class OrderedBootstrap(Bootstrap):
         return counts
 
     async def _bring(self, target: Target, items: Sequence[ScannedItem], fence: Fence, counts: Counter[str]) -> None:
-        ports, rule = self._context.targets[target.target_id], self._rule
+        rule = self._rule
+        ports = self._context.targets[rule.source, target.target_id]
         await ports.gate.passed(self._context.stop)
         reads = await self._context.applied.reads(rule, target)
         base = base_version(rule.epoch, reads.generation)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from replicator.domain.errors import ReplicatorError
+from replicator.domain.identifiers import RegionId
 from replicator.domain.jobs import Counts, Job, Segment
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
@@ -71,13 +72,14 @@ class JobContext:
     """What handlers work with.
 
     `rules`: the job's rule on its table, once per source that it reads. `regions`: its tables, by `region:table`
-    (`place_name`). `targets`: conflict log, caches and parked rows of its targets, as the live worker has them.
+    (`place_name`). `targets`: conflict log, caches and parked rows of its targets, as the live worker has them, by the
+    region that is read, for a mesh is one target of every region's stream, and each region keeps rows of its own.
     """
 
     job: Job
     rules: Sequence[Rule]
     regions: Mapping[str, CopyRegion]
-    targets: Mapping[TargetId, TargetPorts]
+    targets: Mapping[tuple[RegionId, TargetId], TargetPorts]
     applied: Applied
     members: Members
     jobs: Jobs

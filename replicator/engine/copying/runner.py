@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from replicator.domain.copying.page_sizes import page_items
 from replicator.domain.copying.sweeps import due, is_last, passes
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
-from replicator.domain.identifiers import WorkerId
+from replicator.domain.identifiers import RegionId, WorkerId
 from replicator.domain.jobs import (
     Job,
     JobKind,
@@ -64,7 +64,7 @@ class JobWorld:
     """
 
     rules: Sequence[Rule]
-    targets: Mapping[TargetId, TargetPorts]
+    targets: Mapping[tuple[RegionId, TargetId], TargetPorts]
     regions: Callable[[Callable[[], float], asyncio.Event, Callable[[], int | None]], Mapping[str, CopyRegion]]
     exports: Callable[[str], tuple[ExportFiles, str]] | None = None
 

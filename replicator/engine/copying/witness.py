@@ -27,5 +27,5 @@ class Log:
         witness = Witness(self.rule.source, ShardId(f"job:{context.job.job_id}"), SequenceNumber("0"))
         entry = ConflictEntry(conflict, self.rule.table, self.rule.name, self.rule.mode, witness, context.clock.now())
         fence.check()
-        await context.targets[target.target_id].conflicts.write(entry)
+        await context.targets[self.rule.source, target.target_id].conflicts.write(entry)
         return Done()

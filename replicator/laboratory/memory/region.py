@@ -193,7 +193,7 @@ class MemoryRegion:
             if self.hot and _key(request) in self.hot:
                 raise Throttled(f"{type(request).__name__} failed: the memory world throttles this key's partition.")
             put = request.put if isinstance(request, GuardedPut) else request
-            if isinstance(put, Put | StampedPut | Restamp) and put.key in self._poisoned:
+            if isinstance(put, Put | StampedPut | Restamp | Replace) and put.key in self._poisoned:
                 raise PoisonRecord(f"{type(request).__name__} failed: {self._poisoned[put.key]}")
             return self.carry_out(request)
 

@@ -6,7 +6,6 @@ and removes the owner, so the worker that read the shard is fenced and the shard
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -82,11 +81,12 @@ class Operations:
 
         `rewinds` says what they skip from there on; what a target that is moved skipped before is forgotten.
         """
+        clock = await self._table.time()
         moved = {checkpoint(target_id): position for target_id, position in positions.items()}
         change = Change(
             sets={
                 "epoch": number(seen.epoch + 1),
-                **({} if seen.owner is None else {"seized_at": seconds(time.time())}),
+                **({} if seen.owner is None else {"seized_at": seconds(clock.latest())}),
                 **{name: text(position.text) for name, position in moved.items() if position is not None},
                 **{rewind(target_id): text(rewind_text(skips)) for target_id, skips in rewinds.items()},
             },

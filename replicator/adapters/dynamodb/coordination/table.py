@@ -6,14 +6,16 @@ Invariant: a condition that fails is an answer, everything else that fails is an
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Literal
 
 from botocore.exceptions import ClientError
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, member, translate
+from replicator.adapters.aws.servers_clock import ServersClock
 from replicator.adapters.dynamodb.coordination.changes import condition
-from replicator.adapters.dynamodb.coordination.names import Names
+from replicator.adapters.dynamodb.coordination.names import Names, key
 from replicator.adapters.dynamodb.coordination.rows import RowReader
 from replicator.domain.errors import PoisonRecord, WorldMismatch
 
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 
 _CONDITION_FAILED = "ConditionalCheckFailedException"
 _CONDITION_REASON = "ConditionalCheckFailed"
+_NOTHING = "-"
+"""The name of no row."""
 
 
 class CoordinationTable:
@@ -39,6 +43,8 @@ class CoordinationTable:
         self._where = f"coordination table {table} in {region_id}"
         self.names = Names(group)
         self.reader = RowReader(self.names, self._where)
+        self.clock = ServersClock()
+        """The time of the servers that answer; `time` waits until it is known."""
 
     async def query(self, partition: str, prefix: str = "", *, backwards: bool = False) -> list[Row]:
         """Rows of a partition whose sort keys begin with `prefix`, all pages; the greatest key first if asked."""
@@ -64,6 +70,7 @@ class CoordinationTable:
             request["ExpressionAttributeValues"][":prefix"] = {"S": prefix}
         rows: list[Row] = []
         while True:
+            asked_at = self.clock.monotonic()
             try:
                 answer = await self._client.query(**request)
             except CLIENT_ERRORS as error:
@@ -72,18 +79,26 @@ class CoordinationTable:
             if not answer.get("LastEvaluatedKey"):
                 for row in () if newer else rows:
                     self.reader.refuse_newer(row)
-                return rows, _date(answer)
+                return rows, self._dated(answer, asked_at)
             request["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
 
     async def get(self, key: Key) -> tuple[Row, str]:
         """A row, empty when there is none, and the Date of the answer."""
+        asked_at = self.clock.monotonic()
         try:
             answer = await self._client.get_item(TableName=self._table, Key=key, ConsistentRead=True)
         except CLIENT_ERRORS as error:
             raise self._translated("GetItem", error) from error
         row: Row = answer.get("Item", {})
         self.reader.refuse_newer(row)
-        return row, _date(answer)
+        return row, self._dated(answer, asked_at)
+
+    async def time(self) -> ServersClock:
+        """Servers' time, known: what is written into rows never has this machine's."""
+        if not self.clock.is_known:
+            _, date = await self.get(key(self.names.rules, _NOTHING))
+            self.seconds_of(date)
+        return self.clock
 
     def seconds_of(self, date: str) -> float:
         """An answer's Date in seconds since 1970: the server's time."""
@@ -137,15 +152,16 @@ class CoordinationTable:
             raise self._translated("DeleteItem", error) from error
         return True
 
+    def _dated(self, answer: Mapping[str, Any], asked_at: float) -> str:
+        """An answer's Date; empty when there is none."""
+        date: str = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        with suppress(WorldMismatch):  # whoever needs the time is told
+            self.clock.answered(self.seconds_of(date), asked_at)
+        return date
+
     def _translated(self, operation: str, error: Exception) -> Exception:
         translated = translate(error, f"{operation} on the {self._where}")
         if isinstance(translated, PoisonRecord):
             advice = "A row of it may be corrupt: `replicator check` names such rows and what to do about each."
             return WorldMismatch(translated.message, advice=advice)
         return translated
-
-
-def _date(answer: Mapping[str, Any]) -> str:
-    """An answer's Date; empty when there is none."""
-    date: str = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-    return date
