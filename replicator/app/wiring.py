@@ -194,7 +194,7 @@ class Assembly:
             cache=name,
         )
         policy = debt_policy(settings, name)
-        return CacheDebt(name, RegionId(region), cache, rows, policy, clock=self._clock, observer=self._observer)
+        return CacheDebt(name, RegionId(region), cache, rows, policy, clock=self.rows.clock, observer=self._observer)
 
     def _verifier(self, settler: Settler) -> CacheVerifier | None:
         """What reads entries of a cache again, in front of which stands what it is owed."""

@@ -52,16 +52,26 @@ class DebtPolicy:
 
 @dataclass(frozen=True, slots=True)
 class OwedEntry:
-    """An entry that is to be dropped. `token`: another one each time it becomes owed; `since`: seconds since 1970."""
+    """An entry that is to be dropped. `token`: another one each time it becomes owed; `since`: seconds since 1970.
+
+    `due`: when it may be dropped, for a change that is under way may come until then; 0: at once. Such a debt stands by
+    itself, whatever else is owed of the entry.
+    """
 
     key: str
     token: str
     since: float
+    due: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """What distinguishes it from other debts of the cache."""
+        return f"{self.token}|{self.key}" if self.due else self.key
 
     @property
     def row_id(self) -> str:
-        """64 hexadecimal digits, the same for every debt of this entry."""
-        return sha256(self.key.encode()).hexdigest()
+        """64 hexadecimal digits, the same for every debt of this entry that is due at once."""
+        return sha256(self.name.encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ import pytest
 from replicator.domain.cache_keys import CacheVerb
 from tests.simulation.cache_debt_world import DebtExplorer, Rules
 from tests.simulation.cache_world import CacheScenario
+from tests.simulation.repair_cache_world import RepairRules, explore
 
 VERBS = pytest.mark.parametrize("verb", [CacheVerb.INVALIDATE, CacheVerb.REFRESH], ids=lambda verb: verb.value)
 MUTANTS = {
@@ -41,4 +42,24 @@ def test_the_same_beside_replays_and_evictions(verb: CacheVerb) -> None:
 @pytest.mark.parametrize("mutant", MUTANTS)
 def test_each_rule_is_needed(mutant: str, verb: CacheVerb) -> None:
     _, stale = DebtExplorer(scenario("PP", verb, readers=2), MUTANTS[mutant]).run()
+    assert stale is not None, f"nothing stays stale though {mutant}"
+
+
+REPAIR_MUTANTS = {
+    "a repair notes behind its write": RepairRules(notes_first=False),
+    "what a repair noted is settled before its write": RepairRules(holds=False),
+    "a repair counts as over while its write may come": RepairRules(outlives=False),
+    "the row of a repair goes without a drop": RepairRules(settles_by_drop=False),
+}
+
+
+def test_a_repair_leaves_no_entry_of_what_it_replaced_wherever_it_dies() -> None:
+    states, stale = explore()
+    assert stale is None
+    assert states > 300
+
+
+@pytest.mark.parametrize("mutant", REPAIR_MUTANTS)
+def test_each_rule_of_a_repair_beside_a_cache_is_needed(mutant: str) -> None:
+    _, stale = explore(REPAIR_MUTANTS[mutant])
     assert stale is not None, f"nothing stays stale though {mutant}"

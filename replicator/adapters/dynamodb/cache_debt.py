@@ -2,7 +2,7 @@
 
 Rows (hash `pk`, range `sk`), each with a schema version `sv`, a token `t` and since when it is owed, `first`:
 
-    <group>|cache|<cache>   debt|<row id>   an entry that is to be dropped: `k`, its key in the cache
+    <group>|cache|<cache>   debt|<row id>   an entry that is to be dropped: `k`, its key in the cache; `due`, not before
     <group>|cache|<cache>   flush           all entries are to be dropped
     <group>|cache|<cache>   server          the server that was seen last: `t` its run id, `first` when
 
@@ -111,12 +111,14 @@ class DynamoCacheDebt:
                 "first": seconds(since)}  # fmt: skip
 
     def _item(self, entry: OwedEntry) -> dict[str, Any]:
-        return {**self._row(f"{_DEBT}{entry.row_id}", entry.token, entry.since), "k": {"S": entry.key}}
+        due = {"due": seconds(entry.due)} if entry.due else {}
+        return {**self._row(f"{_DEBT}{entry.row_id}", entry.token, entry.since), "k": {"S": entry.key}, **due}
 
     def _entry(self, row: Row) -> OwedEntry:
         self._rows.check_schema(row)
-        text = self._rows.text
-        return OwedEntry(text(row, "k"), text(row, "t"), self._rows.number(row, "first"))
+        text, number = self._rows.text, self._rows.number
+        due = number(row, "due") if "due" in row else 0.0
+        return OwedEntry(text(row, "k"), text(row, "t"), number(row, "first"), due)
 
     async def _get(self, sort: str) -> Row | None:
         request = self._client.get_item(TableName=self._table, Key=self._key(sort), ConsistentRead=True)

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from replicator.domain.cache_debt import OwedEntry
 from replicator.domain.cache_keys import CacheAction, CachePlan, CacheRule
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.ports.targets import Cache, CacheAnswer, CacheFill, Fence
@@ -62,10 +63,13 @@ class _Batch:
 
 
 class Owes(Protocol):
-    """Where a cache is noted to be owed drops."""
+    """Where a cache is noted to be owed drops of what is changed without a record."""
 
-    async def owe(self, keys: Sequence[str]) -> None:
-        """Note durably that these entries are to be dropped."""
+    async def hold(self, keys: Sequence[str], seconds: float) -> list[OwedEntry]:
+        """Note durably that these entries are to be dropped when a change of theirs came, within so many seconds."""
+
+    def release(self, entries: Sequence[OwedEntry]) -> None:
+        """It came, or never will."""
 
 
 class CacheFunnel:
@@ -111,11 +115,17 @@ class CacheFunnel:
                 self._hand_on(batch)
             raise
 
-    async def owe(self, actions: Sequence[CacheAction], fence: Fence) -> None:
-        """Note that entries are to be dropped, ahead of a change that no record tells of."""
-        if self._debt is not None and actions:
-            fence.check()
-            await self._debt.owe([action.key for action in actions])
+    async def hold(self, actions: Sequence[CacheAction], seconds: float, fence: Fence) -> list[OwedEntry]:
+        """Note that entries are to be dropped, ahead of a change that no record tells of; until when it is to come."""
+        if self._debt is None or not actions:
+            return []
+        fence.check()
+        return await self._debt.hold([action.key for action in actions], seconds)
+
+    def release(self, entries: Sequence[OwedEntry]) -> None:
+        """The change came, or never will."""
+        if self._debt is not None:
+            self._debt.release(entries)
 
     async def fill(self, fills: Sequence[CacheFill], fence: Fence) -> int:
         """Store entries whose leases still stand; returns how many. What fails leaves them absent."""

@@ -130,7 +130,9 @@ class CacheDebt:
         self.refusing: ReplicatorError | None = None
         """Why it does not carry out some of what it is owed, while it answers: a part of a cluster, or denied keys."""
         self.mine: dict[str, OwedEntry] = {}
-        """What it is owed by this process."""
+        """What it is owed by this process, by name."""
+        self.held: dict[str, OwedEntry] = {}
+        """The same of changes that are under way, which nothing tells of when this process ends."""
         self.others: tuple[int, float | None] = (0, None)
         """How many rows of others were read last, and since when the oldest is owed."""
         self.flush: OwedFlush | None = None
@@ -257,9 +259,29 @@ class CacheDebt:
     def _went_back(self) -> Unreachable:
         return Unreachable(f"Cache {self.name} is, or has, another server than before, and may hold older entries.")
 
-    async def owe(self, keys: Sequence[str]) -> None:
-        """Make entries owed of which a change may go unnoticed; each is dropped within moments."""
-        await self._owe(keys, Unreachable(f"Cache {self.name} is to drop what a repair may change."))
+    async def hold(self, keys: Sequence[str], seconds: float) -> list[OwedEntry]:
+        """Make entries owed of which a change comes that no record tells of, within so many seconds from now.
+
+        None is dropped before `release`, which says that it came or never will, or before that time is over. There is
+        room for these whatever else is owed, and a flush that comes before the change stands for none of them.
+        """
+        token, now = uuid4().hex, self.clock.now()
+        entries = [OwedEntry(key, token, now, now + seconds) for key in keys]
+        self.held.update((entry.name, entry) for entry in entries)
+        try:
+            await self.rows.put(entries)
+        except ReplicatorError:
+            self.release(entries)  # they may be there all the same
+            raise
+        return entries
+
+    def release(self, entries: Sequence[OwedEntry]) -> None:
+        """The change that entries were held for is over: they are dropped with the next look."""
+        for entry in entries:
+            if self.held.pop(entry.name, None) is not None:
+                self.mine[entry.name] = entry
+                self.probed = entry.key
+        self._noted(len(entries))
 
     async def _owe(self, keys: Sequence[str], error: ReplicatorError) -> None:
         """Make entries owed, or all of them when there are too many; behind this their records may count as done."""

@@ -156,12 +156,17 @@ class Settler:
         flush = await debt.rows.flush()
         if debt.flush is None:
             debt.flush = flush
-        found = [entry async for entry in self._rows() if entry.key not in debt.mine]
+        ours = debt.mine.keys() | debt.held.keys()
+        found = [entry async for entry in self._rows() if entry.name not in ours and self._is_over(entry)]
         debt.others = len(found), min((entry.since for entry in found), default=None)
         self._read_at = self._clock.monotonic()
         self._read_took = self._read_at - began
         debt.tell()
         return found
+
+    def _is_over(self, entry: OwedEntry) -> bool:
+        """Whether what was under way when an entry became owed has come, or never will."""
+        return entry.due <= self._clock.now()
 
     async def _rows(self) -> AsyncIterator[OwedEntry]:
         after: str | None = None
@@ -190,6 +195,7 @@ class Settler:
         debt = self.debt
         tried: set[OwedEntry] = set()
         refused: ReplicatorError | None = None
+        debt.release([entry for entry in debt.held.values() if self._is_over(entry)])
         left = [*debt.mine.values(), *found]
         while left:
             left.sort(key=lambda entry: entry.since)
@@ -215,8 +221,8 @@ class Settler:
         await debt.rows.settle(gone)
         ours = 0
         for entry in gone:
-            if debt.mine.get(entry.key) == entry:
-                del debt.mine[entry.key]
+            if debt.mine.get(entry.name) == entry:
+                del debt.mine[entry.name]
                 ours += 1
         count = max(0, debt.others[0] - (len(gone) - ours))
         debt.others = count, debt.others[1] if count else None
@@ -228,7 +234,9 @@ class Settler:
         debt = self.debt
         flush = debt.flush
         assert flush is not None, "asked before"
-        before = {entry.key: entry async for entry in self._rows()} | debt.mine
+        held = debt.held
+        found = [entry async for entry in self._rows() if entry.name not in held and self._is_over(entry)]
+        before = {entry.name: entry for entry in found} | debt.mine
         try:
             async with asyncio.timeout(_FLUSH_SECONDS):
                 await debt.cache.flush(debt.policy.patterns)

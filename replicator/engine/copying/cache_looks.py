@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from replicator.domain.cache_debt import OwedEntry
 from replicator.domain.cache_keys import CacheAction, CacheRule, Invalidate
 from replicator.domain.copying.entries import EntryState, entry_state, item_version
+from replicator.domain.errors import Throttled
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.waiting import pause_or_raise
+from replicator.ports.clock import Clock
 from replicator.ports.targets import Fence
 
 AGAIN_SECONDS = (1.0, 5.0, 60.0)
 """When a stale entry is read again, behind the look before."""
+
+_BEGUN_SECONDS = 600.0
+"""For so long a repair may wait for units of its table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +49,38 @@ class Entries:
     stale: Sequence[Entry]
 
 
+class HoldOver(Throttled):
+    """A change was not begun in the time for which its cache entries are held; it is looked at anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """Cache entries that are held for one change, which is begun under this fence."""
+
+    fence: Fence
+    clock: Clock
+    until: float
+    entries: list[tuple[CacheFunnel, Sequence[OwedEntry]]] = field(default_factory=list)
+
+    def check(self) -> None:
+        """Raise when nothing may be begun any more."""
+        self.fence.check()
+        if self.entries and self.clock.monotonic() > self.until:
+            raise HoldOver("A repair waited too long for a write, and is looked at anew.")
+
+    def release(self) -> None:
+        """The change came, or never will; without this its entries are dropped when it must be over."""
+        for funnel, entries in self.entries:
+            funnel.release(entries)
+
+
 class CacheLooks:
     """The caches beside one rule's tables."""
 
-    def __init__(self, rule: Rule, caches: Mapping[str, CacheFunnel], stop: asyncio.Event) -> None:
+    def __init__(self, rule: Rule, caches: Mapping[str, CacheFunnel], clock: Clock, stop: asyncio.Event) -> None:
         self._rule = rule
         self._caches = caches
+        self._clock = clock
         self._stop = stop
         self._stamp = rule.mesh.policy.attribute if isinstance(rule.mesh, ActivePlan) else STAMP
 
@@ -82,10 +114,16 @@ class CacheLooks:
         for rule in target.caches:
             await self._caches[rule.cache].apply(_drops(rule, images), fence)
 
-    async def owe_of(self, target: Target, images: Sequence[Image], fence: Fence) -> None:
-        """Note durably that they are to be dropped."""
+    async def hold_of(self, target: Target, images: Sequence[Image], fence: Fence, *, after: float) -> Hold:
+        """Note durably that they are to be dropped behind a change of theirs, which is begun under the hold's fence.
+
+        What is begun until that refuses may come so many seconds `after`; so nothing is dropped before by others.
+        """
+        hold = Hold(fence, self._clock, self._clock.monotonic() + _BEGUN_SECONDS)
         for rule in target.caches:
-            await self._caches[rule.cache].owe(_drops(rule, images), fence)
+            funnel = self._caches[rule.cache]
+            hold.entries.append((funnel, await funnel.hold(_drops(rule, images), _BEGUN_SECONDS + after, fence)))
+        return hold
 
     async def _judged(self, entries: Sequence[Entry]) -> Entries:
         found = Entries(0, 0, ())

@@ -79,7 +79,7 @@ class Verification:
         )
         self._log = Log(context, rule)
         funnels = {name: funnel for ports in context.targets.values() for name, funnel in ports.caches.items()}
-        self._caches = CacheLooks(rule, funnels, context.stop)
+        self._caches = CacheLooks(rule, funnels, context.clock, context.stop)
         self._parkings = [parking for ports in context.targets.values() for parking in ports.parkings]
         self._loading = asyncio.Lock()
         self._loaded = False
@@ -226,24 +226,25 @@ class Verification:
             return suspect
         # The version stays the same and no record follows, so nothing else would show that entries are stale.
         entries = finding.target, _images(finding), fence
-        await self._caches.owe_of(*entries)
+        hold = await self._caches.hold_of(*entries, after=self._context.applied.zombie_seconds)
         try:
-            mended = await self._comparison.mend(finding, self._log, fence)
+            mended = await self._comparison.mend(finding, self._log, hold)
         except ReplicatorError as error:
             if not is_refusal(error):
-                await self._caches.owe_of(*entries)  # it may be there all the same, and the first debt be settled
-                raise
+                raise  # it may be there all the same
+            hold.release()
             counts["refused"] += 1
             await self._note(finding, counts, why=error.message)
             return None
-        if mended is Mended.CHANGED:
+        if mended is not Mended.LEFT:
             await self._caches.drop_of(*entries)
+        hold.release()
+        if mended is Mended.CHANGED:
             return suspect
         if mended is Mended.LEFT:
             counts["left"] += 1
             await self._note(finding, counts)
             return None
-        await self._caches.drop_of(*entries)
         await self._settle(finding, owed, fence)
         counts["mended"] += 1
         counts.update(f"mended_{kind}" for kind in finding.kinds.values())
