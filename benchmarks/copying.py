@@ -178,7 +178,7 @@ async def _job(place: Place, source: str, table: str, kind: JobKind) -> int:
     applied: Any = _Passed()
     members: Any = None
     context = JobContext(
-        job, [rule], tables, {target.target_id: ports}, applied, members, MemoryJobs(), CLOCK, asyncio.Event()
+        job, [rule], tables, {(us, target.target_id): ports}, applied, members, MemoryJobs(), CLOCK, asyncio.Event()
     )
     handler, counted = _HANDLERS[kind][0](context), _HANDLERS[kind][1]
 
