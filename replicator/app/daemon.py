@@ -39,7 +39,7 @@ from replicator.engine.membership.overview import GroupPorts
 from replicator.engine.ownership.sources import Sources
 from replicator.engine.worker import Worker
 from replicator.observability.lag_history import SampledLags
-from replicator.observability.logs import configure
+from replicator.observability.logs import configure, written_aside
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver
 from replicator.observability.status_board import Board
@@ -59,16 +59,19 @@ _MOST_FILES = 65_536
 
 def run(settings: Settings, *, config_path: Path, strict: bool = False) -> int:
     """Run the daemon until a signal; returns the exit code. `strict`: what would be held refuses the start."""
-    configure(settings.log.level, settings.log.format)
-    _allow_files()
+    with written_aside():
+        configure(settings.log.level, settings.log.format)
+        _allow_files()
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            return runner.run(_run(settings, config_path, strict=strict))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     try:
         import uvloop
-
-        factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     except ImportError:
-        factory = asyncio.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(_run(settings, config_path, strict=strict))
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
 
 
 def _allow_files() -> None:

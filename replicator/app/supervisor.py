@@ -34,7 +34,7 @@ from replicator.domain.errors import (
     ConfigurationInvalid,
     ReplicatorError,
 )
-from replicator.observability.logs import configure
+from replicator.observability.logs import configure, written_aside
 from replicator.observability.systemd import notify, watchdog
 
 if TYPE_CHECKING:
@@ -106,8 +106,9 @@ def number_of_workers(text: str) -> int:
 def run_workers(settings: Settings, count: int, *, config_path: Path, strict: bool = False) -> int:
     """Run so many workers until a signal; returns the exit code: the worst of theirs."""
     launches = [launch_of(settings, index, count, config_path, strict=strict) for index in range(count)]
-    configure(settings.log.level, settings.log.format)
-    return asyncio.run(Workers(launches, Patience(drain=settings.drain.total_seconds())).run())
+    with written_aside():
+        configure(settings.log.level, settings.log.format)
+        return asyncio.run(Workers(launches, Patience(drain=settings.drain.total_seconds())).run())
 
 
 def launch_of(settings: Settings, index: int, count: int, config_path: Path, *, strict: bool = False) -> Launch:

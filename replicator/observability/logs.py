@@ -1,17 +1,28 @@
-"""Logging: structlog to standard error, console on a terminal and JSON otherwise, the standard library bridged."""
+"""Logging: structlog to standard error, console on a terminal and JSON otherwise, the standard library bridged.
+
+A daemon's lines are written by a thread, because whoever reads them may stop.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 from structlog import make_filtering_bound_logger
 
+from replicator.observability.log_writer import LogWriter
+
 _QUIET = ("aiohttp.access", "botocore", "aiobotocore", "urllib3")
 """Libraries whose warnings repeat, with tracebacks, what our own sentences say."""
 
+
+_LAST_SECONDS = 2.0
+"""At the end so long is waited for lines to be written."""
 
 _METHODS = ("debug", "info", "warning", "error", "critical", "exception", "log")
 
@@ -38,7 +49,9 @@ def configure(level: str, style: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    root = logging.getLogger()
+    aside = [each for each in root.handlers if isinstance(each, LogWriter)]
+    handler = aside[0] if aside else logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,
@@ -49,8 +62,30 @@ def configure(level: str, style: str) -> None:
             ],
         )
     )
-    root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     for name in _QUIET:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextmanager
+def written_aside() -> Iterator[None]:
+    """Let nothing that logs wait for what reads standard error, until the end of the context; then wait a little."""
+    root = logging.getLogger()
+    before = root.handlers[:]
+    try:
+        writer = LogWriter(sys.stderr.fileno(), _tell_lost)
+    except io.UnsupportedOperation:  # it is no file
+        yield
+        return
+    root.handlers[:] = [writer]
+    try:
+        yield
+    finally:
+        writer.wait_until_written(_LAST_SECONDS)
+        root.handlers[:] = before
+
+
+def _tell_lost(lines: int) -> None:
+    reason = "Nothing read standard error for a while, and these lines were dropped."
+    structlog.get_logger("replicator").warning("log_lines_lost", lines=lines, reason=reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -50,6 +51,26 @@ def test_status_shows_lag_and_counts_while_it_lives_and_positions_when_it_is_gon
     assert lag < 60.0, "it counts from when the shard was last found level"
     assert gone["applied_through"] is not None
     assert gone["position"] == living["position"]
+
+
+@pytest.mark.long
+def test_a_log_that_nobody_reads_stops_nothing(world: World) -> None:
+    world.sound()
+    world.config["log"] = {"level": "debug"}
+    pipe = world.directory / "daemon.log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writer = os.open(pipe, os.O_WRONLY)
+    full = os.write(writer, b"x" * 65_536)
+    with running(world) as daemon:
+        daemon.await_ready()
+        world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
+        wait_until(lambda: len(world.items("eu", "orders")) == 1, "the item does not arrive")
+        assert daemon.stop() == 0
+    written = os.read(reader, 2 * full)
+    assert (len(written), set(written)) == (full, set(b"x")), "something was written, so the pipe was not full"
+    os.close(reader)
+    os.close(writer)
 
 
 def test_its_progress_is_not_touched(world: World, daemon: Daemon) -> None:

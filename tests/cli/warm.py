@@ -13,6 +13,7 @@ import os
 import pty
 import select
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -209,7 +210,7 @@ def _become(arguments: list[str], environment: dict[str, str], files: list[str])
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for descriptor, file in enumerate(files, start=1):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
-    if os.isatty(1):  # streams of a file believe that they can seek
+    if not stat.S_ISREG(os.fstat(1).st_mode):  # streams of a file believe that they can seek
         sys.stdout, sys.stderr = os.fdopen(1, "w", 1, "utf-8"), os.fdopen(2, "w", 1, "utf-8")
     from replicator.__main__ import main
 
