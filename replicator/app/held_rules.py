@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.app.preflight import Start, unchosen
@@ -17,6 +16,7 @@ from replicator.app.vouching import Findings, Premises, Sight, examine, gates_of
 from replicator.checks.world import look
 from replicator.domain.errors import NewerLayout, ReplicatorError
 from replicator.domain.held import HeldId, Hold
+from replicator.domain.values import replace
 from replicator.engine.waiting import pause_for_any
 from replicator.ports.services import ServiceId, ServiceKind
 from replicator.settings.compiled_rules import rule_per_source

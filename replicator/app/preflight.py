@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -23,6 +23,7 @@ from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError
 from replicator.domain.held import HeldId, Hold
 from replicator.domain.identifiers import RuleName, TableName
 from replicator.domain.rules import Rule
+from replicator.domain.values import replace
 from replicator.settings import RuleSettings, Settings
 from replicator.settings.compiled_rules import rule_per_source
 

@@ -12,7 +12,7 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from replicator.domain.errors import ConfigurationInvalid, ReplicatorError
+from replicator.domain.values import replace
 from replicator.observability.logs import configure
 from replicator.settings.changes import Changes, changes, secrets_of_rules
 from replicator.settings.loading import load

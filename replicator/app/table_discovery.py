@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import structlog
@@ -19,6 +18,7 @@ from replicator.checks.table_choices import LeftOut, sift
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RuleName
+from replicator.domain.values import replace
 from replicator.observability.target_states import Choice
 from replicator.ports.services import ServiceId, ServiceKind
 from replicator.settings import choosing, expanded, target_problems

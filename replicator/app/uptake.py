@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.app.vouching import Premises, Sight, examine
@@ -12,6 +12,7 @@ from replicator.checks.verdicts import verdict
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError, Unreachable, WorldMismatch
 from replicator.domain.identifiers import RegionId, TableName
+from replicator.domain.values import replace
 from replicator.settings import choosing
 
 if TYPE_CHECKING:

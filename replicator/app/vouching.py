@@ -8,7 +8,7 @@ not answer forbids nothing; it is reported.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import structlog
 
@@ -27,6 +27,7 @@ from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetId, replica_id
+from replicator.domain.values import replace
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.ports.clock import Clock
 from replicator.ports.coordination import Registry

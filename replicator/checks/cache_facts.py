@@ -9,7 +9,6 @@ import asyncio
 import base64
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
@@ -24,6 +23,7 @@ from replicator.domain.cache_urls import cluster_url, sentinel_url
 from replicator.domain.errors import AccessRefused, ReplicatorError
 from replicator.domain.image import Image
 from replicator.domain.key_templates import KeyTemplate
+from replicator.domain.values import replace
 from replicator.settings.compiled_rules import cache_use, debt_policy
 
 if TYPE_CHECKING:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from replicator.checks.described_tables import Table
 from replicator.checks.facts import Fact, failed, ok, skipped, warning, wrong
 from replicator.checks.world import RegionWorld
 from replicator.domain.errors import ReplicatorError, TableMissing
+from replicator.domain.values import replace
 
 World = Mapping[str, RegionWorld]
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
 from replicator.adapters.dynamodb.expressions import TOMBSTONE_EXPIRY, TOMBSTONE_KEY
 from replicator.adapters.dynamodb.owed_rows import EXPIRY, PARTITION, SORT
 from replicator.domain.errors import NotDynamoDB, TableMissing, Throttled, Unreachable
+from replicator.domain.values import replace
 from replicator.domain.versions import RESERVED_PREFIX, STAMP
 
 if TYPE_CHECKING:

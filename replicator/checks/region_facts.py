@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.checks.facts import Fact, failed, ok, skipped, warning, wrong
 from replicator.checks.world import RegionWorld
 from replicator.domain.errors import AccessRefused
+from replicator.domain.values import replace
 
 if TYPE_CHECKING:
     from replicator.settings import Settings

@@ -6,7 +6,7 @@ Pure, and made of the same facts as `check`. What every rule needs is no rule's 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from replicator.checks.described_tables import own_tables
@@ -16,6 +16,7 @@ from replicator.checks.region_facts import region_facts
 from replicator.domain.errors import EXIT_UNREACHABLE, AccessRefused, NotDynamoDB
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.targets import replica_id
+from replicator.domain.values import replace
 from replicator.settings import OrderedRule
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from contextlib import AbstractAsyncContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,7 @@ from replicator.cli.output import note, print_json, print_rows, say
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_FAULT, EXIT_STOPPED
 from replicator.domain.jobs import JobKind
+from replicator.domain.values import replace
 from replicator.operations.comparison_requests import ComparisonRequest, comparison
 from replicator.operations.documents import document
 from replicator.operations.gaps import list_gaps

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,7 @@ from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
 from replicator.domain.errors import EXIT_STOPPED, EXIT_USAGE, ReplicatorError
 from replicator.domain.plain_text import in_json
+from replicator.domain.values import replace
 from replicator.operations import promotion as promotions
 from replicator.operations.conflict_entries import ConflictEntries, EntryFilter, find
 from replicator.operations.group import SHOW_SECONDS, known_rule

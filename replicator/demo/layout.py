@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
+
+from replicator.domain.values import replace
 
 SOURCE: Final = "us"
 """The writer region of mode `ordered`."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
 class Result(enum.StrEnum):
@@ -20,8 +21,7 @@ class Result(enum.StrEnum):
         return next((each for each in cls if each.value == text), cls.BEGUN)
 
 
-@dataclass(frozen=True, slots=True)
-class Deed:
+class Deed(Struct, frozen=True):
     """One deed. `deed_id` sorts by time; `who`: the name of a token; `what`: the operation; `command`: the same typed.
 
     `origin`: the address that it came from; `at`: seconds since 1970; `reason`: the sentence of a refusal.

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 _STORES = ("unlink", "get", "set", "eval", "evalsha")
 _BY_ACTION = {
@@ -17,8 +18,7 @@ _BY_ACTION = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class CacheUse:
+class CacheUse(Struct, frozen=True):
     """How a cache is used: by which actions on entries, over which keys, and by which of its ways.
 
     `channels`, `streams`: where changes are published.

@@ -9,11 +9,13 @@ it, and is taken away only as it was read before its entry was dropped (`token`)
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
 from hashlib import sha256
+
+from msgspec import Struct
 
 from replicator.domain.cache_restores import OnRestore
 from replicator.domain.errors import ReplicatorError, Unreachable
+from replicator.domain.values import replace
 
 
 class OnFull(enum.Enum):
@@ -24,8 +26,7 @@ class OnFull(enum.Enum):
     IGNORE = "ignore"  # the entry stays stale until it expires or its item changes again, and is counted
 
 
-@dataclass(frozen=True, slots=True)
-class DebtPolicy:
+class DebtPolicy(Struct, frozen=True):
     """How much is kept, and what is done beyond.
 
     `patterns`: globs that all entries of the rules match; None: the whole database is ours.
@@ -50,8 +51,7 @@ class DebtPolicy:
         return replace(self, patterns=patterns, may_flush=may_flush, on_full=on_full)
 
 
-@dataclass(frozen=True, slots=True)
-class OwedEntry:
+class OwedEntry(Struct, frozen=True):
     """An entry that is to be dropped. `token`: another one each time it becomes owed; `since`: seconds since 1970.
 
     `due`: when it may be dropped, for a change that is under way may come until then; 0: at once. Such a debt stands by
@@ -74,16 +74,14 @@ class OwedEntry:
         return sha256(self.name.encode()).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class SeenServer:
+class SeenServer(Struct, frozen=True):
     """The run ids of the servers of a cache that were seen last, and when (seconds since 1970)."""
 
     run_id: str
     at: float
 
 
-@dataclass(frozen=True, slots=True)
-class OwedFlush:
+class OwedFlush(Struct, frozen=True):
     """All entries are to be dropped, because more were owed than are kept; `token` and `since` as in `OwedEntry`."""
 
     token: str

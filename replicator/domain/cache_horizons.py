@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from replicator.domain.copying.entries import EntryState, as_read, entry_state, item_version
 from replicator.domain.copying.sureness import nines
@@ -31,8 +32,7 @@ class Meaning(enum.StrEnum):
     UNREAD = "unread"  # cache or table did not answer
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyPolicy:
+class VerifyPolicy(Struct, frozen=True):
     """How much is read again: one of so many acted on, and reads of the table per second and worker."""
 
     every: int = 100
@@ -44,8 +44,7 @@ class VerifyPolicy:
         return max(1, int(self.reads * HORIZONS[-1] / len(HORIZONS)))
 
 
-@dataclass(frozen=True, slots=True)
-class Horizon:
+class Horizon(Struct, frozen=True):
     """What was found at one horizon, so many seconds behind actions."""
 
     seconds: float

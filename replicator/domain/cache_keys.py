@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 from zlib import crc32
@@ -36,8 +35,7 @@ class CacheVerb(enum.Enum):
         return self is CacheVerb.REFRESH or self is CacheVerb.WRITE_THROUGH
 
 
-@dataclass(frozen=True, slots=True)
-class Publication:
+class Publication(msgspec.Struct, frozen=True):
     """Where changes of entries are published: a channel, or a stream that keeps about `most` messages."""
 
     name: str
@@ -47,8 +45,7 @@ class Publication:
     """Whether messages show the item."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheRule:
+class CacheRule(msgspec.Struct, frozen=True):
     """Which entries of which cache follow a table."""
 
     cache: str
@@ -60,7 +57,7 @@ class CacheRule:
     jitter: float = 0.0
     marker_ttl: timedelta | None = None
     """Life of the marker that there is no item; None: as `ttl`."""
-    shape: Shape = field(default_factory=Shape)
+    shape: Shape = msgspec.field(default_factory=Shape)
     max_bytes: int | None = None
     """A larger payload is not stored: the entry is dropped."""
     publication: Publication | None = None

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
-@dataclass(frozen=True, slots=True)
-class CacheNode:
+class CacheNode(Struct, frozen=True):
     """One server. `slots`: how many it owns, None of a cache that is no cluster; `trouble`: why it says nothing.
 
     `memory`: bytes that it may use, 0 without a limit; `eviction`: what it does when they are used up.

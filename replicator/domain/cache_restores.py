@@ -7,7 +7,8 @@ last, however long ago that was. Invariant: what cannot be known counts as old.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 
 class OnRestore(enum.Enum):
@@ -18,8 +19,7 @@ class OnRestore(enum.Enum):
     IGNORE = "ignore"
 
 
-@dataclass(frozen=True, slots=True)
-class CacheServer:
+class CacheServer(Struct, frozen=True):
     """What a server says of itself. `logs`: it keeps a log of every write, and so lost a second at most."""
 
     run_id: str
@@ -28,8 +28,7 @@ class CacheServer:
     logs: bool
 
 
-@dataclass(frozen=True, slots=True)
-class CacheServers:
+class CacheServers(Struct, frozen=True):
     """What the servers of a cache say: its one, or the primaries of a cluster. `silent`: how many of these do not."""
 
     said: tuple[CacheServer, ...]

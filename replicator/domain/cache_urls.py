@@ -7,8 +7,9 @@ nodes of a cluster. With `rediss` everything behind them speaks TLS.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+from msgspec import Struct
 
 from replicator.domain.addresses import host_and_port
 
@@ -20,8 +21,7 @@ _AUTHORITY_ENDS = re.compile(r"[/?#]")
 _PLACE = re.compile(r"(?:\[(?P<address>[^\[\]]+)\]|(?P<name>[^:\[\]]+))(?::(?P<port>[0-9]{1,5}))?")
 
 
-@dataclass(frozen=True, slots=True)
-class SentinelUrl:
+class SentinelUrl(Struct, frozen=True):
     """Sentinels as (host, port), the name of the service whose primary they know, and the database there."""
 
     sentinels: tuple[tuple[str, int], ...]
@@ -37,8 +37,7 @@ class SentinelUrl:
         return f"{scheme}://{','.join(host_and_port(*place) for place in self.sentinels)}/{self.service}"
 
 
-@dataclass(frozen=True, slots=True)
-class ClusterUrl:
+class ClusterUrl(Struct, frozen=True):
     """Nodes of a cluster as (host, port): the others are learnt from any of them."""
 
     nodes: tuple[tuple[str, int], ...]
@@ -51,8 +50,7 @@ class ClusterUrl:
         return f"{CLUSTER_SCHEMES[self.tls]}://{','.join(host_and_port(*place) for place in self.nodes)}"
 
 
-@dataclass(frozen=True, slots=True)
-class CachePlace:
+class CachePlace(Struct, frozen=True):
     """What any URL of a cache says of its connections."""
 
     database: int

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import msgspec
@@ -75,8 +74,7 @@ def version_refusal(version: VersionAttribute) -> str | None:
     return None
 
 
-@dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(msgspec.Struct, frozen=True):
     """A table as its canary must look: (name, type) of its key attributes, and the attribute of its time to live."""
 
     keys: tuple[tuple[str, str], ...]
@@ -144,8 +142,7 @@ def canary_entry(template: KeyTemplate) -> KeyTemplate:
     return KeyTemplate(f"{PREFIX}{{{ATTRIBUTE}}}", template.prefix)
 
 
-@dataclass(frozen=True, slots=True)
-class CanaryPlace:
+class CanaryPlace(msgspec.Struct, frozen=True):
     """Where a canary is to arrive. `cache`: beside the table of the region, or empty: the table itself."""
 
     rule: RuleName
@@ -155,8 +152,7 @@ class CanaryPlace:
     cache: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Arrivals:
+class Arrivals(msgspec.Struct, frozen=True):
     """How a canary arrives at a place; lags in seconds, times monotonic.
 
     `since`: when the newest was written that has arrived, or when it was begun; `written_at`: when the newest was
@@ -185,17 +181,16 @@ class Arrivals:
         return now - self.written_at > MISSED * self.every
 
 
-@dataclass(slots=True)
-class Track:
+class Track(msgspec.Struct):
     """One place, as the process sees it that writes the canary; times are monotonic."""
 
     place: CanaryPlace
     every: float
     since: float
     """When the newest that has arrived was written; before one has, when it was begun."""
-    wanted: dict[int, float] = field(default_factory=dict)
+    wanted: dict[int, float] = msgspec.field(default_factory=dict)
     """When those were written that have not arrived, by number: no more than those that may be late, and one."""
-    lags: deque[float] = field(default_factory=lambda: deque(maxlen=WINDOW))
+    lags: deque[float] = msgspec.field(default_factory=lambda: deque(maxlen=WINDOW))
     arrived: int = 0
     why: str = ""
 

@@ -7,7 +7,6 @@ of an entry, its masking and its truncation; leaves where entries are kept to th
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
@@ -70,8 +69,7 @@ class Resolution(enum.StrEnum):
     GIVEN_UP = "given_up"
 
 
-@dataclass(frozen=True, slots=True)
-class LogConflict:
+class LogConflict(msgspec.Struct, frozen=True):
     """Make a conflict entry durable; answered when it is.
 
     Versions are as the mode writes them; a loser that never got one has none. An unknown region or time is None; times
@@ -94,8 +92,7 @@ class LogConflict:
     outcome: Resolution = Resolution.OVERWRITTEN
 
 
-@dataclass(frozen=True, slots=True)
-class Witness:
+class Witness(msgspec.Struct, frozen=True):
     """The stream record at which a conflict was seen."""
 
     region: RegionId
@@ -103,8 +100,7 @@ class Witness:
     sequence: SequenceNumber
 
 
-@dataclass(frozen=True, slots=True)
-class ConflictEntry:
+class ConflictEntry(msgspec.Struct, frozen=True):
     """A conflict with everything that its log keeps. `table` is the rule's; `detected_at` in seconds since 1970."""
 
     conflict: LogConflict

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import RuleName
 from replicator.domain.shards.lineage import RETENTION_SECONDS
@@ -31,8 +32,7 @@ class Drivers(enum.StrEnum):
     PODS = "pods"
 
 
-@dataclass(frozen=True, slots=True)
-class Driving:
+class Driving(Struct, frozen=True):
     """What drives a rule. `since`: in seconds since 1970; `age`: how long it was so when the row was read.
 
     Both are by the server's clock.
@@ -47,8 +47,7 @@ class Driving:
         return self.by is drivers and self.age >= lease_seconds + _TIMES_ARE_EXACT_TO_SECONDS
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionNote:
+class FunctionNote(Struct, frozen=True):
     """What functions noted of a stream, for one rule, since they were handed it.
 
     `seen_at`: when a whole batch last was durable. `oldest_hours`: whole hours of the greatest age of a record, when it

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import jmespath.exceptions
+from msgspec import Struct
 
 from replicator.domain.errors import PoisonRecord
 from replicator.domain.image import Image, normal_number, plain
 from replicator.domain.records import Event
 
 
-@dataclass(frozen=True, slots=True)
-class Equals:
+class Equals(Struct, frozen=True):
     """The attribute is this string, number (as text), boolean or null."""
 
     attribute: str
@@ -52,8 +51,7 @@ class Where:
         return found is not None and found is not False and found not in ("", [], {})
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
+class Filter(Struct, frozen=True):
     """A predicate on one image, and the events that may pass it."""
 
     events: frozenset[Event] = frozenset(Event)

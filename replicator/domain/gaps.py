@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from hashlib import sha256
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import Position
@@ -14,8 +15,7 @@ EVERY_SHARD = ShardId("every shard")
 """Where a gap lies that is behind a whole stream, or, with more words after it, behind whatever it held for a table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Gap:
+class Gap(Struct, frozen=True):
     """Records of a shard that were lost to one target before they were read: behind `after`, up to `until`.
 
     `until` is the first record that can still be read, END when nothing can, None when that is not known. It is no part
@@ -37,8 +37,7 @@ class Gap:
         return sha256(text.encode()).hexdigest()[:12]
 
 
-@dataclass(frozen=True, slots=True)
-class OpenGap:
+class OpenGap(Struct, frozen=True):
     """A gap that is not closed: when it was found or last grew, in seconds since 1970, and the job that repairs it."""
 
     gap: Gap

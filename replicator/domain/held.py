@@ -6,7 +6,8 @@ Invariant: only the world holds. What does not answer is waited for, and what is
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import (
     AccessRefused,
@@ -48,8 +49,7 @@ def cause_of(error: ReplicatorError) -> Cause | None:
     return next((cause for kind, cause in _BY_CLASS if isinstance(error, kind)), None)
 
 
-@dataclass(frozen=True, slots=True)
-class HeldId:
+class HeldId(Struct, frozen=True):
     """What is held: a rule on one table, as the rule names it, or one target of that. A choice's own table is ""."""
 
     rule: RuleName
@@ -57,8 +57,7 @@ class HeldId:
     target: TargetId | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Struct, frozen=True):
     """Why something is held."""
 
     held: HeldId

@@ -7,7 +7,6 @@ change is an event of its own, and nothing of an item is in it but what the shap
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from hashlib import sha256
@@ -41,8 +40,7 @@ class Numbers(enum.StrEnum):
     NUMBER = "number"  # with all digits, too; a reader that takes them for doubles loses some
 
 
-@dataclass(frozen=True, slots=True)
-class EventShape:
+class EventShape(msgspec.Struct, frozen=True):
     """What a sink is brought, and what an event shows of an item.
 
     As DynamoDB JSON (`typed`) or as plain JSON, behind a transform. `filter`: beside that of the rule.
@@ -51,7 +49,7 @@ class EventShape:
     typed: bool = False
     numbers: Numbers = Numbers.STRING
     transform: Transform | None = None
-    filter: Filter = field(default_factory=Filter)
+    filter: Filter = msgspec.field(default_factory=Filter)
 
 
 class ItemEvent(msgspec.Struct, frozen=True):

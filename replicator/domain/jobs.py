@@ -11,11 +11,14 @@ import enum
 import math
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
 
 from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 """So much of a table makes a segment, unless workers are many."""
@@ -56,8 +59,7 @@ class JobState(enum.StrEnum):
         return self in {JobState.RUNNING, JobState.PAUSED}
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(msgspec.Struct, frozen=True):
     """A table that is scanned in so many segments, `region:table`. `chosen`: only these of them; None: all."""
 
     name: str
@@ -70,8 +72,7 @@ class Part:
         return range(self.segments) if self.chosen is None else self.chosen
 
 
-@dataclass(frozen=True, slots=True)
-class Job:
+class Job(msgspec.Struct, frozen=True):
     """A job as it is stored.
 
     `table`: the table as the rule reads it, in the region of its first part. `options` are JSON. `items`: about how
@@ -85,12 +86,12 @@ class Job:
     table: TableName
     targets: tuple[TargetId, ...]
     parts: tuple[Part, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = msgspec.field(default_factory=dict)
     state: JobState = JobState.RUNNING
     by: str = ""
     created_at: float = 0.0
     items: int = 0
-    counts: Counts = field(default_factory=dict)
+    counts: Counts = msgspec.field(default_factory=dict)
     ended_at: float | None = None
     note: str = ""
 
@@ -204,8 +205,7 @@ def share_of(segments: Iterable[Segment], me: WorkerId) -> float:
 _RATE_SECONDS = 15.0
 
 
-@dataclass(frozen=True, slots=True)
-class JobProgress:
+class JobProgress(msgspec.Struct, frozen=True):
     """How far a job is: segments and items that are done, of how many, how fast, and for how long still.
 
     `rate`: items per second, over the last seconds; `eta_seconds` None: not known. `seen_at`: when (monotonic).

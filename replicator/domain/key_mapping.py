@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from decimal import Context, Decimal, DecimalException
 from functools import lru_cache
 from string import Formatter
@@ -114,13 +113,18 @@ class KeyText:
         return len(text) > len(first) + len(last) and text.startswith(first) and text.endswith(last)
 
 
-@dataclass(frozen=True, slots=True)
-class KeyMapping:
+class KeyMapping(msgspec.Struct, frozen=True):
     """Every key attribute of the target with what it holds: the partition key first, then the sort key."""
 
-    attributes: tuple[tuple[str, KeyText], ...] = field(compare=False)
+    attributes: tuple[tuple[str, KeyText], ...]
     text: str
     """What it is, as text: two mappings are one when these are equal."""
+
+    def __eq__(self, other: object) -> bool:
+        return self.text == other.text if isinstance(other, KeyMapping) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ import math
 from array import array
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 STEP_SECONDS = 10
 STEPS = 360
@@ -21,8 +22,7 @@ Lags = Mapping[str, float | None]
 _HOLE = math.nan
 
 
-@dataclass(frozen=True, slots=True)
-class Course:
+class Course(Struct, frozen=True):
     """Lags by target, oldest first; the last is of the step that ends at `until` (seconds since 1970)."""
 
     until: int

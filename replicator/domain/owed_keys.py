@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import zlib
-from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import msgspec
@@ -20,6 +19,7 @@ from replicator.domain.image import Image
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId, TargetKind
+from replicator.domain.values import replace
 from replicator.domain.versions import EPOCH_DIGITS, GENERATION_DIGITS, is_ordered_version, ordered_version, sequence_of
 
 LONGEST_BODY = 300 * 1024
@@ -69,8 +69,7 @@ class Settlement(enum.StrEnum):
     DROPPED = "dropped"  # an operator gave it up
 
 
-@dataclass(frozen=True, slots=True)
-class OwedTo:
+class OwedTo(msgspec.Struct, frozen=True):
     """To whom keys are owed, and for what: a target, and the source table that the keys are of.
 
     A region of a mesh is owed keys as a replica, by each of the other regions. What it refused and what it missed while
@@ -82,8 +81,7 @@ class OwedTo:
     owed_for: OwedFor = OwedFor.REFUSED
 
 
-@dataclass(frozen=True, slots=True)
-class OwedKey:
+class OwedKey(msgspec.Struct, frozen=True):
     """One row: a key, or a record that cannot be read (`key` is None), and the greatest version that is owed.
 
     `first` and `last`: when the target first and last did not take it; `changed_at`: when the source was changed, as
@@ -137,8 +135,7 @@ class OwedKey:
         return f"record {self.sequence} of shard {self.shard}" if self.key is None else self.key.shown
 
 
-@dataclass(frozen=True, slots=True)
-class SettledKey:
+class SettledKey(msgspec.Struct, frozen=True):
     """A row that was settled: by whom, how and when."""
 
     owed: OwedKey

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 EVERYTHING = "*"
 
@@ -218,16 +219,14 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Use:
+class Use(Struct, frozen=True):
     """One resource that a configuration speaks of, by its ARN."""
 
     kind: Resource
     arn: str
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """What one statement allows. `sid` says why, where that does not follow from the rest."""
 
     actions: tuple[str, ...]

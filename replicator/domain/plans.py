@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct, field
 
 from replicator.domain.copying.contents import is_same, wanted
 from replicator.domain.errors import PoisonRecord
@@ -19,6 +20,7 @@ from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetKind
 from replicator.domain.transforms import Transform, held_under
+from replicator.domain.values import replace
 
 _UNIT = 1024
 _KEY = "key"
@@ -40,8 +42,7 @@ WORK = frozenset({Needs.BOOTSTRAP, Needs.REPAIR, Needs.RENAME, Needs.REBUILD})
 """What is needed before targets hold what they should."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(Struct, frozen=True):
     """A target as one configuration has it. `aspects`: by name, what decides which items it holds, and how."""
 
     rule: str
@@ -53,8 +54,7 @@ class View:
     aspects: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One thing to do, why, and by which command; `target` is empty where it is about the whole rule or group."""
 
     rule: str
@@ -180,8 +180,7 @@ class Fate(enum.StrEnum):
     PARKED = "parked"  # the filter or the transform cannot be applied to it
 
 
-@dataclass(frozen=True, slots=True)
-class Effect:
+class Effect(Struct, frozen=True):
     """What a configuration makes of one item of the source, beside what the target holds.
 
     `attributes`: `+name` comes, `-name` goes, `~name` gets another value. `units`: write units that this takes.
@@ -235,8 +234,7 @@ def _units(image: Image) -> int:
     return max(1, -(-(item_size(image) + STAMP_BYTES) // _UNIT))
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(Struct, frozen=True):
     """What a step takes, as far as counts of items that are hours old say; `sampled`: items that it goes by."""
 
     items: int
@@ -248,8 +246,7 @@ class Estimate:
 _DAY_SECONDS = 86_400
 
 
-@dataclass(frozen=True, slots=True)
-class Running:
+class Running(Struct, frozen=True):
     """What a target takes from then on, as its source is written now; of changes that are no inserts."""
 
     changes_per_second: float

@@ -9,7 +9,8 @@ is asked, so a region that is asked nothing is as present as it was.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 LATE_SHARE = 0.2
 """The part of `away_after` behind which a region is late: 1 second of 5."""
@@ -31,8 +32,7 @@ class Reason(enum.StrEnum):
     OVERDUE = "overdue"  # it missed so much that deletes may be forgotten by now: it must be rebuilt
 
 
-@dataclass(slots=True)
-class Presence:
+class Presence(Struct):
     """One region as one process sees it; all times are seconds of a clock that never jumps back."""
 
     away_after: float

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import SequenceNumber
+from replicator.domain.values import replace
 
 _BEGINNING_TEXT = "SHARD_START"
 _HORIZON_TEXT = "TRIM_HORIZON"
 _END_TEXT = "SHARD_END"
 
 
-@dataclass(frozen=True, slots=True)
-class Position:
+class Position(Struct, frozen=True):
     """A place between two records of a shard; `text` is how it is stored.
 
     `through`: every change of the shard that was made a second before this time, in seconds since 1970, lies before
@@ -27,7 +28,13 @@ class Position:
     """
 
     text: str
-    through: float | None = field(default=None, compare=False)
+    through: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return self.text == other.text if isinstance(other, Position) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.text)
 
     @property
     def order(self) -> tuple[int, int]:

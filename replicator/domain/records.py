@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 
 import msgspec
@@ -123,8 +122,7 @@ class ChangeRecord(msgspec.Struct, frozen=True):
         return int(self.sequence)
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadRecord:
+class UnreadRecord(msgspec.Struct, frozen=True):
     """A stream record that cannot be understood, as it came: only its place is known, and why.
 
     `micros` stands for the time of its change where that would order it: when the source got it.
@@ -151,8 +149,7 @@ class UnreadRecord:
         return f"UnreadRecord({self.sequence}, {len(self.raw)} bytes)"
 
 
-@dataclass(frozen=True, slots=True)
-class ForeignRecord:
+class ForeignRecord(msgspec.Struct, frozen=True):
     """A record of another table on a stream that several tables write to: only its place and its time are of use."""
 
     sequence: SequenceNumber

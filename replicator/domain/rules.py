@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from zlib import crc32
+
+import msgspec
 
 from replicator.domain.cache_keys import CacheRule
 from replicator.domain.filters import Filter
@@ -19,6 +21,7 @@ from replicator.domain.modes.ordered import OrderedPolicy
 from replicator.domain.modes.versioned.ranks import VersionAttribute
 from replicator.domain.targets import TargetId, TargetKind, events_id, mesh_id, replica_id, source_caches_id
 from replicator.domain.transforms import Transform
+from replicator.domain.values import replace
 from replicator.domain.versions import STAMP
 
 Members = tuple[tuple[RegionId, TableName], ...]
@@ -110,8 +113,7 @@ class OnRefusal(enum.Enum):
     STOP = "stop"  # wait until it is taken, or superseded
 
 
-@dataclass(frozen=True, slots=True)
-class VersionedPlan:
+class VersionedPlan(msgspec.Struct, frozen=True):
     """Mode `versioned`: the other regions of the mesh, and the attribute that orders images.
 
     `tables`: those of the others that have another name than the table at home.
@@ -122,12 +124,11 @@ class VersionedPlan:
     tables: Members = ()
 
 
-@dataclass(frozen=True, slots=True)
-class ActivePlan:
+class ActivePlan(msgspec.Struct, frozen=True):
     """Mode `active-active`: the other regions of the mesh, and the rule's choices; `tables` as in `VersionedPlan`."""
 
     others: tuple[RegionId, ...]
-    policy: ActivePolicy = field(default_factory=ActivePolicy)
+    policy: ActivePolicy = msgspec.field(default_factory=ActivePolicy)
     tables: Members = ()
 
 
@@ -135,8 +136,7 @@ _LONGEST_CONSUMER = 119
 """Of a consumer's 128 characters, those before what tells its name apart."""
 
 
-@dataclass(frozen=True, slots=True)
-class KinesisSource:
+class KinesisSource(msgspec.Struct, frozen=True):
     """A Kinesis stream that a table's changes go to, by name or ARN.
 
     `in_microseconds`: times in milliseconds are refused. `reorder_seconds`: so much later than others that were made
@@ -165,8 +165,7 @@ class KinesisSource:
         return f"{f'replicator-{self.group}-{table}'[:_LONGEST_CONSUMER]}-{told_apart:08x}"
 
 
-@dataclass(frozen=True, slots=True)
-class Sweep:
+class Sweep(msgspec.Struct, frozen=True):
     """How often a rule is compared as a whole, with which read units per second and region; whether that repairs."""
 
     every_seconds: float

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable
-from dataclasses import dataclass
 from hashlib import sha256
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 
@@ -33,8 +34,7 @@ class TargetKind(enum.StrEnum):
     """A target as earlier versions stored it: a rule and a region, without the table or the members of the mesh."""
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class TargetId:
+class TargetId(Struct, frozen=True, order=True):
     """Identity of a target: whose progress on a stream something is.
 
     `name` is `region:table` of a replica, `region:sink` of a sink of events, the region of caches beside a source, and

@@ -8,7 +8,7 @@ become one. Names are of top-level attributes, and values are carried as the byt
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from hashlib import sha256
 
 import msgspec
@@ -17,6 +17,7 @@ from replicator.domain.errors import MalformedRecord, PoisonRecord
 from replicator.domain.image import Image, canonical_value
 from replicator.domain.key_mapping import KeyMapping
 from replicator.domain.records import ItemKey
+from replicator.domain.values import replace
 
 _RAW = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _ENCODE = msgspec.json.Encoder().encode

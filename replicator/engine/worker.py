@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId, TableName, WorkerId
 from replicator.domain.shards.loads import Loads
+from replicator.domain.values import replace
 from replicator.engine.applying.cache_debt import Share
 from replicator.engine.applying.cache_settling import Settler
 from replicator.engine.applying.cache_verifying import CacheVerifier

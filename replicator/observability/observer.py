@@ -8,7 +8,6 @@ or lost) is information, once.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ from replicator.domain.owed_keys import OwedKey, Settlement
 from replicator.domain.presence import Reason, Standing
 from replicator.domain.progress import Position, latest
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.values import replace
 from replicator.observability import canaries, log_fields
 from replicator.observability.gauges import refresh
 from replicator.observability.reports import topic_of

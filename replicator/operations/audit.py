@@ -8,12 +8,13 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.audit import MOST_DEEDS, AuditRows
 from replicator.domain.audit import Deed, Result
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError
+from replicator.domain.values import replace
 from replicator.operations.times import moment
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +16,7 @@ from replicator.domain.conflict_document import shown_time
 from replicator.domain.conflicts import ConflictKind
 from replicator.domain.errors import EXIT_USAGE, ReplicatorError
 from replicator.domain.identifiers import RuleName
+from replicator.domain.values import replace
 from replicator.operations.item_key import KeyInvalid, parse_key
 from replicator.operations.times import parse_moment
 

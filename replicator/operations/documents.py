@@ -6,14 +6,14 @@ members: its region, its table and its ARN.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetId
+from replicator.domain.values import field_names
 
 
 def document(value: Any) -> Any:
@@ -22,8 +22,8 @@ def document(value: Any) -> Any:
         return value.text
     if isinstance(value, datetime):
         return value.isoformat(timespec="seconds")
-    if is_dataclass(value):
-        return dict(_members(value))
+    if names := field_names(value):
+        return dict(_members(value, names))
     if isinstance(value, Mapping):
         return {str(name): document(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -31,10 +31,10 @@ def document(value: Any) -> Any:
     return value
 
 
-def _members(value: Any) -> Iterator[tuple[str, Any]]:
-    for member in fields(value):
-        inner = getattr(value, member.name)
+def _members(value: Any, names: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    for name in names:
+        inner = getattr(value, name)
         if isinstance(inner, StreamRef):
             yield from (("region", inner.region), ("table", inner.table), ("stream", inner.arn))
         else:
-            yield member.name.rstrip("_"), document(inner)
+            yield name.rstrip("_"), document(inner)

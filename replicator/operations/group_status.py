@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.coordination import Pause
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.domain.verdict.kinds import Problem, Verdict
 from replicator.operations.away_status import RegionStatus
 from replicator.operations.canaries import CanaryStatus

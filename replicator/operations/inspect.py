@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.clients import open_caches, open_places
@@ -17,6 +17,7 @@ from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.owed_keys import OwedFor, OwedTo, row_id
 from replicator.domain.transforms import held_under
+from replicator.domain.values import replace
 from replicator.domain.versions import STAMP
 from replicator.operations.group import SHOW_SECONDS
 from replicator.operations.inspect_caches import cached_copies

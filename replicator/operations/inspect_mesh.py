@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.domain.modes.versioned.ranks import LOWEST, Rank, VersionAttribute, VersionType, rank_of
 from replicator.domain.stamps import Held, SideRow, StampKind, held
+from replicator.domain.values import replace
 from replicator.domain.versions import STAMP
 from replicator.operations.item_copies import ItemCopy, digest, or_unknown, short, unreachable
 from replicator.operations.item_region import item_in, side_row_in, tombstone_in

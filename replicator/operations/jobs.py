@@ -6,11 +6,12 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from replicator.domain.errors import Disposition, ReplicatorError
 from replicator.domain.jobs import Job, JobKind, JobProgress, JobState, all_segments, progress_of
+from replicator.domain.values import replace
 from replicator.operations.errors import NotThere, RequestRefused
 from replicator.operations.group import ALIVE, Group
 from replicator.operations.times import moment

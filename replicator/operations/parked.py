@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.clients import open_caches
@@ -25,6 +25,7 @@ from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.domain.records import Event, ItemKey
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetKind
+from replicator.domain.values import replace
 from replicator.domain.versions import generation_in
 from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.cache_batcher import CacheFunnel

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,6 +14,7 @@ from replicator.adapters.dynamodb.owed_keys import DynamoOwedKeys, owed_keys
 from replicator.domain.errors import ReplicatorError, TableMissing
 from replicator.domain.owed_keys import SHOWN_ROW_ID, BodyState, OwedFor, OwedKey, SettledKey, Settlement
 from replicator.domain.records import Event
+from replicator.domain.values import replace
 from replicator.operations.errors import NotThere, RequestRefused
 from replicator.operations.times import moment
 

@@ -6,10 +6,10 @@ Reading positions and asking workers is `status`; what is wrong is decided in `d
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from replicator.domain.shards.standstill import Why
+from replicator.domain.values import replace
 from replicator.domain.verdict.figures import (
     Away,
     AwayCache,

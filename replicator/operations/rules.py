@@ -7,13 +7,14 @@ change that was interrupted can be repeated.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination import RuleRows
 from replicator.domain.driving import Drivers, Driving
 from replicator.domain.errors import ReplicatorError, TableMissing, WorldMismatch
 from replicator.domain.identifiers import RuleName
+from replicator.domain.values import replace
 from replicator.operations.group import Group
 from replicator.operations.parked_rows import tables_of
 

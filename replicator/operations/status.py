@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.coordination import Pause, StoredStream
@@ -21,6 +21,7 @@ from replicator.domain.shards.leases import StreamState
 from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.shards.standstill import Observed, explain, waits
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.operations.away_status import RegionStatus, away_status
 from replicator.operations.canaries import canary_status
 from replicator.operations.gaps import ListedGap, list_gaps

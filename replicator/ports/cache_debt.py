@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from replicator.domain.cache_debt import OwedEntry, OwedFlush, SeenServer
 
 
-@dataclass(frozen=True, slots=True)
-class DebtPage:
+class DebtPage(Struct, frozen=True):
     """Some rows of a cache. `after` None: nothing follows; else where the next page begins."""
 
     entries: tuple[OwedEntry, ...]

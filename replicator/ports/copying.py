@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
 
 
-@dataclass(frozen=True, slots=True)
-class ScannedItem:
+class ScannedItem(Struct, frozen=True):
     """An item of a scan, with its key."""
 
     key: ItemKey
     image: Image
 
 
-@dataclass(frozen=True, slots=True)
-class ScannedPage:
+class ScannedPage(Struct, frozen=True):
     """One answer of a scan. `after`: the place behind it, for the next one; None: there is nothing more.
 
     `at`: a time at which the answer had been given for certain, by the server's clock, in seconds since 1970; None when

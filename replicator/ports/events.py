@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from replicator.domain.cache_horizons import Horizon
 from replicator.domain.canary import Arrivals, CanaryPlace
@@ -26,8 +27,7 @@ from replicator.domain.write_units import UnitBucket
 from replicator.ports.services import ServiceId
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """Where something happened: a target of a rule on a shard."""
 
     stream: StreamRef
@@ -35,8 +35,7 @@ class Place:
     target: Target
 
 
-@dataclass(frozen=True, slots=True)
-class BatchReport:
+class BatchReport(Struct, frozen=True):
     """One page of records, applied at one target."""
 
     place: Place
@@ -69,8 +68,7 @@ class BatchReport:
     """Deletes of mode `active-active` that were settled behind a removal with a greater version (protocol.md, 5.3)."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwedRows:
+class OwedRows(Struct, frozen=True):
     """What a target is owed now: keys, records that cannot be read, and since when the oldest is."""
 
     region: RegionId
@@ -80,8 +78,7 @@ class OwedRows:
     oldest: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class PacedTable:
+class PacedTable(Struct, frozen=True):
     """A table that a rule writes, with the figures of how it is written, which go on changing.
 
     `bucket`: of the rule's bound in that region, for all of its tables there; None without a bound.
@@ -94,8 +91,7 @@ class PacedTable:
     bucket: UnitBucket | None
 
 
-@dataclass(frozen=True, slots=True)
-class RegionState:
+class RegionState(Struct, frozen=True):
     """How another region of a rule's mesh stands for this process, why, and for how long it has been silent or held."""
 
     rule: RuleName
@@ -106,8 +102,7 @@ class RegionState:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class CacheState:
+class CacheState(Struct, frozen=True):
     """How a cache stands for this process, why, and for how long; what it is owed, and what became of that so far.
 
     `error`: None while it answers; `refusing`: why it refuses some entries then. `keys`, `oldest`: entries that are
@@ -131,8 +126,7 @@ class CacheState:
     flushed_at: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class CacheHorizons:
+class CacheHorizons(Struct, frozen=True):
     """What a worker's looks at a cache found since the process began, and how many changes were passed over."""
 
     cache: str
@@ -141,8 +135,7 @@ class CacheHorizons:
     passed_over: int
 
 
-@dataclass(frozen=True, slots=True)
-class Inconsistency:
+class Inconsistency(Struct, frozen=True):
     """An entry that is older than its table, a horizon behind a change that it lacks; its version is the change's."""
 
     cache: str
@@ -152,8 +145,7 @@ class Inconsistency:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class UnreadShard:
+class UnreadShard(Struct, frozen=True):
     """A target at a shard that no worker reads; `shard_id` None: no shard of its stream is known.
 
     `state`: why, in a word. `through`: everything from a second before this lies before its place; None: not known.
@@ -168,8 +160,7 @@ class UnreadShard:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(Struct, frozen=True):
     """What belongs to the group and to no worker: what is not read, rules that are paused and since when, workers."""
 
     standing: tuple[UnreadShard, ...]

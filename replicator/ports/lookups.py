@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct
 
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
@@ -13,12 +14,16 @@ MOST_KEYS = 100
 """Keys of one look-up; DynamoDB takes no more."""
 
 
-@dataclass(frozen=True, slots=True)
-class LookedUp:
+class LookedUp(Struct, frozen=True):
     """What was found, and the read units that it took."""
 
     items: Mapping[ItemKey, Image]
-    units: float = field(default=0.0, compare=False)
+    units: float = 0.0
+
+    def __eq__(self, other: object) -> bool:
+        return self.items == other.items if isinstance(other, LookedUp) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]  # its items have none
 
 
 class Lookups(Protocol):

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement
 from replicator.ports.targets import Fence
 
 
-@dataclass(frozen=True, slots=True)
-class OwedPage:
+class OwedPage(Struct, frozen=True):
     """Some open rows of a target. `after` None: nothing follows; else where the next page begins."""
 
     rows: tuple[OwedKey, ...]

@@ -6,7 +6,8 @@ Invariant: the text of a service is for people alone; nothing is found, compared
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.shards.leases import StreamRef
@@ -37,8 +38,7 @@ class ServiceKind(enum.Enum):
     JOB = "job {job}"
 
 
-@dataclass(frozen=True, slots=True)
-class ServiceId:
+class ServiceId(Struct, frozen=True):
     """One service: of the process, of a rule, of a source table, of one of its streams, or of a shard of that."""
 
     kind: ServiceKind

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
 from replicator.domain.progress import Position
@@ -26,8 +27,7 @@ class Ends(Protocol):
         """Whether the shard has a row, as far as was seen. A parent without one is proven gone, or long done."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordPage:
+class RecordPage(Struct, frozen=True):
     """One answer of a shard. `next_iterator` None: the shard is closed and this was its last page.
 
     `at`: the server's time of the answer, in seconds since 1970; None when it does not tell. `is_level`: whether
@@ -37,13 +37,22 @@ class RecordPage:
 
     records: tuple[StreamRecord, ...]
     next_iterator: str | None
-    at: float | None = field(default=None, compare=False)
-    is_level: bool | None = field(default=None, compare=False)
-    pushed: bool = field(default=False, compare=False)
+    at: float | None = None
+    is_level: bool | None = None
+    pushed: bool = False
+
+    def __eq__(self, other: object) -> bool:
+        return self._gives == other._gives if isinstance(other, RecordPage) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._gives)
+
+    @property
+    def _gives(self) -> tuple[tuple[StreamRecord, ...], str | None]:
+        return self.records, self.next_iterator
 
 
-@dataclass(frozen=True, slots=True)
-class ShardPage:
+class ShardPage(Struct, frozen=True):
     """One page of a stream's listing. `last` None: nothing follows; else the next page starts behind it."""
 
     shards: tuple[Shard, ...]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from replicator.domain.cache_keys import CacheAction
 from replicator.domain.conflicts import ConflictEntry
@@ -42,8 +43,7 @@ class Region(Protocol):
         """Carry a request out; the fence is checked right before the send."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheAnswer:
+class CacheAnswer(Struct, frozen=True):
     """What became of a batch of cache actions; every action that is not refused took effect."""
 
     changed: int = 0
@@ -56,8 +56,7 @@ class CacheAnswer:
     """The leases of entries that were absent and are to be filled, by key."""
 
 
-@dataclass(frozen=True, slots=True)
-class CacheFill:
+class CacheFill(Struct, frozen=True):
     """An entry to be stored while its lease stands."""
 
     key: str

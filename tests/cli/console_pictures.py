@@ -11,11 +11,11 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from replicator.domain.values import replace
 from replicator.laboratory.servers import MiniStack, Valkey
 from replicator.laboratory.streamlab import StreamLab
 from tests.cli.daemons import wait_until

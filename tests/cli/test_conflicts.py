@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
+from replicator.domain.values import replace
 from replicator.operations.conflict_entries import wanted_entries
 from tests.cli.proxy import watched
 from tests.cli.worlds import World

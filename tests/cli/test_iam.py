@@ -9,7 +9,6 @@ import re
 import secrets
 import time
 from collections.abc import Coroutine, Iterator
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -23,6 +22,7 @@ from replicator.adapters.aws.clients import ClientTimes, open_place
 from replicator.adapters.export_sources import export_files
 from replicator.app.function_configuration import configuration
 from replicator.app.invocations import Process
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.servers import MiniStack
 from replicator.settings import Region

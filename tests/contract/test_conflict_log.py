@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from replicator.domain.errors import TableMissing, Unreachable
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
+from replicator.domain.values import replace
 from replicator.laboratory.memory import MemoryConflictLog
 from replicator.ports.targets import ConflictLog
 from replicator.settings import Settings

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -15,6 +14,7 @@ from replicator.domain.shards.inheritance import Inherited
 from replicator.domain.shards.leases import KnownStream, Lease, LeaseRow, Pulse, Rewind, Seat, StreamState
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from tests.contract.conftest import WORLDS
 from tests.contract.coordination_worlds import (
     AP,

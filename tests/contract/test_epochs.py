@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.table_claims import EpochClaim, note_epoch
 from replicator.domain.errors import WorldMismatch
+from replicator.domain.values import replace
 from tests.contract.worlds import create_table, fresh
 
 pytestmark = pytest.mark.servers

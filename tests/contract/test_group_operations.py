@@ -6,7 +6,6 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from replicator.domain.jobs import Job, JobKind
 from replicator.domain.progress import END, HORIZON, Position
 from replicator.domain.shards.leases import Pulse, StreamRef
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.values import replace
 from replicator.operations import gaps, jobs, leases, pauses, rewind
 from replicator.operations.audit import audited, list_deeds
 from replicator.operations.documents import document

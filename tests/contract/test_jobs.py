@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -12,6 +11,7 @@ from replicator.domain.errors import LeaseLost
 from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
 from replicator.domain.jobs import Job, JobKind, JobState, Part, Segment, all_segments
 from replicator.domain.targets import replica_id
+from replicator.domain.values import replace
 from replicator.laboratory.memory import MemoryJobs
 from replicator.ports.jobs import Jobs
 from tests.contract.conftest import WORLDS

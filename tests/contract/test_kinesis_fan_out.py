@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -32,6 +31,7 @@ from replicator.domain.progress import HORIZON, Position, after
 from replicator.domain.records import StreamRecord
 from replicator.domain.rules import KinesisSource
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.values import replace
 from replicator.laboratory.streamlab import Laboratory, laboratory
 from replicator.ports.sources import RecordPage
 from tests.contract.worlds import no_fallback, place

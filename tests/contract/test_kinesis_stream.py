@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from replicator.domain.progress import HORIZON, Position, after
 from replicator.domain.records import ForeignRecord, StreamRecord, UnreadRecord, changes
 from replicator.domain.rules import KinesisSource, Rule
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.values import replace
 from replicator.laboratory.streamlab import Laboratory, laboratory
 from tests.contract.worlds import no_fallback, place
 

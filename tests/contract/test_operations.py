@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import replace
 
 import pytest
 
@@ -15,6 +14,7 @@ from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END, Position
 from replicator.domain.shards.leases import LeaseRow, Rewind
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.values import replace
 from tests.contract.coordination_worlds import (
     GAP,
     ME,

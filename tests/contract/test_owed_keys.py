@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -21,6 +20,7 @@ from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, Sh
 from replicator.domain.owed_keys import BodyState, OwedFor, OwedKey, OwedTo, Settlement, merged
 from replicator.domain.records import Event, ItemKey
 from replicator.domain.targets import replica_id
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.memory import MemoryOwedKeys, OpenFence
 from replicator.ports.owed import OwedKeys

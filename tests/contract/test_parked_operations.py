@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -20,6 +19,7 @@ from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, Sh
 from replicator.domain.owed_keys import OwedKey, OwedTo, Settlement, row_id
 from replicator.domain.records import Event, ItemKey
 from replicator.domain.targets import TargetId, replica_id
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.operations import parked, parked_rows, rules
 from replicator.operations.errors import RequestRefused

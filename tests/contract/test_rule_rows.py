@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +24,7 @@ from replicator.domain.jobs import Job, JobKind, JobState, Part
 from replicator.domain.progress import END, HORIZON, Position
 from replicator.domain.shards.leases import KnownStream, Rewind
 from replicator.domain.targets import mesh_id, replica_id, source_caches_id
+from replicator.domain.values import replace
 from tests.contract.coordination_worlds import (
     BILLS_EU,
     EU,

@@ -7,7 +7,6 @@ import base64
 import itertools
 import json
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -28,6 +27,7 @@ from replicator.domain.progress import BEGINNING, HORIZON, Position, after
 from replicator.domain.records import ChangeRecord, Event, ItemKey, changes
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.values import replace
 from replicator.laboratory.memory import MemorySource, MemoryStream
 from replicator.ports.sources import RecordPage, ShardPage, Stream
 from tests.contract.stream_laboratory import Habits, laboratory

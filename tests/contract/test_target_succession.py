@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -14,6 +13,7 @@ from replicator.domain.rules import ActivePlan, Rule, Target
 from replicator.domain.shards.leases import Lease, Rewind, StreamRef, TargetStart
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.laboratory.memory import MemoryClaims
 from tests.contract.conftest import WORLDS

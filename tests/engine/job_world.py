@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from replicator.domain.pacing import Pace
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.copying import bootstraps, uninstalling, verification

@@ -11,7 +11,6 @@ import itertools
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from zlib import crc32
@@ -32,6 +31,7 @@ from replicator.domain.rules import ActivePlan, OnRefusal, Rule, Target, Version
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.stamps import held
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.cache_batcher import CacheFunnel

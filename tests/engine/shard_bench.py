@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Self
 
 from replicator.domain.errors import ShardGone
@@ -14,6 +13,7 @@ from replicator.domain.pacing import Pace
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, LeaseRow
 from replicator.domain.shards.lineage import Shard, merged
+from replicator.domain.values import replace
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.event_funnel import EventFunnel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from replicator.domain.cache_debt import DebtPolicy, OnFull, OwedEntry
 from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.cache_restores import Again, CacheServer
 from replicator.domain.errors import AccessRefused, Unreachable
+from replicator.domain.values import replace
 from replicator.domain.versions import UNSTAMPED
 from replicator.engine.applying.cache_debt import CacheDebt, Recent, Share
 from replicator.engine.applying.cache_settling import Settler

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -11,6 +10,7 @@ from replicator.domain.errors import RecordsTrimmed, Throttled, Unreachable, Wor
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.rules import OnGap, Start
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import Fault
 from tests.engine.world import (

@@ -6,13 +6,13 @@ import asyncio
 import gzip
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from replicator.domain.image import Image
 from replicator.domain.jobs import Job, JobState, Part
 from replicator.domain.rules import Start
+from replicator.domain.values import replace
 from tests.engine.job_world import JobWorldOf, job
 from tests.engine.test_bootstrap import filled
 from tests.engine.world import eu_rule, until

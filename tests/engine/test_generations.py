@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from replicator.domain.errors import Unreachable
 from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.shards.leases import KnownStream, Seat, StreamRef
+from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from tests.engine.test_coordinator import S0, S1, claimed, replace_stream
 from tests.engine.world import AP, ORDERS, World, eu_rule, id_of, rule, target, until

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from random import Random
 
 import pytest
@@ -18,6 +17,7 @@ from replicator.domain.modes.active_active.mesh import ActivePolicy
 from replicator.domain.records import ChangeRecord, ForeignRecord
 from replicator.domain.rules import ActivePlan, KinesisSource, OnGap, Start
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.values import replace
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.canary_driver import CanaryDriver
 from replicator.engine.applying.look_ahead import ReadAhead

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.rules import Rule
+from replicator.domain.values import replace
 from tests.engine.shard_bench import first_of
 from tests.engine.test_coordinator import replace_stream
 from tests.engine.test_losses import accept

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,6 +15,7 @@ from replicator.domain.records import ItemKey
 from replicator.domain.records import key_of as key
 from replicator.domain.rules import OnRefusal, Rule
 from replicator.domain.transforms import Transform
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.engine.copying.uninstalling import SIDE_TABLE
 from replicator.engine.mapped_tables import MappedRegion

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import replace
 
 import pytest
 
@@ -18,6 +17,7 @@ from replicator.domain.identifiers import RegionId, RuleName, ShardId
 from replicator.domain.progress import HORIZON
 from replicator.domain.rules import Rule, Target
 from replicator.domain.targets import TargetId, TargetKind
+from replicator.domain.values import replace
 from replicator.engine.ownership import target_succession
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.shard.checkpoints import Progress

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,6 +20,7 @@ from replicator.domain.modes.versioned.own_writes import OwnWrites
 from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import Start
 from replicator.domain.stamps import SideRow, Stamp, StampKind, Tombstone, Version, content_of
+from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from replicator.engine.waiting import Stopped, found
 from replicator.laboratory.memory import Fault

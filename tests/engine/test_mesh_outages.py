@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
 from replicator.domain.errors import Unreachable
 from replicator.domain.identifiers import RegionId
 from replicator.domain.stamps import SideRow, Version
+from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from tests.engine.mesh_world import ACTIVE, MODES, MeshWorld, Reader, settle
 from tests.engine.world import AP, CA, EU, US, cache_rule, key_of, until

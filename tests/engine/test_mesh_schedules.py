@@ -7,7 +7,6 @@ tests/simulation/test_cache.py; T27-T35 stand in tests/simulation.
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 import pytest
 
@@ -16,6 +15,7 @@ from replicator.domain.image import Image
 from replicator.domain.modes.requests import Request, Response
 from replicator.domain.progress import HORIZON, after
 from replicator.domain.stamps import NO_ROW, StampKind, held
+from replicator.domain.values import replace
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.context import TargetContext, TargetPorts
 from replicator.engine.applying.look_ahead import ReadAhead

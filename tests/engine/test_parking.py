@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -19,6 +18,7 @@ from replicator.domain.owed_keys import BodyState, OwedKey, OwedTo, Settlement
 from replicator.domain.records import Event
 from replicator.domain.rules import OnRefusal, Rule, Start
 from replicator.domain.targets import TargetKind
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.engine.applying.kinds import KINDS, parks_refusals
 from replicator.engine.applying.parking import ParkingBounds

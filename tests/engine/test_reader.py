@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 
@@ -11,6 +11,7 @@ from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed,
 from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from replicator.engine.reading.cursors import CURSORS_KEPT, Page
 from replicator.engine.reading.memory_budget import ByteBudget

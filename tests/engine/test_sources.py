@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 
 from replicator.domain.errors import Unreachable
 from replicator.domain.identifiers import TableName
+from replicator.domain.values import replace
 from replicator.engine.ownership.sources import Sources
 from tests.engine.world import AP, EU, World, rule, target, until
 

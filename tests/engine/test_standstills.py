@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
@@ -14,6 +13,7 @@ from replicator.domain.progress import HORIZON
 from replicator.domain.shards.leases import Seat
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.shards.standstill import Why
+from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import Faults
 from tests.engine.test_coordinator import replace_stream

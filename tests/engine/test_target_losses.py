@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from replicator.domain.identifiers import SequenceNumber
 from replicator.domain.progress import HORIZON, after
 from replicator.domain.rules import OnGap, Rule, Start, Target
 from replicator.domain.shards.leases import Rewind
+from replicator.domain.values import replace
 from tests.engine.shard_bench import S0, ShardBench, first_of
 from tests.engine.test_losses import accept
 from tests.engine.world import AP, CA, EU, US, World, cache_rule, eu_rule, id_of, key_of, rule, short, target, until

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -14,6 +13,7 @@ from replicator.domain.jobs import JobKind, parts_of
 from replicator.domain.owed_keys import Settlement
 from replicator.domain.rules import OnRefusal, Rule
 from replicator.domain.transforms import Transform
+from replicator.domain.values import replace
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.applying.retrying import Retrial, Retried

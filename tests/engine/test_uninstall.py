@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import msgspec
 import pytest
@@ -15,6 +15,7 @@ from replicator.domain.key_mapping import key_mapping
 from replicator.domain.modes.requests import StampIs, Unstamp
 from replicator.domain.records import ItemKey, item_key
 from replicator.domain.stamps import NO_PARENT, Stamp, StampKind, Version, content_of, held, write_sequence
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.engine.copying.uninstalling import SIDE_TABLE
 from replicator.engine.limits import Limits

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -19,6 +19,7 @@ from replicator.domain.progress import Position
 from replicator.domain.records import item_key
 from replicator.domain.rules import OnRefusal, Sweep
 from replicator.domain.transforms import Transform
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.engine.copying.applied import Applied
 from replicator.engine.limits import Limits

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from replicator.domain.cache_keys import CacheRule, CacheVerb
@@ -11,6 +9,7 @@ from replicator.domain.cache_values import Shape
 from replicator.domain.errors import Unreachable
 from replicator.domain.filters import Filter
 from replicator.domain.key_templates import KeyTemplate
+from replicator.domain.values import replace
 from replicator.engine.applying.cache_batcher import CacheFunnel, CacheRequest
 from replicator.engine.applying.write_through import fill_leased
 from replicator.laboratory.memory import OpenFence, value_entry

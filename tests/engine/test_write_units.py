@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
 
 from replicator.domain.errors import Throttled
 from replicator.domain.modes.requests import Done, GetItem, RaiseTombstone, Request, Response
 from replicator.domain.pacing import Pace
+from replicator.domain.values import replace
 from replicator.domain.write_units import UnitBucket, units_of
 from replicator.engine.applying.paced_region import PacedRegion
 from replicator.engine.applying.write_budget import WriteBudget

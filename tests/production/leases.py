@@ -6,10 +6,10 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.modes.requests import Request, Response
+from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import MemoryRegion, OpenFence
 from replicator.observability.metrics import Metrics

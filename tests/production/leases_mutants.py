@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import replace
 from typing import Any
 
 from replicator.adapters.dynamodb.coordination.names import Names
@@ -11,6 +10,7 @@ from replicator.domain.errors import LeaseLost
 from replicator.domain.modes import ordered
 from replicator.domain.modes.requests import AbsentOrStampBelow, Delete, Done
 from replicator.domain.shards.standstill import Watch
+from replicator.domain.values import replace
 from replicator.engine import service
 from replicator.engine.discovery.seat import SeatHolder
 from replicator.engine.membership.session import Session

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 from replicator.adapters.aws import errors
@@ -13,6 +12,7 @@ from replicator.adapters.aws.clients import ClientTimes, open_place
 from replicator.adapters.dynamodb import streams
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.domain.errors import IteratorExpired
+from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from replicator.settings import Region as RegionSettings
 from tests.engine.world import EU, World

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from replicator.domain.errors import RecordsTrimmed
 from replicator.domain.progress import END, HORIZON, Position, Window, after
+from replicator.domain.values import replace
 from replicator.engine.applying.look_ahead import ReadAhead
 from replicator.engine.ownership.running_shards import RunningShards
 from replicator.engine.reading.cursors import Cursor, Page

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from replicator.domain.modes.active_active import classify, drain, echoes, replicate, versions
+from replicator.domain.values import replace
 from tests.simulation import ablated
 from tests.simulation.active_checks import violation
 from tests.simulation.active_scenario import PRODUCTION, Answer, Scenario, Variant, ops

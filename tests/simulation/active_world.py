@@ -8,7 +8,6 @@ is interned, so a state is a tuple of small integers, and what a step leads to i
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from functools import lru_cache
 
 from replicator.domain.conflicts import LogConflict
@@ -17,6 +16,7 @@ from replicator.domain.modes.active_active import mesh as mesh_module
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.requests import Done, FoundAhead, LookAhead, Remover
 from replicator.domain.stamps import NO_ROW, Version, held
+from replicator.domain.values import replace
 from replicator.laboratory.memory.stamped import StampedSlot
 from tests.simulation.active_owed import SILENCE, Owe, Owed, Rows
 from tests.simulation.active_places import KEY, Place, ahead, start_places

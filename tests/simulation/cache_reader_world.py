@@ -8,7 +8,7 @@ script does depends on the entry and its arguments alone, so each pair is asked 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import redis
@@ -20,6 +20,7 @@ from replicator.cache.reading import Fill, Load, Loaded, Look, Pause, ReadPlan, 
 from replicator.cache.scripts import FILL, FILL_HASH, LOOK, LOOK_HASH
 from replicator.domain.cache_keys import CacheAction, Refill, Refresh
 from replicator.domain.cache_values import Shape, hash_payload
+from replicator.domain.values import replace
 from tests.simulation.cache_world import CacheExplorer, CacheScenario, moves_around
 
 _LIFE_MS = 1_000_000

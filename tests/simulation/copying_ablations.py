@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from msgspec import structs
@@ -27,6 +27,7 @@ from replicator.domain.modes.requests import (
     TombstoneIs,
 )
 from replicator.domain.records import ItemKey
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.memory import Slot, answer
 from tests.simulation.copying_world import PRODUCTION, Explorer, Result, Scenario, Variant

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import chain, combinations_with_replacement, product
 
 from replicator.domain.modes.ordered import InsertGuard, OrderedPolicy
+from replicator.domain.values import replace
 from tests.simulation.copying_world import Scenario
 from tests.simulation.ordered_world import History, written
 

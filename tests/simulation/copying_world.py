@@ -8,7 +8,7 @@ states are made of is interned, so a state is a tuple of small integers, and wha
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from replicator.domain.coalescing import coalesce, plan_run
@@ -21,6 +21,7 @@ from replicator.domain.image import Image, stamped
 from replicator.domain.modes.ordered import OrderedPolicy, replicate_ordered
 from replicator.domain.modes.requests import Done, Found, Response
 from replicator.domain.rules import Rule
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.memory import Slot, answer
 from tests.simulation.ordered_world import GENERATION, KEY, Answer, History, Violation, content, written

@@ -10,13 +10,14 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.shards.assignment import Bounds, Doubts, Free, Load, plan
 from replicator.domain.shards.leases import LeaseRow
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.values import replace
 
 LEASE_SECONDS = 10.0
 FENCE_SECONDS = 0.8 * LEASE_SECONDS

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from itertools import product
 
 from replicator.domain.copying.meshes import Missing
+from replicator.domain.values import replace
 from tests.simulation.mesh_copying_world import Scenario
 
 STARTS = {

@@ -8,7 +8,7 @@ once, so a state is a tuple of small integers.
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 from replicator.domain.conflicts import ConflictKind, LogConflict
@@ -23,6 +23,7 @@ from replicator.domain.modes.versioned.ranks import rank_of
 from replicator.domain.modes.versioned.replicate import VersionedMesh, replicate_versioned
 from replicator.domain.records import ChangeRecord, change_record
 from replicator.domain.stamps import NO_PARENT, NO_ROW, Stamp, StampKind, content_of, seed_version
+from replicator.domain.values import replace
 from replicator.laboratory.memory import Slot, answer
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped
 from tests.simulation import active_places, versioned_machine

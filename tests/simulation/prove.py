@@ -13,7 +13,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
 from itertools import chain, islice, product
@@ -22,6 +22,7 @@ from random import Random
 from typing import Protocol
 
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Guard
+from replicator.domain.values import replace
 from tests.simulation import (
     ablations,
     copying_ablations,

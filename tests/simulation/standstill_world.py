@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 
 from replicator.domain.errors import Unreachable, WorldMismatch
@@ -20,6 +20,7 @@ from replicator.domain.identifiers import RuleName, ShardId, WorkerId
 from replicator.domain.rules import Rule
 from replicator.domain.shards.leases import Seat, StreamRef
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from replicator.laboratory.memory import Faults
 from tests.engine.world import AP, CA, EU, ORDERS, Process, World, key_of, rule, stream_ref, target

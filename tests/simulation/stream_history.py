@@ -8,12 +8,13 @@ that is being read, one that is none.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from random import Random
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.shards import lineage
 from replicator.domain.shards.lineage import Graph, Shard
+from replicator.domain.values import replace
 
 SLOTS = 8
 """Keys; a shard holds a range of them."""

@@ -5,7 +5,6 @@ What CI can afford; `make prove` searches more. Nothing in a scenario is sampled
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
 from random import Random
@@ -15,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from replicator.domain.modes.active_active.mesh import ActivePolicy
+from replicator.domain.values import replace
 from tests.simulation import prove
 from tests.simulation.ablations import ABLATIONS, found, without
 from tests.simulation.active_checks import violation

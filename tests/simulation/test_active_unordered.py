@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 import pytest
 
 from replicator.domain.modes.active_active.mesh import ActivePolicy
+from replicator.domain.values import replace
 from tests.simulation.active_scenario import Op, Scenario
 from tests.simulation.active_unordered import deliver
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from replicator.cache.reading import Fill, Look, Request
 from replicator.cache.scripts import FILL_HASH, LOOK, LOOK_HASH
 from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.cache_values import Shape
+from replicator.domain.values import replace
 from replicator.domain.versions import UNSTAMPED
 from replicator.laboratory.servers import Valkey
 from tests.simulation.cache_reader_world import ReaderExplorer

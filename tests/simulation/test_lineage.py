@@ -6,7 +6,6 @@ The seeds are fixed, so what a mutant does wrong is always the same.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -14,6 +13,7 @@ from hypothesis import strategies as st
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.shards.lineage import Graph, Shard, ready, storable
+from replicator.domain.values import replace
 from tests.simulation.stream_history import Rules, told
 
 SEEDS = range(300)

@@ -5,10 +5,9 @@ Larger searches are in `test_active.py` and `test_versioned.py`, and in `make pr
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
+from replicator.domain.values import replace
 from tests.simulation import ablated, prove, versioned_ablations
 from tests.simulation.ablations import without
 from tests.simulation.active_checks import violation

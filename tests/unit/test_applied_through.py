@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -26,6 +26,7 @@ from replicator.domain.shards.leases import LeaseRow, StreamRef, StreamState, Ta
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.shards.snapshot import Snapshot
 from replicator.domain.shards.statements import Statements
+from replicator.domain.values import replace
 
 ME, OTHER = WorkerId("me"), WorkerId("other")
 STREAM = StreamRef(RegionId("us"), TableName("orders"), "arn:1", 1)

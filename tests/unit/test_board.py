@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -23,6 +22,7 @@ from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import Lease, StreamRef
 from replicator.domain.shards.standstill import Standstill, Why
 from replicator.domain.targets import TargetId, mesh_id
+from replicator.domain.values import replace
 from replicator.observability.log_throttle import AGAIN_SECONDS, MOST_LINES
 from replicator.observability.metrics import Metrics
 from replicator.observability.observer import LiveObserver

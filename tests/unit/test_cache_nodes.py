@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from replicator.domain.cache_nodes import CacheNode, eviction_trouble
+from replicator.domain.values import replace
 
 NODE = CacheNode("a:1", "primary", "valkey 9.1.2", 5461, 0, "noeviction")
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -33,6 +32,7 @@ from replicator.domain.image import Image
 from replicator.domain.key_templates import KeyTemplate
 from replicator.domain.modes.ordered import Action, Change
 from replicator.domain.records import ChangeRecord, Event, item_key
+from replicator.domain.values import replace
 from replicator.domain.versions import at_sequence, ordered_version
 from replicator.laboratory.memory import acted, value_entry
 from tests.unit.strategies import Typed, image

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull
 from replicator.domain.cache_restores import Again, CacheServer, CacheServers, OnRestore, again
+from replicator.domain.values import replace
 
 SERVER = CacheServer("b", 1.0, 10, logs=False)
 TOOK_OVER = replace(SERVER, uptime_seconds=100.0)

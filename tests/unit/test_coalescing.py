@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +21,7 @@ from replicator.domain.modes.ordered import (
 )
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, Target, TtlDeletes
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from replicator.laboratory.memory import MemoryRegion
 from tests.unit.strategies import image

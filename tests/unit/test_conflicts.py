@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from replicator.domain.conflict_document import LONGEST_IMAGES, SCHEMA, document, shown_time
@@ -9,6 +7,7 @@ from replicator.domain.conflicts import ConflictEntry, ConflictKind, LogConflict
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName
 from replicator.domain.image import Image
 from replicator.domain.records import item_key
+from replicator.domain.values import replace
 from tests.unit.strategies import image
 
 KEY = item_key(b'{"pk":{"S":"k"}}')

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation
@@ -41,6 +39,7 @@ from replicator.domain.modes.requests import (
 )
 from replicator.domain.records import Event, item_key
 from replicator.domain.rules import Rule, TtlDeletes
+from replicator.domain.values import replace
 from replicator.domain.versions import is_ordered_version, ordered_version
 from replicator.laboratory.memory import Slot, answer
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from replicator.domain.copying.exports import ExportUnusable, parse_export, parse_line
@@ -24,6 +22,7 @@ from replicator.domain.jobs import (
     share_of,
     to_claim,
 )
+from replicator.domain.values import replace
 
 ME, YOU, DEAD = WorkerId("me"), WorkerId("you"), WorkerId("dead")
 JOB = Job("a", JobKind.VERIFY, RuleName("r"), TableName("t"), (), (Part("us:t", 4),), items=100)

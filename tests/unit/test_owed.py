@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +20,7 @@ from replicator.domain.shards.owed import (
     place_of,
 )
 from replicator.domain.targets import replica_id
+from replicator.domain.values import replace
 
 AP = replica_id(RuleName("orders"), RegionId("ap"), TableName("orders"))
 FIRST = SequenceNumber("1")

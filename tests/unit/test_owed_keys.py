@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -43,6 +42,7 @@ from replicator.domain.owed_keys import (
 from replicator.domain.records import Event, ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import replica_id
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 from tests.unit.strategies import image
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,6 +16,7 @@ from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetKind
 from replicator.domain.transforms import Transform
+from replicator.domain.values import replace
 from replicator.domain.versions import ordered_version
 
 EU = View("orders", "orders/replica/eu:orders", TargetKind.REPLICA, "ordered", "us:orders", aspects={"filter": "a"})

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from replicator.domain.copying.contents import Kind
@@ -15,6 +13,7 @@ from replicator.domain.modes.versioned.ranks import VersionAttribute
 from replicator.domain.progress import END, HORIZON
 from replicator.domain.rules import OnGap, Rule, Target, VersionedPlan
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.values import replace
 
 US, EU = RegionId("us"), RegionId("eu")
 ORDERS = TableName("orders")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from replicator.domain.shards.standstill import (
     waits_of,
 )
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 
 ORDERS, LIVE, OTHER, DEAD = RuleName("orders"), WorkerId("live"), WorkerId("other"), WorkerId("dead")
 PATIENCE = Patience(stall=60.0, children=120.0)

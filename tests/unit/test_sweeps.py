@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from replicator.domain.copying.sureness import nines
@@ -12,6 +10,7 @@ from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.jobs import Job, JobKind, JobState
 from replicator.domain.modes.versioned.ranks import VersionAttribute
 from replicator.domain.rules import Rule, Sweep, Target, VersionedPlan
+from replicator.domain.values import replace
 
 US, EU, ORDERS, NAME = RegionId("us"), RegionId("eu"), TableName("orders"), RuleName("orders")
 WEEK = 7 * 86_400.0

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,6 +10,7 @@ from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.modes.versioned.ranks import VersionAttribute
 from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
 from replicator.domain.targets import TargetId, TargetKind, mesh_id, parse_target, replica_id, source_caches_id
+from replicator.domain.values import replace
 
 US, EU, AP = RegionId("us"), RegionId("eu"), RegionId("ap")
 RULE, ORDERS, COPY = RuleName("orders"), TableName("orders"), TableName("orders-v2")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import re
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from rich.console import Console
 from replicator.cli.output import as_typed, rich_table
 from replicator.cli.watching import sparkline
 from replicator.domain.targets import parse_target
+from replicator.domain.values import replace
 from replicator.domain.verdict.figures import (
     Away,
     AwayCache,

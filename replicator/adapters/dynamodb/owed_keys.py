@@ -7,7 +7,6 @@ another version than its row counts as not there.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
@@ -40,6 +39,7 @@ from replicator.domain.owed_keys import (
     packed,
     unpacked,
 )
+from replicator.domain.values import replace
 from replicator.ports.owed import OwedPage
 from replicator.ports.targets import OPEN
 

@@ -11,7 +11,7 @@ mapping is refused if a key of it can be a key of another one that wrote there.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, translate
 from replicator.adapters.dynamodb.expressions import SCHEMA_VERSION, SIDE_SCHEMA, TOMBSTONE_KEY
 from replicator.domain.errors import NewerLayout, Unreachable, WorldMismatch
 from replicator.domain.key_mapping import key_mapping
+from replicator.domain.values import replace
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient

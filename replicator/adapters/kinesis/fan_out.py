@@ -8,7 +8,7 @@ there is none for a place, or not now, the answer is None, and the caller polls:
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -23,6 +23,7 @@ from replicator.adapters.kinesis.consumers import consumer_problem, described
 from replicator.adapters.kinesis.destinations import stream_name
 from replicator.adapters.kinesis.wire import Pushed, parse_pushed
 from replicator.domain.errors import MalformedRecord, ReplicatorError, Throttled, Unreachable
+from replicator.domain.values import replace
 
 if TYPE_CHECKING:
     from botocore.eventstream import EventStreamMessage

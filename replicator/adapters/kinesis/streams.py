@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +38,7 @@ from replicator.domain.progress import END, Position
 from replicator.domain.rules import KinesisSource
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import Shard
+from replicator.domain.values import replace
 from replicator.ports.sources import RecordPage, ShardPage
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ import sys
 import types
 import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from datetime import datetime
 from typing import Any, NewType
 
@@ -15,6 +14,7 @@ from replicator.domain import identifiers, targets
 from replicator.domain.progress import Position
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetId
+from replicator.domain.values import field_names
 
 _NAMES: dict[str, Any] = {
     **{name: each for name, each in vars(identifiers).items() if isinstance(each, NewType)},
@@ -64,19 +64,19 @@ class Schemas:
             return {"type": "object", "additionalProperties": self.of(inner[1])}
         if isinstance(kind, type) and issubclass(kind, enum.Enum):
             return {"type": "string", "enum": [each.value for each in kind]}
-        assert is_dataclass(kind), f"{kind} has no schema"
-        return self._dataclass(kind)
+        return self._value(kind, field_names(kind))
 
-    def _dataclass(self, kind: Any) -> dict[str, Any]:
+    def _value(self, kind: Any, names: Sequence[str]) -> dict[str, Any]:
+        assert names, f"{kind} has no schema"
         if kind.__name__ not in self.found:
             self.found[kind.__name__] = {}  # it may be part of itself
             known = typing.get_type_hints(kind, {**vars(sys.modules[kind.__module__]), **_NAMES})
             schemas: dict[str, Any] = {}
-            for member in fields(kind):
-                if known[member.name] is StreamRef:
+            for name in names:
+                if known[name] is StreamRef:
                     schemas |= {"region": _TEXT, "table": _TEXT, "stream": _TEXT}
                 else:
-                    schemas[member.name.rstrip("_")] = self.of(known[member.name])
+                    schemas[name.rstrip("_")] = self.of(known[name])
             self.found[kind.__name__] = _members(schemas)
         return {"$ref": f"#/components/schemas/{kind.__name__}"}
 

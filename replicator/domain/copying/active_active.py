@@ -8,9 +8,8 @@ had just been written there. So a copier can do nothing that a slow worker may n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 
-from msgspec import structs
+from msgspec import Struct, structs
 
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation
 from replicator.domain.copying.contents import Kind
@@ -45,6 +44,7 @@ from replicator.domain.stamps import (
     parent_of,
     seed_version,
 )
+from replicator.domain.values import replace
 
 # -- seeding -------------------------------------------------------------------------------------------------------
 
@@ -102,8 +102,7 @@ def _hasty(mesh: Mesh) -> Mesh:
 # -- looking -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """What one region holds under a key."""
 
     item: Held | None

@@ -7,7 +7,6 @@ object per line) and data files of lines `{"Item": {...}}`.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from datetime import datetime
 
 import msgspec
@@ -45,8 +44,7 @@ _FILE = msgspec.json.Decoder(_File)
 _LINE = msgspec.json.Decoder(_Line)
 
 
-@dataclass(frozen=True, slots=True)
-class Export:
+class Export(msgspec.Struct, frozen=True):
     """A full export: what the table held at a time, in seconds since 1970. `files`: names of its data files."""
 
     table: str

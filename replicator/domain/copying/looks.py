@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
 
 from replicator.domain.copying.contents import Kind, digest, is_asked_for, is_same, print_of, wanted
 from replicator.domain.image import Image
@@ -18,6 +19,7 @@ from replicator.domain.modes.requests import Found, GetItem, GetTombstone, Order
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import Rule
 from replicator.domain.transforms import Transform
+from replicator.domain.values import replace
 from replicator.domain.versions import is_ordered_version
 
 MOST_LOOKS = 5
@@ -31,16 +33,14 @@ class Side(enum.Enum):
     TARGET = "target"
 
 
-@dataclass(frozen=True, slots=True)
-class On:
+class On(Struct, frozen=True):
     """Carry a request out at the source or at the target; reads are consistent."""
 
     side: Side
     request: OrderedRequest
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
+class Seen(Struct, frozen=True):
     """What a second look found under a key: the target's item and tombstone, and the source's item."""
 
     key: ItemKey
@@ -49,8 +49,7 @@ class Seen:
     source: Image | None
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A key that differed: what the rule wanted and the target held, when, and how many looks there were.
 
     `looked_at`: when the later of both was read, by the source's time, in seconds since 1970: what was brought to the
@@ -66,8 +65,7 @@ class Candidate:
     in_order: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
+class Difference(Struct, frozen=True):
     """What two looks agree on: `wanted` should be there, and is not."""
 
     key: ItemKey

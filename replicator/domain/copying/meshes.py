@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
 
 from replicator.domain.conflicts import ConflictKind, LogConflict
 from replicator.domain.copying.contents import Kind, print_of
@@ -17,6 +18,7 @@ from replicator.domain.copying.looks import MOST_LOOKS, Ended
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import Image
 from replicator.domain.records import ItemKey
+from replicator.domain.values import replace
 
 T = TypeVar("T")
 S = TypeVar("S")
@@ -25,8 +27,7 @@ Items = Mapping[RegionId, Image | None]
 """What each region holds under a key."""
 
 
-@dataclass(frozen=True, slots=True)
-class MeshCandidate:
+class MeshCandidate(Struct, frozen=True):
     """A key at which regions differed: what each held, when the last of them was read, and how many looks there were.
 
     `looked_at` in seconds since 1970, by servers' time.
@@ -38,8 +39,7 @@ class MeshCandidate:
     looks: int = 1
 
 
-@dataclass(frozen=True, slots=True)
-class MeshDifference(Generic[S]):
+class MeshDifference(Struct, Generic[S], frozen=True):
     """What two looks agree on: how each region differs from what all should hold; `seen` is what a repair takes."""
 
     key: ItemKey

@@ -8,8 +8,9 @@ left differences, is not asked for again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from hashlib import sha256
+
+from msgspec import Struct
 
 from replicator.domain.copying.contents import Kind
 from replicator.domain.gaps import Gap, OpenGap
@@ -26,8 +27,7 @@ _OF_A_LOSS = frozenset(Kind) - {Kind.EXTRA}
 """Differences that a lost record may have left. Extra items that a repair lets stay were never replicated."""
 
 
-@dataclass(frozen=True, slots=True)
-class Resync:
+class Resync(Struct, frozen=True):
     """What is to be done: repairs to be asked for, losses to note them at, and losses that are repaired."""
 
     create: Sequence[Job] = ()

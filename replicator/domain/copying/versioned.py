@@ -7,7 +7,8 @@ do meanwhile. The one exception is an operator's policy that deletes what one re
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
 
 from replicator.domain.conflicts import ConflictKind
 from replicator.domain.copying.contents import Kind, is_same
@@ -29,10 +30,10 @@ from replicator.domain.modes.versioned.drain import delete_again
 from replicator.domain.modes.versioned.ranks import Rank, rank_of
 from replicator.domain.modes.versioned.replicate import Party, VersionedMesh, item_in, join, tombstone_in
 from replicator.domain.records import ItemKey
+from replicator.domain.values import replace
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(Struct, frozen=True):
     """What one region holds under a key: its item, without reserved attributes, and the version of its tombstone."""
 
     item: Image | None
@@ -78,8 +79,7 @@ def _bare(items: Items) -> dict[RegionId, Image | None]:
     return {region: None if item is None else unreserved(item) for region, item in items.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """The greatest of what regions hold: an item and the region that holds it, or a delete (`item` None).
 
     `lacking`: regions without the item that remember no delete which says why.

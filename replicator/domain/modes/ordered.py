@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator
-from dataclasses import dataclass
 
 import msgspec
 
@@ -54,8 +53,7 @@ class Unstamped(enum.Enum):
     STOP = "stop"
 
 
-@dataclass(frozen=True, slots=True)
-class OrderedPolicy:
+class OrderedPolicy(msgspec.Struct, frozen=True):
     """The choices that a rule makes for mode `ordered`."""
 
     insert_guard: InsertGuard = InsertGuard.TRANSACT

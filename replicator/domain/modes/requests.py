@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Generator
-from dataclasses import dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -297,15 +296,20 @@ MeshRequest = At | Wait | LookAhead | LogConflict
 # -- responses -----------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(msgspec.Struct, frozen=True):
     """The write took effect. `item`: what a `Replace` or `Remove` took away, None when nothing was there.
 
     `units`: write units that it took, when the region was asked to tell; nothing is decided by them.
     """
 
     item: Image | None = None
-    units: float | None = field(default=None, compare=False)
+    units: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return self.item == other.item if isinstance(other, Done) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((Done, self.item))
 
 
 class Refused(msgspec.Struct, frozen=True):

@@ -7,7 +7,8 @@ ancestor that was only listed late. What waits is bounded by one listing.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.shards.lineage import Graph, Shard, merged, storable
@@ -20,8 +21,7 @@ _LATE_SECONDS = 30.0
 """A parent that can be read but stays out of the listing for so long is taken in as it is."""
 
 
-@dataclass(slots=True)
-class _Proof:
+class _Proof(Struct):
     since: float
     gone: int = 0
     cycles: int = 0

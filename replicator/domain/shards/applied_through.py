@@ -17,8 +17,9 @@ whether records wait or not. Only who reads the shard knows that none wait.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import END, Position, latest
@@ -52,8 +53,7 @@ def leases_of(leases: Iterable[tuple[ShardId, int]]) -> str:
 # -- what a worker says ------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """A shard that a worker reads, and where targets stand on it."""
 
     shard_id: ShardId

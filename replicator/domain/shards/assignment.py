@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from hashlib import blake2b
+
+from msgspec import Struct, field
 
 from replicator.domain.identifiers import ShardId, WorkerId
 
@@ -27,8 +28,7 @@ _DOUBLINGS = 20
 """After so many, every worker there can be tries."""
 
 
-@dataclass(frozen=True, slots=True)
-class Load:
+class Load(Struct, frozen=True):
     """What there is to read over all streams of the group, and how much of it each worker holds.
 
     `total` counts shards that are held or free now, and those just finished whose children are awaited: so a roll
@@ -41,8 +41,7 @@ class Load:
     mine: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Free:
+class Free(Struct, frozen=True):
     """A shard that may be claimed: it has no owner, or its owner is dead.
 
     `ours`: we read its parent to the end, or its row has our name though we do not read it (the answer to a claim was
@@ -56,8 +55,7 @@ class Free:
     waiting_seconds: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Struct, frozen=True):
     """What a worker does next: shards to claim, in this order, and shards to hand over.
 
     `more`: a bound cut the plan short, so the next cycle should follow at once. `passed_over`: workers that have room
@@ -70,8 +68,7 @@ class Plan:
     passed_over: Mapping[WorkerId, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Bounds:
+class Bounds(Struct, frozen=True):
     """Bounds of one cycle."""
 
     claims: int = 64

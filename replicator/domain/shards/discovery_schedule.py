@@ -8,7 +8,8 @@ of listings.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId
 
@@ -25,8 +26,7 @@ _FEW_PARENTS = 5
 _NEVER = float("inf")
 
 
-@dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Struct, frozen=True):
     """What is awaited of one stream, and when it was last asked for."""
 
     interval: float

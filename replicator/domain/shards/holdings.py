@@ -7,7 +7,8 @@ What is read here counts as it is at the moment; what others read as the rows sh
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import RegionId, ShardId, TableName
 from replicator.domain.shards.leases import StreamRef
@@ -16,8 +17,7 @@ _BY_HEADS = 0.1
 """Part that is divided by heads: a worker without a shard may have to bring what is owed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(Struct, frozen=True):
     """`ours` is a view of what is read here now."""
 
     ours: Collection[ShardId]

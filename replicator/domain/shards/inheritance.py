@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.progress import END, Position
@@ -31,8 +32,7 @@ Covers = Mapping[TargetId, frozenset[str]]
 """Targets with stored positions, and for which parts of another target these count."""
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
+class Inherited(Struct, frozen=True):
     """Where a target is put on a shard, and what it skips there."""
 
     position: Position

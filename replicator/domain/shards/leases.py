@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+import msgspec
 
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName, WorkerId
@@ -13,8 +14,7 @@ from replicator.domain.shards.statements import Statements
 from replicator.domain.targets import TargetId
 
 
-@dataclass(frozen=True, slots=True)
-class Rewind:
+class Rewind(msgspec.Struct, frozen=True):
     """What a rewound target skips on a shard: records older than `before`, up to `until`, where it had been.
 
     `before` is in seconds since 1970. Behind `until` nothing is skipped, so a target that lagged loses nothing.
@@ -24,8 +24,7 @@ class Rewind:
     until: Position
 
 
-@dataclass(frozen=True, slots=True)
-class LeaseRow:
+class LeaseRow(msgspec.Struct, frozen=True):
     """One shard's row in the coordination table: what it is, its owner, the fencing token, a checkpoint per target.
 
     `serves`: all targets that the owner runs on the stream; none when it is of an earlier version. `found_at`: when a
@@ -37,8 +36,8 @@ class LeaseRow:
     shard: Shard
     owner: WorkerId | None = None
     epoch: int = 0
-    checkpoints: Mapping[TargetId, Position] = field(default_factory=dict)
-    rewinds: Mapping[TargetId, Rewind] = field(default_factory=dict)
+    checkpoints: Mapping[TargetId, Position] = msgspec.field(default_factory=dict)
+    rewinds: Mapping[TargetId, Rewind] = msgspec.field(default_factory=dict)
     serves: frozenset[TargetId] = frozenset()
     found_at: float = 0.0
     vanished: bool = False
@@ -51,8 +50,7 @@ class LeaseRow:
         return self.shard.shard_id
 
 
-@dataclass(frozen=True, slots=True)
-class StreamRef:
+class StreamRef(msgspec.Struct, frozen=True):
     """One stream of one source table. The region id is part of its identity: ARNs alone may collide."""
 
     region: RegionId
@@ -73,8 +71,7 @@ class StreamRef:
         return f"{self.region}:{self.table}"
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True):
     """A shard that is ours for now: `epoch` fences every checkpoint."""
 
     stream: StreamRef
@@ -83,8 +80,7 @@ class Lease:
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class TargetStart:
+class TargetStart(msgspec.Struct, frozen=True):
     """When a target first started on a stream: `started_at` is the server's time then, in seconds since 1970.
 
     `members`: those of a mesh, as `Target.parts`.
@@ -100,16 +96,14 @@ class TargetStart:
         return self.target_id.rule
 
 
-@dataclass(frozen=True, slots=True)
-class Seat:
+class Seat(msgspec.Struct, frozen=True):
     """The worker that discovers a stream's shards. The owner's heartbeat keeps it; an expired owner's may be taken."""
 
     owner: WorkerId | None
     epoch: int
 
 
-@dataclass(frozen=True, slots=True)
-class StreamState:
+class StreamState(msgspec.Struct, frozen=True):
     """Everything that is stored about one stream, read consistently."""
 
     rows: Mapping[ShardId, LeaseRow]
@@ -125,16 +119,25 @@ LEAVING = -1
 """`Pulse.news` of a worker that is about to leave is this or less."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pulse:
+class Pulse(msgspec.Struct, frozen=True):
     """A worker's sign of life. `news` changes when other workers should look at the rows: shards freed or found."""
 
     beat: int
     news: int = 0
     admin: str = ""
     """Where its admin server listens, `http://host:port`; for people and `replicator status`."""
-    through: Statements = field(default_factory=dict, compare=False)
-    """Up to when targets have everything on what it reads."""
+    through: Statements = msgspec.field(default_factory=dict)
+    """Up to when targets have everything on what it reads; two are equal without it."""
+
+    def __eq__(self, other: object) -> bool:
+        return self._sign == other._sign if isinstance(other, Pulse) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._sign)
+
+    @property
+    def _sign(self) -> tuple[int, int, str]:
+        return self.beat, self.news, self.admin
 
     @property
     def leaving(self) -> bool:
@@ -142,8 +145,7 @@ class Pulse:
         return self.news <= LEAVING
 
 
-@dataclass(frozen=True, slots=True)
-class KnownStream:
+class KnownStream(msgspec.Struct, frozen=True):
     """A stream that was read before, and the targets that are through with it.
 
     Earlier versions noted `rules`, for all of their targets, or that the stream is `closed`, for all rules.

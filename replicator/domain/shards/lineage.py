@@ -12,16 +12,17 @@ comes to the same answer. What is stored stays as it was seen, so a contradictio
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import SequenceNumber, ShardId
+from replicator.domain.values import replace
 
 RETENTION_SECONDS = 24 * 3600.0
 """A stream keeps its records for so long at least, and a shard for so long behind its last record."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shard:
+class Shard(Struct, frozen=True):
     """A shard as the stream lists it.
 
     `parents`: none, one, or two after a merge. `closed`: it has an ending sequence number. `first`: its starting

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.shards.lineage import Shard, merged
@@ -12,8 +13,7 @@ _LISTINGS_WITHOUT = 3
 """A shard that so many listings in a row leave out has vanished."""
 
 
-@dataclass(slots=True)
-class Listing:
+class Listing(Struct):
     """A walk that is under way. `known`: shards that had a row when it began; a later one may be too young for it."""
 
     known: frozenset[ShardId]

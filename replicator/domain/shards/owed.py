@@ -8,7 +8,8 @@ compared with it.
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import SequenceNumber
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position
@@ -57,8 +58,7 @@ def is_overdue(
     return row.shard.first is not None and now - since > kept
 
 
-@dataclass(frozen=True, slots=True)
-class Mark:
+class Mark(Struct, frozen=True):
     """The record that was first at the horizon for a target at `place`, when it was last shown; None: not known."""
 
     place: Position

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, WorkerId
 from replicator.domain.rules import Rule, rests
@@ -12,8 +13,7 @@ from replicator.domain.shards.leases import Lease, LeaseRow, StreamState
 from replicator.domain.shards.snapshot import Snapshot
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(Struct, frozen=True):
     """Shards that may be read now, with the rules and targets they are for, and those that late targets ask about."""
 
     rules: Mapping[ShardId, list[Rule]]

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import END, HORIZON
@@ -23,8 +24,7 @@ NOTHING = StreamState({}, None, {}, at=0.0)
 """Before the rows were read for the first time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Needs:
+class Needs(Struct, frozen=True):
     """What one target needs of a stream's shards. `begun`: shards of which it has records."""
 
     finished: frozenset[ShardId]

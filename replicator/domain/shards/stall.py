@@ -5,21 +5,19 @@ Invariant: a pipeline that was idle for too long always has a reason. A shard wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from replicator.domain.errors import ReplicatorError
 
 
-@dataclass(frozen=True, slots=True)
-class Stall:
+class Stall(Struct, frozen=True):
     """Why nothing progresses, and what can be done about it."""
 
     reason: str
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """Records are in hand: the target's name, what it asks, what waits for it, and what keeps it from applying them."""
 
     target: str
@@ -28,8 +26,7 @@ class Write:
     trouble: ReplicatorError | None
 
 
-@dataclass(frozen=True, slots=True)
-class Sign:
+class Sign(Struct, frozen=True):
     """What a pipeline sees of itself.
 
     `write`: set while records are in hand. `reads`: records are awaited. `hungry`: reading waits for memory.

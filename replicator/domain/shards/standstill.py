@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, WorkerId
 from replicator.domain.progress import HORIZON
@@ -40,8 +41,7 @@ class Why(enum.StrEnum):
     NO_SHARD = "no shard"
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(Struct, frozen=True):
     """Why one shard is not read for a rule. `on`: the parents, the worker or the rules that it waits for.
 
     `instead`: what that worker reads the shard for, where it is the same mesh with other members.
@@ -52,8 +52,7 @@ class Wait:
     instead: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
+class Observed(Struct, frozen=True):
     """What a worker knows beside the rows.
 
     `reads`: what it reads itself, whose own watchdog reports it. `ending`: shards that it gives back, with the rules
@@ -71,8 +70,7 @@ class Observed:
     unstored: Mapping[ShardId, tuple[ShardId, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Standstill:
+class Standstill(Struct, frozen=True):
     """A rule that does not move on some shards of a stream; on the whole stream, if none is named."""
 
     rule: RuleName
@@ -82,8 +80,7 @@ class Standstill:
     remedy: str
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """For how long something may last before it is a standstill, in seconds.
 
     `children`: the end of a replaced stream has no children, and is left after a while.

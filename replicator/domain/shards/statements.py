@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.targets import TargetId
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(Struct, frozen=True):
     """What a worker says of one target on one stream: up to when it has everything on the shards that the worker reads.
 
     `leases`: a digest of those shards and their epochs.
@@ -20,8 +20,7 @@ class Statement:
     leases: str
 
 
-@dataclass(frozen=True, slots=True)
-class Subject:
+class Subject(Struct, frozen=True):
     """What a statement is about: a stream and a target. Tables share targets, and a table may have two streams."""
 
     region: RegionId

@@ -7,7 +7,8 @@ with the reason. So what all workers report together is everything, and nothing 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId, WorkerId
 from replicator.domain.progress import END
@@ -28,8 +29,7 @@ NO_STREAM = "no stream"
 """The state of a rule of which no stream was read ever."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(Struct, frozen=True):
     """A target at a shard that is not read for it. `shard_id` None: no shard of its stream is known.
 
     `state`: why, in a word. `through`: everything from a second before this lies before its place; None: not known.

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 from replicator.domain.targets import TargetId, TargetKind, parse_target
 
 
-@dataclass(frozen=True, slots=True)
-class Trouble:
+class Trouble(Struct, frozen=True):
     """Why something does not go on, for how long, and by which key."""
 
     reason: str
@@ -19,8 +19,7 @@ class Trouble:
     seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class TargetFigure:
+class TargetFigure(Struct, frozen=True):
     """A target at a shard. `place`: where it brings changes, for people. None: not known, or no trouble."""
 
     rule: str
@@ -37,8 +36,7 @@ class TargetFigure:
         return f"{self.rule}/{self.place}"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """A rule, or with `place` one of its targets, whose world is wrong. `region`: of the table that is, or ""."""
 
     rule: str
@@ -48,8 +46,7 @@ class Held:
     trouble: Trouble
 
 
-@dataclass(frozen=True, slots=True)
-class Unread:
+class Unread(Struct, frozen=True):
     """Shards of a rule that no worker reads, or that do not move, and why."""
 
     rule: str
@@ -57,8 +54,7 @@ class Unread:
     trouble: Trouble
 
 
-@dataclass(frozen=True, slots=True)
-class Rest:
+class Rest(Struct, frozen=True):
     """A pause of a rule, or with `region` of what it writes there."""
 
     rule: str
@@ -67,8 +63,7 @@ class Rest:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Loss:
+class Loss(Struct, frozen=True):
     """An open gap. `gap`: its id. `job`: what repairs it, or, if that is `over`, was to."""
 
     gap: str
@@ -78,8 +73,7 @@ class Loss:
     over: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Refused:
+class Refused(Struct, frozen=True):
     """What a target refused and is kept."""
 
     rule: str
@@ -89,8 +83,7 @@ class Refused:
     seconds: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Away:
+class Away(Struct, frozen=True):
     """A region of a mesh that is away; it must be rebuilt when it missed too much."""
 
     rule: str
@@ -101,8 +94,7 @@ class Away:
     rebuild: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class AwayCache:
+class AwayCache(Struct, frozen=True):
     """A cache that is away for workers, or `partly`: refuses some entries. `keys`: those that it is owed."""
 
     cache: str
@@ -114,8 +106,7 @@ class AwayCache:
     partly: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class LateCanary:
+class LateCanary(Struct, frozen=True):
     """A canary that has not arrived for several periods, or is not written. `cache`: beside the region's table."""
 
     rule: str
@@ -132,8 +123,7 @@ class LateCanary:
         return f"{self.rule}/{self.region}"
 
 
-@dataclass(frozen=True, slots=True)
-class Throttle:
+class Throttle(Struct, frozen=True):
     """A table that throttles most of what a rule sends."""
 
     rule: str
@@ -142,8 +132,7 @@ class Throttle:
     allowed: int
 
 
-@dataclass(frozen=True, slots=True)
-class Figures:
+class Figures(Struct, frozen=True):
     """Everything that a verdict is made of. `workers`: how many are known to live; None when that is not known."""
 
     group: str

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+
+from msgspec import Struct
+
+from replicator.domain.values import replace
 
 
 class Kind(enum.StrEnum):
@@ -72,8 +75,7 @@ class State(enum.StrEnum):
     """What decides it does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """One thing that is wrong. `text`: what, in a clause; `command`: what helps or tells more, without options.
 
     `seconds`: for how long. `seconds_left`: until the stream drops what waits here; None when nothing is known to wait.
@@ -100,8 +102,7 @@ class Problem:
         return replace(self, sentence=sentence, runbook=f"docs/operations.md#{RUNBOOK[self.kind]}")
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What can be said in one line; `problems` explain it."""
 
     state: State

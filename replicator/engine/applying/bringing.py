@@ -6,7 +6,6 @@ Invariant: nothing is sent from what is kept of a change; what is owed is read a
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import replace
 from typing import Any, assert_never
 
 from replicator.domain.conflicts import LogConflict
@@ -18,6 +17,7 @@ from replicator.domain.modes.versioned import drain as versioned
 from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.owed_keys import OwedKey
 from replicator.domain.rules import ActivePlan, VersionedPlan
+from replicator.domain.values import replace
 from replicator.engine.applying.context import Tally, TargetContext
 from replicator.ports.targets import Region
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 from replicator.domain.cache_keys import CacheRule, CacheVerb
 from replicator.domain.canary import canary_entry, is_canary, is_canary_of
@@ -12,6 +11,7 @@ from replicator.domain.filters import Filter
 from replicator.domain.identifiers import RuleName
 from replicator.domain.rules import Target, TtlDeletes
 from replicator.domain.targets import TargetKind
+from replicator.domain.values import replace
 from replicator.engine.applying.context import Driver, Tally, TargetContext, Written
 
 

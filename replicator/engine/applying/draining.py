@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from replicator.domain.errors import Disposition, ReplicatorError, Throttled
 from replicator.domain.identifiers import WorkerId
@@ -18,6 +18,7 @@ from replicator.domain.owed_keys import OwedKey, Settlement, is_refusal
 from replicator.domain.presence import Reason
 from replicator.domain.rules import Rule
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.values import replace
 from replicator.domain.versions import generation_in
 from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.context import TargetContext, TargetPorts

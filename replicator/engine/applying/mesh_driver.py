@@ -7,7 +7,6 @@ home. Records of one key are never merged: each carries a write that a conflict 
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from typing import Any, assert_never
 
 from replicator.domain.cache_keys import CachePlan, CacheRule, plan_invalidation, plan_refill
@@ -35,6 +34,7 @@ from replicator.domain.owed_keys import decided_in, is_refusal
 from replicator.domain.records import ChangeRecord, Event
 from replicator.domain.rules import ActivePlan, VersionedPlan
 from replicator.domain.stamps import held
+from replicator.domain.values import replace
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.applying.bringing import bring
 from replicator.engine.applying.cache_batcher import request_of

@@ -6,7 +6,6 @@ A change that the replica refuses for good is set aside, if its rule says so, an
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import msgspec
 
@@ -20,6 +19,7 @@ from replicator.domain.modes.requests import Done, Request, Response
 from replicator.domain.owed_keys import is_refusal, settles
 from replicator.domain.records import ChangeRecord
 from replicator.domain.transforms import held_under, shaped_if_it_can_be
+from replicator.domain.values import replace
 from replicator.engine.applying.cache_batcher import CacheRequest, request_of
 from replicator.engine.applying.context import Tally, TargetContext, Written, one_by_one
 

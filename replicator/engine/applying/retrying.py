@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from replicator.domain.coalescing import Run
 from replicator.domain.copying.contents import wanted
@@ -33,6 +33,7 @@ from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetKind
 from replicator.domain.transforms import shaped
+from replicator.domain.values import replace
 from replicator.domain.versions import at_sequence
 from replicator.engine.applying.context import Tally, TargetContext, TargetPorts, applied
 from replicator.engine.applying.kinds import driver_of

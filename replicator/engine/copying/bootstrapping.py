@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Generator, Sequence
-from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -32,6 +31,7 @@ from replicator.domain.owed_keys import is_refusal
 from replicator.domain.records import ItemKey
 from replicator.domain.rules import ActivePlan, Rule, Target, VersionedPlan
 from replicator.domain.transforms import shaped
+from replicator.domain.values import replace
 from replicator.engine.copying.applied import Followed
 from replicator.engine.copying.handlers import JobContext, Look
 from replicator.engine.copying.witness import Log

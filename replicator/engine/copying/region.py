@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TypeVar
 
 from replicator.domain.canary import is_canary
@@ -12,6 +12,7 @@ from replicator.domain.errors import Disposition, ReplicatorError, Throttled
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.modes.requests import Request, Response
 from replicator.domain.records import ItemKey
+from replicator.domain.values import replace
 from replicator.engine.copying.budgets import Budget
 from replicator.engine.waiting import pause_or_raise, retry_in
 from replicator.ports.copying import Scan, ScannedPage

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from replicator.domain.copying.page_sizes import page_items
 from replicator.domain.copying.sweeps import due, is_last, passes
@@ -28,6 +28,7 @@ from replicator.domain.jobs import (
 )
 from replicator.domain.rules import Rule
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.copying.applied import Applied, Margins
 from replicator.engine.copying.handlers import Handler, JobContext, JobImpossible

@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.jobs import ITEMS, Counts, Segment, added
+from replicator.domain.values import replace
 from replicator.engine.copying.applied import Applied
 from replicator.engine.copying.handlers import Handler, Look
 from replicator.engine.membership.session import ShardFence

@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -25,6 +25,7 @@ from replicator.domain.image import Image
 from replicator.domain.jobs import ITEMS, Counts, Job, JobKind, Segment
 from replicator.domain.owed_keys import OwedKey, Settlement, is_refusal
 from replicator.domain.records import ItemKey, item_key
+from replicator.domain.values import replace
 from replicator.engine.applying.parking import Parking
 from replicator.engine.bounded import each, raise_first
 from replicator.engine.copying.applied import Followed

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from replicator.domain.conflicts import ConflictEntry, LogConflict, Witness
 from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.modes.requests import Done
 from replicator.domain.rules import Rule, Target
+from replicator.domain.values import replace
 from replicator.engine.copying.handlers import JobContext
 from replicator.ports.targets import Fence
 

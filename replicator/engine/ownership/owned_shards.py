@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import ShardId
@@ -21,6 +20,7 @@ from replicator.domain.shards.loads import Loads
 from replicator.domain.shards.ownership import since
 from replicator.domain.shards.snapshot import NOTHING, Snapshot
 from replicator.domain.shards.standstill import Observed
+from replicator.domain.values import replace
 from replicator.engine.discovery.discovery import Discovery
 from replicator.engine.limits import Limits
 from replicator.engine.membership.members import Members

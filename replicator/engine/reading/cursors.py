@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from replicator.domain.progress import HORIZON, Position
 from replicator.domain.records import StreamRecord
+from replicator.domain.values import replace
 from replicator.engine.reading.memory_budget import Grant
 from replicator.engine.waiting import jitter
 from replicator.ports.clock import Clock

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from typing import assert_never
@@ -16,6 +15,7 @@ from typing import assert_never
 from replicator.domain.cache_keys import CacheAction, Invalidate, Publish, Refill, Refresh
 from replicator.domain.cache_restores import CacheServer, CacheServers
 from replicator.domain.errors import ReplicatorError
+from replicator.domain.values import replace
 from replicator.laboratory.memory.faults import Faults
 from replicator.ports.targets import ENTRY_HEAD, CacheAnswer, CacheFill
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
 
 from replicator.domain.errors import LeaseLost, WorldMismatch
 from replicator.domain.identifiers import ShardId, WorkerId
@@ -17,6 +16,7 @@ from replicator.domain.shards.inheritance import Inherited
 from replicator.domain.shards.leases import Lease, LeaseRow, Rewind, Seat, StreamRef, StreamState
 from replicator.domain.shards.lineage import Shard, merged, storable, unproven
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.laboratory.memory.faults import Faults
 from replicator.laboratory.memory.registry import MemoryRegistry, StreamId, identity
 

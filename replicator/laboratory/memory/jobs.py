@@ -6,13 +6,13 @@ Invariant: as in the table: one job on a target, and a segment's position only u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 from replicator.domain.errors import LeaseLost
 from replicator.domain.identifiers import WorkerId
 from replicator.domain.jobs import Counts, Job, JobState, Segment
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.laboratory.memory.faults import Faults
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from replicator.domain.owed_keys import (
     BodyState,
     OwedFor,
@@ -16,6 +14,7 @@ from replicator.domain.owed_keys import (
     settles,
     unpacked,
 )
+from replicator.domain.values import replace
 from replicator.laboratory.memory.faults import Faults
 from replicator.ports.owed import OwedPage
 from replicator.ports.targets import Fence

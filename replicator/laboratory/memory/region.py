@@ -9,7 +9,7 @@ another type, is false; the contract suite holds both against each other.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import count
 from typing import assert_never
 
@@ -54,6 +54,7 @@ from replicator.domain.modes.requests import (
 )
 from replicator.domain.records import ItemKey
 from replicator.domain.stamps import NO_ROW, SideRow
+from replicator.domain.values import replace
 from replicator.domain.versions import STAMP
 from replicator.laboratory.memory.faults import Faults
 from replicator.laboratory.memory.stamped import StampedSlot, answer_stamped, attribute_is, holds_stamped

@@ -7,7 +7,6 @@ with a stream stays so.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
-from dataclasses import replace
 
 from replicator.domain.driving import Driving
 from replicator.domain.gaps import Gap, OpenGap
@@ -15,6 +14,7 @@ from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerI
 from replicator.domain.rules import Rule, Target
 from replicator.domain.shards.leases import KnownStream, Pulse, StreamRef, TargetStart
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 from replicator.laboratory.memory.faults import Faults
 
 StreamId = tuple[RegionId, str]

@@ -6,7 +6,6 @@ with a stream stays so.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
@@ -17,6 +16,7 @@ from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import KnownStream, StreamRef, TargetStart
 from replicator.domain.targets import TargetId
+from replicator.domain.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection

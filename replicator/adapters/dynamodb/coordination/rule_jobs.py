@@ -6,7 +6,6 @@ are not over never come to one target.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, text
@@ -14,6 +13,7 @@ from replicator.adapters.dynamodb.coordination.jobs import DynamoJobs, document_
 from replicator.adapters.dynamodb.coordination.names import FILLED, JOB, ON, key
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.targets import parse_target
+from replicator.domain.values import replace
 
 if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination.rows import Row

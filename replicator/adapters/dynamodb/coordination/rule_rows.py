@@ -10,7 +10,6 @@ one that does not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, text
@@ -30,6 +29,7 @@ from replicator.adapters.dynamodb.coordination.rule_jobs import RuleJobs
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RuleName
 from replicator.domain.targets import parse_target
+from replicator.domain.values import replace
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence

@@ -6,7 +6,6 @@ Invariant: everything here asks exactly one thing, or nothing, and decides nothi
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -38,8 +37,7 @@ class Guard(enum.Enum):
     OPTIMISTIC = "optimistic"  # put at once over anything older
 
 
-@dataclass(frozen=True, slots=True)
-class ActivePolicy:
+class ActivePolicy(msgspec.Struct, frozen=True):
     """The choices that a rule makes for mode `active-active`.
 
     `waits` bounds how often a look is repeated before going on without; safety does not need it. `look_ahead` must be
@@ -52,14 +50,13 @@ class ActivePolicy:
     attribute: str = STAMP
 
 
-@dataclass(frozen=True, slots=True)
-class Mesh:
+class Mesh(msgspec.Struct, frozen=True):
     """The regions of a rule, seen from the one whose stream is read; `generation` is that stream's."""
 
     home: RegionId
     others: tuple[RegionId, ...]
     generation: int
-    policy: ActivePolicy = field(default_factory=ActivePolicy)
+    policy: ActivePolicy = msgspec.field(default_factory=ActivePolicy)
 
     def write(self, record: ChangeRecord) -> Write:
         """A record of the home region's stream as the protocol looks at it."""

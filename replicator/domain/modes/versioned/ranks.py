@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import enum
 import re
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import lru_cache
 
@@ -42,8 +41,7 @@ class VersionType(enum.Enum):
     TIME = "time"  # ISO 8601 in UTC (`Z`) with 0, 3, 6 or 9 digits behind the second
 
 
-@dataclass(frozen=True, slots=True)
-class VersionAttribute:
+class VersionAttribute(msgspec.Struct, frozen=True):
     """The attribute that orders images. `width`: how many characters every string or time has; None: not checked."""
 
     name: str
@@ -75,8 +73,7 @@ class VersionAttribute:
         return VersionAtMost(self.name, self.kind, _value(version))
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Rank:
+class Rank(msgspec.Struct, frozen=True, order=True):
     """The order of an image, or of the delete of an image, among all of one item; `content` is empty for a delete."""
 
     version: str

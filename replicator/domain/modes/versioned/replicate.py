@@ -10,8 +10,9 @@ records. Leaves retries, fencing and which records pass a rule's filter to its d
 from __future__ import annotations
 
 from collections.abc import Collection, Container, Mapping
-from dataclasses import dataclass
 from typing import NamedTuple
+
+from msgspec import Struct
 
 from replicator.domain.conflicts import ConflictKind, LogConflict, Operation, Reason, Resolution
 from replicator.domain.identifiers import RegionId
@@ -43,8 +44,7 @@ Known = Collection[tuple[RegionId, Rank]]
 """What the caller itself wrote to regions recently: this rank, or something greater, was there."""
 
 
-@dataclass(frozen=True, slots=True)
-class VersionedMesh:
+class VersionedMesh(Struct, frozen=True):
     """The regions of a rule, seen from the one whose stream is read, and the attribute that orders their images."""
 
     home: RegionId
@@ -52,8 +52,7 @@ class VersionedMesh:
     version: VersionAttribute
 
 
-@dataclass(frozen=True, slots=True)
-class Joined:
+class Joined(Struct, frozen=True):
     """How a record ended: its effect by region, and where `rank`, or something greater, was since."""
 
     rank: Rank
@@ -61,8 +60,7 @@ class Joined:
     regions: tuple[RegionId, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Settled:
+class Settled(Struct, frozen=True):
     """A record whose home region has answered; `deliver` brings it to every other region."""
 
     rank: Rank
@@ -88,8 +86,7 @@ class Party(NamedTuple):
     micros: int | None
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(Struct, frozen=True):
     """A record with its images as they are sent: without reserved attributes."""
 
     key: ItemKey
