@@ -258,11 +258,25 @@ class Assembly:
                     {other: self._owing(rule, partners[other]) for other in (rule.mesh.others if rule.mesh else ())},
                     verifiers=self.verifiers,
                     events=self._events.get((rule.name, target.region, target.sink or "")),
+                    source=self._looked_at(rule),
                 )
                 for target in rule.targets
             }
             for rule in rules
         }
+
+    def _looked_at(self, rule: Rule) -> Region | None:
+        """The source's table, of a rule of mode `ordered` whose times count milliseconds."""
+        if rule.mesh is not None or rule.stream is None or rule.stream.in_microseconds:
+            return None
+        return DynamoRegion(
+            self._places[rule.source].items,
+            region_id=rule.source,
+            table=rule.table,
+            side_table=self._settings.side_table_name,
+            tombstone_ttl=self._settings.tombstone_ttl,
+            clock=self._clock,
+        )
 
     def _gated(self, written: RuleSettings, rule: Rule, target: Target) -> Region:
         """A table of a rule; of a mesh, behind a gate of its own."""

@@ -7,12 +7,12 @@ from itertools import groupby
 
 import msgspec
 
-from replicator.domain.image import same_content, unreserved
-from replicator.domain.modes.ordered import Action, Change
+from replicator.domain.image import Image, same_content, unreserved
+from replicator.domain.modes.ordered import Action, Change, Outcome
 from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import Rule, TtlDeletes
 from replicator.domain.transforms import Transform, shaped, shaped_if_it_can_be
-from replicator.domain.versions import TIED, sequence_of, version_of
+from replicator.domain.versions import TIED, at_sequence, sequence_of, version_of
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -22,6 +22,8 @@ class Run(msgspec.Struct, frozen=True):
     records: tuple[ChangeRecord, ...]
     ties: int = 0
     """How many of the records have the time of another one, so that their order is a guess."""
+    over: int = 0
+    """The time below which its target holds what is older, where it was moved behind that; 0: it was not."""
 
 
 _MOST_TIED = 999
@@ -134,18 +136,57 @@ def plan_run(rule: Rule, run: Run, generation: int, transform: Transform | None 
         return change
     replaced = next(each for each in run.records if each.micros // TIED == record.micros // TIED).old
     held = replaced if transform is None else shaped_if_it_can_be(transform, run.key, replaced)
-    return msgspec.structs.replace(change, is_coarse=True, replaced=held)
+    below = at_sequence(change.version, run.over or record.micros // TIED * TIED)
+    return msgspec.structs.replace(change, is_coarse=True, replaced=held, below=below)
+
+
+def is_guessed(run: Run) -> bool:
+    """Whether which of a run's changes is the last one is a guess, so that the source is to be asked."""
+    last = run.records[-1]
+    return not run.over and any(_is_beside(each, last) for each in run.records)
+
+
+def as_the_source_says(run: Run, source: Image | None) -> Run:
+    """A run whose last change is a guess, with the one at the end that left what the source holds, if one did."""
+    last = run.records[-1]
+    for made in run.records:
+        if _is_beside(made, last) and _is_same(source, made.new) and not _is_same(source, last.new):
+            others = [each for each in run.records if each.event_id != made.event_id]
+            moved = msgspec.structs.replace(made, micros=min(last.micros + 1, last.micros // TIED * TIED + _MOST_TIED))
+            return Run(run.key, (*others, moved), run.ties)
+    return run
+
+
+def _is_beside(one: ChangeRecord, last: ChangeRecord) -> bool:
+    return one.micros // TIED == last.micros // TIED and one.event_id != last.event_id
+
+
+def goes_behind(run: Run, outcome: Outcome, source: Image | None) -> bool:
+    """Whether a run that met another change of its millisecond is the later one. `source`: the item as it is there now.
+
+    It is, if it left what the source holds; it is not, if it replaced that. Else the source has changed since, and what
+    that left decides; until then, and where it does not pass, the later one is what replaced what is there.
+    """
+    made = run.records[-1]
+    if _is_same(source, made.new):
+        return True
+    first = next(each for each in run.records if each.micros // TIED == made.micros // TIED)
+    return outcome.follows and not _is_same(source, first.old)
+
+
+def _is_same(one: Image | None, two: Image | None) -> bool:
+    return one is two if one is None or two is None else same_content(one, two)
 
 
 def behind(run: Run, version: str) -> Run | None:
     """A run whose changes of a version's millisecond come behind it; None when there are no more places in that."""
     last = sequence_of(version)
     tied = [record for record in run.records if record.micros // TIED == last // TIED]
-    by = last + 1 - tied[0].micros
-    if not 0 < by < TIED - tied[-1].micros % TIED:
+    by = max(0, last + 1 - tied[0].micros)
+    if by >= TIED - tied[-1].micros % TIED:
         return None
     moved = (msgspec.structs.replace(record, micros=record.micros + by) for record in tied)
-    return Run(run.key, (*run.records[: -len(tied)], *moved), run.ties)
+    return Run(run.key, (*run.records[: -len(tied)], *moved), run.ties, last + 1)
 
 
 def _action(rule: Rule, record: ChangeRecord) -> Action | None:

@@ -35,6 +35,8 @@ class Resource(enum.StrEnum):
 
     SOURCE = "source"
     """A table that a rule of mode `ordered` reads."""
+    LOOKED_AT = "looked at"
+    """The same, where the times of its changes do not tell their order."""
     REPLICA = "replica"
     """A table that such a rule writes."""
     VERSIONED = "versioned"
@@ -125,6 +127,7 @@ NEEDS: Mapping[Resource, Mapping[Role, tuple[str, ...]]] = {
         Role.SETUP: _dynamodb("DescribeTable UpdateTable"),
         Role.FUNCTION: _dynamodb("DescribeTable"),
     },
+    Resource.LOOKED_AT: {Role.FUNCTION: _dynamodb("GetItem")},
     Resource.REPLICA: {
         Role.WORKER: _dynamodb(f"{_WRITTEN} DescribeTimeToLive"),
         Role.OPERATOR: _dynamodb(_WRITTEN),

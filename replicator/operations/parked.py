@@ -116,7 +116,7 @@ def _retrial(
             advice="Configure it again, hand its rule's name on (`replicator rules rename`), or drop the row.",
         )
     rule, target = found
-    clock = group.table.clock
+    clock, source = group.table.clock, region_of(settings, group.places[rule.source], rule.table)
     region = None
     if target.table is not None:
         region = region_of(settings, group.places[target.region], target.table, keys=target.keys, clock=clock)
@@ -128,8 +128,9 @@ def _retrial(
             funnels,
             conflict_table(group.places[settings.coordination.region].dynamodb, settings),
             events=events.get((rule.name, target.region, target.sink or "")),
+            source=source,
         ),
-        region_of(settings, group.places[rule.source], rule.table),
+        source,
         tables_of(group)[parked.region],
         lambda kept: parse_kept(kept) or parse_record(kept),
         settings.tombstone_ttl.total_seconds(),

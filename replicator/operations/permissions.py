@@ -201,6 +201,8 @@ def _of_rule(rule: RuleSettings, region_id: str, arn: str, group: str) -> Iterat
             yield Use(Resource.CANARY, f"{arn}{table}")
         kinesis = kinesis_source(rule, region_id, group)
         if kinesis is not None:
+            if isinstance(rule, OrderedRule) and not kinesis.in_microseconds:
+                yield Use(Resource.LOOKED_AT, f"{arn}{table}")
             yield Use(Resource.SENT_TO_KINESIS, f"{arn}{table}")
             stream = f"{_of(arn, 'kinesis')}stream/{kinesis.name}"
             yield Use(Resource.KINESIS, stream)

@@ -13,7 +13,7 @@ from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionTyp
 from replicator.settings.admin import Admin, api_problems
 from replicator.settings.cache_checks import cache_problems
 from replicator.settings.events import RedisStreamSink, WebhookSink, signing_key
-from replicator.settings.rules import OrderedRule, RuleSettings, VersionedRule
+from replicator.settings.rules import ActiveRule, OrderedRule, RuleSettings, VersionedRule
 from replicator.settings.sections import Cache, CoordinationSettings, Region
 from replicator.settings.sources import as_variable
 from replicator.settings.transforms import TransformSettings
@@ -146,6 +146,12 @@ def _stream_problems(settings: Configured) -> list[str]:
             problems.append(
                 f"rules[{index}].events: mode versioned marks nothing that it writes, so what users wrote in a region"
                 " and what was brought there look alike; leave this out, or use mode active-active"
+            )
+        if isinstance(rule, ActiveRule) and any(each.precision == "millisecond" for each in rule.streams.values()):
+            problems.append(
+                f"rules[{index}].stream.precision: in mode active-active two writes of an item within a millisecond"
+                " would have one version, and regions would go on to differ; let the destination write microseconds"
+                " (UpdateKinesisStreamingDestination)"
             )
         for region, table in rule.sources:
             named = rule.streams.get(region)

@@ -826,6 +826,7 @@ def test_nothing_is_looked_for_ahead_where_a_source_keeps_no_order(path: Path) -
         (GOOD + "    stream: {kinesis: 'no name'}\n", "`rules[0].stream.kinesis`"),
         (GOOD + "    stream: {kinesis: changes, precision: second}\n", "must be 'microsecond' or 'millisecond'"),
         (GOOD + "    stream: {kinesis: changes, reorder: 61s}\n", "must be at most 60s"),
+        (ACTIVE + "    stream: {kinesis: changes, precision: millisecond}\n", "would have one version"),
         (GOOD.replace("source: us", "source: {region: us, table: x}"), "has 'table', which is no key here"),
         (
             GOOD.replace("source: us", "source: {region: us, stream: {kinesis: a}}") + KINESIS,

@@ -102,6 +102,7 @@ class ShardBench:
                     world.conflicts,
                     parking=world.parking(place, self.clock, self.observer),
                     events=None if place.sink is None else EventFunnel(world.sink),
+                    source=world.source,
                 )
                 for each in self.rules
                 for place in each.targets

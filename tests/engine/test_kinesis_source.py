@@ -9,6 +9,7 @@ import pytest
 from msgspec import structs
 
 from replicator.app.vouching import check_succession
+from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.coalescing import Run
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.gaps import EVERY_SHARD
@@ -25,7 +26,7 @@ from replicator.engine.applying.mesh_driver import MeshDriver
 from replicator.engine.limits import Limits
 from tests.engine.mesh_world import ACTIVE, MeshWorld, Reader
 from tests.engine.shard_bench import ShardBench
-from tests.engine.world import EU, ORDERS, US, World, eu_rule, id_of, until
+from tests.engine.world import EU, ORDERS, US, World, cache_rule, eu_rule, id_of, key_of, rule, target, until
 
 KINESIS = KinesisSource("changes", reorder_seconds=2.0)
 _MICROS = 1_000_000
@@ -84,6 +85,33 @@ async def test_changes_of_one_millisecond_are_put_in_order_over_pages_by_what_th
         await bench.drain()
     assert world.same()
     assert sum(report.ties for report in bench.observer.reports) >= 11
+
+
+@pytest.mark.parametrize("page", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(3))
+async def test_changes_of_one_millisecond_end_as_the_source_in_any_order_over_any_pages(seed: int, page: int) -> None:
+    world, dice = World(), Random(seed)
+    beside = cache_rule("eu_main", EU, CacheVerb.WRITE_THROUGH, "o:{pk}")
+    coarse = rule("orders", target("orders", EU, beside), stream=KinesisSource("changes", in_microseconds=False))
+    for number in range(40):
+        name = dice.choice("abcd")
+        if dice.random() < 0.3 and name in world.truth():
+            world.delete(name)
+        else:
+            world.put(name, dice.randint(1, 2) if dice.random() < 0.5 else number)
+    shard = world.streams._shards[world.ref.arn][ShardId("s0")]
+    mixed = disordered(list(shard.records), seed)
+    shard.records[:] = [structs.replace(record, micros=7_000_000) for record in mixed]
+    async with ShardBench(world, coarse, limits=Limits(page_records=page)) as bench:
+        await until(lambda: world.stored() == shard.records[-1].sequence, within=600)
+        await bench.drain()
+    assert world.same()
+    shown = {name: entry for name, entry in world.caches["eu_main"].entries.items() if entry.startswith(b"V:")}
+    for name, entry in shown.items():
+        there = world.region.item(key_of(name.removeprefix("o:")))
+        assert there is not None
+        assert there.stamp is not None
+        assert entry.startswith(b"V:" + there.stamp.encode())
 
 
 async def test_records_of_other_tables_move_the_position_and_are_counted() -> None:

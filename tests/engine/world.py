@@ -571,6 +571,7 @@ class Process:
                     parking=world.parking(place, self.clock, self.observer),
                     gate=Gate() if gates is None else gates.of(HeldId(each.name, each.table, place.target_id)),
                     events=None if place.sink is None else EventFunnel(world.sink),
+                    source=world.source,
                     verifiers=verifiers,
                 )
                 for each in rules

@@ -15,12 +15,20 @@ from typing import NamedTuple
 
 from msgspec import structs
 
-from replicator.domain.coalescing import coalesce, plan_run
+from replicator.domain.coalescing import (
+    Run,
+    as_the_source_says,
+    behind,
+    coalesce,
+    goes_behind,
+    is_guessed,
+    plan_run,
+)
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.filters import Filter
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, TableName
 from replicator.domain.image import Image, canonical, stamped
-from replicator.domain.modes.ordered import Change, OrderedPolicy, replicate_ordered
+from replicator.domain.modes.ordered import Change, OrderedPolicy, Outcome, replicate_ordered
 from replicator.domain.modes.requests import (
     AbsentOrStampBelow,
     Delete,
@@ -34,12 +42,13 @@ from replicator.domain.modes.requests import (
     UnstampedOrStampBelow,
 )
 from replicator.domain.records import ChangeRecord, change_record, item_key
-from replicator.domain.rules import Rule
+from replicator.domain.rules import KinesisSource, Rule
 from replicator.laboratory.memory import EMPTY, Slot, answer
 from tests.simulation.uncollected import uncollected
 
 KEY = item_key(b'{"pk":{"S":"k"}}')
 GENERATION = 1_700_000_000_000
+_MILLISECOND = 7_000_000
 
 Answer = Callable[[Slot, Request], tuple[Slot, Response]]
 
@@ -50,13 +59,15 @@ Answer = Callable[[Slot, Request], tuple[Slot, Response]]
 def written(kind: str, number: int, before: Image | None) -> Image | None:
     """The item after a user's write: P puts it anew, H puts one that a filter hides, U updates, D deletes.
 
-    A and B put it where its cache key has that letter.
+    A and B put it where its cache key has that letter; S puts the same every time.
     """
     match kind:
         case "P":
             attributes = {"pk": {"S": "k"}, "put": {"N": str(number)}, "seen": {"BOOL": True}}
         case "H":
             attributes = {"pk": {"S": "k"}, "put": {"N": str(number)}}
+        case "S":
+            attributes = {"pk": {"S": "k"}}
         case "A" | "B":
             attributes = {"pk": {"S": "k"}, "put": {"N": str(number)}, "at": {"S": kind}}
         case "U":
@@ -107,7 +118,7 @@ class History:
         order = [number for number in delivery.order if number < len(self.records)]
         made, self.records = self.records, []
         for place, number in enumerate(order, start=1):
-            micros = 0 if delivery.by_place else 1 + number
+            micros = 0 if delivery.by_place else _MILLISECOND if delivery.coarse else 1 + number
             sequence = SequenceNumber(str(place))
             self.records.append(structs.replace(made[number], sequence=sequence, micros=micros, event_id=str(number)))
         self.lengths = [
@@ -150,6 +161,10 @@ class Delivery:
 
     order: tuple[int, ...]
     by_place: bool = False
+    coarse: bool = False
+    """All changes have the time of one millisecond."""
+    looks: bool = True
+    """A mutant does not look at the source, and goes by what a change replaced."""
 
 
 # -- scenarios and states ------------------------------------------------------------------------------------------
@@ -181,6 +196,10 @@ class Worker(NamedTuple):
     position: int = 0
     taken: int = 0
     answers: tuple[Response, ...] = ()
+    behind: tuple[str, ...] = ()
+    """Versions of its millisecond that it is to come behind."""
+    asked: int = -1
+    """After how many writes it asked the source which of its changes is the last one; -1: it did not."""
 
 
 class State(NamedTuple):
@@ -233,10 +252,13 @@ class Explorer:
             targets=(),
             policy=scenario.policy,
             filter=scenario.filter,
+            stream=KinesisSource("changes", in_microseconds=not (scenario.delivery and scenario.delivery.coarse)),
         )
         self._start = State(0, Slot(imported), "", Worker(), (), scenario.crashes, scenario.zombies)
-        self._changes: dict[tuple[int, int], Change | None] = {}
-        self._asked: dict[Worker, Request | None] = {}
+        self._runs: dict[Worker, Run] = {}
+        delivery = scenario.delivery
+        self._asks = delivery is not None and delivery.coarse and delivery.looks
+        self._asked: dict[Worker, Request | Outcome | None] = {}
 
     @uncollected()
     def run(self) -> Result:
@@ -297,14 +319,29 @@ class Explorer:
             yield self._step(state, Worker(worker.position, taken))
 
     def _step(self, state: State, worker: Worker) -> tuple[str, Worker, State]:
+        if self._asks and worker.asked < 0 and is_guessed(self._run(worker)):
+            return f"{worker.position}+{worker.taken} asks", worker._replace(asked=state.writes), state
         request = self._request(worker)
-        behind = Worker(worker.position + worker.taken)
+        done = Worker(worker.position + worker.taken)
         if request is None:
-            return f"skips {worker.position}+{worker.taken}", behind, state
+            return f"skips {worker.position}+{worker.taken}", done, state
+        if isinstance(request, Outcome):
+            return self._look(state, worker, request, done)
         after, response = self._answer(state, request)
-        moved = Worker(worker.position, worker.taken, (*worker.answers, response))
+        moved = worker._replace(answers=(*worker.answers, response))
         told = f"{worker.position}+{worker.taken} {type(request).__name__} -> {type(response).__name__}"
-        return told, (behind if self._request(moved) is None else moved), after
+        return told, (done if self._request(moved) is None else moved), after
+
+    def _look(self, state: State, worker: Worker, outcome: Outcome, done: Worker) -> tuple[str, Worker, State]:
+        """It met another change of its millisecond: which is later, the source knows."""
+        assert outcome.tied is not None, "else it is done"
+        run, source = self._run(worker), self._history.items[state.writes]
+        is_later = goes_behind(run, outcome, source) if self._asks else outcome.follows
+        later = behind(run, outcome.tied) if is_later else None
+        told = f"{worker.position}+{worker.taken} looks -> {'later' if later else 'older'}"
+        if later is None:
+            return told, done, state
+        return told, worker._replace(answers=(), behind=(*worker.behind, outcome.tied)), state
 
     def _answer(self, state: State, request: Request) -> tuple[State, Response]:
         if isinstance(request, LogConflict):
@@ -318,17 +355,25 @@ class Explorer:
             newest = max(newest, version)
         return state._replace(replica=replica, newest=newest), response
 
-    def _request(self, worker: Worker) -> Request | None:
-        """What a worker asks next; None when it is done with its batch."""
+    def _request(self, worker: Worker) -> Request | Outcome | None:
+        """What a worker asks next; None when it is done with its batch, an outcome when that is tied."""
         if worker not in self._asked:
-            self._asked[worker] = _replayed(self._change(worker.position, worker.taken), worker.answers, self._rule)
+            change = plan_run(self._rule, self._run(worker), GENERATION)
+            self._asked[worker] = _replayed(change, worker.answers, self._rule)
         return self._asked[worker]
 
-    def _change(self, position: int, taken: int) -> Change | None:
-        if (position, taken) not in self._changes:
-            (run,) = coalesce(self._history.records[position : position + taken])
-            self._changes[position, taken] = plan_run(self._rule, run, GENERATION)
-        return self._changes[position, taken]
+    def _run(self, worker: Worker) -> Run:
+        where = worker._replace(answers=())
+        if where not in self._runs:
+            (run,) = coalesce(self._history.records[worker.position : worker.position + worker.taken])
+            if worker.asked >= 0:
+                run = as_the_source_says(run, self._history.items[worker.asked])
+            for version in worker.behind:
+                later = behind(run, version)
+                assert later is not None, "a millisecond has places for them"
+                run = later
+            self._runs[where] = run
+        return self._runs[where]
 
     def _check_end(self, state: State) -> bool:
         """Whether nothing is left to do; then the replica must be what the filter lets through of the source."""
@@ -343,7 +388,7 @@ class Explorer:
         return True
 
 
-def _replayed(change: Change | None, answers: tuple[Response, ...], rule: Rule) -> Request | None:
+def _replayed(change: Change | None, answers: tuple[Response, ...], rule: Rule) -> Request | Outcome | None:
     if change is None:
         return None
     steps = replicate_ordered(change, rule.policy)
@@ -351,8 +396,9 @@ def _replayed(change: Change | None, answers: tuple[Response, ...], rule: Rule) 
         request = next(steps)
         for response in answers:
             request = steps.send(response)
-    except StopIteration:
-        return None
+    except StopIteration as end:
+        outcome: Outcome = end.value
+        return outcome if outcome.tied is not None else None
     return request
 
 
@@ -370,4 +416,4 @@ def _version(request: Request) -> str:
 
 def _sorted(zombies: tuple[Worker, ...]) -> tuple[Worker, ...]:
     """Zombies are interchangeable: one order for all of them."""
-    return tuple(sorted(zombies, key=lambda zombie: (zombie.position, zombie.taken, repr(zombie.answers))))
+    return tuple(sorted(zombies, key=repr))

@@ -155,3 +155,33 @@ def test_a_page_whose_last_record_is_taken_for_the_newest_lets_an_older_image_wi
 ) -> None:
     monkeypatch.setattr(coalescing, "in_order", tuple)
     assert violating(disordered(2, monotone=False)) > 0
+
+
+# -- changes of one millisecond ------------------------------------------------------------------------------------
+
+
+def tied(length: int, kinds: str = "PUD", *, looks: bool = True, **more: Any) -> list[Scenario]:
+    """All within one millisecond, in any order, each on a page of its own or some together."""
+    return [
+        Scenario(word, batches=True, monotone=False, delivery=Delivery(order, coarse=True, looks=looks), **more)
+        for word in sequences(kinds, length)
+        for order in deliveries(length, repeats=not more)
+    ]
+
+
+def test_changes_of_one_millisecond_end_as_the_source_whatever_comes_first_or_twice() -> None:
+    assert_clean(tied(3))
+    assert_clean(tied(2, crashes=1, zombies=1))
+
+
+def test_changes_of_one_millisecond_that_lead_back_end_as_the_source() -> None:
+    assert_clean(tied(3, "SPD"))
+
+
+@pytest.mark.long
+def test_changes_of_one_millisecond_with_a_crash_and_a_zombie() -> None:
+    assert_clean(tied(3, crashes=1, zombies=1))
+
+
+def test_by_what_they_replaced_alone_an_older_change_of_a_millisecond_may_win() -> None:
+    assert violating(tied(3, looks=False)) > 0

@@ -117,6 +117,10 @@ def test_a_change_of_a_millisecond_is_moved_behind_one_that_is_there_with_all_th
     moved = behind(Run(key("k"), (before, one, two)), ordered_version(0, GENERATION, 7_004))
     assert moved is not None
     assert [each.micros for each in moved.records] == [6_000, 7_005, 7_006]
+    assert moved.over == 7_005, "what came there meanwhile may be later"
+    ahead = behind(Run(key("k"), (two,)), ordered_version(0, GENERATION, 7_000))
+    assert ahead is not None
+    assert [each.micros for each in ahead.records] == [7_001]
     assert behind(Run(key("k"), (one, two)), ordered_version(0, GENERATION, 7_998)) is None
     assert behind(Run(key("k"), (one,)), ordered_version(0, GENERATION, 7_998)) is not None
 

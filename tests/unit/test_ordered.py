@@ -306,20 +306,25 @@ def test_an_item_that_vanishes_between_a_modification_and_its_insert_is_created(
 # -- changes of one millisecond ------------------------------------------------------------------------------------
 
 THERE = ordered_version(0, 1, 7_003)
-COARSE = {"version": ordered_version(0, 1, 7_000), "is_coarse": True, "replaced": OLD}
+COARSE = {
+    "version": ordered_version(0, 1, 7_005),
+    "below": ordered_version(0, 1, 7_000),
+    "is_coarse": True,
+    "replaced": OLD,
+}
 
 
 @pytest.mark.parametrize("change", [MODIFY, REMOVE, REMOVE_IF_PRESENT])
 @GUARDS
-def test_a_change_of_a_millisecond_that_replaced_what_is_there_comes_behind_it(
+def test_a_change_of_a_millisecond_that_replaced_what_is_there_follows_it(
     change: Change, policy: OrderedPolicy
 ) -> None:
     tied = msgspec.structs.replace(change, **COARSE)
     slot, outcome, _ = replicate(Slot(item(OLD, THERE)), tied, policy)
-    assert outcome == Outcome(Effect.STALE, is_tied=True, behind=THERE)
+    assert outcome == Outcome(Effect.STALE, tied=THERE, follows=True)
     assert slot.item == item(OLD, THERE)
-    exact = msgspec.structs.replace(tied, is_coarse=False)
-    assert replicate(Slot(item(OLD, THERE)), exact, policy)[1] == Outcome(Effect.STALE)
+    over = msgspec.structs.replace(tied, below=ordered_version(0, 1, 7_004))
+    assert replicate(Slot(item(OLD, THERE)), over, policy)[1].effect in {Effect.APPLIED, Effect.DELETED}
 
 
 @pytest.mark.parametrize(
@@ -334,7 +339,15 @@ def test_a_change_of_a_millisecond_that_replaced_what_is_there_comes_behind_it(
     ],
 )
 @GUARDS
-def test_others_are_counted_when_their_order_is_not_known(standing: Slot, tied: bool, policy: OrderedPolicy) -> None:
+def test_it_goes_over_no_other_one_whose_order_is_not_known(standing: Slot, tied: bool, policy: OrderedPolicy) -> None:
     slot, outcome, _ = replicate(standing, msgspec.structs.replace(MODIFY, **COARSE), policy)
-    assert outcome == Outcome(Effect.STALE, is_tied=tied)
+    assert outcome == Outcome(Effect.STALE, tied=THERE if tied else None)
     assert slot == standing
+
+
+@GUARDS
+def test_what_was_made_anew_behind_a_delete_of_its_millisecond_follows_that(policy: OrderedPolicy) -> None:
+    anew = msgspec.structs.replace(INSERT, **{**COARSE, "replaced": None})
+    assert replicate(Slot(None, THERE), anew, policy)[1] == Outcome(Effect.STALE, tied=THERE, follows=True)
+    beside = Slot(item(OTHER, THERE), ordered_version(0, 1, 7_001))
+    assert replicate(beside, anew, policy)[1] == Outcome(Effect.STALE, tied=THERE)

@@ -74,7 +74,8 @@ class Change(msgspec.Struct, frozen=True):
     `new` is the image to put (without reserved attributes), None for a removal; `old` is what the source held before,
     as it came, None when the item was created. `source` and `created_at` (seconds since 1970) are where and when it was
     written. `is_coarse`: its time counts milliseconds, so changes of one have versions that say nothing of their order;
-    `replaced` is then what the first change of that millisecond replaced.
+    `replaced` is then what the first change of that millisecond replaced. It goes over what is older than `below`, or
+    than itself where that is empty: over none of its millisecond but those that it is later than as the source says.
     """
 
     action: Action
@@ -86,6 +87,12 @@ class Change(msgspec.Struct, frozen=True):
     created_at: float | None = None
     is_coarse: bool = False
     replaced: Image | None = None
+    below: str = ""
+
+    @property
+    def over(self) -> str:
+        """The version below which something is older than this change."""
+        return self.below or self.version
 
 
 class Effect(enum.Enum):
@@ -104,14 +111,14 @@ class Effect(enum.Enum):
 class Outcome(msgspec.Struct, frozen=True):
     """How a change ended at a replica; `adopted`: an item without a stamp was overwritten or deleted.
 
-    `is_tied`: a change of its millisecond is there already, and another one. `behind`: the version of that one, when
-    it left what this one replaced, so that this one is to come behind it.
+    `tied`: the version of another change of its millisecond that is there already. `follows`: that one left what this
+    one replaced.
     """
 
     effect: Effect
     adopted: bool = False
-    is_tied: bool = False
-    behind: str | None = None
+    tied: str | None = None
+    follows: bool = False
 
 
 Steps = Generator[Request, Response, Outcome]
@@ -132,18 +139,18 @@ def _removed(change: Change, policy: OrderedPolicy) -> Steps:
 
 def _put(change: Change, policy: OrderedPolicy) -> Steps:
     if change.old is not None:
-        answer = yield _plain_put(change, StampBelow(change.version))
+        answer = yield _plain_put(change, StampBelow(change.over))
         if isinstance(answer, Done):
             return Outcome(Effect.APPLIED)
         if _is_ours(_item_in_the_way(answer)):
             return (yield from _stale(change, answer))
-    answer = yield from _insert(change, policy, AbsentOrStampBelow(change.version))
+    answer = yield from _insert(change, policy, AbsentOrStampBelow(change.over))
     if isinstance(answer, Done):
         return Outcome(Effect.APPLIED)
     if not _met_unstamped(answer):
         return (yield from _stale(change, answer))
     yield from _adopt(change, policy, _item_in_the_way(answer))
-    answer = yield from _insert(change, policy, UnstampedOrStampBelow(change.version))
+    answer = yield from _insert(change, policy, UnstampedOrStampBelow(change.over))
     if isinstance(answer, Done):
         return Outcome(Effect.APPLIED, adopted=True)
     _refuse_foreign(change, answer)
@@ -153,9 +160,9 @@ def _put(change: Change, policy: OrderedPolicy) -> Steps:
 def _insert(change: Change, policy: OrderedPolicy, when: Condition) -> Generator[Request, Response, Response]:
     """Put onto a key that may be missing: never over a tombstone at or above this version."""
     if policy.insert_guard is InsertGuard.TRANSACT:
-        return (yield GuardedPut(_plain_put(change, when), TombstoneBelow(change.version)))
+        return (yield GuardedPut(_plain_put(change, when), TombstoneBelow(change.over)))
     probe = yield GetTombstone(change.key)
-    if isinstance(probe, Found) and probe.tombstone is not None and probe.tombstone >= change.version:
+    if isinstance(probe, Found) and probe.tombstone is not None and probe.tombstone >= change.over:
         return Refused(by_tombstone=True)
     return (yield _plain_put(change, when))
 
@@ -167,13 +174,13 @@ def _plain_put(change: Change, when: Condition) -> Put:
 
 def _remove(change: Change, policy: OrderedPolicy) -> Steps:
     yield RaiseTombstone(change.key, change.version)
-    answer = yield Delete(change.key, AbsentOrStampBelow(change.version))
+    answer = yield Delete(change.key, AbsentOrStampBelow(change.over))
     if isinstance(answer, Done):
         return Outcome(Effect.DELETED)
     if not _met_unstamped(answer):
         return (yield from _stale(change, answer))
     yield from _adopt(change, policy, _item_in_the_way(answer))
-    answer = yield Delete(change.key, UnstampedOrStampBelow(change.version))
+    answer = yield Delete(change.key, UnstampedOrStampBelow(change.over))
     if isinstance(answer, Done):
         return Outcome(Effect.DELETED, adopted=True)
     _refuse_foreign(change, answer)
@@ -184,16 +191,21 @@ def _stale(change: Change, answer: Response) -> Steps:
     """The replica holds this version or a newer one; of a change of one millisecond it may be an older change."""
     if not change.is_coarse or not isinstance(answer, Refused):
         return Outcome(Effect.STALE)
-    item = answer.item
+    item, tombstone = answer.item, ""
     if answer.by_tombstone or item is None:
-        probe = yield GetTombstone(change.key)
-        tombstone = probe.tombstone if isinstance(probe, Found) else None
-        return Outcome(Effect.STALE, is_tied=tombstone is not None and is_tied(tombstone, change.version))
-    is_repeat = change.new is not None and same_content(item, change.new)
-    if item.stamp is None or is_repeat or not is_tied(item.stamp, change.version):
+        row, found = (yield GetTombstone(change.key)), (yield GetItem(change.key))
+        assert isinstance(row, Found), "a tombstone was read"
+        assert isinstance(found, Found), "an item was read"
+        item, tombstone = found.item, row.tombstone or ""
+    if item is not None and change.new is not None and same_content(item, change.new):
         return Outcome(Effect.STALE)
-    follows = change.replaced is not None and same_content(item, change.replaced)
-    return Outcome(Effect.STALE, is_tied=True, behind=item.stamp if follows else None)
+    there = max(tombstone, (item and item.stamp) or "")
+    if not there or not is_tied(there, change.version):
+        return Outcome(Effect.STALE)
+    follows = item is change.replaced is None or (
+        item is not None and change.replaced is not None and same_content(item, change.replaced)
+    )
+    return Outcome(Effect.STALE, tied=there, follows=follows)
 
 
 # -- items that replicator did not write ---------------------------------------------------------------------------

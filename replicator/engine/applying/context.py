@@ -63,6 +63,8 @@ class TargetPorts:
     """Where a sink's events go; None of other targets."""
     verifiers: Mapping[str, CacheVerifier] = field(default_factory=dict)
     """Which caches are read again behind their actions."""
+    source: Region | None = None
+    """Where changes are made, of a rule whose times do not tell their order; None of others."""
 
     @property
     def parkings(self) -> list[Parking]:

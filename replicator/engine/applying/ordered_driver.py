@@ -10,12 +10,13 @@ from collections.abc import Sequence
 import msgspec
 
 from replicator.domain.cache_keys import plan_cache, plan_invalidation
-from replicator.domain.coalescing import Run, behind, in_order, plan_run
+from replicator.domain.coalescing import Run, as_the_source_says, behind, goes_behind, in_order, is_guessed, plan_run
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import PoisonRecord, ReplicatorError
+from replicator.domain.image import Image
 from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess
 from replicator.domain.modes.ordered import Action, Change, Outcome, replicate_ordered
-from replicator.domain.modes.requests import Done, Request, Response
+from replicator.domain.modes.requests import Done, Found, GetItem, Request, Response
 from replicator.domain.owed_keys import is_refusal, settles
 from replicator.domain.records import ChangeRecord
 from replicator.domain.transforms import held_under, shaped_if_it_can_be
@@ -56,19 +57,33 @@ class OrderedDriver:
         context = self._context
         plan: _Plan | None = None
         try:
+            if context.ports.source is not None and is_guessed(unit):
+                unit = as_the_source_says(unit, await self._at_source(unit))
             plan = self._plan(unit)
             if plan is None:
                 tally.skipped += len(unit.records)
                 return False
             outcome = await self._bring(unit, plan.change, tally)
-            tally.ties += outcome.is_tied
-            if outcome.behind is not None and (later := behind(unit, outcome.behind)) is not None:
-                return await self.apply(later, tally)
+            if outcome.tied is not None:
+                tally.ties += 1
+                is_later = goes_behind(unit, outcome, await self._at_source(unit))
+                if is_later and (later := behind(unit, outcome.tied)) is not None:
+                    return await self.apply(later, tally)
+                # The version says nothing of which is older, so nothing that is there may be taken for older.
+                plan = _Plan(plan.change, self._invalidations(unit))
         except ReplicatorError as error:
             if context.aside is None or not is_refusal(error):
                 raise
             return await self._set_aside(unit, plan, error, tally)
         return Written(unit, plan.change.version, plan.caches, outcome.effect, outcome.adopted)
+
+    async def _at_source(self, unit: Run) -> Image | None:
+        """What the source holds now: only it knows which of two changes of one millisecond is later."""
+        context = self._context
+        assert context.ports.source is not None, "a source whose times are coarse can be looked at"
+        found = await context.ports.source.execute(GetItem(unit.key), context.fence)
+        assert isinstance(found, Found), "an item was read"
+        return found.item
 
     def _plan(self, unit: Run) -> _Plan | None:
         """What a run asks of the replica and of its caches; None when the rule lets none of it pass.
