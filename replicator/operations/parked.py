@@ -116,7 +116,8 @@ def _retrial(
             advice="Configure it again, hand its rule's name on (`replicator rules rename`), or drop the row.",
         )
     rule, target = found
-    clock, source = group.table.clock, region_of(settings, group.places[rule.source], rule.table)
+    clock = group.table.clock
+    source = region_of(settings, group.places[rule.source], rule.table)
     region = None
     if target.table is not None:
         region = region_of(settings, group.places[target.region], target.table, keys=target.keys, clock=clock)
