@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from prometheus_client import generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
@@ -45,6 +47,17 @@ _MOST_CONNECTIONS = 256
 
 _MOST_HELD = 20
 """So much of what is held is written out."""
+
+
+class _OwnFaults(logging.Filter):
+    """What is no HTTP is answered and not logged: its line holds what was sent, and a token may be in that."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let everything else pass."""
+        return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_OWN_FAULTS = _OwnFaults()
 
 
 @asynccontextmanager
@@ -107,6 +120,7 @@ async def serve_admin(  # noqa: PLR0913 - what is served, given once
             from replicator.admin.mounting import routes
 
             app.add_routes(routes(settings, stack, board.clock))
+        logging.getLogger("aiohttp.server").addFilter(_OWN_FAULTS)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)

@@ -101,6 +101,26 @@ async def test_connections_are_held_up_to_a_bound_and_a_new_one_is_always_answer
                 await _end_of(held[-1])
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nAuthorization : Bearer %b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer %b\x01\r\n\r\n",
+        b"GET /api/v1/status?%b\x01 HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"%b /healthz HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_is_answered_and_not_logged(said: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    async with served() as session:
+        base = (await session.get("/healthz")).url
+        reader, writer = await asyncio.open_connection(base.host, base.port)
+        writer.write(said % (b"a" * 32))
+        async with asyncio.timeout(60):
+            assert (await reader.readline()).split(b" ")[1] == b"400"
+        writer.close()
+    assert "a" * 32 not in caplog.text
+
+
 async def _end_of(reader: asyncio.StreamReader) -> None:
     """Read until the other side leaves."""
     with suppress(ConnectionError):
