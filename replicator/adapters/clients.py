@@ -56,7 +56,7 @@ async def open_places(  # noqa: PLR0913 - what clients may differ in
                         lean=lean,
                     )
                 )
-            except (BotoCoreError, ValueError) as error:
+            except (BotoCoreError, OSError, ValueError) as error:  # the program of a `credential_process` may be none
                 raise ConfigurationInvalid(
                     f"regions.{region_id} cannot be used: {str(error).rstrip('.')}.",
                     advice=f"Correct regions.{region_id}, or the shared AWS configuration that it names.",

@@ -104,19 +104,26 @@ class HeldRules:
                 use()
 
     async def look(self) -> None:
-        """Look once at everything that is held, and at some of what is not."""
-        settings = self._written()
+        """Look once at everything that is held, and at some of what is not.
+
+        What is seen of a configuration that is another one by then says nothing.
+        """
+        settings, premises = self._written(), self._premises
         ids = {rule_id(rule): _ids(settings, rule) for rule in settings.rules if rule.sources}
         shut = {each for some in ids.values() for each in some if each.target and self._gates.of(each).error}
         held = {whole for whole, some in ids.items() if not (shut | self._holds.keys()).isdisjoint(some)}
         rules = list(self._due(settings, held))
-        world = await look(settings.model_copy(update={"rules": rules}), self._premises.places, thorough=False)
+        world = await look(settings.model_copy(update={"rules": rules}), premises.places, thorough=False)
+        if self._premises is not premises:
+            return
         sight = Sight(settings, world)
         for rule in rules:
             whole = rule_id(rule)
             runs = whole not in self._resting
             # What was refused to a target is asked for again as before a start.
-            found = await examine(self._premises, sight, rule, runs=runs, vouched=runs and whole not in held)
+            found = await examine(premises, sight, rule, runs=runs, vouched=runs and whole not in held)
+            if self._premises is not premises:
+                return
             self._take(ids[whole], found, shut)
         known = {each for some in ids.values() for each in some}
         for each in [each for each in self._holds if each not in known]:

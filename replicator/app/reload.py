@@ -133,6 +133,8 @@ class Reload:
             wanted = await asyncio.to_thread(load, self._path)
         except ConfigurationInvalid as error:
             return Outcome("refused", "", tuple(error.message.splitlines()))
+        except Exception as error:  # noqa: BLE001 - the boundary: whatever the file does to what reads it
+            return Outcome("refused", "", (f"It cannot be read ({type(error).__name__}).",))
         found = changes(self._settings, wanted)
         if found.are_none:
             return Outcome("unchanged", found.shown)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -42,15 +43,18 @@ class Uptake:
     async def take_up(self, wanted: Settings, found: Changes) -> Sequence[ReplicatorError]:
         """Run the rules of these settings; returns what forbids it, and then nothing changed.
 
-        A rule that a start would hold is refused here: its world is wrong, or does not say whether it is.
+        A rule that a start would hold is refused here: its world is wrong, or does not say whether it is. So is what
+        has a fault of whatever kind: at a start it ends the process, here it must not end what runs.
         """
-        async with self.openings.beyond(wanted) as more:
-            wrong = [error for name in found.removed for error in await self._left_behind(name)]
-            wrong += await self._looked_at(wanted, {*found.added, *found.changed}) if not wrong else []
-            new = {name: rule for name, rule in choosing(wanted).items() if name in found.added}
-            if new and not wrong:
-                look_for = wanted.model_copy(update={"rules": [*new.values()]})
-                wrong += (await TableFinder(look_for, self.premises.places).look()).failed.values()
+        new = {name: rule for name, rule in choosing(wanted).items() if name in found.added}
+        async with AsyncExitStack() as opened:
+            try:
+                more = await opened.enter_async_context(self.openings.beyond(wanted))
+                wrong = await self._forbids(wanted, found, new)
+            except ReplicatorError as error:
+                return [error]
+            except Exception as error:  # noqa: BLE001 - the boundary: nothing was changed yet
+                return [_fault(error)]
             if not wrong:
                 async with self.watch.turn:
                     self._rewrite(wanted, found, more)
@@ -59,6 +63,17 @@ class Uptake:
         if new and not wrong:
             await self.watch.look_again()  # what is wrong with one table leaves out that one
             self.use()
+        return wrong
+
+    async def _forbids(
+        self, wanted: Settings, found: Changes, new: Mapping[str, RuleSettings]
+    ) -> list[ReplicatorError]:
+        """Look at everything, and say what forbids to go on; `new`: rules that came and choose their tables."""
+        wrong = [error for name in found.removed for error in await self._left_behind(name)]
+        wrong += await self._looked_at(wanted, {*found.added, *found.changed}) if not wrong else []
+        if new and not wrong:
+            look_for = wanted.model_copy(update={"rules": [*new.values()]})
+            wrong += (await TableFinder(look_for, self.premises.places).look()).failed.values()
         return wrong
 
     def _rewrite(self, wanted: Settings, found: Changes, more: More) -> None:
@@ -104,3 +119,11 @@ def _seen(sight: Sight, rule: RuleSettings) -> list[ReplicatorError]:
         advice = "It is tried again once a minute, and with `replicator reload`."
         return [Unreachable(f"Not everything answers that rule {rule.name} needs.", advice=advice)]
     return [fact.error for fact in ([found.rule] if found.rule else [*found.targets.values()])]
+
+
+def _fault(error: Exception) -> ReplicatorError:
+    """The kind of a fault; its message may hold values."""
+    return ReplicatorError(
+        f"A look at what it says ended with a fault ({type(error).__name__}).",
+        advice="`replicator check` with the same file may name the cause. It is tried again once a minute.",
+    )

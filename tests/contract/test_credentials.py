@@ -21,9 +21,10 @@ from replicator.adapters.aws import credentials as adapter
 from replicator.adapters.aws.clients import ClientTimes, Place, open_place
 from replicator.adapters.aws.credentials import AGAIN_SECONDS, RenewableCredentials, Source
 from replicator.adapters.aws.errors import CREDENTIAL_CODES, translate
-from replicator.domain.errors import AccessRefused, Unreachable
+from replicator.adapters.clients import open_places
+from replicator.domain.errors import AccessRefused, ConfigurationInvalid, Unreachable
 from replicator.observability.status_board import Board
-from replicator.settings import Region
+from replicator.settings import Region, Settings
 
 pytestmark = pytest.mark.servers
 
@@ -244,6 +245,23 @@ async def test_a_process_is_asked_again(gateway: Gateway, files: Files) -> None:
         await works_again(place.dynamodb.list_tables)
 
 
+@pytest.mark.parametrize(
+    ("process", "said"),
+    [("/no/such/program", "No such file or directory"), (f"{sys.executable} -c \"print('[]')\"", "AttributeError")],
+)
+async def test_a_process_that_tells_no_credentials_is_said(files: Files, process: str, said: str) -> None:
+    files.config(f"credential_process = {process}")
+    eu = {"region": "eu-west-1", "endpoint_url": "http://127.0.0.1:1", "profile": "prod"}
+    rule = {"name": "orders", "table": "orders", "source": "eu", "replicas": [{"region": "eu", "table": "copy"}]}
+    settings = Settings.model_validate(
+        {"group": "test", "regions": {"eu": eu}, "coordination": {"region": "eu"}, "rules": [rule]}
+    )
+    with pytest.raises(ConfigurationInvalid, match=said) as caught:
+        async with open_places(settings, lean=lambda *_: None):
+            pass
+    assert caught.value.message.startswith("regions.eu cannot be used: ")
+
+
 async def test_credentials_of_the_environment_are_named_as_what_a_restart_changes(
     gateway: Gateway, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -349,10 +367,11 @@ async def test_other_answers_change_nothing() -> None:
     assert reading.count == 1
 
 
-async def test_a_reading_that_fails_leaves_what_there_was() -> None:
+@pytest.mark.parametrize("error", [ValueError("half a file"), AttributeError("no document of credentials")])
+async def test_a_reading_that_fails_leaves_what_there_was(error: Exception) -> None:
     reading = Reading()
     await reading.taken()
-    reading.next, reading.at = ValueError("half a file"), 100
+    reading.next, reading.at = error, 100
     reading.credentials.refused("ExpiredToken")
     assert await reading.taken() == "first"
     reading.next, reading.at = Source(Keys("second")), 200
@@ -371,10 +390,14 @@ async def test_no_credentials_are_looked_for_again() -> None:
     assert await reading.taken() == "first"
 
 
-async def test_credentials_that_cannot_be_refreshed_are_no_fault_of_the_program() -> None:
+@pytest.mark.parametrize(
+    "error", [RuntimeError("refreshed, but still expired"), AttributeError("'list' object has no attribute 'get'")]
+)
+@pytest.mark.parametrize("when", ["read", "refreshed"])
+async def test_credentials_that_cannot_be_had_are_no_fault_of_the_program(error: Exception, when: str) -> None:
     reading = Reading()
-    reading.next = Source(Keys("first", RuntimeError("refreshed, but still expired")))
-    with pytest.raises(Exception, match="RuntimeError") as caught:
+    reading.next = error if when == "read" else Source(Keys("first", error))
+    with pytest.raises(Exception, match=type(error).__name__) as caught:
         await reading.taken()
     ours = translate(caught.value, "PutItem on orders in eu")
     assert isinstance(ours, Unreachable)

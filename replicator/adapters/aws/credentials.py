@@ -34,6 +34,9 @@ _MOMENT_SECONDS = 1.0
 """How long credentials are used without a look at their age: they are refreshed minutes before they expire."""
 
 _STUCK_SECONDS = 60.0
+_GARBAGE = (AttributeError, LookupError, RuntimeError, TypeError)
+"""What the client's readers raise over what is no document of credentials, such as `[]` from a process."""
+
 _FIXED = {"env": "the environment", "explicit": "the program's own memory"}
 """Where credentials come from that no reading can change while the process lives, by the client's names."""
 
@@ -76,6 +79,9 @@ class RenewableCredentials(AioCredentials):
             except (BotoCoreError, ClientError, ConfigurationInvalid, OSError, ValueError):
                 if self._source is None:
                     raise
+            except _GARBAGE as error:
+                if self._source is None:
+                    raise _unreadable("the shared AWS configuration", error) from error
 
     async def get_frozen_credentials(self) -> Any:  # type: ignore[override]  # the client awaits it
         """The credentials to sign a request with, refreshed when they are about to expire."""
@@ -93,9 +99,9 @@ class RenewableCredentials(AioCredentials):
         except (BotoCoreError, OSError):
             self.refused("CredentialRetrievalError")
             raise
-        except (RuntimeError, LookupError, TypeError, ValueError) as error:
+        except (*_GARBAGE, ValueError) as error:
             self.refused("CredentialRetrievalError")
-            raise CredentialRetrievalError(provider=credentials.method, error_msg=type(error).__name__) from error
+            raise _unreadable(credentials.method, error) from error
         self._frozen, self._frozen_at = frozen, self._monotonic()
         return frozen
 
@@ -142,6 +148,10 @@ class RenewableCredentials(AioCredentials):
             f"region {self._region_id} has refused the credentials for {seconds:.0f} s ({self._refusal}), and they come"
             f" from {_FIXED[self._source.origin]}, so only a restart can bring new ones"
         )
+
+
+def _unreadable(provider: str, error: Exception) -> CredentialRetrievalError:
+    return CredentialRetrievalError(provider=provider, error_msg=type(error).__name__)
 
 
 def region_session(
