@@ -178,11 +178,30 @@ def resume(  # noqa: PLR0913, PLR0917 - one parameter per option
     raise typer.Exit(resume_rule(config or context.obj, rule, as_json=json))
 
 
-def caches(context: typer.Context, config: Config = None, json: Json = False) -> None:
+def caches(  # noqa: PLR0913, PLR0917 - one parameter per option
+    context: typer.Context,
+    config: Config = None,
+    orphans: Annotated[
+        bool, typer.Option("--orphans", help="Look for entries of items that are gone, which no comparison finds.")
+    ] = False,
+    rule: OnlyRule = None,
+    most: Annotated[
+        int, typer.Option("--most", min=1, help="With --orphans: entries to look at for each key template.")
+    ] = 10_000,
+    drop: Annotated[bool, typer.Option("--drop", help="With --orphans: drop what is found.")] = False,
+    json: Json = False,
+) -> None:
     """Show each cache: health, backlog, consistency in nines, last flush and servers.
 
-    Exit code 1: a cache is away or has a backlog; 69: a table that holds the backlog does not answer.
+    Exit code 1: a cache is away or has a backlog, or holds orphans; 69: a table that holds the backlog does not answer.
     """
+    if orphans:
+        from replicator.cli.cache_orphans import show_orphans
+        from replicator.operations.cache_orphans import OrphanRequest
+
+        raise typer.Exit(show_orphans(config or context.obj, OrphanRequest(rule, most, drop), as_json=json))
+    if drop or rule is not None:
+        raise typer.BadParameter("goes with --orphans.", param_hint="--drop" if drop else "--rule")
     from replicator.cli.caches import show_caches
 
     raise typer.Exit(show_caches(config or context.obj, as_json=json))

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from string import Formatter
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 _GLOB = "*?[]^\\"
 _ALWAYS_ESCAPED = "%{}\x7f" + "".join(map(chr, range(0x20)))
@@ -133,6 +133,13 @@ class KeyTemplate:
 
     def _escaped(self, value: str) -> str:
         return value.translate(self._escapes) if self._needs_escapes(value) else value
+
+    def values_in(self, key: str) -> dict[str, str] | None:
+        """The values that one of this template's keys was made of, as text; None when it is none of them."""
+        made = "".join(re.escape(literal) + ("" if name is None else "(.*?)") for literal, name in self._parts)
+        found = re.fullmatch(made, key, re.DOTALL)
+        values = {} if found is None else dict(zip(self.attributes, map(unquote, found.groups()), strict=True))
+        return values if self.filled(values) == key else None
 
     def lacks(self, names: Iterable[str]) -> list[str]:
         """Which of these attributes the template leaves out; of a primary key, two items could share a cache key."""

@@ -154,6 +154,7 @@ async def test_a_batch_is_one_round_trip_to_each_node(nodes: Cluster) -> None:
         assert await cache.append("events", [{"id": "1"}, {"id": "2"}], 100) == [None, None]
         assert [entry for _, entry in await client.xrange("events")] == [{b"id": b"1"}, {b"id": b"2"}]
         assert await cache.holds("events") == "stream"
+        assert sorted([key async for page in cache.matching("order:*") for key in page]) == sorted(keys[40:])
         assert await cache.flush(["order:*"]) == 20
         assert await client.exists("events")
 

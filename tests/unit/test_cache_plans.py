@@ -56,6 +56,14 @@ from tests.unit.strategies import Typed, image
 )
 def test_a_template_makes_a_key_of_an_item(template: str, item: dict[str, Typed], key: str) -> None:
     assert KeyTemplate(template).key(image(item)) == key
+    values = {name: next(iter(typed.values())) for name, typed in item.items()}
+    assert KeyTemplate(template, "p/").values_in(f"p/{key}") == values
+
+
+def test_a_key_that_no_item_makes_has_no_values() -> None:
+    template = KeyTemplate("order:{pk}:{sk}")
+    for key in ("order:a", "orders:a:1", "order:a:b:1", "order:%41:1", "order:a%3a:1"):
+        assert template.values_in(key) is None, key
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ Nothing counts as done unless its server has proven that it takes writes, and no
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -286,6 +286,18 @@ class RedisCache:
         memory, eviction = int(found.get("maxmemory", 0)), str(found.get("maxmemory_policy", ""))
         return CacheNode(address, role, described(found), None if role == "replica" else slots, memory, eviction)
 
+    async def matching(self, pattern: str) -> AsyncIterator[list[str]]:
+        """The keys that match a pattern, some at a time; what comes or goes meanwhile may be there or not, or twice."""
+        cursor: Any = 0
+        while True:
+            try:
+                cursor, keys = await self._client.scan(cursor, match=pattern, count=KEYS_PER_SCAN)
+            except CLIENT_ERRORS as error:
+                raise await self._failure(error) from error
+            yield readable(keys)
+            if not int(cursor):
+                return
+
     async def flush(self, patterns: Sequence[str] | None) -> int:
         """Drop every entry whose key matches a pattern, or the whole database; returns how many were found.
 
@@ -320,6 +332,11 @@ class RedisCache:
     async def _begin_anew(self) -> None:
         with suppress(*CLIENT_ERRORS):
             await self._client.connection_pool.disconnect(inuse_connections=False)
+
+
+def readable(keys: Iterable[bytes]) -> list[str]:
+    """Keys as text, without those that are none and so are no keys of rules."""
+    return [text for key in keys if (text := key.decode(errors="replace")).encode() == key]
 
 
 def getrange(key: str) -> Command:

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import Any
 
 from redis.crc import key_slot
 
-from replicator.adapters.redis.cache import KEYS_PER_SCAN, RedisCache, getrange, head, xadd
+from replicator.adapters.redis.cache import KEYS_PER_SCAN, RedisCache, getrange, head, readable, xadd
 from replicator.adapters.redis.calls import (
     FOREIGN,
     Call,
@@ -123,6 +123,21 @@ class ClusterCache:
         """The type of what a key holds: `none` when there is nothing."""
         (answer,) = await self._ask([(slot_of(key), ("TYPE", key))])
         return str(self._sound(answer).decode())
+
+    async def matching(self, pattern: str) -> AsyncIterator[list[str]]:
+        """The keys that match a pattern, node by node; an entry that moves meanwhile may be found twice, or not."""
+        for node in (await self._topology(anew=True)).primaries:
+            cursor: Any = 0
+            while True:
+                try:
+                    cursor, keys = await self._nodes.client(node).run(
+                        ("SCAN", cursor, "MATCH", pattern, "COUNT", KEYS_PER_SCAN)
+                    )
+                except CLIENT_ERRORS as error:
+                    raise self._translated(error, node) from error
+                yield readable(keys)
+                if not int(cursor):
+                    break
 
     async def flush(self, patterns: Sequence[str] | None) -> int:
         """Drop every entry whose key matches a pattern, or whole databases; returns how many were found.
