@@ -193,7 +193,8 @@ def caches(  # noqa: PLR0913, PLR0917 - one parameter per option
 ) -> None:
     """Show each cache: health, backlog, consistency in nines, last flush and servers.
 
-    Exit code 1: a cache is away or has a backlog, or holds orphans; 69: a table that holds the backlog does not answer.
+    Exit code 1: a cache is away or has a backlog; 69: a table that holds the backlog does not answer.
+    With --orphans, 1: entries of items that are gone stay.
     """
     if orphans:
         from replicator.cli.cache_orphans import show_orphans
