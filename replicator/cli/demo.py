@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+if TYPE_CHECKING:
+    from replicator.demo.run import DemoOptions
 
 Mode = Literal["ordered", "versioned", "active-active"]
 Source = Literal["streams", "kinesis"]
@@ -120,30 +123,11 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
     import asyncio
 
     from replicator.demo.command import demo as run
-    from replicator.demo.layout import ORDERED_REGIONS
     from replicator.demo.run import DemoOptions
 
-    if mode == "ordered" and regions != ORDERED_REGIONS:
-        raise typer.BadParameter(f"mode ordered has {ORDERED_REGIONS} regions", param_hint="--regions")
     many = reshard or shards > 1 or source == "kinesis"
-    if bootstrap and (mode != "ordered" or many):
-        raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--bootstrap")
-    sorts_batches = source == "kinesis" and engine == "lambda"
-    if events and (mode != "ordered" or bootstrap or reshard or sorts_batches):
-        raise typer.BadParameter(
-            "goes with mode ordered, without --bootstrap and --reshard, and with lambda by the tables' streams",
-            param_hint="--events",
-        )
-    if engine == "lambda" and (bootstrap or fan_out or (workers or 1) > 1):
-        raise typer.BadParameter(
-            "lambda goes without --bootstrap, --fan-out and --workers, which are of pods", param_hint="--engine"
-        )
-    if fan_out and source != "kinesis":
-        raise typer.BadParameter("goes with --source kinesis", param_hint="--fan-out")
     if cache is None and (readers or readers_plain or chaos):
         cache = "refresh"
-    if cache and (mode != "ordered" or many or bootstrap or events or engine == "lambda" or (workers or 1) > 1):
-        raise typer.BadParameter("goes with mode ordered, one shard and one worker", param_hint="--cache")
     options = DemoOptions(
         duration=duration or (_CHAOS_SECONDS if chaos else _SECONDS),
         rate=rate or (_CACHE_RATE if cache else _RATES[mode]),
@@ -164,4 +148,32 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         plain=readers_plain,
         chaos=chaos,
     )
+    _check_combination(options)
     raise typer.Exit(asyncio.run(run(options)))
+
+
+def _check_combination(options: DemoOptions) -> None:
+    """Refuse options that do not go together."""
+    from replicator.demo.layout import ORDERED_REGIONS
+
+    ordered, many, functions = options.mode == "ordered", options.shards is not None, options.engine == "lambda"
+    if ordered and options.regions != ORDERED_REGIONS:
+        raise typer.BadParameter(f"mode ordered has {ORDERED_REGIONS} regions", param_hint="--regions")
+    if options.bootstrap and (not ordered or many):
+        raise typer.BadParameter("goes with mode ordered, one shard and the tables' streams", param_hint="--bootstrap")
+    # Functions sort the batches of a Kinesis stream, so consumers would see repeated events.
+    sorts_batches = options.source == "kinesis" and functions
+    if options.events and (not ordered or options.bootstrap or options.reshard or sorts_batches):
+        raise typer.BadParameter(
+            "goes with mode ordered, without --bootstrap and --reshard, and with lambda by the tables' streams",
+            param_hint="--events",
+        )
+    if functions and (options.bootstrap or options.fan_out or options.workers > 1):
+        raise typer.BadParameter(
+            "lambda goes without --bootstrap, --fan-out and --workers, which need daemons", param_hint="--engine"
+        )
+    if options.fan_out and options.source != "kinesis":
+        raise typer.BadParameter("goes with --source kinesis", param_hint="--fan-out")
+    others = many or options.bootstrap or options.events or functions or options.workers > 1
+    if options.cache and (not ordered or others):
+        raise typer.BadParameter("goes with mode ordered, one shard and one worker", param_hint="--cache")
