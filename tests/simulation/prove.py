@@ -42,7 +42,7 @@ from tests.simulation.mesh_copying_world import MeshExplorer
 from tests.simulation.mesh_copying_world import Scenario as MeshCopying
 from tests.simulation.versioned_machine import Machine
 from tests.simulation.versioned_search import explore as explore_ranks
-from tests.simulation.versioned_world import Scenario as Ranked
+from tests.simulation.versioned_states import Scenario as Ranked
 
 ROOT = Path(__file__).parents[2]
 

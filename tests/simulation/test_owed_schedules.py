@@ -17,8 +17,8 @@ from tests.simulation.active_search import explore, move_of, play
 from tests.simulation.active_world import State, World
 from tests.simulation.versioned_machine import Machine
 from tests.simulation.versioned_search import explore as explore_ranks
-from tests.simulation.versioned_world import Scenario as Ranked
-from tests.simulation.versioned_world import State as RankedState
+from tests.simulation.versioned_states import Scenario as Ranked
+from tests.simulation.versioned_states import State as RankedState
 from tests.simulation.versioned_world import World as RankedWorld
 
 SEED = ("seed", 0)

@@ -18,7 +18,7 @@ from replicator.laboratory.memory import answer
 from tests.simulation.versioned_machine import Answer, Machine, without_tombstones
 from tests.simulation.versioned_owed import Owing, owing_through_rows
 from tests.simulation.versioned_search import explore, walk
-from tests.simulation.versioned_world import Result, Scenario
+from tests.simulation.versioned_states import Result, Scenario
 
 STARTS = ("absent", "seeded", "buried")
 OPS = ("1", "2", "3", "D", "X", "U", "!z")

@@ -18,7 +18,8 @@ from replicator.domain.modes.versioned.replicate import replicate_versioned
 from replicator.domain.records import ChangeRecord, Event
 from replicator.laboratory.memory import EMPTY, Slot, answer
 from tests.simulation.versioned_machine import KEY, REGIONS, Machine, image, mesh_of
-from tests.simulation.versioned_world import Move, Scenario, State, World
+from tests.simulation.versioned_states import Scenario, State
+from tests.simulation.versioned_world import Move, World
 
 US, EU = 0, 1
 

@@ -15,7 +15,7 @@ from tests.simulation.active_owed import NoAnswer, Settle
 from tests.simulation.versioned_machine import Machine
 from tests.simulation.versioned_owed import Kept, Owe, Owing, Steps, kept_of, owing, owing_with
 from tests.simulation.versioned_search import explore
-from tests.simulation.versioned_world import Result, Scenario
+from tests.simulation.versioned_states import Result, Scenario
 
 
 def never_owed(record: ChangeRecord, mesh: VersionedMesh, known: Known) -> Steps:

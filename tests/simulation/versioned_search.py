@@ -7,7 +7,8 @@ from random import Random
 
 from tests.simulation.uncollected import uncollected
 from tests.simulation.versioned_machine import Machine
-from tests.simulation.versioned_world import Move, Result, Scenario, State, Violation, World
+from tests.simulation.versioned_states import Result, Scenario, State, Violation
+from tests.simulation.versioned_world import Move, World
 
 # -- searches ------------------------------------------------------------------------------------------------------
 
