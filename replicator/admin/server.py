@@ -141,7 +141,7 @@ async def _listen(runner: web.AppRunner, admin: Admin) -> tuple[str, int]:
             address = url(admin.host, admin.port).removeprefix("http://")
             raise ConfigurationInvalid(
                 f"admin.port: cannot listen on {address} ({error.strerror or error}).",
-                advice="Stop the other process, or set admin.port (0 takes a free one) and admin.host.",
+                advice="Stop the other process, or set admin.port (0: any free port) and admin.host.",
             ) from error
         raise
     if not runner.addresses:

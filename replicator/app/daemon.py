@@ -128,7 +128,7 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
         board.draining = True
         notify("STOPPING=1")
         if what == "drain_timed_out":
-            reason = "Some work did not end in time; what was not stored is read again, its shards rest for a lease."
+            reason = "Some work did not end in time; records behind the checkpoints are read again after the lease."
             log.warning(what, drain_seconds=settings.drain.total_seconds(), reason=reason)
         else:
             log.info("stopping_at_once" if what == "now" else what, drain_seconds=settings.drain.total_seconds())

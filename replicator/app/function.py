@@ -292,8 +292,8 @@ class Function:
             )
         if rule.mesh is None and rule.policy.insert_guard is InsertGuard.PROBE:
             return WorldMismatch(
-                f"Rule {rule.name} has insert_guard probe, which leases make safe, and functions have none.",
-                advice="Set `insert_guard: transact`, or let pods drive the rule.",
+                f"Rule {rule.name} has `insert_guard: probe`, which needs leases, and functions have no leases.",
+                advice="Set `insert_guard: transact`, or let pods run the rule.",
             )
         return None
 
@@ -312,8 +312,8 @@ class Function:
             return []
         if len(sources) > 1:
             raise WorldMismatch(
-                f"Table {table} is read in two configured regions that are both {aws}, and events do not tell which.",
-                advice="Let pods drive its rules, or give each region a function and a configuration of its own.",
+                f"Table {table} is read in two configured regions that are both {aws}, and events do not say which.",
+                advice="Let pods run its rules, or give each region a function and a configuration of its own.",
             )
         (source,) = sources
         if source.rules[0].stream is not None:
@@ -354,7 +354,7 @@ class Function:
         for rule in self._held.resting(self._chosen):
             if rule.source in regions and wanted(rule):
                 raise WorldMismatch(
-                    f"Rule {rule.name} is held: its world is wrong.", advice="`replicator check` says what is."
+                    f"Rule {rule.name} is held: its world is wrong.", advice="`replicator check` shows the reason."
                 )
         sources = self._assembly.sources(self._held.running(self._chosen))
         return [each for each in sources if each.region in regions and wanted(each.rules[0])]

@@ -45,7 +45,7 @@ class Process:
         except ReplicatorError as error:
             _log().warning("not_begun", reason=error.sentence)
         except TimeoutError:
-            _log().warning("not_begun", reason=f"What is needed did not answer within {seconds:g} s.")
+            _log().warning("not_begun", reason=f"A required service did not answer within {seconds:g} s.")
         except Exception:  # noqa: BLE001 - the boundary: an import that fails is retried without an end
             _log().exception("not_begun")
 

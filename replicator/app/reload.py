@@ -159,7 +159,7 @@ class Reload:
             if outcome.result == "applied":
                 self._log.info("configuration_applied", changes=outcome.changes)
             return
-        advice = "Correct the file: it is looked at again. What ran before runs on."
+        advice = "Correct the file: it is checked again. The previous configuration stays in force."
         error = ConfigurationInvalid(" ".join(outcome.reasons), advice=advice)
         self._board.refuses_configuration(error)
         self._log.warning("configuration_refused", changes=outcome.changes, reason=error.message, advice=advice)

@@ -119,7 +119,7 @@ def launch_of(settings: Settings, index: int, count: int, config_path: Path, *, 
             raise ConfigurationInvalid(
                 f"admin.port: {count} workers need the ports from {settings.admin.port} on, and there are only"
                 f" {_LAST_PORT - settings.admin.port + 1} left.",
-                advice="Set a lower admin.port, or 0 so that each takes a free one.",
+                advice="Set a lower admin.port, or 0 for any free port.",
             )
         environment["REPLICATOR_ADMIN__PORT"] = str(settings.admin.port + index)
     if settings.conflicts.file is not None:

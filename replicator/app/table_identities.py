@@ -46,7 +46,7 @@ class TableIdentities:
         if not table.table_id:
             if region not in self._nameless:
                 self._nameless.add(region)
-                reason = "The endpoint tells no TableId, so a table that is created anew is not noticed."
+                reason = "The endpoint returns no TableId, so a re-created table is not detected."
                 structlog.get_logger("replicator").warning("table_ids_unknown", region=region, reason=reason)
             return None
         place = (rule, region, table.name)
@@ -63,7 +63,7 @@ class TableIdentities:
 
         Repeated, or done by several workers at once, it is the same gap.
         """
-        rule, why = target_id.rule, f"Table {table.name} in {region} was created anew, or restored from a backup."
+        rule, why = target_id.rule, f"Table {table.name} in {region} was re-created, or restored from a backup."
         noted = await self._known.known(rule, RegionId(region), TableName(table.name))
         if noted in {None, table.table_id}:
             return
@@ -73,5 +73,5 @@ class TableIdentities:
         former = KnownTable(rule, RegionId(region), TableName(table.name), noted)
         if await self._known.accept(former, table.table_id, now=now, by="on_gap: resync"):
             log = structlog.get_logger("replicator")
-            reason = f"{why} A repair brings what it lacks."
+            reason = f"{why} A repair copies what it lacks."
             log.warning("table_taken_over", rule=rule, region=region, table=table.name, reason=reason)

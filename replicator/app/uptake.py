@@ -106,7 +106,7 @@ class Uptake:
         for region, table in sources:
             for known in await registry.streams(RegionId(region), TableName(table)):
                 if any(start.rule == name for start in (await registry.starts(known.ref)).values()):
-                    advice = f"`replicator pause {name}` lets it rest; restart the workers to take it out."
+                    advice = f"`replicator pause {name}` pauses it; restart the workers to remove it."
                     return [
                         WorldMismatch(f"Rule {name} has progress, so it is not removed while it runs.", advice=advice)
                     ]
@@ -116,7 +116,7 @@ class Uptake:
 def _seen(sight: Sight, rule: RuleSettings) -> list[ReplicatorError]:
     found = verdict(sight.settings, sight.world, rule)
     if found.silent:
-        advice = "It is tried again once a minute, and with `replicator reload`."
+        advice = "The worker retries once a minute, and on `replicator reload`."
         return [Unreachable(f"Not everything answers that rule {rule.name} needs.", advice=advice)]
     return [fact.error for fact in ([found.rule] if found.rule else [*found.targets.values()])]
 

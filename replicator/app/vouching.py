@@ -198,8 +198,8 @@ async def _identity(premises: Premises, rule: Rule, configured: set[str]) -> Str
     ]
     if changed:
         reason = (
-            "The filter, a transform or a key template changed, and existing items are not judged again by themselves:"
-            f" `replicator verify {rule.name}` names what differs, `replicator repair {rule.name}` mends it."
+            "The filter, a transform or a key template changed, and existing items are not re-evaluated automatically:"
+            f" `replicator verify {rule.name}` names what differs, `replicator repair {rule.name}` corrects it."
         )
         log.warning("rule_changed", rule=rule.name, reason=reason)
     return stream
@@ -217,7 +217,7 @@ async def check_succession(registry: Registry, rule: Rule, stream: StreamRef, re
             raise WorldMismatch(
                 f"Rule {rule.name!r} is to read {rule.source_name}, and that stream is older than the one of another"
                 " kind that was read before.",
-                advice="Create that stream anew, so that it is the younger one, or read the other one again.",
+                advice="Re-create that stream, so that it is the newer one, or read the other one again.",
             )
 
 

@@ -148,7 +148,7 @@ async def _flush(name: str, cache: Probed, policy: DebtPolicy) -> Fact:
         return warning(
             subject,
             fact,
-            f"{denied} A cache that is owed too much, or that came back old, could not be flushed.",
+            f"{denied} A cache with too large a backlog, or one restored from an old snapshot, could not be flushed.",
             f"Grant +scan to the user of caches.{name}.",
         )
     return ok(subject, fact, "FLUSHDB is not tried." if policy.patterns is None else "SCAN and UNLINK.")
@@ -163,7 +163,7 @@ async def _nodes(name: str, cache: Probed) -> Fact:
         return failed(subject, fact, error)
     silent = [node.shown for node in nodes if node.trouble is not None]
     if silent:
-        return warning(subject, fact, f"{'; '.join(silent)}.", "Bring it back, or take it out of the cluster.")
+        return warning(subject, fact, f"{'; '.join(silent)}.", "Restore it, or remove it from the cluster.")
     trouble = eviction_trouble(nodes)
     if trouble is not None:
         return warning(subject, fact, trouble, "Set maxmemory-policy to one that evicts, the same everywhere.")
@@ -176,7 +176,7 @@ async def _verification(name: str, cache: Probed, key: str) -> Fact:
     try:
         await cache.heads([key])
     except AccessRefused as error:
-        found = f"{error.message} Entries cannot be read again, so nothing is verified."
+        found = f"{error.message} Entries cannot be read back, so nothing is verified."
         return warning(
             subject, fact, found, f"Grant +getrange to the user of caches.{name}, or set verify.share to 0%."
         )

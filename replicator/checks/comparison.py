@@ -53,7 +53,7 @@ def index_fact(table: Table, region: str, origins: Mapping[str, Table]) -> Fact:
                         "indexes",
                         f"{where} is over {attribute} ({kind}), but {name} declares {attribute} ({there}), so every"
                         " item from there that has it would be refused.",
-                        f"Create the index anew with {attribute} as {there}.",
+                        f"Re-create the index with {attribute} as {there}.",
                     )
             free = ", ".join(name for name, origin in origins.items() if attribute not in origin.types)
             if free:

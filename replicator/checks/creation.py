@@ -184,7 +184,7 @@ async def _until_active(place: Place, wanted: OwnTable) -> None:
         if time.monotonic() > deadline:
             raise Unreachable(
                 f"Table {wanted.name} in {wanted.region} is not active after {ACTIVE_SECONDS:.0f} s.",
-                advice="Look at it in the console, then run `replicator init` again; it goes on where it stopped.",
+                advice="Check it in the AWS console, then run `replicator init` again; it continues where it stopped.",
             )
         await asyncio.sleep(_POLL_SECONDS)
 
@@ -207,7 +207,7 @@ async def _stream(place: Place, name: str, *, dry_run: bool) -> list[str]:
     if table.stream_view is not None:
         raise WorldMismatch(
             f"The stream of table {name} in {place.region_id} has view type {table.stream_view}, not {NEEDED_VIEW}.",
-            advice="A view type cannot be changed: once no consumer reads the stream, disable it and run this again.",
+            advice="A view type cannot be changed: when no consumer reads the stream, disable it and retry.",
         )
     if dry_run:
         return [f"would enable with {NEEDED_VIEW}"]

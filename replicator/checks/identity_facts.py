@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from replicator.settings import Settings
 
 _AT_ONCE = 16
-_TAKEN_OVER = "With on_gap: resync the rule takes it over, and a repair brings what it lacks."
+_TAKEN_OVER = "With on_gap: resync the rule accepts it, and a repair copies what it lacks."
 
 
 async def identity_facts(settings: Settings, places: Mapping[str, Place]) -> list[Fact]:

@@ -83,7 +83,7 @@ def _same_keys(rule: MeshRule, member: _Member, first: _Member) -> Fact:
         f"table {member.name}",
         "key schema",
         f"Table {member.name} has the key {shown(member.table.keys)}, but {first.name} has {shown(first.table.keys)}.",
-        f"Create one of them anew: all tables of rule {rule.name} need one key, and a key schema cannot be changed.",
+        f"Re-create one of them: all tables of rule {rule.name} need one key, and a key schema cannot be changed.",
     )
 
 
@@ -135,7 +135,7 @@ def _attribute_fact(rule: MeshRule, members: list[_Member], path: str) -> Fact:
                 name,
                 f"{path}.{where} makes {attribute} {kind}, but an index of {member.name} is over {attribute}"
                 f" ({declared}), so the table refuses it.",
-                f"Create the index anew, or {'name another attribute' if stamp else 'correct the type'}.",
+                f"Re-create the index, or {'name another attribute' if stamp else 'correct the type'}.",
             )
     return _width_fact(rule, path, subject, name) or ok(subject, name, f"{attribute} ({kind}).")
 
@@ -191,7 +191,8 @@ def _expiry(world: World, rule: MeshRule, members: list[_Member]) -> Iterator[Fa
         yield warning(
             f"rule {rule.name}",
             "TTL",
-            f"TTL of the tables of rule {rule.name} differs: {shown}. What one region lets expire is deleted in all.",
+            f"TTL of the tables of rule {rule.name} differs: {shown}. An item that expires in one region is deleted"
+            " in all.",
             "Turn TTL on in every region, on one attribute, so that items expire also while a region is cut off.",
         )
     elif on:

@@ -56,7 +56,7 @@ def ordered_facts(world: World, rule: OrderedRule, index: int, *, thorough: bool
             "filter",
             f"rules[{index}].filter.events lets only {', '.join(events)} pass, so the replicas of rule {rule.name}"
             " will differ from their source.",
-            "Remove events from the filter unless that is what you want.",
+            "Remove events from the filter unless this is intended.",
         )
 
 
@@ -152,7 +152,7 @@ def _data(rule: OrderedRule, source: Table, replica: Table, subject: str) -> Fac
         subject,
         "data",
         found,
-        f"The stream brings only what changes: run `replicator bootstrap {rule.name}` for the rest, unless that was"
+        f"The stream contains only changes: run `replicator bootstrap {rule.name}` for the rest, unless that was"
         " done (counts are up to 6 hours old).",
     )
 

@@ -91,5 +91,5 @@ def _judged(found: Look, to: str, subject: str, *, stores: bool) -> Iterator[Fac
 
 def _key(held: str, subject: str) -> Fact:
     if held in _FREE:
-        return ok(subject, "exists", "There is none yet; the first event makes it." if held == "none" else "")
+        return ok(subject, "exists", "It does not exist yet; the first event creates it." if held == "none" else "")
     return wrong(subject, "exists", f"The key of the {subject} holds a {held}, no stream.", "Name another key.")

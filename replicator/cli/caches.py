@@ -83,6 +83,6 @@ def _sentences(cache: CacheStatus) -> Iterator[str]:
     if cache.trouble is not None:
         yield f"cache {cache.cache} does not answer this command: {cache.trouble}"
     if cache.unknown is not None:
-        yield f"what cache {cache.cache} is owed is not known: {cache.unknown}"
+        yield f"what cache {cache.cache} has as its backlog is not known: {cache.unknown}"
     if cache.ignored:
-        yield f"{cache.ignored} actions on cache {cache.cache} were given up; what they were about stays stale."
+        yield f"{cache.ignored} actions on cache {cache.cache} were given up; the entries concerned stay stale."

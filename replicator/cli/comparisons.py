@@ -159,7 +159,7 @@ def _remarks(report: Report) -> list[str]:
     if report.nowhere:
         found.append(f"{report.nowhere} of the keys asked for are in no table: nothing was there to compare.")
     if report.moving:
-        found.append(f"{report.moving} keys changed at every look, so nothing is known about them.")
+        found.append(f"{report.moving} keys changed at every read, so they could not be compared.")
     if report.parked:
         found.append(f"{report.parked} keys are parked: `replicator parked list` says why.")
     if report.unjudged:
@@ -170,11 +170,11 @@ def _remarks(report: Report) -> list[str]:
     if caches.checked:
         dropped = f", {caches.invalidated} dropped" if caches.invalidated else ""
         found.append(
-            f"{caches.checked} cache entries were looked at: {caches.stale} stale{dropped}, {caches.opaque} of another"
+            f"{caches.checked} cache entries were compared: {caches.stale} stale{dropped}, {caches.opaque} of another"
             " format."
         )
     if report.gaps:
         found.append(f"{len(report.gaps)} losses are open: `replicator gaps list` shows them.")
     if not report.waited:
-        found.append("No worker replicates: what is merely not applied yet counts as a difference.")
+        found.append("No worker is running, so changes not yet applied count as differences.")
     return found

@@ -55,7 +55,7 @@ def list_conflicts(config: Path | None, wanted: EntryFilter, *, as_json: bool) -
     elif len(entries) > limit and wanted.limit is None:
         note(f"the newest {limit} are shown; --limit shows more, --json and export all.")
     if entries and sys.stdout.isatty():
-        note("`replicator conflicts show ID` shows both images, `promote ID` brings the loser back.")
+        note("`replicator conflicts show ID` shows both images, `promote ID` restores the loser.")
     return EXIT_STOPPED
 
 

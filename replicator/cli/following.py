@@ -29,7 +29,7 @@ async def follow_shown(group: Group, job: Job, *, quiet: bool = False) -> Job:
 
 def how_to_follow(job_id: str) -> str:
     """A sentence for an operator who stops following."""
-    return f"Job {job_id} goes on. Follow it with `replicator jobs show {job_id} --watch`."
+    return f"Job {job_id} continues. Follow it with `replicator jobs show {job_id} --watch`."
 
 
 @contextmanager

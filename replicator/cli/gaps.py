@@ -81,7 +81,7 @@ def acknowledge_gap(config: Path | None, gap_id: str, why: str, *, yes: bool, as
     if as_json:
         print_json({**document(gap), "changed": changed})
     elif changed:
-        sys.stdout.write(f"Gap {gap.gap} is acknowledged: a target that stopped at it goes on behind it.\n")
+        sys.stdout.write(f"Gap {gap.gap} is acknowledged: a target that stopped at it continues after it.\n")
     else:
         sys.stdout.write(f"Gap {gap.gap} was acknowledged already, by {gap.acknowledged_by}.\n")
     return EXIT_STOPPED

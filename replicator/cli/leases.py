@@ -70,7 +70,7 @@ def _notes(found: Leases) -> Iterator[str]:
         yield f"rule {pause.rule} is paused since {shown_time(pause.since)}{f': {pause.note}' if pause.note else '.'}"
     for worker in found.workers:
         if worker.is_ == SILENT and worker.shards:
-            yield f"worker {worker.worker} is silent and owns {worker.shards} shards; living ones take them over."
+            yield f"worker {worker.worker} is silent and owns {worker.shards} shards; other workers take them over."
     if found.hidden_finished:
         yield f"{found.hidden_finished} finished shards are hidden; --all shows them."
 
@@ -85,6 +85,6 @@ def release_leases(config: Path | None, request: ReleaseRequest, *, as_json: boo
         return EXIT_STOPPED
     for entry in released:
         sys.stdout.write(f"{entry.stream.table} {entry.shard}: taken from {entry.owner}, epoch {entry.epoch}.\n")
-    what = "Workers claim them anew, perhaps the same ones." if released else "What was named had no owner."
+    what = "Workers claim them again, possibly the same ones." if released else "The shards named had no owner."
     note(f"{len(released)} shards were released. {what}")
     return EXIT_STOPPED

@@ -52,7 +52,7 @@ def _called(app: Typer) -> int:
         code = app(prog_name="replicator", standalone_mode=False)
     except mistake as error:
         if _wants_json():
-            _print([f"{error.format_message()} `replicator --help` shows what there is."], error.exit_code)
+            _print([f"{error.format_message()} `replicator --help` lists the commands."], error.exit_code)
         else:
             error.show()
         return int(error.exit_code)

@@ -132,8 +132,8 @@ def retry_parked(config: Path | None, row: str | None, rule: str | None, *, ever
 
 
 _RESULTS: dict[Settlement | None, str] = {
-    Settlement.RETRIED: "brought to its target",
-    Settlement.ABSENT: "settled: the source no longer holds it",
+    Settlement.RETRIED: "applied to its target",
+    Settlement.ABSENT: "resolved: the source no longer holds it",
 }
 
 
@@ -150,7 +150,7 @@ def _print_tried(tried: Sequence[RetriedRow]) -> None:
         ],
     )
     stay = sum(each.settled is None for each in tried)
-    note(f"{len(tried) - stay} of {len(tried)} are settled{f', {stay} stay' if stay else ''}.")
+    note(f"{len(tried) - stay} of {len(tried)} are resolved{f', {stay} stay' if stay else ''}.")
 
 
 def drop_parked(config: Path | None, row: str, *, yes: bool, as_json: bool) -> int:
@@ -170,7 +170,7 @@ def drop_parked(config: Path | None, row: str, *, yes: bool, as_json: bool) -> i
         print_json(dropped)
     else:
         sys.stdout.write(
-            f"Row {dropped.row} is dropped; `replicator conflicts list --kind dropped` shows what was given up.\n"
+            f"Row {dropped.row} is dropped; `replicator conflicts list --kind dropped` shows the dropped change.\n"
         )
     return EXIT_STOPPED
 
@@ -181,7 +181,7 @@ def _meaning(row: ParkedRow) -> str:
     why, since = on_one_line(row.why), shown_time(row.first)
     return (
         f"{row.target} refused {what} {row.shown} ({why}), {row.tries} times since {since}.\n"
-        "What is given up never reaches it; a later change of the key does. The conflict log keeps what was given up."
+        "A dropped change never reaches it; later changes of the key do. The conflict log keeps the dropped change."
     )
 
 

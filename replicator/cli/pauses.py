@@ -23,51 +23,51 @@ def pause_rule(config: Path | None, name: str, note: str, *, as_json: bool) -> i
     changed = on_group(settings, lambda group: pauses.pause(group, name, note))
     seconds = settings.coordination.heartbeat.total_seconds()
     done = f"Rule {name} is paused: workers stop reading for it within about {seconds:g} s. Streams keep 24 h or more."
-    return _print(name, done if changed else f"Rule {name} was paused already.", changed, paused=True, as_json=as_json)
+    return _print(name, done if changed else f"Rule {name} was already paused.", changed, paused=True, as_json=as_json)
 
 
 def resume_rule(config: Path | None, name: str, *, as_json: bool) -> int:
-    """Let a rule go on and say so."""
+    """Resume a rule and say so."""
     changed = on_group(loaded(config), lambda group: pauses.resume(group, name))
-    done = f"Rule {name} goes on from its position."
+    done = f"Rule {name} continues from its checkpoint."
     return _print(name, done if changed else f"Rule {name} was not paused.", changed, paused=False, as_json=as_json)
 
 
 def pause_region(config: Path | None, name: str, region: str, note: str, *, as_json: bool) -> int:
-    """Let a rule rest in one region, and say what becomes of what that misses."""
+    """Pause a rule in one region, and say where its changes are kept."""
     settings = loaded(config)
     changed = on_group(settings, lambda group: pauses.pause_region(group, name, region, note))
     rule = next((each for each in settings.rules if each.name == name), None)
     keeps = (
-        "what it misses waits as long as the stream keeps records: 24 hours, of a table's own"
+        "its changes wait in the stream, which keeps records for 24 hours (a table's own stream)"
         if isinstance(rule, OrderedRule)
-        else "what it misses is owed to it, and brought when it is resumed"
+        else "its changes are stored as its backlog, and applied when it is resumed"
     )
     seconds = settings.coordination.heartbeat.total_seconds()
-    done = f"Rule {name} rests in {region} within about {seconds:g} s and goes on elsewhere; {keeps}."
-    sentence = done if changed else f"Rule {name} rested in {region} already."
+    done = f"Rule {name} is paused in {region} within about {seconds:g} s, and runs elsewhere; {keeps}."
+    sentence = done if changed else f"Rule {name} was already paused in {region}."
     return _print(name, sentence, changed, paused=True, as_json=as_json, region=region)
 
 
 def resume_region(  # noqa: PLR0913 - one parameter per option
     config: Path | None, name: str, region: str, *, rebuilt: bool, yes: bool, as_json: bool
 ) -> int:
-    """Let a rule go on in a region and say so. `rebuilt`: what it missed is owed to it no more."""
+    """Resume a rule in a region and say so. `rebuilt`: discard the region's backlog."""
     settings = loaded(config)
 
     async def work(group: Group) -> tuple[bool, int]:
         forgotten = 0
         if rebuilt:
             need_yes(yes=yes, as_json=as_json)
-            ask(f"Was the table of rule {name} in {region} made anew, so that it holds what the others hold?", yes=yes)
+            ask(f"Was the table of rule {name} in {region} re-created, with the same content as the others?", yes=yes)
             forgotten = await pauses.forget_missed(group, name, region)
         return await pauses.resume_region(group, name, region), forgotten
 
     changed, forgotten = on_group(settings, work, regions_of(settings) if rebuilt else ())
-    done = f"Rule {name} goes on in {region}."
-    sentence = done if changed else f"Rule {name} did not rest in {region}."
+    done = f"Rule {name} is resumed in {region}."
+    sentence = done if changed else f"Rule {name} was not paused in {region}."
     if rebuilt:
-        sentence += f" {forgotten} keys are owed to it no more."
+        sentence += f" {forgotten} keys of its backlog were discarded."
     return _print(name, sentence, changed, paused=False, as_json=as_json, region=region)
 
 

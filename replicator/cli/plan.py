@@ -74,7 +74,7 @@ def _show(found: Plan, *, values: bool, needed: bool) -> None:
             rows = [[*row, _value(each)] for row, each in zip(rows, sample.effects, strict=True)]
         print_rows(("key", "becomes", "attributes", *(["item"] if values else [])), rows)
     if not needed:
-        note("nothing is needed: every target goes on, or begins by itself.")
+        note("nothing is needed: every target continues, or starts by itself.")
 
 
 def _units(estimate: Estimate | None) -> tuple[str, str]:

@@ -35,12 +35,12 @@ def rewind_rule(config: Path | None, request: RewindRequest, *, yes: bool, as_js
             _show(planned)
         if not planned.steps:
             return planned, Rewound()
-        ask(f"Let {_counted(planned)} of rule {request.rule} read this again?", yes=yes)
+        ask(f"Let {_counted(planned)} of rule {request.rule} read these records again?", yes=yes)
         return planned, await rewind.carry_out(group, planned)
 
     planned, done = on_group(settings, work, rule_named(settings, request.rule).regions_used)
     for shard in done.busy:
-        note(f"shard {shard} kept changing hands; run this again for it.")
+        note(f"shard {shard} changed its owner repeatedly; run this command again for it.")
     if as_json:
         print_json({"rule": request.rule, "to": request.to, "rewound": done.moved, "gone": planned.gone})
     elif done.moved:

@@ -27,7 +27,7 @@ def show_status(shown: Shown, *, again: bool, as_json: bool) -> int:
     workers say is shown. The exit code is that of the verdict.
     """
     if again and as_json:
-        note("--watch and --json exclude each other: a script asks again by itself.")
+        note("--watch and --json exclude each other: let a script repeat the command instead.")
         return EXIT_USAGE
     settings = loaded(shown.config)
     if again:

@@ -142,7 +142,7 @@ def slow_words(pacing: PacingStatus) -> Iterator[str]:
     for rule in pacing.slowed:
         yield (
             f"rule {rule.rule} takes {rule.taken_per_second:g} of {rule.write_units} write units a second in"
-            f" {rule.region} and is slowed by write_units."
+            f" {rule.region} and is limited by write_units."
         )
 
 
@@ -159,7 +159,7 @@ def _words_of_daemons(found: GroupStatus, first: Mapping[str, Any]) -> Iterator[
     for worker in found.workers:
         if worker.daemon is None:
             where = f"at {worker.admin}" if worker.admin else "and names no admin server that can be reached"
-            yield f"worker {worker.worker} does not answer {where}: the lag of its shards is what is stored."
+            yield f"worker {worker.worker} does not answer {where}: the lag of its shards is the stored one."
 
 
 # -- rows ----------------------------------------------------------------------------------------------------------

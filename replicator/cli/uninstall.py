@@ -66,7 +66,7 @@ def uninstall_rule(config: Path | None, request: UninstallRequest, *, dry_run: b
             _show(plan)
         if dry_run:
             return _Done(plan)
-        ask(f"Remove all this? Rule {rule.name} cannot go on afterwards, only begin anew.", yes=yes)
+        ask(f"Remove all this? Rule {rule.name} cannot be resumed afterwards, only started afresh.", yes=yes)
         await refuse_running(group, rule, plan.written)
         await make_way(group, plan, by=who())
         jobs = await _clean(group, plan, as_json=as_json)
@@ -76,7 +76,7 @@ def uninstall_rule(config: Path | None, request: UninstallRequest, *, dry_run: b
     try:
         done = on_group(settings, work, regions)
     except KeyboardInterrupt:
-        note("No worker goes on with this: the same command does, where it was.")
+        note("No worker continues this; run the same command again to continue.")
         raise
     return _end(done, dry_run=dry_run, as_json=as_json)
 
@@ -156,4 +156,4 @@ def _say(done: _Done) -> None:
     for name, count in kept(done.jobs).items():
         if count:
             note(f"{count:,.0f} items or rows {_WHY[name]}, then run this again.")
-    note(f"What is stored of rule {done.plan.rule} stays until its tables are clean.")
+    note(f"What is stored of rule {done.plan.rule} is kept until its tables are clean.")

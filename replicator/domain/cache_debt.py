@@ -91,13 +91,13 @@ class OwedFlush(Struct, frozen=True):
 class DebtUnstored(Unreachable):
     """A cache did not carry an action out, and that could not be noted."""
 
-    advice = "Bring the cache or the owed table back; nothing is to be restarted."
+    advice = "Restore the cache or the table of the backlog; no restart is needed."
 
 
 class DebtFull(Unreachable):
     """A cache is owed as many entries as are kept."""
 
-    advice = "Bring the cache back, raise its debt.max_keys, or set debt.policy to flush; it goes on by itself."
+    advice = "Restore the cache, raise its debt.max_keys, or set debt.policy to flush; it continues by itself."
 
 
 class PartAway(Unreachable):
@@ -106,7 +106,7 @@ class PartAway(Unreachable):
 
 def unstored(error: ReplicatorError, why: ReplicatorError) -> DebtUnstored:
     """An action was not carried out (`error`), and the owed table did not take it (`why`)."""
-    return DebtUnstored(f"{error.message} What it is owed cannot be noted either: {why.message}", advice=why.advice)
+    return DebtUnstored(f"{error.message} Its backlog cannot be stored either: {why.message}", advice=why.advice)
 
 
 def full(cache: str, keys: int, error: ReplicatorError) -> DebtFull:

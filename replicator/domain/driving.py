@@ -21,7 +21,7 @@ _CERTAIN_SECONDS = RETENTION_SECONDS - 3600
 """What is younger than this has not left its stream, whatever clocks say."""
 
 
-DRIVEN = "Functions drive it; `replicator rules drive {0} --by pods` brings it back."
+DRIVEN = "Functions run it; `replicator rules drive {0} --by pods` moves it back to pods."
 """Why a rule rests on pods."""
 
 

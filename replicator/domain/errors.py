@@ -71,7 +71,7 @@ class ConfigurationInvalid(ReplicatorError):
 class WorldMismatch(ReplicatorError):
     """A table, stream, side table or cache is not what the configuration says."""
 
-    advice = "`replicator check` lists every fact and what to do about it."
+    advice = "`replicator check` lists every check and what to do about it."
     exit_code = EXIT_WRONG_WORLD
 
 
@@ -113,7 +113,7 @@ class NotDynamoDB(WorldMismatch):
 class TableReplaced(WorldMismatch):
     """A table is another one than the one that a rule wrote before."""
 
-    advice = "Run `replicator rules accept`, then `replicator repair`, which brings what it lacks."
+    advice = "Run `replicator rules accept`, then `replicator repair`, which copies what it lacks."
 
 
 class Unreachable(ReplicatorError):
@@ -121,7 +121,7 @@ class Unreachable(ReplicatorError):
 
     disposition = Disposition.RETRY
     advice = "Check the endpoint, the network and the service's health."
-    meanwhile = "The work goes on by itself when it answers."
+    meanwhile = "The work continues by itself when it answers."
     exit_code = EXIT_UNREACHABLE
 
 
@@ -146,7 +146,7 @@ class AccessRefused(ReplicatorError):
 
     disposition = Disposition.RETRY
     advice = "Grant the action named, or correct profile, role_arn or external_id of the region."
-    meanwhile = "It is tried again."
+    meanwhile = "The worker retries."
     exit_code = EXIT_WRONG_WORLD
 
 
@@ -172,7 +172,7 @@ class SinkMissing(ReplicatorError):
 
     disposition = Disposition.RETRY
     advice = "Create it, or correct its name in the rule's events."
-    meanwhile = "It is tried again; nothing is passed over."
+    meanwhile = "It is tried again; nothing is skipped."
     exit_code = EXIT_WRONG_WORLD
 
 
@@ -180,8 +180,8 @@ class SinkGone(ReplicatorError):
     """A receiver of events says that it wants no more."""
 
     disposition = Disposition.RETRY
-    advice = "Correct its address, or take it out of the rule's events."
-    meanwhile = "Nothing is sent for a while, then it is tried again."
+    advice = "Correct its address, or remove it from the rule's events."
+    meanwhile = "Nothing is sent for a while, then the worker retries."
     exit_code = EXIT_WRONG_WORLD
 
 
@@ -190,7 +190,7 @@ class PoisonRecord(ReplicatorError):
 
     disposition = Disposition.PARK
     advice = "Correct the item at the source, or the replica's schema."
-    meanwhile = "It is tried again until one of them fits."
+    meanwhile = "The worker retries until one of them fits."
 
 
 class UnstampedItem(ReplicatorError):

@@ -156,7 +156,7 @@ def is_of_a_user(rule: Rule, record: ChangeRecord) -> bool:
     if rule.mesh is None:
         return True
     if record.partial:
-        raise MalformedRecord(f"Record {record.sequence} has no image of what was there, so whose it is is not known.")
+        raise MalformedRecord(f"Record {record.sequence} has no old image, so its writer is not known.")
     old, new = held(record.old, rule.stamp), held(record.new, rule.stamp)
     if old is not None and new is not None and old.content == new.content:
         return False

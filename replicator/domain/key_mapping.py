@@ -163,8 +163,7 @@ class KeyMapping(msgspec.Struct, frozen=True):
             size = _size(kind, value)
             if size > most:
                 raise PoisonRecord(
-                    f"The key that the item would have there is too long: {name} has {size} bytes, and DynamoDB takes"
-                    f" {most}.",
+                    f"The mapped key of the item is too long: {name} has {size} bytes, and DynamoDB takes {most}.",
                     advice="Shorten the item's key at the source, or the text of transform.key.",
                 )
         return ItemKey(tuple(sorted(parts)))
@@ -255,7 +254,7 @@ def _text_of(kind: str, value: str) -> str:
     except (binascii.Error, ValueError, DecimalException) as error:
         raise PoisonRecord(f"The key has a value that is not of type {kind}.") from error
     if not number.is_finite():
-        raise PoisonRecord("The key has a number that is none.")
+        raise PoisonRecord("The key has an invalid number.")
     return "0" if number == 0 else format(Decimal(number), "f")
 
 

@@ -209,7 +209,7 @@ class TooMuchOwed(ReplicatorError):
 
     advice = (
         "`replicator parked list` shows what is refused and why. Correct the target or the items, then"
-        " `replicator parked retry`; or raise parking.max. It goes on by itself."
+        " `replicator parked retry`; or raise parking.max. It continues by itself."
     )
 
 

@@ -83,7 +83,7 @@ def changes(old: Sequence[View], new: Sequence[View]) -> list[Step]:
             )
         steps += _of_rule(before.get(renamed.get(rule, rule), []), views)
     for rule in before.keys() - after.keys() - set(renamed.values()):
-        why = "It is configured no more: what it wrote stays, and its progress, too."
+        why = "It is no longer configured: its items and its progress stay."
         steps.append(Step(rule, "", Needs.FORGET, why, f"replicator rules forget {rule}"))
     return steps
 
@@ -133,7 +133,7 @@ def _of_rule(before: Sequence[View], after: Sequence[View]) -> Iterator[Step]:
 def begun(view: View) -> Step:
     """A target without progress."""
     if view.kind in {TargetKind.REPLICA, TargetKind.MESH}:
-        why = "It has no progress: what stood in the table before its stream does not come by itself."
+        why = "It has no progress: items older than the stream are not copied automatically."
         return Step(view.rule, view.target, Needs.BOOTSTRAP, why, f"replicator bootstrap {view.rule}")
     return Step(view.rule, view.target, Needs.NOTHING, "It has no progress, and begins where `start` says.")
 
@@ -149,7 +149,7 @@ def _reshaped(earlier: View, view: View) -> Iterator[Step]:
     names = {**earlier.aspects, **view.aspects}
     changed = [name for name in names if earlier.aspects.get(name) != view.aspects.get(name)]
     if _KEY in changed:
-        why = "Its keys are made in another way, and items under the former ones stay there: name another table."
+        why = "Its keys are mapped in another way, and items under the former keys stay: use another table."
         yield rekeyed(view, why)
     elif changed:
         yield reshaped(view, ", ".join(changed))
@@ -162,7 +162,7 @@ def rekeyed(view: View, why: str) -> Step:
 
 def reshaped(view: View, what: str) -> Step:
     """A target whose filter, transform or key templates are other ones than before."""
-    why = f"Changed: {what}. Items that do not change keep what was before."
+    why = f"Changed: {what}. Items that do not change keep their former content."
     return Step(view.rule, view.target, Needs.REPAIR, why, f"replicator repair {view.rule}")
 
 

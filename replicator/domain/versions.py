@@ -44,7 +44,7 @@ def generation_of(stream_label: str) -> int:
     delta = created - datetime.fromtimestamp(0, UTC)
     milliseconds = (delta.days * 86_400 + delta.seconds) * 1000 + delta.microseconds // 1000
     if not 0 <= milliseconds < 10**GENERATION_DIGITS:
-        raise WorldMismatch(f"The stream label {stream_label!r} lies outside the years that a version can hold.")
+        raise WorldMismatch(f"The stream label {stream_label!r} is outside the range of years that a version can hold.")
     return milliseconds
 
 

@@ -29,15 +29,19 @@ class CacheMetrics:
             return Gauge(f"replicator_cache_{name}", text, cache, registry=registry)
 
         self.away = gauge("away", "Whether a cache is away for this worker: 1 or 0.")
-        self.keys = gauge("owed_entries", "Entries that a cache is owed: those of this worker, and of workers gone.")
-        self.age = gauge("owed_oldest_seconds", "Time since the oldest of them became owed.")
-        self.owed = counter("owed_actions_total", "Actions that a cache did not carry out and is owed.")
-        self.settled = counter("settled_entries_total", "Entries that were owed and are dropped.")
-        self.ignored = counter("ignored_actions_total", "Actions given up because a cache is owed all that is kept.")
+        self.keys = gauge(
+            "owed_entries", "Entries in a cache's backlog: those of this worker, and of workers that are gone."
+        )
+        self.age = gauge("owed_oldest_seconds", "Age of the oldest entry of the backlog.")
+        self.owed = counter(
+            "owed_actions_total", "Actions that a cache did not carry out and that were added to its backlog."
+        )
+        self.settled = counter("settled_entries_total", "Backlog entries that were dropped from the cache.")
+        self.ignored = counter("ignored_actions_total", "Actions given up because the cache's backlog is full.")
         self.flushes = counter("flushes_total", "How often all entries of a cache were dropped.")
         self.looks = Counted(
             "replicator_cache_verified_entries_total",
-            "Entries that were read again so long behind an action, by what that showed.",
+            "Entries read back this long after an action, by result.",
             [*cache, "horizon", "outcome"],
             registry=registry,
         )
@@ -47,7 +51,9 @@ class CacheMetrics:
             [*cache, "horizon"],
             registry=registry,
         )
-        self.passed_over = counter("unverified_changes_total", "Sampled changes that there was no budget to look at.")
+        self.passed_over = counter(
+            "unverified_changes_total", "Sampled changes that were not verified for lack of budget."
+        )
         self.restores = counter("restores_total", "How often a cache was another server, with entries that may be old.")
 
     def told(self, state: CacheState, before: CacheState | None) -> None:

@@ -29,8 +29,10 @@ class JobMetrics:
         self.eta = gauge("job_eta_seconds", "Time until the last of the jobs is done, at this rate.", job)
         rule = ["rule"]
         self.swept_at = gauge("sweep_ended_timestamp_seconds", "When the last full comparison of a rule ended.", rule)
-        self.sweep_differences = gauge("sweep_differences", "Differences that it found and did not mend.", rule)
-        self.sweep_nines = gauge("sweep_nines", "How many nines of what it compared are equal.", rule)
+        self.sweep_differences = gauge("sweep_differences", "Differences that it found and did not correct.", rule)
+        self.sweep_nines = gauge(
+            "sweep_nines", "Share of equal items among those compared, as a number of nines.", rule
+        )
         self.ended = Counter(
             "replicator_jobs_ended_total", "Jobs that are over, where they ended.", ["kind", "state"], registry=registry
         )

@@ -44,7 +44,7 @@ class Metrics:
 
         self.records = counter("records_total", "Stream records done at a target.", target)
         self.changes = counter("changes_total", "Changes sent to a replica, by its answer.", [*target, "effect"])
-        self.skipped = counter("skipped_records_total", "Records that the rule did not let pass.", target)
+        self.skipped = counter("skipped_records_total", "Records that the rule's filter excluded.", target)
         self.replica_written = counter("replica_written_total", "Items without a version that were adopted.", target)
         self.conflicts = counter("conflicts_total", "Conflict entries written.", [*target, "kind", "outcome"])
         self.cache_actions = counter("cache_actions_total", "Invalidations and refreshes sent to caches.", target)
@@ -62,11 +62,9 @@ class Metrics:
             "ties_total", "Changes of one key and one time, put in order by their images or ids.", target
         )
         self.late = counter(
-            "late_events_total", "Events of changes that came when a later one of their key had been sent.", target
+            "late_events_total", "Events of changes that arrived after a later one of their key was sent.", target
         )
-        self.kept_removals = counter(
-            "kept_removals_total", "Deletes settled behind a removal that was already known to be later.", target
-        )
+        self.kept_removals = counter("kept_removals_total", "Deletes superseded by a later removal.", target)
         self.refused = counter("refused_changes_total", "Changes that a target refused and that were parked.", target)
         self.parked = gauge("parked_keys", "Keys and records that are parked: refused by a target, and kept.", target)
         self.parked_age = gauge("parked_oldest_seconds", "Time since the oldest parked key was refused.", target)
@@ -92,7 +90,7 @@ class Metrics:
         )
         self.polls = counter("polls_total", "GetRecords calls that were answered.", table)
         self.polled = counter("polled_records_total", "Records read from streams.", table)
-        self.expired = counter("expired_iterators_total", "Shard iterators derived anew.", table)
+        self.expired = counter("expired_iterators_total", "Shard iterators renewed.", table)
         self.shards = gauge("listed_shards", "Shards that the stream lists.", table)
         self.owned = gauge("owned_shards", "Shards that this worker reads.", table)
         self.open_shards = gauge("open_shards", "Shards that get records: as many workers can be busy.", table)
@@ -108,8 +106,8 @@ class Metrics:
         )
         self.stalls = counter("stalls_total", "Times that a shard did not progress for too long.", target)
         self.gaps = counter("gaps_total", "Loss intervals found: records trimmed before they were read.", target)
-        self.gaps_passed = counter("gaps_passed_total", "Loss intervals behind which a target went on.", target)
-        self.gaps_open = gauge("gaps_open", "Loss intervals at which targets stand now.", target)
+        self.gaps_passed = counter("gaps_passed_total", "Gaps after which a target continued.", target)
+        self.gaps_open = gauge("gaps_open", "Gaps at which targets are stopped now.", target)
         self.gaps_unrepaired = gauge(
             "gaps_unrepaired",
             "Loss intervals that are neither accepted nor repaired; every worker reports all of them.",
@@ -130,20 +128,20 @@ class Metrics:
 
     def _of_group(self, gauge: Callable[[str, str, list[str]], Gauge]) -> None:
         """How targets stand wherever they stand, and what one worker reports for all."""
-        self.target_shards = gauge(
-            "target_shards", "Shards at which a target stands, by how it stands there.", ["rule", "region", "state"]
-        )
+        self.target_shards = gauge("target_shards", "Shards of a target, by state.", ["rule", "region", "state"])
         self.paused = gauge("paused_seconds", "Time since a rule was paused; one worker reports it for all.", ["rule"])
         self.workers = gauge("workers", "Workers that have a heartbeat; one worker reports it for all.", ["state"])
         region = ["rule", "region"]
         self.away = gauge("region_away", "Whether a mesh's region is away for this worker: 1 or 0.", region)
-        self.owed = gauge("owed_keys", "Keys that a region of a mesh missed; one worker per source tells it.", region)
-        self.owed_age = gauge("owed_oldest_seconds", "Time since the oldest of them became owed.", region)
+        self.owed = gauge(
+            "owed_keys", "Keys in the backlog of a mesh's region; reported by one worker per source.", region
+        )
+        self.owed_age = gauge("owed_oldest_seconds", "Age of the oldest entry of the backlog.", region)
         self.unreachable = gauge(
             "coordination_unreachable_seconds", "Time since the coordination table took a heartbeat, if it refuses.", []
         )
         self.configuration = gauge(
-            "configuration_refused_seconds", "Time since a changed configuration is not taken up; 0: it is.", []
+            "configuration_refused_seconds", "Time since a changed configuration has been refused; 0: none is.", []
         )
         self.clock_behind = gauge(
             "clock_behind_seconds",
@@ -174,7 +172,7 @@ class WriteMetrics:
         )
         self.units = Counter(
             "replicator_write_units_total",
-            "Write units taken of a region; only with write_units.",
+            "Write units consumed in a region; only with write_units.",
             target,
             registry=registry,
         )

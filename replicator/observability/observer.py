@@ -41,12 +41,12 @@ from replicator.ports.events import (
 if TYPE_CHECKING:
     from replicator.observability.traces import Traces
 
-_TOO_MUCH = "It is owed as many entries as are kept, so all of them are dropped when it answers."
+_TOO_MUCH = "Its backlog is full, so all entries are dropped when it answers."
 _STALE = "It is older than its table, so long behind a change that it lacks. It is dropped."
-_OLD = "It is another server than before. What it may have lost is dropped again, as debt.on_restore says."
+_OLD = "It is a different server than before. Entries that it may have lost are dropped again (debt.on_restore)."
 _IGNORED = Throttled(
-    "A cache is owed as many entries as are kept; what else changes stays stale in it until it expires.",
-    advice="Bring it back, then drop its entries; or set its debt.policy to flush.",
+    "A cache's backlog is full; entries of further changes stay stale until they expire.",
+    advice="Restore it, then drop its entries; or set its debt.policy to flush.",
 )
 _NO_ROOM = Throttled(
     "A cache has no room, so entries were dropped instead of refreshed.",
@@ -279,8 +279,8 @@ class LiveObserver(ShardEvents, ServiceEvents):
 
 
 _AWAY = {
-    Reason.SILENT: "The others go on; what it misses is owed to it and brought when it answers.",
-    Reason.DECLARED: "`replicator resume RULE --region ID` ends that; what it misses is brought then.",
+    Reason.SILENT: "The other regions continue; its changes are stored as its backlog and applied when it answers.",
+    Reason.DECLARED: "`replicator resume RULE --region ID` ends the pause and applies its backlog.",
     Reason.OVERDUE: "Rebuild it: docs/operations.md, A replica is away.",
 }
 

@@ -33,7 +33,7 @@ def unready(board: Board) -> list[str]:
     names = {rule.name for rule in held}
     reasons = ["draining"] if board.draining else []
     if not board.rules and board.worker is None:
-        reasons.append("the tables of the rules were not looked for yet")
+        reasons.append("the tables of the rules have not been checked yet")
     reasons += [
         f"rule {rule.name}: the stream of {rule.table} in {rule.source} was not listed yet"
         for rule in board.rules

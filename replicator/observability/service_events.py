@@ -27,7 +27,7 @@ class ServiceEvents(Reports):
         if former is None:
             self._log.info("session_began", worker=worker)
         else:
-            reason = "The lease time passed without a heartbeat: shards are claimed anew under another id."
+            reason = "The lease time passed without a heartbeat: shards are claimed again under another worker id."
             self._log.info("session_began", worker=worker, former=former, reason=reason)
 
     def kept(self, stream: StreamRef, seconds: float) -> None:

@@ -83,7 +83,7 @@ class ShardEvents(Reports):
         """A target goes on where others were."""
         fields = {"target": target_id.text, "former": [other.text for other in former], **log_fields.of_stream(stream)}
         if joins:
-            reason = "What joins gets every record that was not done by now; what is older must be copied."
+            reason = "A new member receives every record that is not yet applied; older items must be copied."
             self._log.warning("members_joined", members=sorted(joins), reason=reason, **fields)
         else:
             self._log.info("target_carried_over", **fields)

@@ -110,7 +110,7 @@ def _noticed(exporter: SpanExporter) -> tuple[SpanExporter, Callable[[], bool]]:
             fails = result is not SpanExportResult.SUCCESS
             log = structlog.get_logger("replicator")
             if fails and not self._fails:
-                reason = "The collector takes no spans; those that find no room are dropped. Replication goes on."
+                reason = "The collector accepts no spans; spans beyond the buffer are dropped. Replication continues."
                 log.warning("traces_not_taken", reason=reason)
             elif self._fails and not fails:
                 log.info("traces_taken_again")

@@ -31,7 +31,9 @@ from replicator.domain.verdict.judgement import judge
 if TYPE_CHECKING:
     from replicator.observability.status_board import Board
 
-_COORDINATION = Trouble("It takes no heartbeat of this worker.", "Check the table, its permissions and the network.")
+_COORDINATION = Trouble(
+    "It accepts no heartbeat from this worker.", "Check the table, its permissions and the network."
+)
 
 
 def verdict_of(document: Mapping[str, Any], board: Board) -> dict[str, Any]:

@@ -168,7 +168,7 @@ async def _chosen(group: Group, rules: Sequence[Rule], request: BootstrapRequest
     """The targets to fill: the mesh, the replica that is named, or those that no bootstrap has filled."""
     if rules[0].mesh is not None:
         if request.region is not None:
-            raise RequestRefused("A mesh is brought together as a whole.", advice="Leave --region out.")
+            raise RequestRefused("A mesh is bootstrapped as a whole.", advice="Leave --region out.")
         return [rule.targets[0] for rule in rules]
     replicas = [target for target in rules[0].targets if target.table is not None]
     if request.region is not None:
@@ -186,7 +186,7 @@ async def _chosen(group: Group, rules: Sequence[Rule], request: BootstrapRequest
     if not left:
         raise RequestRefused(
             f"Every replica of rule {request.rule} was filled before, so there is nothing to bring.",
-            advice="`replicator verify` compares them; --region fills one again.",
+            advice="`replicator verify` compares them; --region bootstraps one again.",
         )
     return left
 

@@ -102,7 +102,7 @@ async def comparison(  # noqa: PLR0913 - what is asked for, and by whom
     if len(keys) > MOST_KEYS:
         raise ComparisonRefused(
             f"{len(keys)} keys are more than the {MOST_KEYS} that one job may name.",
-            advice="Name fewer of them, or leave the keys out: the whole table is then looked at.",
+            advice="Name fewer keys, or none, to compare the whole table.",
         )
     options = {
         "keys": keys,

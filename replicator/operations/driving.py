@@ -43,8 +43,8 @@ def _refuse_unfit(rule: RuleSettings) -> None:
     """Functions would refuse each of its batches."""
     if isinstance(rule, OrderedRule) and InsertGuard(rule.insert_guard) is InsertGuard.PROBE:
         raise RequestRefused(
-            f"Rule {rule.name} has insert_guard probe, which leases make safe, and functions have none.",
-            advice="Set `insert_guard: transact` first, or let pods drive the rule.",
+            f"Rule {rule.name} has `insert_guard: probe`, which needs leases, and functions have no leases.",
+            advice="Set `insert_guard: transact` first, or let pods run the rule.",
         )
 
 

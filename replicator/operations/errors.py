@@ -24,4 +24,4 @@ class NotThere(RequestRefused):
 class ShardBusy(WorldMismatch):
     """A shard's row changes between each look at it and the write after it."""
 
-    advice = "Stop every daemon of the group, then run this again."
+    advice = "Stop every daemon of the group, then run this command again."

@@ -54,7 +54,8 @@ class ListedGap:
         return (
             f"Records of {where} of {self.stream.where} behind {self.after.text}{until}"
             f" never reached {self.target}, or may not have: {self.why}\n"
-            "Items that changed only there differ until they are written again; items deleted there are still there."
+            "Items whose last change is among them differ until they are written again; items deleted by them"
+            " still exist."
         )
 
 

@@ -112,7 +112,7 @@ class Group:
         if living:
             raise WorldMismatch(
                 f"Worker {', '.join(living)} of group {self.settings.group} is running.",
-                advice="Stop every daemon of the group, then run this again.",
+                advice="Stop every daemon of the group, then run this command again.",
             )
 
     # -- shards ----------------------------------------------------------------------------------------------------

@@ -116,7 +116,7 @@ def _state(item: Held | None) -> str:
     if item.seen is None:
         return "present, not stamped yet"
     if item.stamp is None:
-        return "present, its stamp is none of ours"
+        return "present, with a stamp that this rule did not write"
     if not item.intact:
         return "present, changed since its stamp"
     return "marked for deletion" if item.kind is StampKind.MARK else "present"

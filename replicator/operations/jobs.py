@@ -150,7 +150,9 @@ async def follow(group: Group, job_id: str, tell: Callable[[JobProgress], None])
             if error.disposition is not Disposition.RETRY:
                 raise
             if not troubled:
-                group.announce(f"{error.message} The job goes on; it is shown again when the table answers.")
+                group.announce(
+                    f"{error.message} The job continues; its progress is shown when the table answers again."
+                )
             troubled = True
         else:
             tell(before)

@@ -71,7 +71,7 @@ def rule_of_import(settings: Settings, request: ImportRequest) -> Rule:
         raise RequestRefused(
             f"Rule {rule.name} reads Kinesis stream {found[0].stream.name}, and leases are imported of readers of"
             " DynamoDB Streams.",
-            advice="Start the rule with `start: trim_horizon`: what is applied again changes nothing.",
+            advice="Start the rule with `start: trim_horizon`: applying records again changes nothing.",
         )
     if len(found) > 1:
         raise RequestRefused(f"Rule {rule.name} reads in several regions: {names}.", advice="Name one with --region.")

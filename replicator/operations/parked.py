@@ -113,7 +113,7 @@ def _retrial(
     if found is None:
         raise RequestRefused(
             f"Target {parked.owed.to.target_id} on table {parked.owed.to.table} is not configured any more.",
-            advice="Configure it again, hand its rule's name on (`replicator rules rename`), or drop the row.",
+            advice="Configure it again, move it to its new name (`replicator rules rename`), or drop the row.",
         )
     rule, target = found
     clock = group.table.clock
@@ -183,7 +183,7 @@ async def _bring(group: Group, parked: Parked, rule: Rule, by: str) -> Retried:
         return Retried(None, error.sentence)
     if await tables_of(group)[parked.region].settle(owed, Settlement.RETRIED, by, OPEN):
         return Retried(Settlement.RETRIED)
-    return Retried(None, "It was refused again under a newer version meanwhile.")
+    return Retried(None, "It was meanwhile refused again with a newer version.")
 
 
 def _target(settings: Settings, owed: OwedKey) -> tuple[Rule, Target] | None:
@@ -215,8 +215,8 @@ async def drop(group: Group, parked: Parked, *, by: str) -> ParkedRow:
     await conflict_table(group.places[settings.coordination.region].dynamodb, settings).write(entry)
     if not await tables_of(group)[parked.region].settle(owed, Settlement.DROPPED, by, OPEN):
         raise RequestRefused(
-            f"Parked key {parked.row.row} was refused again under a newer version meanwhile, and was not dropped.",
-            advice="Look at it as it is now, with `replicator parked show`.",
+            f"Parked key {parked.row.row} was meanwhile refused again with a newer version, and was not dropped.",
+            advice="See its present state with `replicator parked show`.",
         )
     return replace(parked.row, settled=Settlement.DROPPED, settled_at=moment(now), settled_by=by)
 

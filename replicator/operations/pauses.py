@@ -25,7 +25,7 @@ async def resume(group: Group, name: str) -> bool:
 
 async def pause_region(group: Group, name: str, region: str, note: str = "") -> bool:
     """Let a rule of the configuration rest in one region that it writes; False when it did already."""
-    _check_writes(group, name, region, f"`replicator pause {name}` lets all of it rest")
+    _check_writes(group, name, region, f"`replicator pause {name}` pauses the whole rule")
     return await group.operations.pause_region(
         RuleName(name), RegionId(region), now=(await group.time()).now(), note=note
     )

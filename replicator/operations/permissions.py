@@ -123,17 +123,17 @@ async def policies(settings: Settings, asked: Asked) -> Policies:
 
 def _notes(settings: Settings, asked: Asked, known: Mapping[str, _Known]) -> Iterator[str]:
     if asked.offline:
-        yield "--offline: keys of customers that encrypt tables are not looked for; grant kms:Decrypt on them."
+        yield "--offline: customer managed KMS keys of tables are not looked up; grant kms:Decrypt on them."
     for region_id, what in known.items():
         if what.missing:
             yield f"{', '.join(what.missing)} in {region_id} cannot be described, so keys of theirs are not known."
         for alias in sorted(key for key in what.stream_keys if _is_alias(key)):
             yield f"A Kinesis stream in {region_id} names its key {alias}: grant kms:Decrypt on the key behind it."
     if any(rule.regions_of_sinks for rule in settings.rules):
-        yield "Keys that encrypt queues, topics and streams of events are not looked for; see docs/events.md."
+        yield "KMS keys of queues, topics and streams of events are not looked up; see docs/events.md."
     for rule in settings.rules:
         if rule.choice is not None and rule.choice.glob is None:
-            yield f"Rule {rule.name} chooses tables by tags alone, so what it needs is granted on every table."
+            yield f"Rule {rule.name} selects tables by tags alone, so its permissions are granted on every table."
 
 
 # -- resources -----------------------------------------------------------------------------------------------------

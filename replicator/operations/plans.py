@@ -101,7 +101,7 @@ def _of_group(old: Settings, new: Settings) -> Iterator[Step]:
     )
     for name, before, after in places:
         if before != after:
-            why = f"{name} was {before} and is {after}: what is stored there is not known any more."
+            why = f"{name} was {before} and is {after}: the data stored there is not found any more."
             yield Step("", "", Needs.REBUILD, why)
 
 

@@ -63,7 +63,9 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
         group=found.group,
         rules=len({rule.name for rule in found.rules}) or len(settings.rules),
         workers=found.alive,
-        coordination=None if error is None else Trouble(error, "What workers say is shown.", seconds=since),
+        coordination=None
+        if error is None
+        else Trouble(error, "The state reported by workers is shown.", seconds=since),
         targets=[figure for rule in found.rules for figure in target_figures(rule)],
         held=held,
         unread=list(_unread(found, daemons)),

@@ -89,8 +89,8 @@ async def plan(group: Group, request: PromotionRequest) -> Promotion:
     for mark, what in (("loser_truncated", "was cut to fit the entry"), ("loser_masked", "has masked attributes")):
         if entry.get(mark):
             raise PromotionRefused(
-                f"The loser's image {what}, so it cannot be written again.",
-                advice="Write the item by hand; `replicator conflicts show` shows what is left of it.",
+                f"The loser's image {what}, so it cannot be restored.",
+                advice="Write the item by hand; `replicator conflicts show` shows the part that was stored.",
             )
     _refuse_transformed(rule, entry)
     stamp = rule.stamp if isinstance(rule, ActiveRule) else STAMP
@@ -128,7 +128,7 @@ def _refuse_transformed(rule: RuleSettings, entry: dict[str, Any]) -> None:
         if replica.transform is not None and replica.region == entry.get("loser_region"):
             raise PromotionRefused(
                 f"The loser is an item of the replica in {replica.region}, whose items are transformed:"
-                " the source would lose what that leaves out.",
+                " the source would lose the attributes that the transform removes.",
                 advice="Write the item by hand; `replicator conflicts show` shows it.",
             )
 
@@ -161,7 +161,7 @@ def _raised(  # noqa: PLR0913, PLR0917 - what decides, given once
     raised = Image(msgspec.json.encode({**item.attributes, attribute.name: {attribute.kind: value}}))
     if attribute.of(raised) <= highest:
         raise PromotionRefused(
-            f"The version {value} is not above what is there, or is none of this rule.",
+            f"The version {value} is not above the present one, or is no version of this rule.",
             advice="Name a higher one with --version.",
         )
     return raised

@@ -120,7 +120,7 @@ async def _scopes(group: Group, request: RewindRequest, goal: Goal) -> list[Scop
         what = "any stream" if request.shard is None else f"shard {request.shard}"
         raise RequestRefused(
             f"Rule {request.rule} has no progress on {what} that could be rewound.",
-            advice="`replicator leases list --all` shows what there is.",
+            advice="`replicator leases list --all` lists the shards.",
         )
     return scopes
 

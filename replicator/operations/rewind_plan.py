@@ -127,5 +127,5 @@ def parse_goal(text: str, now: datetime) -> Goal:
     except ValueError:
         raise RequestRefused(f"--to {text} is no place to rewind to.", advice=f"{_TARGETS} trim_horizon.") from None
     if moment >= now:
-        raise RequestRefused(f"--to {text} is not in the past.", advice="Name a time from which on to read again.")
+        raise RequestRefused(f"--to {text} is not in the past.", advice="Give a time to read from.")
     return Goal(before=moment.timestamp())

@@ -110,7 +110,8 @@ def check_rename(settings: Settings, old: str, new: str) -> None:
     check_forget(settings, old)
     if new not in {rule.name for rule in settings.rules}:
         raise WorldMismatch(
-            f"Rule {new} is not in the configuration.", advice="Rename the rule there first, then run this again."
+            f"Rule {new} is not in the configuration.",
+            advice="Rename the rule there first, then run this command again.",
         )
 
 
@@ -119,7 +120,7 @@ def check_forget(settings: Settings, old: str) -> None:
     if old in {rule.name for rule in settings.rules}:
         raise WorldMismatch(
             f"Rule {old} is still in the configuration, so its progress is in use.",
-            advice="Rename or remove the rule there first, then run this again.",
+            advice="Rename or remove the rule there first, then run this command again.",
         )
 
 
@@ -169,5 +170,5 @@ async def _alone(group: Group) -> None:
 
 def _some(changed: int, rule: RuleName) -> int:
     if changed == 0:
-        raise WorldMismatch(f"There is no progress of rule {rule}.", advice="`replicator rules` lists what there is.")
+        raise WorldMismatch(f"There is no progress of rule {rule}.", advice="`replicator rules` lists all progress.")
     return changed

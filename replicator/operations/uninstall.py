@@ -271,7 +271,7 @@ async def _refuse_taken(
 def _needed(rule: str, where: str) -> WorldMismatch:
     return WorldMismatch(
         f"Rule {rule} writes {where} too, and needs the stamps there.",
-        advice=f"Uninstall rule {rule} alone, or take it away first.",
+        advice=f"Uninstall rule {rule} alone, or remove it first.",
     )
 
 

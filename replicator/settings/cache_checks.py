@@ -60,7 +60,7 @@ def _storing_problems(action: CacheAction, cache: Cache, rule: RuleSettings, use
     replicas = {replica.region for replica in rule.replicas} if isinstance(rule, OrderedRule) else set()
     versioned = {member.region for member in rule.regions} if isinstance(rule, VersionedRule) else replicas
     if cache.region not in (versioned if action.stores else used) or (action.values and cache.region not in replicas):
-        yield "action: a cache beside a table that users write can only be invalidated, or told of without values"
+        yield "action: a cache beside a table that users write allows only invalidate, or publish without values"
     if action.stores and (lacking := KeyTemplate(action.key).lacks(_keys_in(rule, cache.region))):
         yield (
             f"key: lacks {' and '.join(lacking)} of the primary key, so several items may share an entry, and their"

@@ -145,7 +145,7 @@ def _stream_problems(settings: Configured) -> list[str]:
         if isinstance(rule, VersionedRule) and rule.events:
             problems.append(
                 f"rules[{index}].events: mode versioned marks nothing that it writes, so what users wrote in a region"
-                " and what was brought there look alike; leave this out, or use mode active-active"
+                " and what was brought there look alike; remove it, or use mode active-active"
             )
         if isinstance(rule, ActiveRule) and any(each.precision == "millisecond" for each in rule.streams.values()):
             problems.append(

@@ -94,7 +94,7 @@ def _photograph(served: Served, directory: Path) -> None:
         for width, scheme in _SHAPES:
             page = browser.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme)
             page.goto(f"http://127.0.0.1:{served.daemon.port}/console/")
-            page.get_by_role("button", name="Give a token").click()
+            page.get_by_role("button", name="Enter a token").click()
             page.get_by_role("dialog").get_by_label("Token").fill(TOKENS["alice"])
             page.get_by_role("button", name="Use it").click()
             for _ in range(_SAMPLES):
@@ -123,7 +123,7 @@ def _open(page: Page, name: str) -> None:
         case "item":
             page.get_by_label("Key").fill('{"pk":"a","sk":2}')
             page.get_by_role("button", name="Look").click()
-            page.get_by_text("places differ").wait_for()
+            page.get_by_text("copies differ").wait_for()
         case "conflicts" | "parked":
             page.locator("tbody button").first.click()
 

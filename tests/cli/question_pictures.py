@@ -88,7 +88,7 @@ def _photograph(served: Served) -> None:
         for scheme in ("light", "dark"):
             page = browser.new_page(viewport={"width": _WIDTH, "height": _HEIGHT}, color_scheme=scheme)
             page.goto(f"http://127.0.0.1:{served.daemon.port}/console/")
-            page.get_by_role("button", name="Give a token").click()
+            page.get_by_role("button", name="Enter a token").click()
             page.get_by_role("dialog").get_by_label("Token").fill(TOKENS["alice"])
             page.get_by_role("button", name="Use it").click()
             for _ in range(8):

@@ -33,7 +33,7 @@ QUESTIONS = (
         ("status",),
         r"^(healthy|\d+ problems?): ",
         "overview",
-        "What is wrong",
+        "Problems",
         """\
 The first line is the verdict; each problem has the command that helps. The exit code says the same: 0, 1, or 69 when it
 cannot be known. In the console the verdict stands on every page.""",
@@ -66,26 +66,26 @@ RULE KEY` tells the same of one item.""",
         "conflicts",
         "Conflicts",
         """\
-Both images are kept. `replicator conflicts promote ID` brings back the one that lost, as a write of a user; in the
-console *Promote* shows first what it would write over what.""",
+Both images are kept. `replicator conflicts promote ID` restores the one that lost, as a new write; in the console
+*Promote* first shows what it would write, and what it would replace.""",
     ),
     Question(
         "What was lost, and what may be next?",
         ("gaps", "list"),
-        r"Nothing else is lost for|loses records now|not known|nothing waits",
+        r"The next loss is in|loses records now|unknown|nothing waits",
         "gaps",
-        "Losses that are not accepted",
+        "Gaps that are not acknowledged",
         """\
-Losses that are neither repaired nor accepted (`--all`: every one), and when what waits now would be the next.""",
+Gaps that are neither repaired nor acknowledged (`--all`: every one), and when the next records would be lost.""",
     ),
     Question(
         "Is the replica identical?",
         ("verify", "orders"),
         r"\d compared",
         "gaps",
-        "Work over whole tables",
+        "Jobs over whole tables",
         """\
 Every item of every table of the rule is compared, twice, so that what is on its way does not count. Exit code 1:
-something differs. `replicator repair RULE` mends it.""",
+something differs. `replicator repair RULE` corrects it.""",
     ),
 )

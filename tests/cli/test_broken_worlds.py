@@ -97,7 +97,7 @@ BROKEN = [
     (wrong_view, ["keys-only in us", "KEYS_ONLY", "NEW_AND_OLD_IMAGES", "disable the stream"]),
     (other_key_type, ["other in eu has the key pk (S), sk (S)", "pk (S), sk (N)", "rule orders"]),
     (other_key_name, ["other in eu has the key pk (S),", "pk (S), sk (N)"]),
-    (other_index_type, ["by_it of table indexed in eu", "total (S)", "total (N)", "Create the index anew"]),
+    (other_index_type, ["by_it of table indexed in eu", "total (S)", "total (N)", "Re-create the index"]),
     (no_side_table, ["no-side in eu does not exist", "replicator init"]),
     (filtered_by_another_type, ["rules[0].filter.equals names sk as S, but it is N in orders in us"]),
     (prefix_of_a_number, ["rules[0].filter.key_prefix names sk as S, but it is N in orders in us"]),

@@ -229,7 +229,7 @@ HERE = (
 def test_a_mesh_stores_entries_only_where_images_have_an_order(path: Path, options: dict[str, str]) -> None:
     entries = {"cache": [{"cache": "eu_main", "key": "order:{pk}", **options}]}
     caches = {"caches": {"eu_main": {"region": "eu", "url": "redis://127.0.0.1/0"}}}
-    for text, problem in ((VERSIONED, None), (ACTIVE, "a cache beside a table that users write can only be")):
+    for text, problem in ((VERSIONED, None), (ACTIVE, "a cache beside a table that users write allows only")):
         content = yaml.safe_load(text) | caches
         content["rules"][0] |= entries
         if problem is None:

@@ -144,7 +144,7 @@ def test_positions_go_back_and_shards_leave_their_worker_by_buttons(page: Page, 
 def test_a_deed_shows_its_command_asks_once_and_takes_a_token(page: Page, served: Served) -> None:
     page.get_by_role("button", name="Pause", exact=True).click()
     give(page, "wrong" * 8)
-    page.get_by_text("The token is none of this worker.").wait_for()
+    page.get_by_text("This worker does not know the token.").wait_for()
     assert not served.ask("/status")[1]["rules"][0]["paused"]
     give(page, TOKENS["alice"])
     page.get_by_label("Why").fill("it's <b>me</b>")
@@ -186,7 +186,7 @@ def test_an_item_is_found_and_why_its_places_differ(page: Page) -> None:
     page.get_by_label("Key").fill(json.dumps({"pk": HOSTILE, "sk": 2}))
     page.get_by_role("button", name="Look").click()
     give(page, TOKENS["screen"])
-    page.get_by_text("places differ").wait_for()
+    page.get_by_text("copies differ").wait_for()
     assert "orders in eu: is absent" in page.inner_text("main")
     assert PLANTED not in page.content()
     page.get_by_role("button", name="Reveal values").click()

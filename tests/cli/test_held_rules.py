@@ -164,7 +164,7 @@ def test_a_dropped_replica_waits_alone_until_it_is_what_it_should_be(world: Worl
     world.config["rules"][-1]["on_gap"] = "resync"  # while no daemon is there that would take it over
     warned = [fact for fact in world.check().json["facts"] if fact["fact"] == "same table" and fact["remedy"]]
     assert [(fact["status"], fact["subject"]) for fact in warned] == [("warning", "table copies in eu")]
-    assert "the rule takes it over, and a repair brings what it lacks" in warned[0]["remedy"]
+    assert "the rule accepts it, and a repair copies what it lacks" in warned[0]["remedy"]
     world.config["rules"][-1]["on_gap"] = "stop"
     with running(world, name="again") as daemon:
         daemon.await_ready()

@@ -355,7 +355,7 @@ def test_a_rewind_that_makes_no_sense_is_refused_and_moves_nothing(
 
 def test_a_pause_is_stored_shown_and_taken_away_and_can_be_repeated(sound: World) -> None:
     assert "is paused" in sound.run("pause", "orders", "--note", "migration").output
-    assert "paused already" in sound.run("pause", "orders", "--yes").output
+    assert "already paused" in sound.run("pause", "orders", "--yes").output
     assert sound.run("status", "--json").json["rules"][0]["paused"] is True
     said = sound.run("status")
     assert said.code == 1
@@ -410,7 +410,7 @@ def test_a_gap_is_listed_until_it_is_accepted(sound: World) -> None:
     assert (refused.code, "Add --yes" in refused.errors) == (2, True)
     accepted = sound.run("gaps", "acknowledge", GAP[:4], "--note", "compared", "--yes")
     assert "behind 42" in accepted.output
-    assert "goes on behind it" in accepted.output
+    assert "continues after it" in accepted.output
     assert sound.run("gaps", "list", "--json").json["gaps"] == []
     (kept,) = sound.run("gaps", "list", "--all", "--json").json["gaps"]
     assert kept["note"] == "compared"

@@ -30,8 +30,8 @@ def test_a_region_that_is_paused_is_owed_what_it_misses_until_it_is_resumed(worl
         world.put("us", "orders", pk={"S": "a"}, sk={"N": "1"})
         wait_until(lambda: numbers(world, "eu") == {"1"}, "the first item does not arrive")
         paused = world.run("pause", "orders", "--region", "eu", "--note", "upgrade").output
-        assert "rests in eu" in paused and "is owed to it" in paused  # noqa: PT018
-        assert "rested in eu already" in world.run("pause", "orders", "--region", "eu").output
+        assert "is paused in eu" in paused and "as its backlog" in paused  # noqa: PT018
+        assert "already paused in eu" in world.run("pause", "orders", "--region", "eu").output
         assert world.run("pause", "orders", "--region", "ap").code == 2
         wait_until(lambda: "region_away" in daemon.said(), "the worker does not hear of it")
         for number in ("2", "3"):
@@ -92,7 +92,7 @@ def test_what_a_region_of_a_mesh_refused_is_listed_tried_again_and_given_up(worl
         ("orders/replica/eu:orders", "us", f"pk=a, sk={number}") for number in ("1", "2")
     }
     first = next(row for row in listed if row["shown"] == "pk=a, sk=1")
-    assert "brought to its target" in world.run("parked", "retry", first["row"]).output
+    assert "applied to its target" in world.run("parked", "retry", first["row"]).output
     assert numbers(world, "eu") == {"1"}
     (second,) = world.run("parked", "list", "--json").json["parked"]
     assert world.run("parked", "drop", second["row"], "--yes").code == 0

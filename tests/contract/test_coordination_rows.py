@@ -108,7 +108,7 @@ async def test_a_seat_that_cannot_be_read_is_told_and_hides_no_shard(stored: Tab
     state = await stored.coordination.state(STREAM)
     assert (set(state.rows), state.seat) == ({S1}, None)
     assert state.unreadable is not None
-    assert "takes the seat anew" in state.unreadable.advice
+    assert "takes the seat again" in state.unreadable.advice
 
 
 async def test_a_worker_whose_row_is_corrupt_shows_no_life_and_hides_nobody(stored: TableWorld) -> None:
@@ -137,10 +137,10 @@ async def heartbeat(stored: TableWorld) -> Mapping[str, Any]:
 @pytest.mark.parametrize(
     ("partition", "sort", "words"),
     [
-        ("test|streams", "us|orders|0000000001000", "present stream is noted again"),
-        ("test|streams", "us|orders|x", "present stream is noted again"),
-        ("test|us|" + STREAM.arn, "target|orders/replica/eu:orders", "start is then noted anew"),
-        ("test|gaps", "0123456789ab", "found and noted again"),
+        ("test|streams", "us|orders|0000000001000", "present stream is recorded again"),
+        ("test|streams", "us|orders|x", "present stream is recorded again"),
+        ("test|us|" + STREAM.arn, "target|orders/replica/eu:orders", "start is then recorded again"),
+        ("test|gaps", "0123456789ab", "detected and recorded again"),
         ("test|rules", "orders", "is then not paused"),
     ],
 )

@@ -409,4 +409,4 @@ def test_refused_credentials_say_how_they_are_renewed(code: str) -> None:
     error = ClientError({"Error": {"Code": code, "Message": "no"}}, "PutItem")
     ours = translate(error, "PutItem on orders in eu")
     assert isinstance(ours, AccessRefused)
-    assert "read again by themselves" in ours.advice
+    assert "reloaded automatically" in ours.advice

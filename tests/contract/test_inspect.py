@@ -88,7 +88,7 @@ async def test_nothing_is_expected_where_the_filter_keeps_the_item_out(dynamodb_
         (item("x"), "present, not stamped yet", None),
         ({**stamped(item("x"), EARLY), "note": {"S": "changed"}}, "present, changed since its stamp", False),
         (stamped(item("x"), EARLY, StampKind.MARK), "marked for deletion", True),
-        (item("x", _rep={"S": "0" * 56}), "present, its stamp is none of ours", None),
+        (item("x", _rep={"S": "0" * 56}), "present, with a stamp that this rule did not write", None),
     ],
     ids=["bare", "changed", "mark", "foreign"],
 )

@@ -303,7 +303,7 @@ async def test_a_shard_or_a_stream_that_is_gone_says_so(bench: Bench) -> None:
     bench.lab.advance(1)
     await client.create_stream(StreamName="changes", ShardCount=1)
     await enable(bench.place, ORDERS, bench.arn)
-    with pytest.raises(ShardGone, match="another one was made under its name"):
+    with pytest.raises(ShardGone, match="another was created with its name"):
         await bench.streams.shard_page(ref, None)
     again = await bench.ref()
     assert again.generation > ref.generation

@@ -92,7 +92,7 @@ async def test_another_table_is_taken_over_once_and_what_it_lacks_is_a_gap_for_e
             assert await seen.trouble("orders", "eu", described(table_id)) is None
         gaps = await registry.open_gaps()
         assert [each.gap.target_id for each in gaps] == [target_id] * (number + 1)
-        assert "was created anew, or restored from a backup" in gaps[-1].gap.why
+        assert "was re-created, or restored from a backup" in gaps[-1].gap.why
 
 
 async def test_a_table_is_not_taken_over_before_what_it_lacks_is_durable(rows: CoordinationTable) -> None:

@@ -260,7 +260,7 @@ async def test_a_row_that_changed_meanwhile_is_not_settled(bench: Bench) -> None
     seen = await bench.found(await bench.owe(5))
     await bench.owe(7, value="newest")
     (tried,) = await parked.retry(bench.group, [seen], by="me")
-    assert (tried.settled, tried.why) == (None, "It was refused again under a newer version meanwhile.")
+    assert (tried.settled, tried.why) == (None, "It was meanwhile refused again with a newer version.")
     (left,) = await parked_rows.open_rows(bench.group)
     assert left.owed.version == version(7)
 
@@ -315,7 +315,7 @@ async def test_a_record_that_cannot_be_read_is_dropped_under_its_place(bench: Be
 async def test_a_row_that_changed_meanwhile_is_not_dropped(bench: Bench) -> None:
     seen = await bench.found(await bench.owe(5))
     await bench.owe(7)
-    with pytest.raises(RequestRefused, match="under a newer version meanwhile"):
+    with pytest.raises(RequestRefused, match="meanwhile refused again with a newer version"):
         await parked.drop(bench.group, seen, by="me")
     assert len(await parked_rows.open_rows(bench.group)) == 1
 

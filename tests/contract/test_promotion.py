@@ -151,7 +151,7 @@ async def test_a_delete_that_lost_is_done_again(ordered: Regions) -> None:
 
 @pytest.mark.parametrize("how", [{"masked": "note"}, {"bound": 60}])
 async def test_an_image_that_is_not_whole_is_not_promoted(ordered: Regions, how: dict[str, Any]) -> None:
-    with pytest.raises(PromotionRefused, match="cannot be written again"):
+    with pytest.raises(PromotionRefused, match="cannot be restored"):
         await planned(ordered, await logged(ordered, **how))
 
 

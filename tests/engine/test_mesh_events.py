@@ -148,5 +148,5 @@ async def test_whose_a_change_is_without_its_old_image_is_not_known() -> None:
     world[US].put("a", 1)
     (record,) = world.records(US)
     assert is_of_a_user(world.rule(US), record)
-    with pytest.raises(MalformedRecord, match="whose it is is not known"):
+    with pytest.raises(MalformedRecord, match="so its writer is not known"):
         is_of_a_user(world.rule(US), msgspec.structs.replace(record, old=None, partial=True))

@@ -360,7 +360,7 @@ def test_a_function_waits_a_lease_after_the_hand_over_and_ends_at_once_when_pods
     assert drivers(world, config) == "lambda"
     shown = json.loads(world.command("status", "--json", config=config).stdout)
     (rule,) = shown["rules"]
-    assert (rule["paused"], "Functions drive it" in rule["pause_note"]) == (True, True)
+    assert (rule["paused"], "Functions run it" in rule["pause_note"]) == (True, True)
     assert drive(world, config, "pods")["changed"]
     process.close()
     assert failed(process, record) == [number]

@@ -50,7 +50,7 @@ async def test_a_bounded_replica_gets_what_it_may_while_the_other_is_level_and_b
         assert (await sizes())["ap"] < count
         slowed = world.command("status", "--json", config=config)
         assert [rule["write_units"] for rule in json.loads(slowed.stdout)["pacing"]["slowed"]] == [UNITS]
-        assert "slowed by write_units" in world.command("status", config=config).stderr
+        assert "limited by write_units" in world.command("status", config=config).stderr
         rates = []
 
         async def second_is_level() -> bool:

@@ -107,6 +107,6 @@ def test_a_table_that_comes_again_must_be_listed_again() -> None:
 
 def test_a_worker_is_not_ready_before_it_looked_for_tables_and_ready_without_any() -> None:
     board = Board("test", [], Clock())
-    assert unready(board) == ["the tables of the rules were not looked for yet"]
+    assert unready(board) == ["the tables of the rules have not been checked yet"]
     LiveObserver(board, Metrics(), Clock()).session_began(WorkerId("me"))
     assert unready(board) == []

@@ -18,7 +18,7 @@ REASONS = {
     "refused-without-a-version.yaml": "`rules[0].version` is missing",
     "refused-filter.yaml": "no attribute of primary_key",
     "refused-transform.yaml": "in a mesh every region is the source of the others",
-    "refused-refresh.yaml": "can only be invalidated",
+    "refused-refresh.yaml": "allows only invalidate",
     "refused-events.yaml": "marks nothing that it writes",
 }
 

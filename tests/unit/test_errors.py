@@ -45,7 +45,7 @@ def test_a_lost_lease_gives_the_shard_up_and_lost_records_stop_it() -> None:
 
 def test_what_a_worker_does_meanwhile_is_no_advice_of_a_command_that_ends() -> None:
     error = Unreachable("Table orders got no answer.")
-    assert error.worker_sentence == f"{error.sentence} The work goes on by itself when it answers."
+    assert error.worker_sentence == f"{error.sentence} The work continues by itself when it answers."
     assert "by itself" not in error.sentence
     assert Unreachable("No answer.", advice=Unreachable.advice).worker_advice == error.worker_advice
     assert Unreachable("No answer.", advice="Wait.").worker_advice == "Wait."

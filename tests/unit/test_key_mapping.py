@@ -228,5 +228,5 @@ def test_a_transform_without_a_key_has_the_digest_that_it_had_before_keys_could_
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity"])
 def test_a_number_that_is_none_has_no_key(value: str) -> None:
-    with pytest.raises(PoisonRecord, match="number that is none"):
+    with pytest.raises(PoisonRecord, match="invalid number"):
         key_mapping({"id": "{pk}#{sk:N}"}).make(key_of({"pk": {"S": "a"}, "sk": {"N": value}}))

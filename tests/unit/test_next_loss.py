@@ -17,17 +17,17 @@ def at(place: str, left: float | None, lag: float | None = 3.0) -> TargetFigure:
 @pytest.mark.parametrize(
     ("targets", "sentence"),
     [
-        ([], "No target stands at a stream, so nothing waits in one."),
+        ([], "No target reads a stream, so nothing waits in one."),
         (
             [at("eu", 21 * HOUR, 3 * HOUR), at("ap", 23 * HOUR)],
-            "Nothing else is lost for 21 h: orders/eu comes first, 3 h behind.",
+            "The next loss is in 21 h: orders/eu, 3 h behind.",
         ),
-        ([at("eu", 21 * HOUR, None)], "Nothing else is lost for 21 h: orders/eu comes first."),
+        ([at("eu", 21 * HOUR, None)], "The next loss is in 21 h: orders/eu."),
         ([at("eu", 0.0)], "orders/eu loses records now."),
-        ([at("eu", None, None)], "How long it takes is not known of orders/eu."),
+        ([at("eu", None, None)], "The time until a loss is unknown for orders/eu."),
         (
             [at("ap", 20 * HOUR, None), at("eu", None)],
-            "Nothing else is lost for 20 h: orders/ap comes first. How long it takes is not known of orders/eu.",
+            "The next loss is in 20 h: orders/ap. The time until a loss is unknown for orders/eu.",
         ),
     ],
 )

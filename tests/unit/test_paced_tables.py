@@ -155,7 +155,7 @@ def test_a_table_that_throttles_most_is_named_with_what_it_gets(sight: Sight) ->
 
 def test_status_says_in_sentences_what_is_slow_and_why() -> None:
     (slowed,) = slow_words(PacingStatus([], [SlowedRule("orders", "eu", 500, 498.5)]))
-    assert slowed == "rule orders takes 498.5 of 500 write units a second in eu and is slowed by write_units."
+    assert slowed == "rule orders takes 498.5 of 500 write units a second in eu and is limited by write_units."
 
 
 def test_a_rule_that_waits_for_units_is_named_with_what_all_workers_take(sight: Sight) -> None:

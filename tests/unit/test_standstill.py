@@ -306,7 +306,7 @@ def test_a_shard_that_is_given_back_is_named_with_the_rules_that_it_waits_for() 
     watch, stands = Watch(PATIENCE), read("s0", place=at(3))
     for on, words in (
         ((RuleName("copies"),), "waits for calls of copies that"),
-        ((), "the coordination table does not take its last positions"),
+        ((), "the coordination table does not accept its last checkpoints"),
     ):
         observed = Observed(live={LIVE}, reads={(ShardId("s0"), EU_ID)}, ending={ShardId("s0"): on})
         assert of(stands, observed=observed) == {"s0": Wait(Why.ENDING, on)}

@@ -205,7 +205,7 @@ def test_a_loss_that_a_job_repairs_points_at_the_job() -> None:
 def test_a_loss_whose_job_is_over_is_not_said_to_be_under_repair() -> None:
     (problem,) = judge(replace(HERE, losses=[Loss("g123", "orders", "eu", job="j42", over=True)]))[1]
     assert problem.command == "replicator repair orders"
-    assert "was to repair that, is over" in problem.text
+    assert "which should repair them, has ended" in problem.text
 
 
 def test_a_replaced_table_is_accepted_in_its_region() -> None:

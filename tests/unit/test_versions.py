@@ -73,7 +73,7 @@ def test_a_label_that_is_no_time_is_refused_by_its_name(label: str) -> None:
 
 @pytest.mark.parametrize("label", ["1969-12-31T23:59:59.999", "9999-01-01T00:00:00"])
 def test_a_label_outside_the_years_of_a_version_is_refused(label: str) -> None:
-    with pytest.raises(WorldMismatch, match="outside the years"):
+    with pytest.raises(WorldMismatch, match="outside the range of years"):
         generation_of(label)
 
 

@@ -94,7 +94,7 @@ _BY_CODE: dict[str, type[ReplicatorError]] = {
 _LONGEST_REASON = 300
 _RENEW = (
     "Renew the credentials of the region, or correct its profile, role_arn or external_id, and this machine's clock;"
-    " files, roles and tokens are read again by themselves, credentials of the environment need a restart."
+    " files, roles and tokens are reloaded automatically, but credentials in the environment need a restart."
 )
 
 _OF_THE_KEY = ("does not match the schema", "missing the key", "type mismatch for key")

@@ -121,7 +121,7 @@ class OwedRows:
         partition, sort = (row.get(part, {}).get("S") for part in (PARTITION, SORT))
         return WorldMismatch(
             f"The row {partition} / {sort} of the {self.where} is corrupt: attribute {name} is missing or unreadable.",
-            advice="Delete the row, then compare its item with `replicator inspect`: what was owed is forgotten.",
+            advice="Delete the row (a backlog entry), then compare its item with `replicator inspect`.",
         )
 
 

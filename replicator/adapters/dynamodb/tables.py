@@ -108,7 +108,7 @@ def _item(raw: msgspec.Raw) -> Image | None:
     if wire_json in _EMPTY:
         return None
     if not wire_json.startswith(b"{"):
-        raise Unreachable("An answer holds an item that is none, so it is not DynamoDB's.")
+        raise Unreachable("An answer contains an invalid item, so it is not DynamoDB's.")
     return Image(wire_json)
 
 

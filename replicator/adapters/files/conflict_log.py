@@ -39,7 +39,7 @@ class FileConflictLog:
             except OSError as error:
                 raise Unreachable(
                     f"The conflict file {self._path} cannot be written: {error.strerror or error}.",
-                    advice="Make room for it or correct its permissions; nothing goes on without the entry.",
+                    advice="Free disk space or correct its permissions; replication waits until the entry is stored.",
                 ) from error
 
     def _append(self, entry: ConflictEntry) -> None:

@@ -55,7 +55,7 @@ def consumer_problem(found: Consumer | None, name: str, stream: str, region: str
             f"Consumer {name} of Kinesis stream {stream} in {region} is {found.status}.",
             advice="Wait for it: it takes a minute."
             if found.status == "CREATING"
-            else "Wait until it is gone, then run `replicator init`, which registers it anew.",
+            else "Wait until it is gone, then run `replicator init`, which registers it again.",
         )
     return None
 

@@ -17,8 +17,8 @@ _WAYS = {
     "ACTIVE": "",
     "ENABLING": "It is being enabled: wait for it.",
     "UPDATING": "",
-    "DISABLING": "Enable it again: `replicator init --enable-streams` does.",
-    "DISABLED": "Enable it again: `replicator init --enable-streams` does.",
+    "DISABLING": "Enable it again with `replicator init --enable-streams`.",
+    "DISABLED": "Enable it again with `replicator init --enable-streams`.",
     "ENABLE_FAILED": "Look for the reason in DescribeKinesisStreamingDestination, and enable it again.",
 }
 
@@ -84,7 +84,7 @@ def problem(found: list[Destination], table: TableName, region: str, source: Kin
             advice="`replicator init --enable-streams` makes the stream a destination of the table.",
         )
     (destination, *_) = sorted(mine, key=lambda each: each.status != "ACTIVE")
-    way = _WAYS.get(destination.status, "Enable it again: `replicator init --enable-streams` does.")
+    way = _WAYS.get(destination.status, "Enable it again with `replicator init --enable-streams`.")
     if way:
         return StreamUnusable(
             f"Kinesis stream {name} as a destination of table {table} in {region} is {destination.status}.", advice=way

@@ -223,7 +223,7 @@ class KinesisStreams:
                 return
         except StreamUnusable as error:
             raise ShardGone(f"{what}: the stream is gone.") from error
-        raise ShardGone(f"{what}: the stream was deleted, and another one was made under its name.")
+        raise ShardGone(f"{what}: the stream was deleted, and another was created with its name.")
 
     async def children(self, stream: StreamRef, parent: ShardId) -> list[Shard] | None:
         """Kinesis cannot be asked for them alone."""

@@ -194,7 +194,7 @@ class ClusterCache:
         if len(topology.owners) < SLOTS:
             raise Unreachable(
                 f"Of the slots of the {self._what} {SLOTS - len(topology.owners)} have no node.",
-                advice="Assign them (CLUSTER ADDSLOTS, or valkey-cli --cluster fix); it is tried again.",
+                advice="Assign them (CLUSTER ADDSLOTS, or valkey-cli --cluster fix); the worker retries.",
             )
         for node in topology.primaries:
             try:
@@ -205,7 +205,7 @@ class ClusterCache:
             if b"cluster_state:ok" not in state:
                 raise Unreachable(
                     f"The {self._what} is down, as its node {node} says (cluster_state:fail).",
-                    advice="Bring its nodes back (CLUSTER NODES names those that fail); it is tried again.",
+                    advice="Restore its nodes (CLUSTER NODES names those that fail); the worker retries.",
                 )
 
     async def denied(self, key: str, verb: CacheVerb) -> dict[str, str]:

@@ -16,7 +16,7 @@ from replicator.domain.errors import AccessRefused, ReplicatorError, Throttled, 
 
 CLIENT_ERRORS = (RedisError, OSError, TimeoutError)
 _LONGEST_REASON = 200
-_GOES_ON = "the work goes on by itself when the address leads to one that can be written"
+_GOES_ON = "the work continues by itself when the address leads to one that can be written"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ _READ_ONLY = _Kind(Unreachable, "is a read-only replica", f"Name its primary; af
 _CLUSTER = _Kind(
     Unreachable,
     "is a Redis Cluster that is down or moves slots, or a node of one",
-    "A cluster is named by redis+cluster://; its slots need a node each. It is tried again.",
+    "A cluster is named by redis+cluster://; its slots need a node each. The worker retries.",
 )
 _NO_CLUSTER = _Kind(
     WorldMismatch,
@@ -62,7 +62,7 @@ _NO_DATABASE = _Kind(
     "has no database of this number",
     "Correct the number at the end of its URL, or raise `databases` of the server.",
 )
-_ANSWERED = _Kind(Unreachable, "answered with an error", "Read the server's words; the work is tried again.")
+_ANSWERED = _Kind(Unreachable, "answered with an error", "See the server's message; the worker retries.")
 _SILENT = _Kind(Unreachable, "got no answer", Unreachable.advice)
 
 _BY_CODE = {
@@ -75,12 +75,12 @@ _BY_CODE = {
     "MISCONF": _Kind(
         Unreachable,
         "refuses every write because it cannot save its data set",
-        "Free its disk or mend its directory, or set stop-writes-on-bgsave-error to no; it is tried again.",
+        "Free its disk or repair its directory, or set stop-writes-on-bgsave-error to no; the worker retries.",
     ),
     "NOREPLICAS": _Kind(
         Unreachable,
         "refuses every write because it has too few replicas",
-        "Bring its replicas back, or lower min-replicas-to-write; it is tried again.",
+        "Restore its replicas, or lower min-replicas-to-write; the worker retries.",
     ),
     "LOADING": _Kind(Unreachable, "is loading its data set", f"Nothing to do but wait: {_GOES_ON}."),
     "MASTERDOWN": _Kind(
@@ -92,7 +92,7 @@ _BY_CODE = {
     "TRYAGAIN": _CLUSTER,
     "CROSSSLOT": _CLUSTER,
     "BUSY": _Kind(
-        Throttled, "is busy with another client's script", "End that script (SCRIPT KILL); it is tried again."
+        Throttled, "is busy with another client's script", "End that script (SCRIPT KILL); the worker retries."
     ),
 }
 _BY_WORDS = (
@@ -103,7 +103,7 @@ _BY_WORDS = (
     (r"invalid (username-password pair|password)|authentication required", _CREDENTIALS),
     (
         r"max number of clients reached",
-        _Kind(Throttled, "has no connection left", "Raise maxclients, or run fewer clients; it is tried again."),
+        _Kind(Throttled, "has no connection left", "Raise maxclients, or run fewer clients; the worker retries."),
     ),
     (r"unknown (redis )?command", _MISSING_COMMAND),
     (
@@ -118,7 +118,7 @@ _BY_WORDS = (
         r"alert.?(certificate|bad.?certificate|unknown.?ca|handshake.?failure)|certificate.?required",
         _Kind(
             AccessRefused,
-            "does not take the client's certificate, or none",
+            "does not accept the client's certificate, or requires one",
             "Name one that it trusts by ssl_certfile and ssl_keyfile of the URL.",
         ),
     ),

@@ -138,14 +138,14 @@ class WebhookSink:
         return error
 
 
-_BUSY = "Let the receiver take more, or lower the load; the pause is the one that it asked for."
+_BUSY = "Raise the receiver's capacity, or lower the load; the pause is the one that it requested."
 _Meaning = tuple[type[ReplicatorError], str, str | None]
 _SLOWER: _Meaning = (Throttled, "which asks for fewer requests", _BUSY)
 _TROUBLE: _Meaning = (Unreachable, "which is trouble of its own", None)
 _REDIRECT: _Meaning = (SinkMissing, "a redirect, and none is followed", "Name the address that it leads to.")
 _UNSIGNED: _Meaning = (AccessRefused, "so it does not accept the signature", "Give both sides the same secret.")
 _NOBODY: _Meaning = (SinkMissing, "so it takes no requests of this kind", None)
-_REFUSAL: _Meaning = (PoisonRecord, "so it refuses this event", "Mend the receiver, then retry the event.")
+_REFUSAL: _Meaning = (PoisonRecord, "so it refuses this event", "Correct the receiver, then retry the event.")
 _BY_STATUS: Mapping[int, _Meaning] = {
     HTTPStatus.TOO_MANY_REQUESTS: _SLOWER,
     HTTPStatus.SERVICE_UNAVAILABLE: _SLOWER,

@@ -55,8 +55,8 @@ def _seen(asked: Asked, planned: rewind.Plan) -> str:
 async def _rewind(asked: Asked) -> Any:
     planned = await _planned(asked)
     if _seen(asked, planned) != asked.given["seen"]:
-        sentence = "Other shards or targets would be read again than were shown; nothing was moved."
-        raise WorldMismatch(sentence, advice="Look at it again.")
+        sentence = "The rewind would now affect other shards or targets than were shown; nothing was moved."
+        raise WorldMismatch(sentence, advice="Load it again.")
     done = await rewind.carry_out(asked.group, planned)
     moved = [{"stream": each.stream.where, "shard": each.shard, "target": each.target.text} for each in done.moved]
     return {
@@ -101,14 +101,14 @@ MOVES = (
     Endpoint("rewinding", "GET", "/rules/{rule}/rewind", "What a rewind would read again",
              {"rule": str, "to": str, "seen": str, "steps": list[dict[str, Any]], "count": int,
               "gone": list[GoneShard]}, _preview, _rewound("query"), token=True),
-    Endpoint("rewind", "POST", "/rules/{rule}/rewind", "Let a rule read records again, beside living workers",
+    Endpoint("rewind", "POST", "/rules/{rule}/rewind", "Move a rule's checkpoints back while workers run",
              {"rule": str, "to": str, "moved": list[dict[str, Any]], "busy": list[str], "gone": list[GoneShard]},
              _rewind,
-             (*_rewound("body"), Field("seen", "what the preview answered: it must still be about the same",
+             (*_rewound("body"), Field("seen", "the preview's value; refused if it no longer matches",
                                        place="body", option="", required=True)),
              command="rewind", seconds=90.0),
     Endpoint("release_leases", "POST", "/leases/release",
-             "Take shards from their owners; workers claim them anew, perhaps the same ones",
+             "Release the leases of shards; workers claim them again, possibly the same workers",
              {"group": str, "released": list[Released]}, _release,
              (_SHARD, Field("stream", "its stream, when several have it; or region:table", place="body",
                             option="--stream"),
@@ -116,10 +116,10 @@ MOVES = (
               Field("all", "everything", "boolean", place="body", option="--all", default=False)),
              command="leases release", seconds=60.0),
     Endpoint("accept_table", "POST", "/rules/{rule}/accept",
-             "Let a rule go on with a table that was dropped and created again",
+             "Let a rule continue with a table that was dropped and re-created",
              {"accepted": list[AcceptedTable]}, _accept,
              (Field("rule", "name of the rule", place="path", required=True, most=128),
-              Field("region", "where it was created again", place="body", option="--region", required=True),
+              Field("region", "the region of the re-created table", place="body", option="--region", required=True),
               Field("table", "only this one", place="body", option="--table")),
              command="rules accept"),
 )  # fmt: skip

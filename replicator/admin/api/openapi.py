@@ -26,12 +26,12 @@ _PROBLEM = {
     },
 }
 _ERRORS = {
-    "400": "What was given is not what it should be",
+    "400": "A parameter or the body is not valid",
     "401": "A token is missing or wrong",
     "403": "The token, the Host or the Origin does not allow it",
     "404": "There is no such thing",
     "409": "The world is not as it should be",
-    "429": "Too many wrong tokens came from this address",
+    "429": "Too many wrong tokens from this address",
     "503": "Something does not answer, or too many requests are under way",
 }
 _ABOUT = (

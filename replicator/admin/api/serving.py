@@ -87,7 +87,7 @@ class Api:
             except web.HTTPRequestEntityTooLarge:
                 answer = _refused(Answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is too large."))
             except TimeoutError:
-                sentence = "It took too long. What was to be changed may be changed: look at it before trying again."
+                sentence = "The request timed out. The change may have been made: check before trying again."
                 answer = _refused(Answer(HTTPStatus.GATEWAY_TIMEOUT, sentence))
             except Exception as error:  # noqa: BLE001 - the boundary: a fault is answered, logged, and ends nothing
                 self._log.error("admin_request_failed", path=request.path, fault=_place_of(error))
@@ -147,7 +147,7 @@ class Api:
             return Caller(None, "none", address)
         wait = self._guesses.wait(address, now)
         if wait > 0:
-            sentence = "Too many wrong tokens came from this address: wait before the next one."
+            sentence = "Too many wrong tokens from this address: wait before the next attempt."
             raise Problem(HTTPStatus.TOO_MANY_REQUESTS, sentence, Retry_After=str(int(wait) + 1))
         if (settings := self._settings()) is not self._tokens_of:
             self._tokens_of, self._tokens = settings, Tokens(settings.admin.api, settings.secrets)
@@ -156,19 +156,21 @@ class Api:
             self._guesses.wrong(address, now)
             if self._reminders.due(("token", address), "admin_token_refused"):
                 self._log.warning(
-                    "admin_token_refused", origin=address, advice="It may be guessed: look at what asks from there."
+                    "admin_token_refused",
+                    origin=address,
+                    advice="The token may be being guessed: check which client connects from there.",
                 )
-            raise _unknown("The token is none of this worker.")
+            raise _unknown("This worker does not know the token.")
         return found
 
     def _allow(self, caller: Caller, endpoint: Endpoint, given: dict[str, Any]) -> None:
         if caller.name is None:
             if endpoint.writes:
-                raise _unknown("Changing something takes a token: Authorization: Bearer TOKEN.")
+                raise _unknown("Changes need a token: Authorization: Bearer TOKEN.")
             if endpoint.token or given.get("values") == "show":
                 raise _unknown("Values of items are shown to tokens only: Authorization: Bearer TOKEN.")
             if not self._settings().admin.api.read_without_token:
-                raise _unknown("Reading takes a token here: Authorization: Bearer TOKEN.")
+                raise _unknown("Reading needs a token here: Authorization: Bearer TOKEN.")
         elif endpoint.writes and not caller.may_write:
             raise Problem(HTTPStatus.FORBIDDEN, f"Token {caller.name} may read only.")
 

@@ -90,7 +90,7 @@ async def _promote(asked: Asked) -> Any:
     planned = await _planned(asked)
     if planned.seen != asked.given["seen"]:
         sentence = "The item has changed since it was shown; nothing was written."
-        raise WorldMismatch(sentence, advice="Look at it again.")
+        raise WorldMismatch(sentence, advice="Load it again.")
     replaced = await promotion.write(asked.group, planned)
     return {**_shown(planned, values=False), "replaced_meanwhile": replaced}
 
@@ -189,58 +189,58 @@ _TABLE = _body("table", "which one, when the rule chooses several")
 _SOME = (_RULE, _TABLE, _body("key", "only this item"), _body("prefix", "only keys that begin so"), _READ)
 _EXTRA = _body(
     "extra",
-    "what becomes of items without a version",
+    "how to treat items without a version",
     choices=tuple(each.value for each in Extra),
     default=Extra.LIST.value,
 )
 _MISSING = _body(
     "missing",
-    "in a mesh: what becomes of what one region lacks without a trace",
+    "in a mesh: how to treat an item missing without a tombstone",
     choices=tuple(each.value for each in Missing),
     default=Missing.KEEP.value,
 )
 
 WRITES = (
-    Endpoint("pause", "POST", "/rules/{rule}/pause", "Let a rule rest until it is resumed", _CHANGED, _pause,
+    Endpoint("pause", "POST", "/rules/{rule}/pause", "Pause a rule until it is resumed", _CHANGED, _pause,
              (_RULE, _REGION, _NOTE), command="pause"),
-    Endpoint("resume", "POST", "/rules/{rule}/resume", "Let a rule go on from its position", _CHANGED, _resume,
+    Endpoint("resume", "POST", "/rules/{rule}/resume", "Resume a rule from its checkpoint", _CHANGED, _resume,
              (_RULE, _REGION), command="resume"),
     Endpoint("acknowledge_gap", "POST", "/gaps/{id}/acknowledge",
-             "Accept a loss: a target that stopped at it goes on behind it",
+             "Accept a gap, so that a target that stopped at it continues after it",
              {"gap": gaps.ListedGap, "changed": bool}, _acknowledge, (id_of("gap"), _NOTE), command="gaps acknowledge"),
-    Endpoint("retry_parked", "POST", "/parked/{id}/retry", "Try again what a target refused", parked.RetriedRow, _retry,
+    Endpoint("retry_parked", "POST", "/parked/{id}/retry", "Retry a refused change", parked.RetriedRow, _retry,
              (id_of("row"),), command="parked retry", seconds=60.0),
     Endpoint("drop_parked", "POST", "/parked/{id}/drop",
-             "Give a refused change up: it is logged as a conflict of kind `dropped`", ParkedRow, _drop,
+             "Drop a refused change; it is logged as a conflict of kind `dropped`", ParkedRow, _drop,
              (id_of("row"),), command="parked drop"),
     Endpoint("promotion", "GET", "/conflicts/{id}/promotion",
-             "What promoting the loser would write, and over what", _PROMOTION, _preview,
+             "What promoting the loser would write, and what it would replace", _PROMOTION, _preview,
              (_ENTRY, Field("region", "where, when the rule writes several"),
               Field("version", "the version attribute's value, where only the application knows the next"), VALUES),
              token=True),
-    Endpoint("promote", "POST", "/conflicts/{id}/promote", "Write the loser again, as a new local write",
+    Endpoint("promote", "POST", "/conflicts/{id}/promote", "Restore the losing version, as a new write",
              {**_PROMOTION, "replaced_meanwhile": list[str]}, _promote,
-             (_ENTRY, _body("seen", "what the preview answered: the item must still be that", option="", required=True),
+             (_ENTRY, _body("seen", "the preview's value; refused if the item changed since", option="", required=True),
               _body("region", "where, when the rule writes several"),
               _body("version", "the version attribute's value, where only the application knows the next")),
              command="conflicts promote"),
-    Endpoint("verify", "POST", "/rules/{rule}/verify", "Begin to compare a rule's tables, and the caches beside them",
+    Endpoint("verify", "POST", "/rules/{rule}/verify", "Start to compare a rule's tables and their caches",
              _JOB, _verify, (*_SOME, _body("sample", "only a part, at random, for example 1%")),
              command="verify --detach", seconds=60.0),
-    Endpoint("repair", "POST", "/rules/{rule}/repair", "Begin to mend what differs", _JOB, _repair,
+    Endpoint("repair", "POST", "/rules/{rule}/repair", "Start to correct items that differ", _JOB, _repair,
              (*_SOME, _WRITE, _EXTRA, _MISSING), command="repair --detach", seconds=60.0),
-    Endpoint("bootstrap", "POST", "/rules/{rule}/bootstrap", "Begin to bring what the tables of a rule hold", _JOB,
+    Endpoint("bootstrap", "POST", "/rules/{rule}/bootstrap", "Start to copy existing items of a rule's tables", _JOB,
              _bootstrap, (_RULE, _TABLE, _body("region", "only the replica there"), _READ, _WRITE, _EXTRA),
              command="bootstrap --detach", seconds=60.0),
-    Endpoint("pause_job", "POST", "/jobs/{id}/pause", "Let a job rest behind the pages in hand", _JOB, _pause_job,
+    Endpoint("pause_job", "POST", "/jobs/{id}/pause", "Pause a job after its current pages", _JOB, _pause_job,
              (id_of("job"),), command="jobs pause"),
-    Endpoint("resume_job", "POST", "/jobs/{id}/resume", "Let a job go on where it was", _JOB, _resume_job,
+    Endpoint("resume_job", "POST", "/jobs/{id}/resume", "Resume a job where it paused", _JOB, _resume_job,
              (id_of("job"),), command="jobs resume"),
-    Endpoint("cancel_job", "POST", "/jobs/{id}/cancel", "End a job; what it has done stays done", _JOB, _cancel_job,
+    Endpoint("cancel_job", "POST", "/jobs/{id}/cancel", "Cancel a job; what it has done is kept", _JOB, _cancel_job,
              (id_of("job"),), command="jobs cancel"),
-    Endpoint("reload", "POST", "/reload", "Let every worker take up what its configuration says now",
+    Endpoint("reload", "POST", "/reload", "Let every worker reload its configuration",
              {"group": str, "workers": list[Reloaded]}, _reload,
-             (_body("dry_run", "only say what would change", "boolean", default=False),), command="reload",
+             (_body("dry_run", "only report what would change", "boolean", default=False),), command="reload",
              seconds=90.0),
 )  # fmt: skip
 """Every operation that changes something, and the preview of one."""

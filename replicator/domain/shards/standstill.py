@@ -227,19 +227,19 @@ _WORDS: Mapping[Why, tuple[str, str]] = {
     ),
     Why.LATE_TARGET: (
         "A target that is new to {shards} waits: the stream lists it and does not let it be read.",
-        "It goes on when the shard can be read or is listed no more; check the permissions on the stream.",
+        "It continues when the shard can be read or is no longer listed; check the permissions on the stream.",
     ),
     Why.UNCLAIMED: (
         "No worker takes {shards}.",
-        "See the logs of the workers for what keeps them from it, and the coordination table for throttling.",
+        "See the logs of the workers for the reason, and the coordination table for throttling.",
     ),
     Why.ENDING: (
         "{shards} is being given back, which waits for calls of {on} that are under way and are not answered.",
-        "Check the targets of {on} and the network, or restart this worker: others take the shard then.",
+        "Check the targets of {on} and the network, or restart this worker: another worker then takes the shard.",
     ),
     Why.MOTIONLESS: (
         "The position on {shards} does not move, although there is more to read: its end, or what others have got.",
-        "The status of the worker that owns it says what blocks the rule there; restart that worker if nothing does.",
+        "The status of its owner shows what blocks the rule; restart that worker if nothing does.",
     ),
     Why.NO_CHILD: (
         "{shards} is read to its end; the stream lists no child of it and is not replaced.",
@@ -247,14 +247,14 @@ _WORDS: Mapping[Why, tuple[str, str]] = {
     ),
     Why.NOT_STORED: (
         "{shards} is listed and waits: its parent {on} is neither listed nor proven gone.",
-        "It goes on when the parent is listed, is proven gone, or could be read for half a minute.",
+        "It continues when the parent is listed, is proven gone, or could be read for half a minute.",
     ),
     Why.NO_SHARD: ("No shard of the stream is known.", "Check that DescribeStream is allowed and lists shards."),
 }
 
 _STORING = (
-    "{shards} is being given back, and the coordination table does not take its last positions.",
-    "Check the coordination table and the network, or restart this worker: others take the shard then.",
+    "{shards} is being released, and the coordination table does not accept its last checkpoints.",
+    "Check the coordination table and the network, or restart this worker: another worker then takes the shard.",
 )
 
 

@@ -10,13 +10,14 @@ from replicator.domain.verdict.kinds import Kind, Problem, counted, span
 
 def region_away(away: Away) -> Problem:
     """A region that is owed changes until it answers, or for ever."""
-    owed = f"It is owed {counted(away.keys, 'key')}. " if away.keys else ""
+    owed = f"Its backlog has {counted(away.keys, 'key')}. " if away.keys else ""
     if away.rebuild:
         return Problem(
             Kind.REBUILD,
             f"{away.rule}/{away.region} must be rebuilt",
             away.why,
-            f"{owed}Deletes may be forgotten by now, so it is brought nothing more until its table is made anew.",
+            f"{owed}Tombstones may have expired by now, so nothing more is applied to it until its table is"
+            " re-created.",
             f"replicator resume {shlex.quote(away.rule)} --region {away.region} --rebuilt",
             away.rule,
             away.region,
@@ -26,7 +27,7 @@ def region_away(away: Away) -> Problem:
         Kind.AWAY,
         f"{away.rule}/{away.region} is away for {span(away.seconds)}",
         away.why,
-        f"{owed}The others go on; it is brought what it misses when it answers.",
+        f"{owed}The other regions continue; its backlog is applied when it answers.",
         "replicator check --failed",
         away.rule,
         away.region,
@@ -42,7 +43,7 @@ def cache_away(cache: AwayCache) -> Problem:
         Kind.CACHE,
         f"cache {cache.cache} in {cache.region} {standing} for {span(cache.seconds)}",
         cache.why,
-        f"It is owed {owed}; its readers may see what is stale until it is back. No target waits for it.",
+        f"Its backlog: {owed}; its readers may see stale entries until it is back. No target waits for it.",
         "replicator caches",
         place=cache.cache,
         seconds=cache.seconds,
@@ -58,7 +59,7 @@ def parked_keys(refused: Refused) -> Problem:
     return Problem(
         Kind.PARKED,
         f"{what} of {refused.rule}/{refused.place} {verb} parked{since}",
-        "The target refuses these changes, and they are kept; everything else goes on.",
+        "The target refuses these changes; they are stored, and all other changes continue.",
         "Correct the items or the target, then `replicator parked retry`.",
         f"replicator parked list --rule {shlex.quote(refused.rule)}",
         refused.rule,

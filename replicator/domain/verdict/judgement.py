@@ -82,7 +82,7 @@ def _problems(figures: Figures) -> Iterator[Problem]:
             Kind.NO_WORKER,
             f"no worker of group {figures.group} is alive",
             "No heartbeat moves, and no admin server answers.",
-            "Start one; it goes on at the stored positions.",
+            "Start one; it continues from the stored checkpoints.",
             "replicator run",
             seconds_left=left,
         )
@@ -110,10 +110,11 @@ def _gap(lost: Loss) -> Problem:
     if lost.job is not None and lost.over:
         return Problem(
             Kind.GAP,
-            f"{rule}/{place} lost records, and job {lost.job}, which was to repair that, is over",
-            "Records left the stream before they were read. A job that failed, was cancelled or left differences closes"
-            " no gap.",
-            f"`replicator jobs show {lost.job}` says what is left; mend that, and repair the rule once more.",
+            f"{rule}/{place} lost records, and job {lost.job}, which should repair them, has ended",
+            "Records left the stream before they were read. A job that failed, was cancelled or left differences does"
+            " not close the gap.",
+            f"`replicator jobs show {lost.job}` shows the remaining differences; resolve their cause, then repair"
+            " the rule again.",
             f"replicator repair {shlex.quote(rule)}",
             rule,
             place,
@@ -123,7 +124,7 @@ def _gap(lost: Loss) -> Problem:
             Kind.GAP,
             f"{rule}/{place} lost records, which job {lost.job} repairs",
             "Records left the stream before they were read.",
-            "It is closed by the repair.",
+            "The repair closes the gap.",
             f"replicator jobs show {lost.job}",
             rule,
             place,
@@ -132,7 +133,7 @@ def _gap(lost: Loss) -> Problem:
         Kind.GAP,
         f"{rule}/{place} lost records",
         "Records left the stream before they were read.",
-        f"`replicator gaps acknowledge {lost.gap}` accepts it, behind a repair or without one.",
+        f"`replicator gaps acknowledge {lost.gap}` accepts the loss, after a repair or without one.",
         f"replicator repair {shlex.quote(rule)}",
         rule,
         place,
@@ -170,7 +171,7 @@ def _rests(figures: Figures) -> Iterator[Problem]:
             Kind.PAUSED,
             f"{name} is paused{since}",
             f"An operator paused it: {rest.note.rstrip('.')}." if rest.note else "An operator paused it.",
-            "What waits is kept as long as its stream keeps records: a table's own for 24 hours.",
+            "Its changes wait in the stream, which keeps records for 24 hours (a table's own stream).",
             f"replicator resume {shlex.quote(rest.rule)}{where}",
             rest.rule,
             rest.region,
@@ -249,7 +250,7 @@ def _late(name: str, shards: Sequence[TargetFigure]) -> Iterator[Problem]:
         Kind.RETENTION if short else Kind.LAG,
         text,
         f"It is {span(lag)} behind on {counted(len(behind), 'shard')}.",
-        "It applies too slowly, or nothing reads it: the table shows which.",
+        "The target is applied too slowly, or its shard is not read: the table shows which.",
         "replicator status --watch",
         behind[0].rule,
         behind[0].place,
@@ -283,7 +284,7 @@ def _others(figures: Figures) -> Iterator[Problem]:
             Kind.NOT_RUN,
             f"{rule} is configured and no worker runs it",
             "The workers that answer have another configuration.",
-            "Give every worker of the group this file, and restart it.",
+            "Deploy this file to every worker of the group, and restart them.",
             "replicator run",
             rule,
         )
@@ -300,7 +301,7 @@ def _others(figures: Figures) -> Iterator[Problem]:
         yield Problem(
             Kind.THROTTLED,
             f"{each.table} in {each.region} throttles {each.rule}",
-            f"It takes few of its requests, so {each.allowed} at a time are sent.",
+            f"It accepts few of its requests, so at most {each.allowed} are sent at a time.",
             "Raise its capacity, or that of the region's side table.",
             "replicator status --watch",
             each.rule,
@@ -310,7 +311,7 @@ def _others(figures: Figures) -> Iterator[Problem]:
         yield Problem(
             Kind.DIFFERENCES,
             f"the last comparison of {rule} found {counted(count, 'difference')}",
-            "Items differ that no change is under way for.",
+            "Items differ although no change of them is in flight.",
             "",
             f"replicator repair {shlex.quote(rule)}",
             rule,
@@ -327,7 +328,7 @@ def _clocks(figures: Figures) -> Iterator[Problem]:
     for worker, behind in sorted(figures.clocks.items()):
         if abs(behind) >= CLOCK_SECONDS:
             where = f"{abs(behind):.0f} s {'behind' if behind > 0 else 'ahead of'} that of AWS"
-            why = "Figures are by AWS's time nevertheless; tombstones expire by this one."
+            why = "Lag figures use AWS's time, but tombstones expire by the worker's clock."
             advice = "Synchronise that machine (NTP)."
             yield Problem(Kind.CLOCK, f"the clock of {worker} is {where}", why, advice, "replicator check --failed")
 

@@ -18,13 +18,13 @@ def late_canaries(figures: Figures, explained: set[str]) -> Iterator[Problem]:
         if late.unwritten and late.rule not in written | explained:
             written.add(late.rule)
             text = f"the canary of {late.rule} is not written for {span(late.seconds)}"
-            advice = "Let the workers put items into the rule's table."
+            advice = "Grant the workers dynamodb:PutItem on the rule's table."
             yield _canary(late, text, late.why or "No write had an answer.", advice)
         elif not late.unwritten and not {late.name, late.rule} & stuck and (late.cache, late.region) not in caches:
             where = f"cache {late.cache} in {late.region}" if late.cache else late.name
             text = f"the canary of {late.rule} does not arrive at {where} for {span(late.seconds)}"
             why = f"One is written every period, and the newest that arrived is {span(late.seconds)} old."
-            advice = "Nothing else may arrive either, whatever its lag says."
+            advice = "Other changes may not arrive either, even if the lag is low."
             yield _canary(late, text, f"{why} {late.why}".strip(), advice)
 
 

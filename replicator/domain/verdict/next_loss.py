@@ -17,10 +17,10 @@ def next_loss(targets: Iterable[TargetFigure]) -> str:
     if first is not None and first.left is not None:
         behind = "" if first.lag is None else f", {span(first.lag)} behind"
         said.append(
-            f"Nothing else is lost for {span(first.left)}: {first.name} comes first{behind}."
+            f"The next loss is in {span(first.left)}: {first.name}{behind}."
             if first.left > 0
             else f"{first.name} loses records now."
         )
     if unknown:
-        said.append(f"How long it takes is not known of {', '.join(unknown)}.")
-    return " ".join(said) or "No target stands at a stream, so nothing waits in one."
+        said.append(f"The time until a loss is unknown for {', '.join(unknown)}.")
+    return " ".join(said) or "No target reads a stream, so nothing waits in one."

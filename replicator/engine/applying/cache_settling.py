@@ -107,7 +107,7 @@ class Settler:
             async with asyncio.timeout(_PROBE_SECONDS):
                 servers = await debt.cache.servers()
         except TimeoutError as error:
-            late = Unreachable(f"Cache {debt.name} did not say what server it is.")
+            late = Unreachable(f"Cache {debt.name} did not identify its server.")
             debt.fell(late)
             raise late from error
         except ReplicatorError as error:

@@ -165,7 +165,7 @@ class OrderedDriver:
         if size is not None:
             raise PoisonRecord(
                 f"The item has {size} bytes with its version, and no table takes more than {LARGEST_ITEM}.",
-                advice="Shorten the item at the source: on a replica its version takes 60 bytes more.",
+                advice="Shorten the item at the source: on a replica its version needs 60 more bytes.",
             )
         steps = replicate_ordered(change, context.rule.policy)
         request: Request = next(steps)

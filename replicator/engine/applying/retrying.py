@@ -113,7 +113,7 @@ class Retrial:
         if body is None:
             return Retried(
                 None,
-                "Its event is not kept, because it was too long or could not be made; its item is left at the source.",
+                "Its event is not stored, because it was too long or could not be built; its item is at the source.",
             )
         assert self.ports.events is not None, "a sink takes events"
         if row.key is not None:
@@ -165,4 +165,4 @@ class Retrial:
     async def _settle(self, row: OwedKey, how: Settlement) -> Retried:
         if await self.rows.settle(row, how, self.by, self.fence):
             return Retried(how)
-        return Retried(None, "It was refused again under a newer version meanwhile.")
+        return Retried(None, "It was meanwhile refused again with a newer version.")

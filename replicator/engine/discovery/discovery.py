@@ -255,7 +255,7 @@ class Discovery:
         except ShardGone as error:
             if listing.after is not None:
                 self._begin_anew()
-                raise Unreachable(f"The page behind shard {listing.after} is gone; the listing begins anew.") from error
+                raise Unreachable(f"The page behind shard {listing.after} is gone; the listing restarts.") from error
             self._seat.listed()
             self.gone = True
             listing.first_call = self._calls

@@ -19,8 +19,8 @@ from replicator.domain.targets import TargetId
 from replicator.engine.ownership.target_succession import TargetSuccession
 from replicator.engine.shard.worker import ShardPorts
 
-_REPLACED = "The stream was replaced; what was written while the table had none, or another, was never recorded."
-_MOVED = "The rule reads another kind of stream now; what was written before changes came there is not in it."
+_REPLACED = "The stream was replaced; changes made while the table had no stream, or another one, were never recorded."
+_MOVED = "The rule now reads another kind of stream, which does not contain earlier changes."
 
 
 @dataclass(frozen=True, slots=True)

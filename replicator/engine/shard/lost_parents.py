@@ -52,7 +52,7 @@ class LostParents:
             return True
         raise WorldMismatch(
             f"Shard {self._context.lease.shard_id} waits for its parent {parent}, which is not read to its end.",
-            advice="Nothing to do while the parent makes progress; it goes on behind the parent's last record.",
+            advice="Nothing to do while the parent makes progress; the shard continues after the parent's last record.",
         )
 
     async def _is_readable(self, shard_id: ShardId) -> bool:

@@ -44,17 +44,17 @@ if TYPE_CHECKING:
     Row = Mapping[str, AttributeValueTypeDef]
 
 _ADVICE_SHARD = "Delete the row: its shard is then read again from the trim horizon, which is safe."
-_ADVICE_TARGET = "Delete the row: the target's start is then noted anew; its stored positions stay."
-_ADVICE_SEAT = "Delete the row: some worker then takes the seat anew."
+_ADVICE_TARGET = "Delete the row: the target's start is then recorded again; its checkpoints stay."
+_ADVICE_SEAT = "Delete the row: a worker then takes the seat again."
 _ADVICE_BY_PARTITION = {
-    "workers": "Delete the row: a worker that lives writes it again.",
-    "streams": "Delete the row: the table's present stream is noted again; what is left of an older one is not read.",
-    "gaps": "Delete the row: a loss that still stops a target is found and noted again.",
+    "workers": "Delete the row: a running worker writes it again.",
+    "streams": "Delete the row: the table's present stream is recorded again; the rest of an older stream is not read.",
+    "gaps": "Delete the row: a gap that still stops a target is detected and recorded again.",
     "rules": "Delete the row: its rule is then not paused.",
-    "tables": "Delete the row: the table is taken for the one that its rule wrote before, and noted again.",
+    "tables": "Delete the row: the table is then assumed to be the one that its rule wrote before, and recorded again.",
     "regions": "Delete the row: its region is then not paused for the rule.",
-    "audit": "Delete the row: it says what was done through the admin API, and nothing else depends on it.",
-    "jobs": "Delete the row, and those of its partition: ask for the job again.",
+    "audit": "Delete the row: it is an audit record of the admin API, and nothing else depends on it.",
+    "jobs": "Delete the row and all others of its partition, then start the job again.",
 }
 
 _STREAM_PARTS = 3

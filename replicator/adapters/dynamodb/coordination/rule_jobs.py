@@ -37,7 +37,7 @@ class RuleJobs:
         if mine and others:
             raise WorldMismatch(
                 f"Rule {new} has job {others[0].job_id} of its own, and {old} has job {mine[0].job_id}.",
-                advice="`replicator jobs cancel` one of the two, then run this again.",
+                advice="`replicator jobs cancel` one of the two, then run this command again.",
             )
 
     async def hand_over(self, old: RuleName, new: RuleName | None) -> int:

@@ -234,7 +234,7 @@ class RuleRows:
         if not happened:
             raise WorldMismatch(
                 f"The row {self._reader.text(row, 'sk')} changed while it was read.",
-                advice="A worker of the group runs: stop every one of them, then run this again.",
+                advice="A worker of the group is running: stop all workers, then run this command again.",
             )
 
 

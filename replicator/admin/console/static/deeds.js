@@ -13,7 +13,7 @@ export function copyable(text) {
       await navigator.clipboard.writeText(text);
       say("Copied.");
     } catch {
-      say("The browser does not let this page copy; mark the text instead.");
+      say("The browser does not allow this page to copy; select the text instead.");
     }
   };
   return h("div", { class: "command" }, h("code", {}, text), h("button", { type: "button", onclick: copy, "aria-label": `Copy: ${text}` }, "Copy"));
@@ -49,8 +49,8 @@ export function button(label, name, given, { title, parts = [], note = false, do
       all.note = event.target.value;
       shown.replaceChildren(copyable(command(name, all, quoted)));
     };
-    const noted = note && h("label", {}, "Why (kept and shown)", h("input", { type: "text", maxlength: 500, oninput: why }));
-    open(title, [parts, noted, h("p", { class: "soft" }, "The same as a command:"), shown], confirm, async () => {
+    const noted = note && h("label", {}, "Reason (stored and shown)", h("input", { type: "text", maxlength: 500, oninput: why }));
+    open(title, [parts, noted, h("p", { class: "soft" }, "The equivalent command:"), shown], confirm, async () => {
       const answer = await perform(name, all);
       say(`${label}: done.`);
       done?.(answer);
@@ -68,8 +68,8 @@ export function allowed(next, access = ["write"]) {
 
 export function askToken(next) {
   const input = h("input", { type: "password", autocomplete: "off", required: true, spellcheck: "false" });
-  const about = h("p", {}, "Looking takes no token unless the configuration says so. A token reveals values, and lets you change things. It is kept until this page is closed or loaded again.");
-  open("Give a token", [about, h("label", {}, "Token", input)], "Use it", async () => {
+  const about = h("p", {}, "Reading needs no token unless the configuration says so. A token reveals values and allows changes. It is kept until this page is closed or loaded again.");
+  open("Enter a token", [about, h("label", {}, "Token", input)], "Use it", async () => {
     await give(input.value.trim());
     document.dispatchEvent(new Event("token"));
     if (next) setTimeout(next);

@@ -28,7 +28,7 @@ export function show(place, ...children) {
 
 // A table; on a narrow screen each row is a card. `columns`: names; a cell is text, a node, or a list of them.
 export function table(columns, rows, { caption, cards = true, of } = {}) {
-  if (rows.length === 0) return h("p", { class: "soft" }, of ?? "There is none.");
+  if (rows.length === 0) return h("p", { class: "soft" }, of ?? "None.");
   return h("table", { class: cards ? "cards" : "", "aria-label": caption },
     h("thead", {}, h("tr", {}, columns.map((name) => h("th", { scope: "col" }, name)))),
     h("tbody", {}, rows.map((row) => h("tr", { class: row.class },

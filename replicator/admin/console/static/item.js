@@ -22,10 +22,10 @@ async function look(refresh, values = false) {
 
 function reasons(why) {
   if (!why) return null;
-  if (why.unknown) return h("p", {}, state("cannot know", "warn"), " ", why.unknown);
+  if (why.unknown) return h("p", {}, state("unknown", "warn"), " ", why.unknown);
   return [
     why.problems.map((each) => h("div", { class: "problem" }, h("p", {}, h("strong", {}, each.sentence)), h("p", { class: "soft" }, prose(each.reason)), each.command && copyable(each.command))),
-    Object.entries(why.lags ?? {}).map(([target, lag]) => h("p", {}, `${target} is ${lag === null ? "behind by what is not known" : `at most ${span(lag)} behind`}.`)),
+    Object.entries(why.lags ?? {}).map(([target, lag]) => h("p", {}, `${target} is ${lag === null ? "behind by an unknown time" : `at most ${span(lag)} behind`}.`)),
     why.logged.map((entry) => h("p", {}, `Conflict ${entry.id.slice(0, 12)}, ${entry.detected_at}: ${entry.kind}, ${entry.outcome}. `, h("a", { href: "#/conflicts" }, "Conflicts"))),
   ];
 }
@@ -34,12 +34,12 @@ function answer(refresh) {
   const agrees = { true: state("yes", "good"), false: state("no", "bad"), null: "" };
   const rows = found.places.map((each) => [each.role, `${each.name} in ${each.region}`, each.state, h("code", {}, tail(each.version ?? "", 24)), each.bytes ?? "", agrees[String(each.agrees)],
     found.masked ? "•••" : h("code", {}, typed(each.item ?? undefined))]);
-  const verdict = found.agree === null ? state("cannot know", "warn") : found.agree ? state("all places agree", "good") : state("places differ", "bad");
-  return section("Where it is", h("p", {}, verdict, " ", found.troubles.join(" ")),
+  const verdict = found.agree === null ? state("unknown", "warn") : found.agree ? state("all copies agree", "good") : state("copies differ", "bad");
+  return section("Copies of the item", h("p", {}, verdict, " ", found.troubles.join(" ")),
     found.differences.map((each) => h("p", {}, `${each.place}: ${each.attribute ?? ""} ${each.how}`)), reasons(found.reasons),
-    table(["what", "where", "state", "version", "bytes", "agrees", "item"], rows, { caption: "Every place of the item" }),
+    table(["what", "where", "state", "version", "bytes", "agrees", "item"], rows, { caption: "Every copy of the item" }),
     h("div", { class: "row" }, h("button", { type: "button", "data-key": "reveal", onclick: () => look(refresh, found.masked) }, found.masked ? "Reveal values" : "Hide values"),
-      button("Repair it", "repair", { rule, key }, { title: "Mend this item where it differs?", parts: h("p", {}, "What it replaces is in the conflict log, as kind repair.") })),
+      button("Repair", "repair", { rule, key }, { title: "Correct this item where it differs?", parts: h("p", {}, "Replaced versions are kept in the conflict log, as kind repair.") })),
     copyable(command()));
 }
 

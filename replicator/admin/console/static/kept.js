@@ -12,7 +12,7 @@ function images(left, right, names) {
   return (differs) => table(["attribute", ...names, ""], all.map((name) => ({
     class: differs.includes(name) ? "differs" : "",
     cells: [h("code", {}, name), h("code", {}, typed(left?.[name])), h("code", {}, typed(right?.[name])), differs.includes(name) ? "differs" : "same"],
-  })), { caption: `${names[0]} and ${names[1]} side by side`, of: "Neither has an image." });
+  })), { caption: `${names[0]} and ${names[1]} side by side`, of: "Neither side has an image." });
 }
 
 // Values are asked for once, for this one thing, and are forgotten when another is chosen.
@@ -39,7 +39,7 @@ async function promotion(id, region, refresh) {
         h("p", {}, `${keyText(planned.key)} in table ${planned.table} of region ${planned.region}${planned.after === null ? " would be deleted" : ""}:`),
         images(planned.before, planned.after, ["now", "promoted"])(planned.differs),
       ];
-      const hidden = button("Promote", "promote", { id, seen: planned.seen, region: region ?? planned.region }, { title: "Write the loser again, as a new local write?", parts, done: refresh });
+      const hidden = button("Promote", "promote", { id, seen: planned.seen, region: region ?? planned.region }, { title: "Restore the losing version, as a new write?", parts, done: refresh });
       hidden.click();
     } catch (refused) { say(refused.message); }
   };
@@ -75,9 +75,9 @@ export const conflicts = {
     }));
     const chosen = entries.find((entry) => entry.id === chosenConflict?.id);
     return [
-      h("div", { class: "row spread" }, h("p", { class: "soft" }, "The newest 50, read when the page is opened: "), h("div", { class: "row" }, choose, h("button", { type: "button", "data-key": "again", onclick: reload }, "Look again"))),
+      h("div", { class: "row spread" }, h("p", { class: "soft" }, "The newest 50 entries, as of when this page was opened: "), h("div", { class: "row" }, choose, h("button", { type: "button", "data-key": "again", onclick: reload }, "Reload"))),
       chosen && conflict(chosen, refresh),
-      section("What lost", table(["id", "detected", "rule", "key", "kind", "winner", "loser", "outcome"], rows, { caption: "Conflict entries, newest first", of: "There is no conflict entry." })),
+      section("Conflicts", table(["id", "detected", "rule", "key", "kind", "winner", "loser", "outcome"], rows, { caption: "Conflict entries, newest first", of: "There is no conflict entry." })),
     ];
   },
 };
@@ -85,13 +85,13 @@ export const conflicts = {
 function parkedRow(row, refresh, reload) {
   const shown = chosenRow.shown ?? { kept: "•••" };
   const facts = [["key", row.shown], ["target", row.target], ["table", `${row.region}:${row.table}`], ["change", row.change], ["why", row.why],
-    ["tries", `${row.tries}, first ${time(row.first)}, last ${time(row.last)}`], ["size", row.size === null ? "" : `${row.size} bytes`], ["kept of the change", shown.kept ?? "nothing"]];
+    ["tries", `${row.tries}, first ${time(row.first)}, last ${time(row.last)}`], ["size", row.size === null ? "" : `${row.size} bytes`], ["stored change", shown.kept ?? "nothing"]];
   return section(`Parked key ${row.row}`,
-    table(["", "what is known"], facts.map(([name, value]) => [name, h("code", {}, value)]), { caption: "What is known of it", cards: false }),
+    table(["", "value"], facts.map(([name, value]) => [name, h("code", {}, value)]), { caption: "Details", cards: false }),
     h("div", { class: "row" }, reveal(`/parked/${row.row}`, chosenRow, refresh),
-      button("Retry", "retry_parked", { id: row.row }, { title: `Try ${row.shown} again?`, done: (answer) => { say(answer.settled ? "It was brought to its target." : `It stays: ${answer.why}`); reload(); } }),
-      button("Drop", "drop_parked", { id: row.row }, { title: `Give this change of ${row.shown} up?`, confirm: "Give it up", done: reload,
-        parts: h("p", {}, "What is given up never reaches its target; a later change of the key does. The conflict log keeps it, as kind dropped.") })));
+      button("Retry", "retry_parked", { id: row.row }, { title: `Retry ${row.shown}?`, done: (answer) => { say(answer.settled ? "It was applied to its target." : `It is still parked: ${answer.why}`); reload(); } }),
+      button("Drop", "drop_parked", { id: row.row }, { title: `Drop this change of ${row.shown}?`, confirm: "Drop it", done: reload,
+        parts: h("p", {}, "A dropped change never reaches its target; later changes of the key do. The conflict log keeps it, as kind dropped.") })));
 }
 
 export const parked = {
@@ -106,9 +106,9 @@ export const parked = {
         h("code", {}, row.shown), row.target, row.why, row.change, row.tries, time(row.first)],
     }));
     return [
-      found.unreadable.map((each) => h("p", {}, state("cannot know", "warn"), " ", each)),
+      found.unreadable.map((each) => h("p", {}, state("unknown", "warn"), " ", each)),
       chosen && parkedRow(chosen, refresh, reload),
-      section("What targets refused", table(["row", "key", "target", "why", "change", "tries", "since"], rows, { caption: "Parked keys, oldest first", of: found.unreadable.length ? "What was read holds none." : "Nothing is parked." }),
+      section("Parked changes", table(["row", "key", "target", "why", "change", "tries", "since"], rows, { caption: "Parked keys, oldest first", of: found.unreadable.length ? "What was read holds none." : "Nothing is parked." }),
         found.more && h("p", { class: "soft" }, `The oldest ${found.parked.length} are shown.`)),
     ];
   },

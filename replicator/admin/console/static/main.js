@@ -62,23 +62,23 @@ function draw() {
   if (isAsking()) return;
   const heading = h("h1", {}, page.title);
   if (trouble?.status === 401 && status === null) {
-    show($("main"), heading, h("p", {}, trouble.message), h("button", { type: "button", class: "main", onclick: () => askToken() }, "Give a token"));
+    show($("main"), heading, h("p", {}, trouble.message), h("button", { type: "button", class: "main", onclick: () => askToken() }, "Enter a token"));
     return;
   }
   const known = page === overview ? status : foundAt;
   const context = { status, refresh: () => { look(); draw(); }, reload: () => { load(); look(); } };
   show($("main"), heading,
-    pageTrouble && h("p", { class: "stale", role: "alert" }, `${foundAt ? "This page could not be read anew" : "This page cannot be read"}: ${pageTrouble.message}`),
-    known ? page.draw(found, context) : h("p", { class: "soft" }, pageTrouble || trouble ? "Nothing is known yet." : "Looking…"));
+    pageTrouble && h("p", { class: "stale", role: "alert" }, `${foundAt ? "This page could not be refreshed" : "This page cannot be loaded"}: ${pageTrouble.message}`),
+    known ? page.draw(found, context) : h("p", { class: "soft" }, pageTrouble || trouble ? "No data yet." : "Loading…"));
 }
 
 function header() {
   const seconds = age(), isOld = seconds === null ? trouble !== null : seconds > OLD_SECONDS || trouble !== null;
   document.body.classList.toggle("old", isOld && statusAt !== null);
   $("group").replaceChildren(status ? `group ${status.group}` : "");
-  $("freshness").replaceChildren(seconds === null ? trouble ? "Nothing is known" : "Looking…" : `As of ${clock(statusAt.date)}, ${span(seconds)} ago`);
+  $("freshness").replaceChildren(seconds === null ? trouble ? "No data" : "Loading…" : `As of ${clock(statusAt.date)}, ${span(seconds)} ago`);
   const stale = $("stale"), sentence = !isOld ? "" : statusAt === null ? trouble.message
-    : `${trouble?.message ?? "There is no answer."} What is shown is from ${clock(statusAt.date)} and may be wrong.`;
+    : `${trouble?.message ?? "No answer."} What is shown is from ${clock(statusAt.date)} and may be wrong.`;
   if (stale.textContent !== sentence) stale.replaceChildren(sentence);
   stale.hidden = !isOld;
   const verdict = $("verdict"), state = isOld ? "unknown" : status?.verdict.state ?? "";
@@ -86,7 +86,7 @@ function header() {
   if (verdict.textContent !== said) verdict.replaceChildren(said);
   verdict.className = `verdict ${state}`;
   verdict.hidden = said === "";
-  $("token").replaceChildren(session.token ? `Token ${session.token} (${session.access})` : "Give a token");
+  $("token").replaceChildren(session.token ? `Token ${session.token} (${session.access})` : "Enter a token");
   const counts = { parked: status?.parked.reduce((sum, each) => sum + each.keys + each.records, 0), gaps: status ? status.gaps.length + status.jobs.length : 0 };
   for (const link of $("nav").children) {
     const name = link.dataset.page;

@@ -17,7 +17,7 @@ const PAGES = { gap: "gaps", parked: "parked", no_worker: "workers", not_run: "w
 
 function problem(each) {
   return h("div", { class: "problem" },
-    h("p", {}, h("strong", {}, each.sentence), PAGES[each.kind] && [" ", h("a", { href: `#/${PAGES[each.kind]}` }, "Look")]),
+    h("p", {}, h("strong", {}, each.sentence), PAGES[each.kind] && [" ", h("a", { href: `#/${PAGES[each.kind]}` }, "Show")]),
     each.reason && h("p", { class: "soft" }, prose(each.reason)), each.advice && h("p", {}, prose(each.advice)),
     each.command && copyable(each.command), each.runbook && h("p", { class: "soft" }, `Runbook: ${each.runbook}`));
 }
@@ -36,10 +36,10 @@ function targetRow(rule, target, first, done) {
   const lag = target.lag_seconds === null ? state("not known", "warn") : span(target.lag_seconds);
   const left = target.retention_left_seconds;
   const hours = left === null ? state("not known", "warn") : left < 6 * 3600 ? state(`${span(left)} left`, left < 3600 ? "bad" : "warn") : span(left);
-  const rest = rule.paused ? button("Resume", "resume", { rule: rule.name }, { title: `Let rule ${rule.name} go on?`, done, disabled: false })
+  const rest = rule.paused ? button("Resume", "resume", { rule: rule.name }, { title: `Resume rule ${rule.name}?`, done, disabled: false })
     : button("Pause", "pause", { rule: rule.name }, {
-      title: `Let rule ${rule.name} rest on every worker?`, note: true, done,
-      parts: h("p", {}, "Its positions stay. Streams keep records for 24 hours: what is paused for longer is lost."),
+      title: `Pause rule ${rule.name} on every worker?`, note: true, done,
+      parts: h("p", {}, "Its checkpoints are kept. Streams keep records for 24 hours: changes are lost if the pause is longer."),
     });
   return {
     cells: [
@@ -57,13 +57,13 @@ export const overview = {
   draw: (_, { status, refresh }) => {
     const rows = status.rules.flatMap((rule) => rule.targets.length
       ? rule.targets.map((target, index) => targetRow(rule, target, index === 0, refresh))
-      : [{ cells: [h("strong", {}, rule.name), h("span", { class: "soft" }, "no target stands anywhere yet"), "", "", "", rule.held.length ? state("held", "bad") : "", ""] }]);
+      : [{ cells: [h("strong", {}, rule.name), h("span", { class: "soft" }, "no target has a checkpoint yet"), "", "", "", rule.held.length ? state("held", "bad") : "", ""] }]);
     return [
-      status.problems.length > 0 && section(`What is wrong (${status.problems.length})`, status.problems.map(problem)),
+      status.problems.length > 0 && section(`Problems (${status.problems.length})`, status.problems.map(problem)),
       section("Rules and their targets", table(["rule", "target", "lag", "trend", "hours left", "state", ""], rows, { caption: "Targets of every rule" })),
-      status.jobs.length > 0 && section("Work over whole tables", h("p", {}, status.jobs.length === 1 ? "One job is under way: " : `${status.jobs.length} jobs are under way: `, h("a", { href: "#/gaps" }, "Gaps and jobs"))),
+      status.jobs.length > 0 && section("Jobs over whole tables", h("p", {}, status.jobs.length === 1 ? "One job is running: " : `${status.jobs.length} jobs are running: `, h("a", { href: "#/gaps" }, "Gaps and jobs"))),
       status.unconfigured.length > 0 && section("Progress of rules that are not configured", h("p", {}, status.unconfigured.join(", "))),
-      status.unreadable.length > 0 && section("What cannot be read", status.unreadable.map((each) => h("p", {}, each))),
+      status.unreadable.length > 0 && section("Unreadable", status.unreadable.map((each) => h("p", {}, each))),
     ];
   },
 };

@@ -16,12 +16,12 @@ async function rewinding(rule, to, done) {
     if (!allowed(open)) return;
     try {
       const planned = await ask(`/rules/${encodeURIComponent(rule)}/rewind?to=${encodeURIComponent(to)}`);
-      if (planned.count === 0) { say("There is nothing to rewind."); return; }
+      if (planned.count === 0) { say("Nothing to rewind."); return; }
       const rows = planned.steps.map((each) => [each.stream, h("code", {}, tail(each.shard, 26)), each.target, h("code", {}, tail(each.position, 22))]);
-      const parts = [h("p", {}, `${planned.count} positions move back. Versions keep what is read again from undoing anything newer.`),
-        planned.gone.length > 0 && h("p", {}, `${planned.gone.length} shards are in their stream no more, and stay as they are.`),
-        table(["stream", "shard", "target", "stands at"], rows, { caption: "What is read again" })];
-      button("Rewind", "rewind", { rule, to, seen: planned.seen }, { title: `Let rule ${rule} read this again?`, parts, done }).click();
+      const parts = [h("p", {}, `${planned.count} checkpoints move back. Versions prevent re-read records from undoing anything newer.`),
+        planned.gone.length > 0 && h("p", {}, `${planned.gone.length} shards are no longer in their stream and are not changed.`),
+        table(["stream", "shard", "target", "checkpoint"], rows, { caption: "Shards to read again" })];
+      button("Rewind", "rewind", { rule, to, seen: planned.seen }, { title: `Rewind rule ${rule}?`, parts, done }).click();
     } catch (refused) { say(refused.message); }
   };
   await open();
@@ -34,8 +34,8 @@ function again(rules, done) {
     rule, to, h("button", { type: "submit", "data-key": "rewind" }, "Rewind…")));
 }
 
-const release = (given, of, done) => button("Release", "release_leases", given, { title: `Take ${of} away?`, done,
-  parts: h("p", {}, "Workers claim it anew within seconds, perhaps the same one. What was in hand is applied again, which changes nothing.") });
+const release = (given, of, done) => button("Release", "release_leases", given, { title: `Release ${of}?`, done,
+  parts: h("p", {}, "Workers claim it again within seconds, possibly the same one. Records in progress are applied again, which changes nothing.") });
 
 export const shards = {
   title: "Shards",
@@ -49,10 +49,10 @@ export const shards = {
     }
     const toggle = h("label", {}, h("input", { type: "checkbox", "data-key": "all", checked: everyShard, onchange: (event) => { everyShard = event.target.checked; reload(); } }), " finished shards, too");
     return [
-      h("div", { class: "row spread" }, h("p", { class: "soft" }, "A shard is read when all of its parents are read to the end."), toggle),
-      found.unreadable.map((each) => h("p", {}, state("cannot know", "warn"), " ", each)),
+      h("div", { class: "row spread" }, h("p", { class: "soft" }, "A shard is read after all its parents were read to their end."), toggle),
+      found.unreadable.map((each) => h("p", {}, state("unknown", "warn"), " ", each)),
       found.more && h("p", {}, state("cut", "warn"), ` Only the first ${found.shards.length} shards are shown.`),
-      streams.size === 0 && h("p", { class: "soft" }, "No shard is known."),
+      streams.size === 0 && h("p", { class: "soft" }, "No shards."),
       [...streams].map(([name, own]) => section(name, lineage(own), table(["shard", "state", "waits for", "worker", "epoch", "positions"], own.map((each) => [
         h("code", {}, tail(each.shard, 26)), state(each.state, STANDING[each.state]), each.waits_for.map((id) => tail(id, 26)).join(", "),
         each.owner ? h("code", {}, tail(each.owner)) : state("none", each.state === "finished" ? "" : "warn"), each.epoch,
@@ -65,8 +65,8 @@ export const shards = {
 
 function gapRow(gap, reload) {
   return [h("code", {}, gap.gap), gap.target, `${gap.region}:${gap.table}`, h("code", {}, tail(gap.shard, 22)), gap.why, time(gap.found_at),
-    gap.acknowledged_at ? `accepted by ${gap.acknowledged_by} ${gap.note}`
-      : button("Accept the loss", "acknowledge_gap", { id: gap.gap }, { title: "Accept this loss?", confirm: "Accept it", note: true, done: reload,
+    gap.acknowledged_at ? `acknowledged by ${gap.acknowledged_by} ${gap.note}`
+      : button("Acknowledge", "acknowledge_gap", { id: gap.gap }, { title: "Acknowledge this gap?", confirm: "Acknowledge", note: true, done: reload,
         parts: h("p", {}, `Records of shard ${gap.shard} of ${gap.region}:${gap.table} behind ${gap.after}${gap.until ? ` up to ${gap.until}` : ""} never reached ${gap.target}, or may not have. Items that changed only there differ until they are written again.`) })];
 }
 
@@ -95,10 +95,10 @@ function nextLoss(status) {
   const unknown = known.filter((each) => each.retention_left_seconds === null || each.unknown_shards > 0).map((each) => each.name);
   const [first] = known.filter((each) => each.retention_left_seconds !== null).sort((a, b) => a.retention_left_seconds - b.retention_left_seconds);
   return [
-    first && h("p", {}, first.retention_left_seconds > 0 ? `Nothing else is lost for ${span(first.retention_left_seconds)}: ` : "Records are lost now: ",
-      h("code", {}, first.name), ` comes first, ${span(first.lag_seconds)} behind.`),
-    unknown.length > 0 && h("p", {}, state("not known", "warn"), ` how long it takes: ${unknown.join(", ")}.`),
-    known.length === 0 && h("p", { class: "soft" }, "No target stands at a stream, so nothing waits in one."),
+    first && h("p", {}, first.retention_left_seconds > 0 ? `The next loss is in ${span(first.retention_left_seconds)}: ` : "Records are lost now: ",
+      h("code", {}, first.name), `, ${span(first.lag_seconds)} behind.`),
+    unknown.length > 0 && h("p", {}, state("not known", "warn"), ` time until a loss: ${unknown.join(", ")}.`),
+    known.length === 0 && h("p", { class: "soft" }, "No target reads a stream, so nothing waits in one."),
   ];
 }
 
@@ -113,11 +113,11 @@ export const gaps = {
     const open = found.gaps.filter((gap) => !gap.acknowledged_at), over = found.gaps.length - open.length;
     const start = (rule) => h("div", { class: "row" }, h("strong", {}, rule.name),
       button("Verify", "verify", { rule: rule.name }, { title: `Compare the tables of rule ${rule.name}?`, done: reload, parts: h("p", {}, "Reads every item of its tables, within the units that jobs may take.") }),
-      button("Repair", "repair", { rule: rule.name }, { title: `Mend what differs in the tables of rule ${rule.name}?`, done: reload, parts: h("p", {}, "What it replaces is in the conflict log, as kind repair.") }));
+      button("Repair", "repair", { rule: rule.name }, { title: `Correct what differs in the tables of rule ${rule.name}?`, done: reload, parts: h("p", {}, "Replaced versions are kept in the conflict log, as kind repair.") }));
     return [
-      section("Losses that are not accepted", table(["gap", "target", "stream", "shard", "why", "found", ""], open.map((gap) => gapRow(gap, reload)), { caption: "Open gaps", of: "There is no open gap." }),
-        over > 0 && h("p", { class: "soft" }, `${over} more were accepted.`), nextLoss(status)),
-      section("Work over whole tables", table(["job", "rule", "table", "state", "progress", "found", "by", "since", "note", ""], found.jobs.slice(0, 30).map((job) => jobRow(job, reload)), { caption: "Jobs, newest first", of: "No job ran yet." })),
+      section("Gaps that are not acknowledged", table(["gap", "target", "stream", "shard", "why", "found", ""], open.map((gap) => gapRow(gap, reload)), { caption: "Open gaps", of: "There is no open gap." }),
+        over > 0 && h("p", { class: "soft" }, `${over} more are acknowledged.`), nextLoss(status)),
+      section("Jobs over whole tables", table(["job", "rule", "table", "state", "progress", "found", "by", "since", "note", ""], found.jobs.slice(0, 30).map((job) => jobRow(job, reload)), { caption: "Jobs, newest first", of: "No job ran yet." })),
       section("Begin", (status?.rules ?? []).map(start)),
     ];
   },
@@ -134,7 +134,7 @@ export const workers = {
     const daemons = new Map((status?.workers ?? []).map((each) => [each.worker, each]));
     const rows = found.leases.workers.map((each) => {
       const known = daemons.get(each.worker);
-      const answers = known?.daemon ? known.daemon.ready ? state("ready", "good") : state("not ready", "warn") : state("does not answer", "bad");
+      const answers = known?.daemon ? known.daemon.ready ? state("ready", "good") : state("not ready", "warn") : state("no answer", "bad");
       return [h("code", {}, each.worker), answers, h("code", {}, each.admin), each.shards, (known?.rules ?? []).join(", "), (known?.daemon?.unready ?? []).join(" "),
         each.shards > 0 ? release({ worker: each.worker }, `the ${each.shards} shards of worker ${each.worker}`, reload) : ""];
     });
@@ -143,9 +143,9 @@ export const workers = {
     const caches = found.caches.map((each) => [each.cache, each.region, each.away ? state(`away for ${span(each.away_seconds)}`, "bad") : each.trouble ? state("no answer", "warn") : state("here", "good"),
       each.keys === null ? state("not known", "warn") : `${each.more ? "at least " : ""}${each.keys}${each.owes_flush ? ", and a flush" : ""}`, each.address, each.why || each.trouble || ""]);
     return [
-      section("Workers", table(["worker", "answers", "admin server", "shards", "rules", "why not", ""], rows, { caption: "Workers", of: "No worker has a heartbeat." })),
-      section("Leases", table(["stream", "shard", "worker", "epoch", "state", ""], leases, { caption: "Who reads which shard" })),
-      section("Caches", table(["cache", "region", "standing", "owed entries", "address", "why"], caches, { caption: "Caches", of: "No rule acts on a cache." })),
+      section("Workers", table(["worker", "answers", "admin server", "shards", "rules", "reason", ""], rows, { caption: "Workers", of: "No worker has a heartbeat." })),
+      section("Leases", table(["stream", "shard", "worker", "epoch", "state", ""], leases, { caption: "Shards and their owners" })),
+      section("Caches", table(["cache", "region", "state", "backlog", "address", "why"], caches, { caption: "Caches", of: "No rule acts on a cache." })),
     ];
   },
 };
@@ -154,7 +154,7 @@ export const audit = {
   title: "Audit",
   load: async () => ask("/audit"),
   every: 15,
-  draw: (found) => section("What was done through the API and this console, newest first",
+  draw: (found) => section("Actions through the API and this console, newest first",
     table(["when", "who", "from", "command", "result", "reason"], found.deeds.map((each) => [time(each.at), each.who, each.origin, h("code", {}, each.command),
-      state(each.result, { done: "good", refused: "warn", failed: "bad", begun: "warn" }[each.result]), each.reason]), { caption: "Deeds", of: "Nothing was done yet." })),
+      state(each.result, { done: "good", refused: "warn", failed: "bad", begun: "warn" }[each.result]), each.reason]), { caption: "Actions", of: "No actions yet." })),
 };
