@@ -93,6 +93,11 @@ def unreserved(image: Image, stamp: str = STAMP) -> Image:
     return parted(image, stamp)[0]
 
 
+def is_bare(image: Image) -> bool:
+    """Whether an image is certain to be without stamp and reserved attributes; one that is not may be, too."""
+    return _MARK not in image.wire and b"\\" not in image.wire
+
+
 def parted(image: Image, stamp: str = STAMP) -> tuple[Image, bytes | None]:
     """The same, and the stamp attribute that was taken off, as wire JSON; None when there was none."""
     wire = image.wire

@@ -118,10 +118,11 @@ async def test_every_request_is_the_stock_clients(seed: int) -> None:
             headers = {name.title(): _text(value) for name, value in theirs.headers.items()}
             at = datetime.strptime(headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
             keys = await opened.credentials.get_frozen_credentials()
-            head = made[calls].request(operation, body, keys, at).decode("latin-1")
-            first, *lines = head.removesuffix("\r\n\r\n").split("\r\n")
+            head, _, sent = made[calls].request(operation, body, keys, at).partition(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")
             ours = {name.title(): value for name, _, value in (line.partition(": ") for line in lines)}
             assert (theirs.method, theirs.url, theirs.body) == ("POST", f"{url}/", body)
+            assert sent == body
             assert first == "POST / HTTP/1.1"
             # Theirs are set where a request is sent; `test_both_send_the_same_headers` sees them.
             assert ours.pop("Host") == url.partition("://")[2]

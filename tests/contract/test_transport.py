@@ -204,8 +204,8 @@ async def _exchanges(
         pool.close()
 
 
-def request() -> tuple[bytes, bytes]:
-    return b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n", b"{}"
+def request() -> bytes:
+    return b"POST / HTTP/1.1\r\nHost: here\r\nContent-Length: 2\r\n\r\n{}"
 
 
 async def test_a_cancelled_exchange_leaves_no_connection_behind() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
 from replicator.domain.cache_keys import CacheRule, CacheVerb
 from replicator.domain.canary import canary_entry, is_canary, is_canary_of
@@ -31,9 +32,9 @@ class CanaryDriver:
         """As the driver says."""
         return self._of(unit).superseded(unit)
 
-    async def apply(self, unit: Run, tally: Tally) -> bool | Written:
+    def apply(self, unit: Run, tally: Tally) -> Coroutine[Any, Any, bool | Written]:
         """Bring what is a user's, or the rule's own canary."""
-        return await self._of(unit).apply(unit, tally)
+        return self._of(unit).apply(unit, tally)
 
     def _of(self, unit: Run) -> Driver:
         if not is_canary(unit.key):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -176,7 +176,7 @@ class Driver(Protocol):
     def superseded(self, unit: Run) -> Run:
         """What to apply in place of a unit that is refused for good: more of its key, or the same again."""
 
-    async def apply(self, unit: Run, tally: Tally) -> bool | Written:
+    def apply(self, unit: Run, tally: Tally) -> Coroutine[Any, Any, bool | Written]:
         """Apply a unit once, or set it aside; raises what prevented both, and may be asked again.
 
         Counts when that succeeded, conflict entries at once. Returns whether the target took a change, or the change

@@ -15,7 +15,7 @@ from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import PoisonRecord, ReplicatorError
 from replicator.domain.image import Image
 from replicator.domain.item_size import LARGEST_ITEM, STAMP_BYTES, excess
-from replicator.domain.modes.ordered import Action, Change, Outcome, replicate_ordered
+from replicator.domain.modes.ordered import Action, Change, Effect, Outcome, replicate_ordered
 from replicator.domain.modes.requests import Done, Found, GetItem, Request, Response
 from replicator.domain.owed_keys import is_refusal, settles
 from replicator.domain.records import ChangeRecord
@@ -23,6 +23,7 @@ from replicator.domain.transforms import held_under, shaped_if_it_can_be
 from replicator.domain.values import replace
 from replicator.engine.applying.cache_batcher import CacheRequest, request_of
 from replicator.engine.applying.context import Tally, TargetContext, Written, one_by_one
+from replicator.engine.applying.usual_puts import UsualPuts
 
 
 class _Plan(msgspec.Struct, frozen=True):
@@ -39,6 +40,7 @@ class OrderedDriver:
         assert context.ports.region is not None, "a replica is written"
         self._context = context
         self._region = context.ports.region
+        self._usual = UsualPuts(context.rule, context.place.target, context.place.stream.generation)
 
     def units(self, run: Run) -> Sequence[Run]:
         """The whole run at once: its last image stands for all."""
@@ -54,6 +56,23 @@ class OrderedDriver:
 
         What is refused for good is set aside instead; what was set aside before and is taken now is settled.
         """
+        aside = self._context.aside
+        is_owed = aside is not None and aside.owes(unit.key) is not None
+        usual = None if is_owed else self._usual.of(unit)
+        if usual is None:
+            return await self._apply(unit, tally)
+        try:
+            answer = await self._region.execute(usual.put, self._context.fence)
+        except ReplicatorError as error:
+            if aside is None or not is_refusal(error):
+                raise
+            return await self._set_aside(unit, self._plan(unit), error, tally)
+        if isinstance(answer, Done):
+            return Written(unit, usual.put.version, usual.drops, Effect.APPLIED)
+        return await self._apply(unit, tally, answer)
+
+    async def _apply(self, unit: Run, tally: Tally, first: Response | None = None) -> bool | Written:
+        """The same for whatever a rule may ask; `first`: how its first request was answered already."""
         context = self._context
         plan: _Plan | None = None
         try:
@@ -63,7 +82,7 @@ class OrderedDriver:
             if plan is None:
                 tally.skipped += len(unit.records)
                 return False
-            outcome = await self._bring(unit, plan.change, tally)
+            outcome = await self._bring(unit, plan.change, tally, first)
             if outcome.tied is not None:
                 tally.ties += 1
                 is_later = goes_behind(unit, outcome, await self._at_source(unit))
@@ -155,8 +174,8 @@ class OrderedDriver:
 
     # -- the replica ---------------------------------------------------------------------------------------------------
 
-    async def _bring(self, unit: Run, change: Change, tally: Tally) -> Outcome:
-        """Bring a change to the replica, unless it has no room for its version.
+    async def _bring(self, unit: Run, change: Change, tally: Tally, first: Response | None = None) -> Outcome:
+        """Bring a change to the replica, unless it has no room for its version; `first`: how it was answered already.
 
         That drives the mode to its end; one failure ends it, and it is begun anew: every step may be repeated.
         """
@@ -171,7 +190,9 @@ class OrderedDriver:
         request: Request = next(steps)
         while True:
             response: Response
-            if isinstance(request, LogConflict):
+            if first is not None:
+                response, first = first, None
+            elif isinstance(request, LogConflict):
                 located = replace(request, loser_region=context.place.target.region)
                 await context.log(located, unit.records[-1].sequence, tally)
                 response = Done()

@@ -105,8 +105,9 @@ def _difference(transport: LeanTransport, credentials: Any, request: Any) -> str
     theirs = {name.title(): _text(value) for name, value in request.headers.items()}
     target = theirs["X-Amz-Target"].rpartition(".")[2]
     sent_at = datetime.strptime(theirs["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC).timestamp()
-    head = transport.request(target, request.body, credentials, sent_at).decode("latin-1")
-    ours = {name.title(): value for name, _, value in (line.partition(": ") for line in head.split("\r\n")[1:])}
+    head, _, _ = transport.request(target, request.body, credentials, sent_at).partition(b"\r\n\r\n")
+    lines = head.decode("latin-1").split("\r\n")
+    ours = {name.title(): value for name, _, value in (line.partition(": ") for line in lines[1:])}
     differ = [name for name in _COMPARED if ours.get(name) != theirs.get(name)]
     if request.method != "POST" or request.url.partition("://")[2].partition("/")[2]:
         differ.append("the address")

@@ -26,6 +26,8 @@ _HEADERS = {
 _SPELLED = dict(_HEADERS)
 """Names of headers as they came, with what they are; a few, since a service writes them always the same way."""
 
+_USUAL_STATUS, _USUAL_BODY = 200, b"{}"
+_REQUEST_ID = b"\r\nx-amzn-requestid: "
 _MOST_SPELLINGS = 64
 _INFORMATIONAL = range(100, 200)
 _UPGRADED = 101
@@ -48,6 +50,38 @@ class Answer(msgspec.Struct):
     date: str | None = None
 
 
+class UsualAnswer:
+    """The answer that most writes get, so that another one that is spelled alike is known without being parsed.
+
+    What is spelled alike means the same: every byte is that of an answer that the parser has read to its end, and
+    behind which the connection was kept, but for the id of the request, which is letters and digits here and there.
+    """
+
+    __slots__ = ("_before", "_behind", "_size", "answer")
+
+    def __init__(self) -> None:
+        self.answer = Answer(0, b"")
+        self._before = self._behind = b""
+        self._size = -1
+
+    def is_meant_by(self, data: bytes) -> bool:
+        """Whether these bytes are that answer, whole and nothing else."""
+        return (
+            len(data) == self._size
+            and data.startswith(self._before)
+            and data.endswith(self._behind)
+            and data[len(self._before) : self._size - len(self._behind)].isalnum()
+        )
+
+    def learn(self, data: bytes, answer: Answer) -> None:
+        """Take what was read of these bytes, which are one whole answer, for the usual one, if it has such an id."""
+        begin = data.lower().find(_REQUEST_ID) + len(_REQUEST_ID)
+        end = data.find(b"\r\n", begin)
+        if begin >= len(_REQUEST_ID) and data[begin:end].isalnum():
+            self.answer, self._size = answer, len(data)
+            self._before, self._behind = data[:begin], data[end:]
+
+
 class BrokenExchange(Exception):
     """A connection ended, or carried something that is not HTTP. `unanswered`: not one byte had come."""
 
@@ -63,7 +97,8 @@ class ReadTimeout(Exception):
 class Connection(asyncio.Protocol):
     """One connection; the parser calls `on_*`."""
 
-    def __init__(self) -> None:
+    def __init__(self, usual: UsualAnswer | None = None) -> None:
+        """`usual`: shared by the connections to one endpoint."""
         self.idle_since = 0.0
         self.ends_at = 0.0
         """When it is too old to be used again."""
@@ -72,6 +107,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._parser = httptools.HttpResponseParser(self)
         self._waiter: asyncio.Future[Answer] | None = None
+        self._usual = usual or UsualAnswer()
         self._answer = Answer(0, b"")
         self._parts: list[bytes] = []
         self._size = 0
@@ -91,9 +127,16 @@ class Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Some bytes came."""
-        if self._waiter is None:  # nothing was asked, so it answers nothing of ours
+        waiter = self._waiter
+        if waiter is None:  # nothing was asked, so it answers nothing of ours
             self.close()
             return
+        if not self._begun and self._usual.is_meant_by(data):
+            self._waiter = None
+            if not waiter.done():
+                waiter.set_result(self._usual.answer)
+            return
+        is_first = not self._begun
         self._begun = True
         self._size += len(data)
         try:
@@ -102,6 +145,16 @@ class Connection(asyncio.Protocol):
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             self._fail(f"the answer is not HTTP ({error})")
+            return
+        if is_first and self._waiter is None and not self.closed:
+            self._learn(data, waiter)
+
+    def _learn(self, data: bytes, waiter: asyncio.Future[Answer]) -> None:
+        """These bytes were one whole answer, and the connection is kept."""
+        if data.endswith(_USUAL_BODY) and waiter.done() and not waiter.cancelled() and waiter.exception() is None:
+            answer = waiter.result()
+            if answer.status == _USUAL_STATUS and answer.body == _USUAL_BODY:
+                self._usual.learn(data, answer)
 
     def eof_received(self) -> bool:
         """The other side sends no more: then it is closed."""
@@ -163,10 +216,10 @@ class Connection(asyncio.Protocol):
 
     # -- by the pool -------------------------------------------------------------------------------------------------
 
-    def send(self, head: bytes, body: bytes, waiter: asyncio.Future[Answer]) -> None:
+    def send(self, request: bytes, waiter: asyncio.Future[Answer]) -> None:
         """Send a request whose answer the future gets."""
         self._waiter, self._begun = waiter, False
-        self._write(head + body)
+        self._write(request)
 
     def _write(self, data: bytes) -> None:
         assert self._transport is not None

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, Connection
+from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, Connection, UsualAnswer
 from replicator.adapters.aws.transport.sealing import SealedConnection, Sealing
 
 _KEPT_SECONDS = 15.0
@@ -56,9 +56,10 @@ class ConnectionPool:
         self._is_closed = False
         self._busy: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._usual = UsualAnswer()
 
-    async def exchange(self, prepare: Callable[[], tuple[bytes, bytes]], *, repeatable: bool = False) -> Answer:
-        """Send what `prepare` gives when a connection is free (head and body; it may raise), and await the answer.
+    async def exchange(self, prepare: Callable[[], bytes], *, repeatable: bool = False) -> Answer:
+        """Send what `prepare` gives when a connection is free (it may raise), and await the answer.
 
         `repeatable`: it changes nothing when the other side gets it twice. Then it goes out once more, prepared anew,
         when a kept connection turns out to be closed. Raises `ConnectTimeout`, `ReadTimeout`, `BrokenExchange`, or what
@@ -76,9 +77,8 @@ class ConnectionPool:
                     connection = await self._connect()
                 self._busy.add(connection)
                 try:
-                    head, body = prepare()
                     waiter: asyncio.Future[Answer] = loop.create_future()
-                    connection.send(head, body, waiter)
+                    connection.send(prepare(), waiter)
                     connection.due_at = loop.time() + self._read_seconds
                     if self._timer is None:
                         self._timer = loop.call_at(connection.due_at, self._time_out)
@@ -135,7 +135,9 @@ class ConnectionPool:
         try:
             async with asyncio.timeout(self._connect_seconds):
                 if endpoint.tls is None:
-                    _, connection = await loop.create_connection(Connection, endpoint.host, endpoint.port)
+                    _, connection = await loop.create_connection(
+                        lambda: Connection(self._usual), endpoint.host, endpoint.port
+                    )
                 else:
                     connection = await self._sealed(endpoint.tls)
         except TimeoutError as error:
@@ -148,7 +150,7 @@ class ConnectionPool:
         endpoint, loop = self._endpoint, asyncio.get_running_loop()
         ready: asyncio.Future[None] = loop.create_future()
         sealing = Sealing(tls, endpoint.host)
-        connection = SealedConnection(sealing, ready)
+        connection = SealedConnection(sealing, ready, self._usual)
         try:
             await loop.create_connection(lambda: connection, endpoint.host, endpoint.port)
             await ready

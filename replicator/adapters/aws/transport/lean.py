@@ -117,9 +117,9 @@ class LeanTransport:
         ).encode("latin-1")
 
     def request(self, operation: str, body: bytes, credentials: Any, now: float) -> bytes:
-        """The head of a request as it is sent at a time of the service's clock, in seconds since 1970."""
+        """A request as it is sent at a time of the service's clock, in seconds since 1970."""
         signed = self._signer.headers(credentials, f"{self._service.target}.{operation}", body, now)
-        return b"%b%bContent-Length: %d\r\n\r\n" % (self._head, signed, len(body))
+        return b"%b%bContent-Length: %d\r\n\r\n%b" % (self._head, signed, len(body), body)
 
     async def send(
         self, operation: str, body: bytes, fence: Fence | None, credentials: Any, *, repeatable: bool = True
@@ -130,10 +130,10 @@ class LeanTransport:
         `repeatable` may.
         """
 
-        def prepare() -> tuple[bytes, bytes]:
+        def prepare() -> bytes:
             if fence is not None:
                 fence.check()
-            return self.request(operation, body, credentials, self._wall() + self._skew), body
+            return self.request(operation, body, credentials, self._wall() + self._skew)
 
         try:
             answer = await self._pool.exchange(prepare, repeatable=repeatable and operation in _REPEATABLE)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from replicator.adapters.aws.transport.connection import Connection
+from replicator.adapters.aws.transport.connection import Connection, UsualAnswer
 
 _LONGEST_RECORD = 16_384
 """Bytes that one record of TLS holds at most, so that nothing of it is left when so many are read."""
@@ -68,8 +68,8 @@ class Sealing:
 class SealedConnection(Connection):
     """One connection under TLS; `ready` is done when the other side has proven who it is."""
 
-    def __init__(self, sealing: Sealing, ready: asyncio.Future[None]) -> None:
-        super().__init__()
+    def __init__(self, sealing: Sealing, ready: asyncio.Future[None], usual: UsualAnswer | None = None) -> None:
+        super().__init__(usual)
         self._sealing = sealing
         self._ready = ready
 
