@@ -96,7 +96,7 @@ class CacheRule(msgspec.Struct, frozen=True):
             return True
 
 
-class Invalidate(msgspec.Struct, frozen=True):
+class Invalidate(msgspec.Struct, frozen=True, gc=False):
     """Drop the entry."""
 
     key: str
@@ -157,7 +157,7 @@ def settlement(key: str) -> Invalidate | Publish:
     return Publish(key, name[1:-1], int(most), msgspec.json.encode({"key": entry}))
 
 
-class CachePlan(msgspec.Struct, frozen=True):
+class CachePlan(msgspec.Struct, frozen=True, gc=False):
     """Actions on one cache for one change; `keyless` images lacked an attribute of the template, or had too many."""
 
     actions: tuple[CacheAction, ...]

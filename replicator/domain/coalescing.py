@@ -15,7 +15,7 @@ from replicator.domain.transforms import Transform, shaped, shaped_if_it_can_be
 from replicator.domain.versions import TIED, at_sequence, sequence_of, version_of
 
 
-class Run(msgspec.Struct, frozen=True):
+class Run(msgspec.Struct, frozen=True, gc=False):
     """All records of one key in a batch, in the order of their changes (`in_order`)."""
 
     key: ItemKey

@@ -36,7 +36,7 @@ _is_normal = re.compile(r"-?[1-9](?:[0-9]{0,36}[1-9]|[0-9]{0,18}\.[0-9]{0,17}[1-
 _EXACT = Context(prec=60, Emin=-400, Emax=400)
 
 
-class Image(msgspec.Struct, eq=False):
+class Image(msgspec.Struct, eq=False, gc=False):
     """One item, as DynamoDB-typed wire JSON (`{"pk":{"S":"a"}, ...}`)."""
 
     wire: bytes

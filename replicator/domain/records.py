@@ -22,6 +22,7 @@ _LONGEST_SIDE_KEY = 1024
 _ENCODE = msgspec.json.Encoder().encode
 _KEY_TYPES = frozenset("SNB")
 _WHITE = b" \t\r\n"
+_ITEM = b'{"'
 _NO_ITEM = frozenset({b"", b"{}", b"null"})
 _NO_KEY = "A key has no attribute, or one that is neither S, N nor B."
 _KEY = msgspec.json.Decoder(dict[str, dict[str, str]])
@@ -37,7 +38,7 @@ class Event(enum.Enum):
     REMOVE = "REMOVE"
 
 
-class ItemKey(msgspec.Struct, frozen=True, cache_hash=True):
+class ItemKey(msgspec.Struct, frozen=True, cache_hash=True, gc=False):
     """The primary key of an item: (attribute name, type, value) per key attribute, sorted by name."""
 
     parts: tuple[tuple[str, str, str], ...]
@@ -75,6 +76,12 @@ def item_key(wire: bytes) -> ItemKey:
 
 def key_of(attributes: Mapping[str, Mapping[str, str]]) -> ItemKey:
     """The key from its attributes as DynamoDB types them; ValueError when one has no value, or several."""
+    if len(attributes) == 1:  # most tables have no sort key, and one part needs no list and no order
+        ((name, typed),) = attributes.items()
+        ((kind, value),) = typed.items()
+        if kind not in _KEY_TYPES:
+            raise MalformedRecord(_NO_KEY)
+        return ItemKey(((name, kind, value),))
     parts = []
     for name, typed in attributes.items():
         ((kind, value),) = typed.items()
@@ -87,7 +94,7 @@ def key_of(attributes: Mapping[str, Mapping[str, str]]) -> ItemKey:
     return ItemKey(tuple(parts))
 
 
-class ChangeRecord(msgspec.Struct, frozen=True):
+class ChangeRecord(msgspec.Struct, frozen=True, gc=False):
     """One stream record. `created_at` is in whole seconds since 1970, rounded down by the source.
 
     `event` is what the images tell. `partial`: the source said that there was an item before, and sent no image of it.
@@ -207,7 +214,8 @@ def consistent(  # noqa: PLR0913, PLR0917 - a stream record's fields in their or
     by_ttl: bool,  # noqa: FBT001
 ) -> ChangeRecord:
     """The same of parts that are understood each by itself; an image that was not sent is empty."""
-    before, after = _present(old, sequence), _present(new, sequence)
+    before = Image(old) if old.startswith(_ITEM) else _present(old, sequence)
+    after = Image(new) if new.startswith(_ITEM) else _present(new, sequence)
     if (after is None) != (kind is Event.REMOVE):
         # What the item is now decides what a replica gets, so it must not be guessed.
         raise MalformedRecord(f"Record {sequence} is a {kind.value} but its images do not agree with that.")
@@ -220,7 +228,7 @@ def consistent(  # noqa: PLR0913, PLR0917 - a stream record's fields in their or
 
 def _present(image: bytes, sequence: SequenceNumber) -> Image | None:
     """An image, or None where a source sends one without attributes: every item has its key."""
-    if image.startswith(b'{"'):
+    if image.startswith(_ITEM):
         return Image(image)
     if image.translate(None, _WHITE) in _NO_ITEM:
         return None

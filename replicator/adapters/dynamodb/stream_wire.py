@@ -32,7 +32,7 @@ class _Identity(msgspec.Struct):
     principalId: str = ""  # noqa: N815 - the wire's name
 
 
-class _Change(msgspec.Struct):
+class _Change(msgspec.Struct, gc=False):
     Keys: dict[str, dict[str, str]]
     SequenceNumber: str
     ApproximateCreationDateTime: float = 0.0
@@ -40,7 +40,7 @@ class _Change(msgspec.Struct):
     OldImage: msgspec.Raw = msgspec.Raw()
 
 
-class _Record(msgspec.Struct):
+class _Record(msgspec.Struct, gc=False):
     eventName: Event  # noqa: N815 - the wire's name
     dynamodb: _Change
     userIdentity: _Identity | None = None  # noqa: N815 - the wire's name

@@ -68,7 +68,7 @@ class Action(enum.Enum):
     REMOVE_IF_PRESENT = "remove_if_present"
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One item's change, ready for a replica.
 
     `new` is the image to put (without reserved attributes), None for a removal; `old` is what the source held before,

@@ -22,19 +22,19 @@ from replicator.domain.stamps import SideRow, Stamp, Tombstone, Version
 # -- conditions on an item -----------------------------------------------------------------------------------------
 
 
-class StampBelow(msgspec.Struct, frozen=True):
+class StampBelow(msgspec.Struct, frozen=True, gc=False):
     """The item exists, carries a stamp, and the stamp sorts below `version`."""
 
     version: str
 
 
-class AbsentOrStampBelow(msgspec.Struct, frozen=True):
+class AbsentOrStampBelow(msgspec.Struct, frozen=True, gc=False):
     """No item, or one whose stamp sorts below `version`; an item without a stamp fails."""
 
     version: str
 
 
-class UnstampedOrStampBelow(msgspec.Struct, frozen=True):
+class UnstampedOrStampBelow(msgspec.Struct, frozen=True, gc=False):
     """No item, one without a stamp, or one whose stamp sorts below `version`."""
 
     version: str
@@ -47,7 +47,7 @@ class Absent(msgspec.Struct, frozen=True):
     """The key has no item."""
 
 
-class StampIs(msgspec.Struct, frozen=True):
+class StampIs(msgspec.Struct, frozen=True, gc=False):
     """An item exists and its stamp attribute is exactly `seen` (wire JSON); None: it exists and has none."""
 
     seen: bytes | None
@@ -68,7 +68,7 @@ SeenCondition = Absent | StampIs | ContentIs
 # -- conditions on a side row --------------------------------------------------------------------------------------
 
 
-class TombstoneBelow(msgspec.Struct, frozen=True):
+class TombstoneBelow(msgspec.Struct, frozen=True, gc=False):
     """No tombstone, or one that sorts below `version`."""
 
     version: str
@@ -83,7 +83,7 @@ class TombstoneIs(msgspec.Struct, frozen=True):
 # -- requests ------------------------------------------------------------------------------------------------------
 
 
-class Put(msgspec.Struct, frozen=True):
+class Put(msgspec.Struct, frozen=True, gc=False):
     """Write `image` with the stamp `version` if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
@@ -92,34 +92,34 @@ class Put(msgspec.Struct, frozen=True):
     when: Condition | SeenCondition
 
 
-class GuardedPut(msgspec.Struct, frozen=True):
+class GuardedPut(msgspec.Struct, frozen=True, gc=False):
     """`put`, in one transaction with the check of the tombstone that `guard` is."""
 
     put: Put
     guard: TombstoneBelow | TombstoneIs
 
 
-class Delete(msgspec.Struct, frozen=True):
+class Delete(msgspec.Struct, frozen=True, gc=False):
     """Delete the item if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
     when: Condition | SeenCondition
 
 
-class RaiseTombstone(msgspec.Struct, frozen=True):
+class RaiseTombstone(msgspec.Struct, frozen=True, gc=False):
     """Record that the item was deleted at `version`, unless a tombstone at or above it is there already."""
 
     key: ItemKey
     version: str
 
 
-class GetItem(msgspec.Struct, frozen=True):
+class GetItem(msgspec.Struct, frozen=True, gc=False):
     """Read the item, consistently."""
 
     key: ItemKey
 
 
-class GetTombstone(msgspec.Struct, frozen=True):
+class GetTombstone(msgspec.Struct, frozen=True, gc=False):
     """Read the tombstone's version, consistently."""
 
     key: ItemKey
@@ -128,7 +128,7 @@ class GetTombstone(msgspec.Struct, frozen=True):
 # -- requests of mode `active-active` ------------------------------------------------------------------------------
 
 
-class UnstampedOrBelow(msgspec.Struct, frozen=True):
+class UnstampedOrBelow(msgspec.Struct, frozen=True, gc=False):
     """An item exists, and it has no stamp or one that sorts below `version`."""
 
     version: Version
@@ -137,7 +137,7 @@ class UnstampedOrBelow(msgspec.Struct, frozen=True):
 StampCondition = Absent | StampIs | UnstampedOrBelow
 
 
-class StampedPut(msgspec.Struct, frozen=True):
+class StampedPut(msgspec.Struct, frozen=True, gc=False):
     """Write `image` with `stamp`, sealed with a new nonce, if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
@@ -146,7 +146,7 @@ class StampedPut(msgspec.Struct, frozen=True):
     when: StampCondition
 
 
-class Restamp(msgspec.Struct, frozen=True):
+class Restamp(msgspec.Struct, frozen=True, gc=False):
     """Set nothing but the stamp, sealed with a new nonce, if `when` holds; a refusal holds what is there."""
 
     key: ItemKey
@@ -168,7 +168,7 @@ class DeleteMarked(msgspec.Struct, frozen=True):
     version: Version
 
 
-class GetSideRow(msgspec.Struct, frozen=True):
+class GetSideRow(msgspec.Struct, frozen=True, gc=False):
     """Read the side row, consistently."""
 
     key: ItemKey
@@ -296,7 +296,7 @@ MeshRequest = At | Wait | LookAhead | LogConflict
 # -- responses -----------------------------------------------------------------------------------------------------
 
 
-class Done(msgspec.Struct, frozen=True):
+class Done(msgspec.Struct, frozen=True, gc=False):
     """The write took effect. `item`: what a `Replace` or `Remove` took away, None when nothing was there.
 
     `units`: write units that it took, when the region was asked to tell; nothing is decided by them.
@@ -312,14 +312,14 @@ class Done(msgspec.Struct, frozen=True):
         return hash((Done, self.item))
 
 
-class Refused(msgspec.Struct, frozen=True):
+class Refused(msgspec.Struct, frozen=True, gc=False):
     """A condition failed. `item` is what the key holds, None when nothing does or only the tombstone refused."""
 
     item: Image | None = None
     by_tombstone: bool = False
 
 
-class Found(msgspec.Struct, frozen=True):
+class Found(msgspec.Struct, frozen=True, gc=False):
     """Answer to a read. Of an item: `item`; of a tombstone: `tombstone` (its version). None when there is none."""
 
     item: Image | None = None
@@ -334,7 +334,7 @@ class Remover(enum.Enum):
     UNKNOWN = "unknown"  # not among what was read
 
 
-class FoundRow(msgspec.Struct, frozen=True):
+class FoundRow(msgspec.Struct, frozen=True, gc=False):
     """Answer to `GetSideRow`; a row that is not there is an empty one."""
 
     row: SideRow

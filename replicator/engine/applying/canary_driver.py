@@ -26,19 +26,21 @@ class CanaryDriver:
 
     def units(self, run: Run) -> Sequence[Run]:
         """As the driver takes them."""
-        return self._of(run).units(run)
+        driver = self._of(run) if is_canary(run.key) else self._driver
+        return driver.units(run)
 
     def superseded(self, unit: Run) -> Run:
         """As the driver says."""
-        return self._of(unit).superseded(unit)
+        driver = self._of(unit) if is_canary(unit.key) else self._driver
+        return driver.superseded(unit)
 
     def apply(self, unit: Run, tally: Tally) -> Coroutine[Any, Any, bool | Written]:
         """Bring what is a user's, or the rule's own canary."""
-        return self._of(unit).apply(unit, tally)
+        driver = self._of(unit) if is_canary(unit.key) else self._driver
+        return driver.apply(unit, tally)
 
     def _of(self, unit: Run) -> Driver:
-        if not is_canary(unit.key):
-            return self._driver
+        """What brings a canary."""
         return self._canaries if self._canaries and is_canary_of(unit.key, self._rule) else _PASSED_OVER
 
 

@@ -31,7 +31,7 @@ def records_of(unit: Unit) -> Sequence[StreamRecord]:
     return unit.records if isinstance(unit, Run) else (unit,)
 
 
-class Job(msgspec.Struct, eq=False):
+class Job(msgspec.Struct, eq=False, gc=False):
     """What is left of one key's records in a page, or a record that cannot be understood."""
 
     units: list[Unit]

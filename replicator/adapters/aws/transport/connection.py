@@ -41,7 +41,7 @@ def is_supported() -> bool:
     return httptools is not None
 
 
-class Answer(msgspec.Struct):
+class Answer(msgspec.Struct, gc=False):
     """An answer, with the headers that matter; names are in lower case."""
 
     status: int
