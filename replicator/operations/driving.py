@@ -33,7 +33,9 @@ async def drive(group: Group, name: str, by: Drivers) -> bool:
         _refuse_unfit(rule)
         await _refuse_owed(group, rule)
         await _note_starts(group, rule)
-        await group.function_notes.forget(RuleName(rule.name))
+        driving = (await group.membership.driven()).get(RuleName(rule.name))
+        if driving is None or driving.by is not Drivers.LAMBDA:  # else what they noted since tells of losses
+            await group.function_notes.forget(RuleName(rule.name))
     else:
         await _excuse(group, RuleName(rule.name))
     return await group.operations.drive(RuleName(rule.name), by)

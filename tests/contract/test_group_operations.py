@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import itertools
 import re
 import time
 from collections.abc import AsyncIterator
@@ -17,6 +19,7 @@ from replicator import operations
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import CoordinationTable
 from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
+from replicator.domain.driving import Drivers
 from replicator.domain.errors import TableMissing
 from replicator.domain.gaps import EVERY_SHARD
 from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId
@@ -25,7 +28,7 @@ from replicator.domain.progress import END, HORIZON, Position
 from replicator.domain.shards.leases import Pulse, StreamRef
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.values import replace
-from replicator.operations import gaps, jobs, leases, pauses, rewind
+from replicator.operations import driving, gaps, jobs, leases, pauses, rewind
 from replicator.operations.audit import audited, list_deeds
 from replicator.operations.documents import document
 from replicator.operations.errors import RequestRefused
@@ -295,3 +298,68 @@ def test_no_operation_asks_this_machines_clock() -> None:
         "conflict_entries: datetime.now(",  # how far back entries are listed
         "inspect: SystemClock()", "item_region: SystemClock()", "provisioning: SystemClock()",  # what only reads
     }  # fmt: skip
+
+
+# -- functions and pods ------------------------------------------------------------------------------------------------
+
+
+async def test_functions_that_drive_already_keep_what_they_noted_of_losses(
+    stored: TableWorld, dynamo_place: Place
+) -> None:
+    stream, name = await read_stream(stored, dynamo_place), RuleName("orders")
+    rule = {"name": name, "table": stream.table, "source": "us", "replicas": ["eu"]}
+    group, _ = group_of(stored, dynamo_place, rules=[rule])
+    await group.function_notes.note(name, stream, 1, seen_at=5.0)
+    assert await driving.drive(group, name, Drivers.LAMBDA)
+    assert await group.function_notes.find(name, stream) is None, "of another time that they drove it"
+    await group.function_notes.note(name, stream, 30, seen_at=time.time())
+    assert not await driving.drive(group, name, Drivers.LAMBDA)
+    noted = await group.function_notes.find(name, stream)
+    assert noted is not None
+    assert noted.oldest_hours == 30
+
+
+async def test_a_hand_over_that_is_killed_at_any_call_leaves_one_driver_and_can_be_repeated(
+    stored: TableWorld, dynamo_place: Place
+) -> None:
+    stream, name = await read_stream(stored, dynamo_place), RuleName("orders")
+    rule = {"name": name, "table": stream.table, "source": "us", "replicas": ["eu"]}
+    group, _ = group_of(stored, dynamo_place, rules=[rule])
+    shard = next(iter((await stored.coordination.state(stream)).rows))
+    left = 0
+
+    def kill(**_: Any) -> None:
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise asyncio.CancelledError
+
+    async def by() -> Drivers:
+        found = (await group.membership.driven()).get(name)
+        return Drivers.PODS if found is None else found.by
+
+    async def killed_everywhere(before: Drivers, after: Drivers) -> None:
+        nonlocal left
+        events = dynamo_place.dynamodb.meta.events
+        for calls in itertools.count():
+            left = calls
+            events.register("before-call.dynamodb", kill)
+            try:
+                await driving.drive(group, name, after)
+            except asyncio.CancelledError:
+                pass
+            else:
+                assert calls > 3
+                return
+            finally:
+                events.unregister("before-call.dynamodb", kill)
+            assert await by() in {before, after}
+
+    await killed_everywhere(Drivers.PODS, Drivers.LAMBDA)
+    assert await by() is Drivers.LAMBDA
+    await group.function_notes.note(name, stream, 0, seen_at=time.time())
+    await killed_everywhere(Drivers.LAMBDA, Drivers.PODS)
+    assert await by() is Drivers.PODS
+    row = (await stored.coordination.state(stream)).rows[shard]
+    assert (row.checkpoints[ORDERS_EU], row.owner) == (HORIZON, None)
+    assert row.rewinds[ORDERS_EU].before == pytest.approx(time.time(), abs=600)
