@@ -28,9 +28,10 @@ from replicator.domain.progress import END, HORIZON, Position
 from replicator.domain.shards.leases import Pulse, StreamRef
 from replicator.domain.shards.lineage import Shard
 from replicator.domain.values import replace
-from replicator.operations import driving, gaps, jobs, leases, pauses, rewind
+from replicator.operations import gaps, jobs, leases, pauses, rewind
 from replicator.operations.audit import audited, list_deeds
 from replicator.operations.documents import document
+from replicator.operations.driving import drive
 from replicator.operations.errors import RequestRefused
 from replicator.operations.leases import LeaseFilter, ReleaseRequest
 from replicator.operations.status import status
@@ -310,10 +311,10 @@ async def test_functions_that_drive_already_keep_what_they_noted_of_losses(
     rule = {"name": name, "table": stream.table, "source": "us", "replicas": ["eu"]}
     group, _ = group_of(stored, dynamo_place, rules=[rule])
     await group.function_notes.note(name, stream, 1, seen_at=5.0)
-    assert await driving.drive(group, name, Drivers.LAMBDA)
+    assert await drive(group, name, Drivers.LAMBDA)
     assert await group.function_notes.find(name, stream) is None, "of another time that they drove it"
     await group.function_notes.note(name, stream, 30, seen_at=time.time())
-    assert not await driving.drive(group, name, Drivers.LAMBDA)
+    assert not await drive(group, name, Drivers.LAMBDA)
     noted = await group.function_notes.find(name, stream)
     assert noted is not None
     assert noted.oldest_hours == 30
@@ -345,7 +346,7 @@ async def test_a_hand_over_that_is_killed_at_any_call_leaves_one_driver_and_can_
             left = calls
             events.register("before-call.dynamodb", kill)
             try:
-                await driving.drive(group, name, after)
+                await drive(group, name, after)
             except asyncio.CancelledError:
                 pass
             else:
