@@ -7,11 +7,13 @@ import re
 import resource
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from replicator.laboratory.servers import MiniStack
 from tests.seeds import HISTORIES
 from tests.virtual_time import VirtualTime
 
@@ -111,6 +113,16 @@ def pytest_configure() -> None:
     """
     settings.load_profile("replicator")
     asyncio.set_event_loop(None)
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
+    """A server that speaks DynamoDB and its streams, one per process of the test run.
+
+    Its tables stay: a test has an account of its own, or names of its own.
+    """
+    with MiniStack.start(tmp_path_factory.mktemp("ministack")) as server:
+        yield server
 
 
 @pytest.fixture

@@ -334,7 +334,7 @@ def test_a_clock_that_is_far_off_is_a_failure_and_one_that_is_off_a_warning(worl
         told = answer.failures() or answer.warnings()
         found = [match for sentence in told if (match := re.search(rf"clock is (\d+) s {direction}", sentence))]
         assert found, told
-        assert abs(int(found[0][1]) - abs(ahead)) <= 3, told  # dates are whole seconds, and an answer takes its time
+        assert abs(int(found[0][1]) - abs(ahead)) <= 15, told  # dates are whole seconds, and an answer takes its time
 
 
 # -- what does not answer ------------------------------------------------------------------------------------------

@@ -473,6 +473,7 @@ def test_nothing_is_renamed_while_a_worker_is_alive(world: World) -> None:
     assert world.run("rules", "rename", "before", "orders").code == 0  # w0 is dead: its heartbeat stands still
     progress(world, "before")
     world.config["rules"].append({**world.rule, "name": "other", "table": "orders-2"})
+    world.config["coordination"]["lease"] = "5m"  # it beats in time, however busy the machine is
     daemon = subprocess.Popen(
         [sys.executable, "-c", BEATING, world.endpoint_url, world.account], stdout=subprocess.PIPE, text=True
     )

@@ -167,7 +167,6 @@ def traffic(world: World) -> None:
 
 
 @pytest.mark.long
-@pytest.mark.timeout(600)
 def test_each_role_is_granted_what_its_commands_ask_for_and_nothing_else(
     recorded: World, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

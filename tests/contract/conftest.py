@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -23,24 +22,20 @@ WORLDS = ["memory", pytest.param("server", marks=pytest.mark.servers)]
 
 
 @pytest.fixture(scope="session")
-def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that speaks DynamoDB and its streams, one per process of the test run."""
-    with MiniStack.start(_directory(tmp_path_factory)) as server, pytest.MonkeyPatch.context() as patch:
+def dynamodb_url(ministack: MiniStack) -> Iterator[str]:
+    """A server that speaks DynamoDB and its streams, and the environment of its clients."""
+    with pytest.MonkeyPatch.context() as patch:
         for name, value in clean_environment().items():
             if name.startswith("AWS_"):
                 patch.setenv(name, value)
-        yield server.endpoint_url
+        yield ministack.endpoint_url
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A real Valkey, one per process of the test run."""
-    with Valkey.start(_directory(tmp_path_factory)) as server:
+    with Valkey.start(tmp_path_factory.mktemp("server")) as server:
         yield server.url
-
-
-def _directory(factory: pytest.TempPathFactory) -> Path:
-    return factory.mktemp("server")
 
 
 @pytest.fixture

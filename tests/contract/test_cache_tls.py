@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import ssl
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,15 +17,16 @@ from replicator.domain.cache_keys import Invalidate, Refresh
 from replicator.domain.errors import AccessRefused, ReplicatorError
 from replicator.laboratory.servers import Valkey, free_port
 from tests.contract.test_cache_troubles import pump
+from tests.contract.worlds import openssl
 
 pytestmark = pytest.mark.servers
 
 
 def made(directory: Path, name: str, *more: str) -> None:
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
+    command = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
     command += ["-days", "2", "-subj", f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1"]
     command += ["-keyout", str(directory / f"{name}.key"), "-out", str(directory / f"{name}.pem"), *more]
-    subprocess.run(command, check=True, capture_output=True)
+    openssl(*command)
 
 
 @pytest.fixture(scope="module")

@@ -91,7 +91,8 @@ async def test_nothing_changes_beside_a_living_worker_whose_heart_beats_within_a
     stored: TableWorld, dynamo_place: Place
 ) -> None:
     await stored.membership.beat(ME, Pulse(1))
-    group, _ = group_of(stored, dynamo_place, "sales")
+    long = {"region": "us", "table": stored.table, "lease": "5m", "heartbeat": "300ms"}
+    group, _ = group_of(stored, dynamo_place, "sales", coordination=long)
 
     async def beat_late() -> None:
         await asyncio.sleep(1.5)  # longer than a heartbeat and its slack

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import ssl
-import subprocess
 import threading
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from replicator.adapters.redis.opening import Login
 from replicator.adapters.sinks.webhook import open_session
 from replicator.domain.errors import ReplicatorError
 from replicator.laboratory.servers import clean_environment
-from tests.contract.worlds import no_fallback, place
+from tests.contract.worlds import no_fallback, openssl, place
 
 pytestmark = pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated:DeprecationWarning")
 
@@ -30,9 +29,9 @@ OLD, NOW = ssl.TLSVersion.TLSv1_1, ssl.TLSVersion.TLSv1_2
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A certificate that nothing believes, with its key, in one file."""
     file = tmp_path_factory.mktemp("certificate") / "both.pem"
-    command = "openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=here -addext subjectAltName=IP:127.0.0.1"
+    command = "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=here -addext subjectAltName=IP:127.0.0.1"
     made = [*command.split(), "-keyout", str(file), "-out", str(file.with_suffix(".crt"))]
-    subprocess.run(made, check=True, capture_output=True)
+    openssl(*made)
     file.write_text(file.read_text() + file.with_suffix(".crt").read_text())
     return file
 

@@ -6,7 +6,6 @@ import asyncio
 import re
 import socket
 import ssl
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -23,7 +22,7 @@ from replicator.domain.errors import AccessRefused, Unreachable
 from replicator.laboratory.servers import clean_environment
 from replicator.settings import Region
 from tests.contract.fault_server import ANSWERS, Server, answer, error, serving
-from tests.contract.worlds import no_fallback, place
+from tests.contract.worlds import no_fallback, openssl, place
 
 
 @pytest.fixture(autouse=True)
@@ -158,7 +157,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     certificate, key = directory / "ca.pem", directory / "key.pem"
     command = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -days 2 -subj /CN=here"
     names = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-    subprocess.run(["openssl", *command.split(), *names], check=True, capture_output=True)
+    openssl(*command.split(), *names)
     return certificate, key
 
 

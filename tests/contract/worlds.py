@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -11,6 +13,7 @@ from datetime import timedelta
 from itertools import count
 from typing import Any, Protocol
 
+import pytest
 import redis.asyncio as redis_asyncio
 
 from replicator.adapters.aws.clients import ClientTimes, Fallback, Place, open_place
@@ -36,6 +39,14 @@ def fresh(name: str) -> str:
 def no_fallback(_: str, why: str) -> None:
     """For worlds in which the lean transport has to serve."""
     raise AssertionError(f"the stock client serves: {why}")
+
+
+def openssl(*arguments: str) -> None:
+    """Run it; skips where there is none."""
+    program = shutil.which("openssl")
+    if program is None:
+        pytest.skip("openssl is not installed")
+    subprocess.run([program, *arguments], check=True, capture_output=True)
 
 
 @asynccontextmanager

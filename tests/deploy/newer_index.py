@@ -14,6 +14,7 @@ import os
 import re
 import subprocess
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ _WHEELS = ROOT / ".cache" / "wheels"
 PIN = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)[^\n]*\\\n(?: +--hash=[^\n]+\n)+", re.MULTILINE)
 _FETCHED = ("dev.txt", "image.txt", "function.txt")
 _DOWNLOAD_SECONDS = 1200
+_TRIES, _PAUSE_SECONDS = 3, 5.0
 
 
 @dataclass
@@ -121,7 +123,12 @@ def _download(python: Path, requirements: str, *options: str) -> list[str]:
         wanted = Path(scratch) / "wanted.txt"
         wanted.write_text(requirements)
         command = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", *options]
-        subprocess.run([*command, "-r", str(wanted), "-d", scratch], check=True, timeout=_DOWNLOAD_SECONDS)
+        command += ["-r", str(wanted), "-d", scratch]
+        for left in reversed(range(_TRIES)):
+            done = subprocess.run(command, check=not left, timeout=_DOWNLOAD_SECONDS)
+            if done.returncode == 0:
+                break
+            time.sleep(_PAUSE_SECONDS)
         fetched = list(Path(scratch).glob("*.whl"))
         for wheel in fetched:
             wheel.replace(_WHEELS / wheel.name)

@@ -1,8 +1,8 @@
 """A set-up of a later day: newer releases of everything are listed, and the pinned ones are withdrawn.
 
-Every lock file is installed: dev.txt by the pip that the first release of this Python brought and by the newest pip
-there is, each other one by one of them. Other supported Pythons that this machine has fetch and judge the same by their
-first pip, and stop before they unpack. `make setup` and the commands of the documentation are carried out.
+dev.txt is installed by the pip that the first release of this Python brought. The newest pip fetches and judges it, and
+stops before it unpacks; what stands in no other lock it installs. Other supported Pythons that this machine has fetch
+and judge everything by their first pip. `make setup` and the commands of the documentation are carried out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PIPS = {"3.11": ("22.3", "newest"), "3.12": ("23.2.1", "newest"), "3.13": ("24.2
 HERE = f"3.{sys.version_info.minor}"
 ELSEWHERE = [(version, pips[0]) for version, pips in PIPS.items() if version != HERE]
 """The first of each: with the newest, each lock is judged here."""
-LOCKS = {PIPS[HERE][0]: ("demo.txt", "runtime.txt"), PIPS[HERE][1]: ("build.txt", "image.txt", "function.txt")}
+SMALL = ("build.txt", "image.txt", "function.txt")
 LARGEST = ("dev.txt", "image.txt", "function.txt")
 """What the others hold stands in these, with the same hashes."""
 NEEDED = ("pyproject.toml", "README.md", "LICENSE", "requirements", "replicator")
@@ -134,21 +134,30 @@ def test_every_lock_file_can_be_installed(version: str, pip: str, tmp_path: Path
         assert index.newer_that_were_asked_for() == set()
 
 
-@pytest.mark.parametrize("pip", LOCKS)
-def test_every_lock_file_is_installed(pip: str, checkout: Path, tmp_path: Path) -> None:
+def test_the_largest_lock_file_is_installed_by_the_oldest_pip(checkout: Path) -> None:
     base = python_with_wheels(HERE)
     with newer_index() as index:
         environment = settings(index)
-        python = environment_with(pip, base, checkout / ".venv", environment)
-        for lock in LOCKS[pip]:
+        python = environment_with(PIPS[HERE][0], base, checkout / ".venv", environment)
+        fill = "import environment; environment.fill(environment.VENV / 'bin' / 'python')"
+        succeed(python, "-c", fill, environment=environment, cwd=checkout / "requirements")
+        assert_runs(checkout / ".venv" / "bin" / "replicator", environment)
+        assert index.newer_that_were_asked_for() == set()
+
+
+def test_the_newest_pip_judges_the_largest_lock_file_and_installs_the_others(tmp_path: Path) -> None:
+    base = python_with_wheels(HERE)
+    with newer_index() as index:
+        environment = settings(index)
+        python = environment_with(PIPS[HERE][1], base, tmp_path / "pip", environment)
+        judge = (python, "-m", "pip", "install", "--dry-run", "--quiet", *COMPLETE)
+        succeed(*judge, "-r", ROOT / "requirements" / LARGEST[0], environment=environment)
+        for lock in SMALL:
             succeed(base, "-m", "venv", "--without-pip", tmp_path / lock, environment=environment)
             there = (python, "-m", "pip", "--python", tmp_path / lock / "bin" / "python")
             install = (*there, "install", "--quiet", "--no-compile", *COMPLETE)
             succeed(*install, "-r", ROOT / "requirements" / lock, environment=environment)
             succeed(*there, "check", environment=environment)
-        fill = "import environment; environment.fill(environment.VENV / 'bin' / 'python')"
-        succeed(python, "-c", fill, environment=environment, cwd=checkout / "requirements")
-        assert_runs(checkout / ".venv" / "bin" / "replicator", environment)
         assert index.newer_that_were_asked_for() == set()
 
 

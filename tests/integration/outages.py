@@ -12,6 +12,7 @@ from typing import Any
 from tests.integration.faulty_endpoint import FaultyEndpoint
 from tests.integration.harness import AWS_REGIONS, World, open_world
 from tests.integration.true_lag import Table
+from tests.patience import PATIENT_SECONDS
 
 REGION_OF = {name: Table(aws) for name, aws in AWS_REGIONS.items()}
 Endpoints = dict[str, FaultyEndpoint]
@@ -48,7 +49,7 @@ def silent(endpoints: Endpoints, seconds: float, table: str = "orders") -> bool:
     return writes(endpoints, table) == before
 
 
-def wait_for(what: str, holds: Any, seconds: float = 300) -> float:
+def wait_for(what: str, holds: Any, seconds: float = PATIENT_SECONDS) -> float:
     """Wait until something holds; returns after how many seconds."""
     began = time.monotonic()
     while True:

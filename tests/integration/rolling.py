@@ -19,6 +19,7 @@ import yaml
 from replicator.domain.errors import EXIT_STOPPED
 from tests.integration.harness import AWS_REGIONS, Daemon, Users, World, eventually, open_world, plain
 from tests.integration.true_lag import Figures, Table, TrueLag
+from tests.patience import PATIENT_SECONDS
 
 RULES = ("orders", "users", "carts")
 _WORKERS = 3
@@ -38,12 +39,12 @@ class Restarted:
         return max(each.greatest for each in self.lags.values())
 
 
-def configurations(world: World) -> tuple[dict[str, Any], dict[str, Any]]:
+def configurations(world: World, lease: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Before and after: one rule gets a replica, one a filter that lets all pass, and one another field of its own."""
     before = world.settings()
     for key in ("caches", "apply", "polling"):
         del before[key]
-    before["coordination"] = {"region": "us"}
+    before["coordination"] = {"region": "us", "lease": lease}
     before["rules"] = [
         {"name": name, "table": name, "source": "us", "start": "trim_horizon", "replicas": ["eu"]} for name in RULES
     ]
@@ -57,13 +58,13 @@ def configurations(world: World) -> tuple[dict[str, Any], dict[str, Any]]:
     return before, after
 
 
-async def restart(directory: Path, *, at_once: bool, settle: float = 2.0) -> Restarted:
+async def restart(directory: Path, *, at_once: bool, settle: float = 2.0, lease: str = "10s") -> Restarted:
     """Three workers restart one after another under load; raises when anything is lost or differs."""
     with open_world(directory) as world:
         for name in RULES:
             for region in AWS_REGIONS:
                 await world.create_table(region, name, stream=region == "us")
-        before, after = configurations(world)
+        before, after = configurations(world, lease)
         files = [world.write_settings(before, f"worker-{number}.yaml") for number in range(_WORKERS)]
         world.initialise(files[0])
         world.initialise(
@@ -78,7 +79,7 @@ async def restart(directory: Path, *, at_once: bool, settle: float = 2.0) -> Res
         stop = asyncio.Event()
         with TrueLag(world.dynamodb_port, tables, paths) as lag:
             for path in paths:
-                await asyncio.to_thread(lag.wait_until_level, *path, 60.0)
+                await asyncio.to_thread(lag.wait_until_level, *path, PATIENT_SECONDS)
             load = [asyncio.create_task(_keep_writing(each, stop)) for each in users]
             began = time.monotonic()
             if at_once:
@@ -96,7 +97,7 @@ async def restart(directory: Path, *, at_once: bool, settle: float = 2.0) -> Res
             await asyncio.gather(*load)
             lag.stop_writing()
             for path in paths:
-                await asyncio.to_thread(lag.wait_until_level, *path, 60.0)
+                await asyncio.to_thread(lag.wait_until_level, *path, PATIENT_SECONDS)
             ended = time.monotonic()
             figures = {path: lag.figures(*path, began, ended) for path in paths}
             await eventually("that all replicas hold what their sources hold", lambda: _are_identical(world, after))

@@ -17,7 +17,7 @@ import pytest
 
 from tests.integration.harness import Item, Users, Valve, World, eventually, open_world, plain
 
-pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 ITEMS = 1200
 WORKERS = 4

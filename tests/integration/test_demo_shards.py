@@ -116,12 +116,6 @@ def test_its_help_names_what_changes_the_shards() -> None:
 # -- what it is made of --------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MiniStack]:
-    with MiniStack.start(tmp_path_factory.mktemp("ministack")) as server:
-        yield server
-
-
 @pytest.fixture
 def lab(ministack: MiniStack, tmp_path: Path) -> Iterator[StreamLab]:
     with StreamLab.start(tmp_path, ministack.endpoint_url, shards=4) as laboratory:

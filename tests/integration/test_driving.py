@@ -26,7 +26,7 @@ from replicator.laboratory.streamlab import StreamLab
 from tests.contract.worlds import place
 from tests.integration.harness import AWS_REGIONS, CREDENTIALS, Daemon, Users, Valve, World, eventually, open_world
 
-pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 SHARDS = 3
 SECONDS = 20

@@ -19,7 +19,7 @@ from tests.event_consumers import SECRET, Consumer, Receiver, StreamConsumer, We
 from tests.integration.harness import Valve, World, eventually, open_world
 from tests.integration.test_mesh import MeshUsers, create, mesh, quiet
 
-pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 KEYS, ROUNDS = 6, 15
 DOWN_SECONDS = 20.0

@@ -14,7 +14,7 @@ import pytest
 from tests.integration.harness import World, eventually, open_world
 from tests.patience import PATIENT_SECONDS
 
-pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 TO_EU = "orders/replica/eu:orders"
 LARGEST = 409_600

@@ -16,7 +16,7 @@ import pytest
 from tests.integration.harness import Item, Users, World, eventually, open_world, plain
 from tests.integration.outages import open_failing_world, through
 
-pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 OF_A_KIND = 20
 SETTINGS = {"copying": {"margin": "300ms", "pages": 4, "segments": 2}}

@@ -18,7 +18,7 @@ import pytest
 from replicator.laboratory.streamlab import StreamLab
 from tests.integration.harness import AWS_REGIONS, Daemon, Item, Valve, World, eventually, open_world, plain
 
-pytestmark = [pytest.mark.servers, pytest.mark.long, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.servers, pytest.mark.long]
 
 NAMES = [f"k{number}" for number in range(12)]
 

@@ -25,7 +25,6 @@ def credentials() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def dynamodb_url(ministack: MiniStack) -> str:
     """A server that speaks DynamoDB."""
-    with MiniStack.start(tmp_path_factory.mktemp("server")) as server:
-        yield server.endpoint_url
+    return ministack.endpoint_url

@@ -23,10 +23,9 @@ def credentials() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def dynamodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A MiniStack."""
-    with MiniStack.start(tmp_path_factory.mktemp("server")) as server:
-        yield server.endpoint_url
+def dynamodb_url(ministack: MiniStack) -> str:
+    """A server that speaks DynamoDB."""
+    return ministack.endpoint_url
 
 
 @pytest.fixture
