@@ -18,7 +18,7 @@ import hcl2
 import pytest
 from aiobotocore.session import AioSession
 
-from replicator.adapters.aws.clients import ClientTimes, open_place
+from replicator.adapters.aws.clients import open_place
 from replicator.adapters.export_sources import export_files
 from replicator.app.function_configuration import configuration
 from replicator.app.invocations import Process
@@ -30,6 +30,7 @@ from tests.cli.daemons import running, wait_until
 from tests.cli.recorder import Asked, Recorder, recording
 from tests.cli.test_parked import NO_ROOM
 from tests.cli.worlds import REGIONS, World, fresh_account
+from tests.contract.worlds import PATIENT
 from tests.event_consumers import aws_consumers
 
 pytestmark = pytest.mark.servers
@@ -460,7 +461,7 @@ def test_readers_of_an_export_are_granted_what_they_ask_for(bare: World, recorde
 
     async def read() -> None:
         settings = Region.model_validate({"region": REGIONS["us"], "endpoint_url": recorder.url})
-        async with open_place("us", settings, ClientTimes(), connections=1) as place:
+        async with open_place("us", settings, PATIENT, connections=1) as place:
             files, folder = export_files(f"s3://{bucket}/a", place)
             for name in await files.names(folder):
                 assert await files.read(name) == b"{}"
@@ -479,7 +480,7 @@ def test_the_base_identity_is_granted_the_roles_that_it_assumes(bare: World, rec
 
     async def assume() -> None:
         for name, region in bare.config["regions"].items():
-            async with open_place(name, Region.model_validate(region), ClientTimes(), connections=1) as place:
+            async with open_place(name, Region.model_validate(region), PATIENT, connections=1) as place:
                 await place.dynamodb.list_tables()
 
     asked = {(one.action, one.resource) for one in asks(recorder, assume())} - {("dynamodb:ListTables", "*")}

@@ -18,13 +18,14 @@ from aiohttp import ClientSession, web
 from botocore.exceptions import ClientError, NoCredentialsError
 
 from replicator.adapters.aws import credentials as adapter
-from replicator.adapters.aws.clients import ClientTimes, Place, open_place
+from replicator.adapters.aws.clients import Place, open_place
 from replicator.adapters.aws.credentials import AGAIN_SECONDS, RenewableCredentials, Source
 from replicator.adapters.aws.errors import CREDENTIAL_CODES, translate
 from replicator.adapters.clients import open_places
 from replicator.domain.errors import AccessRefused, ConfigurationInvalid, Unreachable
 from replicator.observability.status_board import Board
 from replicator.settings import Region, Settings
+from tests.contract.worlds import PATIENT
 
 pytestmark = pytest.mark.servers
 
@@ -132,7 +133,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Files:
 @asynccontextmanager
 async def opened(gateway: Gateway, **settings: Any) -> AsyncIterator[Place]:
     region = Region(region="us-east-1", endpoint_url=gateway.url, **settings)  # type: ignore[arg-type]  # made a URL
-    async with open_place("us", region, ClientTimes(), connections=4) as place:
+    async with open_place("us", region, PATIENT, connections=4) as place:
         yield place
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from replicator.adapters.aws.clients import ClientTimes, Place, open_place
+from replicator.adapters.aws.clients import Place, open_place
 from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.conflict_log import shown
 from replicator.adapters.dynamodb.owed_keys import owed_keys
@@ -29,7 +29,7 @@ from replicator.operations.parked_status import summed_up
 from replicator.ports.targets import OPEN
 from replicator.settings import Region as RegionSettings
 from replicator.settings import Settings
-from tests.contract.worlds import create_table, fresh
+from tests.contract.worlds import PATIENT, create_table, fresh
 
 pytestmark = [pytest.mark.servers, pytest.mark.asyncio(loop_scope="module")]
 
@@ -100,7 +100,7 @@ async def places(dynamodb_url: str) -> AsyncIterator[dict[str, Place]]:
         opened = {}
         for name, region in ENDPOINTS.items():
             where = RegionSettings.model_validate({"region": region, "endpoint_url": dynamodb_url})
-            opened[name] = await stack.enter_async_context(open_place(name, where, ClientTimes(), connections=8))
+            opened[name] = await stack.enter_async_context(open_place(name, where, PATIENT, connections=8))
         yield opened
 
 
@@ -170,7 +170,7 @@ async def test_a_region_that_is_away_hides_no_other_regions_rows(bench: Bench) -
             {"name": "orders", "table": bench.table, "source": "us", "replicas": ["eu"]}, back,
         ]}
     )  # fmt: skip
-    async with open_place("eu", nowhere, ClientTimes(), connections=2) as away:
+    async with open_place("eu", nowhere, PATIENT, connections=2) as away:
         group = Group(settings, {**bench.places, "eu": away}, lambda _: None)
         silent: parked_rows.Silent = {}
         listed = await parked_rows.list_parked(group, everything=True, silent=silent)

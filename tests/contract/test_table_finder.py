@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from replicator.adapters.aws.clients import ClientTimes, Place, open_place
+from replicator.adapters.aws.clients import Place, open_place
 from replicator.checks.creation import initialise
 from replicator.checks.facts import Status
 from replicator.checks.survey import check, preflight
 from replicator.checks.table_choices import TableFinder, with_tables
 from replicator.domain.errors import Unreachable
 from replicator.settings import Settings
-from tests.contract.worlds import create_table
+from tests.contract.worlds import PATIENT, create_table
 
 pytestmark = pytest.mark.servers
 
@@ -25,8 +25,8 @@ REGIONS = {"us": "us-east-1", "eu": "eu-west-1"}
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[dict[str, Place]]:
     async with (
-        open_place("us", settings.regions["us"], ClientTimes(), connections=8) as us,
-        open_place("eu", settings.regions["eu"], ClientTimes(), connections=8) as eu,
+        open_place("us", settings.regions["us"], PATIENT, connections=8) as us,
+        open_place("eu", settings.regions["eu"], PATIENT, connections=8) as eu,
     ):
         yield {"us": us, "eu": eu}
 

@@ -23,9 +23,10 @@ from replicator.adapters.aws.wire import Refusal
 from replicator.domain.errors import LeaseLost, ReplicatorError, Unreachable
 from replicator.laboratory.servers import clean_environment
 from tests.contract.fault_server import ANSWERS, JSON, Server, answer, serving
-from tests.contract.worlds import no_fallback, place
+from tests.contract.worlds import PATIENT, no_fallback, place
 
-TIMES = ClientTimes(connect_seconds=2.0, read_seconds=1.0)
+SHORT = ClientTimes(connect_seconds=60.0, read_seconds=1.0)
+"""For what does not come."""
 PUT = b'{"TableName":"orders","Item":{"pk":{"S":"a"}}}'
 
 
@@ -96,7 +97,7 @@ async def both(script: list[bytes | str]) -> list[tuple[object, ...]]:
         server = Server(script)
         async with (
             serving(server) as port,
-            place(f"http://127.0.0.1:{port}", lean=lean, times=TIMES) as opened,
+            place(f"http://127.0.0.1:{port}", lean=lean, times=SHORT if "wait" in script else PATIENT) as opened,
         ):
             found.append(await outcome(opened))
     return found
@@ -136,7 +137,7 @@ class Down:
 
 async def test_a_kept_connection_that_was_closed_is_replaced_and_the_fence_asked_again() -> None:
     server = Server(turns=cycle([[answer()], ["close"]]))
-    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=no_fallback, times=TIMES) as opened:
+    async with serving(server) as port, place(f"http://127.0.0.1:{port}", lean=no_fallback) as opened:
         await opened.items.call("PutItem", PUT, None, "PutItem")
         assert (await opened.items.call("PutItem", PUT, None, "PutItem")).body == b"{}"
         assert len(server.requests) == 3
@@ -198,7 +199,7 @@ async def _exchanges(
 ) -> None:
     async with serving(server) as port:
         pool = ConnectionPool(
-            Endpoint("127.0.0.1", port), connections=connections, connect_seconds=2.0, read_seconds=read_seconds
+            Endpoint("127.0.0.1", port), connections=connections, connect_seconds=60.0, read_seconds=read_seconds
         )
         await use(pool)
         pool.close()
@@ -229,6 +230,7 @@ async def test_an_answer_that_comes_too_late_is_no_later_requests_answer() -> No
     async def use(pool: ConnectionPool) -> None:
         with pytest.raises(ReadTimeout):
             await pool.exchange(request)
+        pool._read_seconds = 60.0
         assert (await pool.exchange(request)).body == b"mine"
 
     await _exchanges(server, use, read_seconds=0.5)
@@ -250,8 +252,8 @@ async def test_no_more_connections_are_open_than_may_be_and_every_turn_comes() -
     pool = ConnectionPool(
         Endpoint("127.0.0.1", listening.sockets[0].getsockname()[1]),
         connections=3,
-        connect_seconds=2.0,
-        read_seconds=5.0,
+        connect_seconds=60.0,
+        read_seconds=60.0,
     )
     tasks = [asyncio.create_task(pool.exchange(request)) for _ in range(50)]
     tasks[10].cancel()

@@ -49,13 +49,17 @@ def openssl(*arguments: str) -> None:
     subprocess.run([program, *arguments], check=True, capture_output=True)
 
 
+PATIENT = ClientTimes(connect_seconds=60.0, read_seconds=120.0)
+"""Longer than the program waits by itself: a local server may share a busy machine."""
+
+
 @asynccontextmanager
 async def place(
     endpoint_url: str, *, lean: Fallback | None = None, times: ClientTimes | None = None, region: str = "eu-west-1"
 ) -> AsyncIterator[Place]:
     """Clients of a region at a local endpoint."""
     settings = RegionSettings.model_validate({"region": region, "endpoint_url": endpoint_url})
-    async with open_place("eu", settings, times or ClientTimes(), connections=32, lean=lean) as opened:
+    async with open_place("eu", settings, times or PATIENT, connections=32, lean=lean) as opened:
         yield opened
 
 

@@ -79,8 +79,30 @@ def test_regions_that_users_write_in_side_by_side_end_identical(tmp_path: Path) 
     assert len(report["caches"]) == regions
 
 
+def few_items(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """Let a demo of this process have too few items for a verdict `identical`, and its files there."""
+    monkeypatch.setattr(mesh_keys, "_LEAST_ORDER_KEYS", 40)
+    monkeypatch.setattr(mesh_keys, "_CACHED_ORDERS", 40)
+    monkeypatch.setattr(tempfile, "tempdir", str(directory))
+
+
 @pytest.mark.slow
-def test_a_region_that_is_altered_after_the_drain_is_found(
+def test_regions_whose_changes_are_pushed_by_kinesis_end_alike(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    few_items(monkeypatch, tmp_path)
+    pushed = {"source": "kinesis", "fan_out": True, "shards": 2}
+    asyncio.run(demo(DemoOptions(duration=1, rate=20, json=True, mode="versioned", regions=2, **pushed)))  # type: ignore[arg-type]
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert report["differences"] == []
+    assert report["traffic"]["clashes"] > 0
+    assert report["records"]["by_daemon"] > report["records"]["by_users"] / 2
+    assert report["records"]["after_silence"] == 0
+    assert report["daemon_exit_code"] == 0
+
+
+@pytest.mark.slow
+def test_a_region_that_is_altered_behind_functions_is_found_and_nothing_else_differs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     drain = Daemon.drain
@@ -95,16 +117,18 @@ def test_a_region_that_is_altered_after_the_drain_is_found(
         return code
 
     monkeypatch.setattr(Daemon, "drain", altering)
-    monkeypatch.setattr(mesh_keys, "_LEAST_ORDER_KEYS", 40)  # too few for a verdict `identical`
-    monkeypatch.setattr(mesh_keys, "_CACHED_ORDERS", 40)
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    code = asyncio.run(demo(DemoOptions(duration=1, rate=20, json=True, mode="versioned", regions=2)))
+    few_items(monkeypatch, tmp_path)
+    code = asyncio.run(
+        demo(DemoOptions(duration=1, rate=20, json=True, mode="active-active", regions=2, engine="lambda"))
+    )
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert code == 1
     assert report["verdict"] == "different"
+    assert report["records"]["by_daemon"] > report["records"]["by_users"] / 2
     assert any(
         re.fullmatch(r"eu/orders-copy: .*: differs from us/orders \(total\)", line) for line in report["differences"]
     )
+    assert len(report["differences"]) <= 2, "the item, and its entry in the cache if there is one"
 
 
 def test_mode_ordered_has_its_three_regions() -> None:

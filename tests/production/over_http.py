@@ -8,13 +8,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 from replicator.adapters.aws import errors
-from replicator.adapters.aws.clients import ClientTimes, open_place
+from replicator.adapters.aws.clients import open_place
 from replicator.adapters.dynamodb import streams
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.domain.errors import IteratorExpired
 from replicator.domain.values import replace
 from replicator.engine.limits import Limits
 from replicator.settings import Region as RegionSettings
+from tests.contract.worlds import PATIENT
 from tests.engine.world import EU, World
 from tests.production.guarantee import Mutant, eventually, require
 from tests.production.lineage_mutants import DESCRIBING
@@ -38,7 +39,7 @@ async def _at_the_laboratory(shards: int) -> AsyncIterator[tuple[World, Laborato
     """A world whose streams are the laboratory's."""
     async with laboratory(seed=7, shards=shards) as lab:
         settings = RegionSettings.model_validate({"region": "us-east-1", "endpoint_url": lab.url})
-        async with open_place("us", settings, ClientTimes(), connections=32) as opened:
+        async with open_place("us", settings, PATIENT, connections=32) as opened:
             lab.make("orders", "us-east-1")
             world = World()
             world.streams = DynamoStreams(opened)  # type: ignore[assignment]
