@@ -152,7 +152,7 @@ def cluster(
             place = directory / f"node-{number}"
             place.mkdir()
             given: tuple[str, ...] = ("--cluster-enabled", "yes", "--cluster-port", str(free_port()))
-            given += ("--cluster-node-timeout", "1000", "--repl-diskless-sync-delay", "0")
+            given += ("--cluster-node-timeout", "3000", "--repl-diskless-sync-delay", "0")
             given += options
             server = Valkey.start(place, binary=binary, options=given)
             node = Node(place, binary, given, server)

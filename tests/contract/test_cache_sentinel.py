@@ -54,7 +54,7 @@ def servers(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Servers]
         port, written = free_port(), tmp_path / "sentinel.conf"
         written.write_text(
             f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {primary.port} 1\n"
-            "sentinel down-after-milliseconds main 1000\nsentinel failover-timeout main 3000\n"
+            "sentinel down-after-milliseconds main 3000\nsentinel failover-timeout main 3000\n"
         )
         child = Child.spawn(
             "Sentinel", ["exec", binary, str(written), "--sentinel"], log=tmp_path / "sentinel.log",
