@@ -68,7 +68,7 @@ def outage(running: Running, fault: Fault, seconds: float) -> None:
     """Deny the coordination table; compare what is said with what is true all the time."""
     recovered = len(running.daemon.events("service_recovered"))
     running.endpoints["us"].fail(fault, about(COORDINATION))
-    began, settled = time.monotonic(), []
+    began, settled = time.monotonic(), list[tuple[float | None, float, float]]()
     while time.monotonic() < began + seconds or len(settled) < ENOUGH:
         time.sleep(0.5)
         at, least, said, most = time.monotonic() - began, running.true(), running.said(), running.true()
