@@ -26,9 +26,9 @@ from replicator.app.lifetime import live, unless
 from replicator.app.openings import Openings
 from replicator.app.preflight import prepare_start
 from replicator.app.reload import Reload
+from replicator.app.reloaded_rules import ReloadedRules
+from replicator.app.rule_preflight import Premises
 from replicator.app.table_discovery import TableWatch
-from replicator.app.uptake import Uptake
-from replicator.app.vouching import Premises
 from replicator.app.wiring import Assembly
 from replicator.app.worker_ids import new_id
 from replicator.checks.table_choices import TableFinder
@@ -195,7 +195,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
     watch = TableWatch(premises, start.survey, parts.observer)
     held = HeldRules(premises, start, gates, parts.observer, lambda: watch.settings)
     use()
-    parts.reload.take_up = Uptake(
+    parts.reload.take_up = ReloadedRules(
         premises, parts.openings, assembly, watch, held, parts.for_jobs, use, lambda: parts.reload.settings
     ).take_up
     servers = assembly.rows.clock  # jobs compare times that several machines noted

@@ -28,7 +28,7 @@ from replicator.app.bounds import HOME_CONNECTIONS, caches_of, connections_of, r
 from replicator.app.event_records import parts_of
 from replicator.app.held_rules import HeldRules
 from replicator.app.preflight import prepare_start
-from replicator.app.vouching import Premises
+from replicator.app.rule_preflight import Premises
 from replicator.app.wiring import Assembly
 from replicator.app.worker_ids import new_id
 from replicator.checks.table_choices import TableFinder

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 from replicator.app.preflight import Start, unchosen
-from replicator.app.vouching import Findings, Premises, Sight, examine, gates_of, rule_id
+from replicator.app.rule_preflight import Findings, Premises, Sight, examine, gates_of, rule_id
 from replicator.checks.world import look
 from replicator.domain.errors import NewerLayout, ReplicatorError
 from replicator.domain.held import HeldId, Hold
@@ -121,7 +121,7 @@ class HeldRules:
             whole = rule_id(rule)
             runs = whole not in self._resting
             # What was refused to a target is asked for again as before a start.
-            found = await examine(premises, sight, rule, runs=runs, vouched=runs and whole not in held)
+            found = await examine(premises, sight, rule, runs=runs, admitted=runs and whole not in held)
             if self._premises is not premises:
                 return
             self._take(ids[whole], found, shut)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from replicator.app.vouching import Premises, Sight, examine, rule_id, targets_of
+from replicator.app.rule_preflight import Premises, Sight, examine, rule_id, targets_of
 from replicator.checks.facts import Fact, Status
 from replicator.checks.survey import Survey, preflight
 from replicator.checks.verdicts import verdict

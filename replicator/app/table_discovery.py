@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from replicator.app.vouching import Premises, replaced_tables, vouch_for
+from replicator.app.rule_preflight import Premises, admit_rule, replaced_tables
 from replicator.checks.table_choices import LeftOut, sift
 from replicator.checks.world import look
 from replicator.domain.errors import ReplicatorError
@@ -169,7 +169,7 @@ class TableWatch:
         rule = choosing(self._written)[name].on(table)
         try:
             for seen in rule_per_source(self._written, rule):
-                for refused in (await vouch_for(self._premises, seen)).values():
+                for refused in (await admit_rule(self._premises, seen)).values():
                     raise refused
             for replaced in (await replaced_tables(self._premises, world, rule)).values():
                 raise replaced

@@ -14,9 +14,9 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.coordination import CoordinationTable, DynamoCoordination, DynamoRegistry, KnownTables
 from replicator.adapters.dynamodb.streams import DynamoStreams
 from replicator.adapters.dynamodb.table_claims import SideTableClaims
+from replicator.app.rule_preflight import Premises
 from replicator.app.table_discovery import TableWatch
 from replicator.app.table_identities import TableIdentities
-from replicator.app.vouching import Premises
 from replicator.checks.creation import initialise
 from replicator.checks.survey import preflight
 from replicator.checks.table_choices import TableFinder

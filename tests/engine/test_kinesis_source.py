@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from msgspec import structs
 
-from replicator.app.vouching import check_succession
+from replicator.app.rule_preflight import check_succession
 from replicator.domain.cache_keys import CacheVerb
 from replicator.domain.coalescing import Run
 from replicator.domain.errors import WorldMismatch

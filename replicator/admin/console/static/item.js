@@ -1,7 +1,7 @@
 // One item everywhere: whether its places agree, and why not.
 
 import { ask } from "./api.js";
-import { allowed, button, copyable } from "./deeds.js";
+import { allowed, button, copyable } from "./actions.js";
 import { h, prose, say, section, state, table } from "./dom.js";
 import { quoted, span, tail, typed } from "./text.js";
 

@@ -1,7 +1,7 @@
 // Conflicts and parked keys: what lost or was refused, with its values hidden until a token reveals them.
 
 import { ask } from "./api.js";
-import { allowed, button } from "./deeds.js";
+import { allowed, button } from "./actions.js";
 import { h, say, section, state, table } from "./dom.js";
 import { keyText, time, typed } from "./text.js";
 

@@ -1,7 +1,7 @@
 // The pages, the look at the group every few seconds, and whether what is shown is still true.
 
 import { ask, learn, session } from "./api.js";
-import { askToken, isAsking } from "./deeds.js";
+import { askToken, isAsking } from "./actions.js";
 import { h, say, show } from "./dom.js";
 import { item } from "./item.js";
 import { conflicts, parked } from "./kept.js";

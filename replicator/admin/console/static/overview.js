@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { sparkline } from "./charts.js";
-import { button, copyable } from "./deeds.js";
+import { button, copyable } from "./actions.js";
 import { h, prose, section, state, table } from "./dom.js";
 import { place, span } from "./text.js";
 

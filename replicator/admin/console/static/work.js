@@ -2,7 +2,7 @@
 
 import { ask } from "./api.js";
 import { lineage } from "./charts.js";
-import { allowed, button } from "./deeds.js";
+import { allowed, button } from "./actions.js";
 import { h, say, section, state, table } from "./dom.js";
 import { place, span, tail, time } from "./text.js";
 

@@ -12,8 +12,8 @@ from replicator.app import held_rules
 from replicator.app.held_rules import HeldRules
 from replicator.app.preflight import Start
 from replicator.app.reload import Reload
-from replicator.app.uptake import Uptake
-from replicator.app.vouching import Findings, Premises, rule_id
+from replicator.app.reloaded_rules import ReloadedRules
+from replicator.app.rule_preflight import Findings, Premises, rule_id
 from replicator.domain.errors import ReplicatorError, TableMissing
 from replicator.domain.held import Hold
 from replicator.engine.applying.gate import Gates
@@ -88,8 +88,8 @@ async def test_a_look_that_has_a_fault_forbids_and_ends_nothing(error: Exception
             yield
 
     before, wanted = settings(ORDERS), settings(ORDERS, LATER)
-    uptake = Uptake(*cast("Any", [None, Openings(), None, None, None, None, None, lambda: before]))
-    (refused,) = await uptake.take_up(wanted, changes(before, wanted))
+    reloaded = ReloadedRules(*cast("Any", [None, Openings(), None, None, None, None, None, lambda: before]))
+    (refused,) = await reloaded.take_up(wanted, changes(before, wanted))
     assert type(error).__name__ in refused.sentence
     assert "secret" not in refused.sentence
 

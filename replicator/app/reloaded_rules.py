@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from replicator.app.vouching import Premises, Sight, examine
+from replicator.app.rule_preflight import Premises, Sight, examine
 from replicator.checks.table_choices import TableFinder
 from replicator.checks.verdicts import verdict
 from replicator.checks.world import look
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Uptake:
+class ReloadedRules:
     """What runs rules, and `use`, which lets the rules of now run."""
 
     premises: Premises

@@ -86,11 +86,11 @@ def gates_of(settings: Settings, rule: RuleSettings) -> list[HeldId]:
 
 
 async def examine(
-    premises: Premises, sight: Sight, rule: RuleSettings, *, runs: bool = False, vouched: bool = False
+    premises: Premises, sight: Sight, rule: RuleSettings, *, runs: bool = False, admitted: bool = False
 ) -> Findings:
     """What is wrong with a rule on one table that was looked at.
 
-    A rule that `runs` is judged target by target; what was `vouched` for is not asked again.
+    A rule that `runs` is judged target by target; one that was `admitted` before is not asked for its claims again.
     """
     found = verdict(sight.settings, sight.world, rule, runs=runs)
     whole, silent = rule_id(rule), set(found.silent)
@@ -100,9 +100,9 @@ async def examine(
         return Findings(holds, frozenset(silent | gates))
     refused = {target: fact.error for target, fact in found.targets.items()}
     try:
-        for seen in rule_per_source(sight.settings, rule) if not vouched else ():
+        for seen in rule_per_source(sight.settings, rule) if not admitted else ():
             if seen.mesh is None or replica_id(seen.name, seen.source, seen.table) not in refused:
-                refused = await vouch_for(premises, seen) | refused
+                refused = await admit_rule(premises, seen) | refused
         refused = await replaced_tables(premises, sight.world, rule, refused) | refused
     except NewerLayout:
         raise  # it is of the whole group
@@ -143,7 +143,7 @@ async def replaced_tables(
     return found
 
 
-async def vouch_for(premises: Premises, rule: Rule) -> dict[TargetId, ReplicatorError]:
+async def admit_rule(premises: Premises, rule: Rule) -> dict[TargetId, ReplicatorError]:
     """Raise what forbids a rule to begin on a table that it reads, or does not answer.
 
     Returns what forbids it to write single targets; where that does not answer it is logged and left out.
