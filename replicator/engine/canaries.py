@@ -61,24 +61,34 @@ class Canaries:
 
     async def run(self, writer: str, is_first: Callable[[], bool], over: asyncio.Event) -> None:
         """Keep those of every source while it is our turn, until `over`."""
-        running: dict[CanarySource, asyncio.Task[None]] = {}
+        running: dict[CanarySource, tuple[_Canary, asyncio.Task[None]]] = {}
         async with asyncio.TaskGroup() as group:
-            while not over.is_set():
-                wanted = self._sources() if is_first() else ()
-                for source in [each for each in running if each not in wanted]:
-                    running.pop(source).cancel()
-                for source in wanted:
-                    if source not in running:
-                        running[source] = group.create_task(
-                            _Canary(source, writer, self._clock, self._observer).keep(), name="canary"
-                        )
-                await pause_for_any(_TURN_SECONDS, over)
-            for task in running.values():
-                task.cancel()
+            try:
+                while not over.is_set():
+                    wanted = self._sources() if is_first() else ()
+                    for source in [each for each in running if each not in wanted]:
+                        _end(*running.pop(source))
+                    for source in wanted:
+                        if source not in running:
+                            canary = _Canary(source, writer, self._clock, self._observer)
+                            running[source] = canary, group.create_task(canary.keep(), name="canary")
+                    await pause_for_any(_TURN_SECONDS, over)
+            finally:
+                for ending in running.values():
+                    _end(*ending)
+
+
+def _end(canary: _Canary, task: asyncio.Task[None]) -> None:
+    canary.end()
+    task.cancel()
 
 
 class _Canary:
-    """One source's, while this worker writes it."""
+    """One source's, while this worker writes it.
+
+    It is told to end beside being cancelled: a library may lose a cancellation that comes together with an answer, as
+    `asyncio.wait_for` does before Python 3.12, and what goes on then keeps its whole session from ending.
+    """
 
     def __init__(self, source: CanarySource, writer: str, clock: Clock, observer: Observer) -> None:
         rule = source.rule
@@ -94,6 +104,7 @@ class _Canary:
         self._tables = {region: self._track(region, "", now) for region in source.tables}
         self._caches = {place: self._track(*place, now) for place in source.caches}
         self._wakes = {track.place: Flag() for track in self._all}
+        self._is_over = False
 
     def _track(self, region: RegionId, cache: str, now: float) -> Track:
         place = CanaryPlace(self._rule.name, self._rule.source, self._rule.table, region, cache)
@@ -103,8 +114,14 @@ class _Canary:
     def _all(self) -> list[Track]:
         return [*self._tables.values(), *self._caches.values()]
 
+    def end(self) -> None:
+        """Begin nothing more."""
+        self._is_over = True
+        for wake in self._wakes.values():
+            wake.set()
+
     async def keep(self) -> None:
-        """Write it every period, and look for it, until cancelled."""
+        """Write it every period, and look for it, until cancelled, or until the end."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._write())
@@ -123,7 +140,7 @@ class _Canary:
 
     async def _write(self) -> None:
         number = 0
-        while True:
+        while not self._is_over:
             number += 1
             began = self._clock.monotonic()
             for track in self._all:
@@ -168,7 +185,7 @@ class _Canary:
 
     async def _watch(self, track: Track, look: Callable[[], Awaitable[int | None]]) -> None:
         wake = self._wakes[track.place]
-        while True:
+        while not self._is_over:
             wait = track.look_in(self._clock.monotonic())
             if wait is None:
                 wake.clear()

@@ -78,6 +78,30 @@ async def test_a_cache_has_a_lag_of_its_own_and_its_other_entries_are_left_alone
         assert not late(canaries[AP, ""])
 
 
+async def test_a_cancellation_that_a_cache_loses_does_not_keep_a_worker_from_ending(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = World()
+    asked = asyncio.Event()
+
+    async def heads(keys: list[str]) -> list[bytes]:
+        asked.set()
+        try:
+            await asyncio.sleep(1.0)
+        except asyncio.CancelledError:
+            return [b"" for _ in keys]  # it came together with the answer
+        return [b"V:" for _ in keys]
+
+    monkeypatch.setattr(world.caches["eu_main"], "heads", heads)
+    beside = target("orders", EU, cache_rule("eu_main", EU, template="order:{value}"))
+    async with world.process(orders(beside)):
+        async with asyncio.timeout(5 * EVERY):
+            await asked.wait()
+            await asyncio.sleep(EVERY)
+            asked.clear()
+            await asked.wait()
+
+
 async def test_of_two_workers_one_writes_and_the_other_goes_on_when_it_is_gone() -> None:
     world = World()
     first, second = world.process(orders()), world.process(orders())
