@@ -1,7 +1,8 @@
 """Lines of the log, written to standard error by a thread of their own.
 
 What reads standard error may stop to read: a pipe is full then, and a write waits for as long as that lasts. Invariant:
-who logs never waits. Beyond a bound lines are dropped, and the log says how many as soon as it is read again.
+who logs never waits. Beyond a bound lines are dropped, and the log says how many as soon as it is read again. There
+is one lock, which a thread may take again: a finalizer may log at any step of either thread.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class LogWriter(logging.Handler):
         super().__init__()
         self._descriptor, self._tell_lost, self._most = descriptor, tell_lost, most_bytes
         self._lines: deque[bytes] = deque()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(self.lock)
         self._waiting = self._lost = 0
         self._thread: threading.Thread | None = None
 
@@ -56,8 +57,8 @@ class LogWriter(logging.Handler):
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._lines)
-                lines = b"".join(self._lines)
-                self._lines.clear()
+                taken, self._lines = self._lines, deque()
+            lines = b"".join(taken)
             _write(self._descriptor, lines)
             with self._changed:
                 lost, self._lost = self._lost, 0

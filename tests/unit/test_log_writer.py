@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -76,6 +77,35 @@ def test_a_log_that_nobody_reads_holds_nobody(pipe: tuple[int, int], *, waits: b
     assert lines == many()[: len(lines)], "lines are out of order, or some in between are missing"
     assert (told, end, log.lost) == (f"{_LINES - len(lines)} lost", "the end", [_LINES - len(lines)])
     assert 0 < log.lost[0] < _LINES
+
+
+def test_a_finalizer_that_logs_holds_nobody(pipe: tuple[int, int]) -> None:
+    _, written = pipe
+    log = Log(written)
+    begun = threading.Event()
+
+    def note(record: logging.LogRecord) -> bool:
+        if record.getMessage() == "other":
+            begun.set()
+        return True
+
+    log.writer.addFilter(note)
+
+    def finalize() -> None:
+        """What a collection does while the writing thread looks for lines."""
+        with log.writer._changed:
+            other.start()
+            assert begun.wait(PATIENT_SECONDS)
+            time.sleep(0.05)
+            log.says("finalizer")
+
+    other = threading.Thread(target=log.says, args=("other",), daemon=True)
+    finalizer = threading.Thread(target=finalize, daemon=True)
+    finalizer.start()
+    for thread in (finalizer, other):
+        thread.join(PATIENT_SECONDS)
+        assert not thread.is_alive(), "each holds a lock that the other wants"
+    assert log.writer.wait_until_written(PATIENT_SECONDS)
 
 
 def test_a_log_that_is_gone_holds_nobody() -> None:
