@@ -46,7 +46,7 @@ from replicator.observability.status_board import Board
 from replicator.observability.systemd import notify, watchdog
 from replicator.observability.trace_export import open_traces
 from replicator.settings import Settings
-from replicator.settings.compiled_rules import rules_of
+from replicator.settings.compiled_rules import meanings_of, rules_of
 
 if TYPE_CHECKING:
     from types_aiobotocore_dynamodb.client import DynamoDBClient
@@ -191,6 +191,7 @@ async def _serve(parts: _Parts, stop: asyncio.Event) -> None:
         sources.put(assembly.sources(held.running(watch.settings)))
         parts.board.reads(assembly.rules, watch.choices)
         parts.board.resting = tuple(held.resting(watch.settings))
+        parts.board.meanings = meanings_of(watch.written)
 
     watch = TableWatch(premises, start.survey, parts.observer)
     held = HeldRules(premises, start, gates, parts.observer, lambda: watch.settings)

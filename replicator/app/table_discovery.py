@@ -57,6 +57,11 @@ class TableWatch:
         self._tell_left_out(survey.left_out)
 
     @property
+    def written(self) -> Settings:
+        """The settings as they are written, choices and all."""
+        return self._written
+
+    @property
     def settings(self) -> Settings:
         """The settings with the tables of now."""
         return self.with_tables(self._written)

@@ -106,6 +106,8 @@ class Board:
         """How far this machine's clock is behind those of the servers, where it is off; below 0: ahead of them."""
         self.configuration: Trouble | None = None
         """Why a changed configuration is not in force."""
+        self.meanings: Mapping[str, str] = {}
+        """A digest of every rule as it is configured here, by its name."""
         self.overview: Overview | None = None
         """What no worker reads, while this one looks after it; as it was found last."""
         self.informed = False

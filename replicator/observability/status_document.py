@@ -51,7 +51,10 @@ def shown(board: Board) -> dict[str, Any]:
         "stock_clients": board.stock_clients,
         "coordination": {"unreachable_seconds": round(board.unreachable_seconds, 1)},
         "clock": {"behind_seconds": round(board.clock_behind, 1)},
-        "configuration": {"refused": None if board.configuration is None else _trouble(board.configuration, now)},
+        "configuration": {
+            "refused": None if board.configuration is None else _trouble(board.configuration, now),
+            "rules": board.meanings,
+        },
         "standing": [_figure(each) for each in islice(_standing(board), _MOST_STANDING)],
         "held": [_held(row, now) for row in board.held_rows()],
         "choices": [_choice(choice) for choice in board.choices],

@@ -87,6 +87,7 @@ def figures_of(found: GroupStatus, settings: Settings, silent: Mapping[str, str]
         throttled=[Throttle(each.rule, each.region, each.table, each.allowed) for each in found.pacing.throttled],
         canaries=[late_canary(row) for daemon in daemons for row in daemon.get("canaries", ()) if row["late"]],
         not_run=_not_run(found, daemons),
+        mixed=_mixed(daemons),
         unanswered={region: silent.get(region, "") for region in found.unanswered},
         unreadable=[each for each in found.unreadable if each not in away],
         services={name: trouble_of(said) for daemon in daemons for name, said in daemon.get("services", {}).items()},
@@ -183,6 +184,17 @@ def _not_run(found: GroupStatus, daemons: list[Mapping[str, Any]]) -> list[str]:
     if any(worker.daemon is None for worker in found.workers):
         return []
     return [rule.name for rule in found.rules if rule.name not in run and not rule.held]
+
+
+def _mixed(daemons: list[Mapping[str, Any]]) -> list[str]:
+    """Rules that are not configured alike at every worker that answers and stays."""
+    told = [
+        said["rules"]
+        for daemon in daemons
+        if "rules" in (said := daemon.get("configuration", {})) and not daemon.get("draining")
+    ]
+    names = dict.fromkeys(name for rules in told for name in rules)
+    return [name for name in names if len({rules.get(name) for rules in told}) > 1]
 
 
 def _place(target: TargetId, stream: StreamRef) -> str:

@@ -279,6 +279,20 @@ def _publication(action: CacheAction) -> Publication | None:
     return None if name is None else Publication(name, action.stream is not None, action.maxlen, action.values)
 
 
+def meanings_of(settings: Settings) -> dict[str, str]:
+    """A digest of each rule as it is configured, the same for every worker that makes the same of it.
+
+    What a rule leaves to its defaults is no part of it, so that workers of two versions agree; secrets are none either.
+    """
+    return {
+        rule.name: _digest(
+            rule.model_dump_json(exclude_defaults=True)
+            + "".join(f"|{action.cache}|{settings.caches[action.cache].prefix}" for action in rule.cache)
+        )
+        for rule in settings.rules
+    }
+
+
 def shape_of(settings: Settings, rule: RuleSettings, target: Target) -> str:
     """Digest of what decides which items a rule lets pass to a target, how they look there, and their cache keys."""
     text = rule.filter.model_dump_json() + "".join(_entries_text(settings, action) for action in rule.cache)

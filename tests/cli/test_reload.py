@@ -199,6 +199,24 @@ def let_it_take_up_more_than_rules(world: World, daemon: Daemon, orders: dict[st
     refused(world, "caches.near is read at the start only", caches=caches)
 
 
+@pytest.mark.long
+def test_workers_that_run_a_rule_differently_are_seen(world: World) -> None:
+    world.sound()
+    with running(world, name="old") as old:
+        old.await_ready()
+        world.rule["filter"] = {"equals": {"text": "public"}}
+        with running(world, name="new") as new:  # its port is another one, so the first one refuses the file
+            new.await_ready()
+
+            def seen() -> set[str]:
+                found = world.run("status", "--json").json["problems"]
+                return {each["text"] for each in found if each["kind"] == "configuration"}
+
+            wait_until(lambda: seen() == {"workers differ in orders", "a changed configuration is refused"}, "unseen")
+            assert old.stop() == 0
+            wait_until(lambda: seen() == set(), "workers still differ")
+
+
 def test_reload_without_a_worker_says_so(world: World) -> None:
     world.sound()
     answer = world.run("reload", "--json")

@@ -9,6 +9,7 @@ import pytest
 from replicator.app.reload import Known, not_live
 from replicator.settings import Settings
 from replicator.settings.changes import changes
+from replicator.settings.compiled_rules import meanings_of
 
 US = {"region": "us-east-1"}
 EU = {"region": "eu-west-1"}
@@ -99,3 +100,16 @@ def test_a_region_that_left_the_file_comes_back_as_it_was_opened_or_not_at_all()
         after = settings(regions={"us": US, "eu": EU, "ap": region})
         reasons = not_live(without, after, changes(without, after), known)
         assert [reason in each for each in reasons if reason] == [True] * bool(reason)
+
+
+def test_the_meaning_of_a_rule_is_what_is_configured_of_it() -> None:
+    orders = meanings_of(settings())["orders"]
+    assert meanings_of(settings(rules=[USERS, {**ORDERS, "start": "trim_horizon"}]))["orders"] == orders
+    cached = {**ORDERS, "cache": [{"cache": "one", "key": "{pk}"}]}
+    others = [
+        meanings_of(settings(rules=[{**ORDERS, "replicas": ["ap"]}]))["orders"],
+        meanings_of(settings(rules=[{**ORDERS, "filter": {"exists": ["a"]}}]))["orders"],
+        meanings_of(settings(rules=[cached]))["orders"],
+        meanings_of(settings(rules=[cached], caches={"one": {**ONE, "prefix": "p:"}}))["orders"],
+    ]
+    assert len({orders, *others}) == len(others) + 1

@@ -196,6 +196,17 @@ def test_what_is_explained_is_one_problem(figures: Figures) -> None:
     assert len(judge(figures)[1]) == 1
 
 
+def test_workers_that_differ_about_a_rule_are_a_problem_beside_a_file_that_is_refused() -> None:
+    refused = Trouble("rules[0].table: is missing.", "Correct the file.")
+    _, problems = judge(replace(HERE, mixed=["orders", "users"], configuration=refused))
+    assert {problem.kind for problem in problems} == {Kind.CONFIGURATION}
+    assert [(problem.sentence, problem.rule) for problem in problems] == [
+        ("a changed configuration is refused", None),
+        ("workers differ in orders", "orders"),
+        ("workers differ in users", "users"),
+    ]
+
+
 def test_a_loss_that_a_job_repairs_points_at_the_job() -> None:
     (problem,) = judge(replace(HERE, losses=[Loss("g123", "orders", "eu", job="j42")]))[1]
     assert problem.command == "replicator jobs show j42"

@@ -150,6 +150,8 @@ class Figures(Struct, frozen=True):
     throttled: Sequence[Throttle] = ()
     canaries: Sequence[LateCanary] = ()
     not_run: Sequence[str] = ()
+    mixed: Sequence[str] = ()
+    """Rules that workers are configured differently for."""
     unanswered: Mapping[str, str] = field(default_factory=dict)
     unreadable: Sequence[str] = ()
     services: Mapping[str, Trouble] = field(default_factory=dict)

@@ -288,6 +288,15 @@ def _others(figures: Figures) -> Iterator[Problem]:
             "replicator run",
             rule,
         )
+    for rule in figures.mixed:
+        yield Problem(
+            Kind.CONFIGURATION,
+            f"workers differ in {rule}",
+            "They are configured differently for it, so what becomes of a change depends on who reads its shard.",
+            "Give every worker of the group the same file; while it is rolled out this passes by itself.",
+            "replicator reload --dry-run",
+            rule,
+        )
     yield from _services(figures)
     for sentence in figures.unreadable:
         yield Problem(
