@@ -32,6 +32,8 @@ def unready(board: Board) -> list[str]:
     held = [rule for rule in board.rules if is_held(rule, rows)]
     names = {rule.name for rule in held}
     reasons = ["draining"] if board.draining else []
+    if (wedged := board.health()) is not None:
+        reasons.append(wedged)
     if not board.rules and board.worker is None:
         reasons.append("the tables of the rules have not been checked yet")
     reasons += [

@@ -595,6 +595,7 @@ def test_a_service_that_hangs_is_a_trouble_and_no_attempt(sight: Sight) -> None:
     (trouble,) = sight.status()["services"].values()
     assert trouble["reason"] == "It has waited 120 s for an answer."
     assert sight.board.health() is not None, "it may be worth a restart"
+    assert sight.board.health() in sight.status()["unready"]
     sight.observer.service_recovered(members)
     assert sight.status()["services"] == {}
 
