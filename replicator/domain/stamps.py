@@ -103,7 +103,7 @@ def _next_counter(version: Version) -> Version:
 
 def content_of(image: Image, attribute: str = STAMP) -> str:
     """Hash of what an item holds besides its stamp: equal exactly for equal items, however they are spelled."""
-    return _content_of_bare(unreserved(image, attribute), attribute)
+    return content_of_bare(unreserved(image, attribute), attribute)
 
 
 class _Known:
@@ -128,7 +128,8 @@ class _Known:
 
 
 _AT_LEAST_KNOWN = 8192
-_content_of_bare = _Known().of
+content_of_bare = _Known().of
+"""The same of an image that has no stamp."""
 
 
 def parent_of(version: Version) -> str:
@@ -172,7 +173,6 @@ def mark_prefix(version: Version) -> str:
     return f"{version.text}!{StampKind.MARK.value}"
 
 
-@lru_cache(maxsize=4096)
 def parse_stamp(text: str) -> Stamp | None:
     """The stamp that a text spells, None when it is no stamp of this mode."""
     match = _TEXT.fullmatch(text)
@@ -238,13 +238,15 @@ def _held_of_wire(wire: bytes, attribute: str) -> Held:
 def _held(image: Image, attribute: str, like: Held | None) -> Held:
     bare, seen = parted(image, attribute)
     if like is None:
-        return Held(image, bare, seen, _stamp_in(seen), _content_of_bare(bare, attribute))
-    stamp = like.stamp if seen == like.seen else _stamp_in(seen)
-    content = like.content if bare.wire == like.bare.wire else _content_of_bare(bare, attribute)
+        return Held(image, bare, seen, stamp_in(seen), content_of_bare(bare, attribute))
+    stamp = like.stamp if seen == like.seen else stamp_in(seen)
+    content = like.content if bare.wire == like.bare.wire else content_of_bare(bare, attribute)
     return Held(image, bare, seen, stamp, content)
 
 
-def _stamp_in(seen: bytes | None) -> Stamp | None:
+@lru_cache(maxsize=4096)
+def stamp_in(seen: bytes | None) -> Stamp | None:
+    """The stamp that an attribute holds, as wire JSON; None when it is none of ours, or there is no attribute."""
     text = None if seen is None else typed_value(seen).get("S")
     return parse_stamp(text) if isinstance(text, str) else None
 

@@ -22,20 +22,17 @@ from replicator.domain.health import PROBE_SECONDS
 from replicator.domain.progress import HORIZON, Position, Window
 from replicator.domain.records import ChangeRecord, ForeignRecord, ItemKey, StreamRecord, UnreadRecord, changes
 from replicator.domain.shards.leases import Rewind
-from replicator.engine.applying.context import Tally, TargetContext, Written
+from replicator.engine.applying.context import Applied, Tally, TargetContext, Written
 from replicator.engine.applying.crew import FEW, Crew
 from replicator.engine.applying.jobs import Job, Jobs, Unit, asked_by, records_of
 from replicator.engine.applying.kinds import KINDS, driver_of, parks_refusals
 from replicator.engine.applying.page import Page, page_report
+from replicator.engine.applying.skipping import Skipping
 from replicator.engine.probing import Trial
 from replicator.engine.reading.memory_budget import weight
 from replicator.engine.waiting import Stopped, backoff, pause
 
 _TRIES_BEFORE_TROUBLE = 3
-_START_TOLERANCE_SECONDS = 2
-_STREAM_SECONDS = 1
-"""How exact a stream's times are."""
-
 _SLOW_TRY = 5
 """A refused record is tried again as if it had failed this often already: seconds apart, not milliseconds."""
 
@@ -59,8 +56,7 @@ class TargetApplier:
         self._driver = driver_of(context)
         self._carries_refusals = KINDS[kind].carries_refusals and parks_refusals(context.rule, kind)
         self._context = context
-        self._skip_before = None if started_at is None else started_at - _START_TOLERANCE_SECONDS
-        self._rewind = rewind
+        self._skipping = Skipping(started_at, rewind)
         self._carried: dict[ItemKey, Job] = {}
         """Keys that wait for their partitions, from one page to the next."""
         self._window = Window(HORIZON)
@@ -97,22 +93,8 @@ class TargetApplier:
             self._told = position
         tally, window, self._moved = Tally(), self._window, moved
         fresh = list(dropwhile(lambda record: position.covers(record.number), records))
-        wanted: list[ChangeRecord] = []
-        unread: list[UnreadRecord] = []
         self._began(fresh, window)
-        disorder = self._context.rule.disorder_seconds
-        may_skip = self._skip_before is not None or self._rewind is not None
-        for record in fresh:
-            window.open(record.sequence, record.created_at and record.created_at - disorder)
-            is_foreign = isinstance(record, ForeignRecord)
-            if is_foreign or (may_skip and self._is_skipped(record)):
-                tally.skipped += 1
-                tally.foreign += is_foreign
-                self._done(record)
-            elif isinstance(record, ChangeRecord):
-                wanted.append(record)
-            elif isinstance(record, UnreadRecord):
-                unread.append(record)
+        wanted, unread = self._open(fresh, window, tally)
         runs = coalesce(wanted)
         tally.ties = sum([run.ties for run in runs])
         jobs = self._jobs(runs, unread)
@@ -161,24 +143,35 @@ class TargetApplier:
         """What was carried over is not tried any more."""
         self._give_up(self._jobs((), ()))
 
+    def _open(
+        self, fresh: Sequence[StreamRecord], window: Window, tally: Tally
+    ) -> tuple[list[ChangeRecord], list[UnreadRecord]]:
+        """Open the window for records; returns those that ask for something, and those that cannot be understood."""
+        wanted: list[ChangeRecord] = []
+        unread: list[UnreadRecord] = []
+        disorder = self._context.rule.disorder_seconds
+        skips, may_skip = self._skipping.skips, self._skipping.may_skip
+        is_idle = None if self._context.ports.gate.error is not None else self._driver.idle
+        for record in fresh:
+            window.open(record.sequence, record.created_at and record.created_at - disorder)
+            if (may_skip or isinstance(record, ForeignRecord)) and skips(record):
+                tally.skipped += 1
+                tally.foreign += isinstance(record, ForeignRecord)
+                self._done(record)
+            elif isinstance(record, UnreadRecord):
+                unread.append(record)
+            elif isinstance(record, ChangeRecord):
+                if is_idle is None or not is_idle(record):
+                    wanted.append(record)
+                    continue
+                tally.seen()
+                self._done(record)
+        return wanted, unread
+
     def _began(self, fresh: Sequence[StreamRecord], window: Window) -> None:
         if fresh:
             times = [at for at in [window.oldest, *[record.created_at for record in fresh]] if at]
             self._context.observer.batch_began(self.place, min(times, default=self._context.clock.now()))
-
-    def _is_skipped(self, record: StreamRecord) -> bool:
-        """Whether a target has no use for a record: it is from before its start, or from before where it is rewound to.
-
-        Times are whole seconds, rounded down: a record of the rewind's second may be wanted. One without a time is.
-        """
-        if self._skip_before is not None and 0 < record.created_at < self._skip_before:
-            return True
-        rewind = self._rewind
-        return (
-            rewind is not None
-            and 0 < record.created_at < rewind.before - _STREAM_SECONDS
-            and rewind.until.covers(record.number)
-        )
 
     async def _work(self, page: Page) -> None:
         """Take one job after the other until none is left; a job is one key, so keys keep their order.
@@ -205,7 +198,8 @@ class TargetApplier:
                     continue
                 began = loop.time()
                 try:
-                    took = await trial.attempt(self._begin(job.wanted, page.tally), began)
+                    begun = self._begin(job.wanted, page.tally)
+                    took = begun if isinstance(begun, (bool, Written)) else await trial.attempt(begun, began)
                 except ReplicatorError as error:
                     self._fail(job, page.tally, error, began)
             except Stopped:
@@ -228,7 +222,7 @@ class TargetApplier:
         """For what the page may be left, if nothing is left of it but keys that failed by themselves."""
         return page.more if page.jobs.wait_by_themselves() and self._window.in_flight <= _MOST_BEHIND else None
 
-    def _begin(self, unit: Unit, tally: Tally) -> Coroutine[Any, Any, bool | Written]:
+    def _begin(self, unit: Unit, tally: Tally) -> Applied | Coroutine[Any, Any, Applied]:
         return self._driver.apply(unit, tally) if isinstance(unit, Run) else self._set_aside(unit, tally)
 
     async def _complete(self, page: Page, trial: Trial) -> None:

@@ -10,10 +10,11 @@ from replicator.domain.canary import canary_entry, is_canary, is_canary_of
 from replicator.domain.coalescing import Run
 from replicator.domain.filters import Filter
 from replicator.domain.identifiers import RuleName
+from replicator.domain.records import ChangeRecord
 from replicator.domain.rules import Target, TtlDeletes
 from replicator.domain.targets import TargetKind
 from replicator.domain.values import replace
-from replicator.engine.applying.context import Driver, Tally, TargetContext, Written
+from replicator.engine.applying.context import Applied, Driver, Tally, TargetContext
 
 
 class CanaryDriver:
@@ -23,6 +24,12 @@ class CanaryDriver:
         self._rule = rule
         self._driver = driver
         self._canaries = canaries
+        self._is_idle = driver.idle
+        self.idle = None if self._is_idle is None else self._is_users_and_idle
+
+    def _is_users_and_idle(self, record: ChangeRecord) -> bool:
+        assert self._is_idle is not None, "else it is not asked"
+        return not is_canary(record.key) and self._is_idle(record)
 
     def units(self, run: Run) -> Sequence[Run]:
         """As the driver takes them."""
@@ -34,7 +41,7 @@ class CanaryDriver:
         driver = self._of(unit) if is_canary(unit.key) else self._driver
         return driver.superseded(unit)
 
-    def apply(self, unit: Run, tally: Tally) -> Coroutine[Any, Any, bool | Written]:
+    def apply(self, unit: Run, tally: Tally) -> Applied | Coroutine[Any, Any, Applied]:
         """Bring what is a user's, or the rule's own canary."""
         driver = self._of(unit) if is_canary(unit.key) else self._driver
         return driver.apply(unit, tally)
@@ -47,13 +54,15 @@ class CanaryDriver:
 class _PassedOver:
     """What is done with the canaries of others."""
 
+    idle = None
+
     def units(self, run: Run) -> Sequence[Run]:
         return (run,)
 
     def superseded(self, unit: Run) -> Run:
         return unit
 
-    async def apply(self, unit: Run, tally: Tally) -> bool:
+    def apply(self, unit: Run, tally: Tally) -> bool:
         tally.skipped += len(unit.records)
         return False
 

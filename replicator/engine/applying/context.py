@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -18,7 +18,7 @@ from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId, SequenceNumber
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.versioned.own_writes import OwnWrites
-from replicator.domain.records import ItemKey
+from replicator.domain.records import ChangeRecord, ItemKey
 from replicator.domain.rules import ActivePlan, Rule
 from replicator.domain.versions import STAMP
 from replicator.engine.applying.cache_batcher import CacheFunnel, CacheRequest
@@ -103,6 +103,11 @@ class Tally:
         """Entries written, by kind and outcome."""
         return Counter(self.entries.values())
 
+    def seen(self) -> None:
+        """Count a write of the daemon itself that came back and asks for nothing."""
+        self.changes += 1
+        self.effects[Effect.ECHO] += 1
+
     def cached(self, requests: Sequence[CacheRequest]) -> None:
         """Count cache actions that took effect."""
         for request in requests:
@@ -161,14 +166,25 @@ class Written(msgspec.Struct, eq=False):
     """A change that a target took; it counts when the cache actions behind it have taken effect."""
 
     unit: Run
-    version: str
+    version: str | None
     requests: Sequence[CacheRequest]
     effect: Effect | None = None
     adopted: bool = False
 
 
+Applied = bool | Written
+"""Whether a target took a change, or the change with what is left of it."""
+
+
 class Driver(Protocol):
     """How a mode applies what was read."""
+
+    @property
+    def idle(self) -> Callable[[ChangeRecord], bool] | None:
+        """Tells at a glance a record that asks for nothing, whatever comes of others of its key; None: no record does.
+
+        Such a write of the daemon itself counts as seen (`Effect.ECHO`), without a try.
+        """
 
     def units(self, run: Run) -> Sequence[Run]:
         """A run in pieces that are applied one after another and repeated by themselves."""
@@ -176,17 +192,18 @@ class Driver(Protocol):
     def superseded(self, unit: Run) -> Run:
         """What to apply in place of a unit that is refused for good: more of its key, or the same again."""
 
-    def apply(self, unit: Run, tally: Tally) -> Coroutine[Any, Any, bool | Written]:
+    def apply(self, unit: Run, tally: Tally) -> Applied | Coroutine[Any, Any, Applied]:
         """Apply a unit once, or set it aside; raises what prevented both, and may be asked again.
 
-        Counts when that succeeded, conflict entries at once. Returns whether the target took a change, or the change
-        with what is left of it, which may be carried out with that of others (`TargetContext.complete`).
+        Counts when that succeeded, conflict entries at once. What is left of a change that was taken may be carried
+        out with that of others (`TargetContext.complete`). What needs no waiting is there at once.
         """
 
 
 async def applied(driver: Driver, context: TargetContext, unit: Run, tally: Tally) -> bool:
     """Apply a unit to the end; returns whether the target took a change."""
-    took = await driver.apply(unit, tally)
+    begun = driver.apply(unit, tally)
+    took = begun if isinstance(begun, (bool, Written)) else await begun
     if not isinstance(took, Written):
         return took
     for error in await context.complete([took], tally):
@@ -262,6 +279,7 @@ class TargetContext:
                 error = error or request.error
             if error is None and self.aside is not None and self.aside.owes(written.unit.key) is not None:
                 try:
+                    assert written.version is not None, "it was brought under its version"
                     await self.aside.taken(written.unit, written.version)
                 except ReplicatorError as why:
                     error = why

@@ -16,6 +16,8 @@ from replicator.engine.applying.sent_events import SentEvents
 class EventsDriver:
     """One sink of a rule."""
 
+    idle = None
+
     def __init__(self, context: TargetContext) -> None:
         assert context.ports.events is not None, "a sink takes events"
         self._context = context

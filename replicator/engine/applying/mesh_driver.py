@@ -6,7 +6,7 @@ home. Records of one key are never merged: each carries a write that a conflict 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
 from typing import Any, assert_never
 
 from replicator.domain.cache_keys import CachePlan, CacheRule, plan_invalidation, plan_refill
@@ -15,6 +15,7 @@ from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import Disposition, MalformedRecord, ReplicatorError
 from replicator.domain.identifiers import RegionId
 from replicator.domain.modes.active_active.classify import USERS, Origin, classify
+from replicator.domain.modes.active_active.echoes import is_own_stamp
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.requests import (
@@ -31,14 +32,14 @@ from replicator.domain.modes.requests import (
 )
 from replicator.domain.modes.versioned.replicate import VersionedMesh
 from replicator.domain.owed_keys import decided_in, is_refusal
-from replicator.domain.records import ChangeRecord, Event
+from replicator.domain.records import ChangeRecord, Event, ItemKey
 from replicator.domain.rules import ActivePlan, VersionedPlan
 from replicator.domain.stamps import held
 from replicator.domain.values import replace
 from replicator.domain.versions import SEQUENCE_DIGITS, STAMP
 from replicator.engine.applying.bringing import bring
-from replicator.engine.applying.cache_batcher import request_of
-from replicator.engine.applying.context import Begun, Tally, TargetContext
+from replicator.engine.applying.cache_batcher import CacheRequest, request_of
+from replicator.engine.applying.context import Applied, Begun, Tally, TargetContext, Written
 from replicator.engine.applying.mesh_records import ActiveRecord, MeshRecord, VersionedRecord
 from replicator.engine.applying.owing import Owed, Owing
 from replicator.engine.applying.partner import Missing
@@ -77,10 +78,12 @@ class MeshDriver:
             owing.doubt()
         self._regions = {self._home: context.ports.region, **context.ports.others, **partners}
         self._stamp = STAMP
+        self.idle: Callable[[ChangeRecord], bool] | None = None
         if isinstance(plan, ActivePlan):
             self._stamp = plan.policy.attribute
             self._patient = Mesh(self._home, plan.others, context.place.stream.generation, plan.policy)
             self._hasty = replace(self._patient, policy=replace(plan.policy, waits=0))
+            self.idle = self._is_own_stamp
         else:
             self._versioned = VersionedMesh(self._home, plan.others, plan.version)
 
@@ -113,40 +116,75 @@ class MeshDriver:
         old, new = held(record.old, self._stamp), held(record.new, self._stamp)
         return classify(old, new, by_ttl=record.by_ttl)
 
-    async def apply(self, unit: Run, tally: Tally) -> bool:
-        """Bring records to every region, the home region and the caches beside it first."""
-        took = False
-        for record in unit.records:
-            if record.partial:
-                raise MalformedRecord(
-                    f"Record {record.sequence} changes an item that was there before, without its image, which mode"
-                    f" {self._context.rule.mode} needs.",
-                    advice="Use an endpoint that sends old images, as DynamoDB does; mode ordered works without them.",
-                )
-            if not (self._context.rule.filter.matches(record.new) or self._context.rule.filter.matches(record.old)):
-                tally.skipped += 1
-                continue
-            effect = await self._replicate(record, tally)
-            tally.effects[effect] += 1
-            tally.changes += 1
-            took = True
-        return took
+    def apply(self, unit: Run, tally: Tally) -> Applied | Coroutine[Any, Any, Applied]:
+        """Bring a record to every region, the home region and the caches beside it first.
 
-    async def _drop_cache_entries(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> None:
+        A write of the daemon that asks no region for anything leaves cache actions at most, and waits for none of them.
+        """
+        if not unit.records:
+            return False
+        (record,) = unit.records
+        if record.partial:
+            raise MalformedRecord(
+                f"Record {record.sequence} changes an item that was there before, without its image, which mode"
+                f" {self._context.rule.mode} needs.",
+                advice="Use an endpoint that sends old images, as DynamoDB does; mode ordered works without them.",
+            )
+        if not self._is_let_pass(record):
+            tally.skipped += 1
+            return False
+        taken = self._taken(record)
+        if not taken.is_passed or self._is_owed_by_refusal(record.key):
+            return self._apply(record, taken, tally)
+        requests = self._cache_requests(record, taken)
+        if requests:
+            return Written(unit, None, requests, Effect.ECHO)
+        tally.seen()
+        return True
+
+    def _is_let_pass(self, record: ChangeRecord) -> bool:
+        return self._context.rule.filter.matches(record.new) or self._context.rule.filter.matches(record.old)
+
+    def _is_owed_by_refusal(self, key: ItemKey) -> bool:
+        """Whether there is a row of something that was refused of a key, which its next change may settle."""
+        aside = self._context.aside
+        if aside is not None and aside.owes(key) is not None:
+            return True
+        return any(
+            owing.refused is not None and owing.refused.owes(key) is not None
+            for owing in self._context.ports.owing.values()
+        )
+
+    def _is_own_stamp(self, record: ChangeRecord) -> bool:
+        """Whether a record shows just that the daemon stamped an item, and nothing waits for one of its key."""
+        return (
+            is_own_stamp(record, self._stamp) and self._is_let_pass(record) and not self._is_owed_by_refusal(record.key)
+        )
+
+    async def _apply(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> bool:
+        effect = await self._replicate(record, taken, tally)
+        tally.effects[effect] += 1
+        tally.changes += 1
+        return True
+
+    def _cache_requests(self, record: ChangeRecord, taken: MeshRecord[Any]) -> list[CacheRequest]:
         caches = self._context.place.target.caches
-        if taken.is_content_changed:
-            requests = [request_of(cache_rule, self._cache_plan(cache_rule, record)) for cache_rule in caches]
-            await self._context.sync_caches(requests, tally, record.key)
-            self._context.verify(requests, record.key, None, judged=isinstance(self._plan, ActivePlan))
+        if not caches or not taken.is_content_changed:
+            return []
+        return [request_of(cache_rule, self._cache_plan(cache_rule, record)) for cache_rule in caches]
+
+    async def _drop_cache_entries(self, record: ChangeRecord, requests: list[CacheRequest], tally: Tally) -> None:
+        await self._context.sync_caches(requests, tally, record.key)
+        self._context.verify(requests, record.key, None, judged=isinstance(self._plan, ActivePlan))
 
     def _cache_plan(self, cache_rule: CacheRule, record: ChangeRecord) -> CachePlan:
         if cache_rule.verb.stores and isinstance(self._plan, VersionedPlan):
             return plan_refill(cache_rule, record)
         return plan_invalidation(cache_rule, (record,))
 
-    async def _replicate(self, record: ChangeRecord, tally: Tally) -> Effect:
+    async def _replicate(self, record: ChangeRecord, taken: MeshRecord[Any], tally: Tally) -> Effect:
         """Settle a record at home, then bring it to every other region; another try goes on where this one failed."""
-        unfinished, taken = self._context.unfinished, self._taken(record)
+        unfinished = self._context.unfinished
         begun = unfinished.get(record.sequence)
         if begun is None:
             counted = Tally()
@@ -239,8 +277,8 @@ class MeshDriver:
         Entries of the log count in `tally` whatever comes of this try.
         """
         try:
-            if self._context.place.target.caches:
-                await self._drop_cache_entries(record, taken, counted)
+            if requests := self._cache_requests(record, taken):
+                await self._drop_cache_entries(record, requests, counted)
             return await self._drive(taken.settle(), record, counted)
         finally:
             tally.entries.update(counted.entries)

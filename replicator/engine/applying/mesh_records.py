@@ -11,6 +11,8 @@ from typing import Any, Protocol, TypeVar
 from replicator.domain.identifiers import RegionId
 from replicator.domain.image import same_content
 from replicator.domain.modes.active_active import replicate as active_active
+from replicator.domain.modes.active_active.classify import Origin, classify
+from replicator.domain.modes.active_active.echoes import overwrites_unseen
 from replicator.domain.modes.active_active.mesh import Mesh
 from replicator.domain.modes.active_active.replicate import Ending, Finished
 from replicator.domain.modes.ordered import Effect
@@ -39,6 +41,10 @@ class MeshRecord(Protocol[S]):
     @property
     def is_content_changed(self) -> bool:
         """Whether it changed more than the stamp."""
+
+    @property
+    def is_passed(self) -> bool:
+        """Whether it asks no region for anything: a write of the daemon that nothing is to be said about."""
 
     @property
     def replaced(self) -> tuple[str, ...]:
@@ -76,6 +82,15 @@ class ActiveRecord:
         old, new = self._write.old, self._write.new
         return (None if old is None else old.content) != (None if new is None else new.content)
 
+    @property
+    def is_passed(self) -> bool:
+        """Whether the daemon wrote over an item, and knew of all that it replaced."""
+        old, new = self._write.old, self._write.new
+        if old is None or new is None:
+            return False
+        is_echo = classify(old, new, by_ttl=False) is Origin.ECHO_MODIFY
+        return is_echo and not overwrites_unseen(old, new)
+
     def overtakes(self, decided: str) -> bool:
         """By its stamp, or by the mark of what it removed; one that was repaired since has a lesser version."""
         shown = self._write.new or self._write.old
@@ -107,6 +122,8 @@ class ActiveRecord:
 
 class VersionedRecord:
     """A record of mode `versioned`; `own_writes` remembers where its image was, as of `now`."""
+
+    is_passed = False
 
     def overtakes(self, decided: str) -> bool:
         """Never: every record is brought to all regions, whichever region's write it shows."""

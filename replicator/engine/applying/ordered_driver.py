@@ -36,6 +36,8 @@ class _Plan(msgspec.Struct, frozen=True):
 class OrderedDriver:
     """One replica, with its caches."""
 
+    idle = None
+
     def __init__(self, context: TargetContext) -> None:
         assert context.ports.region is not None, "a replica is written"
         self._context = context

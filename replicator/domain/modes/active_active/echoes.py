@@ -7,6 +7,7 @@ write overwrote is logged, since exactly the record of that write holds both ima
 from __future__ import annotations
 
 from replicator.domain.conflicts import Resolution
+from replicator.domain.image import Image, restamped
 from replicator.domain.modes.active_active.apply import remove_intact
 from replicator.domain.modes.active_active.conflicts import (
     Contender,
@@ -18,7 +19,8 @@ from replicator.domain.modes.active_active.conflicts import (
 )
 from replicator.domain.modes.active_active.mesh import Mesh, Write, look, read_row
 from replicator.domain.modes.requests import At, NoteRemoval, Steps
-from replicator.domain.stamps import Held, StampKind, Tombstone, Version
+from replicator.domain.records import ChangeRecord
+from replicator.domain.stamps import Held, StampKind, Tombstone, Version, content_of_bare, stamp_in
 
 
 def verify_insert(mesh: Mesh, write: Write) -> Steps[None]:
@@ -58,6 +60,24 @@ def verify_removal(mesh: Mesh, write: Write) -> Steps[None]:
         )
 
 
+def is_own_stamp(record: ChangeRecord, attribute: str) -> bool:
+    """Whether a record shows just that the daemon stamped an item, which asks for nothing.
+
+    Told at a glance, for every write of a user has such a record: `classify` says `ECHO_MODIFY` of it then, and
+    `verify_overwrite` finds nothing. False: perhaps.
+    """
+    if record.old is None or record.new is None:
+        return False
+    alike = restamped(record.old, record.new, attribute)
+    if alike is None:
+        return False
+    bare, seen, given = alike
+    old, new = stamp_in(seen), stamp_in(given)
+    if new is None or new.kind is not StampKind.VALUE or new.content != content_of_bare(Image(bare), attribute):
+        return False
+    return old is None or (old.kind is StampKind.VALUE and old.version < new.version)
+
+
 def verify_overwrite(mesh: Mesh, write: Write) -> Steps[None]:
     """The daemon wrote over an item: whatever its write did not know of is logged."""
     old, new = write.old, write.new
@@ -71,6 +91,11 @@ def verify_overwrite(mesh: Mesh, write: Write) -> Steps[None]:
         )
     if _beats_stamped_write(old, new):
         yield from log_loss(mesh, write.key, winner, stamped_write(old))
+
+
+def overwrites_unseen(old: Held, new: Held) -> bool:
+    """Whether `verify_overwrite` has something to log of a daemon's write."""
+    return _hides_local_write(old, new) or _beats_stamped_write(old, new)
 
 
 def _is_more_than_a_stamp(old: Held, new: Held) -> bool:
