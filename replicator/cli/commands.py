@@ -164,7 +164,11 @@ def inspect(  # noqa: PLR0913, PLR0917 - one parameter per argument and option
     context: typer.Context,
     rule: RuleName,
     key: Annotated[
-        str, typer.Argument(metavar="KEY", help="""Key as JSON ('{"pk":"a","sk":1}'), or the value of a simple key.""")
+        str,
+        typer.Argument(
+            metavar="KEY",
+            help="""Key as shown ('pk=a, sk=1'), as JSON ('{"pk":"a","sk":1}'), or the value of a simple key.""",
+        ),
     ],
     config: Config = None,
     table: Table = None,

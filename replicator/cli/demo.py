@@ -109,7 +109,7 @@ def demo(  # noqa: PLR0913, PLR0917 - the options of a command
         bool, typer.Option("--json", help="Print one JSON object as the last line; progress goes to standard error.")
     ] = False,
 ) -> None:
-    """Start local servers, replicate real traffic, and compare every table and cache item by item.
+    """Start local servers, replicate traffic, compare every item.
 
     With --shards or --reshard, the streams come from the stream laboratory, which detects skipped records and shards
     read before their parents' end; either makes the exit code 1. With --events, consumers of a FIFO queue, a Redis

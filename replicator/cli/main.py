@@ -23,6 +23,9 @@ _BROKEN_PIPE = 141
 
 def run(command: str | None = None) -> int:
     """Run the command that the arguments name; returns the exit code. `command`: its name, to make no other ones."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called us: else the first connection would get its number
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w"))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # what a terminal has no character for is no reason to end
@@ -51,8 +54,11 @@ def _called(app: Typer) -> int:
     try:
         code = app(prog_name="replicator", standalone_mode=False)
     except mistake as error:
+        error.message = error.message.removeprefix("Value error, ")  # of the library that judges values
         if _wants_json():
-            _print([f"{error.format_message()} `replicator --help` lists the commands."], error.exit_code)
+            asked = error.ctx.command_path if getattr(error, "ctx", None) else "replicator"
+            said = error.format_message().rstrip(".")
+            _print([f"{said}. `{asked} --help` shows what it takes."], error.exit_code)
         else:
             error.show()
         return int(error.exit_code)

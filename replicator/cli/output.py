@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from replicator.domain.progress import Position
 
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim", "blocked": "red", "held": "red"}
-_GAP, _NARROWEST, _NARROWEST_CELL = 2, 40, 6
+_GAP, _NARROWEST, _NARROWEST_CELL, _WIDEST = 2, 40, 6, 100_000
 
 
 def print_json(value: Any) -> None:
@@ -72,7 +72,7 @@ def print_rows(
     """
     if sys.stdout.isatty():
         table = rich_table(columns, shown_once(rows), width=None if wide else width(), one_line=one_line or wide)
-        show(table)
+        show(table, wide=wide)
     else:
         for row in [[column.partition(":")[0] for column in columns], *rows]:
             sys.stdout.write("\t".join(map(on_one_line, row)) + "\n")
@@ -85,11 +85,15 @@ def wrapped(text: str, indent: str, later: str | None = None) -> list[str]:
     return lines.wrap(text)
 
 
-def show(what: RenderableType) -> None:
-    """Something of rich on standard output; beyond the terminal's width as it is."""
+def show(what: RenderableType, *, wide: bool = False) -> None:
+    """Something of rich on standard output; `wide`: as wide as it is, whatever the terminal's width."""
     from rich.console import Console
 
-    Console(soft_wrap=True).print(what, crop=False, overflow="ignore")
+    console = Console(soft_wrap=True)
+    if wide:
+        needed = console.measure(what, options=console.options.update(width=_WIDEST)).maximum
+        console = Console(soft_wrap=True, width=max(console.width, needed), height=console.height)
+    console.print(what, crop=False, overflow="ignore")
 
 
 def width() -> int:

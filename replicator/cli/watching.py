@@ -114,7 +114,7 @@ def _frame(found: GroupStatus | str, name: str, lags: Lags, shown: Shown) -> Ren
     parts: list[RenderableType] = [Text(line) for line in lines]
     if not isinstance(found, str) and not shown.problems:
         cells = shown_once(rows(found, everything=shown.everything, full=shown.wide))
-        parts += [Text(""), rich_table(COLUMNS, cells, width=None if shown.wide else width(), one_line=True)]
+        parts += [Text(""), rich_table(COLUMNS, cells, width=width(), one_line=True)]
         parts += map(Text, notes(found, everything=shown.everything))
     return Lines(*parts)
 

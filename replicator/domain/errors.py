@@ -48,7 +48,7 @@ class ReplicatorError(Exception):
     @property
     def sentence(self) -> str:
         """What happened and what to do, in one line for a terminal."""
-        return f"{self.message} {self.advice}".strip()
+        return _joined(self.message, self.advice)
 
     @property
     def worker_advice(self) -> str:
@@ -58,7 +58,13 @@ class ReplicatorError(Exception):
     @property
     def worker_sentence(self) -> str:
         """The same behind what happened, in one line."""
-        return f"{self.message} {self.worker_advice}".strip()
+        return _joined(self.message, self.worker_advice)
+
+
+def _joined(message: str, advice: str) -> str:
+    """Two sentences; what a service says often ends without a full stop."""
+    stop = "." if advice and message[-1:].isalnum() else ""
+    return f"{message}{stop} {advice}".strip()
 
 
 class ConfigurationInvalid(ReplicatorError):

@@ -115,12 +115,15 @@ def short(version: str | None) -> str:
 def brief(version: str | None) -> str:
     """A version where there is little room: its time, or the end of the sequence number that orders it, which has none.
 
-    Behind a time stands the region; before it, in mode `ordered`, the epoch. In Kinesis the number is a time.
+    Behind a time stands the region; before it, in mode `ordered`, the epoch. In Kinesis the number is a time. What was
+    copied from before a stream has neither.
     """
     if version is None:
         return ""
     if is_ordered_version(version):
         epoch, sequence = int(version[:EPOCH_DIGITS]), int(version[EPOCH_DIGITS + GENERATION_DIGITS :])
+        if sequence == 0:
+            return f"{epoch} copied"
         return f"{epoch} {_moment(sequence) if sequence < _MOST_MICROS else f'…{version[-_BRIEF_DIGITS:]}'}"
     parsed = parse_version(version)
     return version if parsed is None else f"{_moment(parsed.micros)} {parsed.region}"

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from decimal import Decimal, DecimalException
+from itertools import permutations
 from typing import Any
 
 from replicator.domain.errors import EXIT_USAGE, ReplicatorError
@@ -29,7 +30,7 @@ def parse_key(text: str, schema: tuple[tuple[str, str], ...]) -> ItemKey:
     `schema` holds (attribute, type), the hash key first.
     """
     wanted = ", ".join(f"{name} ({kind})" for name, kind in schema)
-    advice = f"The key is {wanted}: write it as JSON, for example '{_example(schema)}'."
+    advice = f"The key is {wanted}: write '{_shown(schema)}', or '{_example(schema)}'."
     given = _mapping(text, schema, advice)
     if set(given) != {name for name, _ in schema}:
         raise KeyInvalid(f"The key {text} has not the attributes of the table's key.", advice=advice)
@@ -44,6 +45,10 @@ def _example(schema: tuple[tuple[str, str], ...]) -> str:
     return json.dumps({name: 1 if kind == "N" else "a" for name, kind in schema})
 
 
+def _shown(schema: tuple[tuple[str, str], ...]) -> str:
+    return ", ".join(f"{name}={1 if kind == 'N' else 'a'}" for name, kind in schema)
+
+
 def _mapping(text: str, schema: tuple[tuple[str, str], ...], advice: str) -> Mapping[str, Any]:
     if text.lstrip().startswith("{"):
         try:
@@ -52,11 +57,12 @@ def _mapping(text: str, schema: tuple[tuple[str, str], ...], advice: str) -> Map
             decoded = None
         if isinstance(decoded, dict):
             return decoded
-    shown = re.fullmatch(", ".join(f"{re.escape(name)}=(.*)" for name in sorted(name for name, _ in schema)), text)
-    if shown is not None:
-        return dict(zip(sorted(name for name, _ in schema), shown.groups(), strict=True))
+    for names in permutations(sorted(name for name, _ in schema)):
+        shown = re.fullmatch(", *".join(f"{re.escape(name)}=(.*)" for name in names), text)
+        if shown is not None:
+            return dict(zip(names, shown.groups(), strict=True))
     if len(schema) != 1:
-        raise KeyInvalid(f"The key {text} is not JSON.", advice=advice)
+        raise KeyInvalid(f"The key {text} is neither JSON nor a value for each attribute.", advice=advice)
     return {schema[0][0]: text}
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from replicator.cli import main as boundary
@@ -19,3 +21,19 @@ def test_a_fault_names_the_innermost_exception_of_a_group(
     monkeypatch.setattr("replicator.cli.commands.app", fail)
     assert boundary.run() == 1
     assert "An unexpected fault: KeyError: 'Items'." in capsys.readouterr().err
+
+
+def test_a_caller_that_closed_the_output_gets_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+
+    def say(**_: object) -> int:
+        with sys.stdout as output, sys.stderr as errors:
+            seen.append(output.isatty() or errors.isatty())
+            output.write("into nothing")
+        return 1
+
+    monkeypatch.setattr("replicator.cli.commands.app", say)
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert boundary.run() == 1
+    assert seen == [False]

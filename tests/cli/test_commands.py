@@ -73,12 +73,24 @@ def test_help_names_every_command() -> None:
     answer = replicator("--help")
     assert answer.code == 0
     assert all(f"  {command} " in answer.output for command in COMMANDS)
+    page = Path(__file__).parents[2] / "docs" / "commands.md"
+    helps = [*re.findall(r"^```text\n(Usage: .*?)```", page.read_text(), re.DOTALL | re.MULTILINE), answer.output]
+    lines = [line for text in [*helps, replicator("parked", "--help").output] for line in text.splitlines()]
+    assert [line for line in lines if len(line) > 80] == []
 
 
-@pytest.mark.parametrize("arguments", [["checkx"], ["check", "--offlinee"], ["inspect"]])
+@pytest.mark.parametrize("arguments", [["checkx"], ["check", "--offlinee"], ["inspect"], ["iam", "--role", "cat"]])
 def test_a_mistake_in_the_command_line_is_json_where_that_is_asked(arguments: list[str]) -> None:
     answer = replicator(*arguments, "--json")
-    assert (answer.code, answer.json["exit_code"], len(answer.json["errors"])) == (2, 2, 1)
+    assert (answer.code, answer.json["exit_code"]) == (2, 2)
+    asked = "replicator" if arguments == ["checkx"] else f"replicator {arguments[0]}"
+    (sentence,) = answer.json["errors"]
+    assert sentence.endswith(f". `{asked} --help` shows what it takes."), sentence
+
+
+def test_a_value_that_is_no_choice_is_refused_with_the_choices() -> None:
+    said = replicator("rules", "drive", "orders", "--by", "cats").errors
+    assert "Invalid value for '--by': 'cats' is not one of 'lambda', 'pods'." in said
 
 
 def test_the_version_is_an_option_and_completion_can_be_installed() -> None:

@@ -124,6 +124,19 @@ def test_the_trend_of_the_last_hour_is_there_at_once(page: Page, served: Served)
     assert label.startswith("Lag of orders/replica/eu:orders in the last hour: now ")
 
 
+def test_a_figure_stays_on_one_line_beside_the_longest_names(page: Page, served: Served) -> None:
+    found = served.ask("/status")[1]
+    name = "-".join(["orders"] * 9)
+    text = json.dumps(found).replace("orders/replica/eu:orders", f"{name}/replica/eu:{name}")
+    body = text.replace('"name": "orders"', f'"name": "{name}"')
+    page.route("**/api/v1/status*", lambda route: route.fulfill(body=body, content_type="application/json"))
+    page.reload()
+    page.get_by_text(name, exact=True).first.wait_for()
+    figures = page.locator('td[data-label="lag"] .whole, td[data-label="hours left"] .whole')
+    assert figures.count() == 2
+    assert figures.evaluate_all("found => found.map(each => each.getClientRects().length)") == [1, 1]
+
+
 def test_positions_go_back_and_shards_leave_their_worker_by_buttons(page: Page, served: Served) -> None:
     visit(page, "shards")
     page.get_by_role("button", name="Rewind…").click()

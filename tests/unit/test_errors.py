@@ -33,6 +33,12 @@ def test_an_error_may_bring_better_advice() -> None:
     assert Throttled.advice != "Wait."
 
 
+def test_what_a_service_says_without_a_full_stop_is_a_sentence_too() -> None:
+    assert Throttled("Slow down", advice="Wait.").sentence == "Slow down. Wait."
+    assert Throttled("Slow down").worker_sentence.startswith("Slow down. ")
+    assert Throttled("Slow down (now)!", advice="Wait.").sentence == "Slow down (now)! Wait."
+
+
 def test_an_error_without_advice_is_one_sentence() -> None:
     assert ReplicatorError("Broken.", advice="").sentence == "Broken."
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -46,6 +47,19 @@ def test_a_row_stays_on_its_line_and_in_its_columns(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().out == f"key\tstate\n{SAFE}\tok\n"
     (cell,) = rich_table(("key",), [(NASTY,)]).columns[0].cells
     assert str(cell) == SAFE
+
+
+def test_a_wide_table_has_every_cell_whole_on_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "dumb")
+    columns = [f"column{number}:{number}" for number in range(9)]
+    print_rows(columns, [["x" * 30] * 9], one_line=True, wide=True)
+    header, _, row = capsys.readouterr().out.splitlines()
+    assert header.split() == [column.partition(":")[0] for column in columns]
+    assert row.split() == ["x" * 30] * 9
 
 
 @pytest.fixture

@@ -33,9 +33,9 @@ function standing(rule, name) {
 }
 
 function targetRow(rule, target, first, done) {
-  const lag = target.lag_seconds === null ? state("not known", "warn") : span(target.lag_seconds);
+  const lag = target.lag_seconds === null ? state("not known", "warn") : h("span", { class: "whole" }, span(target.lag_seconds));
   const left = target.retention_left_seconds;
-  const hours = left === null ? state("not known", "warn") : left < 6 * 3600 ? state(`${span(left)} left`, left < 3600 ? "bad" : "warn") : span(left);
+  const hours = left === null ? state("not known", "warn") : left < 6 * 3600 ? state(`${span(left)} left`, left < 3600 ? "bad" : "warn") : h("span", { class: "whole" }, span(left));
   const rest = rule.paused ? button("Resume", "resume", { rule: rule.name }, { title: `Resume rule ${rule.name}?`, done, disabled: false })
     : button("Pause", "pause", { rule: rule.name }, {
       title: `Pause rule ${rule.name} on every worker?`, note: true, done,
