@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from random import Random
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ from replicator.domain.rules import KinesisSource
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.values import replace
 from replicator.laboratory.streamlab import Laboratory, laboratory
+from replicator.laboratory.streamlab.refusals import Refused
 from replicator.ports.sources import RecordPage
 from tests.contract.worlds import no_fallback, place
 from tests.patience import PATIENT_SECONDS
@@ -355,3 +358,82 @@ async def test_a_pushed_place_that_was_left_for_long_passes_nothing_that_was_tri
     reader.iterator = None
     assert await reader.page() is None
     assert isinstance(reader.errors[-1], RecordsTrimmed)
+
+
+class Family:
+    """Readers of every shard of the stream, each begun when its parents are read."""
+
+    def __init__(self, bench: Bench, dice: Random) -> None:
+        self.bench = bench
+        self.stream = bench.lab.tables.by_arn[ARN][1]
+        self.readers: dict[ShardId, Reader] = {}
+        self.over = asyncio.Event()
+        """Set when nothing is written any more."""
+        self._works: list[asyncio.Task[None]] = []
+        self._dice = dice
+        renewed = dice.choice([0.1, 0.3, 60])
+        self._pace = replace(PACE, waits=0.05, renewed=renewed, unread=0.2, sound=0.05, looks=(0.05, 0.2))
+
+    async def read(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            while self._left() or not self.over.is_set():
+                for shard in await whole_listing(KinesisStreams(self.bench.place, SOURCE), await self.bench.ref()):
+                    parents = [self.readers.get(parent) for parent in shard.parents]
+                    if shard.shard_id not in self.readers and all(one is not None and one.ended for one in parents):
+                        self.readers[shard.shard_id] = Reader(self.bench, shard.shard_id, pace=self._pace)
+                        self._works.append(group.create_task(self._read(shard.shard_id)))
+                await asyncio.sleep(0.1)
+            for work in self._works:
+                work.cancel()
+
+    async def _read(self, shard_id: ShardId) -> None:
+        """Now and then another process goes on where this one is, and now and then nothing is read for a while."""
+        one, dice = self.readers[shard_id], self._dice
+        while not one.ended:
+            if dice.random() < 0.05:
+                before, one = one, Reader(self.bench, shard_id, one.position, self._pace)
+                one.records, self.readers[shard_id] = before.records, one
+            if dice.random() < 0.1:
+                await asyncio.sleep(dice.random() * 0.4)
+            await one.page()
+
+    def _left(self) -> bool:
+        """Whether something is not read."""
+        readers = {shard_id: self.readers.get(ShardId(shard_id)) for shard_id in self.stream.shards}
+        return any(
+            one is None
+            or len(one.records) < len(self.stream.shards[shard_id].numbers)
+            or not (one.ended or self.stream.shards[shard_id].is_open)
+            for shard_id, one in readers.items()
+        )
+
+    async def change(self) -> None:
+        """Write, split and merge for a while."""
+        lab, dice = self.bench.lab, self._dice
+        for _ in range(30):
+            await self.bench.write(dice.randint(1, 15))
+            opened = [shard.shard_id for shard in self.stream.open_shards]
+            with suppress(Refused):  # two that are no neighbours
+                if dice.random() < 0.3 and len(opened) < 6:
+                    lab.split(shard=dice.choice(opened))
+                elif len(opened) > 1:
+                    lab.merge(shards=dice.sample(opened, 2))
+            await asyncio.sleep(dice.random() * 0.3)
+        self.over.set()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_shards_that_split_and_merge_under_subscriptions_give_everything_once_and_in_order(
+    bench: Bench, seed: int
+) -> None:
+    dice = Random(seed)
+    bench.lab.set(subscription_seconds=dice.choice([0.1, 0.2, 0.5]))
+    family = Family(bench, dice)
+    async with asyncio.timeout(180), asyncio.TaskGroup() as group:
+        group.create_task(family.read())
+        group.create_task(family.change())
+    assert len(family.stream.shards) > 8
+    assert bench.calls("SubscribeToShard") > 1
+    for shard in family.stream.shards.values():
+        assert numbers(family.readers[ShardId(shard.shard_id)].records) == [str(number) for number in shard.numbers]
