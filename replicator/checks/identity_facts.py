@@ -58,6 +58,6 @@ def replaced(rule: str, region: str, table: str) -> TableReplaced:
     return TableReplaced(
         f"Table {table} in {region} is another one than the one that rule {rule} wrote: it was dropped and created"
         " again, and lacks what was written before.",
-        advice=f"Bring what it lacks by a copy, or do without it, and run `replicator rules accept {rule} --region"
+        advice=f"Copy what it lacks, or accept the loss, and run `replicator rules accept {rule} --region"
         f" {region} --table {table}`.",
     )

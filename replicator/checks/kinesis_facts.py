@@ -47,6 +47,6 @@ def kinesis_facts(region: RegionWorld, table: str, subject: str) -> Iterator[Fac
             subject,
             "order",
             f"Changes of table {table} in {region.region} come with times in milliseconds: of two writes of one item"
-            " within one, the wrong one may stand until the next.",
+            " within one, the wrong one may win until the next.",
             "Set the destination's ApproximateCreationDateTimePrecision to MICROSECOND.",
         )

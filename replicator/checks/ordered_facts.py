@@ -138,7 +138,7 @@ def _same_keys(rule: OrderedRule, source: Table, replica: Table, subject: str, m
         "key schema",
         f"T{subject[1:]} has the key {shown(replica.keys)}, but its source {rule.table_name} in {rule.source} has"
         f" {shown(source.keys)}{made}.",
-        f"Create the replica of rule {rule.name} anew with the key {shown(wanted)}; a key schema cannot be changed.",
+        f"Create the replica of rule {rule.name} again with the key {shown(wanted)}; a key schema cannot be changed.",
     )
 
 

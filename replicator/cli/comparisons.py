@@ -57,7 +57,7 @@ def compare_tables(config: Path | None, kind: JobKind, request: ComparisonReques
         workers = await living_workers(group)
         job = await comparison(group, rule, kind, request, workers=max(1, workers), by=who())
         if asks:
-            ask(f"Look at about {job.items:,} items of rule {rule.name}, and mend what differs?", yes=asked.yes)
+            ask(f"Compare about {job.items:,} items of rule {rule.name}, and correct what differs?", yes=asked.yes)
         await submit(group, job)
         followed.append(job.job_id)
         if asked.detach and workers:

@@ -34,5 +34,5 @@ def print_schema(stored: Path | None, *, api: bool = False) -> int:
     if same:
         return EXIT_STOPPED
     again = f"replicator schema{option} > {stored}"
-    sys.stderr.write(f"{stored}: is not the schema of this version; write it anew: {again}\n")
+    sys.stderr.write(f"{stored}: is not the schema of this version; write it again: {again}\n")
     return EXIT_FAULT

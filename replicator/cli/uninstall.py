@@ -120,8 +120,8 @@ def _show(plan: UninstallPlan) -> None:
         sys.stdout.write(f"Job {job} of the rule is not over: it is cancelled.\n")
     for job in plan.begun:
         sys.stdout.write(
-            f"Job {job} was interrupted and goes on. If the rule ran since, cancel it (`replicator jobs cancel {job}`)"
-            " and begin anew.\n"
+            f"Job {job} was interrupted; it continues. If the rule ran, cancel it (`replicator jobs cancel {job}`)"
+            " and start afresh.\n"
         )
     sys.stdout.flush()
 

@@ -185,7 +185,7 @@ async def _chosen(group: Group, rules: Sequence[Rule], request: BootstrapRequest
     left = [target for target in replicas if target.target_id not in filled]
     if not left:
         raise RequestRefused(
-            f"Every replica of rule {request.rule} was filled before, so there is nothing to bring.",
+            f"Every replica of rule {request.rule} was bootstrapped before, so there is nothing to copy.",
             advice="`replicator verify` compares them; --region bootstraps one again.",
         )
     return left

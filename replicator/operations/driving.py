@@ -62,7 +62,7 @@ async def _refuse_owed(group: Group, rule: RuleSettings) -> None:
                 raise RequestRefused(
                     f"Region {to.target_id.region} is owed keys of rule {rule.name} that it missed, and functions do"
                     " not bring them.",
-                    advice="Let pods drive the rule until `replicator status` shows nothing that is owed.",
+                    advice="Let pods run the rule until `replicator status` shows no backlog.",
                 )
 
 

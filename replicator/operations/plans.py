@@ -204,7 +204,7 @@ async def _rekeyed(group: Group, rule: Rule, target: Target, view: View) -> Step
         return rekeyed(view, problem.sentence)
     claims = SideTableClaims(lambda _: client, side_table)
     if target.keys is not None and await claims.writer(target.region, target.table, target.keys) is None:
-        return reshaped(view, "its keys; what lies under the former ones stays")
+        return reshaped(view, "its keys; items under the former ones stay")
     return None
 
 

@@ -141,7 +141,7 @@ async def _check_place(group: Group, request: RewindRequest, scope: Scope) -> No
     first = row.shard.first
     if first is not None and position.order < (1, int(first)):
         raise RequestRefused(
-            f"{request.to} lies before the first record of shard {request.shard}, {first}.",
+            f"{request.to} is before the first record of shard {request.shard}, {first}.",
             advice="Use --to trim_horizon, or the shard that has it.",
         )
     if not any(row.checkpoints[name].order > position.order for name in scope.targets & set(row.checkpoints)):

@@ -79,7 +79,7 @@ class SweepSettings(Frozen):
     read_units: Integer = Field(
         default=50, ge=1, le=10_000_000, description="read units per second and region that it may take"
     )
-    repair: bool = Field(default=False, description="whether it mends what differs, and drops stale cache entries")
+    repair: bool = Field(default=False, description="whether it corrects what differs, and drops stale cache entries")
 
 
 class CanarySettings(Frozen):
@@ -165,7 +165,7 @@ class OrderedRule(_Rule):
     unstamped: Literal["adopt", "stop"] = "adopt"
     insert_guard: Literal["transact", "probe"] = "transact"
     refused: Literal["park", "stop"] = Field(
-        default="park", description="park: what a replica refuses is kept as a row, and what is behind it goes on"
+        default="park", description="park: a refused change is stored as a row, and later changes continue"
     )
     epoch: Integer = Field(
         default=0, ge=0, le=MAX_EPOCH, description="raised when another region is promoted to writer"
@@ -223,7 +223,8 @@ class _MeshRule(_Rule):
 
     regions: list[_Member] = Field(min_length=2, max_length=8, description="every region; users may write in each")
     refused: Literal["park", "stop"] = Field(
-        default="park", description="park: what another region refuses is kept as a row, and what is behind it goes on"
+        default="park",
+        description="park: a change that another region refuses is stored as a row, and later changes continue",
     )
     filter: MeshFilter = MeshFilter()
 

@@ -171,7 +171,7 @@ class ParkingSettings(Frozen):
 
     max: Integer = Field(default=10_000, ge=1, le=100_000, description="parked keys per target; beyond them it stops")
     max_unread: Integer = Field(default=100, ge=1, le=10_000, description="the same for records that cannot be read")
-    ttl: Duration = Field(default=timedelta(days=30), description="how long a settled row is kept")
+    ttl: Duration = Field(default=timedelta(days=30), description="how long a resolved row is kept")
 
 
 class CopyingSettings(Frozen):
@@ -187,7 +187,7 @@ class CopyingSettings(Frozen):
         default=timedelta(seconds=5), description="what is waited beyond the place up to which a stream is applied"
     )
     yield_lag: Duration = Field(
-        default=timedelta(seconds=60), description="jobs rest while the stream's lag is greater than this"
+        default=timedelta(seconds=60), description="jobs pause while the stream's lag is greater than this"
     )
     segments: Integer = Field(default=8, ge=1, le=64, description="segments that a worker works on at once")
     pages: Integer = Field(default=32, ge=1, le=1024, description="pages of 1 MB that a worker holds for jobs at most")
@@ -196,7 +196,7 @@ class CopyingSettings(Frozen):
 class Debt(Frozen):
     """What is kept of actions that a cache did not carry out."""
 
-    max_keys: Integer = Field(default=100_000, ge=1, le=10_000_000, description="entries that it may be owed")
+    max_keys: Integer = Field(default=100_000, ge=1, le=10_000_000, description="entries that it may be in its backlog")
     policy: Literal["flush", "wait", "ignore"] | None = Field(
         default=None,
         description="beyond them: flush drops all entries of the rules when it is back, wait has replicas wait for it,"

@@ -149,7 +149,7 @@ async def test_a_bootstrap_waits_for_a_worker_says_so_and_can_be_steered(world: 
     assert (shown["state"], shown["counts"]["copied"]) == ("done", 300)
     assert {key: plain(item) for key, item in (await world.scan("eu", "orders")).items()} == before
     again = world.command("bootstrap", "orders", "--yes", config=config)
-    assert (again.returncode, "filled before" in again.stderr) == (2, True)
+    assert (again.returncode, "bootstrapped before" in again.stderr) == (2, True)
     elsewhere = world.command("bootstrap", "orders", "--region", "ap", "--yes", config=config)
     assert (elsewhere.returncode, "has no replica in ap. It has one in eu." in elsewhere.stderr) == (2, True)
     _, metrics = world.daemons[0].get("/metrics")

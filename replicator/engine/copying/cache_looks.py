@@ -66,7 +66,7 @@ class Hold:
         """Raise when nothing may be begun any more."""
         self.fence.check()
         if self.entries and self.clock.monotonic() > self.until:
-            raise HoldOver("A repair waited too long for a write, and is looked at anew.")
+            raise HoldOver("A repair waited too long for a write, and checks the item again.")
 
     def release(self) -> None:
         """The change came, or never will; without this its entries are dropped when it must be over."""
