@@ -95,7 +95,8 @@ def unreserved(image: Image, stamp: str = STAMP) -> Image:
 
 def is_bare(image: Image) -> bool:
     """Whether an image is certain to be without stamp and reserved attributes; one that is not may be, too."""
-    return _MARK not in image.wire and b"\\" not in image.wire
+    wire = image.wire  # `in` takes a third longer than `find`: it asks first whether what is looked for is a number
+    return wire.find(_MARK) < 0 and wire.find(b"\\") < 0
 
 
 def parted(image: Image, stamp: str = STAMP) -> tuple[Image, bytes | None]:

@@ -122,13 +122,16 @@ def _read(raw: msgspec.Raw) -> StreamRecord:
 
 
 def _record(record: _Record) -> ChangeRecord:
-    """A record whose parts are what they should be. Images are copied, since a slice would keep the page in memory."""
+    """A record whose parts are what they should be.
+
+    Images are copied, since a slice would keep the page in memory; `bytes` does the same in twice the time.
+    """
     change, identity = record.dynamodb, record.userIdentity
     return consistent(
         record.eventName,
         key_of(change.Keys),
-        bytes(change.OldImage),
-        bytes(change.NewImage),
+        b"" + change.OldImage,
+        b"" + change.NewImage,
         sequence_number(change.SequenceNumber),
         change.ApproximateCreationDateTime,
         identity is not None and _TTL_PRINCIPAL in (identity.PrincipalId, identity.principalId),

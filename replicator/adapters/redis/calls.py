@@ -42,6 +42,7 @@ _STORING = {
     (True, True): THROUGH_HASH,
 }
 """The scripts of entries that are stored, by whether they fill what is absent, and whether they are hashes."""
+_ONLY_DROPS = {Invalidate}
 _REFILL_DIGEST = digest(REFILL)
 _TELL_DIGEST = digest(TELL)
 Part = TypeVar("Part")
@@ -71,6 +72,10 @@ class Call(msgspec.Struct, frozen=True, eq=False):
 
 def calls(actions: Sequence[CacheAction], split: Split) -> Iterator[Call]:
     """The calls that carry actions out, in their order; one kind of call per kind of action."""
+    if set(map(type, actions)) == _ONLY_DROPS:  # most batches are that, and to look for others takes as long as this
+        for unlinks in split(actions):
+            yield Call(unlinks, _unlink, _unlink)
+        return
     for unlinks in split([action for action in actions if isinstance(action, Invalidate)]):
         yield Call(unlinks, _unlink, _unlink)
     stored = [action for action in actions if isinstance(action, Refresh)]

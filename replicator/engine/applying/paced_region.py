@@ -64,7 +64,7 @@ class PacedRegion:
         return response
 
     async def _send(self, request: Request, fence: Fence) -> Response:
-        flow = self._transactions if isinstance(request, GuardedPut) else self._singles
+        flow = self._transactions if type(request) is GuardedPut else self._singles  # asked for every write
         limit = flow.limit
         if self._pace.may_begin(limit):
             number = self._pace.begin(limit, self._clock.monotonic())

@@ -25,7 +25,7 @@ from replicator.domain.errors import (
 )
 from replicator.domain.health import is_silence
 from replicator.domain.progress import BEGINNING, END, HORIZON, Position, after
-from replicator.domain.records import UnreadRecord
+from replicator.domain.records import first_unread
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.shards.lineage import RETENTION_SECONDS, Shard
 from replicator.engine.limits import Limits
@@ -319,7 +319,7 @@ class ShardReader:
 
     def _doubt(self, answer: RecordPage, cursor: Cursor) -> None:
         """Ask again for a record that cannot be understood, a few times: an answer may be damaged on its way."""
-        unread = next((record for record in answer.records if isinstance(record, UnreadRecord)), None)
+        unread = first_unread(answer.records)
         cursor.doubts = 0 if unread is None else cursor.doubts + 1
         if unread is not None and cursor.doubts < _LOOKS_BEFORE_LOSS:
             raise MalformedRecord(unread.why)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ReplicatorError
 from replicator.domain.health import PROBE_SECONDS
 from replicator.domain.progress import END, Position
-from replicator.domain.records import UnreadRecord
+from replicator.domain.records import first_unread
 from replicator.domain.rules import Rule, Start, Target
 from replicator.domain.shards.leases import TargetStart
 from replicator.domain.shards.stall import Sign, Stall, Write, stall_of
@@ -289,7 +289,7 @@ class Pipeline:
                 if await self._losses.hidden(page.behind, first):
                     self._put(_Trimmed(position, RecordsTrimmed(_HIDDEN)))
                     return
-                unread = next((record for record in page.records if isinstance(record, UnreadRecord)), None)
+                unread = first_unread(page.records)
                 if unread is not None and not parks_refusals(self._rule, self.target.kind):
                     self._put(_Unreadable(MalformedRecord(unread.why)))
                     return

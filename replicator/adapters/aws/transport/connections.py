@@ -57,6 +57,8 @@ class ConnectionPool:
         self._busy: set[Connection] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._usual = UsualAnswer()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Asked for once: until Python 3.12 every question is a call of the system."""
 
     async def exchange(self, prepare: Callable[[], bytes], *, repeatable: bool = False) -> Answer:
         """Send what `prepare` gives when a connection is free (it may raise), and await the answer.
@@ -69,7 +71,9 @@ class ConnectionPool:
             self._open += 1
         else:
             await self._slot()
-        loop = asyncio.get_running_loop()
+        loop = self._loop
+        if loop is None:
+            loop = self._loop = asyncio.get_running_loop()
         try:
             while True:
                 connection = kept = self._take_kept(loop.time())
