@@ -9,11 +9,11 @@ import resource
 import socket
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec import Struct
 
 from replicator import __version__
 from replicator.adapters.clock import SystemClock
@@ -139,8 +139,7 @@ async def _run(settings: Settings, config_path: Path, *, strict: bool) -> int:
     return code
 
 
-@dataclass(frozen=True, slots=True)
-class _Parts:
+class _Parts(Struct, frozen=True):
     """What is one per process."""
 
     settings: Settings

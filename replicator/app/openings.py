@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from replicator.adapters.clients import open_caches, open_places
 from replicator.adapters.sinks.opening import SinkId, open_sinks
@@ -23,8 +24,7 @@ if TYPE_CHECKING:
     from replicator.settings import Settings
 
 
-@dataclass(slots=True)
-class More:
+class More(Struct):
     """What was opened beside what was open."""
 
     places: dict[str, Place]

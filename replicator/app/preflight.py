@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from replicator.app.rule_preflight import Premises, Sight, examine, rule_id, targets_of
 from replicator.checks.facts import Fact, Status
@@ -31,8 +31,7 @@ _PATIENCE_SECONDS = 10.0
 """How long a start waits for what does not answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Start:
+class Start(Struct, frozen=True):
     """What a start found, and what is held."""
 
     survey: Survey

@@ -12,12 +12,13 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from replicator.domain.errors import ConfigurationInvalid, ReplicatorError
 from replicator.domain.values import replace
@@ -49,8 +50,7 @@ _IDENTITY = frozenset({"mode", "table", "source", "stream", "regions", "choice",
 _STARTING = ReplicatorError("The worker is starting.", advice="Ask again.")
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(Struct, frozen=True):
     """What became of a look: `unchanged`, `applied`, `refused`, or with a dry run `applicable`."""
 
     result: str
@@ -165,8 +165,7 @@ class Reload:
         self._log.warning("configuration_refused", changes=outcome.changes, reason=error.message, advice=advice)
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(Struct, frozen=True):
     """Regions and caches as this process learnt of them first; clients may be open under these settings."""
 
     regions: Mapping[str, BaseModel]

@@ -8,9 +8,9 @@ not answer forbids nothing; it is reported.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
+from msgspec import Struct
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import DynamoRegistry
@@ -36,8 +36,7 @@ from replicator.settings import OrderedRule, RuleSettings, Settings
 from replicator.settings.compiled_rules import rule_per_source, shape_of
 
 
-@dataclass(frozen=True, slots=True)
-class Premises:
+class Premises(Struct, frozen=True):
     """What the look at the world needs."""
 
     settings: Settings
@@ -50,16 +49,14 @@ class Premises:
     identities: TableIdentities
 
 
-@dataclass(frozen=True, slots=True)
-class Sight:
+class Sight(Struct, frozen=True):
     """What was seen of some tables. `settings`: with all rules, also those that were not looked for."""
 
     settings: Settings
     world: World
 
 
-@dataclass(frozen=True, slots=True)
-class Findings:
+class Findings(Struct, frozen=True):
     """What is wrong with a rule on one table; `silent`: of which, None being the rule, something does not answer."""
 
     holds: Sequence[Hold] = ()

@@ -15,13 +15,13 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import structlog
+from msgspec import Struct
 
 from replicator.app.lifetime import signals_to
 from replicator.domain.errors import (
@@ -61,8 +61,7 @@ class WorkersInvalid(ReplicatorError):
     exit_code = EXIT_USAGE
 
 
-@dataclass(frozen=True, slots=True)
-class Patience:
+class Patience(Struct, frozen=True):
     """Bounds of the parent, in seconds."""
 
     drain: float = 20.0
@@ -84,8 +83,7 @@ class Patience:
         return child.heard_at + self.silence if child.is_ready else child.began_at + self.start
 
 
-@dataclass(frozen=True, slots=True)
-class Launch:
+class Launch(Struct, frozen=True):
     """How one worker is started."""
 
     arguments: Sequence[str]
@@ -130,8 +128,7 @@ def launch_of(settings: Settings, index: int, count: int, config_path: Path, *, 
     return Launch(command, environment)
 
 
-@dataclass(slots=True)
-class _Child:
+class _Child(Struct):
     process: asyncio.subprocess.Process
     began_at: float
     heard_at: float

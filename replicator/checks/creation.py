@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from replicator.adapters.kinesis.consumers import consumer_problem, described, register
 from replicator.adapters.kinesis.destinations import destinations, enable, problem
@@ -44,8 +45,7 @@ _POLL_SECONDS = 0.25
 _ENDED = frozenset({"DISABLED", "ENABLE_FAILED"})
 
 
-@dataclass(frozen=True, slots=True)
-class Step:
+class Step(Struct, frozen=True):
     """One thing that was done, would be done, or was there already."""
 
     subject: str

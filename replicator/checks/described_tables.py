@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+
+from msgspec import Struct
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
 from replicator.adapters.dynamodb.expressions import TOMBSTONE_EXPIRY, TOMBSTONE_KEY
@@ -27,8 +28,7 @@ Keys = tuple[tuple[str, str], ...]
 """(attribute name, type), the hash key first."""
 
 
-@dataclass(frozen=True, slots=True)
-class Index:
+class Index(Struct, frozen=True):
     """A secondary index; `local` ones bound the size of an item collection."""
 
     name: str
@@ -36,8 +36,7 @@ class Index:
     local: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Table:
+class Table(Struct, frozen=True):
     """A table that exists."""
 
     name: str
@@ -62,8 +61,7 @@ class Table:
         return parts[4] if len(parts) > 4 else ""  # noqa: PLR2004 - arn:partition:service:region:account:...
 
 
-@dataclass(frozen=True, slots=True)
-class OwnTable:
+class OwnTable(Struct, frozen=True):
     """A table that replicator keeps for itself, in one region."""
 
     region: str

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import (
     EXIT_STOPPED,
@@ -26,8 +27,7 @@ class Status(enum.Enum):
     SKIPPED = "skipped"
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(Struct, frozen=True):
     """One thing that was looked at.
 
     `found` and `remedy` are sentences; `exit_code` and `kind` say of what kind its failure is.

@@ -7,8 +7,9 @@ shows what all of them should be.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from replicator.checks.comparison import World, index_fact, is_same_table, table_at
 from replicator.checks.described_tables import Table, shown
@@ -25,8 +26,7 @@ STREAM_HOURS = 24
 _BOOTSTRAP = "Items are replicated when they are next written; older ones only by a bootstrap"
 
 
-@dataclass(frozen=True, slots=True)
-class _Member:
+class _Member(Struct, frozen=True):
     """One region of the rule, with its table; `path` is where the configuration names it."""
 
     region: str

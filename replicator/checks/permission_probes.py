@@ -10,10 +10,10 @@ import asyncio
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
+from msgspec import Struct
 
 from replicator.adapters.aws.errors import error_code, member
 from replicator.checks.comparison import World, table_at
@@ -97,8 +97,7 @@ def _compared(settings: Settings) -> dict[tuple[str, str], bool]:
 # -- what is asked of each kind of table ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class _Call:
+class _Call(Struct, frozen=True):
     """One request that changes nothing."""
 
     action: str

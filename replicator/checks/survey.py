@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from replicator.checks.cache_facts import Probed, cache_facts, cache_users, prove_caches
 from replicator.checks.comparison import World
@@ -25,8 +26,7 @@ if TYPE_CHECKING:
     from replicator.settings import Settings
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(Struct, frozen=True):
     """What a look showed: facts, the tables that choices may be replicated with, and those that may not.
 
     `settings`: with the former; `world`: what was seen; `shared`: facts about what no rule can do without.
@@ -87,8 +87,7 @@ async def preflight(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Observed:
+class _Observed(Struct, frozen=True):
     settings: Settings
     world: World
     tables: Mapping[str, tuple[str, ...]]

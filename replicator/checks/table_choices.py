@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from replicator.checks.described_tables import ask, describe
 from replicator.checks.facts import Fact, Status, failed, ok, warning, wrong
@@ -29,8 +30,7 @@ _TAG_CALLS_PER_SECOND = 8.0
 """ListTagsOfResource takes 10 calls per second of an account."""
 
 
-@dataclass(frozen=True, slots=True)
-class LeftOut:
+class LeftOut(Struct, frozen=True):
     """A table that a rule chooses and does not replicate, why, and what to do."""
 
     rule: str
@@ -40,8 +40,7 @@ class LeftOut:
     advice: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chosen:
+class Chosen(Struct, frozen=True):
     """What one look found: tables by the name of the rule, and rules whose tables could not be looked for."""
 
     tables: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

@@ -6,8 +6,9 @@ Pure, and made of the same facts as `check`. What every rule needs is no rule's 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from replicator.checks.described_tables import own_tables
 from replicator.checks.facts import Fact, Status
@@ -33,8 +34,7 @@ _SHOWS_NOTHING = (AccessRefused, NotDynamoDB)
 _OF_RULES = frozenset({_SIDE, _OWED})
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(Struct, frozen=True):
     """What is wrong with a rule on one table.
 
     `rule`: with all of it; `targets`: with single ones; `silent`: of which, None being the rule, something does not

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from botocore.exceptions import ClientError
 from botocore.parsers import ResponseParserError
+from msgspec import Struct, field
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, translate
 from replicator.adapters.kinesis.consumers import Consumer, described
@@ -31,8 +31,7 @@ _SERVER_ERRORS = 500
 Found = TypeVar("Found")
 
 
-@dataclass(frozen=True, slots=True)
-class KinesisWorld:
+class KinesisWorld(Struct, frozen=True):
     """A Kinesis stream that a table's changes are read in, and all streams that the table sends them to.
 
     `consumer`: to which its shards are pushed, if that is asked for.
@@ -44,8 +43,7 @@ class KinesisWorld:
     consumer: Consumer | None
 
 
-@dataclass(frozen=True, slots=True)
-class RegionWorld:
+class RegionWorld(Struct, frozen=True):
     """One region. `down`: nothing more can be learned about it, and why. `tables` hold what was found or why not."""
 
     region: str

@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 from msgspec import Struct, structs
 
 if TYPE_CHECKING:
-    from dataclasses import replace  # the type checker knows the fields of both through this one alone
+    from dataclasses import replace  # noqa: TID251 - the type checker knows the fields of both through this one alone
 else:
 
     def replace(value: Any, /, **changes: Any) -> Any:
         """A copy with other values in these fields."""
-        return structs.replace(value, **changes) if isinstance(value, Struct) else dataclasses.replace(value, **changes)
+        if isinstance(value, Struct):
+            return structs.replace(value, **changes)
+        return dataclasses.replace(value, **changes)  # noqa: TID251 - the one place
 
 
 __all__ = ["field_names", "replace"]

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from replicator.domain.cache_keys import Refresh
 from replicator.domain.canary import CanaryPlace, Schema, Track, canary_item, canary_key, number_of
@@ -40,8 +41,7 @@ _ENTRY_MS = 86_400_000
 _ENTRY = b"V:%b|{}" % UNSTAMPED.encode()
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class CanarySource:
+class CanarySource(Struct, frozen=True, eq=False):
     """One rule's canary in one of the tables that it reads: where it is written, and where it must arrive."""
 
     rule: Rule

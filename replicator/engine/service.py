@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import NewerLayout, ReplicatorError
 from replicator.engine.waiting import Flag, pause_for_any, retry_in
@@ -21,8 +22,7 @@ _FIRST_BACKOFF = 3
 """A service that fails waits as if it had failed this often already: a fraction of a second, not milliseconds."""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """How a service is repeated. `over`: events that end it. `longest`: its longest backoff, in seconds.
 
     `hang_seconds`: an attempt that takes longer is reported as waiting for an answer. `hurries`: whether what wakes the

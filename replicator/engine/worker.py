@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId, TableName, WorkerId
@@ -39,8 +40,7 @@ _LONGEST_REST = 2.0
 _LONGEST_SETTLING = 600.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Reading:
+class _Reading(Struct, frozen=True):
     """A source that is being read: until `stop` is set, and then until it is `ended`."""
 
     source: Source
@@ -49,8 +49,7 @@ class _Reading:
     ended: asyncio.Event
 
 
-@dataclass(frozen=True, slots=True)
-class _Shared:
+class _Shared(Struct, frozen=True):
     """What the coordinators of one session share."""
 
     session: Session

@@ -7,7 +7,8 @@ refuses one record, is trouble, and holds nothing.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import ReplicatorError, StreamUnusable
 from replicator.domain.held import Cause, HeldId, Hold, cause_of
@@ -20,8 +21,7 @@ _OF_SOURCES = frozenset({ServiceKind.SOURCE, ServiceKind.DISCOVERY, ServiceKind.
 """Services that every rule on a source needs."""
 
 
-@dataclass(frozen=True, slots=True)
-class HeldRow:
+class HeldRow(Struct, frozen=True):
     """One rule or target that is held. `region`: where it would write, of a rule where it reads; "" when unknown."""
 
     held: HeldId
@@ -38,16 +38,14 @@ class HeldRow:
         return f"{name}{on} is held: {self.error.worker_sentence}"
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(Struct, frozen=True):
     """Something that a look found to be held, since when (monotonic)."""
 
     hold: Hold
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Met:
+class Met(Struct, frozen=True):
     """Trouble that was met, since when (monotonic), with a service or with a target on one of a table's shards."""
 
     about: ServiceId | tuple[TableName, Target]

@@ -6,7 +6,8 @@ An outage troubles every shard of a region at once; a thousand equal lines would
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.ports.clock import Clock
 
@@ -17,21 +18,18 @@ MOST_LINES = 20
 _MOST_TOPICS = 20_000
 
 
-@dataclass(slots=True)
-class _Logged:
+class _Logged(Struct):
     at: float
     times: int = 0
 
 
-@dataclass(slots=True)
-class _Window:
+class _Window(Struct):
     since: float
     lines: int = 0
     withheld: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(Struct, frozen=True):
     """A line is due. `times`: how often it happened since its last line; `withheld`: lines of its event left out."""
 
     times: int

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
+
+from msgspec import Struct, field
 
 EVERY_SECONDS = 60.0
 
 
-@dataclass(slots=True)
-class _Sum:
+class _Sum(Struct):
     since: float
     counts: Counter[str] = field(default_factory=Counter)
     lag: float | None = None

@@ -5,8 +5,9 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from msgspec import Struct, field
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.gaps import Gap
@@ -42,8 +43,7 @@ def spot_of(stream: StreamRef, shard_id: ShardId) -> Spot:
     return Spot(stream.region, stream.arn, shard_id)
 
 
-@dataclass(slots=True)
-class Trouble:
+class Trouble(Struct):
     """Why something does not go on."""
 
     error: ReplicatorError
@@ -52,8 +52,7 @@ class Trouble:
     times: int = 1
 
 
-@dataclass(slots=True)
-class Stall:
+class Stall(Struct):
     """A target that does not progress on a shard that is ours."""
 
     reason: str
@@ -61,8 +60,7 @@ class Stall:
     since: float
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(Struct, frozen=True):
     """A rule that does not move on some shards of a stream, whichever worker should read them."""
 
     stream: StreamRef
@@ -70,8 +68,7 @@ class Waiting:
     since: float
 
 
-@dataclass(slots=True)
-class TargetState:
+class TargetState(Struct):
     """One target on one shard. Wall-clock seconds: `pending_since`, `through`; monotonic: `progress_at`."""
 
     place: Place
@@ -115,8 +112,7 @@ class TargetState:
         self.position, self.through, self.level = position, latest(self.through, position.through), False
 
 
-@dataclass(slots=True)
-class ShardState:
+class ShardState(Struct):
     """One shard that this worker holds, or held a moment ago."""
 
     stream: StreamRef
@@ -143,8 +139,7 @@ class End(enum.Enum):
     FINISHED = "finished"
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
+class Figure(Struct, frozen=True):
     """How a target stands at a shard, in figures; None: not known. `idle`: seconds since it moved or was level."""
 
     target: Target
@@ -156,8 +151,7 @@ class Figure:
     idle: float
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """The tables that a rule chooses: those that are replicated, and those left out by (reason, advice)."""
 
     rule: str

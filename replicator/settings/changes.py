@@ -6,9 +6,9 @@ Invariant: values are compared and never shown, because any of them may be a sec
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from msgspec import Struct
 from pydantic import BaseModel
 
 if TYPE_CHECKING:
@@ -18,8 +18,7 @@ _NAMES_A_SECRET = frozenset({"hmac", "secret"})
 """Keys of rules under which the name of a secret stands."""
 
 
-@dataclass(frozen=True, slots=True)
-class Changes:
+class Changes(Struct, frozen=True):
     """From one configuration to another. `keys`: what changed outside of the rules, as `log.level` or `regions.eu`."""
 
     added: tuple[str, ...]

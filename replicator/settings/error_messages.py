@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 from replicator.settings import MODES, TABLE_TAGS, Settings
 
@@ -61,8 +62,7 @@ _EQUALS_FROM_END = 3
 Location = tuple[str | int, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(Struct, frozen=True):
     """What is wrong at one place of the configuration."""
 
     location: Location

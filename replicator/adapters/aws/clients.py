@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from weakref import WeakSet
 
@@ -19,6 +18,7 @@ from aiobotocore.eventstream import AioEventStream
 from aiobotocore.parsers import AioResponseParserFactory
 from botocore.eventstream import EventStreamBuffer, EventStreamMessage, NoInitialResponseError
 from botocore.parsers import ResponseParserError
+from msgspec import Struct
 
 from replicator import __version__
 from replicator.adapters.aws.credentials import RenewableCredentials, region_session
@@ -39,8 +39,7 @@ _HTTP_ERRORS = 300
 _OBJECTS_AT_ONCE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class ClientTimes:
+class ClientTimes(Struct, frozen=True):
     """Bounds of one HTTP exchange, in seconds."""
 
     connect_seconds: float = 3.0
@@ -100,8 +99,7 @@ class KinesisCalls:
             return self._opened
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(Struct, frozen=True):
     """The clients of one configured region."""
 
     region_id: str

@@ -10,12 +10,12 @@ import asyncio
 import os
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from aiobotocore.credentials import AioCredentials, AioDeferredRefreshableCredentials
 from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError, CredentialRetrievalError, NoCredentialsError
+from msgspec import Struct
 
 from replicator.adapters.aws.descriptions import service_descriptions
 from replicator.adapters.aws.errors import CREDENTIAL_CODES, error_code
@@ -41,8 +41,7 @@ _FIXED = {"env": "the environment", "explicit": "the program's own memory"}
 """Where credentials come from that no reading can change while the process lives, by the client's names."""
 
 
-@dataclass(slots=True)
-class Source:
+class Source(Struct):
     """Credentials of one reading; `origin` is the client's name for where the base of them came from."""
 
     credentials: Any

@@ -10,7 +10,6 @@ import asyncio
 import zlib
 from collections.abc import Awaitable, Callable, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
@@ -30,13 +29,12 @@ if TYPE_CHECKING:
 _HTTP_ERRORS = 300
 
 
-@dataclass(slots=True)
-class _Exchange:
+class _Exchange(msgspec.Struct):
     """A call through the stock client: what its events need, and what came."""
 
     body: bytes
     fence: Fence | None
-    answer: Answer = field(default_factory=lambda: Answer(0, b""))
+    answer: Answer = msgspec.field(default_factory=lambda: Answer(0, b""))
 
 
 _exchange: ContextVar[_Exchange | None] = ContextVar("replicator_exchange", default=None)

@@ -15,8 +15,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from replicator.domain.errors import MalformedRecord, NewerLayout, WorldMismatch
 from replicator.domain.identifiers import SequenceNumber, ShardId, TableName
@@ -40,8 +41,7 @@ REPLACED = ("replaced", *(f"replaced{number}" for number in range(1, MOST_REPLAC
 """Attributes of `OwedKey.replaced`, in its order."""
 
 
-@dataclass(frozen=True, slots=True)
-class OwedRows:
+class OwedRows(Struct, frozen=True):
     """Makes values of rows; `where` names the table in messages."""
 
     where: str

@@ -11,7 +11,6 @@ mapping is refused if a key of it can be a key of another one that wrote there.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -43,8 +42,7 @@ _SAME_WRITER = "#e = :e AND (attribute_not_exists(#f) OR (#f = :f AND #g <= :g))
 # -- epochs ---------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class EpochClaim:
+class EpochClaim(msgspec.Struct, frozen=True):
     """What a rule is about to write to a replica table: `epoch`, from this stream of this source."""
 
     rule: str
@@ -110,8 +108,7 @@ def epoch_problem(standing: Any, claim: EpochClaim) -> WorldMismatch | None:
 # -- modes ----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class ModeClaim:
+class ModeClaim(msgspec.Struct, frozen=True):
     """What a rule is about to do: write this table in this mode, under keys as they are or as `keys` makes them."""
 
     rule: str

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
+from msgspec import Struct
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, error_code, member, translate
 from replicator.adapters.kinesis.destinations import stream_name
@@ -19,8 +19,7 @@ _MOST_CONSUMERS = 20
 _NOT_FOUND, _TOO_MANY, _IN_USE = "ResourceNotFoundException", "LimitExceededException", "ResourceInUseException"
 
 
-@dataclass(frozen=True, slots=True)
-class Consumer:
+class Consumer(Struct, frozen=True):
     """A consumer that is registered. `status` as Kinesis names it."""
 
     arn: str

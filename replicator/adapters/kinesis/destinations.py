@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from replicator.adapters.aws.errors import CLIENT_ERRORS, member, translate
 from replicator.domain.errors import StreamUnusable
@@ -23,8 +24,7 @@ _WAYS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Destination:
+class Destination(Struct, frozen=True):
     """One Kinesis stream that a table's changes go to, or went to. `precision` is empty where AWS does not name it."""
 
     stream_arn: str

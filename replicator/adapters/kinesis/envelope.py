@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import binascii
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
@@ -73,8 +72,7 @@ _ITEM = msgspec.json.Decoder(dict[str, dict[str, Any]])
 _ENCODE = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(msgspec.Struct, frozen=True):
     """A record of a Kinesis stream: its place there, what it holds, and when it came there (seconds since 1970)."""
 
     sequence: SequenceNumber

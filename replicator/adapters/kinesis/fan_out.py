@@ -8,7 +8,6 @@ there is none for a place, or not now, the answer is None, and the caller polls:
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from zlib import crc32
 
@@ -38,8 +37,7 @@ _IN_USE, _NOT_FOUND = "ResourceInUseException", "ResourceNotFoundException"
 _BROKEN = (aiohttp.ClientError, ParserError, OSError, TimeoutError)
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(msgspec.Struct, frozen=True):
     """How long things last, in seconds.
 
     `waits`: how long an event is waited for at a time. `taken`: so long after a subscription was made no other one of
@@ -63,8 +61,7 @@ class Pace:
     lives: float = 300.0
 
 
-@dataclass(slots=True, eq=False)
-class _Subscription:
+class _Subscription(msgspec.Struct, eq=False):
     """One shard's. Times are those of the loop."""
 
     events: Events | None = None
@@ -81,7 +78,7 @@ class _Subscription:
     """When something came last."""
     looked_at: float = 0.0
     """When the shard was last asked because it is quiet."""
-    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    turn: asyncio.Lock = msgspec.field(default_factory=asyncio.Lock)
 
     def close(self) -> None:
         if self.events is not None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -61,8 +60,7 @@ _UNKNOWN, _SEEN, _HORIZON = "-", "s", "h"
 """Of the place that an iterator begins at: nothing is known, it was just seen, or it is the oldest that is left."""
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(msgspec.Struct, frozen=True):
     """A Kinesis stream: its ARN, when it was made (milliseconds since 1970), and how long it keeps records.
 
     `key`: what encrypts it, as the stream names it, if a key of the key service does.
@@ -107,8 +105,7 @@ def kinesis_arn(stream: StreamRef) -> str:
     return arn if ":kinesis:" in arn else ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Iterator:
+class _Iterator(msgspec.Struct, frozen=True):
     """A place to read from: `sequence` is the record before it, if there is one, `inner` Kinesis' own iterator, if any.
 
     `known`: of the place. `pushed`: whether what is there may be pushed. `at`: when it was made,
@@ -121,7 +118,7 @@ class _Iterator:
     pushed: bool
     sequence: SequenceNumber | None
     inner: str
-    at: float = field(default_factory=time.time)
+    at: float = msgspec.field(default_factory=time.time)
 
     def __str__(self) -> str:
         before = self.sequence or ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated
 
 import msgspec
@@ -55,8 +54,7 @@ _RECORDS, _SHARDS = msgspec.json.Decoder(_Records), msgspec.json.Decoder(_Shards
 _EVENT = msgspec.json.Decoder(_Event)
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True):
     """A GetRecords answer. `behind_ms`: how far its end lies behind the shard's newest record; None: not known."""
 
     records: tuple[Delivered, ...]
@@ -77,8 +75,7 @@ def _delivered(records: list[_Record]) -> tuple[Delivered, ...]:
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Pushed:
+class Pushed(msgspec.Struct, frozen=True):
     """An event of a subscription. `continues`: a number behind which it goes on. `ended`: the shard is over.
 
     `asks`: nothing came for a while, so the shard is to be asked, too.

@@ -7,7 +7,6 @@ so, so a key's actions come to the same in this order as in their own.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any, TypeVar
 
@@ -119,14 +118,13 @@ def slot_of(key: str) -> int:
     return key_slot(key.encode())
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """What became of the actions so far."""
 
     changed: int = 0
-    unstored: set[str] = field(default_factory=set)
-    refused: dict[str, Exception] = field(default_factory=dict)
-    leased: dict[str, str] = field(default_factory=dict)
+    unstored: set[str] = msgspec.field(default_factory=set)
+    refused: dict[str, Exception] = msgspec.field(default_factory=dict)
+    leased: dict[str, str] = msgspec.field(default_factory=dict)
 
     def take(self, actions: Sequence[CacheAction], answer: Any) -> None:
         """Add an answer: a number of UNLINK, or what the script says."""

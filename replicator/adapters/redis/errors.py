@@ -7,8 +7,8 @@ sentence of its own, and some versions leave the code out. Invariant: the error'
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
+from msgspec import Struct
 from redis.exceptions import AuthenticationError, InvalidResponse, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
@@ -19,8 +19,7 @@ _LONGEST_REASON = 200
 _GOES_ON = "the work continues by itself when the address leads to one that can be written"
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
+class _Kind(Struct, frozen=True):
     """One kind of answer: what the cache is or did, what to do, and whether the address may lead elsewhere by now."""
 
     error: type[ReplicatorError]

@@ -11,7 +11,6 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -53,8 +52,7 @@ class Address(NamedTuple):
         return host_and_port(self.host, self.port)
 
 
-@dataclass(frozen=True, slots=True)
-class Topology:
+class Topology(msgspec.Struct, frozen=True):
     """Who owns which slot, as one of the nodes says, and the replicas of each owner."""
 
     owners: Mapping[int, Address]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
 import redis.asyncio as redis_asyncio
+from msgspec import Struct
 from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel
@@ -16,8 +16,7 @@ from replicator.domain.addresses import host_and_port
 from replicator.domain.cache_urls import ClusterUrl, SentinelUrl, cluster_url, sentinel_url
 
 
-@dataclass(frozen=True, slots=True)
-class Login:
+class Login(Struct, frozen=True):
     """A user of servers, None without one."""
 
     username: str | None = None

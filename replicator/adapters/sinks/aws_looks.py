@@ -7,14 +7,14 @@ the call empty, which nothing comes of.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 _ACTIVE = "ACTIVE"
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """What was found. `ordered`: whether it keeps the order of an item's events; `trouble`: why it takes none now."""
 
     ordered: bool

@@ -7,8 +7,9 @@ that they had within five minutes. Nothing here knows how calls are made.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
+
+from msgspec import Struct
 
 from replicator.adapters.sinks.encoding import Encoded
 from replicator.domain.item_events import CONTENT_TYPE
@@ -18,8 +19,7 @@ _ATTRIBUTE_BYTES = _KIB
 """Room for what goes beside a body, which counts as well."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """What a service says about one entry. `of_sender`: it would say the same again."""
 
     code: str
@@ -27,8 +27,7 @@ class Failure:
     of_sender: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(Struct, frozen=True):
     """One service.
 
     `request` takes the address and the entries, `failures` the answer and how many entries there were; it returns one

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+from msgspec import Struct
 
 from replicator.domain.errors import LeaseLost, PoisonRecord, ReplicatorError
 from replicator.domain.item_events import ItemEvent
 from replicator.ports.targets import Fence
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
+class Encoded(Struct, frozen=True):
     """An event with its bytes, and its place in the batch that it came in."""
 
     place: int

@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 from uuid import uuid4
+
+from msgspec import Struct
 
 from replicator.domain.cache_debt import DebtPolicy, OnFull, OwedEntry, OwedFlush, full, unstored
 from replicator.domain.cache_keys import CacheAction
@@ -39,8 +40,7 @@ class WatchedCache(Cache, Protocol):
         """Drop every entry whose key matches a pattern, or everything; returns how many there were."""
 
 
-@dataclass(frozen=True, slots=True)
-class Share:
+class Share(Struct, frozen=True):
     """What this worker does of what belongs to all: whether it looks after rows of others, and among how many.
 
     `others`: those that live beside it. One that died is missed within `lease_seconds`.
@@ -52,8 +52,7 @@ class Share:
     lease_seconds: float = 10.0
 
 
-@dataclass(slots=True)
-class DebtCounts:
+class DebtCounts(Struct):
     """What became of actions since the process began: entries, and how often all of them were dropped."""
 
     owed: int = 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -37,8 +36,7 @@ from replicator.ports.events import Observer, Place
 from replicator.ports.targets import ConflictLog, Fence, Region
 
 
-@dataclass(frozen=True, slots=True)
-class TargetPorts:
+class TargetPorts(msgspec.Struct, frozen=True):
     """What a target needs of the outside.
 
     `region` is where it writes: its replica, or the home region of a mesh, whose other regions are `others`; None
@@ -49,19 +47,19 @@ class TargetPorts:
     region: Region | None
     caches: Mapping[str, CacheFunnel]
     conflicts: ConflictLog
-    others: Mapping[RegionId, Region] = field(default_factory=dict)
-    own_writes: OwnWrites = field(default_factory=lambda: OwnWrites(0))
+    others: Mapping[RegionId, Region] = msgspec.field(default_factory=dict)
+    own_writes: OwnWrites = msgspec.field(default_factory=lambda: OwnWrites(0))
     parking: Parking | None = None
     """Where refusals are set aside; None of a target that waits for them."""
-    gate: Gate = field(default_factory=Gate)
+    gate: Gate = msgspec.field(default_factory=Gate)
     """Closed while the target's world is wrong."""
-    owing: Mapping[RegionId, Owing] = field(default_factory=dict)
+    owing: Mapping[RegionId, Owing] = msgspec.field(default_factory=dict)
     """What the other regions of a mesh are owed; one that is not named is waited for."""
-    probing: Probing = field(default_factory=Probing)
+    probing: Probing = msgspec.field(default_factory=Probing)
     """Whether it answers; shared by all shards of the process."""
     events: EventFunnel | None = None
     """Where a sink's events go; None of other targets."""
-    verifiers: Mapping[str, CacheVerifier] = field(default_factory=dict)
+    verifiers: Mapping[str, CacheVerifier] = msgspec.field(default_factory=dict)
     """Which caches are read again behind their actions."""
     source: Region | None = None
     """Where changes are made, of a rule whose times do not tell their order; None of others."""
@@ -73,15 +71,14 @@ class TargetPorts:
         return [parking for parking in (self.parking, *refused) if parking is not None]
 
 
-@dataclass(slots=True)
-class Tally:
+class Tally(msgspec.Struct):
     """Counts of one page, or of one record of it."""
 
-    effects: dict[Effect, int] = field(default_factory=partial(defaultdict, int))
+    effects: dict[Effect, int] = msgspec.field(default_factory=partial(defaultdict, int))
     changes: int = 0
     skipped: int = 0
     adopted: int = 0
-    entries: dict[str, tuple[ConflictKind, Resolution]] = field(default_factory=dict)
+    entries: dict[str, tuple[ConflictKind, Resolution]] = msgspec.field(default_factory=dict)
     """Conflict entries written, by id: kind and outcome. Written again, an entry is the same one."""
     cache_actions: int = 0
     keyless: int = 0
@@ -142,8 +139,7 @@ class Tally:
         self.missed += tried.missed
 
 
-@dataclass(slots=True)
-class Begun:
+class Begun(msgspec.Struct):
     """A record of a mesh that its home region has answered: how it was settled there, and what was counted.
 
     `answered`: the effects in other regions that have answered since.
@@ -151,7 +147,7 @@ class Begun:
 
     settled: Any
     counted: Tally
-    answered: dict[RegionId, Effect] = field(default_factory=dict)
+    answered: dict[RegionId, Effect] = msgspec.field(default_factory=dict)
 
 
 Unfinished = dict[SequenceNumber, Begun]
@@ -224,8 +220,7 @@ async def one_by_one(driver: Driver, context: TargetContext, unit: Run, tally: T
     return took
 
 
-@dataclass(frozen=True, slots=True)
-class TargetContext:
+class TargetContext(msgspec.Struct, frozen=True):
     """One target of one rule on one shard: what its applier and its driver work with.
 
     `stop` ends what is done now; `unfinished` outlives it, as long as the shard is owned.
@@ -240,7 +235,7 @@ class TargetContext:
     observer: Observer
     fence: Fence
     stop: asyncio.Event
-    unfinished: Unfinished = field(default_factory=dict)
+    unfinished: Unfinished = msgspec.field(default_factory=dict)
     aside: SetAside | None = None
     """Where refusals go; None: nowhere, and the target waits."""
     by: str = ""

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import Disposition, ReplicatorError, Throttled
 from replicator.domain.identifiers import WorkerId
@@ -47,8 +48,7 @@ _SOON_SECONDS = 1.0
 _LEAST_SECONDS = 0.05
 
 
-@dataclass(frozen=True, slots=True)
-class DrainPorts:
+class DrainPorts(Struct, frozen=True):
     """What a drainer works with. `stop` ends what is under way."""
 
     clock: Clock

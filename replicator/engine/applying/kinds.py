@@ -8,7 +8,8 @@ which is reading, order, retries, positions, losses, leases and status, knows ta
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.rules import OnRefusal, Rule
 from replicator.domain.shards.inheritance import Begins
@@ -21,8 +22,7 @@ from replicator.engine.applying.ordered_driver import OrderedDriver
 from replicator.engine.applying.source_caches_driver import SourceCachesDriver
 
 
-@dataclass(frozen=True, slots=True)
-class Kind:
+class Kind(Struct, frozen=True):
     """One kind of target."""
 
     driver: Callable[[TargetContext], Driver]

@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+from msgspec import Struct
+
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId
 from replicator.domain.owed_keys import LONGEST_REASON, OwedKey, OwedTo, Settlement, mesh_version, row_id
@@ -29,8 +31,7 @@ _LOOK_SECONDS = 10.0
 _LOOKS_PER_SECOND = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Owed:
+class Owed(Struct, frozen=True):
     """A settled record of a mesh as it becomes owed: where it was read, what was decided, and by whom.
 
     `replaced`, `left`: see `OwedKey`.
@@ -44,8 +45,7 @@ class Owed:
     by: str
 
 
-@dataclass(frozen=True, slots=True)
-class Missed:
+class Missed(Struct, frozen=True):
     """Rows of what a region missed: those that are owed for longest, how many there are, and since when the oldest."""
 
     rows: tuple[OwedKey, ...]
@@ -53,8 +53,7 @@ class Missed:
     oldest: float | None
 
 
-@dataclass(slots=True)
-class Looks:
+class Looks(Struct):
     """How often rows are looked for where none is known: the more there is to look at, the less often."""
 
     among: int = 1

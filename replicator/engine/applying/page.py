@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from replicator.domain.progress import Position
 from replicator.domain.records import StreamRecord
@@ -13,8 +14,7 @@ from replicator.engine.applying.jobs import Job, Jobs
 from replicator.ports.events import BatchReport
 
 
-@dataclass(slots=True)
-class Page:
+class Page(Struct):
     """What the workers of a page share. `more`: once it is set, what failed by itself may be left for later."""
 
     jobs: Jobs

@@ -8,7 +8,8 @@ look-up; they are loaded before a shard is read, and only the owner of a key's s
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId
@@ -27,24 +28,21 @@ _LOADS_PER_BOUND = 10
 """Rows are read again after so many parts of the bound were added: other workers add to them too."""
 
 
-@dataclass(frozen=True, slots=True)
-class ParkingBounds:
+class ParkingBounds(Struct, frozen=True):
     """Rows per target at most: keys, and records that cannot be read."""
 
     keys: int = 10_000
     records: int = 100
 
 
-@dataclass(frozen=True, slots=True)
-class _Open:
+class _Open(Struct, frozen=True):
     """An open row, as far as it is needed here."""
 
     version: str
     first: float
 
 
-@dataclass(slots=True)
-class _Book:
+class _Book(Struct):
     """Open rows of one kind, and how many more are being written."""
 
     what: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from replicator.domain.coalescing import Run
 from replicator.domain.errors import MalformedRecord, ReplicatorError
@@ -18,8 +18,7 @@ from replicator.ports.events import Observer, Place
 from replicator.ports.targets import Fence
 
 
-@dataclass(frozen=True, slots=True)
-class SetAside:
+class SetAside(Struct, frozen=True):
     """A target's parking as one shard uses it. `epoch`: of the rule; `by`: this worker."""
 
     parking: Parking

@@ -6,7 +6,8 @@ Invariant: what is not known is never level: a look counts as passed only when r
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId
@@ -27,8 +28,7 @@ _FRESH_SECONDS = 0.5
 _LOOK_SECONDS = 0.2
 
 
-@dataclass(frozen=True, slots=True)
-class Margins:
+class Margins(Struct, frozen=True):
     """How careful jobs are, in seconds: what is added to every wait, and behind which lag they rest."""
 
     margin_seconds: float

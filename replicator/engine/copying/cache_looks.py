@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from replicator.domain.cache_debt import OwedEntry
 from replicator.domain.cache_keys import CacheAction, CacheRule, Invalidate
@@ -30,8 +31,7 @@ _BEGUN_SECONDS = 600.0
 """For so long a repair may wait for units of its table."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Struct, frozen=True):
     """A cache entry beside an item: the version that the item has."""
 
     cache: str
@@ -40,8 +40,7 @@ class Entry:
     version: str | None
 
 
-@dataclass(slots=True)
-class Entries:
+class Entries(Struct):
     """What a look at entries found."""
 
     checked: int
@@ -53,8 +52,7 @@ class HoldOver(Throttled):
     """A change was not begun in the time for which its cache entries are held; it is looked at anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(Struct, frozen=True):
     """Cache entries that are held for one change, which is begun under this fence."""
 
     fence: Fence

@@ -7,8 +7,9 @@ only first looks are gathered, since what they show may be in flight anyway.
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.copying.contents import Kind, wanted
@@ -33,16 +34,14 @@ from replicator.ports.targets import Fence
 _LOOKUPS_AT_ONCE = 4
 
 
-@dataclass(frozen=True, slots=True)
-class Suspect:
+class Suspect(Struct, frozen=True):
     """A key that differed, among which tables, and what was seen of it."""
 
     candidate: Candidate | MeshCandidate
     target: Target
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Struct, frozen=True):
     """A key that two looks agree on: how tables differ, by `region:table`; and what a repair needs of it."""
 
     key: ItemKey
@@ -51,8 +50,7 @@ class Finding:
     difference: Difference | MeshDifference[Any]
 
 
-@dataclass(slots=True)
-class Compared:
+class Compared(Struct):
     """What the first look at a page says. `beside`: items with caches beside them, by their target."""
 
     compared: int = 0

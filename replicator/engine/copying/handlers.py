@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Protocol
+
+from msgspec import Struct, field
 
 from replicator.domain.errors import ReplicatorError
 from replicator.domain.identifiers import RegionId
@@ -31,8 +32,7 @@ class JobImpossible(ReplicatorError):
     """A job cannot be done as it was asked for: it fails, and is not tried again."""
 
 
-@dataclass(frozen=True, slots=True)
-class Look:
+class Look(Struct, frozen=True):
     """What was seen of a page. `after`: the position behind it; None: it is the segment's last.
 
     `at`: the server's time of the look: nothing is done about it before what the handler follows has passed that, with
@@ -67,8 +67,7 @@ class Handler(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class JobContext:
+class JobContext(Struct, frozen=True):
     """What handlers work with.
 
     `rules`: the job's rule on its table, once per source that it reads. `regions`: its tables, by `region:table`

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
+
+from msgspec import Struct
 
 from replicator.domain.canary import is_canary
 from replicator.domain.errors import Disposition, ReplicatorError, Throttled
@@ -25,8 +26,7 @@ _PAGE_UNITS = 32
 Answer = TypeVar("Answer")
 
 
-@dataclass(frozen=True, slots=True)
-class CopyRegion:
+class CopyRegion(Struct, frozen=True):
     """One region of a job. `region` stands behind the job's pace and its write units.
 
     `page_items`: how many items a page may have now; None: as many as an answer holds.

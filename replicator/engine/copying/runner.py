@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from replicator.domain.copying.page_sizes import page_items
 from replicator.domain.copying.sweeps import due, is_last, passes
@@ -56,8 +57,7 @@ KEPT_SECONDS = 7 * 86_400.0
 """A job that is over is listed for so long."""
 
 
-@dataclass(frozen=True, slots=True)
-class JobWorld:
+class JobWorld(Struct, frozen=True):
     """What a worker has for a job: its rule on its table, the ports of its targets, and its regions.
 
     `regions` makes them anew for a job, given our part of its budgets as it changes, when the work is to stop, and how
@@ -70,8 +70,7 @@ class JobWorld:
     exports: Callable[[str], tuple[ExportFiles, str]] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class JobPorts:
+class JobPorts(Struct, frozen=True):
     """What jobs need of the outside.
 
     `world`: of one job; None: this worker does not run its rule now. `rules`: those that it runs.
@@ -86,8 +85,7 @@ class JobPorts:
     margins: Margins
 
 
-@dataclass(slots=True)
-class _Work:
+class _Work(Struct):
     """A job that this worker is at work on. `rules`: what its handler goes by."""
 
     job: Job

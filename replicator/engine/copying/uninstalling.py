@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.copying.uninstalls import Kept, is_side_row, stamp_of
 from replicator.domain.errors import ReplicatorError
@@ -29,8 +30,7 @@ SIDE_TABLE = "side_table"
 _WRITES_AT_ONCE = 16
 
 
-@dataclass(frozen=True, slots=True)
-class _Page:
+class _Page(Struct, frozen=True):
     todo: Sequence[Unstamp | Delete]
 
 

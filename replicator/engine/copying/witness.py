@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from msgspec import Struct
 
 from replicator.domain.conflicts import ConflictEntry, LogConflict, Witness
 from replicator.domain.identifiers import SequenceNumber, ShardId
@@ -13,8 +13,7 @@ from replicator.engine.copying.handlers import JobContext
 from replicator.ports.targets import Fence
 
 
-@dataclass(frozen=True, slots=True)
-class Log:
+class Log(Struct, frozen=True):
     """The log of one job's rule."""
 
     context: JobContext

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.shards.lineage import Shard
@@ -12,8 +13,7 @@ from replicator.domain.shards.listing import Listing
 from replicator.engine.waiting import Stopped
 
 
-@dataclass(slots=True, eq=False)
-class Question:
+class Question(Struct, eq=False):
     """Whether a shard is over. `asked`: the number of the last call before it."""
 
     shard_id: ShardId

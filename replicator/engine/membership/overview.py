@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId, ShardId, TableName, WorkerId
@@ -40,8 +41,7 @@ _RESTS_PER_LOOK = 20
 _Spot = tuple[StreamRef, ShardId | None, TargetId]
 
 
-@dataclass(frozen=True, slots=True)
-class GroupPorts:
+class GroupPorts(Struct, frozen=True):
     """Where the group's rows are, and which rules it has: those that run, and those that are held."""
 
     coordination: Coordination

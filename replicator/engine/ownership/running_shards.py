@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.rules import Rule, rests
@@ -26,8 +27,7 @@ from replicator.ports.sources import Ends
 _CLAIMS_AT_ONCE = 16
 
 
-@dataclass(slots=True)
-class _Running:
+class _Running(Struct):
     """A shard that we read. `stop` ends it gracefully."""
 
     worker: ShardWorker

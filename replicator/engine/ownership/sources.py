@@ -6,7 +6,8 @@ Invariant: a source that stays is the same object as before, so changes of other
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import RegionId, TableName
 from replicator.domain.rules import Rule
@@ -32,8 +33,7 @@ class Sources:
         changed.set()
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(Struct, frozen=True):
     """A source table, and the rules that read its stream."""
 
     region: RegionId

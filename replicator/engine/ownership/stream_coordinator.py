@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import ReplicatorError, WorldMismatch
 from replicator.domain.identifiers import RuleName
@@ -42,8 +43,7 @@ _BREATH_SECONDS = 0.2
 """Time between the beginnings of two cycles at least, however much happens."""
 
 
-@dataclass(frozen=True, slots=True)
-class SessionPorts:
+class SessionPorts(Struct, frozen=True):
     """What the streams of one session share."""
 
     session: Session
@@ -54,8 +54,7 @@ class SessionPorts:
     stop: asyncio.Event
 
 
-@dataclass(frozen=True, slots=True)
-class _ReadOut:
+class _ReadOut(Struct, frozen=True):
     """When everything known was first seen to be read to its end, and how many listings were complete by then."""
 
     at: float

@@ -7,7 +7,8 @@ the successor is remembered before a stream is let go. What one rule is through 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import NewerLayout, ReplicatorError
 from replicator.domain.gaps import EVERY_SHARD, Gap
@@ -23,8 +24,7 @@ _REPLACED = "The stream was replaced; changes made while the table had no stream
 _MOVED = "The rule now reads another kind of stream, which does not contain earlier changes."
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(Struct, frozen=True):
     """Which streams are to be read now, oldest first, and for which rules; `trouble` keeps the others from theirs."""
 
     streams: Mapping[StreamRef, tuple[Rule, ...]]

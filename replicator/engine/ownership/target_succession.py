@@ -14,7 +14,8 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.rules import Members, Rule, Target
@@ -32,8 +33,7 @@ _AT_ONCE = 16
 Starts = Mapping[TargetId, TargetStart]
 
 
-@dataclass(frozen=True, slots=True)
-class _Copied:
+class _Copied(Struct, frozen=True):
     """A target whose positions on a stream are copied, and whose start is to follow."""
 
     stream: StreamRef

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Protocol
+
+from msgspec import Struct, field
 
 from replicator.domain.progress import HORIZON, Position
 from replicator.domain.records import StreamRecord
@@ -22,8 +23,7 @@ from replicator.ports.clock import Clock
 CURSORS_KEPT = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(Struct, frozen=True):
     """Records behind a position. `then` is where the next page starts; END when the shard is closed and read.
 
     The pipeline that got a page drops it (`ShardReader.drop`) when its records are applied or given up.
@@ -83,8 +83,7 @@ class Always:
         return True
 
 
-@dataclass(slots=True, eq=False)
-class Expected:
+class Expected(Struct, eq=False):
     """A page that a pipeline waits for, whichever pipeline reads it."""
 
     behind: Position
@@ -122,8 +121,7 @@ class Expected:
             self.asking.reschedule(asyncio.get_running_loop().time())
 
 
-@dataclass(slots=True, eq=False)
-class Cursor:
+class Cursor(Struct, eq=False):
     """One place in the shard that pipelines read from."""
 
     asked_at: float

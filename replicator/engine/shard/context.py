@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.rules import Target
 from replicator.domain.shards.leases import Lease, LeaseRow
@@ -16,8 +17,7 @@ from replicator.ports.events import Place
 from replicator.ports.sources import Ends
 
 
-@dataclass(frozen=True, slots=True)
-class ShardContext:
+class ShardContext(Struct, frozen=True):
     """What the targets on a shard share. `wake` lets the coordinator plan again."""
 
     lease: Lease

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.domain.errors import LeaseLost, MalformedRecord, RecordsTrimmed, ReplicatorError
 from replicator.domain.health import PROBE_SECONDS
@@ -44,15 +45,13 @@ _STUCK_SECONDS = 2.0
 _HIDDEN = "Records left the stream between two readings of it."
 
 
-@dataclass(frozen=True, slots=True)
-class _Unreadable:
+class _Unreadable(Struct, frozen=True):
     """Behind what was read so far stands a record that cannot be understood, and the target waits for it."""
 
     error: MalformedRecord
 
 
-@dataclass(frozen=True, slots=True)
-class _Trimmed:
+class _Trimmed(Struct, frozen=True):
     """What stood behind a position is gone."""
 
     behind: Position

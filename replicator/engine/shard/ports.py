@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+
+from msgspec import Struct, field
 
 from replicator.domain.shards.holdings import Holdings
 from replicator.domain.targets import TargetId
@@ -16,8 +17,7 @@ from replicator.ports.events import Observer
 from replicator.ports.sources import Stream
 
 
-@dataclass(frozen=True, slots=True)
-class ShardPorts:
+class ShardPorts(Struct, frozen=True):
     """What a shard needs of the outside; targets by their id."""
 
     stream: Stream

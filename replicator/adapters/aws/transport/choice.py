@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import ssl
 from contextvars import ContextVar
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from botocore.httpsession import where
 from botocore.utils import get_environ_proxies
+from msgspec import Struct
 
 from replicator.adapters.aws.transport.connection import is_supported
 from replicator.adapters.aws.transport.lean import LeanTransport, Service
@@ -44,8 +44,7 @@ class _Prepared(Exception):
         self.request = request
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(Struct, frozen=True):
     """The transport to use, or why the stock client stays in use."""
 
     transport: LeanTransport | None

@@ -12,7 +12,8 @@ import random
 import ssl
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from replicator.adapters.aws.transport.connection import Answer, BrokenExchange, Connection, UsualAnswer
 from replicator.adapters.aws.transport.sealing import SealedConnection, Sealing
@@ -28,8 +29,7 @@ _INSTANT = 1e-3
 """Seconds that the timers of a loop need not distinguish."""
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Struct, frozen=True):
     """Where requests go; `tls` is None for plain text."""
 
     host: str

@@ -11,7 +11,6 @@ import json
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.client import responses
 from typing import TYPE_CHECKING, Any
@@ -57,8 +56,7 @@ _LEAST_SKEW_SECONDS = 60.0
 """A clock that is off by less is no reason for a refusal: the service accepts about five minutes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Service:
+class Service(msgspec.Struct, frozen=True):
     """What distinguishes two services on the wire: `target` is the prefix of X-Amz-Target."""
 
     signing_name: str

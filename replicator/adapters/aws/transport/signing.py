@@ -8,17 +8,17 @@ Version 4 for API requests" in the IAM User Guide. The self-test at the start co
 from __future__ import annotations
 
 import hmac
-from dataclasses import dataclass
 from hashlib import sha256
 from time import gmtime, strftime
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct
 
 if TYPE_CHECKING:
     from botocore.credentials import ReadOnlyCredentials
 
 
-@dataclass(slots=True)
-class _Key:
+class _Key(Struct):
     """A derived key and what it was derived for: day, access key and secret."""
 
     of: tuple[str | None, ...]
@@ -28,8 +28,7 @@ class _Key:
     scope: str
 
 
-@dataclass(slots=True)
-class _Stamp:
+class _Stamp(Struct):
     """What requests of one kind have in common within a second."""
 
     canonical: Any

@@ -7,8 +7,9 @@ or not at all.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from msgspec import Struct, field
 
 from replicator.adapters.dynamodb.coordination.names import SCHEMA
 
@@ -54,8 +55,7 @@ def schema() -> Value:
     return number(SCHEMA)
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(Struct, frozen=True):
     """What happens to a row, if it is as it should be.
 
     `sets`: attributes to set. `defaults`: attributes to set where they are missing. `merges`: strings to add to sets.

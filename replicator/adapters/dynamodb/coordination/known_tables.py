@@ -6,8 +6,9 @@ was seen.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from replicator.adapters.dynamodb.coordination.changes import Change, schema, seconds, text
 from replicator.adapters.dynamodb.coordination.names import key
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 _ID = "table_id"
 
 
-@dataclass(frozen=True, slots=True)
-class KnownTable:
+class KnownTable(Struct, frozen=True):
     """A table that a rule writes, and the id that it had when it was first written."""
 
     rule: RuleName

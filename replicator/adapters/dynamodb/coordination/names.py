@@ -5,8 +5,9 @@ Invariant: a group's rows are its own, and so are a stream's: the region id is p
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from replicator.domain.identifiers import ShardId
 from replicator.domain.shards.leases import StreamRef
@@ -58,8 +59,7 @@ SEGMENT, NOTE = "segment|", "note|"
 """What the sort keys of a job's rows begin with."""
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(Struct, frozen=True):
     """Keys of one group's rows."""
 
     group: str

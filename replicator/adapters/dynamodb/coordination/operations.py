@@ -7,8 +7,9 @@ and removes the owner, so the worker that read the shard is fenced and the shard
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from msgspec import Struct
 
 from replicator.adapters.dynamodb.coordination.changes import Change, number, schema, seconds, text
 from replicator.adapters.dynamodb.coordination.names import (
@@ -34,8 +35,7 @@ if TYPE_CHECKING:
     from replicator.adapters.dynamodb.coordination.table import CoordinationTable
 
 
-@dataclass(frozen=True, slots=True)
-class StoredGap:
+class StoredGap(Struct, frozen=True):
     """A loss interval, and its acknowledgement: seconds since 1970, a name, a note; None and empty while it is open.
 
     `grown_at`: when it was last found to end elsewhere than it did at first.
@@ -50,8 +50,7 @@ class StoredGap:
     """The job that repairs it, or has."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
+class Pause(Struct, frozen=True):
     """A rule that is paused: since when, in seconds since 1970, and why."""
 
     rule: RuleName

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from replicator.adapters.dynamodb.coordination.names import (
     CHECKPOINT,
@@ -98,8 +99,7 @@ class CorruptRow(WorldMismatch):
     """A row of ours that cannot be read."""
 
 
-@dataclass(slots=True)
-class StreamRows:
+class StreamRows(Struct):
     """A stream's rows as values, and what is wrong with those that are none.
 
     `corrupt`: rows of shards and of the seat that cannot be read, which hide no other; `strange`: a row of a newer
@@ -113,8 +113,7 @@ class StreamRows:
     strange: list[WorldMismatch] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class RowReader:
+class RowReader(Struct, frozen=True):
     """Makes values of rows; `where` names the table in messages.
 
     It is as long as the layout has kinds of rows: one method for each.

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
+
+from msgspec import Struct, field
 
 from replicator.adapters.dynamodb.coordination.leases import DynamoCoordination
 
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
 _READS_AT_ONCE = 8
 
 
-@dataclass(frozen=True, slots=True)
-class StoredStream:
+class StoredStream(Struct, frozen=True):
     """A stream that the group reads or read, and its rows; `problems`: what is wrong with rows that were left out."""
 
     known: KnownStream
