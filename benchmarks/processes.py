@@ -20,20 +20,24 @@ def daemon(
     config: Path, log: Path, *, under: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start `replicator run`, by another module of ours if `under` names one, and end it."""
-    surroundings = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     module = [*under, "replicator"] if under else ["replicator"]
     with log.open("ab") as output:
         process = subprocess.Popen(  # noqa: S603 - every argument is composed here
             [sys.executable, "-m", *module, "run", "--config", str(config)],
             stdout=output,
             stderr=output,
-            env=surroundings | CREDENTIALS | dict(environment or {}),
+            env=surroundings() | CREDENTIALS | dict(environment or {}),
         )
     try:
         yield process
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(_LEAVE_SECONDS)
+
+
+def surroundings() -> dict[str, str]:
+    """The environment, without what keeps bytecode from being written: an installed program has it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def cpu_seconds(pid: int) -> float:
