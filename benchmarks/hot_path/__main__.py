@@ -1,6 +1,6 @@
 """Processor time per record of the daemon and of other consumers, by hand or as `make bench`.
 
-    python -m benchmarks.hot_path                  the cases that have a bar, in a few minutes
+    python -m benchmarks.hot_path                  the cases that have a bar, and `versioned`, in a few minutes
     python -m benchmarks.hot_path --full           every case and every consumer
     python -m benchmarks.hot_path --cases modify,modify/tls --consumers lean,aiobotocore --rounds 3
     python -m benchmarks.hot_path --full --write   and put what was measured into docs/performance.md

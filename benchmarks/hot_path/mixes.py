@@ -48,8 +48,9 @@ QUICK = [
     Case(MIXES["modify"], tls=True),
     Case(MIXES["quarter-inserts"]),
     Case(MIXES["modify"], "active-active"),
+    Case(MIXES["modify"], "versioned"),
 ]
-"""The cases that have a bar."""
+"""The cases that have a bar, and one of the mode that has none."""
 
 FULL = [
     *QUICK,
@@ -57,7 +58,6 @@ FULL = [
     Case(MIXES["modify-30"], tls=True),
     Case(MIXES["insert"]),
     Case(MIXES["remove"]),
-    Case(MIXES["modify"], "versioned"),
     Case(MIXES["quarter-inserts"], "versioned"),
     Case(MIXES["quarter-inserts"], "active-active"),
 ]
