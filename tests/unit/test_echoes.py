@@ -14,9 +14,13 @@ from replicator.domain.modes.active_active.classify import Origin, classify
 from replicator.domain.modes.active_active.echoes import is_own_stamp
 from replicator.domain.modes.active_active.mesh import ActivePolicy, Mesh
 from replicator.domain.modes.ordered import Effect
+from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType, rank_of
+from replicator.domain.modes.versioned.replicate import Joined, VersionedMesh
 from replicator.domain.records import ChangeRecord, Event, item_key
 from replicator.domain.stamps import NO_PARENT, Stamp, StampKind, Version, content_of, held
-from replicator.engine.applying.mesh_records import ActiveRecord
+from replicator.engine.applying.context import Begun, Tally
+from replicator.engine.applying.mesh_records import ActiveRecord, VersionedRecord
 from tests.unit.strategies import Typed, image
 
 STAMPS = ("_rep", "my\\/é")
@@ -132,3 +136,33 @@ def test_a_stamp_behind_a_users_write_is_told_at_a_glance(before: Image) -> None
     stamp = Stamp(LAST, StampKind.VALUE, content_of(content), NO_PARENT)
     record = changed(before, image({**content.attributes, "_rep": {"S": stamp.sealed("nonce---")}}))
     assert is_own_stamp(record, "_rep")
+
+
+# -- mode versioned ----------------------------------------------------------------------------------------------------
+
+HERE, THERE = RegionId("aa"), RegionId("bb")
+VERSIONED = VersionedMesh(HERE, (THERE,), VersionAttribute("n", VersionType.NUMBER))
+RANKED = [image({**item, "n": {"N": number}}) for item in (ITEM, CONTENTS[4]) for number in ("1", "2")]
+REGIONS = st.lists(st.sampled_from([HERE, THERE]), unique=True)
+
+
+@given(st.sampled_from(RANKED), st.sampled_from(RANKED), st.sampled_from(RANKED), REGIONS)
+@example(RANKED[0], RANKED[1], RANKED[1], [HERE, THERE])
+@example(RANKED[1], RANKED[0], RANKED[0], [HERE, THERE])
+@example(RANKED[0], RANKED[1], RANKED[1], [THERE])
+@example(RANKED[0], RANKED[1], RANKED[1], [HERE])
+def test_an_own_write_that_every_region_holds_asks_for_nothing(
+    old: Image, new: Image, brought: Image, regions: list[RegionId]
+) -> None:
+    own_writes, record = OwnWrites(8), changed(old, new)
+    rank = rank_of(VERSIONED.version, brought)
+    own_writes.note(record.key, Joined(rank, {}, tuple(regions)), 0.0)
+    taken = VersionedRecord(record, VERSIONED, own_writes, 1.0)
+    rises = rank_of(VERSIONED.version, old) <= rank_of(VERSIONED.version, new)
+    assert taken.is_passed == (rises and new == brought and len(regions) == 2)
+    if taken.is_passed:
+        with pytest.raises(StopIteration) as settled:
+            next(taken.settle())
+        with pytest.raises(StopIteration) as delivered:
+            next(taken.deliver(THERE, settled.value.value))
+        assert taken.finish(Begun(settled.value.value, Tally(), {THERE: delivered.value.value})) is Effect.ECHO

@@ -79,6 +79,7 @@ class MeshDriver:
         self._regions = {self._home: context.ports.region, **context.ports.others, **partners}
         self._stamp = STAMP
         self.idle: Callable[[ChangeRecord], bool] | None = None
+        self._may_pass = True
         if isinstance(plan, ActivePlan):
             self._stamp = plan.policy.attribute
             self._patient = Mesh(self._home, plan.others, context.place.stream.generation, plan.policy)
@@ -86,6 +87,8 @@ class MeshDriver:
             self.idle = self._is_own_stamp
         else:
             self._versioned = VersionedMesh(self._home, plan.others, plan.version)
+            stores = any(each.verb.stores for each in context.place.target.caches)
+            self._may_pass = not (stores or context.ports.verifiers)  # what is stored is filled, or read again, at once
 
     def units(self, run: Run) -> Sequence[Run]:
         """One record each, and those of a source without order that came later and were made before."""
@@ -134,7 +137,7 @@ class MeshDriver:
             tally.skipped += 1
             return False
         taken = self._taken(record)
-        if not taken.is_passed or self._is_owed_by_refusal(record.key):
+        if not (self._may_pass and taken.is_passed) or self._is_owed(record.key):
             return self._apply(record, taken, tally)
         requests = self._cache_requests(record, taken)
         if requests:
@@ -154,6 +157,13 @@ class MeshDriver:
             owing.refused is not None and owing.refused.owes(key) is not None
             for owing in self._context.ports.owing.values()
         )
+
+    def _is_owed(self, key: ItemKey) -> bool:
+        """The same, or in mode `versioned`, where a write of the daemon's own is brought on, of what was missed."""
+        if self._is_owed_by_refusal(key):
+            return True
+        owing = self._context.ports.owing.values()
+        return isinstance(self._plan, VersionedPlan) and any(each.owes or each.partner.is_missing for each in owing)
 
     def _is_own_stamp(self, record: ChangeRecord) -> bool:
         """Whether a record shows just that the daemon stamped an item, and nothing waits for one of its key."""

@@ -19,6 +19,7 @@ from replicator.domain.modes.ordered import Effect
 from replicator.domain.modes.requests import RegionSteps, Steps
 from replicator.domain.modes.versioned import replicate as versioned
 from replicator.domain.modes.versioned.own_writes import OwnWrites
+from replicator.domain.modes.versioned.ranks import rank_of
 from replicator.domain.modes.versioned.replicate import Joined, VersionedMesh
 from replicator.domain.records import ChangeRecord
 from replicator.engine.applying.context import Begun
@@ -123,7 +124,15 @@ class ActiveRecord:
 class VersionedRecord:
     """A record of mode `versioned`; `own_writes` remembers where its image was, as of `now`."""
 
-    is_passed = False
+    @property
+    def is_passed(self) -> bool:
+        """Whether this process brought its image to every region, the home region too, over a lesser one there."""
+        write, mesh = self._write, self._mesh
+        if not self._known or write.old is None or write.new is None:
+            return False
+        rank = rank_of(mesh.version, write.new)
+        is_everywhere = all((region, rank) in self._known for region in (mesh.home, *mesh.others))
+        return is_everywhere and not versioned.regressed(mesh, write.old, write.new)
 
     def overtakes(self, decided: str) -> bool:
         """Never: every record is brought to all regions, whichever region's write it shows."""
