@@ -465,10 +465,11 @@ async def test_entries_beside_a_table_go_for_writes_of_its_users_and_for_those_t
 
 
 @pytest.mark.parametrize("verb", [CacheVerb.REFRESH, CacheVerb.WRITE_THROUGH])
-async def test_a_versioned_mesh_fills_entries_with_what_its_own_region_holds(verb: CacheVerb) -> None:
+@pytest.mark.parametrize("remembered", [0, 100], ids=["as of others", "as of its own"])
+async def test_a_versioned_mesh_fills_entries_with_what_its_own_region_holds(verb: CacheVerb, remembered: int) -> None:
     world = MeshWorld(VERSIONED, US, EU)
-    caches = (cache_rule("us_main", US, verb), cache_rule("eu_main", EU, verb))
-    us, eu = (Reader(world, region, caches=(of,)) for region, of in zip((US, EU), caches, strict=True))
+    caches, own = (cache_rule("us_main", US, verb), cache_rule("eu_main", EU, verb)), OwnWrites(remembered)
+    us, eu = (Reader(world, at, caches=(of,), own_writes=own) for at, of in zip((US, EU), caches, strict=True))
 
     def holds(region: RegionId) -> bytes | None:
         return world.caches[f"{region}_main"].entries.get("order:k")
