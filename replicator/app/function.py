@@ -32,7 +32,8 @@ from replicator.app.rule_preflight import Premises
 from replicator.app.wiring import Assembly
 from replicator.app.worker_ids import new_id
 from replicator.checks.table_choices import TableFinder
-from replicator.domain.driving import Drivers, Driving
+from replicator.domain.drivers import Drivers
+from replicator.domain.driving import Driving
 from replicator.domain.errors import ConfigurationInvalid, Disposition, ReplicatorError, WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.modes.ordered import InsertGuard

@@ -10,26 +10,23 @@ import typer
 
 from replicator.cli import configuration_commands, copying_commands
 from replicator.cli.demo import demo
+from replicator.cli.help_lists import WholeSummaries
 from replicator.cli.operator_commands import add_to
 from replicator.cli.options import Config, EntryId, Json, Key, Kind, Limit, OnlyRule, RuleName, Since, Table, Yes
-from replicator.domain.driving import Drivers
+from replicator.domain.drivers import Drivers
 
 app = typer.Typer(
     name="replicator",
+    cls=WholeSummaries,
     help="Cross-region replication and cache-sync daemon for Amazon DynamoDB.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-rules_app = typer.Typer(
-    rich_markup_mode=None,
-)
+rules_app = typer.Typer(cls=WholeSummaries, rich_markup_mode=None)
 
-conflicts_app = typer.Typer(
-    rich_markup_mode=None,
-    no_args_is_help=True,
-)
+conflicts_app = typer.Typer(cls=WholeSummaries, rich_markup_mode=None, no_args_is_help=True)
 
 
 def _version(*, wanted: bool) -> None:

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
+from replicator.cli.help_lists import WholeSummaries
 from replicator.cli.options import Config, Json, NeverAsks, OnlyRule, RuleName, Table, Yes
 
-jobs_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+jobs_app = typer.Typer(cls=WholeSummaries, rich_markup_mode=None, no_args_is_help=True)
 
 JobId = Annotated[str, typer.Argument(metavar="ID", help="Id of the job, or at least four characters of it.")]
 ReadUnits = Annotated[

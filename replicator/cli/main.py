@@ -5,6 +5,7 @@ With `--json` the same is one JSON document on standard output. REPLICATOR_DEBUG
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -94,6 +95,11 @@ def _fault(error: BaseException) -> int:
     while isinstance(error, BaseExceptionGroup):
         _, others = error.split(ReplicatorError)
         error = (others or error).exceptions[0]
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        _print(
+            [f"No space is left for {error.filename or 'the output'}. Make room, or write it elsewhere."], EXIT_FAULT
+        )
+        return EXIT_FAULT
     said = str(error).splitlines()
     reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     _print([f"An unexpected fault: {reason}. Set {DEBUG_VARIABLE}=1 to see where, and report it."], EXIT_FAULT)

@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from replicator.cli.help_lists import WholeSummaries
 from replicator.cli.options import (
     Config,
     Json,
@@ -21,9 +22,9 @@ from replicator.cli.options import (
     Yes,
 )
 
-leases_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
-gaps_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
-parked_app = typer.Typer(rich_markup_mode=None, no_args_is_help=True)
+leases_app = typer.Typer(cls=WholeSummaries, rich_markup_mode=None, no_args_is_help=True)
+gaps_app = typer.Typer(cls=WholeSummaries, rich_markup_mode=None, no_args_is_help=True)
+parked_app = typer.Typer(cls=WholeSummaries, rich_markup_mode=None, no_args_is_help=True)
 
 
 def add_to(app: typer.Typer) -> None:

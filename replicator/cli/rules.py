@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from replicator.cli.confirmation import who
 from replicator.cli.output import note, print_json, print_rows
 from replicator.cli.running import loaded, on_group
-from replicator.domain.driving import Drivers
+from replicator.domain.drivers import Drivers
 from replicator.domain.errors import EXIT_STOPPED
 from replicator.domain.identifiers import RuleName
 from replicator.operations import driving, rules

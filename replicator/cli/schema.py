@@ -28,11 +28,12 @@ def print_schema(stored: Path | None, *, api: bool = False) -> int:
         sys.stdout.write(text)
         return EXIT_STOPPED
     try:
-        same = stored.read_text(encoding="utf-8") == text
-    except (OSError, UnicodeDecodeError):
-        same = False
+        same, why = stored.read_text(encoding="utf-8") == text, "is not the schema of this version"
+    except OSError as error:
+        same, why = False, f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError:
+        same, why = False, "is not the schema of this version"
     if same:
         return EXIT_STOPPED
-    again = f"replicator schema{option} > {stored}"
-    sys.stderr.write(f"{stored}: is not the schema of this version; write it again: {again}\n")
+    sys.stderr.write(f"{stored}: {why}; write it again: replicator schema{option} > {stored}\n")
     return EXIT_FAULT

@@ -6,11 +6,11 @@ that functions drive. So the other side may begin when a lease has passed since 
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 
 from msgspec import Struct
 
+from replicator.domain.drivers import Drivers
 from replicator.domain.identifiers import RuleName
 from replicator.domain.shards.lineage import RETENTION_SECONDS
 
@@ -23,13 +23,6 @@ _CERTAIN_SECONDS = RETENTION_SECONDS - 3600
 
 DRIVEN = "Functions run it; `replicator rules drive {0} --by pods` moves it back to pods."
 """Why a rule rests on pods."""
-
-
-class Drivers(enum.StrEnum):
-    """What may drive a rule."""
-
-    LAMBDA = "lambda"
-    PODS = "pods"
 
 
 class Driving(Struct, frozen=True):

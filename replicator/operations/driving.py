@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.streams import whole_listing
 from replicator.adapters.sources import stream_behind, stream_of
-from replicator.domain.driving import Drivers, leaves_no_loss
+from replicator.domain.drivers import Drivers
+from replicator.domain.driving import leaves_no_loss
 from replicator.domain.errors import RecordsTrimmed, TableMissing
 from replicator.domain.identifiers import RuleName
 from replicator.domain.modes.ordered import InsertGuard

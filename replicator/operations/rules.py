@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from replicator.adapters.dynamodb.coordination import RuleRows
-from replicator.domain.driving import Drivers, Driving
+from replicator.domain.drivers import Drivers
+from replicator.domain.driving import Driving
 from replicator.domain.errors import ReplicatorError, TableMissing, WorldMismatch
 from replicator.domain.identifiers import RuleName
 from replicator.domain.values import replace

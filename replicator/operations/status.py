@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from replicator.adapters.dynamodb.coordination import Pause, StoredStream
-from replicator.domain.driving import DRIVEN, Drivers
+from replicator.domain.drivers import Drivers
+from replicator.domain.driving import DRIVEN
 from replicator.domain.errors import EXIT_UNREACHABLE, ReplicatorError
 from replicator.domain.identifiers import RuleName, ShardId
 from replicator.domain.progress import END

@@ -77,6 +77,7 @@ def test_help_names_every_command() -> None:
     helps = [*re.findall(r"^```text\n(Usage: .*?)```", page.read_text(), re.DOTALL | re.MULTILINE), answer.output]
     lines = [line for text in [*helps, replicator("parked", "--help").output] for line in text.splitlines()]
     assert [line for line in lines if len(line) > 80] == []
+    assert [line for line in answer.output.splitlines() if line.startswith("  ") and line.endswith("...")] == []
 
 
 @pytest.mark.parametrize("arguments", [["checkx"], ["check", "--offlinee"], ["inspect"], ["iam", "--role", "cat"]])
@@ -129,6 +130,18 @@ def test_a_stale_schema_is_told(tmp_path: Path) -> None:
     assert f"replicator schema > {stale}" in answer.errors
     stale.write_text(replicator("schema").output)
     assert replicator("schema", "--check", str(stale)).code == 0
+    missing = replicator("schema", "--check", str(tmp_path / "missing.json"))
+    assert missing.code == 1
+    assert f"{tmp_path / 'missing.json'}: cannot be read (No such file or directory)" in missing.errors
+
+
+def test_output_for_which_no_space_is_left_is_no_fault_of_the_program() -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "replicator", "schema"], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    said = "replicator: No space is left for the output. Make room, or write it elsewhere.\n"
+    assert (done.returncode, done.stderr) == (1, said)
 
 
 # -- the file alone ------------------------------------------------------------------------------------------------

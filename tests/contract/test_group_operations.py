@@ -19,7 +19,7 @@ from replicator import operations
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import CoordinationTable
 from replicator.adapters.dynamodb.streams import DynamoStreams, whole_listing
-from replicator.domain.driving import Drivers
+from replicator.domain.drivers import Drivers
 from replicator.domain.errors import TableMissing
 from replicator.domain.gaps import EVERY_SHARD
 from replicator.domain.identifiers import RegionId, RuleName, TableName, WorkerId

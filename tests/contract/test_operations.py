@@ -8,7 +8,7 @@ import pytest
 
 from replicator.adapters.aws.clients import Place
 from replicator.adapters.dynamodb.coordination import Pause, StoredGap
-from replicator.domain.driving import Drivers
+from replicator.domain.drivers import Drivers
 from replicator.domain.errors import LeaseLost
 from replicator.domain.identifiers import RuleName
 from replicator.domain.progress import END, Position

@@ -17,7 +17,8 @@ from replicator.adapters.dynamodb.coordination import (
     RuleRows,
     StoredGap,
 )
-from replicator.domain.driving import Drivers, FunctionNote
+from replicator.domain.drivers import Drivers
+from replicator.domain.driving import FunctionNote
 from replicator.domain.errors import WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, TableName
 from replicator.domain.jobs import Job, JobKind, JobState, Part

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 from itertools import groupby
 
-from replicator.domain.driving import Drivers, Driving
+from replicator.domain.drivers import Drivers
+from replicator.domain.driving import Driving
 from replicator.domain.errors import Unreachable
 from replicator.domain.identifiers import RuleName, WorkerId
 from replicator.domain.shards.leases import LEAVING, Pulse

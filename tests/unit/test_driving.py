@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from replicator.domain.driving import Drivers, Driving, FunctionNote, kept_from_pods, leaves_no_loss
+from replicator.domain.drivers import Drivers
+from replicator.domain.driving import Driving, FunctionNote, kept_from_pods, leaves_no_loss
 from replicator.domain.errors import LeaseLost
 from replicator.domain.identifiers import RuleName
 from replicator.domain.shards.lineage import RETENTION_SECONDS

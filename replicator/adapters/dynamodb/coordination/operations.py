@@ -23,7 +23,7 @@ from replicator.adapters.dynamodb.coordination.names import (
     through,
 )
 from replicator.adapters.dynamodb.coordination.rows import rewind_text
-from replicator.domain.driving import Drivers
+from replicator.domain.drivers import Drivers
 from replicator.domain.errors import Throttled
 from replicator.domain.gaps import Gap
 from replicator.domain.identifiers import RegionId, RuleName, ShardId

@@ -30,7 +30,8 @@ from replicator.adapters.dynamodb.coordination.names import (
     Names,
 )
 from replicator.adapters.dynamodb.coordination.statements import unpacked
-from replicator.domain.driving import Drivers, Driving
+from replicator.domain.drivers import Drivers
+from replicator.domain.driving import Driving
 from replicator.domain.errors import NewerLayout, WorldMismatch
 from replicator.domain.gaps import Gap, OpenGap
 from replicator.domain.identifiers import RegionId, RuleName, SequenceNumber, ShardId, TableName, WorkerId
