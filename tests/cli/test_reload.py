@@ -120,7 +120,7 @@ def let_it_refuse(world: World, daemon: Daemon, orders: dict[str, Any]) -> None:
     refused(world, "Rule orders has progress, so it is not removed while it runs", rules=[LATER, USERS])
     refused(world, "table of rule orders say what its progress", rules=[{**orders, "table": "users"}, LATER])
     carts = {**USERS, "name": "carts", "table": "carts"}
-    wrong_key = "us has pk (S), sk (N). Create the replica of rule carts anew"
+    wrong_key = "us has pk (S), sk (N). Create the replica of rule carts again"
     refused(world, wrong_key, rules=[orders, LATER, carts, USERS])
     rekeyed = {"region": "eu", "transform": {"key": {"pk": "v1|{pk}", "sk": "{sk}"}}}
     refused(world, "Name another table for the replica", rules=[{**orders, "replicas": [rekeyed]}, LATER])
