@@ -71,6 +71,7 @@ async def test_kills_during_a_load_lose_nothing_and_leave_caches_coherent(world:
     await world.create_tables()
     settings = world.settings()
     settings["coordination"]["lease"] = "6s"  # a busy machine ends few sessions
+    settings["coordination"]["checkpoint"] = "30s"  # else a life may have saved all that it applied
     config = world.write_settings(settings)
     world.initialise(config)
     users = Users(world, seed=1)
