@@ -371,7 +371,7 @@ def test_a_rule_that_functions_would_refuse_is_not_handed_to_them(world: World) 
     settings = world.settings(rule={"insert_guard": "probe"})
     path = world.write_settings(settings, "probe.yaml")
     refused = world.command("rules", "drive", "orders", "--by", "lambda", config=path)
-    assert (refused.returncode, "insert_guard probe" in refused.stderr) == (2, True), refused.stderr
+    assert (refused.returncode, "`insert_guard: probe`" in refused.stderr) == (2, True), refused.stderr
     assert refused.stderr.count("\n") == 1
 
 
@@ -384,7 +384,7 @@ def test_a_rule_that_came_to_need_leases_is_refused_by_functions(
     process, record = Process(), orders.record(ITEM)
     assert failed(process, record) == [record["dynamodb"]["SequenceNumber"]]
     process.close()
-    assert "insert_guard probe" in lines.take("batch_refused")[0]["reason"]
+    assert "`insert_guard: probe`" in lines.take("batch_refused")[0]["reason"]
 
 
 # -- the real runtime ----------------------------------------------------------------------------------------------
