@@ -275,9 +275,9 @@ def free_ports(count: int, host: str = LOOPBACK) -> int:
     for _ in range(_PORT_ATTEMPTS):
         first = secrets.choice(range(_FIRST_PORT, _ports_of_connections() - count))
         with contextlib.ExitStack() as stack, contextlib.suppress(OSError, OverflowError):
-            held = [stack.enter_context(socket.socket(type=socket.SOCK_DGRAM)) for _ in range(count)]
+            held = [stack.enter_context(socket.socket(_family(host), socket.SOCK_DGRAM)) for _ in range(count)]
             for port, lease in enumerate(held, start=first):
-                lease.bind((LOOPBACK, port))
+                lease.bind((host, port))
                 stack.enter_context(socket.socket(_family(host))).bind((host, port))
             _LEASES.extend(lease.detach() for lease in held)
             while len(_LEASES) > _MOST_LEASES:
