@@ -132,12 +132,20 @@ def test_a_signal_to_process_1_ends_it_at_any_time_of_its_start(
 
 
 def _first_process(unshare: int) -> int:
-    """Process 1 of the namespace, once it is the image's entry point."""
+    """Process 1 of the namespace, once it is the entry point and takes signals, which the kernel drops before."""
     end = time.monotonic() + PATIENT_SECONDS
     while time.monotonic() < end:
         for child in Path(f"/proc/{unshare}/task/{unshare}/children").read_text().split():
             command = Path(f"/proc/{child}/cmdline").read_text()
-            if any(word.endswith("dumb-init") for word in command.split("\0")[:2]):  # an emulator may stand before it
+            entered = any(word.endswith("dumb-init") for word in command.split("\0")[:2])  # behind an emulator's name
+            if entered and _takes(signal.SIGTERM, child):
                 return int(child)
         time.sleep(0.001)
     raise AssertionError("the entry point was never process 1")
+
+
+def _takes(number: signal.Signals, process: str) -> bool:
+    """Whether a process waits for a signal, or handles it."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigBlk:", "SigCgt:"))]
+    return any(mask >> (number - 1) & 1 for mask in masks)
