@@ -160,7 +160,7 @@ def test_a_deed_shows_its_command_asks_once_and_takes_a_token(page: Page, served
     page.get_by_text("This worker does not know the token.").wait_for()
     assert not served.ask("/status")[1]["rules"][0]["paused"]
     give(page, TOKENS["alice"])
-    page.get_by_label("Why").fill("it's <b>me</b>")
+    page.get_by_label("Reason").fill("it's <b>me</b>")
     command = "replicator pause orders --note 'it'\"'\"'s <b>me</b>'"
     page.get_by_role("dialog").get_by_text(command).wait_for()
     page.get_by_role("dialog").get_by_role("button", name="Pause", exact=True).click()
