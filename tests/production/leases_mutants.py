@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from typing import Any
+from unittest.mock import patch
 
 from replicator.adapters.dynamodb.coordination.names import Names
 from replicator.domain.errors import LeaseLost
@@ -174,7 +175,11 @@ def _heartbeats_count(original: Any) -> Any:
 
 
 def _unhealthy_when_not_ready(original: Any) -> Any:
-    return lambda self: "; ".join(unready(self)) or original(self)
+    def health(self: Any) -> Any:
+        with patch.object(Board, "health", original):  # which readiness asks
+            return "; ".join(unready(self)) or original(self)
+
+    return health
 
 
 ALIVE = {
