@@ -288,15 +288,11 @@ class RedisCache:
 
     async def matching(self, pattern: str) -> AsyncIterator[list[str]]:
         """The keys that match a pattern, some at a time; what comes or goes meanwhile may be there or not, or twice."""
-        cursor: Any = 0
-        while True:
-            try:
-                cursor, keys = await self._client.scan(cursor, match=pattern, count=KEYS_PER_SCAN)
-            except CLIENT_ERRORS as error:
-                raise await self._failure(error) from error
-            yield readable(keys)
-            if not int(cursor):
-                return
+        try:
+            async for keys in self.scanned(pattern):
+                yield readable(keys)
+        except CLIENT_ERRORS as error:
+            raise await self._failure(error) from error
 
     async def flush(self, patterns: Sequence[str] | None) -> int:
         """Drop every entry whose key matches a pattern, or the whole database; returns how many were found.
@@ -308,15 +304,20 @@ class RedisCache:
             if patterns is None:
                 await self._client.flushdb(asynchronous=True)
             for pattern in patterns or ():
-                cursor: Any = 0
-                while True:
-                    cursor, keys = await self._client.scan(cursor, match=pattern, count=KEYS_PER_SCAN)
+                async for keys in self.scanned(pattern):
                     dropped += await self._client.unlink(*keys) if keys else 0
-                    if not int(cursor):
-                        break
         except CLIENT_ERRORS as error:
             raise await self._failure(error) from error
         return dropped
+
+    async def scanned(self, pattern: str) -> AsyncIterator[list[bytes]]:
+        """The same as bytes, and with the client's own errors: for a node of a cluster, too."""
+        cursor: Any = 0
+        while True:
+            cursor, keys = await self._client.scan(cursor, match=pattern, count=KEYS_PER_SCAN)
+            yield keys
+            if not int(cursor):
+                return
 
     async def close(self) -> None:
         """Close the connections."""

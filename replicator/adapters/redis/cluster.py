@@ -12,7 +12,7 @@ from typing import Any
 
 from redis.crc import key_slot
 
-from replicator.adapters.redis.cache import KEYS_PER_SCAN, RedisCache, getrange, head, readable, xadd
+from replicator.adapters.redis.cache import RedisCache, getrange, head, readable, xadd
 from replicator.adapters.redis.calls import (
     FOREIGN,
     Call,
@@ -127,17 +127,11 @@ class ClusterCache:
     async def matching(self, pattern: str) -> AsyncIterator[list[str]]:
         """The keys that match a pattern, node by node; an entry that moves meanwhile may be found twice, or not."""
         for node in (await self._topology(anew=True)).primaries:
-            cursor: Any = 0
-            while True:
-                try:
-                    cursor, keys = await self._nodes.client(node).run(
-                        ("SCAN", cursor, "MATCH", pattern, "COUNT", KEYS_PER_SCAN)
-                    )
-                except CLIENT_ERRORS as error:
-                    raise self._translated(error, node) from error
-                yield readable(keys)
-                if not int(cursor):
-                    break
+            try:
+                async for keys in self._nodes.client(node).scanned(pattern):
+                    yield readable(keys)
+            except CLIENT_ERRORS as error:
+                raise self._translated(error, node) from error
 
     async def flush(self, patterns: Sequence[str] | None) -> int:
         """Drop every entry whose key matches a pattern, or whole databases; returns how many were found.
@@ -169,12 +163,8 @@ class ClusterCache:
             if patterns is None:
                 await client.run(("FLUSHDB", "ASYNC"))
             for pattern in patterns or ():
-                cursor: Any = 0
-                while True:
-                    cursor, keys = await client.run(("SCAN", cursor, "MATCH", pattern, "COUNT", KEYS_PER_SCAN))
+                async for keys in client.scanned(pattern):
                     dropped += await self._drop(keys)
-                    if not int(cursor):
-                        break
         except CLIENT_ERRORS as error:
             raise self._translated(error, node) from error
         return dropped
