@@ -34,6 +34,7 @@ from replicator.domain.pacing import Pace
 from replicator.domain.rules import KinesisSource, OnRefusal, Rule, Target
 from replicator.domain.shards.holdings import Holdings
 from replicator.domain.targets import TargetId, replica_id
+from replicator.domain.versions import STAMP
 from replicator.domain.write_units import UnitBucket
 from replicator.engine.applying.cache_batcher import CacheFunnel
 from replicator.engine.applying.cache_debt import CacheDebt
@@ -269,13 +270,19 @@ class Assembly:
         """The source's table, of a rule of mode `ordered` whose times count milliseconds."""
         if rule.mesh is not None or rule.stream is None or rule.stream.in_microseconds:
             return None
+        return self._table(rule.source, rule.table)
+
+    def _table(self, region: RegionId, table: TableName, stamp: str = STAMP, *, metered: bool = False) -> DynamoRegion:
+        """A table and its side table; `metered`: its answers say how many units they took."""
         return DynamoRegion(
-            self._places[rule.source].items,
-            region_id=rule.source,
-            table=rule.table,
+            self._places[region].items,
+            region_id=region,
+            table=table,
             side_table=self._settings.side_table_name,
             tombstone_ttl=self._settings.tombstone_ttl,
             clock=self._clock,
+            stamp_attribute=stamp,
+            metered=metered,
         )
 
     def _gated(self, written: RuleSettings, rule: Rule, target: Target) -> Region:
@@ -346,16 +353,7 @@ class Assembly:
     def _region(self, rule: Rule, target: Target, budget: WriteBudget | None) -> PacedRegion:
         """A table of a rule, within the bounds that all shards of the process have there together."""
         assert target.table is not None, "only tables are regions"
-        region = DynamoRegion(
-            self._places[target.region].items,
-            region_id=target.region,
-            table=target.table,
-            side_table=self._settings.side_table_name,
-            tombstone_ttl=self._settings.tombstone_ttl,
-            clock=self._clock,
-            stamp_attribute=rule.stamp,
-            metered=budget is not None,
-        )
+        region = self._table(target.region, target.table, rule.stamp, metered=budget is not None)
         pace = Pace(self._settings.apply.concurrency, self._clock.monotonic())
         bucket = None if budget is None else budget.bucket
         self._observer.paces(PacedTable(rule.name, target.region, target.table, pace, bucket))
