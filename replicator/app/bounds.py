@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
+from replicator.domain.errors import ConfigurationInvalid
 from replicator.engine.limits import Limits
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ STREAM_CONNECTIONS = 256
 
 _TABLES_AT_ONCE = 8
 """A rule that chooses its tables has connections for so many of them; they share these."""
+
+_CONCURRENCY = "LAMBDA_CONCURRENCY"
+"""Names how many functions there are at most: write units are divided by it."""
 
 _DAY_SECONDS = 86_400.0
 """What is owed must be brought so long before tombstones expire."""
@@ -72,3 +77,19 @@ def connections_of(settings: Settings) -> dict[str, int]:
         for region in rule.regions_written:
             connections[region] += settings.apply.concurrency * (_TABLES_AT_ONCE if rule.choice else 1)
     return {region: min(most, _MOST_CONNECTIONS) for region, most in connections.items()}
+
+
+def processes_of(settings: Settings) -> int:
+    """How many functions there are at most at one time; only write units ask."""
+    said = os.environ.get(_CONCURRENCY, "")
+    if said.isascii() and said.isdecimal() and int(said):
+        return int(said)
+    bounded = [rule.name for rule in settings.rules if rule.write_units]
+    if said or bounded:
+        why = (
+            f"{_CONCURRENCY} is {said!r}, which is no number." if said else f"Rule {bounded[0]} bounds its write units."
+        )
+        raise ConfigurationInvalid(
+            why, advice=f"Set {_CONCURRENCY} to the function's reserved concurrency, by which they are divided."
+        )
+    return 1

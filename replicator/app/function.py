@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,7 +23,7 @@ from replicator.adapters.clock import SystemClock
 from replicator.adapters.kinesis.envelope import Delivered, parse_change
 from replicator.adapters.kinesis.streams import kinesis_arn
 from replicator.adapters.sinks.opening import open_sinks
-from replicator.app.bounds import HOME_CONNECTIONS, caches_of, connections_of, regions_of
+from replicator.app.bounds import HOME_CONNECTIONS, caches_of, connections_of, processes_of, regions_of
 from replicator.app.event_records import parts_of
 from replicator.app.held_rules import HeldRules
 from replicator.app.preflight import prepare_start
@@ -34,7 +33,7 @@ from replicator.app.worker_ids import new_id
 from replicator.checks.table_choices import TableFinder
 from replicator.domain.drivers import Drivers
 from replicator.domain.driving import Driving
-from replicator.domain.errors import ConfigurationInvalid, Disposition, ReplicatorError, WorldMismatch
+from replicator.domain.errors import Disposition, ReplicatorError, WorldMismatch
 from replicator.domain.identifiers import RegionId, RuleName, ShardId, TableName
 from replicator.domain.modes.ordered import InsertGuard
 from replicator.domain.records import ForeignRecord, StreamRecord
@@ -55,9 +54,6 @@ from replicator.settings.compiled_rules import rules_of
 
 SHARD = ShardId("lambda")
 """Events do not name the shard of a record."""
-
-CONCURRENCY = "LAMBDA_CONCURRENCY"
-"""Names how many processes of the function there are at most: write units are divided by it."""
 
 _SPARE_SECONDS = 2.0
 """So long before the end nothing new is begun."""
@@ -96,7 +92,7 @@ class Function:
         self._fences: dict[RuleName, DriveFence] = {}
         self._paused: Mapping[RuleName, float] = {}
         self._resting: frozenset[tuple[RuleName, RegionId]] = frozenset()
-        self._processes = _processes(settings)
+        self._processes = processes_of(settings)
         self._streams: dict[tuple[RegionId, TableName], StreamRef] = {}
         """Kinesis streams as those of tables, until the world is looked at again."""
         self._noted_hours: dict[tuple[RuleName, str], int] = {}
@@ -383,19 +379,3 @@ class Function:
             await registry.remember_stream(stream)
             self._starts[place] = (await registry.start(stream, target)).started_at
         return self._starts[place] if rule.start is Start.LATEST else None
-
-
-def _processes(settings: Settings) -> int:
-    """How many processes there are at most; only write units ask."""
-    said = os.environ.get(CONCURRENCY, "")
-    if said.isascii() and said.isdecimal() and int(said):
-        return int(said)
-    bounded = [rule.name for rule in settings.rules if rule.write_units]
-    if said or bounded:
-        why = (
-            f"{CONCURRENCY} is {said!r}, which is no number." if said else f"Rule {bounded[0]} bounds its write units."
-        )
-        raise ConfigurationInvalid(
-            why, advice=f"Set {CONCURRENCY} to the function's reserved concurrency, by which they are divided."
-        )
-    return 1
