@@ -86,7 +86,7 @@ def _end(canary: _Canary, task: asyncio.Task[None]) -> None:
 class _Canary:
     """One source's, while this worker writes it.
 
-    It is told to end beside being cancelled: a library may lose a cancellation that comes together with an answer, as
+    An event ends it beside its cancellation: a library may lose a cancellation that comes together with an answer, as
     `asyncio.wait_for` does before Python 3.12, and what goes on then keeps its whole session from ending.
     """
 

@@ -1,8 +1,8 @@
 """Lines of the log, written to standard error by a thread of their own.
 
-What reads standard error may stop to read: a pipe is full then, and a write waits for as long as that lasts. Invariant:
-who logs never waits. Beyond a bound lines are dropped, and the log says how many as soon as it is read again. There
-is one lock, which a thread may take again: a finalizer may log at any step of either thread.
+The reader of standard error may stop: then its pipe is full, and a write waits for as long as that lasts. Invariant: a
+worker that logs never waits. Beyond a bound lines are dropped, and the log says how many as soon as it is read again.
+There is one lock, which a thread may take again: a finalizer may log at any step of either thread.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Logging: structlog to standard error, console on a terminal and JSON otherwise, the standard library bridged.
 
-A daemon's lines are written by a thread, because whoever reads them may stop.
+A daemon's lines are written by a thread, because their reader may stop.
 """
 
 from __future__ import annotations
@@ -87,5 +87,5 @@ def written_aside() -> Iterator[None]:
 
 
 def _tell_lost(lines: int) -> None:
-    reason = "Nothing read standard error for a while, and these lines were dropped."
+    reason = "Standard error was full for a while, and these lines were dropped."
     structlog.get_logger("replicator").warning("log_lines_lost", lines=lines, reason=reason)

@@ -1,4 +1,4 @@
-"""Records of the daemon's own writes that are told at a glance, beside the general way through classification."""
+"""Records of the daemon's own writes that are recognised in one look, beside the general way through classification."""
 
 from __future__ import annotations
 

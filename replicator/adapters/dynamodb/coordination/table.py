@@ -155,7 +155,7 @@ class CoordinationTable:
     def _dated(self, answer: Mapping[str, Any], asked_at: float) -> str:
         """An answer's Date; empty when there is none."""
         date: str = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
-        with suppress(WorldMismatch):  # whoever needs the time is told
+        with suppress(WorldMismatch):  # `time` raises it for its callers
             self.clock.answered(self.seconds_of(date), asked_at)
         return date
 

@@ -63,7 +63,7 @@ def verify_removal(mesh: Mesh, write: Write) -> Steps[None]:
 def is_own_stamp(record: ChangeRecord, attribute: str) -> bool:
     """Whether a record shows just that the daemon stamped an item, which asks for nothing.
 
-    Told at a glance, for every write of a user has such a record: `classify` says `ECHO_MODIFY` of it then, and
+    Recognised in one look, for every write of a user has such a record: `classify` says `ECHO_MODIFY` of it then, and
     `verify_overwrite` finds nothing. False: perhaps.
     """
     if record.old is None or record.new is None:
