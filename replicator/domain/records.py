@@ -235,9 +235,7 @@ def consistent(  # noqa: PLR0913, PLR0917 - a stream record's fields in their or
 
 
 def _present(image: bytes, sequence: SequenceNumber) -> Image | None:
-    """An image, or None where a source sends one without attributes: every item has its key."""
-    if image.startswith(_ITEM):
-        return Image(image)
+    """What does not begin as an item does: an item after all, or None where a source sends one without attributes."""
     if image.translate(None, _WHITE) in _NO_ITEM:
         return None
     if not image.startswith(b"{"):

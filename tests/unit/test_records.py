@@ -143,6 +143,7 @@ def test_whatever_arrives_becomes_a_consistent_record_or_a_malformed_one(
         b'{"pk":{"S":"a","N":"1"}}',
         b'{"pk":{"S":1}}',
         b'{"pk":{"BOOL":"true"}}',
+        b'{"pk":{"S":"a"},"sk":{"BOOL":"true"}}',
         b'{"pk":{"S":"\xff"}}',
     ],
 )
