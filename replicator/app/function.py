@@ -160,7 +160,7 @@ class Function:
     async def _note(self, reading: Reading) -> None:
         """Note how old records come, before they are brought: behind a loss they are as old as a stream keeps them."""
         oldest = min((record.created_at for record in reading.records if record.created_at), default=math.inf)
-        hours = max(0, int((self._clock.now() - oldest) // 3600)) if oldest < math.inf else 0
+        hours = max(0, int((self._assembly.rows.clock.latest() - oldest) // 3600)) if oldest < math.inf else 0
         for rule in reading.source.rules:
             known = (rule.name, reading.stream.arn)
             if self._drives(rule) and hours > self._noted_hours.get(known, 0):
@@ -169,7 +169,7 @@ class Function:
 
     async def _note_durable(self, whole: Collection[tuple[StreamRef, RuleName]], ends_at: float) -> None:
         """Note from time to time that whole batches are durable; without the note pods suppose a loss."""
-        now = self._clock.now()
+        now = self._assembly.rows.clock.earliest()
         for stream, rule in whole:
             if now - self._noted_at.get((rule, stream.arn), 0.0) < _NOTE_SECONDS:
                 continue

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from replicator.checks.described_tables import Table
     from replicator.domain.shards.leases import StreamRef
     from replicator.domain.targets import TargetId
-    from replicator.ports.clock import Clock
+    from replicator.ports.clock import ServersTime
 
 
 class Gaps(Protocol):
@@ -35,7 +35,7 @@ class Gaps(Protocol):
 class TableIdentities:
     """What this process knows of tables' ids."""
 
-    def __init__(self, known: KnownTables, clock: Clock) -> None:
+    def __init__(self, known: KnownTables, clock: ServersTime) -> None:
         self._known = known
         self._clock = clock
         self._seen: dict[tuple[str, str, str], str] = {}
@@ -67,11 +67,10 @@ class TableIdentities:
         noted = await self._known.known(rule, RegionId(region), TableName(table.name))
         if noted in {None, table.table_id}:
             return
-        now = self._clock.now()
         shard = ShardId(f"{EVERY_SHARD}, for table {table.table_id}")
-        await gaps.record_gap(Gap(stream, shard, target_id, HORIZON, None, now, why))
+        await gaps.record_gap(Gap(stream, shard, target_id, HORIZON, None, self._clock.latest(), why))
         former = KnownTable(rule, RegionId(region), TableName(table.name), noted)
-        if await self._known.accept(former, table.table_id, now=now, by="on_gap: resync"):
+        if await self._known.accept(former, table.table_id, now=self._clock.now(), by="on_gap: resync"):
             log = structlog.get_logger("replicator")
             reason = f"{why} A repair copies what it lacks."
             log.warning("table_taken_over", rule=rule, region=region, table=table.name, reason=reason)

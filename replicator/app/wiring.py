@@ -108,7 +108,7 @@ class Assembly:
         self.limits = limits_of(settings)
         self.membership = DynamoMembership(rows)
         self.registry = DynamoRegistry(rows)
-        self.identities = TableIdentities(KnownTables(rows), clock)
+        self.identities = TableIdentities(KnownTables(rows), rows.clock)
         self.coordination = DynamoCoordination(rows)
         self.function_notes = FunctionNotes(rows)
         claims = SideTableClaims(lambda region: places[region].dynamodb, settings.side_table_name)
@@ -219,6 +219,7 @@ class Assembly:
             self.registry,
             ports_now,
             self._clock,
+            self.rows.clock,
             self._observer,
             self._budget,
             self._holdings,

@@ -19,7 +19,8 @@ class Gap(Struct, frozen=True):
     """Records of a shard that were lost to one target before they were read: behind `after`, up to `until`.
 
     `until` is the first record that can still be read, END when nothing can, None when that is not known. It is no part
-    of the gap's identity: while a target waits, more may leave the stream.
+    of the gap's identity: while a target waits, more may leave the stream. `found_at`: seconds since 1970 by servers'
+    time, not before it was found: a repair that began earlier does not close it.
     """
 
     stream: StreamRef

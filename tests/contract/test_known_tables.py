@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from structlog.testing import capture_logs
 
 from replicator.adapters.aws.clients import Place
-from replicator.adapters.clock import SystemClock
 from replicator.adapters.dynamodb.coordination import (
     CoordinationTable,
     DynamoRegistry,
@@ -65,12 +66,12 @@ async def test_they_go_with_the_name_of_their_rule_or_with_the_rule(rows: Coordi
 
 async def test_a_table_is_in_trouble_while_it_is_another_one(rows: CoordinationTable) -> None:
     known = KnownTables(rows)
-    seen = TableIdentities(known, SystemClock())
+    seen = TableIdentities(known, rows.clock)
     assert await seen.trouble("orders", "eu", described("id-1")) is None
     trouble = await seen.trouble("orders", "eu", described("id-2"))
     assert isinstance(trouble, TableReplaced)
     assert "`replicator rules accept orders --region eu --table orders`" in trouble.advice
-    assert await TableIdentities(known, SystemClock()).trouble("orders", "eu", described("id-2")) is not None
+    assert await TableIdentities(known, rows.clock).trouble("orders", "eu", described("id-2")) is not None
     assert await known.accept(FIRST, "id-2", now=3.0, by="me")
     assert await seen.trouble("orders", "eu", described("id-2")) is None
     assert await seen.trouble("orders", "eu", described("id-1")) is not None
@@ -80,7 +81,7 @@ async def test_another_table_is_taken_over_once_and_what_it_lacks_is_a_gap_for_e
     known, registry = KnownTables(rows), DynamoRegistry(rows)
     stream = StreamRef(RegionId("us"), TABLE, "arn:of:a:stream", 1000)
     target_id = replica_id(ORDERS, EU, TABLE)
-    workers = [TableIdentities(known, SystemClock()) for _ in range(2)]
+    workers = [TableIdentities(known, rows.clock) for _ in range(2)]
     for seen in workers:
         await seen.take_over(registry, stream, target_id, "eu", described("id-1"))
     assert await registry.open_gaps() == [], "a table that was never written lacks nothing"
@@ -95,6 +96,19 @@ async def test_another_table_is_taken_over_once_and_what_it_lacks_is_a_gap_for_e
         assert "was re-created, or restored from a backup" in gaps[-1].gap.why
 
 
+async def test_a_take_over_bears_servers_time(rows: CoordinationTable, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A gap that seemed older than it is would be closed by a repair that began before it."""
+    known, registry, true_time = KnownTables(rows), DynamoRegistry(rows), time.time
+    await known.note(FIRST, 1.0)
+    began = true_time()
+    monkeypatch.setattr(time, "time", lambda: true_time() - 3600.0)
+    seen = TableIdentities(known, rows.clock)
+    stream = StreamRef(RegionId("us"), TABLE, "arn:of:a:stream", 1000)
+    await seen.take_over(registry, stream, replica_id(ORDERS, EU, TABLE), "eu", described("id-2"))
+    (gap,) = await registry.open_gaps()
+    assert gap.at >= began
+
+
 async def test_a_table_is_not_taken_over_before_what_it_lacks_is_durable(rows: CoordinationTable) -> None:
     class Away:
         async def record_gap(self, gap: Gap) -> None:
@@ -102,7 +116,7 @@ async def test_a_table_is_not_taken_over_before_what_it_lacks_is_durable(rows: C
 
     known = KnownTables(rows)
     await known.note(FIRST, 1.0)
-    seen = TableIdentities(known, SystemClock())
+    seen = TableIdentities(known, rows.clock)
     stream = StreamRef(RegionId("us"), TABLE, "arn:of:a:stream", 1000)
     with pytest.raises(Unreachable):
         await seen.take_over(Away(), stream, replica_id(ORDERS, EU, TABLE), "eu", described("id-2"))
@@ -110,7 +124,7 @@ async def test_a_table_is_not_taken_over_before_what_it_lacks_is_durable(rows: C
 
 
 async def test_an_endpoint_that_tells_no_ids_is_told_of_once_and_holds_nothing(rows: CoordinationTable) -> None:
-    seen = TableIdentities(KnownTables(rows), SystemClock())
+    seen = TableIdentities(KnownTables(rows), rows.clock)
     with capture_logs() as told:
         assert await seen.trouble("orders", "eu", described("")) is None
         assert await seen.trouble("sales", "eu", described("")) is None

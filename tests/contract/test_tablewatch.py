@@ -82,7 +82,7 @@ async def watching(settings: Settings, *tables: str) -> AsyncIterator[Bench]:
         observer = LiveObserver(board, Metrics(), clock)
         succession = TargetSuccession(coordination, registry, claims, observer)
         premises = Premises(
-            settings, places, {}, registry, succession, clock, finder, TableIdentities(KnownTables(rows), clock)
+            settings, places, {}, registry, succession, clock, finder, TableIdentities(KnownTables(rows), rows.clock)
         )
         survey = await preflight(settings, places, {}, finder)
         watch = TableWatch(premises, survey, observer)

@@ -571,6 +571,7 @@ class MeshProcess(Process):
                         for place in rule.targets
                     },
                     clock=self.clock,
+                    servers=self.clock,
                     observer=self.observer,
                     budget=budget,
                 ),

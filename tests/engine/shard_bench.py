@@ -108,6 +108,7 @@ class ShardBench:
                 for place in each.targets
             },
             clock=self.clock,
+            servers=self.clock,
             observer=self.observer,
             budget=self.budget,
         )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pytest
+
 from replicator.domain.errors import LeaseLost, RecordsTrimmed, Unreachable
 from replicator.domain.identifiers import SequenceNumber, ShardId
 from replicator.domain.progress import HORIZON, after
@@ -105,6 +107,29 @@ async def test_production_failure_08_a_day_at_a_stored_horizon_is_a_gap() -> Non
     async with ShardBench(world, SKIP):
         await until(lambda: set(world.holds()) == {"e", "f"})
     assert gaps(world) == [("s0", "TRIM_HORIZON", "5")]
+
+
+@pytest.mark.parametrize("ahead", [-2 * DAY, 600.0])
+async def test_a_loss_bears_servers_time_and_is_found_whatever_the_machines_clock_shows(ahead: float) -> None:
+    """A slow clock would let a repair that began before close the loss, and hide that a day has passed."""
+    world = World()
+    first_of(world, "s0")
+    world.write("abcdef")
+    trim(world, keep=4)
+    world.region.faults.outage = Unreachable
+    async with ShardBench(world) as bench:
+        await until(lambda: world.stored() == "TRIM_HORIZON")
+        await bench.drain()
+    await asyncio.sleep(DAY + 1)
+    trim(world, keep=2)
+    world.region.faults.outage = None
+    began = world.now()
+    bench = ShardBench(world, SKIP)
+    bench.clock.ahead = ahead
+    async with bench:
+        await until(lambda: set(world.holds()) == {"e", "f"})
+    (gap,) = world.registry.gaps
+    assert began <= gap.found_at < began + 300
 
 
 async def test_production_failure_08_a_trim_behind_a_checkpoint_is_a_gap() -> None:

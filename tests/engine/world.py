@@ -123,6 +123,10 @@ class LoopClock:
     def now(self) -> float:
         return EPOCH_SECONDS + self.monotonic() + self.ahead
 
+    def latest(self) -> float:
+        """Never later than a second than the true time, as answers tell it."""
+        return EPOCH_SECONDS + self.monotonic() + 1.0
+
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time() + self.jumped
 
@@ -578,6 +582,7 @@ class Process:
                 for place in each.targets
             },
             clock=self.clock,
+            servers=self.clock,
             observer=self.observer,
             budget=ByteBudget(limits.in_flight_bytes),
             holdings=self.holdings,

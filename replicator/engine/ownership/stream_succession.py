@@ -157,7 +157,7 @@ class StreamSuccession:
             target_id=target.target_id,
             after=END,
             until=None,
-            found_at=self._ports.clock.now(),
+            found_at=self._ports.servers.latest(),
             why=why,
         )
         await self._ports.registry.record_gap(gap)

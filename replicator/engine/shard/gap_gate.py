@@ -58,7 +58,7 @@ class GapGate:
             target_id=self._place.target.target_id,
             after=behind,
             until=until,
-            found_at=self._context.ports.clock.now(),
+            found_at=self._context.ports.servers.latest(),
             why=why,
         )
 
@@ -124,7 +124,7 @@ class GapGate:
         """What keeps a mesh behind a loss: deletes in it may be forgotten, so that a repair would bring items back."""
         longest = self._context.limits.overdue_seconds
         sinces = [gap.after.through for gap in gaps if gap.after.through is not None]
-        lost = self._context.ports.clock.now() - min(sinces) if sinces and self._in_mesh else 0.0
+        lost = self._context.ports.servers.latest() - min(sinces) if sinces and self._in_mesh else 0.0
         if lost <= longest:
             return None
         return RecordsTrimmed(

@@ -70,7 +70,7 @@ class Losses:
             return position.sequence is None and await self._is_gone(place)
         ports, row = self._context.ports, self._context.row
         kept = ports.stream.kept_seconds(self._context.lease.stream) or RETENTION_SECONDS
-        overdue = is_overdue(row, self._target.target_id, start.started_at, ports.clock.now(), kept)
+        overdue = is_overdue(row, self._target.target_id, start.started_at, ports.servers.latest(), kept)
         if place != HORIZON or not overdue:
             return False
         return not await self._context.reader.reaches(BEGINNING)

@@ -11,7 +11,7 @@ from replicator.domain.targets import TargetId
 from replicator.engine.applying.context import TargetPorts
 from replicator.engine.probing import Probing
 from replicator.engine.reading.memory_budget import ByteBudget
-from replicator.ports.clock import Clock
+from replicator.ports.clock import Clock, ServersTime
 from replicator.ports.coordination import Coordination, Registry
 from replicator.ports.events import Observer
 from replicator.ports.sources import Stream
@@ -25,6 +25,7 @@ class ShardPorts(Struct, frozen=True):
     registry: Registry
     targets: Mapping[TargetId, TargetPorts]
     clock: Clock
+    servers: ServersTime
     observer: Observer
     budget: ByteBudget
     """Shared by every shard of the process."""
