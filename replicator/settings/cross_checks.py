@@ -11,6 +11,7 @@ from replicator.domain.canary import version_refusal
 from replicator.domain.key_mapping import KeyMapping
 from replicator.domain.modes.versioned.ranks import VersionAttribute, VersionType
 from replicator.settings.admin import Admin, api_problems
+from replicator.settings.aws_regions import region_problem
 from replicator.settings.cache_checks import cache_problems
 from replicator.settings.events import RedisStreamSink, WebhookSink, signing_key
 from replicator.settings.rules import ActiveRule, OrderedRule, RuleSettings, VersionedRule
@@ -61,6 +62,7 @@ class Configured(Protocol):
 def problems_of(settings: Configured) -> list[str]:
     """One line per contradiction, as `path: sentence`."""
     return [
+        *_place_problems(settings),
         *_region_problems(settings),
         *_name_problems(settings),
         *_reader_problems(settings),
@@ -96,6 +98,14 @@ def _members(rule: RuleSettings) -> list[tuple[str, str]]:
         replicas = [(f"replicas[{n}].region", replica.region) for n, replica in enumerate(rule.replicas)]
         return [("source", rule.source), *replicas]
     return [(f"regions[{n}].region", member.region) for n, member in enumerate(rule.regions)]
+
+
+def _place_problems(settings: Configured) -> Iterator[str]:
+    """Regions that AWS has not; where endpoints are set, the name only goes into signatures and may be any."""
+    for region_id, region in settings.regions.items():
+        problem = None if region.endpoint_url or region.endpoints.any_but_sts else region_problem(region.region)
+        if problem is not None:
+            yield f"regions.{region_id}.region: {problem}"
 
 
 def _region_problems(settings: Configured) -> list[str]:

@@ -47,6 +47,11 @@ class Endpoints(Frozen):
     events: Endpoint | None = Field(default=None, description="EventBridge")
     firehose: Endpoint | None = None
 
+    @property
+    def any_but_sts(self) -> bool:
+        """Whether a service has an endpoint of its own; roles are assumed elsewhere than where tables are."""
+        return any(endpoint is not None for service, endpoint in self if service != "sts")
+
 
 class Region(Frozen):
     """A place: account, AWS region and endpoints."""
