@@ -168,10 +168,15 @@ def goes_behind(run: Run, outcome: Outcome, source: Image | None) -> bool:
     that left decides; until then, and where it does not pass, the later one is what replaced what is there.
     """
     made = run.records[-1]
-    if _is_same(source, made.new):
+    if is_left(run, source):
         return True
     first = next(each for each in run.records if each.micros // TIED == made.micros // TIED)
     return outcome.follows and not _is_same(source, first.old)
+
+
+def is_left(run: Run, source: Image | None) -> bool:
+    """Whether a run's last change left what the source holds now."""
+    return _is_same(source, run.records[-1].new)
 
 
 def _is_same(one: Image | None, two: Image | None) -> bool:

@@ -15,9 +15,11 @@ from replicator.domain.errors import WorldMismatch
 from replicator.domain.gaps import EVERY_SHARD
 from replicator.domain.identifiers import RegionId, SequenceNumber, ShardId
 from replicator.domain.modes.active_active.mesh import ActivePolicy
-from replicator.domain.records import ChangeRecord, ForeignRecord
-from replicator.domain.rules import ActivePlan, KinesisSource, OnGap, Start
+from replicator.domain.owed_keys import Settlement
+from replicator.domain.records import ChangeRecord, Event, ForeignRecord
+from replicator.domain.rules import ActivePlan, KinesisSource, OnGap, OnRefusal, Start, TtlDeletes
 from replicator.domain.shards.leases import StreamRef
+from replicator.domain.transforms import Transform
 from replicator.domain.values import replace
 from replicator.engine.applying.applier import TargetApplier
 from replicator.engine.applying.canary_driver import CanaryDriver
@@ -26,6 +28,7 @@ from replicator.engine.applying.mesh_driver import MeshDriver
 from replicator.engine.limits import Limits
 from tests.engine.mesh_world import ACTIVE, MeshWorld, Reader
 from tests.engine.shard_bench import ShardBench
+from tests.engine.test_transforms import retry
 from tests.engine.world import EU, ORDERS, US, World, cache_rule, eu_rule, id_of, key_of, rule, target, until
 
 KINESIS = KinesisSource("changes", reorder_seconds=2.0)
@@ -112,6 +115,106 @@ async def test_changes_of_one_millisecond_end_as_the_source_in_any_order_over_an
         assert there is not None
         assert there.stamp is not None
         assert entry.startswith(b"V:" + there.stamp.encode())
+
+
+def of_one_millisecond(world: World, order: str) -> None:
+    """Let all changes be of one millisecond, and come in this order: digits are their places as they were made."""
+    shard = world.streams._shards[world.ref.arn][ShardId("s0")]
+    made = list(shard.records)
+    shard.records[:] = [
+        structs.replace(
+            made[int(digit)],
+            micros=7_000_000,
+            event_id=digit,
+            sequence=SequenceNumber(str(4 * 10**55 + place)),
+        )
+        for place, digit in enumerate(order)
+    ]
+
+
+COARSE = KinesisSource("changes", in_microseconds=False)
+
+
+@pytest.mark.parametrize("page", [1, 2])
+@pytest.mark.parametrize("order", ["01", "10"])
+@pytest.mark.parametrize("transform", [None, Transform(drop=frozenset({"nothing"}))])
+async def test_of_two_parked_changes_of_one_millisecond_a_retry_brings_the_later(
+    page: int, order: str, transform: Transform | None
+) -> None:
+    world = World()
+    coarse = rule("orders", replace(target("orders", EU), transform=transform), stream=COARSE, refused=OnRefusal.PARK)
+    world.region.poison(key_of("a"), "Item size has exceeded the maximum allowed size")
+    world.put("a", 1)
+    world.put("a", 2)
+    of_one_millisecond(world, order)
+    async with ShardBench(world, coarse, limits=Limits(page_records=page)) as bench:
+        await until(lambda: world.stored() == bench_end(world))
+        await bench.drain()
+    world.region.cure(key_of("a"))
+    assert (await retry(world, coarse)).how is Settlement.RETRIED
+    assert world.same()
+
+
+@pytest.mark.parametrize("skips", [False, True])
+async def test_of_a_parked_put_and_delete_of_one_millisecond_a_retry_does_what_the_source_holds(skips: bool) -> None:
+    world = World()
+    ttl = TtlDeletes.SKIP if skips else TtlDeletes.REPLICATE
+    coarse = eu_rule(stream=COARSE, refused=OnRefusal.PARK, ttl_deletes=ttl)
+    async with ShardBench(world, coarse) as bench:
+        world.put("a", 1)
+        await until(world.same)
+        await bench.drain()
+    world.put("a", 2)
+    world.region.poison(key_of("a"), "Item size has exceeded the maximum allowed size")
+    async with ShardBench(world, coarse) as bench:
+        await until(lambda: bool(world.owed.rows))
+        await bench.drain()
+    world.region.cure(key_of("a"))
+    world.source.items.pop(key_of("a"))  # the delete was of the same millisecond, and is hidden behind the put's row
+    assert (await retry(world, coarse)).how is (Settlement.ABSENT if skips else Settlement.RETRIED)
+    assert bool(world.holds()) is skips
+
+
+async def test_a_row_of_a_delete_brings_the_put_that_was_later_in_its_millisecond() -> None:
+    world = World()
+    coarse = eu_rule(stream=COARSE, refused=OnRefusal.PARK)
+    world.region.poison(key_of("a"), "Item size has exceeded the maximum allowed size")
+    world.put("a", 1)
+    async with ShardBench(world, coarse) as bench:
+        await until(lambda: bool(world.owed.rows))
+        await bench.drain()
+    ((place, row),) = world.owed.rows.items()
+    world.owed.rows[place] = replace(row, event=Event.REMOVE)
+    world.region.cure(key_of("a"))
+    assert (await retry(world, coarse)).how is Settlement.RETRIED
+    assert world.same()
+
+
+@pytest.mark.parametrize("order", ["01", "10"])
+async def test_a_change_settles_no_row_of_its_millisecond_unless_it_left_what_the_source_holds(order: str) -> None:
+    """The one in front is refused, the other taken: a row of the later one is left, that of the earlier one is not."""
+    world = World()
+    coarse = eu_rule(stream=COARSE, refused=OnRefusal.PARK)
+    world.put("a", 1)
+    world.put("a", 2)
+    of_one_millisecond(world, order)
+    world.region.poison(key_of("a"), "Item size has exceeded the maximum allowed size")
+    shard = world.streams._shards[world.ref.arn][ShardId("s0")]
+    later = shard.records.pop()
+    async with ShardBench(world, coarse) as bench:
+        await until(lambda: bool(world.owed.rows))
+        world.region.cure(key_of("a"))
+        shard.records.append(later)
+        await until(lambda: world.stored() == later.sequence)
+        await bench.drain()
+    assert bool(world.owed.rows) is (order == "10")
+    if world.owed.rows:
+        assert (await retry(world, coarse)).how is Settlement.RETRIED
+    assert world.same()
+
+
+def bench_end(world: World) -> str:
+    return world.streams._shards[world.ref.arn][ShardId("s0")].records[-1].sequence
 
 
 async def test_records_of_other_tables_move_the_position_and_are_counted() -> None:

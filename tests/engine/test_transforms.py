@@ -132,7 +132,7 @@ async def retry(world: World, of: Rule, region: Region | None = None) -> Retried
     retrial = Retrial(
         of,
         of.targets[0],
-        TargetPorts(region or world.region, funnels, world.conflicts),
+        TargetPorts(region or world.region, funnels, world.conflicts, source=Source(world)),
         Source(world),
         world.owed,
         unparsed,

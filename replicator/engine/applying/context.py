@@ -166,6 +166,8 @@ class Written(msgspec.Struct, eq=False):
     requests: Sequence[CacheRequest]
     effect: Effect | None = None
     adopted: bool = False
+    settles: bool = True
+    """Whether it settles what the target refused of its key before, up to its version."""
 
 
 Applied = bool | Written
@@ -272,7 +274,7 @@ class TargetContext(msgspec.Struct, frozen=True):
             error = None
             for request in written.requests:
                 error = error or request.error
-            if error is None and self.aside is not None and self.aside.owes(written.unit.key) is not None:
+            if error is None and written.settles and self.aside is not None and self.aside.owes(written.unit.key) is not None:
                 try:
                     assert written.version is not None, "it was brought under its version"
                     await self.aside.taken(written.unit, written.version)

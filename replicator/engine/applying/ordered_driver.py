@@ -10,7 +10,16 @@ from collections.abc import Sequence
 import msgspec
 
 from replicator.domain.cache_keys import plan_cache, plan_invalidation
-from replicator.domain.coalescing import Run, as_the_source_says, behind, goes_behind, in_order, is_guessed, plan_run
+from replicator.domain.coalescing import (
+    Run,
+    as_the_source_says,
+    behind,
+    goes_behind,
+    in_order,
+    is_guessed,
+    is_left,
+    plan_run,
+)
 from replicator.domain.conflicts import LogConflict
 from replicator.domain.errors import PoisonRecord, ReplicatorError
 from replicator.domain.image import Image
@@ -21,6 +30,7 @@ from replicator.domain.owed_keys import is_refusal, settles
 from replicator.domain.records import ChangeRecord
 from replicator.domain.transforms import held_under, shaped_if_it_can_be
 from replicator.domain.values import replace
+from replicator.domain.versions import is_tied
 from replicator.engine.applying.cache_batcher import CacheRequest, request_of
 from replicator.engine.applying.context import Tally, TargetContext, Written, one_by_one
 from replicator.engine.applying.usual_puts import UsualPuts
@@ -96,7 +106,18 @@ class OrderedDriver:
             if context.aside is None or not is_refusal(error):
                 raise
             return await self._set_aside(unit, plan, error, tally)
-        return Written(unit, plan.change.version, plan.caches, outcome.effect, outcome.adopted)
+        is_later = await self._is_later_than_owed(unit, plan.change)
+        return Written(unit, plan.change.version, plan.caches, outcome.effect, outcome.adopted, is_later)
+
+    async def _is_later_than_owed(self, unit: Run, change: Change) -> bool:
+        """Whether a change that was taken is later than what is set aside of its key, if its version is.
+
+        Of one millisecond versions do not say that: it is, if it left what the source holds.
+        """
+        owed = None if self._context.aside is None else self._context.aside.owes(unit.key)
+        if owed is None or not (change.is_coarse and is_tied(owed, change.version)):
+            return True
+        return is_left(unit, await self._at_source(unit))
 
     async def _at_source(self, unit: Run) -> Image | None:
         """What the source holds now: only it knows which of two changes of one millisecond is later."""

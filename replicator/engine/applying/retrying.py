@@ -28,8 +28,8 @@ from replicator.domain.owed_keys import (
     retry_by,
     under_its_version,
 )
-from replicator.domain.records import ChangeRecord, ForeignRecord, ItemKey, StreamRecord, UnreadRecord
-from replicator.domain.rules import Rule, Target
+from replicator.domain.records import ChangeRecord, Event, ForeignRecord, ItemKey, StreamRecord, UnreadRecord
+from replicator.domain.rules import Rule, Target, TtlDeletes
 from replicator.domain.shards.leases import StreamRef
 from replicator.domain.targets import TargetKind
 from replicator.domain.transforms import shaped
@@ -93,6 +93,8 @@ class Retrial:
             owed = replace(row, key=record.key, event=record.event, changed_at=record.created_at, version=version)
             kept = None if record.new is None else shaped(self.target.transform, record.key, unreserved(record.new))
         assert owed.key is not None, "read above"
+        if self._is_coarse:
+            return await self._as_at_source(row, owed, owed.key)
         by = retry_by(owed, self.clock.now(), self.tombstone_seconds)
         if by is RetryBy.CHANGE and (kept is not None or not owed.is_put):
             try:
@@ -106,6 +108,24 @@ class Retrial:
         if held is None:
             return await self._settle(row, Settlement.ABSENT)
         await self._apply(owed, owed.key, self._as_wanted(owed.key, held))
+        return await self._settle(row, Settlement.RETRIED)
+
+    @property
+    def _is_coarse(self) -> bool:
+        """Whether a row may stand for an earlier change than another one of its millisecond that was not taken."""
+        return self.rule.stream is not None and not self.rule.stream.in_microseconds
+
+    async def _as_at_source(self, row: OwedKey, owed: OwedKey, key: ItemKey) -> Retried:
+        """Bring what the source holds: only it knows which of the changes of a millisecond was the last one.
+
+        Where expiries are let be, a missing item may be one, so it takes nothing away.
+        """
+        held = await self._item(self.source, key)
+        if held is None and owed.is_put and self.rule.ttl_deletes is TtlDeletes.SKIP:
+            return await self._settle(row, Settlement.ABSENT)
+        event = Event.REMOVE if held is None else owed.event if owed.is_put else Event.MODIFY
+        new = None if held is None else self._as_wanted(key, held)
+        await self._apply(replace(owed, event=event), key, new)
         return await self._settle(row, Settlement.RETRIED)
 
     async def _emit(self, row: OwedKey, body: bytes | None) -> Retried:
