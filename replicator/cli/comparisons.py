@@ -64,8 +64,13 @@ def compare_tables(config: Path | None, kind: JobKind, request: ComparisonReques
             return None
         if not workers:
             group.announce(f"No worker of group {settings.group} is alive: this process does the job.")
-        async with _worker_for(settings, rule, needed=not workers):
+        async with _worker_for(settings, rule, needed=not workers) as left:
             job = await follow_shown(group, job, quiet=asked.as_json)
+        for cache, entries in left.items():
+            group.announce(
+                f"Cache {cache} did not drop {entries} entries: it is owed them, and a worker drops them when it takes"
+                " writes. `replicator caches` shows what is owed."
+            )
         return await _report(group, rule, job, asked)
 
     with detachable(followed):
@@ -84,13 +89,13 @@ def nothing_to_repair(*, as_json: bool) -> int:
     return EXIT_STOPPED
 
 
-def _worker_for(settings: Settings, rule: RuleSettings, *, needed: bool) -> AbstractAsyncContextManager[None]:
+def _worker_for(settings: Settings, rule: RuleSettings, *, needed: bool) -> AbstractAsyncContextManager[dict[str, int]]:
     """This process as a worker, where no other one is there to do the job."""
     if not needed:
-        return nullcontext()
+        return nullcontext({})
     from replicator.app.job_worker import working_on_jobs
 
-    return working_on_jobs(settings.model_copy(update={"rules": [rule]}))
+    return working_on_jobs(settings, [rule])
 
 
 async def _report(group: Group, rule: RuleSettings, job: Job, asked: Asked) -> Report:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+import redis
 
 from replicator.domain.versions import generation_of, ordered_version
+from replicator.laboratory.servers import Valkey
 from tests.cli.worlds import Answer, World
 
 pytestmark = pytest.mark.servers
@@ -65,6 +67,39 @@ def test_verify_names_what_differs_and_repair_mends_it(damaged: World) -> None:
     assert damaged.run("conflicts", "promote", logged["changed"], "--yes").code == 0
     values = {each["pk"]["S"]: each["value"]["S"] for each in damaged.items("us", "orders")}
     assert values == {"same": "right", "gone": "right", "changed": "wrong", "foreign": "right"}
+
+
+def test_a_repair_without_a_daemon_drops_the_entries_of_what_it_mends(damaged: World, valkey: Valkey) -> None:
+    entry = f"{damaged.account}:changed:1"
+    with redis.Redis.from_url(valkey.url) as cache:
+        cache.set(entry, f"V:{V1}|wrong")
+        assert damaged.run("repair", "orders", "--yes", "--json").code == 0
+        assert cache.get(entry) is None
+    assert owed_entries(damaged) == [], "what it owed it has settled"
+
+
+def test_what_a_repair_without_a_daemon_cannot_drop_is_owed(damaged: World, valkey: Valkey) -> None:
+    """No record follows a repair, so nothing else would drop the entries; the next one does, which may."""
+    entry = f"{damaged.account}:changed:1"
+    with redis.Redis.from_url(valkey.url) as cache:
+        cache.acl_setuser(
+            "reader", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@read", "+@connection"]
+        )
+        cache.set(entry, f"V:{V1}|wrong")
+        damaged.config["caches"]["eu_main"] |= {"username": "reader", "password": "secret"}
+        mended = damaged.run("repair", "orders", "--yes", "--json")
+        assert (mended.code, mended.json["mended"]) == (0, 4), mended.said
+        assert "Cache eu_main did not drop 4 entries" in mended.said
+        assert entry in owed_entries(damaged)
+        del damaged.config["caches"]["eu_main"]["username"], damaged.config["caches"]["eu_main"]["password"]
+        assert cache.get(entry) is not None
+        (stands,) = damaged.run("caches", "--json").json["caches"]
+        assert stands["keys"] >= 4, stands
+
+
+def owed_entries(world: World) -> list[str]:
+    rows = world.items("eu", "replicator-owed-test")
+    return [row["k"]["S"] for row in rows if row["sk"]["S"].startswith("debt|")]
 
 
 def test_named_keys_are_compared_and_shown_with_values_when_asked(damaged: World) -> None:

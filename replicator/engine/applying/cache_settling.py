@@ -89,6 +89,20 @@ class Settler:
             return min(_LOOK_SECONDS, max(_PROBE_SECONDS, _READING_SHARE * took))
         return _LOOK_SECONDS
 
+    async def settle_own(self) -> int:
+        """Drop what this process owes, where workers look after all the rest; returns how many entries it still owes.
+
+        Those are rows, which a worker settles.
+        """
+        debt = self.debt
+        try:
+            if debt.error is not None:
+                await self._probe()
+            await self._settle(())
+        except ReplicatorError:
+            pass  # it is away, or its rows are: what is owed stays owed
+        return len({entry.key for entry in (*debt.mine.values(), *debt.held.values())})
+
     def _miss(self, share: Share) -> None:
         """What a worker did lately is forgotten with it, so what this one remembers is not enough for a while.
 

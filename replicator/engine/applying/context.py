@@ -274,7 +274,12 @@ class TargetContext(msgspec.Struct, frozen=True):
             error = None
             for request in written.requests:
                 error = error or request.error
-            if error is None and written.settles and self.aside is not None and self.aside.owes(written.unit.key) is not None:
+            if (
+                error is None
+                and written.settles
+                and self.aside is not None
+                and self.aside.owes(written.unit.key) is not None
+            ):
                 try:
                     assert written.version is not None, "it was brought under its version"
                     await self.aside.taken(written.unit, written.version)

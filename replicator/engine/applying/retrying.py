@@ -82,16 +82,10 @@ class Retrial:
         body = await self.rows.body(row)
         if self.target.kind is TargetKind.EVENTS:
             return await self._emit(row, body)
-        owed, kept = row, None if body is None else Image(body)
-        if row.key is None:
-            record = UnreadRecord(row.sequence, b"", "Its record is not kept.") if body is None else self.parse(body)
-            if isinstance(record, UnreadRecord):
-                return Retried(None, record.why)
-            if isinstance(record, ForeignRecord):
-                return Retried(None, f"It is a record of table {record.table}.")
-            version = at_sequence(row.version, int(record.rank))
-            owed = replace(row, key=record.key, event=record.event, changed_at=record.created_at, version=version)
-            kept = None if record.new is None else shaped(self.target.transform, record.key, unreserved(record.new))
+        read = self._read(row, body)
+        if isinstance(read, Retried):
+            return read
+        owed, kept = read
         assert owed.key is not None, "read above"
         if self._is_coarse:
             return await self._as_at_source(row, owed, owed.key)
@@ -109,6 +103,19 @@ class Retrial:
             return await self._settle(row, Settlement.ABSENT)
         await self._apply(owed, owed.key, self._as_wanted(owed.key, held))
         return await self._settle(row, Settlement.RETRIED)
+
+    def _read(self, row: OwedKey, body: bytes | None) -> tuple[OwedKey, Image | None] | Retried:
+        """What a row owes, with its image; of one that was kept as it came, if that can be read by now."""
+        if row.key is not None:
+            return row, None if body is None else Image(body)
+        record = UnreadRecord(row.sequence, b"", "Its record is not kept.") if body is None else self.parse(body)
+        if isinstance(record, UnreadRecord):
+            return Retried(None, record.why)
+        if isinstance(record, ForeignRecord):
+            return Retried(None, f"It is a record of table {record.table}.")
+        version = at_sequence(row.version, int(record.rank))
+        owed = replace(row, key=record.key, event=record.event, changed_at=record.created_at, version=version)
+        return owed, None if record.new is None else shaped(self.target.transform, record.key, unreserved(record.new))
 
     @property
     def _is_coarse(self) -> bool:
